@@ -1,0 +1,2 @@
+//! The `vinops` binary: hands the fleet to the command line.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The jobs.
+pub mod auction;
