@@ -5,9 +5,9 @@
 -- creates: public.normalize_vin(text), public.vehicles.vin_normalized, vehicles_vin_normalized_format_ck, public.vehicles_vin_normalized_uidx
 
 -- Upper case first, then without I, O and Q (ISO 3779 has none): the other order would leave their lower-case
--- letters in. Blanks and letters are ASCII's, whatever the database's locale, so that the Rust twin in `auction`
--- agrees with it on every string. `translate` says what `regexp_replace` would, at a fraction of its cost; a body
--- of one expression is inlined into the queries that call it.
+-- letters in. Blanks and letters are ASCII's, whatever the database's locale, so that the Rust twin agrees on every
+-- string (the vertical tab is \x0b here: PostgreSQL reads \v as a letter). `translate` says what `regexp_replace`
+-- would, at a fraction of its cost; a body of one expression is inlined into the queries that call it.
 create or replace function public.normalize_vin(raw text)
 returns text
 language sql
@@ -15,7 +15,7 @@ immutable
 strict
 parallel safe
 as $$
-  select translate(upper(btrim(raw, E' \t\n\r\f\v') collate "C"), 'IOQ', '')
+  select translate(upper(btrim(raw, E' \t\n\x0b\f\r') collate "C"), 'IOQ', '')
 $$;
 
 -- The expression is spelled out rather than called: a column that depends on the function would pin it for ever.
