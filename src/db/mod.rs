@@ -30,3 +30,4 @@ impl Db {
 }
 
 pub mod copy;
+pub mod digest;
