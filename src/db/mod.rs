@@ -30,3 +30,5 @@ impl Db {
         PgListener::connect_with(&pool).await
     }
 }
+
+pub mod copy;
