@@ -4,6 +4,8 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use std::str::FromStr;
 
+pub mod verify;
+
 /// A pool for pooled work, and what a direct connection (LISTEN, migrations) needs.
 #[derive(Clone, Debug)]
 pub struct Db {
