@@ -69,3 +69,5 @@ fn address(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     format!("{}:{}/{database} as {}", options.get_host(), options.get_port(), options.get_username())
 }
+
+pub mod copy;
