@@ -1,1 +1,2 @@
 //! Auction jobs.
+pub mod download;
