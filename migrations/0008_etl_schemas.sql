@@ -1,0 +1,385 @@
+-- 0008_etl_schemas
+-- purpose: schemas raw, staging and audit: every file and row version kept, typed rows to apply, and what went wrong
+-- depends: 0007
+-- rollback: destructive
+-- creates: raw.csv_files, raw.rows, raw.manifests, raw.sources, raw.heads, raw.file_rows, staging.copart_raw, audit.vin_conflicts, audit.etl_runs, audit.parse_errors, audit.skipped_lots
+
+create schema if not exists raw;
+create schema if not exists staging;
+create schema if not exists audit;
+
+-- One row per distinct file: the same bytes again are the same file. file_no is short, so that a row's id can be made
+-- of it and the row's position without asking the database: file_no * 2^24 + row_no.
+create table if not exists raw.csv_files (
+  file_id uuid not null default gen_random_uuid(),
+  file_no bigint generated always as identity,
+  source text not null default 'copart',
+  path text not null,
+  sha256 text not null,
+  bytes bigint not null,
+  stored_bytes bigint,
+  row_count int,
+  headers_jsonb jsonb not null default '[]',
+  window_start_utc timestamptz not null,
+  snapshot_clock text,
+  etag text,
+  last_modified timestamptz,
+  state text not null default 'received',
+  complete boolean,
+  received_at timestamptz not null default now(),
+  ingested_at timestamptz,
+  constraint csv_files_pkey primary key (file_id),
+  constraint csv_files_file_no_key unique (file_no),
+  constraint csv_files_sha256_key unique (sha256),
+  constraint csv_files_path_key unique (path),
+  constraint csv_files_path_format_ck check (
+    path ~ '(^|/)[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{4}(-[0-9a-f]{8})?\.csv(\.zst)?$'
+  ),
+  constraint csv_files_sha256_format_ck check (sha256 ~ '^[0-9a-f]{64}$'),
+  constraint csv_files_bytes_ck check (bytes > 0),
+  constraint csv_files_row_count_ck check (row_count >= 0),
+  constraint csv_files_state_ck check (state in ('received', 'ingested', 'applied', 'late', 'incomplete', 'quarantined'))
+);
+create index if not exists idx_csv_files_window on raw.csv_files (source, window_start_utc);
+
+-- Ids below 2^24 are left to rows inserted by hand; file_no starts at 1.
+create sequence if not exists raw.rows_id_seq maxvalue 16777215;
+
+-- Each distinct row version once, where it first appeared within its month. Months stand alone: the first window
+-- applied in a month stores every row, so that a month can be archived and dropped.
+create table if not exists raw.rows (
+  id bigint not null default nextval('raw.rows_id_seq'),
+  file_id uuid not null,
+  row_no int not null,
+  window_start_utc timestamptz not null,
+  payload_jsonb jsonb not null,
+  constraint rows_pkey primary key (id, window_start_utc),
+  constraint rows_file_row_key unique (file_id, row_no, window_start_utc),
+  constraint rows_file_id_fkey foreign key (file_id) references raw.csv_files (file_id) on delete cascade,
+  constraint rows_row_no_ck check (row_no > 0)
+) partition by range (window_start_utc);
+create index if not exists idx_rows_lot_number on raw.rows ((payload_jsonb ->> 'Lot number'));
+create index if not exists idx_rows_vin on raw.rows ((payload_jsonb ->> 'VIN'));
+
+-- The complete list of a file's row ids in file order; 0 stands for a record that could not be read.
+create table if not exists raw.manifests (
+  file_id uuid not null,
+  window_start_utc timestamptz not null,
+  row_ids bigint[] not null,
+  constraint manifests_pkey primary key (file_id),
+  constraint manifests_file_id_fkey foreign key (file_id) references raw.csv_files (file_id) on delete cascade
+);
+
+-- Where the heads of a source stand. Its row lock is what puts the windows of one source in order.
+create table if not exists raw.sources (
+  source text not null,
+  head_window timestamptz,
+  head_file_id uuid,
+  completed_window timestamptz,
+  constraint sources_pkey primary key (source)
+);
+
+-- Per lot, the newest version seen: what the next file is compared with. last_seen is null while the lot stands in the
+-- newest file; absent_since is the first complete file without it. Lots that are closed leave this table.
+create table if not exists raw.heads (
+  source text not null,
+  lot bigint not null,
+  row_hash uuid not null,
+  row_id bigint not null,
+  version_window timestamptz not null,
+  last_seen timestamptz,
+  absent_since timestamptz,
+  constraint heads_pkey primary key (source, lot),
+  constraint heads_absent_ck check (absent_since is null or last_seen is not null)
+) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05);
+create index if not exists idx_heads_absent on raw.heads (source, absent_since) where last_seen is not null;
+
+-- Every row of any file: the version, with the export's row number and the snapshot's clock put back.
+create or replace view raw.file_rows as
+select
+  m.file_id,
+  u.row_no::int as row_no,
+  r.payload_jsonb
+    || case when r.payload_jsonb ? 'Id' then jsonb_build_object('Id', u.row_no::text) else '{}'::jsonb end
+    || case
+         when r.file_id = m.file_id or not r.payload_jsonb ? 'Create Date/Time' then '{}'::jsonb
+         else jsonb_build_object('Create Date/Time', f.snapshot_clock)
+       end as payload_jsonb
+from raw.manifests m
+join raw.csv_files f on f.file_id = m.file_id
+cross join unnest(m.row_ids) with ordinality as u (row_id, row_no)
+join raw.rows r
+  on r.id = u.row_id
+  -- a manifest refers to versions of its own month only
+  and r.window_start_utc >= date_trunc('month', m.window_start_utc, 'UTC')
+  and r.window_start_utc < date_trunc('month', m.window_start_utc, 'UTC') + interval '1 month';
+
+-- New, changed and returned rows of a file, typed by the program; the payload itself lives in raw.
+create table if not exists staging.copart_raw (
+  id bigint generated by default as identity,
+  file_id uuid not null,
+  window_start_utc timestamptz not null,
+  row_no int,
+  row_id bigint,
+  row_hash uuid,
+  prev_hash uuid,
+  prev_seen timestamptz,
+  lot_external_id text,
+  vin_raw text,
+  vin text,
+  payload_jsonb jsonb,
+  year int,
+  make text,
+  model text,
+  model_detail text,
+  trim text,
+  body text,
+  fuel text,
+  transmission text,
+  drive text,
+  engine text,
+  cylinders int,
+  color text,
+  site_code text,
+  yard_name text,
+  city text,
+  region text,
+  country text,
+  location_zip text,
+  tz text,
+  sale_date_raw int,
+  sale_day_of_week text,
+  sale_time_hhmm int,
+  auction_datetime_utc timestamptz,
+  item_number int,
+  vehicle_type text,
+  damage_description text,
+  damage_code text,
+  secondary_damage text,
+  secondary_damage_code text,
+  title_state text,
+  title_type text,
+  has_keys boolean,
+  has_keys_code text,
+  lot_condition_code text,
+  odometer numeric(10, 1),
+  odometer_brand text,
+  retail_value_usd numeric(12, 2),
+  repair_cost_usd numeric(12, 2),
+  runs_drives text,
+  sale_type text,
+  sale_type_code text,
+  current_bid_usd numeric(12, 2),
+  special_note text,
+  currency_code char(3),
+  thumbnail_url text,
+  image_url text,
+  grid_row text,
+  make_offer_eligible boolean,
+  buy_it_now_usd numeric(12, 2),
+  source_updated_at timestamptz,
+  ingested_at timestamptz not null default now(),
+  processed_at timestamptz,
+  processing_error text,
+  constraint copart_raw_pkey primary key (id, window_start_utc),
+  constraint copart_raw_file_id_fkey foreign key (file_id) references raw.csv_files (file_id) on delete cascade,
+  constraint copart_raw_key_or_error_ck check (lot_external_id is not null or processing_error is not null)
+) partition by range (window_start_utc);
+create index if not exists idx_staging_lot on staging.copart_raw (lot_external_id);
+create index if not exists idx_staging_vin on staging.copart_raw (vin_raw);
+-- The rows of a file lie together: a bloom per block range finds them for almost no space.
+create index if not exists idx_staging_file on staging.copart_raw using brin (file_id uuid_bloom_ops) with (pages_per_range = 32);
+
+create table if not exists audit.vin_conflicts (
+  id bigint generated by default as identity,
+  window_start_utc timestamptz not null,
+  file_id uuid,
+  vin_raw text,
+  vin_normalized text,
+  lot_external_id text,
+  conflict_reason text not null,
+  detected_at timestamptz not null default now(),
+  constraint vin_conflicts_pkey primary key (id, window_start_utc)
+) partition by range (window_start_utc);
+
+-- One row per file and step chain: ingest writes it, detect-completion closes it.
+create table if not exists audit.etl_runs (
+  run_id uuid not null default gen_random_uuid(),
+  file_id uuid not null,
+  status text not null default 'running',
+  rows_processed int not null default 0,
+  rows_inserted int not null default 0,
+  rows_updated int not null default 0,
+  rows_skipped int not null default 0,
+  rows_missing_vin int not null default 0,
+  rows_missing_lot int not null default 0,
+  errors int not null default 0,
+  error_summary jsonb,
+  report jsonb not null default '{}',
+  started_at timestamptz not null default now(),
+  completed_at timestamptz,
+  duration_seconds double precision generated always as (extract(epoch from completed_at - started_at)) stored,
+  constraint etl_runs_pkey primary key (run_id),
+  constraint etl_runs_file_key unique (file_id),
+  constraint etl_runs_file_id_fkey foreign key (file_id) references raw.csv_files (file_id) on delete cascade,
+  constraint etl_runs_status_ck check (status in ('running', 'completed', 'failed', 'partial'))
+);
+
+-- Records that could not be read, and those that could only after a repair worth naming, with their bytes.
+create table if not exists audit.parse_errors (
+  id bigint generated by default as identity,
+  window_start_utc timestamptz not null,
+  file_id uuid not null,
+  row_no int not null,
+  byte_offset bigint not null,
+  kind text not null,
+  reason text not null,
+  raw bytea not null,
+  detected_at timestamptz not null default now(),
+  constraint parse_errors_pkey primary key (id, window_start_utc),
+  constraint parse_errors_kind_ck check (kind in ('rejected', 'repaired'))
+) partition by range (window_start_utc);
+create index if not exists idx_parse_errors_file on audit.parse_errors (file_id);
+
+-- Rows that make no vehicle and no lot, and why.
+create table if not exists audit.skipped_lots (
+  id bigint generated by default as identity,
+  window_start_utc timestamptz not null,
+  file_id uuid not null,
+  row_no int not null,
+  lot_external_id text,
+  vin_raw text,
+  reason text not null,
+  detected_at timestamptz not null default now(),
+  constraint skipped_lots_pkey primary key (id, window_start_utc),
+  constraint skipped_lots_reason_ck check (reason in ('vin_empty', 'vin_format', 'lot_missing'))
+) partition by range (window_start_utc);
+
+-- Partitions are made by these functions only; workers may call them and need no other right to make tables.
+create or replace function raw.ensure_partition(parent regclass, lower_bound timestamptz, upper_bound timestamptz, suffix text)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  schema_name text;
+  table_name text;
+  child text;
+begin
+  select n.nspname, c.relname into schema_name, table_name
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  where c.oid = parent and c.relkind = 'p';
+  if schema_name is null or schema_name not in ('raw', 'staging', 'audit') then
+    raise exception '% is no partitioned table of raw, staging or audit', parent;
+  end if;
+  child := format('%I.%I', schema_name, table_name || '_' || suffix);
+  if exists (select from pg_inherits where inhparent = parent and inhrelid = to_regclass(child)) then
+    return;
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended(child, 0));
+  if exists (select from pg_inherits where inhparent = parent and inhrelid = to_regclass(child)) then
+    return;
+  end if;
+  -- made apart and attached: attaching does not shut readers out, `partition of` does
+  execute format('create table if not exists %s (like %s including all)', child, parent);
+  execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, child, lower_bound, upper_bound);
+end
+$$;
+
+-- The partitions a window needs, but for that of raw.rows, which a month's first window fills before it is attached.
+create or replace function audit.ensure_partitions(at timestamptz)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  month timestamptz := date_trunc('month', at, 'UTC');
+  day timestamptz := date_trunc('day', at, 'UTC');
+  parent regclass;
+begin
+  for parent in
+    select c.oid
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'p' and n.nspname = 'audit'
+    order by c.relname
+  loop
+    perform raw.ensure_partition(parent, month, month + interval '1 month', to_char(month at time zone 'UTC', 'YYYY_MM'));
+  end loop;
+  perform raw.ensure_partition('staging.copart_raw', day, day + interval '1 day', to_char(day at time zone 'UTC', 'YYYY_MM_DD'));
+end
+$$;
+
+-- The name under which a month's rows are loaded when nothing of that month is attached yet, else null.
+-- What an unfinished load left is thrown away.
+create or replace function raw.open_month(at timestamptz)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  month timestamptz := date_trunc('month', at, 'UTC');
+  child text := 'raw.rows_' || to_char(month at time zone 'UTC', 'YYYY_MM');
+begin
+  if exists (select from pg_inherits where inhparent = 'raw.rows'::regclass and inhrelid = to_regclass(child)) then
+    return null;
+  end if;
+  execute format('drop table if exists %s', child);
+  execute format('create table %s (like raw.rows including defaults including constraints)', child);
+  execute format(
+    'alter table %s add constraint month_ck check (window_start_utc >= %L and window_start_utc < %L)',
+    child, month, month + interval '1 month'
+  );
+  execute format('grant select, insert on %s to etl_rw', child);
+  return child;
+end
+$$;
+
+-- Builds a loaded month's indexes; sorting once is several times cheaper than inserting row by row.
+create or replace function raw.index_month(at timestamptz)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  child text := 'rows_' || to_char(date_trunc('month', at, 'UTC') at time zone 'UTC', 'YYYY_MM');
+begin
+  execute format('alter table raw.%I add constraint %I primary key (id, window_start_utc)', child, child || '_pkey');
+  execute format(
+    'alter table raw.%I add constraint %I unique (file_id, row_no, window_start_utc)', child, child || '_file_row_key'
+  );
+  execute format('create index on raw.%I ((payload_jsonb ->> ''Lot number''))', child);
+  execute format('create index on raw.%I ((payload_jsonb ->> ''VIN''))', child);
+end
+$$;
+
+-- Makes a loaded month part of raw.rows.
+create or replace function raw.attach_month(at timestamptz)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  month timestamptz := date_trunc('month', at, 'UTC');
+  child text := 'raw.rows_' || to_char(month at time zone 'UTC', 'YYYY_MM');
+begin
+  execute format(
+    'alter table raw.rows attach partition %s for values from (%L) to (%L)', child, month, month + interval '1 month'
+  );
+  execute format('alter table %s drop constraint month_ck', child);
+end
+$$;
+
+do $$
+begin
+  if not exists (select from pg_roles where rolname = 'etl_rw') then
+    create role etl_rw nologin;
+  end if;
+end
+$$;

@@ -1,0 +1,61 @@
+-- 0016_fleet_windows
+-- purpose: one row per source and quarter-hour, the one guard against a second fetch, and the picture operators look at
+-- depends: 0015
+-- rollback: destructive
+-- creates: fleet.windows, fleet.note_window_fate
+
+create table if not exists fleet.windows (
+  source text not null,
+  window_start_utc timestamptz not null,
+  state text not null default 'due',
+  file_id uuid,
+  note text,
+  updated_at timestamptz not null default now(),
+  constraint windows_pkey primary key (source, window_start_utc),
+  constraint windows_state_ck check (
+    state in ('due', 'fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'failed', 'missed')
+  ),
+  constraint windows_quarter_hour_ck check (extract(epoch from window_start_utc)::bigint % 900 = 0)
+);
+create index if not exists idx_windows_underway on fleet.windows (source, window_start_utc) where state in ('fetched', 'ingested');
+create index if not exists idx_windows_file on fleet.windows (file_id);
+
+-- A window whose job is given up has failed, whoever gave it up; one whose job is put back is under way again.
+create or replace function fleet.note_window_fate()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update fleet.windows w
+  set
+    state = case
+      when new.state in ('discarded', 'cancelled') then 'failed'
+      when new.payload ? 'window_start_utc' then 'due'
+      when f.state = 'received' then 'fetched'
+      else 'ingested'
+    end,
+    note = case when new.state in ('discarded', 'cancelled') then left(new.error, 500) end,
+    updated_at = now()
+  from (select) as one
+  left join raw.csv_files f on f.file_id::text = new.payload ->> 'file_id'
+  where case
+      when new.payload ? 'file_id' then w.source = f.source and w.window_start_utc = f.window_start_utc
+      else w.source = new.payload ->> 'source' and w.window_start_utc = (new.payload ->> 'window_start_utc')::timestamptz
+    end
+    and case
+      when new.state in ('discarded', 'cancelled') then w.state in ('due', 'fetched', 'ingested')
+      else w.state = 'failed'
+    end;
+  return null;
+end
+$$;
+
+create or replace trigger note_window_fate
+after update of state on fleet.jobs
+for each row
+when (
+  (new.payload ? 'file_id' or new.payload ?& array['source', 'window_start_utc'])
+  and ((new.state in ('discarded', 'cancelled')) <> (old.state in ('discarded', 'cancelled')))
+)
+execute function fleet.note_window_fate();

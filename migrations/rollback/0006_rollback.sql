@@ -1,0 +1,9 @@
+-- 0006_rollback: the column is computed from `vin`, so nothing is lost with it.
+
+drop index if exists public.vehicles_vin_normalized_uidx;
+
+alter table public.vehicles
+  drop constraint if exists vehicles_vin_normalized_format_ck,
+  drop column if exists vin_normalized;
+
+drop function if exists public.normalize_vin(text);

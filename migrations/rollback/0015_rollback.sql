@@ -1,0 +1,7 @@
+-- 0015_rollback: the queue goes, with every job and its history; jobs that wait are never run.
+
+drop function if exists fleet.ready_depth(text[]);
+drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);
+drop table if exists fleet.job_attempts;
+drop table if exists fleet.jobs;
+drop schema if exists fleet;
