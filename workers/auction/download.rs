@@ -123,11 +123,8 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 impl Feed {
     /// A client for the feed at `options.url`. Errors name the variable and never the URL.
     pub fn new(options: FeedOptions) -> anyhow::Result<Feed> {
-        let url: Url = options
-            .url
-            .expose_secret()
-            .parse()
-            .map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
+        let url: Url =
+            options.url.expose_secret().parse().map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
         }
@@ -259,7 +256,9 @@ impl Tries<'_> {
             None => {
                 let etag = self.since.etag.as_deref().and_then(|e| HeaderValue::from_str(e).ok());
                 headers.extend(etag.map(|e| (header::IF_NONE_MATCH, e)));
-                headers.extend(self.since.last_modified.map(|t| (header::IF_MODIFIED_SINCE, answer::http_date(t))));
+                headers.extend(
+                    self.since.last_modified.map(|t| (header::IF_MODIFIED_SINCE, answer::http_date(t))),
+                );
             }
         }
         self.feed.client.get(self.feed.options.url.expose_secret()).headers(headers)

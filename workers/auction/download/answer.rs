@@ -27,12 +27,16 @@ pub(super) fn begins_the_header(head: &[u8]) -> bool {
 }
 
 pub(super) fn is_html(headers: &HeaderMap) -> bool {
-    text(headers, header::CONTENT_TYPE).is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("text/html"))
+    text(headers, header::CONTENT_TYPE)
+        .is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("text/html"))
 }
 
 pub(super) fn since(headers: &HeaderMap) -> Since {
     let modified = text(headers, header::LAST_MODIFIED).and_then(|t| DateTime::parse_from_rfc2822(t).ok());
-    Since { etag: text(headers, header::ETAG).map(str::to_owned), last_modified: modified.map(|t| t.to_utc()) }
+    Since {
+        etag: text(headers, header::ETAG).map(str::to_owned),
+        last_modified: modified.map(|t| t.to_utc()),
+    }
 }
 
 /// What `If-Range` may name: an ETag unless it is weak, else the modification time.
@@ -119,13 +123,16 @@ impl Feed {
     pub(super) fn clean(&self, body: &[u8]) -> String {
         // Redacted first, so that no cut can leave half a key.
         let text = self.redact(&String::from_utf8_lossy(&body[..body.len().min(BODY)]));
-        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(BODY / 4).collect();
+        let line: String =
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(BODY / 4).collect();
         let words: Vec<&str> = line.split_whitespace().collect();
         words.join(" ").chars().take(SNIPPET).collect()
     }
 
     fn redact(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[redacted]"))
+        self.secrets
+            .iter()
+            .fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[redacted]"))
     }
 }
 
