@@ -28,3 +28,5 @@ impl Db {
         PgListener::connect_with(&pool).await
     }
 }
+
+pub mod copy;
