@@ -99,6 +99,13 @@ pub struct Since {
     pub last_modified: Option<DateTime<Utc>>,
 }
 
+impl Since {
+    /// Whether there is anything to make a request conditional.
+    fn is_known(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
+}
+
 /// How a download ended well.
 #[derive(Debug)]
 pub struct Download {
@@ -217,7 +224,7 @@ impl Tries<'_> {
             Ok(Ok(response)) => response,
         };
         match (response.status(), &self.partial) {
-            (StatusCode::NOT_MODIFIED, None) => return Ok(None),
+            (StatusCode::NOT_MODIFIED, None) if self.since.is_known() => return Ok(None),
             (StatusCode::PARTIAL_CONTENT, Some(partial)) => {
                 if let Err(why) = answer::continues(response.headers(), partial) {
                     self.partial = None;

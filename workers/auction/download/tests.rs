@@ -274,6 +274,7 @@ async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
         (whole("\"Id\""), "too few"),
         (act(|_| answer(206).body(csv().into()).unwrap()), "206"),
         (act(|_| answer(204).body(Body::empty()).unwrap()), "204"),
+        (act(|_| answer(304).body(Body::empty()).unwrap()), "304"),
     ];
     for (act, says) in acts {
         let stage = Stage::playing(vec![act]).await;
