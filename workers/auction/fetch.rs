@@ -130,7 +130,8 @@ impl Job for Fetch {
     const WHEN: &'static str = "every quarter-hour";
     const READS: &'static str = "the feed, fleet.windows, raw.csv_files";
     const WRITES: &'static str = "the store, raw.csv_files, fleet.windows";
-    const SAFE: &'static str = "a window that has its file is left alone; known bytes are recognised by their sha256";
+    const SAFE: &'static str =
+        "a window that has its file is left alone; known bytes are recognised by their sha256";
     const NEXT: &'static str = "ingest";
     type Report = Report;
 
@@ -171,7 +172,8 @@ impl Job for Fetch {
         };
 
         let Fetch { source, window_start_utc: window, .. } = self;
-        let kept = keep(run.pool(), &store, Arrival { source, window, since: file.since, spool: file.spool }).await?;
+        let kept = keep(run.pool(), &store, Arrival { source, window, since: file.since, spool: file.spool })
+            .await?;
         let mut step = run.begin().await?;
         let receipt = record(&mut step, &kept).await?;
         if receipt.duplicate {

@@ -162,7 +162,9 @@ async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
     .await?
     .with_context(|| match &kept.path {
         // Its key was free in the store, and yet a row names it.
-        Some(path) => format!("raw.csv_files names {path} for another file, which the store has lost; restore it"),
+        Some(path) => {
+            format!("raw.csv_files names {path} for another file, which the store has lost; restore it")
+        }
         None => format!("the file with sha256 {} has just been removed; receive it again", kept.sha256),
     })
 }
