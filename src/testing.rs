@@ -21,7 +21,10 @@ pub async fn database() -> TestDb {
     let mut files: Vec<_> =
         std::fs::read_dir("migrations").unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
     files.sort();
-    for f in files.iter().filter(|f| f.extension().is_some_and(|e| e == "sql") && !f.to_string_lossy().contains("/0005_")) {
+    for f in files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "sql") && !f.to_string_lossy().contains("/0005_"))
+    {
         sqlx::raw_sql(AssertSqlSafe(std::fs::read_to_string(f).unwrap())).execute(&db.pool).await.unwrap();
     }
     TestDb { db, url }
