@@ -20,12 +20,12 @@ create index if not exists idx_status_transitions_lot on audit.status_transition
 
 -- One row, always: the documents' `update config set completion_detector_enabled = false` works as written.
 create table if not exists public.config (
-  only boolean not null default true,
+  single boolean not null default true,
   completion_detector_enabled boolean not null default true,
   auto_fetch_enabled boolean not null default true,
   updated_at timestamptz not null default now(),
-  constraint config_pkey primary key (only),
-  constraint config_one_row_ck check (only)
+  constraint config_pkey primary key (single),
+  constraint config_one_row_ck check (single)
 );
 insert into public.config default values on conflict do nothing;
 

@@ -1,0 +1,223 @@
+//! Rows in PostgreSQL's binary COPY format.
+//!
+//! Bulk data goes in by COPY because it is several times faster than INSERT, and in binary because neither side then
+//! escapes or parses text. A [`CopyBuf`] collects rows; [`CopyBuf::send`] runs one COPY statement with what it holds,
+//! so that a single connection can serve several tables in turn within one transaction, in bounded memory.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const TRAILER: &[u8] = b"\xff\xff";
+/// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+const EPOCH_2000: i64 = 946_684_800_000_000;
+
+/// Rows of one table, encoded, waiting to be sent.
+#[derive(Debug, Default)]
+pub struct CopyBuf {
+    bytes: Vec<u8>,
+    rows: u64,
+}
+
+impl CopyBuf {
+    /// Begins a row of `columns` columns; exactly that many `put`s must follow.
+    pub fn row(&mut self, columns: i16) {
+        self.rows += 1;
+        self.bytes.extend_from_slice(&columns.to_be_bytes());
+    }
+
+    /// How many rows it holds.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// How many bytes it holds.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it holds no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    fn sized(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// NULL.
+    pub fn null(&mut self) {
+        self.bytes.extend_from_slice(&(-1i32).to_be_bytes());
+    }
+
+    /// `text`, `char(n)`.
+    pub fn text(&mut self, value: Option<&str>) {
+        match value {
+            Some(v) => self.sized(v.as_bytes()),
+            None => self.null(),
+        }
+    }
+
+    /// `bytea`.
+    pub fn bytea(&mut self, value: &[u8]) {
+        self.sized(value);
+    }
+
+    /// `int`.
+    pub fn int(&mut self, value: Option<i32>) {
+        match value {
+            Some(v) => self.sized(&v.to_be_bytes()),
+            None => self.null(),
+        }
+    }
+
+    /// `bigint`.
+    pub fn bigint(&mut self, value: i64) {
+        self.sized(&value.to_be_bytes());
+    }
+
+    /// `boolean`.
+    pub fn boolean(&mut self, value: Option<bool>) {
+        match value {
+            Some(v) => self.sized(&[u8::from(v)]),
+            None => self.null(),
+        }
+    }
+
+    /// `uuid`.
+    pub fn uuid(&mut self, value: Option<Uuid>) {
+        match value {
+            Some(v) => self.sized(v.as_bytes()),
+            None => self.null(),
+        }
+    }
+
+    /// `timestamptz`, to the microsecond.
+    pub fn timestamptz(&mut self, value: Option<DateTime<Utc>>) {
+        match value {
+            Some(v) => self.sized(&(v.timestamp_micros() - EPOCH_2000).to_be_bytes()),
+            None => self.null(),
+        }
+    }
+
+    /// `numeric`: `unscaled` / 10^`scale`, for scales up to 4.
+    pub fn numeric(&mut self, value: Option<(i64, u8)>) {
+        let Some((unscaled, scale)) = value else { return self.null() };
+        // four decimal digits to a group: bring the fraction to one whole group
+        let fraction_unit = 10u64.pow(4 - u32::from(scale.min(4)));
+        let magnitude = u128::from(unscaled.unsigned_abs()) * u128::from(fraction_unit);
+        let mut groups = [0u16; 10];
+        let mut used = 0;
+        let mut rest = magnitude;
+        while rest > 0 {
+            groups[used] = (rest % 10_000) as u16;
+            rest /= 10_000;
+            used += 1;
+        }
+        let lowest = (0..used).find(|&i| groups[i] != 0).unwrap_or(used);
+        let weight = used as i16 - 2;
+        let sign: u16 = if unscaled < 0 { 0x4000 } else { 0 };
+        self.bytes.extend_from_slice(&((8 + 2 * (used - lowest)) as u32).to_be_bytes());
+        self.bytes.extend_from_slice(&((used - lowest) as i16).to_be_bytes());
+        self.bytes.extend_from_slice(&(if used == 0 { 0 } else { weight }).to_be_bytes());
+        self.bytes.extend_from_slice(&sign.to_be_bytes());
+        self.bytes.extend_from_slice(&u16::from(scale).to_be_bytes());
+        for group in groups[lowest..used].iter().rev() {
+            self.bytes.extend_from_slice(&group.to_be_bytes());
+        }
+    }
+
+    /// `jsonb`: `write` appends the JSON text.
+    pub fn jsonb(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0, 0, 0, 0, 1]);
+        write(&mut self.bytes);
+        let length = (self.bytes.len() - at - 4) as u32;
+        self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Sends the rows by the COPY statement `sql` (`copy … from stdin (format binary)`); returns how many went in.
+    pub async fn send(self, connection: &mut PgConnection, sql: &str) -> sqlx::Result<u64> {
+        if self.is_empty() {
+            return Ok(0);
+        }
+        let mut copy = connection.copy_in_raw(sql).await?;
+        copy.send(HEADER).await?;
+        copy.send(self.bytes).await?;
+        copy.send(TRAILER).await?;
+        copy.finish().await
+    }
+}
+
+/// One long COPY fed by many buffers.
+pub struct CopyStream<'c> {
+    copy: sqlx::postgres::PgCopyIn<&'c mut PgConnection>,
+}
+
+impl<'c> CopyStream<'c> {
+    /// Begins the COPY statement `sql`.
+    pub async fn begin(connection: &'c mut PgConnection, sql: &str) -> sqlx::Result<CopyStream<'c>> {
+        let mut copy = connection.copy_in_raw(sql).await?;
+        copy.send(HEADER).await?;
+        Ok(CopyStream { copy })
+    }
+
+    /// Sends the rows of `buf`.
+    pub async fn send(&mut self, buf: CopyBuf) -> sqlx::Result<()> {
+        self.copy.send(buf.bytes).await.map(|_| ())
+    }
+
+    /// Ends the statement; returns how many rows went in.
+    pub async fn finish(mut self) -> sqlx::Result<u64> {
+        self.copy.send(TRAILER).await?;
+        self.copy.finish().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_type_comes_back_as_it_went_in() {
+        let t = crate::testing::database().await;
+        let mut c = t.db.pool.acquire().await.unwrap();
+        sqlx::raw_sql("create temp table t (i int, b bigint, o boolean, u uuid, z timestamptz, n numeric, j jsonb, s text, y bytea)")
+            .execute(&mut *c)
+            .await
+            .unwrap();
+        let mut buf = CopyBuf::default();
+        let numbers = [(0, 2), (5, 1), (-5, 2), (1, 2), (123_456_789, 2), (99_999, 1), (10_000, 0), (i64::MAX, 2), (1_000_000, 2)];
+        for (i, n) in numbers.iter().enumerate() {
+            buf.row(9);
+            buf.int(Some(i as i32));
+            buf.bigint(-7);
+            buf.boolean(Some(true));
+            buf.uuid(Some(Uuid::from_u128(42)));
+            buf.timestamptz(DateTime::from_timestamp_micros(1_700_000_000_123_456));
+            buf.numeric(Some(*n));
+            buf.jsonb(|out| out.extend_from_slice(br#"{"a":"x"}"#));
+            buf.text(Some("né\\\t"));
+            buf.bytea(&[0, 255]);
+        }
+        let sent = buf.send(&mut c, "copy t from stdin (format binary)").await.unwrap();
+        assert_eq!(sent, numbers.len() as u64);
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "select n::text, concat_ws('|', b, o, u, extract(epoch from z), j, s, encode(y, 'hex')) from t order by i",
+        )
+        .fetch_all(&mut *c)
+        .await
+        .unwrap();
+        let texts: Vec<_> = rows.iter().map(|r| r.0.as_str()).collect();
+        assert_eq!(
+            texts,
+            ["0.00", "0.5", "-0.05", "0.01", "1234567.89", "9999.9", "10000", "92233720368547758.07", "10000.00"]
+        );
+        assert_eq!(
+            rows[0].1,
+            "-7|t|00000000-0000-0000-0000-00000000002a|1700000000.123456|{\"a\": \"x\"}|né\\\t|00ff"
+        );
+    }
+}

@@ -1,0 +1,80 @@
+-- detect-completion: move
+with staged as (
+  select distinct lot_external_id
+  from staging.copart_raw
+  where file_id = $1
+    and window_start_utc = $3
+    and lot_external_id is not null
+),
+-- open lots absent from this file; none are judged after a file that is not complete
+absent as (
+  select
+    l.id,
+    l.auction_datetime_utc,
+    h.absent_since,
+    (
+      select count(distinct f.window_start_utc)
+      from raw.csv_files f
+      where f.source = $2
+        and f.complete
+        and f.window_start_utc between h.absent_since and $3
+    ) as complete_files_without
+  from raw.heads h
+  join public.lots l on l.lot_external_id = h.lot::text
+  where h.source = $2
+    and h.last_seen is not null
+    and h.absent_since <= $3
+    and l.status in ('active', 'scheduled')
+    and $4::boolean
+),
+-- all that a rule says of a lot; where two speak, the first rule counts
+said as (
+  select id, 1 as rule, 'PENDING_RESULT' as new_status, 'absent_after_auction' as reason
+  from absent
+  where auction_datetime_utc < $3 - interval '2 hours'
+  union all
+  select id, 2, 'removed', 'absent_from_three_files'
+  from absent
+  where complete_files_without >= 3
+    and (auction_datetime_utc is null or auction_datetime_utc > absent_since + interval '24 hours')
+  union all
+  select
+    l.id, 3, public.feed_status(l.auction_datetime_utc, $3),
+    case when l.status in ('active', 'scheduled') then 'sale_date_moved' else 'seen_again' end
+  from staged s
+  join public.lots l on l.lot_external_id = s.lot_external_id
+  union all
+  select id, 4, 'active', 'sale_time_come'
+  from public.lots
+  where status = 'scheduled'
+    and auction_datetime_utc <= $3
+),
+moves as materialized (
+  select distinct on (l.id) l.id, l.vin, l.lot_external_id, l.status as old_status, s.new_status, s.reason
+  from said s
+  join public.lots l on l.id = s.id
+  order by l.id, s.rule
+),
+moved as (
+  update public.lots l
+  set
+    status = m.new_status,
+    updated_at = now()
+  from moves m
+  where l.id = m.id
+    and l.status is distinct from m.new_status
+  returning l.id
+),
+logged as (
+  insert into audit.status_transitions (window_start_utc, file_id, lot_external_id, vin, old_status, new_status, reason)
+  select $3, $1, m.lot_external_id, m.vin, m.old_status, m.new_status, m.reason
+  from moves m
+  join moved on moved.id = m.id
+  returning old_status, new_status
+)
+select
+  count(*) filter (where new_status = 'PENDING_RESULT') as "pending_result!",
+  count(*) filter (where new_status = 'removed') as "removed!",
+  count(*) filter (where old_status not in ('active', 'scheduled')) as "returned!",
+  count(*) as "moved!"
+from logged

@@ -1,0 +1,32 @@
+-- ingest: what a late file tells of lots that no newer file holds
+with staged as (
+  select distinct on (s.lot_external_id::bigint)
+    s.lot_external_id::bigint as lot,
+    s.row_hash,
+    s.row_id
+  from staging.copart_raw s
+  where s.file_id = $1
+    and s.window_start_utc = $3
+    and s.lot_external_id is not null
+  order by s.lot_external_id::bigint, s.source_updated_at desc nulls last, s.row_hash desc
+),
+-- the first complete file after this one: the lots are absent from that
+next_complete as (
+  select min(f.window_start_utc) as at
+  from raw.csv_files f
+  where f.source = $2
+    and f.complete
+    and f.window_start_utc > $3
+)
+insert into raw.heads as h (source, lot, row_hash, row_id, version_window, last_seen, absent_since)
+select $2, s.lot, s.row_hash, s.row_id, $3, $3, n.at
+from staged s
+cross join next_complete n
+on conflict (source, lot)
+do update set
+  row_hash = excluded.row_hash,
+  row_id = excluded.row_id,
+  version_window = excluded.version_window,
+  last_seen = excluded.last_seen,
+  absent_since = excluded.absent_since
+where h.last_seen < excluded.last_seen

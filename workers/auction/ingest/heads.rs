@@ -1,0 +1,110 @@
+//! What a file is compared with: per lot of its source, the newest version seen.
+//!
+//! Kept as one sorted vector, 40 bytes a lot, since this is the largest thing a worker holds.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use sqlx::PgConnection;
+
+const ABSENT: u8 = 1;
+const SEEN: u8 = 2;
+const MARKED: u8 = 4;
+
+/// One lot's newest version.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    /// The lot number.
+    pub lot: i64,
+    /// The version's hash.
+    pub row_hash: u128,
+    /// The version's id in `raw.rows`; 0 when it lies in another month, which a manifest may not refer to.
+    pub row_id: i64,
+    flags: u8,
+}
+
+/// All heads of a source.
+#[derive(Debug, Default)]
+pub struct Heads {
+    sorted: Vec<Head>,
+}
+
+impl Head {
+    /// Whether the lot did not stand in the newest file.
+    pub fn absent(&self) -> bool {
+        self.flags & ABSENT != 0
+    }
+}
+
+impl Heads {
+    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them.
+    pub async fn load(connection: &mut PgConnection, source: &str, month: DateTime<Utc>) -> anyhow::Result<Heads> {
+        let next_month = month + chrono::Months::new(1);
+        // COPY takes no parameters; the source's name is checked, times print without a quote
+        anyhow::ensure!(
+            source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
+            "the source's name {source:?} has other characters than letters, digits, - and _"
+        );
+        let query = format!(
+            "copy (/* ingest: heads */ select lot, row_hash, \
+             case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
+             case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
+             from raw.heads where source = '{source}') to stdout (format binary)"
+        );
+        let count = sqlx::query_scalar!(
+            r#"-- ingest: count heads
+            select count(*) as "n!" from raw.heads where source = $1"#,
+            source
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let mut heads = Vec::with_capacity(usize::try_from(count)?);
+        let mut stream = connection.copy_out_raw(&query).await.context("read raw.heads")?;
+        let mut pending: Vec<u8> = Vec::new();
+        let mut header_read = false;
+        while let Some(chunk) = stream.try_next().await.context("read raw.heads")? {
+            pending.extend_from_slice(&chunk);
+            let mut rest = pending.as_slice();
+            if !header_read && rest.len() >= 19 {
+                rest = &rest[19..];
+                header_read = true;
+            }
+            // a row: count, then (length, value) of bigint, uuid, bigint, int
+            while let Some((row, after)) = rest.split_at_checked(54).filter(|_| header_read) {
+                heads.push(Head {
+                    lot: i64::from_be_bytes(field(row, 6)),
+                    row_hash: u128::from_be_bytes(field(row, 18)),
+                    row_id: i64::from_be_bytes(field(row, 38)),
+                    flags: row[53],
+                });
+                rest = after;
+            }
+            let left = rest.len();
+            pending.drain(..pending.len() - left);
+        }
+        heads.sort_unstable_by_key(|h| h.lot);
+        Ok(Heads { sorted: heads })
+    }
+
+    /// The head of `lot`, which is thereby seen.
+    pub fn see(&mut self, lot: i64) -> Option<Head> {
+        let at = self.sorted.binary_search_by_key(&lot, |h| h.lot).ok()?;
+        self.sorted[at].flags |= SEEN;
+        Some(self.sorted[at])
+    }
+
+    /// Lots not seen: those that stood in the newest file until now, and those already absent but in no complete file yet.
+    pub fn unseen(&self) -> (Vec<i64>, Vec<i64>) {
+        let unseen = || self.sorted.iter().filter(|h| h.flags & SEEN == 0);
+        (
+            unseen().filter(|h| !h.absent()).map(|h| h.lot).collect(),
+            unseen().filter(|h| h.absent() && h.flags & MARKED == 0).map(|h| h.lot).collect(),
+        )
+    }
+}
+
+fn field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&row[at..at + N]);
+    bytes
+}
