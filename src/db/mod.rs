@@ -4,10 +4,12 @@
 //! transaction: no session locks, no LISTEN, no `set` without `local`. What needs a session (LISTEN, migrations)
 //! uses the direct URL.
 
+pub mod copy;
 pub mod migrate;
 pub mod migrations;
 pub mod papers;
 pub mod seed;
+pub mod verify;
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -69,5 +71,3 @@ fn address(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     format!("{}:{}/{database} as {}", options.get_host(), options.get_port(), options.get_username())
 }
-
-pub mod copy;
