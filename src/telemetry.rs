@@ -1,6 +1,7 @@
 //! Logs and metrics: how they are set up, and the names they go by.
 //!
-//! Logs go to standard error, as lines for people on a terminal and as JSON elsewhere; `VINOPS_LOG` filters them.
+//! Logs go to standard error, as JSON where a long-running role writes to a pipe and as lines for people
+//! otherwise; `VINOPS_LOG` filters them.
 //! Metrics are rendered for Prometheus to fetch. **Every counter exists from the start, at zero**, with each value of
 //! its labels: Prometheus's `increase()` sees nothing of a series that is born at one, and an alert on the first
 //! parse error would stay silent. Histograms have buckets, since the summaries they would otherwise be cannot be
@@ -11,27 +12,21 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people on a terminal, JSON elsewhere.
-    Auto,
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
-
-/// Starts logging; `filter` is `VINOPS_LOG`, by default what operators want to know. Once per process.
-pub fn log(format: Format, filter: Option<&str>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter.unwrap_or("info,sqlx=warn")).context("VINOPS_LOG")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let begun = if format == Format::Text || format == Format::Auto && std::io::stderr().is_terminal() {
-        lines.compact().try_init()
-    } else {
-        lines.json().flatten_event(true).try_init()
+/// Starts logging to standard error; `filter` is `VINOPS_LOG`. A `role` runs for weeks and tells what it does; a
+/// command prints its result and logs only what is wrong. Once per process; again changes nothing.
+pub fn init(filter: Option<&str>, role: bool) {
+    let usual = if role { "info,sqlx=warn" } else { "warn" };
+    let (filter, complaint) = match filter.map(EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new(usual), Some(error)),
+        None => (EnvFilter::new(usual), None),
     };
-    begun.map_err(|error| anyhow::anyhow!("start logging: {error}"))
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let people = !role || std::io::stderr().is_terminal();
+    let begun = if people { lines.compact().try_init() } else { lines.json().flatten_event(true).try_init() };
+    if begun.is_ok() && let Some(error) = complaint {
+        tracing::warn!("VINOPS_LOG: {error}: logging as usual");
+    }
 }
 
 /// What is measured, and how.

@@ -221,7 +221,7 @@ async fn a_vehicle_is_not_deleted_under_its_lots_and_a_corrected_vin_takes_them_
     run(pool, A_CAR).await.unwrap();
 
     let refused = run(pool, "delete from vehicles").await.unwrap_err();
-    assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "23001", "restrict: {refused}");
+    assert_eq!(refused.as_database_error().unwrap().constraint(), Some("lots_vin_fkey"), "{refused}");
 
     run(pool, "update vehicles set vin = 'JH4KA7561PC008269'").await.unwrap();
     assert!(text(pool, THE_CAR).await.starts_with("JH4KA7561PC008269"));
@@ -283,6 +283,11 @@ async fn a_file(t: &TestDb) {
         insert into audit.parse_errors (window_start_utc, file_id, row_no, byte_offset, kind, reason, raw)
           select window_start_utc, file_id, row_no, row_no * 100, kind, reason, 'x'
           from raw.csv_files, (values (2, 'rejected', '61 fields'), (3, 'repaired', 'inch quote')) as e (row_no, kind, reason);
+        insert into staging.copart_raw (window_start_utc, file_id, row_no, row_id, row_hash, lot_external_id, vin_raw, vin,
+            make, currency_code, odometer, image_url)
+          select window_start_utc, file_id, 1, 16777217, gen_random_uuid(), '45148624', '1hgcm82633a004352', '1HGCM82633A004352',
+            'ACURA', 'USD', 60019, 'http://inventoryv2.copart.io/v1/lotImages/45148624'
+          from raw.csv_files;
         insert into audit.etl_runs (file_id, rows_processed, rows_missing_vin) select file_id, 2, 1 from raw.csv_files;"#,
     )
     .await
@@ -399,7 +404,7 @@ async fn each_role_may_do_its_work_and_nothing_else() {
             "insert into vehicles (vin) values ('JH4KA7561PC008269'); update lots set status = 'active'",
             true,
         ),
-        ("etl_rw", "select upsert_vehicles_batch(file_id) from raw.csv_files", true),
+        ("etl_rw", "select upsert_vehicles_batch(file_id), upsert_lots_batch(file_id) from raw.csv_files", true),
         ("etl_rw", "select fleet.enqueue('fetch', '{}', 'k')", true),
         ("etl_rw", "create table raw.mine ()", false),
         ("etl_rw", "create table public.mine ()", false),

@@ -1,24 +1,27 @@
 //! `vinops embedded -- COMMAND…`: lends a migrated PostgreSQL to a command that needs `DATABASE_URL`, such as `cargo
 //! sqlx prepare`, and takes it back when the command ends.
 
+use super::Failure;
+use super::session::DATABASE;
 use crate::db::{self, migrate, migrations::AUCTION};
 use crate::embedded::{Embedded, Options};
-use anyhow::Context;
-use clap::Args;
+use anyhow::{Context, anyhow};
 
-/// Arguments of `vinops embedded`.
-#[derive(Args, Debug)]
-pub struct Lend {
+/// The command to lend a database to.
+#[derive(Debug, clap::Args)]
+pub struct Args {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
-/// Runs the command and returns its exit code; 1 where a signal ended it.
-pub async fn run(args: &Lend) -> anyhow::Result<u8> {
+/// Runs the command; fails if it does.
+pub async fn run(args: Args) -> Result<(), Failure> {
     let (program, arguments) = args.command.split_first().context("no command to run")?;
-    let embedded = Embedded::start(Options { home: None, temporary: true, durable: false }).await?;
-    let url = embedded.url("postgres");
+    let embedded = Embedded::start(Options { home: None, temporary: true, durable: false })
+        .await
+        .map_err(Failure::unreachable)?;
+    let url = embedded.database(DATABASE).await?;
     let mut session = db::session(&url).await?;
     migrate::up(&mut session, &AUCTION, |_| {}).await?;
     sqlx::Connection::close(session).await?;
@@ -30,5 +33,8 @@ pub async fn run(args: &Lend) -> anyhow::Result<u8> {
         .await
         .with_context(|| format!("run {program}"))?;
     embedded.stop().await?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    if !status.success() {
+        return Err(anyhow!("{program} ended with {status}").into());
+    }
+    Ok(())
 }

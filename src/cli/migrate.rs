@@ -1,18 +1,19 @@
 //! `vinops migrate`: brings the schema up and down, adopts a database, says how it stands, proves what is there.
 
+use super::Failure;
 use crate::config::Config;
 use crate::db::migrate::{self, State};
-use crate::db::migrations::Set;
+use crate::db::migrations::{Migration, Set};
 use crate::db::{self, Db, papers, verify};
-use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use anyhow::{Context, anyhow, bail};
+use clap::Subcommand;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 use std::path::Path;
 
-/// Arguments of `vinops migrate`.
-#[derive(Args, Debug)]
-pub struct Migrate {
+/// Which of the ways to deal with the schema.
+#[derive(Debug, clap::Args)]
+pub struct Args {
     /// Which domain's migrations.
     #[arg(long, default_value = "auction", global = true)]
     set: String,
@@ -60,53 +61,55 @@ enum What {
     },
 }
 
-/// Runs `vinops migrate` and returns its exit code: 1 where `verify` or `status` found something wrong.
-pub async fn run(args: &Migrate, config: &Config) -> anyhow::Result<u8> {
-    let set = Set::named(&args.set)?;
-    match &args.what {
+/// Runs `vinops migrate`; fails where `status` or `verify` finds something wrong.
+pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
+    let set = Set::named(&args.set).map_err(Failure::wrong)?;
+    if let What::Registry { write } = args.what {
+        return Ok(registry(set, write)?);
+    }
+    let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
+    let Some(url) = url.map(ExposeSecret::expose_secret) else {
+        return Err(Failure::unreachable(anyhow!("DATABASE_URL is not set: it names the database to migrate")));
+    };
+    let mut session = db::session(url).await.map_err(Failure::unreachable)?;
+    Ok(on(&mut session, url, set, &args.what).await?)
+}
+
+async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> anyhow::Result<()> {
+    match what {
         What::Up => {
-            let mut session = session(config).await?;
-            let done = migrate::up(&mut session, set, |line| {
+            let done = migrate::up(session, set, |line| {
                 println!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms);
             });
             if done.await?.is_empty() {
                 println!("nothing to apply");
             }
-            Ok(0)
         }
         What::Down { to, destructive } => {
-            let mut session = session(config).await?;
-            let told = |migration: &db::migrations::Migration| println!("took back {}", migration.stem());
-            migrate::down(&mut session, set, to, *destructive, told).await?;
-            Ok(0)
+            let told = |migration: &Migration| println!("took back {}", migration.stem());
+            migrate::down(session, set, to, *destructive, told).await?;
         }
-        What::Status { json } => status(&mut session(config).await?, set, *json).await,
-        What::Verify { json } => verify(config, *json).await,
+        What::Status { json } => status(session, set, *json).await?,
+        What::Verify { json } => verify(url, *json).await?,
         What::Baseline { at } => {
-            for line in migrate::baseline(&mut session(config).await?, set, at).await? {
+            for line in migrate::baseline(session, set, at).await? {
                 println!("adopted {}_{}", line.id, line.name);
             }
-            Ok(0)
         }
-        What::Registry { write: true } => papers::write(set, Path::new("migrations")).map(|()| 0),
-        What::Registry { write: false } => {
-            print!("{}", papers::registry(set)?);
-            Ok(0)
-        }
+        What::Registry { write } => registry(set, *write)?,
     }
+    Ok(())
 }
 
-/// The URL for work that needs a session.
-fn direct_url(config: &Config) -> anyhow::Result<&str> {
-    let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
-    url.map(ExposeSecret::expose_secret).context("DATABASE_URL is not set: it names the database to migrate")
+fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
+    if write {
+        return papers::write(set, Path::new("migrations"));
+    }
+    print!("{}", papers::registry(set)?);
+    Ok(())
 }
 
-async fn session(config: &Config) -> anyhow::Result<PgConnection> {
-    db::session(direct_url(config)?).await
-}
-
-async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Result<u8> {
+async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Result<()> {
     let standings = migrate::status(session, set).await.context("read vinops.migrations")?;
     if json {
         println!("{}", serde_json::to_string_pretty(&standings)?);
@@ -126,12 +129,14 @@ async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Re
             println!("{word:<11} {}_{:<26} {}", line.id, line.name, when.unwrap_or_default());
         }
     }
-    let wrong = standings.iter().any(|line| matches!(line.state, State::Changed | State::Unknown));
-    Ok(u8::from(wrong))
+    if standings.iter().any(|line| matches!(line.state, State::Changed | State::Unknown)) {
+        bail!("the database's history is not this binary's");
+    }
+    Ok(())
 }
 
-async fn verify(config: &Config, json: bool) -> anyhow::Result<u8> {
-    let db = Db::connect(direct_url(config)?, None, 2).await?;
+async fn verify(url: &str, json: bool) -> anyhow::Result<()> {
+    let db = Db::connect(url, None, 2).await?;
     let checks = verify::verify(&db.pool).await?;
     let failed = checks.iter().filter(|check| !check.passed).count();
     if json {
@@ -143,8 +148,8 @@ async fn verify(config: &Config, json: bool) -> anyhow::Result<u8> {
         }
         println!("{} passed, {failed} failed", checks.len() - failed);
     }
-    if checks.is_empty() {
-        bail!("nothing was checked");
+    if failed > 0 || checks.is_empty() {
+        bail!("{failed} of {} checks failed", checks.len());
     }
-    Ok(u8::from(failed > 0))
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //! uses the direct URL.
 
 pub mod copy;
+pub mod digest;
 pub mod migrate;
 pub mod migrations;
 pub mod papers;

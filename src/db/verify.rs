@@ -59,6 +59,7 @@ fn compare(found: &HashMap<String, String>) -> Vec<Check> {
     for line in OBJECTS.lines() {
         if let Some(title) = line.strip_prefix("# ") {
             (migration, position) = (title.split('_').next().unwrap_or(title), 0);
+            continue;
         }
         let mut fields = line.splitn(3, " | ");
         let (Some(kind), Some(name), Some(wanted)) = (fields.next(), fields.next(), fields.next()) else {

@@ -9,7 +9,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 pub mod detect_completion;
+pub mod download;
+pub mod fetch;
 pub mod ingest;
+pub mod receive;
 pub mod upsert_lots;
 pub mod upsert_vehicles;
 

@@ -1,0 +1,108 @@
+//! A file on its way into the store: hashed and compressed while it arrives, published by nobody yet.
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use tempfile::TempPath;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// How hard zstd tries.
+const LEVEL: i32 = 3;
+
+/// Chunks that may wait for the compressor. Network chunks are 8-64 KiB, so at most a few MiB; beyond it the sender
+/// waits, and through it the socket.
+const WAITING: usize = 32;
+
+/// A sink for one file's raw bytes. Dropped before [`Writer::finish`], it leaves nothing.
+#[derive(Debug)]
+pub struct Writer {
+    chunks: mpsc::Sender<Bytes>,
+    /// Hashes and compresses on a blocking thread, so that neither holds up the worker's own task.
+    compressor: JoinHandle<io::Result<(String, u64, u64)>>,
+    /// Deletes the spool when dropped, whether or not the thread still writes to it.
+    path: TempPath,
+}
+
+/// A finished, unpublished file. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Spool {
+    /// sha256 of the raw bytes, lower-case hex.
+    pub sha256: String,
+    /// Raw size in bytes.
+    pub bytes: u64,
+    /// Compressed size in bytes.
+    pub stored_bytes: u64,
+    pub(super) path: TempPath,
+}
+
+impl Writer {
+    pub(super) fn open(folder: &Path) -> io::Result<Writer> {
+        let (file, path) = tempfile::Builder::new().prefix("vinops-").tempfile_in(folder)?.into_parts();
+        let (chunks, arriving) = mpsc::channel(WAITING);
+        let compressor = spawn_blocking(move || compress(arriving, file));
+        Ok(Writer { chunks, compressor, path })
+    }
+
+    /// Takes the next bytes; waits while the compressor is behind.
+    pub async fn write(&mut self, chunk: Bytes) -> anyhow::Result<()> {
+        if self.chunks.send(chunk).await.is_ok() {
+            return Ok(());
+        }
+        // The thread has ended before its time: its own error says why (a full disk, most likely).
+        match (&mut self.compressor).await? {
+            Err(e) => Err(self.explain(e)),
+            Ok(_) => Err(anyhow!("the compressor ended early")),
+        }
+    }
+
+    /// Ends the file: all bytes are hashed, compressed and in the spool.
+    pub async fn finish(self) -> anyhow::Result<Spool> {
+        drop(self.chunks);
+        let (sha256, bytes, stored_bytes) = self
+            .compressor
+            .await?
+            .with_context(|| format!("write the spool file {}", self.path.display()))?;
+        Ok(Spool { sha256, bytes, stored_bytes, path: self.path })
+    }
+
+    fn explain(&self, e: io::Error) -> anyhow::Error {
+        anyhow!(e).context(format!("write the spool file {}", self.path.display()))
+    }
+}
+
+impl Spool {
+    /// The first eight digits of the sha256, as keys use them.
+    pub fn sha8(&self) -> &str {
+        &self.sha256[..8]
+    }
+
+    pub(super) fn reopen(&self) -> anyhow::Result<File> {
+        File::open(&self.path).with_context(|| format!("open the spool file {}", self.path.display()))
+    }
+}
+
+/// The thread's work: ends when the sender is gone, whether it finished or gave up.
+fn compress(mut chunks: mpsc::Receiver<Bytes>, file: File) -> io::Result<(String, u64, u64)> {
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    let mut encoder = zstd::Encoder::new(BufWriter::with_capacity(128 << 10, &file), LEVEL)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        hash.update(&chunk);
+        bytes += chunk.len() as u64;
+        encoder.write_all(&chunk)?;
+    }
+    encoder.finish()?.flush()?;
+    Ok((hex(&hash.finalize()), bytes, file.metadata()?.len()))
+}
+
+pub(super) fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write;
+    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

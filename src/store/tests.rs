@@ -1,0 +1,184 @@
+use super::*;
+use std::sync::Mutex;
+
+const WINDOW: &str = "2026-11-20T14:30:00Z";
+
+fn window() -> DateTime<Utc> {
+    WINDOW.parse().unwrap()
+}
+
+fn folder_store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(Url::from_directory_path(folder.path()).unwrap().as_str()).unwrap();
+    (folder, store)
+}
+
+async fn spool(store: &Store, text: &str) -> Spool {
+    let mut writer = store.writer().unwrap();
+    for piece in text.as_bytes().chunks(7) {
+        writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    writer.finish().await.unwrap()
+}
+
+/// Where an export goes, readable afterwards.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(buf)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => found.push(path.strip_prefix(folder).unwrap().display().to_string()),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_key_names_source_day_and_quarter_hour() {
+    assert_eq!(key("copart", window(), None), "raw/copart/2026/11/20/1430.csv.zst");
+    assert_eq!(key("copart", window(), Some("0a1b2c3d")), "raw/copart/2026/11/20/1430-0a1b2c3d.csv.zst");
+}
+
+#[tokio::test]
+async fn a_file_comes_back_byte_for_byte_from_a_folder_and_from_an_object_store() {
+    let (_folder, local) = folder_store();
+    for store in [local, Store::open("memory:").unwrap()] {
+        let text = "\"Id\",\"a\0b\"\r\n1,\u{a0}\r\n".repeat(5000);
+        let spool = spool(&store, &text).await;
+        assert_eq!(spool.bytes, text.len() as u64);
+        let key = key("copart", window(), None);
+        assert_eq!(store.place(&spool, &key).await.unwrap(), Placed::New);
+        assert_eq!(store.stored_bytes(&key).await.unwrap(), spool.stored_bytes);
+        let sink = Sink::default();
+        assert_eq!(store.export(&key, &spool.sha256, sink.clone()).await.unwrap(), spool.bytes);
+        assert_eq!(*sink.0.lock().unwrap(), text.as_bytes());
+        let mut reader = store.read(&key).await.unwrap();
+        let read = spawn_blocking(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        assert_eq!(read.await.unwrap().unwrap(), text);
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_never_overwritten_and_the_same_bytes_are_known_again() {
+    let (_folder, local) = folder_store();
+    for store in [local, Store::open("memory:").unwrap()] {
+        let key = key("copart", window(), None);
+        let first = spool(&store, "first").await;
+        assert_eq!(store.place(&first, &key).await.unwrap(), Placed::New);
+        assert_eq!(store.place(&spool(&store, "first").await, &key).await.unwrap(), Placed::Same);
+        assert_eq!(store.place(&spool(&store, "second").await, &key).await.unwrap(), Placed::Taken);
+        store.export(&key, &first.sha256, io::sink()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_large_file_goes_up_in_parts_and_still_finds_its_key_taken() {
+    let store = Store::open("memory:").unwrap();
+    // Bytes that do not compress, so that there are several parts.
+    let mut word = 1u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        word = word.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (word >> 56) as u8
+    })
+    .take(2 * PART + 1000)
+    .collect();
+    let mut writer = store.writer().unwrap();
+    for chunk in noise.chunks(64 << 10) {
+        writer.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    let spool = writer.finish().await.unwrap();
+    store.put_in_parts(&spool, "raw/big").await.unwrap();
+    assert_eq!(store.export("raw/big", &spool.sha256, io::sink()).await.unwrap(), noise.len() as u64);
+    assert!(is_taken(&store.put_in_parts(&spool, "raw/big").await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_said_yes_to_leaves_nothing() {
+    let (folder, store) = folder_store();
+    let mut writer = store.writer().unwrap();
+    writer.write(Bytes::from_static(b"half a file")).await.unwrap();
+    assert_eq!(files(folder.path()).len(), 1);
+    drop(writer);
+    assert_eq!(files(folder.path()), [""; 0]);
+    let finished = spool(&store, "a whole file").await;
+    drop(finished);
+    assert_eq!(files(folder.path()), [""; 0]);
+    let placed = spool(&store, "a placed file").await;
+    store.place(&placed, "raw/copart/x.csv.zst").await.unwrap();
+    drop(placed);
+    assert_eq!(files(folder.path()), ["raw/copart/x.csv.zst"]);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_swept_after_a_day() {
+    let (folder, store) = folder_store();
+    drop(store.writer().unwrap());
+    let left = |name: &str, age: Duration| {
+        let file = std::fs::File::create(folder.path().join(SPOOL).join(name)).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    left("vinops-old", STALE_SPOOL + Duration::from_secs(60));
+    left("vinops-young", STALE_SPOOL - Duration::from_secs(60));
+    Store::open(store.url()).unwrap();
+    assert_eq!(files(folder.path()), ["spool/vinops-young"]);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_named_with_both_sums() {
+    let (folder, store) = folder_store();
+    let spool = spool(&store, "the truth").await;
+    store.place(&spool, "raw/x").await.unwrap();
+    let other = "0".repeat(64);
+    let e = format!("{:#}", store.export("raw/x", &other, io::sink()).await.unwrap_err());
+    assert!(e.contains("raw/x") && e.contains(&other) && e.contains(&spool.sha256), "{e}");
+    std::fs::write(folder.path().join("raw/x"), b"not zstd").unwrap();
+    let e = format!("{:#}", store.export("raw/x", &other, io::sink()).await.unwrap_err());
+    assert!(e.contains("export raw/x"), "{e}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file in the way fails for root too, whom no permission stops.
+    std::fs::write(folder.path().join("file"), b"").unwrap();
+    let url = Url::from_directory_path(folder.path().join("file/store")).unwrap();
+    let e = format!("{:#}", Store::open(url.as_str()).unwrap_err());
+    assert!(e.contains("file/store") && e.contains("VINOPS_STORE=file:///"), "{e}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_no_longer_writable_is_named_with_the_way_out() {
+    let (folder, store) = folder_store();
+    let spool = spool(&store, "text").await;
+    std::fs::write(folder.path().join("raw"), b"a file in the way").unwrap();
+    let e = format!("{:#}", store.place(&spool, "raw/copart/x").await.unwrap_err());
+    assert!(e.contains(&folder.path().display().to_string()) && e.contains("VINOPS_STORE"), "{e}");
+}
+
+#[test]
+fn a_store_that_is_no_url_or_of_an_unknown_kind_is_refused() {
+    for (url, says) in [("/var/data", "file:///"), ("ftp://x/y", "ftp://")] {
+        let e = format!("{:#}", Store::open(url).unwrap_err());
+        assert!(e.contains(url) && e.contains(says), "{e}");
+    }
+    #[cfg(not(feature = "s3"))]
+    assert!(Store::open("s3://bucket/prefix").unwrap_err().to_string().contains("--features s3"));
+}

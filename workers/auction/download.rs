@@ -1,0 +1,351 @@
+//! One download of the feed: up to four tries, resumed where they broke off, and nothing kept that is not the feed.
+//!
+//! A try asks conditionally (`If-None-Match`, `If-Modified-Since` of the last good file); 304 ends the download. What
+//! breaks off in the middle is resumed by the next try with `Range` and `If-Range`, if the server named a validator:
+//! 206 continues the same spool, 200 means the file changed meanwhile, and starts over. The feed regenerates every
+//! quarter-hour, so a resumed body may belong to another file than its beginning: `If-Range` guards that, and so do
+//! the range, the total and the ETag of the 206, each checked.
+//!
+//! An answer is refused, with its status and the start of its body, when it is not 200, is HTML, begins with other
+//! bytes than the header's first column, is smaller or larger than the limits, or sits behind more than three
+//! redirects. A body without `Content-Length` that ends early and cleanly cannot be told from a whole one here; the
+//! next step sees its short last record.
+//!
+//! **The URL is a secret**, since its query carries the key. It is unwrapped in one line of this file. No
+//! `reqwest::Error` leaves: each is turned to text, without its URL and redacted, so that neither Display nor Debug of
+//! any error can hold the key, not even when the server's own error page repeats it. `Referer` is the fixed one, never
+//! the previous URL on a redirect.
+
+use crate::store::{Spool, Store, Writer};
+use anyhow::{Context, anyhow};
+use backon::RetryableWithContext;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Client, Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::time::Duration;
+use tokio::time::timeout;
+use url::Url;
+
+mod answer;
+mod error;
+pub use error::{Break, DownloadError, Refusal};
+
+/// More redirects than this are refused.
+const MOST_REDIRECTS: usize = 3;
+
+/// How to ask for the feed.
+#[derive(Clone, Debug)]
+pub struct FeedOptions {
+    /// Where; a secret.
+    pub url: SecretString,
+    /// `User-Agent`, fixed.
+    pub user_agent: String,
+    /// `Referer`, fixed.
+    pub referer: String,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest silence of a connected server.
+    pub idle_timeout: Duration,
+    /// Longest download, all tries and waits together: ends a server that drips.
+    pub deadline: Duration,
+    /// Waits between tries, each varied by ± 25 %; one more try than waits.
+    pub waits: Vec<Duration>,
+    /// A smaller body is refused, in bytes.
+    pub min_bytes: u64,
+    /// A larger body is refused, in bytes.
+    pub max_bytes: u64,
+}
+
+impl FeedOptions {
+    /// The limits of the real feed: 96 MB, an error page of 963 bytes, a slot of 15 minutes.
+    pub fn new(url: SecretString, user_agent: impl Into<String>, referer: impl Into<String>) -> FeedOptions {
+        FeedOptions {
+            url,
+            user_agent: user_agent.into(),
+            referer: referer.into(),
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            deadline: Duration::from_secs(600),
+            waits: [1, 2, 4].map(Duration::from_secs).to_vec(),
+            min_bytes: 1000,
+            max_bytes: 2 << 30,
+        }
+    }
+}
+
+/// The one door to the feed's server; a tool of the worker.
+pub struct Feed {
+    client: Client,
+    options: FeedOptions,
+    /// What must not be repeated: the URL and its telling parts, longest first.
+    secrets: Vec<SecretString>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What the last good file's answer said of itself; makes the next request conditional.
+#[derive(Clone, Debug, Default)]
+pub struct Since {
+    /// Its `ETag`, quotes and all.
+    pub etag: Option<String>,
+    /// Its `Last-Modified`.
+    pub last_modified: Option<DateTime<Utc>>,
+}
+
+impl Since {
+    /// Whether there is anything to make a request conditional.
+    fn is_known(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
+}
+
+/// How a download ended well.
+#[derive(Debug)]
+pub struct Download {
+    /// Tries it took, from 1.
+    pub tries: u32,
+    /// The new file, or `None`: the server says nothing changed (304).
+    pub file: Option<File>,
+}
+
+/// A whole, plausible file, published by nobody yet.
+#[derive(Debug)]
+pub struct File {
+    /// Its bytes.
+    pub spool: Spool,
+    /// What its answer said of itself.
+    pub since: Since,
+}
+
+/// Told bytes received and bytes expected (0: unknown) while they arrive.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+
+impl Feed {
+    /// A client for the feed at `options.url`. Errors name the variable and never the URL.
+    pub fn new(options: FeedOptions) -> anyhow::Result<Feed> {
+        let url: Url =
+            options.url.expose_secret().parse().map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
+        }
+        let value = |name: &str, text: &str| {
+            HeaderValue::from_str(text).with_context(|| format!("{name} cannot be sent as a header"))
+        };
+        let fixed = HeaderMap::from_iter([
+            (header::USER_AGENT, value("COPART_USER_AGENT", &options.user_agent)?),
+            (header::REFERER, value("COPART_REFERER", &options.referer)?),
+            // Lengths and ranges are then those of the file itself.
+            (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+        ]);
+        // Fails when another part of the program has installed it already, which is as good.
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client = Client::builder()
+            .default_headers(fixed)
+            .connect_timeout(options.connect_timeout)
+            .redirect(reqwest::redirect::Policy::limited(MOST_REDIRECTS))
+            .referer(false);
+        if is_loopback(&url) {
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|e| anyhow!("make the HTTP client: {}", e.without_url()))?;
+        Ok(Feed { client, secrets: answer::secrets(&url), options })
+    }
+
+    /// Downloads the feed into `store`'s spool, unless it is still what `since` describes.
+    pub async fn download(
+        &self,
+        store: &Store,
+        since: &Since,
+        progress: Progress<'_>,
+    ) -> Result<Download, DownloadError> {
+        let waits = self.options.waits.iter().map(|w| w.mul_f64(rand::random_range(0.75..=1.25)));
+        let first = Tries { feed: self, store, since, progress, made: 0, partial: None };
+        let tries = Tries::next
+            .retry(waits.collect::<Vec<_>>().into_iter())
+            .context(first)
+            .when(DownloadError::is_worth_another_try)
+            .notify(|e, wait| tracing::warn!(error = %e, ?wait, "download again"));
+        let deadline = self.options.deadline;
+        let (tries, file) = timeout(deadline, tries).await.map_err(|_| Break::Overdue { deadline })?;
+        Ok(Download { tries: tries.made, file: file? })
+    }
+
+    fn check_size(&self, bytes: u64) -> Result<(), DownloadError> {
+        let most = self.options.max_bytes;
+        if bytes > most { Err(Refusal::TooLarge { bytes, most }.into()) } else { Ok(()) }
+    }
+}
+
+/// One download's state from try to try.
+struct Tries<'a> {
+    feed: &'a Feed,
+    store: &'a Store,
+    since: &'a Since,
+    progress: Progress<'a>,
+    made: u32,
+    partial: Option<Partial>,
+}
+
+/// A body that has begun to arrive.
+struct Partial {
+    writer: Writer,
+    /// The first bytes, held back until they are known to be a header's.
+    head: Vec<u8>,
+    received: u64,
+    total: Option<u64>,
+    since: Since,
+    /// For `If-Range`: a strong ETag, else the modification time.
+    validator: Option<HeaderValue>,
+}
+
+impl Tries<'_> {
+    /// As `backon` wants it: the state goes in and comes out again.
+    async fn next(mut self) -> (Self, Result<Option<File>, DownloadError>) {
+        let result = self.once().await;
+        (self, result)
+    }
+
+    async fn once(&mut self) -> Result<Option<File>, DownloadError> {
+        self.made += 1;
+        let silence = self.feed.options.idle_timeout;
+        let mut response = match timeout(silence, self.request().send()).await {
+            Err(_) => return Err(Break::Silent { silence }.into()),
+            Ok(Err(e)) if e.is_redirect() => {
+                return Err(Refusal::Redirects { most: MOST_REDIRECTS, why: self.feed.tell(e) }.into());
+            }
+            Ok(Err(e)) => return Err(Break::Connection { why: self.feed.tell(e) }.into()),
+            Ok(Ok(response)) => response,
+        };
+        match (response.status(), &self.partial) {
+            (StatusCode::NOT_MODIFIED, None) if self.since.is_known() => return Ok(None),
+            (StatusCode::PARTIAL_CONTENT, Some(partial)) => {
+                if let Err(why) = answer::continues(response.headers(), partial) {
+                    self.partial = None;
+                    return Err(Break::Range { why }.into());
+                }
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
+                self.partial = None;
+                return Err(Break::Range { why: "416: no such range any more".into() }.into());
+            }
+            (StatusCode::OK, _) => self.partial = Some(self.begin(&mut response).await?),
+            // A server that is unwell for a moment may still continue the body later: the partial stays.
+            (status, _) => {
+                return Err(Refusal::Status { status, body: self.feed.snippet(&mut response).await }.into());
+            }
+        }
+        let body = self.body(&mut response).await;
+        if matches!(body, Err(DownloadError::Refused(_))) {
+            self.partial = None;
+        }
+        body?;
+        let Some(partial) = self.partial.take() else { return Ok(None) };
+        let spool = partial.writer.finish().await?;
+        Ok(Some(File { spool, since: partial.since }))
+    }
+
+    fn request(&mut self) -> reqwest::RequestBuilder {
+        // A body that cannot be resumed is dropped here, and its spool with it.
+        self.partial = self.partial.take().filter(|p| p.received > 0 && p.validator.is_some());
+        let mut headers = HeaderMap::new();
+        match &self.partial {
+            Some(partial) => {
+                headers.insert(header::RANGE, answer::range_from(partial.received));
+                headers.extend(partial.validator.clone().map(|v| (header::IF_RANGE, v)));
+            }
+            None => {
+                let etag = self.since.etag.as_deref().and_then(|e| HeaderValue::from_str(e).ok());
+                headers.extend(etag.map(|e| (header::IF_NONE_MATCH, e)));
+                headers.extend(
+                    self.since.last_modified.map(|t| (header::IF_MODIFIED_SINCE, answer::http_date(t))),
+                );
+            }
+        }
+        self.feed.client.get(self.feed.options.url.expose_secret()).headers(headers)
+    }
+
+    /// Checks what a 200 says of its body before any of it is read.
+    async fn begin(&self, response: &mut Response) -> Result<Partial, DownloadError> {
+        if answer::is_html(response.headers()) {
+            return Err(Refusal::Html { body: self.feed.snippet(response).await }.into());
+        }
+        let total = response.content_length();
+        self.feed.check_size(total.unwrap_or(0))?;
+        let since = answer::since(response.headers());
+        let validator = answer::validator(&since);
+        let writer = self.store.writer()?;
+        Ok(Partial { writer, head: Vec::new(), received: 0, total, since, validator })
+    }
+
+    /// Reads the body to its end into the partial.
+    async fn body(&mut self, response: &mut Response) -> Result<(), DownloadError> {
+        let silence = self.feed.options.idle_timeout;
+        let Some(partial) = &mut self.partial else { return Ok(()) };
+        loop {
+            let chunk = match timeout(silence, response.chunk()).await {
+                Err(_) => return Err(Break::Stalled { silence, got: partial.received }.into()),
+                Ok(Err(e)) => {
+                    let (got, total) = (partial.received, partial.total);
+                    return Err(Break::Cut { got, total, why: self.feed.tell(e) }.into());
+                }
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => break,
+            };
+            partial.received += chunk.len() as u64;
+            self.feed.check_size(partial.received)?;
+            partial.take(chunk, self.feed).await?;
+            (self.progress)(partial.received, partial.total.unwrap_or(0));
+        }
+        partial.end(self.feed).await
+    }
+}
+
+impl Partial {
+    async fn take(&mut self, chunk: Bytes, feed: &Feed) -> Result<(), DownloadError> {
+        if self.head.len() >= answer::HEAD {
+            return Ok(self.writer.write(chunk).await?);
+        }
+        self.head.extend_from_slice(&chunk);
+        if self.head.len() >= answer::HEAD { self.open(feed).await } else { Ok(()) }
+    }
+
+    /// Lets the first bytes through, if they begin the feed's header.
+    async fn open(&mut self, feed: &Feed) -> Result<(), DownloadError> {
+        if !answer::begins_the_header(&self.head) {
+            return Err(Refusal::FirstBytes { body: feed.clean(&self.head) }.into());
+        }
+        Ok(self.writer.write(Bytes::copy_from_slice(&self.head)).await?)
+    }
+
+    async fn end(&mut self, feed: &Feed) -> Result<(), DownloadError> {
+        let (bytes, least) = (self.received, feed.options.min_bytes);
+        match self.total {
+            Some(total) if total != bytes => return Err(Refusal::Length { total, bytes }.into()),
+            _ if bytes < least => {
+                return Err(Refusal::TooSmall { bytes, least, body: feed.clean(&self.head) }.into());
+            }
+            _ => {}
+        }
+        // A file shorter than the held-back head; only limits lower than the real ones let it come here.
+        if self.head.len() < answer::HEAD { self.open(feed).await } else { Ok(()) }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+use super::*;
+use crate::testing::{TestDb, database};
+use bytes::Bytes;
+use std::path::PathBuf;
+use url::Url;
+
+fn at(time: &str) -> DateTime<Utc> {
+    time.parse().unwrap()
+}
+
+const WINDOW: &str = "2026-11-20T14:30:00Z";
+
+/// A database and a store in a folder, for one test.
+struct House {
+    db: TestDb,
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(folder.path().join("store")).unwrap();
+        House { db: database().await, store: Store::open(url.as_str()).unwrap(), folder }
+    }
+
+    fn pool(&self) -> &PgPool {
+        &self.db.db.pool
+    }
+
+    async fn arrival(&self, text: &str, window: &str) -> Arrival {
+        let mut writer = self.store.writer().unwrap();
+        writer.write(Bytes::copy_from_slice(text.as_bytes())).await.unwrap();
+        let since = Since { etag: Some("\"e1\"".into()), last_modified: Some(at("2026-11-20T14:30:03Z")) };
+        let spool = writer.finish().await.unwrap();
+        Arrival { source: "copart".into(), window: at(window), since, spool }
+    }
+
+    async fn receive(&self, text: &str, window: &str) -> Receipt {
+        let kept = keep(self.pool(), &self.store, self.arrival(text, window).await).await.unwrap();
+        let mut tx = self.pool().begin().await.unwrap();
+        let receipt = record(&mut tx, &kept).await.unwrap();
+        tx.commit().await.unwrap();
+        receipt
+    }
+
+    async fn window(&self, window: &str) -> Option<(String, Option<Uuid>)> {
+        let row = sqlx::query!(
+            "select state, file_id from fleet.windows where source = 'copart' and window_start_utc = $1",
+            at(window)
+        );
+        row.fetch_optional(self.pool()).await.unwrap().map(|row| (row.state, row.file_id))
+    }
+
+    async fn paths(&self) -> Vec<String> {
+        let paths = sqlx::query_scalar!("select path from raw.csv_files order by file_no");
+        paths.fetch_all(self.pool()).await.unwrap()
+    }
+
+    async fn ingest_keys(&self) -> Vec<Option<String>> {
+        let keys = sqlx::query_scalar!("select key from fleet.jobs where kind = 'ingest' order by id");
+        keys.fetch_all(self.pool()).await.unwrap()
+    }
+
+    async fn set_window(&self, state: &str) {
+        let mark = sqlx::query!("update fleet.windows set state = $1", state);
+        mark.execute(self.pool()).await.unwrap();
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    async fn receive_file(&self, path: &Path) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
+        receive_file(self.pool(), &self.store, path, "copart", None, |_, _| {}).await
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_is_kept_written_down_and_its_ingest_enqueued() {
+    let house = House::new().await;
+    let receipt = house.receive("Id,a\n1,2\n", WINDOW).await;
+    assert!(!receipt.duplicate && receipt.stored_bytes > 0);
+    assert_eq!(house.window(WINDOW).await, Some(("fetched".into(), Some(receipt.file_id))));
+    assert_eq!(house.ingest_keys().await, [Some(receipt.file_id.to_string())]);
+    let row = sqlx::query!(
+        "select path, sha256, bytes, stored_bytes, etag, last_modified, state from raw.csv_files"
+    );
+    let row = row.fetch_one(house.pool()).await.unwrap();
+    assert_eq!(row.path, "raw/copart/2026/11/20/1430.csv.zst");
+    assert_eq!((row.bytes, row.stored_bytes), (9, Some(receipt.stored_bytes as i64)));
+    assert_eq!((row.etag.as_deref(), row.last_modified), (Some("\"e1\""), Some(at("2026-11-20T14:30:03Z"))));
+    assert_eq!((row.state.as_str(), &row.sha256), ("received", &receipt.sha256));
+    house.store.export(&row.path, &row.sha256, std::io::sink()).await.unwrap();
+}
+
+#[tokio::test]
+async fn known_bytes_end_their_window_as_unchanged_and_enqueue_nothing() {
+    let house = House::new().await;
+    let first = house.receive("Id,a\n1,2\n", WINDOW).await;
+    let again = house.receive("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
+    assert_eq!(again, Receipt { duplicate: true, stored_bytes: 0, ..first.clone() });
+    assert_eq!(house.window("2026-11-20T14:45:00Z").await, Some(("unchanged".into(), Some(first.file_id))));
+    assert_eq!((house.paths().await.len(), house.ingest_keys().await.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn known_bytes_do_not_hide_what_their_window_has_come_to() {
+    let house = House::new().await;
+    house.receive("Id,a\n1,2\n", WINDOW).await;
+    for (before, after) in [("applied", "applied"), ("quarantined", "quarantined"), ("failed", "unchanged")] {
+        house.set_window(before).await;
+        house.receive("Id,a\n1,2\n", WINDOW).await;
+        assert_eq!(house.window(WINDOW).await.unwrap().0, after);
+    }
+}
+
+#[tokio::test]
+async fn a_second_file_of_a_window_gets_a_key_with_its_sha256() {
+    let house = House::new().await;
+    house.receive("Id,a\n1,2\n", WINDOW).await;
+    let second = house.receive("Id,a\n1,3\n", WINDOW).await;
+    let with_sha8 = format!("raw/copart/2026/11/20/1430-{}.csv.zst", &second.sha256[..8]);
+    assert_eq!(house.paths().await, ["raw/copart/2026/11/20/1430.csv.zst".to_owned(), with_sha8]);
+    assert_eq!(house.window(WINDOW).await, Some(("fetched".into(), Some(second.file_id))));
+}
+
+#[tokio::test]
+async fn a_crash_between_store_and_database_is_repeated_without_a_second_object() {
+    let house = House::new().await;
+    let arrival = house.arrival("Id,a\n1,2\n", WINDOW).await;
+    drop(keep(house.pool(), &house.store, arrival).await.unwrap());
+    assert_eq!(house.paths().await.len(), 0);
+    house.receive("Id,a\n1,2\n", WINDOW).await;
+    assert_eq!(house.paths().await, ["raw/copart/2026/11/20/1430.csv.zst"]);
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_commit_leaves_no_file_no_window_and_no_job() {
+    let house = House::new().await;
+    let kept = keep(house.pool(), &house.store, house.arrival("Id,a\n1,2\n", WINDOW).await).await.unwrap();
+    let mut tx = house.pool().begin().await.unwrap();
+    record(&mut tx, &kept).await.unwrap();
+    tx.rollback().await.unwrap();
+    assert_eq!((house.paths().await.len(), house.ingest_keys().await.len()), (0, 0));
+    assert_eq!(house.window(WINDOW).await, None);
+}
+
+#[tokio::test]
+async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() {
+    let house = House::new().await;
+    let other = "2026-11-20T14:45:00Z";
+    let (first, second) =
+        (house.arrival("Id,a\n1,2\n", WINDOW).await, house.arrival("Id,a\n1,2\n", other).await);
+    // Both find the bytes unknown, and both keep them.
+    let first = keep(house.pool(), &house.store, first).await.unwrap();
+    let second = keep(house.pool(), &house.store, second).await.unwrap();
+    let mut tx = house.pool().begin().await.unwrap();
+    let winner = record(&mut tx, &first).await.unwrap();
+    let pool = house.pool().clone();
+    let loser = tokio::spawn(async move {
+        let mut tx = pool.begin().await.unwrap();
+        let receipt = record(&mut tx, &second).await.unwrap();
+        tx.commit().await.unwrap();
+        receipt
+    });
+    tx.commit().await.unwrap();
+    assert_eq!(loser.await.unwrap(), Receipt { duplicate: true, stored_bytes: 0, ..winner });
+    assert_eq!(house.ingest_keys().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_local_file_comes_in_by_the_window_of_its_path() {
+    let house = House::new().await;
+    let text = "Id,a\n1,2\n".repeat(100_000);
+    let path = house.file("archive/2026/11/20/1437.csv", &text);
+    let (window, receipt) = house.receive_file(&path).await.unwrap();
+    assert_eq!((window, receipt.bytes), (at(WINDOW), text.len() as u64));
+    assert_eq!(house.window(WINDOW).await, Some(("fetched".into(), Some(receipt.file_id))));
+    assert!(house.receive_file(&path).await.unwrap().1.duplicate);
+}
+
+#[tokio::test]
+async fn a_local_file_that_is_none_is_refused_by_name_and_leaves_nothing() {
+    let house = House::new().await;
+    for (path, says) in [
+        (house.file("empty.csv", ""), "is empty"),
+        (house.file("page.csv", "\u{feff}\n <!DOCTYPE html><html>"), "is an HTML page"),
+        (house.folder.path().to_owned(), "is not a file"),
+        (house.folder.path().join("absent.csv"), "open "),
+    ] {
+        let e = format!("{:#}", house.receive_file(&path).await.unwrap_err());
+        assert!(e.contains(says) && e.contains(&path.display().to_string()), "{e}");
+    }
+    assert_eq!(house.paths().await.len(), 0);
+    let spool = house.folder.path().join("store/spool");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0);
+}
+
+#[test]
+fn a_window_is_the_flag_else_the_path_else_the_files_time_floored_to_the_quarter_hour() {
+    let modified = at("2026-01-02T03:44:59Z");
+    let window = |flag: Option<&str>, path: &str| window_of(flag.map(at), Path::new(path), modified);
+    assert_eq!(window(Some("2026-11-20T14:59:59Z"), "2025/01/01/0000.csv"), at("2026-11-20T14:45:00Z"));
+    assert_eq!(window(None, "/any/copart/2026/11/20/1437.csv"), at("2026-11-20T14:30:00Z"));
+    assert_eq!(window(None, "2024/02/29/2345.csv"), at("2024-02-29T23:45:00Z"));
+    for other in [
+        "salesdata.csv",
+        "2026/11/20/1430.txt",
+        "2026/11/20/14300.csv",
+        "2026/13/20/1430.csv",
+        "2025/02/29/1430.csv",
+        "2026/11/20/2430.csv",
+        "2026/11/20/1460.csv",
+        "2026/11/+2/1430.csv",
+        "26/11/20/1430.csv",
+        "11/20/1430.csv",
+    ] {
+        assert_eq!(window(None, other), at("2026-01-02T03:30:00Z"), "{other}");
+    }
+}
+
+#[test]
+fn the_quarter_hour_before_1970_is_floored_too() {
+    assert_eq!(quarter_hour(at("1969-12-31T23:50:00Z")), at("1969-12-31T23:45:00Z"));
+}
