@@ -1,1 +1,261 @@
-//! config
+//! Everything that comes from outside, read once: the environment, the clock.
+//!
+//! A variable `NAME` is looked for in three places: itself; the file that `NAME_FILE` names (Docker, Kubernetes); the
+//! file `name` (lower case) in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`). The first found wins, one
+//! trailing line end is cut, and an empty value counts as none, so that `NAME=` in an environment file switches it
+//! off. Secrets are wrapped: `Debug` prints nothing of them, and errors name the variable and never its value.
+
+use anyhow::{Context, bail};
+use secrecy::SecretString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the environment says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `DATABASE_URL`: pooled work; may lead through a pooler in transaction mode.
+    pub database_url: Option<SecretString>,
+    /// `DATABASE_DIRECT_URL`: LISTEN and migrations; by default the same.
+    pub database_direct_url: Option<SecretString>,
+    /// `VINOPS_STORE`: where files are kept, as a URL; by default a local folder.
+    pub store: String,
+    /// `VINOPS_LEASE`: how long a job belongs to a worker that has not been heard of; 30 s.
+    pub lease: Duration,
+    /// `COPART_…`: the feed.
+    pub copart: Copart,
+    /// `VINOPS_COOKIE_KEY`: encrypts session cookies at rest.
+    pub cookie_key: Option<SecretString>,
+    /// `VINOPS_LOG`: what is logged, in the words of `tracing_subscriber`'s `EnvFilter`.
+    pub log: Option<String>,
+}
+
+/// How the feed is asked for.
+#[derive(Clone, Debug)]
+pub struct Copart {
+    /// `COPART_FEED_URL`: it grants access, so it is a secret; none, and nothing is fetched.
+    pub feed_url: Option<SecretString>,
+    /// `COPART_USER`.
+    pub user: Option<String>,
+    /// `COPART_PASSWORD`.
+    pub password: Option<SecretString>,
+    /// `COPART_USER_AGENT`.
+    pub user_agent: Option<String>,
+    /// `COPART_REFERER`.
+    pub referer: Option<String>,
+}
+
+/// Every variable read here, for help texts and for the sample configuration's test.
+pub const VARIABLES: &[&str] = &[
+    "DATABASE_URL",
+    "DATABASE_DIRECT_URL",
+    "VINOPS_PG_BINDIR",
+    "VINOPS_STORE",
+    "VINOPS_LEASE",
+    "VINOPS_LOG",
+    "COPART_FEED_URL",
+    "COPART_USER",
+    "COPART_PASSWORD",
+    "COPART_USER_AGENT",
+    "COPART_REFERER",
+    "VINOPS_COOKIE_KEY",
+];
+
+/// The store of a machine that is set up for vinops.
+const SHARED_STORE: &str = "/var/data/vinops";
+const LEASE: Duration = Duration::from_secs(30);
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> anyhow::Result<Config> {
+        Config::read(&environment)
+    }
+
+    fn read(environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Config> {
+        let text = |name: &str| value(name, environment);
+        let secret = |name: &str| Ok::<_, anyhow::Error>(text(name)?.map(SecretString::from));
+        let database = |name: &str| {
+            let url = text(name)?;
+            if let Some(url) = &url
+                && !(url.starts_with("postgres://") || url.starts_with("postgresql://"))
+            {
+                bail!("{name} is not a PostgreSQL URL (postgres://user:password@host:5432/database)");
+            }
+            Ok(url.map(SecretString::from))
+        };
+        let store = match text("VINOPS_STORE")? {
+            Some(store) => store,
+            None => default_store(environment)?,
+        };
+        url::Url::parse(&store)
+            .context("VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder)")?;
+        let feed_url = secret("COPART_FEED_URL")?;
+        if let Some(url) = &feed_url {
+            // The parser's own error says what is wrong without saying the address.
+            url::Url::parse(secrecy::ExposeSecret::expose_secret(url))
+                .context("COPART_FEED_URL is not a URL")?;
+        }
+        Ok(Config {
+            database_url: database("DATABASE_URL")?,
+            database_direct_url: database("DATABASE_DIRECT_URL")?,
+            store,
+            lease: match text("VINOPS_LEASE")? {
+                None => LEASE,
+                Some(lease) => {
+                    match humantime::parse_duration(&lease).context("VINOPS_LEASE (such as 30s)")? {
+                        lease if lease < Duration::from_millis(100) => bail!("VINOPS_LEASE is under 100ms"),
+                        lease => lease,
+                    }
+                }
+            },
+            copart: Copart {
+                feed_url,
+                user: text("COPART_USER")?,
+                password: secret("COPART_PASSWORD")?,
+                user_agent: text("COPART_USER_AGENT")?,
+                referer: text("COPART_REFERER")?,
+            },
+            cookie_key: secret("VINOPS_COOKIE_KEY")?,
+            log: text("VINOPS_LOG")?,
+        })
+    }
+}
+
+/// `name` from the first of its three places that has it.
+fn value(name: &str, environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<String>> {
+    let filled = |text: String| (!text.is_empty()).then_some(text);
+    if let Some(text) = environment(name).and_then(filled) {
+        return Ok(Some(text));
+    }
+    let file_name = format!("{name}_FILE");
+    if let Some(path) = environment(&file_name).and_then(filled) {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("{file_name}: read {path}"))?;
+        return Ok(filled(without_line_end(text)));
+    }
+    if let Some(folder) = environment("CREDENTIALS_DIRECTORY").and_then(filled) {
+        let path = Path::new(&folder).join(name.to_lowercase());
+        return match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(filled(without_line_end(text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{name}: read {}", path.display())),
+        };
+    }
+    Ok(None)
+}
+
+fn without_line_end(text: String) -> String {
+    text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
+}
+
+/// The machine's folder if it is there and ours to write, or can be made; else the user's own.
+fn default_store(environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<String> {
+    let shared = Path::new(SHARED_STORE);
+    // Looked at, not made: reading the configuration leaves no trace.
+    let nearest = shared.ancestors().find(|folder| folder.exists()).unwrap_or(shared);
+    let writable = nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK).is_ok();
+    let folder = match writable {
+        true => shared.to_owned(),
+        false => data_folder(environment)
+            .with_context(|| {
+                format!("VINOPS_STORE is not set, {SHARED_STORE} is not writable, and there is no HOME")
+            })?
+            .join("store"),
+    };
+    match url::Url::from_file_path(&folder) {
+        Ok(url) => Ok(url.to_string()),
+        Err(()) => bail!("{} is not an absolute path: set VINOPS_STORE", folder.display()),
+    }
+}
+
+fn data_folder(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let absolute = |path: String| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    let home = environment("XDG_DATA_HOME")
+        .and_then(absolute)
+        .or_else(|| Some(environment("HOME").and_then(absolute)?.join(".local/share")))?;
+    Some(home.join("vinops"))
+}
+
+/// The user's own folder for vinops's data; none without a home.
+pub fn user_data_folder() -> Option<PathBuf> {
+    data_folder(&environment)
+}
+
+/// `VINOPS_PG_BINDIR`: the programs of the PostgreSQL to embed. Read apart from [`Config`], since tests embed too.
+pub fn pg_bindir() -> Option<PathBuf> {
+    environment("VINOPS_PG_BINDIR").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// `VINOPS_TEST_DATABASE_URL`: a running server for tests to use, as superuser, in place of one of their own.
+pub fn test_database_url() -> Option<String> {
+    environment("VINOPS_TEST_DATABASE_URL").filter(|url| !url.is_empty())
+}
+
+/// The one door to the environment.
+#[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The one door to the clock of day. What a *file* means is decided by its window, never by this.
+#[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
+pub fn now() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn read(variables: &[(&str, &str)]) -> anyhow::Result<Config> {
+        Config::read(&|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_empty_environment_is_enough() {
+        let config = read(&[("HOME", "/home/somebody")]).unwrap();
+        assert_eq!(config.lease, Duration::from_secs(30));
+        assert!(config.database_url.is_none());
+        assert!(config.store.starts_with("file:///"));
+    }
+
+    #[test]
+    fn a_secret_comes_from_a_file_without_its_line_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "open sesame\n").unwrap();
+        let config = read(&[("COPART_PASSWORD_FILE", path.to_str().unwrap()), ("HOME", "/h")]).unwrap();
+        assert_eq!(config.copart.password.unwrap().expose_secret(), "open sesame");
+    }
+
+    #[test]
+    fn a_secret_comes_from_the_credentials_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("database_url"), "postgres://h/d\n").unwrap();
+        let config =
+            read(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]).unwrap();
+        assert_eq!(config.database_url.unwrap().expose_secret(), "postgres://h/d");
+    }
+
+    #[test]
+    fn an_error_names_the_variable_and_not_the_secret() {
+        for (name, value) in [
+            ("DATABASE_URL", "mysql://root:hunter2@h/d"),
+            ("COPART_FEED_URL", "hunter2"),
+            ("VINOPS_LEASE", "soon"),
+            ("VINOPS_STORE", "somewhere"),
+            ("COPART_PASSWORD_FILE", "/nonexistent/file"),
+        ] {
+            let error = format!("{:#}", read(&[(name, value), ("HOME", "/h")]).unwrap_err());
+            assert!(error.contains(name), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_prints_no_secret() {
+        let config = read(&[("DATABASE_URL", "postgres://u:hunter2@h/d"), ("HOME", "/h")]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,1 +1,175 @@
-//! cli
+//! The command line: what operators type, and what they see.
+//!
+//! It knows no worker: `main` hands it the [`Fleet`], and kinds, verbs and order come from there. Results go to standard
+//! output, everything else to standard error; `--json` makes the result an object for programs. Exit codes: 0 done, 1 the
+//! work failed, 2 the call was wrong, 3 something needed is unreachable.
+
+use crate::config::Config;
+use crate::db::Db;
+use crate::queue::{Entry, Tools};
+use crate::store::Store;
+use chrono::{DateTime, Utc};
+use clap::{Parser, Subcommand};
+use futures::future::BoxFuture;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use uuid::Uuid;
+
+mod bars;
+mod bench;
+mod chain;
+mod demo;
+mod digest;
+mod embedded;
+mod fetch;
+mod ingest;
+mod jobs;
+mod migrate;
+mod raw;
+mod roles;
+mod session;
+mod show;
+mod summary;
+mod windows;
+
+pub use session::Failure;
+pub use summary::{Summary, summary};
+
+/// Told how many bytes have been read, and of how many.
+pub type Told = Box<dyn Fn(u64, u64) + Send + Sync>;
+
+/// The jobs, and the two doors to them that the command line needs.
+#[derive(Clone, Copy)]
+pub struct Fleet {
+    /// Every kind of job.
+    pub jobs: &'static [Entry],
+    /// What the jobs need besides a database.
+    pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
+    /// Takes in a local file and enqueues the first job of its chain.
+    pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
+}
+
+/// A local file to be taken in.
+pub struct Received {
+    /// The database.
+    pub db: Db,
+    /// Where its bytes go.
+    pub store: Store,
+    /// The file.
+    pub path: PathBuf,
+    /// Its source.
+    pub source: String,
+    /// Its window, if the operator named one.
+    pub window: Option<DateTime<Utc>>,
+    /// Told of the progress.
+    pub told: Told,
+}
+
+/// What became of a local file.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The file, the known one of a duplicate.
+    pub file_id: Uuid,
+    /// Its window.
+    pub window: DateTime<Utc>,
+    /// Whether its bytes were known.
+    pub duplicate: bool,
+    /// Of its bytes, in hex.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The kind of the first job of its chain.
+    pub kind: &'static str,
+}
+
+/// Turns Copart's inventory feed into vehicles, lots and statuses, by a fleet of workers over a PostgreSQL queue.
+#[derive(Debug, Parser)]
+#[command(name = "vinops", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+First steps:
+  vinops demo                         a private PostgreSQL, a pretend feed, four windows, nothing left behind
+  vinops migrate up                   the schema, in the database of DATABASE_URL
+  vinops ingest salesdata.csv         one file, by hand
+  vinops up                           everything in one process, against the real feed
+
+Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE, VINOPS_LEASE, VINOPS_LOG,
+VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER_AGENT, COPART_REFERER; each also as NAME_FILE, a file that holds the value.
+
+Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 3 something needed is unreachable.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show everything at work on a private PostgreSQL and a pretend feed
+    Demo(demo::Args),
+    /// Run all roles in one process, on a private PostgreSQL unless DATABASE_URL is set
+    Up(roles::UpArgs),
+    /// Claim and run jobs; any number may run anywhere
+    Worker(roles::WorkerArgs),
+    /// Enqueue the due window of each source; any number may run
+    Scheduler(roles::SchedulerArgs),
+    /// Take in one file and work its chain to the end
+    Ingest(ingest::Args),
+    /// Enqueue a fetch of the current window
+    Fetch(fetch::Args),
+    /// Show the newest windows and what became of them
+    Windows(windows::Args),
+    /// Look at jobs, and put failed ones back
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// Give back files as they came
+    #[command(subcommand)]
+    Raw(raw::Command),
+    /// Print the content hashes of vehicles and lots
+    Digest(digest::Args),
+    /// Bring the schema up or down, or check it
+    Migrate(migrate::Args),
+    /// Run a command beside a temporary, migrated PostgreSQL, with DATABASE_URL set
+    Embedded(embedded::Args),
+    /// Measure, against a floor in the same run
+    #[command(subcommand)]
+    Bench(bench::Command),
+}
+
+/// Runs what the arguments ask for.
+pub fn run(fleet: Fleet) -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(error) => return Failure::wrong(error).report(),
+    };
+    let quiet = matches!(
+        &cli.command,
+        Command::Worker(_) | Command::Scheduler(_) | Command::Up(_)
+    );
+    crate::telemetry::init(config.log.as_deref(), quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(anyhow::Error::new(error).context("start the runtime")).report(),
+    };
+    match runtime.block_on(dispatch(cli.command, fleet, config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::run(args, fleet, config).await,
+        Command::Up(args) => roles::up(args, fleet, config).await,
+        Command::Worker(args) => roles::worker(args, fleet, config).await,
+        Command::Scheduler(args) => roles::scheduler(args, config).await,
+        Command::Ingest(args) => ingest::run(args, fleet, config).await,
+        Command::Fetch(args) => fetch::run(args, fleet, config).await,
+        Command::Windows(args) => windows::run(args, config).await,
+        Command::Jobs(command) => jobs::run(command, config).await,
+        Command::Raw(command) => raw::run(command, config).await,
+        Command::Digest(args) => digest::run(args, config).await,
+        Command::Migrate(args) => migrate::run(args, config).await,
+        Command::Embedded(args) => embedded::run(args).await,
+        Command::Bench(command) => bench::run(command, fleet, config).await,
+    }
+}

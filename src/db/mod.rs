@@ -1,8 +1,20 @@
-//! The door to PostgreSQL: pools and connections.
+//! The door to PostgreSQL: connections, and the schema behind them.
+//!
+//! Two URLs lead in. The pool may go through a pooler in transaction mode, so nothing it carries may outlive its
+//! transaction: no session locks, no LISTEN, no `set` without `local`. What needs a session (LISTEN, migrations)
+//! uses the direct URL.
+pub mod migrate;
+pub mod migrations;
+pub mod papers;
+pub mod seed;
+pub mod verify;
+
 use anyhow::Context;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
 use std::str::FromStr;
+
+pub use migrate::{SchemaError, expect_schema};
 
 /// A pool for pooled work, and what a direct connection (LISTEN, migrations) needs.
 #[derive(Clone, Debug)]
@@ -15,10 +27,17 @@ pub struct Db {
 impl Db {
     /// Connects, at most `max` connections in the pool; `direct_url` defaults to `url`.
     pub async fn connect(url: &str, direct_url: Option<&str>, max: u32) -> anyhow::Result<Db> {
-        let options = PgConnectOptions::from_str(url).context("DATABASE_URL is not a PostgreSQL URL")?;
-        let direct = PgConnectOptions::from_str(direct_url.unwrap_or(url))
-            .context("DATABASE_DIRECT_URL is not a PostgreSQL URL")?;
-        let pool = PgPoolOptions::new().max_connections(max).connect_with(options).await?;
+        let options = parse(url, "DATABASE_URL")?;
+        let direct = match direct_url {
+            Some(direct) => parse(direct, "DATABASE_DIRECT_URL")?,
+            None => options.clone(),
+        };
+        let whereto = address(&options);
+        let pool = PgPoolOptions::new()
+            .max_connections(max)
+            .connect_with(options)
+            .await
+            .with_context(|| format!("connect to {whereto}"))?;
         Ok(Db { pool, direct })
     }
 
@@ -27,6 +46,26 @@ impl Db {
         let pool = PgPoolOptions::new().max_connections(1).connect_with(self.direct.clone()).await?;
         PgListener::connect_with(&pool).await
     }
+
+    /// A connection of its own for work that needs a session, such as migrations.
+    pub async fn session(&self) -> anyhow::Result<PgConnection> {
+        let whereto = address(&self.direct);
+        self.direct.connect().await.with_context(|| format!("connect to {whereto}"))
+    }
 }
 
-pub mod copy;
+/// One connection without a pool, for work that needs a session before there is a schema.
+pub async fn session(url: &str) -> anyhow::Result<PgConnection> {
+    let options = parse(url, "the database's URL")?;
+    options.connect().await.with_context(|| format!("connect to {}", address(&options)))
+}
+
+fn parse(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
+    PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))
+}
+
+/// Where a URL leads, without its password.
+fn address(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    format!("{}:{}/{database} as {}", options.get_host(), options.get_port(), options.get_username())
+}

@@ -1,0 +1,71 @@
+-- 0010_audit_views
+-- purpose: what came in, what it lacked and what could not be read, per file
+-- depends: 0009
+-- rollback: yes
+-- creates: audit.v_ingest_count, audit.v_unknown_rate, audit.v_parse_errors
+
+-- A file's rows are mostly versions that came with earlier files, so counting raw.rows by file_id would count only
+-- what was new, and read millions of rows to do it. The manifest knows every row; 0 marks a rejected record.
+-- last_row_id is the last version that this very file brought, null if it brought none.
+create or replace view audit.v_ingest_count as
+select
+  f.file_id,
+  f.path,
+  f.row_count,
+  f.row_count as declared_rows,
+  coalesce(cardinality(m.row_ids) - cardinality(array_positions(m.row_ids, 0)), 0) as actual_rows,
+  f.ingested_at as file_ingested_at,
+  f.ingested_at,
+  (
+    select r.id
+    from raw.rows as r
+    where r.file_id = f.file_id
+      and r.window_start_utc = f.window_start_utc
+    order by r.row_no desc
+    limit 1
+  ) as last_row_id
+from raw.csv_files as f
+left join raw.manifests as m
+  on m.file_id = f.file_id;
+
+-- Ingest counts missing keys while it reads, so that no alert ever has to scan payloads. A file is as unknown as the
+-- worse of its two keys.
+create or replace view audit.v_unknown_rate as
+select
+  e.file_id,
+  f.path,
+  e.rows_processed as total_rows,
+  e.rows_missing_vin as vin_null_count,
+  e.rows_missing_lot as lot_null_count,
+  share.vin_null_pct,
+  share.lot_null_pct,
+  greatest(share.vin_null_pct, share.lot_null_pct) as unknown_rate,
+  f.ingested_at
+from audit.etl_runs as e
+join raw.csv_files as f
+  on f.file_id = e.file_id
+cross join lateral (
+  select
+    coalesce(100.0 * e.rows_missing_vin / nullif(e.rows_processed, 0), 0) as vin_null_pct,
+    coalesce(100.0 * e.rows_missing_lot / nullif(e.rows_processed, 0), 0) as lot_null_pct
+) as share;
+
+-- Files that had anything to say. An error is a rejected record; a repaired one is kept whole and counted apart.
+create or replace view audit.v_parse_errors as
+select
+  p.file_id,
+  f.path,
+  count(*) filter (where p.kind = 'rejected') as error_count,
+  count(*) filter (where p.kind = 'repaired') as repaired_count,
+  (
+    array_agg(format('row %s at byte %s: %s', p.row_no, p.byte_offset, p.reason) order by p.row_no)
+    filter (where p.kind = 'rejected')
+  )[1:3] as examples,
+  min(p.detected_at) as first_detected_at,
+  max(p.detected_at) as last_detected_at
+from audit.parse_errors as p
+join raw.csv_files as f
+  on f.file_id = p.file_id
+group by
+  p.file_id,
+  f.path;

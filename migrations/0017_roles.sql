@@ -1,0 +1,133 @@
+-- 0017_roles
+-- purpose: who may do what: vinops_admin owns, etl_rw works, app_ro reads, vinops_ops steers
+-- depends: 0016
+-- rollback: yes
+-- creates: vinops_admin, etl_rw, app_ro, vinops_ops
+
+-- The migrating user owns the database and is superuser or has CREATEROLE. The four roles have no login; people and
+-- programs get logins that are members of one of them.
+--
+-- Roles belong to the cluster, so another database may have made them already, or be making them now.
+do $$
+declare
+  wanted text;
+begin
+  foreach wanted in array array['vinops_admin', 'etl_rw', 'app_ro', 'vinops_ops'] loop
+    if not exists (select from pg_roles where rolname = wanted) then
+      begin
+        execute format('create role %I nologin', wanted);
+      exception
+        when duplicate_object or unique_violation then null;
+      end;
+    end if;
+  end loop;
+  -- to hand objects over, and to migrate on afterwards, one must be a member of their owner
+  if not pg_has_role(current_user, 'vinops_admin', 'usage') then
+    execute format('grant vinops_admin to %I', current_user);
+  end if;
+end
+$$;
+
+-- Other databases of old have it: nobody makes tables where everybody looks first.
+revoke create on schema public from public;
+
+grant usage, create on schema public to vinops_admin;
+grant usage on schema public, raw, staging, audit, taxonomies, fleet to etl_rw, vinops_ops;
+grant usage on schema public, raw, audit, taxonomies, fleet to app_ro;
+
+-- vinops_admin owns everything, the `security definer` functions above all: they make and drop partitions with its
+-- rights. In public only what is ours changes hands: extensions and strangers live there too.
+do $$
+declare
+  ours constant text[] := array['raw', 'staging', 'audit', 'taxonomies', 'fleet'];
+  change text;
+begin
+  for change in
+    select format('alter schema %I owner to vinops_admin', n.nspname)
+    from pg_namespace as n
+    where n.nspname = any (ours)
+    union all
+    -- `alter table` speaks of views and sequences too; sequences that belong to a column follow their table
+    select format('alter table %I.%I owner to vinops_admin', n.nspname, c.relname)
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm', 'S')
+      and (n.nspname = any (ours) or c.oid in (
+        select to_regclass('public.' || name)
+        from unnest(array['vehicles', 'lots', 'sale_events', 'images', 'config']) as name
+      ))
+      and not exists (
+        select
+        from pg_depend as d
+        where d.classid = 'pg_class'::regclass
+          and d.objid = c.oid
+          and (d.deptype = 'e' or (c.relkind = 'S' and d.deptype in ('a', 'i')))
+      )
+    union all
+    select format('alter routine %s owner to vinops_admin', p.oid::regprocedure)
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = any (ours)
+      or (
+        n.nspname = 'public'
+        and p.proname in ('normalize_vin', 'feed_status', 'upsert_vehicles_batch', 'upsert_lots_batch')
+      )
+  loop
+    execute change;
+  end loop;
+end
+$$;
+
+-- Functions are open to everybody unless closed; closed here first, then opened to whom they are for.
+revoke execute on all routines in schema raw, staging, audit, fleet from public;
+revoke execute on function public.upsert_vehicles_batch(uuid), public.upsert_lots_batch(uuid) from public;
+
+-- etl_rw: no DDL, and no way to unsay what was written. Core rows are upserted, never deleted; row versions, manifests
+-- and the logs of audit only grow (their old partitions go through functions); what is a workspace may be swept.
+grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to etl_rw;
+grant insert, update on public.vehicles, public.lots, public.sale_events, public.images to etl_rw;
+grant insert on all tables in schema raw, audit to etl_rw;
+grant update on raw.csv_files, audit.etl_runs to etl_rw;
+grant update, delete on raw.sources, raw.heads, audit.unknown_taxonomy_values to etl_rw;
+grant insert, update, delete on all tables in schema staging, fleet to etl_rw;
+grant usage on all sequences in schema public, raw, staging, audit, fleet to etl_rw;
+grant execute on all routines in schema raw, staging, audit, fleet to etl_rw;
+grant execute on function public.upsert_vehicles_batch(uuid), public.upsert_lots_batch(uuid) to etl_rw;
+
+-- app_ro: the core and the vocabulary whole; of the machinery the windows and the views, which read with their owner's
+-- rights.
+grant select on all tables in schema public, taxonomies to app_ro;
+grant select on fleet.windows to app_ro;
+
+do $$
+declare
+  granted text;
+begin
+  for granted in
+    select format('grant select on %I.%I to app_ro', schemaname, viewname)
+    from pg_views
+    where schemaname in ('raw', 'audit', 'fleet')
+  loop
+    execute granted;
+  end loop;
+end
+$$;
+
+-- vinops_ops: sees everything, moves jobs and windows, turns the switches, teaches the vocabulary. No DDL, no deletes.
+grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to vinops_ops;
+grant insert, update on all tables in schema fleet, taxonomies to vinops_ops;
+grant update on public.config to vinops_ops;
+grant update, delete on audit.unknown_taxonomy_values to vinops_ops;
+grant usage on all sequences in schema fleet to vinops_ops;
+grant execute on all routines in schema fleet to vinops_ops;
+
+-- What later migrations add is readable by the same readers at once; the right to write is granted where the table is
+-- made. For partitions, which vinops_admin makes, their parent's grants decide.
+alter default privileges in schema public, raw, staging, audit, taxonomies, fleet
+  grant select on tables to etl_rw, vinops_ops;
+alter default privileges in schema public, taxonomies
+  grant select on tables to app_ro;
+alter default privileges for role vinops_admin in schema public, raw, staging, audit, taxonomies, fleet
+  grant select on tables to etl_rw, vinops_ops;
+alter default privileges for role vinops_admin in schema public, taxonomies
+  grant select on tables to app_ro;

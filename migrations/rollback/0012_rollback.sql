@@ -1,0 +1,25 @@
+-- 0012_rollback: the feed's vehicle columns and the log of their changes go; the vehicles stay.
+
+drop function if exists public.upsert_vehicles_batch;
+drop function if exists raw.seen;
+
+drop table if exists audit.vehicle_conflicts;
+
+alter table public.vehicles
+  reset (fillfactor),
+  drop column if exists seen_window,
+  drop column if exists row_hash,
+  drop column if exists source_lot,
+  drop column if exists source_updated_at,
+  drop column if exists color_code,
+  drop column if exists drive_code,
+  drop column if exists transmission_code,
+  drop column if exists fuel_code,
+  drop column if exists body_style_code,
+  drop column if exists odometer_brand,
+  drop column if exists odometer_unit,
+  drop column if exists odometer_value,
+  drop column if exists color,
+  drop column if exists cylinders,
+  drop column if exists trim,
+  drop column if exists model_detail;

@@ -1,0 +1,39 @@
+-- 0013_rollback: the feed's lot columns and the lots' history go; lots and pictures stay.
+
+drop function if exists public.upsert_lots_batch;
+drop function if exists public.feed_status;
+
+drop view if exists audit.upsert_conflicts;
+drop table if exists audit.lot_conflicts;
+
+alter table public.lots
+  reset (fillfactor),
+  drop column if exists seen_window,
+  drop column if exists row_hash,
+  drop column if exists buy_it_now_usd,
+  drop column if exists make_offer_eligible,
+  drop column if exists grid_row,
+  drop column if exists created_at_raw,
+  drop column if exists currency_code,
+  drop column if exists special_note,
+  drop column if exists current_bid_usd,
+  drop column if exists sale_type_code,
+  drop column if exists sale_type,
+  drop column if exists runs_drives_code,
+  drop column if exists runs_drives,
+  drop column if exists repair_cost_usd,
+  drop column if exists odometer_brand_code,
+  drop column if exists lot_condition_code,
+  drop column if exists has_keys_code,
+  drop column if exists has_keys,
+  drop column if exists title_code,
+  drop column if exists title_state,
+  drop column if exists secondary_damage_code,
+  drop column if exists damage_code,
+  drop column if exists vehicle_type,
+  drop column if exists item_number,
+  drop column if exists sale_time_hhmm,
+  drop column if exists sale_day_of_week,
+  drop column if exists sale_date_raw,
+  drop column if exists location_zip,
+  drop column if exists yard_name;

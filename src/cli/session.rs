@@ -1,0 +1,110 @@
+//! What a command begins with: the database it was told of, with a schema it knows; and what it ends with when it fails.
+
+use crate::config::Config;
+use crate::db::Db;
+use crate::embedded::{Embedded, Options};
+use crate::store::Store;
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use std::process::ExitCode;
+
+/// Name of the database inside an embedded cluster.
+pub const DATABASE: &str = "vinops";
+
+/// An error and the exit code it means.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// The call was wrong: exit code 2.
+    pub fn wrong(error: impl Into<anyhow::Error>) -> Failure {
+        Failure { code: 2, error: error.into() }
+    }
+
+    /// Something needed is unreachable: exit code 3.
+    pub fn unreachable(error: impl Into<anyhow::Error>) -> Failure {
+        Failure { code: 3, error: error.into() }
+    }
+
+    /// Prints it and gives its exit code.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("vinops: {:#}", self.error);
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure { code: 1, error: error.into() }
+    }
+}
+
+/// Which database a command works on.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Connect {
+    /// Use the private PostgreSQL that `vinops up` keeps, instead of DATABASE_URL
+    #[arg(long)]
+    pub embedded: bool,
+}
+
+/// A command's database and what keeps it alive.
+pub struct Session {
+    /// The environment.
+    pub config: Config,
+    /// The database.
+    pub db: Db,
+    embedded: Option<Embedded>,
+}
+
+impl Session {
+    /// Connects to a database whose schema is this program's.
+    pub async fn open(config: Config, connect: &Connect) -> Result<Session, Failure> {
+        let session = Session::connect(config, connect).await?;
+        crate::db::expect_schema(&session.db).await.map_err(Failure::unreachable)?;
+        Ok(session)
+    }
+
+    /// Connects, whatever the schema.
+    pub async fn connect(config: Config, connect: &Connect) -> Result<Session, Failure> {
+        if connect.embedded {
+            let embedded = Embedded::start(Options::default()).await.map_err(Failure::unreachable)?;
+            return Session::on(config, embedded).await;
+        }
+        let Some(url) = config.database_url.clone() else {
+            return Err(Failure::unreachable(anyhow::anyhow!(
+                "DATABASE_URL is not set: name a database (postgres://user:password@host:5432/vinops), or use --embedded \
+                 for the private one of `vinops up`, or try `vinops demo`"
+            )));
+        };
+        let direct = config.database_direct_url.clone();
+        let db = Db::connect(url.expose_secret(), direct.as_ref().map(ExposeSecret::expose_secret), 16)
+            .await
+            .context("cannot reach the database of DATABASE_URL: is the server up, and the address right?")
+            .map_err(Failure::unreachable)?;
+        Ok(Session { config, db, embedded: None })
+    }
+
+    /// On an embedded cluster, which stops with the session.
+    pub async fn on(config: Config, embedded: Embedded) -> Result<Session, Failure> {
+        let url = embedded.database(DATABASE).await.map_err(Failure::unreachable)?;
+        let db = Db::connect(&url, None, 16).await.map_err(Failure::unreachable)?;
+        Ok(Session { config, db, embedded: Some(embedded) })
+    }
+
+    /// The store of VINOPS_STORE.
+    pub fn store(&self) -> Result<Store, Failure> {
+        Store::open(&self.config.store).map_err(Failure::unreachable)
+    }
+
+    /// Disconnects, and stops an embedded cluster.
+    pub async fn close(self) -> Result<(), Failure> {
+        self.db.pool.close().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await?;
+        }
+        Ok(())
+    }
+}

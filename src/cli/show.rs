@@ -1,0 +1,78 @@
+//! How things are printed: tables for people, JSON for programs.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// `--json`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Json {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints `value` as JSON.
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value).context("print the result as JSON")?);
+    Ok(())
+}
+
+/// A table with these headings; cells of the columns in `numbers` are aligned to the right.
+pub fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(headings.iter().map(|h| Cell::new(h)));
+    table
+}
+
+/// A cell aligned to the right.
+pub fn right(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// `153,991`.
+pub fn count(n: impl TryInto<i64>) -> String {
+    let n = n.try_into().unwrap_or(i64::MAX);
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if n < 0 {
+        out.push('-');
+    }
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `19.2 MB`, in units of 10^6 bytes.
+pub fn megabytes(bytes: i64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// `1.23 s`.
+pub fn seconds(seconds: f64) -> String {
+    format!("{seconds:.2} s")
+}
+
+/// `2026-11-20 14:30`, UTC.
+pub fn minute(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_by_thousands() {
+        assert_eq!(
+            [0, 7, 1000, 153_991, -1_234_567].map(count),
+            ["0", "7", "1,000", "153,991", "-1,234,567"]
+        );
+    }
+}

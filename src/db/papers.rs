@@ -1,0 +1,95 @@
+//! `migrations/_registry.json` and `migrations/INDEX.md`, written from the files' heads.
+//!
+//! They say what there is, not what some database has: that is `vinops migrate status`.
+
+use super::migrations::{Head, Set};
+use anyhow::Context;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::Path;
+
+#[derive(Serialize)]
+struct Entry {
+    id: &'static str,
+    name: &'static str,
+    file: String,
+    rollback_file: Option<String>,
+    sha256: String,
+    #[serde(flatten)]
+    head: Head,
+}
+
+fn entries(set: &Set) -> anyhow::Result<Vec<Entry>> {
+    let entry = |migration: &'static super::migrations::Migration| {
+        Ok(Entry {
+            id: migration.id,
+            name: migration.name,
+            file: format!("{}.sql", migration.stem()),
+            rollback_file: migration.down.map(|_| format!("rollback/{}_rollback.sql", migration.id)),
+            sha256: migration.sha256(),
+            head: migration.head()?,
+        })
+    };
+    set.migrations.iter().map(entry).collect()
+}
+
+/// The text of `_registry.json`, for programs.
+pub fn registry(set: &Set) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    struct Registry {
+        set: &'static str,
+        migrations: Vec<Entry>,
+    }
+    let registry = Registry { set: set.name, migrations: entries(set)? };
+    Ok(serde_json::to_string_pretty(&registry).context("write the registry")? + "\n")
+}
+
+/// The text of `INDEX.md`, for people.
+pub fn index(set: &Set) -> anyhow::Result<String> {
+    let mut text = String::from(
+        "# Migrations\n\nWritten from the files' heads by `vinops migrate registry --write`; rules in \
+         [README.md](README.md). What a database has: `vinops migrate status`.\n",
+    );
+    for entry in entries(set)? {
+        let _ = write!(
+            text,
+            "\n## [{}_{}]({})\n\n{}.\n\n",
+            entry.id,
+            entry.name,
+            entry.file,
+            capital(&entry.head.purpose)
+        );
+        let back = match (&entry.head.superseded, entry.head.destructive) {
+            (Some(by), _) => format!("never applied: superseded by {by}"),
+            (None, true) => format!("loses rows ([rollback]({}))", entry.rollback_file.unwrap_or_default()),
+            (None, false) => {
+                format!("loses nothing ([rollback]({}))", entry.rollback_file.unwrap_or_default())
+            }
+        };
+        let _ = writeln!(text, "- depends on: {}", entry.head.depends.as_deref().unwrap_or("nothing"));
+        let _ = writeln!(text, "- way back: {back}");
+        if !entry.head.creates.is_empty() {
+            let _ = writeln!(text, "- creates: `{}`", entry.head.creates.join("`, `"));
+        }
+    }
+    Ok(text)
+}
+
+fn capital(line: &str) -> String {
+    let mut letters = line.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Both papers of `set` as (file name, text).
+pub fn papers(set: &Set) -> anyhow::Result<[(&'static str, String); 2]> {
+    Ok([("_registry.json", registry(set)?), ("INDEX.md", index(set)?)])
+}
+
+/// Writes both papers of `set` into `folder`.
+pub fn write(set: &Set, folder: &Path) -> anyhow::Result<()> {
+    for (name, text) in papers(set)? {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}

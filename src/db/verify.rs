@@ -1,0 +1,167 @@
+//! Proof that a database has the schema that documents, workers and readers rely on.
+//!
+//! The ledger says which migrations ran; this says what is there. They differ when somebody drops an index by hand,
+//! when an adopted database was baselined with objects of other shapes, or when a rollback stopped halfway. So nothing
+//! is inferred from versions: `objects.txt` lists what must exist, migration by migration, `verify.sql` reads the whole
+//! catalogue once, and each line of the list becomes one [`Check`] that passes or says what stands in its place. A few
+//! rules that no catalogue can tell (no orphan, no number twice, how VINs are normalised) are asked of the data.
+//!
+//! Reads only, as any role that may select; takes no lock that a worker would notice. It does not look for what is
+//! there and should not be: a database may hold more than us.
+use anyhow::Context;
+use serde::Serialize;
+use sqlx::PgPool;
+use std::collections::HashMap;
+
+const OBJECTS: &str = include_str!("objects.txt");
+
+/// One line of the proof.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Migration and position, `0002.07`, or the rule's name, `TC-02.1`.
+    pub id: String,
+    /// What was looked for: `column public.lots.vin`.
+    pub object: String,
+    /// Whether it is there as it must be.
+    pub passed: bool,
+    /// What was found, and where that is wrong what was wanted.
+    pub evidence: String,
+}
+
+/// One object of the catalogue, in PostgreSQL's words.
+struct Object {
+    kind: String,
+    name: String,
+    words: String,
+}
+
+/// Checks every object of the list and every rule; an error means that the database could not be asked.
+pub async fn verify(pool: &PgPool) -> anyhow::Result<Vec<Check>> {
+    let found = catalogue(pool).await.context("read the catalogue")?;
+    let mut checks = compare(&found);
+    checks.extend(rules(pool).await);
+    Ok(checks)
+}
+
+async fn catalogue(pool: &PgPool) -> sqlx::Result<HashMap<String, String>> {
+    let mut tx = pool.begin().await?;
+    // names out of the search_path are printed with their schema; an empty one makes the words the same for everybody
+    sqlx::query!("set local search_path = ''").execute(&mut *tx).await?;
+    let objects = sqlx::query_file_as!(Object, "src/db/verify.sql").fetch_all(&mut *tx).await?;
+    tx.rollback().await?;
+    Ok(objects.into_iter().map(|o| (format!("{} {}", o.kind, o.name), o.words)).collect())
+}
+
+/// The list against what was found.
+fn compare(found: &HashMap<String, String>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let (mut migration, mut position) = ("", 0);
+    for line in OBJECTS.lines() {
+        if let Some(title) = line.strip_prefix("# ") {
+            (migration, position) = (title.split('_').next().unwrap_or(title), 0);
+            continue;
+        }
+        let mut fields = line.splitn(3, " | ");
+        let (Some(kind), Some(name), Some(wanted)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        position += 1;
+        let object = format!("{kind} {name}");
+        let (passed, evidence) = match found.get(&object) {
+            None => (false, format!("absent; wanted: {wanted}")),
+            Some(words) if words == wanted || kind == "view" && has_columns(words, wanted) => (true, words.clone()),
+            Some(words) => (false, format!("{words}; wanted: {wanted}")),
+        };
+        checks.push(Check { id: format!("{migration}.{position:02}"), object, passed, evidence });
+    }
+    checks
+}
+
+/// A view may grow columns at its end without breaking a reader.
+fn has_columns(words: &str, wanted: &str) -> bool {
+    wanted.split(", ").all(|column| words.split(", ").any(|has| has == column))
+}
+
+/// A rule's answer.
+struct Answer {
+    passed: bool,
+    evidence: String,
+}
+
+/// What only the data can tell. A rule whose tables are missing fails with the database's words.
+async fn rules(pool: &PgPool) -> Vec<Check> {
+    let once = sqlx::query_as!(
+        Answer,
+        r#"-- verify: lot numbers
+        select
+          count(*) = 0 as "passed!",
+          count(*) || ' lot numbers stand more than once' as "evidence!"
+        from (
+          select
+          from public.lots
+          where lot_external_id is not null
+          group by lot_external_id
+          having count(*) > 1
+        ) as repeated"#
+    );
+    let orphans = sqlx::query_as!(
+        Answer,
+        r#"-- verify: orphan lots
+        select
+          count(*) = 0 as "passed!",
+          count(*) || ' lots without their vehicle' as "evidence!"
+        from public.lots as l
+        where not exists (select from public.vehicles as v where v.vin = l.vin)"#
+    );
+    let actions = sqlx::query_as!(
+        Answer,
+        r#"-- verify: references to vehicles
+        select
+          coalesce(bool_and(convalidated and confupdtype = 'c' and confdeltype = 'r'), false) as "passed!",
+          coalesce(
+            string_agg(format('%s: update %s, delete %s', conname, confupdtype, confdeltype), '; ' order by conname),
+            'no table refers to vehicles'
+          ) as "evidence!"
+        from pg_constraint
+        where contype = 'f'
+          and confrelid = to_regclass('public.vehicles')"#
+    );
+    let normalised = sqlx::query_as!(
+        Answer,
+        r#"-- verify: normalize_vin
+        select
+          public.normalize_vin(' 1hgcm82633a0o43q5i ') = '1HGCM82633A0435' as "passed!",
+          coalesce(public.normalize_vin(' 1hgcm82633a0o43q5i '), 'null') as "evidence!""#
+    );
+    vec![
+        rule("TC-02.1", "each lot number stands once", once.fetch_one(pool).await),
+        rule("TC-02.2", "every lot has its vehicle", orphans.fetch_one(pool).await),
+        rule("TC-02.3", "references to vehicles cascade updates, restrict deletes", actions.fetch_one(pool).await),
+        rule("VIN.1", "normalize_vin folds case before it drops I, O and Q", normalised.fetch_one(pool).await),
+    ]
+}
+
+fn rule(id: &str, object: &str, answer: sqlx::Result<Answer>) -> Check {
+    let answer = answer.unwrap_or_else(|e| Answer { passed: false, evidence: e.to_string() });
+    Check { id: id.into(), object: format!("rule {object}"), passed: answer.passed, evidence: answer.evidence }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_list_is_read_and_stands_once() {
+        let checks = compare(&HashMap::new());
+        let lines = OBJECTS.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).count();
+        assert_eq!(checks.len(), lines);
+        assert!(checks.iter().all(|c| !c.passed && c.evidence.starts_with("absent")));
+        let ids: std::collections::HashSet<_> = checks.iter().map(|c| &c.id).collect();
+        let objects: std::collections::HashSet<_> = checks.iter().map(|c| &c.object).collect();
+        assert_eq!((ids.len(), objects.len()), (lines, lines));
+    }
+
+    #[test]
+    fn a_view_may_have_more_columns_but_not_fewer() {
+        assert!(has_columns("file_id, path, extra", "file_id, path"));
+        assert!(!has_columns("file_id, pathology", "file_id, path"));
+    }
+}

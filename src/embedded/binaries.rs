@@ -1,0 +1,160 @@
+//! Which `postgres` and `initdb` to run.
+
+use super::package;
+use super::servant::Servant;
+use crate::config;
+use anyhow::{Context, bail};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The oldest server whose SQL the migrations are tested on.
+const OLDEST: u32 = 15;
+
+/// How a server came to be here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `VINOPS_PG_BINDIR` names it.
+    Named,
+    /// Found on the machine.
+    Installed,
+    /// Fetched with npm; about half as fast.
+    Package,
+}
+
+/// A server's programs.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// Folder of `postgres` and `initdb`.
+    pub folder: PathBuf,
+    /// "15.18".
+    pub version: String,
+    /// 15.
+    pub major: u32,
+    /// How it came to be here.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Binaries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match self.origin {
+            Origin::Named => "named by VINOPS_PG_BINDIR,",
+            Origin::Installed => "installed",
+            Origin::Package => "fetched with npm",
+        };
+        write!(f, "PostgreSQL {}, {origin} in {}", self.version, self.folder.display())
+    }
+}
+
+impl Binaries {
+    /// Asks the programs in `folder` for their version.
+    fn probe(folder: &Path, origin: Origin) -> anyhow::Result<Binaries> {
+        let [postgres, initdb] = ["postgres", "initdb"].map(|program| folder.join(program));
+        if !initdb.is_file() {
+            bail!("{} is missing", initdb.display());
+        }
+        let said = Command::new(&postgres)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("run {} --version", postgres.display()))?;
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let version =
+            version_of(&said).with_context(|| format!("{} calls itself {said:?}", postgres.display()))?;
+        let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        Ok(Binaries { folder: folder.to_owned(), major, version, origin })
+    }
+
+    /// Where loadable modules are: beside the programs in either of two layouts.
+    pub(super) fn has_module(&self, module: &str) -> bool {
+        ["../lib", "../lib/postgresql"].iter().any(|lib| {
+            self.folder.join(lib).join(format!("{module}.so")).is_file()
+                || self.folder.join(lib).join(format!("{module}.dylib")).is_file()
+        })
+    }
+}
+
+/// "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" → "15.18".
+fn version_of(said: &str) -> Option<String> {
+    let version = said.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
+    version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
+}
+
+/// The server to use: of version `major` where a cluster exists already, since no other can open it.
+pub(super) fn find(home: &Path, servant: &Servant, major: Option<u32>) -> anyhow::Result<Binaries> {
+    let fits = |found: &Binaries| major.is_none_or(|major| found.major == major);
+    let mut seen = Vec::new();
+    if let Some(named) = config::pg_bindir() {
+        let found = Binaries::probe(&named, Origin::Named).context("VINOPS_PG_BINDIR")?;
+        servant.reach(&found.folder).context("VINOPS_PG_BINDIR")?;
+        if found.major < OLDEST {
+            bail!("VINOPS_PG_BINDIR is PostgreSQL {}: {OLDEST} or newer is needed", found.version);
+        }
+        if fits(&found) {
+            return Ok(found);
+        }
+        seen.push(found);
+    } else {
+        seen = installed(servant);
+        if let Some(found) = seen.iter().find(|found| fits(found)) {
+            return Ok(found.clone());
+        }
+        if major.is_none_or(|major| major == package::MAJOR) {
+            let folder = package::folder(home).context(
+                "no PostgreSQL server here. Three ways out: install one of version 15 or newer (on Debian: apt-get \
+                 install postgresql; VINOPS_PG_BINDIR names one in an unusual place), or install npm, which fetches \
+                 one, or set DATABASE_URL to a running server",
+            )?;
+            return Binaries::probe(&folder, Origin::Package);
+        }
+    }
+    bail!(
+        "the cluster in {} belongs to PostgreSQL {}, and here is only {}: install that version, name it with \
+         VINOPS_PG_BINDIR, or move the folder away to start anew",
+        home.display(),
+        major.unwrap_or_default(),
+        seen.iter().map(|found| found.version.as_str()).collect::<Vec<_>>().join(", "),
+    )
+}
+
+/// The machine's servers, newest first.
+fn installed(servant: &Servant) -> Vec<Binaries> {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    // Debian, Red Hat, Homebrew on either processor, a build of one's own.
+    for (root, prefix) in [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql@"),
+        ("/usr/local/opt", "postgresql@"),
+        ("/usr/local", "pgsql"),
+    ] {
+        let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+        folders.extend(named.map(|entry| entry.path().join("bin")));
+    }
+    if let Ok(told) = Command::new("pg_config").arg("--bindir").output() {
+        folders.push(PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()));
+    }
+    let mut found: Vec<Binaries> = folders
+        .iter()
+        .filter(|folder| folder.join("postgres").is_file() && servant.reach(folder).is_ok())
+        .filter_map(|folder| Binaries::probe(folder, Origin::Installed).ok())
+        .filter(|found| found.major >= OLDEST)
+        .collect();
+    found.sort_by_key(|found| std::cmp::Reverse(found.major));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_distributions_write_them() {
+        assert_eq!(
+            version_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(),
+            Some("15.18")
+        );
+        assert_eq!(version_of("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18beta1"));
+        assert_eq!(version_of("").as_deref(), None);
+    }
+}

@@ -1,0 +1,229 @@
+//! Ingest: takes a file apart, keeps what is new of it, and stages what has to be applied.
+//!
+//! - *What*: reads the file once, compares each row with the newest version of its lot, and stores the versions that
+//!   differ; the file's manifest lists the versions of all its rows.
+//! - *Reads*: the store, `raw.heads`.
+//! - *Writes*: `raw.rows`, `raw.manifests`, `raw.heads`, `staging.copart_raw`, `audit.parse_errors`, `audit.skipped_lots`,
+//!   `audit.unknown_taxonomy_values`, `audit.etl_runs`.
+//! - *Safe to repeat because* all of it is one transaction that ends the job, and a file that is already ingested is left
+//!   alone.
+//! - *Followed by* upsert-vehicles, enqueued in the same transaction.
+//!
+//! Work and space grow with what changed, not with the file: of an unchanged row only its place in the manifest is new.
+//! A month's first file stores every row, so that the month stands alone. That is the one load worth a second
+//! connection: its rows go into a table apart, which is indexed, committed, and made part of `raw.rows` by the step's own
+//! transaction; what a killed load left there is thrown away by the next. See [`month`].
+//!
+//! Races: two files of one source never work at once (the source's row lock), and a window waits for an older one that
+//! is still under way. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
+//! newer one and says nothing about absence.
+//!
+//! A file that is not the feed, is empty, or has more than 2 % unreadable records is quarantined: kept, reported, not
+//! applied. The job is done then; trying again would read the same bytes.
+
+use super::{Window, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
+use crate::queue::{Job, Run, Step, Verdict, snooze};
+use crate::store::Store;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use heads::Heads;
+use scan::{Chunk, Ended, Outcome, Plan, Skipped};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+mod columns;
+mod finish;
+mod heads;
+mod month;
+mod scan;
+
+const COPY_RAW: &str =
+    "copy raw.rows (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)";
+const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, row_no, byte_offset, kind, reason, raw) \
+    from stdin (format binary)";
+const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
+    from stdin (format binary)";
+/// How long a window waits before it asks again whether an older one is through.
+const WAIT_FOR_OLDER: Duration = Duration::from_millis(250);
+
+/// Ingest this file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ingest {
+    /// The file.
+    pub file_id: Uuid,
+    /// Store and stage every row, whatever the heads say: the same result, at the price of a first window.
+    #[serde(default)]
+    pub full: bool,
+}
+
+/// What the file held; counts are rows.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// `ingested`, `quarantined`, or `already` when another attempt was first.
+    pub state: &'static str,
+    /// Why it was quarantined.
+    pub reason: Option<String>,
+    /// Readable records: new + changed + unchanged.
+    pub rows: u64,
+    /// Of lots without a head.
+    pub new: u64,
+    /// Different from their lot's head.
+    pub changed: u64,
+    /// Equal to their lot's head.
+    pub unchanged: u64,
+    /// Lots that stood in the file before and not in this one.
+    pub gone: u64,
+    /// Unreadable records.
+    pub parse_errors: u64,
+    /// Records that only the tolerant rules could read.
+    pub repaired: u64,
+    /// Values that could not be read and are null.
+    pub unreadable_values: u64,
+    /// Rows without vehicle and lot, by reason.
+    pub skipped: Skipped,
+    /// Distinct spellings the taxonomies do not know, among new and changed rows.
+    pub unknown_values: u64,
+    /// Columns nobody knows, and known ones that are missing.
+    pub header_drift: Vec<String>,
+    /// Whether the file is older than what has been ingested before.
+    pub late: bool,
+    /// Whether all of the feed seems to be in it.
+    pub complete: bool,
+    /// From start to commit.
+    pub seconds: f64,
+    /// Of this process.
+    pub peak_rss_mb: f64,
+}
+
+impl Job for Ingest {
+    const KIND: &'static str = "ingest";
+    type Report = Report;
+
+    async fn run(self, run: Run) -> Verdict<Report> {
+        let began = Instant::now();
+        let store = run.tool::<Store>()?;
+        prepare(&run, self.file_id).await?;
+        let mut step = run.begin().await?;
+        let window = Window::lock(&mut step, self.file_id).await?;
+        if window.state != "received" {
+            step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
+            return step.done(Report { state: "already", ..Report::default() }).await;
+        }
+        if older_under_way(&mut step, &window).await? {
+            return Err(snooze(WAIT_FOR_OLDER));
+        }
+
+        let month = month_of(window.start);
+        let heads = Heads::load(&mut step, &window.source, month).await?;
+        let plan = Plan {
+            file_id: self.file_id,
+            file_no: window.file_no,
+            window: window.start,
+            head_window: window.head_window,
+            in_order: window.in_order,
+            full: self.full,
+        };
+        let file = store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
+        let whole = file.bytes();
+        let (chunks, mut arriving) = mpsc::channel(2);
+        let scanning = tokio::task::spawn_blocking({
+            let (plan, sha256) = (plan.clone(), window.sha256.clone());
+            move || scan::scan_checked(file, &sha256, &plan, heads, &chunks)
+        });
+        let apart = month::Load::open(run.pool(), window.start).await?;
+        while let Some(chunk) = arriving.recv().await {
+            run.progress(chunk.bytes_read, whole);
+            write(&mut step, &window, chunk, apart.as_ref()).await?;
+        }
+        match scanning.await.context("the scan panicked")? {
+            Ok(outcome) => {
+                if let Some(load) = apart {
+                    load.commit(&mut step, window.start).await?;
+                }
+                let mut report = finish::finish(&mut step, &plan, &window, outcome).await?;
+                (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
+                note_step(&mut step, self.file_id, "ingest", &report).await?;
+                step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
+                step.done(report).await
+            }
+            Err(Ended::Refused(reason)) => {
+                // nothing of the file stays but what is wrong with it
+                drop(step);
+                let mut step = run.begin().await?;
+                let mut report = finish::quarantine(&mut step, &plan, &reason).await?;
+                (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
+                note_step(&mut step, self.file_id, "ingest", &report).await?;
+                step.done(report).await
+            }
+            Err(Ended::Altered(e)) => Err(crate::queue::abort(e)),
+            Err(other) => Err(anyhow::Error::new(other).into()),
+        }
+    }
+}
+
+/// Makes the partitions the file needs, in a transaction of its own: harmless when the step then fails.
+async fn prepare(run: &Run, file_id: Uuid) -> anyhow::Result<()> {
+    sqlx::query!(
+        "-- ingest: partitions\n select audit.ensure_partitions(window_start_utc) from raw.csv_files where file_id = $1",
+        file_id
+    )
+    .fetch_optional(run.pool())
+    .await
+    .context("make the window's partitions")?;
+    Ok(())
+}
+
+/// Whether an older window of the source is between its fetch and its end.
+async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
+    sqlx::query_scalar!(
+        r#"-- ingest: older windows under way
+        select exists (
+          select from fleet.windows
+          where source = $1 and window_start_utc < $2 and state in ('fetched', 'ingested')
+        ) as "under_way!""#,
+        window.source,
+        window.start
+    )
+    .fetch_one(&mut **step)
+    .await
+    .context("look for older windows under way")
+}
+
+async fn write(step: &mut Step, window: &Window, chunk: Chunk, apart: Option<&month::Load>) -> anyhow::Result<()> {
+    match apart {
+        Some(load) => load.rows(chunk.raw).await?,
+        None => {
+            chunk.raw.send(step, COPY_RAW).await.context("copy row versions")?;
+        }
+    }
+    chunk.staged.send(step, columns::COPY_STAGED).await.context("copy staged rows")?;
+    chunk.errors.send(step, COPY_ERRORS).await.context("copy parse errors")?;
+    chunk.skipped.send(step, COPY_SKIPPED).await.context("copy skipped rows")?;
+    if window.in_order && !chunk.moved.is_empty() {
+        let (lots, row_ids): (Vec<i64>, Vec<i64>) = chunk.moved.into_iter().unzip();
+        sqlx::query!(
+            r#"-- ingest: versions stored anew in this month
+            update raw.heads h
+            set row_id = m.row_id, version_window = $4
+            from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
+            where h.source = $1 and h.lot = m.lot"#,
+            window.source,
+            &lots,
+            &row_ids,
+            window.start
+        )
+        .execute(&mut **step)
+        .await
+        .context("point the heads at this month's versions")?;
+    }
+    Ok(())
+}
+
+/// The start of the month `at` lies in.
+fn month_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    use chrono::{Datelike, NaiveTime};
+    let first = at.date_naive() - chrono::Days::new(u64::from(at.day0()));
+    first.and_time(NaiveTime::MIN).and_utc()
+}

@@ -1,0 +1,221 @@
+//! The end of an ingest: heads, manifest, run and window, once every row is in its table.
+
+use super::Report;
+use super::scan::{Outcome, Plan, Refused};
+use crate::auction::completeness;
+use crate::workers::auction::Window;
+use anyhow::Context;
+use serde_json::json;
+use sqlx::PgConnection;
+
+/// Writes what follows from the whole file.
+pub async fn finish(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    window: &Window,
+    outcome: Outcome,
+) -> anyhow::Result<Report> {
+    let complete = plan.in_order && is_complete(connection, window, outcome.rows).await?;
+    if plan.in_order {
+        move_heads(connection, plan, window, &outcome, complete).await?;
+    } else {
+        sqlx::query_file!("workers/auction/ingest.late_heads.sql", plan.file_id, window.source, plan.window)
+            .execute(&mut *connection)
+            .await
+            .context("note the late file's lots")?;
+    }
+    sqlx::query!(
+        "-- ingest: manifest\n insert into raw.manifests (file_id, window_start_utc, row_ids) values ($1, $2, $3)",
+        plan.file_id,
+        plan.window,
+        &outcome.manifest
+    )
+    .execute(&mut *connection)
+    .await
+    .context("write the manifest")?;
+    note_unknown(connection, plan, &outcome).await?;
+
+    let report = Report {
+        state: "ingested",
+        rows: outcome.rows,
+        new: outcome.new,
+        changed: outcome.changed,
+        unchanged: outcome.unchanged,
+        gone: outcome.gone.len() as u64,
+        parse_errors: outcome.rejected,
+        repaired: outcome.repaired,
+        unreadable_values: outcome.unreadable_values,
+        skipped: outcome.skipped,
+        unknown_values: outcome.unknown.len() as u64,
+        header_drift: outcome.drift,
+        late: !plan.in_order,
+        complete,
+        ..Report::default()
+    };
+    if !report.header_drift.is_empty() {
+        tracing::warn!(file_id = %plan.file_id, drift = ?report.header_drift, "the feed's header has changed");
+    }
+    open_run(connection, plan, &report).await?;
+    sqlx::query!(
+        r#"-- ingest: the file
+        with w as (
+          update fleet.windows set state = 'ingested', file_id = $1, note = null, updated_at = now()
+          where source = $6 and window_start_utc = $7
+        )
+        update raw.csv_files
+        set state = 'ingested', row_count = $2, headers_jsonb = $3, snapshot_clock = $4, complete = $5, ingested_at = now()
+        where file_id = $1"#,
+        plan.file_id,
+        i32::try_from(report.rows)?,
+        json!(outcome.header),
+        outcome.snapshot_clock,
+        plan.in_order.then_some(complete),
+        window.source,
+        plan.window
+    )
+    .execute(connection)
+    .await
+    .context("note the file's state")?;
+    Ok(report)
+}
+
+async fn is_complete(connection: &mut PgConnection, window: &Window, rows: u64) -> anyhow::Result<bool> {
+    let last_three = sqlx::query_scalar!(
+        r#"-- ingest: the last three files
+        select row_count as "row_count!"
+        from raw.csv_files
+        where source = $1 and window_start_utc <= $2 and row_count is not null and state in ('ingested', 'applied', 'incomplete')
+        order by window_start_utc desc, file_no desc
+        limit 3"#,
+        window.source,
+        window.start
+    )
+    .fetch_all(connection)
+    .await
+    .context("read the last files' row counts")?;
+    Ok(completeness::is_complete(rows, &last_three))
+}
+
+async fn move_heads(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    window: &Window,
+    outcome: &Outcome,
+    complete: bool,
+) -> anyhow::Result<()> {
+    // a lot that was away knows until when its last version was seen, as long as its head stands
+    sqlx::query!(
+        r#"-- ingest: until when replaced versions were seen
+        update staging.copart_raw s
+        set prev_seen = h.last_seen
+        from raw.heads h
+        where s.file_id = $1 and s.window_start_utc = $3 and s.prev_hash is not null and s.prev_seen is null
+          and h.source = $2 and h.lot = s.lot_external_id::bigint"#,
+        plan.file_id,
+        window.source,
+        plan.window
+    )
+    .execute(&mut *connection)
+    .await
+    .context("note until when replaced versions were seen")?;
+    sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
+        .execute(&mut *connection)
+        .await
+        .context("bring the heads up to the file")?;
+    let mut away = outcome.gone.clone();
+    if complete {
+        away.extend_from_slice(&outcome.absent);
+    }
+    sqlx::query!(
+        r#"-- ingest: lots that are away
+        update raw.heads
+        set last_seen = coalesce(last_seen, $3), absent_since = case when $4 then $5::timestamptz end
+        where source = $1 and lot = any($2)"#,
+        window.source,
+        &away,
+        plan.head_window,
+        complete,
+        plan.window
+    )
+    .execute(&mut *connection)
+    .await
+    .context("mark the lots that are away")?;
+    sqlx::query!(
+        "-- ingest: where the heads stand\n update raw.sources set head_window = $2, head_file_id = $3 where source = $1",
+        window.source,
+        plan.window,
+        plan.file_id
+    )
+    .execute(connection)
+    .await
+    .context("note where the heads stand")?;
+    Ok(())
+}
+
+async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outcome) -> anyhow::Result<()> {
+    let (domains, values): (Vec<String>, Vec<String>) =
+        outcome.unknown.iter().map(|(domain, raw)| ((*domain).to_owned(), raw.clone())).unzip();
+    sqlx::query!(
+        r#"-- ingest: unknown spellings, one occurrence a file
+        insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)
+        select v.domain, v.raw_value, 1, now(), now(), $3
+        from unnest($1::text[], $2::text[]) as v (domain, raw_value)
+        on conflict (domain, raw_value)
+        do update set occurrences = u.occurrences + 1, last_seen_at = now()"#,
+        &domains,
+        &values,
+        plan.file_id
+    )
+    .execute(connection)
+    .await
+    .context("note unknown spellings")?;
+    Ok(())
+}
+
+async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -> anyhow::Result<()> {
+    let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+    sqlx::query_file!(
+        "workers/auction/ingest.run.sql",
+        plan.file_id,
+        if report.state == "quarantined" { "failed" } else { "running" },
+        count(report.rows),
+        count(report.skipped.vin_empty + report.skipped.vin_format + report.skipped.lot_missing),
+        count(report.skipped.vin_empty),
+        count(report.skipped.lot_missing),
+        count(report.parse_errors),
+        report.reason.as_ref().map(|reason| json!({ "reason": reason })),
+        json!({})
+    )
+    .execute(connection)
+    .await
+    .context("write the run")?;
+    Ok(())
+}
+
+/// Sets the file and its window aside.
+pub async fn quarantine(connection: &mut PgConnection, plan: &Plan, reason: &Refused) -> anyhow::Result<Report> {
+    let mut report =
+        Report { state: "quarantined", reason: Some(reason.to_string()), late: !plan.in_order, ..Report::default() };
+    if let Refused::Rejected { rejected, records } = reason {
+        (report.parse_errors, report.rows) = (*rejected, records - rejected);
+    }
+    sqlx::query!(
+        r#"-- ingest: quarantine
+        with file as (
+          update raw.csv_files set state = 'quarantined', ingested_at = now() where file_id = $1
+          returning source, window_start_utc
+        )
+        update fleet.windows w
+        set state = 'quarantined', file_id = $1, note = $2, updated_at = now()
+        from file
+        where w.source = file.source and w.window_start_utc = file.window_start_utc"#,
+        plan.file_id,
+        reason.to_string()
+    )
+    .execute(&mut *connection)
+    .await
+    .context("quarantine the file")?;
+    open_run(connection, plan, &report).await?;
+    tracing::error!(file_id = %plan.file_id, window = %plan.window, %reason, "file quarantined");
+    Ok(report)
+}
