@@ -16,6 +16,7 @@
 //! any error can hold the key, not even when the server's own error page repeats it. `Referer` is the fixed one, never
 //! the previous URL on a redirect.
 
+use crate::config::Copart;
 use crate::store::{Spool, Store, Writer};
 use anyhow::{Context, anyhow};
 use backon::RetryableWithContext;
@@ -36,6 +37,11 @@ pub use error::{Break, DownloadError, Refusal};
 
 /// More redirects than this are refused.
 const MOST_REDIRECTS: usize = 3;
+
+/// The default `User-Agent`: says who asks, which the feed's server accepts.
+const USER_AGENT: &str = concat!("vinops/", env!("CARGO_PKG_VERSION"));
+/// The default `Referer`: the page from which a browser asks.
+const REFERER: &str = "https://www.copart.com/";
 
 /// How to ask for the feed.
 #[derive(Clone, Debug)]
@@ -61,6 +67,15 @@ pub struct FeedOptions {
 }
 
 impl FeedOptions {
+    /// The options that the environment gives. Errors name the variable that is missing.
+    pub fn from_config(copart: &Copart) -> anyhow::Result<FeedOptions> {
+        let url = copart.feed_url.clone().context(
+            "COPART_FEED_URL is not set: give it the feed's address, or name a file that holds it in COPART_FEED_URL_FILE",
+        )?;
+        let user_agent = copart.user_agent.as_deref().unwrap_or(USER_AGENT);
+        Ok(FeedOptions::new(url, user_agent, copart.referer.as_deref().unwrap_or(REFERER)))
+    }
+
     /// The limits of the real feed: 96 MB, an error page of 963 bytes, a slot of 15 minutes.
     pub fn new(url: SecretString, user_agent: impl Into<String>, referer: impl Into<String>) -> FeedOptions {
         FeedOptions {
