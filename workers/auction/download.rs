@@ -17,13 +17,12 @@
 //! the previous URL on a redirect.
 
 use crate::config::Copart;
-use crate::store::{Spool, Store, Writer};
+use crate::store::{Spool, Store};
 use anyhow::{Context, anyhow};
 use backon::RetryableWithContext;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use reqwest::Client;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::time::Duration;
@@ -34,6 +33,7 @@ mod answer;
 mod error;
 mod tries;
 pub use error::{Break, DownloadError, Refusal};
+use tries::Tries;
 
 /// More redirects than this are refused.
 const MOST_REDIRECTS: usize = 3;
