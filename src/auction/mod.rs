@@ -7,6 +7,7 @@
 //! file.
 
 mod column;
+pub mod completeness;
 pub mod hash;
 pub mod header;
 mod lines;
