@@ -1,0 +1,259 @@
+//! What the parts of one worker share: who it is, what it holds, and the signals between them.
+//!
+//! The engine has a pool of its own with three connections. Were it to share the handlers' pool, ten handlers waiting
+//! for connections would keep the lease renewals waiting too, and a busy worker would look like a dead one.
+
+use super::entry::Entry;
+use super::event::{Event, Outcome};
+use super::run::Tools;
+use super::settle::Verdict;
+use crate::db::Db;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// A worker's shared state.
+pub(super) struct Engine {
+    /// The worker's name, unique in the world: it is half of the fence.
+    pub name: String,
+    /// The handlers' connections.
+    pub pool: PgPool,
+    /// The engine's own connections.
+    pub own: PgPool,
+    pub db: Db,
+    pub entries: Vec<&'static Entry>,
+    /// The kinds it serves, aliases included.
+    pub kinds: Vec<String>,
+    pub tools: Tools,
+    pub settings: Settings,
+    /// Slots for handlers; a claimed job without one has not started.
+    pub slots: Semaphore,
+    /// Says that a look at the queue is worth while.
+    pub kick: Notify,
+    /// The worker is leaving: claim nothing, start nothing.
+    pub draining: CancellationToken,
+    /// The drain's time is up: cut off what still runs.
+    pub deadline: CancellationToken,
+    pub counts: Counts,
+    watchers: Option<broadcast::Sender<Event>>,
+    verdicts: mpsc::UnboundedSender<Verdict>,
+    held: Mutex<HashMap<i64, Hold>>,
+    /// Says that `held` became smaller.
+    pub freed: Notify,
+}
+
+/// How a worker was set up.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub concurrency: usize,
+    pub prefetch: usize,
+    pub lease: Duration,
+    pub poll: Duration,
+    pub drain: Duration,
+}
+
+/// A job in this worker's hands.
+#[derive(Clone)]
+pub(super) struct Hold {
+    pub run: i64,
+    /// Cancelled when the lease turns out to be lost.
+    pub lost: CancellationToken,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// What a worker has done so far.
+        #[derive(Default)]
+        pub(super) struct Counts { $(pub $name: AtomicU64),+ }
+
+        /// What a worker did from its start to its end.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        pub struct Summary { $($(#[$doc])* pub $name: u64),+ }
+
+        impl Counts {
+            pub fn summary(&self) -> Summary {
+                Summary { $($name: self.$name.load(Ordering::Relaxed)),+ }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Jobs claimed.
+    claimed,
+    /// Runs that ended done.
+    done,
+    /// Runs that failed: errors, panics, timeouts.
+    failed,
+    /// Jobs discarded by this worker's runs.
+    discarded,
+    /// Runs that put themselves off.
+    snoozed,
+    /// Runs cut off by the drain's deadline.
+    interrupted,
+    /// Jobs given back before they started.
+    returned,
+    /// Runs whose lease was lost.
+    lost,
+    /// Ends that came too late to count and were dropped.
+    stale,
+    /// Jobs of dead workers taken back by this one.
+    rescued,
+}
+
+pub(super) fn count(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Engine {
+    pub fn new(
+        db: &Db,
+        entries: Vec<&'static Entry>,
+        tools: Tools,
+        settings: Settings,
+        watchers: Option<broadcast::Sender<Event>>,
+        verdicts: mpsc::UnboundedSender<Verdict>,
+    ) -> Engine {
+        let kinds =
+            entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases)).map(|k| k.to_string());
+        Engine {
+            name: name(),
+            pool: db.pool.clone(),
+            own: PgPoolOptions::new()
+                .max_connections(3)
+                .acquire_timeout(Duration::from_secs(5))
+                .connect_lazy_with((*db.pool.connect_options()).clone()),
+            db: db.clone(),
+            kinds: kinds.collect(),
+            entries,
+            tools,
+            settings,
+            slots: Semaphore::new(settings.concurrency),
+            kick: Notify::new(),
+            draining: CancellationToken::new(),
+            deadline: CancellationToken::new(),
+            counts: Counts::default(),
+            watchers,
+            verdicts,
+            held: Mutex::default(),
+            freed: Notify::new(),
+        }
+    }
+
+    /// How many more jobs it may claim.
+    pub fn room(&self) -> usize {
+        (self.settings.concurrency + self.settings.prefetch).saturating_sub(self.held().len())
+    }
+
+    pub fn hold(&self, job: i64, run: i64) {
+        self.held().insert(job, Hold { run, lost: CancellationToken::new() });
+    }
+
+    pub fn hold_of(&self, job: i64) -> Option<Hold> {
+        self.held().get(&job).cloned()
+    }
+
+    pub fn holds(&self) -> Vec<(i64, Hold)> {
+        self.held().iter().map(|(job, hold)| (*job, hold.clone())).collect()
+    }
+
+    /// Lets go of a run; a later run of the same job stays held.
+    pub fn release(&self, job: i64, run: i64) {
+        let mut held = self.held();
+        if held.get(&job).is_some_and(|hold| hold.run == run) {
+            held.remove(&job);
+        }
+        drop(held);
+        self.kick.notify_one();
+        self.freed.notify_one();
+    }
+
+    /// The channel to watchers, if somebody watches.
+    pub fn watched(&self) -> Option<&broadcast::Sender<Event>> {
+        self.watchers.as_ref().filter(|watchers| watchers.receiver_count() > 0)
+    }
+
+    /// Hands over how a run ended.
+    pub fn conclude(&self, verdict: Verdict) {
+        let counter = match verdict.outcome {
+            Outcome::Done => &self.counts.done,
+            Outcome::Retry | Outcome::Panic | Outcome::Timeout | Outcome::Abort | Outcome::Unreadable => {
+                &self.counts.failed
+            }
+            Outcome::Snooze => &self.counts.snoozed,
+            Outcome::Interrupted => &self.counts.interrupted,
+            Outcome::Returned => &self.counts.returned,
+            Outcome::Lost => &self.counts.lost,
+        };
+        count(counter, 1);
+        // An error means that the worker is already gone; the lease takes care of the job.
+        let _ = self.verdicts.send(verdict);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<i64, Hold>> {
+        // No code panics while it holds this lock; were it so, the map would still be whole.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Host, process, the process's first use of the queue, and from the second worker of a process its number: no two
+/// workers ever have the same name, so a restarted one can never be taken for the holder of its predecessor's jobs.
+fn name() -> String {
+    static FIRST: OnceLock<String> = OnceLock::new();
+    static WORKERS: AtomicU64 = AtomicU64::new(1);
+    let process = FIRST.get_or_init(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("host").to_owned();
+        format!("{host}-{}-{:x}", std::process::id(), crate::config::now().timestamp_micros())
+    });
+    match WORKERS.fetch_add(1, Ordering::Relaxed) {
+        1 => process.clone(),
+        n => format!("{process}-{n}"),
+    }
+}
+
+/// One loop's view of the database: says once that it went away and once that it is back, and how long to wait.
+pub(super) struct Link {
+    doing: &'static str,
+    waits: Option<backon::ExponentialBackoff>,
+}
+
+impl Link {
+    pub fn new(doing: &'static str) -> Link {
+        Link { doing, waits: None }
+    }
+
+    pub fn up(&mut self) {
+        if self.waits.take().is_some() {
+            tracing::info!(doing = self.doing, "the database is back");
+        }
+    }
+
+    /// The wait until the next try: 50 ms, doubling to 2 s, with jitter.
+    pub fn down(&mut self, error: &sqlx::Error) -> Duration {
+        use backon::BackoffBuilder;
+        if self.waits.is_none() {
+            tracing::warn!(doing = self.doing, %error, "the database is away; trying until it is back");
+        }
+        let waits = self.waits.get_or_insert_with(|| {
+            backon::ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(50))
+                .with_max_delay(Duration::from_secs(2))
+                .without_max_times()
+                .with_jitter()
+                .build()
+        });
+        waits.next().unwrap_or(Duration::from_secs(2))
+    }
+}
+
+/// Aborts the tasks of a worker whose `run` is dropped.
+pub(super) type Tasks = tokio::task::JoinSet<()>;
+
+/// The engine, shared.
+pub(super) type Shared = Arc<Engine>;

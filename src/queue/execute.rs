@@ -1,0 +1,119 @@
+//! Running one claimed job: the outermost wrapper around its handler.
+//!
+//! The handler is a tokio task of its own, so that nothing it does can hold up the worker, and its panic is an answer
+//! and not an accident. Four things may end it: itself, its policy's time limit, a lost lease, the drain's deadline.
+//! Cutting off means aborting the task at its next await, which drops its transaction; a handler that sits in
+//! `spawn_blocking` runs on to its end there, but its step can no longer commit under the fence.
+
+use super::engine::Shared;
+use super::entry::{Entry, Erased, Failure};
+use super::event::{Event, Outcome};
+use super::job::Stop;
+use super::run::{Claimed, Lost, Run};
+use super::settle::Verdict;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+/// How long to wait for an aborted handler to let go.
+const ABORT: Duration = Duration::from_secs(1);
+
+/// Runs the job and hands its end to the settler.
+pub(super) async fn execute(engine: Shared, mut job: Claimed) {
+    let payload = job.payload.take();
+    let job = Arc::new(job);
+    let verdict = run(&engine, &job, payload).await;
+    engine.conclude(verdict);
+}
+
+async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) -> Verdict {
+    let (Some(entry), Some(hold)) =
+        (engine.entries.iter().find(|entry| entry.answers_to(&job.kind)), engine.hold_of(job.id))
+    else {
+        return Verdict::new(job, Outcome::Returned);
+    };
+    let _slot = tokio::select! {
+        biased;
+        () = engine.draining.cancelled() => return Verdict::new(job, Outcome::Returned),
+        () = hold.lost.cancelled() => return Verdict::new(job, Outcome::Lost),
+        slot = engine.slots.acquire() => slot,
+    };
+    if let Some(watchers) = engine.watched() {
+        let _ = watchers.send(Event::Started { job: job.id, kind: job.kind.clone(), key: job.key.clone() });
+    }
+
+    let timeout = entry.policy.timeout;
+    let run = Run { engine: engine.clone(), job: job.clone(), timeout, told: Arc::default() };
+    let span = tracing::info_span!(
+        "job",
+        id = job.id,
+        kind = &*job.kind,
+        key = job.key.as_deref(),
+        attempt = job.attempt
+    );
+    let mut handler = AbortOnDropHandle::new(tokio::spawn((entry.run)(run, payload).instrument(span)));
+    let cut_off = tokio::select! {
+        ended = &mut handler => return verdict(entry, job, ended),
+        () = tokio::time::sleep(timeout) => Outcome::Timeout,
+        () = hold.lost.cancelled() => Outcome::Lost,
+        () = engine.deadline.cancelled() => Outcome::Interrupted,
+    };
+    handler.abort();
+    // It may have ended in the very moment of the cut; then its own word counts.
+    if let Ok(ended) = tokio::time::timeout(ABORT, &mut handler).await
+        && !ended.as_ref().is_err_and(JoinError::is_cancelled)
+    {
+        return verdict(entry, job, ended);
+    }
+    match cut_off {
+        Outcome::Timeout => {
+            let verdict = Verdict::new(job, Outcome::Timeout);
+            let limit = humantime::format_duration(timeout);
+            wait(entry, verdict.because(format!("cut off after {limit}, its kind's limit")))
+        }
+        outcome => Verdict::new(job, outcome),
+    }
+}
+
+/// What the handler's own end means.
+fn verdict(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -> Verdict {
+    match ended {
+        Ok(Ok(done)) => {
+            Verdict { report: done.report, committed: done.committed, ..Verdict::new(job, Outcome::Done) }
+        }
+        Ok(Err(Failure::Unreadable(error))) => Verdict::new(job, Outcome::Unreadable).because(error),
+        Ok(Err(Failure::Stop(Stop::Abort(error)))) => Verdict::new(job, Outcome::Abort).because(error),
+        Ok(Err(Failure::Stop(Stop::Snooze(delay)))) => {
+            Verdict { delay, ..Verdict::new(job, Outcome::Snooze) }
+        }
+        // A step refused by the fence is no failure of the job: it has a new holder.
+        Ok(Err(Failure::Stop(Stop::Retry(error)))) if error.is::<Lost>() => {
+            Verdict::new(job, Outcome::Lost).because(error)
+        }
+        Ok(Err(Failure::Stop(Stop::Retry(error)))) => {
+            wait(entry, Verdict::new(job, Outcome::Retry).because(error))
+        }
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            wait(entry, Verdict::new(job, Outcome::Panic).because(format!("panicked: {}", said(&*panic))))
+        }
+        // Aborted by nobody we know of: the runtime is going down.
+        Err(_) => Verdict::new(job, Outcome::Interrupted),
+    }
+}
+
+/// The same with the policy's wait before the next attempt.
+fn wait(entry: &Entry, verdict: Verdict) -> Verdict {
+    Verdict { delay: entry.policy.wait(verdict.job.attempt, rand::random()), ..verdict }
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}

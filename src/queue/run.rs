@@ -1,0 +1,186 @@
+//! What a running job holds in its hands: itself, a pool, its tools, and the one transaction of its step.
+//!
+//! The rule that makes a step's effects happen exactly once: its writes, the enqueue of what follows, its report and
+//! the fence are one transaction ([`Run::begin`] … [`Step::done`]). The fence is the `where` of the statement that
+//! completes the job: this job, this run, this worker, still running. A worker that was taken for dead and comes back
+//! late finds no such row, and everything it did in the transaction is rolled back.
+
+use super::engine::Engine;
+use super::enqueue::{Enqueue, enqueue};
+use super::event::Event;
+use super::job::{Done, Job, Verdict};
+use anyhow::{Context, anyhow, ensure};
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A job as this worker claimed it.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The job's id.
+    pub id: i64,
+    /// The kind it is stored under.
+    pub kind: Arc<str>,
+    /// What it is about.
+    pub key: Option<Arc<str>>,
+    /// The fence token of this run.
+    pub run: i64,
+    /// The number of this attempt, from 1.
+    pub attempt: i32,
+    /// How many attempts there are.
+    pub max_attempts: i32,
+    /// The payload as stored.
+    pub payload: serde_json::Value,
+    /// When this worker learned that it has the job.
+    pub(super) since: Instant,
+}
+
+/// Things that jobs need and the queue knows nothing of (a store, a feed), found by their type.
+#[derive(Clone, Default)]
+pub struct Tools(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl Tools {
+    /// None.
+    pub fn new() -> Tools {
+        Tools::default()
+    }
+
+    /// The same and `tool`; a second tool of a type takes the place of the first.
+    pub fn with<T: Send + Sync + 'static>(mut self, tool: T) -> Tools {
+        self.0.insert(TypeId::of::<T>(), Arc::new(tool));
+        self
+    }
+
+    fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
+    }
+}
+
+impl std::fmt::Debug for Tools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tools({})", self.0.len())
+    }
+}
+
+/// A running job's handle on its surroundings; cheap to clone, so that a part of the work may take one along.
+#[derive(Clone)]
+pub struct Run {
+    pub(super) engine: Arc<Engine>,
+    pub(super) job: Arc<Claimed>,
+    pub(super) timeout: Duration,
+    /// Milliseconds from the claim to the last progress told.
+    pub(super) told: Arc<AtomicU64>,
+}
+
+impl Run {
+    /// The job that runs.
+    pub fn job(&self) -> &Claimed {
+        &self.job
+    }
+
+    /// Connections for its work.
+    pub fn pool(&self) -> &PgPool {
+        &self.engine.pool
+    }
+
+    /// The tool of type `T` that the worker was given.
+    pub fn tool<T: Send + Sync + 'static>(&self) -> anyhow::Result<Arc<T>> {
+        self.engine
+            .tools
+            .get()
+            .ok_or_else(|| anyhow!("this worker was started without a {}", std::any::type_name::<T>()))
+    }
+
+    /// Tells watchers how far the work is; at most twenty times a second, and for nothing when nobody watches.
+    pub fn progress(&self, done: u64, total: u64) {
+        let Some(watchers) = self.engine.watched() else { return };
+        let now = self.job.since.elapsed().as_millis() as u64;
+        if done < total && now < self.told.load(Ordering::Relaxed) + 50 {
+            return;
+        }
+        self.told.store(now, Ordering::Relaxed);
+        // An error means that the last watcher left between the two lines.
+        let _ = watchers.send(Event::Progress { job: self.job.id, kind: self.job.kind.clone(), done, total });
+    }
+
+    /// Opens the step's transaction, unless the job is no longer ours. The server itself cuts the transaction off at
+    /// the kind's time limit, so a worker that froze does not sit on its locks.
+    pub async fn begin(&self) -> anyhow::Result<Step> {
+        let mut tx = self.pool().begin().await.context("begin the step's transaction")?;
+        let limit = (self.timeout.as_millis().clamp(1, i32::MAX as u128)).to_string();
+        let ours = sqlx::query_file_scalar!(
+            "src/queue/run.begin.sql",
+            self.job.id,
+            self.job.run,
+            self.engine.name,
+            limit,
+        )
+        .fetch_optional(&mut *tx)
+        .await
+        .context("check that the job is still ours")?;
+        ensure!(ours.is_some(), Lost { job: self.job.id, run: self.job.run });
+        Ok(Step { tx, run: self.clone() })
+    }
+
+    /// Done, for a job that has no transaction of its own: the completion is stored right after, under the fence.
+    pub async fn done<R>(&self, report: R) -> Verdict<R> {
+        Ok(Done { report, committed: false })
+    }
+}
+
+/// The run was taken away (its lease ran out) or ended by somebody else; its writes must not stand.
+#[derive(Debug, thiserror::Error)]
+#[error("job {job} is no longer held by this run ({run}): its lease ran out, or it was cancelled")]
+pub struct Lost {
+    /// The job's id.
+    pub job: i64,
+    /// The fence token that no longer fits.
+    pub run: i64,
+}
+
+/// The step's one transaction: use it as a connection, then end it with [`Step::done`]. Dropped, it rolls back.
+pub struct Step {
+    tx: Transaction<'static, Postgres>,
+    run: Run,
+}
+
+impl Step {
+    /// Puts in what follows, once per `key`, if and when this step commits; false when the key is taken.
+    pub async fn enqueue<J: Job>(&mut self, job: &J, key: &str) -> anyhow::Result<bool> {
+        Ok(enqueue(&mut self.tx, job, Enqueue::once(key)).await?.is_some())
+    }
+
+    /// Completes the job and commits everything, or, where the job is no longer ours, nothing.
+    pub async fn done<R: Serialize>(mut self, report: R) -> Verdict<R> {
+        let result = serde_json::to_value(&report).context("write the report as JSON")?;
+        let job = self.run.job.clone();
+        let completed =
+            sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, self.run.engine.name, result,)
+                .execute(&mut *self.tx)
+                .await
+                .context("complete the job")?;
+        if completed.rows_affected() != 1 {
+            return Err(Lost { job: job.id, run: job.run }.into());
+        }
+        self.tx.commit().await.context("commit the step")?;
+        Ok(Done { report, committed: true })
+    }
+}
+
+impl Deref for Step {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for Step {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+}

@@ -1,0 +1,202 @@
+//! Writing down how runs ended: in batches, under the fence, until it is written.
+//!
+//! A batch is whatever has gathered while the previous one was being written: one row when idle, hundreds under load.
+//! An end that finds its job in other hands is *stale*: it is counted, logged and dropped, which is the fence doing
+//! its work. Only one stale end is none: the connection broke during a step's commit, the run believed it had failed,
+//! and the commit had come through. That run is reported as what it was, done.
+//!
+//! One end that the server refuses (a report with a NUL, say) must not hold up the others: the batch is then written
+//! one by one, and the refused end becomes a failed attempt that says so.
+
+use super::engine::{Link, Shared, count};
+use super::event::{Event, Outcome};
+use super::run::Claimed;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Ends written by one statement.
+const BATCH: usize = 500;
+
+/// The longest error text kept, in characters.
+const ERROR_LENGTH: usize = 8_000;
+
+/// How a run ended, on its way to the database.
+pub(super) struct Verdict {
+    pub job: Arc<Claimed>,
+    pub outcome: Outcome,
+    pub report: Value,
+    pub error: Option<String>,
+    /// Until the job may run again.
+    pub delay: Duration,
+    /// Already stored, by the step's own transaction.
+    pub committed: bool,
+}
+
+impl Verdict {
+    pub fn new(job: &Arc<Claimed>, outcome: Outcome) -> Verdict {
+        let (report, error, delay) = (Value::Null, None, Duration::ZERO);
+        Verdict { job: job.clone(), outcome, report, error, delay, committed: false }
+    }
+
+    /// With the error as PostgreSQL can store it.
+    pub fn because(mut self, error: impl std::fmt::Display) -> Verdict {
+        let text = format!("{error:#}").replace('\0', "\u{fffd}");
+        self.error = Some(text.chars().take(ERROR_LENGTH).collect());
+        self
+    }
+}
+
+/// Settles what comes in, until the worker is gone.
+pub(super) async fn settles(engine: Shared, mut verdicts: mpsc::UnboundedReceiver<Verdict>) {
+    let mut link = Link::new("settle jobs");
+    let mut batch = Vec::new();
+    while verdicts.recv_many(&mut batch, BATCH).await > 0 {
+        let (stored, open): (Vec<_>, Vec<_>) = batch.drain(..).partition(|verdict| verdict.committed);
+        for verdict in stored {
+            end(&engine, verdict, false);
+        }
+        let mut rest = vec![open];
+        while let Some(batch) = rest.pop() {
+            match settle(&engine, &batch).await {
+                Ok(states) => {
+                    link.up();
+                    report(&engine, batch, &states);
+                }
+                Err(sqlx::Error::Database(refusal)) if is_about_the_data(&*refusal) => {
+                    if batch.len() > 1 {
+                        rest.extend(batch.into_iter().map(|verdict| vec![verdict]));
+                    } else {
+                        rest.extend(refused(&engine, batch, &*refusal));
+                    }
+                }
+                Err(error) => {
+                    tokio::time::sleep(link.down(&error)).await;
+                    rest.push(batch);
+                }
+            }
+        }
+    }
+}
+
+/// The states that the jobs are in now, by (job, run); stale ends are missing.
+async fn settle(engine: &Shared, batch: &[Verdict]) -> sqlx::Result<HashMap<(i64, i64), String>> {
+    if batch.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let jobs: Vec<i64> = batch.iter().map(|v| v.job.id).collect();
+    let runs: Vec<i64> = batch.iter().map(|v| v.job.run).collect();
+    let outcomes: Vec<String> = batch.iter().map(|v| v.outcome.word().to_owned()).collect();
+    let effects: Vec<String> = batch.iter().map(|v| v.outcome.effect().to_owned()).collect();
+    let errors: Vec<Option<String>> = batch.iter().map(|v| v.error.clone()).collect();
+    let results: Vec<Option<Value>> =
+        batch.iter().map(|v| (v.outcome == Outcome::Done).then(|| v.report.clone())).collect();
+    let delays: Vec<f64> = batch.iter().map(|v| v.delay.as_secs_f64()).collect();
+    let settled = sqlx::query_file!(
+        "src/queue/settle.sql",
+        engine.name,
+        &jobs,
+        &runs,
+        &outcomes,
+        &effects,
+        &errors as &[Option<String>],
+        &results as &[Option<Value>],
+        &delays,
+    )
+    .fetch_all(&engine.own)
+    .await?;
+    let mut states: HashMap<_, _> = settled.into_iter().map(|row| ((row.id, row.run), row.state)).collect();
+
+    if states.len() < batch.len() {
+        let ended = sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs)
+            .fetch_all(&engine.own)
+            .await?;
+        for verdict in batch.iter().filter(|v| ended.contains(&v.job.id)) {
+            states.entry((verdict.job.id, verdict.job.run)).or_insert_with(|| "completed".to_owned());
+        }
+    }
+    Ok(states)
+}
+
+fn report(engine: &Shared, batch: Vec<Verdict>, states: &HashMap<(i64, i64), String>) {
+    for mut verdict in batch {
+        let (job, run) = (verdict.job.id, verdict.job.run);
+        match states.get(&(job, run)).map(String::as_str) {
+            Some("completed") if verdict.outcome != Outcome::Done => {
+                tracing::info!(job, run, "the step had been committed after all");
+                verdict.outcome = Outcome::Done;
+                verdict.error = None;
+                end(engine, verdict, false);
+            }
+            Some(state) => {
+                let discarded = state == "discarded";
+                count(&engine.counts.discarded, u64::from(discarded));
+                end(engine, verdict, discarded);
+            }
+            None => {
+                count(&engine.counts.stale, 1);
+                tracing::warn!(
+                    job,
+                    run,
+                    outcome = verdict.outcome.word(),
+                    "dropped a stale end: the job is in other hands"
+                );
+                verdict.outcome = Outcome::Lost;
+                end(engine, verdict, false);
+            }
+        }
+    }
+}
+
+/// Lets go of the job, logs its end, tells the watchers.
+fn end(engine: &Shared, verdict: Verdict, discarded: bool) {
+    let Verdict { job, outcome, report, error, .. } = verdict;
+    let duration = job.since.elapsed();
+    let (id, kind, attempt, ms) = (job.id, &*job.kind, job.attempt, duration.as_millis() as u64);
+    let outcome_word = outcome.word();
+    match &error {
+        Some(error) if discarded => {
+            tracing::error!(job = id, kind, attempt, outcome = outcome_word, ms, error, "discarded");
+        }
+        Some(error) => tracing::warn!(job = id, kind, attempt, outcome = outcome_word, ms, error, "ended"),
+        None => tracing::debug!(job = id, kind, attempt, outcome = outcome_word, ms, "ended"),
+    }
+    engine.release(job.id, job.run);
+    if let Some(watchers) = engine.watched() {
+        let (kind, key) = (job.kind.clone(), job.key.clone());
+        let _ =
+            watchers.send(Event::Ended { job: id, kind, key, outcome, report, error, discarded, duration });
+    }
+}
+
+/// A refused end becomes a failed attempt; if even that is refused, the lease will run out.
+fn refused(
+    engine: &Shared,
+    batch: Vec<Verdict>,
+    refusal: &dyn sqlx::error::DatabaseError,
+) -> Option<Vec<Verdict>> {
+    let verdict = batch.into_iter().next()?;
+    let (job, run) = (verdict.job.id, verdict.job.run);
+    if verdict.outcome == Outcome::Retry && verdict.report.is_null() {
+        tracing::error!(
+            job,
+            run,
+            error = refusal.message(),
+            "the end of a run cannot be stored; its lease will run out"
+        );
+        engine.release(job, run);
+        return None;
+    }
+    let word = verdict.outcome.word();
+    let message = refusal.message();
+    Some(vec![
+        Verdict::new(&verdict.job, Outcome::Retry).because(format!("store the end '{word}': {message}")),
+    ])
+}
+
+/// Whether sending the same statement again would meet the same refusal: data exceptions and broken constraints.
+fn is_about_the_data(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}
