@@ -24,7 +24,9 @@ pub fn init(filter: Option<&str>, role: bool) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let people = !role || std::io::stderr().is_terminal();
     let begun = if people { lines.compact().try_init() } else { lines.json().flatten_event(true).try_init() };
-    if begun.is_ok() && let Some(error) = complaint {
+    if begun.is_ok()
+        && let Some(error) = complaint
+    {
         tracing::warn!("VINOPS_LOG: {error}: logging as usual");
     }
 }

@@ -14,10 +14,11 @@ mod lines;
 pub mod money;
 pub mod payload;
 pub mod reader;
+mod record;
 pub mod row;
-mod split;
 #[cfg(test)]
 pub(crate) mod specimen;
+mod split;
 pub mod time;
 pub mod vin;
 

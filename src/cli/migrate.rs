@@ -69,7 +69,9 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     }
     let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
     let Some(url) = url.map(ExposeSecret::expose_secret) else {
-        return Err(Failure::unreachable(anyhow!("DATABASE_URL is not set: it names the database to migrate")));
+        return Err(Failure::unreachable(anyhow!(
+            "DATABASE_URL is not set: it names the database to migrate"
+        )));
     };
     let mut session = db::session(url).await.map_err(Failure::unreachable)?;
     Ok(on(&mut session, url, set, &args.what).await?)

@@ -94,7 +94,8 @@ impl Embedded {
 
     /// The URL of `database`, created empty unless it is there.
     pub async fn database(&self, database: &str) -> anyhow::Result<String> {
-        let mut session = PgConnection::connect(&self.url("postgres")).await.context("connect to our PostgreSQL")?;
+        let mut session =
+            PgConnection::connect(&self.url("postgres")).await.context("connect to our PostgreSQL")?;
         let there: bool = sqlx::query_scalar(
             "-- embedded: database there
              select exists (select from pg_database where datname = $1)",
@@ -105,7 +106,10 @@ impl Embedded {
         if !there {
             // A name goes into a statement as text only, hence the quotes.
             let create = format!("create database \"{}\"", database.replace('"', "\"\""));
-            sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut session).await.context("create the database")?;
+            sqlx::raw_sql(AssertSqlSafe(create))
+                .execute(&mut session)
+                .await
+                .context("create the database")?;
         }
         session.close().await?;
         Ok(self.url(database))
