@@ -145,6 +145,34 @@ fn a_sale_is_in_local_time_and_its_zone_is_that_of_the_last_update() {
 }
 
 #[test]
+fn every_sale_time_can_be_read_back_on_the_nights_the_clocks_change() {
+    use chrono::TimeZone;
+    for begin in ["2026-10-31T00:00:00Z", "2026-03-07T00:00:00Z"] {
+        for night in 0..10 {
+            let start = begin.parse::<DateTime<Utc>>().unwrap() + Duration::hours(5 * night);
+            let mut simulator = Simulator::new(Options { start, ..strict(300) });
+            file(&mut simulator, 0);
+            let rows = rows(&file(&mut simulator, 3).0);
+            for lot in simulator.truth().lots().filter(|lot| lot.in_feed && lot.auction.is_some()) {
+                let row = &rows[&lot.lot.to_string()];
+                let zone = match (row["Time Zone"].as_str(), row["Location state"].as_str()) {
+                    (_, "AZ" | "AK" | "NB") => continue,
+                    ("EDT" | "EST", _) => chrono_tz::America::New_York,
+                    ("CDT" | "CST", _) => chrono_tz::America::Chicago,
+                    ("MDT" | "MST", _) => chrono_tz::America::Denver,
+                    ("PDT" | "PST", _) => chrono_tz::America::Los_Angeles,
+                    _ => chrono_tz::Pacific::Honolulu,
+                };
+                let text = format!("{}{:0>4}", row["Sale Date M/D/CY"], row["Sale time (HHMM)"]);
+                let local = chrono::NaiveDateTime::parse_from_str(&text, "%Y%m%d%H%M").unwrap();
+                assert_ne!(row["Sale time (HHMM)"], "0");
+                assert_eq!(zone.from_local_datetime(&local).single().map(|at| at.to_utc()), lot.auction);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_snapshots_clock_has_twelve_hours_and_no_half_of_the_day() {
     // 04:00 UTC is 21:00 PDT; the snapshot was taken at 20:55 and says 08:55.
     let clock = write::snapshot_clock("2025-10-15T04:00:00Z".parse().unwrap(), 795);
@@ -228,6 +256,8 @@ fn a_spoiled_file_is_spoiled_as_told() {
     assert_eq!(rows(&spoiled(Fault::FirstRows { rows: 150 }).0).len(), 150);
     assert_eq!(spoiled(Fault::Nuls { every: 100 }).0.iter().filter(|b| **b == 0).count(), 3);
     assert!(std::str::from_utf8(&spoiled(Fault::Latin1 { every: 7 }).0).is_err());
+    let nameless = spoiled(Fault::NoLotNumber { every: 50 });
+    assert_eq!((nameless.1, rows(&nameless.0).len()), (6, 295), "six share the empty number");
     assert_eq!(spoiled(Fault::LongLine { bytes: 5000 }).0.len(), bytes.len() + 5001);
     assert_eq!(spoiled(Fault::Truncated { at: 999 }).0, bytes[..999]);
     assert!(!String::from_utf8(spoiled(Fault::WrongHeader).0).unwrap().contains("\"VIN\""));
