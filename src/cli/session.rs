@@ -6,7 +6,6 @@ use crate::embedded::{Embedded, Options};
 use crate::store::Store;
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::{AssertSqlSafe, Connection};
 use std::process::ExitCode;
 
 /// Name of the database inside an embedded cluster.
