@@ -206,8 +206,7 @@ fn no_file_is_too_long_and_a_long_one_says_why() {
 
 #[test]
 fn every_file_begins_with_what_it_is_for() {
-    let bare =
-        ["src", "workers", "tests"].into_iter().flat_map(sources).filter(|it| !it.text.starts_with("//! "));
+    let bare = program().into_iter().chain(sources("tests")).filter(|source| !source.text.starts_with("//! "));
     assert_none(bare.map(|source| source.path).collect(), "files without a head:");
 }
 

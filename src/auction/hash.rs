@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn text_moved_from_one_column_to_the_next_changes_the_hash() {
         let row = specimen::civic();
-        let (a, b) = (row.clone().with("Make", "HOND").with("Model Group", "ACIVIC"), row.with("Make", "HONDA"));
+        let (a, b) =
+            (row.clone().with("Make", "HOND").with("Model Group", "ACIVIC"), row.with("Make", "HONDA"));
         assert_ne!(hash(&a), hash(&b.with("Model Group", "CIVIC")));
     }
 }

@@ -211,7 +211,10 @@ mod tests {
     #[test]
     fn a_header_without_its_key_columns_is_refused_and_they_are_named() {
         let error = map(&["Id", "Lot number", "Make"]).unwrap_err().to_string();
-        assert_eq!(error, "the header has no column VIN, Last Updated Time: it begins \"Id,Lot number,Make\"");
+        assert_eq!(
+            error,
+            "the header has no column VIN, Last Updated Time: it begins \"Id,Lot number,Make\""
+        );
     }
 
     #[test]

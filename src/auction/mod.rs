@@ -7,16 +7,18 @@
 //! file.
 
 mod column;
+pub mod completeness;
 pub mod hash;
 pub mod header;
 mod lines;
 pub mod money;
 pub mod payload;
 pub mod reader;
+mod record;
 pub mod row;
-mod split;
 #[cfg(test)]
 pub(crate) mod specimen;
+mod split;
 pub mod time;
 pub mod vin;
 

@@ -60,7 +60,9 @@ impl fmt::Display for Decimal {
         let (digits, unit) = (self.unscaled.unsigned_abs(), 10_u64.pow(u32::from(self.scale)));
         match self.scale {
             0 => write!(f, "{sign}{digits}"),
-            scale => write!(f, "{sign}{}.{:0width$}", digits / unit, digits % unit, width = usize::from(scale)),
+            scale => {
+                write!(f, "{sign}{}.{:0width$}", digits / unit, digits % unit, width = usize::from(scale))
+            }
         }
     }
 }

@@ -92,14 +92,16 @@ mod tests {
         let text = json(&specimen::civic());
         assert!(text.starts_with(r#"{"Id":"1","VIN":""#), "{text}");
         assert!(text.ends_with(r#","High Bid =non-vix,Sealed=Vix":"275.0"}"#), "{text}");
-        let at: Vec<_> = ["Make", "Trim", "Year", "Color"].iter().map(|k| text.find(&format!("\"{k}\":"))).collect();
+        let at: Vec<_> =
+            ["Make", "Trim", "Year", "Color"].iter().map(|k| text.find(&format!("\"{k}\":"))).collect();
         assert!(at.is_sorted() && at[0].is_some());
     }
 
     #[test]
     fn a_payload_is_json_whatever_the_values_hold() {
         let odd = "5\" \\ \t\u{1}\u{7f}\u{a0}\nя";
-        let object: serde_json::Value = serde_json::from_str(&json(&specimen::civic().with("Special Note", odd))).unwrap();
+        let object: serde_json::Value =
+            serde_json::from_str(&json(&specimen::civic().with("Special Note", odd))).unwrap();
         assert_eq!(object["Special Note"], odd);
     }
 }

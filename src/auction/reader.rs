@@ -24,12 +24,11 @@
 //! NUL becomes U+FFFD (PostgreSQL stores none). A field that is not UTF-8 is read as Latin-1, which keeps every
 //! byte. Both are flagged on the record, and [`Record::raw`] has the bytes. Blank lines are no records.
 
-use super::Column;
 use super::header::{Header, HeaderError, beginning, is_html};
 use super::lines::{Line, Lines};
+pub use super::record::{Flags, Item, Reason, Record, Rejected};
 use super::split::{Ending, Span, Split};
 use memchr::memchr;
-use std::fmt::{self, Display};
 use std::io::{self, Read};
 
 /// What bounds the reader's memory and patience.
@@ -48,128 +47,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { chunk: 256 << 10, record: 64 << 10, lines: 32, kept: 8 << 10 }
-    }
-}
-
-/// What was found at a row's position.
-#[derive(Debug)]
-pub enum Item<'a> {
-    /// A record.
-    Row(Record<'a>),
-    /// A line that is none.
-    Rejected(Rejected<'a>),
-}
-
-/// A line that has no reading with the header's number of fields.
-#[derive(Clone, Copy, Debug)]
-pub struct Rejected<'a> {
-    /// Its position among the file's records, from 1.
-    pub row_no: u64,
-    /// Where in the file it begins.
-    pub byte_offset: u64,
-    /// Its bytes without the line end, at most [`Limits::kept`] of them.
-    pub bytes: &'a [u8],
-    /// How many bytes it has in the file.
-    pub length: u64,
-    /// Why.
-    pub reason: Reason,
-}
-
-/// Why a line is no record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Another number of fields than the header's.
-    Fields {
-        /// As many as the line has by the tolerant rule.
-        found: usize,
-        /// As many as the header has.
-        expected: usize,
-    },
-    /// A quoted field that nothing closes within the limits.
-    OpenQuote,
-    /// The last line, without a line end and without all its fields.
-    Truncated,
-    /// Longer than [`Limits::record`].
-    TooLong,
-}
-
-impl Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Fields { found, expected } => write!(f, "{found} fields instead of {expected}"),
-            Reason::OpenQuote => f.write_str("a quoted field is not closed"),
-            Reason::Truncated => f.write_str("the file ends within the record"),
-            Reason::TooLong => f.write_str("the line is longer than any record"),
-        }
-    }
-}
-
-/// What was mended in a record: each is a counted warning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// Read by the tolerant rule: it has quotes that are not escaped.
-    pub repaired: bool,
-    /// It had a NUL, now U+FFFD.
-    pub nul: bool,
-    /// It had a field that is not UTF-8, now read as Latin-1.
-    pub latin1: bool,
-}
-
-/// One row of the file, borrowed from the reader until the next one is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    header: &'a Header,
-    row_no: u64,
-    byte_offset: u64,
-    flags: Flags,
-    raw: &'a [u8],
-    text: &'a str,
-    spans: &'a [Span],
-    quotes: bool,
-}
-
-impl<'a> Record<'a> {
-    /// Its position among the file's records, from 1; rejected ones count.
-    pub fn row_no(&self) -> u64 {
-        self.row_no
-    }
-
-    /// Where in the file it begins.
-    pub fn byte_offset(&self) -> u64 {
-        self.byte_offset
-    }
-
-    /// What was mended.
-    pub fn flags(&self) -> Flags {
-        self.flags
-    }
-
-    /// Its bytes in the file, without the last line end.
-    pub fn raw(&self) -> &'a [u8] {
-        self.raw
-    }
-
-    /// The header of its file.
-    pub fn header(&self) -> &'a Header {
-        self.header
-    }
-
-    /// The value of field `i`, in the file's order, as it stands (not trimmed).
-    pub fn field(&self, i: usize) -> &'a str {
-        let (begin, end) = self.spans[i];
-        &self.text[begin as usize..end as usize]
-    }
-
-    /// The value of a column, as it stands; empty if the file lacks the column.
-    pub fn get(&self, column: Column) -> &'a str {
-        self.header.place(column).map_or("", |i| self.field(i))
-    }
-
-    /// Whether no value holds a byte that JSON escapes. True is certain, false only likely.
-    pub(super) fn plain(&self) -> bool {
-        // Without a branch, so that the compiler looks at many bytes at once.
-        let odd = |found: bool, byte: &u8| found | (*byte < 0x20) | (*byte == b'\\');
-        !self.quotes && !self.text.as_bytes().iter().fold(false, odd)
     }
 }
 
@@ -209,9 +86,15 @@ impl<R: Read> Reader<R> {
                     lines.skip(limits.kept, &mut begins)?;
                     let (page, begins) = (is_html(&begins), beginning(&begins));
                     let limit = limits.record;
-                    return Err(if page { HeaderError::Html(begins) } else { HeaderError::TooLong { limit, begins } });
+                    return Err(if page {
+                        HeaderError::Html(begins)
+                    } else {
+                        HeaderError::TooLong { limit, begins }
+                    });
                 }
-                Line::Here { end, .. } if lines.offset() == 0 && lines.text(end).starts_with(b"\xef\xbb\xbf") => {
+                Line::Here { end, .. }
+                    if lines.offset() == 0 && lines.text(end).starts_with(b"\xef\xbb\xbf") =>
+                {
                     lines.consume(3);
                 }
                 Line::Here { end, next } if lines.text(end).trim_ascii().is_empty() => lines.consume(next),
@@ -226,7 +109,8 @@ impl<R: Read> Reader<R> {
                         split.run(line, usize::MAX);
                     }
                     decode(line, &split.spans, split.escaped, &mut values, &mut spans);
-                    let names = spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
+                    let names =
+                        spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
                     let header = Header::map(names, line)?;
                     lines.consume(next);
                     break header;
@@ -279,7 +163,7 @@ impl<R: Read> Reader<R> {
         self.tolerant.clear();
         let mut tolerant = self.tolerant.run(self.lines.text(end), width);
         let mut found = None;
-        for _ in 0..=self.limits.lines {
+        for joined in 0.. {
             if found.is_none() && Split::whole(tolerant, width) {
                 found = Some(Reading { repaired: true, end, next });
             }
@@ -290,12 +174,14 @@ impl<R: Read> Reader<R> {
                     Ending::Closed { fields, quoted } => quoted && fields < width,
                     Ending::Broken => false,
                 };
-            if !strict_goes_on && !tolerant_goes_on {
+            if !(strict_goes_on || tolerant_goes_on) || joined == self.limits.lines {
                 break;
             }
             let from = next;
             match self.lines.line(from, self.limits.record)? {
-                Line::Here { end: here, next: after } if here <= self.limits.record => (end, next) = (here, after),
+                Line::Here { end: here, next: after } if here <= self.limits.record => {
+                    (end, next) = (here, after)
+                }
                 _ => break,
             }
             let text = self.lines.text(end);
@@ -354,7 +240,13 @@ impl<R: Read> Reader<R> {
         let byte_offset = self.lines.offset();
         let length = self.lines.skip(self.limits.kept, &mut self.kept)?;
         let bytes = &self.kept;
-        Ok(Item::Rejected(Rejected { row_no: self.row_no, byte_offset, bytes, length, reason: Reason::TooLong }))
+        Ok(Item::Rejected(Rejected {
+            row_no: self.row_no,
+            byte_offset,
+            bytes,
+            length,
+            reason: Reason::TooLong,
+        }))
     }
 }
 

@@ -1,3 +1,6 @@
+//! The reader against the findings of real files, and against hostile ones.
+
+use super::super::Column;
 use super::*;
 use proptest::prelude::*;
 use std::io::Write;
@@ -58,7 +61,9 @@ fn refusal(file: &[u8]) -> String {
 #[test]
 fn finding_5_an_inch_quote_inside_a_field_is_kept_and_flagged() {
     assert_eq!(
-        items("1,\"V\",\"T\",\"113\" SLEEPER CAB\",\"SUMMIT 850 X 165\"\"\n2,\"V\",\"T\",\"SUMMIT 850 X 165\"\",\"\"\n"),
+        items(
+            "1,\"V\",\"T\",\"113\" SLEEPER CAB\",\"SUMMIT 850 X 165\"\"\n2,\"V\",\"T\",\"SUMMIT 850 X 165\"\",\"\"\n"
+        ),
         [
             row(["1", "V", "T", "113\" SLEEPER CAB", "SUMMIT 850 X 165\""], true),
             row(["2", "V", "T", "SUMMIT 850 X 165\"", ""], true),
@@ -76,7 +81,10 @@ fn finding_5_the_comma_in_the_headers_high_bid_makes_no_column() {
 
 #[test]
 fn escaped_quotes_are_unescaped_and_are_no_repair() {
-    assert_eq!(items("1,V,T,\"113\"\" CAB\",\"165\"\"\"\n"), [row(["1", "V", "T", "113\" CAB", "165\""], false)]);
+    assert_eq!(
+        items("1,V,T,\"113\"\" CAB\",\"165\"\"\"\n"),
+        [row(["1", "V", "T", "113\" CAB", "165\""], false)]
+    );
 }
 
 #[test]
@@ -86,9 +94,11 @@ fn a_quote_that_a_lenient_parser_would_lose_rejects_its_line() {
 
 #[test]
 fn a_rejected_line_takes_its_position_and_reading_resumes_at_the_next() {
-    let run = read(format!("{HEADER}1,V,T,M,N\n2,V,T\n3,V,T,M,N,X\n4,V,T,M,N\n").as_bytes(), Limits::default());
+    let run =
+        read(format!("{HEADER}1,V,T,M,N\n2,V,T\n3,V,T,M,N,X\n4,V,T,M,N\n").as_bytes(), Limits::default());
     let fields = |found| Got::Rejected(Reason::Fields { found, expected: WIDTH });
-    let wanted = [row(["1", "V", "T", "M", "N"], false), fields(3), fields(6), row(["4", "V", "T", "M", "N"], false)];
+    let wanted =
+        [row(["1", "V", "T", "M", "N"], false), fields(3), fields(6), row(["4", "V", "T", "M", "N"], false)];
     assert_eq!(run.items, wanted);
     let start = HEADER.len() as u64;
     assert_eq!(run.places, [(1, start, 9), (2, start + 10, 5), (3, start + 16, 11), (4, start + 28, 9)]);
@@ -111,7 +121,11 @@ fn a_field_may_hold_line_ends_by_either_rule() {
 fn a_lost_quote_never_swallows_the_record_after_it() {
     assert_eq!(
         items("1,V,T,\"M,N\n2,V,T,\"5\" x\",\"N\"\n3,V,T,M,N\n"),
-        [Got::Rejected(Reason::OpenQuote), row(["2", "V", "T", "5\" x", "N"], true), row(["3", "V", "T", "M", "N"], false)]
+        [
+            Got::Rejected(Reason::OpenQuote),
+            row(["2", "V", "T", "5\" x", "N"], true),
+            row(["3", "V", "T", "M", "N"], false)
+        ]
     );
 }
 
@@ -146,7 +160,10 @@ fn line_ends_bom_quoting_and_a_missing_last_line_end_make_no_difference() {
 
 #[test]
 fn a_file_cut_off_within_a_record_says_so() {
-    assert_eq!(items("1,V,T,M,N\n2,V,\"T"), [row(["1", "V", "T", "M", "N"], false), Got::Rejected(Reason::Truncated)]);
+    assert_eq!(
+        items("1,V,T,M,N\n2,V,\"T"),
+        [row(["1", "V", "T", "M", "N"], false), Got::Rejected(Reason::Truncated)]
+    );
 }
 
 #[test]
@@ -155,7 +172,10 @@ fn a_line_without_end_is_rejected_in_bounded_memory_and_the_next_is_read() {
     let mut reader = Reader::new(HEADER.as_bytes().chain(body), Limits::default()).unwrap();
     match reader.read().unwrap() {
         Some(Item::Rejected(r)) => {
-            assert_eq!((r.row_no, r.length, r.bytes.len(), r.reason), (1, 200_000_000, 8 << 10, Reason::TooLong));
+            assert_eq!(
+                (r.row_no, r.length, r.bytes.len(), r.reason),
+                (1, 200_000_000, 8 << 10, Reason::TooLong)
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -186,7 +206,10 @@ fn a_field_that_is_not_utf_8_is_read_as_latin_1_and_its_neighbours_are_not() {
 #[test]
 fn an_html_page_is_called_one() {
     let error = refusal(b"\n <html><head><META NAME=\"robots\">\n");
-    assert_eq!(error, "the file is an HTML page, not the feed: it begins \" <html><head><META NAME=\\\"robots\\\">\"");
+    assert_eq!(
+        error,
+        "the file is an HTML page, not the feed: it begins \" <html><head><META NAME=\\\"robots\\\">\""
+    );
     let endless = [b"<!DOCTYPE html>".as_slice(), &[b' '; 70_000]].concat();
     assert!(refusal(&endless).starts_with("the file is an HTML page"));
 }
@@ -219,7 +242,9 @@ fn a_source_that_fails_in_the_middle_is_an_error_and_not_an_end() {
             Err(io::Error::other("gone"))
         }
     }
-    let mut reader = Reader::new(HEADER.as_bytes().chain(&b"1,V,T,M,N\n2,V"[..]).chain(Broken), Limits::default()).unwrap();
+    let mut reader =
+        Reader::new(HEADER.as_bytes().chain(&b"1,V,T,M,N\n2,V"[..]).chain(Broken), Limits::default())
+            .unwrap();
     assert!(reader.read().unwrap().is_some());
     assert_eq!(reader.read().unwrap_err().to_string(), "gone");
 }

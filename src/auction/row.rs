@@ -276,7 +276,8 @@ impl<'a> Typed<'a> {
             vin_raw,
             vin,
             skip_reason,
-            year: year.and_then(|year| c.told(Column::Year, Some(year).filter(|y| (1900..=2100).contains(y)))),
+            year: year
+                .and_then(|year| c.told(Column::Year, Some(year).filter(|y| (1900..=2100).contains(y)))),
             make: c.text(Column::Make),
             model: c.text(Column::ModelGroup),
             model_detail: c.text(Column::ModelDetail),
@@ -330,6 +331,19 @@ impl<'a> Typed<'a> {
             buy_it_now_usd: c.money(Column::BuyItNowPrice).filter(not_zero),
             source_updated_at: c.parse(Column::LastUpdatedTime, updated_at),
         }
+    }
+
+    /// Spellings without a code, for `audit.unknown_taxonomy_values`.
+    pub fn unknown_values(&self) -> impl Iterator<Item = (Domain, &'a str)> {
+        let spelled = [
+            (Domain::DamageTypes, self.damage_description, self.damage_code),
+            (Domain::DamageTypes, self.secondary_damage, self.secondary_damage_code),
+            (Domain::SaleTypes, self.sale_type, self.sale_type_code),
+        ];
+        spelled
+            .into_iter()
+            .filter(|(.., code)| code.is_none())
+            .filter_map(|(domain, raw, _)| Some((domain, raw?)))
     }
 }
 

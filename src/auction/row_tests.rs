@@ -1,3 +1,5 @@
+//! Typed values: what each oddity of the feed becomes.
+
 use super::super::specimen::{Specimen, civic};
 use super::*;
 
@@ -21,11 +23,17 @@ fn a_row_is_read_whole_and_without_a_warning() {
         assert_eq!(row.lot_external_id, Some("45148624"));
         assert_eq!(row.vin.as_deref(), Some("2HGFC2F59GH512345"));
         assert_eq!(row.skip_reason, None);
-        assert_eq!((row.year, row.make, row.model, row.model_detail), (Some(2016), Some("HONDA"), Some("CIVIC"), Some("CIVIC LX")));
+        assert_eq!(
+            (row.year, row.make, row.model, row.model_detail),
+            (Some(2016), Some("HONDA"), Some("CIVIC"), Some("CIVIC LX"))
+        );
         assert_eq!((row.sale_date_raw, row.sale_time_hhmm), (Some(20_251_017), Some(1200)));
         assert_eq!(row.auction_datetime_utc.unwrap().to_rfc3339(), "2025-10-17T19:00:00+00:00");
         assert_eq!((row.cylinders, row.item_number), (Some(4), Some(2507)));
-        assert_eq!((row.damage_code, row.secondary_damage_code), (Some("damage_front_end"), Some("damage_side")));
+        assert_eq!(
+            (row.damage_code, row.secondary_damage_code),
+            (Some("damage_front_end"), Some("damage_side"))
+        );
         assert_eq!((row.sale_type, row.sale_type_code), (Some("Pure Sale"), Some("sale_pure")));
         assert_eq!((row.has_keys, row.has_keys_code), (Some(true), Some("YES")));
         assert_eq!((text(row.odometer).as_deref(), row.odometer_unit), (Some("60019.0"), Some("mi")));
@@ -35,7 +43,12 @@ fn a_row_is_read_whole_and_without_a_warning() {
         assert_eq!((row.buy_it_now_usd, row.make_offer_eligible), (None, Some(false)));
         let thumbnail = "https://cs.copart.com/v1/AUTH_svc.pdoc00001/lpp/0225/abc_thb.jpg";
         assert_eq!(row.image_thumbnail.unwrap().to_string(), thumbnail);
-        assert!(row.image_url.unwrap().to_string().starts_with("https://inventoryv2.copart.io/v1/lotImages/45148624?"));
+        assert!(
+            row.image_url
+                .unwrap()
+                .to_string()
+                .starts_with("https://inventoryv2.copart.io/v1/lotImages/45148624?")
+        );
     });
     assert_eq!(warnings, []);
 }
@@ -43,7 +56,8 @@ fn a_row_is_read_whole_and_without_a_warning() {
 #[test]
 fn sentinels_are_unknown_and_raise_no_warning() {
     for miles in ["99999.0", "299999", "999999.0", "9999999.0", "9999999"] {
-        let (value, warnings) = typed(&civic().with("Odometer", miles), |row| (text(row.odometer), row.odometer_unit));
+        let (value, warnings) =
+            typed(&civic().with("Odometer", miles), |row| (text(row.odometer), row.odometer_unit));
         assert_eq!((value, warnings), ((None, None), vec![]), "{miles}");
     }
     let row = civic()
@@ -63,7 +77,8 @@ fn sentinels_are_unknown_and_raise_no_warning() {
 
 #[test]
 fn zero_is_a_value_where_it_is_one() {
-    let row = civic().with("Odometer", "0.0").with("Repair cost", "0.0").with("Item#", "0").with("Cylinders", "0");
+    let row =
+        civic().with("Odometer", "0.0").with("Repair cost", "0.0").with("Item#", "0").with("Cylinders", "0");
     typed(&row, |row| {
         assert_eq!(text(row.odometer).as_deref(), Some("0.0"));
         assert_eq!(text(row.repair_cost_usd).as_deref(), Some("0.00"));
@@ -92,14 +107,18 @@ fn a_letter_in_a_number_costs_the_number_and_is_counted() {
     let mut columns: Vec<Column> = warnings.iter().map(|(c, ..)| *c).collect();
     columns.sort_by_key(|c| *c as u8);
     use Column::*;
-    assert_eq!(columns, [Year, HasKeys, Odometer, RetailValue, Cylinders, CurrencyCode, BuyItNowPrice, LastUpdatedTime]);
+    assert_eq!(
+        columns,
+        [Year, HasKeys, Odometer, RetailValue, Cylinders, CurrencyCode, BuyItNowPrice, LastUpdatedTime]
+    );
     assert!(warnings.contains(&(Odometer, 1, "6OO19.0".to_owned())));
 }
 
 #[test]
 fn exempt_keys_are_neither_yes_nor_no() {
-    let (value, warnings) =
-        typed(&civic().with("Has Keys-Yes or No", "EXM"), |row| (row.has_keys, row.has_keys_code == Some("EXM")));
+    let (value, warnings) = typed(&civic().with("Has Keys-Yes or No", "EXM"), |row| {
+        (row.has_keys, row.has_keys_code == Some("EXM"))
+    });
     assert_eq!((value, warnings), ((None, true), vec![]));
 }
 
@@ -112,16 +131,23 @@ fn a_row_without_identity_is_skipped_with_its_reason() {
         assert_eq!(reason(civic().with("Lot number", lot)), Some(SkipReason::LotMissing), "{lot}");
     }
     assert_eq!(reason(civic().with("Lot number", "").with("VIN", "")), Some(SkipReason::LotMissing));
-    assert_eq!(typed(&civic().with("Lot number", "045148624"), |r| r.lot_external_id == Some("45148624")).0, true);
+    assert!(typed(&civic().with("Lot number", "045148624"), |r| r.lot_external_id == Some("45148624")).0);
 }
 
 #[test]
 fn a_known_day_that_gets_no_instant_is_counted() {
     let (at, warnings) = typed(&civic().with("Time Zone", "XYZ"), |row| row.auction_datetime_utc);
     assert_eq!((at, warnings), (None, vec![(Column::TimeZone, 1, "XYZ".to_owned())]));
-    let (at, warnings) = typed(&civic().with("Sale Date M/D/CY", "20251399"), |row| (row.sale_date_raw, row.auction_datetime_utc));
-    assert_eq!((at, warnings), ((Some(20_251_399), None), vec![(Column::SaleDate, 1, "20251399".to_owned())]));
-    let (at, warnings) = typed(&civic().with("Sale time (HHMM)", "2599"), |row| row.auction_datetime_utc.unwrap().to_rfc3339());
+    let (at, warnings) = typed(&civic().with("Sale Date M/D/CY", "20251399"), |row| {
+        (row.sale_date_raw, row.auction_datetime_utc)
+    });
+    assert_eq!(
+        (at, warnings),
+        ((Some(20_251_399), None), vec![(Column::SaleDate, 1, "20251399".to_owned())])
+    );
+    let (at, warnings) = typed(&civic().with("Sale time (HHMM)", "2599"), |row| {
+        row.auction_datetime_utc.unwrap().to_rfc3339()
+    });
     assert_eq!((at.as_str(), warnings.len()), ("2025-10-17T19:00:00+00:00", 1));
     // Without a day the zone is of no account.
     let (_, warnings) = typed(&civic().with("Sale Date M/D/CY", "0").with("Time Zone", "XYZ"), |_| ());
@@ -131,9 +157,16 @@ fn a_known_day_that_gets_no_instant_is_counted() {
 #[test]
 fn finding_4_old_and_new_spellings_have_one_code() {
     for raw in ["HAIL", "hail damage", "Hail  Damage."] {
-        assert_eq!(typed(&civic().with("Damage Description", raw), |row| row.damage_code).0, Some("damage_hail"), "{raw}");
+        assert_eq!(
+            typed(&civic().with("Damage Description", raw), |row| row.damage_code).0,
+            Some("damage_hail"),
+            "{raw}"
+        );
     }
     let unknown = civic().with("Damage Description", "EATEN BY GOAT");
+    typed(&unknown, |row| {
+        assert_eq!(row.unknown_values().collect::<Vec<_>>(), [(Domain::DamageTypes, "EATEN BY GOAT")]);
+    });
     assert_eq!(typed(&unknown, |row| (row.damage_description.is_some(), row.damage_code)).0, (true, None));
 }
 

@@ -30,7 +30,8 @@ impl Specimen {
 
     /// A file of this row alone, written as RFC 4180 has it.
     pub(crate) fn file(&self) -> Vec<u8> {
-        let mut writer = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
+        let mut writer =
+            csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
         writer.write_record(self.0.iter().map(|(n, _)| n)).unwrap();
         writer.write_record(self.0.iter().map(|(_, v)| v)).unwrap();
         writer.into_inner().unwrap()

@@ -44,7 +44,15 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn new(strict: bool) -> Split {
-        Split { strict, spans: Vec::new(), escaped: false, stray: false, at: 0, open: None, provisional: false }
+        Split {
+            strict,
+            spans: Vec::new(),
+            escaped: false,
+            stray: false,
+            at: 0,
+            open: None,
+            provisional: false,
+        }
     }
 
     /// Forgets the text before; keeps the room for spans.

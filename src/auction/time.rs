@@ -16,7 +16,9 @@
 //! time is noon: that keeps the local day right in every region and errs by half a working day, where midnight
 //! would call the auction over before it began. An unknown abbreviation gives no instant, and is counted.
 
-use chrono::{DateTime, Duration, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono::{
+    DateTime, Duration, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc,
+};
 use chrono_tz::{America, Pacific, Tz};
 
 /// Where a sale's clock hangs.

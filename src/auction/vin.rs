@@ -38,7 +38,9 @@ pub fn classify(raw: &str) -> Vin<'_> {
     let vin = normalize_vin(raw);
     if trim_blanks(raw).is_empty() {
         Vin::Empty
-    } else if (11..=17).contains(&vin.len()) && vin.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
+    } else if (11..=17).contains(&vin.len())
+        && vin.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+    {
         Vin::Valid(vin)
     } else {
         Vin::Malformed

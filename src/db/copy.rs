@@ -60,6 +60,17 @@ impl CopyBuf {
         }
     }
 
+    /// `text`, as it displays itself.
+    pub fn display(&mut self, value: Option<impl std::fmt::Display>) {
+        let Some(value) = value else { return self.null() };
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        // writing to memory does not fail
+        let _ = std::io::Write::write_fmt(&mut self.bytes, format_args!("{value}"));
+        let length = (self.bytes.len() - at - 4) as u32;
+        self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
     /// `bytea`.
     pub fn bytea(&mut self, value: &[u8]) {
         self.sized(value);

@@ -143,13 +143,22 @@ mod tests {
             for entry in entries(domain) {
                 let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
                 assert!(entry.code.bytes().all(fits), "{}", entry.code);
-                assert!(![&entry.en, &entry.ru, &entry.category].iter().any(|text| text.is_empty()), "{}", entry.code);
+                assert!(
+                    ![&entry.en, &entry.ru, &entry.category].iter().any(|text| text.is_empty()),
+                    "{}",
+                    entry.code
+                );
             }
             assert!(entries(domain).is_sorted_by_key(|e| e.sort_order));
             for alias in aliases().iter().filter(|a| a.domain == domain) {
                 assert!(codes.contains(alias.code.as_str()), "{} leads nowhere", alias.raw);
                 assert!(fold(&alias.raw).len() <= LONGEST, "{} is too long", alias.raw);
-                assert_eq!(code(domain, &alias.raw), Some(alias.code.as_str()), "{} has two codes", alias.raw);
+                assert_eq!(
+                    code(domain, &alias.raw),
+                    Some(alias.code.as_str()),
+                    "{} has two codes",
+                    alias.raw
+                );
             }
         }
         assert_eq!(Domain::ALL.map(|d| entries(d).len()), [26, 3, 6]);
