@@ -16,13 +16,13 @@
 //! any error can hold the key, not even when the server's own error page repeats it. `Referer` is the fixed one, never
 //! the previous URL on a redirect.
 
-use crate::store::{Spool, Store, Writer};
+use crate::config::Copart;
+use crate::store::{Spool, Store};
 use anyhow::{Context, anyhow};
 use backon::RetryableWithContext;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use reqwest::Client;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::time::Duration;
@@ -31,10 +31,17 @@ use url::Url;
 
 mod answer;
 mod error;
+mod tries;
 pub use error::{Break, DownloadError, Refusal};
+use tries::Tries;
 
 /// More redirects than this are refused.
 const MOST_REDIRECTS: usize = 3;
+
+/// The default `User-Agent`: says who asks, which the feed's server accepts.
+const USER_AGENT: &str = concat!("vinops/", env!("CARGO_PKG_VERSION"));
+/// The default `Referer`: the page from which a browser asks.
+const REFERER: &str = "https://www.copart.com/";
 
 /// How to ask for the feed.
 #[derive(Clone, Debug)]
@@ -60,6 +67,15 @@ pub struct FeedOptions {
 }
 
 impl FeedOptions {
+    /// The options that the environment gives. Errors name the variable that is missing.
+    pub fn from_config(copart: &Copart) -> anyhow::Result<FeedOptions> {
+        let url = copart.feed_url.clone().context(
+            "COPART_FEED_URL is not set: give it the feed's address, or name a file that holds it in COPART_FEED_URL_FILE",
+        )?;
+        let user_agent = copart.user_agent.as_deref().unwrap_or(USER_AGENT);
+        Ok(FeedOptions::new(url, user_agent, copart.referer.as_deref().unwrap_or(REFERER)))
+    }
+
     /// The limits of the real feed: 96 MB, an error page of 963 bytes, a slot of 15 minutes.
     pub fn new(url: SecretString, user_agent: impl Into<String>, referer: impl Into<String>) -> FeedOptions {
         FeedOptions {
@@ -183,161 +199,6 @@ impl Feed {
     }
 }
 
-/// One download's state from try to try.
-struct Tries<'a> {
-    feed: &'a Feed,
-    store: &'a Store,
-    since: &'a Since,
-    progress: Progress<'a>,
-    made: u32,
-    partial: Option<Partial>,
-}
-
-/// A body that has begun to arrive.
-struct Partial {
-    writer: Writer,
-    /// The first bytes, held back until they are known to be a header's.
-    head: Vec<u8>,
-    received: u64,
-    total: Option<u64>,
-    since: Since,
-    /// For `If-Range`: a strong ETag, else the modification time.
-    validator: Option<HeaderValue>,
-}
-
-impl Tries<'_> {
-    /// As `backon` wants it: the state goes in and comes out again.
-    async fn next(mut self) -> (Self, Result<Option<File>, DownloadError>) {
-        let result = self.once().await;
-        (self, result)
-    }
-
-    async fn once(&mut self) -> Result<Option<File>, DownloadError> {
-        self.made += 1;
-        let silence = self.feed.options.idle_timeout;
-        let mut response = match timeout(silence, self.request().send()).await {
-            Err(_) => return Err(Break::Silent { silence }.into()),
-            Ok(Err(e)) if e.is_redirect() => {
-                return Err(Refusal::Redirects { most: MOST_REDIRECTS, why: self.feed.tell(e) }.into());
-            }
-            Ok(Err(e)) => return Err(Break::Connection { why: self.feed.tell(e) }.into()),
-            Ok(Ok(response)) => response,
-        };
-        match (response.status(), &self.partial) {
-            (StatusCode::NOT_MODIFIED, None) if self.since.is_known() => return Ok(None),
-            (StatusCode::PARTIAL_CONTENT, Some(partial)) => {
-                if let Err(why) = answer::continues(response.headers(), partial) {
-                    self.partial = None;
-                    return Err(Break::Range { why }.into());
-                }
-            }
-            (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
-                self.partial = None;
-                return Err(Break::Range { why: "416: no such range any more".into() }.into());
-            }
-            (StatusCode::OK, _) => self.partial = Some(self.begin(&mut response).await?),
-            // A server that is unwell for a moment may still continue the body later: the partial stays.
-            (status, _) => {
-                return Err(Refusal::Status { status, body: self.feed.snippet(&mut response).await }.into());
-            }
-        }
-        let body = self.body(&mut response).await;
-        if matches!(body, Err(DownloadError::Refused(_))) {
-            self.partial = None;
-        }
-        body?;
-        let Some(partial) = self.partial.take() else { return Ok(None) };
-        let spool = partial.writer.finish().await?;
-        Ok(Some(File { spool, since: partial.since }))
-    }
-
-    fn request(&mut self) -> reqwest::RequestBuilder {
-        // A body that cannot be resumed is dropped here, and its spool with it.
-        self.partial = self.partial.take().filter(|p| p.received > 0 && p.validator.is_some());
-        let mut headers = HeaderMap::new();
-        match &self.partial {
-            Some(partial) => {
-                headers.insert(header::RANGE, answer::range_from(partial.received));
-                headers.extend(partial.validator.clone().map(|v| (header::IF_RANGE, v)));
-            }
-            None => {
-                let etag = self.since.etag.as_deref().and_then(|e| HeaderValue::from_str(e).ok());
-                headers.extend(etag.map(|e| (header::IF_NONE_MATCH, e)));
-                headers.extend(
-                    self.since.last_modified.map(|t| (header::IF_MODIFIED_SINCE, answer::http_date(t))),
-                );
-            }
-        }
-        self.feed.client.get(self.feed.options.url.expose_secret()).headers(headers)
-    }
-
-    /// Checks what a 200 says of its body before any of it is read.
-    async fn begin(&self, response: &mut Response) -> Result<Partial, DownloadError> {
-        if answer::is_html(response.headers()) {
-            return Err(Refusal::Html { body: self.feed.snippet(response).await }.into());
-        }
-        let total = response.content_length();
-        self.feed.check_size(total.unwrap_or(0))?;
-        let since = answer::since(response.headers());
-        let validator = answer::validator(&since);
-        let writer = self.store.writer()?;
-        Ok(Partial { writer, head: Vec::new(), received: 0, total, since, validator })
-    }
-
-    /// Reads the body to its end into the partial.
-    async fn body(&mut self, response: &mut Response) -> Result<(), DownloadError> {
-        let silence = self.feed.options.idle_timeout;
-        let Some(partial) = &mut self.partial else { return Ok(()) };
-        loop {
-            let chunk = match timeout(silence, response.chunk()).await {
-                Err(_) => return Err(Break::Stalled { silence, got: partial.received }.into()),
-                Ok(Err(e)) => {
-                    let (got, total) = (partial.received, partial.total);
-                    return Err(Break::Cut { got, total, why: self.feed.tell(e) }.into());
-                }
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => break,
-            };
-            partial.received += chunk.len() as u64;
-            self.feed.check_size(partial.received)?;
-            partial.take(chunk, self.feed).await?;
-            (self.progress)(partial.received, partial.total.unwrap_or(0));
-        }
-        partial.end(self.feed).await
-    }
-}
-
-impl Partial {
-    async fn take(&mut self, chunk: Bytes, feed: &Feed) -> Result<(), DownloadError> {
-        if self.head.len() >= answer::HEAD {
-            return Ok(self.writer.write(chunk).await?);
-        }
-        self.head.extend_from_slice(&chunk);
-        if self.head.len() >= answer::HEAD { self.open(feed).await } else { Ok(()) }
-    }
-
-    /// Lets the first bytes through, if they begin the feed's header.
-    async fn open(&mut self, feed: &Feed) -> Result<(), DownloadError> {
-        if !answer::begins_the_header(&self.head) {
-            return Err(Refusal::FirstBytes { body: feed.clean(&self.head) }.into());
-        }
-        Ok(self.writer.write(Bytes::copy_from_slice(&self.head)).await?)
-    }
-
-    async fn end(&mut self, feed: &Feed) -> Result<(), DownloadError> {
-        let (bytes, least) = (self.received, feed.options.min_bytes);
-        match self.total {
-            Some(total) if total != bytes => return Err(Refusal::Length { total, bytes }.into()),
-            _ if bytes < least => {
-                return Err(Refusal::TooSmall { bytes, least, body: feed.clean(&self.head) }.into());
-            }
-            _ => {}
-        }
-        // A file shorter than the held-back head; only limits lower than the real ones let it come here.
-        if self.head.len() < answer::HEAD { self.open(feed).await } else { Ok(()) }
-    }
-}
-
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
@@ -347,5 +208,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+#[cfg(test)]
+pub(in crate::workers::auction) mod stage;
 #[cfg(test)]
 mod tests;

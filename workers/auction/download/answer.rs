@@ -1,6 +1,7 @@
 //! What an answer says: its headers read, its text made fit to be repeated.
 
-use super::{Feed, Partial, Since};
+use super::tries::Partial;
+use super::{Feed, Since};
 use chrono::{DateTime, Utc};
 use reqwest::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};

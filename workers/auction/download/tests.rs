@@ -2,72 +2,13 @@
 
 use super::*;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{Request, Response as Answer};
-use axum::routing::any;
+use axum::http::Response as Answer;
 use futures::{StreamExt, stream};
-use std::collections::VecDeque;
+use stage::{Act, ENCODED, KEY, Stage, act, answer, csv, whole};
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-/// The key whose traces nobody may find.
-const KEY: &str = "PLANTED-kEy/7f3a";
-/// The same, as the URL's query carries it.
-const ENCODED: &str = "PLANTED-kEy%2F7f3a";
-
-fn csv() -> String {
-    format!("\"Id\",\"Lot number\"\n{}", "1,45148624\n".repeat(300))
-}
-
-/// One answer of the server, given to one request.
-type Act = Box<dyn FnOnce(&Request<Body>) -> Answer<Body> + Send>;
-
-/// A server that plays its acts in order, and remembers what it was asked.
-struct Stage {
-    url: String,
-    asked: Arc<Mutex<Vec<HeaderMap>>>,
-}
-
-impl Stage {
-    async fn playing(acts: Vec<Act>) -> Stage {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let state = (asked.clone(), Arc::new(Mutex::new(VecDeque::from(acts))));
-        let play =
-            async |State((asked, acts)): State<(Arc<Mutex<Vec<HeaderMap>>>, Arc<Mutex<VecDeque<Act>>>)>,
-                   request: Request<Body>| {
-                asked.lock().unwrap().push(request.headers().clone());
-                let act = acts.lock().unwrap().pop_front();
-                act.map_or_else(|| answer(500).body("the play is over".into()).unwrap(), |act| act(&request))
-            };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/salesdata.cgi?authKey={ENCODED}", listener.local_addr().unwrap());
-        let app = axum::Router::new().route("/{*any}", any(play)).with_state(state);
-        tokio::spawn(async { axum::serve(listener, app).await });
-        Stage { url, asked }
-    }
-
-    fn asked(&self, request: usize, header: HeaderName) -> Option<String> {
-        let asked = self.asked.lock().unwrap();
-        asked[request].get(header).map(|v| v.to_str().unwrap().to_owned())
-    }
-}
-
-use reqwest::header::HeaderName;
-
-fn answer(status: u16) -> axum::http::response::Builder {
-    Answer::builder().status(status).header("content-type", "application/octet-stream")
-}
-
-fn act(f: impl FnOnce(&Request<Body>) -> Answer<Body> + Send + 'static) -> Act {
-    Box::new(f)
-}
-
-fn whole(text: impl Into<String>) -> Act {
-    let text = text.into();
-    act(move |_| answer(200).header("etag", "\"e1\"").body(text.into()).unwrap())
-}
 
 /// The first `n` bytes of the file, then the connection breaks.
 fn cut(n: usize, etag: &'static str) -> Act {

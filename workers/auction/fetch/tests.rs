@@ -1,0 +1,199 @@
+//! Fetch through a real worker, against a server that plays prepared answers.
+
+use super::super::download::FeedOptions;
+use super::super::download::stage::{Act, Stage, act, answer, csv, whole};
+use super::*;
+use crate::queue::{Enqueue, Entry, Event, Tools, Worker, enqueue};
+use crate::testing::{TestDb, database};
+use axum::body::Body;
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+const FLEET: &[Entry] = &[Entry::of::<Fetch>()];
+
+/// How a fetch job ended: its state, report and error.
+#[derive(Debug)]
+struct End {
+    state: String,
+    report: Value,
+    error: String,
+}
+
+struct House {
+    db: TestDb,
+    stage: Stage,
+    tools: Tools,
+}
+
+impl House {
+    async fn with(acts: Vec<Act>) -> House {
+        let stage = Stage::playing(acts).await;
+        let url = SecretString::from(stage.url.as_str());
+        let options = FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
+        let tools = Tools::new().with(Store::open("memory:").unwrap()).with(Feed::new(options).unwrap());
+        House { db: database().await, stage, tools }
+    }
+
+    fn pool(&self) -> &PgPool {
+        &self.db.db.pool
+    }
+
+    /// The fetch of a quarter-hour that will not be over for five minutes, by the database's clock.
+    async fn now(&self) -> Fetch {
+        let window = sqlx::query_scalar!(
+            r#"select date_bin('15 minutes', now() + interval '5 minutes', 'epoch') as "window!""#
+        );
+        let window_start_utc = window.fetch_one(self.pool()).await.unwrap();
+        Fetch { source: "copart".into(), window_start_utc, late_ok: false }
+    }
+
+    /// Enqueues the job without a key, so that it can be repeated, and works it to its end.
+    async fn work(&self, fetch: &Fetch) -> End {
+        let mut conn = self.pool().acquire().await.unwrap();
+        let id = enqueue(&mut conn, fetch, Enqueue::default()).await.unwrap().unwrap();
+        drop(conn);
+        let (events, mut seen) = broadcast::channel(1000);
+        let leave = CancellationToken::new();
+        let worker = Worker::new(&self.db.db, FLEET).tools(self.tools.clone()).observe(events);
+        let working = tokio::spawn(worker.run(leave.clone()));
+        while !matches!(seen.recv().await.unwrap(), Event::Ended { job, .. } if job == id) {}
+        leave.cancel();
+        working.await.unwrap().unwrap();
+        let job = sqlx::query!("select state, result, error from fleet.jobs where id = $1", id);
+        let job = job.fetch_one(self.pool()).await.unwrap();
+        End {
+            state: job.state,
+            report: job.result.unwrap_or_default(),
+            error: job.error.unwrap_or_default(),
+        }
+    }
+
+    async fn window(&self, fetch: &Fetch) -> (String, Option<Uuid>) {
+        let row = sqlx::query!(
+            "select state, file_id from fleet.windows where (source, window_start_utc) = ($1, $2)",
+            fetch.source,
+            fetch.window_start_utc
+        );
+        let row = row.fetch_one(self.pool()).await.unwrap();
+        (row.state, row.file_id)
+    }
+
+    fn requests(&self) -> usize {
+        self.stage.asked.lock().unwrap().len()
+    }
+}
+
+fn refused() -> Act {
+    act(|_| answer(403).body("no entry".into()).unwrap())
+}
+
+fn not_modified() -> Act {
+    act(|_| answer(304).body(Body::empty()).unwrap())
+}
+
+fn earlier(fetch: &Fetch, windows: i32) -> Fetch {
+    let window_start_utc = fetch.window_start_utc - Duration::from_secs(900) * windows as u32;
+    Fetch { window_start_utc, ..fetch.clone() }
+}
+
+#[tokio::test]
+async fn a_window_gets_its_file_and_an_ingest_job() {
+    let house = House::with(vec![whole(csv())]).await;
+    let fetch = house.now().await;
+    let end = house.work(&fetch).await;
+    assert_eq!(end.state, "completed", "{end:?}");
+    assert_eq!(end.report["outcome"], "fetched");
+    assert_eq!(end.report["bytes"], csv().len());
+    assert_eq!(end.report["tries"], 1);
+    let (state, file_id) = house.window(&fetch).await;
+    assert_eq!((state.as_str(), end.report["file_id"].as_str()), ("fetched", file_id.map(|f| f.to_string()).as_deref()));
+    let ingests = sqlx::query_scalar!("select payload ->> 'file_id' from fleet.jobs where kind = 'ingest'");
+    assert_eq!(ingests.fetch_all(house.pool()).await.unwrap(), [file_id.map(|f| f.to_string())]);
+}
+
+#[tokio::test]
+async fn a_window_that_has_its_file_is_not_fetched_again() {
+    let house = House::with(vec![whole(csv()), whole(csv())]).await;
+    let fetch = house.now().await;
+    house.work(&fetch).await;
+    let end = house.work(&fetch).await;
+    assert_eq!((end.state.as_str(), &end.report["outcome"]), ("completed", &"already_fetched".into()));
+    assert_eq!((house.window(&fetch).await.0.as_str(), house.requests()), ("fetched", 1));
+}
+
+#[tokio::test]
+async fn nothing_new_ends_the_chain_with_the_file_that_is_known() {
+    let house = House::with(vec![whole(csv()), not_modified(), whole(csv())]).await;
+    let fetch = house.now().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+    let first = house.work(&simulated(3)).await;
+    for (n, outcome) in [(2, "not_modified"), (1, "duplicate")] {
+        let end = house.work(&simulated(n)).await;
+        assert_eq!((&end.report["outcome"], &end.report["file_id"]), (&outcome.into(), &first.report["file_id"]));
+        assert_eq!(house.window(&simulated(n)).await.0, "unchanged");
+    }
+    let ingests = sqlx::query_scalar!(r#"select count(*) as "n!" from fleet.jobs where kind = 'ingest'"#);
+    assert_eq!(ingests.fetch_one(house.pool()).await.unwrap(), 1);
+    assert_eq!(house.stage.asked(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+}
+
+#[tokio::test]
+async fn a_quarter_hour_gone_by_is_missed_and_never_fetched_late() {
+    let house = House::with(vec![whole(csv())]).await;
+    let late = earlier(&house.now().await, 2);
+    for _ in 0..2 {
+        let end = house.work(&late).await;
+        assert_eq!((end.state.as_str(), &end.report["outcome"]), ("completed", &"missed".into()));
+        assert_eq!((house.window(&late).await.0.as_str(), house.requests()), ("missed", 0));
+    }
+    let simulated = Fetch { late_ok: true, ..late };
+    assert_eq!(house.work(&simulated).await.report["outcome"], "fetched");
+}
+
+#[tokio::test]
+async fn a_slot_has_four_tries_then_its_window_has_failed_and_can_be_put_back() {
+    let house = House::with(vec![refused(), refused(), refused(), refused(), whole(csv())]).await;
+    let fetch = house.now().await;
+    let end = house.work(&fetch).await;
+    assert_eq!((end.state.as_str(), house.requests()), ("discarded", 4));
+    assert!(end.error.contains(&format!("download window {}", fetch.key())), "{end:?}");
+    assert!(end.error.contains("403 Forbidden, body \"no entry\""), "{end:?}");
+    assert_eq!(house.window(&fetch).await.0, "failed");
+    assert_eq!(house.work(&fetch).await.report["outcome"], "fetched");
+    assert_eq!(house.window(&fetch).await.0, "fetched");
+}
+
+#[tokio::test]
+async fn a_fetch_that_breaks_halfway_is_resumed_within_its_attempt() {
+    let house = House::with(vec![refused(), whole(csv())]).await;
+    let end = house.work(&house.now().await).await;
+    assert_eq!((&end.report["outcome"], &end.report["tries"]), (&"fetched".into(), &2.into()));
+}
+
+#[tokio::test]
+async fn the_urls_key_is_nowhere_in_the_database() {
+    let echo = || act(|r| answer(500).body(format!("bad request for {}", r.uri()).into()).unwrap());
+    let house = House::with(vec![echo(), echo(), echo(), echo()]).await;
+    let end = house.work(&house.now().await).await;
+    assert_eq!(end.state, "discarded");
+    let traces = sqlx::query_scalar!(
+        r#"select
+          (select count(*) from fleet.jobs j where j::text like '%PLANTED%')
+          + (select count(*) from fleet.job_attempts a where a::text like '%PLANTED%')
+          + (select count(*) from fleet.windows w where w::text like '%PLANTED%') as "n!""#
+    );
+    assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
+    assert!(end.error.contains("[redacted]"), "{end:?}");
+}
+
+#[test]
+fn a_payload_of_yesterday_is_read_today() {
+    let fetch: Fetch =
+        serde_json::from_str(r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z","tomorrow":1}"#).unwrap();
+    assert!(!fetch.late_ok);
+    assert_eq!(fetch.key(), "copart/2026-11-20T14:30Z");
+    let back = serde_json::to_string(&fetch).unwrap();
+    assert_eq!(back, r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z"}"#);
+}

@@ -1,0 +1,66 @@
+//! A server for tests: plays prepared answers in order, and remembers what it was asked.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response as Answer};
+use axum::routing::any;
+use reqwest::header::{HeaderMap, HeaderName};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+
+/// The key whose traces nobody may find.
+pub const KEY: &str = "PLANTED-kEy/7f3a";
+/// The same, as the URL's query carries it.
+pub const ENCODED: &str = "PLANTED-kEy%2F7f3a";
+
+pub fn csv() -> String {
+    format!("\"Id\",\"Lot number\"\n{}", "1,45148624\n".repeat(300))
+}
+
+/// One answer of the server, given to one request.
+pub type Act = Box<dyn FnOnce(&Request<Body>) -> Answer<Body> + Send>;
+
+/// A server that plays its acts in order, and remembers what it was asked.
+pub struct Stage {
+    pub url: String,
+    pub asked: Arc<Mutex<Vec<HeaderMap>>>,
+}
+
+impl Stage {
+    pub async fn playing(acts: Vec<Act>) -> Stage {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let state = (asked.clone(), Arc::new(Mutex::new(VecDeque::from(acts))));
+        let play =
+            async |State((asked, acts)): State<(Arc<Mutex<Vec<HeaderMap>>>, Arc<Mutex<VecDeque<Act>>>)>,
+                   request: Request<Body>| {
+                asked.lock().unwrap().push(request.headers().clone());
+                let act = acts.lock().unwrap().pop_front();
+                act.map_or_else(|| answer(500).body("the play is over".into()).unwrap(), |act| act(&request))
+            };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/salesdata.cgi?authKey={ENCODED}", listener.local_addr().unwrap());
+        let app = axum::Router::new().route("/{*any}", any(play)).with_state(state);
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Stage { url, asked }
+    }
+
+    pub fn asked(&self, request: usize, header: HeaderName) -> Option<String> {
+        let asked = self.asked.lock().unwrap();
+        asked[request].get(header).map(|v| v.to_str().unwrap().to_owned())
+    }
+}
+
+pub fn answer(status: u16) -> axum::http::response::Builder {
+    Answer::builder().status(status).header("content-type", "application/octet-stream")
+}
+
+pub fn act(f: impl FnOnce(&Request<Body>) -> Answer<Body> + Send + 'static) -> Act {
+    Box::new(f)
+}
+
+pub fn whole(text: impl Into<String>) -> Act {
+    let text = text.into();
+    act(move |_| answer(200).header("etag", "\"e1\"").body(text.into()).unwrap())
+}
+
