@@ -2,7 +2,7 @@
 -- purpose: the rule that makes VINs comparable, and its proof on every vehicle
 -- depends: 0004
 -- rollback: yes
--- creates: public.normalize_vin(text), public.vehicles.vin_normalized, vehicles_vin_normalized_format_ck, public.vehicles_vin_normalized_uidx
+-- creates: public.normalize_vin, public.vehicles.vin_normalized, vehicles_vin_normalized_format_ck, public.vehicles_vin_normalized_uidx
 
 -- Upper case first, then without I, O and Q (ISO 3779 has none): the other order would leave their lower-case
 -- letters in. Blanks and letters are ASCII's, whatever the database's locale, so that the Rust twin agrees on every

@@ -2,7 +2,7 @@
 -- purpose: the feed's vocabulary: one code per meaning, its labels in two tongues, and the spellings nobody knew
 -- depends: 0010
 -- rollback: destructive
--- creates: taxonomies.damage_types, taxonomies.title_types, taxonomies.statuses, taxonomies.sale_types, taxonomies.odometer_brands, taxonomies.colors, taxonomies.body_styles, taxonomies.fuel_types, taxonomies.drive_types, taxonomies.transmission_types, taxonomies.vehicle_types, taxonomies.runs_drives, taxonomies.has_keys, taxonomies.lot_conditions, taxonomies.sale_lights, taxonomies.title_labels, taxonomies.aliases, taxonomies.labels, taxonomies.label(text, text, text), audit.unknown_taxonomy_values
+-- creates: taxonomies.damage_types, taxonomies.title_types, taxonomies.statuses, taxonomies.sale_types, taxonomies.odometer_brands, taxonomies.colors, taxonomies.body_styles, taxonomies.fuel_types, taxonomies.drive_types, taxonomies.transmission_types, taxonomies.vehicle_types, taxonomies.runs_drives, taxonomies.has_keys, taxonomies.lot_conditions, taxonomies.sale_lights, taxonomies.title_labels, taxonomies.aliases, taxonomies.labels, taxonomies.label, audit.unknown_taxonomy_values
 
 create schema if not exists taxonomies;
 

@@ -1,1 +1,178 @@
-//! scheduler
+//! Which window is due, and exactly one fetch for it.
+//!
+//! A window is a source and a quarter-hour of the *database's* clock. The primary key of `fleet.windows` is the one
+//! guard: whoever inserts the window's row enqueues its fetch, in the same transaction; everybody else finds the row
+//! there and does nothing. Hence no leader: any number of schedulers may run, and one that dies between two
+//! statements leaves nothing behind.
+//!
+//! The feed knows only "now". A window that passed while no scheduler ran can therefore not be fetched any more: it
+//! gets a row that says `missed`, and so does one whose fetch still waited, unclaimed, when its quarter-hour ended;
+//! that fetch is cancelled. One that is running is left alone.
+//!
+//! The loop wakes 10 s into each quarter-hour, since the server regenerates its file in the first seconds, plus up to
+//! 20 s of chance, so that a fleet of schedulers does not knock at once. A host's clock only decides when to wake;
+//! which window is due, the database says.
+
+use crate::config;
+use crate::queue::Entry;
+use anyhow::Context;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use sqlx::PgPool;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The sources to schedule, and how.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    fetch: Entry,
+    sources: Vec<String>,
+    window: Duration,
+    start: Duration,
+    jitter: Duration,
+}
+
+/// What one look at the clock did for one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Due {
+    /// The source.
+    pub source: String,
+    /// The window that is due.
+    pub window_start_utc: DateTime<Utc>,
+    /// The fetch that this call enqueued; none if somebody had already.
+    pub job: Option<i64>,
+    /// Windows that this call named as missed.
+    pub missed: i64,
+}
+
+impl Scheduler {
+    /// Schedules `fetch` for each source, every quarter-hour, 10 to 30 s into it.
+    pub fn new(fetch: &Entry, sources: &[impl AsRef<str>]) -> Scheduler {
+        Scheduler {
+            fetch: *fetch,
+            sources: sources.iter().map(|source| source.as_ref().to_owned()).collect(),
+            window: Duration::from_secs(900),
+            start: Duration::from_secs(10),
+            jitter: Duration::from_secs(20),
+        }
+    }
+
+    /// The same, waking `start` into each window plus up to `jitter`.
+    pub fn waking(self, start: Duration, jitter: Duration) -> Scheduler {
+        Scheduler { start, jitter, ..self }
+    }
+
+    /// Enqueues the window of each source that is due at `at`, or by the database's clock.
+    pub async fn due(&self, pool: &PgPool, at: Option<DateTime<Utc>>) -> anyhow::Result<Vec<Due>> {
+        let mut due = Vec::with_capacity(self.sources.len());
+        for source in &self.sources {
+            due.push(self.due_of(pool, source, at).await.with_context(|| format!("schedule source {source}"))?);
+        }
+        Ok(due)
+    }
+
+    async fn due_of(&self, pool: &PgPool, source: &str, at: Option<DateTime<Utc>>) -> anyhow::Result<Due> {
+        let mut tx = pool.begin().await?;
+        let window = sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), at)
+            .fetch_one(&mut *tx)
+            .await
+            .context("open the window")?;
+        let job = if window.opened {
+            let key = key(source, window.start);
+            sqlx::query_scalar!(
+                "-- scheduler: enqueue
+                select fleet.enqueue(
+                  $1, jsonb_build_object('source', $2::text, 'window_start_utc', $3::text), $4, max_attempts => $5)",
+                self.fetch.kind,
+                source,
+                window.start.to_rfc3339_opts(SecondsFormat::Secs, true),
+                key,
+                self.fetch.policy.max_attempts,
+            )
+            .fetch_one(&mut *tx)
+            .await
+            .with_context(|| format!("enqueue {} {key}", self.fetch.kind))?
+        } else {
+            None
+        };
+        tx.commit().await?;
+        if let Some(job) = job {
+            tracing::info!(job, source, window = %window.start, missed = window.missed, "window is due");
+        }
+        Ok(Due { source: source.to_owned(), window_start_utc: window.start, job, missed: window.missed })
+    }
+
+    /// Names as missed what still waits for its fetch although its window has passed by the database's clock, and
+    /// cancels those fetches; tells how many.
+    pub async fn expire(&self, pool: &PgPool) -> anyhow::Result<u64> {
+        let mut tx = pool.begin().await?;
+        let expired = sqlx::query_file_scalar!(
+            "src/scheduler.expire.sql",
+            self.fetch.kind,
+            &self.sources,
+            self.window.as_secs_f64(),
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .context("name passed windows as missed")?;
+        sqlx::query!(
+            "-- scheduler: cancel expired
+            update fleet.jobs
+            set state = 'cancelled', finished_at = now(), error = 'its window passed before a worker took it'
+            where id = any($1)",
+            &expired,
+        )
+        .execute(&mut *tx)
+        .await
+        .context("cancel fetches of passed windows")?;
+        tx.commit().await?;
+        if !expired.is_empty() {
+            tracing::warn!(windows = expired.len(), "windows passed before a worker took them");
+        }
+        Ok(expired.len() as u64)
+    }
+
+    /// Schedules until told to leave. The database may go away and come back; only changes are logged.
+    pub async fn run(&self, pool: &PgPool, leave: CancellationToken) {
+        let mut away = false;
+        while !leave.is_cancelled() {
+            let looked = async {
+                self.expire(pool).await?;
+                self.due(pool, None).await
+            };
+            let wait = match looked.await {
+                Ok(_) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!("scheduling again");
+                    }
+                    self.until_next(config::now(), rand::random())
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(error = format!("{error:#}"), "cannot schedule; trying every few seconds");
+                    }
+                    Duration::from_secs(1) + Duration::from_secs(4).mul_f64(rand::random())
+                }
+            };
+            tokio::select! {
+                () = leave.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// From `now` to the next waking; `luck` from 0 to 1 places it within the jitter.
+    fn until_next(&self, now: DateTime<Utc>, luck: f64) -> Duration {
+        let now = Duration::from_millis(now.timestamp_millis().unsigned_abs());
+        let into = Duration::from_nanos((now.as_nanos() % self.window.as_nanos()) as u64);
+        self.window - into + self.start + self.jitter.mul_f64(luck)
+    }
+}
+
+/// `copart/2026-11-20T14:30Z`: the key of a window's fetch.
+pub fn key(source: &str, window: DateTime<Utc>) -> String {
+    format!("{source}/{}", window.format("%Y-%m-%dT%H:%MZ"))
+}
+
+#[cfg(test)]
+mod tests;

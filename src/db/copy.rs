@@ -60,6 +60,17 @@ impl CopyBuf {
         }
     }
 
+    /// `text`, as it displays itself.
+    pub fn display(&mut self, value: Option<impl std::fmt::Display>) {
+        let Some(value) = value else { return self.null() };
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        // writing to memory does not fail
+        let _ = std::io::Write::write_fmt(&mut self.bytes, format_args!("{value}"));
+        let length = (self.bytes.len() - at - 4) as u32;
+        self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
     /// `bytea`.
     pub fn bytea(&mut self, value: &[u8]) {
         self.sized(value);
@@ -189,7 +200,17 @@ mod tests {
             .await
             .unwrap();
         let mut buf = CopyBuf::default();
-        let numbers = [(0, 2), (5, 1), (-5, 2), (1, 2), (123_456_789, 2), (99_999, 1), (10_000, 0), (i64::MAX, 2), (1_000_000, 2)];
+        let numbers = [
+            (0, 2),
+            (5, 1),
+            (-5, 2),
+            (1, 2),
+            (123_456_789, 2),
+            (99_999, 1),
+            (10_000, 0),
+            (i64::MAX, 2),
+            (1_000_000, 2),
+        ];
         for (i, n) in numbers.iter().enumerate() {
             buf.row(9);
             buf.int(Some(i as i32));
@@ -213,7 +234,17 @@ mod tests {
         let texts: Vec<_> = rows.iter().map(|r| r.0.as_str()).collect();
         assert_eq!(
             texts,
-            ["0.00", "0.5", "-0.05", "0.01", "1234567.89", "9999.9", "10000", "92233720368547758.07", "10000.00"]
+            [
+                "0.00",
+                "0.5",
+                "-0.05",
+                "0.01",
+                "1234567.89",
+                "9999.9",
+                "10000",
+                "92233720368547758.07",
+                "10000.00"
+            ]
         );
         assert_eq!(
             rows[0].1,

@@ -75,6 +75,16 @@ pub const AUCTION: Set = Set {
         migration!("0005", "vin_normalized_fix", superseded),
         migration!("0006", "vin_normalized_ck_uidx"),
         migration!("0007", "canon_domains_columns"),
+        migration!("0008", "etl_schemas"),
+        migration!("0009", "lots_external_id"),
+        migration!("0010", "audit_views"),
+        migration!("0011", "taxonomies"),
+        migration!("0012", "vehicles_upsert_proc"),
+        migration!("0013", "lots_upsert_proc"),
+        migration!("0014", "completion_views"),
+        migration!("0015", "fleet_queue"),
+        migration!("0016", "fleet_windows"),
+        migration!("0017", "roles"),
     ],
 };
 

@@ -3,6 +3,9 @@
 //! Two URLs lead in. The pool may go through a pooler in transaction mode, so nothing it carries may outlive its
 //! transaction: no session locks, no LISTEN, no `set` without `local`. What needs a session (LISTEN, migrations)
 //! uses the direct URL.
+
+pub mod copy;
+pub mod digest;
 pub mod migrate;
 pub mod migrations;
 pub mod papers;

@@ -62,12 +62,16 @@ fn compare(found: &HashMap<String, String>) -> Vec<Check> {
             continue;
         }
         let mut fields = line.splitn(3, " | ");
-        let (Some(kind), Some(name), Some(wanted)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(kind), Some(name), Some(wanted)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
         position += 1;
         let object = format!("{kind} {name}");
         let (passed, evidence) = match found.get(&object) {
             None => (false, format!("absent; wanted: {wanted}")),
-            Some(words) if words == wanted || kind == "view" && has_columns(words, wanted) => (true, words.clone()),
+            Some(words) if words == wanted || kind == "view" && has_columns(words, wanted) => {
+                (true, words.clone())
+            }
             Some(words) => (false, format!("{words}; wanted: {wanted}")),
         };
         checks.push(Check { id: format!("{migration}.{position:02}"), object, passed, evidence });
@@ -134,14 +138,27 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
     vec![
         rule("TC-02.1", "each lot number stands once", once.fetch_one(pool).await),
         rule("TC-02.2", "every lot has its vehicle", orphans.fetch_one(pool).await),
-        rule("TC-02.3", "references to vehicles cascade updates, restrict deletes", actions.fetch_one(pool).await),
-        rule("VIN.1", "normalize_vin folds case before it drops I, O and Q", normalised.fetch_one(pool).await),
+        rule(
+            "TC-02.3",
+            "references to vehicles cascade updates, restrict deletes",
+            actions.fetch_one(pool).await,
+        ),
+        rule(
+            "VIN.1",
+            "normalize_vin folds case before it drops I, O and Q",
+            normalised.fetch_one(pool).await,
+        ),
     ]
 }
 
 fn rule(id: &str, object: &str, answer: sqlx::Result<Answer>) -> Check {
     let answer = answer.unwrap_or_else(|e| Answer { passed: false, evidence: e.to_string() });
-    Check { id: id.into(), object: format!("rule {object}"), passed: answer.passed, evidence: answer.evidence }
+    Check {
+        id: id.into(),
+        object: format!("rule {object}"),
+        passed: answer.passed,
+        evidence: answer.evidence,
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod servant;
 mod server;
 
 use anyhow::Context;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -44,6 +45,13 @@ pub struct Options {
     pub temporary: bool,
     /// Survives a power cut. Without it the disk is never waited for: for tests and demonstrations.
     pub durable: bool,
+}
+
+impl Default for Options {
+    /// The lasting cluster of this machine's user, whose rows survive everything.
+    fn default() -> Options {
+        Options { home: None, temporary: false, durable: true }
+    }
 }
 
 /// A running server; stops when dropped.
@@ -82,6 +90,29 @@ impl Embedded {
     /// The URL of `database` on this server for its superuser, password included.
     pub fn url(&self, database: &str) -> String {
         self.server.url(database)
+    }
+
+    /// The URL of `database`, created empty unless it is there.
+    pub async fn database(&self, database: &str) -> anyhow::Result<String> {
+        let mut session =
+            PgConnection::connect(&self.url("postgres")).await.context("connect to our PostgreSQL")?;
+        let there: bool = sqlx::query_scalar(
+            "-- embedded: database there
+             select exists (select from pg_database where datname = $1)",
+        )
+        .bind(database)
+        .fetch_one(&mut session)
+        .await?;
+        if !there {
+            // A name goes into a statement as text only, hence the quotes.
+            let create = format!("create database \"{}\"", database.replace('"', "\"\""));
+            sqlx::raw_sql(AssertSqlSafe(create))
+                .execute(&mut session)
+                .await
+                .context("create the database")?;
+        }
+        session.close().await?;
+        Ok(self.url(database))
     }
 
     /// Which PostgreSQL this is and where from, for people: "PostgreSQL 15.18, installed in /usr/lib/…".

@@ -209,7 +209,7 @@ fn name() -> String {
     let process = FIRST.get_or_init(|| {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("host").to_owned();
-        format!("{host}-{}-{:x}", std::process::id(), chrono::Utc::now().timestamp_micros())
+        format!("{host}-{}-{:x}", std::process::id(), crate::config::now().timestamp_micros())
     });
     match WORKERS.fetch_add(1, Ordering::Relaxed) {
         1 => process.clone(),

@@ -22,12 +22,12 @@
 //! applied. The job is done then; trying again would read the same bytes.
 
 use super::{Window, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
-use crate::queue::{Job, Run, Step, Verdict, snooze};
+use crate::queue::{Job, Run, Step, Verdict, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use heads::Heads;
-use scan::{Chunk, Ended, Outcome, Plan, Skipped};
+use scan::{Chunk, Ended, Plan, Skipped};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -126,7 +126,7 @@ impl Job for Ingest {
             full: self.full,
         };
         let file = store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
-        let whole = file.bytes();
+        let whole = u64::try_from(window.bytes).unwrap_or(0);
         let (chunks, mut arriving) = mpsc::channel(2);
         let scanning = tokio::task::spawn_blocking({
             let (plan, sha256) = (plan.clone(), window.sha256.clone());
@@ -157,7 +157,7 @@ impl Job for Ingest {
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.done(report).await
             }
-            Err(Ended::Altered(e)) => Err(crate::queue::abort(e)),
+            Err(altered @ Ended::Altered { .. }) => Err(abort(altered)),
             Err(other) => Err(anyhow::Error::new(other).into()),
         }
     }

@@ -29,6 +29,8 @@ pub struct Window {
     pub path: String,
     /// Of its bytes, in hex.
     pub sha256: String,
+    /// Its size.
+    pub bytes: i64,
     /// How far it has come: `received`, `ingested`, …
     pub state: String,
     /// Whether it is newer than, or as new as, everything its source has had ingested; false for a late one.
@@ -44,18 +46,21 @@ pub struct Window {
 impl Window {
     /// Reads the file and takes its source's lock, which orders the windows of one source.
     pub async fn lock(connection: &mut PgConnection, file_id: Uuid) -> anyhow::Result<Window> {
-        let source = sqlx::query_scalar!(
-            "-- auction: name the source\n insert into raw.sources (source) select source from raw.csv_files where file_id = $1\n on conflict do nothing",
+        sqlx::query!(
+            "-- auction: name the source
+            insert into raw.sources (source)
+            select source from raw.csv_files where file_id = $1
+            on conflict do nothing",
             file_id
         )
         .execute(&mut *connection)
-        .await;
-        source.context("name the source of the file")?;
+        .await
+        .context("name the source of the file")?;
         sqlx::query_as!(
             Window,
             r#"-- auction: lock the source
             select
-              f.source, f.window_start_utc as start, f.file_no, f.path, f.sha256, f.state, f.complete,
+              f.source, f.window_start_utc as start, f.file_no, f.path, f.sha256, f.bytes, f.state, f.complete,
               s.head_window, s.completed_window,
               s.head_window is null or f.window_start_utc >= s.head_window as "in_order!"
             from raw.csv_files f

@@ -1,6 +1,6 @@
 //! The columns of `staging.copart_raw`, in one place: their names and how a typed row fills them.
 
-use crate::auction::row::Typed;
+use crate::auction::row::{SkipReason, Typed};
 use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -98,11 +98,11 @@ pub fn stage(out: &mut CopyBuf, s: &Staged<'_>) {
     out.numeric(t.current_bid_usd.map(|d| (d.unscaled, d.scale)));
     out.text(t.special_note);
     out.text(t.currency_code);
-    out.text(t.thumbnail_url.as_deref());
-    out.text(t.image_url.as_deref());
+    out.display(t.image_thumbnail);
+    out.display(t.image_url);
     out.text(t.grid_row);
     out.boolean(t.make_offer_eligible);
     out.numeric(t.buy_it_now_usd.map(|d| (d.unscaled, d.scale)));
     out.timestamptz(t.source_updated_at);
-    out.text(t.skip_reason);
+    out.text(t.skip_reason.map(SkipReason::as_str));
 }

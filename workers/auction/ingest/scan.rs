@@ -4,12 +4,16 @@
 //! over a short channel, so that memory does not grow with the file.
 
 use super::heads::{Head, Heads};
-use crate::auction::reader::{Item, Reader, Record};
-use crate::auction::row::Typed;
-use crate::auction::{header::Column, json::Payload, row::row_hash};
+use crate::auction::Column;
+use crate::auction::hash::RowHasher;
+use crate::auction::header::{Header, HeaderError};
+use crate::auction::payload::Payload;
+use crate::auction::reader::{Item, Limits, Reader, Record};
+use crate::auction::row::{SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
 use tokio::sync::mpsc;
@@ -135,6 +139,14 @@ pub enum Ended {
     /// The file is not fit to be applied.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// What the store gave back is not what came in.
+    #[error("the store's copy has sha256 {found}, the file had {expected}: restore it from a backup")]
+    Altered {
+        /// Of what the store gave back.
+        found: String,
+        /// As received.
+        expected: String,
+    },
     /// The bytes could not be read.
     #[error("read the file: {0}")]
     Io(#[from] std::io::Error),
@@ -143,34 +155,72 @@ pub enum Ended {
     Abandoned,
 }
 
-/// Reads the whole file.
-pub fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>) -> Result<Outcome, Ended> {
-    let mut reader = Reader::new(file).map_err(|e| match e.into_io() {
-        Ok(io) => Ended::Io(io),
-        Err(refusal) => Ended::Refused(Refused::Header(refusal.to_string())),
+/// Reads the whole file, which must be the one whose sha256 was noted when it came in.
+pub fn scan_checked(
+    file: impl Read,
+    sha256: &str,
+    plan: &Plan,
+    heads: Heads,
+    chunks: &mpsc::Sender<Chunk>,
+) -> Result<Outcome, Ended> {
+    let mut hashed = Hashed { inner: file, hash: Sha256::new() };
+    let scanned = scan(&mut hashed, plan, heads, chunks);
+    if !matches!(scanned, Ok(_) | Err(Ended::Refused(Refused::Empty | Refused::Rejected { .. }))) {
+        return scanned; // not read to its end
+    }
+    let found: String = hashed.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if found == sha256 { scanned } else { Err(Ended::Altered { found, expected: sha256.to_owned() }) }
+}
+
+struct Hashed<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>) -> Result<Outcome, Ended> {
+    let mut reader = Reader::new(file, Limits::default()).map_err(|error| match error {
+        HeaderError::Io(error) => Ended::Io(error),
+        refusal => Ended::Refused(Refused::Header(refusal.to_string())),
     })?;
-    let header = reader.header().clone();
-    let payload = Payload::new(&header);
-    let mut pass = Pass { plan, heads, payload, chunk: Chunk::default(), outcome: Outcome::default(), clock: Clock::None, errors_kept: 0 };
-    pass.outcome.header = header.names().map(str::to_owned).collect();
-    pass.outcome.drift = header.drift();
-    while let Some(item) = reader.next()? {
-        match item {
-            Item::Row(record) => pass.row(&record),
-            Item::Rejected(rejected) => {
+    let header = reader.header();
+    let mut pass = Pass {
+        plan,
+        heads,
+        hasher: RowHasher::new(header),
+        payload: Payload::new(header),
+        warnings: Warnings::default(),
+        clock: Clock::None,
+        errors_kept: 0,
+        chunk: Chunk::default(),
+        outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
+    };
+    loop {
+        match reader.read()? {
+            None => break,
+            Some(Item::Row(record)) => pass.row(&record),
+            Some(Item::Rejected(rejected)) => {
                 pass.outcome.rejected += 1;
                 pass.outcome.manifest.push(0);
                 let (row_no, offset) = (rejected.row_no, rejected.byte_offset);
-                pass.error(row_no, offset, "rejected", rejected.reason.as_str(), rejected.bytes);
+                pass.error(row_no, offset, "rejected", &rejected.reason.to_string(), rejected.bytes);
             }
         }
         if pass.chunk.len() >= CHUNK {
-            pass.chunk.bytes_read = reader.bytes_read();
+            pass.chunk.bytes_read = reader.position();
             chunks.blocking_send(std::mem::take(&mut pass.chunk)).map_err(|_| Ended::Abandoned)?;
         }
     }
-    pass.chunk.bytes_read = reader.bytes_read();
-    let Pass { heads, chunk, mut outcome, clock, .. } = pass;
+    pass.chunk.bytes_read = reader.position();
+    let Pass { heads, chunk, mut outcome, clock, warnings, .. } = pass;
+    outcome.unreadable_values = warnings.total();
     let records = outcome.rows + outcome.rejected;
     if outcome.rejected * 50 > records {
         chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
@@ -194,27 +244,37 @@ enum Clock {
 struct Pass<'a> {
     plan: &'a Plan,
     heads: Heads,
+    hasher: RowHasher,
     payload: Payload,
-    chunk: Chunk,
-    outcome: Outcome,
+    warnings: Warnings,
     clock: Clock,
     errors_kept: u64,
+    chunk: Chunk,
+    outcome: Outcome,
+}
+
+fn drift(header: &Header) -> Vec<String> {
+    let unknown = header.unknown_names().map(|name| format!("unknown column {name:?}"));
+    let missing = header.missing().iter().map(|column| format!("no column {:?}", column.name()));
+    let repeated = header.repeated().iter().map(|name| format!("column {name:?} twice"));
+    unknown.chain(missing).chain(repeated).collect()
 }
 
 impl Pass<'_> {
     fn row(&mut self, record: &Record<'_>) {
         self.outcome.rows += 1;
         self.note_clock(record.get(Column::CreateDateTime));
-        let typed = Typed::of(record);
-        self.outcome.unreadable_values += u64::from(typed.unreadable);
+        let typed = Typed::read(record, &mut self.warnings);
         match typed.skip_reason {
-            Some("vin_empty") => self.outcome.skipped.vin_empty += 1,
-            Some("vin_format") => self.outcome.skipped.vin_format += 1,
-            Some(_) => self.outcome.skipped.lot_missing += 1,
+            Some(SkipReason::VinEmpty) => self.outcome.skipped.vin_empty += 1,
+            Some(SkipReason::VinFormat) => self.outcome.skipped.vin_format += 1,
+            Some(SkipReason::LotMissing) => self.outcome.skipped.lot_missing += 1,
             None => {}
         }
-        let hash = row_hash(record);
-        let head = typed.lot.and_then(|lot| self.heads.see(lot));
+        let hash = self.hasher.hash(record);
+        // a lot number has 1 to 18 digits
+        let lot = typed.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
+        let head = lot.and_then(|lot| self.heads.see(lot));
         let same = head.is_some_and(|h| h.row_hash == hash);
         match head {
             None => self.outcome.new += 1,
@@ -230,15 +290,16 @@ impl Pass<'_> {
         if stored_now {
             self.keep(record, row_id);
         }
-        self.outcome.repaired += u64::from(record.flags().any());
+        let flags = record.flags();
+        self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
         if self.must_stage(head, same) {
             self.note_unknown(&typed);
             self.stage(record, &typed, head, hash, row_id);
             if let Some(reason) = typed.skip_reason {
-                self.skip(record, &typed, reason);
+                self.skip(record, &typed, reason.as_str());
             }
             self.note_replacements(record);
-        } else if stored_now && let Some(lot) = typed.lot {
+        } else if stored_now && let Some(lot) = lot {
             self.chunk.moved.push((lot, row_id));
         }
     }
@@ -255,7 +316,7 @@ impl Pass<'_> {
         raw.uuid(Some(self.plan.file_id));
         raw.int(i32::try_from(record.row_no()).ok());
         raw.timestamptz(Some(self.plan.window));
-        raw.jsonb(|out| self.payload.write(record, out));
+        raw.jsonb(|out| self.payload.append(record, out));
     }
 
     fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: u128, row_id: i64) {

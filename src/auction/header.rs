@@ -1,0 +1,235 @@
+//! Which field of a file is which column.
+//!
+//! Copart renames and adds columns without notice (`Copart Select` became `Wholesale` in October 2025; 45, 49, 56
+//! and 59 columns have been seen), so columns are found by name, never by position: first by their own name, then
+//! by an alias, both compared without case, blanks and punctuation. What does not fit is told, not refused:
+//! unknown columns stay in the payload and in the hash, missing ones read as empty. Only a file without a
+//! key column is refused, since each of its rows would be nobody's.
+//!
+//! A column that occurs twice counts where it stands first; the second is an unknown column and is called
+//! `VIN (2)`, since a JSON object has each key once and the second value must not push out the first.
+
+use super::Column;
+use crate::taxonomy::fold;
+
+/// Other names a column has had, folded. `Lot ACV` is the actual cash value of the files of about 2016, the place
+/// that `Est. Retail Value` took.
+const ALIASES: [(&str, Column); 8] = [
+    ("copartselect", Column::Wholesale),
+    ("lot", Column::LotNumber),
+    ("lotno", Column::LotNumber),
+    ("lotacv", Column::RetailValue),
+    ("saledate", Column::SaleDate),
+    ("saletime", Column::SaleTime),
+    ("highbid", Column::HighBid),
+    ("haskeys", Column::HasKeys),
+];
+
+/// How many bytes of a wrong first line an error shows.
+const SHOWN: usize = 80;
+
+/// Why a file has no usable header.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// Nothing but blank lines.
+    #[error("the file is empty: it has no header")]
+    Empty,
+    /// An error page in the place of the feed.
+    #[error("the file is an HTML page, not the feed: it begins {0:?}")]
+    Html(String),
+    /// A table, or some text, that is not the feed.
+    #[error("the header has no column {missing}: it begins {begins:?}")]
+    MissingKeys {
+        /// The names of the key columns that are not there, with commas.
+        missing: String,
+        /// The first line's beginning.
+        begins: String,
+    },
+    /// No line end in sight.
+    #[error("the first line is longer than {limit} bytes, no header is: it begins {begins:?}")]
+    TooLong {
+        /// The limit that it passed.
+        limit: usize,
+        /// The first line's beginning.
+        begins: String,
+    },
+    /// The bytes did not come.
+    #[error("read the header")]
+    Io(#[from] std::io::Error),
+}
+
+/// A file's header: its names, and where each column is.
+#[derive(Clone, Debug)]
+pub struct Header {
+    names: Vec<String>,
+    places: [Option<u16>; Column::COUNT],
+    unknown: Vec<usize>,
+    missing: Vec<Column>,
+    repeated: Vec<String>,
+}
+
+impl Header {
+    /// Maps the names of a header; `first_line` is shown if a key column is missing.
+    pub fn map(names: Vec<String>, first_line: &[u8]) -> Result<Header, HeaderError> {
+        let folded: Vec<String> = names.iter().map(|n| fold(n)).collect();
+        let mut places = [None; Column::COUNT];
+        let mut taken = vec![false; names.len()];
+        let mut take = |column: Column, wanted: &str| {
+            if places[column as usize].is_none()
+                && let Some(i) = folded.iter().zip(&taken).position(|(name, taken)| name == wanted && !taken)
+            {
+                places[column as usize] = u16::try_from(i).ok();
+                taken[i] = true;
+            }
+        };
+        // A column's own name comes before any alias, wherever the two stand.
+        Column::ALL.into_iter().for_each(|column| take(column, &fold(column.name())));
+        ALIASES.into_iter().for_each(|(alias, column)| take(column, alias));
+
+        let absent = |column: &Column| places[*column as usize].is_none();
+        let keys: Vec<&str> = Column::KEYS.iter().filter(|c| absent(c)).map(|c| c.name()).collect();
+        if !keys.is_empty() {
+            return Err(HeaderError::MissingKeys { missing: keys.join(", "), begins: beginning(first_line) });
+        }
+        let missing = Column::ALL.into_iter().filter(absent).collect();
+        let unknown = (0..names.len()).filter(|i| !taken[*i]).collect();
+        let (names, repeated) = distinct(names);
+        Ok(Header { names, places, unknown, missing, repeated })
+    }
+
+    /// The names as in the file, in its order; one that occurs again has ` (2)` after it.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// How many fields each record has.
+    pub fn width(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Where a column is, if the file has it.
+    pub fn place(&self, column: Column) -> Option<usize> {
+        self.places[column as usize].map(usize::from)
+    }
+
+    /// Positions of the columns nobody here knows.
+    pub fn unknown(&self) -> &[usize] {
+        &self.unknown
+    }
+
+    /// Names of the columns nobody here knows: a counted warning.
+    pub fn unknown_names(&self) -> impl Iterator<Item = &str> {
+        self.unknown.iter().map(|i| self.names[*i].as_str())
+    }
+
+    /// Columns that the file lacks (never a key column): a counted warning.
+    pub fn missing(&self) -> &[Column] {
+        &self.missing
+    }
+
+    /// Names that occur more than once, as often as they occur again.
+    pub fn repeated(&self) -> &[String] {
+        &self.repeated
+    }
+}
+
+/// Gives every name that occurs again a number, and says which those were.
+fn distinct(names: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let mut repeated = Vec::new();
+    let mut given: Vec<String> = Vec::with_capacity(names.len());
+    for name in &names {
+        let mut unique = name.clone();
+        let mut nth = 1;
+        // A header may already have a column called `VIN (2)`, before or after the second `VIN`.
+        while given.contains(&unique) || (nth > 1 && names.contains(&unique)) {
+            nth += 1;
+            unique = format!("{name} ({nth})");
+        }
+        if nth > 1 {
+            repeated.push(name.clone());
+        }
+        given.push(unique);
+    }
+    (given, repeated)
+}
+
+/// The beginning of a line, to be shown in an error.
+pub(super) fn beginning(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned()
+}
+
+/// Whether a first line belongs to a web page.
+pub(super) fn is_html(line: &[u8]) -> bool {
+    line.trim_ascii_start().first() == Some(&b'<')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(names: &[&str]) -> Result<Header, HeaderError> {
+        Header::map(names.iter().map(|n| (*n).to_owned()).collect(), names.join(",").as_bytes())
+    }
+
+    fn feed() -> Vec<&'static str> {
+        Column::ALL.map(Column::name).to_vec()
+    }
+
+    #[test]
+    fn the_header_of_2026_maps_every_column_to_its_place() {
+        let header = map(&feed()).unwrap();
+        assert_eq!(header.width(), 59);
+        assert!(Column::ALL.into_iter().all(|c| header.place(c) == Some(c as usize)));
+        assert!(header.unknown().is_empty() && header.missing().is_empty() && header.repeated().is_empty());
+    }
+
+    #[test]
+    fn finding_3_copart_select_is_wholesale_and_keeps_the_name_of_its_file() {
+        let mut names = feed();
+        names[Column::Wholesale as usize] = "Copart Select";
+        let header = map(&names).unwrap();
+        assert_eq!(header.place(Column::Wholesale), Some(50));
+        assert_eq!(header.names()[50], "Copart Select");
+        assert!(header.unknown().is_empty() && header.missing().is_empty());
+    }
+
+    #[test]
+    fn finding_3_a_file_of_the_lot_acv_era_is_accepted_and_its_gaps_are_named() {
+        let mut names = feed();
+        names.truncate(49);
+        names[Column::RetailValue as usize] = "Lot ACV";
+        names[Column::LotNumber as usize] = "LOT #";
+        names.push("Runs on Hope");
+        let header = map(&names).unwrap();
+        assert_eq!(header.place(Column::RetailValue), Some(25));
+        assert_eq!(header.place(Column::LotNumber), Some(8));
+        assert_eq!(header.unknown_names().collect::<Vec<_>>(), ["Runs on Hope"]);
+        assert_eq!(header.missing().len(), 10);
+        assert_eq!(header.missing()[0], Column::Rentals);
+    }
+
+    #[test]
+    fn a_header_without_its_key_columns_is_refused_and_they_are_named() {
+        let error = map(&["Id", "Lot number", "Make"]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the header has no column VIN, Last Updated Time: it begins \"Id,Lot number,Make\""
+        );
+    }
+
+    #[test]
+    fn a_repeated_column_counts_where_it_stands_first_and_loses_nothing() {
+        let header = map(&["VIN", "Lot number", "VIN (2)", "Last Updated Time", "VIN", "vin"]).unwrap();
+        assert_eq!(header.place(Column::Vin), Some(0));
+        assert_eq!(header.names(), ["VIN", "Lot number", "VIN (2)", "Last Updated Time", "VIN (3)", "vin"]);
+        assert_eq!(header.repeated(), ["VIN"]);
+        assert_eq!(header.unknown(), [2, 4, 5]);
+    }
+
+    #[test]
+    fn the_own_name_of_a_column_comes_before_an_alias() {
+        let header = map(&["Copart Select", "VIN", "Lot number", "Last Updated Time", "wholesale"]).unwrap();
+        assert_eq!(header.place(Column::Wholesale), Some(4));
+        assert_eq!(header.unknown_names().collect::<Vec<_>>(), ["Copart Select"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! Physical lines of a stream, in a buffer that does not grow with the file.
+//!
+//! Positions are counted from the *head*, the first byte not yet consumed, so they survive a refill that moves the
+//! bytes. The buffer holds one chunk and what the caller looks ahead over, which the caller bounds by `cap`.
+
+use memchr::memchr;
+use std::io::{self, ErrorKind, Read};
+
+/// The lines of `inner` from the head on.
+pub(super) struct Lines<R> {
+    inner: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Where in the file the head is.
+    offset: u64,
+    chunk: usize,
+    ended: bool,
+}
+
+/// What there is at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A line: its text ends at `end`, without LF or CRLF; the following one begins at `next`.
+    Here { end: usize, next: usize },
+    /// A line of more than `cap` bytes; nothing is known of its end.
+    TooLong,
+    /// The end of the file.
+    End,
+}
+
+impl<R: Read> Lines<R> {
+    pub(super) fn new(inner: R, chunk: usize) -> Lines<R> {
+        Lines { inner, buffer: Vec::new(), start: 0, end: 0, offset: 0, chunk: chunk.max(1), ended: false }
+    }
+
+    /// Where in the file the head is.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The bytes from the head to `end`.
+    pub(super) fn text(&self, end: usize) -> &[u8] {
+        &self.buffer[self.start..self.start + end]
+    }
+
+    /// Moves the head forward.
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.offset += bytes as u64;
+    }
+
+    /// The line that begins at `from`.
+    pub(super) fn line(&mut self, from: usize, cap: usize) -> io::Result<Line> {
+        let mut seen = from;
+        loop {
+            let held = &self.buffer[self.start..self.end];
+            let found = memchr(b'\n', &held[seen..]).map(|i| seen + i);
+            let stop = found.unwrap_or(held.len());
+            // One byte more than `cap` may be the CR of a line end.
+            let carriage = usize::from(stop > from && held[stop - 1] == b'\r');
+            if stop - carriage - from > cap {
+                return Ok(Line::TooLong);
+            }
+            if let Some(feed) = found {
+                return Ok(Line::Here { end: feed - carriage, next: feed + 1 });
+            }
+            seen = held.len();
+            if !self.fill()? {
+                let here = Line::Here { end: seen - carriage, next: seen };
+                return Ok(if seen == from { Line::End } else { here });
+            }
+        }
+    }
+
+    /// Throws away the line at the head, however long; its first `kept` bytes go to `out`. Its whole length.
+    pub(super) fn skip(&mut self, kept: usize, out: &mut Vec<u8>) -> io::Result<u64> {
+        let mut length = 0;
+        loop {
+            let held = &self.buffer[self.start..self.end];
+            let feed = memchr(b'\n', held);
+            let part = &held[..feed.unwrap_or(held.len())];
+            out.extend_from_slice(&part[..part.len().min(kept.saturating_sub(out.len()))]);
+            length += part.len() as u64;
+            self.consume(feed.map_or(part.len(), |i| i + 1));
+            if feed.is_some() || !self.fill()? {
+                return Ok(length);
+            }
+        }
+    }
+
+    /// Reads once more; false at the end of the file.
+    fn fill(&mut self) -> io::Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.buffer.len() < self.end + self.chunk {
+            self.buffer.resize(self.end + self.chunk, 0);
+        }
+        loop {
+            match self.inner.read(&mut self.buffer[self.end..self.end + self.chunk]) {
+                Ok(read) => {
+                    self.end += read;
+                    self.ended = read == 0;
+                    return Ok(read > 0);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_at_lf_or_crlf_or_the_end_whatever_the_chunk() {
+        for chunk in 1..8 {
+            let mut lines = Lines::new(&b"ab\r\n\ncd\re\nf"[..], chunk);
+            let mut seen = Vec::new();
+            while let Line::Here { end, next } = lines.line(0, 10).unwrap() {
+                seen.push((lines.offset(), String::from_utf8(lines.text(end).to_vec()).unwrap()));
+                lines.consume(next);
+            }
+            let wanted = [(0, "ab"), (4, ""), (5, "cd\re"), (10, "f")];
+            assert_eq!(seen, wanted.map(|(at, text)| (at, text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_200_mb_line_is_skipped_in_a_buffer_of_two_chunks() {
+        let long = io::repeat(b'x').take(200_000_000).chain(&b"\nafter"[..]);
+        let mut lines = Lines::new(long, 1 << 18);
+        assert_eq!(lines.line(0, 1 << 16).unwrap(), Line::TooLong);
+        let mut kept = Vec::new();
+        assert_eq!(lines.skip(10, &mut kept).unwrap(), 200_000_000);
+        assert_eq!(kept, b"xxxxxxxxxx");
+        assert_eq!(lines.offset(), 200_000_001);
+        assert_eq!(lines.line(0, 1 << 16).unwrap(), Line::Here { end: 5, next: 5 });
+        assert!(lines.buffer.len() <= 1 << 19);
+    }
+}

@@ -1,0 +1,117 @@
+//! Decimals as the feed writes them (`60019.0`, `22157.88`), exactly: a float would turn cents into dust.
+
+use std::fmt;
+
+/// `unscaled / 10^scale`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Decimal {
+    /// The digits with their sign.
+    pub unscaled: i64,
+    /// How many of the digits stand after the point.
+    pub scale: u8,
+}
+
+impl Decimal {
+    /// Reads an optional sign, digits, and a point with digits, rounding half away from zero to `scale` (at most 9)
+    /// digits. None for anything else, and for what does not fit.
+    pub fn parse(text: &str, scale: u8) -> Option<Decimal> {
+        let (negative, digits) = match text.as_bytes() {
+            [b'-', rest @ ..] => (true, rest),
+            [b'+', rest @ ..] => (false, rest),
+            all => (false, all),
+        };
+        let mut unscaled: i64 = 0;
+        let mut after: Option<u8> = None;
+        let (mut any, mut round) = (false, false);
+        for byte in digits {
+            match byte {
+                b'.' if after.is_none() => after = Some(0),
+                b'0'..=b'9' => {
+                    any = true;
+                    let digit = byte - b'0';
+                    match &mut after {
+                        Some(n) if *n > scale => {}
+                        Some(n) if *n == scale => {
+                            round = digit >= 5;
+                            *n += 1;
+                        }
+                        place => {
+                            unscaled = unscaled.checked_mul(10)?.checked_add(i64::from(digit))?;
+                            *place = place.map(|n| n + 1);
+                        }
+                    }
+                }
+                _ => return None,
+            }
+        }
+        if !any {
+            return None;
+        }
+        let written = after.unwrap_or(0).min(scale);
+        unscaled = unscaled.checked_mul(10_i64.checked_pow(u32::from(scale - written))?)?;
+        unscaled = unscaled.checked_add(i64::from(round))?;
+        Some(Decimal { unscaled: if negative { -unscaled } else { unscaled }, scale })
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.unscaled < 0 { "-" } else { "" };
+        let (digits, unit) = (self.unscaled.unsigned_abs(), 10_u64.pow(u32::from(self.scale)));
+        match self.scale {
+            0 => write!(f, "{sign}{digits}"),
+            scale => {
+                write!(f, "{sign}{}.{:0width$}", digits / unit, digits % unit, width = usize::from(scale))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(text: &str, scale: u8) -> Option<String> {
+        Decimal::parse(text, scale).map(|d| d.to_string())
+    }
+
+    #[test]
+    fn amounts_are_read_to_the_cent_and_miles_to_the_tenth() {
+        assert_eq!(Decimal::parse("22157.88", 2), Some(Decimal { unscaled: 2_215_788, scale: 2 }));
+        assert_eq!(text("60019.0", 1).as_deref(), Some("60019.0"));
+        assert_eq!(text("12563", 2).as_deref(), Some("12563.00"));
+        assert_eq!(text(".5", 1).as_deref(), Some("0.5"));
+        assert_eq!(text("5.", 1).as_deref(), Some("5.0"));
+        assert_eq!(text("-0.05", 2).as_deref(), Some("-0.05"));
+        assert_eq!(text("7", 0).as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn digits_too_many_are_rounded_half_away_from_zero() {
+        assert_eq!(text("1.005", 2).as_deref(), Some("1.01"));
+        assert_eq!(text("1.00499", 2).as_deref(), Some("1.00"));
+        assert_eq!(text("-9.99999", 2).as_deref(), Some("-10.00"));
+        assert_eq!(text("7.5", 0).as_deref(), Some("8"));
+    }
+
+    #[test]
+    fn what_is_no_number_is_none() {
+        for odd in ["", "-", ".", "1.2.3", "1e5", "1,000.00", "$5", "12a", "NaN", "99999999999999999999"] {
+            assert_eq!(Decimal::parse(odd, 2), None, "{odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_decimal_reads_back(unscaled in -(1_i64 << 50)..(1_i64 << 50), scale in 0_u8..4) {
+            let decimal = Decimal { unscaled, scale };
+            prop_assert_eq!(Decimal::parse(&decimal.to_string(), scale), Some(decimal));
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in "\\PC{0,30}", scale in 0_u8..=9) {
+            let _ = Decimal::parse(&text, scale);
+        }
+    }
+}

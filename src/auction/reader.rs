@@ -1,0 +1,294 @@
+//! The tolerant record reader: bytes in, records or rejections out, in memory that does not grow with the file.
+//!
+//! The feed is not RFC 4180: inch quotes inside quoted fields are not escaped (`"113" SLEEPER CAB"`), and a strict
+//! parser stopped in production at line 4,108. A lenient one is worse: it reads `"A"B` as `AB`, with the right
+//! number of fields and two bytes lost. So a reading counts only if it has exactly the header's number of fields
+//! and every byte of the line is accounted for. The readings of a line, in this order:
+//!
+//! 1. *Strict* (RFC 4180), one line. A line without inner quotes ends here, without a copy or an allocation: the
+//!    values are slices of the line. Where each inner quote is doubled, this reading wins over the tolerant one
+//!    though that may give the same count: `"113"" CAB"` is the value `113" CAB`, and a file that means two inch
+//!    marks in a row cannot be told from one that escapes.
+//! 2. *Tolerant*, one line: a quote closes a field only before a comma or the line end. `"SUMMIT 850 X 165""` is
+//!    the value `SUMMIT 850 X 165"`. (Strict would read on past the comma, and breaks at the next opening quote.)
+//! 3. Strict, then tolerant, over this line and the following ones: a field may hold line ends. Strict goes first
+//!    even where 2 gave the right count, if it is inside quotes at the line's end and closes later with the right
+//!    count, since it then explains bytes that 2 would leave over as broken lines.
+//!
+//! A following line that is a whole record by itself is never joined, which stops one lost quote from swallowing
+//! the file; nor is anything past [`Limits::record`] bytes or [`Limits::lines`] lines. What has no reading is
+//! [`Rejected`], one physical line of it, and reading goes on at the next. What stays ambiguous is accepted: a
+//! value that contains `",` splits there, and if the count comes out right by chance the row is wrong; its bytes are
+//! in the store.
+//!
+//! NUL becomes U+FFFD (PostgreSQL stores none). A field that is not UTF-8 is read as Latin-1, which keeps every
+//! byte. Both are flagged on the record, and [`Record::raw`] has the bytes. Blank lines are no records.
+
+use super::header::{Header, HeaderError, beginning, is_html};
+use super::lines::{Line, Lines};
+pub use super::record::{Flags, Item, Reason, Record, Rejected};
+use super::split::{Ending, Span, Split};
+use memchr::memchr;
+use std::io::{self, Read};
+
+/// What bounds the reader's memory and patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes asked of the source at a time.
+    pub chunk: usize,
+    /// Bytes of the longest record; of a longer line only the beginning is kept.
+    pub record: usize,
+    /// How many following lines a record may take in.
+    pub lines: usize,
+    /// Bytes kept of a rejected line.
+    pub kept: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { chunk: 256 << 10, record: 64 << 10, lines: 32, kept: 8 << 10 }
+    }
+}
+
+/// Reads the records of one file.
+pub struct Reader<R> {
+    lines: Lines<R>,
+    limits: Limits,
+    header: Header,
+    row_no: u64,
+    /// Bytes of the item that was handed out last.
+    taken: usize,
+    strict: Split,
+    tolerant: Split,
+    /// Values that could not be borrowed from the line, and their places.
+    values: String,
+    spans: Vec<Span>,
+    kept: Vec<u8>,
+}
+
+/// A reading that gave the right number of fields.
+struct Reading {
+    repaired: bool,
+    end: usize,
+    next: usize,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header, past a BOM and blank lines.
+    pub fn new(inner: R, limits: Limits) -> Result<Reader<R>, HeaderError> {
+        let mut lines = Lines::new(inner, limits.chunk);
+        let (mut values, mut spans) = (String::new(), Vec::new());
+        let header = loop {
+            match lines.line(0, limits.record)? {
+                Line::End => return Err(HeaderError::Empty),
+                Line::TooLong => {
+                    let mut begins = Vec::new();
+                    lines.skip(limits.kept, &mut begins)?;
+                    let (page, begins) = (is_html(&begins), beginning(&begins));
+                    let limit = limits.record;
+                    return Err(if page {
+                        HeaderError::Html(begins)
+                    } else {
+                        HeaderError::TooLong { limit, begins }
+                    });
+                }
+                Line::Here { end, .. }
+                    if lines.offset() == 0 && lines.text(end).starts_with(b"\xef\xbb\xbf") =>
+                {
+                    lines.consume(3);
+                }
+                Line::Here { end, next } if lines.text(end).trim_ascii().is_empty() => lines.consume(next),
+                Line::Here { end, next } => {
+                    let line = lines.text(end);
+                    if is_html(line) {
+                        return Err(HeaderError::Html(beginning(line)));
+                    }
+                    let mut split = Split::new(true);
+                    if !matches!(split.run(line, usize::MAX), Ending::Closed { .. }) {
+                        split = Split::new(false);
+                        split.run(line, usize::MAX);
+                    }
+                    decode(line, &split.spans, split.escaped, &mut values, &mut spans);
+                    let names =
+                        spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
+                    let header = Header::map(names, line)?;
+                    lines.consume(next);
+                    break header;
+                }
+            }
+        };
+        let (strict, tolerant) = (Split::new(true), Split::new(false));
+        let kept = Vec::new();
+        Ok(Reader { lines, limits, header, row_no: 0, taken: 0, strict, tolerant, values, spans, kept })
+    }
+
+    /// The file's header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How many bytes of the file are behind; for progress.
+    pub fn position(&self) -> u64 {
+        self.lines.offset() + self.taken as u64
+    }
+
+    /// The next record or rejection; None at the end of the file.
+    pub fn read(&mut self) -> io::Result<Option<Item<'_>>> {
+        self.lines.consume(std::mem::take(&mut self.taken));
+        let (end, next) = loop {
+            match self.lines.line(0, self.limits.record)? {
+                Line::End => return Ok(None),
+                Line::TooLong => return self.reject_endless().map(Some),
+                Line::Here { end: 0, next } => self.lines.consume(next),
+                Line::Here { end, next } => break (end, next),
+            }
+        };
+        self.row_no += 1;
+        self.strict.clear();
+        let strict = self.strict.run(self.lines.text(end), self.header.width());
+        let reading = if Split::whole(strict, self.header.width()) {
+            Some(Reading { repaired: false, end, next })
+        } else {
+            self.mend(strict, end, next)?
+        };
+        Ok(Some(match reading {
+            Some(reading) => Item::Row(self.record(&reading)),
+            None => Item::Rejected(self.reject(end, next)),
+        }))
+    }
+
+    /// Readings 2 and 3 of the essay for the line at the head, which strict alone did not make whole.
+    fn mend(&mut self, mut strict: Ending, mut end: usize, mut next: usize) -> io::Result<Option<Reading>> {
+        let width = self.header.width();
+        self.tolerant.clear();
+        let mut tolerant = self.tolerant.run(self.lines.text(end), width);
+        let mut found = None;
+        for joined in 0.. {
+            if found.is_none() && Split::whole(tolerant, width) {
+                found = Some(Reading { repaired: true, end, next });
+            }
+            let strict_goes_on = matches!(strict, Ending::Open { fields } if fields <= width);
+            let tolerant_goes_on = found.is_none()
+                && match tolerant {
+                    Ending::Open { fields } => fields <= width,
+                    Ending::Closed { fields, quoted } => quoted && fields < width,
+                    Ending::Broken => false,
+                };
+            if !(strict_goes_on || tolerant_goes_on) || joined == self.limits.lines {
+                break;
+            }
+            let from = next;
+            match self.lines.line(from, self.limits.record)? {
+                Line::Here { end: here, next: after } if here <= self.limits.record => {
+                    (end, next) = (here, after)
+                }
+                _ => break,
+            }
+            let text = self.lines.text(end);
+            if stands_alone(&text[from..], width) {
+                break;
+            }
+            if strict_goes_on {
+                strict = self.strict.run(text, width);
+                if Split::whole(strict, width) {
+                    return Ok(Some(Reading { repaired: false, end, next }));
+                }
+            }
+            if tolerant_goes_on {
+                tolerant = self.tolerant.run(text, width);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The record of a reading; its bytes are consumed when the next one is asked for.
+    fn record(&mut self, reading: &Reading) -> Record<'_> {
+        let Reader { lines, header, strict, tolerant, values, spans, .. } = self;
+        self.taken = reading.next;
+        let split = if reading.repaired { tolerant } else { strict };
+        let raw = lines.text(reading.end);
+        let mut flags = Flags { repaired: reading.repaired, ..Flags::default() };
+        let (text, spans) = match std::str::from_utf8(raw) {
+            Ok(text) if !split.escaped && memchr(0, raw).is_none() => (text, &split.spans),
+            _ => {
+                (flags.nul, flags.latin1) = decode(raw, &split.spans, split.escaped, values, spans);
+                (values.as_str(), &*spans)
+            }
+        };
+        let quotes = reading.repaired || split.escaped;
+        let (row_no, byte_offset) = (self.row_no, lines.offset());
+        Record { header, row_no, byte_offset, flags, raw, text, spans, quotes }
+    }
+
+    fn reject(&mut self, end: usize, next: usize) -> Rejected<'_> {
+        self.taken = next;
+        let line = self.lines.text(end);
+        let expected = self.header.width();
+        let reason = match Split::new(false).run(line, usize::MAX) {
+            _ if self.lines.text(next).last() != Some(&b'\n') => Reason::Truncated,
+            Ending::Closed { fields, .. } => Reason::Fields { found: fields, expected },
+            Ending::Open { .. } | Ending::Broken => Reason::OpenQuote,
+        };
+        let bytes = &line[..end.min(self.limits.kept)];
+        let byte_offset = self.lines.offset();
+        Rejected { row_no: self.row_no, byte_offset, bytes, length: end as u64, reason }
+    }
+
+    fn reject_endless(&mut self) -> io::Result<Item<'_>> {
+        self.row_no += 1;
+        self.kept.clear();
+        let byte_offset = self.lines.offset();
+        let length = self.lines.skip(self.limits.kept, &mut self.kept)?;
+        let bytes = &self.kept;
+        Ok(Item::Rejected(Rejected {
+            row_no: self.row_no,
+            byte_offset,
+            bytes,
+            length,
+            reason: Reason::TooLong,
+        }))
+    }
+}
+
+/// Whether a line that follows an unfinished one is a record of its own.
+fn stands_alone(line: &[u8], width: usize) -> bool {
+    let mut tolerant = Split::new(false);
+    Split::whole(Split::new(true).run(line, width), width)
+        // A quote in a field without quotes around it is the mark of a record's tail.
+        || (Split::whole(tolerant.run(line, width), width) && !tolerant.stray)
+}
+
+/// Copies the values out of a line that cannot be borrowed from: with doubled quotes, NULs or other than UTF-8.
+/// Says whether there was a NUL, and whether a field was read as Latin-1.
+fn decode(raw: &[u8], from: &[Span], escaped: bool, values: &mut String, to: &mut Vec<Span>) -> (bool, bool) {
+    values.clear();
+    to.clear();
+    let (mut nul, mut latin1) = (false, false);
+    for (begin, end) in from {
+        let bytes = &raw[*begin as usize..*end as usize];
+        let at = values.len();
+        let mut put = |c: char| {
+            nul |= c == '\0';
+            values.push(if c == '\0' { char::REPLACEMENT_CHARACTER } else { c });
+        };
+        // Of two quotes in a row the first is dropped; a lone one cannot be here if `escaped`.
+        let mut dropped = false;
+        let mut keep = |c: char| {
+            dropped = escaped && c == '"' && !dropped;
+            !dropped
+        };
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text.chars().filter(|c| keep(*c)).for_each(&mut put),
+            Err(_) => {
+                latin1 = true;
+                bytes.iter().map(|b| char::from(*b)).filter(|c| keep(*c)).for_each(&mut put);
+            }
+        }
+        to.push((at as u32, values.len() as u32));
+    }
+    (nul, latin1)
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -1,0 +1,352 @@
+//! A row's typed values: what ingest copies into the typed columns of staging.
+//!
+//! Normalised once, here, and never again in SQL. Texts are trimmed and borrowed; empty is None. What the feed
+//! writes for "unknown" is None too: `0` for a sale date, a bid, a Buy-It-Now price or a year; 99999, 299999,
+//! 999999 and 9999999 miles; a repair cost of 9999999.99. Zero elsewhere (a repair cost, an item number before
+//! the run list exists) is a value. The payload keeps every text as it came.
+//!
+//! A value that cannot be read, or that its column could not hold, is None and is counted in [`Warnings`]: a letter
+//! in a number costs that number, never the row. Amounts are in `currency_code`, whatever the columns' names say:
+//! Canadian lots are CAD.
+
+use super::Column;
+use super::money::Decimal;
+use super::reader::Record;
+use super::time::{auction_instant, clock, day, updated_at, zone};
+use super::vin::{Vin, classify, trim_blanks};
+use crate::taxonomy::{Domain, code};
+use chrono::{DateTime, Utc};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a row makes no vehicle and no lot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SkipReason {
+    /// No VIN.
+    VinEmpty,
+    /// A VIN that is none: a trailer's, a boat's, an old car's.
+    VinFormat,
+    /// No lot number of 1 to 18 digits; told first, since such a row has no identity at all.
+    LotMissing,
+}
+
+impl SkipReason {
+    /// As in `audit.skipped_lots`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SkipReason::VinEmpty => "vin_empty",
+            SkipReason::VinFormat => "vin_format",
+            SkipReason::LotMissing => "lot_missing",
+        }
+    }
+}
+
+/// An `https` address without its scheme: the feed writes none, or `http`, and the server redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Https<'a>(pub &'a str);
+
+impl Https<'_> {
+    /// What stands before the borrowed part.
+    pub const SCHEME: &'static str = "https://";
+}
+
+impl fmt::Display for Https<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::SCHEME, self.0)
+    }
+}
+
+/// Counts of values that could not be read, by column, with the first of each.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Vec<(Column, u64, String)>);
+
+impl Warnings {
+    /// One more value of this column.
+    pub fn add(&mut self, column: Column, value: &str) {
+        match self.0.iter_mut().find(|(c, ..)| *c == column) {
+            Some((_, count, _)) => *count += 1,
+            None => self.0.push((column, 1, value.chars().take(80).collect())),
+        }
+    }
+
+    /// Column, count and the first value of each column that has any.
+    pub fn iter(&self) -> impl Iterator<Item = (Column, u64, &str)> {
+        self.0.iter().map(|(column, count, first)| (*column, *count, first.as_str()))
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count, _)| count).sum()
+    }
+}
+
+/// The normalised row; fields are named as the columns of `staging.copart_raw`.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names are the staging columns'; what needs a word has one")]
+pub struct Typed<'a> {
+    /// 1 to 18 digits without leading zeros, so that it is one text for one number.
+    pub lot_external_id: Option<&'a str>,
+    pub vin_raw: Option<&'a str>,
+    /// Only where it makes a vehicle.
+    pub vin: Option<Cow<'a, str>>,
+    pub skip_reason: Option<SkipReason>,
+    /// 1900 to 2100.
+    pub year: Option<i32>,
+    pub make: Option<&'a str>,
+    pub model: Option<&'a str>,
+    pub model_detail: Option<&'a str>,
+    pub trim: Option<&'a str>,
+    pub body: Option<&'a str>,
+    pub fuel: Option<&'a str>,
+    pub transmission: Option<&'a str>,
+    pub drive: Option<&'a str>,
+    pub engine: Option<&'a str>,
+    pub cylinders: Option<i32>,
+    pub color: Option<&'a str>,
+    pub site_code: Option<&'a str>,
+    pub yard_name: Option<&'a str>,
+    pub city: Option<&'a str>,
+    pub region: Option<&'a str>,
+    pub country: Option<&'a str>,
+    pub location_zip: Option<&'a str>,
+    pub tz: Option<&'a str>,
+    /// `YYYYMMDD`, also where that is no day.
+    pub sale_date_raw: Option<i32>,
+    pub sale_day_of_week: Option<&'a str>,
+    pub sale_time_hhmm: Option<i32>,
+    pub auction_datetime_utc: Option<DateTime<Utc>>,
+    pub item_number: Option<i32>,
+    pub vehicle_type: Option<&'a str>,
+    pub damage_description: Option<&'a str>,
+    pub damage_code: Option<&'static str>,
+    pub secondary_damage: Option<&'a str>,
+    pub secondary_damage_code: Option<&'static str>,
+    pub title_state: Option<&'a str>,
+    pub title_type: Option<&'a str>,
+    /// None for EXM (exempt), which is not "no".
+    pub has_keys: Option<bool>,
+    pub has_keys_code: Option<&'a str>,
+    pub lot_condition_code: Option<&'a str>,
+    /// One digit after the point.
+    pub odometer: Option<Decimal>,
+    /// `mi` where there is an odometer.
+    pub odometer_unit: Option<&'static str>,
+    pub odometer_brand: Option<&'a str>,
+    /// Cents of `currency_code`, as all amounts.
+    pub retail_value_usd: Option<Decimal>,
+    pub repair_cost_usd: Option<Decimal>,
+    pub runs_drives: Option<&'a str>,
+    /// `Sale Status` as it stands: a type of sale, never a state of the lot.
+    pub sale_type: Option<&'a str>,
+    pub sale_type_code: Option<&'static str>,
+    pub current_bid_usd: Option<Decimal>,
+    pub special_note: Option<&'a str>,
+    /// Three capital letters.
+    pub currency_code: Option<&'a str>,
+    pub image_thumbnail: Option<Https<'a>>,
+    pub image_url: Option<Https<'a>>,
+    pub grid_row: Option<&'a str>,
+    pub make_offer_eligible: Option<bool>,
+    pub buy_it_now_usd: Option<Decimal>,
+    pub source_updated_at: Option<DateTime<Utc>>,
+}
+
+/// Digits of `numeric(12,2)` and `numeric(10,1)`: a greater amount would fail the whole copy.
+const MONEY: i64 = 1_000_000_000_000;
+const MILES: i64 = 10_000_000_000;
+/// Odometer readings that mean "unknown", in tenths.
+const NO_MILES: [i64; 4] = [999_990, 2_999_990, 9_999_990, 99_999_990];
+/// The repair cost that means "unknown", in cents.
+const NO_COST: i64 = 999_999_999;
+
+/// Reads one record's columns and counts what it cannot read.
+struct Cells<'a, 'w> {
+    record: Record<'a>,
+    warnings: &'w mut Warnings,
+}
+
+impl<'a> Cells<'a, '_> {
+    fn text(&self, column: Column) -> Option<&'a str> {
+        Some(self.record.get(column).trim()).filter(|text| !text.is_empty())
+    }
+
+    /// A present text that `read` must understand.
+    fn parse<T>(&mut self, column: Column, read: impl FnOnce(&'a str) -> Option<T>) -> Option<T> {
+        let text = self.text(column)?;
+        let value = read(text);
+        if value.is_none() {
+            self.warnings.add(column, text);
+        }
+        value
+    }
+
+    /// A whole number; `4.0` is one.
+    fn int(&mut self, column: Column) -> Option<i32> {
+        self.parse(column, |text| {
+            text.parse().ok().or_else(|| {
+                let (whole, part) = text.split_once('.')?;
+                part.bytes().all(|b| b == b'0').then(|| whole.parse().ok())?
+            })
+        })
+    }
+
+    fn decimal(&mut self, column: Column, scale: u8, limit: i64) -> Option<Decimal> {
+        self.parse(column, |text| Decimal::parse(text, scale).filter(|d| (0..limit).contains(&d.unscaled)))
+    }
+
+    fn money(&mut self, column: Column) -> Option<Decimal> {
+        self.decimal(column, 2, MONEY)
+    }
+
+    fn yes(&mut self, column: Column) -> Option<bool> {
+        self.parse(column, |text| match text {
+            "Y" | "YES" => Some(Some(true)),
+            "N" | "NO" => Some(Some(false)),
+            "EXM" if column == Column::HasKeys => Some(None),
+            _ => None,
+        })?
+    }
+
+    fn https(&self, column: Column) -> Option<Https<'a>> {
+        let text = self.text(column)?;
+        let rest = |scheme: &str| {
+            let (head, tail) = text.split_at_checked(scheme.len())?;
+            head.eq_ignore_ascii_case(scheme).then_some(tail)
+        };
+        Some(Https(rest("https://").or_else(|| rest("http://")).unwrap_or(text)))
+    }
+
+    fn lot(&mut self) -> Option<&'a str> {
+        self.parse(Column::LotNumber, |text| {
+            let digits = text.trim_start_matches('0');
+            let number = (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+            (number && !digits.is_empty()).then_some(digits)
+        })
+    }
+
+    /// The instant of the sale; what keeps a known day from having one is counted.
+    fn auction(&mut self, date: Option<i32>, hhmm: Option<i32>) -> Option<DateTime<Utc>> {
+        let day = self.told(Column::SaleDate, day(date?))?;
+        let time = match hhmm {
+            None | Some(0) => None,
+            Some(hhmm) => self.told(Column::SaleTime, clock(hhmm)),
+        };
+        let get = |column| self.record.get(column).trim();
+        let zone = zone(get(Column::TimeZone), get(Column::LocationState), get(Column::YardName));
+        auction_instant(day, time, self.told(Column::TimeZone, zone)?)
+    }
+
+    fn told<T>(&mut self, column: Column, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.warnings.add(column, self.record.get(column).trim());
+        }
+        value
+    }
+}
+
+fn not_zero(decimal: &Decimal) -> bool {
+    decimal.unscaled != 0
+}
+
+impl<'a> Typed<'a> {
+    /// Reads a record; allocates only for a VIN that normalising changes.
+    pub fn read(record: &Record<'a>, warnings: &mut Warnings) -> Typed<'a> {
+        let mut cells = Cells { record: *record, warnings };
+        let c = &mut cells;
+
+        let lot_external_id = c.lot();
+        let vin_raw = Some(trim_blanks(record.get(Column::Vin))).filter(|text| !text.is_empty());
+        let (vin, vin_fault) = match classify(record.get(Column::Vin)) {
+            Vin::Valid(vin) => (Some(vin), None),
+            Vin::Empty => (None, Some(SkipReason::VinEmpty)),
+            Vin::Malformed => (None, Some(SkipReason::VinFormat)),
+        };
+        let skip_reason = if lot_external_id.is_none() { Some(SkipReason::LotMissing) } else { vin_fault };
+
+        let sale_date_raw = c.int(Column::SaleDate).filter(|date| *date != 0);
+        let sale_time_hhmm = c.int(Column::SaleTime);
+        let year = c.int(Column::Year).filter(|year| *year != 0);
+        let odometer = c.decimal(Column::Odometer, 1, MILES).filter(|d| !NO_MILES.contains(&d.unscaled));
+        let damage_description = c.text(Column::DamageDescription);
+        let secondary_damage = c.text(Column::SecondaryDamage);
+        let sale_type = c.text(Column::SaleStatus);
+
+        Typed {
+            lot_external_id,
+            vin_raw,
+            vin,
+            skip_reason,
+            year: year
+                .and_then(|year| c.told(Column::Year, Some(year).filter(|y| (1900..=2100).contains(y)))),
+            make: c.text(Column::Make),
+            model: c.text(Column::ModelGroup),
+            model_detail: c.text(Column::ModelDetail),
+            trim: c.text(Column::Trim),
+            body: c.text(Column::BodyStyle),
+            fuel: c.text(Column::FuelType),
+            transmission: c.text(Column::Transmission),
+            drive: c.text(Column::Drive),
+            engine: c.text(Column::Engine),
+            cylinders: c.int(Column::Cylinders),
+            color: c.text(Column::Color),
+            site_code: c.text(Column::YardNumber),
+            yard_name: c.text(Column::YardName),
+            city: c.text(Column::LocationCity),
+            region: c.text(Column::LocationState),
+            country: c.text(Column::LocationCountry),
+            location_zip: c.text(Column::LocationZip),
+            tz: c.text(Column::TimeZone),
+            sale_date_raw,
+            sale_day_of_week: c.text(Column::DayOfWeek),
+            sale_time_hhmm,
+            auction_datetime_utc: c.auction(sale_date_raw, sale_time_hhmm),
+            item_number: c.int(Column::ItemNumber),
+            vehicle_type: c.text(Column::VehicleType),
+            damage_description,
+            damage_code: damage_description.and_then(|raw| code(Domain::DamageTypes, raw)),
+            secondary_damage,
+            secondary_damage_code: secondary_damage.and_then(|raw| code(Domain::DamageTypes, raw)),
+            title_state: c.text(Column::TitleState),
+            title_type: c.text(Column::TitleType),
+            has_keys: c.yes(Column::HasKeys),
+            has_keys_code: c.text(Column::HasKeys),
+            lot_condition_code: c.text(Column::LotConditionCode),
+            odometer,
+            odometer_unit: odometer.map(|_| "mi"),
+            odometer_brand: c.text(Column::OdometerBrand),
+            retail_value_usd: c.money(Column::RetailValue),
+            repair_cost_usd: c.money(Column::RepairCost).filter(|d| d.unscaled != NO_COST),
+            runs_drives: c.text(Column::RunsDrives),
+            sale_type,
+            sale_type_code: sale_type.and_then(|raw| code(Domain::SaleTypes, raw)),
+            current_bid_usd: c.money(Column::HighBid).filter(not_zero),
+            special_note: c.text(Column::SpecialNote),
+            currency_code: c.parse(Column::CurrencyCode, |text| {
+                (text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())).then_some(text)
+            }),
+            image_thumbnail: c.https(Column::ImageThumbnail),
+            image_url: c.https(Column::ImageUrl),
+            grid_row: c.text(Column::GridRow),
+            make_offer_eligible: c.yes(Column::MakeOfferEligible),
+            buy_it_now_usd: c.money(Column::BuyItNowPrice).filter(not_zero),
+            source_updated_at: c.parse(Column::LastUpdatedTime, updated_at),
+        }
+    }
+
+    /// Spellings without a code, for `audit.unknown_taxonomy_values`.
+    pub fn unknown_values(&self) -> impl Iterator<Item = (Domain, &'a str)> {
+        let spelled = [
+            (Domain::DamageTypes, self.damage_description, self.damage_code),
+            (Domain::DamageTypes, self.secondary_damage, self.secondary_damage_code),
+            (Domain::SaleTypes, self.sale_type, self.sale_type_code),
+        ];
+        spelled
+            .into_iter()
+            .filter(|(.., code)| code.is_none())
+            .filter_map(|(domain, raw, _)| Some((domain, raw?)))
+    }
+}
+
+#[cfg(test)]
+#[path = "row_tests.rs"]
+mod tests;

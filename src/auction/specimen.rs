@@ -1,0 +1,61 @@
+//! Rows for the tests of this room: one real-looking row, changed column by column.
+
+use super::Column;
+use super::reader::{Item, Limits, Reader, Record};
+
+/// Names and values of one row.
+#[derive(Clone, Debug)]
+pub(crate) struct Specimen(Vec<(String, String)>);
+
+impl Specimen {
+    /// Sets a value; an unknown name becomes a new last column.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Specimen {
+        match self.0.iter_mut().find(|(n, _)| n == name) {
+            Some((_, v)) => value.clone_into(v),
+            None => self.0.push((name.to_owned(), value.to_owned())),
+        }
+        self
+    }
+
+    /// The same row under an older or newer header.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Specimen {
+        self.0.iter_mut().filter(|(n, _)| n == from).for_each(|(n, _)| to.clone_into(n));
+        self
+    }
+
+    /// Turns the order of the columns.
+    pub(crate) fn reverse(&mut self) {
+        self.0.reverse();
+    }
+
+    /// A file of this row alone, written as RFC 4180 has it.
+    pub(crate) fn file(&self) -> Vec<u8> {
+        let mut writer =
+            csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
+        writer.write_record(self.0.iter().map(|(n, _)| n)).unwrap();
+        writer.write_record(self.0.iter().map(|(_, v)| v)).unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    /// Reads that file back and hands its record to `f`.
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&Record<'_>) -> T) -> T {
+        let file = self.file();
+        let mut reader = Reader::new(&file[..], Limits::default()).unwrap();
+        match reader.read().unwrap() {
+            Some(Item::Row(record)) => f(&record),
+            other => panic!("no record: {other:?}"),
+        }
+    }
+}
+
+/// A row as of October 2025.
+pub(crate) fn civic() -> Specimen {
+    let values = "1|371|CA - VALLEJO|20251017|FRIDAY|1200|PDT|2507|45148624|V|2016|HONDA|CIVIC|CIVIC LX|SEDAN 4D|WHITE|\
+        FRONT END|SIDE|CA|SC|YES|D|2HGFC2F59GH512345|60019.0|A|12563.0|22157.88|2.0L  4|FRONT WHEEL DRIVE|AUTOMATIC|\
+        GAS|4|Run & Drive Verified|Pure Sale|275.0|REPOSSESSION                |VALLEJO|CA|94590 7203|USA|USD|\
+        cs.copart.com/v1/AUTH_svc.pdoc00001/lpp/0225/abc_thb.jpg|2025-10-14-08.55.06.000795| G330|N|0.0|\
+        http://inventoryv2.copart.io/v1/lotImages/45148624?country=us&brand=cprt&yardNumber=371|LX|\
+        2025-10-14T07:01:00Z|N|N|State Farm Insurance|||||||";
+    let names = Column::ALL.map(|c| c.name().to_owned());
+    Specimen(names.into_iter().zip(values.split('|').map(str::to_owned)).collect())
+}

@@ -1,0 +1,84 @@
+//! Progress bars drawn from what a worker tells its watchers; nothing is drawn where nobody looks.
+
+use crate::queue::{Event, Outcome};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+/// The bars of one command.
+#[derive(Clone)]
+pub struct Bars {
+    all: MultiProgress,
+}
+
+impl Bars {
+    /// On standard error, if that is a terminal and `show` says so.
+    pub fn new(show: bool) -> Bars {
+        let target = if show { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Bars { all: MultiProgress::with_draw_target(target) }
+    }
+
+    /// A line that stays above the bars.
+    pub fn say(&self, line: impl AsRef<str>) {
+        if self.all.is_hidden() {
+            eprintln!("{}", line.as_ref());
+        } else {
+            self.all.println(line).ok();
+        }
+    }
+
+    /// A bar that counts bytes of `what`.
+    pub fn bytes(&self, what: &str, total: u64) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::new(total));
+        bar.set_style(style("  {prefix:18} {bar:32.cyan/blue} {bytes:>10} of {total_bytes:10} {elapsed}"));
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    }
+
+    /// A line with a spinner, for work whose end cannot be seen.
+    pub fn spinner(&self, what: &str) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::new_spinner());
+        bar.set_style(style("  {prefix:18} {spinner:.cyan} {msg} {elapsed}"));
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    }
+
+    /// Follows a worker until it is gone.
+    pub async fn follow(self, mut events: Receiver<Event>) {
+        let mut running: HashMap<i64, ProgressBar> = HashMap::new();
+        loop {
+            match events.recv().await {
+                Ok(Event::Started { job, kind, .. }) => {
+                    running.insert(job, self.spinner(&kind));
+                }
+                Ok(Event::Progress { job, kind, done, total }) => {
+                    let bar = running.entry(job).or_insert_with(|| self.spinner(&kind));
+                    if total > 0 && bar.length() != Some(total) {
+                        bar.finish_and_clear();
+                        *bar = self.bytes(&kind, total);
+                    }
+                    bar.set_position(done);
+                }
+                Ok(Event::Ended { job, kind, outcome, error, .. }) => {
+                    if let Some(bar) = running.remove(&job) {
+                        bar.finish_and_clear();
+                    }
+                    if let (Some(error), false) = (error, outcome == Outcome::Done) {
+                        self.say(format!("  {kind}: {}: {error}", outcome.word()));
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            }
+        }
+        running.into_values().for_each(|bar| bar.finish_and_clear());
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // a template is part of the program: a faulty one shows as a plain bar
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ ")
+}

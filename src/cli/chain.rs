@@ -1,0 +1,134 @@
+//! A worker inside a command: for files ingested by hand, the demonstration and the measurements.
+
+use super::bars::Bars;
+use super::{Failure, Fleet};
+use crate::config::Config;
+use crate::db::Db;
+use crate::queue::{Event, Worker};
+use crate::store::Store;
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+use tokio::sync::broadcast::{self, Receiver};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Events kept for a watcher that is behind.
+const EVENTS: usize = 4096;
+/// How often the database is asked, should an event have been missed or another worker be at work.
+const ASK: Duration = Duration::from_millis(500);
+
+/// A worker at work in this process, drawing its progress.
+pub struct Hand {
+    events: broadcast::Sender<Event>,
+    leave: CancellationToken,
+    worker: JoinHandle<anyhow::Result<crate::queue::Summary>>,
+    drawing: JoinHandle<()>,
+}
+
+impl Hand {
+    /// Starts a worker for `kinds`; all of the fleet's when there are none.
+    pub fn start(
+        db: &Db,
+        fleet: Fleet,
+        config: &Config,
+        store: Store,
+        kinds: &[&str],
+        bars: &Bars,
+    ) -> anyhow::Result<Hand> {
+        let (events, watching) = broadcast::channel(EVENTS);
+        let leave = CancellationToken::new();
+        let mut worker = Worker::new(db, fleet.jobs)
+            .lease(config.lease)
+            .tools((fleet.tools)(config, store)?)
+            .observe(events.clone());
+        if !kinds.is_empty() {
+            worker = worker.kinds(kinds);
+        }
+        Ok(Hand {
+            worker: tokio::spawn(worker.run(leave.clone())),
+            drawing: tokio::spawn(bars.clone().follow(watching)),
+            events,
+            leave,
+        })
+    }
+
+    /// What happens from now on.
+    pub fn watch(&self) -> Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Lets it finish what it holds.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.leave.cancel();
+        self.worker.await.context("the worker panicked")??;
+        drop(self.events);
+        self.drawing.await.context("the progress display panicked")?;
+        Ok(())
+    }
+}
+
+/// The kinds that follow `first` in the fleet's own words, itself included.
+pub fn kinds_from(fleet: Fleet, first: &'static str) -> Vec<&'static str> {
+    let mut kinds = vec![first];
+    while let Some(entry) = kinds.last().and_then(|last| fleet.jobs.iter().find(|e| e.kind == *last)) {
+        match fleet.jobs.iter().find(|e| e.kind == entry.next) {
+            Some(next) if !kinds.contains(&next.kind) => kinds.push(next.kind),
+            _ => break,
+        }
+    }
+    kinds
+}
+
+/// How a window ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// applied, late, incomplete, quarantined, unchanged, missed or failed.
+    pub state: String,
+    /// Its file, if it has one.
+    pub file_id: Option<Uuid>,
+    /// Why, where that is not plain.
+    pub note: Option<String>,
+}
+
+/// Waits until the window has ended; `file_id` distinguishes files of one window.
+pub async fn ended(
+    db: &Db,
+    source: &str,
+    window: DateTime<Utc>,
+    file_id: Option<Uuid>,
+    mut events: Receiver<Event>,
+) -> anyhow::Result<Ended> {
+    loop {
+        let row = sqlx::query!(
+            r#"-- chain: how far is the window
+            select w.state, w.file_id, w.note, f.state as "file_state?"
+            from fleet.windows w
+            left join raw.csv_files f on f.file_id = coalesce($3, w.file_id)
+            where w.source = $1 and w.window_start_utc = $2"#,
+            source,
+            window,
+            file_id
+        )
+        .fetch_optional(&db.pool)
+        .await
+        .context("ask how far the window is")?;
+        let Some(row) = row else { bail!("window {source} {window} has disappeared from fleet.windows") };
+        let through = !matches!(row.state.as_str(), "due" | "fetched" | "ingested");
+        let file_through = !matches!(row.file_state.as_deref(), Some("received" | "ingested"));
+        if through && (file_through || row.state == "failed") {
+            return Ok(Ended { state: row.state, file_id: file_id.or(row.file_id), note: row.note });
+        }
+        // an ended job is the moment to look again; the timeout covers other workers and events lost
+        let ended = async {
+            while let Ok(event) = events.recv().await {
+                if matches!(event, Event::Ended { .. }) {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::time::timeout(ASK, ended).await.ok();
+    }
+}

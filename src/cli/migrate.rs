@@ -1,0 +1,157 @@
+//! `vinops migrate`: brings the schema up and down, adopts a database, says how it stands, proves what is there.
+
+use super::Failure;
+use crate::config::Config;
+use crate::db::migrate::{self, State};
+use crate::db::migrations::{Migration, Set};
+use crate::db::{self, Db, papers, verify};
+use anyhow::{Context, anyhow, bail};
+use clap::Subcommand;
+use secrecy::ExposeSecret;
+use sqlx::PgConnection;
+use std::path::Path;
+
+/// Which of the ways to deal with the schema.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which domain's migrations.
+    #[arg(long, default_value = "auction", global = true)]
+    set: String,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Apply what is missing.
+    Up,
+    /// Take back everything after a migration.
+    Down {
+        /// The last migration to keep, such as 0014; 0000 for none.
+        #[arg(long)]
+        to: String,
+        /// Do it although rows are lost.
+        #[arg(long)]
+        destructive: bool,
+    },
+    /// Say how each migration stands in the database.
+    Status {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove that every object is there as it must be, one line each.
+    Verify {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adopt a database that was made by hand: note its migrations as applied, run nothing.
+    Baseline {
+        /// The last migration that it has, such as 0007.
+        #[arg(long)]
+        at: String,
+    },
+    /// Print the registry that is made from the files.
+    #[command(hide = true)]
+    Registry {
+        /// Write `_registry.json` and `INDEX.md` into `migrations/` of the current folder instead.
+        #[arg(long)]
+        write: bool,
+    },
+}
+
+/// Runs `vinops migrate`; fails where `status` or `verify` finds something wrong.
+pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
+    let set = Set::named(&args.set).map_err(Failure::wrong)?;
+    if let What::Registry { write } = args.what {
+        return Ok(registry(set, write)?);
+    }
+    let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
+    let Some(url) = url.map(ExposeSecret::expose_secret) else {
+        return Err(Failure::unreachable(anyhow!(
+            "DATABASE_URL is not set: it names the database to migrate"
+        )));
+    };
+    let mut session = db::session(url).await.map_err(Failure::unreachable)?;
+    Ok(on(&mut session, url, set, &args.what).await?)
+}
+
+async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> anyhow::Result<()> {
+    match what {
+        What::Up => {
+            let done = migrate::up(session, set, |line| {
+                println!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms);
+            });
+            if done.await?.is_empty() {
+                println!("nothing to apply");
+            }
+        }
+        What::Down { to, destructive } => {
+            let told = |migration: &Migration| println!("took back {}", migration.stem());
+            migrate::down(session, set, to, *destructive, told).await?;
+        }
+        What::Status { json } => status(session, set, *json).await?,
+        What::Verify { json } => verify(url, *json).await?,
+        What::Baseline { at } => {
+            for line in migrate::baseline(session, set, at).await? {
+                println!("adopted {}_{}", line.id, line.name);
+            }
+        }
+        What::Registry { write } => registry(set, *write)?,
+    }
+    Ok(())
+}
+
+fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
+    if write {
+        return papers::write(set, Path::new("migrations"));
+    }
+    print!("{}", papers::registry(set)?);
+    Ok(())
+}
+
+async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Result<()> {
+    let standings = migrate::status(session, set).await.context("read vinops.migrations")?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&standings)?);
+    } else {
+        for line in &standings {
+            let word = match line.state {
+                State::Applied if line.applied.as_ref().is_some_and(|applied| applied.baseline) => "adopted",
+                State::Applied => "applied",
+                State::Pending => "pending",
+                State::Superseded => "superseded",
+                State::Changed => "CHANGED",
+                State::Unknown => "UNKNOWN",
+            };
+            let when = line.applied.as_ref().map(|applied| {
+                format!("{}  {} ms", applied.applied_at.format("%Y-%m-%dT%H:%M:%SZ"), applied.execution_ms)
+            });
+            println!("{word:<11} {}_{:<26} {}", line.id, line.name, when.unwrap_or_default());
+        }
+    }
+    if standings.iter().any(|line| matches!(line.state, State::Changed | State::Unknown)) {
+        bail!("the database's history is not this binary's");
+    }
+    Ok(())
+}
+
+async fn verify(url: &str, json: bool) -> anyhow::Result<()> {
+    let db = Db::connect(url, None, 2).await?;
+    let checks = verify::verify(&db.pool).await?;
+    let failed = checks.iter().filter(|check| !check.passed).count();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    } else {
+        for check in &checks {
+            let verdict = if check.passed { "PASS" } else { "FAIL" };
+            println!("{verdict} {} {} ({})", check.id, check.object, check.evidence);
+        }
+        println!("{} passed, {failed} failed", checks.len() - failed);
+    }
+    if failed > 0 || checks.is_empty() {
+        bail!("{failed} of {} checks failed", checks.len());
+    }
+    Ok(())
+}

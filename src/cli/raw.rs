@@ -1,0 +1,51 @@
+//! `vinops raw export`: a file as it came, byte for byte.
+
+use super::Failure;
+use super::session::{Connect, Session};
+use crate::config::Config;
+use anyhow::{Context, anyhow};
+use std::fs::File;
+use std::io::{BufWriter, Write, stdout};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// `vinops raw …`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Write a file's original bytes, checked against its sha256
+    Export(ExportArgs),
+}
+
+/// Arguments of `vinops raw export`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "  vinops raw export 28e3e071-5c48-4047-87d2-88a4db94e5cf --out salesdata.csv")]
+pub struct ExportArgs {
+    /// The file's id, as `vinops windows` shows it
+    file_id: Uuid,
+    /// Write here instead of to standard output
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Runs it.
+pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
+    let Command::Export(args) = command;
+    let session = Session::open(config, &args.connect).await?;
+    let store = session.store()?;
+    let file = sqlx::query!(
+        "-- raw: export\n select path, sha256 from raw.csv_files where file_id = $1",
+        args.file_id
+    )
+    .fetch_optional(&session.db.pool)
+    .await
+    .context("look for the file")?
+    .ok_or_else(|| anyhow!("there is no file {}: `vinops windows` shows what there is", args.file_id))?;
+    let out: Box<dyn Write + Send> = match &args.out {
+        Some(path) => Box::new(File::create(path).with_context(|| format!("create {}", path.display()))?),
+        None => Box::new(stdout()),
+    };
+    store.export(&file.path, &file.sha256, BufWriter::new(out)).await?;
+    session.close().await
+}

@@ -1,0 +1,135 @@
+//! The long-running roles: worker, scheduler, and both in one process.
+
+use super::session::{self, Connect, Session};
+use super::{Failure, Fleet};
+use crate::config::Config;
+use crate::queue::Worker;
+use crate::scheduler;
+use anyhow::{Context, anyhow};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Arguments of `vinops worker`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+SIGTERM and SIGINT drain: no new jobs, running ones may finish within --drain, the rest is given back. A worker that is
+killed loses its jobs' leases (VINOPS_LEASE, 30 s); others then take them over.
+
+  vinops worker
+  vinops worker --kind fetch --concurrency 1")]
+pub struct WorkerArgs {
+    /// Only jobs of these kinds
+    #[arg(long, value_delimiter = ',')]
+    kind: Vec<String>,
+    /// How many jobs at once
+    #[arg(long, default_value_t = 4)]
+    concurrency: usize,
+    /// How long running jobs may take to finish when told to stop
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    drain: Duration,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Arguments of `vinops scheduler`.
+#[derive(Debug, clap::Args)]
+pub struct SchedulerArgs {
+    /// Sources to schedule
+    #[arg(long, value_delimiter = ',', default_value = "copart")]
+    source: Vec<String>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Arguments of `vinops up`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Uses DATABASE_URL if set, else a private PostgreSQL that it keeps between starts, and migrates it.")]
+pub struct UpArgs {
+    /// Sources to schedule
+    #[arg(long, value_delimiter = ',', default_value = "copart")]
+    source: Vec<String>,
+    /// How many jobs at once
+    #[arg(long, default_value_t = 4)]
+    concurrency: usize,
+}
+
+/// Cancelled by SIGTERM or SIGINT; a second SIGINT leaves at once, which is as safe as being killed.
+pub fn until_told() -> anyhow::Result<CancellationToken> {
+    let leave = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::spawn({
+        let leave = leave.clone();
+        async move {
+            let mut interrupted = false;
+            loop {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {
+                        if interrupted {
+                            std::process::exit(130);
+                        }
+                        interrupted = true;
+                    }
+                }
+                leave.cancel();
+            }
+        }
+    });
+    Ok(leave)
+}
+
+/// Works until told to leave.
+pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
+    if let Some(unknown) = args.kind.iter().find(|kind| !fleet.jobs.iter().any(|entry| entry.answers_to(kind))) {
+        return Err(Failure::wrong(anyhow!("no job of kind {unknown}: there are {}", known.join(", "))));
+    }
+    let leave = until_told()?;
+    let session = Session::open(config, &args.connect).await?;
+    let mut worker = Worker::new(&session.db, fleet.jobs)
+        .lease(session.config.lease)
+        .concurrency(args.concurrency)
+        .drain(args.drain)
+        .tools((fleet.tools)(&session.config, session.store()?)?);
+    if !args.kind.is_empty() {
+        worker = worker.kinds(&args.kind);
+    }
+    worker.run(leave).await?;
+    session.close().await
+}
+
+/// Schedules until told to leave.
+pub async fn scheduler(args: SchedulerArgs, config: Config) -> Result<(), Failure> {
+    let leave = until_told()?;
+    let session = Session::open(config, &args.connect).await?;
+    scheduler::run(&session.db, &args.source, leave).await?;
+    session.close().await
+}
+
+/// Both roles at once, on whatever database there is.
+pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    if config.copart.feed_url.is_none() {
+        return Err(Failure::wrong(anyhow!(
+            "COPART_FEED_URL is not set: `up` fetches the real feed, whose address holds a key; to see vinops at work \
+             without one, run `vinops demo`"
+        )));
+    }
+    let leave = until_told()?;
+    let session = match config.database_url {
+        Some(_) => Session::connect(config, &Connect::default()).await?,
+        None => Session::on(config, session::kept().await?).await?,
+    };
+    super::migrate::bring_up(&session.db, |line| tracing::info!("{line}")).await?;
+    let store = session.store()?;
+    let worker = Worker::new(&session.db, fleet.jobs)
+        .lease(session.config.lease)
+        .concurrency(args.concurrency)
+        .tools((fleet.tools)(&session.config, store)?);
+    let (worked, scheduled) =
+        tokio::join!(worker.run(leave.clone()), scheduler::run(&session.db, &args.source, leave.clone()));
+    worked?;
+    scheduled?;
+    session.close().await
+}

@@ -1,0 +1,102 @@
+//! `vinops windows`: the newest windows and what became of them.
+
+use super::Failure;
+use super::session::{Connect, Session};
+use super::show::{self, Json, count, right};
+use crate::config::Config;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Arguments of `vinops windows`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only this source
+    #[arg(long)]
+    source: Option<String>,
+    /// Only windows that were missed
+    #[arg(long)]
+    missing: bool,
+    /// How many, the newest first
+    #[arg(long, default_value_t = 20)]
+    limit: i64,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// A window as it is shown.
+#[derive(Debug, Serialize)]
+struct Row {
+    source: String,
+    window_start_utc: DateTime<Utc>,
+    state: String,
+    note: Option<String>,
+    file_id: Option<Uuid>,
+    rows: Option<i32>,
+    bytes: Option<i64>,
+    stored_bytes: Option<i64>,
+    new: Option<i32>,
+    changed: Option<i32>,
+    parse_errors: Option<i32>,
+    seconds: Option<f64>,
+    updated_at: DateTime<Utc>,
+}
+
+/// Prints them.
+pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
+    let session = Session::open(config, &args.connect).await?;
+    let rows = sqlx::query_as!(
+        Row,
+        r#"-- windows
+        select
+          w.source, w.window_start_utc, w.state, w.note, w.file_id, w.updated_at,
+          f.row_count as "rows?", f.bytes as "bytes?", f.stored_bytes as "stored_bytes?",
+          (r.report #>> '{ingest,new}')::int as new, (r.report #>> '{ingest,changed}')::int as changed,
+          r.errors as "parse_errors?", r.duration_seconds as "seconds?"
+        from fleet.windows w
+        left join raw.csv_files f on f.file_id = w.file_id
+        left join audit.etl_runs r on r.file_id = w.file_id
+        where ($1::text is null or w.source = $1)
+          and (not $2 or w.state = 'missed')
+        order by w.window_start_utc desc, w.source
+        limit $3"#,
+        args.source,
+        args.missing,
+        args.limit
+    )
+    .fetch_all(&session.db.pool)
+    .await
+    .context("read fleet.windows")?;
+    session.close().await?;
+    if args.json.json {
+        show::json(&rows)?;
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("no windows yet: `vinops scheduler` enqueues one each quarter-hour, `vinops ingest FILE` takes in a file");
+        return Ok(());
+    }
+    let mut table = show::table(&["window (UTC)", "source", "state", "rows", "new", "changed", "errors", "seconds", "file"]);
+    let number = |n: Option<i32>| right(n.map(count).unwrap_or_default());
+    for row in rows {
+        table.add_row(vec![
+            show::minute(row.window_start_utc).into(),
+            row.source.into(),
+            match row.note {
+                Some(note) => format!("{}: {note}", row.state).into(),
+                None => row.state.into(),
+            },
+            number(row.rows),
+            number(row.new),
+            number(row.changed),
+            number(row.parse_errors),
+            right(row.seconds.map(|s| format!("{s:.2}")).unwrap_or_default()),
+            row.file_id.map(|id| id.to_string()).unwrap_or_default().into(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}

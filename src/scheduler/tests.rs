@@ -1,0 +1,119 @@
+//! The scheduler against a real database.
+
+use super::*;
+use crate::queue::{Job, Run, Verdict};
+use crate::testing;
+use serde::Deserialize;
+
+#[derive(Serialize, Deserialize)]
+struct Fetch {
+    source: String,
+    window_start_utc: DateTime<Utc>,
+}
+
+impl Job for Fetch {
+    const KIND: &'static str = "fetch";
+    type Report = ();
+    async fn run(self, run: Run) -> Verdict<()> {
+        run.done(()).await
+    }
+}
+
+fn scheduler() -> Scheduler {
+    Scheduler::new(&Entry::of::<Fetch>(), &["copart"])
+}
+
+fn at(time: &str) -> DateTime<Utc> {
+    format!("2026-11-20T{time}:00Z").parse().unwrap()
+}
+
+async fn windows(pool: &PgPool) -> Vec<(String, String)> {
+    sqlx::query!(
+        r#"select to_char(window_start_utc at time zone 'utc', 'HH24:MI') as "start!", state
+        from fleet.windows
+        order by window_start_utc"#
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+    .into_iter()
+    .map(|row| (row.start, row.state))
+    .collect()
+}
+
+#[tokio::test]
+async fn a_due_window_is_enqueued_once_under_its_key() {
+    let test = testing::database().await;
+    let first = scheduler().due(&test.db.pool, Some(at("14:37"))).await.unwrap();
+    assert_eq!(first[0].window_start_utc, at("14:30"));
+    assert!(first[0].job.is_some());
+    let again = scheduler().due(&test.db.pool, Some(at("14:44"))).await.unwrap();
+    assert_eq!(again[0].job, None);
+
+    let job = sqlx::query!("select kind, key, payload, max_attempts from fleet.jobs").fetch_one(&test.db.pool).await;
+    let job = job.unwrap();
+    assert_eq!((job.kind.as_str(), job.key.as_deref()), ("fetch", Some("copart/2026-11-20T14:30Z")));
+    let payload: Fetch = serde_json::from_value(job.payload).unwrap();
+    assert_eq!((payload.source.as_str(), payload.window_start_utc), ("copart", at("14:30")));
+}
+
+#[tokio::test]
+async fn two_schedulers_at_once_give_one_job() {
+    let test = testing::database().await;
+    let scheduler = scheduler();
+    let calls = (0..8).map(|_| scheduler.due(&test.db.pool, Some(at("14:37"))));
+    let enqueued: usize =
+        futures::future::join_all(calls).await.into_iter().filter(|due| due.as_ref().unwrap()[0].job.is_some()).count();
+    assert_eq!(enqueued, 1);
+    assert_eq!(windows(&test.db.pool).await, [("14:30".to_owned(), "due".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_scheduler_that_dies_before_its_commit_leaves_the_window_to_the_next() {
+    let test = testing::database().await;
+    let mut dying = test.db.pool.begin().await.unwrap();
+    sqlx::query!("insert into fleet.windows (source, window_start_utc) values ('copart', $1)", at("14:30"))
+        .execute(&mut *dying)
+        .await
+        .unwrap();
+    let scheduler = scheduler();
+    let (due, _) = tokio::join!(scheduler.due(&test.db.pool, Some(at("14:30"))), async { dying.rollback().await });
+    assert!(due.unwrap()[0].job.is_some());
+}
+
+#[tokio::test]
+async fn windows_that_passed_during_an_outage_are_missed_and_never_fetched() {
+    let test = testing::database().await;
+    scheduler().due(&test.db.pool, Some(at("14:00"))).await.unwrap();
+    let due = scheduler().due(&test.db.pool, Some(at("15:01"))).await.unwrap();
+    assert_eq!((due[0].window_start_utc, due[0].missed), (at("15:00"), 3));
+    let named: Vec<_> = windows(&test.db.pool).await.into_iter().map(|(start, state)| start + " " + &state).collect();
+    assert_eq!(named, ["14:00 due", "14:15 missed", "14:30 missed", "14:45 missed", "15:00 due"]);
+    let jobs = sqlx::query_scalar!("select count(*) from fleet.jobs").fetch_one(&test.db.pool).await.unwrap();
+    assert_eq!(jobs, Some(2));
+}
+
+#[tokio::test]
+async fn a_fetch_that_nobody_took_in_its_window_is_cancelled_and_the_window_missed() {
+    let test = testing::database().await;
+    scheduler().due(&test.db.pool, Some(at("14:00"))).await.unwrap();
+    sqlx::query!("update fleet.windows set window_start_utc = '2026-01-01T00:00Z'").execute(&test.db.pool).await.unwrap();
+    sqlx::query!("update fleet.jobs set key = 'copart/2026-01-01T00:00Z', payload = '{}'")
+        .execute(&test.db.pool)
+        .await
+        .unwrap();
+    let current = scheduler().due(&test.db.pool, None).await.unwrap();
+    assert!(current[0].job.is_some());
+
+    assert_eq!(scheduler().expire(&test.db.pool).await.unwrap(), 1);
+    assert_eq!(scheduler().expire(&test.db.pool).await.unwrap(), 0);
+    let states = sqlx::query_scalar!("select state from fleet.jobs order by id").fetch_all(&test.db.pool).await.unwrap();
+    assert_eq!(states, ["cancelled", "available"]);
+    assert_eq!(windows(&test.db.pool).await[0].1, "missed");
+}
+
+#[test]
+fn the_next_waking_is_ten_to_thirty_seconds_into_the_next_window() {
+    let wakings = [0.0, 1.0].map(|luck| at("14:37") + scheduler().until_next(at("14:37"), luck));
+    assert_eq!(wakings, [at("14:45") + Duration::from_secs(10), at("14:45") + Duration::from_secs(30)]);
+}

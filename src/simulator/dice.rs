@@ -1,0 +1,77 @@
+//! Repeatable chance. The generator is SplitMix64, written out here and not taken from the `rand` crate, because
+//! the bytes of a window must stay the same for a seed when a dependency is upgraded.
+
+/// A stream of numbers that its seed decides.
+#[derive(Clone)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    /// The stream that belongs to these words: a simulator's seed, a purpose, a lot, a window.
+    pub(super) fn of(words: [u64; 3]) -> Self {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        for word in words {
+            dice.0 ^= word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+            dice.0 = dice.next();
+        }
+        dice
+    }
+
+    /// The next 64 bits.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`, which must not be zero. The high half of a product, hence without a division.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub(super) fn between(&mut self, low: i64, high: i64) -> i64 {
+        low + self.below((high - low + 1) as u64) as i64
+    }
+
+    /// True `n` times in a thousand.
+    pub(super) fn per_mille(&mut self, n: u64) -> bool {
+        self.below(1000) < n
+    }
+
+    /// True with this probability.
+    pub(super) fn chance(&mut self, p: f64) -> bool {
+        (self.next() >> 11) as f64 * (1.0 / (1u64 << 53) as f64) < p
+    }
+
+    /// A whole number near `x`: the fraction decides how often it is rounded up, so that small feeds move too.
+    pub(super) fn round(&mut self, x: f64) -> usize {
+        let whole = x.max(0.0).floor();
+        whole as usize + usize::from(self.chance(x.max(0.0) - whole))
+    }
+
+    /// One of the values.
+    pub(super) fn one<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len() as u64) as usize]
+    }
+
+    /// The index of one entry of a table, as often as its weight says.
+    pub(super) fn weighted<T>(&mut self, table: &[T], weight: impl Fn(&T) -> u32) -> usize {
+        let total: u64 = table.iter().map(|entry| u64::from(weight(entry))).sum();
+        let mut left = self.below(total.max(1));
+        for (index, entry) in table.iter().enumerate() {
+            let w = u64::from(weight(entry));
+            if left < w {
+                return index;
+            }
+            left -= w;
+        }
+        0
+    }
+
+    /// Removes one entry of a list, in no order.
+    pub(super) fn take(&mut self, list: &mut Vec<u32>) -> Option<u32> {
+        (!list.is_empty()).then(|| list.swap_remove(self.below(list.len() as u64) as usize))
+    }
+}

@@ -1,0 +1,128 @@
+//! The lifecycle that a lot must have after each file, as a small state machine of its own.
+//!
+//! It is told what a file showed and when, and follows the rules as they are written: a lot in the file is scheduled
+//! while its auction is ahead and active otherwise; an absent one is PENDING_RESULT once its auction is two hours
+//! past; it is removed at its third complete file without it, if it has no auction or one more than 24 hours ahead
+//! of the first of the three. An auction two hours past is looked at before the three files. All hours are those of
+//! the file's window.
+
+/// Where a lot stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, PartialOrd, Ord)]
+pub enum Status {
+    /// In the feed, without a sale date ahead.
+    #[default]
+    Active,
+    /// In the feed, with a sale date ahead.
+    Scheduled,
+    /// Absent, and its auction is two hours past.
+    PendingResult,
+    /// Absent for three complete files, with no auction near.
+    Removed,
+}
+
+impl Status {
+    /// As it is written in `lots.status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Active => "active",
+            Status::Scheduled => "scheduled",
+            Status::PendingResult => "PENDING_RESULT",
+            Status::Removed => "removed",
+        }
+    }
+
+    /// No longer expected in the feed.
+    pub fn closed(self) -> bool {
+        matches!(self, Status::PendingResult | Status::Removed)
+    }
+}
+
+/// What the files up to now make of a lot.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Life {
+    /// The last file's window that showed it, in minutes since 1970; 0 when none did.
+    pub(super) last_seen: i32,
+    /// The first complete file's window without it; 0 while it is in the feed.
+    pub(super) absent_since: i32,
+    /// Complete files without it, in a row.
+    pub(super) absences: u8,
+    /// It was in the file before this one.
+    pub(super) in_last_file: bool,
+    /// Where it stands.
+    pub(super) status: Status,
+}
+
+impl Life {
+    /// A file of this window shows it, with this auction (0 for none). Answers whether a closed lot came back.
+    pub(super) fn seen(&mut self, window: i32, auction: i32) -> bool {
+        let back = self.last_seen != 0 && self.status.closed();
+        let status = if auction > window { Status::Scheduled } else { Status::Active };
+        *self = Life { last_seen: window, in_last_file: true, status, ..Life::default() };
+        back
+    }
+
+    /// A complete file of this window is without it. Answers the state it moved to, if it moved.
+    pub(super) fn absent(&mut self, window: i32, auction: i32) -> Option<Status> {
+        const HOUR: i32 = 60;
+        self.in_last_file = false;
+        if self.absences == 0 {
+            self.absent_since = window;
+        }
+        self.absences = self.absences.saturating_add(1);
+        if self.status.closed() {
+            return None;
+        }
+        let to = if auction != 0 && auction + 2 * HOUR <= window {
+            Status::PendingResult
+        } else if self.absences >= 3 && (auction == 0 || auction > self.absent_since + 24 * HOUR) {
+            Status::Removed
+        } else if self.status == Status::Scheduled && auction <= window {
+            Status::Active
+        } else {
+            return None;
+        };
+        self.status = to;
+        Some(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const W: i32 = 30_000_000;
+
+    #[test]
+    fn a_lot_that_vanishes_after_its_auction_becomes_pending_two_hours_after_it() {
+        let mut life = Life::default();
+        life.seen(W, W + 60);
+        assert_eq!(life.status, Status::Scheduled);
+        assert_eq!(life.absent(W + 60, W + 60), Some(Status::Active));
+        assert_eq!(life.absent(W + 165, W + 60), None);
+        assert_eq!(life.absent(W + 180, W + 60), Some(Status::PendingResult));
+        assert!(life.seen(W + 195, W + 3000));
+        assert_eq!(life.status, Status::Scheduled);
+    }
+
+    #[test]
+    fn a_lot_without_a_date_is_removed_at_its_third_absence() {
+        let mut life = Life::default();
+        life.seen(W, 0);
+        assert_eq!(life.absent(W + 15, 0), None);
+        assert_eq!(life.absent(W + 30, 0), None);
+        assert_eq!(life.absent(W + 45, 0), Some(Status::Removed));
+        assert_eq!(life.absent(W + 60, 0), None);
+    }
+
+    #[test]
+    fn a_lot_that_vanishes_within_a_day_of_its_auction_waits_for_it() {
+        let auction = W + 15 + 24 * 60;
+        let mut life = Life::default();
+        life.seen(W, auction);
+        for n in 1..=96 {
+            assert_eq!(life.absent(W + 15 * n, auction), None);
+        }
+        assert_eq!(life.absent(W + 15 * 97, auction), Some(Status::Active));
+        assert_eq!(life.absent(auction + 120, auction), Some(Status::PendingResult));
+    }
+}

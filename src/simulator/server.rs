@@ -1,0 +1,304 @@
+//! The pretend feed's server, on loopback: it answers as the real one does, and fails as it is told to.
+//!
+//! Like the real one it gives a static file with a length, a date and an `ETag` of hexadecimal mtime and size, and
+//! understands `If-None-Match`, `Range` and `If-Range`. Each window's file is made once, in a temporary folder, and
+//! streamed from there; a request that is under way keeps its file however the feed moves on.
+
+use super::fault::{Fault, corrupt, guard_page};
+use super::{Counters, Reach, Simulator};
+use anyhow::Context;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{Stream, StreamExt};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+use tokio_util::sync::CancellationToken;
+
+/// Where the file is.
+pub const PATH: &str = "/FTPLSTDM/salesdata.cgi";
+
+/// One answered request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The status it was answered with.
+    pub status: u16,
+    /// Its `Range`.
+    pub range: Option<String>,
+    /// Its `User-Agent`.
+    pub user_agent: Option<String>,
+}
+
+/// One window's file as it is served.
+#[derive(Clone)]
+struct Served {
+    path: PathBuf,
+    size: u64,
+    modified: DateTime<Utc>,
+}
+
+impl Served {
+    fn etag(&self) -> String {
+        format!("\"{:x}-{:x}\"", self.modified.timestamp(), self.size)
+    }
+
+    fn last_modified(&self) -> String {
+        self.modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+}
+
+struct Inner {
+    current: Option<Served>,
+    before: Option<Served>,
+    fault: Option<(Fault, u32)>,
+    hits: Vec<Hit>,
+}
+
+type Shared = Arc<Mutex<Inner>>;
+
+/// The state behind a poisoned lock is as good as any: a test that panicked elsewhere shall not hide behind it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running pretend feed.
+pub struct FeedServer {
+    address: SocketAddr,
+    simulator: Arc<Mutex<Simulator>>,
+    folder: Arc<tempfile::TempDir>,
+    shared: Shared,
+}
+
+impl FeedServer {
+    /// Serves window 0 of a simulator on a free port of 127.0.0.1, until the token is cancelled.
+    pub async fn start(simulator: Simulator, stop: CancellationToken) -> anyhow::Result<FeedServer> {
+        let listener =
+            tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("listen for the feed")?;
+        let inner = Inner { current: None, before: None, fault: None, hits: Vec::new() };
+        let shared: Shared = Arc::new(Mutex::new(inner));
+        let server = FeedServer {
+            address: listener.local_addr()?,
+            simulator: Arc::new(Mutex::new(simulator)),
+            folder: Arc::new(tempfile::tempdir().context("make a folder for the feed's files")?),
+            shared: shared.clone(),
+        };
+        let app = axum::Router::new().route(PATH, get(answer)).with_state(shared);
+        tokio::spawn(async move {
+            let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the pretend feed's server ended");
+            }
+        });
+        server.advance(0).await?;
+        Ok(server)
+    }
+
+    /// The file's address, with a key as the real one has.
+    pub fn url(&self) -> String {
+        format!("http://{}{PATH}?authKey=pretend", self.address)
+    }
+
+    /// Moves on to window `k`, whose file a reader is taken to read. A window at or behind the present one is made
+    /// and served again.
+    pub async fn advance(&self, k: u32) -> anyhow::Result<Counters> {
+        self.serve(k, None, Reach::Whole).await
+    }
+
+    /// Moves on to window `k` and serves its file spoiled. `reach` is what a reader is to make of it: `Nothing` for
+    /// one that must be refused.
+    pub async fn advance_spoiled(&self, k: u32, fault: Fault, reach: Reach) -> anyhow::Result<Counters> {
+        self.serve(k, Some(fault), reach).await
+    }
+
+    /// Answers the next `times` requests with this fault; `u32::MAX` for ever. A fault of the file is answered from
+    /// a spoiled copy of the present one, and leaves the truth alone.
+    pub fn misbehave(&self, fault: Fault, times: u32) -> anyhow::Result<()> {
+        let mut inner = locked(&self.shared);
+        if fault.in_file()
+            && let Some(current) = &mut inner.current
+        {
+            let path = self.folder.path().join("spoiled.csv");
+            let mut out = BufWriter::new(File::create(&path)?);
+            corrupt(File::open(&current.path)?, &mut out, fault)?;
+            out.flush()?;
+            let spoiled = Served { size: std::fs::metadata(&path)?.len(), path, modified: current.modified };
+            inner.before = inner.current.replace(spoiled);
+        } else {
+            inner.fault = Some((fault, times));
+        }
+        Ok(())
+    }
+
+    /// Behaves again; a file that was spoiled stays so until the next window.
+    pub fn behave(&self) {
+        locked(&self.shared).fault = None;
+    }
+
+    /// The requests answered so far.
+    pub fn hits(&self) -> Vec<Hit> {
+        locked(&self.shared).hits.clone()
+    }
+
+    /// Looks at the simulator, for its truth.
+    pub fn look<T>(&self, look: impl FnOnce(&Simulator) -> T) -> T {
+        look(&locked(&self.simulator))
+    }
+
+    async fn serve(&self, k: u32, fault: Option<Fault>, reach: Reach) -> anyhow::Result<Counters> {
+        let (simulator, folder, shared) = (self.simulator.clone(), self.folder.clone(), self.shared.clone());
+        let made = tokio::task::spawn_blocking(move || -> anyhow::Result<Counters> {
+            let mut simulator = locked(&simulator);
+            let path = folder.path().join(format!("{k}.csv"));
+            let mut whole = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let counters = match reach {
+                Reach::Whole => simulator.window(k, &mut whole)?,
+                _ => {
+                    simulator.seek(k);
+                    simulator.write(&mut whole)?;
+                    simulator.read(reach)
+                }
+            };
+            let path = match fault {
+                Some(fault) if fault.in_file() => {
+                    let spoiled = folder.path().join(format!("{k}-spoiled.csv"));
+                    whole.seek(SeekFrom::Start(0))?;
+                    let mut out = BufWriter::new(File::create(&spoiled)?);
+                    corrupt(BufReader::new(whole), &mut out, fault)?;
+                    out.flush()?;
+                    spoiled
+                }
+                _ => path,
+            };
+            // The real file is there two to five seconds into the quarter-hour.
+            let modified =
+                simulator.options().window_start(k) + chrono::Duration::seconds(2 + i64::from(k % 4));
+            let served = Served { size: std::fs::metadata(&path)?.len(), path, modified };
+            let mut inner = locked(&shared);
+            let forgotten = inner.before.take();
+            inner.before = inner.current.replace(served);
+            inner.fault = fault.filter(|fault| !fault.in_file()).map(|fault| (fault, u32::MAX));
+            let kept = [&inner.before, &inner.current];
+            if let Some(old) =
+                forgotten.filter(|old| kept.iter().all(|k| k.as_ref().is_none_or(|k| k.path != old.path)))
+            {
+                // Unlinked: a request that still reads it keeps it open.
+                std::fs::remove_file(old.path).ok();
+            }
+            Ok(counters)
+        });
+        made.await?.with_context(|| format!("make the pretend feed's window {k}"))
+    }
+}
+
+/// Answers one request and remembers how.
+async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let (fault, mut file, before) = {
+        let mut inner = locked(&shared);
+        let fault = inner.fault.map(|(fault, _)| fault);
+        inner.fault =
+            inner.fault.map(|(fault, left)| (fault, left.saturating_sub(u32::from(left != u32::MAX))));
+        inner.fault.take_if(|(_, left)| *left == 0);
+        (fault, inner.current.clone(), inner.before.clone())
+    };
+    if fault == Some(Fault::Stale)
+        && let (Some(file), Some(before)) = (&mut file, before)
+    {
+        *file = Served { modified: file.modified, ..before };
+    }
+    let response = match (fault, file) {
+        (Some(Fault::Forbidden), _) => {
+            (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "text/html")], guard_page()).into_response()
+        }
+        (Some(Fault::HtmlPage), _) => ([(header::CONTENT_TYPE, "text/html")], guard_page()).into_response(),
+        (Some(Fault::RedirectLoop), _) => (StatusCode::FOUND, [(header::LOCATION, PATH)]).into_response(),
+        (fault, Some(file)) => give(&headers, &file, fault).await,
+        (_, None) => StatusCode::NOT_FOUND.into_response(),
+    };
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (range, user_agent) = (text(header::RANGE), text(header::USER_AGENT));
+    locked(&shared).hits.push(Hit { status: response.status().as_u16(), range, user_agent });
+    response
+}
+
+/// Gives the file, or what of it was asked for.
+async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Response {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let (etag, modified) = (file.etag(), file.last_modified());
+    let known = match text(header::IF_NONE_MATCH) {
+        Some(tags) => tags.split(',').any(|tag| tag.trim() == etag),
+        None => text(header::IF_MODIFIED_SINCE) == Some(modified.as_str()),
+    };
+    let answer = Response::builder()
+        .header(header::ETAG, &etag)
+        .header(header::LAST_MODIFIED, &modified)
+        .header(header::ACCEPT_RANGES, "bytes");
+    let built = if known {
+        answer.status(StatusCode::NOT_MODIFIED).body(Body::empty())
+    } else {
+        let valid = text(header::IF_RANGE).is_none_or(|tag| tag == etag || tag == modified);
+        let range = text(header::RANGE).filter(|_| valid).and_then(|range| span(range, file.size));
+        let (from, to) = range.unwrap_or((0, file.size));
+        if from >= to && range.is_some() {
+            let unit = format!("bytes */{}", file.size);
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            return (status, [(header::CONTENT_RANGE, unit)]).into_response();
+        }
+        let answer = match range {
+            Some(_) => answer
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, format!("bytes {from}-{}/{}", to - 1, file.size)),
+            None => answer,
+        };
+        let missing = if let Some(Fault::Short { missing }) = fault { missing } else { 0 };
+        let body = match body(file, from, to, fault).await {
+            Ok(body) => body,
+            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        };
+        answer
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_DISPOSITION, "attachment; filename=\"salesdata.csv\"")
+            .header(header::CONTENT_LENGTH, to - from + missing)
+            .body(body)
+    };
+    built.unwrap_or_else(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response())
+}
+
+/// The bytes from one place to another of a file, as the fault lets them through.
+async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::io::Result<Body> {
+    let mut open = tokio::fs::File::open(&file.path).await?;
+    tokio::io::AsyncSeekExt::seek(&mut open, SeekFrom::Start(from)).await?;
+    let cut = match fault {
+        Some(Fault::Reset { at }) => at.min(to - from),
+        _ => to - from,
+    };
+    let breaks = matches!(fault, Some(Fault::Reset { .. } | Fault::Short { .. }));
+    let chunk = if let Some(Fault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
+    let sent = ReaderStream::with_capacity(open.take(cut), chunk);
+    let end = futures::stream::iter(breaks.then(|| Err(std::io::Error::other("the pretend feed hangs up"))));
+    let whole: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>> =
+        Box::pin(sent.chain(end));
+    Ok(match fault {
+        Some(Fault::Drip { every, .. }) => Body::from_stream(whole.then(move |part| async move {
+            tokio::time::sleep(every).await;
+            part
+        })),
+        _ => Body::from_stream(whole),
+    })
+}
+
+/// `bytes=a-` or `bytes=a-b` of a file this long, as a half-open span; other forms are ignored, as a server may.
+fn span(range: &str, size: u64) -> Option<(u64, u64)> {
+    let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let from: u64 = from.parse().ok()?;
+    let to = if to.is_empty() { size } else { to.parse::<u64>().ok()?.saturating_add(1).min(size) };
+    Some((from, to))
+}

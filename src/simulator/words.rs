@@ -1,0 +1,240 @@
+//! The feed's words, as often as they occur: counts of 181,249 real lots of 2026 and of the 153,991 rows of October
+//! 2025. Where a value has changed its spelling over time, both are here and mean the same; a row says which
+//! generation it is written in ([`super::lot::Values::modern`]), and both generations stand side by side in a file.
+
+/// One meaning, the old spelling of it and the new, and how often it occurs.
+pub(super) struct Word {
+    /// As written until about March 2026.
+    pub(super) old: &'static str,
+    /// As written since.
+    pub(super) new: &'static str,
+    /// How often.
+    pub(super) weight: u32,
+}
+
+const fn w(old: &'static str, new: &'static str, weight: u32) -> Word {
+    Word { old, new, weight }
+}
+
+/// A kind of damage: the feed's text, the code of the taxonomy, and how often it is first and second.
+pub(super) struct Damage {
+    pub(super) text: &'static str,
+    pub(super) code: &'static str,
+    pub(super) primary: u32,
+    pub(super) secondary: u32,
+}
+
+const fn d(text: &'static str, code: &'static str, primary: u32, secondary: u32) -> Damage {
+    Damage { text, code, primary, secondary }
+}
+
+/// `Damage Description` and `Secondary Damage`.
+pub(super) const DAMAGES: &[Damage] = &[
+    d("FRONT END", "damage_front_end", 93663, 12834),
+    d("REAR END", "damage_rear_end", 25855, 14070),
+    d("SIDE", "damage_side", 23422, 28526),
+    d("MINOR DENT/SCRATCHES", "damage_minor_dent", 9605, 12873),
+    d("MECHANICAL", "damage_mechanical", 5450, 2805),
+    d("NORMAL WEAR", "damage_normal_wear", 4008, 697),
+    d("HAIL", "damage_hail", 3659, 1018),
+    d("ALL OVER", "damage_all_over", 3021, 266),
+    d("UNDERCARRIAGE", "damage_undercarriage", 2366, 4742),
+    d("ROLLOVER", "damage_rollover", 2281, 105),
+    d("VANDALISM", "damage_vandalism", 1931, 167),
+    d("BURN", "damage_burn", 1671, 108),
+    d("WATER/FLOOD", "damage_flood", 1643, 126),
+    d("TOP/ROOF", "damage_roof", 1203, 947),
+    d("BURN - ENGINE", "damage_burn_engine", 515, 79),
+    d("STRIPPED", "damage_stripped", 299, 251),
+    d("BURN - INTERIOR", "damage_burn_interior", 220, 153),
+    d("FRAME DAMAGE", "damage_frame", 163, 215),
+    d("DAMAGE HISTORY", "damage_history", 90, 159),
+    d("BIOHAZARD/CHEMICAL", "damage_biohazard", 86, 4),
+    d("PARTIAL REPAIR", "damage_partial_repair", 39, 29),
+    d("MISSING/ALTERED VIN", "damage_altered_vin", 23, 82),
+    d("REJECTED REPAIR", "damage_rejected_repair", 21, 26),
+    d("REPLACED VIN", "damage_replaced_vin", 10, 24),
+    d("UNKNOWN", "damage_unknown", 5, 4),
+];
+
+/// `Color`.
+pub(super) const COLORS: &[(&str, u32)] = &[
+    ("WHITE", 40799),
+    ("BLACK", 36742),
+    ("GRAY", 26337),
+    ("SILVER", 23109),
+    ("BLUE", 18728),
+    ("RED", 12197),
+    ("CHARCOAL", 4737),
+    ("BURGUNDY", 3460),
+    ("GREEN", 2813),
+    ("TAN", 2076),
+    ("MAROON", 1710),
+    ("BROWN", 1555),
+    ("BEIGE", 1334),
+    ("GOLD", 1328),
+    ("ORANGE", 892),
+    ("TWO TONE", 761),
+    ("YELLOW", 557),
+    ("BURN", 512),
+    ("TEAL", 426),
+    ("PURPLE", 420),
+    ("CREAM", 393),
+    ("TURQUOISE", 314),
+    ("PINK", 37),
+    ("CRIMSON", 7),
+    ("UNKNOWN - NOT OK FOR INV.", 5),
+];
+
+/// `Fuel Type`; the order is that of [`super::fleet::Model::fuel`].
+pub(super) const FUELS: &[Word] = &[
+    w("GAS", "GAS", 148217),
+    w("FLEXIBLE FUEL", "FLEXIBLE", 12396),
+    w("HYBRID ENGINE", "ELECTRIC AND GAS HYBRID", 7859),
+    w("DIESEL", "DIESEL", 4706),
+    w("ELECTRIC", "ELECTRIC", 3400),
+    w("UNKNOWN", "UNKNOWN", 159),
+];
+
+/// `Drive`; the order is that of [`super::fleet::Model::drive`].
+pub(super) const DRIVES: &[Word] = &[
+    w("Front-wheel Drive", "FRONT WHEEL DRIVE", 84941),
+    w("Rear-wheel drive", "REAR WHEEL DRIVE", 20237),
+    w("All wheel drive", "ALL WHEEL DRIVE", 43209),
+    w("4x4 w/Rear Wheel Drv", "4X4 W/REAR WHEEL DRV", 19181),
+    w("4x4 w/Front Whl Drv", "4X4 W/FRONT WHL DRV", 5585),
+    w("Four by Four", "FOUR BY FOUR", 1485),
+    w("4x2", "4X2", 473),
+];
+
+/// `Transmission`.
+pub(super) const TRANSMISSIONS: &[Word] = &[
+    w("AUTOMATIC", "AUTOMATIC", 173_654),
+    w("MANUAL", "MANUAL", 5117),
+    w("UNKNOWN", "UNKNOWN", 146),
+    w("NONE", "NONE", 85),
+    w("Automatic", "AUTOMATIC", 1800),
+    w("Manual", "MANUAL", 50),
+];
+
+/// `Body Style`, cut to eight characters in the old generation; the order is that of [`super::fleet::Model::body`].
+pub(super) const BODIES: &[Word] = &[
+    w("SEDAN 4D", "SEDAN 4DR", 0),
+    w("4DR SPOR", "4DR SPORT UTILITY", 0),
+    w("CREW PIC", "CREW PICKUP", 0),
+    w("HATCHBAC", "HATCHBACK 4DR", 0),
+    w("STATION", "STATION WAGON", 0),
+    w("SPORTS V", "SPORTS VAN", 0),
+    w("COUPE", "COUPE 3DR", 0),
+    w("CARGO VA", "CARGO VAN", 0),
+    w("CONVERTI", "CONVERTIBLE", 0),
+    w("CONVENTI", "CONVENTIONAL CAB", 0),
+    w("ROAD/STR", "ROAD/STREET", 0),
+    w("TRAILER", "TRAILER", 0),
+    w("ALL TERR", "ALL TERRAIN", 0),
+    w("MOTORIZE", "MOTORIZED HOME", 0),
+    w("STRAIGHT", "STRAIGHT TRUCK", 0),
+    w("SNOWMOBI", "SNOWMOBILE", 0),
+    w("UTILITY", "UTILITY", 0),
+];
+
+/// `Sale Status`, which is a type of sale and never a state of the lot.
+pub(super) const SALE_TYPES: &[(&str, u32)] =
+    &[("Pure Sale", 100_543), ("On Minimum Bid", 43_386), ("On Approval", 10_054)];
+
+/// `Has Keys-Yes or No`, and what it says.
+pub(super) const KEYS: &[(&str, Option<bool>, u32)] =
+    &[("YES", Some(true), 138_312), ("NO", Some(false), 9671), ("EXM", None, 5999)];
+
+/// `Odometer Brand`.
+pub(super) const BRANDS: &[(&str, u32)] = &[("A", 138_410), ("N", 24_886), ("E", 17_592), ("X", 276)];
+
+/// `Lot Cond. Code` with its `Runs/Drives`.
+pub(super) const CONDITIONS: &[(&str, &str, u32)] = &[
+    ("D", "Run & Drive Verified", 118_268),
+    ("S", "Vehicle Starts", 14_561),
+    ("E", "DEFAULT", 41_752),
+    ("", "", 9500),
+];
+
+/// `Sale Title Type` where the state has no habit of its own.
+pub(super) const TITLES: &[(&str, u32)] = &[
+    ("ST", 45989),
+    ("SC", 43511),
+    ("CT", 33303),
+    ("BP", 5286),
+    ("BS", 3121),
+    ("RS", 2957),
+    ("CZ", 2868),
+    ("DV", 1066),
+    ("PO", 855),
+    ("NR", 424),
+    ("FS", 322),
+    ("SB", 273),
+    ("RT", 261),
+    ("NT", 195),
+    ("RP", 180),
+    ("SQ", 161),
+    ("DC", 161),
+    ("JT", 113),
+    ("SH", 113),
+    ("FC", 108),
+    ("PX", 100),
+    ("DA", 98),
+    ("SS", 92),
+    ("SD", 86),
+    ("WT", 60),
+    ("PR", 40),
+];
+
+/// `Sale Title Type` by state, where one code leads.
+pub(super) const STATE_TITLES: &[(&str, &str)] = &[
+    ("TX", "SV"),
+    ("FL", "RB"),
+    ("MD", "S1"),
+    ("NY", "SM"),
+    ("ON", "NU"),
+    ("CO", "PS"),
+    ("AB", "BV"),
+    ("QC", "SR"),
+    ("CA", "SC"),
+    ("NC", "SC"),
+    ("MI", "CT"),
+];
+
+/// `Seller Name`; one of them is the junk that really occurs.
+pub(super) const SELLERS: &[(&str, u32)] = &[
+    ("State Farm Insurance", 300),
+    ("GEICO", 220),
+    ("Progressive Casualty Insurance", 260),
+    ("Allstate Insurance Company", 140),
+    ("USAA", 120),
+    ("Farmers Insurance", 90),
+    ("Liberty Mutual", 80),
+    ("Nationwide Insurance", 50),
+    ("Enterprise Holdings", 40),
+    ("ENTERPRISE-LOGO.jpeg", 4),
+    ("AVIS BUDGET GROUP", 16),
+    ("INTACT ASSURANCE", 20),
+    ("Charity Donation", 30),
+];
+
+/// `Special Note`; the feed pads it to 28 characters. One holds a no-break space, one a telephone number.
+pub(super) const NOTES: &[&str] = &[
+    "REPOSSESSION",
+    "ODOMETER IS IN KILOMETERS",
+    "OFFSITE: CALL (555) 010-0137 TO PREVIEW",
+    "BIDDER MUST HOLD A DEALER\u{a0}LICENSE",
+    "ENGINE NOT ORIGINAL",
+    "MISSING CATALYTIC CONVERTER",
+];
+
+/// A `Special Note` with an inch sign, which the feed does not escape.
+pub(super) const INCH_NOTE: &str = "FITTED WITH 22\" WHEELS AND A 6\" LIFT";
+
+/// `Announcements`.
+pub(super) const ANNOUNCEMENTS: &[&str] =
+    &["Maintenance", "Safety,Comfort", "Maintenance,Safety,Comfort,Other,Emission", "Emission,Other"];
+
+/// `Sale Light`.
+pub(super) const LIGHTS: &[(&str, u32)] = &[("RED LIGHT", 3529), ("GREEN LIGHT", 467), ("YELLOW LIGHT", 285)];

@@ -1,0 +1,334 @@
+//! One row of the file, in the feed's own quoting: text in double quotes, numbers bare, an inch sign inside a text
+//! left as it is.
+
+use super::Options;
+use super::dice::Dice;
+use super::fleet::Vehicle;
+use super::lot::{Lot, Sale, cut, instant};
+use super::words::{
+    ANNOUNCEMENTS, BODIES, BRANDS, CONDITIONS, DRIVES, FUELS, INCH_NOTE, KEYS, LIGHTS, NOTES, SALE_TYPES,
+    SELLERS, STATE_TITLES, TITLES, TRANSMISSIONS, Word,
+};
+use chrono::{DateTime, Datelike, Duration, Timelike, Utc};
+use chrono_tz::America;
+
+/// The header of October 2025; since then column 51 is called `Wholesale`.
+const HEADER: &str = "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",\"Day of Week\",\"Sale time (HHMM)\",\
+\"Time Zone\",\"Item#\",\"Lot number\",\"Vehicle Type\",\"Year\",\"Make\",\"Model Group\",\"Model Detail\",\"Body Style\",\
+\"Color\",\"Damage Description\",\"Secondary Damage\",\"Sale Title State\",\"Sale Title Type\",\"Has Keys-Yes or No\",\
+\"Lot Cond. Code\",\"VIN\",\"Odometer\",\"Odometer Brand\",\"Est. Retail Value\",\"Repair cost\",\"Engine\",\"Drive\",\
+\"Transmission\",\"Fuel Type\",\"Cylinders\",\"Runs/Drives\",\"Sale Status\",\"High Bid =non-vix,Sealed=Vix\",\
+\"Special Note\",\"Location city\",\"Location state\",\"Location ZIP\",\"Location country\",\"Currency Code\",\
+\"Image Thumbnail\",\"Create Date/Time\",\"Grid/Row\",\"Make-an-Offer Eligible\",\"Buy-It-Now Price\",\"Image URL\",\
+\"Trim\",\"Last Updated Time\",\"Rentals\",\"Copart Select\",\"Seller Name\",\"Offsite Address1\",\"Offsite State\",\
+\"Offsite City\",\"Offsite Zip\",\"Sale Light\",\"AutoGrade\",\"Announcements\"\n";
+
+/// The header line of window `k`.
+pub(super) fn header(options: &Options, k: u32) -> String {
+    if k >= options.wholesale_from { HEADER.replace("Copart Select", "Wholesale") } else { HEADER.to_owned() }
+}
+
+/// The snapshot's clock, which every row of a file carries: Pacific time on a twelve-hour dial without AM or PM,
+/// five minutes before the file.
+pub(super) fn snapshot_clock(window: DateTime<Utc>, micros: u32) -> String {
+    let at = (window - Duration::minutes(5)).with_timezone(&America::Los_Angeles);
+    format!("{}-{:02}.{:02}.06.{micros:06}", at.format("%Y-%m-%d"), at.hour12().1, at.minute())
+}
+
+/// A line under construction.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn text(&mut self, value: &str) {
+        self.0.push(b'"');
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.extend_from_slice(b"\",");
+    }
+
+    fn digits(&mut self, mut n: u64) {
+        let mut buffer = [0; 20];
+        let mut at = buffer.len();
+        loop {
+            at -= 1;
+            buffer[at] = b'0' + (n % 10) as u8;
+            n /= 10;
+            if n == 0 {
+                break;
+            }
+        }
+        self.0.extend_from_slice(&buffer[at..]);
+    }
+
+    fn number(&mut self, n: u64) {
+        self.digits(n);
+        self.0.push(b',');
+    }
+
+    /// A decimal with one digit after the point.
+    fn tenths(&mut self, n: u64) {
+        self.digits(n);
+        self.0.extend_from_slice(b".0,");
+    }
+
+    /// A decimal with two.
+    fn cents(&mut self, n: u64) {
+        self.digits(n / 100);
+        self.0.extend_from_slice(&[b'.', b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8, b',']);
+    }
+}
+
+fn hex(dice: &mut Dice, into: &mut String, digits: usize) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut left = 0;
+    for n in 0..digits {
+        if n % 16 == 0 {
+            left = dice.next();
+        }
+        into.push(HEX[(left & 15) as usize] as char);
+        left >>= 4;
+    }
+}
+
+/// What a row carries beside its lot.
+pub(super) struct Frame<'a> {
+    pub(super) options: &'a Options,
+    pub(super) position: u64,
+    pub(super) clock: &'a str,
+}
+
+/// Appends the row of a lot.
+pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) {
+    let seed = frame.options.seed;
+    let now = &lot.now;
+    let (vehicle, sale) = (lot.vehicle(seed), Sale::of(seed, index));
+    let (yard, model) = (now.yard(), vehicle.model);
+    let mut dice = sale.dice.clone();
+    let spell = |word: &'static Word| if now.modern { word.new } else { word.old };
+    let inches = frame.options.inch_quotes;
+    let mut scratch = String::new();
+    let mut line = Line(into);
+
+    line.number(frame.position);
+    line.number(u64::from(yard.number));
+    line.text(yard.name);
+    if now.auction == 0 {
+        line.0.extend_from_slice(b"0,\"\",0,");
+    } else {
+        let local = yard.clock.local(instant(now.auction));
+        line.number((local.year() as u64 * 100 + u64::from(local.month())) * 100 + u64::from(local.day()));
+        line.text(DAYS[local.weekday().num_days_from_monday() as usize]);
+        line.number(u64::from(local.hour() * 100 + local.minute()));
+    }
+    line.text(yard.clock.abbreviation(instant(now.updated)));
+    line.number(u64::from(now.item));
+    line.number(u64::from(lot.number));
+    scratch.push(model.kind);
+    line.text(&scratch);
+    line.number(u64::from(vehicle.year));
+    line.text(model.make);
+    let plain = |text: &'static str| frame.options.inches(text);
+    line.text(plain(now.model_group(model)));
+    scratch.clear();
+    scratch.extend([plain(model.group), if vehicle.trim.is_empty() { "" } else { " " }, plain(vehicle.trim)]);
+    line.text(if now.modern { &scratch } else { cut(&scratch, 10) });
+    let styled = dice.per_mille(if now.modern { 950 } else { 140 });
+    line.text(if styled { spell(&BODIES[usize::from(model.body)]) } else { "" });
+    line.text(vehicle.color);
+    line.text(sale.damage.text);
+    line.text(sale.secondary.map_or("", |d| d.text));
+    line.text(yard.state);
+    line.text(title(&mut dice, yard.state, now.title));
+    line.text(KEYS[usize::from(now.keys)].0);
+    let condition = &CONDITIONS[usize::from(now.condition)];
+    line.text(condition.0);
+    line.text(&lot.vin(seed).0);
+    line.tenths(u64::from(now.odometer(&sale, &vehicle)));
+    line.text(BRANDS[usize::from(now.brand)].0);
+    line.tenths(u64::from(vehicle.value));
+    match dice.below(1000) {
+        0..240 if now.repair == 0 => line.tenths(0),
+        999 if now.repair == 0 => line.cents(999_999_999),
+        share => {
+            line.cents(u64::from(vehicle.value) * (20 + share / 20 + u64::from(now.repair)) + share % 100)
+        }
+    }
+    let whole = !dice.per_mille(48);
+    line.text(if whole { model.engine.0 } else { "" });
+    line.text(if dice.per_mille(57) { "" } else { spell(&DRIVES[usize::from(model.drive)]) });
+    let gears = &TRANSMISSIONS[dice.weighted(TRANSMISSIONS, |t| t.weight)];
+    line.text(if dice.per_mille(52) { "" } else { spell(gears) });
+    line.text(if dice.per_mille(34) { "" } else { spell(&FUELS[usize::from(model.fuel)]) });
+    line.text(if whole { model.engine.1 } else { "" });
+    line.text(condition.1);
+    line.text(SALE_TYPES[usize::from(now.sale_type)].0);
+    line.0.push(b'"');
+    line.digits(u64::from(now.bid));
+    line.0.extend_from_slice(b".0\",");
+    scratch.clear();
+    note(frame.options, index, lot, &mut scratch);
+    line.text(&scratch);
+    line.text(yard.city);
+    line.text(yard.state);
+    line.text(yard.zip);
+    line.text(if yard.canada { "CAN" } else { "USA" });
+    line.text(if yard.canada { "CAD" } else { "USD" });
+    picture(&mut dice, &mut scratch);
+    line.text(&scratch);
+    if frame.options.clock_per_row {
+        line.text(&format!("{}{:06}", &frame.clock[..frame.clock.len() - 6], frame.position % 1_000_000));
+    } else {
+        line.text(frame.clock);
+    }
+    place(&mut Dice::of([seed, 5, u64::from(index) << 8 | u64::from(now.grid)]), &mut scratch);
+    line.text(&scratch);
+    line.text(if now.offer { "Y" } else { "N" });
+    line.tenths(if dice.per_mille(70) { u64::from(vehicle.value) / 200 * 100 } else { 0 });
+    line.0.extend_from_slice(b"\"http://inventoryv2.copart.io/v1/lotImages/");
+    line.digits(u64::from(lot.number));
+    line.0.extend_from_slice(if yard.canada { b"?country=ca" } else { b"?country=us" });
+    line.0.extend_from_slice(b"&brand=cprt&yardNumber=");
+    line.digits(u64::from(yard.number));
+    line.0.extend_from_slice(b"\",");
+    trim(&mut dice, &vehicle, inches, &mut scratch);
+    line.text(&scratch);
+    updated(now.updated, &mut scratch);
+    line.text(&scratch);
+    line.text(if dice.per_mille(9) { "Y" } else { "N" });
+    line.text(if dice.per_mille(27) { "Y" } else { "N" });
+    line.text(if dice.per_mille(656) { "" } else { SELLERS[dice.weighted(SELLERS, |s| s.1)].0 });
+    if dice.per_mille(14) {
+        line.0.extend_from_slice(b"\"");
+        line.digits(dice.below(9000) + 1);
+        line.0.extend_from_slice(b" INDUSTRIAL PKWY\",");
+        line.text(yard.state);
+        line.text(yard.city);
+        line.text(cut(yard.zip, 5));
+    } else {
+        line.0.extend_from_slice(b"\"\",\"\",\"\",\"\",");
+    }
+    if dice.per_mille(3) {
+        line.text(LIGHTS[dice.weighted(LIGHTS, |l| l.1)].0);
+        let grade = dice.below(51);
+        line.digits(grade / 10);
+        line.0.push(b'.');
+        line.number(grade % 10);
+    } else {
+        line.0.extend_from_slice(b"\"\",,");
+    }
+    let announced = if dice.per_mille(2) { dice.one(ANNOUNCEMENTS) } else { "" };
+    line.0.push(b'"');
+    line.0.extend_from_slice(announced.as_bytes());
+    if breaks(frame.options, index) {
+        line.0.extend_from_slice(b"Other,\nSafety");
+    }
+    line.0.extend_from_slice(b"\"\n");
+}
+
+const DAYS: [&str; 7] = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
+
+/// The lot's announcements go over two lines: some forty in a file of 154,000.
+pub(super) fn breaks(options: &Options, index: u32) -> bool {
+    options.newlines && index % 3850.min(options.rows as u32 / 2 + 1) == 17
+}
+
+/// The row holds a quote that a strict reader trips over.
+pub(super) fn has_inches(options: &Options, index: u32, lot: &Lot, vehicle: &Vehicle) -> bool {
+    let now = &lot.now;
+    let in_text = vehicle.trim.contains('"')
+        || now.model_group(vehicle.model).contains('"')
+        || (now.modern && vehicle.model.group.contains('"'));
+    options.inch_quotes && (in_text || shown_note(options, index, now.note) == Some(INCH_NOTE))
+}
+
+fn inch_note(options: &Options, index: u32) -> bool {
+    options.inch_quotes && index % 2000.min(options.rows as u32 / 2 + 1) == 29
+}
+
+fn shown_note(options: &Options, index: u32, changes: u8) -> Option<&'static str> {
+    let mut dice = Dice::of([options.seed, 6, u64::from(index) << 8 | u64::from(changes)]);
+    if changes == 0 && inch_note(options, index) {
+        return Some(INCH_NOTE);
+    }
+    (changes > 0 || dice.per_mille(35)).then(|| dice.one(NOTES))
+}
+
+fn note(options: &Options, index: u32, lot: &Lot, into: &mut String) {
+    let Some(text) = shown_note(options, index, lot.now.note) else { return };
+    into.push_str(text);
+    for _ in text.chars().count()..28 {
+        into.push(' ');
+    }
+}
+
+fn title(dice: &mut Dice, state: &str, changes: u8) -> &'static str {
+    let usual = STATE_TITLES.iter().find(|(of, _)| *of == state).map(|(_, code)| *code);
+    let other = TITLES[dice.weighted(TITLES, |t| t.1)].0;
+    let rebuilt = ["RT", "CT", "ST"][usize::from(changes) % 3];
+    match usual {
+        _ if changes > 0 => rebuilt,
+        Some(code) if dice.per_mille(650) => code,
+        _ => other,
+    }
+}
+
+fn picture(dice: &mut Dice, into: &mut String) {
+    into.clear();
+    into.push_str("cs.copart.com/v1/AUTH_svc.pdoc00001/");
+    if dice.per_mille(80) {
+        into.push_str("PIX133/");
+        for (n, digits) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+            if n > 0 {
+                into.push('-');
+            }
+            hex(dice, into, digits);
+        }
+        into.push_str(".JPG");
+    } else {
+        into.push_str(dice.one(&["lpp/0225/", "lpp/0325/", "lpp/0925/", "lpp/1025/", "lpp/0126/"]));
+        hex(dice, into, 32);
+        into.push_str("_thb.jpg");
+    }
+}
+
+fn place(dice: &mut Dice, into: &mut String) {
+    into.clear();
+    match dice.below(1000) {
+        0 => {}
+        1..40 => into.push_str(dice.one(&["*OFF", "REC", "HOLD"])),
+        _ => {
+            into.push_str(dice.one(&["", " "]));
+            into.push(dice.one(b"ABCDEFGHJKLMNPR") as char);
+            into.push_str(&(100 + dice.below(380)).to_string());
+        }
+    }
+}
+
+fn trim(dice: &mut Dice, vehicle: &Vehicle, inches: bool, into: &mut String) {
+    into.clear();
+    if vehicle.trim.contains('"') {
+        into.push_str(if inches { vehicle.trim } else { "" });
+    } else if !dice.per_mille(100) {
+        into.push_str(vehicle.trim);
+    }
+    if dice.below(4000) == 0 {
+        while into.len() < 250 {
+            into.push(' ');
+        }
+    }
+}
+
+fn updated(minutes: i32, into: &mut String) {
+    use std::fmt::Write;
+    let at = instant(minutes).naive_utc();
+    into.clear();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        into,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:00Z",
+        at.year(),
+        at.month(),
+        at.day(),
+        at.hour(),
+        at.minute()
+    );
+}

@@ -1,0 +1,282 @@
+//! The shape of the source, held: who may see whom, how long a file may be, that no SQL file lies about unused, that
+//! there is one list of jobs. It reads the source as text, which is cruder than a compiler and good enough: paths
+//! begin with `crate::` (rooms) here, and a `use` that hides one (`use crate::{db, queue}`) is taken apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Room → the rooms it may see besides itself. A room that sees everything in `src/` is not listed here but below.
+const SIGHT: &[(&str, &[&str])] = &[
+    ("config", &[]),
+    ("taxonomy", &[]),
+    ("db", &["config", "taxonomy"]),
+    ("auction", &["taxonomy"]),
+    ("listing", &["taxonomy"]),
+    ("queue", &["db", "config"]),
+    ("scheduler", &["queue", "db", "config"]),
+    ("store", &["config"]),
+    ("embedded", &["config"]),
+    ("telemetry", &["config"]),
+    ("simulator", &["auction", "listing", "taxonomy"]),
+    ("http", &["queue", "auction", "listing", "taxonomy", "db", "store", "config"]),
+    ("workers/auction", &["queue", "auction", "taxonomy", "store", "telemetry", "db", "config"]),
+    ("workers/listing", &["queue", "listing", "taxonomy", "store", "telemetry", "db", "config"]),
+];
+
+/// These see all of `src/`, the fleet only as they are handed it.
+const WIDE: &[&str] = &["cli", "bench", "testing"];
+
+/// Words that only they may know: outside these rooms an engine or a library could not be replaced.
+const KNOWS: &[(&str, &[&str])] =
+    &[("apalis", &["queue"]), ("clap", &["cli"]), ("axum", &["http", "simulator"])];
+
+/// A file this long is read in parts.
+const LONG: usize = 400;
+/// A file this long is two files.
+const TOO_LONG: usize = 600;
+/// How a file longer than [`LONG`] begins the line of its head that gives the reason.
+const REASON: &str = "//! Long because ";
+
+/// A source file, read once.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// `src/db/migrate.rs` → `db`, `workers/auction/ingest.rs` → `workers/auction`; empty for `lib.rs` and `main.rs`.
+    fn room(&self) -> String {
+        let mut parts = self.path.trim_end_matches(".rs").split('/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("src"), Some("lib" | "main"), _) | (Some("workers"), Some("mod"), _) => String::new(),
+            (Some("src"), Some(room), _) => room.to_owned(),
+            (Some("workers"), Some(domain), _) => format!("workers/{domain}"),
+            _ => unreachable!("{}", self.path),
+        }
+    }
+
+    /// Whether this is a file of tests, which may see everything in `src/`.
+    fn is_test(&self) -> bool {
+        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+    }
+
+    /// The program's part: up to the tests beside it, without comments, each line with its number.
+    fn program(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+        lines.enumerate().map(|(at, line)| (at + 1, line.split("//").next().unwrap_or("")))
+    }
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    files(Path::new(folder), "rs")
+        .into_iter()
+        .map(|path| Source {
+            text: std::fs::read_to_string(&path).unwrap(),
+            path: path.to_str().unwrap().to_owned(),
+        })
+        .collect()
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .flat_map(|path| if path.is_dir() { files(&path, extension) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|it| it == extension))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Source of the program and of the workers, without files of tests.
+fn program() -> Vec<Source> {
+    ["src", "workers"].into_iter().flat_map(sources).filter(|source| !source.is_test()).collect()
+}
+
+/// The rooms that the text after `crate::` names: `db::Db` → db; `{db, queue::Job}` → db, queue.
+fn named(after: &str) -> Vec<&str> {
+    let word = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let Some(group) = after.strip_prefix('{') else { return vec![&after[..word(after)]] };
+    let (mut depth, mut start, mut rooms) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                rooms.push(&group[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                rooms.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    rooms.into_iter().map(str::trim).filter(|room| !room.is_empty()).map(|room| &room[..word(room)]).collect()
+}
+
+/// Every room that a file sees, with the workers' domain where it names one.
+fn seen(source: &Source) -> BTreeSet<String> {
+    let text: String = source.program().flat_map(|(_, line)| [line, " "]).collect();
+    let mut seen = BTreeSet::new();
+    for after in text.split("crate::").skip(1).chain(text.split("vinops::").skip(1)) {
+        for room in named(after) {
+            let domain = after.strip_prefix("workers::").map(|rest| named(rest)[0]);
+            seen.insert(domain.map_or(room.to_owned(), |domain| format!("workers/{domain}")));
+        }
+    }
+    seen
+}
+
+fn assert_none(wrong: Vec<String>, rule: &str) {
+    assert!(wrong.is_empty(), "{rule}\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn every_room_sees_only_what_it_may() {
+    let sight: BTreeMap<&str, &[&str]> = SIGHT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in program() {
+        let room = source.room();
+        if room.is_empty() {
+            continue;
+        }
+        for other in seen(&source).into_iter().filter(|other| *other != room) {
+            let may = match sight.get(room.as_str()) {
+                Some(may) => may.contains(&other.as_str()),
+                None if WIDE.contains(&room.as_str()) => !other.starts_with("workers"),
+                None => panic!("{} is in no room of the table: add `{room}` to it", source.path),
+            };
+            if !may {
+                wrong.push(format!("{} ({room}) sees {other}", source.path));
+            }
+        }
+    }
+    assert_none(wrong, "a line of code belongs where its knowledge belongs:");
+}
+
+#[test]
+fn what_a_library_is_for_stays_in_its_room() {
+    let mut wrong = Vec::new();
+    for source in program() {
+        let room = source.room();
+        for (library, rooms) in KNOWS {
+            let knows = |line: &str| {
+                line.contains(&format!("{library}::")) || line.contains(&format!("{library}_core::"))
+            };
+            if !rooms.contains(&room.as_str()) {
+                let lines = source.program().filter(|(_, line)| knows(line));
+                wrong.extend(lines.map(|(at, _)| format!("{}:{at} names {library}", source.path)));
+            }
+        }
+    }
+    assert_none(wrong, "a library with a room of its own is named elsewhere:");
+}
+
+#[test]
+fn no_file_is_too_long_and_a_long_one_says_why() {
+    let mut wrong = Vec::new();
+    for source in ["src", "workers", "tests"].into_iter().flat_map(sources) {
+        let length = source.text.lines().count();
+        if length > TOO_LONG {
+            wrong.push(format!("{} has {length} lines", source.path));
+        } else if length > LONG && !source.text.contains(REASON) {
+            wrong.push(format!("{} has {length} lines and no `{REASON}…` in its head", source.path));
+        }
+    }
+    assert_none(wrong, "a file is read in one sitting:");
+}
+
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    let bare =
+        ["src", "workers", "tests"].into_iter().flat_map(sources).filter(|it| !it.text.starts_with("//! "));
+    assert_none(bare.map(|source| source.path).collect(), "files without a head:");
+}
+
+#[test]
+fn every_sql_file_is_loaded_by_somebody() {
+    let all: String =
+        ["src", "workers", "tests"].into_iter().flat_map(sources).map(|source| source.text).collect();
+    let orphan = |path: &PathBuf| {
+        let (path, name) = (path.to_str().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        !all.contains(&format!("\"{path}\"")) && !all.contains(&format!("include_str!(\"{name}\")"))
+    };
+    let files = ["src", "workers"].into_iter().flat_map(|folder| files(Path::new(folder), "sql"));
+    assert_none(
+        files.filter(orphan).map(|path| path.display().to_string()).collect(),
+        "SQL that nothing loads:",
+    );
+}
+
+/// What follows `const KIND: &'static str = ` in the workers.
+fn kinds() -> Vec<String> {
+    let workers = sources("workers");
+    let lines = workers.iter().flat_map(|source| source.text.lines());
+    let literals = lines.filter_map(|line| line.trim().strip_prefix("const KIND: &'static str = \""));
+    literals.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_kind_is_written_once_and_nowhere_else() {
+    let kinds = kinds();
+    let distinct: BTreeSet<_> = kinds.iter().collect();
+    assert_eq!(distinct.len(), kinds.len(), "two jobs share a kind: {kinds:?}");
+    let mut wrong = Vec::new();
+    for source in program().iter().filter(|source| source.path.starts_with("src/")) {
+        // A kind of one plain word ("fetch") is also an English one, so it alone is no list.
+        let telling = kinds.iter().filter(|kind| kind.contains('-'));
+        for kind in telling {
+            let quoted = format!("\"{kind}\"");
+            let lines = source.program().filter(|(_, line)| line.contains(&quoted));
+            wrong.extend(lines.map(|(at, _)| format!("{}:{at} spells out {quoted}", source.path)));
+        }
+    }
+    assert_none(wrong, "the fleet is the one list of jobs; draw from it:");
+}
+
+#[test]
+fn every_job_is_in_the_fleet() {
+    let fleet = std::fs::read_to_string("workers/mod.rs").unwrap();
+    let mut wrong = Vec::new();
+    for source in sources("workers") {
+        for line in source.program().map(|(_, line)| line) {
+            if let Some(name) = line.strip_prefix("impl Job for ") {
+                let name = name.trim_end_matches('{').trim();
+                if !fleet.contains(name) {
+                    wrong.push(format!("{} ({})", name, source.path));
+                }
+            }
+        }
+    }
+    assert_none(wrong, "jobs that no worker would run:");
+}
+
+#[test]
+fn nothing_points_outside_the_repository() {
+    // Joined here, so that this file does not find itself.
+    let (outside, registries) =
+        (["../", "shared"].concat(), ["npmjs", "crates-io.org", "pypi"].map(|it| format!("{it}.org")));
+    let mut wrong = Vec::new();
+    let mut everything: Vec<PathBuf> = ["rs", "sql", "toml", "md", "yml", "sh", "json"]
+        .iter()
+        .flat_map(|extension| {
+            let folders = ["src", "workers", "tests", "migrations", "deploy", ".ci"];
+            folders.into_iter().flat_map(|folder| files(Path::new(folder), extension))
+        })
+        .collect();
+    everything.extend(["README.md", "CONTRIBUTING.md", "Cargo.toml", ".ci/run"].map(PathBuf::from));
+    for path in everything {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let found = registries.iter().chain([&outside]).filter(|word| text.contains(word.as_str()));
+        wrong.extend(found.map(|word| format!("{} names {word}", path.display())));
+    }
+    assert_none(wrong, "users have none of this:");
+}
+
+#[test]
+fn a_group_of_imports_is_taken_apart() {
+    assert_eq!(named("{db::{self, Db}, queue::Job}; x"), ["db", "queue"]);
+    assert_eq!(named("db::Db;"), ["db"]);
+}

@@ -1,0 +1,86 @@
+//! `verify` sees what somebody broke, and that alone.
+use crate::{A_CAR, failures, run};
+use vinops::testing::database;
+
+#[tokio::test]
+async fn verify_fails_exactly_the_line_of_what_was_broken() {
+    // (what breaks it, the line that must fail, what its evidence must say)
+    for (deed, line, says) in [
+        ("drop index lots_vin_idx", "index public.lots_vin_idx", "absent"),
+        (
+            "drop index images_vin_idx; create index images_vin_idx on images (lot_id)",
+            "index public.images_vin_idx",
+            "(lot_id); wanted",
+        ),
+        ("alter table lots drop column location_zip", "column public.lots.location_zip", "absent"),
+        (
+            "alter table lots alter odometer type numeric(12,1)",
+            "column public.lots.odometer",
+            "numeric(12,1); wanted",
+        ),
+        (
+            "alter table vehicles alter make set not null",
+            "column public.vehicles.make",
+            "text not null; wanted",
+        ),
+        (
+            "alter table images drop constraint images_seq_ck",
+            "constraint public.images.images_seq_ck",
+            "absent",
+        ),
+        (
+            "alter table images drop constraint images_seq_ck, add constraint images_seq_ck check (seq > 0) not valid",
+            "constraint public.images.images_seq_ck",
+            "NOT VALID; wanted",
+        ),
+        ("drop view audit.v_unknown_rate", "view audit.v_unknown_rate", "absent"),
+        (
+            "alter view audit.v_parse_errors rename error_count to n",
+            "view audit.v_parse_errors",
+            "n, repaired",
+        ),
+        (
+            "drop function upsert_lots_batch",
+            "function public.upsert_lots_batch(staging_file_id uuid)",
+            "absent",
+        ),
+        (
+            "alter function upsert_lots_batch security definer",
+            "function public.upsert_lots_batch(staging_file_id uuid)",
+            "security definer; wanted",
+        ),
+        ("drop extension citext", "extension citext", "absent"),
+    ] {
+        let t = database().await;
+        run(&t.db.pool, deed).await.unwrap();
+        let failed = failures(&t.db.pool).await;
+        assert_eq!(failed.len(), 1, "{deed}: {failed:?}");
+        assert_eq!(failed[0].0, line, "{deed}");
+        assert!(failed[0].1.contains(says), "{deed}: {}", failed[0].1);
+    }
+}
+
+#[tokio::test]
+async fn verify_tells_a_broken_reference_and_an_orphan() {
+    let t = database().await;
+    run(&t.db.pool, A_CAR).await.unwrap();
+    run(
+        &t.db.pool,
+        "alter table lots drop constraint lots_vin_fkey;
+         update lots set vin = 'JH4KA7561PC008269';
+         alter table lots add constraint lots_vin_fkey foreign key (vin) references vehicles (vin) on delete cascade not valid",
+    )
+    .await
+    .unwrap();
+    let failed = failures(&t.db.pool).await;
+    let objects: Vec<_> = failed.iter().map(|(object, _)| object.as_str()).collect();
+    assert_eq!(
+        objects,
+        [
+            "constraint public.lots.lots_vin_fkey",
+            "rule every lot has its vehicle",
+            "rule references to vehicles cascade updates, restrict deletes",
+        ]
+    );
+    assert_eq!(failed[1].1, "1 lots without their vehicle");
+}
