@@ -267,10 +267,10 @@ fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket(url: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
     bail!(
-        "VINOPS_STORE {url:?}: this vinops was built without the cargo feature `s3`; \
-           build it with --features s3, or use file:///a/folder"
+        "VINOPS_STORE {url}: this vinops was built without the cargo feature `s3`; \
+         build it with --features s3, or use file:///a/folder"
     )
 }
 
