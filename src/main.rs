@@ -1,2 +1,7 @@
 //! The `vinops` binary: hands the fleet to the command line.
-fn main() {}
+
+use vinops::{cli, workers};
+
+fn main() -> std::process::ExitCode {
+    cli::run(workers::fleet())
+}

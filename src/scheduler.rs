@@ -30,6 +30,7 @@ pub struct Scheduler {
     window: Duration,
     start: Duration,
     jitter: Duration,
+    simulated: bool,
 }
 
 /// What one look at the clock did for one source.
@@ -54,12 +55,18 @@ impl Scheduler {
             window: Duration::from_secs(900),
             start: Duration::from_secs(10),
             jitter: Duration::from_secs(20),
+            simulated: false,
         }
     }
 
     /// The same, waking `start` into each window plus up to `jitter`.
     pub fn waking(self, start: Duration, jitter: Duration) -> Scheduler {
         Scheduler { start, jitter, ..self }
+    }
+
+    /// The same for a feed that runs on a clock of its own: no window is too late to be fetched.
+    pub fn simulated(self) -> Scheduler {
+        Scheduler { simulated: true, ..self }
     }
 
     /// Enqueues the window of each source that is due at `at`, or by the database's clock.
@@ -82,12 +89,16 @@ impl Scheduler {
             sqlx::query_scalar!(
                 "-- scheduler: enqueue
                 select fleet.enqueue(
-                  $1, jsonb_build_object('source', $2::text, 'window_start_utc', $3::text), $4, max_attempts => $5)",
+                  $1,
+                  jsonb_build_object('source', $2::text, 'window_start_utc', $3::text)
+                    || case when $6 then '{\"late_ok\": true}'::jsonb else '{}'::jsonb end,
+                  $4, max_attempts => $5)",
                 self.fetch.kind,
                 source,
                 window.start.to_rfc3339_opts(SecondsFormat::Secs, true),
                 key,
                 self.fetch.policy.max_attempts,
+                self.simulated,
             )
             .fetch_one(&mut *tx)
             .await

@@ -1,10 +1,10 @@
 //! The jobs: everything that happens because a job ran.
 
-use crate::cli::{Receipt, Received};
+use crate::cli::{Fleet, Receipt, Received};
 use crate::config::Config;
 use crate::queue::{Entry, Job, Tools};
 use crate::store::Store;
-use anyhow::Context;
+use auction::download::{Feed, FeedOptions};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -18,3 +18,34 @@ pub const FLEET: &[Entry] = &[
     Entry::of::<auction::upsert_lots::UpsertLots>(),
     Entry::of::<auction::detect_completion::DetectCompletion>(),
 ];
+
+/// The fleet as the command line takes it.
+pub const fn fleet() -> Fleet {
+    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, receive }
+}
+
+fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
+    let tools = Tools::new().with(store);
+    // a worker without the feed's address can do everything else
+    if config.copart.feed_url.is_none() {
+        return Ok(tools);
+    }
+    Ok(tools.with(Feed::new(FeedOptions::from_config(&config.copart)?)?))
+}
+
+fn receive(file: Received) -> BoxFuture<'static, anyhow::Result<Receipt>> {
+    async move {
+        let Received { db, store, path, source, window, told } = file;
+        let (window, receipt) =
+            auction::receive::receive_file(&db.pool, &store, &path, &source, window, told).await?;
+        Ok(Receipt {
+            file_id: receipt.file_id,
+            window,
+            duplicate: receipt.duplicate,
+            sha256: receipt.sha256,
+            bytes: receipt.bytes,
+            kind: auction::ingest::Ingest::KIND,
+        })
+    }
+    .boxed()
+}

@@ -8,7 +8,7 @@ use super::{Failure, Fleet, Summary, summary};
 use crate::config::Config;
 use crate::db::Db;
 use crate::embedded::{Embedded, Options};
-use crate::scheduler;
+use crate::scheduler::Scheduler;
 use crate::simulator::server::FeedServer;
 use crate::simulator::{self, Simulator};
 use crate::store::Store;
@@ -113,6 +113,7 @@ async fn work(
     config.copart.feed_url = Some(SecretString::from(server.url()));
     let store = Store::open(&config.store)?;
     let hand = Hand::start(&session.db, fleet, &config, store, &[], bars)?;
+    let scheduler = Scheduler::new(fleet.fetch, &[SOURCE]).simulated();
     let mut worked = Vec::new();
     for k in 0..args.windows {
         if k > 0 {
@@ -121,7 +122,7 @@ async fn work(
         let at = server.look(Simulator::window_start);
         let before = database_size(&session.db).await?;
         let events = hand.watch();
-        scheduler::due(&session.db.pool, SOURCE, Some(at)).await?;
+        scheduler.due(&session.db.pool, Some(at)).await?;
         let end = ended(&session.db, SOURCE, at, None, events).await?;
         let Some(file_id) = end.file_id.filter(|_| end.state == "applied") else {
             return Err(anyhow!(

@@ -6,8 +6,8 @@ use super::session::{Connect, Session};
 use super::show::{self, Json};
 use super::{Failure, Fleet, summary};
 use crate::config::Config;
-use crate::scheduler;
-use anyhow::anyhow;
+use crate::scheduler::Scheduler;
+use anyhow::{Context, anyhow};
 
 /// Arguments of `vinops fetch`.
 #[derive(Debug, clap::Args)]
@@ -39,10 +39,12 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let session = Session::open(config, &args.connect).await?;
     let store = session.store()?;
     let bars = Bars::new(!args.json.json);
+    let scheduler = Scheduler::new(fleet.fetch, &[&args.source]);
     let hand = Hand::start(&session.db, fleet, &session.config, store, &[], &bars)?;
     let events = hand.watch();
-    let due = scheduler::due(&session.db.pool, &args.source, None).await?;
-    let end = ended(&session.db, &args.source, due.window_start_utc, None, events).await;
+    let window = scheduler.due(&session.db.pool, None).await?;
+    let window = window.first().context("the scheduler named no window")?.window_start_utc;
+    let end = ended(&session.db, &args.source, window, None, events).await;
     hand.stop().await?;
     let end = end?;
     match (end.file_id, end.state.as_str()) {
@@ -52,13 +54,13 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
             if args.json.json {
                 show::json(&summary)?;
             } else {
-                println!("window {} is {state}, {} rows", show::minute(due.window_start_utc), show::count(summary.rows));
+                println!("window {} is {state}, {} rows", show::minute(window), show::count(summary.rows));
             }
             Ok(())
         }
         (_, state) => Err(anyhow!(
             "window {} is {state}: {}",
-            show::minute(due.window_start_utc),
+            show::minute(window),
             end.note.unwrap_or_default()
         )
         .into()),

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::config::Config;
 use crate::db::migrate::{self, State};
-use crate::db::migrations::{Migration, Set};
+use crate::db::migrations::{AUCTION, Migration, Set};
 use crate::db::{self, Db, papers, verify};
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
@@ -75,6 +75,13 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     };
     let mut session = db::session(url).await.map_err(Failure::unreachable)?;
     Ok(on(&mut session, url, set, &args.what).await?)
+}
+
+/// Applies what is missing, telling each migration.
+pub async fn bring_up(db: &Db, told: impl Fn(String)) -> anyhow::Result<()> {
+    let mut session = db.session().await?;
+    migrate::up(&mut session, &AUCTION, |line| told(format!("applied {}_{}", line.id, line.name))).await?;
+    Ok(())
 }
 
 async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> anyhow::Result<()> {

@@ -43,6 +43,8 @@ pub type Told = Box<dyn Fn(u64, u64) + Send + Sync>;
 pub struct Fleet {
     /// Every kind of job.
     pub jobs: &'static [Entry],
+    /// The one that brings in a window: the scheduler's.
+    pub fetch: &'static Entry,
     /// What the jobs need besides a database.
     pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
     /// Takes in a local file and enqueues the first job of its chain.
@@ -141,11 +143,11 @@ pub fn run(fleet: Fleet) -> ExitCode {
         Ok(config) => config,
         Err(error) => return Failure::wrong(error).report(),
     };
-    let quiet = matches!(
+    let role = matches!(
         &cli.command,
         Command::Worker(_) | Command::Scheduler(_) | Command::Up(_)
     );
-    crate::telemetry::init(config.log.as_deref(), quiet);
+    crate::telemetry::init(config.log.as_deref(), role);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(anyhow::Error::new(error).context("start the runtime")).report(),
@@ -161,7 +163,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Demo(args) => demo::run(args, fleet, config).await,
         Command::Up(args) => roles::up(args, fleet, config).await,
         Command::Worker(args) => roles::worker(args, fleet, config).await,
-        Command::Scheduler(args) => roles::scheduler(args, config).await,
+        Command::Scheduler(args) => roles::scheduler(args, fleet, config).await,
         Command::Ingest(args) => ingest::run(args, fleet, config).await,
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
         Command::Windows(args) => windows::run(args, config).await,

@@ -4,7 +4,7 @@ use super::session::{self, Connect, Session};
 use super::{Failure, Fleet};
 use crate::config::Config;
 use crate::queue::Worker;
-use crate::scheduler;
+use crate::scheduler::Scheduler;
 use anyhow::{Context, anyhow};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -101,10 +101,10 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
 }
 
 /// Schedules until told to leave.
-pub async fn scheduler(args: SchedulerArgs, config: Config) -> Result<(), Failure> {
+pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
-    scheduler::run(&session.db, &args.source, leave).await?;
+    Scheduler::new(fleet.fetch, &args.source).run(&session.db.pool, leave).await;
     session.close().await
 }
 
@@ -127,9 +127,8 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
-    let (worked, scheduled) =
-        tokio::join!(worker.run(leave.clone()), scheduler::run(&session.db, &args.source, leave.clone()));
+    let scheduler = Scheduler::new(fleet.fetch, &args.source);
+    let (worked, ()) = tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
     worked?;
-    scheduled?;
     session.close().await
 }

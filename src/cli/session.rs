@@ -6,7 +6,6 @@ use crate::embedded::{Embedded, Options};
 use crate::store::Store;
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::{AssertSqlSafe, Connection};
 use std::process::ExitCode;
 
 /// Name of the database inside an embedded cluster.
@@ -89,8 +88,8 @@ impl Session {
 
     /// On an embedded cluster, which stops with the session.
     pub async fn on(config: Config, embedded: Embedded) -> Result<Session, Failure> {
-        create(&embedded).await.map_err(Failure::unreachable)?;
-        let db = Db::connect(&embedded.url(DATABASE), None, 16).await.map_err(Failure::unreachable)?;
+        let url = embedded.database(DATABASE).await.map_err(Failure::unreachable)?;
+        let db = Db::connect(&url, None, 16).await.map_err(Failure::unreachable)?;
         Ok(Session { config, db, embedded: Some(embedded) })
     }
 
@@ -113,19 +112,4 @@ impl Session {
 pub async fn kept() -> Result<Embedded, Failure> {
     let options = Options { home: None, temporary: false, durable: true };
     Embedded::start(options).await.map_err(Failure::unreachable)
-}
-
-async fn create(embedded: &Embedded) -> anyhow::Result<()> {
-    let mut connection = crate::db::session(&embedded.url("postgres")).await?;
-    let exists = sqlx::query_scalar!(
-        r#"-- session: is the database there
-        select exists (select from pg_database where datname = $1) as "exists!""#,
-        DATABASE
-    )
-    .fetch_one(&mut connection)
-    .await?;
-    if !exists {
-        sqlx::raw_sql(AssertSqlSafe(format!("create database {DATABASE}"))).execute(&mut connection).await?;
-    }
-    connection.close().await.context("leave the embedded PostgreSQL")
 }

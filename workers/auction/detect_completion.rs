@@ -48,6 +48,11 @@ pub struct Report {
 
 impl Job for DetectCompletion {
     const KIND: &'static str = "detect-completion";
+    const VERB: &'static str = "moves the statuses of lots and closes the window";
+    const WHEN: &'static str = "after upsert-lots";
+    const READS: &'static str = "raw.heads, staging.copart_raw, lots, config";
+    const WRITES: &'static str = "lots.status, audit.status_transitions, fleet.windows";
+    const SAFE: &'static str = "a lot that has its status is not moved again";
     type Report = Report;
 
     async fn run(self, run: Run) -> Verdict<Report> {

@@ -99,6 +99,12 @@ pub struct Report {
 
 impl Job for Ingest {
     const KIND: &'static str = "ingest";
+    const VERB: &'static str = "takes a file apart, keeps what is new and stages what to apply";
+    const WHEN: &'static str = "after fetch";
+    const READS: &'static str = "the store, raw.heads";
+    const WRITES: &'static str = "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit";
+    const SAFE: &'static str = "one transaction ends the job; an ingested file is left alone";
+    const NEXT: &'static str = "upsert-vehicles";
     type Report = Report;
 
     async fn run(self, run: Run) -> Verdict<Report> {

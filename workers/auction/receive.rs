@@ -117,7 +117,7 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
     let file_id = match inserted {
         Some(file_id) => {
             settle(conn, &kept.source, kept.window, Fate::Fetched, Some(file_id)).await?;
-            enqueue(conn, &Ingest { file_id }, Enqueue::once(file_id.to_string())).await?;
+            enqueue(conn, &Ingest { file_id, full: false }, Enqueue::once(file_id.to_string())).await?;
             file_id
         }
         None => {

@@ -37,6 +37,12 @@ pub struct Report {
 
 impl Job for UpsertLots {
     const KIND: &'static str = "upsert-lots";
+    const VERB: &'static str = "brings the lots of a file up to date";
+    const WHEN: &'static str = "after upsert-vehicles";
+    const READS: &'static str = "staging.copart_raw, vehicles, raw.heads";
+    const WRITES: &'static str = "lots, images, audit.lot_conflicts";
+    const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
+    const NEXT: &'static str = "detect-completion";
     type Report = Report;
 
     async fn run(self, run: Run) -> Verdict<Report> {

@@ -39,6 +39,12 @@ pub struct Report {
 
 impl Job for UpsertVehicles {
     const KIND: &'static str = "upsert-vehicles";
+    const VERB: &'static str = "brings the vehicles of a file up to date";
+    const WHEN: &'static str = "after ingest";
+    const READS: &'static str = "staging.copart_raw, raw.heads";
+    const WRITES: &'static str = "vehicles, audit.vehicle_conflicts, audit.vin_conflicts";
+    const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
+    const NEXT: &'static str = "upsert-lots";
     type Report = Report;
 
     async fn run(self, run: Run) -> Verdict<Report> {

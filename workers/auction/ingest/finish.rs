@@ -154,7 +154,7 @@ async fn move_heads(
 
 async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outcome) -> anyhow::Result<()> {
     let (domains, values): (Vec<String>, Vec<String>) =
-        outcome.unknown.iter().map(|(domain, raw)| ((*domain).to_owned(), raw.clone())).unzip();
+        outcome.unknown.iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
     sqlx::query!(
         r#"-- ingest: unknown spellings, one occurrence a file
         insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)

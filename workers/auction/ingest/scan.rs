@@ -11,10 +11,11 @@ use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader, Record};
 use crate::auction::row::{SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
+use crate::taxonomy::Domain;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::io::Read;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -27,6 +28,7 @@ const ERRORS_KEPT: u64 = 5_000;
 const UNKNOWN_KEPT: usize = 1_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
 const ROW_BITS: u32 = 24;
+const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
 
 /// Which file, and how it is to be read.
 #[derive(Debug, Clone)]
@@ -101,7 +103,7 @@ pub struct Outcome {
     /// Row ids in file order, 0 for a rejected record.
     pub manifest: Vec<i64>,
     /// Spellings the taxonomies do not know.
-    pub unknown: BTreeMap<(&'static str, String), u64>,
+    pub unknown: HashSet<(Domain, String)>,
     /// The header, as it stands in the file.
     pub header: Vec<String>,
     /// Columns nobody knows, and known ones that are missing.
@@ -123,6 +125,9 @@ pub enum Refused {
     /// A header and nothing else.
     #[error("the file has a header but no rows")]
     Empty,
+    /// More rows than ids can be made for.
+    #[error("the file has more than {} records", MAX_ROWS)]
+    TooMany,
     /// More than one row in fifty is unreadable.
     #[error("{rejected} of {records} records cannot be read, more than 2 %")]
     Rejected {
@@ -203,6 +208,9 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
     loop {
+        if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
+            return Err(Refused::TooMany.into());
+        }
         match reader.read()? {
             None => break,
             Some(Item::Row(record)) => pass.row(&record),
@@ -283,7 +291,7 @@ impl Pass<'_> {
         }
         let row_id = match head {
             Some(h) if same && h.row_id != 0 && !self.plan.full => h.row_id,
-            _ => self.plan.file_no << ROW_BITS | i64::from(record.row_no()),
+            _ => (self.plan.file_no << ROW_BITS) | record.row_no().cast_signed(),
         };
         self.outcome.manifest.push(row_id);
         let stored_now = row_id >> ROW_BITS == self.plan.file_no;
@@ -367,15 +375,9 @@ impl Pass<'_> {
     }
 
     fn note_unknown(&mut self, typed: &Typed<'_>) {
-        for (domain, raw, code) in [
-            ("damage_types", typed.damage_description, typed.damage_code),
-            ("damage_types", typed.secondary_damage, typed.secondary_damage_code),
-            ("sale_types", typed.sale_type, typed.sale_type_code),
-        ] {
-            if let (Some(raw), None) = (raw, code)
-                && self.outcome.unknown.len() < UNKNOWN_KEPT
-            {
-                *self.outcome.unknown.entry((domain, raw.to_owned())).or_default() += 1;
+        for (domain, raw) in typed.unknown_values() {
+            if self.outcome.unknown.len() < UNKNOWN_KEPT {
+                self.outcome.unknown.insert((domain, raw.to_owned()));
             }
         }
     }
