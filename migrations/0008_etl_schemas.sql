@@ -376,6 +376,23 @@ begin
 end
 $$;
 
+-- Tells the planner how many rows of a file were staged, from a small sample. Without it every file looks like a handful
+-- of rows, and the joins of a first window are planned as nested loops.
+create or replace function staging.analyze(at timestamptz)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set default_statistics_target = 10
+as $$
+begin
+  execute format(
+    'analyze staging.%I (file_id, window_start_utc, lot_external_id, vin)',
+    'copart_raw_' || to_char(date_trunc('day', at, 'UTC') at time zone 'UTC', 'YYYY_MM_DD')
+  );
+end
+$$;
+
 -- What raw.suspend took off a table, for raw.resume to put back in the same transaction.
 create table if not exists raw.suspended (
   relation regclass not null,

@@ -185,7 +185,7 @@ begin
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
     where w.lot_id is null
     order by s.vin collate "C", w.lot_external_id collate "C"
-    returning id, vin, lot_external_id, row_hash
+    returning 1
   ),
   -- old and new values of the columns that differ, told before they are overwritten
   told as materialized (
@@ -285,7 +285,7 @@ begin
     from told t
     join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
     where l.id = t.lot_id
-    returning l.id, l.vin, l.lot_external_id, l.row_hash, t.differences
+    returning t.differences
   ),
   -- the stored version stands, though this file's row has taken its place at the head of the lot
   kept as (
@@ -305,29 +305,6 @@ begin
     where differences is not null
     returning 1
   ),
-  pictured as (
-    insert into public.images as i (vin, lot_id, seq, variant, source_url)
-    select distinct on (a.vin collate "C", a.id, p.variant) a.vin, a.id, 1, p.variant, p.source_url
-    from (
-      select id, vin, lot_external_id, row_hash from added
-      union all
-      select id, vin, lot_external_id, row_hash from overwritten
-    ) a
-    join staging.copart_raw s
-      on s.lot_external_id = a.lot_external_id
-      and s.row_hash = a.row_hash
-      and s.file_id = staging_file_id
-      and s.window_start_utc = at
-    cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
-    where p.source_url is not null
-    order by a.vin collate "C", a.id, p.variant
-    on conflict (vin, lot_id, seq, coalesce(variant, ''))
-    do update set
-      source_url = excluded.source_url,
-      updated_at = now()
-    where i.source_url is distinct from excluded.source_url
-    returning 1
-  ),
   counts as (
     select
       (select count(*) from judged) as lots,
@@ -336,6 +313,25 @@ begin
   )
   select c.added, c.changed, c.lots - c.added - c.changed
   from counts c;
+
+  -- the pictures of the lots that this file's rows have just become
+  insert into public.images as i (vin, lot_id, seq, variant, source_url)
+  select distinct on (l.vin collate "C", l.id, p.variant) l.vin, l.id, 1, p.variant, p.source_url
+  from staging.copart_raw s
+  join public.lots l
+    on l.lot_external_id = s.lot_external_id
+    and l.row_hash = s.row_hash
+    and l.seen_window = at
+  cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
+  where s.file_id = staging_file_id
+    and s.window_start_utc = at
+    and p.source_url is not null
+  order by l.vin collate "C", l.id, p.variant
+  on conflict (vin, lot_id, seq, coalesce(variant, ''))
+  do update set
+    source_url = excluded.source_url,
+    updated_at = now()
+  where i.source_url is distinct from excluded.source_url;
 
   if fresh then
     perform raw.resume('public.images');

@@ -15,6 +15,10 @@ pub async fn finish(
     window: &Window,
     outcome: Outcome,
 ) -> anyhow::Result<Report> {
+    sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
+        .execute(&mut *connection)
+        .await
+        .context("analyze the staged rows")?;
     let complete = plan.in_order && is_complete(connection, window, outcome.rows).await?;
     if plan.in_order {
         move_heads(connection, plan, window, &outcome, complete).await?;
