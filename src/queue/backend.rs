@@ -7,7 +7,7 @@
 use super::engine::Shared;
 use super::event::Outcome;
 use super::run::Claimed;
-use super::settle::Verdict;
+use super::settle::Ending;
 use apalis_core::backend::{Backend, BackendConfig, finalize::Ephemeral};
 use apalis_core::task::{Task, builder::TaskBuilder, task_id::TaskId};
 use apalis_core::worker::context::WorkerContext;
@@ -89,7 +89,7 @@ async fn close(engine: Shared, jobs: Option<mpsc::UnboundedReceiver<Claimed>>) {
     engine.draining.cancel();
     if let Some(mut jobs) = jobs {
         while let Some(job) = jobs.recv().await {
-            engine.conclude(Verdict::new(&Arc::new(job), Outcome::Returned));
+            engine.conclude(Ending::new(&Arc::new(job), Outcome::Returned));
         }
     }
     while !engine.holds().is_empty() {

@@ -6,7 +6,7 @@
 use super::entry::Entry;
 use super::event::{Event, Outcome};
 use super::run::Tools;
-use super::settle::Verdict;
+use super::settle::Ending;
 use crate::db::Db;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -41,7 +41,7 @@ pub(super) struct Engine {
     pub deadline: CancellationToken,
     pub counts: Counts,
     watchers: Option<broadcast::Sender<Event>>,
-    verdicts: mpsc::UnboundedSender<Verdict>,
+    endings: mpsc::UnboundedSender<Ending>,
     held: Mutex<HashMap<i64, Hold>>,
     /// Says that `held` became smaller.
     pub freed: Notify,
@@ -117,7 +117,7 @@ impl Engine {
         tools: Tools,
         settings: Settings,
         watchers: Option<broadcast::Sender<Event>>,
-        verdicts: mpsc::UnboundedSender<Verdict>,
+        endings: mpsc::UnboundedSender<Ending>,
     ) -> Engine {
         let kinds =
             entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases)).map(|k| k.to_string());
@@ -139,7 +139,7 @@ impl Engine {
             deadline: CancellationToken::new(),
             counts: Counts::default(),
             watchers,
-            verdicts,
+            endings,
             held: Mutex::default(),
             freed: Notify::new(),
         }
@@ -179,8 +179,8 @@ impl Engine {
     }
 
     /// Hands over how a run ended.
-    pub fn conclude(&self, verdict: Verdict) {
-        let counter = match verdict.outcome {
+    pub fn conclude(&self, ending: Ending) {
+        let counter = match ending.outcome {
             Outcome::Done => &self.counts.done,
             Outcome::Retry | Outcome::Panic | Outcome::Timeout | Outcome::Abort | Outcome::Unreadable => {
                 &self.counts.failed
@@ -192,7 +192,7 @@ impl Engine {
         };
         count(counter, 1);
         // An error means that the worker is already gone; the lease takes care of the job.
-        let _ = self.verdicts.send(verdict);
+        let _ = self.endings.send(ending);
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<i64, Hold>> {

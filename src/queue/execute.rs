@@ -10,7 +10,7 @@ use super::entry::{Entry, Erased, Failure};
 use super::event::{Event, Outcome};
 use super::job::Stop;
 use super::run::{Claimed, Lost, Run};
-use super::settle::Verdict;
+use super::settle::Ending;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,20 +25,20 @@ const ABORT: Duration = Duration::from_secs(1);
 pub(super) async fn execute(engine: Shared, mut job: Claimed) {
     let payload = job.payload.take();
     let job = Arc::new(job);
-    let verdict = run(&engine, &job, payload).await;
-    engine.conclude(verdict);
+    let ending = run(&engine, &job, payload).await;
+    engine.conclude(ending);
 }
 
-async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) -> Verdict {
+async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) -> Ending {
     let (Some(entry), Some(hold)) =
         (engine.entries.iter().find(|entry| entry.answers_to(&job.kind)), engine.hold_of(job.id))
     else {
-        return Verdict::new(job, Outcome::Returned);
+        return Ending::new(job, Outcome::Returned);
     };
     let _slot = tokio::select! {
         biased;
-        () = engine.draining.cancelled() => return Verdict::new(job, Outcome::Returned),
-        () = hold.lost.cancelled() => return Verdict::new(job, Outcome::Lost),
+        () = engine.draining.cancelled() => return Ending::new(job, Outcome::Returned),
+        () = hold.lost.cancelled() => return Ending::new(job, Outcome::Lost),
         slot = engine.slots.acquire() => slot,
     };
     if let Some(watchers) = engine.watched() {
@@ -56,7 +56,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
     );
     let mut handler = AbortOnDropHandle::new(tokio::spawn((entry.run)(run, payload).instrument(span)));
     let cut_off = tokio::select! {
-        ended = &mut handler => return verdict(entry, job, ended),
+        ended = &mut handler => return ending(entry, job, ended),
         () = tokio::time::sleep(timeout) => Outcome::Timeout,
         () = hold.lost.cancelled() => Outcome::Lost,
         () = engine.deadline.cancelled() => Outcome::Interrupted,
@@ -66,48 +66,47 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
     if let Ok(ended) = tokio::time::timeout(ABORT, &mut handler).await
         && !ended.as_ref().is_err_and(JoinError::is_cancelled)
     {
-        return verdict(entry, job, ended);
+        return ending(entry, job, ended);
     }
     match cut_off {
         Outcome::Timeout => {
-            let verdict = Verdict::new(job, Outcome::Timeout);
+            let ending = Ending::new(job, Outcome::Timeout);
             let limit = humantime::format_duration(timeout);
-            wait(entry, verdict.because(format!("cut off after {limit}, its kind's limit")))
+            wait(entry, ending.because(format!("cut off after {limit}, its kind's limit")))
         }
-        outcome => Verdict::new(job, outcome),
+        Outcome::Lost => Ending::new(job, Outcome::Lost).because("cut off: its lease was lost"),
+        outcome => Ending::new(job, outcome),
     }
 }
 
 /// What the handler's own end means.
-fn verdict(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -> Verdict {
+fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -> Ending {
     match ended {
         Ok(Ok(done)) => {
-            Verdict { report: done.report, committed: done.committed, ..Verdict::new(job, Outcome::Done) }
+            Ending { report: done.report, committed: done.committed, ..Ending::new(job, Outcome::Done) }
         }
-        Ok(Err(Failure::Unreadable(error))) => Verdict::new(job, Outcome::Unreadable).because(error),
-        Ok(Err(Failure::Stop(Stop::Abort(error)))) => Verdict::new(job, Outcome::Abort).because(error),
-        Ok(Err(Failure::Stop(Stop::Snooze(delay)))) => {
-            Verdict { delay, ..Verdict::new(job, Outcome::Snooze) }
-        }
+        Ok(Err(Failure::Unreadable(error))) => Ending::new(job, Outcome::Unreadable).because(error),
+        Ok(Err(Failure::Stop(Stop::Abort(error)))) => Ending::new(job, Outcome::Abort).because(error),
+        Ok(Err(Failure::Stop(Stop::Snooze(delay)))) => Ending { delay, ..Ending::new(job, Outcome::Snooze) },
         // A step refused by the fence is no failure of the job: it has a new holder.
         Ok(Err(Failure::Stop(Stop::Retry(error)))) if error.is::<Lost>() => {
-            Verdict::new(job, Outcome::Lost).because(error)
+            Ending::new(job, Outcome::Lost).because(error)
         }
         Ok(Err(Failure::Stop(Stop::Retry(error)))) => {
-            wait(entry, Verdict::new(job, Outcome::Retry).because(error))
+            wait(entry, Ending::new(job, Outcome::Retry).because(error))
         }
         Err(error) if error.is_panic() => {
             let panic = error.into_panic();
-            wait(entry, Verdict::new(job, Outcome::Panic).because(format!("panicked: {}", said(&*panic))))
+            wait(entry, Ending::new(job, Outcome::Panic).because(format!("panicked: {}", said(&*panic))))
         }
         // Aborted by nobody we know of: the runtime is going down.
-        Err(_) => Verdict::new(job, Outcome::Interrupted),
+        Err(_) => Ending::new(job, Outcome::Interrupted),
     }
 }
 
 /// The same with the policy's wait before the next attempt.
-fn wait(entry: &Entry, verdict: Verdict) -> Verdict {
-    Verdict { delay: entry.policy.wait(verdict.job.attempt, rand::random()), ..verdict }
+fn wait(entry: &Entry, ending: Ending) -> Ending {
+    Ending { delay: entry.policy.wait(ending.job.attempt, rand::random()), ..ending }
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {

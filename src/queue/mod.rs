@@ -9,29 +9,29 @@
 //! # The life of a job
 //!
 //! ```text
-//!      enqueue                                        ┌────────────── snooze(delay) ──────────────┐
-//!         │   run_at ahead                            ▼                                           │
-//!         ├──────────────────────────────────▶ ┌───────────┐                                      │
-//!         │                                    │ scheduled │──┐ run_at has come                   │
-//!         │                                    └───────────┘  │                                   │
-//!         │   due now   ┌───────────┐          claim          ▼   attempt+1, run+1   ┌─────────┐  │
-//!         └───────────▶ │ available │ ──────────────────────────────────────────────▶│ running │──┤
-//!                       └───────────┘                         ▲                      └─────────┘  │
-//!                             ▲                ┌───────────┐  │ run_at has come         │ │ │ │   │
-//!                             │                │ retryable │──┘                         │ │ │ │   │
-//!                             │                └───────────┘◀── error, panic, timeout ──┘ │ │ │   │
-//!                             │                                 and attempts are left     │ │ │   │
-//!                             └─── rescued, interrupted, returned: attempt-1 ─────────────┘ │ │   │
-//!                                                                                           │ │   │
-//!                       ┌───────────┐                         done(report)                  │ │   │
-//!                       │ completed │◀──────────────────────────────────────────────────────┘ │   │
-//!                       └───────────┘                                                         │   │
-//!                       ┌───────────┐   abort, unreadable, attempts spent, over 20 rescues    │   │
-//!                       │ discarded │◀────────────────────────────────────────────────────────┘   │
-//!                       └───────────┘                                                             │
-//!                       ┌───────────┐   by an operator or a scheduler, never by a run             │
-//!                       │ cancelled │◀──────────────────────── from a waiting state ──────────────┘
-//!                       └───────────┘   (requeue leads from any state but running back to available)
+//!      enqueue
+//!         │  run_at ahead   ┌───────────┐ ◀────────────── snooze(delay): attempt-1 ────────────────┐
+//!         ├───────────────▶ │ scheduled │ ──┐                                                      │
+//!         │                 └───────────┘   │ claim, once run_at has come:                         │
+//!         │  due now        ┌───────────┐   │ attempt+1, run+1               ┌─────────┐           │
+//!         └───────────────▶ │ available │ ──┼──────────────────────────────▶ │ running │ ──────────┤
+//!                           └───────────┘   │                                └─────────┘           │
+//!                             ▲   ▲         │                                                      │
+//!            requeue, from    │   └─────────┼── rescued, interrupted, returned: attempt-1 ─────────┤
+//!            any state but ───┘             │                                                      │
+//!            running        ┌───────────┐   │                                                      │
+//!                           │ retryable │ ──┘                                                      │
+//!                           └───────────┘ ◀──── error, panic, timeout, and attempts are left ──────┤
+//!                                                                                                  │
+//!                           ┌───────────┐ ◀──── done(report) ──────────────────────────────────────┤
+//!                           │ completed │                                                          │
+//!                           └───────────┘                                                          │
+//!                           ┌───────────┐ ◀──── abort, unreadable, attempts spent, 20 rescues ─────┘
+//!                           │ discarded │
+//!                           └───────────┘
+//!                           ┌───────────┐
+//!                           │ cancelled │ ◀──── a waiting job, by an operator or the scheduler
+//!                           └───────────┘
 //! ```
 //!
 //! *Waiting* means available, scheduled or retryable; all three are claimed alike once `run_at` has come, and differ

@@ -24,7 +24,7 @@ const BATCH: usize = 500;
 const ERROR_LENGTH: usize = 8_000;
 
 /// How a run ended, on its way to the database.
-pub(super) struct Verdict {
+pub(super) struct Ending {
     pub job: Arc<Claimed>,
     pub outcome: Outcome,
     pub report: Value,
@@ -35,14 +35,14 @@ pub(super) struct Verdict {
     pub committed: bool,
 }
 
-impl Verdict {
-    pub fn new(job: &Arc<Claimed>, outcome: Outcome) -> Verdict {
+impl Ending {
+    pub fn new(job: &Arc<Claimed>, outcome: Outcome) -> Ending {
         let (report, error, delay) = (Value::Null, None, Duration::ZERO);
-        Verdict { job: job.clone(), outcome, report, error, delay, committed: false }
+        Ending { job: job.clone(), outcome, report, error, delay, committed: false }
     }
 
     /// With the error as PostgreSQL can store it.
-    pub fn because(mut self, error: impl std::fmt::Display) -> Verdict {
+    pub fn because(mut self, error: impl std::fmt::Display) -> Ending {
         let text = format!("{error:#}").replace('\0', "\u{fffd}");
         self.error = Some(text.chars().take(ERROR_LENGTH).collect());
         self
@@ -50,13 +50,13 @@ impl Verdict {
 }
 
 /// Settles what comes in, until the worker is gone.
-pub(super) async fn settles(engine: Shared, mut verdicts: mpsc::UnboundedReceiver<Verdict>) {
+pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver<Ending>) {
     let mut link = Link::new("settle jobs");
     let mut batch = Vec::new();
-    while verdicts.recv_many(&mut batch, BATCH).await > 0 {
-        let (stored, open): (Vec<_>, Vec<_>) = batch.drain(..).partition(|verdict| verdict.committed);
-        for verdict in stored {
-            end(&engine, verdict, false);
+    while endings.recv_many(&mut batch, BATCH).await > 0 {
+        let (stored, open): (Vec<_>, Vec<_>) = batch.drain(..).partition(|ending| ending.committed);
+        for ending in stored {
+            end(&engine, ending, false);
         }
         let mut rest = vec![open];
         while let Some(batch) = rest.pop() {
@@ -67,7 +67,7 @@ pub(super) async fn settles(engine: Shared, mut verdicts: mpsc::UnboundedReceive
                 }
                 Err(sqlx::Error::Database(refusal)) if is_about_the_data(&*refusal) => {
                     if batch.len() > 1 {
-                        rest.extend(batch.into_iter().map(|verdict| vec![verdict]));
+                        rest.extend(batch.into_iter().map(|ending| vec![ending]));
                     } else {
                         rest.extend(refused(&engine, batch, &*refusal));
                     }
@@ -82,7 +82,7 @@ pub(super) async fn settles(engine: Shared, mut verdicts: mpsc::UnboundedReceive
 }
 
 /// The states that the jobs are in now, by (job, run); stale ends are missing.
-async fn settle(engine: &Shared, batch: &[Verdict]) -> sqlx::Result<HashMap<(i64, i64), String>> {
+async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64, i64), String>> {
     if batch.is_empty() {
         return Ok(HashMap::new());
     }
@@ -113,46 +113,48 @@ async fn settle(engine: &Shared, batch: &[Verdict]) -> sqlx::Result<HashMap<(i64
         let ended = sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs)
             .fetch_all(&engine.own)
             .await?;
-        for verdict in batch.iter().filter(|v| ended.contains(&v.job.id)) {
-            states.entry((verdict.job.id, verdict.job.run)).or_insert_with(|| "completed".to_owned());
+        for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
+            states.entry((ending.job.id, ending.job.run)).or_insert_with(|| "completed".to_owned());
         }
     }
     Ok(states)
 }
 
-fn report(engine: &Shared, batch: Vec<Verdict>, states: &HashMap<(i64, i64), String>) {
-    for mut verdict in batch {
-        let (job, run) = (verdict.job.id, verdict.job.run);
+fn report(engine: &Shared, batch: Vec<Ending>, states: &HashMap<(i64, i64), String>) {
+    for mut ending in batch {
+        let (job, run) = (ending.job.id, ending.job.run);
         match states.get(&(job, run)).map(String::as_str) {
-            Some("completed") if verdict.outcome != Outcome::Done => {
+            Some("completed") if ending.outcome != Outcome::Done => {
                 tracing::info!(job, run, "the step had been committed after all");
-                verdict.outcome = Outcome::Done;
-                verdict.error = None;
-                end(engine, verdict, false);
+                ending.outcome = Outcome::Done;
+                ending.error = None;
+                end(engine, ending, false);
             }
             Some(state) => {
                 let discarded = state == "discarded";
                 count(&engine.counts.discarded, u64::from(discarded));
-                end(engine, verdict, discarded);
+                end(engine, ending, discarded);
             }
+            // It knew already.
+            None if ending.outcome == Outcome::Lost => end(engine, ending, false),
             None => {
                 count(&engine.counts.stale, 1);
                 tracing::warn!(
                     job,
                     run,
-                    outcome = verdict.outcome.word(),
+                    outcome = ending.outcome.word(),
                     "dropped a stale end: the job is in other hands"
                 );
-                verdict.outcome = Outcome::Lost;
-                end(engine, verdict, false);
+                ending.outcome = Outcome::Lost;
+                end(engine, ending, false);
             }
         }
     }
 }
 
 /// Lets go of the job, logs its end, tells the watchers.
-fn end(engine: &Shared, verdict: Verdict, discarded: bool) {
-    let Verdict { job, outcome, report, error, .. } = verdict;
+fn end(engine: &Shared, ending: Ending, discarded: bool) {
+    let Ending { job, outcome, report, error, .. } = ending;
     let duration = job.since.elapsed();
     let (id, kind, attempt, ms) = (job.id, &*job.kind, job.attempt, duration.as_millis() as u64);
     let outcome_word = outcome.word();
@@ -174,12 +176,12 @@ fn end(engine: &Shared, verdict: Verdict, discarded: bool) {
 /// A refused end becomes a failed attempt; if even that is refused, the lease will run out.
 fn refused(
     engine: &Shared,
-    batch: Vec<Verdict>,
+    batch: Vec<Ending>,
     refusal: &dyn sqlx::error::DatabaseError,
-) -> Option<Vec<Verdict>> {
-    let verdict = batch.into_iter().next()?;
-    let (job, run) = (verdict.job.id, verdict.job.run);
-    if verdict.outcome == Outcome::Retry && verdict.report.is_null() {
+) -> Option<Vec<Ending>> {
+    let ending = batch.into_iter().next()?;
+    let (job, run) = (ending.job.id, ending.job.run);
+    if ending.outcome == Outcome::Retry && ending.report.is_null() {
         tracing::error!(
             job,
             run,
@@ -189,11 +191,9 @@ fn refused(
         engine.release(job, run);
         return None;
     }
-    let word = verdict.outcome.word();
+    let word = ending.outcome.word();
     let message = refusal.message();
-    Some(vec![
-        Verdict::new(&verdict.job, Outcome::Retry).because(format!("store the end '{word}': {message}")),
-    ])
+    Some(vec![Ending::new(&ending.job, Outcome::Retry).because(format!("store the end '{word}': {message}"))])
 }
 
 /// Whether sending the same statement again would meet the same refusal: data exceptions and broken constraints.

@@ -1,7 +1,7 @@
 -- queue: settle
 -- The ends of many runs at once. Only a run that still holds its job may end it: the rows that match no more are
 -- stale, and are missing from the answer.
-with verdict as (
+with ending as (
   select *
   from unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::float8[])
     as v (id, run, outcome, effect, error, result, delay)
@@ -10,7 +10,7 @@ with verdict as (
 held as (
   select job.id
   from fleet.jobs as job
-  join verdict using (id, run)
+  join ending using (id, run)
   where job.state = 'running'
     and job.locked_by = $1
   order by job.id
@@ -19,36 +19,36 @@ held as (
 settled as (
   update fleet.jobs as job
   set state = case
-      when verdict.effect = 'complete' then 'completed'
-      when verdict.effect = 'discard' then 'discarded'
-      when verdict.effect = 'release' then 'available'
-      when verdict.effect = 'snooze' then 'scheduled'
+      when ending.effect = 'complete' then 'completed'
+      when ending.effect = 'discard' then 'discarded'
+      when ending.effect = 'release' then 'available'
+      when ending.effect = 'snooze' then 'scheduled'
       when job.attempt >= job.max_attempts then 'discarded'
       else 'retryable'
     end,
-    attempt = job.attempt - case when verdict.effect in ('release', 'snooze') then 1 else 0 end,
+    attempt = job.attempt - case when ending.effect in ('release', 'snooze') then 1 else 0 end,
     run_at = case
-      when verdict.effect in ('fail', 'snooze') then now() + make_interval(secs => verdict.delay)
+      when ending.effect in ('fail', 'snooze') then now() + make_interval(secs => ending.delay)
       else job.run_at
     end,
-    result = verdict.result,
+    result = ending.result,
     error = case
-      when verdict.effect = 'complete' then null
-      else coalesce(verdict.error, job.error)
+      when ending.effect = 'complete' then null
+      else coalesce(ending.error, job.error)
     end,
     finished_at = case
-      when verdict.effect in ('complete', 'discard') then now()
-      when verdict.effect = 'fail' and job.attempt >= job.max_attempts then now()
+      when ending.effect in ('complete', 'discard') then now()
+      when ending.effect = 'fail' and job.attempt >= job.max_attempts then now()
     end,
     lease_until = null,
     locked_by = null
-  from verdict
+  from ending
   where job.id = any(array(select id from held))
-    and job.id = verdict.id
-    and job.run = verdict.run
+    and job.id = ending.id
+    and job.run = ending.run
     and job.state = 'running'
     and job.locked_by = $1
-  returning job.id, job.kind, job.run, job.state, verdict.outcome, verdict.error
+  returning job.id, job.kind, job.run, job.state, ending.outcome, ending.error
 ),
 closed as (
   update fleet.job_attempts as attempt

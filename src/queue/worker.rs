@@ -103,10 +103,10 @@ impl Worker {
     pub async fn run(self, leave: CancellationToken) -> anyhow::Result<Summary> {
         let entries = self.entries()?;
         ensure!(self.settings.lease >= Duration::from_millis(30), "a lease under 30 ms cannot be kept");
-        let (verdicts, ends) = mpsc::unbounded_channel();
+        let (endings, ends) = mpsc::unbounded_channel();
         let (claimed, jobs) = mpsc::unbounded_channel();
         let engine =
-            Arc::new(Engine::new(&self.db, entries, self.tools, self.settings, self.watchers, verdicts));
+            Arc::new(Engine::new(&self.db, entries, self.tools, self.settings, self.watchers, endings));
 
         // Dropped with this future: a worker that is no longer polled keeps no lease alive.
         let mut tasks = Tasks::new();
