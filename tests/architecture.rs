@@ -55,9 +55,20 @@ impl Source {
         }
     }
 
-    /// Whether this is a file of tests, which may see everything in `src/`.
-    fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+    /// The files that this one includes for its tests only, by `#[cfg(test)] mod name;`.
+    fn tests(&self) -> impl Iterator<Item = PathBuf> {
+        let path = Path::new(&self.path);
+        let folder = path.parent().unwrap();
+        let inner = if path.ends_with("mod.rs") { folder.to_owned() } else { path.with_extension("") };
+        self.text.split("#[cfg(test)]\n").skip(1).filter_map(move |after| {
+            let (item, _) = after.split_once(';')?;
+            let named = item.strip_prefix("#[path = \"").and_then(|rest| rest.split_once('"'));
+            match (named, item.lines().last()?.strip_prefix("mod ")) {
+                (Some((file, _)), Some(_)) => Some(folder.join(file)),
+                (None, Some(name)) => Some(inner.join(name).with_extension("rs")),
+                _ => None,
+            }
+        })
     }
 
     /// The program's part: up to the tests beside it, without comments, each line with its number.
@@ -88,9 +99,14 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Source of the program and of the workers, without files of tests.
+/// Source of the program and of the workers, without what is there for their tests only: that may see everything.
 fn program() -> Vec<Source> {
-    ["src", "workers"].into_iter().flat_map(sources).filter(|source| !source.is_test()).collect()
+    let all: Vec<Source> = ["src", "workers"].into_iter().flat_map(sources).collect();
+    let tests: Vec<PathBuf> = all.iter().flat_map(Source::tests).collect();
+    let within = |path: &str| tests.iter().any(|test| Path::new(path).starts_with(test.with_extension("")));
+    all.into_iter()
+        .filter(|source| !tests.contains(&PathBuf::from(&source.path)) && !within(&source.path))
+        .collect()
 }
 
 /// The rooms that the text after `crate::` names: `db::Db` → db; `{db, queue::Job}` → db, queue.
@@ -190,8 +206,7 @@ fn no_file_is_too_long_and_a_long_one_says_why() {
 
 #[test]
 fn every_file_begins_with_what_it_is_for() {
-    let bare =
-        ["src", "workers", "tests"].into_iter().flat_map(sources).filter(|it| !it.text.starts_with("//! "));
+    let bare = program().into_iter().chain(sources("tests")).filter(|source| !source.text.starts_with("//! "));
     assert_none(bare.map(|source| source.path).collect(), "files without a head:");
 }
 

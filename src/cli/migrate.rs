@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::db::migrate::{self, State};
+use crate::db::migrate::{self, Applied, State};
 use crate::db::migrations::{AUCTION, Migration, Set};
 use crate::db::{self, Db, papers, verify};
 use anyhow::{Context, anyhow, bail};
@@ -77,20 +77,21 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     Ok(on(&mut session, url, set, &args.what).await?)
 }
 
-/// Applies what is missing, telling each migration.
-pub async fn bring_up(db: &Db, told: impl Fn(String)) -> anyhow::Result<()> {
+/// Applies what is missing, for the roles that do so themselves; `tell` hears a line for each.
+pub async fn bring_up(db: &Db, mut tell: impl FnMut(&str)) -> anyhow::Result<()> {
     let mut session = db.session().await?;
-    migrate::up(&mut session, &AUCTION, |line| told(format!("applied {}_{}", line.id, line.name))).await?;
+    migrate::up(&mut session, &AUCTION, |line| tell(&applied(line))).await?;
     Ok(())
+}
+
+fn applied(line: &Applied) -> String {
+    format!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms)
 }
 
 async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> anyhow::Result<()> {
     match what {
         What::Up => {
-            let done = migrate::up(session, set, |line| {
-                println!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms);
-            });
-            if done.await?.is_empty() {
+            if migrate::up(session, set, |line| println!("{}", applied(line))).await?.is_empty() {
                 println!("nothing to apply");
             }
         }
