@@ -1,3 +1,5 @@
+//! The store in a folder and as an object store: bytes in, the same bytes out, nothing overwritten, nothing left.
+
 use super::*;
 use std::sync::Mutex;
 

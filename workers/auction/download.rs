@@ -215,6 +215,4 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 #[cfg(test)]
-pub(in crate::workers::auction) mod stage;
-#[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -155,7 +155,10 @@ impl Job for Fetch {
             return step.done(report).await;
         }
 
-        let (store, feed) = (run.tool::<Store>()?, run.tool::<Feed>()?);
+        let store = run.tool::<Store>()?;
+        let feed = run.tool::<Feed>().context(
+            "COPART_FEED_URL is not set on this worker: set it, or leave the kind fetch to another (--kind)",
+        )?;
         let (last, since) = self.last_good(run.pool()).await?;
         let download = feed.download(&store, &since, &|done, total| run.progress(done, total)).await;
         match &download {

@@ -11,6 +11,8 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+pub mod stage;
+
 /// The first `n` bytes of the file, then the connection breaks.
 fn cut(n: usize, etag: &'static str) -> Act {
     act(move |_| {

@@ -1,7 +1,7 @@
 //! Fetch through a real worker, against a server that plays prepared answers.
 
 use super::super::download::FeedOptions;
-use super::super::download::stage::{Act, Stage, act, answer, csv, whole};
+use super::super::download::tests::stage::{Act, Stage, act, answer, csv, whole};
 use super::*;
 use crate::queue::{Enqueue, Entry, Event, Tools, Worker, enqueue};
 use crate::testing::{TestDb, database};
@@ -189,6 +189,14 @@ async fn the_urls_key_is_nowhere_in_the_database() {
     );
     assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
     assert!(end.error.contains("[redacted]"), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_worker_without_the_feeds_address_says_what_is_missing() {
+    let mut house = House::with(vec![]).await;
+    house.tools = Tools::new().with(Store::open("memory:").unwrap());
+    let end = house.work(&house.now().await).await;
+    assert!(end.state == "discarded" && end.error.contains("COPART_FEED_URL"), "{end:?}");
 }
 
 #[test]

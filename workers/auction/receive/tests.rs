@@ -1,3 +1,5 @@
+//! Receiving into a real database and a store in a folder: new, known, twice at once, and cut off halfway.
+
 use super::*;
 use crate::testing::{TestDb, database};
 use bytes::Bytes;
