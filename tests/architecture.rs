@@ -63,9 +63,15 @@ impl Source {
         self.text.split("#[cfg(test)]\n").skip(1).filter_map(move |after| {
             let (item, _) = after.split_once(';')?;
             let named = item.strip_prefix("#[path = \"").and_then(|rest| rest.split_once('"'));
-            match (named, item.lines().last()?.strip_prefix("mod ")) {
+            match (
+                named,
+                item.lines()
+                    .last()?
+                    .rsplit_once("mod ")
+                    .filter(|(before, _)| before.is_empty() || before.starts_with("pub")),
+            ) {
                 (Some((file, _)), Some(_)) => Some(folder.join(file)),
-                (None, Some(name)) => Some(inner.join(name).with_extension("rs")),
+                (None, Some((_, name))) => Some(inner.join(name).with_extension("rs")),
                 _ => None,
             }
         })
@@ -206,7 +212,8 @@ fn no_file_is_too_long_and_a_long_one_says_why() {
 
 #[test]
 fn every_file_begins_with_what_it_is_for() {
-    let bare = program().into_iter().chain(sources("tests")).filter(|source| !source.text.starts_with("//! "));
+    let bare =
+        program().into_iter().chain(sources("tests")).filter(|source| !source.text.starts_with("//! "));
     assert_none(bare.map(|source| source.path).collect(), "files without a head:");
 }
 
