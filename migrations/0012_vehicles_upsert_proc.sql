@@ -54,17 +54,20 @@ $$;
 --
 -- Of all rows ever seen for a VIN the greatest stands, whatever order they come in: first by the owner's raw VIN (equal
 -- to the normalised one, else the least), then by (source_updated_at, newest window with this version, lot, row hash).
--- Repeating the call changes nothing. Only keys go through the judging; the wide rows are read once, at the end.
+-- Repeating the call changes nothing. Only keys go through the judging, and no CTE is joined with another: their sizes
+-- cannot be foreseen, and a nested loop over two large ones takes minutes.
 create or replace function public.upsert_vehicles_batch(staging_file_id uuid)
 returns table (inserted bigint, updated bigint, unchanged bigint, vin_conflicts bigint)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set work_mem = '64MB'
+set plan_cache_mode = force_custom_plan
 as $$
 declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
+  fresh boolean;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -74,8 +77,14 @@ begin
     raise exception 'no file %', staging_file_id;
   end if;
 
+  -- an empty table is filled first and indexed afterwards
+  fresh := not exists (select from public.vehicles);
+  if fresh then
+    perform raw.suspend('public.vehicles');
+  end if;
+
   return query
-  with staged as materialized (
+  with staged as (
     select
       s.id,
       s.vin,
@@ -91,16 +100,22 @@ begin
       and s.vin is not null
       and s.lot_external_id is not null
   ),
-  -- the greatest staged row of each VIN
-  incoming as materialized (
-    select distinct on (vin collate "C") *
+  -- all rows of a VIN side by side, the greatest first
+  ranked as (
+    select
+      staged.*,
+      row_number() over w as place,
+      first_value(owner_raw) over w as best_raw
     from staged
-    order by vin collate "C", (owner_raw = vin) desc, owner_raw collate "C", su desc, lot desc, row_hash desc
+    window w as (
+      partition by vin collate "C"
+      order by (owner_raw = vin) desc, owner_raw collate "C", su desc, lot desc, row_hash desc
+    )
   ),
   -- beside what stands, whose order key is brought up to date
-  judged as materialized (
+  beside as (
     select
-      i.*,
+      r.*,
       v.vin is not null as known,
       upper(btrim(v.vin_raw, E' \t\n\r\f\x0B') collate "C") as stood_raw,
       v.row_hash as stood_hash,
@@ -108,25 +123,28 @@ begin
       coalesce(v.source_updated_at, '-infinity') as stood_su,
       greatest(
         raw.seen(v.seen_window, v.row_hash, h, heads_at),
-        case when v.source_lot = i.lot and v.row_hash = i.prev_hash then i.prev_seen end,
+        case when v.source_lot = r.lot and v.row_hash = r.prev_hash then r.prev_seen end,
         '-infinity'
       ) as stood_seen
-    from incoming i
-    left join public.vehicles v on v.vin = i.vin
+    from ranked r
+    left join public.vehicles v on v.vin = r.vin
     left join raw.heads h on h.source = feed and h.lot = v.source_lot
   ),
-  winners as materialized (
-    select j.id, j.vin, j.lot, j.known
-    from judged j
-    where not j.known
-      or j.stood_hash is null
-      or case
-           when j.owner_raw = j.stood_raw
-             then (j.su, at, j.lot, j.row_hash) > (j.stood_su, j.stood_seen, j.stood_lot, j.stood_hash)
-           when j.owner_raw = j.vin then true
-           when j.stood_raw = j.vin then false
-           else j.owner_raw collate "C" < j.stood_raw collate "C"
-         end
+  judged as materialized (
+    select
+      b.*,
+      b.place = 1 and (
+        not b.known
+        or b.stood_hash is null
+        or case
+             when b.owner_raw = b.stood_raw
+               then (b.su, at, b.lot, b.row_hash) > (b.stood_su, b.stood_seen, b.stood_lot, b.stood_hash)
+             when b.owner_raw = b.vin then true
+             when b.stood_raw = b.vin then false
+             else b.owner_raw collate "C" < b.stood_raw collate "C"
+           end
+      ) as wins
+    from beside b
   ),
   added as (
     insert into public.vehicles (
@@ -136,9 +154,11 @@ begin
     select
       s.vin, s.vin_raw, s.year, s.make, s.model, s.model_detail, s.trim, s.body, s.fuel, s.transmission, s.drive,
       s.engine, s.cylinders, s.color, s.odometer::int, 'mi', s.odometer_brand, s.source_updated_at, w.lot, s.row_hash, at
-    from winners w
+    from judged w
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
-    where not w.known
+    where w.wins
+      and not w.known
+    order by w.vin collate "C"
     returning 1
   ),
   -- old and new values of the columns that differ, told before they are overwritten
@@ -164,10 +184,11 @@ begin
         case when v.odometer_value is distinct from s.odometer::int then '"odometer_value": '::text || jsonb_build_array(v.odometer_value, s.odometer::int) end,
         case when v.odometer_brand is distinct from s.odometer_brand then '"odometer_brand": '::text || jsonb_build_array(v.odometer_brand, s.odometer_brand) end
       ), '') as differences
-    from winners w
+    from judged w
     join public.vehicles v on v.vin = w.vin
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
-    where w.known
+    where w.wins
+      and w.known
   ),
   overwritten as (
     update public.vehicles v
@@ -206,7 +227,8 @@ begin
     where v.vin = j.vin
       and v.seen_window < j.stood_seen
       and j.stood_hash = j.prev_hash
-      and not exists (select from winners w where w.vin = j.vin)
+      and j.place = 1
+      and not j.wins
     returning 1
   ),
   logged as (
@@ -219,26 +241,26 @@ begin
   doubted as (
     insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, lot_external_id, conflict_reason)
     select
-      at, staging_file_id, s.owner_raw, s.vin, s.lot::text,
-      case when s.owner_raw <> s.vin then 'characters_lost' else 'raw_differs' end
-    from staged s
-    join judged j on j.vin = s.vin
-    where s.owner_raw <> s.vin
-      or s.owner_raw <> j.owner_raw
-      or s.owner_raw <> j.stood_raw
+      at, staging_file_id, j.owner_raw, j.vin, j.lot::text,
+      case when j.owner_raw <> j.vin then 'characters_lost' else 'raw_differs' end
+    from judged j
+    where j.owner_raw <> j.vin
+      or j.owner_raw <> j.best_raw
+      or j.owner_raw <> j.stood_raw
     returning 1
   ),
-  changed as (
-    select count(*) as n
-    from overwritten
-    where differences is not null
+  counts as (
+    select
+      (select count(*) from judged where place = 1) as vins,
+      (select count(*) from added) as added,
+      (select count(*) from overwritten where differences is not null) as changed
   )
-  select
-    (select count(*) from added),
-    c.n,
-    (select count(*) from judged) - (select count(*) from added) - c.n,
-    (select count(*) from doubted)
-  from changed c;
+  select c.added, c.changed, c.vins - c.added - c.changed, (select count(*) from doubted)
+  from counts c;
+
+  if fresh then
+    perform raw.resume('public.vehicles');
+  end if;
 
   -- a lot that now names another VIN: what its last row said of the old one was seen until then
   update public.vehicles v

@@ -97,11 +97,13 @@ returns table (inserted bigint, updated bigint, unchanged bigint)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set work_mem = '64MB'
+set plan_cache_mode = force_custom_plan
 as $$
 declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
+  fresh boolean;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -111,25 +113,34 @@ begin
     raise exception 'no file %', staging_file_id;
   end if;
 
+  -- empty tables are filled first and indexed afterwards
+  fresh := not exists (select from public.lots) and not exists (select from public.images);
+  if fresh then
+    perform raw.suspend('public.lots', array['idx_lots_external_id']);
+    perform raw.suspend('public.images', array['images_vin_lot_seq_variant_uidx']);
+  end if;
+
   return query
-  -- the greatest staged row of each lot
-  with incoming as materialized (
-    select distinct on (s.lot_external_id collate "C")
+  with staged as (
+    select
       s.id,
       s.lot_external_id,
       coalesce(s.source_updated_at, '-infinity') as su,
       s.row_hash,
       s.prev_hash,
-      s.prev_seen
+      s.prev_seen,
+      row_number() over (
+        partition by s.lot_external_id collate "C"
+        order by s.source_updated_at desc nulls last, s.row_hash desc
+      ) as place
     from staging.copart_raw s
-    join public.vehicles v on v.vin = s.vin
     where s.file_id = staging_file_id
       and s.window_start_utc = at
       and s.lot_external_id is not null
-    order by s.lot_external_id collate "C", su desc, s.row_hash desc
+      and s.vin is not null
   ),
-  -- beside what stands, whose order key is brought up to date
-  judged as materialized (
+  -- the greatest staged row of each lot beside what stands, whose order key is brought up to date
+  beside as (
     select
       i.*,
       l.id as lot_id,
@@ -140,16 +151,18 @@ begin
         case when l.row_hash = i.prev_hash then i.prev_seen end,
         '-infinity'
       ) as stood_seen
-    from incoming i
+    from staged i
     left join public.lots l on l.lot_external_id = i.lot_external_id
     left join raw.heads h on h.source = feed and h.lot = l.lot_external_id::bigint
+    where i.place = 1
   ),
-  winners as materialized (
-    select j.id, j.lot_external_id, j.lot_id
-    from judged j
-    where j.lot_id is null
-      or j.stood_hash is null
-      or (j.su, at, j.row_hash) > (j.stood_su, j.stood_seen, j.stood_hash)
+  judged as materialized (
+    select
+      b.*,
+      b.lot_id is null
+        or b.stood_hash is null
+        or (b.su, at, b.row_hash) > (b.stood_su, b.stood_seen, b.stood_hash) as wins
+    from beside b
   ),
   added as (
     insert into public.lots (
@@ -168,11 +181,11 @@ begin
       s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
       s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.city, s.region, s.country,
       public.feed_status(s.auction_datetime_utc, at), s.source_updated_at, s.row_hash, at
-    from winners w
+    from judged w
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
     where w.lot_id is null
-    order by w.lot_external_id collate "C"
-    returning id, vin, lot_external_id
+    order by s.vin collate "C", w.lot_external_id collate "C"
+    returning id, vin, lot_external_id, row_hash
   ),
   -- old and new values of the columns that differ, told before they are overwritten
   told as materialized (
@@ -218,9 +231,10 @@ begin
         case when l.make_offer_eligible is distinct from s.make_offer_eligible then '"make_offer_eligible": '::text || jsonb_build_array(l.make_offer_eligible, s.make_offer_eligible) end,
         case when l.buy_it_now_usd is distinct from s.buy_it_now_usd then '"buy_it_now_usd": '::text || jsonb_build_array(l.buy_it_now_usd, s.buy_it_now_usd) end
       ), '') as differences
-    from winners w
+    from judged w
     join public.lots l on l.id = w.lot_id
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
+    where w.wins
   ),
   overwritten as (
     update public.lots l
@@ -271,7 +285,7 @@ begin
     from told t
     join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
     where l.id = t.lot_id
-    returning l.id, l.vin, l.lot_external_id, t.differences
+    returning l.id, l.vin, l.lot_external_id, l.row_hash, t.differences
   ),
   -- the stored version stands, though this file's row has taken its place at the head of the lot
   kept as (
@@ -281,7 +295,7 @@ begin
     where l.id = j.lot_id
       and l.seen_window < j.stood_seen
       and j.stood_hash = j.prev_hash
-      and not exists (select from winners w where w.id = j.id)
+      and not j.wins
     returning 1
   ),
   logged as (
@@ -291,19 +305,22 @@ begin
     where differences is not null
     returning 1
   ),
-  -- a lot that is another car now takes its pictures along
   pictured as (
     insert into public.images as i (vin, lot_id, seq, variant, source_url)
-    select a.vin, a.id, 1, p.variant, p.source_url
+    select distinct on (a.vin collate "C", a.id, p.variant) a.vin, a.id, 1, p.variant, p.source_url
     from (
-      select id, vin, lot_external_id from added
+      select id, vin, lot_external_id, row_hash from added
       union all
-      select id, vin, lot_external_id from overwritten
+      select id, vin, lot_external_id, row_hash from overwritten
     ) a
-    join winners w on w.lot_external_id = a.lot_external_id
-    join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
+    join staging.copart_raw s
+      on s.lot_external_id = a.lot_external_id
+      and s.row_hash = a.row_hash
+      and s.file_id = staging_file_id
+      and s.window_start_utc = at
     cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
     where p.source_url is not null
+    order by a.vin collate "C", a.id, p.variant
     on conflict (vin, lot_id, seq, coalesce(variant, ''))
     do update set
       source_url = excluded.source_url,
@@ -311,15 +328,18 @@ begin
     where i.source_url is distinct from excluded.source_url
     returning 1
   ),
-  changed as (
-    select count(*) as n
-    from overwritten
-    where differences is not null
+  counts as (
+    select
+      (select count(*) from judged) as lots,
+      (select count(*) from added) as added,
+      (select count(*) from overwritten where differences is not null) as changed
   )
-  select
-    (select count(*) from added),
-    c.n,
-    (select count(*) from judged) - (select count(*) from added) - c.n
-  from changed c;
+  select c.added, c.changed, c.lots - c.added - c.changed
+  from counts c;
+
+  if fresh then
+    perform raw.resume('public.images');
+    perform raw.resume('public.lots');
+  end if;
 end
 $$;

@@ -73,7 +73,9 @@ impl Scheduler {
     pub async fn due(&self, pool: &PgPool, at: Option<DateTime<Utc>>) -> anyhow::Result<Vec<Due>> {
         let mut due = Vec::with_capacity(self.sources.len());
         for source in &self.sources {
-            due.push(self.due_of(pool, source, at).await.with_context(|| format!("schedule source {source}"))?);
+            due.push(
+                self.due_of(pool, source, at).await.with_context(|| format!("schedule source {source}"))?,
+            );
         }
         Ok(due)
     }
@@ -160,7 +162,10 @@ impl Scheduler {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(error = format!("{error:#}"), "cannot schedule; trying every few seconds");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "cannot schedule; trying every few seconds"
+                        );
                     }
                     Duration::from_secs(1) + Duration::from_secs(4).mul_f64(rand::random())
                 }

@@ -18,7 +18,7 @@
 
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -30,7 +30,6 @@ use sha2::{Digest, Sha256};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 use tokio::task::spawn_blocking;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
@@ -43,7 +42,7 @@ const PART: usize = 5 << 20;
 /// A compressed file up to this many bytes is created in a bucket by one conditional put; larger ones go in parts.
 const ONE_PUT: u64 = 24 << 20;
 /// Spool files older than this belong to a process that was killed.
-const STALE_SPOOL: Duration = Duration::from_secs(24 * 3600);
+const STALE_SPOOL: TimeDelta = TimeDelta::days(1);
 
 /// Where a file's bytes are kept; cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,7 +91,7 @@ impl Store {
                 Ok(Store { url: url.to_owned(), objects: Arc::new(objects), root: Some(root) })
             }
             "memory" => Ok(Store { url: url.to_owned(), objects: Arc::new(InMemory::new()), root: None }),
-            "s3" => Ok(Store { url: url.to_owned(), objects: bucket(url)?, root: None }),
+            "s3" => Ok(Store { url: url.to_owned(), objects: bucket(&parsed)?, root: None }),
             other => bail!("VINOPS_STORE {url:?}: the store knows file:///… and s3://…, not {other}://"),
         }
     }
@@ -252,20 +251,26 @@ impl Read for Reader {
 /// The folder of unpublished files, inside a `file:///…` store.
 const SPOOL: &str = "spool";
 
+/// A bucket, or a folder of one: `s3://bucket/folder`. Keys, region and endpoint come from the `AWS_…` variables, which
+/// object_store reads itself: they are Amazon's names, known to every tool that hands them out.
 #[cfg(feature = "s3")]
-fn bucket(url: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
     // The process has one TLS provider; object_store asks for whichever is installed.
     _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = AmazonS3Builder::from_env().with_url(url).with_conditional_put(S3ConditionalPut::ETagMatch);
-    Ok(Arc::new(builder.build().with_context(|| format!("open the store {url}"))?))
+    let builder =
+        AmazonS3Builder::from_env().with_url(url.as_str()).with_conditional_put(S3ConditionalPut::ETagMatch);
+    let objects = builder.build().with_context(|| format!("open the store {url}"))?;
+    let folder =
+        Key::from_url_path(url.path()).with_context(|| format!("the folder in VINOPS_STORE {url}"))?;
+    Ok(Arc::new(object_store::prefix::PrefixStore::new(objects, folder)))
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket(url: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
     bail!(
-        "VINOPS_STORE {url:?}: this vinops was built without the cargo feature `s3`; \
-           build it with --features s3, or use file:///a/folder"
+        "VINOPS_STORE {url}: this vinops was built without the cargo feature `s3`; \
+         build it with --features s3, or use file:///a/folder"
     )
 }
 
@@ -288,8 +293,8 @@ fn unwritable(folder: &Path, e: io::Error) -> anyhow::Error {
 fn sweep(spool: &Path) {
     let Ok(entries) = std::fs::read_dir(spool) else { return };
     let stale = |e: &std::fs::DirEntry| {
-        let written = e.metadata().and_then(|m| m.modified()).ok();
-        written.and_then(|w| SystemTime::now().duration_since(w).ok()).is_some_and(|age| age > STALE_SPOOL)
+        let written = e.metadata().and_then(|m| m.modified());
+        written.is_ok_and(|w| crate::config::now() - DateTime::from(w) > STALE_SPOOL)
     };
     for entry in entries.flatten().filter(stale) {
         _ = std::fs::remove_file(entry.path());

@@ -1,4 +1,92 @@
-//! queue
+//! The queue: jobs in a table, workers that claim them, and what keeps a job from being lost, done twice or run for
+//! ever.
+//!
+//! The table is `fleet.jobs`, one row per job, kept after its end; `fleet.job_attempts` has one row per run. apalis'
+//! worker runtime runs the jobs; this room is its backend, and no other room names apalis or these tables' rules.
+//! (apalis' own PostgreSQL storage was measured and left: its retries do not wait, a panic leaves a row running for
+//! ever, and a worker restarted under its old name keeps its dead predecessor's jobs from everybody.)
+//!
+//! # The life of a job
+//!
+//! ```text
+//!      enqueue                                        ┌────────────── snooze(delay) ──────────────┐
+//!         │   run_at ahead                            ▼                                           │
+//!         ├──────────────────────────────────▶ ┌───────────┐                                      │
+//!         │                                    │ scheduled │──┐ run_at has come                   │
+//!         │                                    └───────────┘  │                                   │
+//!         │   due now   ┌───────────┐          claim          ▼   attempt+1, run+1   ┌─────────┐  │
+//!         └───────────▶ │ available │ ──────────────────────────────────────────────▶│ running │──┤
+//!                       └───────────┘                         ▲                      └─────────┘  │
+//!                             ▲                ┌───────────┐  │ run_at has come         │ │ │ │   │
+//!                             │                │ retryable │──┘                         │ │ │ │   │
+//!                             │                └───────────┘◀── error, panic, timeout ──┘ │ │ │   │
+//!                             │                                 and attempts are left     │ │ │   │
+//!                             └─── rescued, interrupted, returned: attempt-1 ─────────────┘ │ │   │
+//!                                                                                           │ │   │
+//!                       ┌───────────┐                         done(report)                  │ │   │
+//!                       │ completed │◀──────────────────────────────────────────────────────┘ │   │
+//!                       └───────────┘                                                         │   │
+//!                       ┌───────────┐   abort, unreadable, attempts spent, over 20 rescues    │   │
+//!                       │ discarded │◀────────────────────────────────────────────────────────┘   │
+//!                       └───────────┘                                                             │
+//!                       ┌───────────┐   by an operator or a scheduler, never by a run             │
+//!                       │ cancelled │◀──────────────────────── from a waiting state ──────────────┘
+//!                       └───────────┘   (requeue leads from any state but running back to available)
+//! ```
+//!
+//! *Waiting* means available, scheduled or retryable; all three are claimed alike once `run_at` has come, and differ
+//! only in why they wait. Three counters move apart on purpose. `attempt` is what the job has spent of its patience:
+//! one per claim, refunded when the run says nothing about the job (a rescue, a snooze, an interruption). `run` is the
+//! fence token: one per claim, never refunded. `rescues` counts leases lost.
+//!
+//! # Three guards, and what each is for
+//!
+//! A claim is a promise that can be broken by a crash, a freeze or a network. No single guard covers all three.
+//!
+//! The **lease** is against workers that die. A claim holds for `lease`; the worker renews it three times in that
+//! time, for all its jobs at once, from a task that no handler can hold up. It says nothing of progress: a job that
+//! hangs in a healthy worker is the time limit's business.
+//!
+//! The **rescue** is what a lease that ran out leads to. Every worker looks once a second, on the database's clock,
+//! for jobs of any kind whose lease is past, and puts them back: a dead worker's job runs again within the lease and
+//! 2 s. The attempt is refunded, for a job must not be given up because of deployments and power cuts. But a job that
+//! kills its worker looks the same from outside, so rescues have a limit of their own: over 20, discarded.
+//!
+//! The **fence** is against workers that were only thought dead. A process stopped for a minute and then continued
+//! believes that it still holds its jobs; no clock can tell it otherwise in time. So every statement that ends a run
+//! names the job, the run, the worker and `state = 'running'`, and hits no row once the job has another holder. In a
+//! step ([`Run::begin`] … [`Step::done`]) that statement is in the transaction of the step's own writes: the late
+//! worker's effects roll back with it. A run that ends without a step is fenced when its end is written; what it did
+//! before stands, so such jobs must be repeatable.
+//!
+//! Worker names (host, pid, start time) make the fence's other half: never used twice, so a restarted worker cannot
+//! take itself for its predecessor.
+//!
+//! # Exactly once, at least once
+//!
+//! Handlers run *at least* once. A step's effects in the database happen *exactly* once: its writes, its report, the
+//! completion and the enqueue of what follows are one transaction behind the fence. Effects elsewhere (a download, a
+//! file in the store) happen at least once and must be harmless twice.
+//!
+//! # Races that exist, and why they are accepted
+//!
+//! * *A claim whose answer is lost.* The jobs run under our name without our knowing; nobody renews them; rescue.
+//! * *A worker cut off from the database* runs on beside its successor until it hears of it, because a dead database
+//!   and a lost lease look the same. The fence keeps its effects out.
+//! * *A commit whose answer is lost.* The run reports an error, but the job is completed; the settler finds the end
+//!   stale, looks once, and reports it as done.
+//! * *A job that ends in the moment it is cut off.* Whichever reaches the row first counts; the other is stale.
+//! * *A lost notification.* Costs at most the poll interval: NOTIFY is a hint, polling is the truth.
+//! * *Two claims at once* skip each other's locked rows, so one may leave with fewer jobs than are due. It sees that
+//!   something is due and looks again 10 ms later.
+//! * *Order* within a kind is by priority and time of claim; nothing promises the order of completion.
+//!
+//! # Where to read on
+//!
+//! `job` (what a job is and the four words), `run` (what it holds while running, the step), `enqueue`, `claim`,
+//! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler),
+//! `worker` (set-up and drain), `backend` (the runtime's view), `operate` (the operators' face).
+
 mod backend;
 mod claim;
 mod engine;

@@ -51,8 +51,13 @@ impl Tools {
     }
 
     /// The same and `tool`; a second tool of a type takes the place of the first.
-    pub fn with<T: Send + Sync + 'static>(mut self, tool: T) -> Tools {
-        self.0.insert(TypeId::of::<T>(), Arc::new(tool));
+    pub fn with<T: Send + Sync + 'static>(self, tool: T) -> Tools {
+        self.with_arc(Arc::new(tool))
+    }
+
+    /// The same for a tool that is shared already.
+    pub fn with_arc<T: Send + Sync + 'static>(mut self, tool: Arc<T>) -> Tools {
+        self.0.insert(TypeId::of::<T>(), tool);
         self
     }
 

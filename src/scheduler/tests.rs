@@ -50,7 +50,9 @@ async fn a_due_window_is_enqueued_once_under_its_key() {
     let again = scheduler().due(&test.db.pool, Some(at("14:44"))).await.unwrap();
     assert_eq!(again[0].job, None);
 
-    let job = sqlx::query!("select kind, key, payload, max_attempts from fleet.jobs").fetch_one(&test.db.pool).await;
+    let job = sqlx::query!("select kind, key, payload, max_attempts from fleet.jobs")
+        .fetch_one(&test.db.pool)
+        .await;
     let job = job.unwrap();
     assert_eq!((job.kind.as_str(), job.key.as_deref()), ("fetch", Some("copart/2026-11-20T14:30Z")));
     let payload: Fetch = serde_json::from_value(job.payload).unwrap();
@@ -62,8 +64,11 @@ async fn two_schedulers_at_once_give_one_job() {
     let test = testing::database().await;
     let scheduler = scheduler();
     let calls = (0..8).map(|_| scheduler.due(&test.db.pool, Some(at("14:37"))));
-    let enqueued: usize =
-        futures::future::join_all(calls).await.into_iter().filter(|due| due.as_ref().unwrap()[0].job.is_some()).count();
+    let enqueued: usize = futures::future::join_all(calls)
+        .await
+        .into_iter()
+        .filter(|due| due.as_ref().unwrap()[0].job.is_some())
+        .count();
     assert_eq!(enqueued, 1);
     assert_eq!(windows(&test.db.pool).await, [("14:30".to_owned(), "due".to_owned())]);
 }
@@ -77,7 +82,8 @@ async fn a_scheduler_that_dies_before_its_commit_leaves_the_window_to_the_next()
         .await
         .unwrap();
     let scheduler = scheduler();
-    let (due, _) = tokio::join!(scheduler.due(&test.db.pool, Some(at("14:30"))), async { dying.rollback().await });
+    let (due, _) =
+        tokio::join!(scheduler.due(&test.db.pool, Some(at("14:30"))), async { dying.rollback().await });
     assert!(due.unwrap()[0].job.is_some());
 }
 
@@ -87,7 +93,8 @@ async fn windows_that_passed_during_an_outage_are_missed_and_never_fetched() {
     scheduler().due(&test.db.pool, Some(at("14:00"))).await.unwrap();
     let due = scheduler().due(&test.db.pool, Some(at("15:01"))).await.unwrap();
     assert_eq!((due[0].window_start_utc, due[0].missed), (at("15:00"), 3));
-    let named: Vec<_> = windows(&test.db.pool).await.into_iter().map(|(start, state)| start + " " + &state).collect();
+    let named: Vec<_> =
+        windows(&test.db.pool).await.into_iter().map(|(start, state)| start + " " + &state).collect();
     assert_eq!(named, ["14:00 due", "14:15 missed", "14:30 missed", "14:45 missed", "15:00 due"]);
     let jobs = sqlx::query_scalar!("select count(*) from fleet.jobs").fetch_one(&test.db.pool).await.unwrap();
     assert_eq!(jobs, Some(2));
@@ -97,7 +104,10 @@ async fn windows_that_passed_during_an_outage_are_missed_and_never_fetched() {
 async fn a_fetch_that_nobody_took_in_its_window_is_cancelled_and_the_window_missed() {
     let test = testing::database().await;
     scheduler().due(&test.db.pool, Some(at("14:00"))).await.unwrap();
-    sqlx::query!("update fleet.windows set window_start_utc = '2026-01-01T00:00Z'").execute(&test.db.pool).await.unwrap();
+    sqlx::query!("update fleet.windows set window_start_utc = '2026-01-01T00:00Z'")
+        .execute(&test.db.pool)
+        .await
+        .unwrap();
     sqlx::query!("update fleet.jobs set key = 'copart/2026-01-01T00:00Z', payload = '{}'")
         .execute(&test.db.pool)
         .await
@@ -107,7 +117,10 @@ async fn a_fetch_that_nobody_took_in_its_window_is_cancelled_and_the_window_miss
 
     assert_eq!(scheduler().expire(&test.db.pool).await.unwrap(), 1);
     assert_eq!(scheduler().expire(&test.db.pool).await.unwrap(), 0);
-    let states = sqlx::query_scalar!("select state from fleet.jobs order by id").fetch_all(&test.db.pool).await.unwrap();
+    let states = sqlx::query_scalar!("select state from fleet.jobs order by id")
+        .fetch_all(&test.db.pool)
+        .await
+        .unwrap();
     assert_eq!(states, ["cancelled", "available"]);
     assert_eq!(windows(&test.db.pool).await[0].1, "missed");
 }

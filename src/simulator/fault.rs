@@ -62,6 +62,11 @@ pub enum Fault {
         /// n.
         every: u64,
     },
+    /// File: the lot number of each n-th row is missing.
+    NoLotNumber {
+        /// n.
+        every: u64,
+    },
     /// File: after the tenth row, a line of this many letters.
     LongLine {
         /// Its length.
@@ -145,7 +150,9 @@ pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Res
 fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::Result<bool> {
     let inside = row.iter().position(|&b| b == b'"').map_or(0, |at| at + 1);
     let hit = match fault {
-        Fault::Nuls { every } | Fault::Latin1 { every } => n.is_multiple_of(every),
+        Fault::Nuls { every } | Fault::Latin1 { every } | Fault::NoLotNumber { every } => {
+            n.is_multiple_of(every)
+        }
         // Evenly spread: the n-th row is hit when n thousandths of the share pass a whole number.
         Fault::BrokenRows { per_mille } => n * per_mille / 1000 != (n - 1) * per_mille / 1000,
         Fault::LongLine { .. } => n == 10,
@@ -154,9 +161,9 @@ fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::R
     match fault {
         Fault::Nuls { .. } if hit => row.insert(inside, 0),
         Fault::Latin1 { .. } if hit => row.insert(inside, 0xe9),
+        Fault::NoLotNumber { .. } if hit => drop(row.drain(comma(row, 8) + 1..comma(row, 9))),
         Fault::BrokenRows { .. } if hit => {
-            // At the ninth comma no text with commas of its own has begun.
-            let at = row.iter().enumerate().filter(|(_, b)| **b == b',').nth(8).map_or(0, |(at, _)| at);
+            let at = comma(row, 9);
             if n.is_multiple_of(2) {
                 row.truncate(at);
                 row.push(b'\n');
@@ -175,6 +182,11 @@ fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::R
         out.write_all(b"\n")?;
     }
     Ok(hit)
+}
+
+/// Where the n-th comma stands; before the tenth, no text with commas of its own has begun.
+fn comma(row: &[u8], n: usize) -> usize {
+    row.iter().enumerate().filter(|(_, b)| **b == b',').nth(n - 1).map_or(0, |(at, _)| at)
 }
 
 /// Ends a row, or the header, with CR LF.

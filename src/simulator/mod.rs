@@ -81,7 +81,7 @@ impl Options {
             churn: 0.034,
             gone: 0.004,
             wholesale_from: 0,
-            modern: 0.3,
+            modern: 0.15,
             inch_quotes: true,
             newlines: true,
             broken: 0,
@@ -121,9 +121,11 @@ pub struct Simulator {
     options: Options,
     /// The window the lots stand at.
     k: u32,
+    /// The last window whose whole file was read.
+    known: Option<u32>,
     /// Every lot there ever was; a lot's index is its identity.
     lots: Vec<Lot>,
-    /// The lots of the file, in its order: by yard, then by number.
+    /// The lots of the file, in its order: by yard, then by arrival.
     order: Vec<u32>,
     counters: Counters,
 }
@@ -131,8 +133,14 @@ pub struct Simulator {
 impl Simulator {
     /// A feed at its window 0, of which no file has been read yet.
     pub fn new(options: Options) -> Self {
-        let mut simulator =
-            Simulator { options, k: 0, lots: Vec::new(), order: Vec::new(), counters: Counters::default() };
+        let mut simulator = Simulator {
+            options,
+            k: 0,
+            known: None,
+            lots: Vec::new(),
+            order: Vec::new(),
+            counters: Counters::default(),
+        };
         simulator.fill();
         simulator.sort();
         simulator
@@ -150,10 +158,9 @@ impl Simulator {
             self.replay(k, out)?;
             return Ok(self.counters.clone());
         }
-        let fresh = k > self.k || self.counters.rows == 0;
         self.seek(k);
         self.write(out)?;
-        if fresh {
+        if self.known != Some(k) {
             self.read(Reach::Whole);
         }
         Ok(self.counters.clone())
@@ -232,6 +239,7 @@ impl Simulator {
     /// Takes it that a reader has read the window it stands at, as far as `reach` says.
     pub fn read(&mut self, reach: Reach) -> Counters {
         let window = self.options.minutes(self.k);
+        self.known = (reach == Reach::Whole).then_some(self.k).or(self.known);
         self.counters =
             truth::record(&self.options, &mut self.lots, &self.order, window, reach, self.options.broken);
         self.counters.clone()
@@ -247,9 +255,7 @@ impl Simulator {
         let lots = &self.lots;
         self.order.clear();
         self.order.extend((0..lots.len() as u32).filter(|&n| lots[n as usize].present));
-        self.order.sort_unstable_by_key(|&n| {
-            let lot = &lots[n as usize];
-            (lot.now.yard, lot.number)
-        });
+        // The indexes ascend, and the sort is stable: within a yard, rows stand as the lots arrived.
+        self.order.sort_by_key(|&n| lots[n as usize].now.yard);
     }
 }

@@ -11,7 +11,7 @@ use super::dice::Dice;
 use super::fleet::{Vehicle, VinKind};
 use super::lifecycle::Life;
 use super::lot::{Lot, Values, instant};
-use super::yards::YARDS;
+use super::yards::{Clock, YARDS};
 use chrono::{Datelike, Weekday};
 
 const HOUR: i32 = 60;
@@ -344,12 +344,19 @@ fn hour(dice: &mut Dice, window: i32, from: i32, to: i32, now: &Values) -> i32 {
     (now.yard().clock.expressible(instant(at)).timestamp() / 60) as i32
 }
 
-/// A weekday morning two to thirty days ahead.
+/// A weekday two to thirty days ahead, at eight to one o'clock where the yard is.
 fn far(dice: &mut Dice, window: i32, now: &Values) -> i32 {
     let mut day = (window + dice.between(2, 30) as i32 * DAY).div_euclid(DAY) * DAY;
     while matches!(instant(day).weekday(), Weekday::Sat | Weekday::Sun) {
         day += DAY;
     }
-    let at = instant(day + dice.one(&[13, 14, 15, 16, 17, 17, 18]) * HOUR);
-    (now.yard().clock.expressible(at).timestamp() / 60) as i32
+    let clock = now.yard().clock;
+    let local = dice.one(&[8, 9, 10, 10, 11, 12, 12, 13]);
+    let hour = match clock {
+        // One in the afternoon there, and noon in Alaska; their clocks in the feed show something else.
+        Clock::Atlantic => 17,
+        Clock::Anchorage => 21,
+        _ => local - (clock.local(instant(day)) - instant(day).naive_utc()).num_hours() as i32,
+    };
+    (clock.expressible(instant(day + hour * HOUR)).timestamp() / 60) as i32
 }

@@ -20,6 +20,7 @@ use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,8 @@ struct Inner {
     before: Option<Served>,
     fault: Option<(Fault, u32)>,
     hits: Vec<Hit>,
+    /// Files spoiled on the spot, for their names.
+    spoiled: u32,
 }
 
 type Shared = Arc<Mutex<Inner>>;
@@ -83,7 +86,7 @@ impl FeedServer {
     pub async fn start(simulator: Simulator, stop: CancellationToken) -> anyhow::Result<FeedServer> {
         let listener =
             tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("listen for the feed")?;
-        let inner = Inner { current: None, before: None, fault: None, hits: Vec::new() };
+        let inner = Inner { current: None, before: None, fault: None, hits: Vec::new(), spoiled: 0 };
         let shared: Shared = Arc::new(Mutex::new(inner));
         let server = FeedServer {
             address: listener.local_addr()?,
@@ -119,14 +122,15 @@ impl FeedServer {
         self.serve(k, Some(fault), reach).await
     }
 
-    /// Answers the next `times` requests with this fault; `u32::MAX` for ever. A fault of the file is answered from
-    /// a spoiled copy of the present one, and leaves the truth alone.
+    /// Answers the next `times` requests with this fault; `u32::MAX` for ever. A fault of the file puts a spoiled
+    /// copy in the place of the present one until the next window, whatever `times` says, and leaves the truth alone.
     pub fn misbehave(&self, fault: Fault, times: u32) -> anyhow::Result<()> {
         let mut inner = locked(&self.shared);
         if fault.in_file()
-            && let Some(current) = &mut inner.current
+            && let Some(current) = inner.current.clone()
         {
-            let path = self.folder.path().join("spoiled.csv");
+            inner.spoiled += 1;
+            let path = self.folder.path().join(format!("spoiled-{}.csv", inner.spoiled));
             let mut out = BufWriter::new(File::create(&path)?);
             corrupt(File::open(&current.path)?, &mut out, fault)?;
             out.flush()?;
@@ -283,7 +287,11 @@ async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::i
     let breaks = matches!(fault, Some(Fault::Reset { .. } | Fault::Short { .. }));
     let chunk = if let Some(Fault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
     let sent = ReaderStream::with_capacity(open.take(cut), chunk);
-    let end = futures::stream::iter(breaks.then(|| Err(std::io::Error::other("the pretend feed hangs up"))));
+    let end = futures::stream::iter(breaks.then_some(())).then(|()| async {
+        // An error discards what the connection still holds: a pause lets the bytes before it out.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        Err(std::io::Error::other("the pretend feed hangs up"))
+    });
     let whole: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>> =
         Box::pin(sent.chain(end));
     Ok(match fault {

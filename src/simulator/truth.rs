@@ -96,6 +96,8 @@ pub struct LotTruth {
     pub damage_code: &'static str,
     /// `Sale Status`.
     pub sale_type: &'static str,
+    /// `Special Note` without its padding; it may hold inch signs and a no-break space.
+    pub special_note: Option<&'static str>,
     /// `Last Updated Time`.
     pub source_updated_at: DateTime<Utc>,
     /// `Yard number`.
@@ -222,6 +224,7 @@ fn lot_truth(options: &Options, index: u32, lot: &Lot) -> LotTruth {
         damage: sale.damage.text,
         damage_code: sale.damage.code,
         sale_type: SALE_TYPES[usize::from(seen.sale_type)].0,
+        special_note: write::shown_note(options, index, seen.note),
         source_updated_at: instant(seen.updated),
         yard: yard.number,
         yard_name: yard.name,

@@ -145,12 +145,12 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
     line.tenths(u64::from(now.odometer(&sale, &vehicle)));
     line.text(BRANDS[usize::from(now.brand)].0);
     line.tenths(u64::from(vehicle.value));
+    // As drawn once, and half a per cent of the vehicle's value more with each new estimate.
+    let estimate = dice.below(u64::from(vehicle.value) * 60) + u64::from(vehicle.value) * 15;
     match dice.below(1000) {
         0..240 if now.repair == 0 => line.tenths(0),
         999 if now.repair == 0 => line.cents(999_999_999),
-        share => {
-            line.cents(u64::from(vehicle.value) * (20 + share / 20 + u64::from(now.repair)) + share % 100)
-        }
+        _ => line.cents(estimate + u64::from(vehicle.value) * u64::from(now.repair) / 2),
     }
     let whole = !dice.per_mille(48);
     line.text(if whole { model.engine.0 } else { "" });
@@ -244,7 +244,8 @@ fn inch_note(options: &Options, index: u32) -> bool {
     options.inch_quotes && index % 2000.min(options.rows as u32 / 2 + 1) == 29
 }
 
-fn shown_note(options: &Options, index: u32, changes: u8) -> Option<&'static str> {
+/// `Special Note` without its padding, as the lot was born with or after so many changes.
+pub(super) fn shown_note(options: &Options, index: u32, changes: u8) -> Option<&'static str> {
     let mut dice = Dice::of([options.seed, 6, u64::from(index) << 8 | u64::from(changes)]);
     if changes == 0 && inch_note(options, index) {
         return Some(INCH_NOTE);
@@ -285,7 +286,7 @@ fn picture(dice: &mut Dice, into: &mut String) {
         into.push_str(".JPG");
     } else {
         into.push_str(dice.one(&["lpp/0225/", "lpp/0325/", "lpp/0925/", "lpp/1025/", "lpp/0126/"]));
-        hex(dice, into, 32);
+        hex(dice, into, 38);
         into.push_str("_thb.jpg");
     }
 }

@@ -131,12 +131,12 @@ async fn a_file_that_nobody_said_yes_to_leaves_nothing() {
 async fn what_a_killed_process_left_is_swept_after_a_day() {
     let (folder, store) = folder_store();
     drop(store.writer().unwrap());
-    let left = |name: &str, age: Duration| {
+    let left = |name: &str, age: TimeDelta| {
         let file = std::fs::File::create(folder.path().join(SPOOL).join(name)).unwrap();
-        file.set_modified(SystemTime::now() - age).unwrap();
+        file.set_modified((crate::config::now() - age).into()).unwrap();
     };
-    left("vinops-old", STALE_SPOOL + Duration::from_secs(60));
-    left("vinops-young", STALE_SPOOL - Duration::from_secs(60));
+    left("vinops-old", STALE_SPOOL + TimeDelta::minutes(1));
+    left("vinops-young", STALE_SPOOL - TimeDelta::minutes(1));
     Store::open(store.url()).unwrap();
     assert_eq!(files(folder.path()), ["spool/vinops-young"]);
 }

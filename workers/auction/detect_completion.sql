@@ -31,7 +31,7 @@ absent as (
 said as (
   select id, 1 as rule, 'PENDING_RESULT' as new_status, 'absent_after_auction' as reason
   from absent
-  where auction_datetime_utc < $3 - interval '2 hours'
+  where auction_datetime_utc <= $3 - interval '2 hours'
   union all
   select id, 2, 'removed', 'absent_from_three_files'
   from absent

@@ -151,26 +151,7 @@ impl Feed {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
         }
-        let value = |name: &str, text: &str| {
-            HeaderValue::from_str(text).with_context(|| format!("{name} cannot be sent as a header"))
-        };
-        let fixed = HeaderMap::from_iter([
-            (header::USER_AGENT, value("COPART_USER_AGENT", &options.user_agent)?),
-            (header::REFERER, value("COPART_REFERER", &options.referer)?),
-            // Lengths and ranges are then those of the file itself.
-            (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-        ]);
-        // Fails when another part of the program has installed it already, which is as good.
-        _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = Client::builder()
-            .default_headers(fixed)
-            .connect_timeout(options.connect_timeout)
-            .redirect(reqwest::redirect::Policy::limited(MOST_REDIRECTS))
-            .referer(false);
-        if is_loopback(&url) {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|e| anyhow!("make the HTTP client: {}", e.without_url()))?;
+        let client = client(&options, &url)?;
         Ok(Feed { client, secrets: answer::secrets(&url), options })
     }
 
@@ -197,6 +178,31 @@ impl Feed {
         let most = self.options.max_bytes;
         if bytes > most { Err(Refusal::TooLarge { bytes, most }.into()) } else { Ok(()) }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
+fn client(options: &FeedOptions, url: &Url) -> anyhow::Result<Client> {
+    let value = |name: &str, text: &str| {
+        HeaderValue::from_str(text).with_context(|| format!("{name} cannot be sent as a header"))
+    };
+    let fixed = HeaderMap::from_iter([
+        (header::USER_AGENT, value("COPART_USER_AGENT", &options.user_agent)?),
+        (header::REFERER, value("COPART_REFERER", &options.referer)?),
+        // Lengths and ranges are then those of the file itself.
+        (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    ]);
+    // Fails when another part of the program has installed it already, which is as good.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let mut client = Client::builder()
+        .default_headers(fixed)
+        .connect_timeout(options.connect_timeout)
+        .redirect(reqwest::redirect::Policy::limited(MOST_REDIRECTS))
+        .referer(false);
+    // A proxy of the environment leads outwards; a feed on this machine is not there.
+    if is_loopback(url) {
+        client = client.no_proxy();
+    }
+    client.build().map_err(|e| anyhow!("make the HTTP client: {}", e.without_url()))
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -157,10 +157,15 @@ impl Job for Fetch {
 
         let (store, feed) = (run.tool::<Store>()?, run.tool::<Feed>()?);
         let (last, since) = self.last_good(run.pool()).await?;
-        let download = feed
-            .download(&store, &since, &|done, total| run.progress(done, total))
-            .await
-            .with_context(|| format!("download window {}", self.key()))?;
+        let download = feed.download(&store, &since, &|done, total| run.progress(done, total)).await;
+        match &download {
+            Ok(_) => {
+                metrics::counter!("copart_fetch_success_total").increment(1);
+                metrics::histogram!("copart_fetch_duration_seconds").record(began.elapsed().as_secs_f64());
+            }
+            Err(_) => metrics::counter!("copart_fetch_failures_total").increment(1),
+        }
+        let download = download.with_context(|| format!("download window {}", self.key()))?;
         report.tries = download.tries;
 
         let Some(file) = download.file else {

@@ -123,7 +123,7 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
         None => {
             let file_id = known(conn, kept).await?;
             settle(conn, &kept.source, kept.window, Fate::Unchanged, Some(file_id)).await?;
-            metrics::counter!("etl_duplicate_files_total", "source" => kept.source.clone()).increment(1);
+            metrics::counter!("etl_duplicate_files_total").increment(1);
             file_id
         }
     };

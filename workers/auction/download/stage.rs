@@ -1,7 +1,6 @@
 //! A server for tests: plays prepared answers in order, and remembers what it was asked.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Request, Response as Answer};
 use axum::routing::any;
 use reqwest::header::{HeaderMap, HeaderName};
@@ -30,17 +29,16 @@ pub struct Stage {
 impl Stage {
     pub async fn playing(acts: Vec<Act>) -> Stage {
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let state = (asked.clone(), Arc::new(Mutex::new(VecDeque::from(acts))));
-        let play =
-            async |State((asked, acts)): State<(Arc<Mutex<Vec<HeaderMap>>>, Arc<Mutex<VecDeque<Act>>>)>,
-                   request: Request<Body>| {
-                asked.lock().unwrap().push(request.headers().clone());
-                let act = acts.lock().unwrap().pop_front();
-                act.map_or_else(|| answer(500).body("the play is over".into()).unwrap(), |act| act(&request))
-            };
+        let (remembered, acts) = (asked.clone(), Arc::new(Mutex::new(VecDeque::from(acts))));
+        let play = move |request: Request<Body>| {
+            remembered.lock().unwrap().push(request.headers().clone());
+            let act = acts.lock().unwrap().pop_front();
+            let over = || answer(500).body("the play is over".into()).unwrap();
+            std::future::ready(act.map_or_else(over, |act| act(&request)))
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/salesdata.cgi?authKey={ENCODED}", listener.local_addr().unwrap());
-        let app = axum::Router::new().route("/{*any}", any(play)).with_state(state);
+        let app = axum::Router::new().route("/{*any}", any(play));
         tokio::spawn(async { axum::serve(listener, app).await });
         Stage { url, asked }
     }
@@ -63,4 +61,3 @@ pub fn whole(text: impl Into<String>) -> Act {
     let text = text.into();
     act(move |_| answer(200).header("etag", "\"e1\"").body(text.into()).unwrap())
 }
-

@@ -3,6 +3,7 @@
 use super::*;
 use axum::body::Body;
 use axum::http::Response as Answer;
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use stage::{Act, ENCODED, KEY, Stage, act, answer, csv, whole};
 use std::io::Read;

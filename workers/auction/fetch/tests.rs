@@ -31,7 +31,8 @@ impl House {
     async fn with(acts: Vec<Act>) -> House {
         let stage = Stage::playing(acts).await;
         let url = SecretString::from(stage.url.as_str());
-        let options = FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
+        let options =
+            FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
         let tools = Tools::new().with(Store::open("memory:").unwrap()).with(Feed::new(options).unwrap());
         House { db: database().await, stage, tools }
     }
@@ -63,11 +64,7 @@ impl House {
         working.await.unwrap().unwrap();
         let job = sqlx::query!("select state, result, error from fleet.jobs where id = $1", id);
         let job = job.fetch_one(self.pool()).await.unwrap();
-        End {
-            state: job.state,
-            report: job.result.unwrap_or_default(),
-            error: job.error.unwrap_or_default(),
-        }
+        End { state: job.state, report: job.result.unwrap_or_default(), error: job.error.unwrap_or_default() }
     }
 
     async fn window(&self, fetch: &Fetch) -> (String, Option<Uuid>) {
@@ -108,7 +105,10 @@ async fn a_window_gets_its_file_and_an_ingest_job() {
     assert_eq!(end.report["bytes"], csv().len());
     assert_eq!(end.report["tries"], 1);
     let (state, file_id) = house.window(&fetch).await;
-    assert_eq!((state.as_str(), end.report["file_id"].as_str()), ("fetched", file_id.map(|f| f.to_string()).as_deref()));
+    assert_eq!(
+        (state.as_str(), end.report["file_id"].as_str()),
+        ("fetched", file_id.map(|f| f.to_string()).as_deref())
+    );
     let ingests = sqlx::query_scalar!("select payload ->> 'file_id' from fleet.jobs where kind = 'ingest'");
     assert_eq!(ingests.fetch_all(house.pool()).await.unwrap(), [file_id.map(|f| f.to_string())]);
 }
@@ -131,7 +131,10 @@ async fn nothing_new_ends_the_chain_with_the_file_that_is_known() {
     let first = house.work(&simulated(3)).await;
     for (n, outcome) in [(2, "not_modified"), (1, "duplicate")] {
         let end = house.work(&simulated(n)).await;
-        assert_eq!((&end.report["outcome"], &end.report["file_id"]), (&outcome.into(), &first.report["file_id"]));
+        assert_eq!(
+            (&end.report["outcome"], &end.report["file_id"]),
+            (&outcome.into(), &first.report["file_id"])
+        );
         assert_eq!(house.window(&simulated(n)).await.0, "unchanged");
     }
     let ingests = sqlx::query_scalar!(r#"select count(*) as "n!" from fleet.jobs where kind = 'ingest'"#);
@@ -191,7 +194,8 @@ async fn the_urls_key_is_nowhere_in_the_database() {
 #[test]
 fn a_payload_of_yesterday_is_read_today() {
     let fetch: Fetch =
-        serde_json::from_str(r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z","tomorrow":1}"#).unwrap();
+        serde_json::from_str(r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z","tomorrow":1}"#)
+            .unwrap();
     assert!(!fetch.late_ok);
     assert_eq!(fetch.key(), "copart/2026-11-20T14:30Z");
     let back = serde_json::to_string(&fetch).unwrap();

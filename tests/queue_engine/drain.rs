@@ -1,0 +1,64 @@
+//! Leaving in good order.
+
+use crate::harness::*;
+use std::time::Duration;
+use vinops::queue::Outcome;
+
+#[tokio::test]
+async fn a_draining_worker_ends_what_runs_and_gives_back_the_rest_unspent() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    for _ in 0..5 {
+        put(pool, probe(Act::Wait)).await;
+    }
+    let mut worker = start(&test.db, |worker| worker.concurrency(2).prefetch(2));
+    worker.gate.arrival().await;
+    worker.gate.arrival().await;
+    until(pool, "select count(*) = 4 from fleet.jobs where state = 'running' and $1 = 0", 0).await;
+    worker.leave();
+    // The two that never started are back while the two that run go on.
+    let back = [worker.ended().await, worker.ended().await];
+    assert_eq!(back.map(|end| end.outcome), [Outcome::Returned, Outcome::Returned]);
+    worker.gate.open(2);
+    let summary = worker.left().await;
+    assert_eq!((summary.done, summary.returned, summary.interrupted), (2, 2, 0));
+
+    let states = "select array_agg(state || attempt order by state, attempt) from fleet.jobs";
+    let states: Vec<String> = sqlx::query_scalar(states).fetch_one(pool).await.unwrap();
+    assert_eq!(states, ["available0", "available0", "available0", "completed1", "completed1"]);
+}
+
+#[tokio::test]
+async fn after_the_deadline_running_jobs_are_cut_off_and_given_back_unspent() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Step)).await;
+    let worker = start(&test.db, |worker| worker.drain(Duration::from_millis(50)));
+    worker.gate.arrival().await;
+    let summary = worker.left().await;
+    assert_eq!(summary.interrupted, 1);
+    assert_eq!(outcomes(pool, job).await, [Some("interrupted".to_owned())]);
+    assert!(effects(pool).await.is_empty());
+    let row: (String, i32, Option<String>) =
+        sqlx::query_as("select state, attempt, locked_by from fleet.jobs where id = $1")
+            .bind(job)
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    assert_eq!(row, ("available".to_owned(), 0, None));
+}
+
+#[tokio::test]
+async fn an_idle_worker_leaves_at_once() {
+    let test = database().await;
+    let worker = start(&test.db, |worker| worker);
+    assert_eq!(worker.left().await.claimed, 0);
+}
+
+#[tokio::test]
+async fn a_worker_of_an_unknown_kind_does_not_start() {
+    let test = database().await;
+    let worker = vinops::queue::Worker::new(&test.db, FLEET).kinds(&["prob"]);
+    let error = worker.run(tokio_util::sync::CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.to_string(), "no job of kind prob: there are probe, brief, patient");
+}

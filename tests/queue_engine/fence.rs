@@ -1,0 +1,74 @@
+//! A worker that comes too late cannot overwrite, however late it comes.
+
+use crate::harness::*;
+use vinops::queue::Outcome;
+
+/// Another run has begun: what a rescue and a claim by somebody else leave behind.
+const TAKEN_OVER: &str = "update fleet.jobs set run = run + 1, locked_by = 'successor' where id = $1";
+
+#[tokio::test]
+async fn a_late_step_cannot_commit_and_its_writes_roll_back() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Step)).await;
+    let mut worker = start(&test.db, |worker| worker);
+    worker.gate.arrival().await;
+    sqlx::query(TAKEN_OVER).bind(job).execute(pool).await.unwrap();
+    worker.gate.open(1);
+
+    let end = worker.ended().await;
+    assert_eq!((end.outcome, end.discarded), (Outcome::Lost, false));
+    assert!(end.error.unwrap().contains("no longer held"));
+    assert!(effects(pool).await.is_empty());
+    assert_eq!(state(pool, job).await, "running");
+    let jobs: i64 = sqlx::query_scalar("select count(*) from fleet.jobs").fetch_one(pool).await.unwrap();
+    assert_eq!(jobs, 1, "what the late step enqueued is gone too");
+}
+
+#[tokio::test]
+async fn a_late_end_is_dropped_and_counted() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Wait)).await;
+    let mut worker = start(&test.db, |worker| worker);
+    worker.gate.arrival().await;
+    sqlx::query(TAKEN_OVER).bind(job).execute(pool).await.unwrap();
+    worker.gate.open(1);
+    assert_eq!(worker.ended().await.outcome, Outcome::Lost);
+    assert_eq!(worker.left().await.stale, 1);
+    assert_eq!(state(pool, job).await, "running");
+}
+
+#[tokio::test]
+async fn a_step_that_had_committed_is_done_even_if_its_run_believes_otherwise() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Wait)).await;
+    let mut worker = start(&test.db, |worker| worker);
+    worker.gate.arrival().await;
+    let committed = "update fleet.jobs
+        set state = 'completed', finished_at = now(), locked_by = null, lease_until = null where id = $1";
+    sqlx::query(committed).bind(job).execute(pool).await.unwrap();
+    worker.gate.open(1);
+    assert_eq!(worker.ended().await.outcome, Outcome::Done);
+    assert_eq!(worker.left().await.stale, 0);
+}
+
+#[tokio::test]
+async fn two_workers_under_load_run_every_job_once() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let fill = "select count(fleet.enqueue('probe', '{\"act\":\"Write\"}', n::text)) from generate_series(1, 300) as n";
+    sqlx::query(fill).execute(pool).await.unwrap();
+    let mut workers = [0, 8].map(|prefetch| start(&test.db, |w| w.concurrency(4).prefetch(prefetch)));
+    let ended = "select count(*) filter (where state = 'completed') = 300 from fleet.jobs where $1 = 0";
+    until(pool, ended, 0).await;
+    assert_eq!(workers[0].ended().await.outcome, Outcome::Done);
+
+    let [first, second] = workers;
+    let (first, second) = (first.left().await, second.left().await);
+    assert_eq!(first.done + second.done, 300);
+    assert_eq!(first.stale + second.stale, 0);
+    let runs = "select count(*), count(distinct job) from effects";
+    assert_eq!(sqlx::query_as::<_, (i64, i64)>(runs).fetch_one(pool).await.unwrap(), (300, 300));
+}

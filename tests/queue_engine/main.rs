@@ -1,0 +1,14 @@
+//! The queue's promises, kept by real workers on a real PostgreSQL.
+//!
+//! Each test is one way in which queues are known to fail: a retry without its wait, a panic that leaves a row
+//! running for ever, a worker that comes back from the dead. Nothing sleeps: jobs stop at a gate until the test lets
+//! them go on, leases are short or are ended by SQL, and ends are awaited as events.
+
+mod drain;
+mod enqueue;
+mod fence;
+mod harness;
+mod leases;
+mod operate;
+mod outage;
+mod outcomes;

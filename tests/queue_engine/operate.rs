@@ -1,0 +1,80 @@
+//! What operators see and do.
+
+use crate::harness::*;
+use vinops::queue::operate::{Filter, list, requeue, show, stats};
+use vinops::queue::{Enqueue, Outcome};
+
+#[tokio::test]
+async fn a_discarded_job_is_requeued_with_its_history_and_who_and_why() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Abort)).await;
+    let mut worker = start(&test.db, |worker| worker);
+    worker.ended().await;
+    requeue(pool, job, "ada", "the yard is back").await.unwrap();
+    assert_eq!(worker.ended().await.outcome, Outcome::Abort);
+
+    let shown = show(pool, job).await.unwrap().unwrap();
+    assert_eq!((shown.job.state.as_str(), shown.job.attempt), ("discarded", 1));
+    let history: Vec<_> = shown.attempts.iter().map(|a| (a.run, a.outcome.as_deref().unwrap())).collect();
+    assert_eq!(history, [(1, "abort"), (2, "requeued"), (3, "abort")]);
+    assert_eq!(
+        (shown.attempts[1].worker.as_str(), shown.attempts[1].error.as_deref()),
+        ("ada", Some("the yard is back"))
+    );
+    let json = serde_json::to_value(&shown).unwrap();
+    assert_eq!((&json["id"], &json["attempts"][0]["outcome"]), (&job.into(), &"abort".into()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_requeued_says_what_is_possible() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let said = async |job| requeue(pool, job, "ada", "why not").await.unwrap_err().to_string();
+    assert_eq!(said(99).await, "there is no job 99; `vinops jobs list` shows those there are");
+
+    let first = put_as(pool, probe(Act::Abort), Enqueue::once("a")).await.unwrap();
+    let mut worker = start(&test.db, |worker| worker);
+    worker.ended().await;
+    put_as(pool, probe(Act::Wait), Enqueue::once("a")).await.unwrap();
+    let running = worker.gate.arrival().await;
+    assert!(
+        said(first)
+            .await
+            .starts_with(&format!("job {first} stays as it is: another job of its kind and key"))
+    );
+    assert!(
+        said(running).await.starts_with(&format!("job {running} (probe) is running; only a job that is not"))
+    );
+    worker.gate.open(1);
+    worker.ended().await;
+}
+
+#[tokio::test]
+async fn lists_and_counts_are_filtered_and_the_oldest_due_job_is_known() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let jobs = [
+        put_as(pool, probe(Act::Done), Enqueue::once("copart/1")).await.unwrap(),
+        put_as(pool, probe(Act::Done), Enqueue::once("iaai/1")).await.unwrap(),
+        put(pool, Brief { act: Act::Done }).await,
+    ];
+    sqlx::query("update fleet.jobs set run_at = now() - interval '90 s' where id = $1")
+        .bind(jobs[0])
+        .execute(pool)
+        .await
+        .unwrap();
+    let ids = async |filter: Filter| {
+        list(pool, &filter).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(Filter::default()).await, [jobs[2], jobs[1], jobs[0]]);
+    assert_eq!(ids(Filter { limit: Some(1), ..Filter::default() }).await, [jobs[2]]);
+    assert_eq!(ids(Filter { kinds: vec!["brief".into()], ..Filter::default() }).await, [jobs[2]]);
+    assert_eq!(ids(Filter { key: Some("copart/".into()), ..Filter::default() }).await, [jobs[0]]);
+    assert!(ids(Filter { states: vec!["running".into()], ..Filter::default() }).await.is_empty());
+
+    let counts = stats(pool).await.unwrap();
+    let seen: Vec<_> = counts.iter().map(|c| (c.kind.as_str(), c.state.as_str(), c.jobs, c.ready)).collect();
+    assert_eq!(seen, [("brief", "available", 1, 1), ("probe", "available", 2, 2)]);
+    assert!(counts[1].oldest_ready_seconds.unwrap() >= 90.0);
+}

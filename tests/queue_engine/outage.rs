@@ -1,0 +1,66 @@
+//! The database goes away and comes back; the worker keeps its process.
+
+use crate::harness::*;
+use vinops::queue::Outcome;
+
+/// Ends every connection to this database but the one that asks.
+const CUT: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()";
+
+#[tokio::test]
+async fn cut_connections_are_replaced_and_no_job_is_lost() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let mut worker = start(&test.db, |worker| worker.lease(std::time::Duration::from_secs(3)));
+    for _ in 0..3 {
+        let held = put(pool, probe(Act::Wait)).await;
+        assert_eq!(worker.gate.arrival().await, held);
+        sqlx::query(CUT).execute(pool).await.unwrap();
+        worker.gate.open(1);
+        let end = worker.ended().await;
+        assert_eq!((end.job, end.outcome), (held, Outcome::Done));
+        // The listener is back too, or has looked for itself when it came back: nobody polls here.
+        let next = put(pool, probe(Act::Done)).await;
+        assert_eq!(worker.ended().await.job, next);
+    }
+    assert_eq!(worker.left().await.claimed, 6);
+}
+
+#[tokio::test]
+async fn a_step_whose_connection_is_cut_is_tried_again_and_writes_once() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Step)).await;
+    let mut worker = start(&test.db, |worker| worker);
+    worker.gate.arrival().await;
+    sqlx::query(CUT).execute(pool).await.unwrap();
+    worker.gate.open(1);
+    assert_eq!(worker.ended().await.outcome, Outcome::Retry);
+    worker.gate.arrival().await;
+    worker.gate.open(1);
+    assert_eq!(worker.ended().await.outcome, Outcome::Done);
+    assert_eq!(effects(pool).await, [job]);
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_a_database_that_refuses_it() {
+    let test = database().await;
+    let name: String =
+        sqlx::query_scalar("select current_database()").fetch_one(&test.db.pool).await.unwrap();
+    let elsewhere = test.url.replacen(&format!("/{name}"), "/postgres", 1);
+    let mut admin = <sqlx::PgConnection as sqlx::Connection>::connect(&elsewhere).await.unwrap();
+    let allow = async |admin: &mut sqlx::PgConnection, yes: bool| {
+        let alter = format!("alter database {name} with allow_connections {yes}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(alter)).execute(admin).await.unwrap();
+    };
+    let job = put(&test.db.pool, probe(Act::Done)).await;
+    allow(&mut admin, false).await;
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+    sqlx::query(cut).bind(&name).execute(&mut admin).await.unwrap();
+
+    let mut worker = start(&test.db, |worker| worker);
+    // It has been refused once the server says so; then the door opens.
+    assert!(test.db.listener().await.is_err());
+    allow(&mut admin, true).await;
+    assert_eq!(worker.ended().await.job, job);
+}
