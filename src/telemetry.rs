@@ -21,8 +21,10 @@ pub fn init(filter: Option<&str>, role: bool) {
         Some(Err(error)) => (EnvFilter::new(usual), Some(error)),
         None => (EnvFilter::new(usual), None),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let people = !role || std::io::stderr().is_terminal();
+    let terminal = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr);
+    let people = !role || terminal;
     let begun = if people { lines.compact().try_init() } else { lines.json().flatten_event(true).try_init() };
     if begun.is_ok()
         && let Some(error) = complaint

@@ -167,3 +167,31 @@ fn with_database(url: &str, database: &str) -> anyhow::Result<String> {
     url.set_path(database);
     Ok(url.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[tokio::test]
+    async fn each_test_has_a_database_of_its_own() {
+        let (one, other) = tokio::join!(database(), database());
+        sqlx::raw_sql("create table mine ()").execute(&one.db.pool).await.unwrap();
+        sqlx::raw_sql("create table mine ()").execute(&other.db.pool).await.unwrap();
+        db::expect_schema(&one.db).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_goes_with_its_test() {
+        let (watcher, gone) = (empty_database().await, empty_database().await);
+        let name = gone.name.clone();
+        drop(gone);
+        let begun = Instant::now();
+        let there =
+            || sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(&name);
+        while there().fetch_one(&watcher.db.pool).await.unwrap() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{name} is still there");
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! The migrations as the command line runs them: up, down, at once, adopted, interfered with; and the papers that are
 //! written from the files. What the SQL itself makes is proved in `tests/schema.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
 use std::collections::BTreeSet;
 use vinops::db::migrations::{AUCTION, Migration, Set};
 use vinops::db::{self, SchemaError, expect_schema, migrate, papers};

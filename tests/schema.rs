@@ -1,5 +1,8 @@
 //! The schema as its users meet it: it walks up over data, down and up again; the documents' queries run as written;
 //! references act as promised; each role may do its work and nothing else; and `verify` sees what somebody broke.
+
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use std::path::PathBuf;
 use vinops::db::verify::verify;

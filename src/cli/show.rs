@@ -23,7 +23,7 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(headings.iter().map(|h| Cell::new(h)));
+    table.set_header(headings.iter().map(Cell::new));
     table
 }
 

