@@ -80,5 +80,7 @@ impl Bars {
 
 fn style(template: &str) -> ProgressStyle {
     // a template is part of the program: a faulty one shows as a plain bar
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("█▉▊▋▌▍▎▏ ")
 }

@@ -56,7 +56,8 @@ struct Worked {
 pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Failure> {
     let bars = Bars::new(!args.json.json);
     let leave = super::roles::until_told()?;
-    let folder = tempfile::Builder::new().prefix("vinops-demo-").tempdir().context("make a temporary folder")?;
+    let folder =
+        tempfile::Builder::new().prefix("vinops-demo-").tempdir().context("make a temporary folder")?;
     let waiting = bars.spinner("PostgreSQL");
     waiting.set_message("starting a temporary cluster");
     let embedded = Embedded::start(Options { home: None, temporary: true, durable: true })
@@ -103,7 +104,8 @@ async fn work(
     bars: &Bars,
     stopping: &CancellationToken,
 ) -> Result<Vec<Worked>, Failure> {
-    let first = Utc.with_ymd_and_hms(2026, 3, 6, 17, 0, 0).single().context("the demonstration's first window")?;
+    let first =
+        Utc.with_ymd_and_hms(2026, 3, 6, 17, 0, 0).single().context("the demonstration's first window")?;
     let simulator = Simulator::new(simulator::Options::new(args.seed, args.rows, first));
     let making = bars.spinner("feed");
     making.set_message("simulating the first window");

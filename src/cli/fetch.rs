@@ -58,11 +58,9 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
             }
             Ok(())
         }
-        (_, state) => Err(anyhow!(
-            "window {} is {state}: {}",
-            show::minute(window),
-            end.note.unwrap_or_default()
-        )
-        .into()),
+        (_, state) => {
+            Err(anyhow!("window {} is {state}: {}", show::minute(window), end.note.unwrap_or_default())
+                .into())
+        }
     }
 }

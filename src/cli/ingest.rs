@@ -56,11 +56,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     }
 }
 
-async fn take_in(
-    args: &Args,
-    fleet: Fleet,
-    session: &Session,
-) -> Result<(Summary, Option<String>), Failure> {
+async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<(Summary, Option<String>), Failure> {
     let bars = Bars::new(!args.json.json);
     let store = session.store()?;
     let reading = bars.bytes("receive", std::fs::metadata(&args.file).map_or(0, |m| m.len()));
@@ -133,7 +129,11 @@ fn print(args: &Args, s: &Summary) {
     );
     println!(
         "Seconds:           {:.2} (ingest {:.2}, vehicles {:.2}, lots {:.2}, completion {:.2})",
-        s.seconds.total, s.seconds.ingest, s.seconds.upsert_vehicles, s.seconds.upsert_lots, s.seconds.detect_completion
+        s.seconds.total,
+        s.seconds.ingest,
+        s.seconds.upsert_vehicles,
+        s.seconds.upsert_lots,
+        s.seconds.detect_completion
     );
     println!("Kept in the store: {}", show::megabytes(s.stored_bytes));
 }

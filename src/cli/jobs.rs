@@ -95,7 +95,8 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
         show::json(&jobs)?;
         return Ok(());
     }
-    let mut table = show::table(&["id", "kind", "state", "attempt", "key", "run at (UTC)", "worker", "error"]);
+    let mut table =
+        show::table(&["id", "kind", "state", "attempt", "key", "run at (UTC)", "worker", "error"]);
     for job in jobs {
         table.add_row(vec![
             right(job.id),
@@ -116,14 +117,17 @@ async fn show_one(args: ShowArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let shown = operate::show(&session.db.pool, args.id).await?;
     session.close().await?;
-    let Shown { job, attempts } =
-        shown.ok_or_else(|| anyhow!("there is no job {}: `vinops jobs list` shows what there is", args.id))?;
+    let Shown { job, attempts } = shown
+        .ok_or_else(|| anyhow!("there is no job {}: `vinops jobs list` shows what there is", args.id))?;
     if args.json.json {
         show::json(&Shown { job, attempts })?;
         return Ok(());
     }
     println!("job       {} ({})", job.id, job.kind);
-    println!("state     {}, attempt {} of {}, rescued {} times", job.state, job.attempt, job.max_attempts, job.rescues);
+    println!(
+        "state     {}, attempt {} of {}, rescued {} times",
+        job.state, job.attempt, job.max_attempts, job.rescues
+    );
     println!("key       {}", job.key.as_deref().unwrap_or("none"));
     println!("payload   {}", job.payload);
     if let Some(result) = &job.result {
@@ -132,7 +136,8 @@ async fn show_one(args: ShowArgs, config: Config) -> Result<(), Failure> {
     if let Some(error) = &job.error {
         println!("error     {error}");
     }
-    let mut table = show::table(&["run", "attempt", "worker", "started (UTC)", "seconds", "outcome", "error"]);
+    let mut table =
+        show::table(&["run", "attempt", "worker", "started (UTC)", "seconds", "outcome", "error"]);
     for a in attempts {
         let lasted = a.finished_at.map(|end| format!("{:.2}", (end - a.started_at).as_seconds_f64()));
         table.add_row(vec![

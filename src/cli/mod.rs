@@ -143,10 +143,7 @@ pub fn run(fleet: Fleet) -> ExitCode {
         Ok(config) => config,
         Err(error) => return Failure::wrong(error).report(),
     };
-    let role = matches!(
-        &cli.command,
-        Command::Worker(_) | Command::Scheduler(_) | Command::Up(_)
-    );
+    let role = matches!(&cli.command, Command::Worker(_) | Command::Scheduler(_) | Command::Up(_));
     crate::telemetry::init(config.log.as_deref(), role);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

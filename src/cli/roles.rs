@@ -44,7 +44,9 @@ pub struct SchedulerArgs {
 
 /// Arguments of `vinops up`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Uses DATABASE_URL if set, else a private PostgreSQL that it keeps between starts, and migrates it.")]
+#[command(
+    after_help = "Uses DATABASE_URL if set, else a private PostgreSQL that it keeps between starts, and migrates it."
+)]
 pub struct UpArgs {
     /// Sources to schedule
     #[arg(long, value_delimiter = ',', default_value = "copart")]
@@ -83,7 +85,9 @@ pub fn until_told() -> anyhow::Result<CancellationToken> {
 /// Works until told to leave.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
-    if let Some(unknown) = args.kind.iter().find(|kind| !fleet.jobs.iter().any(|entry| entry.answers_to(kind))) {
+    if let Some(unknown) =
+        args.kind.iter().find(|kind| !fleet.jobs.iter().any(|entry| entry.answers_to(kind)))
+    {
         return Err(Failure::wrong(anyhow!("no job of kind {unknown}: there are {}", known.join(", "))));
     }
     let leave = until_told()?;
@@ -128,7 +132,8 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
     let scheduler = Scheduler::new(fleet.fetch, &args.source);
-    let (worked, ()) = tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
+    let (worked, ()) =
+        tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
     worked?;
     session.close().await
 }

@@ -178,8 +178,12 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
     };
     let Reports { ingest, upsert_vehicles, upsert_lots, detect_completion } = reports;
     let steps = [ingest.seconds, upsert_vehicles.seconds, upsert_lots.seconds, detect_completion.seconds];
-    let peaks =
-        [ingest.peak_rss_mb, upsert_vehicles.peak_rss_mb, upsert_lots.peak_rss_mb, detect_completion.peak_rss_mb];
+    let peaks = [
+        ingest.peak_rss_mb,
+        upsert_vehicles.peak_rss_mb,
+        upsert_lots.peak_rss_mb,
+        detect_completion.peak_rss_mb,
+    ];
     Ok(Summary {
         file_id,
         source: file.source,

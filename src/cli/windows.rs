@@ -76,10 +76,22 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
         return Ok(());
     }
     if rows.is_empty() {
-        println!("no windows yet: `vinops scheduler` enqueues one each quarter-hour, `vinops ingest FILE` takes in a file");
+        println!(
+            "no windows yet: `vinops scheduler` enqueues one each quarter-hour, `vinops ingest FILE` takes in a file"
+        );
         return Ok(());
     }
-    let mut table = show::table(&["window (UTC)", "source", "state", "rows", "new", "changed", "errors", "seconds", "file"]);
+    let mut table = show::table(&[
+        "window (UTC)",
+        "source",
+        "state",
+        "rows",
+        "new",
+        "changed",
+        "errors",
+        "seconds",
+        "file",
+    ]);
     let number = |n: Option<i32>| right(n.map(count).unwrap_or_default());
     for row in rows {
         table.add_row(vec![

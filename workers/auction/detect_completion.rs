@@ -59,10 +59,12 @@ impl Job for DetectCompletion {
         let began = Instant::now();
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.file_id).await?;
-        let enabled = sqlx::query_scalar!("-- detect-completion: switch\n select completion_detector_enabled from public.config")
-            .fetch_one(&mut *step)
-            .await
-            .context("read public.config")?;
+        let enabled = sqlx::query_scalar!(
+            "-- detect-completion: switch\n select completion_detector_enabled from public.config"
+        )
+        .fetch_one(&mut *step)
+        .await
+        .context("read public.config")?;
         let complete = window.complete.unwrap_or(false);
         let late = !window.in_order || window.completed_window.is_some_and(|judged| judged > window.start);
         let mut report = Report {

@@ -131,7 +131,8 @@ impl Job for Ingest {
             in_order: window.in_order,
             full: self.full,
         };
-        let file = store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
+        let file =
+            store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
         let whole = u64::try_from(window.bytes).unwrap_or(0);
         let (chunks, mut arriving) = mpsc::channel(2);
         let scanning = tokio::task::spawn_blocking({
@@ -197,7 +198,12 @@ async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<boo
     .context("look for older windows under way")
 }
 
-async fn write(step: &mut Step, window: &Window, chunk: Chunk, apart: Option<&month::Load>) -> anyhow::Result<()> {
+async fn write(
+    step: &mut Step,
+    window: &Window,
+    chunk: Chunk,
+    apart: Option<&month::Load>,
+) -> anyhow::Result<()> {
     match apart {
         Some(load) => load.rows(chunk.raw).await?,
         None => {

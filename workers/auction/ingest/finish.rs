@@ -197,9 +197,17 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
 }
 
 /// Sets the file and its window aside.
-pub async fn quarantine(connection: &mut PgConnection, plan: &Plan, reason: &Refused) -> anyhow::Result<Report> {
-    let mut report =
-        Report { state: "quarantined", reason: Some(reason.to_string()), late: !plan.in_order, ..Report::default() };
+pub async fn quarantine(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    reason: &Refused,
+) -> anyhow::Result<Report> {
+    let mut report = Report {
+        state: "quarantined",
+        reason: Some(reason.to_string()),
+        late: !plan.in_order,
+        ..Report::default()
+    };
     if let Refused::Rejected { rejected, records } = reason {
         (report.parse_errors, report.rows) = (*rejected, records - rejected);
     }

@@ -38,7 +38,11 @@ impl Head {
 
 impl Heads {
     /// Reads the heads of `source`, as a file of the month beginning at `month` may use them.
-    pub async fn load(connection: &mut PgConnection, source: &str, month: DateTime<Utc>) -> anyhow::Result<Heads> {
+    pub async fn load(
+        connection: &mut PgConnection,
+        source: &str,
+        month: DateTime<Utc>,
+    ) -> anyhow::Result<Heads> {
         let next_month = month + chrono::Months::new(1);
         // COPY takes no parameters; the source's name is checked, times print without a quote
         anyhow::ensure!(

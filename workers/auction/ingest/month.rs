@@ -62,8 +62,9 @@ async fn load(
     at: DateTime<Utc>,
     mut arriving: mpsc::Receiver<Message>,
 ) -> anyhow::Result<()> {
-    let sql =
-        format!("copy {table} (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)");
+    let sql = format!(
+        "copy {table} (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)"
+    );
     let mut copy = CopyStream::begin(&mut transaction, &sql).await.context("load the month's rows")?;
     let committed = loop {
         match arriving.recv().await {
