@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -127,6 +127,17 @@ impl House {
             reports.insert(kind, report);
             if last {
                 return reports;
+            }
+        }
+    }
+
+    /// Waits for the end of these files' chains, in whatever order they end.
+    pub async fn follow_all(&mut self, files: impl Iterator<Item = Uuid>) {
+        let mut open: HashSet<String> = files.map(|file_id| file_id.to_string()).collect();
+        while !open.is_empty() {
+            let (_, kind, key, _) = self.ended().await;
+            if kind == "detect-completion" {
+                open.remove(&key);
             }
         }
     }

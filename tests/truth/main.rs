@@ -11,8 +11,6 @@
 //! own jobs, and looked at once its last job is committed.
 
 mod chain;
-
-
-
+mod order;
 mod simulated;
 mod vins;
