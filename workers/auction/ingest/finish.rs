@@ -1,20 +1,35 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
-use super::Report;
 use super::scan::{Outcome, Plan, Refused};
+use super::{COPY_ERRORS, COPY_SKIPPED, Report, columns, month};
 use crate::auction::completeness;
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
 use sqlx::PgConnection;
 
+/// Heads pointed at a new month's versions by one statement, at most.
+const MOVED: usize = 50_000;
+
 /// Writes what follows from the whole file.
 pub async fn finish(
     connection: &mut PgConnection,
     plan: &Plan,
     window: &Window,
-    outcome: Outcome,
+    mut outcome: Outcome,
+    apart: Option<month::Load>,
 ) -> anyhow::Result<Report> {
+    let spools = [
+        (std::mem::take(&mut outcome.staged), columns::COPY_STAGED),
+        (std::mem::take(&mut outcome.errors), COPY_ERRORS),
+        (std::mem::take(&mut outcome.skipped_rows), COPY_SKIPPED),
+    ];
+    for (rows, sql) in spools {
+        rows.send(connection, sql).await.context("copy the rows kept while reading")?;
+    }
+    if let Some(load) = apart {
+        load.commit(connection, plan.window).await?;
+    }
     sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
         .execute(&mut *connection)
         .await
@@ -126,6 +141,23 @@ async fn move_heads(
         .execute(&mut *connection)
         .await
         .context("bring the heads up to the file")?;
+    for moved in outcome.moved.chunks(MOVED) {
+        let (lots, row_ids): (Vec<i64>, Vec<i64>) = moved.iter().copied().unzip();
+        sqlx::query!(
+            r#"-- ingest: versions stored anew in this month
+            update raw.heads h
+            set row_id = m.row_id, version_window = $4
+            from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
+            where h.source = $1 and h.lot = m.lot"#,
+            window.source,
+            &lots,
+            &row_ids,
+            plan.window
+        )
+        .execute(&mut *connection)
+        .await
+        .context("point the heads at this month's versions")?;
+    }
     let mut away = outcome.gone.clone();
     if complete {
         away.extend_from_slice(&outcome.absent);
@@ -196,20 +228,22 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     Ok(())
 }
 
-/// Sets the file and its window aside.
+/// Sets the file and its window aside; the first of its unreadable records are told.
 pub async fn quarantine(
     connection: &mut PgConnection,
     plan: &Plan,
-    reason: &Refused,
+    refused: Refused,
 ) -> anyhow::Result<Report> {
+    let reason = refused.to_string();
     let mut report = Report {
         state: "quarantined",
-        reason: Some(reason.to_string()),
+        reason: Some(reason.clone()),
         late: !plan.in_order,
         ..Report::default()
     };
-    if let Refused::Rejected { rejected, records } = reason {
-        (report.parse_errors, report.rows) = (*rejected, records - rejected);
+    if let Refused::Rejected { rejected, records, errors } = refused {
+        (report.parse_errors, report.rows) = (rejected, records - rejected);
+        errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
     }
     sqlx::query!(
         r#"-- ingest: quarantine
@@ -222,12 +256,12 @@ pub async fn quarantine(
         from file
         where w.source = file.source and w.window_start_utc = file.window_start_utc"#,
         plan.file_id,
-        reason.to_string()
+        reason
     )
     .execute(&mut *connection)
     .await
     .context("quarantine the file")?;
     open_run(connection, plan, &report).await?;
-    tracing::error!(file_id = %plan.file_id, window = %plan.window, %reason, "file quarantined");
+    tracing::error!(target: "told", file_id = %plan.file_id, window = %plan.window, reason, "file quarantined");
     Ok(report)
 }

@@ -1,16 +1,16 @@
 //! One pass over a file: parse, normalise, hash, compare with the heads, and encode what has to be written.
 //!
-//! Runs on a blocking thread, since it keeps a core busy; what is to be written leaves it in chunks of about a megabyte
-//! over a short channel, so that memory does not grow with the file.
+//! Runs on a blocking thread, since it keeps a core busy. Row versions leave it in chunks of about a megabyte over a short
+//! channel; what has to wait until they are copied is spooled. So memory does not grow with the file.
 
 use super::heads::{Head, Heads};
 use crate::auction::Column;
 use crate::auction::hash::RowHasher;
 use crate::auction::header::{Header, HeaderError};
 use crate::auction::payload::Payload;
-use crate::auction::reader::{Item, Limits, Reader, Record};
+use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
 use crate::auction::row::{SkipReason, Typed, Warnings};
-use crate::db::copy::CopyBuf;
+use crate::db::copy::{CopyBuf, CopySpool};
 use crate::taxonomy::Domain;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -22,6 +22,8 @@ use uuid::Uuid;
 
 /// Chunks are sent on when they hold this many bytes.
 const CHUNK: usize = 1 << 20;
+/// Progress is told at least every so many bytes of the file.
+const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
 const ERRORS_KEPT: u64 = 5_000;
 /// Distinct unknown taxonomy values noted, at most.
@@ -45,29 +47,19 @@ pub struct Plan {
     pub in_order: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
+    /// Send staged rows while reading, over a connection that raw rows leave free, instead of after them.
+    pub stream_staged: bool,
 }
 
-/// Rows on their way to their tables.
+/// Rows on their way to their tables while the file is being read.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// For `raw.rows`.
     pub raw: CopyBuf,
-    /// For `staging.copart_raw`.
+    /// For `staging.copart_raw`; empty unless the plan has them streamed.
     pub staged: CopyBuf,
-    /// For `audit.parse_errors`.
-    pub errors: CopyBuf,
-    /// For `audit.skipped_lots`.
-    pub skipped: CopyBuf,
-    /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
-    pub moved: Vec<(i64, i64)>,
     /// How much of the file has been read.
     pub bytes_read: u64,
-}
-
-impl Chunk {
-    fn len(&self) -> usize {
-        self.raw.len() + self.staged.len() + self.errors.len() + self.skipped.len() + 16 * self.moved.len()
-    }
 }
 
 /// Rows that make no vehicle and no lot, by reason.
@@ -114,6 +106,14 @@ pub struct Outcome {
     pub gone: Vec<i64>,
     /// Lots absent before, of which no complete file was read since.
     pub absent: Vec<i64>,
+    /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
+    pub moved: Vec<(i64, i64)>,
+    /// For `staging.copart_raw`, unless streamed.
+    pub staged: CopySpool,
+    /// For `audit.parse_errors`.
+    pub errors: CopySpool,
+    /// For `audit.skipped_lots`.
+    pub skipped_rows: CopySpool,
 }
 
 /// Why a file is not applied; it is kept, and its window quarantined.
@@ -135,6 +135,8 @@ pub enum Refused {
         rejected: u64,
         /// All.
         records: u64,
+        /// The unreadable ones that are kept, for `audit.parse_errors`.
+        errors: CopySpool,
     },
 }
 
@@ -204,9 +206,12 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         warnings: Warnings::default(),
         clock: Clock::None,
         errors_kept: 0,
+        errors: CopyBuf::default(),
+        skipped: CopyBuf::default(),
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
+    let mut told = 0;
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
             return Err(Refused::TooMany.into());
@@ -214,30 +219,23 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         match reader.read()? {
             None => break,
             Some(Item::Row(record)) => pass.row(&record),
-            Some(Item::Rejected(rejected)) => {
-                pass.outcome.rejected += 1;
-                pass.outcome.manifest.push(0);
-                let (row_no, offset) = (rejected.row_no, rejected.byte_offset);
-                pass.error(row_no, offset, "rejected", &rejected.reason.to_string(), rejected.bytes);
-            }
+            Some(Item::Rejected(rejected)) => pass.reject(&rejected),
         }
-        if pass.chunk.len() >= CHUNK {
-            pass.chunk.bytes_read = reader.position();
-            chunks.blocking_send(std::mem::take(&mut pass.chunk)).map_err(|_| Ended::Abandoned)?;
+        if pass.pending() >= CHUNK || reader.position() - told >= TOLD {
+            told = reader.position();
+            pass.send(told, chunks)?;
         }
     }
-    pass.chunk.bytes_read = reader.position();
-    let Pass { heads, chunk, mut outcome, clock, warnings, .. } = pass;
+    pass.send(reader.position(), chunks)?;
+    let Pass { heads, mut outcome, clock, warnings, .. } = pass;
     outcome.unreadable_values = warnings.total();
     let records = outcome.rows + outcome.rejected;
     if outcome.rejected * 50 > records {
-        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
-        return Err(Refused::Rejected { rejected: outcome.rejected, records }.into());
+        return Err(Refused::Rejected { rejected: outcome.rejected, records, errors: outcome.errors }.into());
     }
     if outcome.rows == 0 {
         return Err(Refused::Empty.into());
     }
-    chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
     outcome.snapshot_clock = if let Clock::One(clock) = clock { Some(clock) } else { None };
     (outcome.gone, outcome.absent) = heads.unseen();
     Ok(outcome)
@@ -257,6 +255,8 @@ struct Pass<'a> {
     warnings: Warnings,
     clock: Clock,
     errors_kept: u64,
+    errors: CopyBuf,
+    skipped: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
 }
@@ -269,6 +269,21 @@ fn drift(header: &Header) -> Vec<String> {
 }
 
 impl Pass<'_> {
+    fn pending(&self) -> usize {
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len() + self.skipped.len()
+    }
+
+    /// Sends on what is streamed and keeps the rest.
+    fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
+        if !self.plan.stream_staged {
+            self.outcome.staged.keep(&mut self.chunk.staged)?;
+        }
+        self.outcome.errors.keep(&mut self.errors)?;
+        self.outcome.skipped_rows.keep(&mut self.skipped)?;
+        let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
+        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
+    }
+
     fn row(&mut self, record: &Record<'_>) {
         self.outcome.rows += 1;
         self.note_clock(record.get(Column::CreateDateTime));
@@ -308,7 +323,7 @@ impl Pass<'_> {
             }
             self.note_replacements(record);
         } else if stored_now && let Some(lot) = lot {
-            self.chunk.moved.push((lot, row_id));
+            self.outcome.moved.push((lot, row_id));
         }
     }
 
@@ -351,7 +366,7 @@ impl Pass<'_> {
     }
 
     fn skip(&mut self, record: &Record<'_>, typed: &Typed<'_>, reason: &str) {
-        let skipped = &mut self.chunk.skipped;
+        let skipped = &mut self.skipped;
         skipped.row(6);
         skipped.timestamptz(Some(self.plan.window));
         skipped.uuid(Some(self.plan.file_id));
@@ -386,12 +401,19 @@ impl Pass<'_> {
         }
     }
 
+    fn reject(&mut self, rejected: &Rejected<'_>) {
+        let Rejected { row_no, byte_offset, bytes, reason, .. } = rejected;
+        self.outcome.rejected += 1;
+        self.outcome.manifest.push(0);
+        self.error(*row_no, *byte_offset, "rejected", &reason.to_string(), bytes);
+    }
+
     fn error(&mut self, row_no: u64, byte_offset: u64, kind: &str, reason: &str, bytes: &[u8]) {
         if self.errors_kept == ERRORS_KEPT {
             return;
         }
         self.errors_kept += 1;
-        let errors = &mut self.chunk.errors;
+        let errors = &mut self.errors;
         errors.row(7);
         errors.timestamptz(Some(self.plan.window));
         errors.uuid(Some(self.plan.file_id));
