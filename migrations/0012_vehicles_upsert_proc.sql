@@ -70,6 +70,7 @@ declare
   at timestamptz;
   heads_at timestamptz;
   fresh boolean;
+  repeated boolean;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -78,6 +79,19 @@ begin
   if at is null then
     raise exception 'no file %', staging_file_id;
   end if;
+
+  -- a repeated call doubts no VIN once more
+  repeated := exists (
+    select
+    from audit.etl_runs r
+    where r.file_id = staging_file_id
+      and r.report ? 'upsert_vehicles'
+  ) or exists (
+    select
+    from audit.vin_conflicts c
+    where c.file_id = staging_file_id
+      and c.window_start_utc = at
+  );
 
   -- an empty table is filled first and indexed afterwards
   fresh := not exists (select from public.vehicles);
@@ -235,9 +249,8 @@ begin
       at, staging_file_id, j.owner_raw, j.vin, j.lot::text,
       case when j.owner_raw <> j.vin then 'characters_lost' else 'raw_differs' end
     from judged j
-    where j.owner_raw <> j.vin
-      or j.owner_raw <> j.best_raw
-      or j.owner_raw <> j.stood_raw
+    where not repeated
+      and (j.owner_raw <> j.vin or j.owner_raw <> j.best_raw or j.owner_raw <> j.stood_raw)
     returning 1
   ),
   counts as (

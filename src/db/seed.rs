@@ -15,10 +15,11 @@ use std::fmt::Write as _;
 
 /// Adds the rows that are missing; again is harmless.
 pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
-    let there: bool =
-        sqlx::query_scalar("-- seed: is there a schema\n select to_regclass('taxonomies.aliases') is not null")
-            .fetch_one(&mut *connection)
-            .await?;
+    let there: bool = sqlx::query_scalar(
+        "-- seed: is there a schema\n select to_regclass('taxonomies.aliases') is not null",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     if !there {
         return Ok(()); // a set of migrations without taxonomies
     }

@@ -156,10 +156,13 @@ impl House {
     /// The next job that is done: id, kind, key, report.
     async fn ended(&mut self) -> (i64, String, String, Value) {
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.watch.recv()).await.expect("a job should end").unwrap();
+            let event =
+                tokio::time::timeout(PATIENCE, self.watch.recv()).await.expect("a job should end").unwrap();
             if let Event::Ended { job, kind, key, outcome, report, error, .. } = event {
                 match outcome {
-                    Outcome::Done => return (job, kind.to_string(), key.unwrap_or_default().to_string(), report),
+                    Outcome::Done => {
+                        return (job, kind.to_string(), key.unwrap_or_default().to_string(), report);
+                    }
                     Outcome::Snooze => {}
                     other => panic!("{kind} ended as {other:?}: {error:?}"),
                 }

@@ -11,6 +11,8 @@
 //! own jobs, and looked at once its last job is committed.
 
 mod chain;
+mod findings;
 mod order;
+mod repeated;
 mod simulated;
 mod vins;

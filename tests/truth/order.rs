@@ -51,7 +51,9 @@ impl Row {
             0 => SHARED[0].to_owned(),
             1 | 2 => SHARED[usize::from((self.content + self.lot) % 3)].to_owned(),
             // never whole: the least spelling owns it
-            3 | 4 => format!("2HGFC2F59{}GH512345", ["I", "O", "Q"][usize::from((self.content + self.lot) % 3)]),
+            3 | 4 => {
+                format!("2HGFC2F59{}GH512345", ["I", "O", "Q"][usize::from((self.content + self.lot) % 3)])
+            }
             n => format!("5YJ3E1EA7KF31700{n}"),
         }
     }
@@ -123,7 +125,8 @@ fn greatest(files: &[File]) -> (BTreeMap<String, HashSet<String>>, BTreeMap<Stri
             models.insert(row.model());
         }
         let (best, winners) = vehicles.entry(row.vin()).or_default();
-        let key = Some((row.owner() == row.vin(), std::cmp::Reverse(row.owner()), row.updated, row.lot, seen));
+        let key =
+            Some((row.owner() == row.vin(), std::cmp::Reverse(row.owner()), row.updated, row.lot, seen));
         if key > *best {
             (*best, *winners) = (key.clone(), HashSet::new());
         }
@@ -164,10 +167,12 @@ fn cases() -> impl Strategy<Value = Case> {
         let order = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
         let again = prop::collection::vec(0..count, 0..3);
         let full = prop::collection::vec(prop::bool::weighted(0.2), count + 3);
-        (Just(files), order, again, full, prop::bool::weighted(0.2)).prop_map(|(files, mut way, again, full, at_once)| {
-            way.extend(again);
-            Case { files, way: way.into_iter().zip(full).collect(), at_once }
-        })
+        (Just(files), order, again, full, prop::bool::weighted(0.2)).prop_map(
+            |(files, mut way, again, full, at_once)| {
+                way.extend(again);
+                Case { files, way: way.into_iter().zip(full).collect(), at_once }
+            },
+        )
     })
 }
 
@@ -188,7 +193,9 @@ async fn told(files: &[File], way: &[(usize, bool)], at_once: bool) -> (Digest, 
     }
     if at_once {
         house.work();
-        house.follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id)).await;
+        house
+            .follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id))
+            .await;
     }
     (house.digest().await, house)
 }
@@ -228,7 +235,13 @@ async fn compare(
         }
     }
     if (stored.len(), there.len()) != (lots.len(), vehicles.len()) {
-        return Err(format!("{} lots and {} vehicles, not {} and {}", stored.len(), there.len(), lots.len(), vehicles.len()));
+        return Err(format!(
+            "{} lots and {} vehicles, not {} and {}",
+            stored.len(),
+            there.len(),
+            lots.len(),
+            vehicles.len()
+        ));
     }
     Ok(())
 }

@@ -45,11 +45,8 @@ async fn after_each_window_the_database_says_what_the_simulator_knows() {
 
 #[tokio::test]
 async fn a_feed_with_inch_quotes_broken_rows_and_a_clock_in_each_row_is_read_as_it_was_meant() {
-    let options = Options {
-        clock_per_row: true,
-        broken: 7,
-        ..Options::new(5, 2500, at("2026-11-05T12:00:00Z"))
-    };
+    let options =
+        Options { clock_per_row: true, broken: 7, ..Options::new(5, 2500, at("2026-11-05T12:00:00Z")) };
     let story = tell(options, &[0, 1, 8, 9, 10], false).await;
     println!("{story:?}");
     assert!(story.changed > 0 && story.gone > 0, "{story:?}");
@@ -168,16 +165,16 @@ async fn compare_lots(house: &House, truth: &Truth<'_>, k: u32) {
     }
     assert!(stored.is_empty(), "window {k}: lots that never were: {:?}", stored.keys());
     let mut counts: HashMap<Status, u64> = truth.statuses();
-    let told: Vec<(String, i64)> = sqlx::query_as("select status, count(*) from lots group by 1")
-        .fetch_all(house.pool())
-        .await
-        .unwrap();
+    let told: Vec<(String, i64)> =
+        sqlx::query_as("select status, count(*) from lots group by 1").fetch_all(house.pool()).await.unwrap();
     counts.retain(|_, n| *n > 0);
     assert_eq!(counts.len(), told.len(), "window {k}");
 }
 
 async fn compare_vehicles(house: &House, truth: &Truth<'_>, k: u32) {
-    let rows = sqlx::query("select vin, upper(trim(vin_raw)) as owner, year, make, model, odometer_value, source_lot from vehicles");
+    let rows = sqlx::query(
+        "select vin, upper(trim(vin_raw)) as owner, year, make, model, odometer_value, source_lot from vehicles",
+    );
     let rows = rows.fetch_all(house.pool()).await.unwrap();
     let mut stored: HashMap<String, _> = rows.into_iter().map(|row| (row.get::<String, _>(0), row)).collect();
     for vehicle in truth.vehicles() {
@@ -217,8 +214,7 @@ async fn compare_file(house: &House, file_id: Uuid, window: DateTime<Utc>, bytes
     let other_months = "select count(*) from raw.manifests m cross join unnest(m.row_ids) u (id)
         where m.file_id = $1 and u.id <> 0 and not exists (select from raw.rows r where r.id = u.id
           and date_trunc('month', r.window_start_utc, 'UTC') = date_trunc('month', m.window_start_utc, 'UTC'))";
-    let strays: i64 =
-        sqlx::query_scalar(other_months).bind(file_id).fetch_one(house.pool()).await.unwrap();
+    let strays: i64 = sqlx::query_scalar(other_months).bind(file_id).fetch_one(house.pool()).await.unwrap();
     assert_eq!(strays, 0, "the manifest of {window} refers to another month");
     if !strict {
         return;
@@ -229,7 +225,8 @@ async fn compare_file(house: &House, file_id: Uuid, window: DateTime<Utc>, bytes
     let names: Vec<String> = reader.headers().unwrap().iter().map(canonical).collect();
     for ((row_no, payload), record) in told.iter().zip(reader.records()) {
         let record = record.unwrap();
-        let row: BTreeMap<String, String> = names.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
+        let row: BTreeMap<String, String> =
+            names.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
         let restored: BTreeMap<String, String> = payload
             .as_object()
             .unwrap()

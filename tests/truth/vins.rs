@@ -1,8 +1,8 @@
 //! One VIN rule, two implementations: `auction::vin` for what comes in, the SQL function for operators and checks.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use vinops::auction::vin::{Vin, classify, normalize_vin};
 use vinops::testing::database;
 

@@ -115,6 +115,9 @@ impl Job for Ingest {
         prepare(&run, self.file_id).await?;
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.file_id).await?;
+        if window.state == "quarantined" {
+            return step.done(Report { state: "quarantined", ..Report::default() }).await;
+        }
         if window.state != "received" {
             step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
             return step.done(Report { state: "already", ..Report::default() }).await;
