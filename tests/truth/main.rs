@@ -10,6 +10,8 @@
 //! Every file takes the way of a real one: received into a store, claimed from the queue by a worker with the fleet's
 //! own jobs, and looked at once its last job is committed.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+
 mod chain;
 mod findings;
 mod order;

@@ -40,6 +40,11 @@ struct Case {
     at_once: bool,
 }
 
+/// Per lot, the models that may stand.
+type Lots = BTreeMap<String, HashSet<String>>;
+/// Per VIN, the models that may stand and the lots they come from.
+type Vehicles = BTreeMap<String, HashSet<(String, u64)>>;
+
 const LOTS: u8 = 6;
 /// A vehicle's VIN, and raw texts that are read as it.
 const SHARED: [&str; 3] = ["1HGCM82633A004352", "1hgcm82633a0o04352", "1HGCM826I33A004352"];
@@ -103,7 +108,7 @@ fn text(file: &File, nth: usize) -> Vec<u8> {
 }
 
 /// Per key, the contents that may stand: the greatest sightings, by all but the hash. A version's window is its last.
-fn greatest(files: &[File]) -> (BTreeMap<String, HashSet<String>>, BTreeMap<String, HashSet<(String, u64)>>) {
+fn greatest(files: &[File]) -> (Lots, Vehicles) {
     let mut last: HashMap<Row, u8> = HashMap::new();
     for file in files {
         for row in &file.rows {
@@ -114,7 +119,8 @@ fn greatest(files: &[File]) -> (BTreeMap<String, HashSet<String>>, BTreeMap<Stri
     let mut lots: BTreeMap<String, ((u8, u8), HashSet<String>)> = BTreeMap::new();
     // the owner first: the vehicle's own text before any other, then the least
     type Key = (bool, std::cmp::Reverse<String>, u8, u8, u8);
-    let mut vehicles: BTreeMap<String, (Option<Key>, HashSet<(String, u64)>)> = BTreeMap::new();
+    type Best = (Option<Key>, HashSet<(String, u64)>);
+    let mut vehicles: BTreeMap<String, Best> = BTreeMap::new();
     for (row, seen) in last {
         let (best, models) = lots.entry(row.number().to_string()).or_default();
         let key = (row.updated, seen);
@@ -210,11 +216,7 @@ async fn check(case: &Case) -> Result<(), String> {
     if digest == expected { Ok(()) } else { Err(format!("{digest:?} and in order {expected:?}")) }
 }
 
-async fn compare(
-    house: &House,
-    lots: &BTreeMap<String, HashSet<String>>,
-    vehicles: &BTreeMap<String, HashSet<(String, u64)>>,
-) -> Result<(), String> {
+async fn compare(house: &House, lots: &Lots, vehicles: &Vehicles) -> Result<(), String> {
     let stored: Vec<(String, String)> =
         sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
             .fetch_all(house.pool())
@@ -246,12 +248,12 @@ async fn compare(
     Ok(())
 }
 
-/// `PROPTEST_CASES` asks for more than the 20 cases of everyday, `PROPTEST_RNG_SEED` for others.
+/// `PROPTEST_CASES` asks for more than the 8 cases of every day, `PROPTEST_RNG_SEED` for others.
 #[test]
 fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let set = Config::default();
-    let cases_wanted = if set.cases == 256 { 20 } else { set.cases };
+    let cases_wanted = if set.cases == 256 { 8 } else { set.cases };
     let seed = if let RngSeed::Fixed(seed) = set.rng_seed { seed } else { 1 };
     let mut seed_bytes = [0; 32];
     seed_bytes[..8].copy_from_slice(&seed.to_le_bytes());

@@ -2,6 +2,8 @@
 //!
 //! Runs on a blocking thread, since it keeps a core busy. Row versions leave it in chunks of about a megabyte over a short
 //! channel; what has to wait until they are copied is spooled. So memory does not grow with the file.
+//!
+//! Long because what one row sets off (count, compare, keep, stage, note) is decided together and read together.
 
 use super::heads::{Head, Heads};
 use crate::auction::Column;
