@@ -22,6 +22,7 @@
 //! applied. The job is done then; trying again would read the same bytes.
 
 use super::{Window, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
+use crate::db::copy::CopyStream;
 use crate::queue::{Job, Run, Step, Verdict, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
@@ -123,6 +124,7 @@ impl Job for Ingest {
 
         let month = month_of(window.start);
         let heads = Heads::load(&mut step, &window.source, month).await?;
+        let apart = month::Load::open(run.pool(), window.start).await?;
         let plan = Plan {
             file_id: self.file_id,
             file_no: window.file_no,
@@ -130,26 +132,19 @@ impl Job for Ingest {
             head_window: window.head_window,
             in_order: window.in_order,
             full: self.full,
+            stream_staged: apart.is_some(),
         };
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
-        let whole = u64::try_from(window.bytes).unwrap_or(0);
-        let (chunks, mut arriving) = mpsc::channel(2);
+        let (chunks, arriving) = mpsc::channel(2);
         let scanning = tokio::task::spawn_blocking({
             let (plan, sha256) = (plan.clone(), window.sha256.clone());
             move || scan::scan_checked(file, &sha256, &plan, heads, &chunks)
         });
-        let apart = month::Load::open(run.pool(), window.start).await?;
-        while let Some(chunk) = arriving.recv().await {
-            run.progress(chunk.bytes_read, whole);
-            write(&mut step, &window, chunk, apart.as_ref()).await?;
-        }
+        stream(&run, &mut step, &window, arriving, apart.as_ref()).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                if let Some(load) = apart {
-                    load.commit(&mut step, window.start).await?;
-                }
-                let mut report = finish::finish(&mut step, &plan, &window, outcome).await?;
+                let mut report = finish::finish(&mut step, &plan, &window, outcome, apart).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
@@ -198,38 +193,31 @@ async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<boo
     .context("look for older windows under way")
 }
 
-async fn write(
+/// Copies rows as they arrive: the raw ones over the step's connection, or over the month's with the staged ones beside.
+async fn stream(
+    run: &Run,
     step: &mut Step,
     window: &Window,
-    chunk: Chunk,
+    mut arriving: mpsc::Receiver<Chunk>,
     apart: Option<&month::Load>,
 ) -> anyhow::Result<()> {
-    match apart {
-        Some(load) => load.rows(chunk.raw).await?,
-        None => {
-            chunk.raw.send(step, COPY_RAW).await.context("copy row versions")?;
+    let whole = u64::try_from(window.bytes).unwrap_or(0);
+    let sql = if apart.is_some() { columns::COPY_STAGED } else { COPY_RAW };
+    let mut copy = CopyStream::begin(step, sql).await.context("begin to copy rows")?;
+    while let Some(chunk) = arriving.recv().await {
+        run.progress(chunk.bytes_read, whole);
+        let here = match apart {
+            Some(load) => {
+                load.rows(chunk.raw).await;
+                chunk.staged
+            }
+            None => chunk.raw,
+        };
+        if !here.is_empty() {
+            copy.send(here).await.context("copy rows")?;
         }
     }
-    chunk.staged.send(step, columns::COPY_STAGED).await.context("copy staged rows")?;
-    chunk.errors.send(step, COPY_ERRORS).await.context("copy parse errors")?;
-    chunk.skipped.send(step, COPY_SKIPPED).await.context("copy skipped rows")?;
-    if window.in_order && !chunk.moved.is_empty() {
-        let (lots, row_ids): (Vec<i64>, Vec<i64>) = chunk.moved.into_iter().unzip();
-        sqlx::query!(
-            r#"-- ingest: versions stored anew in this month
-            update raw.heads h
-            set row_id = m.row_id, version_window = $4
-            from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
-            where h.source = $1 and h.lot = m.lot"#,
-            window.source,
-            &lots,
-            &row_ids,
-            window.start
-        )
-        .execute(&mut **step)
-        .await
-        .context("point the heads at this month's versions")?;
-    }
+    copy.finish().await.context("copy rows")?;
     Ok(())
 }
 

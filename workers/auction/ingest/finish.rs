@@ -1,20 +1,35 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
-use super::Report;
 use super::scan::{Outcome, Plan, Refused};
+use super::{COPY_ERRORS, COPY_SKIPPED, Report, columns, month};
 use crate::auction::completeness;
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
 use sqlx::PgConnection;
 
+/// Heads pointed at a new month's versions by one statement, at most.
+const MOVED: usize = 50_000;
+
 /// Writes what follows from the whole file.
 pub async fn finish(
     connection: &mut PgConnection,
     plan: &Plan,
     window: &Window,
-    outcome: Outcome,
+    mut outcome: Outcome,
+    apart: Option<month::Load>,
 ) -> anyhow::Result<Report> {
+    let spools = [
+        (std::mem::take(&mut outcome.staged), columns::COPY_STAGED),
+        (std::mem::take(&mut outcome.errors), COPY_ERRORS),
+        (std::mem::take(&mut outcome.skipped_rows), COPY_SKIPPED),
+    ];
+    for (rows, sql) in spools {
+        rows.send(connection, sql).await.context("copy the rows kept while reading")?;
+    }
+    if let Some(load) = apart {
+        load.commit(connection, plan.window).await?;
+    }
     sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
         .execute(&mut *connection)
         .await
@@ -126,6 +141,23 @@ async fn move_heads(
         .execute(&mut *connection)
         .await
         .context("bring the heads up to the file")?;
+    for moved in outcome.moved.chunks(MOVED) {
+        let (lots, row_ids): (Vec<i64>, Vec<i64>) = moved.iter().copied().unzip();
+        sqlx::query!(
+            r#"-- ingest: versions stored anew in this month
+            update raw.heads h
+            set row_id = m.row_id, version_window = $4
+            from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
+            where h.source = $1 and h.lot = m.lot"#,
+            window.source,
+            &lots,
+            &row_ids,
+            plan.window
+        )
+        .execute(&mut *connection)
+        .await
+        .context("point the heads at this month's versions")?;
+    }
     let mut away = outcome.gone.clone();
     if complete {
         away.extend_from_slice(&outcome.absent);
@@ -196,7 +228,7 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     Ok(())
 }
 
-/// Sets the file and its window aside; of what is wrong with it the first records are kept.
+/// Sets the file and its window aside; the first of its unreadable records are told.
 pub async fn quarantine(
     connection: &mut PgConnection,
     plan: &Plan,
@@ -209,9 +241,9 @@ pub async fn quarantine(
         late: !plan.in_order,
         ..Report::default()
     };
-    if let Refused::Rejected { rejected, records, first } = refused {
+    if let Refused::Rejected { rejected, records, errors } = refused {
         (report.parse_errors, report.rows) = (rejected, records - rejected);
-        first.send(connection, super::COPY_ERRORS).await.context("copy the first parse errors")?;
+        errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
     }
     sqlx::query!(
         r#"-- ingest: quarantine

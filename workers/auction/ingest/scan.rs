@@ -1,7 +1,7 @@
 //! One pass over a file: parse, normalise, hash, compare with the heads, and encode what has to be written.
 //!
-//! Runs on a blocking thread, since it keeps a core busy; what is to be written leaves it in chunks of about a megabyte
-//! over a short channel, so that memory does not grow with the file.
+//! Runs on a blocking thread, since it keeps a core busy. Row versions leave it in chunks of about a megabyte over a short
+//! channel; what has to wait until they are copied is spooled. So memory does not grow with the file.
 
 use super::heads::{Head, Heads};
 use crate::auction::Column;
@@ -22,10 +22,10 @@ pub use outcome::{Ended, Outcome, Refused, Skipped};
 
 /// Chunks are sent on when they hold this many bytes.
 const CHUNK: usize = 1 << 20;
+/// Progress is told at least every so many bytes of the file.
+const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
 const ERRORS_KEPT: u64 = 5_000;
-/// Rejected records of a quarantined file that are written there all the same, at most: what an operator looks at first.
-const FIRST_KEPT: u64 = 100;
 /// Distinct unknown taxonomy values noted, at most.
 const UNKNOWN_KEPT: usize = 1_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
@@ -47,29 +47,19 @@ pub struct Plan {
     pub in_order: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
+    /// Send staged rows while reading, over a connection that raw rows leave free, instead of after them.
+    pub stream_staged: bool,
 }
 
-/// Rows on their way to their tables.
+/// Rows on their way to their tables while the file is being read.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// For `raw.rows`.
     pub raw: CopyBuf,
-    /// For `staging.copart_raw`.
+    /// For `staging.copart_raw`; empty unless the plan has them streamed.
     pub staged: CopyBuf,
-    /// For `audit.parse_errors`.
-    pub errors: CopyBuf,
-    /// For `audit.skipped_lots`.
-    pub skipped: CopyBuf,
-    /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
-    pub moved: Vec<(i64, i64)>,
     /// How much of the file has been read.
     pub bytes_read: u64,
-}
-
-impl Chunk {
-    fn len(&self) -> usize {
-        self.raw.len() + self.staged.len() + self.errors.len() + self.skipped.len() + 16 * self.moved.len()
-    }
 }
 
 /// Reads the whole file, which must be the one whose sha256 was noted when it came in.
@@ -116,10 +106,12 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         warnings: Warnings::default(),
         clock: Clock::None,
         errors_kept: 0,
-        first: CopyBuf::default(),
+        errors: CopyBuf::default(),
+        skipped: CopyBuf::default(),
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
+    let mut told = 0;
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
             return Err(Refused::TooMany.into());
@@ -129,23 +121,21 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
             Some(Item::Row(record)) => pass.row(&record),
             Some(Item::Rejected(rejected)) => pass.reject(&rejected),
         }
-        if pass.chunk.len() >= CHUNK {
-            pass.chunk.bytes_read = reader.position();
-            chunks.blocking_send(std::mem::take(&mut pass.chunk)).map_err(|_| Ended::Abandoned)?;
+        if pass.pending() >= CHUNK || reader.position() - told >= TOLD {
+            told = reader.position();
+            pass.send(told, chunks)?;
         }
     }
-    pass.chunk.bytes_read = reader.position();
-    let Pass { heads, chunk, first, mut outcome, clock, warnings, .. } = pass;
+    pass.send(reader.position(), chunks)?;
+    let Pass { heads, mut outcome, clock, warnings, .. } = pass;
     outcome.unreadable_values = warnings.total();
     let records = outcome.rows + outcome.rejected;
     if outcome.rejected * 50 > records {
-        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
-        return Err(Refused::Rejected { rejected: outcome.rejected, records, first }.into());
+        return Err(Refused::Rejected { rejected: outcome.rejected, records, errors: outcome.errors }.into());
     }
     if outcome.rows == 0 {
         return Err(Refused::Empty.into());
     }
-    chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
     outcome.snapshot_clock = if let Clock::One(clock) = clock { Some(clock) } else { None };
     (outcome.gone, outcome.absent) = heads.unseen();
     Ok(outcome)
@@ -165,7 +155,8 @@ struct Pass<'a> {
     warnings: Warnings,
     clock: Clock,
     errors_kept: u64,
-    first: CopyBuf,
+    errors: CopyBuf,
+    skipped: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
 }
@@ -178,6 +169,21 @@ fn drift(header: &Header) -> Vec<String> {
 }
 
 impl Pass<'_> {
+    fn pending(&self) -> usize {
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len() + self.skipped.len()
+    }
+
+    /// Sends on what is streamed and keeps the rest.
+    fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
+        if !self.plan.stream_staged {
+            self.outcome.staged.keep(&mut self.chunk.staged)?;
+        }
+        self.outcome.errors.keep(&mut self.errors)?;
+        self.outcome.skipped_rows.keep(&mut self.skipped)?;
+        let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
+        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
+    }
+
     fn row(&mut self, record: &Record<'_>) {
         self.outcome.rows += 1;
         self.note_clock(record.get(Column::CreateDateTime));
@@ -217,7 +223,7 @@ impl Pass<'_> {
             }
             self.note_replacements(record);
         } else if stored_now && let Some(lot) = lot {
-            self.chunk.moved.push((lot, row_id));
+            self.outcome.moved.push((lot, row_id));
         }
     }
 
@@ -256,7 +262,7 @@ impl Pass<'_> {
     }
 
     fn skip(&mut self, record: &Record<'_>, typed: &Typed<'_>, reason: &str) {
-        let skipped = &mut self.chunk.skipped;
+        let skipped = &mut self.skipped;
         skipped.row(6);
         skipped.timestamptz(Some(self.plan.window));
         skipped.uuid(Some(self.plan.file_id));
@@ -295,37 +301,22 @@ impl Pass<'_> {
         let Rejected { row_no, byte_offset, bytes, reason, .. } = rejected;
         self.outcome.rejected += 1;
         self.outcome.manifest.push(0);
-        let reason = reason.to_string();
-        if self.outcome.rejected <= FIRST_KEPT {
-            error(&mut self.first, self.plan, *row_no, *byte_offset, "rejected", &reason, bytes);
-        }
-        self.error(*row_no, *byte_offset, "rejected", &reason, bytes);
+        self.error(*row_no, *byte_offset, "rejected", &reason.to_string(), bytes);
     }
 
     fn error(&mut self, row_no: u64, byte_offset: u64, kind: &str, reason: &str, bytes: &[u8]) {
-        if self.errors_kept < ERRORS_KEPT {
-            self.errors_kept += 1;
-            error(&mut self.chunk.errors, self.plan, row_no, byte_offset, kind, reason, bytes);
+        if self.errors_kept == ERRORS_KEPT {
+            return;
         }
+        self.errors_kept += 1;
+        let errors = &mut self.errors;
+        errors.row(7);
+        errors.timestamptz(Some(self.plan.window));
+        errors.uuid(Some(self.plan.file_id));
+        errors.int(i32::try_from(row_no).ok());
+        errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
+        errors.text(Some(kind));
+        errors.text(Some(reason));
+        errors.bytea(bytes);
     }
-}
-
-/// A row of `audit.parse_errors`.
-fn error(
-    errors: &mut CopyBuf,
-    plan: &Plan,
-    row_no: u64,
-    byte_offset: u64,
-    kind: &str,
-    reason: &str,
-    bytes: &[u8],
-) {
-    errors.row(7);
-    errors.timestamptz(Some(plan.window));
-    errors.uuid(Some(plan.file_id));
-    errors.int(i32::try_from(row_no).ok());
-    errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
-    errors.text(Some(kind));
-    errors.text(Some(reason));
-    errors.bytea(bytes);
 }

@@ -1,7 +1,7 @@
 //! How a scan ends: with what the file holds, or with why it is not applied.
 
 use super::MAX_ROWS;
-use crate::db::copy::CopyBuf;
+use crate::db::copy::CopySpool;
 use crate::taxonomy::Domain;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -50,6 +50,14 @@ pub struct Outcome {
     pub gone: Vec<i64>,
     /// Lots absent before, of which no complete file was read since.
     pub absent: Vec<i64>,
+    /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
+    pub moved: Vec<(i64, i64)>,
+    /// For `staging.copart_raw`, unless streamed.
+    pub staged: CopySpool,
+    /// For `audit.parse_errors`.
+    pub errors: CopySpool,
+    /// For `audit.skipped_lots`.
+    pub skipped_rows: CopySpool,
 }
 
 /// Why a file is not applied; it is kept, and its window quarantined.
@@ -71,8 +79,8 @@ pub enum Refused {
         rejected: u64,
         /// All.
         records: u64,
-        /// The first of the unreadable ones, for `audit.parse_errors`: the step that copied them there rolls back.
-        first: CopyBuf,
+        /// The unreadable ones that are kept, for `audit.parse_errors`.
+        errors: CopySpool,
     },
 }
 
