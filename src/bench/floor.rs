@@ -29,7 +29,7 @@ impl Floor {
 
     /// Seconds of one load into a new table of `ground`.
     pub async fn measure(&self, ground: &Ground) -> anyhow::Result<f64> {
-        let mut session = ground.db.session().await?;
+        let mut session = ground.session().await?;
         execute(&mut session, "drop table if exists floor; create table floor (payload jsonb)".to_owned())
             .await?;
         ground.checkpoint().await?;

@@ -32,7 +32,7 @@ pub struct Growth {
 impl Size {
     /// Settles what autovacuum would settle within the quarter-hour, then measures.
     pub async fn settled(ground: &Ground) -> anyhow::Result<Size> {
-        let mut session = ground.db.session().await?;
+        let mut session = ground.session().await?;
         let changed = sqlx::query_scalar!(
             r#"-- bench: changed tables
             select relid::regclass::text as "name!"

@@ -4,11 +4,13 @@
 //! databases named after this process that are dropped at the end. Both need the rights of a superuser: CHECKPOINT.
 
 use crate::db::migrations::AUCTION;
-use crate::db::{self, Db, migrate};
+use crate::db::{Db, migrate};
 use crate::embedded::{Embedded, Options};
 use anyhow::{Context, anyhow};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
@@ -47,7 +49,7 @@ impl Place {
         let place = Place { admin, prefix, embedded, made: AtomicU32::new(0) };
         let template = place.template();
         place.run(format!("create database {template} template template0")).await?;
-        let mut session = db::session(&place.url(&template)?).await?;
+        let mut session = session(&place.url(&template)?).await?;
         migrate::up(&mut session, &AUCTION, |_| {}).await.context("migrate the template")?;
         session.close().await?;
         Ok(place)
@@ -87,7 +89,7 @@ impl Place {
         if let Some(embedded) = &self.embedded {
             return Ok(embedded.describe());
         }
-        let mut session = db::session(&self.admin).await?;
+        let mut session = session(&self.admin).await?;
         let version = sqlx::query_scalar!(
             r#"-- bench: version
             select version() as "version!""#
@@ -121,7 +123,7 @@ impl Place {
     }
 
     async fn run(&self, statement: String) -> anyhow::Result<()> {
-        let mut session = db::session(&self.admin).await?;
+        let mut session = session(&self.admin).await?;
         execute(&mut session, statement).await?;
         session.close().await?;
         Ok(())
@@ -131,7 +133,12 @@ impl Place {
 impl Ground {
     /// Writes out what is in memory, so that what follows starts even.
     pub async fn checkpoint(&self) -> anyhow::Result<()> {
-        execute(&mut *self.db.pool.acquire().await?, "checkpoint".to_owned()).await
+        execute(&mut self.session().await?, "checkpoint".to_owned()).await
+    }
+
+    /// A connection of its own.
+    pub async fn session(&self) -> anyhow::Result<PgConnection> {
+        session(&self.url).await
     }
 
     /// The store as VINOPS_STORE names it.
@@ -144,6 +151,13 @@ impl Ground {
     pub fn store_folder(&self) -> &Path {
         self.store.path()
     }
+}
+
+/// A connection that does not warn of slow statements: checkpoints and dropped databases take their time.
+async fn session(url: &str) -> anyhow::Result<PgConnection> {
+    let options = PgConnectOptions::from_str(url).context("read the server's URL")?;
+    let options = options.disable_statement_logging();
+    options.connect().await.context("connect to the server that is measured")
 }
 
 /// Runs a statement whose names come from this room or, quoted, from the catalogue.

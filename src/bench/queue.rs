@@ -129,7 +129,7 @@ async fn floor(ground: &Ground, jobs: usize, connections: usize, batch: i64) -> 
         returning id";
     const ACKNOWLEDGE: &str = "-- bench: acknowledge
         update bare set state = 2 where id = any($1)";
-    let mut session = ground.db.session().await?;
+    let mut session = ground.session().await?;
     let prepare = format!(
         "drop table if exists bare;
         create table bare (id bigint generated always as identity primary key, state smallint not null default 0)
@@ -145,7 +145,7 @@ async fn floor(ground: &Ground, jobs: usize, connections: usize, batch: i64) -> 
     let began = Instant::now();
     let mut loops = tokio::task::JoinSet::new();
     for _ in 0..connections {
-        let mut connection = ground.db.session().await?;
+        let mut connection = ground.session().await?;
         loops.spawn(async move {
             let mut done = 0;
             loop {

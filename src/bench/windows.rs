@@ -258,6 +258,9 @@ impl Timing {
     }
 }
 
+/// A line's word in the table of times, and what it shows.
+type Line = (&'static str, fn(&Timing) -> &Spread);
+
 fn figures(report: &Report) -> Vec<Figure> {
     let standard = report.plan.rows == STANDARD_ROWS && report.machine.optimised;
     let figure = |name, value, unit, limit| Figure::new(name, value, unit, limit, standard);
@@ -324,7 +327,7 @@ impl Report {
         for ((name, first), (_, steady)) in self.first.steps.iter().zip(&self.steady.steps) {
             rows.push(both(name, first.text(2), steady.text(2)));
         }
-        let lines: [(&str, fn(&Timing) -> &Spread); 4] = [
+        let lines: [Line; 4] = [
             ("between the steps", |timing| &timing.between),
             ("all steps", |timing| &timing.seconds),
             ("all steps / floor of the same repeat", |timing| &timing.ratio),
