@@ -13,9 +13,10 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error; `filter` is `VINOPS_LOG`. A `role` runs for weeks and tells what it does; a
-/// command prints its result and logs only what is wrong. Once per process; again changes nothing.
+/// command prints its result and logs only what is wrong, except for what it tells anyway: how its jobs and files
+/// ended, the target `told`. Once per process; again changes nothing.
 pub fn init(filter: Option<&str>, role: bool) {
-    let usual = if role { "info,sqlx=warn" } else { "warn" };
+    let usual = if role { "info,sqlx=warn" } else { "warn,told=off" };
     let (filter, complaint) = match filter.map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(usual), Some(error)),

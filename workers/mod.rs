@@ -21,7 +21,7 @@ pub const FLEET: &[Entry] = &[
 
 /// The fleet as the command line takes it.
 pub const fn fleet() -> Fleet {
-    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, receive }
+    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, lacks, receive }
 }
 
 fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
@@ -31,6 +31,11 @@ fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
         return Ok(tools);
     }
     Ok(tools.with(Feed::new(FeedOptions::from_config(&config.copart)?)?))
+}
+
+fn lacks(config: &Config, entry: &Entry) -> Option<&'static str> {
+    (entry.kind == auction::fetch::Fetch::KIND && config.copart.feed_url.is_none())
+        .then_some("COPART_FEED_URL is not set: it is the feed's address with its key, or name a file that holds it in COPART_FEED_URL_FILE")
 }
 
 fn receive(file: Received) -> BoxFuture<'static, anyhow::Result<Receipt>> {

@@ -62,11 +62,12 @@ impl Bars {
                     }
                     bar.set_position(done);
                 }
-                Ok(Event::Ended { job, kind, outcome, error, .. }) => {
+                Ok(Event::Ended { job, kind, outcome, error, discarded, .. }) => {
                     if let Some(bar) = running.remove(&job) {
                         bar.finish_and_clear();
                     }
-                    if let (Some(error), false) = (error, outcome == Outcome::Done) {
+                    // a job that is given up ends its window, and then the command says why
+                    if let (Some(error), false) = (error, discarded || outcome == Outcome::Done) {
                         self.say(format!("  {kind}: {}: {error}", outcome.word()));
                     }
                 }

@@ -48,7 +48,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     hand.stop().await?;
     let end = end?;
     match (end.file_id, end.state.as_str()) {
-        (Some(file_id), state) if state != "failed" => {
+        (Some(file_id), state) if !matches!(state, "failed" | "quarantined") => {
             let summary = summary(&session.db, file_id, state == "unchanged").await?;
             session.close().await?;
             if args.json.json {

@@ -6,9 +6,10 @@ use super::session::{Connect, Session};
 use super::show::{self, Json, count};
 use super::{Failure, Fleet, Received, Summary, summary};
 use crate::config::Config;
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `vinops ingest`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ pub struct Args {
     /// The file
     file: PathBuf,
     /// The window it belongs to, RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = show::time)]
     window: Option<DateTime<Utc>>,
     /// Where it comes from
     #[arg(long, default_value = "copart")]
@@ -37,9 +38,7 @@ pub struct Args {
 
 /// Takes the file in and works its chain.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    if !args.file.exists() {
-        return Err(Failure::wrong(anyhow!("{} does not exist", args.file.display())));
-    }
+    readable(&args.file).map_err(Failure::wrong)?;
     let session = Session::open(config, &args.connect).await?;
     let outcome = take_in(&args, fleet, &session).await;
     session.close().await?;
@@ -54,6 +53,15 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         "applied" | "late" | "incomplete" => Ok(()),
         state => Err(anyhow!("the file is {state}: {}", note.unwrap_or_default()).into()),
     }
+}
+
+/// Whether there is a file to take in; a wrong name should not cost a connection.
+fn readable(path: &Path) -> anyhow::Result<()> {
+    let name = path.display();
+    let about = std::fs::metadata(path).with_context(|| format!("look at {name}: name a CSV file of the feed"))?;
+    ensure!(!about.is_dir(), "{name} is a directory: name one of its files, or take them in one after the other");
+    File::open(path).with_context(|| format!("open {name}: give this user the right to read it (chmod, chown)"))?;
+    Ok(())
 }
 
 async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<(Summary, Option<String>), Failure> {

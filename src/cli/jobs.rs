@@ -33,7 +33,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "PREFIX")]
     source: Option<String>,
     /// Only jobs put in since, RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = show::time)]
     since: Option<DateTime<Utc>>,
     /// Only jobs whose error contains this
     #[arg(long, value_name = "TEXT")]

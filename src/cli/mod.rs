@@ -25,6 +25,7 @@ mod fetch;
 mod ingest;
 mod jobs;
 mod migrate;
+mod pipe;
 mod raw;
 mod roles;
 mod session;
@@ -47,6 +48,8 @@ pub struct Fleet {
     pub fetch: &'static Entry,
     /// What the jobs need besides a database.
     pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
+    /// Why a worker with this configuration must leave a kind to others; none where it need not.
+    pub lacks: fn(&Config, &Entry) -> Option<&'static str>,
     /// Takes in a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
 }
@@ -138,6 +141,7 @@ enum Command {
 
 /// Runs what the arguments ask for.
 pub fn run(fleet: Fleet) -> ExitCode {
+    pipe::end_quietly_when_broken();
     let cli = Cli::parse();
     let config = match Config::from_env() {
         Ok(config) => config,

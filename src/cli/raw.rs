@@ -46,6 +46,16 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
         Some(path) => Box::new(File::create(path).with_context(|| format!("create {}", path.display()))?),
         None => Box::new(stdout()),
     };
-    store.export(&file.path, &file.sha256, BufWriter::new(out)).await?;
-    session.close().await
+    let exported = store.export(&file.path, &file.sha256, BufWriter::new(out)).await;
+    session.close().await?;
+    match exported {
+        Err(error) if args.out.is_none() && is_broken_pipe(&error) => std::process::exit(super::pipe::CODE),
+        exported => Ok(exported.map(drop)?),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }

@@ -82,25 +82,44 @@ pub fn until_told() -> anyhow::Result<CancellationToken> {
     Ok(leave)
 }
 
+/// The kinds to serve: those asked for, or all that this worker has what it takes for. One without the feed's address
+/// must not claim a fetch: it would spend the window's one attempt.
+fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static str>, Failure> {
+    let mut kinds = Vec::new();
+    for kind in asked {
+        let entry = fleet.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
+            let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
+            Failure::wrong(anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
+        })?;
+        if let Some(why) = (fleet.lacks)(config, entry) {
+            return Err(Failure::wrong(anyhow!("--kind {kind}: {why}")));
+        }
+        kinds.push(entry.kind);
+    }
+    if asked.is_empty() {
+        for entry in fleet.jobs {
+            match (fleet.lacks)(config, entry) {
+                None => kinds.push(entry.kind),
+                Some(why) => tracing::warn!(kind = entry.kind, "left to other workers: {why}"),
+            }
+        }
+    }
+    Ok(kinds)
+}
+
 /// Works until told to leave.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
-    if let Some(unknown) =
-        args.kind.iter().find(|kind| !fleet.jobs.iter().any(|entry| entry.answers_to(kind)))
-    {
-        return Err(Failure::wrong(anyhow!("no job of kind {unknown}: there are {}", known.join(", "))));
-    }
+    let kinds = kinds(&args.kind, fleet, &config)?;
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
-    let mut worker = Worker::new(&session.db, fleet.jobs)
+    Worker::new(&session.db, fleet.jobs)
+        .kinds(&kinds)
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .drain(args.drain)
-        .tools((fleet.tools)(&session.config, session.store()?)?);
-    if !args.kind.is_empty() {
-        worker = worker.kinds(&args.kind);
-    }
-    worker.run(leave).await?;
+        .tools((fleet.tools)(&session.config, session.store()?)?)
+        .run(leave)
+        .await?;
     session.close().await
 }
 

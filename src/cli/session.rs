@@ -6,6 +6,7 @@ use crate::embedded::{Embedded, Options};
 use crate::store::Store;
 use anyhow::Context;
 use secrecy::ExposeSecret;
+use sqlx::Connection;
 use std::process::ExitCode;
 
 /// Name of the database inside an embedded cluster.
@@ -79,7 +80,12 @@ impl Session {
             )));
         };
         let direct = config.database_direct_url.clone();
-        let db = Db::connect(url.expose_secret(), direct.as_ref().map(ExposeSecret::expose_secret), 16)
+        let connected = async {
+            // a pool tries a refused address for half a minute; one connection tells at once
+            crate::db::session(url.expose_secret()).await?.close().await?;
+            Db::connect(url.expose_secret(), direct.as_ref().map(ExposeSecret::expose_secret), 16).await
+        };
+        let db = connected
             .await
             .context("cannot reach the database of DATABASE_URL: is the server up, and the address right?")
             .map_err(Failure::unreachable)?;

@@ -5,6 +5,11 @@ use chrono::{DateTime, Utc};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
+/// A time as an argument.
+pub fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    text.parse().map_err(|_| "write the date, the time and the zone, such as 2026-11-20T14:30:00Z")
+}
+
 /// `--json`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Json {

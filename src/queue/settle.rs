@@ -160,9 +160,11 @@ fn end(engine: &Shared, ending: Ending, discarded: bool) {
     let outcome_word = outcome.word();
     match &error {
         Some(error) if discarded => {
-            tracing::error!(job = id, kind, attempt, outcome = outcome_word, ms, error, "discarded");
+            tracing::error!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "discarded");
         }
-        Some(error) => tracing::warn!(job = id, kind, attempt, outcome = outcome_word, ms, error, "ended"),
+        Some(error) => {
+            tracing::warn!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "ended");
+        }
         None => tracing::debug!(job = id, kind, attempt, outcome = outcome_word, ms, "ended"),
     }
     engine.release(job.id, job.run);

@@ -159,7 +159,7 @@ impl Job for Ingest {
                 // nothing of the file stays but what is wrong with it
                 drop(step);
                 let mut step = run.begin().await?;
-                let mut report = finish::quarantine(&mut step, &plan, &reason).await?;
+                let mut report = finish::quarantine(&mut step, &plan, reason).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.done(report).await

@@ -196,20 +196,22 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     Ok(())
 }
 
-/// Sets the file and its window aside.
+/// Sets the file and its window aside; of what is wrong with it the first records are kept.
 pub async fn quarantine(
     connection: &mut PgConnection,
     plan: &Plan,
-    reason: &Refused,
+    refused: Refused,
 ) -> anyhow::Result<Report> {
+    let reason = refused.to_string();
     let mut report = Report {
         state: "quarantined",
-        reason: Some(reason.to_string()),
+        reason: Some(reason.clone()),
         late: !plan.in_order,
         ..Report::default()
     };
-    if let Refused::Rejected { rejected, records } = reason {
-        (report.parse_errors, report.rows) = (*rejected, records - rejected);
+    if let Refused::Rejected { rejected, records, first } = refused {
+        (report.parse_errors, report.rows) = (rejected, records - rejected);
+        first.send(connection, super::COPY_ERRORS).await.context("copy the first parse errors")?;
     }
     sqlx::query!(
         r#"-- ingest: quarantine
@@ -222,12 +224,12 @@ pub async fn quarantine(
         from file
         where w.source = file.source and w.window_start_utc = file.window_start_utc"#,
         plan.file_id,
-        reason.to_string()
+        reason
     )
     .execute(&mut *connection)
     .await
     .context("quarantine the file")?;
     open_run(connection, plan, &report).await?;
-    tracing::error!(file_id = %plan.file_id, window = %plan.window, %reason, "file quarantined");
+    tracing::error!(target: "told", file_id = %plan.file_id, window = %plan.window, reason, "file quarantined");
     Ok(report)
 }

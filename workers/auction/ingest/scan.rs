@@ -8,7 +8,7 @@ use crate::auction::Column;
 use crate::auction::hash::RowHasher;
 use crate::auction::header::{Header, HeaderError};
 use crate::auction::payload::Payload;
-use crate::auction::reader::{Item, Limits, Reader, Record};
+use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
 use crate::auction::row::{SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
 use crate::taxonomy::Domain;
@@ -24,6 +24,8 @@ use uuid::Uuid;
 const CHUNK: usize = 1 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
 const ERRORS_KEPT: u64 = 5_000;
+/// Rejected records of a quarantined file that are written there all the same, at most: what an operator looks at first.
+const FIRST_KEPT: u64 = 100;
 /// Distinct unknown taxonomy values noted, at most.
 const UNKNOWN_KEPT: usize = 1_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
@@ -135,6 +137,8 @@ pub enum Refused {
         rejected: u64,
         /// All.
         records: u64,
+        /// The first of the unreadable ones, for `audit.parse_errors`: the step that copied them there rolls back.
+        first: CopyBuf,
     },
 }
 
@@ -204,6 +208,7 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         warnings: Warnings::default(),
         clock: Clock::None,
         errors_kept: 0,
+        first: CopyBuf::default(),
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
@@ -214,12 +219,7 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         match reader.read()? {
             None => break,
             Some(Item::Row(record)) => pass.row(&record),
-            Some(Item::Rejected(rejected)) => {
-                pass.outcome.rejected += 1;
-                pass.outcome.manifest.push(0);
-                let (row_no, offset) = (rejected.row_no, rejected.byte_offset);
-                pass.error(row_no, offset, "rejected", &rejected.reason.to_string(), rejected.bytes);
-            }
+            Some(Item::Rejected(rejected)) => pass.reject(&rejected),
         }
         if pass.chunk.len() >= CHUNK {
             pass.chunk.bytes_read = reader.position();
@@ -227,12 +227,12 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         }
     }
     pass.chunk.bytes_read = reader.position();
-    let Pass { heads, chunk, mut outcome, clock, warnings, .. } = pass;
+    let Pass { heads, chunk, first, mut outcome, clock, warnings, .. } = pass;
     outcome.unreadable_values = warnings.total();
     let records = outcome.rows + outcome.rejected;
     if outcome.rejected * 50 > records {
         chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
-        return Err(Refused::Rejected { rejected: outcome.rejected, records }.into());
+        return Err(Refused::Rejected { rejected: outcome.rejected, records, first }.into());
     }
     if outcome.rows == 0 {
         return Err(Refused::Empty.into());
@@ -257,6 +257,7 @@ struct Pass<'a> {
     warnings: Warnings,
     clock: Clock,
     errors_kept: u64,
+    first: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
 }
@@ -382,19 +383,41 @@ impl Pass<'_> {
         }
     }
 
-    fn error(&mut self, row_no: u64, byte_offset: u64, kind: &str, reason: &str, bytes: &[u8]) {
-        if self.errors_kept == ERRORS_KEPT {
-            return;
+    fn reject(&mut self, rejected: &Rejected<'_>) {
+        let Rejected { row_no, byte_offset, bytes, reason, .. } = rejected;
+        self.outcome.rejected += 1;
+        self.outcome.manifest.push(0);
+        let reason = reason.to_string();
+        if self.outcome.rejected <= FIRST_KEPT {
+            error(&mut self.first, self.plan, *row_no, *byte_offset, "rejected", &reason, bytes);
         }
-        self.errors_kept += 1;
-        let errors = &mut self.chunk.errors;
-        errors.row(7);
-        errors.timestamptz(Some(self.plan.window));
-        errors.uuid(Some(self.plan.file_id));
-        errors.int(i32::try_from(row_no).ok());
-        errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
-        errors.text(Some(kind));
-        errors.text(Some(reason));
-        errors.bytea(bytes);
+        self.error(*row_no, *byte_offset, "rejected", &reason, bytes);
     }
+
+    fn error(&mut self, row_no: u64, byte_offset: u64, kind: &str, reason: &str, bytes: &[u8]) {
+        if self.errors_kept < ERRORS_KEPT {
+            self.errors_kept += 1;
+            error(&mut self.chunk.errors, self.plan, row_no, byte_offset, kind, reason, bytes);
+        }
+    }
+}
+
+/// A row of `audit.parse_errors`.
+fn error(
+    errors: &mut CopyBuf,
+    plan: &Plan,
+    row_no: u64,
+    byte_offset: u64,
+    kind: &str,
+    reason: &str,
+    bytes: &[u8],
+) {
+    errors.row(7);
+    errors.timestamptz(Some(plan.window));
+    errors.uuid(Some(plan.file_id));
+    errors.int(i32::try_from(row_no).ok());
+    errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
+    errors.text(Some(kind));
+    errors.text(Some(reason));
+    errors.bytea(bytes);
 }
