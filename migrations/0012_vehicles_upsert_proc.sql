@@ -64,12 +64,12 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set work_mem = '64MB'
 set plan_cache_mode = force_custom_plan
+set jit = off
 as $$
 declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
-  fresh boolean;
   repeated boolean;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
@@ -93,10 +93,52 @@ begin
       and c.window_start_utc = at
   );
 
-  -- an empty table is filled first and indexed afterwards
-  fresh := not exists (select from public.vehicles);
-  if fresh then
+  -- an empty table is filled first and indexed afterwards; only the file's own rows are to be judged
+  if not exists (select from public.vehicles) then
     perform raw.suspend('public.vehicles');
+    insert into public.vehicles (
+      vin, vin_raw, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, color,
+      odometer_value, odometer_unit, odometer_brand, source_updated_at, source_lot, row_hash, seen_window
+    )
+    select distinct on (s.vin collate "C")
+      s.vin, s.vin_raw, s.year, s.make, s.model, s.model_detail, s.trim, s.body, s.fuel, s.transmission, s.drive,
+      s.engine, s.cylinders, s.color, s.odometer::int, 'mi', s.odometer_brand, s.source_updated_at,
+      s.lot_external_id::bigint, s.row_hash, at
+    from staging.copart_raw s
+    where s.file_id = staging_file_id
+      and s.window_start_utc = at
+      and s.vin is not null
+      and s.lot_external_id is not null
+    order by
+      s.vin collate "C",
+      (upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") = s.vin) desc,
+      upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C"),
+      s.source_updated_at desc nulls last,
+      s.lot_external_id::bigint desc,
+      s.row_hash desc;
+    get diagnostics inserted = row_count;
+    perform raw.resume('public.vehicles');
+
+    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, lot_external_id, conflict_reason)
+    select
+      at, staging_file_id, r.owner_raw, r.vin, r.lot_external_id,
+      case when r.owner_raw <> r.vin then 'characters_lost' else 'raw_differs' end
+    from (
+      select s.vin, s.lot_external_id, upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") as owner_raw
+      from staging.copart_raw s
+      where s.file_id = staging_file_id
+        and s.window_start_utc = at
+        and s.vin is not null
+        and s.lot_external_id is not null
+    ) r
+    join public.vehicles v on v.vin = r.vin
+    where r.owner_raw <> r.vin
+      or r.owner_raw <> upper(btrim(v.vin_raw, E' \t\n\r\f\x0B') collate "C");
+    get diagnostics vin_conflicts = row_count;
+    updated := 0;
+    unchanged := 0;
+    return next;
+    return;
   end if;
 
   return query
@@ -261,10 +303,6 @@ begin
   )
   select c.added, c.changed, c.vins - c.added - c.changed, (select count(*) from doubted)
   from counts c;
-
-  if fresh then
-    perform raw.resume('public.vehicles');
-  end if;
 
   -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then; so
   -- was that of the VIN which the lot had before

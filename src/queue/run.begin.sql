@@ -1,8 +1,10 @@
 -- queue: begin step
--- One row if the job is still ours; the two limits hold for this transaction only.
+-- One row if the job is still ours; the settings hold for this transaction only. A step's statements run once, on sizes
+-- the planner can only guess: compiling them for its guess has cost more than three times what running them does.
 select
   set_config('statement_timeout', $4, true)
     || set_config('idle_in_transaction_session_timeout', $4, true)
+    || set_config('jit', 'off', true)
 from fleet.jobs
 where id = $1
   and run = $2

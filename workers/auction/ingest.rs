@@ -138,6 +138,11 @@ impl Job for Ingest {
             full: self.full,
             stream_staged: apart.is_some(),
         };
+        let day = sqlx::query_scalar!("-- ingest: open the day\n select staging.open_day($1)", window.start)
+            .fetch_one(&mut *step)
+            .await
+            .context("open the day of staging.copart_raw")?;
+        let copy_staged = columns::copy_staged(day.as_deref().unwrap_or("staging.copart_raw"));
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
         let (chunks, arriving) = mpsc::channel(2);
@@ -145,10 +150,10 @@ impl Job for Ingest {
             let (plan, sha256) = (plan.clone(), window.sha256.clone());
             move || scan::scan_checked(file, &sha256, &plan, heads, &chunks)
         });
-        stream(&run, &mut step, &window, arriving, apart.as_ref()).await?;
+        stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                let mut report = finish::finish(&mut step, &plan, &window, outcome, apart).await?;
+                let mut report = finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day: day.is_some(), copy_staged }).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
@@ -205,9 +210,10 @@ async fn stream(
     window: &Window,
     mut arriving: mpsc::Receiver<Chunk>,
     apart: Option<&month::Load>,
+    copy_staged: &str,
 ) -> anyhow::Result<()> {
     let whole = u64::try_from(window.bytes).unwrap_or(0);
-    let sql = if apart.is_some() { columns::COPY_STAGED } else { COPY_RAW };
+    let sql = if apart.is_some() { copy_staged } else { COPY_RAW };
     let mut copy = CopyStream::begin(step, sql).await.context("begin to copy rows")?;
     while let Some(chunk) = arriving.recv().await {
         run.progress(chunk.bytes_read, whole);

@@ -1,12 +1,22 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
 use super::scan::{Outcome, Plan, Refused};
-use super::{COPY_ERRORS, COPY_SKIPPED, Report, columns, month};
+use super::{COPY_ERRORS, COPY_SKIPPED, Report, month};
 use crate::auction::completeness;
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
 use sqlx::PgConnection;
+
+/// Loads into tables apart, to be made part of theirs.
+pub struct Loads {
+    /// The month's row versions, on a connection of its own.
+    pub apart: Option<month::Load>,
+    /// Whether the day's staged rows went, or go, into a table apart.
+    pub day: bool,
+    /// The statement that copies staged rows.
+    pub copy_staged: String,
+}
 
 /// Heads pointed at a new month's versions by one statement, at most.
 const MOVED: usize = 50_000;
@@ -17,17 +27,23 @@ pub async fn finish(
     plan: &Plan,
     window: &Window,
     mut outcome: Outcome,
-    apart: Option<month::Load>,
+    loads: Loads,
 ) -> anyhow::Result<Report> {
     let spools = [
-        (std::mem::take(&mut outcome.staged), columns::COPY_STAGED),
+        (std::mem::take(&mut outcome.staged), loads.copy_staged.as_str()),
         (std::mem::take(&mut outcome.errors), COPY_ERRORS),
         (std::mem::take(&mut outcome.skipped_rows), COPY_SKIPPED),
     ];
     for (rows, sql) in spools {
         rows.send(connection, sql).await.context("copy the rows kept while reading")?;
     }
-    if let Some(load) = apart {
+    if loads.day {
+        sqlx::query!("-- ingest: attach the day\n select staging.attach_day($1)", plan.window)
+            .execute(&mut *connection)
+            .await
+            .context("attach the day to staging.copart_raw")?;
+    }
+    if let Some(load) = loads.apart {
         load.commit(connection, plan.window).await?;
     }
     sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
