@@ -58,9 +58,14 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 /// Whether there is a file to take in; a wrong name should not cost a connection.
 fn readable(path: &Path) -> anyhow::Result<()> {
     let name = path.display();
-    let about = std::fs::metadata(path).with_context(|| format!("look at {name}: name a CSV file of the feed"))?;
-    ensure!(!about.is_dir(), "{name} is a directory: name one of its files, or take them in one after the other");
-    File::open(path).with_context(|| format!("open {name}: give this user the right to read it (chmod, chown)"))?;
+    let about =
+        std::fs::metadata(path).with_context(|| format!("look at {name}: name a CSV file of the feed"))?;
+    ensure!(
+        !about.is_dir(),
+        "{name} is a directory: name one of its files, or take them in one after the other"
+    );
+    File::open(path)
+        .with_context(|| format!("open {name}: give this user the right to read it (chmod, chown)"))?;
     Ok(())
 }
 
