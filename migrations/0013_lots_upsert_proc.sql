@@ -98,12 +98,12 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set work_mem = '64MB'
 set plan_cache_mode = force_custom_plan
+set jit = off
 as $$
 declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
-  fresh boolean;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -113,11 +113,58 @@ begin
     raise exception 'no file %', staging_file_id;
   end if;
 
-  -- empty tables are filled first and indexed afterwards
-  fresh := not exists (select from public.lots) and not exists (select from public.images);
-  if fresh then
-    perform raw.suspend('public.lots', array['idx_lots_external_id']);
-    perform raw.suspend('public.images', array['images_vin_lot_seq_variant_uidx']);
+  -- Empty tables are filled first and indexed afterwards; with every lot in the file once there is nothing to judge.
+  if not exists (select from public.lots)
+    and not exists (select from public.images)
+    and not exists (
+      select
+      from staging.copart_raw s
+      where s.file_id = staging_file_id
+        and s.window_start_utc = at
+        and s.vin is not null
+      having count(*) > count(distinct s.lot_external_id collate "C")
+    )
+  then
+    perform raw.suspend('public.lots');
+    perform raw.suspend('public.images');
+    insert into public.lots (
+      lot_external_id, source, vin, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw,
+      sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, damage_description,
+      damage_code, secondary_damage, secondary_damage_code, title_state, title_type, has_keys, has_keys_code,
+      lot_condition_code, odometer, odometer_brand, retail_value_usd, repair_cost_usd, runs_drives, sale_type,
+      sale_type_code, current_bid_usd, special_note, currency_code, grid_row, make_offer_eligible, buy_it_now_usd,
+      location_city, location_state, location_country, status, source_updated_at, row_hash, seen_window
+    )
+    select
+      s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
+      s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
+      s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
+      s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
+      s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
+      s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.city, s.region, s.country,
+      public.feed_status(s.auction_datetime_utc, at), s.source_updated_at, s.row_hash, at
+    from staging.copart_raw s
+    where s.file_id = staging_file_id
+      and s.window_start_utc = at
+      and s.lot_external_id is not null
+      and s.vin is not null;
+    get diagnostics inserted = row_count;
+
+    insert into public.images (vin, lot_id, seq, variant, source_url)
+    select l.vin, l.id, 1, p.variant, p.source_url
+    from staging.copart_raw s
+    join public.lots l on l.lot_external_id = s.lot_external_id
+    cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
+    where s.file_id = staging_file_id
+      and s.window_start_utc = at
+      and p.source_url is not null;
+
+    perform raw.resume('public.images');
+    perform raw.resume('public.lots');
+    updated := 0;
+    unchanged := 0;
+    return next;
+    return;
   end if;
 
   return query
@@ -287,17 +334,6 @@ begin
     where l.id = t.lot_id
     returning t.differences
   ),
-  -- the stored version stands, though this file's row has taken its place at the head of the lot
-  kept as (
-    update public.lots l
-    set seen_window = j.stood_seen
-    from judged j
-    where l.id = j.lot_id
-      and l.seen_window < j.stood_seen
-      and j.stood_hash = j.prev_hash
-      and not j.wins
-    returning 1
-  ),
   logged as (
     insert into audit.lot_conflicts (window_start_utc, file_id, lot_external_id, changes)
     select at, staging_file_id, lot_external_id, ('{' || differences || '}')::jsonb
@@ -313,6 +349,17 @@ begin
   )
   select c.added, c.changed, c.lots - c.added - c.changed
   from counts c;
+
+  -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then
+  update public.lots l
+  set seen_window = s.prev_seen
+  from staging.copart_raw s
+  where s.file_id = staging_file_id
+    and s.window_start_utc = at
+    and s.prev_hash is not null
+    and l.lot_external_id = s.lot_external_id
+    and l.row_hash = s.prev_hash
+    and l.seen_window < s.prev_seen;
 
   -- the pictures of the lots that this file's rows have just become
   insert into public.images as i (vin, lot_id, seq, variant, source_url)
@@ -332,10 +379,5 @@ begin
     source_url = excluded.source_url,
     updated_at = now()
   where i.source_url is distinct from excluded.source_url;
-
-  if fresh then
-    perform raw.resume('public.images');
-    perform raw.resume('public.lots');
-  end if;
 end
 $$;

@@ -1,15 +1,19 @@
 //! Rows in PostgreSQL's binary COPY format.
 //!
 //! Bulk data goes in by COPY because it is several times faster than INSERT, and in binary because neither side then
-//! escapes or parses text. A [`CopyBuf`] collects rows; [`CopyBuf::send`] runs one COPY statement with what it holds,
-//! so that a single connection can serve several tables in turn within one transaction, in bounded memory.
+//! escapes or parses text. A [`CopyBuf`] collects rows; a [`CopyStream`] takes many
+//! of them in bounded memory; a [`CopySpool`] keeps the rows of one table while the connection serves another.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use std::io::{Read, Seek, Write};
 use uuid::Uuid;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-const TRAILER: &[u8] = b"\xff\xff";
+/// A spool holds this many bytes in memory.
+const SPOOL_MEMORY: usize = 8 << 20;
+/// It is sent in pieces of this many bytes.
+const SPOOL_READ: usize = 1 << 20;
 /// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const EPOCH_2000: i64 = 946_684_800_000_000;
 
@@ -149,41 +153,94 @@ impl CopyBuf {
         self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
     }
 
+    /// Takes what it holds, leaving it empty.
+    pub fn take(&mut self) -> CopyBuf {
+        std::mem::take(self)
+    }
+
     /// Sends the rows by the COPY statement `sql` (`copy … from stdin (format binary)`); returns how many went in.
     pub async fn send(self, connection: &mut PgConnection, sql: &str) -> sqlx::Result<u64> {
         if self.is_empty() {
             return Ok(0);
         }
-        let mut copy = connection.copy_in_raw(sql).await?;
-        copy.send(HEADER).await?;
-        copy.send(self.bytes).await?;
-        copy.send(TRAILER).await?;
+        let mut copy = CopyStream::begin(connection, sql).await?;
+        copy.send(self).await?;
         copy.finish().await
     }
 }
 
-/// One long COPY fed by many buffers.
+/// One COPY statement fed by many buffers.
+///
+/// A statement costs more than its bytes: the driver leaves Nagle's algorithm on, and the short message that ends a COPY
+/// may wait 40 ms for the server's delayed acknowledgement. Hence few long streams, never one statement per buffer.
 pub struct CopyStream<'c> {
     copy: sqlx::postgres::PgCopyIn<&'c mut PgConnection>,
+    begun: bool,
 }
 
 impl<'c> CopyStream<'c> {
     /// Begins the COPY statement `sql`.
     pub async fn begin(connection: &'c mut PgConnection, sql: &str) -> sqlx::Result<CopyStream<'c>> {
-        let mut copy = connection.copy_in_raw(sql).await?;
-        copy.send(HEADER).await?;
-        Ok(CopyStream { copy })
+        Ok(CopyStream { copy: connection.copy_in_raw(sql).await?, begun: false })
     }
 
     /// Sends the rows of `buf`.
-    pub async fn send(&mut self, buf: CopyBuf) -> sqlx::Result<()> {
+    pub async fn send(&mut self, mut buf: CopyBuf) -> sqlx::Result<()> {
+        if !std::mem::replace(&mut self.begun, true) {
+            buf.bytes.splice(0..0, HEADER.iter().copied());
+        }
         self.copy.send(buf.bytes).await.map(|_| ())
     }
 
     /// Ends the statement; returns how many rows went in.
     pub async fn finish(mut self) -> sqlx::Result<u64> {
-        self.copy.send(TRAILER).await?;
+        if !self.begun {
+            self.copy.send(HEADER).await?;
+        }
+        // the trailer may be left out: the end of the data says the same
         self.copy.finish().await
+    }
+}
+
+/// Rows kept until their turn comes: in memory while they are few, then in a file that goes with the process.
+#[derive(Debug)]
+pub struct CopySpool {
+    file: tempfile::SpooledTempFile,
+    rows: u64,
+}
+
+impl Default for CopySpool {
+    fn default() -> CopySpool {
+        CopySpool { file: tempfile::SpooledTempFile::new(SPOOL_MEMORY), rows: 0 }
+    }
+}
+
+impl CopySpool {
+    /// Keeps the rows of `buf`, which is then empty.
+    pub fn keep(&mut self, buf: &mut CopyBuf) -> std::io::Result<()> {
+        self.rows += buf.rows;
+        self.file.write_all(&buf.bytes)?;
+        buf.bytes.clear();
+        buf.rows = 0;
+        Ok(())
+    }
+
+    /// Sends all by the COPY statement `sql`; returns how many went in.
+    pub async fn send(mut self, connection: &mut PgConnection, sql: &str) -> anyhow::Result<u64> {
+        if self.rows == 0 {
+            return Ok(0);
+        }
+        let mut copy = CopyStream::begin(connection, sql).await?;
+        self.file.rewind()?;
+        loop {
+            let mut bytes = Vec::with_capacity(SPOOL_READ);
+            let read = (&mut self.file).take(SPOOL_READ as u64).read_to_end(&mut bytes)?;
+            if read == 0 {
+                break;
+            }
+            copy.send(CopyBuf { bytes, rows: 0 }).await?;
+        }
+        Ok(copy.finish().await?)
     }
 }
 

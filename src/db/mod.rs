@@ -16,8 +16,12 @@ use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use migrate::{SchemaError, expect_schema};
+
+/// Statements slower than this are logged, for those who log at debug.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// A pool for pooled work, and what a direct connection (LISTEN, migrations) needs.
 #[derive(Clone, Debug)]
@@ -64,7 +68,10 @@ pub async fn session(url: &str) -> anyhow::Result<PgConnection> {
 }
 
 fn parse(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
-    PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))
+    let options =
+        PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))?;
+    // a step's statement may well take seconds: its report says so, the log need not
+    Ok(options.log_slow_statements(log::LevelFilter::Debug, SLOW))
 }
 
 /// Where a URL leads, without its password.

@@ -15,15 +15,15 @@ pub async fn leave(mut process: Child) -> Option<i32> {
     timeout(PATIENCE, process.wait()).await.unwrap().unwrap().code()
 }
 
-/// Waits until so many sessions of this database wait for locks.
+/// Waits until exactly so many sessions of this database wait for locks.
 async fn waiting(stage: &Stage, sessions: i64) {
     let ask = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     let come = async {
-        while sqlx::query_scalar::<_, i64>(ask).fetch_one(stage.pool()).await.unwrap() < sessions {
+        while sqlx::query_scalar::<_, i64>(ask).fetch_one(stage.pool()).await.unwrap() != sessions {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, come).await.expect("they come to the lock");
+    timeout(PATIENCE, come).await.expect("they come to the lock, or leave it");
 }
 
 /// A worker that has claimed the first file's ingest and waits there: the test holds the lock on its source.
@@ -85,9 +85,14 @@ async fn sigterm_lets_a_running_job_finish() {
 async fn sigterm_gives_back_what_cannot_finish_and_nothing_is_burnt() {
     let mut held = held("0s").await;
     kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
-    while held.log.next_line().await.unwrap().is_some() {}
-    assert_eq!(held.worker.wait().await.unwrap().code(), Some(0));
+    let exit = timeout(PATIENCE, async {
+        while held.log.next_line().await.unwrap().is_some() {}
+        held.worker.wait().await.unwrap()
+    });
+    assert_eq!(exit.await.expect("it waits for no statement").code(), Some(0));
     assert_eq!(held.job().await, ("available".to_owned(), 0, None, vec!["interrupted".to_owned()]));
+    // the server gives up the dead worker's statement, though the lock it waits for is still held
+    waiting(&held.play.stage, 0).await;
     held.lock.rollback().await.unwrap();
     let successor = held.play.worker();
     held.play.window_end().await;

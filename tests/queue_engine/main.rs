@@ -4,8 +4,6 @@
 //! running for ever, a worker that comes back from the dead. Nothing sleeps: jobs stop at a gate until the test lets
 //! them go on, leases are short or are ended by SQL, and ends are awaited as events.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
-
 mod drain;
 mod enqueue;
 mod fence;

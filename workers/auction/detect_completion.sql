@@ -43,6 +43,7 @@ said as (
     case when l.status in ('active', 'scheduled') then 'sale_date_moved' else 'seen_again' end
   from staged s
   join public.lots l on l.lot_external_id = s.lot_external_id
+  where l.status is distinct from public.feed_status(l.auction_datetime_utc, $3)
   union all
   select id, 4, 'active', 'sale_time_come'
   from public.lots

@@ -14,14 +14,16 @@
 //! connection: its rows go into a table apart, which is indexed, committed, and made part of `raw.rows` by the step's own
 //! transaction; what a killed load left there is thrown away by the next. See `month.rs`.
 //!
-//! Races: two files of one source never work at once (the source's row lock), and a window waits for an older one that
-//! is still under way. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
+//! Races: two files of one source never work at once (the source's row lock). A window waits for an older one that is
+//! still under way, and for a newer one between its ingest and its end: what that has staged tells until when the
+//! versions it replaced were seen, and a late file is judged by it. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
 //! newer one and says nothing about absence.
 //!
 //! A file that is not the feed, is empty, or has more than 2 % unreadable records is quarantined: kept, reported, not
 //! applied. The job is done then; trying again would read the same bytes.
 
 use super::{Window, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
+use crate::db::copy::CopyStream;
 use crate::queue::{Job, Run, Step, Verdict, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
@@ -45,8 +47,8 @@ const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, r
     from stdin (format binary)";
 const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
-/// How long a window waits before it asks again whether an older one is through.
-const WAIT_FOR_OLDER: Duration = Duration::from_millis(250);
+/// How long a window waits before it asks again whether the others are through.
+const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
 /// Ingest this file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,16 +115,20 @@ impl Job for Ingest {
         prepare(&run, self.file_id).await?;
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.file_id).await?;
+        if window.state == "quarantined" {
+            return step.done(Report { state: "quarantined", ..Report::default() }).await;
+        }
         if window.state != "received" {
             step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
             return step.done(Report { state: "already", ..Report::default() }).await;
         }
-        if older_under_way(&mut step, &window).await? {
-            return Err(snooze(WAIT_FOR_OLDER));
+        if others_under_way(&mut step, &window).await? {
+            return Err(snooze(WAIT_FOR_OTHERS));
         }
 
         let month = month_of(window.start);
         let heads = Heads::load(&mut step, &window.source, month).await?;
+        let apart = month::Load::open(run.pool(), window.start).await?;
         let plan = Plan {
             file_id: self.file_id,
             file_no: window.file_no,
@@ -130,26 +136,24 @@ impl Job for Ingest {
             head_window: window.head_window,
             in_order: window.in_order,
             full: self.full,
+            stream_staged: apart.is_some(),
         };
+        let day = sqlx::query_scalar!("-- ingest: open the day\n select staging.open_day($1)", window.start)
+            .fetch_one(&mut *step)
+            .await
+            .context("open the day of staging.copart_raw")?;
+        let copy_staged = columns::copy_staged(day.as_deref().unwrap_or("staging.copart_raw"));
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
-        let whole = u64::try_from(window.bytes).unwrap_or(0);
-        let (chunks, mut arriving) = mpsc::channel(2);
+        let (chunks, arriving) = mpsc::channel(2);
         let scanning = tokio::task::spawn_blocking({
             let (plan, sha256) = (plan.clone(), window.sha256.clone());
             move || scan::scan_checked(file, &sha256, &plan, heads, &chunks)
         });
-        let apart = month::Load::open(run.pool(), window.start).await?;
-        while let Some(chunk) = arriving.recv().await {
-            run.progress(chunk.bytes_read, whole);
-            write(&mut step, &window, chunk, apart.as_ref()).await?;
-        }
+        stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                if let Some(load) = apart {
-                    load.commit(&mut step, window.start).await?;
-                }
-                let mut report = finish::finish(&mut step, &plan, &window, outcome).await?;
+                let mut report = finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day: day.is_some(), copy_staged }).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
@@ -182,54 +186,49 @@ async fn prepare(run: &Run, file_id: Uuid) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an older window of the source is between its fetch and its end.
-async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
+/// Whether an older window of the source is between its fetch and its end, or a newer one between its ingest and its end.
+async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
-        r#"-- ingest: older windows under way
+        r#"-- ingest: other windows under way
         select exists (
           select from fleet.windows
-          where source = $1 and window_start_utc < $2 and state in ('fetched', 'ingested')
+          where source = $1
+            and (window_start_utc < $2 and state in ('fetched', 'ingested') or window_start_utc > $2 and state = 'ingested')
         ) as "under_way!""#,
         window.source,
         window.start
     )
     .fetch_one(&mut **step)
     .await
-    .context("look for older windows under way")
+    .context("look for other windows under way")
 }
 
-async fn write(
+/// Copies rows as they arrive: the raw ones over the step's connection, or over the month's with the staged ones beside.
+async fn stream(
+    run: &Run,
     step: &mut Step,
     window: &Window,
-    chunk: Chunk,
+    mut arriving: mpsc::Receiver<Chunk>,
     apart: Option<&month::Load>,
+    copy_staged: &str,
 ) -> anyhow::Result<()> {
-    match apart {
-        Some(load) => load.rows(chunk.raw).await?,
-        None => {
-            chunk.raw.send(step, COPY_RAW).await.context("copy row versions")?;
+    let whole = u64::try_from(window.bytes).unwrap_or(0);
+    let sql = if apart.is_some() { copy_staged } else { COPY_RAW };
+    let mut copy = CopyStream::begin(step, sql).await.context("begin to copy rows")?;
+    while let Some(chunk) = arriving.recv().await {
+        run.progress(chunk.bytes_read, whole);
+        let here = match apart {
+            Some(load) => {
+                load.rows(chunk.raw).await;
+                chunk.staged
+            }
+            None => chunk.raw,
+        };
+        if !here.is_empty() {
+            copy.send(here).await.context("copy rows")?;
         }
     }
-    chunk.staged.send(step, columns::COPY_STAGED).await.context("copy staged rows")?;
-    chunk.errors.send(step, COPY_ERRORS).await.context("copy parse errors")?;
-    chunk.skipped.send(step, COPY_SKIPPED).await.context("copy skipped rows")?;
-    if window.in_order && !chunk.moved.is_empty() {
-        let (lots, row_ids): (Vec<i64>, Vec<i64>) = chunk.moved.into_iter().unzip();
-        sqlx::query!(
-            r#"-- ingest: versions stored anew in this month
-            update raw.heads h
-            set row_id = m.row_id, version_window = $4
-            from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
-            where h.source = $1 and h.lot = m.lot"#,
-            window.source,
-            &lots,
-            &row_ids,
-            window.start
-        )
-        .execute(&mut **step)
-        .await
-        .context("point the heads at this month's versions")?;
-    }
+    copy.finish().await.context("copy rows")?;
     Ok(())
 }
 

@@ -5,9 +5,12 @@ use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// The COPY statement that takes what [`stage`] encodes.
-pub const COPY_STAGED: &str = "copy staging.copart_raw ( \
-    file_id, window_start_utc, row_no, row_id, row_hash, prev_hash, prev_seen, lot_external_id, vin_raw, \
+/// The COPY statement that takes what [`stage`] encodes, into `staging.copart_raw` or a day of it.
+pub fn copy_staged(table: &str) -> String {
+    format!("copy {table} ({COLUMNS}) from stdin (format binary)")
+}
+
+const COLUMNS: &str = "file_id, window_start_utc, row_no, row_id, row_hash, prev_hash, prev_seen, lot_external_id, vin_raw, \
     vin, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, \
     color, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw, \
     sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, \
@@ -15,8 +18,7 @@ pub const COPY_STAGED: &str = "copy staging.copart_raw ( \
     has_keys, has_keys_code, lot_condition_code, odometer, odometer_brand, retail_value_usd, \
     repair_cost_usd, runs_drives, sale_type, sale_type_code, current_bid_usd, special_note, \
     currency_code, thumbnail_url, image_url, grid_row, make_offer_eligible, buy_it_now_usd, \
-    source_updated_at, processing_error) \
-    from stdin (format binary)";
+    source_updated_at, processing_error";
 
 const COUNT: i16 = 61;
 
@@ -40,7 +42,7 @@ pub struct Staged<'a> {
     pub typed: &'a Typed<'a>,
 }
 
-/// Encodes a row for [`COPY_STAGED`].
+/// Encodes a row for [`copy_staged`].
 pub fn stage(out: &mut CopyBuf, s: &Staged<'_>) {
     let t = s.typed;
     out.row(COUNT);

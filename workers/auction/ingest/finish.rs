@@ -1,24 +1,70 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
-use super::Report;
 use super::scan::{Outcome, Plan, Refused};
+use super::{COPY_ERRORS, COPY_SKIPPED, Report, month};
 use crate::auction::completeness;
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
 use sqlx::PgConnection;
 
+/// Loads into tables apart, to be made part of theirs.
+pub struct Loads {
+    /// The month's row versions, on a connection of its own.
+    pub apart: Option<month::Load>,
+    /// Whether the day's staged rows went, or go, into a table apart.
+    pub day: bool,
+    /// The statement that copies staged rows.
+    pub copy_staged: String,
+}
+
+/// Heads pointed at a new month's versions by one statement, at most.
+const MOVED: usize = 50_000;
+
 /// Writes what follows from the whole file.
 pub async fn finish(
     connection: &mut PgConnection,
     plan: &Plan,
     window: &Window,
-    outcome: Outcome,
+    mut outcome: Outcome,
+    loads: Loads,
 ) -> anyhow::Result<Report> {
+    let spools = [
+        (std::mem::take(&mut outcome.staged), loads.copy_staged.as_str()),
+        (std::mem::take(&mut outcome.errors), COPY_ERRORS),
+        (std::mem::take(&mut outcome.skipped_rows), COPY_SKIPPED),
+    ];
+    for (rows, sql) in spools {
+        rows.send(connection, sql).await.context("copy the rows kept while reading")?;
+    }
+    if loads.day {
+        sqlx::query!("-- ingest: attach the day\n select staging.attach_day($1)", plan.window)
+            .execute(&mut *connection)
+            .await
+            .context("attach the day to staging.copart_raw")?;
+    }
+    if let Some(load) = loads.apart {
+        load.commit(connection, plan.window).await?;
+    }
     sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
         .execute(&mut *connection)
         .await
         .context("analyze the staged rows")?;
+    // a lot that was away knows until when its last version was seen, as long as its head stands
+    sqlx::query!(
+        r#"-- ingest: until when replaced versions were seen
+        update staging.copart_raw s
+        set prev_seen = h.last_seen
+        from raw.heads h
+        where s.file_id = $1 and s.window_start_utc = $3 and s.prev_hash is not null and s.prev_seen is null
+          and h.source = $2 and h.lot = s.lot_external_id::bigint"#,
+        plan.file_id,
+        window.source,
+        plan.window
+    )
+    .execute(&mut *connection)
+    .await
+    .context("note until when replaced versions were seen")?;
     let complete = plan.in_order && is_complete(connection, window, outcome.rows).await?;
     if plan.in_order {
         move_heads(connection, plan, window, &outcome, complete).await?;
@@ -107,25 +153,27 @@ async fn move_heads(
     outcome: &Outcome,
     complete: bool,
 ) -> anyhow::Result<()> {
-    // a lot that was away knows until when its last version was seen, as long as its head stands
-    sqlx::query!(
-        r#"-- ingest: until when replaced versions were seen
-        update staging.copart_raw s
-        set prev_seen = h.last_seen
-        from raw.heads h
-        where s.file_id = $1 and s.window_start_utc = $3 and s.prev_hash is not null and s.prev_seen is null
-          and h.source = $2 and h.lot = s.lot_external_id::bigint"#,
-        plan.file_id,
-        window.source,
-        plan.window
-    )
-    .execute(&mut *connection)
-    .await
-    .context("note until when replaced versions were seen")?;
     sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
         .execute(&mut *connection)
         .await
         .context("bring the heads up to the file")?;
+    for moved in outcome.moved.chunks(MOVED) {
+        let (lots, row_ids): (Vec<i64>, Vec<i64>) = moved.iter().copied().unzip();
+        sqlx::query!(
+            r#"-- ingest: versions stored anew in this month
+            update raw.heads h
+            set row_id = m.row_id, version_window = $4
+            from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
+            where h.source = $1 and h.lot = m.lot"#,
+            window.source,
+            &lots,
+            &row_ids,
+            plan.window
+        )
+        .execute(&mut *connection)
+        .await
+        .context("point the heads at this month's versions")?;
+    }
     let mut away = outcome.gone.clone();
     if complete {
         away.extend_from_slice(&outcome.absent);
@@ -196,7 +244,7 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     Ok(())
 }
 
-/// Sets the file and its window aside; of what is wrong with it the first records are kept.
+/// Sets the file and its window aside; the first of its unreadable records are told.
 pub async fn quarantine(
     connection: &mut PgConnection,
     plan: &Plan,
@@ -209,9 +257,9 @@ pub async fn quarantine(
         late: !plan.in_order,
         ..Report::default()
     };
-    if let Refused::Rejected { rejected, records, first } = refused {
+    if let Refused::Rejected { rejected, records, errors } = refused {
         (report.parse_errors, report.rows) = (rejected, records - rejected);
-        first.send(connection, super::COPY_ERRORS).await.context("copy the first parse errors")?;
+        errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
     }
     sqlx::query!(
         r#"-- ingest: quarantine

@@ -38,10 +38,9 @@ impl Load {
     }
 
     /// Hands rows over; waits when the other side is behind.
-    pub async fn rows(&self, rows: CopyBuf) -> anyhow::Result<()> {
+    pub async fn rows(&self, rows: CopyBuf) {
         // a closed channel means that the load failed; `commit` tells why
         self.rows.send(Message::Rows(rows)).await.ok();
-        Ok(())
     }
 
     /// Indexes and commits what was loaded, and makes it part of `raw.rows` within the step's transaction.

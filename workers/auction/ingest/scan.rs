@@ -1,7 +1,7 @@
 //! One pass over a file: parse, normalise, hash, compare with the heads, and encode what has to be written.
 //!
-//! Runs on a blocking thread, since it keeps a core busy; what is to be written leaves it in chunks of about a megabyte
-//! over a short channel, so that memory does not grow with the file.
+//! Runs on a blocking thread, since it keeps a core busy. Row versions leave it in chunks of about a megabyte over a short
+//! channel; what has to wait until they are copied is spooled. So memory does not grow with the file.
 
 use super::heads::{Head, Heads};
 use crate::auction::Column;
@@ -11,21 +11,21 @@ use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
 use crate::auction::row::{SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
-use crate::taxonomy::Domain;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
 use std::io::Read;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+mod outcome;
+pub use outcome::{Ended, Outcome, Refused, Skipped};
+
 /// Chunks are sent on when they hold this many bytes.
 const CHUNK: usize = 1 << 20;
+/// Progress is told at least every so many bytes of the file.
+const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
 const ERRORS_KEPT: u64 = 5_000;
-/// Rejected records of a quarantined file that are written there all the same, at most: what an operator looks at first.
-const FIRST_KEPT: u64 = 100;
 /// Distinct unknown taxonomy values noted, at most.
 const UNKNOWN_KEPT: usize = 1_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
@@ -47,121 +47,19 @@ pub struct Plan {
     pub in_order: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
+    /// Send staged rows while reading, over a connection that raw rows leave free, instead of after them.
+    pub stream_staged: bool,
 }
 
-/// Rows on their way to their tables.
+/// Rows on their way to their tables while the file is being read.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// For `raw.rows`.
     pub raw: CopyBuf,
-    /// For `staging.copart_raw`.
+    /// For `staging.copart_raw`; empty unless the plan has them streamed.
     pub staged: CopyBuf,
-    /// For `audit.parse_errors`.
-    pub errors: CopyBuf,
-    /// For `audit.skipped_lots`.
-    pub skipped: CopyBuf,
-    /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
-    pub moved: Vec<(i64, i64)>,
     /// How much of the file has been read.
     pub bytes_read: u64,
-}
-
-impl Chunk {
-    fn len(&self) -> usize {
-        self.raw.len() + self.staged.len() + self.errors.len() + self.skipped.len() + 16 * self.moved.len()
-    }
-}
-
-/// Rows that make no vehicle and no lot, by reason.
-#[derive(Debug, Default, Clone, Serialize)]
-pub struct Skipped {
-    /// No VIN.
-    pub vin_empty: u64,
-    /// A VIN that no rule of VINs fits.
-    pub vin_format: u64,
-    /// No lot number.
-    pub lot_missing: u64,
-}
-
-/// What a file holds.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Readable records.
-    pub rows: u64,
-    /// Of lots without a head.
-    pub new: u64,
-    /// That differ from their lot's head.
-    pub changed: u64,
-    /// Equal to their lot's head.
-    pub unchanged: u64,
-    /// Unreadable records.
-    pub rejected: u64,
-    /// Records read only by the tolerant rules, or with a character replaced.
-    pub repaired: u64,
-    /// Values that could not be read and are null.
-    pub unreadable_values: u64,
-    /// By reason.
-    pub skipped: Skipped,
-    /// Row ids in file order, 0 for a rejected record.
-    pub manifest: Vec<i64>,
-    /// Spellings the taxonomies do not know.
-    pub unknown: HashSet<(Domain, String)>,
-    /// The header, as it stands in the file.
-    pub header: Vec<String>,
-    /// Columns nobody knows, and known ones that are missing.
-    pub drift: Vec<String>,
-    /// `Create Date/Time`, where all rows have the same.
-    pub snapshot_clock: Option<String>,
-    /// Lots that stood in the newest file and not in this one.
-    pub gone: Vec<i64>,
-    /// Lots absent before, of which no complete file was read since.
-    pub absent: Vec<i64>,
-}
-
-/// Why a file is not applied; it is kept, and its window quarantined.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// No header, or not the feed's.
-    #[error("{0}")]
-    Header(String),
-    /// A header and nothing else.
-    #[error("the file has a header but no rows")]
-    Empty,
-    /// More rows than ids can be made for.
-    #[error("the file has more than {} records", MAX_ROWS)]
-    TooMany,
-    /// More than one row in fifty is unreadable.
-    #[error("{rejected} of {records} records cannot be read, more than 2 %")]
-    Rejected {
-        /// Unreadable ones.
-        rejected: u64,
-        /// All.
-        records: u64,
-        /// The first of the unreadable ones, for `audit.parse_errors`: the step that copied them there rolls back.
-        first: CopyBuf,
-    },
-}
-
-/// Why a scan ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// The file is not fit to be applied.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// What the store gave back is not what came in.
-    #[error("the store's copy has sha256 {found}, the file had {expected}: restore it from a backup")]
-    Altered {
-        /// Of what the store gave back.
-        found: String,
-        /// As received.
-        expected: String,
-    },
-    /// The bytes could not be read.
-    #[error("read the file: {0}")]
-    Io(#[from] std::io::Error),
-    /// Nobody takes the chunks any more.
-    #[error("the load was given up")]
-    Abandoned,
 }
 
 /// Reads the whole file, which must be the one whose sha256 was noted when it came in.
@@ -208,10 +106,12 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         warnings: Warnings::default(),
         clock: Clock::None,
         errors_kept: 0,
-        first: CopyBuf::default(),
+        errors: CopyBuf::default(),
+        skipped: CopyBuf::default(),
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
+    let mut told = 0;
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
             return Err(Refused::TooMany.into());
@@ -221,23 +121,21 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
             Some(Item::Row(record)) => pass.row(&record),
             Some(Item::Rejected(rejected)) => pass.reject(&rejected),
         }
-        if pass.chunk.len() >= CHUNK {
-            pass.chunk.bytes_read = reader.position();
-            chunks.blocking_send(std::mem::take(&mut pass.chunk)).map_err(|_| Ended::Abandoned)?;
+        if pass.pending() >= CHUNK || reader.position() - told >= TOLD {
+            told = reader.position();
+            pass.send(told, chunks)?;
         }
     }
-    pass.chunk.bytes_read = reader.position();
-    let Pass { heads, chunk, first, mut outcome, clock, warnings, .. } = pass;
+    pass.send(reader.position(), chunks)?;
+    let Pass { heads, mut outcome, clock, warnings, .. } = pass;
     outcome.unreadable_values = warnings.total();
     let records = outcome.rows + outcome.rejected;
     if outcome.rejected * 50 > records {
-        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
-        return Err(Refused::Rejected { rejected: outcome.rejected, records, first }.into());
+        return Err(Refused::Rejected { rejected: outcome.rejected, records, errors: outcome.errors }.into());
     }
     if outcome.rows == 0 {
         return Err(Refused::Empty.into());
     }
-    chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)?;
     outcome.snapshot_clock = if let Clock::One(clock) = clock { Some(clock) } else { None };
     (outcome.gone, outcome.absent) = heads.unseen();
     Ok(outcome)
@@ -257,7 +155,8 @@ struct Pass<'a> {
     warnings: Warnings,
     clock: Clock,
     errors_kept: u64,
-    first: CopyBuf,
+    errors: CopyBuf,
+    skipped: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
 }
@@ -270,6 +169,21 @@ fn drift(header: &Header) -> Vec<String> {
 }
 
 impl Pass<'_> {
+    fn pending(&self) -> usize {
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len() + self.skipped.len()
+    }
+
+    /// Sends on what is streamed and keeps the rest.
+    fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
+        if !self.plan.stream_staged {
+            self.outcome.staged.keep(&mut self.chunk.staged)?;
+        }
+        self.outcome.errors.keep(&mut self.errors)?;
+        self.outcome.skipped_rows.keep(&mut self.skipped)?;
+        let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
+        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
+    }
+
     fn row(&mut self, record: &Record<'_>) {
         self.outcome.rows += 1;
         self.note_clock(record.get(Column::CreateDateTime));
@@ -283,7 +197,7 @@ impl Pass<'_> {
         let hash = self.hasher.hash(record);
         // a lot number has 1 to 18 digits
         let lot = typed.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
-        let head = lot.and_then(|lot| self.heads.see(lot));
+        let head = lot.and_then(|lot| self.heads.see(lot, hash));
         let same = head.is_some_and(|h| h.row_hash == hash);
         match head {
             None => self.outcome.new += 1,
@@ -309,13 +223,14 @@ impl Pass<'_> {
             }
             self.note_replacements(record);
         } else if stored_now && let Some(lot) = lot {
-            self.chunk.moved.push((lot, row_id));
+            self.outcome.moved.push((lot, row_id));
         }
     }
 
-    /// An unchanged row has nothing to tell the tables, unless its lot was away, or all is to be told anew.
+    /// An unchanged row has nothing to tell the tables, unless its lot was away or stands in the file twice, or the
+    /// version's place is contested, or all is to be told anew.
     fn must_stage(&self, head: Option<Head>, same: bool) -> bool {
-        self.plan.full || !same || head.is_some_and(|h| h.absent())
+        self.plan.full || !same || head.is_some_and(|h| h.absent() || h.again() || h.contested())
     }
 
     fn keep(&mut self, record: &Record<'_>, row_id: i64) {
@@ -329,8 +244,9 @@ impl Pass<'_> {
     }
 
     fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: u128, row_id: i64) {
-        // a head that stays in place tells for itself until when its version was seen
-        let replaced = head.filter(|h| self.plan.in_order && h.row_hash != hash);
+        // a head that stays in place tells for itself until when its version was seen; a late file replaces no head
+        // but that of a lot that is away
+        let replaced = head.filter(|h| (self.plan.in_order || h.absent()) && h.row_hash != hash);
         super::columns::stage(
             &mut self.chunk.staged,
             &super::columns::Staged {
@@ -341,14 +257,16 @@ impl Pass<'_> {
                 row_hash: Uuid::from_u128(hash),
                 prev_hash: replaced.map(|h| Uuid::from_u128(h.row_hash)),
                 // of a lot that was away, its head knows
-                prev_seen: replaced.filter(|h| !h.absent()).and(self.plan.head_window),
+                prev_seen: replaced
+                    .filter(|h| !h.absent())
+                    .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window }),
                 typed,
             },
         );
     }
 
     fn skip(&mut self, record: &Record<'_>, typed: &Typed<'_>, reason: &str) {
-        let skipped = &mut self.chunk.skipped;
+        let skipped = &mut self.skipped;
         skipped.row(6);
         skipped.timestamptz(Some(self.plan.window));
         skipped.uuid(Some(self.plan.file_id));
@@ -387,37 +305,22 @@ impl Pass<'_> {
         let Rejected { row_no, byte_offset, bytes, reason, .. } = rejected;
         self.outcome.rejected += 1;
         self.outcome.manifest.push(0);
-        let reason = reason.to_string();
-        if self.outcome.rejected <= FIRST_KEPT {
-            error(&mut self.first, self.plan, *row_no, *byte_offset, "rejected", &reason, bytes);
-        }
-        self.error(*row_no, *byte_offset, "rejected", &reason, bytes);
+        self.error(*row_no, *byte_offset, "rejected", &reason.to_string(), bytes);
     }
 
     fn error(&mut self, row_no: u64, byte_offset: u64, kind: &str, reason: &str, bytes: &[u8]) {
-        if self.errors_kept < ERRORS_KEPT {
-            self.errors_kept += 1;
-            error(&mut self.chunk.errors, self.plan, row_no, byte_offset, kind, reason, bytes);
+        if self.errors_kept == ERRORS_KEPT {
+            return;
         }
+        self.errors_kept += 1;
+        let errors = &mut self.errors;
+        errors.row(7);
+        errors.timestamptz(Some(self.plan.window));
+        errors.uuid(Some(self.plan.file_id));
+        errors.int(i32::try_from(row_no).ok());
+        errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
+        errors.text(Some(kind));
+        errors.text(Some(reason));
+        errors.bytea(bytes);
     }
-}
-
-/// A row of `audit.parse_errors`.
-fn error(
-    errors: &mut CopyBuf,
-    plan: &Plan,
-    row_no: u64,
-    byte_offset: u64,
-    kind: &str,
-    reason: &str,
-    bytes: &[u8],
-) {
-    errors.row(7);
-    errors.timestamptz(Some(plan.window));
-    errors.uuid(Some(plan.file_id));
-    errors.int(i32::try_from(row_no).ok());
-    errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
-    errors.text(Some(kind));
-    errors.text(Some(reason));
-    errors.bytea(bytes);
 }

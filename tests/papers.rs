@@ -1,0 +1,243 @@
+//! The papers, held true: what they list is what there is, and what they name can be found. A table that has drifted is
+//! shown as it must be, ready to be pasted.
+
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use vinops::{config, workers};
+
+/// Every page that people read; a new one belongs here.
+const PAPERS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "deploy/README.md",
+    "migrations/README.md",
+    "migrations/INDEX.md",
+];
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The cells of the table whose heading begins with these; a cell's text is trimmed.
+fn table(page: &str, headings: &str) -> Vec<Vec<String>> {
+    let text = read(page);
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(headings));
+    assert!(lines.next().is_some(), "{page} has no table that begins with {headings}");
+    lines
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn assert_same<T: Ord + std::fmt::Debug>(
+    written: impl IntoIterator<Item = T>,
+    real: impl IntoIterator<Item = T>,
+    what: &str,
+) {
+    let (written, real): (BTreeSet<T>, BTreeSet<T>) =
+        (written.into_iter().collect(), real.into_iter().collect());
+    let missing: Vec<_> = real.difference(&written).collect();
+    let stale: Vec<_> = written.difference(&real).collect();
+    assert!(
+        missing.is_empty() && stale.is_empty(),
+        "{what}\n  missing: {missing:?}\n  not there (any more): {stale:?}"
+    );
+}
+
+#[test]
+fn the_table_of_jobs_is_the_fleet() {
+    let written = table("README.md", "| kind | when |");
+    let fleet: Vec<Vec<String>> = workers::FLEET
+        .iter()
+        .map(|job| {
+            let words = [job.when, job.reads, job.writes, job.safe];
+            assert!(!job.verb.is_empty() && words.iter().all(|it| !it.is_empty()), "{job:?} lacks words");
+            let kind = format!("**{}** {}", job.kind, job.verb);
+            [kind.as_str()].into_iter().chain(words).map(str::to_owned).collect()
+        })
+        .collect();
+    let lines: Vec<String> = fleet.iter().map(|cells| format!("| {} |", cells.join(" | "))).collect();
+    assert_eq!(written, fleet, "the README's table of jobs must be:\n{}\n", lines.join("\n"));
+}
+
+/// Names under `[section]` of Cargo.toml.
+fn dependencies(section: &str) -> Vec<String> {
+    let manifest = read("Cargo.toml");
+    let (_, rest) = manifest.split_once(&format!("\n[{section}]\n")).unwrap();
+    rest.lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+#[test]
+fn every_dependency_has_its_reason_and_every_reason_a_dependency() {
+    let rows = table("README.md", "| crate | for |");
+    for row in &rows {
+        assert!(row.len() == 2 && row[1].len() > 5, "{row:?} gives no reason");
+    }
+    let written = rows.iter().map(|row| row[0].trim_matches('`').to_owned());
+    let real = [dependencies("dependencies"), dependencies("dev-dependencies")].concat();
+    assert_same(written, real, "the README's table of dependencies and Cargo.toml");
+    let tests = rows.iter().filter(|row| row[1].starts_with("for tests: "));
+    let tests = tests.map(|row| row[0].trim_matches('`').to_owned());
+    assert_same(tests, dependencies("dev-dependencies"), "dependencies said to be for tests");
+}
+
+#[test]
+fn every_dependency_is_named_by_the_code() {
+    let code: String =
+        ["src", "workers", "tests"].iter().flat_map(|folder| files(folder, "rs")).map(read).collect();
+    let unused: Vec<String> = [dependencies("dependencies"), dependencies("dev-dependencies")]
+        .concat()
+        .into_iter()
+        .filter(|name| {
+            let name = name.replace('-', "_");
+            ["::", "!"].iter().all(|mark| !names(&code, &format!("{name}{mark}")))
+        })
+        .collect();
+    assert!(unused.is_empty(), "dependencies that nothing uses: {unused:?}");
+}
+
+/// Whether the text has this word, not as the end of a longer one.
+fn names(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
+    })
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(path.to_str().unwrap(), extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The commands that `vinops COMMAND… --help` lists.
+fn commands(of: &[&str]) -> Vec<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_vinops")).args(of).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let listed = help.split_once("Commands:\n").map_or("", |(_, rest)| rest);
+    listed
+        .lines()
+        .take_while(|line| line.starts_with("  "))
+        // a description that is wrapped stands further to the right
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_table_of_commands_is_what_help_lists() {
+    let rows = table("README.md", "| command | does |");
+    let written = rows.iter().map(|row| {
+        let command = row[0].trim_start_matches("`vinops ");
+        command.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
+    });
+    assert_same(written, commands(&[]), "the README's table of commands and `vinops --help`");
+    for group in ["jobs", "raw", "migrate"] {
+        let row = rows.iter().find(|row| row[0].starts_with(&format!("`vinops {group}"))).unwrap();
+        let told =
+            quoted(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
+        let told = told.map(|it| it.split(' ').next().unwrap().to_owned());
+        assert_same(told, commands(&[group]), &format!("the README's commands of `vinops {group}`"));
+    }
+}
+
+#[test]
+fn the_table_of_variables_is_what_is_read() {
+    let rows = table("README.md", "| variable | holds |");
+    let written = rows.iter().flat_map(|row| quoted(&row[0]));
+    assert_same(
+        written,
+        config::VARIABLES.iter().copied(),
+        "the README's table of variables and config::VARIABLES",
+    );
+}
+
+#[test]
+fn every_room_is_on_the_map() {
+    let map = table("README.md", "| room | knows |").concat().join("\n");
+    for entry in std::fs::read_dir("src").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = ["lib.rs", "main.rs", "testing.rs"].contains(&name.as_str());
+        let shown = map.contains(&format!("(src/{name})")) || name.ends_with(".sql");
+        // a room's tests and its files of SQL lie in a folder beside its file
+        let beside = Path::new("src").join(format!("{name}.rs")).exists();
+        assert!(known || shown || beside, "src/{name} is not on the README's map");
+    }
+}
+
+#[test]
+fn what_a_paper_points_to_is_there() {
+    let mut lost = Vec::new();
+    for paper in PAPERS {
+        let text = read(paper);
+        let folder = Path::new(paper).parent().unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let file = link.split('#').next().unwrap();
+            if !folder.join(file).exists() {
+                lost.push(format!("{paper} links to {link}"));
+            }
+        }
+        // a path in backticks is one from the repository's top
+        let path = |word: &&str| {
+            ["src/", "workers/", "tests/", "migrations/", "deploy/"].iter().any(|top| word.starts_with(top))
+                && !word.contains(['<', ' ', '*', '…'])
+                && !word.contains("NNNN")
+        };
+        for word in quoted(&text).filter(path) {
+            if !Path::new(word).exists() {
+                lost.push(format!("{paper} names {word}"));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "not there:\n  {}", lost.join("\n  "));
+}
+
+#[test]
+fn every_entry_of_the_runbook_ends_in_a_command() {
+    let runbook = read("deploy/README.md");
+    let known = commands(&[]);
+    let entries: Vec<&str> = runbook.split("\n### ").skip(1).collect();
+    assert!(!entries.is_empty(), "the runbook has no entries");
+    for entry in entries {
+        let entry = entry.split("\n## ").next().unwrap();
+        let symptom = entry.lines().next().unwrap();
+        let last = entry.lines().rfind(|line| !line.trim().is_empty()).unwrap();
+        let command = last.strip_prefix("    vinops ").and_then(|rest| rest.split(' ').next());
+        assert!(
+            command.is_some_and(|command| known.iter().any(|it| it == command)),
+            "\"{symptom}\" ends in no vinops command: {last}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_gives_the_two_commands() {
+    let readme = read("README.md");
+    for command in ["apt-get install -y postgresql && cargo run --release -- demo", "cargo test"] {
+        assert!(readme.lines().any(|line| line == format!("    {command}")), "the README lacks: {command}");
+    }
+}
