@@ -4,6 +4,8 @@
 //! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
 //! schemas and folders, `calls` the command line itself.
 
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
 mod calls;
 mod feed;
 mod files;

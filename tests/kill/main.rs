@@ -10,6 +10,8 @@
 //! window's end, and whatever has or has not happened when it is over, the worker dies then. A seed gives the same
 //! moments again (`VINOPS_KILL_SEED`), though not the same interleaving.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+
 #[path = "../faults/stage.rs"]
 mod stage;
 mod terminate;
