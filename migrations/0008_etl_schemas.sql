@@ -255,6 +255,23 @@ create table if not exists audit.skipped_lots (
   constraint skipped_lots_reason_ck check (reason in ('vin_empty', 'vin_format', 'lot_missing'))
 ) partition by range (window_start_utc);
 
+-- Whether a parent has a partition of this name. Asked of the catalogue's rows: to_regclass may answer from a cache which
+-- does not know yet what another session has just committed.
+create or replace function raw.is_partition(parent regclass, name text)
+returns boolean
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = parent and c.relname = name
+  )
+$$;
+
 -- Partitions are made by these functions only; workers may call them and need no other right to make tables.
 create or replace function raw.ensure_partition(parent regclass, lower_bound timestamptz, upper_bound timestamptz, suffix text)
 returns void
@@ -275,11 +292,11 @@ begin
     raise exception '% is no partitioned table of raw, staging or audit', parent;
   end if;
   child := format('%I.%I', schema_name, table_name || '_' || suffix);
-  if exists (select from pg_inherits where inhparent = parent and inhrelid = to_regclass(child)) then
+  if raw.is_partition(parent, table_name || '_' || suffix) then
     return;
   end if;
   perform pg_advisory_xact_lock(hashtextextended(child, 0));
-  if exists (select from pg_inherits where inhparent = parent and inhrelid = to_regclass(child)) then
+  if raw.is_partition(parent, table_name || '_' || suffix) then
     return;
   end if;
   -- made apart and attached: attaching does not shut readers out, `partition of` does
@@ -348,7 +365,7 @@ as $$
 declare
   child text := parent::text || '_' || suffix;
 begin
-  if exists (select from pg_inherits where inhparent = parent and inhrelid = to_regclass(child)) then
+  if raw.is_partition(parent, split_part(child, '.', 2)) then
     return null;
   end if;
   execute format('drop table if exists %s', child);

@@ -53,7 +53,9 @@ $$;
 -- Applies the staged rows of a file to vehicles.
 --
 -- Of all rows ever seen for a VIN the greatest stands, whatever order they come in: first by the owner's raw VIN (equal
--- to the normalised one, else the least), then by (source_updated_at, newest window with this version, lot, row hash).
+-- to the normalised one, else the least), then by (source_updated_at, lot, newest window with this version, row hash).
+-- The lot comes before the window, since an unchanged row is not staged: were it the other way round, a lot that stays
+-- in the feed would have to take the vehicle over, untold, when another lot of the same vehicle and time leaves.
 -- Repeating the call changes nothing. Only keys go through the judging, and no CTE is joined with another: their sizes
 -- cannot be foreseen, and a nested loop over two large ones takes minutes.
 create or replace function public.upsert_vehicles_batch(staging_file_id uuid)
@@ -68,6 +70,7 @@ declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
+  repeated boolean;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -76,6 +79,19 @@ begin
   if at is null then
     raise exception 'no file %', staging_file_id;
   end if;
+
+  -- a repeated call doubts no VIN once more
+  repeated := exists (
+    select
+    from audit.etl_runs r
+    where r.file_id = staging_file_id
+      and r.report ? 'upsert_vehicles'
+  ) or exists (
+    select
+    from audit.vin_conflicts c
+    where c.file_id = staging_file_id
+      and c.window_start_utc = at
+  );
 
   -- an empty table is filled first and indexed afterwards; only the file's own rows are to be judged
   if not exists (select from public.vehicles) then
@@ -163,6 +179,7 @@ begin
       v.row_hash as stood_hash,
       coalesce(v.source_lot, 0) as stood_lot,
       coalesce(v.source_updated_at, '-infinity') as stood_su,
+      -- compared for rows of the same lot only
       greatest(
         raw.seen(v.seen_window, v.row_hash, h, heads_at),
         case when v.source_lot = r.lot and v.row_hash = r.prev_hash then r.prev_seen end,
@@ -180,7 +197,7 @@ begin
         or b.stood_hash is null
         or case
              when b.owner_raw = b.stood_raw
-               then (b.su, at, b.lot, b.row_hash) > (b.stood_su, b.stood_seen, b.stood_lot, b.stood_hash)
+               then (b.su, b.lot, at, b.row_hash) > (b.stood_su, b.stood_lot, b.stood_seen, b.stood_hash)
              when b.owner_raw = b.vin then true
              when b.stood_raw = b.vin then false
              else b.owner_raw collate "C" < b.stood_raw collate "C"
@@ -261,18 +278,6 @@ begin
     where v.vin = t.vin
     returning t.differences
   ),
-  -- the stored version stands, though this file's row has taken its place at the head of its lot
-  kept as (
-    update public.vehicles v
-    set seen_window = j.stood_seen
-    from judged j
-    where v.vin = j.vin
-      and v.seen_window < j.stood_seen
-      and j.stood_hash = j.prev_hash
-      and j.place = 1
-      and not j.wins
-    returning 1
-  ),
   logged as (
     insert into audit.vehicle_conflicts (window_start_utc, file_id, vin, lot_external_id, changes)
     select at, staging_file_id, vin, lot::text, ('{' || differences || '}')::jsonb
@@ -286,9 +291,8 @@ begin
       at, staging_file_id, j.owner_raw, j.vin, j.lot::text,
       case when j.owner_raw <> j.vin then 'characters_lost' else 'raw_differs' end
     from judged j
-    where j.owner_raw <> j.vin
-      or j.owner_raw <> j.best_raw
-      or j.owner_raw <> j.stood_raw
+    where not repeated
+      and (j.owner_raw <> j.vin or j.owner_raw <> j.best_raw or j.owner_raw <> j.stood_raw)
     returning 1
   ),
   counts as (
@@ -300,16 +304,17 @@ begin
   select c.added, c.changed, c.vins - c.added - c.changed, (select count(*) from doubted)
   from counts c;
 
-  -- a lot that now names another VIN: what its last row said of the old one was seen until then
+  -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then; so
+  -- was that of the VIN which the lot had before
   update public.vehicles v
   set seen_window = s.prev_seen
   from staging.copart_raw s
-  join public.lots l on l.lot_external_id = s.lot_external_id
+  left join public.lots l on l.lot_external_id = s.lot_external_id
   where s.file_id = staging_file_id
     and s.window_start_utc = at
     and s.prev_hash is not null
-    and l.vin is distinct from s.vin
-    and v.vin = l.vin
+    and v.vin = any (array[s.vin, l.vin])
+    and v.source_lot = s.lot_external_id::bigint
     and v.row_hash = s.prev_hash
     and v.seen_window < s.prev_seen;
 end

@@ -334,17 +334,6 @@ begin
     where l.id = t.lot_id
     returning t.differences
   ),
-  -- the stored version stands, though this file's row has taken its place at the head of the lot
-  kept as (
-    update public.lots l
-    set seen_window = j.stood_seen
-    from judged j
-    where l.id = j.lot_id
-      and l.seen_window < j.stood_seen
-      and j.stood_hash = j.prev_hash
-      and not j.wins
-    returning 1
-  ),
   logged as (
     insert into audit.lot_conflicts (window_start_utc, file_id, lot_external_id, changes)
     select at, staging_file_id, lot_external_id, ('{' || differences || '}')::jsonb
@@ -360,6 +349,17 @@ begin
   )
   select c.added, c.changed, c.lots - c.added - c.changed
   from counts c;
+
+  -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then
+  update public.lots l
+  set seen_window = s.prev_seen
+  from staging.copart_raw s
+  where s.file_id = staging_file_id
+    and s.window_start_utc = at
+    and s.prev_hash is not null
+    and l.lot_external_id = s.lot_external_id
+    and l.row_hash = s.prev_hash
+    and l.seen_window < s.prev_seen;
 
   -- the pictures of the lots that this file's rows have just become
   insert into public.images as i (vin, lot_id, seq, variant, source_url)

@@ -86,6 +86,15 @@ impl Job for DetectCompletion {
             },
             ..Report::default()
         };
+        if late && matches!(window.state.as_str(), "applied" | "late" | "incomplete") {
+            // repeated after newer windows: it stays what it was
+            let state = match window.state.as_str() {
+                "applied" => "applied",
+                "incomplete" => "incomplete",
+                _ => "late",
+            };
+            return step.done(Report { state, ..report }).await;
+        }
         if !late {
             let moved = sqlx::query_file!(
                 "workers/auction/detect_completion.sql",

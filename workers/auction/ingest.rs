@@ -14,8 +14,9 @@
 //! connection: its rows go into a table apart, which is indexed, committed, and made part of `raw.rows` by the step's own
 //! transaction; what a killed load left there is thrown away by the next. See `month.rs`.
 //!
-//! Races: two files of one source never work at once (the source's row lock), and a window waits for an older one that
-//! is still under way. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
+//! Races: two files of one source never work at once (the source's row lock). A window waits for an older one that is
+//! still under way, and for a newer one between its ingest and its end: what that has staged tells until when the
+//! versions it replaced were seen, and a late file is judged by it. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
 //! newer one and says nothing about absence.
 //!
 //! A file that is not the feed, is empty, or has more than 2 % unreadable records is quarantined: kept, reported, not
@@ -46,8 +47,8 @@ const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, r
     from stdin (format binary)";
 const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
-/// How long a window waits before it asks again whether an older one is through.
-const WAIT_FOR_OLDER: Duration = Duration::from_millis(250);
+/// How long a window waits before it asks again whether the others are through.
+const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
 /// Ingest this file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,12 +115,15 @@ impl Job for Ingest {
         prepare(&run, self.file_id).await?;
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.file_id).await?;
+        if window.state == "quarantined" {
+            return step.done(Report { state: "quarantined", ..Report::default() }).await;
+        }
         if window.state != "received" {
             step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
             return step.done(Report { state: "already", ..Report::default() }).await;
         }
-        if older_under_way(&mut step, &window).await? {
-            return Err(snooze(WAIT_FOR_OLDER));
+        if others_under_way(&mut step, &window).await? {
+            return Err(snooze(WAIT_FOR_OTHERS));
         }
 
         let month = month_of(window.start);
@@ -189,20 +193,21 @@ async fn prepare(run: &Run, file_id: Uuid) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an older window of the source is between its fetch and its end.
-async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
+/// Whether an older window of the source is between its fetch and its end, or a newer one between its ingest and its end.
+async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
-        r#"-- ingest: older windows under way
+        r#"-- ingest: other windows under way
         select exists (
           select from fleet.windows
-          where source = $1 and window_start_utc < $2 and state in ('fetched', 'ingested')
+          where source = $1
+            and (window_start_utc < $2 and state in ('fetched', 'ingested') or window_start_utc > $2 and state = 'ingested')
         ) as "under_way!""#,
         window.source,
         window.start
     )
     .fetch_one(&mut **step)
     .await
-    .context("look for older windows under way")
+    .context("look for other windows under way")
 }
 
 /// Copies rows as they arrive: the raw ones over the step's connection, or over the month's with the staged ones beside.

@@ -81,7 +81,8 @@ pub fn peak_rss_mb() -> f64 {
         .map_or(0.0, |usage| usage.max_rss() as f64 * 1024.0 / 1e6)
 }
 
-/// Adds a step's report to the run of its file, under the step's name.
+/// Adds a step's report to the run of its file, under the step's name. A repeated step finds nothing to do, and what the
+/// first one did stays written.
 pub async fn note_step(
     connection: &mut PgConnection,
     file_id: Uuid,
@@ -89,7 +90,7 @@ pub async fn note_step(
     report: &impl serde::Serialize,
 ) -> anyhow::Result<()> {
     sqlx::query!(
-        "-- auction: note a step\n update audit.etl_runs set report = report || jsonb_build_object($2::text, $3::jsonb) where file_id = $1",
+        "-- auction: note a step\n update audit.etl_runs set report = jsonb_build_object($2::text, $3::jsonb) || report where file_id = $1",
         file_id,
         step,
         serde_json::to_value(report)?

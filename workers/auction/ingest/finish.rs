@@ -50,6 +50,21 @@ pub async fn finish(
         .execute(&mut *connection)
         .await
         .context("analyze the staged rows")?;
+    // a lot that was away knows until when its last version was seen, as long as its head stands
+    sqlx::query!(
+        r#"-- ingest: until when replaced versions were seen
+        update staging.copart_raw s
+        set prev_seen = h.last_seen
+        from raw.heads h
+        where s.file_id = $1 and s.window_start_utc = $3 and s.prev_hash is not null and s.prev_seen is null
+          and h.source = $2 and h.lot = s.lot_external_id::bigint"#,
+        plan.file_id,
+        window.source,
+        plan.window
+    )
+    .execute(&mut *connection)
+    .await
+    .context("note until when replaced versions were seen")?;
     let complete = plan.in_order && is_complete(connection, window, outcome.rows).await?;
     if plan.in_order {
         move_heads(connection, plan, window, &outcome, complete).await?;
@@ -138,21 +153,6 @@ async fn move_heads(
     outcome: &Outcome,
     complete: bool,
 ) -> anyhow::Result<()> {
-    // a lot that was away knows until when its last version was seen, as long as its head stands
-    sqlx::query!(
-        r#"-- ingest: until when replaced versions were seen
-        update staging.copart_raw s
-        set prev_seen = h.last_seen
-        from raw.heads h
-        where s.file_id = $1 and s.window_start_utc = $3 and s.prev_hash is not null and s.prev_seen is null
-          and h.source = $2 and h.lot = s.lot_external_id::bigint"#,
-        plan.file_id,
-        window.source,
-        plan.window
-    )
-    .execute(&mut *connection)
-    .await
-    .context("note until when replaced versions were seen")?;
     sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
         .execute(&mut *connection)
         .await

@@ -10,6 +10,8 @@ use sqlx::PgConnection;
 const ABSENT: u8 = 1;
 const SEEN: u8 = 2;
 const MARKED: u8 = 4;
+const CONTESTED: u8 = 8;
+const HELD: u8 = 16;
 
 /// One lot's newest version.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,22 @@ impl Head {
     pub fn absent(&self) -> bool {
         self.flags & ABSENT != 0
     }
+
+    /// Whether the file at hand has held the lot before.
+    pub fn again(&self) -> bool {
+        self.flags & SEEN != 0
+    }
+
+    /// Whether the file at hand has held this very version before.
+    pub fn held(&self) -> bool {
+        self.flags & HELD != 0
+    }
+
+    /// Whether another file of the newest window may hold the lot's greater version: of two in one window the hash
+    /// decides, and the lesser may be the head. The next sighting decides anew, so it must be staged.
+    pub fn contested(&self) -> bool {
+        self.flags & CONTESTED != 0
+    }
 }
 
 impl Heads {
@@ -53,6 +71,10 @@ impl Heads {
             "copy (/* ingest: heads */ select lot, row_hash, \
              case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
              case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
+             + case when version_window = (select f.window_start_utc from raw.csv_files f join raw.sources s \
+             on s.source = f.source and s.head_window = f.window_start_utc \
+             where f.source = '{source}' and f.state in ('ingested', 'applied', 'incomplete') \
+             group by 1 having count(*) > 1) then 8 else 0 end \
              from raw.heads where source = '{source}') to stdout (format binary)"
         );
         let count = sqlx::query_scalar!(
@@ -90,11 +112,13 @@ impl Heads {
         Ok(Heads { sorted: heads })
     }
 
-    /// The head of `lot`, which is thereby seen.
-    pub fn see(&mut self, lot: i64) -> Option<Head> {
+    /// The head of `lot` as it stood before, and a note that the file holds the lot with this version.
+    pub fn see(&mut self, lot: i64, row_hash: u128) -> Option<Head> {
         let at = self.sorted.binary_search_by_key(&lot, |h| h.lot).ok()?;
-        self.sorted[at].flags |= SEEN;
-        Some(self.sorted[at])
+        let head = &mut self.sorted[at];
+        let before = *head;
+        head.flags |= if head.row_hash == row_hash { SEEN | HELD } else { SEEN };
+        Some(before)
     }
 
     /// Lots not seen: those that stood in the newest file until now, and those already absent but in no complete file yet.

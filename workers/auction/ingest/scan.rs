@@ -197,7 +197,7 @@ impl Pass<'_> {
         let hash = self.hasher.hash(record);
         // a lot number has 1 to 18 digits
         let lot = typed.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
-        let head = lot.and_then(|lot| self.heads.see(lot));
+        let head = lot.and_then(|lot| self.heads.see(lot, hash));
         let same = head.is_some_and(|h| h.row_hash == hash);
         match head {
             None => self.outcome.new += 1,
@@ -227,9 +227,10 @@ impl Pass<'_> {
         }
     }
 
-    /// An unchanged row has nothing to tell the tables, unless its lot was away, or all is to be told anew.
+    /// An unchanged row has nothing to tell the tables, unless its lot was away or stands in the file twice, or the
+    /// version's place is contested, or all is to be told anew.
     fn must_stage(&self, head: Option<Head>, same: bool) -> bool {
-        self.plan.full || !same || head.is_some_and(|h| h.absent())
+        self.plan.full || !same || head.is_some_and(|h| h.absent() || h.again() || h.contested())
     }
 
     fn keep(&mut self, record: &Record<'_>, row_id: i64) {
@@ -243,8 +244,9 @@ impl Pass<'_> {
     }
 
     fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: u128, row_id: i64) {
-        // a head that stays in place tells for itself until when its version was seen
-        let replaced = head.filter(|h| self.plan.in_order && h.row_hash != hash);
+        // a head that stays in place tells for itself until when its version was seen; a late file replaces no head
+        // but that of a lot that is away
+        let replaced = head.filter(|h| (self.plan.in_order || h.absent()) && h.row_hash != hash);
         super::columns::stage(
             &mut self.chunk.staged,
             &super::columns::Staged {
@@ -255,7 +257,9 @@ impl Pass<'_> {
                 row_hash: Uuid::from_u128(hash),
                 prev_hash: replaced.map(|h| Uuid::from_u128(h.row_hash)),
                 // of a lot that was away, its head knows
-                prev_seen: replaced.filter(|h| !h.absent()).and(self.plan.head_window),
+                prev_seen: replaced
+                    .filter(|h| !h.absent())
+                    .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window }),
                 typed,
             },
         );

@@ -1,0 +1,130 @@
+//! Numbers and what they must keep to: spreads, limits, and the Markdown they are printed as.
+
+use serde::Serialize;
+
+/// Measurements of one thing.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Spread {
+    /// The middle one; of an even number the mean of the two in the middle.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// All, in the order they were taken.
+    pub all: Vec<f64>,
+}
+
+impl Spread {
+    /// Of these; zeros of none.
+    pub fn of(all: impl IntoIterator<Item = f64>) -> Spread {
+        let all: Vec<f64> = all.into_iter().collect();
+        let mut sorted = all.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (Some(&min), Some(&max)) = (sorted.first(), sorted.last()) else { return Spread::default() };
+        Spread { median: quantile(&sorted, 0.5), min, max, all }
+    }
+
+    /// `3.21 (3.05..4.80)`.
+    pub fn text(&self, digits: usize) -> String {
+        let Spread { median, min, max, .. } = self;
+        format!("{median:.digits$} ({min:.digits$}..{max:.digits$})")
+    }
+}
+
+/// The value below which `share` of the sorted values lie, between two of them where it falls so.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let at = share.clamp(0.0, 1.0) * last as f64;
+    let (below, above) = (at.floor() as usize, at.ceil() as usize);
+    sorted[below] + (sorted[above] - sorted[below]) * (at - at.floor())
+}
+
+/// A measured value and the most it may be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What was measured.
+    pub name: &'static str,
+    /// How much.
+    pub value: f64,
+    /// Of what: MB are 10^6 bytes.
+    pub unit: &'static str,
+    /// The most it may be.
+    pub limit: f64,
+    /// Whether it is; none where the limit was set for another size.
+    pub pass: Option<bool>,
+}
+
+impl Figure {
+    /// `value` against `limit`, judged if `applies`.
+    pub fn new(name: &'static str, value: f64, unit: &'static str, limit: f64, applies: bool) -> Figure {
+        Figure { name, value, unit, limit, pass: applies.then_some(value <= limit) }
+    }
+
+    /// PASS, FAIL or a dash.
+    pub fn verdict(&self) -> &'static str {
+        match self.pass {
+            Some(true) => "PASS",
+            Some(false) => "FAIL",
+            None => "-",
+        }
+    }
+}
+
+/// A table in Markdown, columns padded so that it reads as plain text too; all but the first aligned to the right.
+pub fn markdown(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([headings[column].chars().count(), 3]).max().unwrap_or(3)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let mut out = String::new();
+    let mut line = |cells: &[String]| {
+        for (at, width) in widths.iter().enumerate() {
+            let cell = cells.get(at).map_or("", String::as_str);
+            out.push_str(&if at == 0 { format!("| {cell:<width$} ") } else { format!("| {cell:>width$} ") });
+        }
+        out.push_str("|\n");
+    };
+    line(&headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>());
+    let rule = |(at, width): (usize, &usize)| match at {
+        0 => "-".repeat(*width),
+        _ => "-".repeat(width - 1) + ":",
+    };
+    line(&widths.iter().enumerate().map(rule).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_lies_in_the_middle_whatever_the_order() {
+        assert_eq!(Spread::of([5.0, 1.0, 3.0]).median, 3.0);
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 9.0]).median, 3.0);
+        assert_eq!(Spread::of([5.0, 1.0, 3.0]).text(1), "3.0 (1.0..5.0)");
+        assert_eq!(Spread::of([]).median, 0.0);
+    }
+
+    #[test]
+    fn a_quantile_lies_between_its_neighbours() {
+        let sorted: Vec<f64> = (0..=100).map(f64::from).collect();
+        assert_eq!(quantile(&sorted, 0.99), 99.0);
+        assert_eq!(quantile(&[1.0, 2.0], 0.75), 1.75);
+    }
+
+    #[test]
+    fn a_limit_set_for_another_size_gives_no_verdict() {
+        assert_eq!(Figure::new("ratio", 2.8, "x", 2.8, true).verdict(), "PASS");
+        assert_eq!(Figure::new("ratio", 2.9, "x", 2.8, true).verdict(), "FAIL");
+        assert_eq!(Figure::new("ratio", 2.9, "x", 2.8, false).verdict(), "-");
+    }
+
+    #[test]
+    fn a_table_reads_as_text_and_as_markdown() {
+        let table = markdown(&["what", "s"], &[vec!["floor".to_owned(), "2.84".to_owned()]]);
+        assert_eq!(table, "| what  |    s |\n| ----- | ---: |\n| floor | 2.84 |\n");
+    }
+}

@@ -1,0 +1,191 @@
+//! A database, a store and a worker at work: bytes in, the reports of their chain out.
+//!
+//! The end of a chain is heard from the worker's events, which come after the commit; nothing here waits for time to
+//! pass. A job that fails is a test that fails, with the job's own error.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgPool;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+use vinops::db::digest::{Digest, digest};
+use vinops::queue::{Event, Outcome, Tools, Worker, operate};
+use vinops::store::Store;
+use vinops::testing::{TestDb, database};
+use vinops::workers::FLEET;
+use vinops::workers::auction::download::Since;
+use vinops::workers::auction::receive::{Arrival, Receipt, keep, record};
+
+/// Longer than any chain here takes; a test that waits for this has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The instant a test writes.
+pub fn at(time: &str) -> DateTime<Utc> {
+    time.parse().unwrap()
+}
+
+/// A fleet of one worker over its own database and a store in memory.
+pub struct House {
+    pub test: TestDb,
+    pub store: Store,
+    events: broadcast::Sender<Event>,
+    watch: broadcast::Receiver<Event>,
+    leave: Option<DropGuard>,
+}
+
+/// What a file's chain reported, by kind of job.
+pub struct Chain {
+    pub receipt: Receipt,
+    pub reports: HashMap<String, Value>,
+}
+
+impl Chain {
+    /// A number of one job's report, by a path such as `/skipped/vin_empty`.
+    pub fn count(&self, kind: &str, path: &str) -> u64 {
+        let report = self.reports.get(kind).unwrap_or_else(|| panic!("no report of {kind}"));
+        report.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {report}"))
+    }
+
+    /// The state the last job reported.
+    pub fn state(&self) -> &str {
+        let last = self.reports.get("detect-completion").or_else(|| self.reports.get("ingest"));
+        last.and_then(|report| report["state"].as_str()).unwrap_or("unchanged")
+    }
+}
+
+impl House {
+    /// With its worker at work.
+    pub async fn new() -> House {
+        let mut house = House::idle().await;
+        house.work();
+        house
+    }
+
+    /// With nobody at work yet.
+    pub async fn idle() -> House {
+        let (events, watch) = broadcast::channel(10_000);
+        let store = Store::open("memory:").unwrap();
+        House { test: database().await, store, events, watch, leave: None }
+    }
+
+    /// Sets the worker to work; it leaves with the house.
+    pub fn work(&mut self) {
+        let leave = CancellationToken::new();
+        let worker = Worker::new(&self.test.db, FLEET)
+            .tools(Tools::new().with(self.store.clone()))
+            .observe(self.events.clone());
+        tokio::spawn(worker.run(leave.clone()));
+        self.leave = Some(leave.drop_guard());
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.test.db.pool
+    }
+
+    /// Receives a file; with `full`, its ingest is told to stage every row.
+    pub async fn receive(&self, bytes: &[u8], window: DateTime<Utc>, full: bool) -> Receipt {
+        let mut writer = self.store.writer().unwrap();
+        writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+        let spool = writer.finish().await.unwrap();
+        let arrival = Arrival { source: "copart".into(), window, since: Since::default(), spool };
+        let kept = keep(self.pool(), &self.store, arrival).await.unwrap();
+        let mut tx = self.pool().begin().await.unwrap();
+        let receipt = record(&mut tx, &kept).await.unwrap();
+        if full {
+            let payload = "update fleet.jobs set payload = payload || '{\"full\": true}' where kind = 'ingest' and key = $1";
+            sqlx::query(payload).bind(receipt.file_id.to_string()).execute(&mut *tx).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        receipt
+    }
+
+    /// Receives a file and follows it to the end of its chain.
+    pub async fn chain(&mut self, bytes: &[u8], window: DateTime<Utc>) -> Chain {
+        self.chain_as(bytes, window, false).await
+    }
+
+    /// The same, told whether to stage every row.
+    pub async fn chain_as(&mut self, bytes: &[u8], window: DateTime<Utc>, full: bool) -> Chain {
+        let receipt = self.receive(bytes, window, full).await;
+        let reports = if receipt.duplicate { HashMap::new() } else { self.follow(receipt.file_id).await };
+        Chain { receipt, reports }
+    }
+
+    /// Waits for the end of a file's chain.
+    pub async fn follow(&mut self, file_id: Uuid) -> HashMap<String, Value> {
+        let mut reports = HashMap::new();
+        loop {
+            let (_, kind, key, report) = self.ended().await;
+            if key != file_id.to_string() {
+                continue;
+            }
+            let last = kind == "detect-completion" || report["state"] == "quarantined";
+            reports.insert(kind, report);
+            if last {
+                return reports;
+            }
+        }
+    }
+
+    /// Waits for the end of these files' chains, in whatever order they end.
+    pub async fn follow_all(&mut self, files: impl Iterator<Item = Uuid>) {
+        let mut open: HashSet<String> = files.map(|file_id| file_id.to_string()).collect();
+        while !open.is_empty() {
+            let (_, kind, key, _) = self.ended().await;
+            if kind == "detect-completion" {
+                open.remove(&key);
+            }
+        }
+    }
+
+    /// Puts a job back and waits until it has run again; answers its report.
+    pub async fn again(&mut self, job: i64) -> Value {
+        operate::requeue(self.pool(), job, "a test", "to see that it changes nothing").await.unwrap();
+        loop {
+            let (ended, _, _, report) = self.ended().await;
+            if ended == job {
+                return report;
+            }
+        }
+    }
+
+    /// The next job that is done: id, kind, key, report.
+    async fn ended(&mut self) -> (i64, String, String, Value) {
+        loop {
+            let event =
+                tokio::time::timeout(PATIENCE, self.watch.recv()).await.expect("a job should end").unwrap();
+            if let Event::Ended { job, kind, key, outcome, report, error, .. } = event {
+                match outcome {
+                    Outcome::Done => {
+                        return (job, kind.to_string(), key.unwrap_or_default().to_string(), report);
+                    }
+                    Outcome::Snooze => {}
+                    other => panic!("{kind} ended as {other:?}: {error:?}"),
+                }
+            }
+        }
+    }
+
+    pub async fn digest(&self) -> Digest {
+        digest(self.pool()).await.unwrap()
+    }
+
+    /// The one number a query gives.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// The one text a query gives.
+    pub async fn text(&self, query: &'static str) -> String {
+        sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// A statement, or several.
+    pub async fn run(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(self.pool()).await.unwrap();
+    }
+}

@@ -1,0 +1,270 @@
+//! What was found in the real feed, and what the rules say of it: one test each, in files of a few rows.
+
+use crate::chain::{House, at};
+use chrono::{DateTime, Duration, Utc};
+use vinops::simulator::{Options, Simulator};
+
+const START: &str = "2026-11-20T14:00:00Z";
+
+/// A file of the columns that matter here, one line a row: lot, VIN, sale date, sale time, what else.
+fn file(rows: &[Row]) -> Vec<u8> {
+    let mut text = String::from(
+        "Id,Lot number,VIN,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Damage Description,Last Updated Time,Create Date/Time\n",
+    );
+    for (n, row) in rows.iter().enumerate() {
+        let Row { lot, sale, damage, updated } = row;
+        text +=
+            &format!("{},{lot},1HGCM82633A0{lot},{sale},EST,{damage},2026-11-20T{updated}:00Z,now\n", n + 1);
+    }
+    text.into_bytes()
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    /// Five digits.
+    lot: u32,
+    sale: &'static str,
+    damage: &'static str,
+    /// `HH:MM` of the day.
+    updated: &'static str,
+}
+
+/// A lot without a sale date.
+fn row(lot: u32) -> Row {
+    Row { lot, sale: "0,0", damage: "FRONT END", updated: "10:00" }
+}
+
+fn rows(lots: std::ops::Range<u32>) -> Vec<Row> {
+    lots.map(row).collect()
+}
+
+fn quarter(n: i64) -> DateTime<Utc> {
+    at(START) + Duration::minutes(15 * n)
+}
+
+async fn status(house: &House, lot: u32) -> String {
+    let status =
+        sqlx::query_scalar("select status from lots where lot_external_id = $1").bind(lot.to_string());
+    status.fetch_one(house.pool()).await.unwrap()
+}
+
+async fn transitions(house: &House, lot: u32) -> Vec<(Option<String>, String, String)> {
+    sqlx::query_as(
+        "select old_status, new_status, reason from audit.status_transitions where lot_external_id = $1 order by id",
+    )
+    .bind(lot.to_string())
+    .fetch_all(house.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_lot_that_vanishes_after_its_auction_becomes_pending_two_hours_after_it() {
+    let mut house = House::new().await;
+    // ten in New York in November is 15:00 UTC
+    let sold = Row { sale: "20261120,1000", ..row(40_000) };
+    let others = rows(10_001..10_009);
+    house.chain(&file(&[&[sold], &others[..]].concat()), quarter(0)).await;
+    assert_eq!(status(&house, 40_000).await, "scheduled");
+    // the lot leaves with its auction; an hour and three quarters after it, it still waits
+    for (n, expected) in [(4, "active"), (11, "active"), (12, "PENDING_RESULT")] {
+        let others: Vec<Row> =
+            others.iter().map(|row| Row { updated: ["11:00", "12:00"][n as usize % 2], ..*row }).collect();
+        let chain =
+            house.chain(&file(&[&others[..], &rows(20_000..20_000 + n as u32)].concat()), quarter(n)).await;
+        assert_eq!(chain.state(), "applied");
+        assert_eq!(status(&house, 40_000).await, expected, "window {n}");
+    }
+    let moves = transitions(&house, 40_000).await;
+    let reasons: Vec<&str> = moves.iter().map(|(_, _, reason)| reason.as_str()).collect();
+    assert_eq!(reasons, ["sale_time_come", "absent_after_auction"]);
+    assert_eq!(house.number("select count(*) from audit.v_pending_result").await, 1);
+    // back for another auction
+    let again = Row { sale: "20261127,1000", updated: "14:30", ..sold };
+    let chain = house.chain(&file(&[&[again], &others[..]].concat()), quarter(13)).await;
+    assert_eq!(
+        (status(&house, 40_000).await.as_str(), chain.count("detect-completion", "/returned")),
+        ("scheduled", 1)
+    );
+    assert_eq!(house.number("select count(*) from audit.v_pending_result").await, 0);
+}
+
+#[tokio::test]
+async fn a_lot_without_a_date_is_removed_at_its_third_complete_file_without_it() {
+    let mut house = House::new().await;
+    house.chain(&file(&rows(10_000..10_010)), quarter(0)).await;
+    for (n, expected) in [(1, "active"), (2, "active"), (3, "removed")] {
+        let chain = house.chain(&file(&rows(10_001..10_010 + n)), quarter(n.into())).await;
+        assert_eq!(chain.count("detect-completion", "/removed"), u64::from(n == 3));
+        assert_eq!(status(&house, 10_000).await, expected, "window {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_half_size_file_is_applied_and_decides_nothing_about_those_it_lacks() {
+    let mut house = House::new().await;
+    let sold = Row { sale: "20261120,0500", ..row(40_000) };
+    house.chain(&file(&[&[sold], &rows(10_000..10_011)[..]].concat()), quarter(0)).await;
+    let newer = Row { damage: "HAIL", updated: "13:00", ..row(10_000) };
+    let half = house.chain(&file(&[&[newer], &rows(10_001..10_005)[..]].concat()), quarter(1)).await;
+    assert_eq!(half.state(), "incomplete");
+    assert_eq!(half.count("upsert-lots", "/updated"), 1, "its rows are facts");
+    assert_eq!(half.reports["detect-completion"]["skipped"], "the file is not complete");
+    assert_eq!(status(&house, 40_000).await, "active");
+    assert_eq!(house.number("select count(*) from audit.status_transitions").await, 0);
+    let states =
+        house.text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
+    assert_eq!(states, "applied incomplete");
+    // the next whole file decides
+    let whole = house.chain(&file(&rows(10_000..10_012)), quarter(2)).await;
+    assert_eq!((whole.state(), whole.count("detect-completion", "/pending_result")), ("applied", 1));
+    assert_eq!(status(&house, 40_000).await, "PENDING_RESULT");
+}
+
+#[tokio::test]
+async fn switched_off_the_detector_leaves_absent_lots_alone_and_on_again_it_finds_them() {
+    let mut house = House::new().await;
+    let sold = Row { sale: "20261120,0500", ..row(40_000) };
+    house.chain(&file(&[&[sold], &rows(10_000..10_011)[..]].concat()), quarter(0)).await;
+    house.run("update config set completion_detector_enabled = false").await;
+    let off = house.chain(&file(&rows(10_000..10_012)), quarter(1)).await;
+    assert_eq!(off.reports["detect-completion"]["skipped"], "switched off in public.config");
+    assert_eq!((off.state(), status(&house, 40_000).await.as_str()), ("applied", "active"));
+    house.run("update config set completion_detector_enabled = true").await;
+    let on = house.chain(&file(&rows(10_000..10_013)), quarter(2)).await;
+    assert_eq!(
+        (on.count("detect-completion", "/pending_result"), status(&house, 40_000).await.as_str()),
+        (1, "PENDING_RESULT")
+    );
+}
+
+#[tokio::test]
+async fn a_late_window_is_applied_under_the_guard_and_never_drives_completion() {
+    let mut house = House::new().await;
+    let sold = Row { sale: "20261120,0500", ..row(40_000) };
+    let stays = Row { damage: "HAIL", updated: "12:00", ..row(10_000) };
+    house.chain(&file(&[&[sold, stays], &rows(10_001..10_011)[..]].concat()), quarter(2)).await;
+    let moved = house.number("select count(*) from audit.status_transitions").await;
+    // older in window and in update; it lacks the sold lot and has one that nobody else has
+    let late = house.chain(&file(&[&rows(10_000..10_011)[..], &[row(50_000)]].concat()), quarter(1)).await;
+    assert_eq!((late.state(), late.count("detect-completion", "/moved")), ("late", 0));
+    assert_eq!(late.count("upsert-lots", "/inserted"), 1);
+    assert_eq!(late.count("upsert-lots", "/updated"), 0, "the newer row stands");
+    let damage = "select damage_description from lots where lot_external_id = '10000'";
+    assert_eq!(house.text(damage).await, "HAIL");
+    assert_eq!(status(&house, 40_000).await, "active");
+    assert_eq!(house.number("select count(*) from audit.status_transitions").await, moved);
+}
+
+#[tokio::test]
+async fn the_same_bytes_again_end_their_window_as_unchanged() {
+    let mut house = House::new().await;
+    let bytes = file(&rows(10_000..10_010));
+    house.chain(&bytes, quarter(0)).await;
+    let before = house.digest().await;
+    let again = house.chain(&bytes, quarter(1)).await;
+    assert!(again.receipt.duplicate);
+    let states =
+        house.text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
+    assert_eq!((states.as_str(), house.digest().await), ("applied unchanged", before));
+    assert_eq!(house.number("select count(*) from fleet.jobs").await, 4, "no chain for a known file");
+}
+
+#[tokio::test]
+async fn of_two_files_of_one_window_both_are_kept_and_the_greater_rows_stand() {
+    let mut house = House::new().await;
+    let (first, second) = (rows(10_000..10_010), rows(10_000..10_012));
+    let newer = Row { damage: "HAIL", updated: "13:00", ..row(10_003) };
+    let with_newer: Vec<Row> =
+        first.iter().map(|row| if row.lot == newer.lot { newer } else { *row }).collect();
+    house.chain(&file(&with_newer), quarter(0)).await;
+    let other = house.chain(&file(&second), quarter(0)).await;
+    assert_eq!((other.state(), other.count("ingest", "/new")), ("applied", 2));
+    assert_eq!(
+        house.text("select damage_description from lots where lot_external_id = '10003'").await,
+        "HAIL"
+    );
+    assert_eq!(house.number("select count(*) from lots").await, 12);
+    let paths = house.text("select string_agg(path, ' ' order by file_no) from raw.csv_files").await;
+    let sha8 = &other.receipt.sha256[..8];
+    assert_eq!(
+        paths,
+        format!("raw/copart/2026/11/20/1400.csv.zst raw/copart/2026/11/20/1400-{sha8}.csv.zst")
+    );
+    assert_eq!(house.number("select count(*) from fleet.windows").await, 1);
+    assert_eq!(house.number("select count(*) from raw.file_rows").await, 22);
+}
+
+#[tokio::test]
+async fn an_unknown_spelling_counts_once_a_file_however_many_rows_use_it() {
+    let mut house = House::new().await;
+    let goat = |lot, updated| Row { damage: "EATEN BY GOAT", updated, ..row(lot) };
+    let count = "select coalesce(max(occurrences), 0) from audit.unknown_taxonomy_values
+        where domain = 'damage_types' and raw_value = 'EATEN BY GOAT'";
+    let first =
+        house.chain(&file(&[goat(40_000, "10:00"), goat(40_001, "10:00"), row(10_000)]), quarter(0)).await;
+    assert_eq!((first.count("ingest", "/unknown_values"), house.number(count).await), (1, 1));
+    house.chain(&file(&[goat(40_000, "11:00"), goat(40_001, "12:00"), row(10_000)]), quarter(1)).await;
+    assert_eq!(house.number(count).await, 2);
+    let stored =
+        "select count(*) from lots where damage_description = 'EATEN BY GOAT' and damage_code is null";
+    assert_eq!(house.number(stored).await, 2, "the text is kept, and has no code");
+}
+
+#[tokio::test]
+async fn a_header_that_drifts_from_copart_select_to_wholesale_changes_no_row() {
+    let options = Options { churn: 0.0, gone: 0.0, wholesale_from: 1, ..Options::new(3, 300, at(START)) };
+    let mut house = House::new().await;
+    let mut simulator = Simulator::new(options.clone());
+    for k in 0..2 {
+        let mut bytes = Vec::new();
+        let counters = simulator.window(k, &mut bytes).unwrap();
+        let column: &[u8] = if k == 0 { b"\"Copart Select\"" } else { b"\"Wholesale\"" };
+        assert!(bytes.windows(column.len()).any(|window| window == column));
+        let chain = house.chain(&bytes, options.window_start(k)).await;
+        assert_eq!(chain.count("ingest", "/changed"), counters.changed);
+        assert_eq!(chain.reports["ingest"]["header_drift"], serde_json::json!([]));
+    }
+    assert!(simulator.truth().counters().unchanged > 250);
+    assert_eq!(
+        house.number("select count(*) from audit.lot_conflicts").await,
+        simulator.truth().counters().changed as i64
+    );
+}
+
+#[tokio::test]
+async fn a_change_that_leaves_the_update_time_alone_is_applied_and_told() {
+    let mut house = House::new().await;
+    house.chain(&file(&rows(10_000..10_010)), quarter(0)).await;
+    let mut changed = rows(10_000..10_010);
+    changed[4].damage = "HAIL";
+    let chain = house.chain(&file(&changed), quarter(1)).await;
+    assert_eq!((chain.count("ingest", "/changed"), chain.count("upsert-lots", "/updated")), (1, 1));
+    let told =
+        house.text("select string_agg(lot_external_id || changes::text, ' ') from audit.lot_conflicts").await;
+    assert!(
+        told.starts_with("10004{") && told.contains(r#""damage_description": ["FRONT END", "HAIL"]"#),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn of_two_rows_of_a_lot_in_one_file_the_greater_stands_whichever_comes_first() {
+    let mut stands = Vec::new();
+    for turned in [false, true] {
+        let mut house = House::new().await;
+        for n in 0..3 {
+            let mut twice = [row(40_000), Row { damage: "HAIL", ..row(40_000) }];
+            if turned ^ (n == 1) {
+                twice.reverse();
+            }
+            house.chain(&file(&[&twice[..], &rows(10_000..10_004 + n)].concat()), quarter(n.into())).await;
+            stands.push(
+                house.text("select damage_description from lots where lot_external_id = '40000'").await,
+            );
+        }
+        assert_eq!(house.number("select count(*) from audit.lot_conflicts").await, 0, "nothing changed");
+    }
+    stands.dedup();
+    assert_eq!(stands.len(), 1, "{stands:?}");
+}

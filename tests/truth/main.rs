@@ -1,0 +1,18 @@
+//! What the chain makes is true: windows go in as files, and the database is held against somebody else's record.
+//!
+//! - [`simulated`]: the simulator's feed, window by window, against the simulator's own truth and the file's own text.
+//! - [`order`]: hostile little files in any order, repeated, whole or by their changes, against a definition of the
+//!   greatest version that fits on a screen.
+//! - [`findings`]: what was found in the real feed, one test each.
+//! - [`repeated`]: each completed job put back and run again.
+//! - [`vins`]: the VIN rule in Rust and in SQL.
+//!
+//! Every file takes the way of a real one: received into a store, claimed from the queue by a worker with the fleet's
+//! own jobs, and looked at once its last job is committed.
+
+mod chain;
+mod findings;
+mod order;
+mod repeated;
+mod simulated;
+mod vins;

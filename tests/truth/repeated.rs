@@ -1,0 +1,107 @@
+//! Each job of a completed chain put back and run again, one by one and in any order: nothing changes, nobody is told
+//! twice. And the same of a file that is half dirt.
+
+use crate::chain::{House, at};
+use serde_json::Value;
+use vinops::simulator::fault::{Fault, corrupt};
+use vinops::simulator::{Options, Simulator};
+
+/// Everything the chain writes but timestamps of the runs: rows of each table, and hashes of what may not move.
+async fn everything(house: &House) -> Vec<(String, i64, Option<String>)> {
+    let mut told = Vec::new();
+    for query in [
+        "select 'raw.rows', count(*), md5(string_agg(t::text, '' order by t.id, t.window_start_utc)) from raw.rows t",
+        "select 'raw.manifests', count(*), md5(string_agg(t::text, '' order by t.file_id)) from raw.manifests t",
+        "select 'raw.heads', count(*), md5(string_agg(t::text, '' order by t.lot)) from raw.heads t",
+        "select 'staging', count(*), md5(string_agg(t::text, '' order by t.id)) from staging.copart_raw t",
+        "select 'vehicles', count(*), md5(string_agg(t::text, '' order by t.vin)) from vehicles t",
+        "select 'lots', count(*), md5(string_agg(t::text, '' order by t.lot_external_id)) from lots t",
+        "select 'images', count(*), md5(string_agg(t::text, '' order by t.id)) from images t",
+        "select 'vin_conflicts', count(*), md5(string_agg(t::text, '' order by t.id)) from audit.vin_conflicts t",
+        "select 'vehicle_conflicts', count(*), null from audit.vehicle_conflicts",
+        "select 'lot_conflicts', count(*), null from audit.lot_conflicts",
+        "select 'transitions', count(*), null from audit.status_transitions",
+        "select 'parse_errors', count(*), null from audit.parse_errors",
+        "select 'skipped_lots', count(*), null from audit.skipped_lots",
+        "select 'unknown', count(*), sum(occurrences)::text from audit.unknown_taxonomy_values",
+        "select 'runs', count(*), string_agg(status, ' ' order by started_at) from audit.etl_runs",
+        "select 'windows', count(*), string_agg(state, ' ' order by window_start_utc) from fleet.windows",
+        "select 'files', count(*), string_agg(state, ' ' order by file_no) from raw.csv_files",
+        "select 'jobs', count(*), null from fleet.jobs",
+    ] {
+        told.push(sqlx::query_as(query).fetch_one(house.pool()).await.unwrap());
+    }
+    told
+}
+
+async fn repeat_every_job(house: &mut House) {
+    let before = (house.digest().await, everything(house).await);
+    let jobs: Vec<(i64, String)> = sqlx::query_as("select id, kind from fleet.jobs order by kind desc, id")
+        .fetch_all(house.pool())
+        .await
+        .unwrap();
+    for (job, kind) in jobs {
+        let report: Value = house.again(job).await;
+        let after = (house.digest().await, everything(house).await);
+        assert_eq!(after, before, "after {kind} again, which said {report}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_put_back_after_its_chain_is_done_changes_nothing() {
+    let options = Options { gone: 0.02, ..Options::new(8, 700, at("2026-11-20T14:00:00Z")) };
+    let mut house = House::new().await;
+    let mut simulator = Simulator::new(options.clone());
+    for k in [0, 1, 8, 9, 16] {
+        let mut bytes = Vec::new();
+        simulator.window(k, &mut bytes).unwrap();
+        house.chain(&bytes, options.window_start(k)).await;
+    }
+    assert!(house.number("select count(*) from audit.status_transitions").await > 0);
+    assert!(house.number("select count(*) from audit.vin_conflicts").await > 0);
+    repeat_every_job(&mut house).await;
+}
+
+#[tokio::test]
+async fn a_file_with_broken_rows_nuls_and_missing_lot_numbers_gives_its_good_rows_and_is_repeated_in_vain() {
+    let options = Options { broken: 3, ..Options::new(9, 600, at("2026-11-20T14:00:00Z")) };
+    let mut house = House::new().await;
+    let mut simulator = Simulator::new(options.clone());
+    let mut clean = Vec::new();
+    let counters = simulator.window(0, &mut clean).unwrap();
+    let (mut nuls, mut dirty) = (Vec::new(), Vec::new());
+    let holed = corrupt(&clean[..], &mut nuls, Fault::Nuls { every: 50 }).unwrap();
+    let nameless = corrupt(&nuls[..], &mut dirty, Fault::NoLotNumber { every: 70 }).unwrap();
+    let chain = house.chain(&dirty, options.window_start(0)).await;
+    assert_eq!(chain.state(), "applied");
+    assert_eq!(chain.count("ingest", "/rows"), counters.rows);
+    assert_eq!(chain.count("ingest", "/parse_errors"), 3);
+    let missing = chain.count("ingest", "/skipped/lot_missing");
+    assert!(missing > 0 && missing <= nameless, "{missing} of {nameless}");
+    let repaired =
+        house.number("select count(*) from audit.parse_errors where kind = 'repaired'").await as u64;
+    assert!(repaired > 0 && repaired <= holed, "{repaired} of {holed}");
+    let skipped = house.number("select count(*) from audit.skipped_lots").await as u64;
+    assert_eq!(
+        skipped,
+        missing + chain.count("ingest", "/skipped/vin_empty") + chain.count("ingest", "/skipped/vin_format")
+    );
+    repeat_every_job(&mut house).await;
+}
+
+#[tokio::test]
+async fn a_file_of_which_one_row_in_ten_is_broken_is_quarantined_and_repeated_in_vain() {
+    let options = Options::new(10, 400, at("2026-11-20T14:00:00Z"));
+    let mut house = House::new().await;
+    let mut simulator = Simulator::new(options.clone());
+    let (mut clean, mut next, mut broken) = (Vec::new(), Vec::new(), Vec::new());
+    simulator.window(0, &mut clean).unwrap();
+    simulator.window(1, &mut next).unwrap();
+    corrupt(&next[..], &mut broken, Fault::BrokenRows { per_mille: 100 }).unwrap();
+    house.chain(&clean, options.window_start(0)).await;
+    let before = house.digest().await;
+    let chain = house.chain(&broken, options.window_start(1)).await;
+    assert_eq!((chain.state(), house.digest().await), ("quarantined", before));
+    assert_eq!(house.number("select count(*) from raw.manifests").await, 1, "nothing of it is applied");
+    repeat_every_job(&mut house).await;
+}
