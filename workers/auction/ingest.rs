@@ -153,7 +153,14 @@ impl Job for Ingest {
         stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                let mut report = finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day: day.is_some(), copy_staged }).await?;
+                let mut report = finish::finish(
+                    &mut step,
+                    &plan,
+                    &window,
+                    outcome,
+                    finish::Loads { apart, day: day.is_some(), copy_staged },
+                )
+                .await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
