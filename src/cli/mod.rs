@@ -92,13 +92,14 @@ pub struct Receipt {
 #[command(name = "vinops", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "\
 First steps:
-  vinops demo                         a private PostgreSQL, a pretend feed, four windows, nothing left behind
+  vinops demo                         everything on a private PostgreSQL and a pretend feed
   vinops migrate up                   the schema, in the database of DATABASE_URL
   vinops ingest salesdata.csv         one file, by hand
   vinops up                           everything in one process, against the real feed
 
-Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE, VINOPS_LEASE, VINOPS_LOG,
-VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER_AGENT, COPART_REFERER; each also as NAME_FILE, a file that holds the value.
+Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE,
+VINOPS_LEASE, VINOPS_LOG, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER_AGENT, COPART_REFERER; each
+also as NAME_FILE, a file that holds the value.
 
 Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 3 something needed is unreachable.")]
 struct Cli {

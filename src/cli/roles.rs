@@ -97,12 +97,8 @@ fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static
         kinds.push(entry.kind);
     }
     if asked.is_empty() {
-        for entry in fleet.jobs {
-            match (fleet.lacks)(config, entry) {
-                None => kinds.push(entry.kind),
-                Some(why) => tracing::warn!(kind = entry.kind, "left to other workers: {why}"),
-            }
-        }
+        let able = fleet.jobs.iter().filter(|entry| (fleet.lacks)(config, entry).is_none());
+        kinds.extend(able.map(|entry| entry.kind));
     }
     Ok(kinds)
 }
@@ -112,6 +108,11 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
     let kinds = kinds(&args.kind, fleet, &config)?;
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
+    for entry in fleet.jobs.iter().filter(|_| args.kind.is_empty()) {
+        if let Some(why) = (fleet.lacks)(&session.config, entry) {
+            tracing::warn!(kind = entry.kind, "left to other workers: {why}");
+        }
+    }
     Worker::new(&session.db, fleet.jobs)
         .kinds(&kinds)
         .lease(session.config.lease)

@@ -8,6 +8,10 @@ use anyhow::Context;
 use secrecy::ExposeSecret;
 use sqlx::Connection;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long connections may take to close in order.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Name of the database inside an embedded cluster.
 pub const DATABASE: &str = "vinops";
@@ -104,9 +108,10 @@ impl Session {
         Store::open(&self.config.store).map_err(Failure::unreachable)
     }
 
-    /// Disconnects, and stops an embedded cluster.
+    /// Disconnects, and stops an embedded cluster. A statement of a job that was cut off may run on at the server, up to
+    /// its kind's time limit; the command does not wait for that, and the server sees that nobody listens any more.
     pub async fn close(self) -> Result<(), Failure> {
-        self.db.pool.close().await;
+        tokio::time::timeout(GOODBYE, self.db.pool.close()).await.ok();
         if let Some(embedded) = self.embedded {
             embedded.stop().await?;
         }

@@ -8,13 +8,32 @@ use std::time::Duration;
 pub enum DownloadError {
     /// The server answered, and the answer is not the feed.
     #[error("the feed's answer is refused: {0}")]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// There was no answer, or not all of it.
     #[error("the feed broke off: {0}")]
-    Broken(#[from] Break),
+    Broken(Break),
     /// Our side: the bytes could not be kept.
     #[error("keep the downloaded bytes: {0:#}")]
-    Store(#[from] anyhow::Error),
+    Store(anyhow::Error),
+}
+
+// By hand, since thiserror's `from` would also make a source of it, and a chain of causes would say everything twice.
+impl From<Refusal> for DownloadError {
+    fn from(refusal: Refusal) -> DownloadError {
+        DownloadError::Refused(refusal)
+    }
+}
+
+impl From<Break> for DownloadError {
+    fn from(broken: Break) -> DownloadError {
+        DownloadError::Broken(broken)
+    }
+}
+
+impl From<anyhow::Error> for DownloadError {
+    fn from(error: anyhow::Error) -> DownloadError {
+        DownloadError::Store(error)
+    }
 }
 
 /// An answer that is not the feed; `body` is its beginning, one line, at most 200 characters.

@@ -1,0 +1,93 @@
+//! Calls that are wrong, and readers that leave early.
+
+use super::stage::Stage;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+#[tokio::test]
+async fn a_file_that_is_none_is_named_before_anything_is_connected() {
+    let stage = Stage::new().await;
+    let here = stage.folder.path().to_str().unwrap();
+    let missing = format!("{here}/missing.csv");
+    for (path, why) in [
+        (
+            &*missing,
+            "look at FOLDER/missing.csv: name a CSV file of the feed: No such file or directory (os error 2)",
+        ),
+        (here, "FOLDER is a directory: name one of its files, or take them in one after the other"),
+    ] {
+        let mut command = stage.vinops(&["ingest", path]);
+        let said = stage.said(command.env_remove("DATABASE_URL").output().await.unwrap());
+        said.is(2, &format!("vinops: {why}\n"));
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_file_is_named_with_the_way_out() {
+    let stage = Stage::new().await;
+    let path = stage.file(0, None);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::File::open(&path).is_ok() {
+        return; // root may read everything
+    }
+    stage.ingest(&path).await.is(
+        2,
+        "vinops: open FOLDER/in/2026/03/06/1700.csv: give this user the right to read it (chmod, chown): Permission denied \
+        (os error 13)\n",
+    );
+}
+
+#[tokio::test]
+async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
+    let stage = Stage::new().await;
+    let said = stage.run(&["ingest", "any.csv", "--window", "yesterday"]).await;
+    said.is(
+        2,
+        "error: invalid value 'yesterday' for '--window <TIME>': write the date, the time and the zone, such as \
+        2026-11-20T14:30:00Z\n\nFor more information, try '--help'.\n",
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_there_leads_to_those_that_are() {
+    let stage = Stage::new().await;
+    let said = stage.run(&["jobs", "show", "999"]).await;
+    said.is(1, "vinops: there is no job 999: `vinops jobs list` shows what there is\n");
+}
+
+#[tokio::test]
+async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
+    let stage = Stage::new().await;
+    stage.run(&["worker", "--kind", "nonsense"]).await.is(
+        2,
+        "vinops: no job of kind nonsense: there are fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+    );
+}
+
+#[tokio::test]
+async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
+    let stage = Stage::new().await;
+    stage.run(&["worker", "--kind", "fetch"]).await.is(
+        2,
+        "vinops: --kind fetch: COPART_FEED_URL is not set: it is the feed's address with its key, or name a file that holds \
+        it in COPART_FEED_URL_FILE\n",
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_early_ends_the_command_quietly() {
+    let stage = Stage::new().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let windows = stage.vinops(&["windows"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let said = stage.said(windows.wait_with_output().await.unwrap());
+    said.is(141, "");
+}
+
+#[tokio::test]
+async fn the_help_shows_every_command() {
+    let stage = Stage::new().await;
+    let said = stage.run(&["--help"]).await;
+    said.is(0, "");
+    assert_eq!(said.out, include_str!("help.txt"), "tests/faults/help.txt is what it was");
+}

@@ -1,0 +1,68 @@
+//! A feed that answers with something else, or breaks off.
+
+use super::stage::Stage;
+use super::{ROWS, Said};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::simulator::fault::Fault;
+use vinops::simulator::server::FeedServer;
+use vinops::simulator::{Options, Simulator};
+
+async fn feed(fault: Fault) -> (FeedServer, DropGuard) {
+    let stop = CancellationToken::new();
+    let options = Options::new(3, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
+    let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
+    feed.misbehave(fault, u32::MAX).unwrap();
+    (feed, stop.drop_guard())
+}
+
+async fn fetch(stage: &Stage, feed: &FeedServer) -> Said {
+    let mut command = stage.vinops(&["fetch", "--now", "--json"]);
+    stage.said(command.env("COPART_FEED_URL", feed.url()).output().await.unwrap())
+}
+
+/// A download that fails: its job is given up after the slot's one attempt, and nothing is kept.
+async fn fails(fault: Fault, why: &str) {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed(fault).await;
+    let before = stage.stored().await;
+    let said = fetch(&stage, &feed).await;
+    assert_eq!(said.code, Some(1));
+    // three tries are told as they fail, then the error, once
+    let lines: Vec<&str> = said.err.lines().collect();
+    let (line, tries) = lines.split_last().unwrap();
+    assert!(tries.len() == 3 && tries.iter().all(|line| line.contains("download again")), "{}", said.err);
+    assert!(line.starts_with("vinops: window ") && line.contains(" is failed: "), "{line}");
+    assert_eq!(line.matches(why).count(), 1, "{line}");
+    assert!(!said.err.contains("authKey"), "the key stays secret: {}", said.err);
+    assert_eq!(stage.job().await, ("fetch".to_owned(), "discarded".to_owned(), "retry".to_owned()));
+    assert_eq!(stage.window().await.0, "failed");
+    assert_eq!((stage.stored().await, stage.count("raw.csv_files").await), (before, 0));
+}
+
+#[tokio::test]
+async fn an_html_page_in_place_of_the_feed_fails_the_window_and_shows_its_beginning() {
+    fails(Fault::HtmlPage, "status 200 OK, but an HTML page: \"<html").await;
+}
+
+#[tokio::test]
+async fn an_empty_answer_fails_the_window() {
+    fails(Fault::Empty, "0 bytes are too few").await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_whole_fails_the_window() {
+    fails(Fault::Short { missing: 1000 }, "the feed broke off: ").await;
+}
+
+#[tokio::test]
+async fn a_wrong_header_from_the_feed_is_kept_and_quarantined() {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed(Fault::WrongHeader).await;
+    let before = stage.stored().await;
+    let said = fetch(&stage, &feed).await;
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains(" is quarantined: the header has no column VIN: it begins"), "{}", said.err);
+    assert_eq!(said.err.lines().count(), 1);
+    assert_eq!(stage.job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
+    assert_eq!((stage.stored().await, stage.count("raw.csv_files").await), (before, 1));
+}

@@ -1,0 +1,173 @@
+//! Files that are not the feed, or only part of it.
+
+use super::stage::Stage;
+use super::{ROWS, Said};
+use std::fs::File;
+use std::io::{self, Read};
+use vinops::simulator::fault::{Fault, guard_page};
+
+/// A file that is refused before anything is written down.
+async fn refused_at_the_door(fault: Fault, why: &str) {
+    let stage = Stage::begun().await;
+    let before = stage.stored().await;
+    let said = stage.ingest(&stage.file(1, Some(fault))).await;
+    said.is(1, why);
+    assert_eq!(stage.stored().await, before);
+    assert_eq!((stage.count("raw.csv_files").await, stage.count("fleet.windows").await), (1, 1));
+}
+
+/// A file that is kept and set aside.
+async fn quarantined(fault: Fault, why: &str) -> Stage {
+    let stage = Stage::begun().await;
+    let before = stage.stored().await;
+    let path = stage.file(1, Some(fault));
+    let said = stage.ingest(&path).await;
+    said.is(1, &format!("vinops: the file is quarantined: {why}\n"));
+    assert_eq!(said.json()["state"], "quarantined");
+    stage.is_quarantined(&before, &std::fs::read(path).unwrap(), why).await;
+    stage
+}
+
+/// A file that is applied all the same, and what its report says.
+async fn applied(fault: Fault) -> (Stage, Said) {
+    let stage = Stage::begun().await;
+    let said = stage.ingest(&stage.file(1, Some(fault))).await;
+    said.is(0, "");
+    (stage, said)
+}
+
+/// The digest after the same two windows without a fault.
+async fn same_as_whole(stage: &Stage) -> bool {
+    let whole = Stage::begun().await;
+    whole.ingest(&whole.file(1, None)).await.is(0, "");
+    whole.stored().await.digest == stage.stored().await.digest
+}
+
+#[tokio::test]
+async fn an_html_page_is_refused_at_the_door() {
+    assert_eq!(guard_page().len(), 963);
+    refused_at_the_door(
+        Fault::HtmlPage,
+        "vinops: FOLDER/in/2026/03/06/1715.csv is an HTML page, not a feed; look at what made it\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_file_is_refused_at_the_door() {
+    refused_at_the_door(
+        Fault::Empty,
+        "vinops: FOLDER/in/2026/03/06/1715.csv is empty: there is nothing to ingest\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_header_is_quarantined_and_its_missing_columns_named() {
+    let begins =
+        "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",\"Day of Week\",\"Sale time (HHMM";
+    quarantined(Fault::WrongHeader, &format!("the header has no column VIN: it begins {begins:?}")).await;
+}
+
+#[tokio::test]
+async fn a_file_with_a_tenth_of_its_rows_broken_is_quarantined_and_the_first_of_them_are_kept() {
+    let stage =
+        quarantined(Fault::BrokenRows { per_mille: 100 }, "40 of 400 records cannot be read, more than 2 %")
+            .await;
+    let shown: Vec<(i32, String)> = sqlx::query_as(
+        "select row_no, reason from audit.parse_errors where kind = 'rejected' order by row_no limit 2",
+    )
+    .fetch_all(stage.pool())
+    .await
+    .unwrap();
+    assert_eq!(stage.count("audit.parse_errors").await, 40);
+    assert_eq!(shown, [(10, "9 fields instead of 59".to_owned()), (20, "9 fields instead of 59".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_file_whose_only_line_has_200_mb_is_quarantined_in_bounded_memory() {
+    let stage = Stage::begun().await;
+    let before = stage.stored().await;
+    let path = stage.folder.path().join("long.csv");
+    let mut file = File::create(&path).unwrap();
+    io::copy(&mut io::repeat(b'x').take(200_000_000), &mut file).unwrap();
+    let said =
+        stage.run(&["ingest", path.to_str().unwrap(), "--json", "--window", "2026-03-06T17:15:00Z"]).await;
+    let why =
+        format!("the first line is longer than 65536 bytes, no header is: it begins \"{}\"", "x".repeat(80));
+    said.is(1, &format!("vinops: the file is quarantined: {why}\n"));
+    assert_eq!(said.json()["bytes"], 200_000_000);
+    stays_small(&said);
+    assert_eq!(stage.window().await, ("quarantined".to_owned(), Some(why)));
+    assert_eq!(stage.stored().await, before);
+}
+
+#[tokio::test]
+async fn a_line_of_200_mb_among_good_ones_is_one_parse_error_in_bounded_memory() {
+    let (stage, said) = applied(Fault::LongLine { bytes: 200_000_000 }).await;
+    stays_small(&said);
+    let report = said.json();
+    assert_eq!((&report["state"], &report["parse_errors"]), (&"applied".into(), &1.into()));
+    assert!(same_as_whole(&stage).await);
+}
+
+fn stays_small(said: &Said) {
+    let peak = said.json()["peak_rss_mb"].as_f64().unwrap();
+    println!("200 MB in one line: peak memory {peak:.1} MB");
+    assert!(peak > 5.0 && peak < 64.0, "{peak} MB");
+}
+
+#[tokio::test]
+async fn nuls_are_replaced_and_counted_and_their_bytes_kept() {
+    let (stage, said) = applied(Fault::Nuls { every: 40 }).await;
+    let report = said.json();
+    assert_eq!((&report["state"], &report["parse_errors"]), (&"applied".into(), &0.into()));
+    assert!(report["repaired"].as_i64().unwrap() >= 10, "{report}");
+    let kept: i64 = sqlx::query_scalar(
+        "select count(*) from audit.parse_errors where kind = 'repaired' and position('\\x00'::bytea in raw) > 0",
+    )
+    .fetch_one(stage.pool())
+    .await
+    .unwrap();
+    assert_eq!(kept, 10);
+}
+
+#[tokio::test]
+async fn latin_1_is_read_as_such_and_counted() {
+    let (stage, said) = applied(Fault::Latin1 { every: 40 }).await;
+    let report = said.json();
+    assert_eq!((&report["state"], &report["parse_errors"]), (&"applied".into(), &0.into()));
+    let kept: Vec<String> =
+        sqlx::query_scalar("select distinct reason from audit.parse_errors where kind = 'repaired'")
+            .fetch_all(stage.pool())
+            .await
+            .unwrap();
+    assert_eq!(kept, ["not UTF-8, read as Latin-1"]);
+    assert_eq!(stage.count("audit.parse_errors").await, 10);
+}
+
+#[tokio::test]
+async fn a_file_that_shrank_by_half_is_applied_and_decides_nothing_about_the_rest() {
+    let (stage, said) = applied(Fault::FirstRows { rows: ROWS as u64 / 2 }).await;
+    incomplete(&stage, &said).await;
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_applied_as_far_as_it_goes() {
+    let (stage, said) = applied(Fault::Truncated { at: 60_000 }).await;
+    incomplete(&stage, &said).await;
+    assert_eq!(said.json()["parse_errors"], 1);
+    let reason: String = sqlx::query_scalar("select reason from audit.parse_errors where kind = 'rejected'")
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    assert_eq!(reason, "the file ends within the record");
+}
+
+async fn incomplete(stage: &Stage, said: &Said) {
+    let report = said.json();
+    assert_eq!(report["state"], "incomplete");
+    assert!(report["gone"].as_i64().unwrap() > 100, "{report}");
+    assert_eq!((&report["pending_result"], &report["removed"]), (&0.into(), &0.into()));
+    assert_eq!(stage.window().await.0, "incomplete");
+}

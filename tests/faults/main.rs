@@ -1,0 +1,136 @@
+//! Bad input and bad surroundings, through the outside doors: one clear error that names the thing and the way out, the
+//! right exit code, the stored data as it was.
+//!
+//! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
+//! schemas and folders, `calls` the command line itself.
+
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
+mod calls;
+mod feed;
+mod files;
+mod stage;
+mod surroundings;
+
+use serde_json::Value;
+use stage::Stage;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Output;
+use vinops::db::digest::{Digest, digest};
+use vinops::simulator::fault::{Fault, corrupt};
+use vinops::simulator::{Options, Simulator};
+
+const ROWS: usize = 400;
+
+/// What a process said in the end, without what differs from run to run.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("no JSON:\n{}\n{}", self.out, self.err))
+    }
+
+    fn is(&self, code: i32, err: &str) {
+        assert_eq!((self.code, self.err.as_str()), (Some(code), err), "{}", self.out);
+    }
+}
+
+/// What no refused file may change.
+#[derive(Debug, PartialEq)]
+struct Stored {
+    digest: Digest,
+    versions: i64,
+    manifests: i64,
+    heads: i64,
+    staged: i64,
+    transitions: i64,
+}
+
+impl Stage {
+    async fn run(&self, arguments: &[&str]) -> Said {
+        self.said(self.vinops(arguments).output().await.unwrap())
+    }
+
+    fn said(&self, output: Output) -> Said {
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes).unwrap().replace(self.folder.path().to_str().unwrap(), "FOLDER")
+        };
+        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// The path of the simulated feed's file of window `k` in a tree of windows, spoiled if so wished.
+    fn file(&self, k: u32, fault: Option<Fault>) -> PathBuf {
+        let options = Options::new(3, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
+        let path =
+            self.folder.path().join(format!("in/{}.csv", options.window_start(k).format("%Y/%m/%d/%H%M")));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut whole = Vec::new();
+        Simulator::new(options).window(k, &mut whole).unwrap();
+        match fault {
+            Some(fault) => drop(corrupt(&*whole, &mut File::create(&path).unwrap(), fault).unwrap()),
+            None => std::fs::write(&path, whole).unwrap(),
+        }
+        path
+    }
+
+    async fn ingest(&self, path: &std::path::Path) -> Said {
+        self.run(&["ingest", path.to_str().unwrap(), "--json"]).await
+    }
+
+    /// With the first window applied.
+    async fn begun() -> Stage {
+        let stage = Stage::new().await;
+        let said = stage.ingest(&stage.file(0, None)).await;
+        said.is(0, "");
+        assert_eq!(said.json()["state"], "applied");
+        stage
+    }
+
+    async fn stored(&self) -> Stored {
+        let counts = "select (select count(*) from raw.rows), (select count(*) from raw.manifests), \
+            (select count(*) from raw.heads), (select count(*) from staging.copart_raw), \
+            (select count(*) from audit.status_transitions)";
+        let (versions, manifests, heads, staged, transitions) =
+            sqlx::query_as(counts).fetch_one(self.pool()).await.unwrap();
+        Stored { digest: digest(self.pool()).await.unwrap(), versions, manifests, heads, staged, transitions }
+    }
+
+    /// The newest window's state and note.
+    async fn window(&self) -> (String, Option<String>) {
+        sqlx::query_as("select state, note from fleet.windows order by updated_at desc limit 1")
+            .fetch_one(self.pool())
+            .await
+            .unwrap()
+    }
+
+    /// The newest job's kind and state, and the word that its last run ended in.
+    async fn job(&self) -> (String, String, String) {
+        let job = "select j.kind, j.state, a.outcome from fleet.jobs j join fleet.job_attempts a on a.job_id = j.id \
+            order by j.id desc, a.run desc limit 1";
+        sqlx::query_as(job).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// That the newest file is set aside: kept byte for byte, its job done, its window quarantined, nothing else changed.
+    async fn is_quarantined(&self, before: &Stored, bytes: &[u8], why: &str) {
+        assert_eq!(self.window().await, ("quarantined".to_owned(), Some(why.to_owned())));
+        assert_eq!(self.job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
+        assert_eq!(&self.stored().await, before);
+        let file: uuid::Uuid =
+            sqlx::query_scalar("select file_id from raw.csv_files where state = 'quarantined'")
+                .fetch_one(self.pool())
+                .await
+                .unwrap();
+        let exported = self.vinops(&["raw", "export", &file.to_string()]).output().await.unwrap();
+        assert!(exported.status.success() && exported.stdout == bytes, "the store keeps its bytes");
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        let count = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+        sqlx::query_scalar(count).fetch_one(self.pool()).await.unwrap()
+    }
+}

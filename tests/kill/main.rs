@@ -1,0 +1,278 @@
+//! Workers that die: `kill -9` at random moments, SIGTERM, and two schedulers at once; real processes, a real database.
+//!
+//! The killed run and the undisturbed one work the same five windows of a simulated feed, whole chains from download to
+//! status, and must end with the same books. Two moments fall into each of the 25 jobs, drawn over its undisturbed
+//! duration and a third more, so that some come between one job and the next; one in five is drawn from the birth of a
+//! worker, before it has anything in hands. The database tells of each claim and of each window by NOTIFY, from
+//! triggers of this test.
+//!
+//! The only timers are the moments themselves. They synchronise nothing: each is a time limit on waiting for the
+//! window's end, and whatever has or has not happened when it is over, the worker dies then. A seed gives the same
+//! moments again (`VINOPS_KILL_SEED`), though not the same interleaving.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+
+#[path = "../faults/stage.rs"]
+mod stage;
+mod terminate;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sqlx::postgres::PgListener;
+use stage::Stage;
+use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::process::Child;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::db::digest::{Digest, digest};
+use vinops::scheduler::Scheduler;
+use vinops::simulator::server::FeedServer;
+use vinops::simulator::{Options, Simulator};
+use vinops::workers::FLEET;
+
+const WINDOWS: u32 = 5;
+const KILLS: usize = 50;
+const ROWS: usize = 2000;
+/// All of it takes less; whoever waits for this has failed.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Tells channel `play` who claims what, and how windows end.
+const TELL: &str = "
+create function tell_claim() returns trigger language plpgsql as $$
+begin
+  perform pg_notify('play', format('claim %s %s', new.job_id, new.worker));
+  return null;
+end $$;
+create trigger tell_claim after insert on fleet.job_attempts for each row execute function tell_claim();
+create function tell_window() returns trigger language plpgsql as $$
+begin
+  perform pg_notify('play', 'window ' || new.state);
+  return null;
+end $$;
+create trigger tell_window after update of state on fleet.windows
+for each row when (new.state not in ('due', 'fetched', 'ingested')) execute function tell_window();";
+
+/// Everything that must be the same with and without deaths.
+#[derive(Debug, PartialEq)]
+struct Books {
+    digest: Digest,
+    counts: BTreeMap<String, i64>,
+}
+
+const COUNTS: &str = "
+select 'window ' || state, count(*) from fleet.windows group by state
+union all select 'job ' || kind || ' ' || state, count(*) from fleet.jobs group by kind, state
+union all select 'runs that ended a job', count(*) from fleet.job_attempts where outcome = 'done'
+union all select 'leases', count(*) from fleet.jobs where lease_until is not null or locked_by is not null
+union all select 'attempts beyond the first', coalesce(sum(attempt - 1), 0) from fleet.jobs
+union all select 'files ' || state, count(*) from raw.csv_files group by state
+union all select 'runs of files ' || status, count(*) from audit.etl_runs group by status
+union all select 'row versions', count(*) from raw.rows
+union all select 'manifests', count(*) from raw.manifests
+union all select 'heads', count(*) from raw.heads
+union all select 'staged', count(*) from staging.copart_raw
+union all select 'parse errors', count(*) from audit.parse_errors
+union all select 'skipped', count(*) from audit.skipped_lots
+union all select 'unknown spellings', coalesce(sum(occurrences), 0)::bigint from audit.unknown_taxonomy_values
+union all select 'vin conflicts', count(*) from audit.vin_conflicts
+union all select 'vehicle changes', count(*) from audit.vehicle_conflicts
+union all select 'lot changes', count(*) from audit.lot_conflicts
+union all select 'transitions', count(*) from audit.status_transitions
+union all select 'images', count(*) from public.images
+union all select 'lots ' || status, count(*) from public.lots group by status";
+
+/// A feed, a fleet's database, and an ear for what happens there.
+struct Play {
+    stage: Stage,
+    feed: FeedServer,
+    ear: PgListener,
+    _feed_stops: DropGuard,
+}
+
+enum Event {
+    Claimed { job: i64, worker: String },
+    WindowEnded,
+}
+
+impl Play {
+    async fn new() -> Play {
+        let stage = Stage::new().await;
+        sqlx::raw_sql(TELL).execute(stage.pool()).await.unwrap();
+        let mut ear = stage.db.db.listener().await.unwrap();
+        ear.listen("play").await.unwrap();
+        let mut options = Options::new(7, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
+        options.broken = 3;
+        let stop = CancellationToken::new();
+        let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
+        Play { stage, feed, ear, _feed_stops: stop.drop_guard() }
+    }
+
+    /// Starts a worker; its log goes on in a file.
+    fn worker(&self) -> Child {
+        let log = self.stage.folder.path().join("workers.log");
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        self.stage
+            .vinops(&["worker"])
+            .env("COPART_FEED_URL", self.feed.url())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    /// The feed moves on, and its window is due.
+    async fn open(&self, k: u32) {
+        self.feed.advance(k).await.unwrap();
+        let at = self.feed.look(|simulator| simulator.options().window_start(k));
+        let scheduler = Scheduler::new(&FLEET[0], &["copart"]).simulated();
+        let due = scheduler.due(self.stage.pool(), Some(at)).await.unwrap();
+        assert!(due[0].job.is_some());
+    }
+
+    async fn event(&mut self) -> Event {
+        let told = self.ear.recv().await.unwrap();
+        match told.payload().split(' ').collect::<Vec<_>>()[..] {
+            ["claim", job, worker] => Event::Claimed { job: job.parse().unwrap(), worker: worker.to_owned() },
+            _ => Event::WindowEnded,
+        }
+    }
+
+    async fn window_end(&mut self) {
+        while !matches!(self.event().await, Event::WindowEnded) {}
+    }
+
+    /// Opens the books, the last worker gone and whatever it held taken back.
+    async fn close(&self, mut worker: Child) -> Books {
+        worker.kill().await.unwrap();
+        let pool = self.stage.pool();
+        let counts: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(pool).await.unwrap();
+        Books { digest: digest(pool).await.unwrap(), counts: counts.into_iter().collect() }
+    }
+
+    /// How long each job's last run took, in the order of the jobs.
+    async fn durations(&self) -> Vec<Duration> {
+        let seconds: Vec<f64> = sqlx::query_scalar(
+            "select extract(epoch from max(finished_at - started_at))::float8 from fleet.job_attempts group by job_id order by job_id",
+        )
+        .fetch_all(self.stage.pool())
+        .await
+        .unwrap();
+        seconds.into_iter().map(Duration::from_secs_f64).collect()
+    }
+}
+
+async fn undisturbed() -> (Books, Vec<Duration>) {
+    let mut play = Play::new().await;
+    let worker = play.worker();
+    for k in 0..WINDOWS {
+        play.open(k).await;
+        play.window_end().await;
+    }
+    (play.close(worker).await, play.durations().await)
+}
+
+/// Who kills, when, and how often so far.
+struct Reaper {
+    dice: StdRng,
+    worker: Child,
+    kills: usize,
+    idle: usize,
+}
+
+impl Reaper {
+    /// Waits for the window's end, but no longer than to a moment within `span`; then the worker dies and another is
+    /// born. Answers whether the window ended.
+    async fn strike(&mut self, play: &mut Play, span: Duration) -> bool {
+        let moment = span.mul_f64(self.dice.random());
+        let ended = timeout(moment, play.window_end()).await.is_ok();
+        if !ended {
+            self.kill(play).await;
+        }
+        ended
+    }
+
+    async fn kill(&mut self, play: &Play) {
+        self.worker.kill().await.unwrap();
+        self.worker = play.worker();
+        self.kills += 1;
+    }
+
+    fn holds(&self, worker: &str) -> bool {
+        worker.contains(&format!("-{}-", self.worker.id().unwrap()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_over_five_windows_change_nothing_in_the_end() {
+    let began = Instant::now();
+    let seed = seed();
+    println!("to play it again: VINOPS_KILL_SEED={seed}");
+    timeout(PATIENCE, play(seed)).await.expect("it ends within its time");
+    println!("in {:.1} s", began.elapsed().as_secs_f64());
+}
+
+async fn play(seed: u64) {
+    let (wanted, durations) = undisturbed().await;
+    let mut play = Play::new().await;
+    let worker = play.worker();
+    let mut reaper = Reaper { dice: StdRng::seed_from_u64(seed), worker, kills: 0, idle: 0 };
+    let mut met: HashMap<i64, (usize, usize)> = HashMap::new();
+    for k in 0..WINDOWS {
+        play.open(k).await;
+        loop {
+            let (job, worker) = match play.event().await {
+                Event::WindowEnded => break,
+                Event::Claimed { job, worker } => (job, worker),
+            };
+            let next = met.len();
+            let (nth, killed) = met.entry(job).or_insert((next, 0));
+            let jobs_left = durations.len() - *nth;
+            if !reaper.holds(&worker) || *killed >= (KILLS - reaper.kills).div_ceil(jobs_left) {
+                continue;
+            }
+            *killed += 1;
+            if reaper.strike(&mut play, durations[*nth].mul_f64(4.0 / 3.0)).await {
+                break;
+            }
+            if reaper.dice.random_bool(0.25) && reaper.kills < KILLS {
+                reaper.idle += 1;
+                if reaper.strike(&mut play, Duration::from_millis(300)).await {
+                    break;
+                }
+            }
+        }
+    }
+    // what the jobs were too quick for falls upon workers with nothing to do
+    while reaper.kills < KILLS {
+        reaper.idle += 1;
+        let moment = Duration::from_millis(300).mul_f64(reaper.dice.random());
+        timeout(moment, pending::<()>()).await.ok();
+        reaper.kill(&play).await;
+    }
+    let Reaper { worker, kills, idle, .. } = reaper;
+    let found = play.close(worker).await;
+    let rescues: i64 = sqlx::query_scalar("select sum(rescues)::bigint from fleet.jobs")
+        .fetch_one(play.stage.pool())
+        .await
+        .unwrap();
+    let downloads = play.feed.hits().iter().filter(|hit| hit.status == 200).count();
+    println!(
+        "{kills} kills, {idle} counted from a worker's birth; {rescues} leases rescued, {downloads} downloads begun"
+    );
+
+    assert_eq!(kills, KILLS);
+    assert!(rescues > 0);
+    assert_eq!(found, wanted);
+    assert_eq!(found.counts["window applied"], i64::from(WINDOWS));
+    assert_eq!(found.counts["runs that ended a job"], 5 * i64::from(WINDOWS));
+    assert_eq!(found.counts["leases"], 0);
+}
+
+/// A new one each time, unless one is to be played again.
+#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+fn seed() -> u64 {
+    std::env::var("VINOPS_KILL_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap())
+}

@@ -1,0 +1,122 @@
+//! Leaving in order, and arriving twice.
+
+use super::stage::Stage;
+use super::{PATIENCE, Play};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr};
+use tokio::time::timeout;
+
+/// SIGTERM, and the exit code.
+pub async fn leave(mut process: Child) -> Option<i32> {
+    kill(Pid::from_raw(process.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    timeout(PATIENCE, process.wait()).await.unwrap().unwrap().code()
+}
+
+/// Waits until exactly so many sessions of this database wait for locks.
+async fn waiting(stage: &Stage, sessions: i64) {
+    let ask = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let come = async {
+        while sqlx::query_scalar::<_, i64>(ask).fetch_one(stage.pool()).await.unwrap() != sessions {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, come).await.expect("they come to the lock, or leave it");
+}
+
+/// A worker that has claimed the first file's ingest and waits there: the test holds the lock on its source.
+struct Held {
+    play: Play,
+    worker: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    lock: sqlx::Transaction<'static, sqlx::Postgres>,
+}
+
+async fn held(drain: &str) -> Held {
+    let play = Play::new().await;
+    sqlx::query("insert into raw.sources (source) values ('copart')")
+        .execute(play.stage.pool())
+        .await
+        .unwrap();
+    let mut lock = play.stage.pool().begin().await.unwrap();
+    sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
+    play.open(0).await;
+    let mut worker = play
+        .stage
+        .vinops(&["worker", "--drain", drain])
+        .env("COPART_FEED_URL", play.feed.url())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(worker.stderr.take().unwrap()).lines();
+    waiting(&play.stage, 1).await;
+    Held { play, worker, log, lock }
+}
+
+impl Held {
+    async fn job(&self) -> (String, i32, Option<String>, Vec<String>) {
+        sqlx::query_as(
+            "select state, attempt, locked_by, array(select outcome from fleet.job_attempts where job_id = id order by run)
+            from fleet.jobs where kind = 'ingest'",
+        )
+        .fetch_one(self.play.stage.pool())
+        .await
+        .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_job_finish() {
+    let mut held = held("60s").await;
+    kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    while !held.log.next_line().await.unwrap().expect("it says that it drains").contains("draining") {}
+    std::mem::replace(&mut held.lock, held.play.stage.pool().begin().await.unwrap())
+        .rollback()
+        .await
+        .unwrap();
+    while held.log.next_line().await.unwrap().is_some() {}
+    assert_eq!(held.worker.wait().await.unwrap().code(), Some(0));
+    assert_eq!(held.job().await, ("completed".to_owned(), 1, None, vec!["done".to_owned()]));
+}
+
+#[tokio::test]
+async fn sigterm_gives_back_what_cannot_finish_and_nothing_is_burnt() {
+    let mut held = held("0s").await;
+    kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    let exit = timeout(PATIENCE, async {
+        while held.log.next_line().await.unwrap().is_some() {}
+        held.worker.wait().await.unwrap()
+    });
+    assert_eq!(exit.await.expect("it waits for no statement").code(), Some(0));
+    assert_eq!(held.job().await, ("available".to_owned(), 0, None, vec!["interrupted".to_owned()]));
+    // the server gives up the dead worker's statement, though the lock it waits for is still held
+    waiting(&held.play.stage, 0).await;
+    held.lock.rollback().await.unwrap();
+    let successor = held.play.worker();
+    held.play.window_end().await;
+    assert_eq!(leave(successor).await, Some(0));
+}
+
+#[tokio::test]
+async fn two_schedulers_at_once_make_one_job_of_a_window() {
+    let stage = Stage::new().await;
+    // both look at once: neither can before both are there
+    let mut lock = stage.pool().begin().await.unwrap();
+    sqlx::query("lock table fleet.windows in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let schedulers = [(); 2].map(|()| stage.vinops(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
+    waiting(&stage, 2).await;
+    lock.rollback().await.unwrap();
+    for scheduler in schedulers {
+        assert_eq!(leave(scheduler).await, Some(0));
+    }
+    let (windows, jobs): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from fleet.windows), (select count(*) from fleet.jobs where kind = 'fetch')",
+    )
+    .fetch_one(stage.pool())
+    .await
+    .unwrap();
+    // two where a quarter-hour ended just between the two
+    assert!((1..=2).contains(&windows) && jobs == windows, "{windows} windows, {jobs} jobs");
+}
