@@ -165,7 +165,7 @@ impl<'a> Truth<'a> {
     /// Every vehicle that a file has shown, in no order.
     ///
     /// The owner of a VIN is the raw text that equals it, else the least of those that normalise to it; of the
-    /// owner's lots the greatest wins, by update, then by the last window that holds it, then by lot number.
+    /// owner's lots the greatest wins, by update, then by lot number.
     pub fn vehicles(&self) -> Vec<VehicleTruth> {
         let mut by_vin: HashMap<u32, Vec<u32>> = HashMap::new();
         for (index, lot) in self.lots.iter().enumerate() {
@@ -186,7 +186,7 @@ impl<'a> Truth<'a> {
             indexes.iter().zip(&raws).filter(|(_, raw)| **raw == owner).map(|(&n, _)| n).collect();
         let winner = mine.iter().copied().max_by_key(|&n| {
             let lot = &self.lots[n as usize];
-            (lot.seen.updated, lot.life.last_seen, lot.number)
+            (lot.seen.updated, lot.number)
         })?;
         Some(VehicleTruth {
             vin,

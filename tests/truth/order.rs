@@ -282,3 +282,52 @@ fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
         panic!("case {n}: {error}\n{worst:#?}");
     }
 }
+
+/// A file of these (lot, content, update) rows.
+fn file(window: u8, rows: &[(u8, u8, u8)]) -> File {
+    let rows = rows.iter().map(|&(lot, content, updated)| Row { lot, content, updated }).collect();
+    File { window, rows }
+}
+
+/// Tells the files in the order given, by their changes and whole.
+async fn hold(files: Vec<File>, order: &[usize]) {
+    for full in [false, true] {
+        let way = order.iter().map(|&n| (n, full)).collect();
+        check(&Case { files: files.clone(), way, at_once: false }).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lot_that_stays_does_not_take_the_vehicle_from_a_greater_one_that_left() {
+    // lot 1 spells the shared VIN as it is with its content 2
+    let files = vec![
+        file(0, &[(0, 0, 1), (1, 2, 1), (5, 0, 0)]),
+        file(1, &[(0, 0, 1), (5, 0, 0)]),
+        file(2, &[(0, 0, 1), (5, 1, 1)]),
+    ];
+    hold(files, &[2, 0, 1]).await;
+}
+
+#[tokio::test]
+async fn of_two_files_of_a_window_the_lesser_row_wins_once_it_is_seen_again() {
+    for (one, other) in [(0, 1), (1, 0)] {
+        let files = vec![
+            file(0, &[(5, one, 1), (3, 0, 0)]),
+            file(0, &[(5, other, 1), (3, 0, 1)]),
+            file(1, &[(5, other, 1), (3, 0, 2)]),
+        ];
+        hold(files, &[2, 1, 0]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_file_that_takes_the_head_of_a_lot_that_is_away_does_not_forget_until_when_another_was_seen() {
+    let files = vec![
+        file(0, &[(5, 0, 1), (3, 0, 0)]),
+        file(3, &[(5, 2, 1), (3, 0, 0)]),
+        file(5, &[(5, 0, 1), (3, 0, 0)]),
+        file(6, &[(5, 1, 0), (3, 0, 0)]),
+        file(8, &[(3, 0, 0)]),
+    ];
+    hold(files, &[0, 2, 4, 3, 1]).await;
+}
