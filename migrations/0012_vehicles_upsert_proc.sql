@@ -119,10 +119,9 @@ begin
     get diagnostics inserted = row_count;
     perform raw.resume('public.vehicles');
 
+    -- a raw VIN equal to the normalised one owns it, so only others are in doubt
     insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, lot_external_id, conflict_reason)
-    select
-      at, staging_file_id, r.owner_raw, r.vin, r.lot_external_id,
-      case when r.owner_raw <> r.vin then 'characters_lost' else 'raw_differs' end
+    select at, staging_file_id, r.owner_raw, r.vin, r.lot_external_id, 'characters_lost'
     from (
       select s.vin, s.lot_external_id, upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") as owner_raw
       from staging.copart_raw s
@@ -131,9 +130,7 @@ begin
         and s.vin is not null
         and s.lot_external_id is not null
     ) r
-    join public.vehicles v on v.vin = r.vin
-    where r.owner_raw <> r.vin
-      or r.owner_raw <> upper(btrim(v.vin_raw, E' \t\n\r\f\x0B') collate "C");
+    where r.owner_raw <> r.vin;
     get diagnostics vin_conflicts = row_count;
     updated := 0;
     unchanged := 0;

@@ -373,6 +373,15 @@ begin
   where s.file_id = staging_file_id
     and s.window_start_utc = at
     and p.source_url is not null
+    and not exists (
+      select
+      from public.images known
+      where known.lot_id = l.id
+        and known.vin = l.vin
+        and known.seq = 1
+        and known.variant = p.variant
+        and known.source_url = p.source_url
+    )
   order by l.vin collate "C", l.id, p.variant
   on conflict (vin, lot_id, seq, coalesce(variant, ''))
   do update set

@@ -217,11 +217,7 @@ impl<'a> Cells<'a, '_> {
     }
 
     fn lot(&mut self) -> Option<&'a str> {
-        self.parse(Column::LotNumber, |text| {
-            let digits = text.trim_start_matches('0');
-            let number = (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-            (number && !digits.is_empty()).then_some(digits)
-        })
+        self.parse(Column::LotNumber, lot_number)
     }
 
     /// The instant of the sale; what keeps a known day from having one is counted.
@@ -248,6 +244,36 @@ fn not_zero(decimal: &Decimal) -> bool {
     decimal.unscaled != 0
 }
 
+/// What a record is about, and whether it makes a lot: all that an unchanged row is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// The lot number, without leading zeros.
+    pub lot_external_id: Option<&'a str>,
+    /// Why the row makes no vehicle and no lot, if it does not.
+    pub skip_reason: Option<SkipReason>,
+}
+
+impl<'a> Key<'a> {
+    /// Reads the two columns it takes; what cannot be read is counted by [`Typed::read`].
+    pub fn read(record: &Record<'a>) -> Key<'a> {
+        let lot_external_id = lot_number(record.get(Column::LotNumber).trim());
+        let skip_reason = match (lot_external_id, classify(record.get(Column::Vin))) {
+            (None, _) => Some(SkipReason::LotMissing),
+            (_, Vin::Empty) => Some(SkipReason::VinEmpty),
+            (_, Vin::Malformed) => Some(SkipReason::VinFormat),
+            (_, Vin::Valid(_)) => None,
+        };
+        Key { lot_external_id, skip_reason }
+    }
+}
+
+/// 1 to 18 digits, not all of them 0; without the leading ones.
+fn lot_number(text: &str) -> Option<&str> {
+    let digits = text.trim_start_matches('0');
+    let number = (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    (number && !digits.is_empty()).then_some(digits)
+}
+
 impl<'a> Typed<'a> {
     /// Reads a record; allocates only for a VIN that normalising changes.
     pub fn read(record: &Record<'a>, warnings: &mut Warnings) -> Typed<'a> {
@@ -256,12 +282,11 @@ impl<'a> Typed<'a> {
 
         let lot_external_id = c.lot();
         let vin_raw = Some(trim_blanks(record.get(Column::Vin))).filter(|text| !text.is_empty());
-        let (vin, vin_fault) = match classify(record.get(Column::Vin)) {
-            Vin::Valid(vin) => (Some(vin), None),
-            Vin::Empty => (None, Some(SkipReason::VinEmpty)),
-            Vin::Malformed => (None, Some(SkipReason::VinFormat)),
+        let vin = match classify(record.get(Column::Vin)) {
+            Vin::Valid(vin) => Some(vin),
+            Vin::Empty | Vin::Malformed => None,
         };
-        let skip_reason = if lot_external_id.is_none() { Some(SkipReason::LotMissing) } else { vin_fault };
+        let skip_reason = Key::read(record).skip_reason;
 
         let sale_date_raw = c.int(Column::SaleDate).filter(|date| *date != 0);
         let sale_time_hhmm = c.int(Column::SaleTime);

@@ -1,12 +1,13 @@
 -- queue: begin step
 -- One row if the job is still ours; the settings hold for this transaction only. Two are limits. A step's statements run
 -- once, on sizes the planner can only guess: compiling them for its guess has cost more than three times what running
--- them does. And the server looks once a second whether the worker is still there, or a dead one's statement would run
+-- them does; and what they look up is nearly always in memory. And the server looks once a second whether the worker is still there, or a dead one's statement would run
 -- on and keep the successor from its locks.
 select
   set_config('statement_timeout', $4, true)
     || set_config('idle_in_transaction_session_timeout', $4, true)
     || set_config('jit', 'off', true)
+    || set_config('random_page_cost', '1.1', true)
     || set_config('client_connection_check_interval', '1s', true)
 from fleet.jobs
 where id = $1

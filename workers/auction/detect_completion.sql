@@ -1,6 +1,6 @@
 -- detect-completion: move
 with staged as (
-  select distinct lot_external_id
+  select lot_external_id
   from staging.copart_raw
   where file_id = $1
     and window_start_utc = $3

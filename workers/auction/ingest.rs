@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+mod ahead;
 mod columns;
 mod finish;
 mod heads;
@@ -44,8 +45,6 @@ mod scan;
 const COPY_RAW: &str =
     "copy raw.rows (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)";
 const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, row_no, byte_offset, kind, reason, raw) \
-    from stdin (format binary)";
-const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
 /// How long a window waits before it asks again whether the others are through.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
@@ -81,7 +80,7 @@ pub struct Report {
     pub parse_errors: u64,
     /// Records that only the tolerant rules could read.
     pub repaired: u64,
-    /// Values that could not be read and are null.
+    /// Values of new and changed rows that could not be read and are null.
     pub unreadable_values: u64,
     /// Rows without vehicle and lot, by reason.
     pub skipped: Skipped,

@@ -75,10 +75,14 @@ impl Window {
     }
 }
 
-/// The most memory this process has ever held, in MB (10^6 bytes).
+/// The most memory this process has ever held, in MB (10^6 bytes); 0 where the system does not tell. Not what `getrusage`
+/// says: that survives `exec`, and would be the parent's.
 pub fn peak_rss_mb() -> f64 {
-    nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)
-        .map_or(0.0, |usage| usage.max_rss() as f64 * 1024.0 / 1e6)
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    peak.map_or(0.0, |kib| kib * 1024.0 / 1e6)
 }
 
 /// Adds a step's report to the run of its file, under the step's name. A repeated step finds nothing to do, and what the

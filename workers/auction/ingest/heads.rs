@@ -77,14 +77,7 @@ impl Heads {
              group by 1 having count(*) > 1) then 8 else 0 end \
              from raw.heads where source = '{source}') to stdout (format binary)"
         );
-        let count = sqlx::query_scalar!(
-            r#"-- ingest: count heads
-            select count(*) as "n!" from raw.heads where source = $1"#,
-            source
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        let mut heads = Vec::with_capacity(usize::try_from(count)?);
+        let mut heads = Vec::new();
         let mut stream = connection.copy_out_raw(&query).await.context("read raw.heads")?;
         let mut pending: Vec<u8> = Vec::new();
         let mut header_read = false;

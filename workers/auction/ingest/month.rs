@@ -39,13 +39,25 @@ impl Load {
 
     /// Hands rows over; waits when the other side is behind.
     pub async fn rows(&self, rows: CopyBuf) {
-        // a closed channel means that the load failed; `commit` tells why
+        // a closed channel means that the load failed; `attach` tells why
         self.rows.send(Message::Rows(rows)).await.ok();
     }
 
-    /// Indexes and commits what was loaded, and makes it part of `raw.rows` within the step's transaction.
-    pub async fn commit(self, step: &mut PgConnection, at: DateTime<Utc>) -> anyhow::Result<()> {
+    /// No more rows: they are indexed and committed from here on.
+    pub async fn loaded(self) -> Indexing {
         self.rows.send(Message::Commit).await.ok();
+        Indexing { task: self.task }
+    }
+}
+
+/// A month whose rows are being indexed and committed.
+pub struct Indexing {
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Indexing {
+    /// Waits for the end of that, and makes the month part of `raw.rows` within the step's transaction.
+    pub async fn attach(self, step: &mut PgConnection, at: DateTime<Utc>) -> anyhow::Result<()> {
         self.task.await.context("the month's load panicked")??;
         sqlx::query!("-- ingest: attach the month\n select raw.attach_month($1)", at)
             .execute(step)

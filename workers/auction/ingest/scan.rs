@@ -5,16 +5,16 @@
 //!
 //! Long because what one row sets off (count, compare, keep, stage, note) is decided together and read together.
 
+use super::ahead;
 use super::heads::{Head, Heads};
 use crate::auction::Column;
 use crate::auction::hash::RowHasher;
 use crate::auction::header::{Header, HeaderError};
 use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
-use crate::auction::row::{SkipReason, Typed, Warnings};
+use crate::auction::row::{Key, SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
-use sha2::{Digest, Sha256};
 use std::io::Read;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -66,32 +66,17 @@ pub struct Chunk {
 
 /// Reads the whole file, which must be the one whose sha256 was noted when it came in.
 pub fn scan_checked(
-    file: impl Read,
+    file: impl Read + Send,
     sha256: &str,
     plan: &Plan,
     heads: Heads,
     chunks: &mpsc::Sender<Chunk>,
 ) -> Result<Outcome, Ended> {
-    let mut hashed = Hashed { inner: file, hash: Sha256::new() };
-    let scanned = scan(&mut hashed, plan, heads, chunks);
+    let (scanned, found) = ahead::hashed(file, |file| scan(file, plan, heads, chunks))?;
     if !matches!(scanned, Ok(_) | Err(Ended::Refused(Refused::Empty | Refused::Rejected { .. }))) {
         return scanned; // not read to its end
     }
-    let found: String = hashed.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if found == sha256 { scanned } else { Err(Ended::Altered { found, expected: sha256.to_owned() }) }
-}
-
-struct Hashed<R> {
-    inner: R,
-    hash: Sha256,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..read]);
-        Ok(read)
-    }
 }
 
 fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>) -> Result<Outcome, Ended> {
@@ -109,7 +94,6 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         clock: Clock::None,
         errors_kept: 0,
         errors: CopyBuf::default(),
-        skipped: CopyBuf::default(),
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
@@ -158,7 +142,6 @@ struct Pass<'a> {
     clock: Clock,
     errors_kept: u64,
     errors: CopyBuf,
-    skipped: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
 }
@@ -172,7 +155,7 @@ fn drift(header: &Header) -> Vec<String> {
 
 impl Pass<'_> {
     fn pending(&self) -> usize {
-        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len() + self.skipped.len()
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len()
     }
 
     /// Sends on what is streamed and keeps the rest.
@@ -181,7 +164,6 @@ impl Pass<'_> {
             self.outcome.staged.keep(&mut self.chunk.staged)?;
         }
         self.outcome.errors.keep(&mut self.errors)?;
-        self.outcome.skipped_rows.keep(&mut self.skipped)?;
         let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
         chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
     }
@@ -189,8 +171,8 @@ impl Pass<'_> {
     fn row(&mut self, record: &Record<'_>) {
         self.outcome.rows += 1;
         self.note_clock(record.get(Column::CreateDateTime));
-        let typed = Typed::read(record, &mut self.warnings);
-        match typed.skip_reason {
+        let key = Key::read(record);
+        match key.skip_reason {
             Some(SkipReason::VinEmpty) => self.outcome.skipped.vin_empty += 1,
             Some(SkipReason::VinFormat) => self.outcome.skipped.vin_format += 1,
             Some(SkipReason::LotMissing) => self.outcome.skipped.lot_missing += 1,
@@ -198,7 +180,7 @@ impl Pass<'_> {
         }
         let hash = self.hasher.hash(record);
         // a lot number has 1 to 18 digits
-        let lot = typed.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
+        let lot = key.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
         let head = lot.and_then(|lot| self.heads.see(lot, hash));
         let same = head.is_some_and(|h| h.row_hash == hash);
         match head {
@@ -218,11 +200,9 @@ impl Pass<'_> {
         let flags = record.flags();
         self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
         if self.must_stage(head, same) {
+            let typed = Typed::read(record, &mut self.warnings);
             self.note_unknown(&typed);
             self.stage(record, &typed, head, hash, row_id);
-            if let Some(reason) = typed.skip_reason {
-                self.skip(record, &typed, reason.as_str());
-            }
             self.note_replacements(record);
         } else if stored_now && let Some(lot) = lot {
             self.outcome.moved.push((lot, row_id));
@@ -265,17 +245,6 @@ impl Pass<'_> {
                 typed,
             },
         );
-    }
-
-    fn skip(&mut self, record: &Record<'_>, typed: &Typed<'_>, reason: &str) {
-        let skipped = &mut self.skipped;
-        skipped.row(6);
-        skipped.timestamptz(Some(self.plan.window));
-        skipped.uuid(Some(self.plan.file_id));
-        skipped.int(i32::try_from(record.row_no()).ok());
-        skipped.text(typed.lot_external_id);
-        skipped.text(typed.vin_raw);
-        skipped.text(Some(reason));
     }
 
     fn note_clock(&mut self, clock: &str) {

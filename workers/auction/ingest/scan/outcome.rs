@@ -32,7 +32,7 @@ pub struct Outcome {
     pub rejected: u64,
     /// Records read only by the tolerant rules, or with a character replaced.
     pub repaired: u64,
-    /// Values that could not be read and are null.
+    /// Values of staged rows that could not be read and are null.
     pub unreadable_values: u64,
     /// By reason.
     pub skipped: Skipped,
@@ -56,8 +56,6 @@ pub struct Outcome {
     pub staged: CopySpool,
     /// For `audit.parse_errors`.
     pub errors: CopySpool,
-    /// For `audit.skipped_lots`.
-    pub skipped_rows: CopySpool,
 }
 
 /// Why a file is not applied; it is kept, and its window quarantined.
