@@ -195,6 +195,8 @@ async fn a_file(t: &TestDb) {
         &t.db.pool,
         r#"select audit.ensure_partitions('2026-11-20T14:30Z');
         select raw.open_month('2026-11-20T14:30Z');
+        select staging.open_day('2026-11-20T14:30Z');
+        select staging.attach_day('2026-11-20T14:30Z');
         insert into raw.csv_files (file_id, path, sha256, bytes, row_count, window_start_utc, ingested_at)
           values ('00000000-0000-0000-0000-000000000001', 'raw/copart/2026/11/20/1430.csv.zst', repeat('a', 64), 95972917, 2,
             '2026-11-20T14:30Z', now());
