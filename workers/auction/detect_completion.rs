@@ -51,7 +51,7 @@ impl Job for DetectCompletion {
     const VERB: &'static str = "moves the statuses of lots and closes the window";
     const WHEN: &'static str = "after upsert-lots";
     const READS: &'static str = "raw.heads, staging.copart_raw, lots, config";
-    const WRITES: &'static str = "lots.status, audit.status_transitions, fleet.windows";
+    const WRITES: &'static str = "lots.status, audit.status_transitions, raw.heads, fleet.windows";
     const SAFE: &'static str = "a lot that has its status is not moved again";
     type Report = Report;
 

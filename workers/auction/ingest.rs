@@ -16,8 +16,8 @@
 //!
 //! Races: two files of one source never work at once (the source's row lock). A window waits for an older one that is
 //! still under way, and for a newer one between its ingest and its end: what that has staged tells until when the
-//! versions it replaced were seen, and a late file is judged by it. A file older than the heads (*late*) is stored and staged like any other, but takes no head from a
-//! newer one and says nothing about absence.
+//! versions it replaced were seen, and a late file is judged by it. A file older than the heads (*late*) is stored and
+//! staged like any other, but takes no head from a newer one and says nothing about absence.
 //!
 //! A file that is not the feed, is empty, or has more than 2 % unreadable records is quarantined: kept, reported, not
 //! applied. The job is done then; trying again would read the same bytes.
@@ -103,7 +103,8 @@ impl Job for Ingest {
     const VERB: &'static str = "takes a file apart, keeps what is new and stages what to apply";
     const WHEN: &'static str = "after fetch";
     const READS: &'static str = "the store, raw.heads";
-    const WRITES: &'static str = "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit";
+    const WRITES: &'static str =
+        "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit, fleet.windows";
     const SAFE: &'static str = "one transaction ends the job; an ingested file is left alone";
     const NEXT: &'static str = "upsert-vehicles";
     type Report = Report;
