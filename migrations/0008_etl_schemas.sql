@@ -476,9 +476,9 @@ create table if not exists raw.suspended (
   constraint suspended_pkey primary key (relation, place)
 );
 
--- Takes the foreign keys and indexes off an empty table that is about to be filled, but for the primary key and those to
--- keep. Checked and built once at the end they cost a fraction of what they cost row by row; and nobody reads meanwhile.
-create or replace function raw.suspend(target regclass, keep text[] default '{}')
+-- Takes the foreign keys and indexes off an empty table that is about to be filled, but for a primary key that others refer
+-- to. Checked and built once at the end they cost a fraction of what they cost row by row; and nobody reads meanwhile.
+create or replace function raw.suspend(target regclass)
 returns void
 language plpgsql
 security definer
@@ -508,16 +508,25 @@ begin
       from pg_constraint c
       where c.conrelid = target and c.contype = 'f'
       union all
+      -- a primary key nobody refers to; it comes back as a constraint, but before the foreign keys
+      select
+        false,
+        c.conname::text,
+        format('alter table %s add constraint %I %s', target, c.conname, pg_get_constraintdef(c.oid))
+      from pg_constraint c
+      where c.conrelid = target
+        and c.contype = 'p'
+        and not exists (select from pg_constraint r where r.confrelid = target)
+      union all
       select false, i.relname::text, pg_get_indexdef(i.oid)
       from pg_index x
       join pg_class i on i.oid = x.indexrelid
       where x.indrelid = target
         and not exists (select from pg_constraint c where c.conindid = x.indexrelid)
-        and i.relname <> all(keep)
     ) p
   loop
     insert into raw.suspended values (target, piece.place, piece.ddl);
-    if piece.foreign_key then
+    if piece.ddl like 'alter table%' then
       execute format('alter table %s drop constraint %I', target, piece.name);
     else
       execute format('drop index public.%I', piece.name);

@@ -104,6 +104,9 @@ declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
+  beaten bigint[];
+  turned bigint[];
+  turned_from text[];
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -149,6 +152,8 @@ begin
       and s.lot_external_id is not null
       and s.vin is not null;
     get diagnostics inserted = row_count;
+    -- before the pictures: the unique index tells the planner what a join with lots gives
+    perform raw.resume('public.lots');
 
     insert into public.images (vin, lot_id, seq, variant, source_url)
     select l.vin, l.id, 1, p.variant, p.source_url
@@ -160,18 +165,17 @@ begin
       and p.source_url is not null;
 
     perform raw.resume('public.images');
-    perform raw.resume('public.lots');
     updated := 0;
     unchanged := 0;
     return next;
     return;
   end if;
 
-  return query
   with staged as (
     select
       s.id,
       s.lot_external_id,
+      s.vin,
       coalesce(s.source_updated_at, '-infinity') as su,
       s.row_hash,
       s.prev_hash,
@@ -191,6 +195,7 @@ begin
     select
       i.*,
       l.id as lot_id,
+      l.vin as stood_vin,
       l.row_hash as stood_hash,
       coalesce(l.source_updated_at, '-infinity') as stood_su,
       greatest(
@@ -200,7 +205,10 @@ begin
       ) as stood_seen
     from staged i
     left join public.lots l on l.lot_external_id = i.lot_external_id
-    left join raw.heads h on h.source = feed and h.lot = l.lot_external_id::bigint
+    -- until when it was seen decides only between equal update times: no look-up without need
+    left join raw.heads h
+      on h.source = feed
+      and h.lot = case when coalesce(l.source_updated_at, '-infinity') = i.su then l.lot_external_id::bigint end
     where i.place = 1
   ),
   judged as materialized (
@@ -347,19 +355,39 @@ begin
       (select count(*) from added) as added,
       (select count(*) from overwritten where differences is not null) as changed
   )
-  select c.added, c.changed, c.lots - c.added - c.changed
-  from counts c;
+  select
+    c.added, c.changed, c.lots - c.added - c.changed, b.beaten, b.turned, b.turned_from
+  into inserted, updated, unchanged, beaten, turned, turned_from
+  from counts c
+  cross join (
+    select
+      array_agg(id) filter (where not wins) as beaten,
+      array_agg(id) filter (where stood_vin <> vin) as turned,
+      array_agg(stood_vin) filter (where stood_vin <> vin) as turned_from
+    from judged
+  ) b;
 
   -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then
   update public.lots l
   set seen_window = s.prev_seen
   from staging.copart_raw s
-  where s.file_id = staging_file_id
+  where s.id = any (beaten)
     and s.window_start_utc = at
     and s.prev_hash is not null
     and l.lot_external_id = s.lot_external_id
     and l.row_hash = s.prev_hash
     and l.seen_window < s.prev_seen;
+
+  -- so was that of the vehicle which the lot had before
+  update public.vehicles v
+  set seen_window = s.prev_seen
+  from unnest(turned, turned_from) as t (id, vin)
+  join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
+  where s.prev_hash is not null
+    and v.vin = t.vin
+    and v.source_lot = s.lot_external_id::bigint
+    and v.row_hash = s.prev_hash
+    and v.seen_window < s.prev_seen;
 
   -- the pictures of the lots that this file's rows have just become
   insert into public.images as i (vin, lot_id, seq, variant, source_url)
@@ -369,24 +397,27 @@ begin
     on l.lot_external_id = s.lot_external_id
     and l.row_hash = s.row_hash
     and l.seen_window = at
-  cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
+  cross join lateral (
+    select
+      max(i.source_url) filter (where i.variant = 'thumbnail') as thumbnail,
+      max(i.source_url) filter (where i.variant = 'listing') as listing
+    from public.images i
+    where i.lot_id = l.id
+      and i.vin = l.vin
+      and i.seq = 1
+  ) known
+  cross join lateral (
+    values ('thumbnail', s.thumbnail_url, known.thumbnail), ('listing', s.image_url, known.listing)
+  ) as p (variant, source_url, known_url)
   where s.file_id = staging_file_id
     and s.window_start_utc = at
-    and p.source_url is not null
-    and not exists (
-      select
-      from public.images known
-      where known.lot_id = l.id
-        and known.vin = l.vin
-        and known.seq = 1
-        and known.variant = p.variant
-        and known.source_url = p.source_url
-    )
+    and p.source_url <> coalesce(p.known_url, '')
   order by l.vin collate "C", l.id, p.variant
   on conflict (vin, lot_id, seq, coalesce(variant, ''))
   do update set
     source_url = excluded.source_url,
     updated_at = now()
   where i.source_url is distinct from excluded.source_url;
+  return next;
 end
 $$;

@@ -6,6 +6,10 @@ drop function if exists raw.seen;
 drop table if exists audit.vehicle_conflicts;
 
 alter table public.vehicles
+  drop constraint if exists vehicles_vin_format_ck,
+  add constraint vehicles_vin_format_ck check (vin ~ '^[A-HJ-NPR-Z0-9]{11,17}$'),
+  drop constraint if exists vehicles_vin_normalized_format_ck,
+  add constraint vehicles_vin_normalized_format_ck check (vin_normalized ~ '^[A-HJ-NPR-Z0-9]{11,17}$'),
   reset (fillfactor),
   drop column if exists seen_window,
   drop column if exists row_hash,

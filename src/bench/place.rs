@@ -36,7 +36,7 @@ impl Place {
     /// On a temporary cluster.
     pub async fn temporary() -> anyhow::Result<Place> {
         let embedded = Embedded::start(Options { home: None, temporary: true, durable: true }).await?;
-        Place::open(embedded.url("postgres"), Some(embedded)).await
+        Place::open(embedded.near_url("postgres"), Some(embedded)).await
     }
 
     /// On a server that runs already; `url` is any of its databases.

@@ -98,8 +98,8 @@ impl Session {
 
     /// On an embedded cluster, which stops with the session.
     pub async fn on(config: Config, embedded: Embedded) -> Result<Session, Failure> {
-        let url = embedded.database(DATABASE).await.map_err(Failure::unreachable)?;
-        let db = Db::connect(&url, None, 16).await.map_err(Failure::unreachable)?;
+        embedded.database(DATABASE).await.map_err(Failure::unreachable)?;
+        let db = Db::connect(&embedded.near_url(DATABASE), None, 16).await.map_err(Failure::unreachable)?;
         Ok(Session { config, db, embedded: Some(embedded) })
     }
 

@@ -172,7 +172,8 @@ impl CopyBuf {
 /// One COPY statement fed by many buffers.
 ///
 /// A statement costs more than its bytes: the driver leaves Nagle's algorithm on, and the short message that ends a COPY
-/// may wait 40 ms for the server's delayed acknowledgement. Hence few long streams, never one statement per buffer.
+/// may wait 40 ms for the server's delayed acknowledgement (over TCP; a Unix socket has no such wait). Hence long streams, or
+/// statements of some megabytes, never small ones.
 pub struct CopyStream<'c> {
     copy: sqlx::postgres::PgCopyIn<&'c mut PgConnection>,
     begun: bool,

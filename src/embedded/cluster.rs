@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// Name of every temporary cluster's folder begins so.
 const TEMPORARY: &str = "vinops-pg-";
 
+/// Bytes of the longest folder for a socket: an address has room for 107, and the socket's name takes 17.
+const SOCKET_FOLDER: usize = 90;
+
 /// An open cluster folder; nobody else can open it while this lives.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -54,6 +57,13 @@ impl Folder {
 
     pub(super) fn log(&self) -> PathBuf {
         self.path.join("postgres.log")
+    }
+
+    /// Where the server's Unix socket can lie: here, if the name is short enough for one and needs no quoting.
+    pub(super) fn socket(&self) -> Option<&str> {
+        let folder = self.path.to_str()?;
+        let plain = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+        (cfg!(unix) && folder.len() <= SOCKET_FOLDER && plain).then_some(folder)
     }
 
     pub(super) fn is_temporary(&self) -> bool {
@@ -187,12 +197,12 @@ fn wait_for_predecessor(data: &Path) -> anyhow::Result<()> {
 
 /// `name=value` pairs for the server's command line. They are not in `postgresql.conf`, so that a newer vinops
 /// improves an older cluster.
-pub(super) fn settings(binaries: &Binaries, options: &Options) -> Vec<String> {
+pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Option<&str>) -> Vec<String> {
     let megabytes = memory_megabytes();
     let buffers = if options.durable { (megabytes / 8).clamp(128, 1024) } else { 128 };
     let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),
-        "unix_socket_directories=".to_owned(),
+        format!("unix_socket_directories={}", socket_folder.map_or("", |folder| folder)),
         "max_connections=200".to_owned(),
         "timezone=UTC".to_owned(),
         "log_timezone=UTC".to_owned(),
@@ -207,6 +217,9 @@ pub(super) fn settings(binaries: &Binaries, options: &Options) -> Vec<String> {
         // A window is written in one burst: checkpoints in its middle would write the same pages twice.
         "max_wal_size=4GB".to_owned(),
         "checkpoint_timeout=15min".to_owned(),
+        // Nobody replicates from here, so what a transaction makes and fills itself goes to its file, not to the log too.
+        "wal_level=minimal".to_owned(),
+        "max_wal_senders=0".to_owned(),
     ];
     // wal_compression stays off: pglz, the only kind every build has, more than doubles the time of a steady window
     if !options.durable {

@@ -82,7 +82,7 @@ impl Embedded {
         };
         let binaries = binaries::find(&home, &servant, folder.major()?)?;
         let password = folder.prepare(&binaries, &servant, options.durable)?;
-        let settings = cluster::settings(&binaries, options);
+        let settings = cluster::settings(&binaries, options, folder.socket());
         let server = server::Server::launch(folder, &binaries, &servant, &settings, password)?;
         Ok(Embedded { server, binaries })
     }
@@ -90,6 +90,12 @@ impl Embedded {
     /// The URL of `database` on this server for its superuser, password included.
     pub fn url(&self, database: &str) -> String {
         self.server.url(database)
+    }
+
+    /// The same over the server's Unix socket where it has one, for whoever has this machine to himself. A COPY over TCP
+    /// may wait 40 ms for an acknowledgement at its end, see `db::copy`.
+    pub fn near_url(&self, database: &str) -> String {
+        self.server.near_url(database)
     }
 
     /// The URL of `database`, created empty unless it is there.

@@ -66,6 +66,14 @@ impl Server {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.process.port)
     }
 
+    pub(super) fn near_url(&self, database: &str) -> String {
+        let url = self.url(database);
+        match self.folder.socket() {
+            Some(folder) => format!("{url}?host={folder}"),
+            None => url,
+        }
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.process.pid
     }

@@ -10,14 +10,26 @@ with staged as (
     and s.window_start_utc = $3
     and s.lot_external_id is not null
   order by s.lot_external_id::bigint, s.source_updated_at desc nulls last, s.row_hash desc
+),
+moved as (
+  update raw.heads h
+  set
+    row_hash = s.row_hash,
+    row_id = s.row_id,
+    version_window = $3,
+    last_seen = null,
+    absent_since = null
+  from staged s
+  where h.source = $2
+    and h.lot = s.lot
 )
-insert into raw.heads as h (source, lot, row_hash, row_id, version_window)
-select $2, lot, row_hash, row_id, $3
-from staged
-on conflict (source, lot)
-do update set
-  row_hash = excluded.row_hash,
-  row_id = excluded.row_id,
-  version_window = excluded.version_window,
-  last_seen = null,
-  absent_since = null
+-- nobody else moves this source's heads meanwhile, so what was not there is new (`on conflict` costs twice as much)
+insert into raw.heads (source, lot, row_hash, row_id, version_window)
+select $2, s.lot, s.row_hash, s.row_id, $3
+from staged s
+where not exists (
+  select
+  from raw.heads h
+  where h.source = $2
+    and h.lot = s.lot
+)

@@ -46,6 +46,8 @@ const COPY_RAW: &str =
     "copy raw.rows (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)";
 const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, row_no, byte_offset, kind, reason, raw) \
     from stdin (format binary)";
+const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
+    from stdin (format binary)";
 /// How long a window waits before it asks again whether the others are through.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
@@ -136,7 +138,6 @@ impl Job for Ingest {
             head_window: window.head_window,
             in_order: window.in_order,
             full: self.full,
-            stream_staged: apart.is_some(),
         };
         let day = sqlx::query_scalar!("-- ingest: open the day\n select staging.open_day($1)", window.start)
             .fetch_one(&mut *step)
@@ -145,7 +146,7 @@ impl Job for Ingest {
         let copy_staged = columns::copy_staged(day.as_deref().unwrap_or("staging.copart_raw"));
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
-        let (chunks, arriving) = mpsc::channel(2);
+        let (chunks, arriving) = mpsc::channel(1);
         let scanning = tokio::task::spawn_blocking({
             let (plan, sha256) = (plan.clone(), window.sha256.clone());
             move || scan::scan_checked(file, &sha256, &plan, heads, &chunks)
@@ -158,7 +159,7 @@ impl Job for Ingest {
                     &plan,
                     &window,
                     outcome,
-                    finish::Loads { apart, day: day.is_some(), copy_staged },
+                    finish::Loads { apart, day: day.is_some() },
                 )
                 .await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
@@ -210,7 +211,8 @@ async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bo
     .context("look for other windows under way")
 }
 
-/// Copies rows as they arrive: the raw ones over the step's connection, or over the month's with the staged ones beside.
+/// Copies rows as they arrive, so that PostgreSQL works while the file is being read: the raw ones and the staged ones in
+/// turn over the step's connection, or the raw ones over the month's with one long stream of staged ones beside.
 async fn stream(
     run: &Run,
     step: &mut Step,
@@ -220,22 +222,27 @@ async fn stream(
     copy_staged: &str,
 ) -> anyhow::Result<()> {
     let whole = u64::try_from(window.bytes).unwrap_or(0);
-    let sql = if apart.is_some() { copy_staged } else { COPY_RAW };
-    let mut copy = CopyStream::begin(step, sql).await.context("begin to copy rows")?;
-    while let Some(chunk) = arriving.recv().await {
-        run.progress(chunk.bytes_read, whole);
-        let here = match apart {
-            Some(load) => {
-                load.rows(chunk.raw).await;
-                chunk.staged
+    match apart {
+        None => {
+            while let Some(chunk) = arriving.recv().await {
+                run.progress(chunk.bytes_read, whole);
+                chunk.raw.send(step, COPY_RAW).await.context("copy row versions")?;
+                chunk.staged.send(step, copy_staged).await.context("copy rows to stage")?;
             }
-            None => chunk.raw,
-        };
-        if !here.is_empty() {
-            copy.send(here).await.context("copy rows")?;
+        }
+        Some(load) => {
+            let mut copy =
+                CopyStream::begin(step, copy_staged).await.context("begin to copy rows to stage")?;
+            while let Some(chunk) = arriving.recv().await {
+                run.progress(chunk.bytes_read, whole);
+                load.rows(chunk.raw).await;
+                if !chunk.staged.is_empty() {
+                    copy.send(chunk.staged).await.context("copy rows to stage")?;
+                }
+            }
+            copy.finish().await.context("copy rows to stage")?;
         }
     }
-    copy.finish().await.context("copy rows")?;
     Ok(())
 }
 

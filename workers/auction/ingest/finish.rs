@@ -1,7 +1,7 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
 use super::scan::{Outcome, Plan, Refused};
-use super::{COPY_ERRORS, Report, month};
+use super::{COPY_ERRORS, COPY_SKIPPED, Report, month};
 use crate::auction::completeness;
 use crate::workers::auction::Window;
 use anyhow::Context;
@@ -14,8 +14,6 @@ pub struct Loads {
     pub apart: Option<month::Load>,
     /// Whether the day's staged rows went, or go, into a table apart.
     pub day: bool,
-    /// The statement that copies staged rows.
-    pub copy_staged: String,
 }
 
 /// Heads pointed at a new month's versions by one statement, at most.
@@ -29,24 +27,21 @@ pub async fn finish(
     mut outcome: Outcome,
     loads: Loads,
 ) -> anyhow::Result<Report> {
-    let spools = [
-        (std::mem::take(&mut outcome.staged), loads.copy_staged.as_str()),
-        (std::mem::take(&mut outcome.errors), COPY_ERRORS),
-    ];
-    for (rows, sql) in spools {
-        rows.send(connection, sql).await.context("copy the rows kept while reading")?;
-    }
+    // the month's indexes are built while this connection does the rest
+    let apart = match loads.apart {
+        Some(load) => Some(load.loaded().await),
+        None => None,
+    };
+    let errors = std::mem::take(&mut outcome.errors);
+    errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
+    let no_lots = std::mem::take(&mut outcome.no_lots);
+    no_lots.send(connection, COPY_SKIPPED).await.context("copy the rows that make no lot")?;
     if loads.day {
         sqlx::query!("-- ingest: attach the day\n select staging.attach_day($1)", plan.window)
             .execute(&mut *connection)
             .await
             .context("attach the day to staging.copart_raw")?;
     }
-    // the month's indexes are built while this connection does the rest
-    let apart = match loads.apart {
-        Some(load) => Some(load.loaded().await),
-        None => None,
-    };
     sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
         .execute(&mut *connection)
         .await
@@ -85,18 +80,6 @@ pub async fn finish(
     .await
     .context("write the manifest")?;
     note_unknown(connection, plan, &outcome).await?;
-    sqlx::query!(
-        r#"-- ingest: rows that make no lot
-        insert into audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason)
-        select window_start_utc, file_id, row_no, lot_external_id, vin_raw, processing_error
-        from staging.copart_raw
-        where file_id = $1 and window_start_utc = $2 and processing_error is not null"#,
-        plan.file_id,
-        plan.window
-    )
-    .execute(&mut *connection)
-    .await
-    .context("note the rows that make no lot")?;
     if let Some(indexed) = apart {
         indexed.attach(connection, plan.window).await?;
     }

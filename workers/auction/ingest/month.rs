@@ -32,7 +32,7 @@ impl Load {
             .await
             .context("open the month")?;
         let Some(table) = table else { return Ok(None) };
-        let (rows, arriving) = mpsc::channel(2);
+        let (rows, arriving) = mpsc::channel(1);
         let task = tokio::spawn(load(transaction, table, at, arriving));
         Ok(Some(Load { rows, task }))
     }

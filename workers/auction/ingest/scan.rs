@@ -1,7 +1,8 @@
 //! One pass over a file: parse, normalise, hash, compare with the heads, and encode what has to be written.
 //!
-//! Runs on a blocking thread, since it keeps a core busy. Row versions leave it in chunks of about a megabyte over a short
-//! channel; what has to wait until they are copied is spooled. So memory does not grow with the file.
+//! Runs on a blocking thread, since it keeps a core busy. Row versions and rows to stage leave it in chunks of some
+//! megabytes over a short channel; what is wrong with the file waits in a spool, since it is told even when nothing else
+//! is kept. So memory does not grow with the file.
 //!
 //! Long because what one row sets off (count, compare, keep, stage, note) is decided together and read together.
 
@@ -23,7 +24,7 @@ mod outcome;
 pub use outcome::{Ended, Outcome, Refused, Skipped};
 
 /// Chunks are sent on when they hold this many bytes.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 2 << 20;
 /// Progress is told at least every so many bytes of the file.
 const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
@@ -49,8 +50,6 @@ pub struct Plan {
     pub in_order: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
-    /// Send staged rows while reading, over a connection that raw rows leave free, instead of after them.
-    pub stream_staged: bool,
 }
 
 /// Rows on their way to their tables while the file is being read.
@@ -58,7 +57,7 @@ pub struct Plan {
 pub struct Chunk {
     /// For `raw.rows`.
     pub raw: CopyBuf,
-    /// For `staging.copart_raw`; empty unless the plan has them streamed.
+    /// For `staging.copart_raw`.
     pub staged: CopyBuf,
     /// How much of the file has been read.
     pub bytes_read: u64,
@@ -94,6 +93,7 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         clock: Clock::None,
         errors_kept: 0,
         errors: CopyBuf::default(),
+        no_lots: CopyBuf::default(),
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
@@ -107,9 +107,13 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
             Some(Item::Row(record)) => pass.row(&record),
             Some(Item::Rejected(rejected)) => pass.reject(&rejected),
         }
-        if pass.pending() >= CHUNK || reader.position() - told >= TOLD {
+        if pass.pending() >= CHUNK {
             told = reader.position();
             pass.send(told, chunks)?;
+        } else if reader.position() - told >= TOLD {
+            told = reader.position();
+            let progress = Chunk { bytes_read: told, ..Chunk::default() };
+            chunks.blocking_send(progress).map_err(|_| Ended::Abandoned)?;
         }
     }
     pass.send(reader.position(), chunks)?;
@@ -142,6 +146,7 @@ struct Pass<'a> {
     clock: Clock,
     errors_kept: u64,
     errors: CopyBuf,
+    no_lots: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
 }
@@ -155,15 +160,13 @@ fn drift(header: &Header) -> Vec<String> {
 
 impl Pass<'_> {
     fn pending(&self) -> usize {
-        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len()
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len() + self.no_lots.len()
     }
 
     /// Sends on what is streamed and keeps the rest.
     fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
-        if !self.plan.stream_staged {
-            self.outcome.staged.keep(&mut self.chunk.staged)?;
-        }
         self.outcome.errors.keep(&mut self.errors)?;
+        self.outcome.no_lots.keep(&mut self.no_lots)?;
         let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
         chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
     }
@@ -203,6 +206,7 @@ impl Pass<'_> {
             let typed = Typed::read(record, &mut self.warnings);
             self.note_unknown(&typed);
             self.stage(record, &typed, head, hash, row_id);
+            self.note_skipped(record, &typed);
             self.note_replacements(record);
         } else if stored_now && let Some(lot) = lot {
             self.outcome.moved.push((lot, row_id));
@@ -261,6 +265,19 @@ impl Pass<'_> {
         if flags.nul || flags.latin1 {
             let reason = if flags.nul { "NUL replaced by U+FFFD" } else { "not UTF-8, read as Latin-1" };
             self.error(record.row_no(), record.byte_offset(), "repaired", reason, record.raw());
+        }
+    }
+
+    fn note_skipped(&mut self, record: &Record<'_>, typed: &Typed<'_>) {
+        if let Some(reason) = typed.skip_reason {
+            let rows = &mut self.no_lots;
+            rows.row(6);
+            rows.timestamptz(Some(self.plan.window));
+            rows.uuid(Some(self.plan.file_id));
+            rows.int(i32::try_from(record.row_no()).ok());
+            rows.text(typed.lot_external_id);
+            rows.text(typed.vin_raw);
+            rows.text(Some(reason.as_str()));
         }
     }
 

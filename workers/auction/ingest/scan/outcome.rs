@@ -52,10 +52,10 @@ pub struct Outcome {
     pub absent: Vec<i64>,
     /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
     pub moved: Vec<(i64, i64)>,
-    /// For `staging.copart_raw`, unless streamed.
-    pub staged: CopySpool,
     /// For `audit.parse_errors`.
     pub errors: CopySpool,
+    /// For `audit.skipped_lots`: the staged rows that make no lot.
+    pub no_lots: CopySpool,
 }
 
 /// Why a file is not applied; it is kept, and its window quarantined.
