@@ -25,8 +25,21 @@ pub struct Config {
     pub copart: Copart,
     /// `VINOPS_COOKIE_KEY`: encrypts session cookies at rest.
     pub cookie_key: Option<SecretString>,
+    /// `VINOPS_LISTEN`: where a role shows health and metrics, such as `127.0.0.1:9464`.
+    pub listen: Option<String>,
+    /// `VINOPS_LOG_FORMAT`: whether log lines are for people or programs; by default as they are looked at.
+    pub log_format: Option<LogFormat>,
     /// `VINOPS_LOG`: what is logged, in the words of `tracing_subscriber`'s `EnvFilter`.
     pub log: Option<String>,
+}
+
+/// For whom log lines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `text`: people.
+    Text,
+    /// `json`: programs, one object a line.
+    Json,
 }
 
 /// How the feed is asked for.
@@ -51,7 +64,9 @@ pub const VARIABLES: &[&str] = &[
     "VINOPS_PG_BINDIR",
     "VINOPS_STORE",
     "VINOPS_LEASE",
+    "VINOPS_LISTEN",
     "VINOPS_LOG",
+    "VINOPS_LOG_FORMAT",
     "COPART_FEED_URL",
     "COPART_USER",
     "COPART_PASSWORD",
@@ -115,6 +130,13 @@ impl Config {
                 referer: text("COPART_REFERER")?,
             },
             cookie_key: secret("VINOPS_COOKIE_KEY")?,
+            listen: text("VINOPS_LISTEN")?,
+            log_format: match text("VINOPS_LOG_FORMAT")?.as_deref() {
+                None => None,
+                Some("text") => Some(LogFormat::Text),
+                Some("json") => Some(LogFormat::Json),
+                Some(_) => bail!("VINOPS_LOG_FORMAT is neither text nor json"),
+            },
             log: text("VINOPS_LOG")?,
         })
     }

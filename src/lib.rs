@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod db;
 pub mod embedded;
+pub mod http;
 pub mod queue;
 pub mod scheduler;
 pub mod simulator;

@@ -22,8 +22,8 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ("simulator", &[], "a truth made by the rules it is held against would prove nothing"),
     (
         "http",
-        &["queue", "auction", "listing", "taxonomy", "db", "store", "config"],
-        "shows what there is; of the queue the operators' face",
+        &["queue", "auction", "listing", "taxonomy", "telemetry", "db", "store", "config"],
+        "shows what there is; of the queue the operators' face, of telemetry the figures",
     ),
     (
         "workers",

@@ -21,7 +21,7 @@ pub const FLEET: &[Entry] = &[
 
 /// The fleet as the command line takes it.
 pub const fn fleet() -> Fleet {
-    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, lacks, receive }
+    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, lacks, receive, counted: auction::counted::counted }
 }
 
 fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {

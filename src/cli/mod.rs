@@ -21,6 +21,7 @@ mod chain;
 mod demo;
 mod digest;
 mod embedded;
+mod face;
 mod fetch;
 mod ingest;
 mod jobs;
@@ -50,6 +51,8 @@ pub struct Fleet {
     pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
     /// Why a worker with this configuration must leave a kind to others; none where it need not.
     pub lacks: fn(&Config, &Entry) -> Option<&'static str>,
+    /// Counts, for monitoring, what a completed job of a kind reports.
+    pub counted: fn(&str, &serde_json::Value),
     /// Takes in a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
 }
@@ -117,6 +120,8 @@ enum Command {
     Worker(roles::WorkerArgs),
     /// Enqueue the due window of each source; any number may run
     Scheduler(roles::SchedulerArgs),
+    /// Show health and metrics; read-only
+    Serve(roles::ServeArgs),
     /// Take in one file and work its chain to the end
     Ingest(ingest::Args),
     /// Enqueue a fetch of the current window
@@ -148,8 +153,11 @@ pub fn run(fleet: Fleet) -> ExitCode {
         Ok(config) => config,
         Err(error) => return Failure::wrong(error).report(),
     };
-    let role = matches!(&cli.command, Command::Worker(_) | Command::Scheduler(_) | Command::Up(_));
-    crate::telemetry::init(config.log.as_deref(), role);
+    let role = matches!(
+        &cli.command,
+        Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_)
+    );
+    crate::telemetry::init(config.log.as_deref(), config.log_format, role);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(anyhow::Error::new(error).context("start the runtime")).report(),
@@ -166,6 +174,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Up(args) => roles::up(args, fleet, config).await,
         Command::Worker(args) => roles::worker(args, fleet, config).await,
         Command::Scheduler(args) => roles::scheduler(args, fleet, config).await,
+        Command::Serve(args) => roles::serve(args, fleet, config).await,
         Command::Ingest(args) => ingest::run(args, fleet, config).await,
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
         Command::Windows(args) => windows::run(args, config).await,

@@ -1,5 +1,6 @@
 //! The long-running roles: worker, scheduler, and both in one process.
 
+use super::face::{Face, Listen};
 use super::session::{self, Connect, Session};
 use super::{Failure, Fleet};
 use crate::config::Config;
@@ -9,6 +10,9 @@ use anyhow::{Context, anyhow};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// Where `serve` and `up` show themselves unless told otherwise: to this machine only.
+const LOOPBACK: &str = "127.0.0.1:9464";
 
 /// Arguments of `vinops worker`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,8 @@ pub struct WorkerArgs {
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     drain: Duration,
     #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
     connect: Connect,
 }
 
@@ -38,6 +44,22 @@ pub struct SchedulerArgs {
     /// Sources to schedule
     #[arg(long, value_delimiter = ',', default_value = "copart")]
     source: Vec<String>,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Arguments of `vinops serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Read-only, so the login of DATABASE_URL needs no more than the role app_ro. What each path says:
+  /livez    the process goes
+  /readyz   the database answers, its schema is this program's, and nobody told it to leave; else 503 and why
+  /metrics  for Prometheus; queue, windows and sources are the same whichever process is asked")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    listen: Listen,
     #[command(flatten)]
     connect: Connect,
 }
@@ -54,6 +76,8 @@ pub struct UpArgs {
     /// How many jobs at once
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 /// Cancelled by SIGTERM or SIGINT; a second SIGINT leaves at once, which is as safe as being killed.
@@ -113,14 +137,15 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
             tracing::warn!(kind = entry.kind, "left to other workers: {why}");
         }
     }
-    Worker::new(&session.db, fleet.jobs)
+    let worker = Worker::new(&session.db, fleet.jobs)
         .kinds(&kinds)
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .drain(args.drain)
-        .tools((fleet.tools)(&session.config, session.store()?)?)
-        .run(leave)
-        .await?;
+        .tools((fleet.tools)(&session.config, session.store()?)?);
+    let mut face = Face::show("worker", &args.listen, None, &session, fleet, &leave).await?;
+    face.counting(worker).run(leave).await?;
+    face.close().await;
     session.close().await
 }
 
@@ -128,7 +153,19 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
+    let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave).await?;
     Scheduler::new(fleet.fetch, &args.source).run(&session.db.pool, leave).await;
+    face.close().await;
+    session.close().await
+}
+
+/// Shows health and metrics until told to leave.
+pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let leave = until_told()?;
+    let session = Session::open(config, &args.connect).await?;
+    let face = Face::show("serve", &args.listen, Some(LOOPBACK), &session, fleet, &leave).await?;
+    leave.cancelled().await;
+    face.close().await;
     session.close().await
 }
 
@@ -152,8 +189,11 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
     let scheduler = Scheduler::new(fleet.fetch, &args.source);
+    let mut face = Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave).await?;
+    let worker = face.counting(worker);
     let (worked, ()) =
         tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
     worked?;
+    face.close().await;
     session.close().await
 }

@@ -65,6 +65,7 @@ async fn claim(engine: &Shared, room: usize, out: &mpsc::UnboundedSender<Claimed
             max_attempts: row.max_attempts,
             payload: row.payload,
             since: Instant::now(),
+            span: tracing::Span::none(),
         };
         // An error means that the runtime is gone, and this task goes with it.
         let _ = out.send(job);

@@ -24,9 +24,25 @@ const ABORT: Duration = Duration::from_secs(1);
 /// Runs the job and hands its end to the settler.
 pub(super) async fn execute(engine: Shared, mut job: Claimed) {
     let payload = job.payload.take();
+    job.span = span(&job, &payload);
     let job = Arc::new(job);
     let ending = run(&engine, &job, payload).await;
     engine.conclude(ending);
+}
+
+/// What every log line of this run says, its end's included. A job whose payload names no source and window may still
+/// record them.
+fn span(job: &Claimed, payload: &serde_json::Value) -> tracing::Span {
+    tracing::info_span!(
+        "job",
+        job = job.id,
+        kind = &*job.kind,
+        key = job.key.as_deref(),
+        attempt = job.attempt,
+        run = job.run,
+        source = payload["source"].as_str(),
+        window = payload["window_start_utc"].as_str(),
+    )
 }
 
 async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) -> Ending {
@@ -47,14 +63,8 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
 
     let timeout = entry.policy.timeout;
     let run = Run { engine: engine.clone(), job: job.clone(), timeout, told: Arc::default() };
-    let span = tracing::info_span!(
-        "job",
-        id = job.id,
-        kind = &*job.kind,
-        key = job.key.as_deref(),
-        attempt = job.attempt
-    );
-    let mut handler = AbortOnDropHandle::new(tokio::spawn((entry.run)(run, payload).instrument(span)));
+    let handler = (entry.run)(run, payload).instrument(job.span.clone());
+    let mut handler = AbortOnDropHandle::new(tokio::spawn(handler));
     let cut_off = tokio::select! {
         ended = &mut handler => return ending(entry, job, ended),
         () = tokio::time::sleep(timeout) => Outcome::Timeout,

@@ -38,6 +38,8 @@ pub struct Claimed {
     pub payload: serde_json::Value,
     /// When this worker learned that it has the job.
     pub(super) since: Instant,
+    /// What its log lines stand in.
+    pub(super) span: tracing::Span,
 }
 
 /// Things that jobs need and the queue knows nothing of (a store, a feed), found by their type.

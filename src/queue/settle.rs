@@ -158,6 +158,7 @@ fn end(engine: &Shared, ending: Ending, discarded: bool) {
     let duration = job.since.elapsed();
     let (id, kind, attempt, ms) = (job.id, &*job.kind, job.attempt, duration.as_millis() as u64);
     let outcome_word = outcome.word();
+    let _inside = job.span.enter();
     match &error {
         Some(error) if discarded => {
             tracing::error!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "discarded");
@@ -165,7 +166,9 @@ fn end(engine: &Shared, ending: Ending, discarded: bool) {
         Some(error) => {
             tracing::warn!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "ended");
         }
-        None => tracing::debug!(job = id, kind, attempt, outcome = outcome_word, ms, "ended"),
+        None => {
+            tracing::info!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, "ended");
+        }
     }
     engine.release(job.id, job.run);
     if let Some(watchers) = engine.watched() {
