@@ -1,6 +1,6 @@
 -- 0020_fleet_figures
 -- purpose: what monitoring asks the database, as one view: queue, windows, sources and files in figures
--- depends: 0017
+-- depends: 0019
 -- rollback: yes
 -- creates: fleet.figures
 
@@ -44,10 +44,22 @@ sources as (
   select source
   from named
   where source is not null
+  union
+  select source
+  from fleet.sources_view
 ),
 latest as (
-  select s.source, applied.window_start_utc as applied, ended.updated_at as ended, failed.slots as failed
+  select
+    s.source,
+    known.breaker_state,
+    known.enabled,
+    coalesce(known.consecutive_failures, 0) as failures,
+    known.session_expires_at,
+    applied.window_start_utc as applied,
+    ended.updated_at as ended
   from sources as s
+  left join fleet.sources_view as known
+    on known.source = s.source
   left join lateral (
     select w.window_start_utc
     from fleet.windows as w
@@ -64,22 +76,6 @@ latest as (
     order by w.window_start_utc desc
     limit 1
   ) as ended on true
-  -- slots in a row that brought nothing because their fetch failed; a missed one was never tried
-  left join lateral (
-    select count(*) as slots
-    from fleet.windows as w
-    where w.source = s.source
-      and w.state = 'failed'
-      and w.file_id is null
-      and w.window_start_utc > coalesce(
-        (
-          select max(g.window_start_utc)
-          from fleet.windows as g
-          where g.source = s.source
-            and g.file_id is not null
-        ),
-        '-infinity')
-  ) as failed on true
 ),
 recent as (
   select w.source, w.state, count(*) as windows
@@ -125,7 +121,16 @@ figures as (
   select 'etl_last_success_timestamp_seconds', jsonb_build_object('source', source), extract(epoch from ended)
   from latest
   union all
-  select 'vinops_consecutive_failures', jsonb_build_object('source', source), failed
+  select 'vinops_consecutive_failures', jsonb_build_object('source', source), failures
+  from latest
+  union all
+  select 'vinops_breaker_state', jsonb_build_object('source', source, 'state', coalesce(breaker_state, 'closed')), 1
+  from latest
+  union all
+  select 'vinops_source_enabled', jsonb_build_object('source', source), coalesce(enabled, true)::int
+  from latest
+  union all
+  select 'vinops_session_expiry_timestamp_seconds', jsonb_build_object('source', source), extract(epoch from session_expires_at)
   from latest
   union all
   select 'vinops_windows', jsonb_build_object('source', source, 'state', state), windows

@@ -87,6 +87,8 @@ pub const OUTCOMES: &[&str] = &[
 ];
 /// Window states that are an end.
 pub const ENDS: &[&str] = &["unchanged", "applied", "late", "incomplete", "quarantined", "failed", "missed"];
+/// States of a breaker.
+const BREAKER: &[&str] = &["closed", "open", "half_open"];
 
 const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: Kind::Counter, origin: Origin::Process, help, labels: &[] }
@@ -143,7 +145,13 @@ pub const METRICS: &[Metric] = &[
         .stored()
         .by(&[("source", Values::Sources), ("state", Values::Of(ENDS))]),
     gauge("vinops_consecutive_failures", "Slots in a row whose fetch has failed.").stored().by(SOURCE),
-    gauge("vinops_breaker_open", "1 while the source's breaker is open or half open: nothing is fetched but a probe.")
+    gauge("vinops_breaker_state", "1 for the state the source's breaker is in; open, nothing is fetched but a probe.")
+        .stored()
+        .by(&[("source", Values::Sources), ("state", Values::Of(BREAKER))]),
+    gauge("vinops_source_enabled", "1 while the source is fetched by itself, 0 when an operator switched it off.")
+        .stored()
+        .by(SOURCE),
+    gauge("vinops_session_expiry_timestamp_seconds", "Until when the source's login holds, as Unix time.")
         .stored()
         .by(SOURCE),
     // queue
