@@ -82,7 +82,7 @@ fn builder() -> anyhow::Result<PrometheusBuilder> {
     })
 }
 
-/// Gives every metric of this process its help and every counter its zeros.
+/// Gives every metric of this process its help and every counter and histogram its zeros.
 fn announce(kinds: &[&'static str]) {
     for metric in METRICS.iter().filter(|metric| metric.origin == Origin::Process) {
         match metric.kind {
@@ -95,6 +95,9 @@ fn announce(kinds: &[&'static str]) {
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Seconds(_) => {
                 metrics::describe_histogram!(metric.name, metrics::Unit::Seconds, metric.help);
+                for labels in series(metric, kinds) {
+                    drop(metrics::histogram!(metric.name, &labels));
+                }
             }
         }
     }
@@ -118,6 +121,8 @@ mod tests {
             assert!(born > 0 && born == series(metric, &kinds).len(), "{}: {born}\n{shown}", metric.name);
         }
         assert!(shown.contains("vinops_job_runs_total{kind=\"ingest\",outcome=\"panic\"} 0"), "{shown}");
+        assert!(shown.contains("etl_ingest_duration_seconds_count 0"), "{shown}");
+        assert!(shown.contains("etl_ingest_duration_seconds_bucket{le=\"120\"} 0"), "{shown}");
         assert!(!shown.contains("old_status=\"sold\",new_status=\"sold\""));
     }
 

@@ -86,12 +86,13 @@ async fn count(fleet: Fleet, mut events: broadcast::Receiver<Event>) {
             Ok(Event::Ended { kind, outcome, report, discarded, duration, .. }) => {
                 let known = fleet.jobs.iter().find(|entry| entry.answers_to(&kind));
                 let kind = known.map_or("other", |entry| entry.kind);
-                metrics::counter!("vinops_job_runs_total", "kind" => kind, "outcome" => outcome.word()).increment(1);
-                metrics::counter!("vinops_jobs_discarded_total", "kind" => kind).increment(u64::from(discarded));
-                metrics::histogram!("vinops_job_duration_seconds", "kind" => kind).record(duration);
+                // before the run itself, so that whoever sees the run finds its report counted
                 if outcome == Outcome::Done {
                     (fleet.counted)(kind, &report);
                 }
+                metrics::counter!("vinops_job_runs_total", "kind" => kind, "outcome" => outcome.word()).increment(1);
+                metrics::counter!("vinops_jobs_discarded_total", "kind" => kind).increment(u64::from(discarded));
+                metrics::histogram!("vinops_job_duration_seconds", "kind" => kind).record(duration);
             }
             Ok(_) => {}
             Err(RecvError::Lagged(events)) => metrics::counter!("vinops_events_lost_total").increment(events),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
 
+mod alerts;
 mod face;
 mod secrets;
 #[path = "../faults/stage.rs"]
@@ -14,9 +15,10 @@ use serde_json::Value;
 use stage::Stage;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 
 /// All of it takes less; whoever waits for this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A role at work, with its face.
 struct Role {
     process: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    /// Read as it comes: a process whose log nobody reads stands still in the end.
+    log: mpsc::UnboundedReceiver<String>,
     address: String,
     /// Every line it has said so far.
     said: Vec<String>,
@@ -33,9 +36,16 @@ struct Role {
 impl Role {
     /// Starts it; it has shown its face when this returns.
     async fn start(command: &mut Command) -> Role {
-        let command = command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let log = BufReader::new(process.stderr.take().unwrap()).lines();
+        // a machine under load keeps no lease of the stage's length
+        let command = command.args(["--listen", "127.0.0.1:0"]).env("VINOPS_LEASE", "30s");
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (told, log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                told.send(line).ok();
+            }
+        });
         let mut role = Role { process, log, address: String::new(), said: Vec::new() };
         let shown = role.line("shows /metrics").await;
         role.address = shown["address"].as_str().unwrap().to_owned();
@@ -46,7 +56,7 @@ impl Role {
     async fn line(&mut self, begin: &str) -> Value {
         let come = async {
             loop {
-                let line = self.log.next_line().await.unwrap();
+                let line = self.log.recv().await;
                 let line = line.unwrap_or_else(|| panic!("it ended without `{begin}`: {:#?}", self.said));
                 let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"));
                 self.said.push(line);
@@ -89,7 +99,7 @@ impl Role {
     async fn leave(&mut self) -> Option<i32> {
         self.tell_to_leave();
         let ended = async {
-            while let Some(line) = self.log.next_line().await.unwrap() {
+            while let Some(line) = self.log.recv().await {
                 self.said.push(line);
             }
             self.process.wait().await.unwrap().code()
