@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod queue;
 pub mod scheduler;
 pub mod simulator;
+pub mod source;
 pub mod store;
 pub mod taxonomy;
 pub mod telemetry;
