@@ -14,6 +14,7 @@ pub mod http;
 pub mod queue;
 pub mod scheduler;
 pub mod simulator;
+pub mod source;
 pub mod store;
 pub mod taxonomy;
 pub mod telemetry;

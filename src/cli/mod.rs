@@ -11,6 +11,7 @@ use crate::store::Store;
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use futures::future::BoxFuture;
+use sqlx::PgPool;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -28,9 +29,11 @@ mod jobs;
 mod migrate;
 mod pipe;
 mod raw;
+mod replay;
 mod roles;
 mod session;
 mod show;
+mod source;
 mod summary;
 mod windows;
 
@@ -55,6 +58,8 @@ pub struct Fleet {
     pub counted: fn(&str, &serde_json::Value),
     /// Takes in a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
+    /// Logs in to a source, in somebody's name, and tells when the session ends.
+    pub login: fn(&Config, PgPool, String, String) -> BoxFuture<'static, anyhow::Result<DateTime<Utc>>>,
 }
 
 /// A local file to be taken in.
@@ -101,8 +106,9 @@ First steps:
   vinops up                           everything in one process, against the real feed
 
 Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE,
-VINOPS_LEASE, VINOPS_LOG, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER_AGENT, COPART_REFERER; each
-also as NAME_FILE, a file that holds the value.
+VINOPS_LEASE, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG, VINOPS_PG_BINDIR,
+COPART_FEED_URL, COPART_USER, COPART_PASSWORD, COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER,
+VINOPS_COOKIE_KEY; each also as NAME_FILE, a file that holds the value.
 
 Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 3 something needed is unreachable.")]
 struct Cli {
@@ -128,6 +134,11 @@ enum Command {
     Fetch(fetch::Args),
     /// Show the newest windows and what became of them
     Windows(windows::Args),
+    /// Put the chain of a window back to work, from a step on
+    Replay(replay::Args),
+    /// Look at sources, and turn their switches
+    #[command(subcommand)]
+    Source(source::Command),
     /// Look at jobs, and put failed ones back
     #[command(subcommand)]
     Jobs(jobs::Command),
@@ -178,6 +189,8 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Ingest(args) => ingest::run(args, fleet, config).await,
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
         Command::Windows(args) => windows::run(args, config).await,
+        Command::Replay(args) => replay::run(args, fleet, config).await,
+        Command::Source(command) => source::run(command, fleet, config).await,
         Command::Jobs(command) => jobs::run(command, config).await,
         Command::Raw(command) => raw::run(command, config).await,
         Command::Digest(args) => digest::run(args, config).await,

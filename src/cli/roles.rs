@@ -5,7 +5,7 @@ use super::session::{self, Connect, Session};
 use super::{Failure, Fleet};
 use crate::config::Config;
 use crate::queue::Worker;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, WAKING};
 use anyhow::{Context, anyhow};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,12 +149,18 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
     session.close().await
 }
 
+/// The scheduler of these sources, waking when the configuration says.
+fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Scheduler {
+    let start = config.fetch_delay.unwrap_or(WAKING[0]);
+    Scheduler::new(fleet.fetch, sources).waking(start, config.fetch_jitter.unwrap_or(WAKING[1]))
+}
+
 /// Schedules until told to leave.
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
     let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave).await?;
-    Scheduler::new(fleet.fetch, &args.source).run(&session.db.pool, leave).await;
+    schedules(fleet, &args.source, &session.config).run(&session.db.pool, leave).await;
     face.close().await;
     session.close().await
 }
@@ -188,7 +194,7 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
-    let scheduler = Scheduler::new(fleet.fetch, &args.source);
+    let scheduler = schedules(fleet, &args.source, &session.config);
     let mut face = Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave).await?;
     let worker = face.counting(worker);
     let (worked, ()) =

@@ -14,6 +14,7 @@ pub mod download;
 pub mod fetch;
 pub mod ingest;
 pub mod receive;
+pub mod session;
 pub mod upsert_lots;
 pub mod upsert_vehicles;
 
