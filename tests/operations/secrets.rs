@@ -19,7 +19,7 @@ const COOKIE: &str = "cGxhbnRlZENvb2tpZUtleTdRcGxhbnRlZENvb2tpZQ==";
 const DATABASE: &str = "plantedDatabase7Q";
 const ALL: &[&str] = &[KEY, USER, PASSWORD, COOKIE, DATABASE];
 
-/// A server that answers every request with this, whatever was asked, and repeats what it was asked in the body.
+/// A server that answers every request with this, whatever was asked, and repeats all it was told in the body.
 async fn answering(head: &'static str) -> (String, DropGuard) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -31,7 +31,7 @@ async fn answering(head: &'static str) -> (String, DropGuard) {
             let length = stream.read(&mut asked).await.unwrap_or(0);
             let asked = String::from_utf8_lossy(&asked[..length]).into_owned();
             let line = asked.lines().next().unwrap_or_default();
-            let body = format!("<html>{line} is not for you</html>");
+            let body = format!("<html>not for you: {line} {asked}</html>");
             let head = head.replace("KEY", KEY);
             let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
             stream.write_all(answer.as_bytes()).await.ok();
@@ -82,6 +82,7 @@ fn planted(command: &mut Command) -> &mut Command {
         .env("COPART_USER", USER)
         .env("COPART_PASSWORD", PASSWORD)
         .env("VINOPS_COOKIE_KEY", COOKIE)
+        .env("COPART_LOGIN_URL", "http://127.0.0.1:9/login")
         .env("VINOPS_LOG", "trace")
         .env("VINOPS_LOG_FORMAT", "json")
 }
@@ -120,7 +121,24 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
         heard.0
     }));
     let heard = heard.await.concat();
-    assert!(heard.contains("403") && heard.contains("is not for you"), "the answers are told: {heard}");
+    assert!(heard.contains("403") && heard.contains("not for you"), "the answers are told: {heard}");
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_tells_no_secret() {
+    let stage = Stage::new().await;
+    let mut heard = Heard::default();
+    for head in ["403 Forbidden\r\nContent-Type: text/html", "302 Found\r\nLocation: /?error=KEY", "200 OK"] {
+        let (url, _server) = answering(head).await;
+        let mut command = stage.vinops(&["source", "login", "copart"]);
+        let output = planted(&mut command).env("COPART_LOGIN_URL", &url).output().await.unwrap();
+        assert!(!output.status.success(), "{head}");
+        heard.hear(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+        let sessions: Vec<String> =
+            sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s").fetch_all(stage.pool()).await.unwrap();
+        heard.hear("the session's row", &sessions.join("\n"));
+    }
+    assert!(heard.0.contains("the login is refused"), "{}", heard.0);
 }
 
 #[tokio::test]
