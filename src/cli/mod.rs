@@ -21,6 +21,7 @@ mod bench;
 mod chain;
 mod demo;
 mod digest;
+mod doctor;
 mod embedded;
 mod face;
 mod fetch;
@@ -145,6 +146,8 @@ enum Command {
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
+    /// Say what is wrong or soon will be, each with the command that mends it
+    Doctor(doctor::Args),
     /// Print the content hashes of vehicles and lots
     Digest(digest::Args),
     /// Bring the schema up or down, or check it
@@ -193,6 +196,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Source(command) => source::run(command, fleet, config).await,
         Command::Jobs(command) => jobs::run(command, config).await,
         Command::Raw(command) => raw::run(command, config).await,
+        Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,
         Command::Embedded(args) => embedded::run(args).await,
