@@ -19,6 +19,7 @@ use uuid::Uuid;
 mod bars;
 mod bench;
 mod chain;
+mod completions;
 mod demo;
 mod digest;
 mod doctor;
@@ -154,6 +155,10 @@ enum Command {
     Migrate(migrate::Args),
     /// Run a command beside a temporary, migrated PostgreSQL, with DATABASE_URL set
     Embedded(embedded::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Print the manual's page
+    Man(completions::ManArgs),
     /// Measure, against a floor in the same run
     #[command(subcommand)]
     Bench(bench::Command),
@@ -163,6 +168,15 @@ enum Command {
 pub fn run(fleet: Fleet) -> ExitCode {
     pipe::end_quietly_when_broken();
     let cli = Cli::parse();
+    // these two need nothing but themselves
+    let told = match &cli.command {
+        Command::Completions(args) => Some(completions::run(args)),
+        Command::Man(args) => Some(completions::man(args)),
+        _ => None,
+    };
+    if let Some(told) = told {
+        return told.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
+    }
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return Failure::wrong(error).report(),
@@ -200,6 +214,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,
         Command::Embedded(args) => embedded::run(args).await,
+        Command::Completions(_) | Command::Man(_) => Ok(()), // told already
         Command::Bench(command) => bench::run(command, fleet, config).await,
     }
 }

@@ -7,6 +7,7 @@ mod alerts;
 mod doctor;
 mod face;
 mod secrets;
+mod shells;
 #[path = "../faults/stage.rs"]
 mod stage;
 
