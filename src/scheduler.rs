@@ -113,17 +113,13 @@ impl Scheduler {
         .await
         .context("ask which window is due")?;
         let mut held = standing.hold(source, start, self.by_hand);
-        let window = sqlx::query_file!(
-            "src/scheduler.open.sql",
-            source,
-            self.window.as_secs_f64(),
-            start,
-            held,
-        )
-        .fetch_one(&mut *tx)
-        .await
-        .context("open the window")?;
-        let opened = window.opened || (held.is_none() && self.by_hand && reopen(&mut tx, source, start).await?);
+        let window =
+            sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), start, held,)
+                .fetch_one(&mut *tx)
+                .await
+                .context("open the window")?;
+        let opened =
+            window.opened || (held.is_none() && self.by_hand && reopen(&mut tx, source, start).await?);
         let mut job = None;
         if opened && held.is_none() {
             job = self.enqueue(&mut tx, source, start).await?;

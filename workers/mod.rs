@@ -41,7 +41,12 @@ fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
     })
 }
 
-fn login(config: &Config, pool: PgPool, source: String, who: String) -> BoxFuture<'static, anyhow::Result<DateTime<Utc>>> {
+fn login(
+    config: &Config,
+    pool: PgPool,
+    source: String,
+    who: String,
+) -> BoxFuture<'static, anyhow::Result<DateTime<Utc>>> {
     let login = Login::from_config(&config.copart, config.cookie_key.as_ref());
     async move {
         let login = login?.context("COPART_USER is not set: there is nobody to log in as")?;

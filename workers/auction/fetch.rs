@@ -169,7 +169,8 @@ impl Job for Fetch {
         )?;
         let (job, its_run) = (run.job().id, run.job().run);
         let answer =
-            source::begin(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok).await?;
+            source::begin(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok)
+                .await?;
         let (outcome, why) = match answer {
             Answer::Go => (Outcome::Fetched, None),
             Answer::AlreadyFetched => (Outcome::AlreadyFetched, None),
