@@ -229,15 +229,15 @@ impl Scheduler {
 
     /// From a start at `now` to the first waking: none, unless the window is so young that its file may not be there.
     fn until_first(&self, now: DateTime<Utc>, luck: f64) -> Duration {
-        (self.start + self.jitter.mul_f64(luck)).saturating_sub(self.into_window(now))
+        (self.start + self.jitter.mul_f64(luck)).saturating_sub(self.since_start(now))
     }
 
     /// From `now` to the next waking; `luck` from 0 to 1 places it within the jitter.
     fn until_next(&self, now: DateTime<Utc>, luck: f64) -> Duration {
-        self.window - self.into_window(now) + self.start + self.jitter.mul_f64(luck)
+        self.window - self.since_start(now) + self.start + self.jitter.mul_f64(luck)
     }
 
-    fn into_window(&self, now: DateTime<Utc>) -> Duration {
+    fn since_start(&self, now: DateTime<Utc>) -> Duration {
         let now = Duration::from_millis(now.timestamp_millis().unsigned_abs());
         Duration::from_nanos((now.as_nanos() % self.window.as_nanos()) as u64)
     }

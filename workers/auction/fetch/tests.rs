@@ -3,7 +3,7 @@
 use super::super::download::FeedOptions;
 use super::super::download::tests::stage::{Act, Stage, act, answer, csv, whole};
 use super::*;
-use crate::queue::{Enqueue, Entry, Event, Tools, Worker, enqueue};
+use crate::queue::{Enqueue, Entry, Event, Outcome as How, Tools, Worker, enqueue};
 use crate::testing::{TestDb, database};
 use axum::body::Body;
 use secrecy::SecretString;
@@ -71,7 +71,9 @@ impl House {
         let leave = CancellationToken::new();
         let worker = Worker::new(&self.db.db, FLEET).tools(self.tools.clone()).observe(events);
         let working = tokio::spawn(worker.run(leave.clone()));
-        while !matches!(seen.recv().await.unwrap(), Event::Ended { job, .. } if job == id) {}
+        while !matches!(seen.recv().await.unwrap(), Event::Ended { job, outcome, .. } if job == id && outcome != How::Snooze)
+        {
+        }
         leave.cancel();
         working.await.unwrap().unwrap();
         let job = sqlx::query!("select state, result, error from fleet.jobs where id = $1", id);

@@ -281,3 +281,44 @@ async fn a_fetch_put_in_behind_the_schedulers_back_does_not_pass_an_open_breaker
     assert_eq!(house.work(&sneaky).await.report["outcome"], "breaker_open");
     assert_eq!((house.requests(), house.note("15:15").await.1.as_str()), (20, "the breaker is open"));
 }
+
+#[tokio::test]
+async fn a_probe_whose_worker_died_and_whose_time_went_by_leaves_the_next_slot_to_probe() {
+    let house = House::with(refused_then_well(5)).await;
+    for time in FIVE {
+        house.slot(time).await;
+    }
+    let probe = house.due("16:00").await.job.unwrap();
+    let begun = source::begin(house.pool(), "copart", at("16:00"), probe, 1, true).await.unwrap();
+    assert_eq!(begun, Answer::Go);
+    // the rescued job finds its quarter-hour over and says so
+    sqlx::query!("update fleet.jobs set state = 'completed', finished_at = now() where id = $1", probe)
+        .execute(house.pool())
+        .await
+        .unwrap();
+    assert_eq!(house.slots().await.last().unwrap().as_deref(), Some("lost"));
+    assert_eq!(house.status().await.breaker, "open");
+    assert_eq!(house.slot("16:15").await.report["outcome"], "fetched");
+}
+
+#[tokio::test]
+async fn a_database_that_stumbles_costs_neither_the_window_nor_a_failed_slot() {
+    let house = House::with((0..3).map(|_| whole(csv())).collect()).await;
+    sqlx::raw_sql(
+        "create sequence public.stumbles;
+        create function public.stumble() returns trigger language plpgsql as $$ begin
+          if nextval('public.stumbles') < 3 then
+            raise exception 'a lost race' using errcode = '40001';
+          end if;
+          return new;
+        end $$;
+        create trigger stumble before insert on raw.csv_files for each row execute function public.stumble()",
+    )
+    .execute(house.pool())
+    .await
+    .unwrap();
+    let end = house.slot("14:00").await;
+    assert_eq!(end.report["outcome"], "fetched", "{end:?}");
+    assert_eq!((house.requests(), house.slots().await), (3, vec![Some("fetched".to_owned())]));
+    assert_eq!(house.status().await.consecutive_failures, 0);
+}
