@@ -113,17 +113,13 @@ impl Scheduler {
         .await
         .context("ask which window is due")?;
         let mut held = standing.hold(source, start, self.by_hand);
-        let window = sqlx::query_file!(
-            "src/scheduler.open.sql",
-            source,
-            self.window.as_secs_f64(),
-            start,
-            held,
-        )
-        .fetch_one(&mut *tx)
-        .await
-        .context("open the window")?;
-        let opened = window.opened || (held.is_none() && self.by_hand && reopen(&mut tx, source, start).await?);
+        let window =
+            sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), start, held,)
+                .fetch_one(&mut *tx)
+                .await
+                .context("open the window")?;
+        let opened =
+            window.opened || (held.is_none() && self.by_hand && reopen(&mut tx, source, start).await?);
         let mut job = None;
         if opened && held.is_none() {
             job = self.enqueue(&mut tx, source, start).await?;
@@ -233,15 +229,15 @@ impl Scheduler {
 
     /// From a start at `now` to the first waking: none, unless the window is so young that its file may not be there.
     fn until_first(&self, now: DateTime<Utc>, luck: f64) -> Duration {
-        (self.start + self.jitter.mul_f64(luck)).saturating_sub(self.into_window(now))
+        (self.start + self.jitter.mul_f64(luck)).saturating_sub(self.since_start(now))
     }
 
     /// From `now` to the next waking; `luck` from 0 to 1 places it within the jitter.
     fn until_next(&self, now: DateTime<Utc>, luck: f64) -> Duration {
-        self.window - self.into_window(now) + self.start + self.jitter.mul_f64(luck)
+        self.window - self.since_start(now) + self.start + self.jitter.mul_f64(luck)
     }
 
-    fn into_window(&self, now: DateTime<Utc>) -> Duration {
+    fn since_start(&self, now: DateTime<Utc>) -> Duration {
         let now = Duration::from_millis(now.timestamp_millis().unsigned_abs());
         Duration::from_nanos((now.as_nanos() % self.window.as_nanos()) as u64)
     }

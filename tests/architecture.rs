@@ -15,7 +15,11 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ("auction", &["taxonomy"], "rules without input or output; never those of the other domain"),
     ("listing", &["taxonomy"], "the same"),
     ("queue", &["db", "config"], "it runs whatever fleet it is handed"),
-    ("scheduler", &["queue", "source", "db", "config"], "it enqueues the entry it is handed, if the source lets it"),
+    (
+        "scheduler",
+        &["queue", "source", "db", "config"],
+        "it enqueues the entry it is handed, if the source lets it",
+    ),
     ("source", &["db", "config"], "what the database holds of a source; how one is fetched is its domain's"),
     ("store", &["config"], "bytes, whosever they are"),
     ("embedded", &["config"], "a server, whatever is in it"),

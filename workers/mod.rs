@@ -1,13 +1,12 @@
 //! The jobs: everything that happens because a job ran.
 
-use crate::cli::{Fleet, Receipt, Received};
+use crate::cli::{Fleet, LoggingIn, Receipt, Received};
 use crate::config::Config;
 use crate::queue::{Entry, Job, Tools};
 use crate::store::Store;
 use anyhow::Context;
 use auction::download::{Feed, FeedOptions};
 use auction::session::Login;
-use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::PgPool;
@@ -41,7 +40,7 @@ fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
     })
 }
 
-fn login(config: &Config, pool: PgPool, source: String, who: String) -> BoxFuture<'static, anyhow::Result<DateTime<Utc>>> {
+fn login(config: &Config, pool: PgPool, source: String, who: String) -> LoggingIn {
     let login = Login::from_config(&config.copart, config.cookie_key.as_ref());
     async move {
         let login = login?.context("COPART_USER is not set: there is nobody to log in as")?;

@@ -45,6 +45,9 @@ pub use summary::{Summary, summary};
 /// Told how many bytes have been read, and of how many.
 pub type Told = Box<dyn Fn(u64, u64) + Send + Sync>;
 
+/// A login under way; in the end it tells when the session ends.
+pub type LoggingIn = BoxFuture<'static, anyhow::Result<DateTime<Utc>>>;
+
 /// The jobs, and the two doors to them that the command line needs.
 #[derive(Clone, Copy)]
 pub struct Fleet {
@@ -60,8 +63,8 @@ pub struct Fleet {
     pub counted: fn(&str, &serde_json::Value),
     /// Takes in a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
-    /// Logs in to a source, in somebody's name, and tells when the session ends.
-    pub login: fn(&Config, PgPool, String, String) -> BoxFuture<'static, anyhow::Result<DateTime<Utc>>>,
+    /// Logs in to a source (the third), in somebody's name (the fourth).
+    pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
 }
 
 /// A local file to be taken in.

@@ -47,7 +47,10 @@ pub struct Args {
 
 /// A window as an argument; the seconds may be missing, as in the keys of jobs.
 fn window(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let whole = text.strip_suffix('Z').filter(|it| it.len() == "2026-11-20T14:30".len()).map(|it| format!("{it}:00Z"));
+    let whole = text
+        .strip_suffix('Z')
+        .filter(|it| it.len() == "2026-11-20T14:30".len())
+        .map(|it| format!("{it}:00Z"));
     show::time(whole.as_deref().unwrap_or(text))
 }
 
@@ -119,7 +122,9 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
     .fetch_optional(&mut *tx)
     .await
     .context("look up the window")?
-    .with_context(|| format!("there is no window {} {window}: `vinops windows` shows what there is", args.source))?;
+    .with_context(|| {
+        format!("there is no window {} {window}: `vinops windows` shows what there is", args.source)
+    })?;
     let Some((file_id, its_window)) = file.file_id.zip(file.its_window) else {
         bail!("window {} {window} is {}: it has no file to replay", args.source, file.state);
     };
@@ -162,7 +167,10 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
     }
     let from = steps.first().copied().unwrap_or_default();
     if !jobs.iter().any(|job| job.kind == from) {
-        bail!("window {} {window} has never come as far as {from}: replay it from an earlier step", args.source);
+        bail!(
+            "window {} {window} has never come as far as {from}: replay it from an earlier step",
+            args.source
+        );
     }
     let replaced: Vec<i64> = jobs.iter().filter(|job| job.state == "completed").map(|job| job.id).collect();
     sqlx::query!(

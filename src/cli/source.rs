@@ -53,7 +53,9 @@ pub struct SwitchArgs {
 
 /// Arguments of `vinops source login`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Logs in as COPART_USER with COPART_PASSWORD; the cookies are kept under VINOPS_COOKIE_KEY.")]
+#[command(
+    after_help = "Logs in as COPART_USER with COPART_PASSWORD; the cookies are kept under VINOPS_COOKIE_KEY."
+)]
 pub struct LoginArgs {
     /// Which source
     #[arg(default_value = "copart")]
@@ -115,7 +117,9 @@ fn told(status: &Status) -> String {
             at(status.probe_at),
             status.source
         ),
-        _ if status.consecutive_failures >= WARN => "closed, and near opening (5 failed slots in a row)".to_owned(),
+        _ if status.consecutive_failures >= WARN => {
+            "closed, and near opening (5 failed slots in a row)".to_owned()
+        }
         (other, _) => other.to_owned(),
     };
     let mut lines = vec![
@@ -129,7 +133,9 @@ fn told(status: &Status) -> String {
     if let Some(error) = &status.last_error {
         lines.push(format!("last failure  {}: {error}", at(status.last_failure_at)));
     }
-    let until = status.session_expires_at.map_or_else(|| "none".to_owned(), |end| format!("until {}", show::minute(end)));
+    let until = status
+        .session_expires_at
+        .map_or_else(|| "none".to_owned(), |end| format!("until {}", show::minute(end)));
     lines.push(match &status.session_error {
         Some(error) => format!("session       {until}; the last login was refused: {error}"),
         None => format!("session       {until}"),

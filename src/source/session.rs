@@ -63,6 +63,9 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
 pub async fn take(pool: &PgPool, source: &str, who: &str, lasts: Duration) -> anyhow::Result<bool> {
     let taken = sqlx::query!(
         "-- session: take the refresh
+        with named as (
+          insert into fleet.sources (source) values ($1) on conflict do nothing
+        )
         insert into fleet.source_sessions as s (source, refreshing_by, refreshing_until)
         values ($1, $2, now() + make_interval(secs => $3))
         on conflict (source) do update

@@ -11,7 +11,8 @@
 //! whose breaker is open do not get. A lost lease does not spend the attempt: the rescued job goes on with it. When it
 //! fails the queue discards the job, and triggers on `fleet.jobs` mark the window failed and count the slot for the
 //! breaker, whoever gave the job up. What fails before the slot is asked for (a worker without the feed's address) can be
-//! put back as long as the quarter-hour lasts.
+//! put back as long as the quarter-hour lasts. Where the database is away for a moment the job stands aside and goes on
+//! with its attempt, at the price of a second download.
 //!
 //! The feed serves only what is current, so a window whose quarter-hour has gone by on the database's clock is marked
 //! missed, never fetched late: its name must not be given to another quarter-hour's file. Accepted: a download that
@@ -20,7 +21,8 @@
 use super::download::{DownloadError, Feed, Since};
 use super::receive::{Arrival, Fate, keep, record, settle};
 use super::session::Login;
-use crate::queue::{Job, Policy, Run, Step, Verdict, abort};
+use crate::db;
+use crate::queue::{Job, Policy, Run, Step, Stop, Verdict, abort, snooze};
 use crate::source::{self, Answer, Ended};
 use crate::store::Store;
 use anyhow::{Context, anyhow, ensure};
@@ -29,6 +31,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// How long a fetch stands aside when the database is away for a moment.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Bring in the file of this window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,6 +158,19 @@ impl Job for Fetch {
     type Report = Report;
 
     async fn run(self, run: Run) -> Verdict<Report> {
+        match self.attempt(&run).await {
+            // not the source's fault and no reason to let the window go: the same attempt goes on
+            Err(Stop::Retry(error)) if db::is_passing(&error) => {
+                tracing::warn!(window = self.key(), "the database is away for a moment: {error:#}");
+                Err(snooze(PAUSE))
+            }
+            ended => ended,
+        }
+    }
+}
+
+impl Fetch {
+    async fn attempt(&self, run: &Run) -> Verdict<Report> {
         let began = Instant::now();
         let mut report = Report {
             outcome: Outcome::Fetched,
@@ -169,7 +187,8 @@ impl Job for Fetch {
         )?;
         let (job, its_run) = (run.job().id, run.job().run);
         let answer =
-            source::begin(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok).await?;
+            source::begin(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok)
+                .await?;
         let (outcome, why) = match answer {
             Answer::Go => (Outcome::Fetched, None),
             Answer::AlreadyFetched => (Outcome::AlreadyFetched, None),
@@ -211,7 +230,7 @@ impl Job for Fetch {
             Err(_) => metrics::counter!("copart_fetch_failures_total").increment(1),
         }
         match &download {
-            Err(DownloadError::Store(_)) => self.unkept(&run).await,
+            Err(DownloadError::Store(_)) => self.unkept(run).await,
             Err(error) if error.is_no_entry() => source::session::doubt(run.pool(), &self.source).await?,
             _ => {}
         }
@@ -220,7 +239,7 @@ impl Job for Fetch {
 
         let Some(file) = download.file else {
             let mut step = run.begin().await?;
-            end(&mut step, &run, Ended::Unchanged).await?;
+            end(&mut step, run, Ended::Unchanged).await?;
             settle(&mut step, &self.source, self.window_start_utc, Fate::Unchanged, last).await?;
             (report.outcome, report.file_id) = (Outcome::NotModified, last);
             report.seconds = began.elapsed().as_secs_f64();
@@ -232,12 +251,14 @@ impl Job for Fetch {
         let kept = match keep(run.pool(), &store, arrival).await {
             Ok(kept) => kept,
             Err(error) => {
-                self.unkept(&run).await;
+                if !db::is_passing(&error) {
+                    self.unkept(run).await;
+                }
                 return Err(error.into());
             }
         };
         let mut step = run.begin().await?;
-        end(&mut step, &run, Ended::Fetched).await?;
+        end(&mut step, run, Ended::Fetched).await?;
         let receipt = record(&mut step, &kept).await?;
         if receipt.duplicate {
             report.outcome = Outcome::Duplicate;

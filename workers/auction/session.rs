@@ -93,12 +93,7 @@ impl Login {
     }
 
     /// The source's cookies, refreshed if they are near their end.
-    async fn cookies(
-        &self,
-        pool: &PgPool,
-        source: &str,
-        who: &str,
-    ) -> anyhow::Result<Option<SecretString>> {
+    async fn cookies(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<Option<SecretString>> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let kept = session::load(pool, source, &self.key).await?;
@@ -120,7 +115,10 @@ impl Login {
                 };
             }
             if tokio::time::Instant::now() > deadline {
-                tracing::warn!(source, "somebody else's login takes too long; the feed is asked without a session");
+                tracing::warn!(
+                    source,
+                    "somebody else's login takes too long; the feed is asked without a session"
+                );
                 return Ok(None);
             }
             tokio::time::sleep(LOOK).await;
@@ -155,9 +153,9 @@ impl Login {
             }
         };
         let sealed = self.key.seal(source, cookies.expose_secret())?;
-        let ends = session::keep(pool, source, who, &sealed, LASTS)
-            .await?
-            .with_context(|| format!("the login to {source} took so long that somebody else began another"))?;
+        let ends = session::keep(pool, source, who, &sealed, LASTS).await?.with_context(|| {
+            format!("the login to {source} took so long that somebody else began another")
+        })?;
         metrics::counter!("copart_session_refresh_total").increment(1);
         tracing::info!(source, until = %ends, "session refreshed");
         Ok((cookies, ends))
@@ -173,14 +171,18 @@ impl Login {
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
-        let mut response =
-            request.send().await.map_err(|e| anyhow!("connection: {}", self.mask.tell(e)))?;
+        let mut response = request.send().await.map_err(|e| anyhow!("connection: {}", self.mask.tell(e)))?;
         let status = response.status();
         if !(status.is_success() || status.is_redirection()) {
-            bail!("the login is refused: status {status}, body \"{}\"", self.mask.snippet(&mut response).await);
+            bail!(
+                "the login is refused: status {status}, body \"{}\"",
+                self.mask.snippet(&mut response).await
+            );
         }
         if leads_back(&response) {
-            bail!("the login is refused: status {status} leads back to the login page; are user and password right?");
+            bail!(
+                "the login is refused: status {status} leads back to the login page; are user and password right?"
+            );
         }
         let cookies = cookies(response.headers());
         if cookies.is_empty() {

@@ -1,7 +1,7 @@
 //! What an answer says: its headers read, its text made fit to be repeated.
 
-use super::tries::Partial;
 use super::Since;
+use super::tries::Partial;
 use chrono::{DateTime, Utc};
 use reqwest::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -109,9 +109,10 @@ fn secrets(url: &Url) -> Vec<String> {
 pub struct Mask(Vec<SecretString>);
 
 impl Mask {
-    /// The telling parts of this URL, and these.
+    /// The telling parts of this URL, and these, as they are and as a form says them.
     pub fn new<'a>(url: &Url, others: impl IntoIterator<Item = &'a str>) -> Mask {
-        let others = others.into_iter().map(str::to_owned);
+        let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let others = others.into_iter().flat_map(|text| [text.to_owned(), encoded(text)]);
         let mut parts: Vec<String> = secrets(url).into_iter().chain(others).collect();
         parts.retain(|p| p.len() >= TELLING);
         parts.sort_by_key(|p| std::cmp::Reverse(p.len()));
@@ -147,9 +148,7 @@ impl Mask {
     }
 
     fn redact(&self, text: &str) -> String {
-        self.0
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[redacted]"))
+        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[redacted]"))
     }
 }
 

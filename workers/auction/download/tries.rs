@@ -64,7 +64,9 @@ impl Tries<'_> {
             (StatusCode::OK, _) => self.partial = Some(self.begin(&mut response).await?),
             // A server that is unwell for a moment may still continue the body later: the partial stays.
             (status, _) => {
-                return Err(Refusal::Status { status, body: self.feed.mask.snippet(&mut response).await }.into());
+                return Err(
+                    Refusal::Status { status, body: self.feed.mask.snippet(&mut response).await }.into()
+                );
             }
         }
         let body = self.body(&mut response).await;
