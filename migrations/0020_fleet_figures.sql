@@ -87,7 +87,11 @@ recent as (
 ),
 -- the newest file of each source that was taken apart
 runs as (
-  select s.source, e.report #> '{ingest,header_drift}' as drift, u.vin_null_pct, u.lot_null_pct
+  select
+    s.source,
+    e.report #> '{ingest,header_drift}' as drift,
+    coalesce(100.0 * e.rows_missing_vin / nullif(e.rows_processed, 0), 0) as vin_null_pct,
+    coalesce(100.0 * e.rows_missing_lot / nullif(e.rows_processed, 0), 0) as lot_null_pct
   from sources as s
   cross join lateral (
     select f.file_id
@@ -99,8 +103,6 @@ runs as (
   ) as newest
   join audit.etl_runs as e
     on e.file_id = newest.file_id
-  join audit.v_unknown_rate as u
-    on u.file_id = newest.file_id
 ),
 figures as (
   select 'vinops_jobs' as metric, jsonb_build_object('kind', kind, 'state', state) as labels, jobs::float8 as value

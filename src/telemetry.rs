@@ -57,10 +57,10 @@ pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
 }
 
 fn discreet(filter: EnvFilter) -> EnvFilter {
-    INDISCREET.iter().filter_map(|library| format!("{library}=warn").parse().ok()).fold(
-        filter,
-        |filter, directive| filter.add_directive(directive),
-    )
+    INDISCREET
+        .iter()
+        .filter_map(|library| format!("{library}=warn").parse().ok())
+        .fold(filter, |filter, directive| filter.add_directive(directive))
 }
 
 /// Starts measuring and returns what renders the figures for Prometheus; `kinds` are the fleet's. Once per process.

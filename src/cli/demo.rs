@@ -1,8 +1,8 @@
 //! `vinops demo`: everything at work, on a private PostgreSQL and a pretend feed, leaving nothing behind.
 
 use super::bars::Bars;
-use super::face::{Face, Listen};
 use super::chain::{Hand, ended};
+use super::face::{Face, Listen};
 use super::session::Session;
 use super::show::{self, Json, count, right};
 use super::{Failure, Fleet, Summary, summary};

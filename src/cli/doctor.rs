@@ -104,7 +104,9 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     }
     match failed {
         0 => Ok(()),
-        _ if !reached => Err(Failure::unreachable(anyhow!("the database cannot be reached, so little was looked at"))),
+        _ if !reached => {
+            Err(Failure::unreachable(anyhow!("the database cannot be reached, so little was looked at")))
+        }
         1 => Err(anyhow!("one check failed").into()),
         n => Err(anyhow!("{n} checks failed").into()),
     }
@@ -159,7 +161,11 @@ fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
         .iter()
         .filter_map(|entry| Some((entry, (fleet.lacks)(config, entry)?)))
         .map(|(entry, why)| {
-            warn("feed", format!("a worker here leaves {} to others: {why}", entry.kind), "export COPART_FEED_URL_FILE=/etc/vinops/credentials/copart_feed_url")
+            warn(
+                "feed",
+                format!("a worker here leaves {} to others: {why}", entry.kind),
+                "export COPART_FEED_URL_FILE=/etc/vinops/credentials/copart_feed_url",
+            )
         })
         .collect();
     if findings.is_empty() {
@@ -168,7 +174,9 @@ fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
     let login = &config.copart;
     match (&login.user, &login.password, &config.cookie_key) {
         (None, None, _) => {}
-        (Some(_), Some(_), Some(_)) => findings.push(pass("login", "user, password and the cookies' key are set")),
+        (Some(_), Some(_), Some(_)) => {
+            findings.push(pass("login", "user, password and the cookies' key are set"))
+        }
         (Some(_), Some(_), None) => findings.push(fail(
             "login",
             "COPART_USER is set and VINOPS_COOKIE_KEY is not: it encrypts the session",

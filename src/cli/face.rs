@@ -45,8 +45,7 @@ impl Face {
         let Some(address) = address else { return Ok(shown) };
         let kinds: Vec<&'static str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
         let figures = telemetry::measure(role, &kinds)?;
-        let face =
-            http::Face { db: session.db.clone(), fleet: fleet.jobs, figures, leave: leave.clone() };
+        let face = http::Face { db: session.db.clone(), fleet: fleet.jobs, figures, leave: leave.clone() };
         shown.server = Some(http::Server::start(address, face).await.map_err(Failure::unreachable)?);
         Ok(shown)
     }
@@ -90,8 +89,10 @@ async fn count(fleet: Fleet, mut events: broadcast::Receiver<Event>) {
                 if outcome == Outcome::Done {
                     (fleet.counted)(kind, &report);
                 }
-                metrics::counter!("vinops_job_runs_total", "kind" => kind, "outcome" => outcome.word()).increment(1);
-                metrics::counter!("vinops_jobs_discarded_total", "kind" => kind).increment(u64::from(discarded));
+                metrics::counter!("vinops_job_runs_total", "kind" => kind, "outcome" => outcome.word())
+                    .increment(1);
+                metrics::counter!("vinops_jobs_discarded_total", "kind" => kind)
+                    .increment(u64::from(discarded));
                 metrics::histogram!("vinops_job_duration_seconds", "kind" => kind).record(duration);
             }
             Ok(_) => {}

@@ -111,9 +111,10 @@ First steps:
   vinops up                           everything in one process, against the real feed
 
 Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE,
-VINOPS_LEASE, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG, VINOPS_PG_BINDIR,
-COPART_FEED_URL, COPART_USER, COPART_PASSWORD, COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER,
-VINOPS_COOKIE_KEY; each also as NAME_FILE, a file that holds the value.
+VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG,
+VINOPS_LOG_FORMAT, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD,
+COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER, VINOPS_COOKIE_KEY; each also as NAME_FILE, a
+file that holds the value, or as a systemd credential.
 
 Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 3 something needed is unreachable.")]
 struct Cli {

@@ -123,9 +123,7 @@ fn answer(status: StatusCode, what: &serde_json::Value) -> Response {
 async fn readyz(State(shown): State<Arc<Shown>>) -> Response {
     match shown.ready().await {
         Ok(()) => answer(StatusCode::OK, &json!({ "ready": true })),
-        Err(reason) => {
-            answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason }))
-        }
+        Err(reason) => answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason })),
     }
 }
 

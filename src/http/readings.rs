@@ -21,7 +21,9 @@ pub(super) struct Reading {
 /// Asks for all of them, with one statement that is cut off rather than left to run.
 pub(super) async fn read(pool: &PgPool) -> anyhow::Result<Vec<Reading>> {
     let mut tx = pool.begin().await?;
-    sqlx::query!("-- http: limit\n select set_config('statement_timeout', '2s', true)").fetch_one(&mut *tx).await?;
+    sqlx::query!("-- http: limit\n select set_config('statement_timeout', '2s', true)")
+        .fetch_one(&mut *tx)
+        .await?;
     let readings = sqlx::query_as!(
         Reading,
         r#"-- http: figures
@@ -70,7 +72,11 @@ pub(super) fn render(readings: &[Reading], fleet: &[Entry]) -> String {
             }
             let line = lines.entry(shown(&labels)).or_insert(0.0);
             // kinds that share the name `other`: their counts add up, of their ages the greatest counts
-            *line = if metric.name.ends_with("_seconds") { line.max(reading.value) } else { *line + reading.value };
+            *line = if metric.name.ends_with("_seconds") {
+                line.max(reading.value)
+            } else {
+                *line + reading.value
+            };
         }
         if lines.is_empty() {
             continue;

@@ -129,14 +129,18 @@ pub const METRICS: &[Metric] = &[
     counter("etl_vin_conflicts_total", "Rows whose VIN is not their vehicle's own."),
     counter("etl_lot_upserts_total", "Lots met by upsert-lots.").by(&[("outcome", UPSERTED)]),
     counter("etl_lot_conflicts_total", "Lots changed, each a line of their history."),
-    counter("etl_orphan_lots_total", "Lots without their vehicle: 0 as long as the foreign key stands.").stored(),
+    counter("etl_orphan_lots_total", "Lots without their vehicle: 0 as long as the foreign key stands.")
+        .stored(),
     // completion
     counter("etl_pending_result_total", "Lots whose auction passed and whose result is awaited."),
     counter("etl_status_transitions_total", "Moves of a lot from one status to another.")
         .by(&[("old_status", Values::Of(STATUSES)), ("new_status", Values::Of(STATUSES))]),
-    gauge("etl_last_success_timestamp_seconds", "When a window last ended applied, incomplete or unchanged, as Unix time.")
-        .stored()
-        .by(SOURCE),
+    gauge(
+        "etl_last_success_timestamp_seconds",
+        "When a window last ended applied, incomplete or unchanged, as Unix time.",
+    )
+    .stored()
+    .by(SOURCE),
     // windows and sources
     gauge("vinops_last_applied_window_age_seconds", "Since the start of the newest applied window.")
         .stored()
@@ -145,12 +149,18 @@ pub const METRICS: &[Metric] = &[
         .stored()
         .by(&[("source", Values::Sources), ("state", Values::Of(ENDS))]),
     gauge("vinops_consecutive_failures", "Slots in a row whose fetch has failed.").stored().by(SOURCE),
-    gauge("vinops_breaker_state", "1 for the state the source's breaker is in; open, nothing is fetched but a probe.")
-        .stored()
-        .by(&[("source", Values::Sources), ("state", Values::Of(BREAKER))]),
-    gauge("vinops_source_enabled", "1 while the source is fetched by itself, 0 when an operator switched it off.")
-        .stored()
-        .by(SOURCE),
+    gauge(
+        "vinops_breaker_state",
+        "1 for the state the source's breaker is in; open, nothing is fetched but a probe.",
+    )
+    .stored()
+    .by(&[("source", Values::Sources), ("state", Values::Of(BREAKER))]),
+    gauge(
+        "vinops_source_enabled",
+        "1 while the source is fetched by itself, 0 when an operator switched it off.",
+    )
+    .stored()
+    .by(SOURCE),
     gauge("vinops_session_expiry_timestamp_seconds", "Until when the source's login holds, as Unix time.")
         .stored()
         .by(SOURCE),
@@ -159,9 +169,12 @@ pub const METRICS: &[Metric] = &[
         .stored()
         .by(&[("kind", Values::Kinds), ("state", Values::Of(DEPTHS))]),
     gauge("vinops_jobs_ready", "Jobs that are due and unclaimed.").stored().by(KIND),
-    gauge("vinops_oldest_ready_age_seconds", "How long the longest waiting due job has been due; 0 if none is.")
-        .stored()
-        .by(KIND),
+    gauge(
+        "vinops_oldest_ready_age_seconds",
+        "How long the longest waiting due job has been due; 0 if none is.",
+    )
+    .stored()
+    .by(KIND),
     counter("vinops_job_runs_total", "Runs of jobs on this worker by how they ended.")
         .by(&[("kind", Values::Kinds), ("outcome", Values::Of(OUTCOMES))]),
     counter("vinops_jobs_discarded_total", "Jobs given up by this worker's runs.").by(KIND),

@@ -10,7 +10,9 @@ fn read(path: &str) -> String {
 
 /// What follows the mark, line by line.
 fn after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
-    text.lines().filter_map(move |line| line.trim().strip_prefix(mark)).map(|rest| rest.trim().trim_matches('"'))
+    text.lines()
+        .filter_map(move |line| line.trim().strip_prefix(mark))
+        .map(|rest| rest.trim().trim_matches('"'))
 }
 
 /// The words that have the shape of our metrics' names.
@@ -31,7 +33,9 @@ fn alerts_name_metrics_that_there_are() {
     let known: BTreeSet<String> = METRICS
         .iter()
         .flat_map(|metric| match metric.kind {
-            Kind::Seconds(_) => ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", metric.name)).to_vec(),
+            Kind::Seconds(_) => {
+                ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", metric.name)).to_vec()
+            }
             Kind::Counter | Kind::Gauge => vec![metric.name.to_owned()],
         })
         .collect();

@@ -64,7 +64,8 @@ async fn a_sound_fleet_has_nothing_that_fails() {
     }
     let found = answer(&mut with(&["doctor", "--json"])).await;
     assert_eq!(found.failed(), Vec::<&str>::new(), "{:?}", found.findings);
-    for about in ["database", "schema", "objects", "clock", "queue", "partitions", "store", "feed", "source"] {
+    for about in ["database", "schema", "objects", "clock", "queue", "partitions", "store", "feed", "source"]
+    {
         assert_eq!(found.about(about).iter().map(|it| it.0).collect::<Vec<_>>(), ["PASS"], "{about}");
     }
     let people = with(&["doctor"]).output().await.unwrap();
@@ -127,7 +128,11 @@ async fn rights_are_told_from_each_other() {
         ("etl_rw", "PASS", "etl_rw: what a worker needs, and no more"),
         ("vinops_ops", "PASS", "vinops_ops: an operator's; a worker needs etl_rw"),
         ("app_ro", "PASS", "app_ro: enough for `serve`; a worker needs etl_rw"),
-        ("vinops_admin", "WARN", "this login is a member of vinops_admin: more than a worker needs, which is etl_rw"),
+        (
+            "vinops_admin",
+            "WARN",
+            "this login is a member of vinops_admin: more than a worker needs, which is etl_rw",
+        ),
         ("pg_monitor", "FAIL", "this login is in none of etl_rw, vinops_ops, app_ro"),
     ] {
         let url = format!("{}?options=-c%20role%3D{role}", stage.db.url);

@@ -28,7 +28,8 @@ async fn open(stage: &Stage, feed: &FeedServer) {
 
 /// Counted one by one, and not always in the order in which they ended.
 fn every_kind_is_done(text: &str) -> bool {
-    let runs = |kind: &str| figure(text, &format!("vinops_job_runs_total{{kind=\"{kind}\",outcome=\"done\"}}"));
+    let runs =
+        |kind: &str| figure(text, &format!("vinops_job_runs_total{{kind=\"{kind}\",outcome=\"done\"}}"));
     FLEET.iter().all(|entry| runs(entry.kind) == Some(1.0))
 }
 
@@ -40,8 +41,7 @@ async fn number(stage: &Stage, sql: &'static str) -> f64 {
 async fn a_worker_shows_what_a_window_has_done() {
     let stage = Stage::new().await;
     let (feed, _stop) = feed().await;
-    let mut worker =
-        Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     let before = worker.until("/metrics", |status, _| status == 200).await;
     assert_eq!(figure(&before, "etl_ingest_rows_total"), Some(0.0));
     assert_eq!(figure(&before, "vinops_jobs_ready{kind=\"fetch\"}"), Some(0.0));
@@ -65,7 +65,10 @@ async fn a_worker_shows_what_a_window_has_done() {
         ("etl_vehicle_upserts_total{outcome=\"inserted\"}", "select count(*)::float8 from vehicles"),
         ("etl_lot_upserts_total{outcome=\"inserted\"}", "select count(*)::float8 from lots"),
         ("etl_vin_conflicts_total", "select count(*)::float8 from audit.vin_conflicts"),
-        ("etl_unknown_rate_percent{source=\"copart\",column=\"vin\"}", "select vin_null_pct::float8 from audit.v_unknown_rate"),
+        (
+            "etl_unknown_rate_percent{source=\"copart\",column=\"vin\"}",
+            "select vin_null_pct::float8 from audit.v_unknown_rate",
+        ),
         ("etl_ingest_duration_seconds_count", "select 1::float8"),
         ("copart_fetch_success_total", "select 1::float8"),
         ("copart_fetch_duration_seconds_count", "select 1::float8"),
@@ -102,8 +105,7 @@ async fn a_worker_shows_what_a_window_has_done() {
 async fn every_metric_is_there_before_and_after_a_window() {
     let stage = Stage::new().await;
     let (feed, _stop) = feed().await;
-    let mut worker =
-        Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     let (_, before) = worker.get("/metrics").await;
     open(&stage, &feed).await;
     let applied = "vinops_last_applied_window_age_seconds{source=\"copart\"}";
@@ -202,7 +204,10 @@ async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() 
     assert_eq!(said, "{\"ready\":false,\"reason\":\"the database does not answer\"}\n");
     assert_eq!(serve.get("/livez").await, (200, "{\"alive\":true}\n".to_owned()));
     let text = serve.until("/metrics", |_, text| figure(text, "vinops_database_up") == Some(0.0)).await;
-    assert!(!text.contains("vinops_jobs{"), "what the database said is not repeated while it is away: {text}");
+    assert!(
+        !text.contains("vinops_jobs{"),
+        "what the database said is not repeated while it is away: {text}"
+    );
 
     sqlx::raw_sql(bar(true)).execute(&mut admin).await.unwrap();
     serve.until("/readyz", |status, _| status == 200).await;
@@ -217,8 +222,7 @@ async fn a_worker_that_drains_is_not_ready_and_still_answers() {
     sqlx::query("insert into raw.sources (source) values ('copart')").execute(stage.pool()).await.unwrap();
     let mut lock = stage.pool().begin().await.unwrap();
     sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
-    let mut worker =
-        Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     open(&stage, &feed).await;
     let running = "vinops_jobs{kind=\"ingest\",state=\"running\"} 1\n";
     worker.until("/metrics", |_, text| text.contains(running)).await;

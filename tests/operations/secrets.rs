@@ -33,7 +33,10 @@ async fn answering(head: &'static str) -> (String, DropGuard) {
             let line = asked.lines().next().unwrap_or_default();
             let body = format!("<html>not for you: {line} {asked}</html>");
             let head = head.replace("KEY", KEY);
-            let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
             stream.write_all(answer.as_bytes()).await.ok();
         }
     }));
@@ -48,7 +51,11 @@ impl Heard {
     fn hear(&mut self, whence: &str, text: &str) {
         for secret in ALL {
             let at = text.find(secret);
-            assert!(at.is_none(), "{whence} gives {secret} away: {}", text[at.unwrap_or(0)..].lines().next().unwrap());
+            assert!(
+                at.is_none(),
+                "{whence} gives {secret} away: {}",
+                text[at.unwrap_or(0)..].lines().next().unwrap()
+            );
         }
         writeln!(self.0, "{text}").unwrap();
     }
@@ -56,7 +63,8 @@ impl Heard {
     /// Runs it, to an end that is no success.
     async fn fails(&mut self, whence: &str, command: &mut Command) {
         let output = planted(command).output().await.unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(!output.status.success(), "{whence} was to fail:\n{said}");
         self.hear(whence, &said);
     }
@@ -135,7 +143,10 @@ async fn a_login_that_is_refused_tells_no_secret() {
         assert!(!output.status.success(), "{head}");
         heard.hear(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
         let sessions: Vec<String> =
-            sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s").fetch_all(stage.pool()).await.unwrap();
+            sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s")
+                .fetch_all(stage.pool())
+                .await
+                .unwrap();
         heard.hear("the session's row", &sessions.join("\n"));
     }
     assert!(heard.0.contains("the login is refused"), "{}", heard.0);
@@ -190,10 +201,14 @@ async fn a_database_that_cannot_be_reached_tells_no_secret() {
     ] {
         for role in ["worker", "scheduler", "serve", "windows"] {
             let mut command = stage.vinops(&[role]);
-            let command = command.env("DATABASE_URL", &url).env("COPART_FEED_URL", "http://127.0.0.1:9/").stdin(Stdio::null());
+            let command = command
+                .env("DATABASE_URL", &url)
+                .env("COPART_FEED_URL", "http://127.0.0.1:9/")
+                .stdin(Stdio::null());
             heard.fails(&url.replace(DATABASE, "…"), command).await;
         }
-        let direct = stage.vinops(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
+        let direct =
+            stage.vinops(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
         heard.hear("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
     }
     assert!(heard.0.contains("cannot reach the database of DATABASE_URL"));
@@ -224,7 +239,8 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
     }
     // systemd's folder of credentials holds something that is no file
     let mut command = stage.vinops(&["windows"]);
-    let output = command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
+    let output =
+        command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("DATABASE_URL: read ") && output.status.code() == Some(2), "{said}");
 }
@@ -235,10 +251,9 @@ async fn every_variable_may_be_a_file_or_a_credential() {
     let folder = stage.folder.path().join("credentials");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("database_url"), format!("{}\n", stage.db.url)).unwrap();
-    for (name, value) in [
-        ("CREDENTIALS_DIRECTORY", folder.clone()),
-        ("DATABASE_URL_FILE", folder.join("database_url")),
-    ] {
+    for (name, value) in
+        [("CREDENTIALS_DIRECTORY", folder.clone()), ("DATABASE_URL_FILE", folder.join("database_url"))]
+    {
         let mut command = stage.vinops(&["windows", "--json"]);
         let output = command.env_remove("DATABASE_URL").env(name, value).output().await.unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));

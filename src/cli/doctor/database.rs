@@ -51,7 +51,11 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool
     }
     if let Err(error) = session.db.listener().await {
         let said = format!("no connection for LISTEN, so workers only poll: {error}");
-        findings.push(warn("listen", said, "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops"));
+        findings.push(warn(
+            "listen",
+            said,
+            "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops",
+        ));
     }
     match settings(pool).await {
         Ok(those) => findings.extend(those),
@@ -81,7 +85,9 @@ async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
     .await?;
     let said = format!("PostgreSQL {}, {} as {}", server.version, server.name, server.login);
     Ok(match server.number {
-        old if old < OLDEST => fail("database", said + ": 15 is the oldest that is tried", "apt-get install postgresql-15"),
+        old if old < OLDEST => {
+            fail("database", said + ": 15 is the oldest that is tried", "apt-get install postgresql-15")
+        }
         _ => pass("database", said),
     })
 }
@@ -91,10 +97,12 @@ async fn clock(pool: &PgPool) -> anyhow::Result<Finding> {
     // connected before it counts
     let mut connection = pool.acquire().await?;
     let began = Instant::now();
-    let theirs = sqlx::query_scalar!(r#"-- doctor: clock
-        select clock_timestamp() as "now!""#)
-        .fetch_one(&mut *connection)
-        .await?;
+    let theirs = sqlx::query_scalar!(
+        r#"-- doctor: clock
+        select clock_timestamp() as "now!""#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     Ok(compared(config::now(), theirs, began.elapsed()))
 }
 
@@ -103,7 +111,11 @@ fn compared(ours: DateTime<Utc>, theirs: DateTime<Utc>, away: Duration) -> Findi
     let ours = ours - away / 2;
     let skew = (ours - theirs).as_seconds_f64();
     let margin = away.as_secs_f64() / 2.0;
-    let said = format!("this host is {:.3} s {} the database", skew.abs(), if skew < 0.0 { "behind" } else { "ahead of" });
+    let said = format!(
+        "this host is {:.3} s {} the database",
+        skew.abs(),
+        if skew < 0.0 { "behind" } else { "ahead of" }
+    );
     match skew.abs() - margin > SKEW {
         true => fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true"),
         false => pass("clock", said),
@@ -154,9 +166,18 @@ async fn objects(pool: &PgPool) -> anyhow::Result<Finding> {
     let checks = verify::verify(pool).await?;
     let wrong: Vec<&verify::Check> = checks.iter().filter(|check| !check.passed).collect();
     let Some(first) = wrong.first() else {
-        return Ok(pass("objects", format!("{}: tables, keys, indexes, extensions, functions", checks.len())));
+        return Ok(pass(
+            "objects",
+            format!("{}: tables, keys, indexes, extensions, functions", checks.len()),
+        ));
     };
-    let said = format!("{} of {} are not as they must be; {}: {}", wrong.len(), checks.len(), first.object, first.evidence);
+    let said = format!(
+        "{} of {} are not as they must be; {}: {}",
+        wrong.len(),
+        checks.len(),
+        first.object,
+        first.evidence
+    );
     Ok(fail("objects", said, "vinops migrate verify"))
 }
 
@@ -190,8 +211,20 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         }
     }
     for (bytes, least, name, value, why) in [
-        (now.shared_buffers, 512 << 20, "shared_buffers", "1GB", "the indexes of a feed want more; takes a restart"),
-        (now.max_wal_size, 2 << 30, "max_wal_size", "8GB", "a first window writes that much between two checkpoints"),
+        (
+            now.shared_buffers,
+            512 << 20,
+            "shared_buffers",
+            "1GB",
+            "the indexes of a feed want more; takes a restart",
+        ),
+        (
+            now.max_wal_size,
+            2 << 30,
+            "max_wal_size",
+            "8GB",
+            "a first window writes that much between two checkpoints",
+        ),
     ] {
         if bytes < least {
             let said = format!("{name} is {} MB: {why}", bytes >> 20);
@@ -199,7 +232,10 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         }
     }
     if now.connected * 10 > i64::from(now.connections) * 8 {
-        let said = format!("{} of {} connections are taken; a worker has up to 22; takes a restart", now.connected, now.connections);
+        let said = format!(
+            "{} of {} connections are taken; a worker has up to 22; takes a restart",
+            now.connected, now.connections
+        );
         findings.push(warn(ABOUT, said, set("max_connections", "400")));
     }
     if findings.is_empty() {

@@ -44,7 +44,11 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     for source in sources {
         let name = source.source;
         if !source.enabled {
-            findings.push(warn(ABOUT, format!("{name} is switched off"), format!("vinops source enable {name} --why \"…\"")));
+            findings.push(warn(
+                ABOUT,
+                format!("{name} is switched off"),
+                format!("vinops source enable {name} --why \"…\""),
+            ));
         }
         let remedy = format!("vinops source reset-breaker {name} --why \"…\"");
         match &*source.breaker {
@@ -56,7 +60,8 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             "closed" => {}
             state => {
                 let probe = source.probe_at.map(|at| at.format("%H:%M").to_string()).unwrap_or_default();
-                let said = format!("{name}: the breaker is {state}, nothing is fetched but a probe at {probe} UTC");
+                let said =
+                    format!("{name}: the breaker is {state}, nothing is fetched but a probe at {probe} UTC");
                 findings.push(fail(ABOUT, said, remedy));
             }
         }
@@ -71,7 +76,8 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
                 format!("{name}: no window has ended well for {:.0} minutes", age / 60.0),
                 "vinops windows",
             )),
-            Some(age) => findings.push(pass(ABOUT, format!("{name}: a window ended well {:.0} minutes ago", age / 60.0))),
+            Some(age) => findings
+                .push(pass(ABOUT, format!("{name}: a window ended well {:.0} minutes ago", age / 60.0))),
         }
     }
     if findings.is_empty() {
@@ -97,7 +103,11 @@ async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         return Ok(vec![pass(ABOUT, "no job that is due has waited for a quarter-hour")]);
     }
     let waiting = figures.into_iter().map(|it| {
-        let said = format!("{}: a job that is due has waited for {:.0} minutes: is a worker up for it?", it.kind, it.age / 60.0);
+        let said = format!(
+            "{}: a job that is due has waited for {:.0} minutes: is a worker up for it?",
+            it.kind,
+            it.age / 60.0
+        );
         warn(ABOUT, said, format!("vinops worker --kind {}", it.kind))
     });
     Ok(waiting.collect())
