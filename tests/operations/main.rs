@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
 
 mod alerts;
+mod deploy;
 mod doctor;
 mod face;
 mod secrets;
