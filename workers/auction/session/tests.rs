@@ -113,6 +113,18 @@ async fn many_at_once_log_in_once_and_all_have_the_session() {
 }
 
 #[tokio::test]
+async fn who_looked_before_a_login_and_comes_after_it_does_not_log_in_again() {
+    let (test, desk) = (database().await, Desk::friendly().await);
+    let login = desk.login("k");
+    let slow = session::load(pool(&test), "copart", &login.key).await.unwrap();
+    assert!(slow.cookies.is_none());
+    cookies(&login, &test, "the quick one").await.unwrap();
+    assert!(!session::take(pool(&test), "copart", "the slow one", PATIENCE, Some(&slow)).await.unwrap());
+    let now = session::load(pool(&test), "copart", &login.key).await.unwrap();
+    assert!(session::take(pool(&test), "copart", "the slow one", PATIENCE, Some(&now)).await.unwrap());
+}
+
+#[tokio::test]
 async fn the_session_is_sealed_at_rest_and_another_key_logs_in_anew() {
     let (test, desk) = (database().await, Desk::friendly().await);
     cookies(&desk.login("k"), &test, "one").await.unwrap();
@@ -182,7 +194,7 @@ async fn a_login_by_hand_replaces_the_session_unless_somebody_else_is_at_it() {
     assert_eq!(desk.logins(), 2);
     let status = crate::source::status(pool(&test), None).await.unwrap();
     assert_eq!(status[0].session_expires_at, Some(ends));
-    assert!(session::take(pool(&test), "copart", "job 7", PATIENCE).await.unwrap());
+    assert!(session::take(pool(&test), "copart", "job 7", PATIENCE, None).await.unwrap());
     let error = login.by_hand(pool(&test), "copart", "anna").await.unwrap_err().to_string();
     assert!(error.starts_with("somebody else is logging in to copart"), "{error}");
     let too_late = session::keep(pool(&test), "copart", "job 6", b"x", LASTS).await.unwrap();
