@@ -286,11 +286,13 @@ begin
 end
 $$;
 
+-- Every end of every job comes by here, so what says no at the least cost stands first.
 create or replace trigger note_fetch_end
 after update of state on fleet.jobs
 for each row
 when (
-  new.state in ('completed', 'discarded', 'cancelled')
+  new.kind = 'fetch'
+  and new.state in ('completed', 'discarded', 'cancelled')
   and old.state <> new.state
   and new.payload ?& array['source', 'window_start_utc']
 )

@@ -1,8 +1,9 @@
 //! The session of a source, as the database keeps it: one row, sealed, refreshed by one at a time.
 //!
 //! Who wants to log in takes the refresh ([`take`]): one statement on the source's row, so one of any number gets it,
-//! and it is free again when its time is over, should its holder die. What is written afterwards names the holder, so
-//! that one who comes too late writes nothing.
+//! and it is free again when its time is over, should its holder die. Who has looked before must find the row as it was,
+//! or one who looked in vain and was slow would log in again right after the first. What is written afterwards names the
+//! holder, so that one who comes too late writes nothing.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -28,6 +29,8 @@ pub struct Kept {
     pub resting: bool,
     /// Why it was refused.
     pub error: Option<String>,
+    /// When the row was written last; none without one.
+    version: Option<DateTime<Utc>>,
 }
 
 /// The source's session as it stands; one that cannot be opened is as good as none.
@@ -35,7 +38,7 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
     let row = sqlx::query!(
         r#"-- session: load
         select
-          sealed, last_error,
+          sealed, last_error, updated_at,
           coalesce(expires_at > now(), false) as "good!",
           coalesce(expires_at > now() + make_interval(secs => $2), false) as "fresh!",
           coalesce(refreshing_until > now(), false) as "refreshing!",
@@ -56,11 +59,18 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
         refreshing: row.refreshing,
         resting: row.resting,
         error: row.last_error,
+        version: Some(row.updated_at),
     })
 }
 
-/// Takes the refresh for so long; false when somebody else has it.
-pub async fn take(pool: &PgPool, source: &str, who: &str, lasts: Duration) -> anyhow::Result<bool> {
+/// Takes the refresh for so long; false when somebody else has it, or the session is no longer what was `seen`.
+pub async fn take(
+    pool: &PgPool,
+    source: &str,
+    who: &str,
+    lasts: Duration,
+    seen: Option<&Kept>,
+) -> anyhow::Result<bool> {
     let taken = sqlx::query!(
         "-- session: take the refresh
         with named as (
@@ -70,10 +80,13 @@ pub async fn take(pool: &PgPool, source: &str, who: &str, lasts: Duration) -> an
         values ($1, $2, now() + make_interval(secs => $3))
         on conflict (source) do update
         set refreshing_by = excluded.refreshing_by, refreshing_until = excluded.refreshing_until
-        where s.refreshing_until is null or s.refreshing_until <= now()",
+        where (s.refreshing_until is null or s.refreshing_until <= now())
+          and ($4 or s.updated_at is not distinct from $5)",
         source,
         who,
         lasts.as_secs_f64(),
+        seen.is_none(),
+        seen.and_then(|kept| kept.version),
     )
     .execute(pool)
     .await

@@ -214,3 +214,38 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
         .unwrap();
     assert!(!row.contains("PLANTED") && !row.contains("504c414e544544"), "{row}");
 }
+
+#[tokio::test]
+async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
+    let stage = Stage::new().await;
+    let near = "
+        insert into fleet.sources (source, consecutive_failures) values ('copart', 4);
+        select fleet.enqueue(
+          'fetch',
+          jsonb_build_object('source', 'copart', 'window_start_utc', date_bin('15 minutes', now(), 'epoch'), 'late_ok', true),
+          max_attempts => 1)";
+    sqlx::raw_sql(near).execute(stage.pool()).await.unwrap();
+    // a door that is shut: nobody listens there any more
+    let shut = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut command = stage.vinops(&["worker", "--kind", "fetch"]);
+    command.env("COPART_FEED_URL", format!("http://{shut}/?authKey=PLANTED-key")).stderr(Stdio::piped());
+    let mut worker = command.spawn().unwrap();
+    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines();
+    let mut told = Vec::new();
+    while !told.iter().any(|line: &String| line.contains("the breaker is open")) {
+        told.push(lines.next_line().await.unwrap().unwrap());
+    }
+    worker.kill().await.unwrap();
+    let line: Value = serde_json::from_str(told.last().unwrap()).unwrap();
+    assert_eq!(line["level"], "WARN");
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.starts_with(
+            "source copart: the breaker is open (was closed): 5 slots failed in a row; probe at "
+        )
+    );
+    assert!(!told.concat().contains("PLANTED"), "{told:#?}");
+    let status = stage.run(&["source", "status", "--json"]).await.json();
+    assert_eq!(status[0]["breaker"], "open");
+    assert!(status[0]["last_error"].as_str().unwrap().contains("the feed broke off: connection"), "{status}");
+}

@@ -7,8 +7,10 @@
 //! the range, the total and the ETag of the 206, each checked.
 //!
 //! An answer is refused, with its status and the start of its body, when it is not 200, is HTML, begins with other
-//! bytes than the header's first column, is smaller or larger than the limits, or sits behind more than three
-//! redirects. A body without `Content-Length` that ends early and cleanly cannot be told from a whole one here; the
+//! bytes than the header's first column, is smaller or larger than the limits, is packed (it is never unpacked, since a
+//! little of it may hold a lot), sits behind more than three redirects, or says of itself that it is older than the last
+//! good file: a copy that somebody on the way has kept. Should the server's own clock have been set back, its files are
+//! refused until it has caught up; `vinops ingest FILE` takes one in by hand. A body without `Content-Length` that ends early and cleanly cannot be told from a whole one here; the
 //! next step sees its short last record.
 //!
 //! **The URL is a secret**, since its query carries the key. It is unwrapped in one line of this file. No

@@ -105,7 +105,7 @@ impl Login {
                 tracing::warn!(source, "no login for now, the last was refused: {why}");
                 return Ok(kept.cookies);
             }
-            if session::take(pool, source, who, PATIENCE * 2).await? {
+            if session::take(pool, source, who, PATIENCE * 2, Some(&kept)).await? {
                 return match self.refresh(pool, source, who).await {
                     Ok((cookies, _)) => Ok(Some(cookies)),
                     Err(error) => {
@@ -128,7 +128,7 @@ impl Login {
     /// Logs in by hand, whatever there is; tells when the new session ends.
     pub async fn by_hand(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<DateTime<Utc>> {
         ensure!(
-            session::take(pool, source, who, PATIENCE * 2).await?,
+            session::take(pool, source, who, PATIENCE * 2, None).await?,
             "somebody else is logging in to {source} at this moment: look again with `vinops source status`"
         );
         Ok(self.refresh(pool, source, who).await?.1)

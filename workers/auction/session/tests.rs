@@ -1,7 +1,10 @@
 //! Logins, against a server that counts them.
 
+use super::super::download::tests::stage::{Stage, act, answer, csv, whole};
 use super::*;
+use crate::store::Store;
 use crate::testing::{TestDb, database};
+use axum::body::Body;
 use axum::http::{HeaderMap as Heard, StatusCode};
 use std::sync::Mutex;
 
@@ -38,7 +41,7 @@ impl Desk {
                 if let Some(location) = location {
                     response = response.header("location", location);
                 }
-                response.body(axum::body::Body::from(format!("you said {body}"))).unwrap()
+                response.body(Body::from(format!("you said {body}"))).unwrap()
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -113,6 +116,18 @@ async fn many_at_once_log_in_once_and_all_have_the_session() {
 }
 
 #[tokio::test]
+async fn who_looked_before_a_login_and_comes_after_it_does_not_log_in_again() {
+    let (test, desk) = (database().await, Desk::friendly().await);
+    let login = desk.login("k");
+    let slow = session::load(pool(&test), "copart", &login.key).await.unwrap();
+    assert!(slow.cookies.is_none());
+    cookies(&login, &test, "the quick one").await.unwrap();
+    assert!(!session::take(pool(&test), "copart", "the slow one", PATIENCE, Some(&slow)).await.unwrap());
+    let now = session::load(pool(&test), "copart", &login.key).await.unwrap();
+    assert!(session::take(pool(&test), "copart", "the slow one", PATIENCE, Some(&now)).await.unwrap());
+}
+
+#[tokio::test]
 async fn the_session_is_sealed_at_rest_and_another_key_logs_in_anew() {
     let (test, desk) = (database().await, Desk::friendly().await);
     cookies(&desk.login("k"), &test, "one").await.unwrap();
@@ -182,7 +197,7 @@ async fn a_login_by_hand_replaces_the_session_unless_somebody_else_is_at_it() {
     assert_eq!(desk.logins(), 2);
     let status = crate::source::status(pool(&test), None).await.unwrap();
     assert_eq!(status[0].session_expires_at, Some(ends));
-    assert!(session::take(pool(&test), "copart", "job 7", PATIENCE).await.unwrap());
+    assert!(session::take(pool(&test), "copart", "job 7", PATIENCE, None).await.unwrap());
     let error = login.by_hand(pool(&test), "copart", "anna").await.unwrap_err().to_string();
     assert!(error.starts_with("somebody else is logging in to copart"), "{error}");
     let too_late = session::keep(pool(&test), "copart", "job 6", b"x", LASTS).await.unwrap();
@@ -203,4 +218,21 @@ fn a_login_that_is_half_configured_names_what_is_missing() {
     assert!(missing(&copart(None)).contains("COPART_PASSWORD"));
     assert!(missing(&copart(Some("x"))).contains("VINOPS_COOKIE_KEY"));
     assert!(Login::from_config(&Copart { user: None, ..copart(None) }, None).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_cookies_of_a_session_do_not_follow_a_redirect_to_another_server() {
+    let elsewhere = Stage::playing(vec![whole(csv())]).await;
+    let there = elsewhere.url.replace("127.0.0.1", "localhost");
+    let away = act(move |_| answer(302).header("location", there).body(Body::empty()).unwrap());
+    let stage = Stage::playing(vec![away]).await;
+    let feed = Feed::new(FeedOptions::new(stage.url.as_str().into(), "vinops-test", "x"))
+        .unwrap()
+        .with_session(&"s=PLANTED-cookie".into())
+        .unwrap();
+    assert!(!format!("{feed:?}").contains("PLANTED"));
+    let store = Store::open("memory:").unwrap();
+    assert!(feed.download(&store, &Default::default(), &|_, _| {}).await.is_ok());
+    assert_eq!(stage.asked(0, header::COOKIE).as_deref(), Some("s=PLANTED-cookie"));
+    assert_eq!(elsewhere.asked(0, header::COOKIE), None);
 }

@@ -126,12 +126,12 @@ async fn a_success_forgets_the_failures_before_it() {
 #[tokio::test]
 async fn a_slot_has_one_attempt_however_many_jobs_and_workers_want_it() {
     let house = House::with((0..40).map(|_| whole(csv())).collect()).await;
-    let fetch = house.now().await;
+    let fetch = Fetch { late_ok: true, ..house.now().await };
     let mut conn = house.pool().acquire().await.unwrap();
     for _ in 0..12 {
         enqueue(&mut conn, &fetch, Enqueue::default()).await.unwrap().unwrap();
     }
-    let by_hand = Scheduler::new(FETCH, &["copart"]).by_hand();
+    let by_hand = Scheduler::new(FETCH, &["copart"]).simulated().by_hand();
     by_hand.due(house.pool(), Some(fetch.window_start_utc)).await.unwrap();
     let (events, mut seen) = broadcast::channel(1000);
     let leave = CancellationToken::new();
