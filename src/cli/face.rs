@@ -18,7 +18,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Where a role shows health and metrics.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Listen {
-    /// Show /metrics, /livez and /readyz at this address, such as 127.0.0.1:9464 [VINOPS_LISTEN]
+    /// Show /metrics, /livez and /readyz at this address, such as 127.0.0.1:9464; VINOPS_LISTEN else
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }
