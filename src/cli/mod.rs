@@ -32,6 +32,7 @@ mod session;
 mod show;
 mod summary;
 mod windows;
+mod workers;
 
 pub use session::Failure;
 pub use summary::{Summary, summary};
@@ -123,9 +124,11 @@ enum Command {
     Fetch(fetch::Args),
     /// Show the newest windows and what became of them
     Windows(windows::Args),
-    /// Look at jobs, and put failed ones back
+    /// Look at jobs, follow and steer them
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Show the workers of the fleet, lost ones too
+    Workers(workers::Args),
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
@@ -169,7 +172,8 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Ingest(args) => ingest::run(args, fleet, config).await,
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
         Command::Windows(args) => windows::run(args, config).await,
-        Command::Jobs(command) => jobs::run(command, config).await,
+        Command::Jobs(command) => jobs::run(command, fleet, config).await,
+        Command::Workers(args) => workers::run(args, config).await,
         Command::Raw(command) => raw::run(command, config).await,
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,

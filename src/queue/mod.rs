@@ -94,17 +94,22 @@ mod enqueue;
 mod entry;
 mod event;
 mod execute;
+#[doc(hidden)]
+pub mod hand;
 mod job;
 mod lease;
 pub mod operate;
+mod prune;
 mod run;
 mod settle;
+pub mod steer;
 mod worker;
 
 pub use engine::Summary;
-pub use enqueue::{Enqueue, enqueue, enqueue_all};
+pub use enqueue::{Enqueue, UNFINISHED, enqueue, enqueue_all};
 pub use entry::Entry;
 pub use event::{Event, Outcome};
+pub use prune::Keep;
 pub use job::{Done, Job, Policy, Stop, Verdict, abort, snooze};
 pub use run::{Claimed, Lost, Run, Step, Tools};
 pub use worker::Worker;
