@@ -41,10 +41,11 @@ alter table fleet.jobs
   add column if not exists cancelling text,               -- who asked and why; null: nobody
   add column if not exists unique_over text[],            -- states over which its key is unique; null: the usual five
   add constraint jobs_cancelling_is_of_a_running_job check (cancelling is null or state = 'running'),
+  -- The four of an unfinished job are always among them, or a second one would come in and be refused in mid-life.
   add constraint jobs_unique_over_states check (
     unique_over is null
     or key is not null
-      and cardinality(unique_over) > 0
+      and unique_over @> array['available', 'scheduled', 'running', 'retryable']
       and unique_over <@ array['available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded']);
 
 -- Two indexes, since a predicate that read both would cost every job what few need. A kind uses one way for all its
@@ -69,8 +70,8 @@ comment on table fleet.job_attempts is 'one row per ended run of a job: who ran 
 drop function fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);
 
 -- Puts a job into the queue inside the caller's transaction, from any language. Null: the key is taken, nothing was
--- done. `unique_over` chooses the states in which a job keeps its key from others: '{available,scheduled,running,
--- retryable}' for "once at a time". Listeners of channel "fleet" get the kind when the caller commits.
+-- done. `unique_over` chooses the states in which a job keeps its key from others: the four of an unfinished job,
+-- '{available,scheduled,running,retryable}', for "one at a time", and any of the other three besides. Listeners of channel "fleet" get the kind when the caller commits.
 create function fleet.enqueue(
   kind         text,
   payload      jsonb default '{}',

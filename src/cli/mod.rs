@@ -55,6 +55,16 @@ pub struct Fleet {
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
 }
 
+impl Fleet {
+    /// The entry of a kind, by its name or an earlier one; the call was wrong if there is none.
+    fn known(&self, kind: &str) -> Result<&'static Entry, Failure> {
+        self.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
+            let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
+            Failure::wrong(anyhow::anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
+        })
+    }
+}
+
 /// A local file to be taken in.
 pub struct Received {
     /// The database.

@@ -22,13 +22,13 @@ async fn a_key_that_is_unique_while_unfinished_is_free_when_its_job_is_done() {
     assert!(put_as(pool, probe(Act::Done), once()).await.is_some());
     worker.ended().await;
 
-    let by_sql = "select fleet.enqueue('probe', '{\"act\":\"Done\"}', 'for ever', unique_over => '{cancelled,completed}')";
-    let jobs: Vec<Option<i64>> = [
-        sqlx::query_scalar(by_sql).fetch_one(pool).await.unwrap(),
-        { worker.ended().await; sqlx::query_scalar(by_sql).fetch_one(pool).await.unwrap() },
-    ].into();
-    assert!(jobs[0].is_some() && jobs[1].is_none());
-    let wrong = "select fleet.enqueue('probe', key => 'b', unique_over => '{done}')";
+    // Even when it was given up: never twice.
+    let by_sql = "select fleet.enqueue('probe', '{\"act\":\"Abort\"}', 'never twice',
+        unique_over => '{available,scheduled,running,retryable,completed,cancelled,discarded}')";
+    assert!(sqlx::query_scalar::<_, Option<i64>>(by_sql).fetch_one(pool).await.unwrap().is_some());
+    assert!(worker.ended().await.discarded);
+    assert!(sqlx::query_scalar::<_, Option<i64>>(by_sql).fetch_one(pool).await.unwrap().is_none());
+    let wrong = "select fleet.enqueue('probe', key => 'b', unique_over => '{completed}')";
     assert!(sqlx::query(wrong).execute(pool).await.unwrap_err().to_string().contains("jobs_unique_over_states"));
 }
 

@@ -267,14 +267,8 @@ async fn said(
 
 /// The kinds as they are stored. An old name may be meant too: its jobs are drained under it.
 fn known(kinds: &[String], fleet: Fleet) -> Result<Vec<String>, Failure> {
-    let unknown = kinds.iter().find(|kind| !fleet.jobs.iter().any(|entry| entry.answers_to(kind)));
-    match unknown {
-        None => Ok(kinds.to_vec()),
-        Some(kind) => {
-            let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
-            Err(Failure::wrong(anyhow!("no job of kind {kind}: there are {}", known.join(", "))))
-        }
-    }
+    kinds.iter().try_for_each(|kind| fleet.known(kind).map(drop))?;
+    Ok(kinds.to_vec())
 }
 
 /// Who types.
