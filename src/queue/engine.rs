@@ -204,6 +204,10 @@ impl Engine {
             let taken = held.values().filter(|hold| !hold.over && *hold.kind == *served.kind).count();
             most.min(served.at_most.saturating_sub(taken)) as i64
         };
+        // With half of what is claimed ahead still at hand, a claim would cost the same and bring little.
+        if slots == 0 && ahead < self.settings.prefetch.div_ceil(2) {
+            return None;
+        }
         let kinds: Vec<i64> = self.served.iter().map(room).collect();
         kinds.iter().any(|room| *room > 0).then_some(Room { slots, ahead, kinds })
     }
