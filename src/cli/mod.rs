@@ -38,6 +38,7 @@ mod show;
 mod source;
 mod summary;
 mod windows;
+mod workers;
 
 pub use session::Failure;
 pub use summary::{Summary, summary};
@@ -65,6 +66,16 @@ pub struct Fleet {
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
     /// Logs in to a source (the third), in somebody's name (the fourth).
     pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
+}
+
+impl Fleet {
+    /// The entry of a kind, by its name or an earlier one; the call was wrong if there is none.
+    fn known(&self, kind: &str) -> Result<&'static Entry, Failure> {
+        self.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
+            let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
+            Failure::wrong(anyhow::anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
+        })
+    }
 }
 
 /// A local file to be taken in.
@@ -145,9 +156,11 @@ enum Command {
     /// Look at sources, and turn their switches
     #[command(subcommand)]
     Source(source::Command),
-    /// Look at jobs, and put failed ones back
+    /// Look at jobs, follow and steer them
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Show the workers of the fleet, lost ones too
+    Workers(workers::Args),
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
@@ -212,7 +225,8 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Windows(args) => windows::run(args, config).await,
         Command::Replay(args) => replay::run(args, fleet, config).await,
         Command::Source(command) => source::run(command, fleet, config).await,
-        Command::Jobs(command) => jobs::run(command, config).await,
+        Command::Jobs(command) => jobs::run(command, fleet, config).await,
+        Command::Workers(args) => workers::run(args, config).await,
         Command::Raw(command) => raw::run(command, config).await,
         Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,

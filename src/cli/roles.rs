@@ -21,7 +21,8 @@ SIGTERM and SIGINT drain: no new jobs, running ones may finish within --drain, t
 killed loses its jobs' leases (VINOPS_LEASE, 30 s); others then take them over.
 
   vinops worker
-  vinops worker --kind fetch --concurrency 1")]
+  vinops worker --kind fetch --concurrency 1
+  vinops worker --at-most ingest=1,fetch=1")]
 pub struct WorkerArgs {
     /// Only jobs of these kinds
     #[arg(long, value_delimiter = ',')]
@@ -29,6 +30,9 @@ pub struct WorkerArgs {
     /// How many jobs at once
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
+    /// Of a kind no more than so many of them, such as fetch=1
+    #[arg(long, value_name = "KIND=N", value_delimiter = ',', value_parser = at_most)]
+    at_most: Vec<(String, usize)>,
     /// How long running jobs may take to finish when told to stop
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     drain: Duration,
@@ -111,10 +115,7 @@ pub fn until_told() -> anyhow::Result<CancellationToken> {
 fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static str>, Failure> {
     let mut kinds = Vec::new();
     for kind in asked {
-        let entry = fleet.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
-            let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
-            Failure::wrong(anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
-        })?;
+        let entry = fleet.known(kind)?;
         if let Some(why) = (fleet.lacks)(config, entry) {
             return Err(Failure::wrong(anyhow!("--kind {kind}: {why}")));
         }
@@ -127,9 +128,17 @@ fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static
     Ok(kinds)
 }
 
+fn at_most(text: &str) -> Result<(String, usize), &'static str> {
+    let parts = text.split_once('=').and_then(|(kind, most)| Some((kind.to_owned(), most.parse().ok()?)));
+    parts.filter(|(_, most)| *most > 0).ok_or("write the kind and a number from 1, such as fetch=1")
+}
+
 /// Works until told to leave.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = kinds(&args.kind, fleet, &config)?;
+    for (kind, _) in &args.at_most {
+        fleet.known(kind)?;
+    }
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
     for entry in fleet.jobs.iter().filter(|_| args.kind.is_empty()) {
@@ -137,8 +146,11 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
             tracing::warn!(kind = entry.kind, "left to other workers: {why}");
         }
     }
-    let worker = Worker::new(&session.db, fleet.jobs)
-        .kinds(&kinds)
+    let worker = Worker::new(&session.db, fleet.jobs).kinds(&kinds);
+    let worker = args
+        .at_most
+        .iter()
+        .fold(worker, |worker, (kind, most)| worker.at_most(kind, *most))
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .drain(args.drain)

@@ -12,6 +12,7 @@ use super::engine::{Link, Shared, count};
 use super::event::{Event, Outcome};
 use super::run::Claimed;
 use serde_json::Value;
+use sqlx::PgPool;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,7 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
         }
         let mut rest = vec![open];
         while let Some(batch) = rest.pop() {
-            match settle(&engine, &batch).await {
+            match settle(&engine.own, &engine.name, &batch).await {
                 Ok(states) => {
                     link.up();
                     report(&engine, batch, &states);
@@ -82,7 +83,11 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
 }
 
 /// The states that the jobs are in now, by (job, run); stale ends are missing.
-async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64, i64), String>> {
+pub(super) async fn settle(
+    pool: &PgPool,
+    name: &str,
+    batch: &[Ending],
+) -> sqlx::Result<HashMap<(i64, i64), String>> {
     if batch.is_empty() {
         return Ok(HashMap::new());
     }
@@ -96,7 +101,7 @@ async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64,
     let delays: Vec<f64> = batch.iter().map(|v| v.delay.as_secs_f64()).collect();
     let settled = sqlx::query_file!(
         "src/queue/settle.sql",
-        engine.name,
+        name,
         &jobs,
         &runs,
         &outcomes,
@@ -105,14 +110,13 @@ async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64,
         &results as &[Option<Value>],
         &delays,
     )
-    .fetch_all(&engine.own)
+    .fetch_all(pool)
     .await?;
     let mut states: HashMap<_, _> = settled.into_iter().map(|row| ((row.id, row.run), row.state)).collect();
 
     if states.len() < batch.len() {
-        let ended = sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs)
-            .fetch_all(&engine.own)
-            .await?;
+        let ended =
+            sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs).fetch_all(pool).await?;
         for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
             states.entry((ending.job.id, ending.job.run)).or_insert_with(|| "completed".to_owned());
         }
@@ -128,6 +132,11 @@ fn report(engine: &Shared, batch: Vec<Ending>, states: &HashMap<(i64, i64), Stri
                 tracing::info!(job, run, "the step had been committed after all");
                 ending.outcome = Outcome::Done;
                 ending.error = None;
+                end(engine, ending, false);
+            }
+            Some("cancelled") if ending.outcome != Outcome::Cancelled => {
+                // It was to be cancelled, and ended by itself without being done.
+                ending.outcome = Outcome::Cancelled;
                 end(engine, ending, false);
             }
             Some(state) => {

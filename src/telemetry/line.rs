@@ -35,7 +35,7 @@ where
         let mut line = Map::new();
         let at = crate::config::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         line.insert("timestamp".to_owned(), Value::String(at));
-        line.insert("level".to_owned(), Value::String(meta.level().to_string().to_lowercase()));
+        line.insert("level".to_owned(), Value::String(meta.level().to_string()));
         line.insert("target".to_owned(), Value::String(meta.target().to_owned()));
         line.extend(fields);
         writeln!(writer, "{}", Value::Object(line))
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&line["job"], &line["attempt"], &line["ms"]), (&7.into(), &2.into(), &12.into()));
-        assert_eq!((&line["source"], &line["level"]), (&"copart".into(), &"info".into()));
+        assert_eq!((&line["source"], &line["level"]), (&"copart".into(), &"INFO".into()));
         assert_eq!(line["message"], "ended\nwell");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }

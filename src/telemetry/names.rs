@@ -82,6 +82,7 @@ pub const OUTCOMES: &[&str] = &[
     "timeout",
     "unreadable",
     "lost",
+    "cancelled",
     "interrupted",
     "returned",
 ];
