@@ -31,6 +31,18 @@ running as (
   where state = 'running'
   group by kind
 ),
+-- a worker that has not been seen for its lease is lost
+workers as (
+  select
+    case
+      when seen_at < now() - lease then 'lost'
+      when draining then 'draining'
+      else 'working'
+    end as state,
+    count(*) as workers
+  from fleet.workers
+  group by 1
+),
 -- the few sources, without reading all their windows
 sources as (
   with recursive named as (
@@ -116,6 +128,12 @@ figures as (
   union all
   select 'vinops_oldest_ready_age_seconds', jsonb_build_object('kind', kind), age
   from ready
+  union all
+  select 'vinops_workers', jsonb_build_object('state', state), workers
+  from workers
+  union all
+  select 'vinops_kind_paused', jsonb_build_object('kind', kind), (paused_at is not null)::int
+  from fleet.kinds
   union all
   select 'vinops_last_applied_window_age_seconds', jsonb_build_object('source', source), extract(epoch from now() - applied)
   from latest

@@ -75,7 +75,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         Ok(session) => {
             let sound = database::look(&session, &mut findings).await;
             if sound {
-                fleet::look(&session.db.pool, &mut findings).await;
+                fleet::look(&session.db.pool, fleet.jobs, &mut findings).await;
             }
             session.close().await?;
         }

@@ -88,6 +88,8 @@ pub const OUTCOMES: &[&str] = &[
 ];
 /// Window states that are an end.
 pub const ENDS: &[&str] = &["unchanged", "applied", "late", "incomplete", "quarantined", "failed", "missed"];
+/// What a worker may be doing.
+const WORKERS: &[&str] = &["working", "draining", "lost"];
 /// States of a breaker.
 const BREAKER: &[&str] = &["closed", "open", "half_open"];
 
@@ -176,6 +178,12 @@ pub const METRICS: &[Metric] = &[
     )
     .stored()
     .by(KIND),
+    gauge("vinops_kind_paused", "1 while an operator lets the kind rest in the whole fleet.")
+        .stored()
+        .by(KIND),
+    gauge("vinops_workers", "Workers of the fleet; one that was not seen for its lease is lost.")
+        .stored()
+        .by(&[("state", Values::Of(WORKERS))]),
     counter("vinops_job_runs_total", "Runs of jobs on this worker by how they ended.")
         .by(&[("kind", Values::Kinds), ("outcome", Values::Of(OUTCOMES))]),
     counter("vinops_jobs_discarded_total", "Jobs given up by this worker's runs.").by(KIND),

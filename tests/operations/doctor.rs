@@ -92,6 +92,8 @@ async fn each_fault_has_its_line() {
         insert into fleet.sources (source, breaker, opened_at, probe_at, consecutive_failures)
           values ('copart', 'open', now(), now(), 5);
         insert into fleet.jobs (kind, run_at) values ('ingest', now() - interval '20 minutes');
+        insert into fleet.kinds (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'a test');
+        insert into fleet.workers (name, kinds, concurrency, lease) values ('one', '{ingest,fetch}', 4, '1 hour');
         update config set completion_detector_enabled = false;
         alter table lots drop constraint lots_vin_fkey;",
     )
@@ -105,6 +107,13 @@ async fn each_fault_has_its_line() {
     assert_eq!(
         found.about("queue"),
         [("WARN", "ingest: a job that is due has waited for 20 minutes: is a worker up for it?")]
+    );
+    assert_eq!(
+        found.about("workers"),
+        [
+            ("WARN", "fetch is paused in the whole fleet"),
+            ("WARN", "1 at work, and none of them serves upsert-vehicles, upsert-lots, detect-completion"),
+        ]
     );
     assert_eq!(found.about("switches")[0].0, "WARN");
     let (level, objects) = found.about("objects")[0];

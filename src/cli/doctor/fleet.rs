@@ -1,6 +1,7 @@
 //! What the database says of the fleet: sources, windows, the queue, and whether next month has its place.
 
 use super::{Finding, fail, pass, warn};
+use crate::queue::Entry;
 use sqlx::PgPool;
 
 /// Seconds without a window that ended well: three quarter-hours.
@@ -9,8 +10,14 @@ const STALE: f64 = 2700.0;
 const WAITS: f64 = 900.0;
 
 /// Looks at all of it; what this login may not see is left out.
-pub(super) async fn look(pool: &PgPool, findings: &mut Vec<Finding>) {
-    for looked in [sources(pool).await, queue(pool).await, months(pool).await, switches(pool).await] {
+pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Finding>) {
+    for looked in [
+        sources(pool).await,
+        queue(pool).await,
+        workers(pool, jobs).await,
+        months(pool).await,
+        switches(pool).await,
+    ] {
         match looked {
             Ok(those) => findings.extend(those),
             Err(error) => findings.push(warn("fleet", format!("{error:#}"), "vinops migrate verify")),
@@ -111,6 +118,44 @@ async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         warn(ABOUT, said, format!("vinops worker --kind {}", it.kind))
     });
     Ok(waiting.collect())
+}
+
+/// Whether each kind has a worker that is at work, and is allowed to run.
+async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> {
+    const ABOUT: &str = "workers";
+    let there = sqlx::query!(
+        r#"-- doctor: workers
+        select
+          (select count(*) from fleet.workers where seen_at >= now() - lease and not draining) as "working!",
+          array(
+            select distinct kind
+            from fleet.workers
+            cross join unnest(kinds) as kind
+            where seen_at >= now() - lease
+              and not draining
+          ) as "served!",
+          array(select kind from fleet.kinds where paused_at is not null order by 1) as "paused!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    let mut findings: Vec<Finding> = there
+        .paused
+        .iter()
+        .map(|kind| {
+            warn(ABOUT, format!("{kind} is paused in the whole fleet"), format!("vinops jobs resume {kind}"))
+        })
+        .collect();
+    let unserved: Vec<&str> =
+        jobs.iter().map(|entry| entry.kind).filter(|kind| !there.served.iter().any(|it| it == kind)).collect();
+    if there.working == 0 {
+        findings.push(warn(ABOUT, "no worker is at work", "vinops worker"));
+    } else if unserved.is_empty() {
+        findings.push(pass(ABOUT, format!("{} at work, every kind is served", there.working)));
+    } else {
+        let said = format!("{} at work, and none of them serves {}", there.working, unserved.join(", "));
+        findings.push(warn(ABOUT, said, "vinops workers"));
+    }
+    Ok(findings)
 }
 
 /// The partitions of the next month: there, or made by the first ingest that needs them, if its login may.
