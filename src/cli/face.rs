@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use super::{Failure, Fleet};
+use crate::config::Config;
 use crate::http;
 use crate::queue::{Event, Outcome, Worker};
 use crate::telemetry;
@@ -23,6 +24,13 @@ pub struct Listen {
     listen: Option<String>,
 }
 
+impl Listen {
+    /// The same, at `usual` where neither flag nor environment names an address.
+    pub fn or(self, config: &Config, usual: &str) -> Listen {
+        Listen { listen: self.listen.or_else(|| config.listen.clone()).or_else(|| Some(usual.to_owned())) }
+    }
+}
+
 /// A role's face; without an address nothing is shown and nothing counted.
 pub struct Face {
     fleet: Fleet,
@@ -31,7 +39,7 @@ pub struct Face {
 }
 
 impl Face {
-    /// Shows the role at the address of the flag, of the environment, or at `usual`; if there is none, nowhere.
+    /// Shows the role at the address of the flag or of the environment, else at `usual` if that is free, else nowhere.
     pub async fn show(
         role: &'static str,
         listen: &Listen,
@@ -40,13 +48,22 @@ impl Face {
         fleet: Fleet,
         leave: &CancellationToken,
     ) -> Result<Face, Failure> {
-        let address = listen.listen.as_deref().or(session.config.listen.as_deref()).or(usual);
+        let asked = listen.listen.as_deref().or(session.config.listen.as_deref());
+        let address = asked.or(usual);
         let mut shown = Face { fleet, server: None, counting: JoinSet::new() };
         let Some(address) = address else { return Ok(shown) };
         let kinds: Vec<&'static str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
         let figures = telemetry::measure(role, &kinds)?;
         let face = http::Face { db: session.db.clone(), fleet: fleet.jobs, figures, leave: leave.clone() };
-        shown.server = Some(http::Server::start(address, face).await.map_err(Failure::unreachable)?);
+        shown.server = match http::Server::start(address, face).await {
+            Ok(server) => Some(server),
+            Err(error) if asked.is_some() => return Err(Failure::unreachable(error)),
+            // nobody asked for it: that is no reason not to work
+            Err(error) => {
+                tracing::warn!("nothing is shown: {error:#}");
+                None
+            }
+        };
         Ok(shown)
     }
 

@@ -181,7 +181,8 @@ pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Res
 pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
-    let face = Face::show("serve", &args.listen, Some(LOOPBACK), &session, fleet, &leave).await?;
+    let listen = args.listen.or(&session.config, LOOPBACK);
+    let face = Face::show("serve", &listen, None, &session, fleet, &leave).await?;
     leave.cancelled().await;
     face.close().await;
     session.close().await

@@ -32,13 +32,15 @@ where
         fields.extend(object(&own));
 
         let meta = event.metadata();
-        let mut line = Map::new();
         let at = crate::config::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-        line.insert("timestamp".to_owned(), Value::String(at));
-        line.insert("level".to_owned(), Value::String(meta.level().to_string()));
-        line.insert("target".to_owned(), Value::String(meta.target().to_owned()));
-        line.extend(fields);
-        writeln!(writer, "{}", Value::Object(line))
+        let message = fields.remove("message").unwrap_or_default();
+        // what people look for first comes first
+        write!(writer, "{{\"timestamp\":\"{at}\",\"level\":\"{}\",\"message\":{message}", meta.level())?;
+        fields.entry("target").or_insert_with(|| meta.target().into());
+        for (name, value) in fields {
+            write!(writer, ",{}:{value}", Value::String(name))?;
+        }
+        writeln!(writer, "}}")
     }
 }
 
@@ -87,6 +89,7 @@ mod tests {
         assert_eq!((&line["job"], &line["attempt"], &line["ms"]), (&7.into(), &2.into(), &12.into()));
         assert_eq!((&line["source"], &line["level"]), (&"copart".into(), &"INFO".into()));
         assert_eq!(line["message"], "ended\nwell");
+        assert!(text.starts_with("{\"timestamp\":\"") && line["target"].is_string(), "{text}");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 }

@@ -145,8 +145,11 @@ async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> 
             warn(ABOUT, format!("{kind} is paused in the whole fleet"), format!("vinops jobs resume {kind}"))
         })
         .collect();
-    let unserved: Vec<&str> =
-        jobs.iter().map(|entry| entry.kind).filter(|kind| !there.served.iter().any(|it| it == kind)).collect();
+    let unserved: Vec<&str> = jobs
+        .iter()
+        .map(|entry| entry.kind)
+        .filter(|kind| !there.served.iter().any(|it| it == kind))
+        .collect();
     if there.working == 0 {
         findings.push(warn(ABOUT, "no worker is at work", "vinops worker"));
     } else if unserved.is_empty() {
