@@ -19,7 +19,7 @@
 use crate::config;
 use crate::queue::Entry;
 use crate::source::{self, Standing};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
@@ -28,6 +28,11 @@ use tokio_util::sync::CancellationToken;
 
 pub mod clock;
 use clock::Skew;
+
+/// How long one look may take; the next one gets another connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a look that is under way may take when told to leave.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// The start of a window's fetch after the window's own, and the most that chance adds.
 pub const WAKING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
@@ -207,7 +212,19 @@ impl Scheduler {
                 self.expire(pool).await?;
                 self.due(pool, None).await
             };
-            wait = match looked.await {
+            let looked = async {
+                let looked = tokio::time::timeout(PATIENCE, looked).await;
+                looked.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", PATIENCE.as_secs())))
+            };
+            let overdue = async {
+                leave.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            };
+            let looked = tokio::select! {
+                looked = looked => looked,
+                () = overdue => return,
+            };
+            wait = match looked {
                 Ok(_) => {
                     if std::mem::take(&mut away) {
                         tracing::info!("scheduling again");
