@@ -1,6 +1,6 @@
 //! What the parts of one worker share: who it is, what it holds, and the signals between them.
 //!
-//! The engine has a pool of its own with four connections. Were it to share the handlers' pool, ten handlers waiting
+//! The engine has a pool of its own with five connections. Were it to share the handlers' pool, ten handlers waiting
 //! for connections would keep the lease renewals waiting too, and a busy worker would look like a dead one.
 
 use super::entry::Entry;
@@ -165,7 +165,7 @@ impl Engine {
             name: name(),
             pool: db.pool.clone(),
             own: PgPoolOptions::new()
-                .max_connections(4)
+                .max_connections(5)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
             db: db.clone(),

@@ -6,63 +6,45 @@ with ending as (
   from unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::float8[])
     as v (id, run, outcome, effect, error, result, delay)
 ),
--- Locked in the order of ids, so that two batches never wait for each other in a ring.
-held as (
-  select job.id, job.locked_by, job.cancelling
-  from fleet.jobs as job
-  join ending using (id, run)
-  where job.state = 'running'
-    and job.locked_by = $1
-  order by job.id
-  for update of job
-),
+-- The batch comes in the order of ids, so that acts of operators, who lock in that order too, are not met in a ring.
 -- Work that is done is done; any other end of a job that is to be cancelled cancels it.
-decided as (
-  select
-    ending.*,
-    held.locked_by,
-    held.cancelling,
-    case
-      when ending.effect <> 'complete' and (held.cancelling is not null or ending.effect = 'cancel') then 'cancelled'
+settled as (
+  update fleet.jobs as job
+  set state = case
       when ending.effect = 'complete' then 'completed'
+      when ending.effect = 'cancel' or job.cancelling is not null then 'cancelled'
       when ending.effect = 'discard' then 'discarded'
       when ending.effect = 'release' then 'available'
       when ending.effect = 'snooze' then 'scheduled'
-    end as state
-  from ending
-  join held using (id)
-),
-settled as (
-  update fleet.jobs as job
-  set state = coalesce(
-      decided.state, case when job.attempt >= job.max_attempts then 'discarded' else 'retryable' end),
-    attempt = job.attempt - case when decided.effect in ('release', 'snooze', 'cancel') then 1 else 0 end,
+      when job.attempt >= job.max_attempts then 'discarded'
+      else 'retryable'
+    end,
+    attempt = job.attempt - case when ending.effect in ('release', 'snooze', 'cancel') then 1 else 0 end,
     run_at = case
-      when decided.effect in ('fail', 'snooze') then now() + make_interval(secs => decided.delay)
+      when ending.effect in ('fail', 'snooze') then now() + make_interval(secs => ending.delay)
       else job.run_at
     end,
-    result = decided.result,
+    result = ending.result,
     error = case
-      when decided.state = 'completed' then null
-      when decided.state = 'cancelled' then coalesce(decided.cancelling, decided.error, 'cancelled')
-      else coalesce(decided.error, job.error)
+      when ending.effect = 'complete' then null
+      else coalesce(job.cancelling, ending.error, job.error)
     end,
     finished_at = case
-      when decided.state in ('completed', 'discarded', 'cancelled') then now()
-      when decided.effect = 'fail' and job.attempt >= job.max_attempts then now()
+      when ending.effect in ('complete', 'discard', 'cancel') or job.cancelling is not null then now()
+      when ending.effect = 'fail' and job.attempt >= job.max_attempts then now()
     end,
     lease_until = null,
     locked_by = null,
     cancelling = null
-  from decided
-  where job.id = decided.id
-    and job.run = decided.run
+  from ending
+  where job.id = ending.id
+    and job.run = ending.run
     and job.state = 'running'
     and job.locked_by = $1
   returning job.id, job.kind, job.run, job.state, job.started_at,
-    job.attempt + case when decided.effect in ('release', 'snooze', 'cancel') then 1 else 0 end as attempt,
-    case when job.state = 'cancelled' then 'cancelled' else decided.outcome end as outcome,
-    case when job.state = 'cancelled' then job.error else decided.error end as error
+    job.attempt + case when ending.effect in ('release', 'snooze', 'cancel') then 1 else 0 end as attempt,
+    case when job.state = 'cancelled' then 'cancelled' else ending.outcome end as outcome,
+    case when job.state = 'cancelled' then job.error else ending.error end as error
 ),
 closed as (
   insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)

@@ -10,7 +10,7 @@ use vinops::queue::{Enqueue, Outcome};
 
 /// Statements of steps that still sleep at the server.
 const SLEEPING: &str = "select count(*) from pg_stat_activity
-    where datname = current_database() and pid <> pg_backend_pid() and query like '%pg_sleep(60)%'";
+    where datname = current_database() and pid <> pg_backend_pid() and query like 'select pg_sleep(60)%'";
 
 fn by(why: &str) -> By {
     By::new("ada", why)
