@@ -25,8 +25,25 @@ pub struct Config {
     pub copart: Copart,
     /// `VINOPS_COOKIE_KEY`: encrypts session cookies at rest.
     pub cookie_key: Option<SecretString>,
+    /// `VINOPS_FETCH_DELAY`: how long after its window's start a fetch is enqueued; 10 s.
+    pub fetch_delay: Option<Duration>,
+    /// `VINOPS_FETCH_JITTER`: the most that chance adds to that; 20 s.
+    pub fetch_jitter: Option<Duration>,
+    /// `VINOPS_LISTEN`: where a role shows health and metrics, such as `127.0.0.1:9464`.
+    pub listen: Option<String>,
+    /// `VINOPS_LOG_FORMAT`: whether log lines are for people or programs; by default as they are looked at.
+    pub log_format: Option<LogFormat>,
     /// `VINOPS_LOG`: what is logged, in the words of `tracing_subscriber`'s `EnvFilter`.
     pub log: Option<String>,
+}
+
+/// For whom log lines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `text`: people.
+    Text,
+    /// `json`: programs, one object a line.
+    Json,
 }
 
 /// How the feed is asked for.
@@ -38,6 +55,8 @@ pub struct Copart {
     pub user: Option<String>,
     /// `COPART_PASSWORD`.
     pub password: Option<SecretString>,
+    /// `COPART_LOGIN_URL`: where a login is posted; by default the auction's own.
+    pub login_url: Option<String>,
     /// `COPART_USER_AGENT`.
     pub user_agent: Option<String>,
     /// `COPART_REFERER`.
@@ -51,10 +70,15 @@ pub const VARIABLES: &[&str] = &[
     "VINOPS_PG_BINDIR",
     "VINOPS_STORE",
     "VINOPS_LEASE",
+    "VINOPS_FETCH_DELAY",
+    "VINOPS_FETCH_JITTER",
+    "VINOPS_LISTEN",
     "VINOPS_LOG",
+    "VINOPS_LOG_FORMAT",
     "COPART_FEED_URL",
     "COPART_USER",
     "COPART_PASSWORD",
+    "COPART_LOGIN_URL",
     "COPART_USER_AGENT",
     "COPART_REFERER",
     "VINOPS_COOKIE_KEY",
@@ -63,6 +87,8 @@ pub const VARIABLES: &[&str] = &[
 /// The store of a machine that is set up for vinops.
 const SHARED_STORE: &str = "/var/data/vinops";
 const LEASE: Duration = Duration::from_secs(30);
+/// A fetch that begins later than this into its quarter-hour could not end in it.
+const MOST_DELAY: Duration = Duration::from_secs(240);
 
 impl Config {
     /// Reads the process's environment.
@@ -94,6 +120,17 @@ impl Config {
             url::Url::parse(secrecy::ExposeSecret::expose_secret(url))
                 .context("COPART_FEED_URL is not a URL")?;
         }
+        let delay = |name: &str| {
+            let Some(text) = text(name)? else { return Ok(None) };
+            match humantime::parse_duration(&text).with_context(|| format!("{name} (such as 10s)"))? {
+                delay if delay > MOST_DELAY => bail!("{name} is over 4m: the window would be half over"),
+                delay => Ok(Some(delay)),
+            }
+        };
+        let login_url = text("COPART_LOGIN_URL")?;
+        if let Some(url) = &login_url {
+            url::Url::parse(url).context("COPART_LOGIN_URL is not a URL")?;
+        }
         Ok(Config {
             database_url: database("DATABASE_URL")?,
             database_direct_url: database("DATABASE_DIRECT_URL")?,
@@ -111,10 +148,20 @@ impl Config {
                 feed_url,
                 user: text("COPART_USER")?,
                 password: secret("COPART_PASSWORD")?,
+                login_url,
                 user_agent: text("COPART_USER_AGENT")?,
                 referer: text("COPART_REFERER")?,
             },
             cookie_key: secret("VINOPS_COOKIE_KEY")?,
+            fetch_delay: delay("VINOPS_FETCH_DELAY")?,
+            fetch_jitter: delay("VINOPS_FETCH_JITTER")?,
+            listen: text("VINOPS_LISTEN")?,
+            log_format: match text("VINOPS_LOG_FORMAT")?.as_deref() {
+                None => None,
+                Some("text") => Some(LogFormat::Text),
+                Some("json") => Some(LogFormat::Json),
+                Some(_) => bail!("VINOPS_LOG_FORMAT is neither text nor json"),
+            },
             log: text("VINOPS_LOG")?,
         })
     }
@@ -244,6 +291,9 @@ mod tests {
             ("DATABASE_URL", "mysql://root:hunter2@h/d"),
             ("COPART_FEED_URL", "hunter2"),
             ("VINOPS_LEASE", "soon"),
+            ("VINOPS_FETCH_DELAY", "soon"),
+            ("VINOPS_FETCH_JITTER", "5m"),
+            ("COPART_LOGIN_URL", "hunter2"),
             ("VINOPS_STORE", "somewhere"),
             ("COPART_PASSWORD_FILE", "/nonexistent/file"),
         ] {

@@ -17,6 +17,7 @@ with waiting as (
 named as (
   update fleet.windows as w
   set state = 'missed',
+    note = 'no worker took its fetch in time',
     updated_at = now()
   from waiting
   where w.source = waiting.source

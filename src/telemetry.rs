@@ -1,21 +1,36 @@
 //! Logs and metrics: how they are set up, and the names they go by.
 //!
-//! Logs go to standard error, as JSON where a long-running role writes to a pipe and as lines for people
-//! otherwise; `VINOPS_LOG` filters them.
+//! Logs go to standard error, as JSON where a long-running role writes to a pipe and as lines for people otherwise;
+//! `VINOPS_LOG_FORMAT` decides otherwise, `VINOPS_LOG` filters.
+//!
 //! Metrics are rendered for Prometheus to fetch. **Every counter exists from the start, at zero**, with each value of
 //! its labels: Prometheus's `increase()` sees nothing of a series that is born at one, and an alert on the first
 //! parse error would stay silent. Histograms have buckets, since the summaries they would otherwise be cannot be
 //! added up over workers.
+//!
+//! Accepted: a process that dies between the commit of a step and the next scrape takes its counts with it. What an
+//! alert must not miss is therefore read from the database; see `names`.
 
+use crate::config::LogFormat;
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 
-/// Starts logging to standard error; `filter` is `VINOPS_LOG`. A `role` runs for weeks and tells what it does; a
-/// command prints its result and logs only what is wrong, except for what it tells anyway: how its jobs and files
-/// ended, the target `told`. Once per process; again changes nothing.
-pub fn init(filter: Option<&str>, role: bool) {
+mod line;
+mod names;
+
+pub use names::{DEPTHS, ENDS, Kind, METRICS, Metric, OUTCOMES, Origin, STATUSES, Values, metric, series};
+
+/// Libraries that tell of bytes on the wire, headers and addresses with keys among them: never below a warning,
+/// whatever `VINOPS_LOG` says.
+const INDISCREET: &[&str] = &["h2", "hyper", "hyper_util", "reqwest", "rustls", "object_store"];
+
+/// Starts logging to standard error; `filter` is `VINOPS_LOG`, `format` `VINOPS_LOG_FORMAT`. A `role` runs for weeks and
+/// tells what it does; a command prints its result and logs only what is wrong, except for what it tells anyway: how
+/// its jobs and files ended, the target `told`. Once per process; again changes nothing.
+pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
     let usual = if role { "info,sqlx=warn" } else { "warn,told=off,sqlx=error" };
     let (filter, complaint) = match filter.map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
@@ -23,10 +38,17 @@ pub fn init(filter: Option<&str>, role: bool) {
         None => (EnvFilter::new(usual), None),
     };
     let terminal = std::io::stderr().is_terminal();
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr);
-    let people = !role || terminal;
-    let begun = if people { lines.compact().try_init() } else { lines.json().flatten_event(true).try_init() };
+    let format = format.unwrap_or(if role && !terminal { LogFormat::Json } else { LogFormat::Text });
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(discreet(filter))
+        .with_ansi(terminal)
+        .with_writer(std::io::stderr);
+    let begun = match format {
+        LogFormat::Text => lines.compact().try_init(),
+        LogFormat::Json => {
+            lines.with_ansi(false).fmt_fields(JsonFields::new()).event_format(line::Line).try_init()
+        }
+    };
     if begun.is_ok()
         && let Some(error) = complaint
     {
@@ -34,94 +56,20 @@ pub fn init(filter: Option<&str>, role: bool) {
     }
 }
 
-/// What is measured, and how.
-#[derive(Clone, Copy, Debug)]
-pub enum Kind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Seconds, counted into buckets with these upper bounds.
-    Seconds(&'static [f64]),
+fn discreet(filter: EnvFilter) -> EnvFilter {
+    INDISCREET
+        .iter()
+        .filter_map(|library| format!("{library}=warn").parse().ok())
+        .fold(filter, |filter, directive| filter.add_directive(directive))
 }
 
-/// A metric: the name by which code, dashboards and alerts call it.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// As Prometheus shows it.
-    pub name: &'static str,
-    /// What and how.
-    pub kind: Kind,
-    /// One line.
-    pub help: &'static str,
-    /// The label and its values that exist from the start; others may join.
-    pub labels: Option<(&'static str, &'static [&'static str])>,
-}
-
-/// Upper bounds for a step over a window, in seconds: warned about at 120, paged at 300.
-const STEP: &[f64] = &[1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 90.0, 120.0, 300.0];
-const DOWNLOAD: &[f64] = &[0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
-const OUTCOMES: Option<(&str, &[&str])> = Some(("outcome", &["inserted", "updated", "unchanged"]));
-
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, help, labels: None }
-}
-
-const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, help, labels: None }
-}
-
-const fn seconds(name: &'static str, buckets: &'static [f64], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Seconds(buckets), help, labels: None }
-}
-
-/// Every metric of a domain's steps. What the queue says of each job's kind is drawn from the fleet.
-pub const METRICS: &[Metric] = &[
-    counter("copart_fetch_success_total", "Windows downloaded."),
-    counter("copart_fetch_failures_total", "Windows whose download failed in all its tries."),
-    counter("copart_session_refresh_total", "Logins."),
-    seconds("copart_fetch_duration_seconds", DOWNLOAD, "Time of one window's download."),
-    counter("etl_ingest_rows_total", "Rows read."),
-    counter("etl_duplicate_files_total", "Files whose bytes were known already."),
-    seconds("etl_ingest_duration_seconds", STEP, "Time of one window's ingest."),
-    Metric {
-        name: "etl_parse_errors_total",
-        kind: Kind::Counter,
-        help: "Records that did not parse as they stood.",
-        labels: Some(("outcome", &["repaired", "rejected"])),
-    },
-    Metric {
-        name: "etl_unknown_rate_percent",
-        kind: Kind::Gauge,
-        help: "Share of the latest file's rows without this column's value.",
-        labels: Some(("column", &["vin", "lot"])),
-    },
-    Metric {
-        name: "etl_vehicle_upserts_total",
-        kind: Kind::Counter,
-        help: "Vehicles met by upsert-vehicles.",
-        labels: OUTCOMES,
-    },
-    counter("etl_vehicle_conflicts_total", "Changes written to a vehicle's history."),
-    Metric {
-        name: "etl_lot_upserts_total",
-        kind: Kind::Counter,
-        help: "Lots met by upsert-lots.",
-        labels: OUTCOMES,
-    },
-    counter("etl_lot_conflicts_total", "Changes written to a lot's history."),
-    counter("etl_orphan_lots_total", "Lots without their vehicle: always 0."),
-    counter("etl_pending_result_total", "Lots whose auction passed and whose result is awaited."),
-    counter("etl_status_transitions_total", "Moves of a lot from one status to another."),
-    gauge("etl_last_success_timestamp_seconds", "When a window was last applied, as Unix time."),
-];
-
-/// Starts measuring and returns what renders the figures for Prometheus. Once per process.
-pub fn measure() -> anyhow::Result<PrometheusHandle> {
+/// Starts measuring and returns what renders the figures for Prometheus; `kinds` are the fleet's. Once per process.
+pub fn measure(role: &'static str, kinds: &[&'static str]) -> anyhow::Result<PrometheusHandle> {
     let recorder = builder()?.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("start measuring")?;
-    announce();
+    announce(kinds);
+    metrics::gauge!("vinops_build_info", "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1.0);
     Ok(handle)
 }
 
@@ -134,24 +82,22 @@ fn builder() -> anyhow::Result<PrometheusBuilder> {
     })
 }
 
-/// Gives every metric its help and every counter its zero.
-fn announce() {
-    for metric in METRICS {
+/// Gives every metric of this process its help and every counter and histogram its zeros.
+fn announce(kinds: &[&'static str]) {
+    for metric in METRICS.iter().filter(|metric| metric.origin == Origin::Process) {
         match metric.kind {
             Kind::Counter => {
                 metrics::describe_counter!(metric.name, metric.help);
-                match metric.labels {
-                    None => metrics::counter!(metric.name).absolute(0),
-                    Some((label, values)) => {
-                        values
-                            .iter()
-                            .for_each(|value| metrics::counter!(metric.name, label => *value).absolute(0));
-                    }
+                for labels in series(metric, kinds) {
+                    metrics::counter!(metric.name, &labels).absolute(0);
                 }
             }
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Seconds(_) => {
-                metrics::describe_histogram!(metric.name, metrics::Unit::Seconds, metric.help)
+                metrics::describe_histogram!(metric.name, metrics::Unit::Seconds, metric.help);
+                for labels in series(metric, kinds) {
+                    drop(metrics::histogram!(metric.name, &labels));
+                }
             }
         }
     }
@@ -165,18 +111,19 @@ mod tests {
     fn every_counter_is_exported_as_zero_before_anything_happened() {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
-        metrics::with_local_recorder(&recorder, announce);
+        let kinds = ["fetch", "ingest"];
+        metrics::with_local_recorder(&recorder, || announce(&kinds));
         let shown = handle.render();
-        for metric in METRICS.iter().filter(|metric| matches!(metric.kind, Kind::Counter)) {
-            let of = |line: &&str| line.starts_with(metric.name) && line.ends_with(" 0");
-            let series = shown.lines().filter(of).count();
-            assert_eq!(
-                series,
-                metric.labels.map_or(1, |(_, values)| values.len()),
-                "{}\n{shown}",
-                metric.name
-            );
+        let of_process = METRICS.iter().filter(|metric| metric.origin == Origin::Process);
+        for metric in of_process.filter(|metric| metric.kind == Kind::Counter) {
+            let of = |line: &&str| line.split(['{', ' ']).next() == Some(metric.name) && line.ends_with(" 0");
+            let born = shown.lines().filter(of).count();
+            assert!(born > 0 && born == series(metric, &kinds).len(), "{}: {born}\n{shown}", metric.name);
         }
+        assert!(shown.contains("vinops_job_runs_total{kind=\"ingest\",outcome=\"panic\"} 0"), "{shown}");
+        assert!(shown.contains("etl_ingest_duration_seconds_count 0"), "{shown}");
+        assert!(shown.contains("etl_ingest_duration_seconds_bucket{le=\"120\"} 0"), "{shown}");
+        assert!(!shown.contains("old_status=\"sold\",new_status=\"sold\""));
     }
 
     #[test]
@@ -184,9 +131,18 @@ mod tests {
         let recorder = builder().unwrap().build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
-            announce();
+            announce(&[]);
             metrics::histogram!("etl_ingest_duration_seconds").record(3.0);
         });
         assert!(handle.render().contains("etl_ingest_duration_seconds_bucket{le=\"5\"} 1"));
+    }
+
+    #[test]
+    fn no_filter_makes_the_libraries_tell_of_the_wire() {
+        let filter = discreet(EnvFilter::new("trace,hyper=trace")).to_string();
+        for library in INDISCREET {
+            assert!(filter.contains(&format!("{library}=warn")), "{filter}");
+        }
+        assert!(!filter.contains("hyper=trace"), "{filter}");
     }
 }

@@ -15,15 +15,20 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ("auction", &["taxonomy"], "rules without input or output; never those of the other domain"),
     ("listing", &["taxonomy"], "the same"),
     ("queue", &["db", "config"], "it runs whatever fleet it is handed"),
-    ("scheduler", &["queue", "db", "config"], "it enqueues the entry it is handed"),
+    (
+        "scheduler",
+        &["queue", "source", "db", "config"],
+        "it enqueues the entry it is handed, if the source lets it",
+    ),
+    ("source", &["db", "config"], "what the database holds of a source; how one is fetched is its domain's"),
     ("store", &["config"], "bytes, whosever they are"),
     ("embedded", &["config"], "a server, whatever is in it"),
     ("telemetry", &["config"], "names of metrics, not what they count"),
     ("simulator", &[], "a truth made by the rules it is held against would prove nothing"),
     (
         "http",
-        &["queue", "auction", "listing", "taxonomy", "db", "store", "config"],
-        "shows what there is; of the queue the operators' face",
+        &["queue", "source", "auction", "listing", "taxonomy", "telemetry", "db", "store", "config"],
+        "shows what there is; of the queue the operators' face, of telemetry the figures",
     ),
     (
         "workers",
@@ -32,7 +37,7 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ),
     (
         "workers/auction",
-        &["queue", "auction", "taxonomy", "store", "telemetry", "db", "config"],
+        &["queue", "source", "auction", "taxonomy", "store", "telemetry", "db", "config"],
         "a job knows its domain, its queue and its data; not who looks on, nor the other domain's jobs",
     ),
     ("workers/listing", &["queue", "listing", "taxonomy", "store", "telemetry", "db", "config"], "the same"),

@@ -1,12 +1,15 @@
 //! The jobs: everything that happens because a job ran.
 
-use crate::cli::{Fleet, Receipt, Received};
+use crate::cli::{Fleet, LoggingIn, Receipt, Received};
 use crate::config::Config;
 use crate::queue::{Entry, Job, Tools};
 use crate::store::Store;
+use anyhow::Context;
 use auction::download::{Feed, FeedOptions};
+use auction::session::Login;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use sqlx::PgPool;
 
 pub mod auction;
 
@@ -21,7 +24,7 @@ pub const FLEET: &[Entry] = &[
 
 /// The fleet as the command line takes it.
 pub const fn fleet() -> Fleet {
-    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, lacks, receive }
+    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, lacks, receive, login, counted: auction::counted::counted }
 }
 
 fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
@@ -30,7 +33,20 @@ fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
     if config.copart.feed_url.is_none() {
         return Ok(tools);
     }
-    Ok(tools.with(Feed::new(FeedOptions::from_config(&config.copart)?)?))
+    let tools = tools.with(Feed::new(FeedOptions::from_config(&config.copart)?)?);
+    Ok(match Login::from_config(&config.copart, config.cookie_key.as_ref())? {
+        Some(login) => tools.with(login),
+        None => tools,
+    })
+}
+
+fn login(config: &Config, pool: PgPool, source: String, who: String) -> LoggingIn {
+    let login = Login::from_config(&config.copart, config.cookie_key.as_ref());
+    async move {
+        let login = login?.context("COPART_USER is not set: there is nobody to log in as")?;
+        login.by_hand(&pool, &source, &who).await
+    }
+    .boxed()
 }
 
 fn lacks(config: &Config, entry: &Entry) -> Option<&'static str> {

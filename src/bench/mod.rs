@@ -16,7 +16,7 @@
 //!   that took no short cut.
 //!
 //! `files` makes what is read, `place` where it goes, `hand` works it, `floor` is what it is held against, `growth` and
-//! `proof` look at what is left, `windows` and `queue` put the measurements together, `figure` holds them against the
+//! `proof` look at what is left, `rivals` are other queues, `windows` and `queue` put the measurements together, `figure` holds them against the
 //! limits.
 
 pub mod figure;
@@ -28,6 +28,7 @@ pub mod machine;
 mod place;
 mod proof;
 pub mod queue;
+pub mod rivals;
 pub mod windows;
 
 pub use place::Place;

@@ -141,6 +141,11 @@ impl Ground {
         session(&self.url).await
     }
 
+    /// Its URL, password included.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The store as VINOPS_STORE names it.
     pub fn store(&self) -> anyhow::Result<String> {
         let url = url::Url::from_directory_path(self.store.path());

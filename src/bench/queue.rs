@@ -1,24 +1,39 @@
 //! `vinops bench queue`: what a job costs when it does nothing, and how soon an idle worker starts one.
 //!
-//! The floor is a loop over a bare table that claims a row and acknowledges it, one statement each: no lease, no fence, no
-//! history of attempts, no wake-up. What the queue does beyond that is what its jobs pay for.
+//! The floor is a loop over a bare table that claims rows (`for update skip locked`) and acknowledges them, one statement
+//! each, as many at a time as the worker claims ahead and in as many connections as it has slots: no lease, no fence, no
+//! history of attempts, no wake-up. What the queue does beyond that is what its jobs pay for. The queue has everything
+//! on: history, a paused kind, and a limit for the whole fleet on the kind that is measured, which it never reaches but
+//! asks about with each claim.
+//!
+//! graphile-worker and procrastinate are measured beside it where they are installed; nothing is installed for that.
 //!
 //! Every measurement has a database of its own, so that none inherits another's bloat.
 
 use super::figure::{Spread, markdown, quantile};
 use super::machine::Machine;
 use super::place::{Ground, Place, execute};
-use crate::queue::{Enqueue, Entry, Event, Job, Outcome, Run, Tools, Verdict, Worker, enqueue, enqueue_all};
+use super::rivals;
+use crate::queue::hand::Hand;
+use crate::queue::steer::{self, By};
+use crate::queue::{
+    Enqueue, Entry, Event, Job, Outcome, Policy, Run, Tools, Verdict, Worker, enqueue, enqueue_all,
+};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// Jobs that the worker runs at once: its own default.
-const SLOTS: usize = 4;
-/// Jobs that one statement puts in, and that the batched floor claims.
+/// Jobs that the worker runs at once, and connections of the floor.
+pub const SLOTS: usize = 10;
+/// Jobs that one statement puts in.
 const BATCH: i64 = 100;
+/// Jobs that the worker claims ahead; beside each the floor's batch.
+const AHEAD: [(usize, i64); 3] = [(0, 1), (10, 10), (100, 100)];
+/// Finished jobs beside which a claim is measured, and how many claims.
+const FINISHED: i64 = 1_000_000;
+const CLAIMS: usize = 500;
 /// Jobs whose way from commit to handler is measured.
 const PINGS: usize = 200;
 /// A worker that has not woken in this time has not been told.
@@ -33,6 +48,7 @@ struct Bell(mpsc::UnboundedSender<Instant>);
 
 impl Job for Nothing {
     const KIND: &'static str = "bench-nothing";
+    const POLICY: Policy = Policy::DEFAULT.cheap();
     const VERB: &'static str = "does nothing";
     const SAFE: &'static str = "it does nothing";
     type Report = ();
@@ -55,18 +71,33 @@ pub struct Report {
     pub jobs: usize,
     /// Jobs a worker ran at once.
     pub slots: usize,
-    /// Claim and acknowledge one row at a time, in as many connections as the worker has slots.
-    pub floor: f64,
-    /// The same a hundred at a time, in one connection.
-    pub floor_batched: f64,
-    /// One worker, by how many jobs it claims ahead.
-    pub worker: Vec<(usize, f64)>,
+    /// One worker and the floor beside it, by how many jobs the worker claims ahead.
+    pub worker: Vec<Drained>,
+    /// The same of other queues, where they are installed.
+    pub rivals: Vec<rivals::Rival>,
     /// One at a time, each its own transaction.
     pub enqueue_single: f64,
     /// A hundred to a statement.
     pub enqueue_bulk: f64,
     /// Milliseconds from just before the enqueuing commit to the handler's first line, on an idle worker that never polls.
     pub latency_ms: Latency,
+    /// Milliseconds of a claim of one job in a table of a thousand.
+    pub claim_ms: Latency,
+    /// The same beside a million finished jobs.
+    pub claim_beside_finished_ms: Latency,
+}
+
+/// How fast a backlog went, in jobs a second.
+#[derive(Clone, Debug, Serialize)]
+pub struct Drained {
+    /// Jobs claimed beyond the slots.
+    pub ahead: usize,
+    /// Rows that the floor claimed at a time.
+    pub batch: i64,
+    /// One worker.
+    pub rate: f64,
+    /// The floor.
+    pub floor: f64,
 }
 
 /// How long an idle worker takes to start a job, in milliseconds.
@@ -85,39 +116,52 @@ pub async fn measure(jobs: usize, place: &Place, told: &(dyn Fn(String) + Sync))
     ensure!(jobs >= 1, "no jobs to measure with");
     let ground = place.ground().await?;
     let machine = Machine::look(&ground.db.pool, place.describe().await?).await?;
-    let floor = floor(&ground, jobs, SLOTS, 1).await?;
-    let floor_batched = self::floor(&ground, jobs, 1, BATCH).await?;
-    told(format!("floor: {floor:.0} jobs/s, batched {floor_batched:.0}"));
     place.leave(ground).await?;
 
     let mut worker = Vec::new();
     let mut enqueue_bulk = 0.0;
-    for prefetch in [0, 10, 100] {
+    for (ahead, batch) in AHEAD {
         let ground = place.ground().await?;
+        let floor = floor(&ground, jobs, SLOTS, batch).await?;
         enqueue_bulk = fill(&ground, jobs).await?;
-        let rate = drain(&ground, jobs, prefetch).await?;
-        told(format!("worker, {prefetch} ahead: {rate:.0} jobs/s"));
-        worker.push((prefetch, rate));
+        everything_on(&ground).await?;
+        let rate = drain(&ground, jobs, ahead).await?;
+        told(format!("worker, {ahead} ahead: {rate:.0} jobs/s; floor, {batch} at a time: {floor:.0}"));
+        worker.push(Drained { ahead, batch, rate, floor });
         place.leave(ground).await?;
     }
+    let ground = place.ground().await?;
+    let rivals = rivals::measure(ground.url(), jobs).await?;
+    place.leave(ground).await?;
     let ground = place.ground().await?;
     let enqueue_single = put(&ground, jobs.min(5000)).await?;
     told(format!("enqueue: {enqueue_single:.0} jobs/s one by one, {enqueue_bulk:.0} in bulk"));
     place.leave(ground).await?;
 
     let ground = place.ground().await?;
+    everything_on(&ground).await?;
     let latency_ms = latency(&ground).await?;
+    told(format!("idle to start: p50 {:.2} ms, p99 {:.2} ms", latency_ms.p50, latency_ms.p99));
+    place.leave(ground).await?;
+
+    let ground = place.ground().await?;
+    fill(&ground, 2 * CLAIMS).await?;
+    everything_on(&ground).await?;
+    let claim_ms = claims(&ground).await?;
+    finished(&ground).await?;
+    let claim_beside_finished_ms = claims(&ground).await?;
     place.leave(ground).await?;
     Ok(Report {
         machine,
         jobs,
         slots: SLOTS,
-        floor,
-        floor_batched,
         worker,
+        rivals,
         enqueue_single,
         enqueue_bulk,
         latency_ms,
+        claim_ms,
+        claim_beside_finished_ms,
     })
 }
 
@@ -164,6 +208,44 @@ async fn floor(ground: &Ground, jobs: usize, connections: usize, batch: i64) -> 
     }
     ensure!(done == jobs, "the floor did {done} of {jobs} jobs");
     Ok(jobs as f64 / began.elapsed().as_secs_f64())
+}
+
+/// A paused kind, and a limit on the one that is measured.
+async fn everything_on(ground: &Ground) -> anyhow::Result<()> {
+    let by = By::new("bench", "to pay for it");
+    steer::pause(&ground.db.pool, &["bench-paused".to_owned()], &by).await?;
+    steer::limit(&ground.db.pool, Nothing::KIND, Some(10_000), &by).await
+}
+
+/// Puts a million finished jobs beside those that wait.
+async fn finished(ground: &Ground) -> anyhow::Result<()> {
+    let mut session = ground.session().await?;
+    let fill = format!(
+        "insert into fleet.jobs (kind, key, state, run, attempt, started_at, finished_at)
+        select '{}', 'finished ' || n, 'completed', 1, 1, now(), now() from generate_series(1, {FINISHED}) as n",
+        Nothing::KIND
+    );
+    execute(&mut session, fill).await?;
+    execute(&mut session, "vacuum (analyze) fleet.jobs".to_owned()).await?;
+    ground.checkpoint().await
+}
+
+/// Claims jobs one by one and leaves them running.
+async fn claims(ground: &Ground) -> anyhow::Result<Latency> {
+    let hand = Hand {
+        pool: ground.db.pool.clone(),
+        name: "bench".to_owned(),
+        kinds: vec![Nothing::KIND.to_owned()],
+        lease: Duration::from_secs(3600),
+    };
+    let mut taken = Vec::with_capacity(CLAIMS);
+    for _ in 0..CLAIMS {
+        let began = Instant::now();
+        let claimed = hand.claim(1).await?;
+        taken.push(began.elapsed().as_secs_f64() * 1000.0);
+        ensure!(claimed.len() == 1, "a claim found no job");
+    }
+    Ok(Latency::of(taken))
 }
 
 /// Puts in `jobs` jobs in bulk; jobs a second.
@@ -258,43 +340,52 @@ async fn latency(ground: &Ground) -> anyhow::Result<Latency> {
     }
     leave.cancel();
     worker.await.context("the worker panicked")??;
-    let mut sorted = taken.clone();
-    sorted.sort_by(f64::total_cmp);
-    Ok(Latency { p50: quantile(&sorted, 0.5), p99: quantile(&sorted, 0.99), spread: Spread::of(taken) })
+    Ok(Latency::of(taken))
+}
+
+impl Latency {
+    fn of(taken: Vec<f64>) -> Latency {
+        let mut sorted = taken.clone();
+        sorted.sort_by(f64::total_cmp);
+        Latency { p50: quantile(&sorted, 0.5), p99: quantile(&sorted, 0.99), spread: Spread::of(taken) }
+    }
 }
 
 impl Report {
     /// In Markdown, as the README has it.
     pub fn text(&self) -> String {
-        let line = |name: String, rate: f64, floor: f64| {
-            vec![
-                name,
-                format!("{rate:.0}"),
-                if floor > 0.0 { format!("{:.2}", rate / floor) } else { String::new() },
-            ]
+        let line = |name: String, rate: f64, floor: Option<f64>| {
+            let of = floor.map(|floor| format!("{:.2}", rate / floor)).unwrap_or_default();
+            vec![name, format!("{rate:.0}"), of]
         };
-        let mut rows = vec![
-            line(format!("floor: bare claim and acknowledge, {} connections", self.slots), self.floor, 0.0),
-            line(format!("floor: the same, {BATCH} at a time, one connection"), self.floor_batched, 0.0),
-        ];
-        for (prefetch, rate) in &self.worker {
-            let floor = if *prefetch == 0 { self.floor } else { self.floor_batched };
-            rows.push(line(
-                format!("one worker, {} slots, {prefetch} claimed ahead", self.slots),
-                *rate,
-                floor,
-            ));
+        let mut rows = Vec::new();
+        for Drained { ahead, batch, rate, floor } in &self.worker {
+            let slots = self.slots;
+            rows.push(line(format!("floor: {batch} at a time, {slots} connections"), *floor, None));
+            rows.push(line(format!("one worker, {slots} slots, {ahead} claimed ahead"), *rate, Some(*floor)));
         }
-        rows.push(line("enqueue, one to a transaction".to_owned(), self.enqueue_single, 0.0));
-        rows.push(line(format!("enqueue, {BATCH} to a statement"), self.enqueue_bulk, 0.0));
+        for rival in &self.rivals {
+            rows.push(match &rival.measured {
+                Ok(rate) => line(rival.name.clone(), *rate, None),
+                Err(why) => vec![rival.name.clone(), why.clone(), String::new()],
+            });
+        }
+        rows.push(line("enqueue, one to a transaction".to_owned(), self.enqueue_single, None));
+        rows.push(line(format!("enqueue, {BATCH} to a statement"), self.enqueue_bulk, None));
+        let (idle, few, many) = (&self.latency_ms, &self.claim_ms, &self.claim_beside_finished_ms);
         format!(
-            "{}\n{} jobs that do nothing\n\n{}\nIdle worker, from commit to the job's first line: p50 {:.2} ms, p99 {:.2} ms \
-             (of {PINGS}, by notification alone).\n",
+            "{}\n{} jobs that do nothing; history, a paused kind and a fleet-wide limit on\n\n{}\nIdle worker, from commit to \
+             the job's first line: p50 {:.2} ms, p99 {:.2} ms (of {PINGS}, by notification alone).\nA claim of one job: p50 \
+             {:.2} ms, p99 {:.2} ms; beside {FINISHED} finished jobs: p50 {:.2} ms, p99 {:.2} ms (of {CLAIMS}).\n",
             self.machine.text(),
             self.jobs,
             markdown(&["", "jobs/s", "of the floor"], &rows),
-            self.latency_ms.p50,
-            self.latency_ms.p99
+            idle.p50,
+            idle.p99,
+            few.p50,
+            few.p99,
+            many.p50,
+            many.p99,
         )
     }
 }

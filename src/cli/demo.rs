@@ -2,6 +2,7 @@
 
 use super::bars::Bars;
 use super::chain::{Hand, ended};
+use super::face::{Face, Listen};
 use super::session::Session;
 use super::show::{self, Json, count, right};
 use super::{Failure, Fleet, Summary, summary};
@@ -44,6 +45,8 @@ pub struct Args {
     exit: bool,
     #[command(flatten)]
     json: Json,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 /// What a window added: the summary, and growth of database and store in bytes.
@@ -73,9 +76,10 @@ pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Fai
     super::migrate::bring_up(&session.db, |_| {}).await?;
     waiting.finish_and_clear();
 
+    let mut face = Face::show("demo", &args.listen, None, &session, fleet, &leave).await?;
     let stopping = leave.child_token();
     let worked = tokio::select! {
-        worked = work(&args, fleet, &session, &bars, &stopping) => worked?,
+        worked = work(&args, fleet, &session, &mut face, &bars, &stopping) => worked?,
         () = leave.cancelled() => {
             session.close().await?;
             return Err(anyhow!("interrupted").into());
@@ -94,6 +98,7 @@ pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Fai
         eprintln!("  DATABASE_URL={url} vinops jobs list");
         leave.cancelled().await;
     }
+    face.close().await;
     session.close().await
 }
 
@@ -101,6 +106,7 @@ async fn work(
     args: &Args,
     fleet: Fleet,
     session: &Session,
+    face: &mut Face,
     bars: &Bars,
     stopping: &CancellationToken,
 ) -> Result<Vec<Worked>, Failure> {
@@ -115,6 +121,7 @@ async fn work(
     config.copart.feed_url = Some(SecretString::from(server.url()));
     let store = Store::open(&config.store)?;
     let hand = Hand::start(&session.db, fleet, &config, store, &[], bars)?;
+    face.follow(hand.watch());
     let scheduler = Scheduler::new(fleet.fetch, &[SOURCE]).simulated();
     let mut worked = Vec::new();
     for k in 0..args.windows {

@@ -12,7 +12,8 @@ use anyhow::{Context, anyhow};
 /// Arguments of `vinops fetch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A window is fetched once: if the scheduler has already asked for the current one, this follows that.
+A window is fetched once: if the scheduler has already asked for the current one, this follows that. A source that is
+disabled, or whose breaker is open, is not asked.
 
   COPART_FEED_URL_FILE=/run/secrets/feed vinops fetch --now")]
 pub struct Args {
@@ -39,11 +40,16 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let session = Session::open(config, &args.connect).await?;
     let store = session.store()?;
     let bars = Bars::new(!args.json.json);
-    let scheduler = Scheduler::new(fleet.fetch, &[&args.source]);
+    let scheduler = Scheduler::new(fleet.fetch, &[&args.source]).by_hand();
     let hand = Hand::start(&session.db, fleet, &session.config, store, &[], &bars)?;
     let events = hand.watch();
     let window = scheduler.due(&session.db.pool, None).await?;
-    let window = window.first().context("the scheduler named no window")?.window_start_utc;
+    let due = window.first().context("the scheduler named no window")?;
+    let window = due.window_start_utc;
+    if let Some(why) = &due.held {
+        hand.stop().await?;
+        return Err(anyhow!("window {} is not fetched: {why}", show::minute(window)).into());
+    }
     let end = ended(&session.db, &args.source, window, None, events).await;
     hand.stop().await?;
     let end = end?;

@@ -11,6 +11,7 @@ use crate::store::Store;
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use futures::future::BoxFuture;
+use sqlx::PgPool;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -18,26 +19,35 @@ use uuid::Uuid;
 mod bars;
 mod bench;
 mod chain;
+mod completions;
 mod demo;
 mod digest;
+mod doctor;
 mod embedded;
+mod face;
 mod fetch;
 mod ingest;
 mod jobs;
 mod migrate;
 mod pipe;
 mod raw;
+mod replay;
 mod roles;
 mod session;
 mod show;
+mod source;
 mod summary;
 mod windows;
+mod workers;
 
 pub use session::Failure;
 pub use summary::{Summary, summary};
 
 /// Told how many bytes have been read, and of how many.
 pub type Told = Box<dyn Fn(u64, u64) + Send + Sync>;
+
+/// A login under way; in the end it tells when the session ends.
+pub type LoggingIn = BoxFuture<'static, anyhow::Result<DateTime<Utc>>>;
 
 /// The jobs, and the two doors to them that the command line needs.
 #[derive(Clone, Copy)]
@@ -50,8 +60,22 @@ pub struct Fleet {
     pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
     /// Why a worker with this configuration must leave a kind to others; none where it need not.
     pub lacks: fn(&Config, &Entry) -> Option<&'static str>,
+    /// Counts, for monitoring, what a completed job of a kind reports.
+    pub counted: fn(&str, &serde_json::Value),
     /// Takes in a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
+    /// Logs in to a source (the third), in somebody's name (the fourth).
+    pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
+}
+
+impl Fleet {
+    /// The entry of a kind, by its name or an earlier one; the call was wrong if there is none.
+    fn known(&self, kind: &str) -> Result<&'static Entry, Failure> {
+        self.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
+            let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
+            Failure::wrong(anyhow::anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
+        })
+    }
 }
 
 /// A local file to be taken in.
@@ -98,8 +122,10 @@ First steps:
   vinops up                           everything in one process, against the real feed
 
 Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE,
-VINOPS_LEASE, VINOPS_LOG, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER_AGENT, COPART_REFERER; each
-also as NAME_FILE, a file that holds the value.
+VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG,
+VINOPS_LOG_FORMAT, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD,
+COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER, VINOPS_COOKIE_KEY; each also as NAME_FILE, a
+file that holds the value, or as a systemd credential.
 
 Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 3 something needed is unreachable.")]
 struct Cli {
@@ -117,24 +143,39 @@ enum Command {
     Worker(roles::WorkerArgs),
     /// Enqueue the due window of each source; any number may run
     Scheduler(roles::SchedulerArgs),
+    /// Show health and metrics; read-only
+    Serve(roles::ServeArgs),
     /// Take in one file and work its chain to the end
     Ingest(ingest::Args),
     /// Enqueue a fetch of the current window
     Fetch(fetch::Args),
     /// Show the newest windows and what became of them
     Windows(windows::Args),
-    /// Look at jobs, and put failed ones back
+    /// Put the chain of a window back to work, from a step on
+    Replay(replay::Args),
+    /// Look at sources, and turn their switches
+    #[command(subcommand)]
+    Source(source::Command),
+    /// Look at jobs, follow and steer them
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Show the workers of the fleet, lost ones too
+    Workers(workers::Args),
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
+    /// Say what is wrong or soon will be, each with the command that mends it
+    Doctor(doctor::Args),
     /// Print the content hashes of vehicles and lots
     Digest(digest::Args),
     /// Bring the schema up or down, or check it
     Migrate(migrate::Args),
     /// Run a command beside a temporary, migrated PostgreSQL, with DATABASE_URL set
     Embedded(embedded::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Print the manual's page
+    Man(completions::ManArgs),
     /// Measure, against a floor in the same run
     #[command(subcommand)]
     Bench(bench::Command),
@@ -144,12 +185,24 @@ enum Command {
 pub fn run(fleet: Fleet) -> ExitCode {
     pipe::end_quietly_when_broken();
     let cli = Cli::parse();
+    // these two need nothing but themselves
+    let told = match &cli.command {
+        Command::Completions(args) => Some(completions::run(args)),
+        Command::Man(args) => Some(completions::man(args)),
+        _ => None,
+    };
+    if let Some(told) = told {
+        return told.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
+    }
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return Failure::wrong(error).report(),
     };
-    let role = matches!(&cli.command, Command::Worker(_) | Command::Scheduler(_) | Command::Up(_));
-    crate::telemetry::init(config.log.as_deref(), role);
+    let role = matches!(
+        &cli.command,
+        Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_)
+    );
+    crate::telemetry::init(config.log.as_deref(), config.log_format, role);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(anyhow::Error::new(error).context("start the runtime")).report(),
@@ -166,14 +219,20 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Up(args) => roles::up(args, fleet, config).await,
         Command::Worker(args) => roles::worker(args, fleet, config).await,
         Command::Scheduler(args) => roles::scheduler(args, fleet, config).await,
+        Command::Serve(args) => roles::serve(args, fleet, config).await,
         Command::Ingest(args) => ingest::run(args, fleet, config).await,
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
         Command::Windows(args) => windows::run(args, config).await,
-        Command::Jobs(command) => jobs::run(command, config).await,
+        Command::Replay(args) => replay::run(args, fleet, config).await,
+        Command::Source(command) => source::run(command, fleet, config).await,
+        Command::Jobs(command) => jobs::run(command, fleet, config).await,
+        Command::Workers(args) => workers::run(args, config).await,
         Command::Raw(command) => raw::run(command, config).await,
+        Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,
         Command::Embedded(args) => embedded::run(args).await,
+        Command::Completions(_) | Command::Man(_) => Ok(()), // told already
         Command::Bench(command) => bench::run(command, fleet, config).await,
     }
 }

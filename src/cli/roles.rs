@@ -1,14 +1,18 @@
 //! The long-running roles: worker, scheduler, and both in one process.
 
+use super::face::{Face, Listen};
 use super::session::{self, Connect, Session};
 use super::{Failure, Fleet};
 use crate::config::Config;
 use crate::queue::Worker;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, WAKING};
 use anyhow::{Context, anyhow};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// Where `serve` and `up` show themselves unless told otherwise: to this machine only.
+const LOOPBACK: &str = "127.0.0.1:9464";
 
 /// Arguments of `vinops worker`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +21,8 @@ SIGTERM and SIGINT drain: no new jobs, running ones may finish within --drain, t
 killed loses its jobs' leases (VINOPS_LEASE, 30 s); others then take them over.
 
   vinops worker
-  vinops worker --kind fetch --concurrency 1")]
+  vinops worker --kind fetch --concurrency 1
+  vinops worker --at-most ingest=1,fetch=1")]
 pub struct WorkerArgs {
     /// Only jobs of these kinds
     #[arg(long, value_delimiter = ',')]
@@ -25,9 +30,14 @@ pub struct WorkerArgs {
     /// How many jobs at once
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
+    /// Of a kind no more than so many of them, such as fetch=1
+    #[arg(long, value_name = "KIND=N", value_delimiter = ',', value_parser = at_most)]
+    at_most: Vec<(String, usize)>,
     /// How long running jobs may take to finish when told to stop
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     drain: Duration,
+    #[command(flatten)]
+    listen: Listen,
     #[command(flatten)]
     connect: Connect,
 }
@@ -38,6 +48,22 @@ pub struct SchedulerArgs {
     /// Sources to schedule
     #[arg(long, value_delimiter = ',', default_value = "copart")]
     source: Vec<String>,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Arguments of `vinops serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Read-only, so the login of DATABASE_URL needs no more than the role app_ro. What each path says:
+  /livez    the process goes
+  /readyz   the database answers, its schema is this program's, and nobody told it to leave; else 503 and why
+  /metrics  for Prometheus; queue, windows and sources are the same whichever process is asked")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    listen: Listen,
     #[command(flatten)]
     connect: Connect,
 }
@@ -54,6 +80,8 @@ pub struct UpArgs {
     /// How many jobs at once
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 /// Cancelled by SIGTERM or SIGINT; a second SIGINT leaves at once, which is as safe as being killed.
@@ -87,10 +115,7 @@ pub fn until_told() -> anyhow::Result<CancellationToken> {
 fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static str>, Failure> {
     let mut kinds = Vec::new();
     for kind in asked {
-        let entry = fleet.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
-            let known: Vec<&str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
-            Failure::wrong(anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
-        })?;
+        let entry = fleet.known(kind)?;
         if let Some(why) = (fleet.lacks)(config, entry) {
             return Err(Failure::wrong(anyhow!("--kind {kind}: {why}")));
         }
@@ -103,9 +128,17 @@ fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static
     Ok(kinds)
 }
 
+fn at_most(text: &str) -> Result<(String, usize), &'static str> {
+    let parts = text.split_once('=').and_then(|(kind, most)| Some((kind.to_owned(), most.parse().ok()?)));
+    parts.filter(|(_, most)| *most > 0).ok_or("write the kind and a number from 1, such as fetch=1")
+}
+
 /// Works until told to leave.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = kinds(&args.kind, fleet, &config)?;
+    for (kind, _) in &args.at_most {
+        fleet.known(kind)?;
+    }
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
     for entry in fleet.jobs.iter().filter(|_| args.kind.is_empty()) {
@@ -113,22 +146,45 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
             tracing::warn!(kind = entry.kind, "left to other workers: {why}");
         }
     }
-    Worker::new(&session.db, fleet.jobs)
-        .kinds(&kinds)
+    let worker = Worker::new(&session.db, fleet.jobs).kinds(&kinds);
+    let worker = args
+        .at_most
+        .iter()
+        .fold(worker, |worker, (kind, most)| worker.at_most(kind, *most))
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .drain(args.drain)
-        .tools((fleet.tools)(&session.config, session.store()?)?)
-        .run(leave)
-        .await?;
+        .tools((fleet.tools)(&session.config, session.store()?)?);
+    let mut face = Face::show("worker", &args.listen, None, &session, fleet, &leave).await?;
+    face.counting(worker).run(leave).await?;
+    face.close().await;
     session.close().await
+}
+
+/// The scheduler of these sources, waking when the configuration says.
+fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Scheduler {
+    let start = config.fetch_delay.unwrap_or(WAKING[0]);
+    Scheduler::new(fleet.fetch, sources).waking(start, config.fetch_jitter.unwrap_or(WAKING[1]))
 }
 
 /// Schedules until told to leave.
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
-    Scheduler::new(fleet.fetch, &args.source).run(&session.db.pool, leave).await;
+    let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave).await?;
+    schedules(fleet, &args.source, &session.config).run(&session.db.pool, leave).await;
+    face.close().await;
+    session.close().await
+}
+
+/// Shows health and metrics until told to leave.
+pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let leave = until_told()?;
+    let session = Session::open(config, &args.connect).await?;
+    let listen = args.listen.or(&session.config, LOOPBACK);
+    let face = Face::show("serve", &listen, None, &session, fleet, &leave).await?;
+    leave.cancelled().await;
+    face.close().await;
     session.close().await
 }
 
@@ -151,9 +207,12 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .lease(session.config.lease)
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
-    let scheduler = Scheduler::new(fleet.fetch, &args.source);
+    let scheduler = schedules(fleet, &args.source, &session.config);
+    let mut face = Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave).await?;
+    let worker = face.counting(worker);
     let (worked, ()) =
         tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
     worked?;
+    face.close().await;
     session.close().await
 }

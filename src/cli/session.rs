@@ -34,6 +34,11 @@ impl Failure {
         Failure { code: 3, error: error.into() }
     }
 
+    /// What went wrong, with its causes.
+    pub fn said(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// Prints it and gives its exit code.
     pub fn report(&self) -> ExitCode {
         eprintln!("vinops: {:#}", self.error);

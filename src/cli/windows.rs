@@ -1,4 +1,5 @@
-//! `vinops windows`: the newest windows and what became of them.
+//! `vinops windows`: the newest windows and what became of them; with `--missing` the quarter-hours of a span that
+//! brought nothing into the data.
 
 use super::Failure;
 use super::session::{Connect, Session};
@@ -7,6 +8,7 @@ use crate::config::Config;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 /// Arguments of `vinops windows`.
@@ -15,12 +17,18 @@ pub struct Args {
     /// Only this source
     #[arg(long)]
     source: Option<String>,
-    /// Only windows that were missed
+    /// Only quarter-hours without an applied or unchanged window; those of the last day unless a span is given
     #[arg(long)]
     missing: bool,
-    /// How many, the newest first
-    #[arg(long, default_value_t = 20)]
-    limit: i64,
+    /// Only from this time on, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    since: Option<DateTime<Utc>>,
+    /// Only before this time, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    until: Option<DateTime<Utc>>,
+    /// How many, the newest first; of the missing ones all unless it is given
+    #[arg(long)]
+    limit: Option<i64>,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -48,6 +56,11 @@ struct Row {
 /// Prints them.
 pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
+    if args.missing {
+        let rows = missing(&session.db.pool, &args).await?;
+        session.close().await?;
+        return show_missing(&rows, args.json);
+    }
     let rows = sqlx::query_as!(
         Row,
         r#"-- windows
@@ -60,12 +73,14 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
         left join raw.csv_files f on f.file_id = w.file_id
         left join audit.etl_runs r on r.file_id = w.file_id
         where ($1::text is null or w.source = $1)
-          and (not $2 or w.state = 'missed')
+          and ($2::timestamptz is null or w.window_start_utc >= $2)
+          and ($3::timestamptz is null or w.window_start_utc < $3)
         order by w.window_start_utc desc, w.source
-        limit $3"#,
+        limit $4"#,
         args.source,
-        args.missing,
-        args.limit
+        args.since,
+        args.until,
+        args.limit.unwrap_or(20)
     )
     .fetch_all(&session.db.pool)
     .await
@@ -107,6 +122,54 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
             number(row.parse_errors),
             right(row.seconds.map(|s| format!("{s:.2}")).unwrap_or_default()),
             row.file_id.map(|id| id.to_string()).unwrap_or_default().into(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// A quarter-hour that brought nothing.
+#[derive(Debug, Serialize)]
+struct Missing {
+    source: String,
+    window_start_utc: DateTime<Utc>,
+    /// What became of it; none where nobody opened it.
+    state: Option<String>,
+    note: Option<String>,
+}
+
+/// The quarter-hours of the span that are over and have no applied or unchanged window, for each source that had a
+/// window before them, the newest first.
+async fn missing(pool: &PgPool, args: &Args) -> anyhow::Result<Vec<Missing>> {
+    sqlx::query_file_as!(
+        Missing,
+        "src/cli/windows.missing.sql",
+        args.source,
+        args.since,
+        args.until,
+        args.limit
+    )
+    .fetch_all(pool)
+    .await
+    .context("look for missing windows")
+}
+
+fn show_missing(rows: &[Missing], json: Json) -> Result<(), Failure> {
+    if json.json {
+        show::json(&rows)?;
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("no window is missing");
+        return Ok(());
+    }
+    let mut table = show::table(&["window (UTC)", "source", "state", "why"]);
+    for row in rows {
+        table.add_row(vec![
+            show::minute(row.window_start_utc),
+            row.source.clone(),
+            row.state.clone().unwrap_or_else(|| "never opened".to_owned()),
+            row.note.clone().unwrap_or_default(),
         ]);
     }
     println!("{table}");

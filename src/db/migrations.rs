@@ -85,6 +85,9 @@ pub const AUCTION: Set = Set {
         migration!("0015", "fleet_queue"),
         migration!("0016", "fleet_windows"),
         migration!("0017", "roles"),
+        migration!("0018", "fleet_steering"),
+        migration!("0019", "fleet_sources"),
+        migration!("0020", "fleet_figures"),
     ],
 };
 

@@ -1,36 +1,46 @@
 //! Taking jobs: the claimer, and the listener that wakes it.
 //!
 //! The claimer asks for exactly as many jobs as it has room for, then sleeps until the first of: a notification, an
-//! end that freed a slot, the instant at which its next job is due, the poll interval. Polling is the truth and
+//! run that freed a slot, the instant at which its next job is due, the poll interval. Polling is the truth and
 //! NOTIFY a hint: a lost notification costs at most the poll interval, never a job.
+//!
+//! What may run is decided in the statement: a paused kind is passed over, and of a kind that is limited in the whole
+//! fleet a claim takes no more than the limit leaves, under a lock on the kind's row that lasts as long as the
+//! statement. Kinds of which nobody said anything cost a look at an empty table.
+//!
+//! A claim's commit does not wait for the disk. Were the server to crash within the half second, the job would be found
+//! unclaimed, and run again by whoever claims it next: the same as if this worker had died, and the step of the lost
+//! run finds no row to finish. A step's own commit does wait, and takes its claim to the disk with it.
 //!
 //! Accepted race: if the connection breaks after the server has committed a claim and before its answer is here, the
 //! jobs run under our name and we do not know it. Nobody renews their leases, so the rescue brings them back.
 
-use super::engine::{Link, Shared, count};
+use super::engine::{Link, Room, Shared, count};
 use super::run::Claimed;
+use sqlx::PgPool;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Due, but locked by somebody while we looked: look again this soon.
 const CONTENDED: Duration = Duration::from_millis(10);
 
+/// Looks without a change after which the room is taken to stay: some microseconds.
+const STILL: u32 = 8;
+
 /// Claims until the worker drains; `out` leads to the runtime's backend.
 pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) {
     let mut link = Link::new("claim jobs");
     // Never dropped in the middle of a claim, or its jobs would be ours without our knowing.
     while !engine.draining.is_cancelled() {
-        let room = engine.room();
-        let wait = if room == 0 {
-            Duration::MAX
-        } else {
-            match claim(&engine, room, &out).await {
+        let wait = match settled_room(&engine).await {
+            None => Duration::MAX,
+            Some(room) => match claim(&engine, &room, &out).await {
                 Ok(wait) => {
                     link.up();
                     wait
                 }
                 Err(error) => link.down(&error),
-            }
+            },
         };
         tokio::select! {
             () = engine.kick.notified() => {}
@@ -40,46 +50,80 @@ pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) 
     }
 }
 
-/// One claim; answers how long there will be nothing to claim, as far as we know.
-async fn claim(engine: &Shared, room: usize, out: &mpsc::UnboundedSender<Claimed>) -> sqlx::Result<Duration> {
-    let rows = sqlx::query_file!(
-        "src/queue/claim.sql",
-        &engine.kinds,
-        room as i64,
-        engine.name,
-        engine.settings.lease.as_secs_f64(),
-    )
-    .fetch_all(&engine.own)
-    .await?;
+/// The room once it has stopped growing: jobs that end in one breath are replaced by one claim, not by one each.
+async fn settled_room(engine: &Shared) -> Option<Room> {
+    let mut room = engine.room();
+    let mut still = 0;
+    while still < STILL {
+        tokio::task::yield_now().await;
+        let now = engine.room();
+        let free = |room: &Option<Room>| room.as_ref().map_or(0, |room| room.slots + room.ahead);
+        still = if free(&now) == free(&room) { still + 1 } else { 0 };
+        room = now;
+    }
+    room
+}
 
-    let full = rows.len() >= room;
-    count(&engine.counts.claimed, rows.len() as u64);
-    for row in rows {
-        engine.hold(row.id, row.run);
-        let job = Claimed {
-            id: row.id,
-            kind: row.kind.into(),
-            key: row.key.map(Into::into),
-            run: row.run,
-            attempt: row.attempt,
-            max_attempts: row.max_attempts,
-            payload: row.payload,
-            since: Instant::now(),
-        };
+/// One claim; answers how long there will be nothing to claim, as far as we know.
+async fn claim(engine: &Shared, room: &Room, out: &mpsc::UnboundedSender<Claimed>) -> sqlx::Result<Duration> {
+    let cheap: Vec<bool> = engine.served.iter().map(|served| served.cheap).collect();
+    let jobs = take(&engine.own, &engine.kinds, &cheap, room, &engine.name, engine.settings.lease).await?;
+    let full = jobs.len() >= room.slots + room.ahead;
+    count(&engine.counts.claimed, jobs.len() as u64);
+    for job in jobs {
+        engine.hold(job.id, job.run, job.kind.clone());
         // An error means that the runtime is gone, and this task goes with it.
         let _ = out.send(job);
     }
     if full {
         return Ok(Duration::ZERO);
     }
-    let next =
-        sqlx::query_file_scalar!("src/queue/claim.next.sql", &engine.kinds).fetch_one(&engine.own).await?;
+    // Of a kind without room nothing could be claimed, due or not; the run that makes room says so.
+    let asked = engine.kinds.iter().zip(&room.kinds).filter(|(_, room)| **room > 0);
+    let asked: Vec<String> = asked.map(|(kind, _)| kind.clone()).collect();
+    let next = sqlx::query_file_scalar!("src/queue/claim.next.sql", &asked).fetch_one(&engine.own).await?;
     Ok(next.map_or(Duration::MAX, |seconds| {
         Duration::try_from_secs_f64(seconds).unwrap_or_default().max(CONTENDED)
     }))
 }
 
-/// Listens on channel `fleet` for the worker's kinds, for as long as the worker lives.
+/// Claims once, as `name`.
+pub(super) async fn take(
+    pool: &PgPool,
+    kinds: &[String],
+    cheap: &[bool],
+    room: &Room,
+    name: &str,
+    lease: Duration,
+) -> sqlx::Result<Vec<Claimed>> {
+    let rows = sqlx::query_file!(
+        "src/queue/claim.sql",
+        kinds,
+        &room.kinds,
+        cheap,
+        room.slots as i64,
+        room.ahead as i64,
+        name,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(pool)
+    .await?;
+    let since = Instant::now();
+    let claimed = rows.into_iter().map(|row| Claimed {
+        id: row.id,
+        kind: row.kind.into(),
+        key: row.key.map(Into::into),
+        run: row.run,
+        attempt: row.attempt,
+        max_attempts: row.max_attempts,
+        payload: row.payload,
+        since,
+        span: tracing::Span::none(),
+    });
+    Ok(claimed.collect())
+}
+
+/// Listens for as long as the worker lives: on channel `fleet` for its kinds, on `fleet_cancel` for its jobs.
 pub(super) async fn wakes(engine: Shared) {
     let mut link = Link::new("listen for jobs");
     loop {
@@ -93,13 +137,19 @@ pub(super) async fn wakes(engine: Shared) {
 
 async fn listen(engine: &Shared, link: &mut Link) -> sqlx::Result<()> {
     let mut listener = engine.db.listener().await?;
-    listener.listen("fleet").await?;
+    listener.listen_all(["fleet", "fleet_cancel"]).await?;
     link.up();
     loop {
         // Whatever came while we were not listening is found by looking once.
         engine.kick.notify_one();
+        engine.renew.notify_one();
         loop {
             match listener.try_recv().await? {
+                Some(told) if told.channel() == "fleet_cancel" => {
+                    if told.payload().parse().is_ok_and(|job| engine.hold_of(job).is_some()) {
+                        engine.renew.notify_one();
+                    }
+                }
                 Some(told)
                     if told.payload().is_empty() || engine.kinds.iter().any(|k| k == told.payload()) =>
                 {

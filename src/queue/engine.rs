@@ -1,10 +1,11 @@
 //! What the parts of one worker share: who it is, what it holds, and the signals between them.
 //!
-//! The engine has a pool of its own with three connections. Were it to share the handlers' pool, ten handlers waiting
+//! The engine has a pool of its own with five connections. Were it to share the handlers' pool, ten handlers waiting
 //! for connections would keep the lease renewals waiting too, and a busy worker would look like a dead one.
 
 use super::entry::Entry;
 use super::event::{Event, Outcome};
+use super::prune::Keep;
 use super::run::Tools;
 use super::settle::Ending;
 use crate::db::Db;
@@ -27,7 +28,9 @@ pub(super) struct Engine {
     pub own: PgPool,
     pub db: Db,
     pub entries: Vec<&'static Entry>,
-    /// The kinds it serves, aliases included.
+    /// The kinds it serves, aliases included, by name.
+    pub served: Vec<Served>,
+    /// Their names.
     pub kinds: Vec<String>,
     pub tools: Tools,
     pub settings: Settings,
@@ -35,6 +38,8 @@ pub(super) struct Engine {
     pub slots: Semaphore,
     /// Says that a look at the queue is worth while.
     pub kick: Notify,
+    /// Says that the leases are to be renewed now: somebody may have asked to cancel one of its jobs.
+    pub renew: Notify,
     /// The worker is leaving: claim nothing, start nothing.
     pub draining: CancellationToken,
     /// The drain's time is up: cut off what still runs.
@@ -55,14 +60,39 @@ pub(super) struct Settings {
     pub lease: Duration,
     pub poll: Duration,
     pub drain: Duration,
+    pub keep: Keep,
+}
+
+/// A kind as this worker serves it.
+pub(super) struct Served {
+    pub kind: String,
+    /// May be claimed ahead of free slots.
+    pub cheap: bool,
+    /// How many of it this worker runs at once, at most.
+    pub at_most: usize,
+}
+
+/// How many more jobs a worker may claim.
+pub(super) struct Room {
+    /// So many could start at once.
+    pub slots: usize,
+    /// So many more of cheap kinds, to be at hand.
+    pub ahead: usize,
+    /// Of each of the kinds it serves, in their order.
+    pub kinds: Vec<i64>,
 }
 
 /// A job in this worker's hands.
 #[derive(Clone)]
 pub(super) struct Hold {
     pub run: i64,
+    pub kind: Arc<str>,
+    /// Its handler has ended: it takes no slot any more, and waits for its end to be stored.
+    pub over: bool,
     /// Cancelled when the lease turns out to be lost.
     pub lost: CancellationToken,
+    /// Cancelled when somebody wants the job cancelled.
+    pub cancelled: CancellationToken,
 }
 
 macro_rules! counts {
@@ -94,6 +124,8 @@ counts! {
     discarded,
     /// Runs that put themselves off.
     snoozed,
+    /// Jobs cancelled by request while this worker had them.
+    cancelled,
     /// Runs cut off by the drain's deadline.
     interrupted,
     /// Jobs given back before they started.
@@ -114,27 +146,37 @@ impl Engine {
     pub fn new(
         db: &Db,
         entries: Vec<&'static Entry>,
+        at_most: &HashMap<String, usize>,
         tools: Tools,
         settings: Settings,
         watchers: Option<broadcast::Sender<Event>>,
         endings: mpsc::UnboundedSender<Ending>,
     ) -> Engine {
-        let kinds =
-            entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases)).map(|k| k.to_string());
+        let names = entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases).map(move |kind| (e, kind)));
+        let mut served: Vec<Served> = names
+            .map(|(entry, kind)| Served {
+                kind: kind.to_string(),
+                cheap: entry.policy.cheap,
+                at_most: at_most.get(entry.kind).copied().unwrap_or(usize::MAX),
+            })
+            .collect();
+        served.sort_by(|a, b| a.kind.cmp(&b.kind));
         Engine {
             name: name(),
             pool: db.pool.clone(),
             own: PgPoolOptions::new()
-                .max_connections(3)
+                .max_connections(5)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
             db: db.clone(),
-            kinds: kinds.collect(),
+            kinds: served.iter().map(|served| served.kind.clone()).collect(),
+            served,
             entries,
             tools,
             settings,
             slots: Semaphore::new(settings.concurrency),
             kick: Notify::new(),
+            renew: Notify::new(),
             draining: CancellationToken::new(),
             deadline: CancellationToken::new(),
             counts: Counts::default(),
@@ -145,13 +187,39 @@ impl Engine {
         }
     }
 
-    /// How many more jobs it may claim.
-    pub fn room(&self) -> usize {
-        (self.settings.concurrency + self.settings.prefetch).saturating_sub(self.held().len())
+    /// How many more jobs it may claim; none if none. A run whose end is not stored yet takes no slot, or each slot
+    /// would stand empty while the disk turns; but of those there are never more than there are slots.
+    pub fn room(&self) -> Option<Room> {
+        let held = self.held();
+        let all = self.settings.concurrency + self.settings.prefetch;
+        let open = held.values().filter(|hold| !hold.over).count();
+        let all = all.saturating_sub((held.len() - open).saturating_sub(all));
+        let slots = self.settings.concurrency.min(all).saturating_sub(open);
+        let ahead = if self.served.iter().any(|served| served.cheap) { all.saturating_sub(open + slots) } else { 0 };
+        let room = |served: &Served| {
+            let most = if served.cheap { slots + ahead } else { slots };
+            if served.at_most == usize::MAX {
+                return most as i64;
+            }
+            let taken = held.values().filter(|hold| !hold.over && *hold.kind == *served.kind).count();
+            most.min(served.at_most.saturating_sub(taken)) as i64
+        };
+        // With half of what is claimed ahead still at hand, a claim would cost the same and bring little.
+        if slots == 0 && ahead < self.settings.prefetch.div_ceil(2) {
+            return None;
+        }
+        let kinds: Vec<i64> = self.served.iter().map(room).collect();
+        kinds.iter().any(|room| *room > 0).then_some(Room { slots, ahead, kinds })
     }
 
-    pub fn hold(&self, job: i64, run: i64) {
-        self.held().insert(job, Hold { run, lost: CancellationToken::new() });
+    pub fn hold(&self, job: i64, run: i64, kind: Arc<str>) {
+        let (lost, cancelled) = (CancellationToken::new(), CancellationToken::new());
+        self.held().insert(job, Hold { run, kind, over: false, lost, cancelled });
+    }
+
+    /// How many jobs are in its hands.
+    pub fn holding(&self) -> usize {
+        self.held().len()
     }
 
     pub fn hold_of(&self, job: i64) -> Option<Hold> {
@@ -186,11 +254,16 @@ impl Engine {
                 &self.counts.failed
             }
             Outcome::Snooze => &self.counts.snoozed,
+            Outcome::Cancelled => &self.counts.cancelled,
             Outcome::Interrupted => &self.counts.interrupted,
             Outcome::Returned => &self.counts.returned,
             Outcome::Lost => &self.counts.lost,
         };
         count(counter, 1);
+        if let Some(hold) = self.held().get_mut(&ending.job.id).filter(|hold| hold.run == ending.job.run) {
+            hold.over = true;
+        }
+        self.kick.notify_one();
         // An error means that the worker is already gone; the lease takes care of the job.
         let _ = self.endings.send(ending);
     }

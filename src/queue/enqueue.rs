@@ -13,6 +13,7 @@ use sqlx::PgConnection;
 #[derive(Clone, Debug, Default)]
 pub struct Enqueue {
     /// What the job is about; while a job of this kind and key waits, runs or is completed, another is not put in.
+    /// `unique_over` chooses other states.
     pub key: Option<String>,
     /// Not before this instant of the database's clock; now if none.
     pub run_at: Option<DateTime<Utc>>,
@@ -20,12 +21,24 @@ pub struct Enqueue {
     pub priority: i16,
     /// Attempts; the kind's policy if none.
     pub max_attempts: Option<i32>,
+    /// The states in which it keeps its key from others: [`UNFINISHED`] and any of the other three; those above if
+    /// none. All jobs of a kind that share keys should
+    /// use the same, since the usual ones and those that chose do not see each other.
+    pub unique_over: Option<&'static [&'static str]>,
 }
+
+/// The states of a job that is not over: unique over them means "one at a time".
+pub const UNFINISHED: &[&str] = &["available", "scheduled", "running", "retryable"];
 
 impl Enqueue {
     /// Once per `key`.
     pub fn once(key: impl Into<String>) -> Enqueue {
         Enqueue { key: Some(key.into()), ..Enqueue::default() }
+    }
+
+    /// The same, with the key taken only while the job is in one of these states.
+    pub fn unique_over(self, states: &'static [&'static str]) -> Enqueue {
+        Enqueue { unique_over: Some(states), ..self }
     }
 
     /// The same, not before `run_at`.
@@ -42,15 +55,18 @@ impl Enqueue {
 /// Puts in one job; none if its key is taken. It becomes visible, and wakes workers, when the caller commits.
 pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J, how: Enqueue) -> anyhow::Result<Option<i64>> {
     let payload = payload(job)?;
+    let unique_over: Option<Vec<String>> =
+        how.unique_over.map(|states| states.iter().map(|state| (*state).to_owned()).collect());
     sqlx::query_scalar!(
         "-- queue: enqueue
-        select fleet.enqueue($1, $2, $3, $4, $5, $6)",
+        select fleet.enqueue($1, $2, $3, $4, $5, $6, $7)",
         J::KIND,
         payload,
         how.key,
         how.run_at,
         i32::from(how.priority),
         how.max_attempts.unwrap_or(J::POLICY.max_attempts),
+        unique_over.as_deref(),
     )
     .fetch_one(conn)
     .await

@@ -52,8 +52,8 @@ pub enum Event {
     },
 }
 
-/// How one run ended; `fleet.job_attempts.outcome` holds the same words (and `cancelled`, `requeued`, which are done
-/// to a job rather than by it).
+/// How one run ended; `fleet.job_attempts.outcome` holds the same words (and `requeued`, which is done to a job rather
+/// than by it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -73,6 +73,8 @@ pub enum Outcome {
     Unreadable,
     /// The lease ran out, or the end came too late to count.
     Lost,
+    /// Cut off because somebody asked for it: the job is over.
+    Cancelled,
     /// Cut off because the worker had to leave: not an attempt.
     Interrupted,
     /// Given back before it started: not an attempt.
@@ -91,6 +93,7 @@ impl Outcome {
             Outcome::Timeout => "timeout",
             Outcome::Unreadable => "unreadable",
             Outcome::Lost => "lost",
+            Outcome::Cancelled => "cancelled",
             Outcome::Interrupted => "interrupted",
             Outcome::Returned => "returned",
         }
@@ -103,6 +106,7 @@ impl Outcome {
             Outcome::Retry | Outcome::Panic | Outcome::Timeout => "fail",
             Outcome::Abort | Outcome::Unreadable => "discard",
             Outcome::Snooze => "snooze",
+            Outcome::Cancelled => "cancel",
             Outcome::Interrupted | Outcome::Returned | Outcome::Lost => "release",
         }
     }

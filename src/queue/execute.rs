@@ -1,18 +1,22 @@
 //! Running one claimed job: the outermost wrapper around its handler.
 //!
 //! The handler is a tokio task of its own, so that nothing it does can hold up the worker, and its panic is an answer
-//! and not an accident. Four things may end it: itself, its policy's time limit, a lost lease, the drain's deadline.
-//! Cutting off means aborting the task at its next await, which drops its transaction; a handler that sits in
-//! `spawn_blocking` runs on to its end there, but its step can no longer commit under the fence.
+//! and not an accident. Five things may end it: itself, its policy's time limit, an operator who cancels it, a lost
+//! lease, the drain's deadline. Cutting off means aborting the task at its next await, which drops its transaction; a
+//! handler that sits in `spawn_blocking` runs on to its end there, but its step can no longer commit under the fence.
+//!
+//! A dropped transaction is not a finished one: the server works on at its statement until it has to send something. So
+//! the backend of a step that was cut off is ended from outside, and only then is the end of the run written down.
 
 use super::engine::Shared;
 use super::entry::{Entry, Erased, Failure};
 use super::event::{Event, Outcome};
 use super::job::Stop;
-use super::run::{Claimed, Lost, Run};
+use super::run::{Backends, Claimed, Lost, Run};
 use super::settle::Ending;
+use chrono::{DateTime, Utc};
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,12 +25,31 @@ use tracing::Instrument;
 /// How long to wait for an aborted handler to let go.
 const ABORT: Duration = Duration::from_secs(1);
 
+/// How long to wait until the server has let go too.
+const STOP: Duration = Duration::from_secs(3);
+
 /// Runs the job and hands its end to the settler.
 pub(super) async fn execute(engine: Shared, mut job: Claimed) {
     let payload = job.payload.take();
+    job.span = span(&job, &payload);
     let job = Arc::new(job);
     let ending = run(&engine, &job, payload).await;
     engine.conclude(ending);
+}
+
+/// What every log line of this run says, its end's included. A job whose payload names no source and window may still
+/// record them.
+fn span(job: &Claimed, payload: &serde_json::Value) -> tracing::Span {
+    tracing::info_span!(
+        "job",
+        job = job.id,
+        kind = &*job.kind,
+        key = job.key.as_deref(),
+        attempt = job.attempt,
+        run = job.run,
+        source = payload["source"].as_str(),
+        window = payload["window_start_utc"].as_str(),
+    )
 }
 
 async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) -> Ending {
@@ -39,6 +62,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         biased;
         () = engine.draining.cancelled() => return Ending::new(job, Outcome::Returned),
         () = hold.lost.cancelled() => return Ending::new(job, Outcome::Lost),
+        () = hold.cancelled.cancelled() => return Ending::new(job, Outcome::Cancelled),
         slot = engine.slots.acquire() => slot,
     };
     if let Some(watchers) = engine.watched() {
@@ -46,19 +70,16 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
     }
 
     let timeout = entry.policy.timeout;
-    let run = Run { engine: engine.clone(), job: job.clone(), timeout, told: Arc::default() };
-    let span = tracing::info_span!(
-        "job",
-        id = job.id,
-        kind = &*job.kind,
-        key = job.key.as_deref(),
-        attempt = job.attempt
-    );
-    let mut handler = AbortOnDropHandle::new(tokio::spawn((entry.run)(run, payload).instrument(span)));
+    let backends = Backends::default();
+    let run =
+        Run { engine: engine.clone(), job: job.clone(), timeout, told: Arc::default(), backends: backends.clone() };
+    let handler = (entry.run)(run, payload).instrument(job.span.clone());
+    let mut handler = AbortOnDropHandle::new(tokio::spawn(handler));
     let cut_off = tokio::select! {
         ended = &mut handler => return ending(entry, job, ended),
         () = tokio::time::sleep(timeout) => Outcome::Timeout,
         () = hold.lost.cancelled() => Outcome::Lost,
+        () = hold.cancelled.cancelled() => Outcome::Cancelled,
         () = engine.deadline.cancelled() => Outcome::Interrupted,
     };
     handler.abort();
@@ -68,6 +89,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
     {
         return ending(entry, job, ended);
     }
+    end_at_server(engine, &backends).await;
     match cut_off {
         Outcome::Timeout => {
             let ending = Ending::new(job, Outcome::Timeout);
@@ -76,6 +98,22 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         }
         Outcome::Lost => Ending::new(job, Outcome::Lost).because("cut off: its lease was lost"),
         outcome => Ending::new(job, outcome),
+    }
+}
+
+/// Ends the transactions that a run has left open at the server, and waits until they are gone.
+async fn end_at_server(engine: &Shared, backends: &Backends) {
+    let open = std::mem::take(&mut *backends.lock().unwrap_or_else(PoisonError::into_inner));
+    let (pids, began): (Vec<i32>, Vec<DateTime<Utc>>) = open.into_iter().unzip();
+    if pids.is_empty() {
+        return;
+    }
+    let ended = sqlx::query_file_scalar!("src/queue/execute.end.sql", &pids, &began).fetch_all(&engine.own);
+    match tokio::time::timeout(STOP, ended).await {
+        Ok(Ok(_)) => {}
+        // The server cuts them off itself, at the kind's time limit or when it finds nobody at the other end.
+        Ok(Err(error)) => tracing::warn!(%error, "could not end the transaction of a run that was cut off"),
+        Err(_) => tracing::warn!("the transaction of a run that was cut off has not ended yet"),
     }
 }
 

@@ -48,8 +48,11 @@ pub struct Policy {
     pub base: Duration,
     /// The longest wait, before jitter.
     pub cap: Duration,
-    /// How long one attempt may take before it is cut off.
+    /// How long one attempt may take before it is cut off, here and at the server.
     pub timeout: Duration,
+    /// Over in milliseconds, so a worker may claim some ahead of its free slots; other workers cannot have those
+    /// meanwhile, so a kind that may take long must not be.
+    pub cheap: bool,
 }
 
 impl Policy {
@@ -59,6 +62,7 @@ impl Policy {
         base: Duration::from_secs(1),
         cap: Duration::from_secs(300),
         timeout: Duration::from_secs(600),
+        cheap: false,
     };
 
     /// The same with another number of attempts.
@@ -74,6 +78,11 @@ impl Policy {
     /// The same with another limit of time.
     pub const fn within(self, timeout: Duration) -> Policy {
         Policy { timeout, ..self }
+    }
+
+    /// The same for a kind that is over in milliseconds: workers may claim ahead.
+    pub const fn cheap(self) -> Policy {
+        Policy { cheap: true, ..self }
     }
 
     /// The wait after failed attempt number `attempt` (from 1): `base * 2^(attempt-1)`, at most `cap`, times

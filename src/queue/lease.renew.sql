@@ -1,7 +1,8 @@
 -- queue: renew leases
--- Answers with the runs that still hold their job; one that is missing has lost it.
+-- Answers with the runs that still hold their job, and whether they are to be cancelled; one that is missing has lost
+-- its job.
 with ours as (
-  select job.id
+  select job.id, job.cancelling is not null as cancelling
   from fleet.jobs as job
   join unnest($2::bigint[], $3::bigint[]) as held (id, run) using (id, run)
   where job.state = 'running'
@@ -21,5 +22,5 @@ renewed as (
   set lease_until = now() + make_interval(secs => $4)
   where id = any(array(select id from free))
 )
-select id as "id!"
+select id as "id!", cancelling as "cancelling!"
 from ours

@@ -1,8 +1,8 @@
 -- queue: rescue
 -- Takes back jobs whose lease ran out. Not an attempt, since the job may be innocent of its worker's death; but one
--- that outlives more than $1 workers is held to have killed them.
+-- that outlives more than $1 workers is held to have killed them, and one that was to be cancelled is.
 with lost as (
-  select id, locked_by
+  select id, locked_by, cancelling
   from fleet.jobs
   where state = 'running'
     and lease_until < now()
@@ -12,35 +12,37 @@ with lost as (
 ),
 rescued as (
   update fleet.jobs as job
-  set state = case when job.rescues >= $1 then 'discarded' else 'available' end,
+  set state = case
+      when job.cancelling is not null then 'cancelled'
+      when job.rescues >= $1 then 'discarded'
+      else 'available'
+    end,
     rescues = job.rescues + 1,
     attempt = job.attempt - 1,
     run_at = now(),
-    error = 'the lease of ' || lost.locked_by || ' ran out'
+    error = coalesce(job.cancelling || '; ', '') || 'the lease of ' || lost.locked_by || ' ran out'
       || case
-        when job.rescues >= $1 then format(': rescued %s times, given up as a job that kills its workers', $1)
+        when job.cancelling is null and job.rescues >= $1
+          then format(': rescued %s times, given up as a job that kills its workers', $1)
         else ''
       end,
-    finished_at = case when job.rescues >= $1 then now() end,
+    finished_at = case when job.cancelling is not null or job.rescues >= $1 then now() end,
     lease_until = null,
-    locked_by = null
+    locked_by = null,
+    cancelling = null
   from lost
   where job.id = lost.id
-  returning job.id, job.kind, job.run, job.state, job.error
+  returning job.id, job.kind, job.run, job.attempt + 1 as attempt, job.state, job.error, job.started_at, lost.locked_by
 ),
 closed as (
-  update fleet.job_attempts as attempt
-  set finished_at = now(),
-    outcome = 'lost',
-    error = rescued.error
+  insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
+  select id, run, attempt, kind, locked_by, started_at, now(), 'lost', error
   from rescued
-  where attempt.job_id = rescued.id
-    and attempt.run = rescued.run
 ),
+-- Also when the job is over: it may have held the last slot of a limited kind.
 told as (
   select pg_notify('fleet', kind)
   from rescued
-  where state = 'available'
   group by kind
 )
 select id as "id!", kind as "kind!", state as "state!", (select count(*) from told) as "told!"

@@ -10,47 +10,92 @@
 //! download) may happen twice, and kinds that care guard that themselves.
 
 use super::engine::{Link, Shared, count};
+use sqlx::PgPool;
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Leases one job may lose before it is discarded.
 pub(super) const RESCUES: i32 = 20;
 
-/// Renews all leases, three times per lease; cancels the runs that have lost theirs.
+/// Renews all leases and the worker's own row, three times per lease and whenever told; cuts off the runs that have
+/// lost theirs or are to be cancelled.
 pub(super) async fn renews(engine: Shared) {
     let mut link = Link::new("renew leases");
     let mut ticks = interval(engine.settings.lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        while let Err(error) = renew(&engine).await {
+        let told = tokio::select! {
+            _ = ticks.tick() => false,
+            () = engine.renew.notified() => true,
+        };
+        while let Err(error) = renew(&engine, told).await {
             tokio::time::sleep(link.down(&error)).await;
         }
         link.up();
     }
 }
 
-async fn renew(engine: &Shared) -> sqlx::Result<()> {
+async fn renew(engine: &Shared, told: bool) -> sqlx::Result<()> {
+    if !told {
+        seen(engine).await?;
+    }
     let holds = engine.holds();
     if holds.is_empty() {
         return Ok(());
     }
     let (jobs, runs): (Vec<i64>, Vec<i64>) = holds.iter().map(|(job, hold)| (*job, hold.run)).unzip();
-    let ours = sqlx::query_file_scalar!(
-        "src/queue/lease.renew.sql",
-        engine.name,
-        &jobs,
-        &runs,
-        engine.settings.lease.as_secs_f64(),
-    )
-    .fetch_all(&engine.own)
-    .await?;
+    let ours = keep(&engine.own, &engine.name, &jobs, &runs, engine.settings.lease).await?;
     for (job, hold) in holds {
         // A run that ended meanwhile is missing too; nobody waits for its token any more.
-        if !ours.contains(&job) {
-            hold.lost.cancel();
+        match ours.get(&job) {
+            None => hold.lost.cancel(),
+            Some(true) => hold.cancelled.cancel(),
+            Some(false) => {}
         }
     }
+    Ok(())
+}
+
+/// Renews the leases of these runs; answers with those that are still `name`'s, and whether they are to be cancelled.
+pub(super) async fn keep(
+    pool: &PgPool,
+    name: &str,
+    jobs: &[i64],
+    runs: &[i64],
+    lease: Duration,
+) -> sqlx::Result<HashMap<i64, bool>> {
+    let ours = sqlx::query_file!("src/queue/lease.renew.sql", name, jobs, runs, lease.as_secs_f64())
+        .fetch_all(pool)
+        .await?;
+    Ok(ours.into_iter().map(|row| (row.id, row.cancelling)).collect())
+}
+
+/// Says in `fleet.workers` that this worker is there.
+pub(super) async fn seen(engine: &Shared) -> sqlx::Result<()> {
+    sqlx::query_file!(
+        "src/queue/lease.seen.sql",
+        engine.name,
+        &engine.kinds,
+        engine.settings.concurrency.min(i32::MAX as usize) as i32,
+        engine.holding().min(i32::MAX as usize) as i32,
+        engine.draining.is_cancelled(),
+        engine.settings.lease.as_secs_f64(),
+    )
+    .execute(&engine.own)
+    .await?;
+    Ok(())
+}
+
+/// Takes the worker's row away: it has left in order.
+pub(super) async fn gone(engine: &Shared) -> sqlx::Result<()> {
+    sqlx::query!(
+        "-- queue: worker gone
+        delete from fleet.workers where name = $1",
+        engine.name,
+    )
+    .execute(&engine.own)
+    .await?;
     Ok(())
 }
 
@@ -61,20 +106,21 @@ pub(super) async fn rescues(engine: Shared) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match sqlx::query_file!("src/queue/lease.rescue.sql", RESCUES).fetch_all(&engine.own).await {
+        match rescue(&engine.own).await {
             Ok(rescued) => {
                 link.up();
                 count(&engine.counts.rescued, rescued.len() as u64);
-                for job in rescued {
-                    tracing::warn!(
-                        job = job.id,
-                        kind = job.kind,
-                        state = job.state,
-                        "rescued a job from a lost lease"
-                    );
+                for (job, kind, state) in rescued {
+                    tracing::warn!(job, kind, state, "rescued a job from a lost lease");
                 }
             }
             Err(error) => tokio::time::sleep(link.down(&error)).await,
         }
     }
+}
+
+/// Takes back the jobs whose leases have run out: ids, kinds and the states they are in now.
+pub(super) async fn rescue(pool: &PgPool) -> sqlx::Result<Vec<(i64, String, String)>> {
+    let rescued = sqlx::query_file!("src/queue/lease.rescue.sql", RESCUES).fetch_all(pool).await?;
+    Ok(rescued.into_iter().map(|job| (job.id, job.kind, job.state)).collect())
 }

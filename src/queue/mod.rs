@@ -1,10 +1,11 @@
 //! The queue: jobs in a table, workers that claim them, and what keeps a job from being lost, done twice or run for
 //! ever.
 //!
-//! The table is `fleet.jobs`, one row per job, kept after its end; `fleet.job_attempts` has one row per run. apalis'
-//! worker runtime runs the jobs; this room is its backend, and no other room names apalis or these tables' rules.
-//! (apalis' own PostgreSQL storage was measured and left: its retries do not wait, a panic leaves a row running for
-//! ever, and a worker restarted under its old name keeps its dead predecessor's jobs from everybody.)
+//! The table is `fleet.jobs`, one row per job, kept after its end until it is pruned; `fleet.job_attempts` has one row per
+//! ended run, `fleet.kinds` what operators said about kinds, `fleet.workers` who works. apalis' worker runtime runs the
+//! jobs; this room is its backend, and no other room names apalis or these tables' rules. (apalis' own PostgreSQL storage
+//! was measured and left: its retries do not wait, a panic leaves a row running for ever, and a worker restarted under
+//! its old name keeps its dead predecessor's jobs from everybody.)
 //!
 //! # The life of a job
 //!
@@ -12,32 +13,45 @@
 //!      enqueue
 //!         │  run_at ahead   ┌───────────┐ ◀────────────── snooze(delay): attempt-1 ────────────────┐
 //!         ├───────────────▶ │ scheduled │ ──┐                                                      │
-//!         │                 └───────────┘   │ claim, once run_at has come:                         │
-//!         │  due now        ┌───────────┐   │ attempt+1, run+1               ┌─────────┐           │
+//!         │                 └───────────┘   │ claim, once run_at has come,                         │
+//!         │        run now    │             │ unless its kind is paused or at                      │
+//!         │                   ▼             │ its limit: attempt+1, run+1                          │
+//!         │  due now        ┌───────────┐   │                                ┌─────────┐           │
 //!         └───────────────▶ │ available │ ──┼──────────────────────────────▶ │ running │ ──────────┤
 //!                           └───────────┘   │                                └─────────┘           │
 //!                             ▲   ▲         │                                                      │
 //!            requeue, from    │   └─────────┼── rescued, interrupted, returned: attempt-1 ─────────┤
-//!            any state but ───┘             │                                                      │
-//!            running        ┌───────────┐   │                                                      │
+//!            any state but ───┘     ▲       │                                                      │
+//!            running           run now      │                                                      │
+//!                           ┌───────────┐   │                                                      │
 //!                           │ retryable │ ──┘                                                      │
 //!                           └───────────┘ ◀──── error, panic, timeout, and attempts are left ──────┤
 //!                                                                                                  │
 //!                           ┌───────────┐ ◀──── done(report) ──────────────────────────────────────┤
 //!                           │ completed │                                                          │
 //!                           └───────────┘                                                          │
-//!                           ┌───────────┐ ◀──── abort, unreadable, attempts spent, 20 rescues ─────┘
-//!                           │ discarded │
-//!                           └───────────┘
-//!                           ┌───────────┐
-//!                           │ cancelled │ ◀──── a waiting job, by an operator or the scheduler
-//!                           └───────────┘
+//!                           ┌───────────┐ ◀──── abort, unreadable, attempts spent, 20 rescues ─────┤
+//!                           │ discarded │                                                          │
+//!                           └───────────┘                                                          │
+//!                           ┌───────────┐ ◀──── cut off, by request ───────────────────────────────┘
+//!                           │ cancelled │
+//!                           └───────────┘ ◀──── a waiting job, by an operator or the scheduler
 //! ```
 //!
 //! *Waiting* means available, scheduled or retryable; all three are claimed alike once `run_at` has come, and differ
 //! only in why they wait. Three counters move apart on purpose. `attempt` is what the job has spent of its patience:
 //! one per claim, refunded when the run says nothing about the job (a rescue, a snooze, an interruption). `run` is the
 //! fence token: one per claim, never refunded. `rescues` counts leases lost.
+//!
+//! # What operators may do, and when it holds
+//!
+//! *Pause* and *limit* are rows of `fleet.kinds` that every claim reads, so they hold for all workers from the next claim
+//! on; what runs goes on. The limit is hard: a claim counts the running jobs of a limited kind under a lock on the
+//! kind's row. A worker's own limits (slots, so many of a kind) need no lock. *Cancel* ends a waiting job at once. A
+//! running one is marked, and from then on no step of it can commit; its worker hears of the mark by a notification or at
+//! its next renewal, cuts the run off, ends its transaction at the server, and writes `cancelled`. If it was done in that
+//! moment, done counts; if its worker is dead, the rescue cancels it. *Requeue* starts over with all attempts, and the
+//! history goes on. Each act is one statement that also notes who and why.
 //!
 //! # Three guards, and what each is for
 //!
@@ -76,6 +90,9 @@
 //! * *A commit whose answer is lost.* The run reports an error, but the job is completed; the settler finds the end
 //!   stale, looks once, and reports it as done.
 //! * *A job that ends in the moment it is cut off.* Whichever reaches the row first counts; the other is stale.
+//! * *A claim that a crash of the server forgets.* Claims do not wait for the disk; the job runs again, as after a death.
+//! * *A run that works outside its step's transaction* (a second connection) is cut off here, and at the server only when
+//!   its connection is next used: such work must be harmless, as everything outside the step.
 //! * *A lost notification.* Costs at most the poll interval: NOTIFY is a hint, polling is the truth.
 //! * *Two claims at once* skip each other's locked rows, so one may leave with fewer jobs than are due. It sees that
 //!   something is due and looks again 10 ms later.
@@ -84,8 +101,9 @@
 //! # Where to read on
 //!
 //! `job` (what a job is and the four words), `run` (what it holds while running, the step), `enqueue`, `claim`,
-//! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler),
-//! `worker` (set-up and drain), `backend` (the runtime's view), `operate` (the operators' face).
+//! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler), `prune`
+//! (retention), `worker` (set-up and drain), `backend` (the runtime's view), `operate` and `steer` (the operators' face:
+//! what they see, what they do), `hand` (a worker's statements one at a time, for tests and measurements).
 
 mod backend;
 mod claim;
@@ -94,17 +112,22 @@ mod enqueue;
 mod entry;
 mod event;
 mod execute;
+#[doc(hidden)]
+pub mod hand;
 mod job;
 mod lease;
 pub mod operate;
+mod prune;
 mod run;
 mod settle;
+pub mod steer;
 mod worker;
 
 pub use engine::Summary;
-pub use enqueue::{Enqueue, enqueue, enqueue_all};
+pub use enqueue::{Enqueue, UNFINISHED, enqueue, enqueue_all};
 pub use entry::Entry;
 pub use event::{Event, Outcome};
+pub use prune::Keep;
 pub use job::{Done, Job, Policy, Stop, Verdict, abort, snooze};
 pub use run::{Claimed, Lost, Run, Step, Tools};
 pub use worker::Worker;

@@ -1,6 +1,6 @@
 -- queue: list
-select id, kind, key, state, priority, run_at, attempt, max_attempts, rescues, locked_by, lease_until, payload, result,
-  error, created_at, started_at, finished_at
+select id, kind, key, state, priority, run_at, attempt, max_attempts, rescues, locked_by, lease_until,
+  cancelling, payload, result, error, created_at, started_at, finished_at
 from fleet.jobs
 where (cardinality($1::text[]) = 0 or kind = any($1))
   and (cardinality($2::text[]) = 0 or state = any($2))

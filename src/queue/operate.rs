@@ -1,14 +1,15 @@
-//! What operators see of the queue and do to it: list, show, count, requeue.
+//! What operators see of the queue: jobs, their runs, counts, workers, what is paused, and ends as they happen.
 //!
-//! Everything here is one statement on `fleet.jobs`, so it needs no worker and no lock beyond the job's row. The
-//! command line, the console and the API draw from this one face.
+//! Everything here is one statement, so it needs no worker and takes no lock. The command line, the console and the API
+//! draw from this one face; what they do to jobs is next door, in `steer`.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
-use std::fmt::Display;
+
+pub use super::steer::requeue;
 
 /// Which jobs to list; empty lists mean all.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,8 @@ pub struct JobRow {
     pub locked_by: Option<String>,
     /// When that worker's lease runs out.
     pub lease_until: Option<DateTime<Utc>>,
+    /// Who asked that it be cancelled, and why, while it still runs.
+    pub cancelling: Option<String>,
     /// Its payload.
     pub payload: Value,
     /// Its report, once completed.
@@ -95,6 +98,67 @@ pub struct Shown {
     pub attempts: Vec<AttemptRow>,
 }
 
+/// The end of a run, as it happens.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndRow {
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+    /// The job's id.
+    pub job: i64,
+    /// The run.
+    pub run: i64,
+    /// The job's kind.
+    pub kind: String,
+    /// What it is about.
+    pub key: Option<String>,
+    /// How the run ended.
+    pub outcome: String,
+    /// The state that the job is in now.
+    pub state: String,
+    /// The attempt it was.
+    pub attempt: i32,
+    /// Who ran it; for `requeued`, who put it back.
+    pub worker: String,
+    /// From claim to end.
+    pub seconds: f64,
+    /// Its error.
+    pub error: Option<String>,
+}
+
+/// A worker of the fleet.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerRow {
+    /// Host, process, time of start.
+    pub name: String,
+    /// What it serves.
+    pub kinds: Vec<String>,
+    /// Jobs it runs at once.
+    pub concurrency: i32,
+    /// Jobs in its hands when it was last seen.
+    pub running: i32,
+    /// working, draining or lost: not seen for a whole lease.
+    pub state: String,
+    /// Since when it works.
+    pub started_at: DateTime<Utc>,
+    /// When it was last seen.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// What operators said about a kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KindRow {
+    /// The kind.
+    pub kind: String,
+    /// So many at once in the whole fleet; any number if none.
+    pub max_running: Option<i32>,
+    /// Since when it is paused; none if it is not.
+    pub paused_at: Option<DateTime<Utc>>,
+    /// Who paused it.
+    pub paused_by: Option<String>,
+    /// Why.
+    pub paused_because: Option<String>,
+}
+
 /// How many jobs of a kind are in a state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Count {
@@ -134,47 +198,102 @@ pub async fn show(pool: &PgPool, id: i64) -> anyhow::Result<Option<Shown>> {
         .await
         .with_context(|| format!("show job {id}"))?;
     let Some(job) = job else { return Ok(None) };
-    let attempts = sqlx::query_as!(
-        AttemptRow,
-        "-- queue: show attempts
-        select run, attempt, worker, started_at, finished_at, outcome, error
-        from fleet.job_attempts
-        where job_id = $1
-        order by run",
-        id,
-    )
-    .fetch_all(pool)
-    .await
+    let attempts = sqlx::query_file_as!(AttemptRow, "src/queue/operate.show.runs.sql", id)
+        .fetch_all(pool)
+        .await
     .with_context(|| format!("show the attempts of job {id}"))?;
     Ok(Some(Shown { job, attempts }))
 }
 
-/// Puts an ended or waiting job back as due now with all its attempts, and notes who did it and why in its history.
-/// The fence token goes up by one, so nothing of an earlier run can still end it.
-pub async fn requeue(pool: &PgPool, id: i64, who: impl Display, why: impl Display) -> anyhow::Result<()> {
-    let (who, why) = (who.to_string(), why.to_string());
-    let requeued =
-        sqlx::query_file_scalar!("src/queue/operate.requeue.sql", id, who, why).fetch_optional(pool).await;
-    match requeued {
-        Ok(Some(_)) => Ok(()),
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => bail!(
-            "job {id} stays as it is: another job of its kind and key waits, runs or is completed; \
-             requeue that one, or cancel it first"
-        ),
-        Err(error) => Err(error).with_context(|| format!("requeue job {id}")),
-        Ok(None) => match show(pool, id).await? {
-            None => bail!("there is no job {id}; `vinops jobs list` shows those there are"),
-            Some(Shown { job, .. }) => bail!(
-                "job {id} ({}) is {}; only a job that is not running can be requeued: wait for its end, which its \
-                 lease bounds",
-                job.kind,
-                job.state,
-            ),
-        },
-    }
-}
-
 /// Jobs by kind and state, and how long the oldest due one has been waiting.
 pub async fn stats(pool: &PgPool) -> anyhow::Result<Vec<Count>> {
-    sqlx::query_file_as!(Count, "src/queue/operate.stats.sql").fetch_all(pool).await.context("count jobs")
+    counts(pool, &Filter::default()).await
+}
+
+/// The same of the jobs that match; the filter's limit does not matter.
+pub async fn counts(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<Count>> {
+    sqlx::query_file_as!(
+        Count,
+        "src/queue/operate.stats.sql",
+        &filter.kinds,
+        &filter.states,
+        filter.key,
+        filter.since,
+        filter.error,
+    )
+    .fetch_all(pool)
+    .await
+    .context("count jobs")
+}
+
+/// The ids of the jobs that match, the newest first; all of them if there is no limit.
+pub async fn ids(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<i64>> {
+    sqlx::query_file_scalar!(
+        "src/queue/operate.ids.sql",
+        &filter.kinds,
+        &filter.states,
+        filter.key,
+        filter.since,
+        filter.error,
+        filter.limit,
+    )
+    .fetch_all(pool)
+    .await
+    .context("look for jobs")
+}
+
+/// Ends of runs at or after `since` (the filter's own is not looked at), in their order. An end is dated when its
+/// transaction begins, so one may come to light after a younger one: ask from some seconds before the last seen.
+pub async fn ends(pool: &PgPool, since: DateTime<Utc>, filter: &Filter) -> anyhow::Result<Vec<EndRow>> {
+    sqlx::query_file_as!(
+        EndRow,
+        "src/queue/operate.ends.sql",
+        &filter.kinds,
+        &filter.states,
+        filter.key,
+        since,
+        filter.error,
+    )
+    .fetch_all(pool)
+    .await
+    .context("look for ends of jobs")
+}
+
+/// The database's clock.
+pub async fn now(pool: &PgPool) -> anyhow::Result<DateTime<Utc>> {
+    let now = sqlx::query_scalar!(
+        r#"-- queue: clock
+        select clock_timestamp() as "now!""#
+    );
+    now.fetch_one(pool).await.context("read the database's clock")
+}
+
+/// The workers, the longest at work first.
+pub async fn workers(pool: &PgPool) -> anyhow::Result<Vec<WorkerRow>> {
+    sqlx::query_as!(
+        WorkerRow,
+        r#"-- queue: workers
+        select name, kinds, concurrency, running, started_at, seen_at,
+          case when seen_at < now() - lease then 'lost' when draining then 'draining' else 'working' end as "state!"
+        from fleet.workers
+        order by started_at, name"#
+    )
+    .fetch_all(pool)
+    .await
+    .context("list workers")
+}
+
+/// What is paused or limited.
+pub async fn kinds(pool: &PgPool) -> anyhow::Result<Vec<KindRow>> {
+    sqlx::query_as!(
+        KindRow,
+        "-- queue: kinds
+        select kind, max_running, paused_at, paused_by, paused_because
+        from fleet.kinds
+        where max_running is not null or paused_at is not null
+        order by kind"
+    )
+    .fetch_all(pool)
+    .await
+    .context("list what is paused or limited")
 }

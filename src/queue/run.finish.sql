@@ -1,5 +1,6 @@
 -- queue: finish step
--- Hits one row or the step is void. clock_timestamp(), since now() is when the step's transaction began.
+-- Hits one row or the step is void. clock_timestamp(), since now() is when the step's transaction began. A job that is
+-- to be cancelled is not completed any more: whoever committed first decides.
 with completed as (
   update fleet.jobs
   set state = 'completed',
@@ -12,11 +13,17 @@ with completed as (
     and run = $2
     and locked_by = $3
     and state = 'running'
-  returning id, run
+    and cancelling is null
+  returning id, run, attempt, kind, started_at, finished_at
+),
+-- The slot of a limited kind can be taken by another worker.
+told as (
+  select pg_notify('fleet', kind)
+  from completed
+  join fleet.kinds as steer using (kind)
+  where steer.max_running is not null
 )
-update fleet.job_attempts as attempt
-set finished_at = clock_timestamp(),
-  outcome = 'done'
+insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome)
+select id, run, attempt, kind, $3, started_at, finished_at, 'done'
 from completed
-where attempt.job_id = completed.id
-  and attempt.run = completed.run
+left join (select count(*) from told) as told on true

@@ -9,13 +9,14 @@ use super::engine::Engine;
 use super::enqueue::{Enqueue, enqueue};
 use super::event::Event;
 use super::job::{Done, Job, Verdict};
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub struct Claimed {
     pub payload: serde_json::Value,
     /// When this worker learned that it has the job.
     pub(super) since: Instant,
+    /// What its log lines stand in.
+    pub(super) span: tracing::Span,
 }
 
 /// Things that jobs need and the queue knows nothing of (a store, a feed), found by their type.
@@ -80,7 +83,12 @@ pub struct Run {
     pub(super) timeout: Duration,
     /// Milliseconds from the claim to the last progress told.
     pub(super) told: Arc<AtomicU64>,
+    /// The transactions of its steps, so that they can be ended at the server when the run is cut off.
+    pub(super) backends: Backends,
 }
+
+/// Backends and when their transactions began, which together name a transaction and no later one.
+pub(super) type Backends = Arc<Mutex<Vec<(i32, DateTime<Utc>)>>>;
 
 impl Run {
     /// The job that runs.
@@ -114,11 +122,12 @@ impl Run {
     }
 
     /// Opens the step's transaction, unless the job is no longer ours. The server itself cuts the transaction off at
-    /// the kind's time limit, so a worker that froze does not sit on its locks.
+    /// the kind's time limit, so a worker that froze does not sit on its locks; and a worker that cuts its run off ends
+    /// it there before anybody may try again.
     pub async fn begin(&self) -> anyhow::Result<Step> {
         let mut tx = self.pool().begin().await.context("begin the step's transaction")?;
         let limit = (self.timeout.as_millis().clamp(1, i32::MAX as u128)).to_string();
-        let ours = sqlx::query_file_scalar!(
+        let ours = sqlx::query_file!(
             "src/queue/run.begin.sql",
             self.job.id,
             self.job.run,
@@ -128,7 +137,8 @@ impl Run {
         .fetch_optional(&mut *tx)
         .await
         .context("check that the job is still ours")?;
-        ensure!(ours.is_some(), Lost { job: self.job.id, run: self.job.run });
+        let Some(ours) = ours else { return Err(Lost { job: self.job.id, run: self.job.run }.into()) };
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).push((ours.backend, ours.began));
         Ok(Step { tx, run: self.clone() })
     }
 
@@ -164,17 +174,24 @@ impl Step {
     pub async fn done<R: Serialize>(mut self, report: R) -> Verdict<R> {
         let result = serde_json::to_value(&report).context("write the report as JSON")?;
         let job = self.run.job.clone();
-        let completed =
-            sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, self.run.engine.name, result,)
-                .execute(&mut *self.tx)
-                .await
-                .context("complete the job")?;
-        if completed.rows_affected() != 1 {
+        let completed = complete(&mut self.tx, &job, &self.run.engine.name, result).await;
+        if !completed.context("complete the job")? {
             return Err(Lost { job: job.id, run: job.run }.into());
         }
         self.tx.commit().await.context("commit the step")?;
         Ok(Done { report, committed: true })
     }
+}
+
+/// Completes a job in the transaction of its step; false if the job is not `name`'s any more, or to be cancelled.
+pub(super) async fn complete(
+    connection: &mut PgConnection,
+    job: &Claimed,
+    name: &str,
+    result: serde_json::Value,
+) -> sqlx::Result<bool> {
+    let completed = sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result);
+    Ok(completed.execute(connection).await?.rows_affected() == 1)
 }
 
 impl Deref for Step {

@@ -1,6 +1,8 @@
 //! Writing down how runs ended: in batches, under the fence, until it is written.
 //!
 //! A batch is whatever has gathered while the previous one was being written: one row when idle, hundreds under load.
+//! Two writers take turns, so that one batch is put together while another waits for the disk; no job is in both.
+//!
 //! An end that finds its job in other hands is *stale*: it is counted, logged and dropped, which is the fence doing
 //! its work. Only one stale end is none: the connection broke during a step's commit, the run believed it had failed,
 //! and the commit had come through. That run is reported as what it was, done.
@@ -12,13 +14,17 @@ use super::engine::{Link, Shared, count};
 use super::event::{Event, Outcome};
 use super::run::Claimed;
 use serde_json::Value;
+use sqlx::PgPool;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Ends written by one statement.
 const BATCH: usize = 500;
+
+/// Looks for another end without finding one after which the batch is written: some microseconds.
+const STILL: u32 = 8;
 
 /// The longest error text kept, in characters.
 const ERROR_LENGTH: usize = 8_000;
@@ -50,30 +56,63 @@ impl Ending {
 }
 
 /// Settles what comes in, until the worker is gone.
-pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver<Ending>) {
-    let mut link = Link::new("settle jobs");
+pub(super) async fn settles(engine: Shared, endings: mpsc::UnboundedReceiver<Ending>) {
+    let endings = tokio::sync::Mutex::new(endings);
+    let link = Mutex::new(Link::new("settle jobs"));
+    tokio::join!(writes(&engine, &endings, &link), writes(&engine, &endings, &link));
+}
+
+/// The next batch: what has gathered, and what ends in the same breath. Empty when nothing will come any more.
+async fn gathered(endings: &tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>) -> Vec<Ending> {
+    let mut endings = endings.lock().await;
     let mut batch = Vec::new();
-    while endings.recv_many(&mut batch, BATCH).await > 0 {
-        let (stored, open): (Vec<_>, Vec<_>) = batch.drain(..).partition(|ending| ending.committed);
+    endings.recv_many(&mut batch, BATCH).await;
+    let mut still = 0;
+    while still < STILL && !batch.is_empty() && batch.len() < BATCH {
+        tokio::task::yield_now().await;
+        still += 1;
+        while let Ok(ending) = endings.try_recv() {
+            batch.push(ending);
+            still = 0;
+        }
+    }
+    batch
+}
+
+async fn writes(
+    engine: &Shared,
+    endings: &tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>,
+    link: &Mutex<Link>,
+) {
+    // Nothing panics while it is locked.
+    let link = || link.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let batch = gathered(endings).await;
+        if batch.is_empty() {
+            return;
+        }
+        let (stored, mut open): (Vec<_>, Vec<_>) = batch.into_iter().partition(|ending| ending.committed);
+        open.sort_unstable_by_key(|ending| ending.job.id);
         for ending in stored {
-            end(&engine, ending, false);
+            end(engine, ending, false);
         }
         let mut rest = vec![open];
         while let Some(batch) = rest.pop() {
-            match settle(&engine, &batch).await {
+            match settle(&engine.own, &engine.name, &batch).await {
                 Ok(states) => {
-                    link.up();
-                    report(&engine, batch, &states);
+                    link().up();
+                    report(engine, batch, &states);
                 }
                 Err(sqlx::Error::Database(refusal)) if is_about_the_data(&*refusal) => {
                     if batch.len() > 1 {
                         rest.extend(batch.into_iter().map(|ending| vec![ending]));
                     } else {
-                        rest.extend(refused(&engine, batch, &*refusal));
+                        rest.extend(refused(engine, batch, &*refusal));
                     }
                 }
                 Err(error) => {
-                    tokio::time::sleep(link.down(&error)).await;
+                    let wait = link().down(&error);
+                    tokio::time::sleep(wait).await;
                     rest.push(batch);
                 }
             }
@@ -82,7 +121,11 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
 }
 
 /// The states that the jobs are in now, by (job, run); stale ends are missing.
-async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64, i64), String>> {
+pub(super) async fn settle(
+    pool: &PgPool,
+    name: &str,
+    batch: &[Ending],
+) -> sqlx::Result<HashMap<(i64, i64), String>> {
     if batch.is_empty() {
         return Ok(HashMap::new());
     }
@@ -96,7 +139,7 @@ async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64,
     let delays: Vec<f64> = batch.iter().map(|v| v.delay.as_secs_f64()).collect();
     let settled = sqlx::query_file!(
         "src/queue/settle.sql",
-        engine.name,
+        name,
         &jobs,
         &runs,
         &outcomes,
@@ -105,14 +148,13 @@ async fn settle(engine: &Shared, batch: &[Ending]) -> sqlx::Result<HashMap<(i64,
         &results as &[Option<Value>],
         &delays,
     )
-    .fetch_all(&engine.own)
+    .fetch_all(pool)
     .await?;
     let mut states: HashMap<_, _> = settled.into_iter().map(|row| ((row.id, row.run), row.state)).collect();
 
     if states.len() < batch.len() {
-        let ended = sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs)
-            .fetch_all(&engine.own)
-            .await?;
+        let ended =
+            sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs).fetch_all(pool).await?;
         for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
             states.entry((ending.job.id, ending.job.run)).or_insert_with(|| "completed".to_owned());
         }
@@ -128,6 +170,11 @@ fn report(engine: &Shared, batch: Vec<Ending>, states: &HashMap<(i64, i64), Stri
                 tracing::info!(job, run, "the step had been committed after all");
                 ending.outcome = Outcome::Done;
                 ending.error = None;
+                end(engine, ending, false);
+            }
+            Some("cancelled") if ending.outcome != Outcome::Cancelled => {
+                // It was to be cancelled, and ended by itself without being done.
+                ending.outcome = Outcome::Cancelled;
                 end(engine, ending, false);
             }
             Some(state) => {
@@ -158,6 +205,7 @@ fn end(engine: &Shared, ending: Ending, discarded: bool) {
     let duration = job.since.elapsed();
     let (id, kind, attempt, ms) = (job.id, &*job.kind, job.attempt, duration.as_millis() as u64);
     let outcome_word = outcome.word();
+    let _inside = job.span.enter();
     match &error {
         Some(error) if discarded => {
             tracing::error!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "discarded");
@@ -165,7 +213,9 @@ fn end(engine: &Shared, ending: Ending, discarded: bool) {
         Some(error) => {
             tracing::warn!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "ended");
         }
-        None => tracing::debug!(job = id, kind, attempt, outcome = outcome_word, ms, "ended"),
+        None => {
+            tracing::info!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, "ended");
+        }
     }
     engine.release(job.id, job.run);
     if let Some(watchers) = engine.watched() {

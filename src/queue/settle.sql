@@ -6,27 +6,20 @@ with ending as (
   from unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::float8[])
     as v (id, run, outcome, effect, error, result, delay)
 ),
--- Locked in the order of ids, so that two batches never wait for each other in a ring.
-held as (
-  select job.id
-  from fleet.jobs as job
-  join ending using (id, run)
-  where job.state = 'running'
-    and job.locked_by = $1
-  order by job.id
-  for update of job
-),
+-- The batch comes in the order of ids, so that acts of operators, who lock in that order too, are not met in a ring.
+-- Work that is done is done; any other end of a job that is to be cancelled cancels it.
 settled as (
   update fleet.jobs as job
   set state = case
       when ending.effect = 'complete' then 'completed'
+      when ending.effect = 'cancel' or job.cancelling is not null then 'cancelled'
       when ending.effect = 'discard' then 'discarded'
       when ending.effect = 'release' then 'available'
       when ending.effect = 'snooze' then 'scheduled'
       when job.attempt >= job.max_attempts then 'discarded'
       else 'retryable'
     end,
-    attempt = job.attempt - case when ending.effect in ('release', 'snooze') then 1 else 0 end,
+    attempt = job.attempt - case when ending.effect in ('release', 'snooze', 'cancel') then 1 else 0 end,
     run_at = case
       when ending.effect in ('fail', 'snooze') then now() + make_interval(secs => ending.delay)
       else job.run_at
@@ -34,37 +27,38 @@ settled as (
     result = ending.result,
     error = case
       when ending.effect = 'complete' then null
-      else coalesce(ending.error, job.error)
+      else coalesce(job.cancelling, ending.error, job.error)
     end,
     finished_at = case
-      when ending.effect in ('complete', 'discard') then now()
+      when ending.effect in ('complete', 'discard', 'cancel') or job.cancelling is not null then now()
       when ending.effect = 'fail' and job.attempt >= job.max_attempts then now()
     end,
     lease_until = null,
-    locked_by = null
+    locked_by = null,
+    cancelling = null
   from ending
-  where job.id = any(array(select id from held))
-    and job.id = ending.id
+  where job.id = ending.id
     and job.run = ending.run
     and job.state = 'running'
     and job.locked_by = $1
-  returning job.id, job.kind, job.run, job.state, ending.outcome, ending.error
+  returning job.id, job.kind, job.run, job.state, job.started_at,
+    job.attempt + case when ending.effect in ('release', 'snooze', 'cancel') then 1 else 0 end as attempt,
+    case when job.state = 'cancelled' then 'cancelled' else ending.outcome end as outcome,
+    case when job.state = 'cancelled' then job.error else ending.error end as error
 ),
 closed as (
-  update fleet.job_attempts as attempt
-  set finished_at = now(),
-    outcome = settled.outcome,
-    error = settled.error
+  insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
+  select id, run, attempt, kind, $1, started_at, now(), outcome, error
   from settled
-  where attempt.job_id = settled.id
-    and attempt.run = settled.run
 ),
--- What was given back can be taken by another worker at once.
+-- What was given back can be taken by another worker at once, and so can the slot of a limited kind.
 told as (
-  select pg_notify('fleet', kind)
+  select pg_notify('fleet', settled.kind)
   from settled
-  where state = 'available'
-  group by kind
+  left join fleet.kinds as steer using (kind)
+  where settled.state = 'available'
+    or steer.max_running is not null
+  group by settled.kind
 )
 select settled.id as "id!", settled.run as "run!", settled.state as "state!", (select count(*) from told) as "told!"
 from settled

@@ -11,12 +11,14 @@ use super::entry::Entry;
 use super::event::Event;
 use super::execute::execute;
 use super::run::{Claimed, Tools};
+use super::prune::{self, Keep};
 use super::{claim, lease, settle};
 use crate::db::Db;
 use anyhow::{Context, bail, ensure};
 use apalis::prelude::{BoxDynError, WorkerBuilder, WorkerContext};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
@@ -25,11 +27,15 @@ use tokio_util::sync::CancellationToken;
 /// How long after the drain's deadline the last ends may take to be stored when the database is away.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long its own row may take to be taken out of `fleet.workers`.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// A worker to be set up and run.
 pub struct Worker {
     db: Db,
     fleet: &'static [Entry],
     kinds: Option<Vec<String>>,
+    at_most: HashMap<String, usize>,
     settings: Settings,
     tools: Tools,
     watchers: Option<broadcast::Sender<Event>>,
@@ -44,8 +50,9 @@ impl Worker {
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(2),
             drain: Duration::from_secs(30),
+            keep: Keep::DEFAULT,
         };
-        Worker { db: db.clone(), fleet, kinds: None, settings, tools: Tools::new(), watchers: None }
+        Worker { db: db.clone(), fleet, kinds: None, at_most: HashMap::new(), settings, tools: Tools::new(), watchers: None }
     }
 
     /// Only these kinds.
@@ -60,8 +67,16 @@ impl Worker {
         self
     }
 
-    /// How many jobs it claims beyond its slots: fewer round trips, but other workers cannot have them meanwhile. For
-    /// cheap kinds only; none by default.
+    /// Of this kind no more than so many at once; earlier names of it are counted apart.
+    pub fn at_most(mut self, kind: &str, jobs: usize) -> Worker {
+        self.at_most.insert(kind.to_owned(), jobs);
+        self
+    }
+
+    /// How many jobs of cheap kinds ([`Policy::cheap`]) it claims beyond its slots: fewer round trips, but other workers
+    /// cannot have them meanwhile. None by default.
+    ///
+    /// [`Policy::cheap`]: super::Policy::cheap
     pub fn prefetch(mut self, jobs: usize) -> Worker {
         self.settings.prefetch = jobs;
         self
@@ -85,6 +100,12 @@ impl Worker {
         self
     }
 
+    /// How long finished jobs are kept.
+    pub fn keep(mut self, keep: Keep) -> Worker {
+        self.settings.keep = keep;
+        self
+    }
+
     /// What its jobs may ask for.
     pub fn tools(mut self, tools: Tools) -> Worker {
         self.tools = tools;
@@ -103,8 +124,16 @@ impl Worker {
         ensure!(self.settings.lease >= Duration::from_millis(30), "a lease under 30 ms cannot be kept");
         let (endings, ends) = mpsc::unbounded_channel();
         let (claimed, jobs) = mpsc::unbounded_channel();
-        let engine =
-            Arc::new(Engine::new(&self.db, entries, self.tools, self.settings, self.watchers, endings));
+        let engine = Engine::new(
+            &self.db,
+            entries,
+            &self.at_most,
+            self.tools,
+            self.settings,
+            self.watchers,
+            endings,
+        );
+        let engine = Arc::new(engine);
 
         // Dropped with this future: a worker that is no longer polled keeps no lease alive.
         let mut tasks = Tasks::new();
@@ -113,6 +142,7 @@ impl Worker {
         tasks.spawn(lease::renews(engine.clone()));
         tasks.spawn(lease::rescues(engine.clone()));
         tasks.spawn(settle::settles(engine.clone(), ends));
+        tasks.spawn(prune::prunes(engine.clone()));
         tasks.spawn(drains(engine.clone(), leave));
 
         tracing::info!(worker = engine.name, kinds = ?engine.kinds, slots = engine.settings.concurrency, "working");
@@ -125,23 +155,27 @@ impl Worker {
             ended = runtime => ended.context("run the worker")?,
             () = overdue => tracing::warn!(left = engine.holds().len(), "left without storing every end; leases will run out"),
         }
+        tasks.shutdown().await;
+        // A row that stays is swept away when it is a day old.
+        let _ = tokio::time::timeout(GOODBYE, lease::gone(&engine)).await;
         let summary = engine.counts.summary();
         tracing::info!(worker = engine.name, ?summary, "left");
         Ok(summary)
     }
 
     fn entries(&self) -> anyhow::Result<Vec<&'static Entry>> {
-        let Some(kinds) = &self.kinds else { return Ok(self.fleet.iter().collect()) };
-        kinds
-            .iter()
-            .map(|kind| match self.fleet.iter().find(|entry| entry.answers_to(kind)) {
-                Some(entry) => Ok(entry),
-                None => {
-                    let known: Vec<_> = self.fleet.iter().map(|entry| entry.kind).collect();
-                    bail!("no job of kind {kind}: there are {}", known.join(", "))
-                }
-            })
-            .collect()
+        let known = |kind: &String| match self.fleet.iter().find(|entry| entry.answers_to(kind)) {
+            Some(entry) => Ok(entry),
+            None => {
+                let known: Vec<_> = self.fleet.iter().map(|entry| entry.kind).collect();
+                bail!("no job of kind {kind}: there are {}", known.join(", "))
+            }
+        };
+        self.at_most.keys().try_for_each(|kind| known(kind).map(drop))?;
+        match &self.kinds {
+            None => Ok(self.fleet.iter().collect()),
+            Some(kinds) => kinds.iter().map(known).collect(),
+        }
     }
 }
 

@@ -130,3 +130,57 @@ fn the_next_waking_is_ten_to_thirty_seconds_into_the_next_window() {
     let wakings = [0.0, 1.0].map(|luck| at("14:37") + scheduler().until_next(at("14:37"), luck));
     assert_eq!(wakings, [at("14:45") + Duration::from_secs(10), at("14:45") + Duration::from_secs(30)]);
 }
+
+/// A door to PostgreSQL that slams `times` in the face of whoever comes, then lets through.
+async fn slamming_door(
+    server: String,
+    times: usize,
+) -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let came = std::sync::Arc::new(AtomicUsize::new(0));
+    let counts = came.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            if counts.fetch_add(1, Ordering::SeqCst) >= times {
+                let mut server = tokio::net::TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+            }
+        }
+    });
+    (address, came)
+}
+
+#[tokio::test]
+async fn a_scheduler_without_its_database_stays_and_schedules_when_it_is_back() {
+    let test = testing::database().await;
+    let mut listener = test.db.listener().await.unwrap();
+    listener.listen("fleet").await.unwrap();
+    let mut url: url::Url = test.url.parse().unwrap();
+    let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let (door, came) = slamming_door(server, 2).await;
+    let (host, port) = door.split_once(':').unwrap();
+    url.set_host(Some(host)).unwrap();
+    url.set_port(Some(port.parse().unwrap())).unwrap();
+    let away = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect_lazy(url.as_str()).unwrap();
+    let leave = CancellationToken::new();
+    let running = tokio::spawn({
+        let (leave, scheduler) = (leave.clone(), scheduler().waking(Duration::ZERO, Duration::ZERO));
+        async move { scheduler.run(&away, leave).await }
+    });
+    assert_eq!(listener.recv().await.unwrap().payload(), "fetch");
+    assert!(came.load(std::sync::atomic::Ordering::SeqCst) > 2);
+    leave.cancel();
+    running.await.unwrap();
+    assert_eq!(windows(&test.db.pool).await.len(), 1);
+}
+
+#[test]
+fn a_scheduler_started_early_in_a_window_waits_for_the_file_and_one_started_late_does_not() {
+    let scheduler = scheduler();
+    let young = at("14:30") + Duration::from_secs(3);
+    assert_eq!(scheduler.until_first(young, 0.5), Duration::from_secs(17));
+    assert_eq!(scheduler.until_first(at("14:31"), 1.0), Duration::ZERO);
+}

@@ -10,8 +10,14 @@ use std::time::Duration;
 pub enum Fault {
     /// Answer: status 403 with the 963-byte page of the real server's guard.
     Forbidden,
+    /// Answer: status 407, as of a proxy that wants to be paid.
+    ProxyAuth,
     /// Answer: a redirect to itself.
     RedirectLoop,
+    /// Answer: status 200 with bytes that mean nothing.
+    Garbage,
+    /// Answer: status 200 with a hundred megabytes of nothing, packed, which nobody asked for.
+    GzipBomb,
     /// Answer: status 200 with that page in place of the file.
     HtmlPage,
     /// Connection: closed after this many bytes of the body.
@@ -30,6 +36,11 @@ pub enum Fault {
         bytes: usize,
         /// The pause.
         every: Duration,
+    },
+    /// Connection: as [`Fault::Reset`]; and the rest, if asked for, under another `ETag`.
+    WrongEtag {
+        /// Bytes sent before.
+        at: u64,
     },
     /// The file of the window before, under a new date.
     Stale,
@@ -82,9 +93,13 @@ impl Fault {
         !matches!(
             self,
             Fault::Forbidden
+                | Fault::ProxyAuth
                 | Fault::RedirectLoop
+                | Fault::Garbage
+                | Fault::GzipBomb
                 | Fault::HtmlPage
                 | Fault::Reset { .. }
+                | Fault::WrongEtag { .. }
                 | Fault::Short { .. }
                 | Fault::Drip { .. }
                 | Fault::Stale
@@ -98,6 +113,18 @@ pub fn guard_page() -> String {
         <title>Request unsuccessful</title></head><body><iframe src=\"/_Incapsula_Resource?incident_id=0-0\">\
         Request unsuccessful. Incapsula incident ID: 0-0</iframe><!--";
     format!("{text:-<949}--></body></html>")[..].chars().take(963).collect()
+}
+
+/// Bytes that mean nothing, the same each time.
+pub fn garbage() -> Vec<u8> {
+    (0..65_536u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+/// A hundred megabytes of nothing, in a hundred kilobytes.
+pub fn gzip_bomb() -> io::Result<Vec<u8>> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    io::copy(&mut io::repeat(b'0').take(100 << 20), &mut packed)?;
+    packed.finish()
 }
 
 /// Copies a feed's file, spoiling it on the way; a fault that is not in the file copies it as it is, and

@@ -4,7 +4,7 @@
 //! understands `If-None-Match`, `Range` and `If-Range`. Each window's file is made once, in a temporary folder, and
 //! streamed from there; a request that is under way keeps its file however the feed moves on.
 
-use super::fault::{Fault, corrupt, guard_page};
+use super::fault::{Fault, corrupt, garbage, guard_page, gzip_bomb};
 use super::{Counters, Reach, Simulator};
 use anyhow::Context;
 use axum::body::Body;
@@ -223,6 +223,15 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
             (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "text/html")], guard_page()).into_response()
         }
         (Some(Fault::HtmlPage), _) => ([(header::CONTENT_TYPE, "text/html")], guard_page()).into_response(),
+        (Some(Fault::ProxyAuth), _) => {
+            (StatusCode::PROXY_AUTHENTICATION_REQUIRED, [(header::PROXY_AUTHENTICATE, "Basic")], "pay first")
+                .into_response()
+        }
+        (Some(Fault::Garbage), _) => garbage().into_response(),
+        (Some(Fault::GzipBomb), _) => match gzip_bomb() {
+            Ok(bomb) => ([(header::CONTENT_ENCODING, "gzip")], bomb).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        },
         (Some(Fault::RedirectLoop), _) => (StatusCode::FOUND, [(header::LOCATION, PATH)]).into_response(),
         (fault, Some(file)) => give(&headers, &file, fault).await,
         (_, None) => StatusCode::NOT_FOUND.into_response(),
@@ -241,8 +250,12 @@ async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Respo
         Some(tags) => tags.split(',').any(|tag| tag.trim() == etag),
         None => text(header::IF_MODIFIED_SINCE) == Some(modified.as_str()),
     };
+    let told = match (fault, text(header::RANGE)) {
+        (Some(Fault::WrongEtag { .. }), Some(_)) => "\"0-0\"",
+        _ => etag.as_str(),
+    };
     let answer = Response::builder()
-        .header(header::ETAG, &etag)
+        .header(header::ETAG, told)
         .header(header::LAST_MODIFIED, &modified)
         .header(header::ACCEPT_RANGES, "bytes");
     let built = if known {
@@ -281,10 +294,10 @@ async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::i
     let mut open = tokio::fs::File::open(&file.path).await?;
     tokio::io::AsyncSeekExt::seek(&mut open, SeekFrom::Start(from)).await?;
     let cut = match fault {
-        Some(Fault::Reset { at }) => at.min(to - from),
+        Some(Fault::Reset { at } | Fault::WrongEtag { at }) => at.min(to - from),
         _ => to - from,
     };
-    let breaks = matches!(fault, Some(Fault::Reset { .. } | Fault::Short { .. }));
+    let breaks = matches!(fault, Some(Fault::Reset { .. } | Fault::WrongEtag { .. } | Fault::Short { .. }));
     let chunk = if let Some(Fault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
     let sent = ReaderStream::with_capacity(open.take(cut), chunk);
     let end = futures::stream::iter(breaks.then_some(())).then(|()| async {

@@ -45,6 +45,47 @@ async fn an_html_page_in_place_of_the_feed_fails_the_window_and_shows_its_beginn
 }
 
 #[tokio::test]
+async fn the_guards_page_fails_the_window_with_its_status() {
+    fails(Fault::Forbidden, "status 403 Forbidden, body \"<html").await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_to_be_paid_fails_the_window_by_name() {
+    fails(Fault::ProxyAuth, "status 407 Proxy Authentication Required, body \"pay first\"").await;
+}
+
+#[tokio::test]
+async fn a_redirect_to_itself_fails_the_window() {
+    fails(Fault::RedirectLoop, "more than 3 redirects").await;
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_fails_the_window_and_is_not_unpacked() {
+    fails(Fault::GzipBomb, "the body is packed (gzip), which was not asked for").await;
+}
+
+#[tokio::test]
+async fn garbage_fails_the_window() {
+    fails(Fault::Garbage, "the body does not begin with the column Id").await;
+}
+
+#[tokio::test]
+async fn a_rest_under_another_etag_fails_the_window_and_is_never_sewn_on() {
+    fails(Fault::WrongEtag { at: 5000 }, "the rest does not fit the beginning: the ETag changed").await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_always_reset_at_the_same_byte_is_taken_in_piece_by_piece() {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed(Fault::Reset { at: 1 << 20 }).await;
+    feed.misbehave(Fault::Reset { at: 100_000 }, 2).unwrap();
+    let said = fetch(&stage, &feed).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let ranges: Vec<Option<String>> = feed.hits().into_iter().map(|hit| hit.range).collect();
+    assert_eq!(ranges, [None, Some("bytes=100000-".to_owned()), Some("bytes=200000-".to_owned())]);
+}
+
+#[tokio::test]
 async fn an_empty_answer_fails_the_window() {
     fails(Fault::Empty, "0 bytes are too few").await;
 }

@@ -2,13 +2,17 @@
 //! right exit code, the stored data as it was.
 //!
 //! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
-//! schemas and folders, `calls` the command line itself.
+//! schemas and folders, `calls` the command line itself; `sources` are switched off and on, `replay` goes over a window
+//! again, `jobs` what operators do to jobs.
 
 #![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
 
 mod calls;
 mod feed;
 mod files;
+mod jobs;
+mod replay;
+mod sources;
 mod stage;
 mod surroundings;
 

@@ -38,6 +38,8 @@ pub enum Act {
     Step,
     /// Works through a step that writes a row.
     Write,
+    /// Sleeps at the server, in a step.
+    Sleep,
     /// Blocks a thread of `spawn_blocking` until the gate opens.
     Block,
     /// Takes its process along.
@@ -55,7 +57,7 @@ pub struct Probe {
 impl Job for Probe {
     const KIND: &'static str = "probe";
     const POLICY: Policy =
-        Policy::DEFAULT.attempts(3).waits(Duration::from_millis(40), Duration::from_millis(100));
+        Policy::DEFAULT.attempts(3).waits(Duration::from_millis(40), Duration::from_millis(100)).cheap();
     type Report = Value;
 
     async fn run(self, run: Run) -> Verdict<Value> {
@@ -79,7 +81,7 @@ impl Job for Brief {
     }
 }
 
-/// The same with waits of an hour.
+/// The same with waits of an hour, and not cheap.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Patient {
     pub act: Act,
@@ -87,7 +89,8 @@ pub struct Patient {
 
 impl Job for Patient {
     const KIND: &'static str = "patient";
-    const POLICY: Policy = Probe::POLICY.waits(Duration::from_secs(3600), Duration::from_secs(3600));
+    const POLICY: Policy =
+        Policy::DEFAULT.attempts(3).waits(Duration::from_secs(3600), Duration::from_secs(3600));
     type Report = Value;
 
     async fn run(self, run: Run) -> Verdict<Value> {
@@ -123,6 +126,12 @@ async fn act(act: Act, run: Run) -> Verdict<Value> {
         Act::Write => {
             let mut step = run.begin().await?;
             sqlx::query("insert into effects values ($1)").bind(job).execute(&mut *step).await?;
+            step.done(json!({})).await
+        }
+        Act::Sleep => {
+            let mut step = run.begin().await?;
+            sqlx::query("insert into effects values ($1)").bind(job).execute(&mut *step).await?;
+            sqlx::query("select pg_sleep(60)").execute(&mut *step).await?;
             step.done(json!({})).await
         }
         Act::Block => {

@@ -13,9 +13,6 @@ async fn the_job_of_a_killed_worker_is_taken_over_without_spending_an_attempt() 
     let killed = "update fleet.jobs set state = 'running', attempt = 1, run = 1, locked_by = 'host-1-dead',
         started_at = now(), lease_until = now() + interval '300 ms' where id = $1";
     sqlx::query(killed).bind(job).execute(pool).await.unwrap();
-    let opened =
-        "insert into fleet.job_attempts (job_id, run, attempt, kind, worker) values ($1, 1, 1, 'probe', 'x')";
-    sqlx::query(opened).bind(job).execute(pool).await.unwrap();
 
     let mut worker = start(&test.db, |worker| worker.lease(SHORT));
     assert_eq!(worker.ended().await.outcome, Outcome::Done);

@@ -13,3 +13,5 @@ mod leases;
 mod operate;
 mod outage;
 mod outcomes;
+mod steer;
+mod upkeep;

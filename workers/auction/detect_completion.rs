@@ -15,6 +15,7 @@ use super::{Window, note_step, peak_rss_mb};
 use crate::queue::{Job, Run, Verdict};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub struct Report {
     pub returned: i64,
     /// All moves, these included.
     pub moved: i64,
+    /// The same by kind, such as `active > PENDING_RESULT`.
+    pub moves: Value,
     /// Why absent lots were not judged, if they were not.
     pub skipped: Option<&'static str>,
     /// From start to commit.
@@ -108,6 +111,7 @@ impl Job for DetectCompletion {
             .context("move the statuses")?;
             (report.pending_result, report.removed) = (moved.pending_result, moved.removed);
             (report.returned, report.moved) = (moved.returned, moved.moved);
+            report.moves = moved.moves;
             sqlx::query_file!("workers/auction/detect_completion.close.sql", window.source)
                 .fetch_one(&mut *step)
                 .await

@@ -74,6 +74,14 @@ logged as (
   returning old_status, new_status
 )
 select
+  (
+    select coalesce(jsonb_object_agg(kind, lots), '{}')
+    from (
+      select concat(old_status, ' > ', new_status) as kind, count(*) as lots
+      from logged
+      group by old_status, new_status
+    ) as kinds
+  ) as "moves!",
   count(*) filter (where new_status = 'PENDING_RESULT') as "pending_result!",
   count(*) filter (where new_status = 'removed') as "removed!",
   count(*) filter (where old_status not in ('active', 'scheduled')) as "returned!",

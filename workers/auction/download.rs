@@ -7,13 +7,16 @@
 //! the range, the total and the ETag of the 206, each checked.
 //!
 //! An answer is refused, with its status and the start of its body, when it is not 200, is HTML, begins with other
-//! bytes than the header's first column, is smaller or larger than the limits, or sits behind more than three
-//! redirects. A body without `Content-Length` that ends early and cleanly cannot be told from a whole one here; the
+//! bytes than the header's first column, is smaller or larger than the limits, is packed (it is never unpacked, since a
+//! little of it may hold a lot), sits behind more than three redirects, or says of itself that it is older than the last
+//! good file: a copy that somebody on the way has kept. Should the server's own clock have been set back, its files are
+//! refused until it has caught up; `vinops ingest FILE` takes one in by hand. A body without `Content-Length` that ends early and cleanly cannot be told from a whole one here; the
 //! next step sees its short last record.
 //!
 //! **The URL is a secret**, since its query carries the key. It is unwrapped in one line of this file. No
 //! `reqwest::Error` leaves: each is turned to text, without its URL and redacted, so that neither Display nor Debug of
-//! any error can hold the key, not even when the server's own error page repeats it. `Referer` is the fixed one, never
+//! any error can hold the key, not even when the server's own error page repeats it. So are the cookies of a session,
+//! which go to the feed's own host only ([`Feed::with_session`]). `Referer` is the fixed one, never
 //! the previous URL on a redirect.
 
 use crate::config::Copart;
@@ -32,6 +35,7 @@ use url::Url;
 mod answer;
 mod error;
 mod tries;
+pub(super) use answer::Mask;
 pub use error::{Break, DownloadError, Refusal};
 use tries::Tries;
 
@@ -96,8 +100,10 @@ impl FeedOptions {
 pub struct Feed {
     client: Client,
     options: FeedOptions,
-    /// What must not be repeated: the URL and its telling parts, longest first.
-    secrets: Vec<SecretString>,
+    /// What must not be repeated: the URL's telling parts, and a session's.
+    mask: Mask,
+    /// Of a session.
+    cookies: Option<HeaderValue>,
 }
 
 impl fmt::Debug for Feed {
@@ -151,8 +157,24 @@ impl Feed {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
         }
-        let client = client(&options, &url)?;
-        Ok(Feed { client, secrets: answer::secrets(&url), options })
+        let client = client(&options, &url, MOST_REDIRECTS)?;
+        Ok(Feed { client, mask: Mask::new(&url, []), options, cookies: None })
+    }
+
+    /// The same feed, asked with the cookies of a session: `name=value; name=value`.
+    pub fn with_session(&self, cookies: &SecretString) -> anyhow::Result<Feed> {
+        let text = cookies.expose_secret();
+        let mut header =
+            HeaderValue::from_str(text).map_err(|_| anyhow!("the session's cookies cannot be sent"))?;
+        header.set_sensitive(true);
+        let url = self.options.url.expose_secret().parse()?;
+        let values = text.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+        Ok(Feed {
+            client: self.client.clone(),
+            options: self.options.clone(),
+            mask: Mask::new(&url, values.chain([text])),
+            cookies: Some(header),
+        })
     }
 
     /// Downloads the feed into `store`'s spool, unless it is still what `since` describes.
@@ -181,7 +203,7 @@ impl Feed {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
-fn client(options: &FeedOptions, url: &Url) -> anyhow::Result<Client> {
+pub(super) fn client(options: &FeedOptions, url: &Url, redirects: usize) -> anyhow::Result<Client> {
     let value = |name: &str, text: &str| {
         HeaderValue::from_str(text).with_context(|| format!("{name} cannot be sent as a header"))
     };
@@ -196,7 +218,10 @@ fn client(options: &FeedOptions, url: &Url) -> anyhow::Result<Client> {
     let mut client = Client::builder()
         .default_headers(fixed)
         .connect_timeout(options.connect_timeout)
-        .redirect(reqwest::redirect::Policy::limited(MOST_REDIRECTS))
+        .redirect(match redirects {
+            0 => reqwest::redirect::Policy::none(),
+            most => reqwest::redirect::Policy::limited(most),
+        })
         .referer(false);
     // A proxy of the environment leads outwards; a feed on this machine is not there.
     if is_loopback(url) {

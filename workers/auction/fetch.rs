@@ -6,24 +6,34 @@
 //! - *Safe to repeat because* a window that has its file is left alone, and known bytes are recognised by their sha256.
 //! - *Followed by* ingest, enqueued in the same transaction; by nothing when nothing is new.
 //!
-//! A slot has one attempt of up to four tries, so the policy has one attempt; a lost lease does not spend it. When it
-//! fails the queue discards the job, and a trigger on `fleet.jobs` marks the window failed whoever gave the job up;
-//! a job put back by an operator works as long as its quarter-hour lasts.
+//! A slot has one attempt of up to four tries, and the database holds it: before anything is asked of the server, the
+//! job asks for the slot ([`source::begin`]), which a second job, a repeated one, a source that is switched off and one
+//! whose breaker is open do not get. A lost lease does not spend the attempt: the rescued job goes on with it. When it
+//! fails the queue discards the job, and triggers on `fleet.jobs` mark the window failed and count the slot for the
+//! breaker, whoever gave the job up. What fails before the slot is asked for (a worker without the feed's address) can be
+//! put back as long as the quarter-hour lasts. Where the database is away for a moment the job stands aside and goes on
+//! with its attempt, at the price of a second download.
 //!
 //! The feed serves only what is current, so a window whose quarter-hour has gone by on the database's clock is marked
 //! missed, never fetched late: its name must not be given to another quarter-hour's file. Accepted: a download that
 //! starts in the last seconds of a slot may get the next slot's file; the next fetch then finds nothing new.
 
-use super::download::{Feed, Since};
+use super::download::{DownloadError, Feed, Since};
 use super::receive::{Arrival, Fate, keep, record, settle};
-use crate::queue::{Job, Policy, Run, Verdict};
+use super::session::Login;
+use crate::db;
+use crate::queue::{Job, Policy, Run, Step, Stop, Verdict, abort, snooze};
+use crate::source::{self, Answer, Ended};
 use crate::store::Store;
-use anyhow::Context;
+use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// How long a fetch stands aside when the database is away for a moment.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Bring in the file of this window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,6 +80,12 @@ pub enum Outcome {
     AlreadyFetched,
     /// The quarter-hour has gone by; nothing was asked of the server.
     Missed,
+    /// The source is switched off; nothing was asked of the server.
+    Disabled,
+    /// The breaker is open; nothing was asked of the server.
+    BreakerOpen,
+    /// Another job's attempt is under way in this slot; nothing was asked of the server.
+    UnderWay,
 }
 
 impl Fetch {
@@ -78,30 +94,36 @@ impl Fetch {
         format!("{}/{}", self.source, self.window_start_utc.format("%Y-%m-%dT%H:%MZ"))
     }
 
-    /// Whether anything may be asked of the server; if not, how the fetch ends.
-    async fn gate(&self, pool: &PgPool) -> anyhow::Result<Option<Outcome>> {
-        // The insert serves a job that nobody's schedule made: `fetch --now`, or one put in from psql.
-        let window = sqlx::query!(
-            r#"-- fetch: open the window
-            with opened as (
-              insert into fleet.windows (source, window_start_utc)
-              values ($1, $2)
-              on conflict do nothing
-            )
-            select
-              coalesce((select state from fleet.windows where (source, window_start_utc) = ($1, $2)), 'due') as "state!",
-              now() >= $2 + interval '15 minutes' as "over!""#,
+    /// Writes down that the window gets no file, and why.
+    async fn give_up(&self, step: &mut Step, why: Option<&str>) -> anyhow::Result<()> {
+        settle(step, &self.source, self.window_start_utc, Fate::Missed, None).await?;
+        sqlx::query!(
+            "-- fetch: why the window is missed
+            update fleet.windows
+            set note = $3
+            where (source, window_start_utc) = ($1, $2)
+              and state = 'missed'
+              and $3::text is not null",
             self.source,
             self.window_start_utc,
+            why,
         )
-        .fetch_one(pool)
+        .execute(&mut **step)
         .await
-        .with_context(|| format!("open window {}", self.key()))?;
-        Ok(match window.state.as_str() {
-            "due" | "failed" | "missed" if self.late_ok || !window.over => None,
-            "due" | "failed" | "missed" => Some(Outcome::Missed),
-            _ => Some(Outcome::AlreadyFetched),
-        })
+        .context("note why the window is missed")?;
+        Ok(())
+    }
+
+    /// Ends the attempt with something that we cannot keep, which says nothing of the source.
+    async fn unkept(&self, run: &Run) {
+        let ended = async {
+            let mut conn = run.pool().acquire().await?;
+            source::end(&mut conn, run.job().id, run.job().run, Ended::Unkept).await
+        };
+        // the job's own error is what is told; a slot that stays open counts as failed
+        if let Err(error) = ended.await {
+            tracing::warn!("the slot's attempt stays open: {error:#}");
+        }
     }
 
     /// The source's last file whose answer can make a request conditional.
@@ -128,14 +150,27 @@ impl Job for Fetch {
     const POLICY: Policy = Policy::DEFAULT.attempts(1).within(Duration::from_secs(660));
     const VERB: &'static str = "downloads the file of a window";
     const WHEN: &'static str = "every quarter-hour";
-    const READS: &'static str = "the feed, fleet.windows, raw.csv_files";
-    const WRITES: &'static str = "the store, raw.csv_files, fleet.windows";
+    const READS: &'static str = "the feed, fleet.sources, fleet.windows, raw.csv_files";
+    const WRITES: &'static str = "the store, raw.csv_files, fleet.windows, fleet.fetch_slots";
     const SAFE: &'static str =
-        "a window that has its file is left alone; known bytes are recognised by their sha256";
+        "a slot has one attempt, a window one file; known bytes are recognised by their sha256";
     const NEXT: &'static str = "ingest";
     type Report = Report;
 
     async fn run(self, run: Run) -> Verdict<Report> {
+        match self.attempt(&run).await {
+            // not the source's fault and no reason to let the window go: the same attempt goes on
+            Err(Stop::Retry(error)) if db::is_passing(&error) => {
+                tracing::warn!(window = self.key(), "the database is away for a moment: {error:#}");
+                Err(snooze(PAUSE))
+            }
+            ended => ended,
+        }
+    }
+}
+
+impl Fetch {
+    async fn attempt(&self, run: &Run) -> Verdict<Report> {
         let began = Instant::now();
         let mut report = Report {
             outcome: Outcome::Fetched,
@@ -146,19 +181,45 @@ impl Job for Fetch {
             tries: 0,
             seconds: 0.0,
         };
-        if let Some(outcome) = self.gate(run.pool()).await? {
-            report.outcome = outcome;
-            let mut step = run.begin().await?;
-            if outcome == Outcome::Missed {
-                settle(&mut step, &self.source, self.window_start_utc, Fate::Missed, None).await?;
-            }
-            return step.done(report).await;
-        }
-
         let store = run.tool::<Store>()?;
         let feed = run.tool::<Feed>().context(
             "COPART_FEED_URL is not set on this worker: set it, or leave the kind fetch to another (--kind)",
         )?;
+        let (job, its_run) = (run.job().id, run.job().run);
+        let answer =
+            source::begin(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok)
+                .await?;
+        let (outcome, why) = match answer {
+            Answer::Go => (Outcome::Fetched, None),
+            Answer::AlreadyFetched => (Outcome::AlreadyFetched, None),
+            Answer::Missed => (Outcome::Missed, None),
+            Answer::Disabled => (Outcome::Disabled, Some("the source is disabled")),
+            Answer::Open => (Outcome::BreakerOpen, Some("the breaker is open")),
+            Answer::UnderWay => (Outcome::UnderWay, None),
+            Answer::Spent => {
+                return Err(abort(anyhow!(
+                    "the one attempt that window {} has is spent: a source is asked once in a quarter-hour, \
+                     and the next one has its own fetch",
+                    self.key()
+                )));
+            }
+        };
+        if answer != Answer::Go {
+            report.outcome = outcome;
+            let mut step = run.begin().await?;
+            if matches!(answer, Answer::Missed | Answer::Disabled | Answer::Open) {
+                self.give_up(&mut step, why).await?;
+            }
+            return step.done(report).await;
+        }
+
+        let feed = match run.tool::<Login>() {
+            Ok(login) => {
+                let who = format!("job {job}, run {its_run}");
+                login.dress(run.pool(), &self.source, &who, feed).await?
+            }
+            Err(_) => feed,
+        };
         let (last, since) = self.last_good(run.pool()).await?;
         let download = feed.download(&store, &since, &|done, total| run.progress(done, total)).await;
         match &download {
@@ -168,21 +229,36 @@ impl Job for Fetch {
             }
             Err(_) => metrics::counter!("copart_fetch_failures_total").increment(1),
         }
+        match &download {
+            Err(DownloadError::Store(_)) => self.unkept(run).await,
+            Err(error) if error.is_no_entry() => source::session::doubt(run.pool(), &self.source).await?,
+            _ => {}
+        }
         let download = download.with_context(|| format!("download window {}", self.key()))?;
         report.tries = download.tries;
 
         let Some(file) = download.file else {
             let mut step = run.begin().await?;
+            end(&mut step, run, Ended::Unchanged).await?;
             settle(&mut step, &self.source, self.window_start_utc, Fate::Unchanged, last).await?;
             (report.outcome, report.file_id) = (Outcome::NotModified, last);
             report.seconds = began.elapsed().as_secs_f64();
             return step.done(report).await;
         };
 
-        let Fetch { source, window_start_utc: window, .. } = self;
-        let kept = keep(run.pool(), &store, Arrival { source, window, since: file.since, spool: file.spool })
-            .await?;
+        let (source, window) = (self.source.clone(), self.window_start_utc);
+        let arrival = Arrival { source, window, since: file.since, spool: file.spool };
+        let kept = match keep(run.pool(), &store, arrival).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                if !db::is_passing(&error) {
+                    self.unkept(run).await;
+                }
+                return Err(error.into());
+            }
+        };
         let mut step = run.begin().await?;
+        end(&mut step, run, Ended::Fetched).await?;
         let receipt = record(&mut step, &kept).await?;
         if receipt.duplicate {
             report.outcome = Outcome::Duplicate;
@@ -197,6 +273,13 @@ impl Job for Fetch {
         };
         step.done(report).await
     }
+}
+
+/// Ends the slot's attempt as a success, in the step's transaction; the attempt must still be this run's.
+async fn end(step: &mut Step, run: &Run, ended: Ended) -> anyhow::Result<()> {
+    let ours = source::end(step, run.job().id, run.job().run, ended).await?;
+    ensure!(ours, "the slot's attempt is no longer that of job {}, run {}", run.job().id, run.job().run);
+    Ok(())
 }
 
 #[cfg(test)]

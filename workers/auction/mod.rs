@@ -8,11 +8,13 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub mod counted;
 pub mod detect_completion;
 pub mod download;
 pub mod fetch;
 pub mod ingest;
 pub mod receive;
+pub mod session;
 pub mod upsert_lots;
 pub mod upsert_vehicles;
 
@@ -56,7 +58,7 @@ impl Window {
         .execute(&mut *connection)
         .await
         .context("name the source of the file")?;
-        sqlx::query_as!(
+        let window = sqlx::query_as!(
             Window,
             r#"-- auction: lock the source
             select
@@ -71,7 +73,12 @@ impl Window {
         )
         .fetch_optional(connection)
         .await?
-        .with_context(|| format!("file {file_id} is not in raw.csv_files"))
+        .with_context(|| format!("file {file_id} is not in raw.csv_files"))?;
+        // the log lines of a job say whose it is, though its payload names but the file
+        let span = tracing::Span::current();
+        span.record("source", &window.source);
+        span.record("window", window.start.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+        Ok(window)
     }
 }
 

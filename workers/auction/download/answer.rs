@@ -1,7 +1,7 @@
 //! What an answer says: its headers read, its text made fit to be repeated.
 
+use super::Since;
 use super::tries::Partial;
-use super::{Feed, Since};
 use chrono::{DateTime, Utc};
 use reqwest::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -30,6 +30,11 @@ pub(super) fn begins_the_header(head: &[u8]) -> bool {
 pub(super) fn is_html(headers: &HeaderMap) -> bool {
     text(headers, header::CONTENT_TYPE)
         .is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("text/html"))
+}
+
+/// How the body is packed, where it should not be.
+pub(super) fn packing(headers: &HeaderMap) -> Option<&str> {
+    text(headers, header::CONTENT_ENCODING).filter(|it| !it.eq_ignore_ascii_case("identity"))
 }
 
 pub(super) fn since(headers: &HeaderMap) -> Since {
@@ -83,7 +88,7 @@ pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<(), St
 
 /// The parts of the feed's URL that no text may repeat, longest first: the whole, path with query, query, its values
 /// as written and decoded, user and password.
-pub(super) fn secrets(url: &Url) -> Vec<SecretString> {
+fn secrets(url: &Url) -> Vec<String> {
     let query = url.query().unwrap_or_default();
     let mut parts = vec![
         url.as_str().to_owned(),
@@ -96,20 +101,32 @@ pub(super) fn secrets(url: &Url) -> Vec<SecretString> {
         parts.push(pair.split_once('=').map_or(pair, |(_, value)| value).to_owned());
     }
     parts.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-    parts.retain(|p| p.len() >= TELLING);
-    parts.sort_by_key(|p| std::cmp::Reverse(p.len()));
-    parts.dedup();
-    parts.into_iter().map(SecretString::from).collect()
+    parts
 }
 
-impl Feed {
+/// What no text may repeat, longest first.
+#[derive(Clone)]
+pub struct Mask(Vec<SecretString>);
+
+impl Mask {
+    /// The telling parts of this URL, and these, as they are and as a form says them.
+    pub fn new<'a>(url: &Url, others: impl IntoIterator<Item = &'a str>) -> Mask {
+        let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let others = others.into_iter().flat_map(|text| [text.to_owned(), encoded(text)]);
+        let mut parts: Vec<String> = secrets(url).into_iter().chain(others).collect();
+        parts.retain(|p| p.len() >= TELLING);
+        parts.sort_by_key(|p| std::cmp::Reverse(p.len()));
+        parts.dedup();
+        Mask(parts.into_iter().map(SecretString::from).collect())
+    }
+
     /// A client's error in words, with its causes, without the URL.
-    pub(super) fn tell(&self, e: reqwest::Error) -> String {
+    pub fn tell(&self, e: reqwest::Error) -> String {
         self.redact(&format!("{:#}", anyhow::Error::new(e.without_url())))
     }
 
     /// The beginning of a refused answer's body.
-    pub(super) async fn snippet(&self, response: &mut Response) -> String {
+    pub async fn snippet(&self, response: &mut Response) -> String {
         let mut body = Vec::new();
         while body.len() < BODY {
             match timeout(PATIENCE, response.chunk()).await {
@@ -121,7 +138,7 @@ impl Feed {
     }
 
     /// Text of the server's, fit for an error: redacted, one line, short.
-    pub(super) fn clean(&self, body: &[u8]) -> String {
+    pub fn clean(&self, body: &[u8]) -> String {
         // Redacted first, so that no cut can leave half a key.
         let text = self.redact(&String::from_utf8_lossy(&body[..body.len().min(BODY)]));
         let line: String =
@@ -131,9 +148,7 @@ impl Feed {
     }
 
     fn redact(&self, text: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[redacted]"))
+        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[redacted]"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a download failed; the caller branches on refused or broken off.
 
+use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 use std::time::Duration;
 
@@ -85,6 +86,20 @@ pub enum Refusal {
         /// The limit.
         most: u64,
     },
+    /// Compressed, although it was asked for as it is.
+    #[error("status 200 OK, but the body is packed ({packing}), which was not asked for")]
+    Packed {
+        /// Its `Content-Encoding`.
+        packing: String,
+    },
+    /// An older file than the last good one: a copy that somebody on the way has kept.
+    #[error("status 200 OK, but a stale copy: last modified {now}, and the last good file {then}")]
+    Stale {
+        /// When this one was modified.
+        now: DateTime<Utc>,
+        /// When the last good file was.
+        then: DateTime<Utc>,
+    },
     /// Sent from place to place.
     #[error("more than {most} redirects ({why})")]
     Redirects {
@@ -143,6 +158,12 @@ pub enum Break {
 }
 
 impl DownloadError {
+    /// Whether the server keeps us out, so that another session may help.
+    pub fn is_no_entry(&self) -> bool {
+        matches!(self, DownloadError::Refused(Refusal::Redirects { .. } | Refusal::Html { .. }))
+            || matches!(self, DownloadError::Refused(Refusal::Status { status, .. }) if matches!(status.as_u16(), 401 | 403))
+    }
+
     /// Whether the next try within this attempt may go better.
     pub fn is_worth_another_try(&self) -> bool {
         match self {

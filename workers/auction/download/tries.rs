@@ -44,9 +44,9 @@ impl Tries<'_> {
         let mut response = match timeout(silence, self.request().send()).await {
             Err(_) => return Err(Break::Silent { silence }.into()),
             Ok(Err(e)) if e.is_redirect() => {
-                return Err(Refusal::Redirects { most: MOST_REDIRECTS, why: self.feed.tell(e) }.into());
+                return Err(Refusal::Redirects { most: MOST_REDIRECTS, why: self.feed.mask.tell(e) }.into());
             }
-            Ok(Err(e)) => return Err(Break::Connection { why: self.feed.tell(e) }.into()),
+            Ok(Err(e)) => return Err(Break::Connection { why: self.feed.mask.tell(e) }.into()),
             Ok(Ok(response)) => response,
         };
         match (response.status(), &self.partial) {
@@ -64,7 +64,9 @@ impl Tries<'_> {
             (StatusCode::OK, _) => self.partial = Some(self.begin(&mut response).await?),
             // A server that is unwell for a moment may still continue the body later: the partial stays.
             (status, _) => {
-                return Err(Refusal::Status { status, body: self.feed.snippet(&mut response).await }.into());
+                return Err(
+                    Refusal::Status { status, body: self.feed.mask.snippet(&mut response).await }.into()
+                );
             }
         }
         let body = self.body(&mut response).await;
@@ -94,17 +96,27 @@ impl Tries<'_> {
                 );
             }
         }
+        headers.extend(self.feed.cookies.clone().map(|cookies| (header::COOKIE, cookies)));
         self.feed.client.get(self.feed.options.url.expose_secret()).headers(headers)
     }
 
     /// Checks what a 200 says of its body before any of it is read.
     async fn begin(&self, response: &mut Response) -> Result<Partial, DownloadError> {
         if answer::is_html(response.headers()) {
-            return Err(Refusal::Html { body: self.feed.snippet(response).await }.into());
+            return Err(Refusal::Html { body: self.feed.mask.snippet(response).await }.into());
+        }
+        if let Some(packing) = answer::packing(response.headers()) {
+            // Never unpacked: a kilobyte of it may hold a gigabyte.
+            return Err(Refusal::Packed { packing: self.feed.mask.clean(packing.as_bytes()) }.into());
         }
         let total = response.content_length();
         self.feed.check_size(total.unwrap_or(0))?;
         let since = answer::since(response.headers());
+        if let (Some(now), Some(then)) = (since.last_modified, self.since.last_modified)
+            && now < then
+        {
+            return Err(Refusal::Stale { now, then }.into());
+        }
         let validator = answer::validator(&since);
         let writer = self.store.writer()?;
         Ok(Partial { writer, head: Vec::new(), received: 0, total, since, validator })
@@ -119,7 +131,7 @@ impl Tries<'_> {
                 Err(_) => return Err(Break::Stalled { silence, got: partial.received }.into()),
                 Ok(Err(e)) => {
                     let (got, total) = (partial.received, partial.total);
-                    return Err(Break::Cut { got, total, why: self.feed.tell(e) }.into());
+                    return Err(Break::Cut { got, total, why: self.feed.mask.tell(e) }.into());
                 }
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break,
@@ -145,7 +157,7 @@ impl Partial {
     /// Lets the first bytes through, if they begin the feed's header.
     async fn open(&mut self, feed: &Feed) -> Result<(), DownloadError> {
         if !answer::begins_the_header(&self.head) {
-            return Err(Refusal::FirstBytes { body: feed.clean(&self.head) }.into());
+            return Err(Refusal::FirstBytes { body: feed.mask.clean(&self.head) }.into());
         }
         Ok(self.writer.write(Bytes::copy_from_slice(&self.head)).await?)
     }
@@ -155,7 +167,7 @@ impl Partial {
         match self.total {
             Some(total) if total != bytes => return Err(Refusal::Length { total, bytes }.into()),
             _ if bytes < least => {
-                return Err(Refusal::TooSmall { bytes, least, body: feed.clean(&self.head) }.into());
+                return Err(Refusal::TooSmall { bytes, least, body: feed.mask.clean(&self.head) }.into());
             }
             _ => {}
         }

@@ -3,13 +3,16 @@
 use super::super::download::FeedOptions;
 use super::super::download::tests::stage::{Act, Stage, act, answer, csv, whole};
 use super::*;
-use crate::queue::{Enqueue, Entry, Event, Tools, Worker, enqueue};
+use crate::queue::{Enqueue, Entry, Event, Outcome as How, Tools, Worker, enqueue};
 use crate::testing::{TestDb, database};
 use axum::body::Body;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+
+mod breaker;
+mod mischief;
 
 const FLEET: &[Entry] = &[Entry::of::<Fetch>()];
 
@@ -29,11 +32,15 @@ struct House {
 
 impl House {
     async fn with(acts: Vec<Act>) -> House {
-        let stage = Stage::playing(acts).await;
+        House::of(Stage::playing(acts).await, "memory:", |options| options).await
+    }
+
+    async fn of(stage: Stage, store: &str, options: impl FnOnce(FeedOptions) -> FeedOptions) -> House {
         let url = SecretString::from(stage.url.as_str());
-        let options =
+        let plain =
             FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
-        let tools = Tools::new().with(Store::open("memory:").unwrap()).with(Feed::new(options).unwrap());
+        let feed = Feed::new(options(plain)).unwrap();
+        let tools = Tools::new().with(Store::open(store).unwrap()).with(feed);
         House { db: database().await, stage, tools }
     }
 
@@ -55,11 +62,18 @@ impl House {
         let mut conn = self.pool().acquire().await.unwrap();
         let id = enqueue(&mut conn, fetch, Enqueue::default()).await.unwrap().unwrap();
         drop(conn);
+        self.end_of(id).await
+    }
+
+    /// Works until this job has ended.
+    async fn end_of(&self, id: i64) -> End {
         let (events, mut seen) = broadcast::channel(1000);
         let leave = CancellationToken::new();
         let worker = Worker::new(&self.db.db, FLEET).tools(self.tools.clone()).observe(events);
         let working = tokio::spawn(worker.run(leave.clone()));
-        while !matches!(seen.recv().await.unwrap(), Event::Ended { job, .. } if job == id) {}
+        while !matches!(seen.recv().await.unwrap(), Event::Ended { job, outcome, .. } if job == id && outcome != How::Snooze)
+        {
+        }
         leave.cancel();
         working.await.unwrap().unwrap();
         let job = sqlx::query!("select state, result, error from fleet.jobs where id = $1", id);
@@ -156,7 +170,7 @@ async fn a_quarter_hour_gone_by_is_missed_and_never_fetched_late() {
 }
 
 #[tokio::test]
-async fn a_slot_has_four_tries_then_its_window_has_failed_and_can_be_put_back() {
+async fn a_slot_has_four_tries_then_its_window_has_failed_and_is_not_asked_for_again() {
     let house = House::with(vec![refused(), refused(), refused(), refused(), whole(csv())]).await;
     let fetch = house.now().await;
     let end = house.work(&fetch).await;
@@ -164,8 +178,10 @@ async fn a_slot_has_four_tries_then_its_window_has_failed_and_can_be_put_back() 
     assert!(end.error.contains(&format!("download window {}", fetch.key())), "{end:?}");
     assert!(end.error.contains("403 Forbidden, body \"no entry\""), "{end:?}");
     assert_eq!(house.window(&fetch).await.0, "failed");
-    assert_eq!(house.work(&fetch).await.report["outcome"], "fetched");
-    assert_eq!(house.window(&fetch).await.0, "fetched");
+    let again = house.work(&fetch).await;
+    assert_eq!((again.state.as_str(), house.requests()), ("discarded", 4));
+    assert!(again.error.contains("the one attempt that window copart/"), "{again:?}");
+    assert_eq!(house.window(&fetch).await.0, "failed");
 }
 
 #[tokio::test]
@@ -189,6 +205,49 @@ async fn the_urls_key_is_nowhere_in_the_database() {
     );
     assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
     assert!(end.error.contains("[redacted]"), "{end:?}");
+}
+
+/// A server that lets anybody in, with a cookie.
+async fn lobby() -> Stage {
+    let come_in =
+        || act(|_| answer(200).header("set-cookie", "s=PLANTED-cookie; Path=/").body(Body::empty()).unwrap());
+    Stage::playing((0..9).map(|_| come_in()).collect()).await
+}
+
+#[tokio::test]
+async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it() {
+    let echo = || act(|r| answer(403).body(format!("no {:?}", r.headers()).into()).unwrap());
+    let acts = vec![whole(csv()), echo(), echo(), echo(), echo(), whole(format!("{}1,7\n", csv()))];
+    let (mut house, lobby) = (House::with(acts).await, lobby().await);
+    let copart = crate::config::Copart {
+        feed_url: None,
+        user: Some("anna".into()),
+        password: Some("PLANTED-password".into()),
+        login_url: Some(lobby.url.clone()),
+        user_agent: Some("vinops-test".into()),
+        referer: None,
+    };
+    let login = Login::from_config(&copart, Some(&"k".repeat(32).into())).unwrap().unwrap();
+    house.tools = house.tools.clone().with(login);
+    let fetch = house.now().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+    assert_eq!(house.work(&simulated(3)).await.report["outcome"], "fetched");
+    let refused = house.work(&simulated(2)).await;
+    assert!(refused.error.contains("403") && !refused.error.contains("PLANTED"), "{refused:?}");
+    assert_eq!(house.work(&simulated(1)).await.report["outcome"], "fetched");
+    for request in 0..6 {
+        let cookie = house.stage.asked(request, reqwest::header::COOKIE);
+        assert_eq!(cookie.as_deref(), Some("s=PLANTED-cookie"));
+    }
+    assert_eq!(lobby.asked.lock().unwrap().len(), 2, "one login, and one after the refusal");
+    let traces = sqlx::query_scalar!(
+        r#"select
+          (select count(*) from fleet.jobs j where j::text like '%PLANTED%')
+          + (select count(*) from fleet.job_attempts a where a::text like '%PLANTED%')
+          + (select count(*) from fleet.sources s where s::text like '%PLANTED%')
+          + (select count(*) from fleet.source_sessions s where s::text like '%PLANTED%') as "n!""#
+    );
+    assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,25 @@
+-- 0019_rollback: breaker, slots and sessions go. Without them nothing limits how often a source is asked: stop the fleet first.
+
+do $$
+begin
+  -- `drop trigger if exists` still wants its table
+  if to_regclass('fleet.jobs') is not null then
+    drop trigger if exists note_fetch_end on fleet.jobs;
+  end if;
+  if to_regnamespace('fleet') is not null then
+    drop function if exists fleet.switch_source;
+    drop function if exists fleet.reset_breaker;
+    drop function if exists fleet.note_fetch_end;
+    drop function if exists fleet.end_fetch;
+    drop function if exists fleet.begin_fetch;
+    drop function if exists fleet.move_breaker;
+    drop function if exists fleet.note_action;
+    drop view if exists fleet.sources_view;
+    drop index if exists fleet.idx_windows_applied;
+    drop table if exists fleet.source_sessions;
+    drop table if exists fleet.fetch_slots;
+    drop table if exists fleet.source_transitions;
+    drop table if exists fleet.sources;
+  end if;
+end
+$$;

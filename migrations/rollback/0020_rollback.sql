@@ -1,0 +1,3 @@
+-- 0020_rollback: one view, no row.
+
+drop view if exists fleet.figures;

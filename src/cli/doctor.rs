@@ -1,0 +1,192 @@
+//! `vinops doctor`: what is wrong, or soon will be, each with the one command that mends it.
+//!
+//! It looks from where it runs, with the environment it has: run it where a worker runs, with a worker's settings. It
+//! changes nothing but a file in the store, which it takes away again. A line that is no PASS names its remedy; WARN is
+//! for what works and should not stay so.
+
+use super::session::{Connect, Session};
+use super::show::{self, Json};
+use super::{Failure, Fleet};
+use crate::config::Config;
+use crate::store::Store;
+use anyhow::anyhow;
+use serde::Serialize;
+
+mod database;
+mod fleet;
+
+/// Free space under which a store is soon full: about a week of windows; and under which it is.
+const LITTLE_SPACE: u64 = 10_000_000_000;
+const NO_SPACE: u64 = 1_000_000_000;
+
+/// Arguments of `vinops doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Run it where a worker runs and with a worker's settings: it looks at the database, its clock and its settings, at the
+rights of this login, the store, the feed and the sources. Ends with 0 unless something FAILs.
+
+  vinops doctor
+  vinops doctor --json")]
+pub struct Args {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Level {
+    Pass,
+    Warn,
+    Fail,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    /// What was looked at.
+    about: &'static str,
+    /// What was found.
+    said: String,
+    /// The command that mends it.
+    remedy: Option<String>,
+}
+
+fn pass(about: &'static str, said: impl Into<String>) -> Finding {
+    Finding { level: Level::Pass, about, said: said.into(), remedy: None }
+}
+
+fn warn(about: &'static str, said: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { level: Level::Warn, about, said: said.into(), remedy: Some(remedy.into()) }
+}
+
+fn fail(about: &'static str, said: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { level: Level::Fail, about, said: said.into(), remedy: Some(remedy.into()) }
+}
+
+/// Looks at everything and says what it found.
+pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let mut findings = Vec::new();
+    let mut reached = true;
+    match Session::connect(config.clone(), &args.connect).await {
+        Ok(session) => {
+            let sound = database::look(&session, &mut findings).await;
+            if sound {
+                fleet::look(&session.db.pool, fleet.jobs, &mut findings).await;
+            }
+            session.close().await?;
+        }
+        Err(failure) => {
+            reached = false;
+            let remedy = match config.database_url {
+                Some(_) => "psql \"$DATABASE_URL\" -c 'select 1'",
+                None => "export DATABASE_URL=postgres://user:password@host:5432/vinops",
+            };
+            findings.push(fail("database", failure.said(), remedy));
+        }
+    }
+    findings.push(store(&config));
+    findings.extend(lacks(fleet, &config));
+
+    let failed = findings.iter().filter(|finding| finding.level == Level::Fail).count();
+    if args.json.json {
+        #[derive(Serialize)]
+        struct Answer<'a> {
+            ok: bool,
+            findings: &'a [Finding],
+        }
+        show::json(&Answer { ok: failed == 0, findings: &findings })?;
+    } else {
+        findings.iter().for_each(print);
+    }
+    match failed {
+        0 => Ok(()),
+        _ if !reached => {
+            Err(Failure::unreachable(anyhow!("the database cannot be reached, so little was looked at")))
+        }
+        1 => Err(anyhow!("one check failed").into()),
+        n => Err(anyhow!("{n} checks failed").into()),
+    }
+}
+
+fn print(finding: &Finding) {
+    let word = match finding.level {
+        Level::Pass => "PASS",
+        Level::Warn => "WARN",
+        Level::Fail => "FAIL",
+    };
+    println!("{word}  {:<12}  {}", finding.about, finding.said);
+    if let Some(remedy) = &finding.remedy {
+        println!("{:20}$ {remedy}", "");
+    }
+}
+
+/// Whether the store can be written, and for how long.
+fn store(config: &Config) -> Finding {
+    const ABOUT: &str = "store";
+    let url = &config.store;
+    if let Err(error) = Store::open(url).and_then(|store| store.writer().map(drop)) {
+        let remedy = match folder(url) {
+            Some(folder) => format!("sudo install -d -o \"$(id -un)\" {folder}"),
+            None => "export VINOPS_STORE=file:///var/data/vinops".to_owned(),
+        };
+        return fail(ABOUT, format!("{error:#}"), remedy);
+    }
+    let Some(folder) = folder(url) else { return pass(ABOUT, format!("{url} can be written")) };
+    let Ok(there) = nix::sys::statvfs::statvfs(folder.as_str()) else {
+        return pass(ABOUT, format!("{folder} can be written"));
+    };
+    let free = there.blocks_available() * there.fragment_size();
+    let said = format!("{folder} can be written; {:.1} GB are free", free as f64 / 1e9);
+    let remedy = format!("df -h {folder}");
+    match free {
+        free if free < NO_SPACE => fail(ABOUT, said + ", which is too little for a day", remedy),
+        free if free < LITTLE_SPACE => warn(ABOUT, said + ", about 1.5 GB a day are needed", remedy),
+        _ => pass(ABOUT, said),
+    }
+}
+
+fn folder(url: &str) -> Option<String> {
+    let path = url::Url::parse(url).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()?;
+    Some(path.display().to_string())
+}
+
+/// What a worker with these settings would have to leave to others.
+fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = fleet
+        .jobs
+        .iter()
+        .filter_map(|entry| Some((entry, (fleet.lacks)(config, entry)?)))
+        .map(|(entry, why)| {
+            warn(
+                "feed",
+                format!("a worker here leaves {} to others: {why}", entry.kind),
+                "export COPART_FEED_URL_FILE=/etc/vinops/credentials/copart_feed_url",
+            )
+        })
+        .collect();
+    if findings.is_empty() {
+        findings.push(pass("feed", "COPART_FEED_URL is set"));
+    }
+    let login = &config.copart;
+    match (&login.user, &login.password, &config.cookie_key) {
+        (None, None, _) => {}
+        (Some(_), Some(_), Some(_)) => {
+            findings.push(pass("login", "user, password and the cookies' key are set"))
+        }
+        (Some(_), Some(_), None) => findings.push(fail(
+            "login",
+            "COPART_USER is set and VINOPS_COOKIE_KEY is not: it encrypts the session",
+            "openssl rand -hex 32 > /etc/vinops/credentials/vinops_cookie_key",
+        )),
+        _ => findings.push(fail(
+            "login",
+            "of COPART_USER and COPART_PASSWORD only one is set",
+            "export COPART_PASSWORD_FILE=/etc/vinops/credentials/copart_password",
+        )),
+    }
+    findings
+}

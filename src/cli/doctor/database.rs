@@ -1,0 +1,281 @@
+//! The database itself: version, schema, clock, rights, settings.
+
+use super::super::session::Session;
+use super::{Finding, fail, pass, warn};
+use crate::config;
+use crate::db::{SchemaError, expect_schema, migrations, verify};
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use std::time::{Duration, Instant};
+
+/// The oldest PostgreSQL that is tried.
+const OLDEST: i32 = 150_000;
+/// The most that clocks may differ, in seconds.
+const SKEW: f64 = 2.0;
+
+/// Looks; answers whether the schema is there to look further.
+pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool {
+    let pool = &session.db.pool;
+    findings.push(or_fail("database", version(pool).await));
+    let sound = match expect_schema(&session.db).await {
+        Ok(()) => {
+            let newest = migrations::AUCTION.active().last().map_or("", |migration| migration.id);
+            findings.push(pass("schema", format!("{newest}, which this program needs")));
+            true
+        }
+        Err(SchemaError::Unreachable(error)) => {
+            findings.push(fail("schema", format!("cannot be asked: {error}"), "vinops migrate status"));
+            false
+        }
+        Err(error @ SchemaError::Ahead(_)) => {
+            findings.push(fail("schema", error.to_string(), "docker compose pull"));
+            false
+        }
+        Err(error) => {
+            findings.push(fail("schema", error.to_string(), "vinops migrate up"));
+            false
+        }
+    };
+    findings.push(or_fail("clock", clock(pool).await));
+    if sound {
+        match rights(pool).await {
+            Ok((rights, may_work)) => {
+                findings.push(rights);
+                // what may not be read cannot be proved
+                if may_work {
+                    findings.push(or_fail("objects", objects(pool).await));
+                }
+            }
+            Err(error) => findings.push(fail("rights", format!("{error:#}"), "vinops migrate verify")),
+        }
+    }
+    if let Err(error) = session.db.listener().await {
+        let said = format!("no connection for LISTEN, so workers only poll: {error}");
+        findings.push(warn(
+            "listen",
+            said,
+            "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops",
+        ));
+    }
+    match settings(pool).await {
+        Ok(those) => findings.extend(those),
+        Err(error) => findings.push(fail("settings", format!("{error:#}"), "psql -c 'show all'")),
+    }
+    match statements(pool).await {
+        Ok(finding) => findings.push(finding),
+        Err(error) => findings.push(fail("statements", format!("{error:#}"), "psql -c '\\dx'")),
+    }
+    sound
+}
+
+fn or_fail(about: &'static str, looked: anyhow::Result<Finding>) -> Finding {
+    looked.unwrap_or_else(|error| fail(about, format!("{error:#}"), "vinops migrate verify"))
+}
+
+async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
+    let server = sqlx::query!(
+        r#"-- doctor: version
+        select
+          current_setting('server_version') as "version!",
+          current_setting('server_version_num')::int as "number!",
+          current_database()::text as "name!",
+          current_user::text as "login!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    let said = format!("PostgreSQL {}, {} as {}", server.version, server.name, server.login);
+    Ok(match server.number {
+        old if old < OLDEST => {
+            fail("database", said + ": 15 is the oldest that is tried", "apt-get install postgresql-15")
+        }
+        _ => pass("database", said),
+    })
+}
+
+/// This host's clock against the database's, which decides what is due.
+async fn clock(pool: &PgPool) -> anyhow::Result<Finding> {
+    // connected before it counts
+    let mut connection = pool.acquire().await?;
+    let began = Instant::now();
+    let theirs = sqlx::query_scalar!(
+        r#"-- doctor: clock
+        select clock_timestamp() as "now!""#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    Ok(compared(config::now(), theirs, began.elapsed()))
+}
+
+/// Our clock, read `away` after the question, against theirs, read somewhere in between.
+fn compared(ours: DateTime<Utc>, theirs: DateTime<Utc>, away: Duration) -> Finding {
+    let ours = ours - away / 2;
+    let skew = (ours - theirs).as_seconds_f64();
+    let margin = away.as_secs_f64() / 2.0;
+    let said = format!(
+        "this host is {:.3} s {} the database",
+        skew.abs(),
+        if skew < 0.0 { "behind" } else { "ahead of" }
+    );
+    match skew.abs() - margin > SKEW {
+        true => fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true"),
+        false => pass("clock", said),
+    }
+}
+
+/// What the login may do, against what a worker needs; and whether that is all there.
+async fn rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
+    let login = sqlx::query!(
+        r#"-- doctor: rights
+        select
+          r.rolsuper as "superuser!",
+          r.rolcreaterole as "makes_roles!",
+          pg_has_role(current_user, 'vinops_admin', 'usage') as "owns!",
+          pg_has_role(current_user, 'etl_rw', 'usage') as "works!",
+          pg_has_role(current_user, 'vinops_ops', 'usage') as "steers!",
+          pg_has_role(current_user, 'app_ro', 'usage') as "reads!",
+          has_database_privilege(current_database(), 'create') as "makes_schemas!"
+        from pg_roles as r
+        where r.rolname = current_user"#
+    )
+    .fetch_one(pool)
+    .await?;
+    let more: Vec<&str> = [
+        (login.superuser, "is a superuser"),
+        (login.makes_roles && !login.superuser, "makes roles"),
+        (login.owns && !login.superuser, "is a member of vinops_admin"),
+        (login.makes_schemas && !login.owns, "makes schemas"),
+    ]
+    .into_iter()
+    .filter_map(|(has, what)| has.then_some(what))
+    .collect();
+    let new = "psql -c \"create role worker login password '…' in role etl_rw\"";
+    if !more.is_empty() {
+        let said = format!("this login {}: more than a worker needs, which is etl_rw", more.join(", "));
+        return Ok((warn("rights", said, new), true));
+    }
+    Ok(match (login.works, login.steers, login.reads) {
+        (true, ..) => (pass("rights", "etl_rw: what a worker needs, and no more"), true),
+        (_, true, _) => (pass("rights", "vinops_ops: an operator's; a worker needs etl_rw"), true),
+        (_, _, true) => (pass("rights", "app_ro: enough for `serve`; a worker needs etl_rw"), false),
+        _ => (fail("rights", "this login is in none of etl_rw, vinops_ops, app_ro", new), false),
+    })
+}
+
+/// Every table, column, key, index, extension and function that must be there.
+async fn objects(pool: &PgPool) -> anyhow::Result<Finding> {
+    let checks = verify::verify(pool).await?;
+    let wrong: Vec<&verify::Check> = checks.iter().filter(|check| !check.passed).collect();
+    let Some(first) = wrong.first() else {
+        return Ok(pass(
+            "objects",
+            format!("{}: tables, keys, indexes, extensions, functions", checks.len()),
+        ));
+    };
+    let said = format!(
+        "{} of {} are not as they must be; {}: {}",
+        wrong.len(),
+        checks.len(),
+        first.object,
+        first.evidence
+    );
+    Ok(fail("objects", said, "vinops migrate verify"))
+}
+
+/// Settings of the server that cost data or time.
+async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
+    const ABOUT: &str = "settings";
+    let now = sqlx::query!(
+        r#"-- doctor: settings
+        select
+          current_setting('fsync')::boolean as "fsync!",
+          current_setting('full_page_writes')::boolean as "full_page_writes!",
+          current_setting('autovacuum')::boolean as "autovacuum!",
+          pg_size_bytes(current_setting('shared_buffers')) as "shared_buffers!",
+          pg_size_bytes(current_setting('max_wal_size')) as "max_wal_size!",
+          current_setting('max_connections')::int as "connections!",
+          (select count(*) from pg_stat_activity where backend_type = 'client backend') as "connected!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    let set = |name: &str, value: &str| {
+        format!("psql -c \"alter system set {name} = '{value}'\" -c 'select pg_reload_conf()'")
+    };
+    let mut findings = Vec::new();
+    for (on, name, why) in [
+        (now.fsync, "fsync", "a power cut can spoil the whole database"),
+        (now.full_page_writes, "full_page_writes", "a power cut can leave torn pages"),
+        (now.autovacuum, "autovacuum", "the queue's table grows and slows for ever"),
+    ] {
+        if !on {
+            findings.push(fail(ABOUT, format!("{name} is off: {why}"), set(name, "on")));
+        }
+    }
+    for (bytes, least, name, value, why) in [
+        (
+            now.shared_buffers,
+            512 << 20,
+            "shared_buffers",
+            "1GB",
+            "the indexes of a feed want more; takes a restart",
+        ),
+        (
+            now.max_wal_size,
+            2 << 30,
+            "max_wal_size",
+            "8GB",
+            "a first window writes that much between two checkpoints",
+        ),
+    ] {
+        if bytes < least {
+            let said = format!("{name} is {} MB: {why}", bytes >> 20);
+            findings.push(warn(ABOUT, said, set(name, value)));
+        }
+    }
+    if now.connected * 10 > i64::from(now.connections) * 8 {
+        let said = format!(
+            "{} of {} connections are taken; a worker has up to 22; takes a restart",
+            now.connected, now.connections
+        );
+        findings.push(warn(ABOUT, said, set("max_connections", "400")));
+    }
+    if findings.is_empty() {
+        findings.push(pass(ABOUT, "nothing worth changing"));
+    }
+    Ok(findings)
+}
+
+/// The one extension that is good to have and not needed: it needs a superuser, and its library loaded at the start.
+async fn statements(pool: &PgPool) -> anyhow::Result<Finding> {
+    let there = sqlx::query_scalar!(
+        r#"-- doctor: statements
+        select exists (select from pg_extension where extname = 'pg_stat_statements') as "there!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(match there {
+        true => pass("statements", "pg_stat_statements tells which of the named statements cost most"),
+        false => warn(
+            "statements",
+            "pg_stat_statements is not there: optional, but it tells which statements cost most",
+            "psql -c 'create extension pg_stat_statements'",
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn clocks_may_differ_by_two_seconds_and_by_what_the_way_may_have_taken() {
+        let theirs: DateTime<Utc> = "2026-11-20T14:30:00Z".parse().unwrap();
+        let level = |skew: i64, away: u64| {
+            let (skew, away) = (chrono::TimeDelta::milliseconds(skew), Duration::from_millis(away));
+            compared(theirs + skew + away / 2, theirs, away).level
+        };
+        assert_eq!([level(0, 1), level(1990, 1), level(-1990, 1)], [Level::Pass; 3]);
+        assert_eq!([level(2010, 1), level(-2010, 1)], [Level::Fail; 2]);
+        assert_eq!([level(2400, 1000), level(2600, 1000)], [Level::Pass, Level::Fail]);
+    }
+}

@@ -1,0 +1,222 @@
+//! What the database says of the fleet: sources, windows, the queue, and whether next month has its place.
+
+use super::{Finding, fail, pass, warn};
+use crate::queue::Entry;
+use sqlx::PgPool;
+
+/// Seconds without a window that ended well: three quarter-hours.
+const STALE: f64 = 2700.0;
+/// Seconds that a due job may wait.
+const WAITS: f64 = 900.0;
+
+/// Looks at all of it; what this login may not see is left out.
+pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Finding>) {
+    for looked in [
+        sources(pool).await,
+        queue(pool).await,
+        workers(pool, jobs).await,
+        months(pool).await,
+        switches(pool).await,
+    ] {
+        match looked {
+            Ok(those) => findings.extend(those),
+            Err(error) => findings.push(warn("fleet", format!("{error:#}"), "vinops migrate verify")),
+        }
+    }
+}
+
+async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
+    const ABOUT: &str = "source";
+    let sources = sqlx::query!(
+        r#"-- doctor: sources
+        select
+          s.source as "source!",
+          s.enabled as "enabled!",
+          s.breaker_state as "breaker!",
+          s.consecutive_failures as "failures!",
+          s.probe_at,
+          (
+            select extract(epoch from now() - max(w.updated_at))::float8
+            from fleet.windows as w
+            where w.source = s.source
+              and w.state in ('applied', 'incomplete', 'unchanged')
+              and w.window_start_utc > now() - interval '7 days'
+          ) as age
+        from fleet.sources_view as s
+        order by 1"#
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut findings = Vec::new();
+    for source in sources {
+        let name = source.source;
+        if !source.enabled {
+            findings.push(warn(
+                ABOUT,
+                format!("{name} is switched off"),
+                format!("vinops source enable {name} --why \"…\""),
+            ));
+        }
+        let remedy = format!("vinops source reset-breaker {name} --why \"…\"");
+        match &*source.breaker {
+            "closed" if source.failures >= 3 => findings.push(warn(
+                ABOUT,
+                format!("{name}: {} quarter-hours in a row failed; at 5 the breaker opens", source.failures),
+                "vinops fetch --now",
+            )),
+            "closed" => {}
+            state => {
+                let probe = source.probe_at.map(|at| at.format("%H:%M").to_string()).unwrap_or_default();
+                let said =
+                    format!("{name}: the breaker is {state}, nothing is fetched but a probe at {probe} UTC");
+                findings.push(fail(ABOUT, said, remedy));
+            }
+        }
+        match source.age {
+            None => findings.push(warn(
+                ABOUT,
+                format!("{name}: no window has ended well within a week"),
+                "vinops windows",
+            )),
+            Some(age) if age > STALE => findings.push(fail(
+                ABOUT,
+                format!("{name}: no window has ended well for {:.0} minutes", age / 60.0),
+                "vinops windows",
+            )),
+            Some(age) => findings
+                .push(pass(ABOUT, format!("{name}: a window ended well {:.0} minutes ago", age / 60.0))),
+        }
+    }
+    if findings.is_empty() {
+        findings.push(warn(ABOUT, "nothing was ever fetched", "vinops fetch --now"));
+    }
+    Ok(findings)
+}
+
+async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
+    const ABOUT: &str = "queue";
+    let figures = sqlx::query!(
+        r#"-- doctor: queue
+        select labels ->> 'kind' as "kind!", value as "age!"
+        from fleet.figures
+        where metric = 'vinops_oldest_ready_age_seconds'
+          and value > $1
+        order by value desc"#,
+        WAITS
+    )
+    .fetch_all(pool)
+    .await?;
+    if figures.is_empty() {
+        return Ok(vec![pass(ABOUT, "no job that is due has waited for a quarter-hour")]);
+    }
+    let waiting = figures.into_iter().map(|it| {
+        let said = format!(
+            "{}: a job that is due has waited for {:.0} minutes: is a worker up for it?",
+            it.kind,
+            it.age / 60.0
+        );
+        warn(ABOUT, said, format!("vinops worker --kind {}", it.kind))
+    });
+    Ok(waiting.collect())
+}
+
+/// Whether each kind has a worker that is at work, and is allowed to run.
+async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> {
+    const ABOUT: &str = "workers";
+    let there = sqlx::query!(
+        r#"-- doctor: workers
+        select
+          (select count(*) from fleet.workers where seen_at >= now() - lease and not draining) as "working!",
+          array(
+            select distinct kind
+            from fleet.workers
+            cross join unnest(kinds) as kind
+            where seen_at >= now() - lease
+              and not draining
+          ) as "served!",
+          array(select kind from fleet.kinds where paused_at is not null order by 1) as "paused!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    let mut findings: Vec<Finding> = there
+        .paused
+        .iter()
+        .map(|kind| {
+            warn(ABOUT, format!("{kind} is paused in the whole fleet"), format!("vinops jobs resume {kind}"))
+        })
+        .collect();
+    let unserved: Vec<&str> = jobs
+        .iter()
+        .map(|entry| entry.kind)
+        .filter(|kind| !there.served.iter().any(|it| it == kind))
+        .collect();
+    if there.working == 0 {
+        findings.push(warn(ABOUT, "no worker is at work", "vinops worker"));
+    } else if unserved.is_empty() {
+        findings.push(pass(ABOUT, format!("{} at work, every kind is served", there.working)));
+    } else {
+        let said = format!("{} at work, and none of them serves {}", there.working, unserved.join(", "));
+        findings.push(warn(ABOUT, said, "vinops workers"));
+    }
+    Ok(findings)
+}
+
+/// The partitions of the next month: there, or made by the first ingest that needs them, if its login may.
+async fn months(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
+    const ABOUT: &str = "partitions";
+    let next = sqlx::query!(
+        r#"-- doctor: partitions
+        with next as (
+          select date_trunc('month', now(), 'UTC') + interval '1 month' as month
+        ),
+        parents as (
+          select c.oid, n.nspname || '.' || c.relname as name
+          from pg_class as c
+          join pg_namespace as n on n.oid = c.relnamespace
+          where c.relkind = 'p'
+            and n.nspname = 'audit'
+        )
+        select
+          to_char(next.month at time zone 'UTC', 'YYYY-MM') as "month!",
+          (select count(*) from parents) as "wanted!",
+          (
+            select count(*)
+            from parents as p
+            join pg_inherits as i on i.inhparent = p.oid
+            join pg_class as c on c.oid = i.inhrelid
+            where c.relname like '%' || to_char(next.month at time zone 'UTC', '_YYYY_MM')
+          ) as "there!",
+          has_function_privilege('audit.ensure_partitions(timestamptz)', 'execute')
+            and has_function_privilege('raw.open_month(timestamptz)', 'execute') as "may_make!"
+        from next"#
+    )
+    .fetch_one(pool)
+    .await?;
+    let what = format!("{} of {} of {} are there", next.there, next.wanted, next.month);
+    Ok(vec![match (next.there >= next.wanted, next.may_make) {
+        (true, _) => pass(ABOUT, what),
+        (false, true) => pass(ABOUT, what + "; the first ingest that needs the others makes them"),
+        (false, false) => warn(
+            ABOUT,
+            what + ", and this login may not make the others",
+            "psql -c \"select audit.ensure_partitions(now() + interval '1 month')\"",
+        ),
+    }])
+}
+
+async fn switches(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
+    let config = sqlx::query!(
+        "-- doctor: switches
+        select completion_detector_enabled from public.config"
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(match config.completion_detector_enabled {
+        true => Vec::new(),
+        false => vec![warn(
+            "switches",
+            "the completion detector is off: lots keep their status when they vanish",
+            "psql -c 'update config set completion_detector_enabled = true'",
+        )],
+    })
+}

@@ -1,0 +1,73 @@
+//! `vinops jobs tail`: the ends of runs as they happen.
+//!
+//! It asks twice a second for what has ended since a little before the last end it saw: ends are dated by the beginning
+//! of their transactions, so they do not come to light in that order. What it has shown already it remembers.
+
+use super::super::Failure;
+use super::super::roles::until_told;
+use super::super::session::Session;
+use super::super::show;
+use super::ListArgs;
+use crate::config::Config;
+use crate::queue::operate::{self, EndRow};
+use anyhow::Context;
+use chrono::TimeDelta;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// From one look to the next.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// How much later than a younger one an end may come to light.
+const LATE: TimeDelta = TimeDelta::seconds(10);
+
+/// Follows until told to leave, or until `--limit` ends have been shown.
+pub async fn run(args: ListArgs, config: Config) -> Result<(), Failure> {
+    let leave = until_told()?;
+    let session = Session::open(config, &args.connect).await?;
+    let (filter, json) = (args.filter.filter(), args.json.json);
+    let mut left = filter.limit.unwrap_or(i64::MAX);
+    let began = match filter.since {
+        Some(since) => since,
+        None => operate::now(&session.db.pool).await?,
+    };
+    let mut last = began;
+    let mut seen = HashMap::new();
+    while left > 0 && !leave.is_cancelled() {
+        let since = (last - LATE).max(began);
+        for end in operate::ends(&session.db.pool, since, &filter).await? {
+            last = last.max(end.finished_at);
+            if left > 0 && seen.insert((end.job, end.run), end.finished_at).is_none() {
+                left -= 1;
+                line(&end, json)?;
+            }
+        }
+        seen.retain(|_, ended| *ended >= last - LATE);
+        if left > 0 {
+            tokio::select! {
+                () = leave.cancelled() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+    session.close().await
+}
+
+fn line(end: &EndRow, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(end).context("print an end as JSON")?);
+        return Ok(());
+    }
+    let error = end.error.as_deref().map(|error| format!("  {error}")).unwrap_or_default();
+    println!(
+        "{}  {:>8}  {:<18} {:<11} {:<10} {:>9}  {}{error}",
+        end.finished_at.format("%Y-%m-%d %H:%M:%S"),
+        end.job,
+        end.kind,
+        end.outcome,
+        end.state,
+        show::seconds(end.seconds),
+        end.key.as_deref().unwrap_or_default(),
+    );
+    Ok(())
+}

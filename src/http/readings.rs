@@ -1,0 +1,181 @@
+//! What the database knows, as Prometheus reads it: asked for when somebody looks, and absent while it does not answer,
+//! since a figure that stands still is worse than none.
+
+use crate::queue::Entry;
+use crate::telemetry::{Kind, METRICS, Origin, Values, series};
+use anyhow::Context;
+use serde_json::Value;
+use sqlx::PgPool;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// One figure.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub metric: String,
+    /// An object of label and value.
+    pub labels: Value,
+    pub value: f64,
+}
+
+/// Asks for all of them, with one statement that is cut off rather than left to run.
+pub(super) async fn read(pool: &PgPool) -> anyhow::Result<Vec<Reading>> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!("-- http: limit\n select set_config('statement_timeout', '2s', true)")
+        .fetch_one(&mut *tx)
+        .await?;
+    let readings = sqlx::query_as!(
+        Reading,
+        r#"-- http: figures
+        select metric as "metric!", labels as "labels!", value as "value!"
+        from fleet.figures"#
+    )
+    .fetch_all(&mut *tx)
+    .await
+    .context("read the figures")?;
+    tx.commit().await?;
+    Ok(readings)
+}
+
+/// As text in Prometheus's format: each metric with its help, known series without a reading as zero, and values of a
+/// label that nobody named gathered as `other`.
+pub(super) fn render(readings: &[Reading], fleet: &[Entry]) -> String {
+    let kinds: Vec<&'static str> = fleet.iter().map(|entry| entry.kind).collect();
+    let sources: Vec<&str> = distinct_sources(readings);
+    let mut text = String::new();
+    for metric in METRICS.iter().filter(|metric| metric.origin == Origin::Database) {
+        // by their labels as they will stand in the text
+        let mut lines: BTreeMap<String, f64> = BTreeMap::new();
+        let by_source = metric.labels.iter().any(|(_, values)| matches!(values, Values::Sources));
+        // what is a count is zero where nothing is; an age or a share that is not known is not there
+        let counted = metric.kind == Kind::Counter
+            || !(metric.name.ends_with("_seconds") || metric.name.ends_with("_percent"))
+            || metric.name == "vinops_oldest_ready_age_seconds";
+        if counted && !by_source {
+            lines.extend(series(metric, &kinds).iter().map(|labels| (shown(labels), 0.0)));
+        }
+        if counted && by_source {
+            for source in &sources {
+                for rest in born(metric.labels, source) {
+                    lines.insert(shown(&rest), 0.0);
+                }
+            }
+        }
+        for reading in readings.iter().filter(|reading| reading.metric == metric.name) {
+            let labels: Vec<(&str, &str)> = metric
+                .labels
+                .iter()
+                .map(|(label, values)| (*label, bounded(&reading.labels[*label], *values, &kinds)))
+                .collect();
+            if labels.iter().any(|(label, value)| *label == "state" && *value == "other") {
+                continue;
+            }
+            let line = lines.entry(shown(&labels)).or_insert(0.0);
+            // kinds that share the name `other`: their counts add up, of their ages the greatest counts
+            *line = if metric.name.ends_with("_seconds") {
+                line.max(reading.value)
+            } else {
+                *line + reading.value
+            };
+        }
+        if lines.is_empty() {
+            continue;
+        }
+        let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+        // writing to a string cannot fail
+        let _ = writeln!(text, "# HELP {} {}\n# TYPE {} {kind}", metric.name, metric.help, metric.name);
+        for (labels, value) in lines {
+            let _ = writeln!(text, "{}{labels} {value}", metric.name);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn distinct_sources(readings: &[Reading]) -> Vec<&str> {
+    let mut sources: Vec<&str> =
+        readings.iter().filter_map(|reading| reading.labels["source"].as_str()).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    sources
+}
+
+/// The series of one source.
+fn born<'a>(labels: &[(&'static str, Values)], source: &'a str) -> Vec<Vec<(&'static str, &'a str)>> {
+    labels.iter().fold(vec![Vec::new()], |all, (label, values)| {
+        let values: Vec<&'a str> = match values {
+            Values::Of(words) => words.to_vec(),
+            Values::Kinds => Vec::new(),
+            Values::Sources => vec![source],
+        };
+        all.iter()
+            .flat_map(|begun| values.iter().map(|value| [&begun[..], &[(*label, *value)]].concat()))
+            .collect()
+    })
+}
+
+/// The value of a label, or `other` where it is none of those foreseen.
+fn bounded<'a>(value: &'a Value, values: Values, kinds: &[&'static str]) -> &'a str {
+    let value = value.as_str().unwrap_or("other");
+    let known = match values {
+        Values::Of(words) => words.contains(&value),
+        Values::Kinds => kinds.contains(&value),
+        Values::Sources => true,
+    };
+    if known { value } else { "other" }
+}
+
+/// `{kind="fetch",state="running"}`, or nothing.
+fn shown(labels: &[(&str, &str)]) -> String {
+    if labels.is_empty() {
+        return String::new();
+    }
+    let pairs: Vec<String> = labels.iter().map(|(label, value)| format!("{label}={value:?}")).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reading(metric: &str, labels: Value, value: f64) -> Reading {
+        Reading { metric: metric.to_owned(), labels, value }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_zero_and_kinds_nobody_knows_are_one() {
+        let text = render(
+            &[
+                reading("vinops_jobs", json!({ "kind": "fetch", "state": "available" }), 3.0),
+                reading("vinops_jobs", json!({ "kind": "theirs", "state": "available" }), 2.0),
+                reading("vinops_jobs", json!({ "kind": "also-theirs", "state": "available" }), 2.0),
+                reading("vinops_oldest_ready_age_seconds", json!({ "kind": "theirs" }), 5.0),
+                reading("vinops_oldest_ready_age_seconds", json!({ "kind": "also-theirs" }), 9.5),
+            ],
+            crate::workers::FLEET,
+        );
+        for line in [
+            "# TYPE vinops_jobs gauge",
+            "vinops_jobs{kind=\"fetch\",state=\"available\"} 3",
+            "vinops_jobs{kind=\"fetch\",state=\"running\"} 0",
+            "vinops_jobs{kind=\"other\",state=\"available\"} 4",
+            "vinops_oldest_ready_age_seconds{kind=\"other\"} 9.5",
+            "vinops_oldest_ready_age_seconds{kind=\"fetch\"} 0",
+            "etl_quarantined_files_total 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("theirs"), "{text}");
+    }
+
+    #[test]
+    fn an_age_that_is_not_known_is_absent() {
+        let known = render(
+            &[reading("vinops_consecutive_failures", json!({ "source": "copart" }), 0.0)],
+            crate::workers::FLEET,
+        );
+        assert!(known.contains("vinops_windows{source=\"copart\",state=\"quarantined\"} 0"), "{known}");
+        assert!(!known.contains("vinops_last_applied_window_age_seconds"), "{known}");
+    }
+}

@@ -1,0 +1,75 @@
+//! A worker's statements one at a time, for those who drive the queue by hand: the model test, and the measurement of a
+//! claim. Nothing here is what a worker does not do; only the loops around it are missing.
+
+use super::engine::Room;
+use super::event::Outcome;
+use super::prune::{Keep, prune};
+use super::run::{Claimed, complete};
+use super::settle::{Ending, settle};
+use super::{claim, lease};
+use serde_json::Value;
+use sqlx::PgPool;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A worker without a will of its own.
+#[derive(Clone, Debug)]
+pub struct Hand {
+    /// Its database.
+    pub pool: PgPool,
+    /// Its name, half of the fence.
+    pub name: String,
+    /// What it serves.
+    pub kinds: Vec<String>,
+    /// How long its claims hold.
+    pub lease: Duration,
+}
+
+impl Hand {
+    /// Claims at most so many jobs.
+    pub async fn claim(&self, jobs: usize) -> anyhow::Result<Vec<Claimed>> {
+        let room = Room { slots: jobs, ahead: 0, kinds: vec![jobs as i64; self.kinds.len()] };
+        let cheap = vec![false; self.kinds.len()];
+        Ok(claim::take(&self.pool, &self.kinds, &cheap, &room, &self.name, self.lease).await?)
+    }
+
+    /// Ends a run; the state that the job is in now, none if the end was stale.
+    pub async fn end(
+        &self,
+        job: &Claimed,
+        outcome: Outcome,
+        delay: Duration,
+    ) -> anyhow::Result<Option<String>> {
+        let mut ending = Ending::new(&Arc::new(job.clone()), outcome);
+        ending.delay = delay;
+        ending.report = Value::Object(serde_json::Map::new());
+        if outcome != Outcome::Done {
+            ending = ending.because(outcome.word());
+        }
+        Ok(settle(&self.pool, &self.name, &[ending]).await?.remove(&(job.id, job.run)))
+    }
+
+    /// Completes a run as a step does; false if the job is no longer its.
+    pub async fn step(&self, job: &Claimed) -> anyhow::Result<bool> {
+        let mut connection = self.pool.acquire().await?;
+        let report = Value::Object(serde_json::Map::new());
+        Ok(complete(&mut connection, job, &self.name, report).await?)
+    }
+
+    /// Renews the leases of these runs; answers with those it still has, and whether they are to be cancelled.
+    pub async fn renew(&self, runs: &[(i64, i64)]) -> anyhow::Result<HashMap<i64, bool>> {
+        let (jobs, runs): (Vec<i64>, Vec<i64>) = runs.iter().copied().unzip();
+        Ok(lease::keep(&self.pool, &self.name, &jobs, &runs, self.lease).await?)
+    }
+
+    /// Takes back jobs whose leases ran out; their ids.
+    pub async fn rescue(&self) -> anyhow::Result<Vec<i64>> {
+        Ok(lease::rescue(&self.pool).await?.into_iter().map(|(job, ..)| job).collect())
+    }
+
+    /// Prunes finished jobs; how many went.
+    pub async fn prune(&self, keep: Keep) -> anyhow::Result<u64> {
+        Ok(prune(&self.pool, keep).await?)
+    }
+}

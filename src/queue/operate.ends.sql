@@ -1,0 +1,13 @@
+-- queue: ends
+-- By the block range index of finished_at: rows are written in about that order.
+select attempt.finished_at as "finished_at!", attempt.job_id as job, attempt.run, attempt.kind, job.key,
+  attempt.outcome as "outcome!", job.state, attempt.attempt, attempt.worker,
+  extract(epoch from attempt.finished_at - attempt.started_at)::float8 as "seconds!", attempt.error
+from fleet.job_attempts as attempt
+join fleet.jobs as job on job.id = attempt.job_id
+where (cardinality($1::text[]) = 0 or attempt.kind = any($1))
+  and (cardinality($2::text[]) = 0 or job.state = any($2))
+  and ($3::text is null or starts_with(job.key, $3))
+  and attempt.finished_at >= $4
+  and ($5::text is null or position(lower($5) in lower(attempt.error)) > 0)
+order by attempt.finished_at, attempt.job_id, attempt.run

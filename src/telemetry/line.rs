@@ -1,0 +1,95 @@
+//! A log line for programs: one JSON object, flat, so that `job`, `attempt`, `source` and `window` are where a search
+//! expects them, whether the line names them itself or stands inside a job's span. The line's own word counts over
+//! its span's, the inner span's over the outer's.
+
+use serde_json::{Map, Value};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Writes events as such lines.
+pub(super) struct Line;
+
+impl<S> FormatEvent<S, JsonFields> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut fields = Map::new();
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(written) = span.extensions().get::<FormattedFields<JsonFields>>() {
+                fields.extend(object(&written.fields));
+            }
+        }
+        let mut own = String::new();
+        context.field_format().format_fields(Writer::new(&mut own), event)?;
+        fields.extend(object(&own));
+
+        let meta = event.metadata();
+        let at = crate::config::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        let message = fields.remove("message").unwrap_or_default();
+        // what people look for first comes first
+        write!(writer, "{{\"timestamp\":\"{at}\",\"level\":\"{}\",\"message\":{message}", meta.level())?;
+        fields.entry("target").or_insert_with(|| meta.target().into());
+        for (name, value) in fields {
+            write!(writer, ",{}:{value}", Value::String(name))?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+/// What tracing has written as JSON is an object.
+fn object(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Line;
+    use serde_json::Value;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::format::JsonFields;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_flat_object_with_its_spans_words_and_its_own_over_them() {
+        let written = Written::default();
+        let lines = tracing_subscriber::fmt().fmt_fields(JsonFields::new()).event_format(Line).with_writer({
+            let written = written.clone();
+            move || written.clone()
+        });
+        tracing::subscriber::with_default(lines.finish(), || {
+            let span = tracing::info_span!("job", job = 7, attempt = 1, source = tracing::field::Empty);
+            span.record("source", "copart");
+            let _inside = span.enter();
+            tracing::info!(attempt = 2, ms = 12, "ended\nwell");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["job"], &line["attempt"], &line["ms"]), (&7.into(), &2.into(), &12.into()));
+        assert_eq!((&line["source"], &line["level"]), (&"copart".into(), &"INFO".into()));
+        assert_eq!(line["message"], "ended\nwell");
+        assert!(text.starts_with("{\"timestamp\":\"") && line["target"].is_string(), "{text}");
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+}

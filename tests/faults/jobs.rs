@@ -1,0 +1,121 @@
+//! What operators do to jobs from the command line: by id or by filter, asked about, noted, and in JSON for programs.
+
+use super::stage::Stage;
+use serde_json::{Value, json};
+use vinops::queue::hand::Hand;
+
+impl Stage {
+    /// Puts in jobs of a kind that no worker of this test claims.
+    async fn jobs(&self, kind: &str, jobs: i32) -> Vec<i64> {
+        let put = "select fleet.enqueue($1, '{}', 'copart/' || $1 || n) from generate_series(1, $2) as n";
+        sqlx::query_scalar(put).bind(kind).bind(jobs).fetch_all(self.pool()).await.unwrap()
+    }
+
+    async fn states(&self) -> Value {
+        let states = "select jsonb_object_agg(state, jobs) from (select state, count(*) as jobs from fleet.jobs group by state) as s";
+        sqlx::query_scalar(states).fetch_one(self.pool()).await.unwrap()
+    }
+
+    fn hand(&self, kind: &str) -> Hand {
+        Hand {
+            pool: self.pool().clone(),
+            name: "hand".to_owned(),
+            kinds: vec![kind.to_owned()],
+            lease: std::time::Duration::from_secs(60),
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_jobs_are_not_touched_without_a_yes() {
+    let stage = Stage::new().await;
+    stage.jobs("ingest", 3).await;
+    stage.run(&["jobs", "cancel", "--kind", "ingest"]).await.is(
+        2,
+        "vinops: this would cancel 3 jobs, and there is no terminal to ask at: add --yes if it is meant\n",
+    );
+    assert_eq!(stage.states().await, json!({ "available": 3 }));
+    stage.run(&["jobs", "requeue", "--yes"]).await.is(
+        2,
+        "vinops: say which jobs to requeue: their ids, or a filter such as --kind or --error, and not both\n",
+    );
+    let said = stage.run(&["jobs", "cancel", "--kind", "ingest", "--yes", "--why", "a test", "--json"]).await;
+    said.is(0, "");
+    assert_eq!(said.json()["done"].as_array().unwrap().len(), 3);
+    assert_eq!(stage.states().await, json!({ "cancelled": 3 }));
+
+    // What was cancelled is what requeue looks for when no state is named.
+    let said = stage.run(&["jobs", "requeue", "--source", "copart/", "--error", "a test", "--yes"]).await;
+    said.is(0, "");
+    assert_eq!(said.out, "3 jobs are available again\n");
+    let noted = "select array_agg(action || ': ' || subject || ', ' || reason order by id) from audit.operator_actions";
+    let noted: Vec<String> = sqlx::query_scalar(noted).fetch_one(stage.pool()).await.unwrap();
+    assert_eq!(noted, ["cancel: 3 jobs, a test", "requeue: 3 jobs, by hand"]);
+}
+
+#[tokio::test]
+async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
+    let stage = Stage::new().await;
+    let job = stage.jobs("ingest", 1).await[0].to_string();
+    let claimed = stage.hand("ingest").claim(1).await.unwrap();
+    let said = stage.run(&["jobs", "cancel", &job, "--why", "wrong file"]).await;
+    assert_eq!(said.out, format!("job {job} is running; its worker has been asked to let go of it\n"));
+    let again = stage.run(&["jobs", "cancel", &job]).await;
+    assert_eq!(again.code, Some(1));
+    assert!(again.err.contains("is running and cancelled by ") && again.err.contains(": wrong file already"), "{}", again.err);
+    stage.run(&["jobs", "run-now", &job]).await.is(
+        1,
+        &format!("vinops: job {job} (ingest) is running and {} already\n", {
+            let cancelling = "select cancelling from fleet.jobs";
+            sqlx::query_scalar::<_, String>(cancelling).fetch_one(stage.pool()).await.unwrap()
+        }),
+    );
+    assert!(!stage.hand("ingest").step(&claimed[0]).await.unwrap());
+    stage.run(&["jobs", "requeue", "999"]).await.is(
+        1,
+        "vinops: there is no job 999; `vinops jobs list` shows those there are\n",
+    );
+}
+
+#[tokio::test]
+async fn kinds_are_paused_limited_and_shown() {
+    let stage = Stage::new().await;
+    stage.jobs("ingest", 2).await;
+    stage.run(&["jobs", "pause", "nonsense"]).await.is(
+        2,
+        "vinops: no job of kind nonsense: there are fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+    );
+    assert_eq!(stage.run(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out, "ingest: paused\n");
+    assert_eq!(stage.run(&["jobs", "pause", "ingest"]).await.out, "ingest: was paused already\n");
+    assert!(stage.hand("ingest").claim(2).await.unwrap().is_empty());
+    assert_eq!(stage.run(&["jobs", "limit", "ingest", "1"]).await.out, "ingest: at most 1 at once\n");
+    let stats = stage.run(&["jobs", "stats", "--json"]).await.json();
+    assert_eq!((&stats["kinds"][0]["paused_because"], &stats["kinds"][0]["max_running"]), (&json!("the disk"), &json!(1)));
+    assert_eq!(stats["counts"][0]["jobs"], 2);
+    assert_eq!(stage.run(&["jobs", "resume", "ingest"]).await.out, "ingest: runs again\n");
+    assert_eq!(stage.hand("ingest").claim(2).await.unwrap().len(), 1);
+    assert_eq!(stage.run(&["jobs", "limit", "ingest", "none"]).await.out, "ingest: any number at once\n");
+    assert_eq!(stage.hand("ingest").claim(2).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn ends_are_followed_and_workers_listed() {
+    let stage = Stage::new().await;
+    stage.jobs("ingest", 2).await;
+    let hand = stage.hand("ingest");
+    for job in hand.claim(2).await.unwrap() {
+        hand.end(&job, vinops::queue::Outcome::Done, std::time::Duration::ZERO).await.unwrap();
+    }
+    let tail = ["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--kind", "ingest", "--limit", "2", "--json"];
+    let said = stage.run(&tail).await;
+    said.is(0, "");
+    let lines: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["outcome"], &lines[0]["state"], &lines[0]["worker"]), (&json!("done"), &json!("completed"), &json!("hand")));
+
+    let registered = "insert into fleet.workers (name, kinds, concurrency, lease, seen_at)
+        values ('gone', '{ingest}', 4, interval '30 s', now() - interval '1 h')";
+    sqlx::query(registered).execute(stage.pool()).await.unwrap();
+    let workers = stage.run(&["workers", "--json"]).await.json();
+    assert_eq!((&workers[0]["name"], &workers[0]["state"]), (&json!("gone"), &json!("lost")));
+}

@@ -1,0 +1,135 @@
+//! A window gone over again: the data is the same afterwards, whatever step it begins with.
+
+use super::stage::Stage;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use vinops::queue::{Event, Tools, Worker};
+use vinops::store::Store;
+use vinops::workers::FLEET;
+
+const STEPS: [&str; 4] = ["ingest", "upsert-vehicles", "upsert-lots", "detect-completion"];
+
+/// Works until a job of detect-completion has ended.
+async fn work(stage: &Stage) {
+    let store = url::Url::from_directory_path(stage.folder.path().join("store")).unwrap();
+    let (events, mut seen) = broadcast::channel(1000);
+    let leave = CancellationToken::new();
+    let tools = Tools::new().with(Store::open(store.as_str()).unwrap());
+    let worker = Worker::new(&stage.db.db, FLEET).tools(tools).observe(events);
+    let working = tokio::spawn(worker.run(leave.clone()));
+    loop {
+        if let Event::Ended { kind, .. } = seen.recv().await.unwrap()
+            && &*kind == "detect-completion"
+        {
+            break;
+        }
+    }
+    leave.cancel();
+    working.await.unwrap().unwrap();
+}
+
+/// Each job's kind and state, in the order in which they were put in.
+async fn jobs(stage: &Stage, after: i64) -> Vec<(String, String)> {
+    sqlx::query_as("select kind, state from fleet.jobs where id > $1 order by id")
+        .bind(after)
+        .fetch_all(stage.pool())
+        .await
+        .unwrap()
+}
+
+async fn last_job(stage: &Stage) -> i64 {
+    sqlx::query_scalar("select max(id) from fleet.jobs").fetch_one(stage.pool()).await.unwrap()
+}
+
+/// Three windows, applied.
+async fn three_windows() -> Stage {
+    let stage = Stage::begun().await;
+    for k in 1..3 {
+        let said = stage.ingest(&stage.file(k, None)).await;
+        assert_eq!(said.json()["state"], "applied", "{}", said.err);
+    }
+    stage
+}
+
+#[tokio::test]
+async fn a_replay_from_any_step_of_any_window_changes_nothing() {
+    let stage = three_windows().await;
+    let before = stage.stored().await;
+    let windows = "select jsonb_agg(jsonb_build_array(window_start_utc, state, file_id) order by window_start_utc) from fleet.windows";
+    let as_they_were: Value = sqlx::query_scalar(windows).fetch_one(stage.pool()).await.unwrap();
+    for window in ["2026-03-06T17:00:00Z", "2026-03-06T17:15Z", "2026-03-06T17:30:00Z"] {
+        for (n, step) in STEPS.into_iter().enumerate() {
+            let newest = last_job(&stage).await;
+            let said = stage.run(&["replay", window, "--from", step, "--yes", "--json"]).await;
+            said.is(0, "");
+            assert_eq!(said.json()["replaced"].as_array().unwrap().len(), STEPS.len() - n);
+            work(&stage).await;
+            let done: Vec<_> = STEPS[n..].iter().map(|it| (it.to_string(), "completed".to_owned())).collect();
+            assert_eq!(jobs(&stage, newest).await, done, "each step enqueues the next");
+            assert_eq!(stage.stored().await, before, "{window} from {step}");
+        }
+    }
+    let as_they_are: Value = sqlx::query_scalar(windows).fetch_one(stage.pool()).await.unwrap();
+    assert_eq!(as_they_are, as_they_were);
+}
+
+#[tokio::test]
+async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_had_failed() {
+    let stage = three_windows().await;
+    let before = stage.stored().await;
+    // the last step never came, and a lot has lost its bid
+    let damage = "
+        delete from fleet.jobs where kind = 'detect-completion' and key = (
+          select file_id::text from fleet.windows order by window_start_utc desc limit 1);
+        update fleet.jobs set state = 'discarded', result = null, error = 'a bug' where kind = 'upsert-lots' and key = (
+          select file_id::text from fleet.windows order by window_start_utc desc limit 1);
+        update fleet.windows set state = 'failed' where window_start_utc = '2026-03-06T17:30Z'";
+    sqlx::raw_sql(damage).execute(stage.pool()).await.unwrap();
+    let early = stage.run(&["replay", "2026-03-06T17:30Z", "--from", "detect-completion", "--yes"]).await;
+    early.is(
+        1,
+        "vinops: window copart 2026-03-06T17:30:00Z has never come as far as detect-completion: replay it from an earlier step\n",
+    );
+    let said = stage.run(&["replay", "2026-03-06T17:30Z", "--yes"]).await;
+    assert_eq!(
+        (said.code, said.out.contains("is replayed from ingest: job ")),
+        (Some(0), true),
+        "{}",
+        said.err
+    );
+    work(&stage).await;
+    assert_eq!(stage.window().await.0, "applied");
+    assert_eq!(stage.stored().await, before);
+}
+
+#[tokio::test]
+async fn a_replay_asks_first_and_leaves_alone_what_it_cannot_or_may_not_touch() {
+    let stage = Stage::begun().await;
+    let newest = last_job(&stage).await;
+    let window = "2026-03-06T17:00Z";
+    stage.run(&["replay", window]).await.is(2, "vinops: nothing was done: answer y, or give --yes\n");
+    stage.run(&["replay", window, "--from", "fetch", "--yes"]).await.is(
+        2,
+        "vinops: no step fetch: a window's are ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+    );
+    stage.run(&["replay", "2026-03-06T18:00Z", "--yes"]).await.is(
+        1,
+        "vinops: there is no window copart 2026-03-06T18:00:00Z: `vinops windows` shows what there is\n",
+    );
+    let missed = "insert into fleet.windows (source, window_start_utc, state) values ('copart', '2026-03-06T18:15Z', 'missed')";
+    sqlx::raw_sql(missed).execute(stage.pool()).await.unwrap();
+    stage
+        .run(&["replay", "2026-03-06T18:15Z", "--yes"])
+        .await
+        .is(1, "vinops: window copart 2026-03-06T18:15:00Z is missed: it has no file to replay\n");
+    assert_eq!(last_job(&stage).await, newest, "nothing was put in");
+    stage.run(&["replay", window, "--yes"]).await.is(0, "");
+    let twice = stage.run(&["replay", window, "--yes"]).await;
+    assert_eq!(twice.code, Some(1));
+    let job = newest + 1;
+    assert_eq!(
+        twice.err,
+        format!("vinops: window copart 2026-03-06T17:00:00Z is under way: job {job} (ingest) is available\n")
+    );
+}

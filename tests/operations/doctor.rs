@@ -1,0 +1,167 @@
+//! What the doctor finds: nothing in a sound fleet, and each fault by its line, with a remedy.
+
+use super::face::feed;
+use crate::stage::Stage;
+use serde_json::Value;
+use vinops::embedded::{Embedded, Options};
+
+struct Answer {
+    code: Option<i32>,
+    /// (level, about, said), in order.
+    findings: Vec<(String, String, String)>,
+}
+
+impl Answer {
+    /// The levels and words about this.
+    fn about(&self, about: &str) -> Vec<(&str, &str)> {
+        let those = self.findings.iter().filter(|(_, it, _)| it == about);
+        those.map(|(level, _, said)| (&**level, &**said)).collect()
+    }
+
+    fn failed(&self) -> Vec<&str> {
+        self.findings.iter().filter(|(level, ..)| level == "FAIL").map(|(_, about, _)| &**about).collect()
+    }
+}
+
+async fn answer(command: &mut tokio::process::Command) -> Answer {
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let value: Value = serde_json::from_str(&said)
+        .unwrap_or_else(|_| panic!("no JSON: {said}{}", String::from_utf8_lossy(&output.stderr)));
+    let findings: Vec<Value> = serde_json::from_value(value["findings"].clone()).unwrap();
+    let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
+    for finding in &findings {
+        let sound = finding["level"] == "PASS";
+        assert_eq!(sound, finding["remedy"].is_null(), "what is no PASS has a remedy: {finding}");
+    }
+    let findings =
+        findings.iter().map(|it| (text(&it["level"]), text(&it["about"]), text(&it["said"]))).collect();
+    let answer = Answer { code: output.status.code(), findings };
+    assert_eq!(value["ok"], answer.failed().is_empty());
+    assert_eq!(answer.code == Some(0), answer.failed().is_empty());
+    answer
+}
+
+async fn doctor(stage: &Stage) -> Answer {
+    answer(&mut stage.vinops(&["doctor", "--json"])).await
+}
+
+/// A server that is set up as one should be: the tests' own is not made to last.
+#[tokio::test]
+async fn a_sound_fleet_has_nothing_that_fails() {
+    let embedded = Embedded::start(Options { home: None, temporary: true, durable: true }).await.unwrap();
+    let url = embedded.database("vinops").await.unwrap();
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed().await;
+    let with = |arguments: &[&str]| {
+        let mut command = stage.vinops(arguments);
+        command.env("DATABASE_URL", &url).env("COPART_FEED_URL", feed.url());
+        command
+    };
+    for arguments in [&["migrate", "up"][..], &["fetch", "--now"]] {
+        let output = with(arguments).output().await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let found = answer(&mut with(&["doctor", "--json"])).await;
+    assert_eq!(found.failed(), Vec::<&str>::new(), "{:?}", found.findings);
+    for about in ["database", "schema", "objects", "clock", "queue", "partitions", "store", "feed", "source"]
+    {
+        assert_eq!(found.about(about).iter().map(|it| it.0).collect::<Vec<_>>(), ["PASS"], "{about}");
+    }
+    let people = with(&["doctor"]).output().await.unwrap();
+    let said = String::from_utf8(people.stdout).unwrap();
+    assert!(people.status.success() && said.contains("\nPASS  schema  "), "{said}");
+    assert!(!said.contains("authKey"), "{said}");
+    embedded.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn each_fault_has_its_line() {
+    let stage = Stage::new().await;
+    let found = doctor(&stage).await;
+    assert!(!found.failed().contains(&"source"));
+    assert_eq!(found.about("source"), [("WARN", "nothing was ever fetched")]);
+    let (level, rights) = found.about("rights")[0];
+    assert!(level == "WARN" && rights.contains("superuser"), "{rights}");
+    let (level, lacks) = found.about("feed")[0];
+    assert!(level == "WARN" && lacks.contains("COPART_FEED_URL is not set"), "{lacks}");
+
+    sqlx::raw_sql(
+        "insert into fleet.windows (source, window_start_utc, state, updated_at)
+          values ('copart', date_bin('15 minutes', now() - interval '2 hours', 'epoch'), 'applied', now() - interval '100 minutes');
+        insert into fleet.sources (source, breaker, opened_at, probe_at, consecutive_failures)
+          values ('copart', 'open', now(), now(), 5);
+        insert into fleet.jobs (kind, run_at) values ('ingest', now() - interval '20 minutes');
+        insert into fleet.kinds (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'a test');
+        insert into fleet.workers (name, kinds, concurrency, lease) values ('one', '{ingest,fetch}', 4, '1 hour');
+        update config set completion_detector_enabled = false;
+        alter table lots drop constraint lots_vin_fkey;",
+    )
+    .execute(stage.pool())
+    .await
+    .unwrap();
+    let found = doctor(&stage).await;
+    let source: Vec<(&str, &str)> = found.about("source");
+    assert!(source[0].0 == "FAIL" && source[0].1.contains("copart: the breaker is open"), "{source:?}");
+    assert_eq!(source[1], ("FAIL", "copart: no window has ended well for 100 minutes"));
+    assert_eq!(
+        found.about("queue"),
+        [("WARN", "ingest: a job that is due has waited for 20 minutes: is a worker up for it?")]
+    );
+    assert_eq!(
+        found.about("workers"),
+        [
+            ("WARN", "fetch is paused in the whole fleet"),
+            ("WARN", "1 at work, and none of them serves upsert-vehicles, upsert-lots, detect-completion"),
+        ]
+    );
+    assert_eq!(found.about("switches")[0].0, "WARN");
+    let (level, objects) = found.about("objects")[0];
+    assert!(level == "FAIL" && objects.contains("lots_vin_fkey"), "{objects}");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_old_is_the_first_thing_to_mend() {
+    let stage = Stage::new().await;
+    sqlx::raw_sql("delete from vinops.migrations where id = '0020'").execute(stage.pool()).await.unwrap();
+    let found = doctor(&stage).await;
+    let (level, said) = found.about("schema")[0];
+    assert!(level == "FAIL" && said.contains("0020"), "{said}");
+    assert_eq!(found.about("source"), [], "what the schema may lack is not asked");
+}
+
+#[tokio::test]
+async fn rights_are_told_from_each_other() {
+    let stage = Stage::new().await;
+    for (role, level, words) in [
+        ("etl_rw", "PASS", "etl_rw: what a worker needs, and no more"),
+        ("vinops_ops", "PASS", "vinops_ops: an operator's; a worker needs etl_rw"),
+        ("app_ro", "PASS", "app_ro: enough for `serve`; a worker needs etl_rw"),
+        (
+            "vinops_admin",
+            "WARN",
+            "this login is a member of vinops_admin: more than a worker needs, which is etl_rw",
+        ),
+        ("pg_monitor", "FAIL", "this login is in none of etl_rw, vinops_ops, app_ro"),
+    ] {
+        let url = format!("{}?options=-c%20role%3D{role}", stage.db.url);
+        let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", url)).await;
+        assert_eq!(found.about("rights"), [(level, words)], "{role}: {:?}", found.findings);
+        if role == "etl_rw" || role == "vinops_ops" {
+            assert_eq!(found.about("objects")[0].0, "PASS", "{role}: {:?}", found.findings);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_database_the_rest_is_still_looked_at() {
+    let stage = Stage::new().await;
+    let blocked = stage.folder.path().join("blocked");
+    std::fs::write(&blocked, "").unwrap();
+    let store = url::Url::from_directory_path(blocked.join("store")).unwrap();
+    let mut command = stage.vinops(&["doctor", "--json"]);
+    command.env_remove("DATABASE_URL").env("VINOPS_STORE", store.as_str()).env("COPART_USER", "somebody");
+    let found = answer(&mut command).await;
+    assert_eq!(found.code, Some(3));
+    assert_eq!(found.failed(), ["database", "store", "login"]);
+}

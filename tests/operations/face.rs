@@ -1,0 +1,273 @@
+//! Health and metrics, asked over HTTP as a probe and Prometheus would.
+
+use super::{Role, figure};
+use crate::stage::Stage;
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::scheduler::Scheduler;
+use vinops::simulator::server::FeedServer;
+use vinops::simulator::{Options, Simulator};
+use vinops::telemetry::{Kind, METRICS, Origin};
+use vinops::workers::FLEET;
+
+pub async fn feed() -> (FeedServer, DropGuard) {
+    let stop = CancellationToken::new();
+    let mut options = Options::new(5, 600, "2026-03-06T17:00:00Z".parse().unwrap());
+    options.broken = 4;
+    let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
+    (feed, stop.drop_guard())
+}
+
+/// The feed's present window becomes due.
+async fn open(stage: &Stage, feed: &FeedServer) {
+    let at = feed.look(Simulator::window_start);
+    let scheduler = Scheduler::new(&FLEET[0], &["copart"]).simulated();
+    assert!(scheduler.due(stage.pool(), Some(at)).await.unwrap()[0].job.is_some());
+}
+
+/// Counted one by one, and not always in the order in which they ended.
+fn every_kind_is_done(text: &str) -> bool {
+    let runs =
+        |kind: &str| figure(text, &format!("vinops_job_runs_total{{kind=\"{kind}\",outcome=\"done\"}}"));
+    FLEET.iter().all(|entry| runs(entry.kind) == Some(1.0))
+}
+
+async fn number(stage: &Stage, sql: &'static str) -> f64 {
+    sqlx::query_scalar(sql).fetch_one(stage.pool()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_worker_shows_what_a_window_has_done() {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed().await;
+    let mut worker = Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let before = worker.until("/metrics", |status, _| status == 200).await;
+    assert_eq!(figure(&before, "etl_ingest_rows_total"), Some(0.0));
+    assert_eq!(figure(&before, "vinops_jobs_ready{kind=\"fetch\"}"), Some(0.0));
+
+    open(&stage, &feed).await;
+    let applied = "vinops_windows{source=\"copart\",state=\"applied\"}";
+    worker.until("/metrics", |_, text| every_kind_is_done(text) && text.contains(applied)).await;
+    // once more: the text that showed the last run may have been begun before it was counted
+    let (_, text) = worker.get("/metrics").await;
+
+    for (series, sql) in [
+        ("etl_ingest_rows_total", "select sum(rows_processed)::float8 from audit.etl_runs"),
+        (
+            "etl_parse_errors_total{outcome=\"repaired\"}",
+            "select sum((report #>> '{ingest,repaired}')::int)::float8 from audit.etl_runs",
+        ),
+        (
+            "etl_parse_errors_total{outcome=\"rejected\"}",
+            "select count(*)::float8 from audit.parse_errors where kind = 'rejected'",
+        ),
+        ("etl_vehicle_upserts_total{outcome=\"inserted\"}", "select count(*)::float8 from vehicles"),
+        ("etl_lot_upserts_total{outcome=\"inserted\"}", "select count(*)::float8 from lots"),
+        ("etl_vin_conflicts_total", "select count(*)::float8 from audit.vin_conflicts"),
+        (
+            "etl_unknown_rate_percent{source=\"copart\",column=\"vin\"}",
+            "select vin_null_pct::float8 from audit.v_unknown_rate",
+        ),
+        ("etl_ingest_duration_seconds_count", "select 1::float8"),
+        ("copart_fetch_success_total", "select 1::float8"),
+        ("copart_fetch_duration_seconds_count", "select 1::float8"),
+        ("vinops_breaker_state{source=\"copart\",state=\"closed\"}", "select 1::float8"),
+        ("vinops_breaker_state{source=\"copart\",state=\"open\"}", "select 0::float8"),
+        ("vinops_workers{state=\"working\"}", "select count(*)::float8 from fleet.workers"),
+        ("vinops_workers{state=\"lost\"}", "select 0::float8"),
+        ("vinops_kind_paused{kind=\"fetch\"}", "select 0::float8"),
+        ("vinops_source_enabled{source=\"copart\"}", "select 1::float8"),
+        ("vinops_consecutive_failures{source=\"copart\"}", "select 0::float8"),
+        ("etl_orphan_lots_total", "select 0::float8"),
+        ("vinops_database_up", "select 1::float8"),
+    ] {
+        assert_eq!(figure(&text, series), Some(number(&stage, sql).await), "{series}");
+    }
+    assert!(figure(&text, "etl_parse_errors_total{outcome=\"repaired\"}").unwrap() > 0.0);
+    let success = number(&stage, "select extract(epoch from updated_at)::float8 from fleet.windows").await;
+    let shown = figure(&text, "etl_last_success_timestamp_seconds{source=\"copart\"}").unwrap();
+    assert!((shown - success).abs() < 0.001, "{shown} {success}");
+
+    // and it says of each job whose it was and how long it took
+    assert_eq!(worker.leave().await, Some(0));
+    let ended: Vec<serde_json::Value> =
+        worker.said.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ended: Vec<_> = ended.iter().filter(|line| line["message"] == "ended").collect();
+    let kinds: Vec<_> = ended.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    let all: BTreeSet<_> = FLEET.iter().map(|entry| entry.kind).collect();
+    assert!(kinds.len() == all.len() && kinds.iter().copied().collect::<BTreeSet<_>>() == all, "{kinds:?}");
+    for line in ended {
+        assert_eq!((&line["source"], &line["attempt"]), (&"copart".into(), &1.into()), "{line}");
+        assert_eq!(line["window"], "2026-03-06T17:00:00Z", "{line}");
+        assert!(line["job"].is_i64() && line["ms"].is_u64() && line["outcome"] == "done", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn every_metric_is_there_before_and_after_a_window() {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed().await;
+    let mut worker = Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let (_, before) = worker.get("/metrics").await;
+    open(&stage, &feed).await;
+    let applied = "vinops_last_applied_window_age_seconds{source=\"copart\"}";
+    let after = worker.until("/metrics", |_, text| every_kind_is_done(text) && text.contains(applied)).await;
+    let names = |text: &str| -> BTreeSet<String> {
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        series.filter_map(|line| line.split_once(['{', ' '])).map(|(name, _)| name.to_owned()).collect()
+    };
+    let (before, after) = (names(&before), names(&after));
+    for metric in METRICS {
+        let seconds = matches!(metric.kind, Kind::Seconds(_));
+        let name = if seconds { format!("{}_bucket", metric.name) } else { metric.name.to_owned() };
+        // a feed without a login has no session
+        if metric.name == "vinops_session_expiry_timestamp_seconds" {
+            continue;
+        }
+        assert!(after.contains(&name), "{name} is not there");
+        if metric.kind == Kind::Counter {
+            assert!(before.contains(&name), "{name} is not there from the start");
+        }
+    }
+    let known = |name: &String| {
+        let of = |metric: &&str| {
+            name.strip_prefix(metric).is_some_and(|end| ["", "_bucket", "_sum", "_count"].contains(&end))
+        };
+        METRICS.iter().map(|metric| metric.name).any(|metric| of(&metric))
+    };
+    assert_eq!(after.iter().filter(|name| !known(name)).count(), 0, "{after:?}");
+    assert_eq!(worker.leave().await, Some(0));
+}
+
+#[test]
+fn every_metric_of_a_process_is_moved_by_the_code() {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("telemetry/names.rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    ["src", "workers"].iter().for_each(|folder| walk(folder.as_ref(), &mut files));
+    let code: String = files
+        .iter()
+        .map(|path| read(path).split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())
+        .collect();
+    let view = read("migrations/0020_fleet_figures.sql".as_ref());
+    for metric in METRICS {
+        let (text, quote) = if metric.origin == Origin::Database { (&view, '\'') } else { (&code, '"') };
+        let moved = text.contains(&format!("{quote}{}{quote}", metric.name));
+        assert!(moved, "nothing ever sets {}", metric.name);
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_ready_while_its_schema_is_its_own_and_says_why_it_is_not() {
+    let stage = Stage::new().await;
+    let mut scheduler = Role::start(&mut stage.vinops(&["scheduler"])).await;
+    assert_eq!(scheduler.get("/readyz").await, (200, "{\"ready\":true}\n".to_owned()));
+    sqlx::raw_sql("insert into vinops.migrations select (jsonb_populate_record(m, '{\"id\": \"9999\"}')).* from vinops.migrations m where id = '0016'")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let said = scheduler.until("/readyz", |status, _| status == 503).await;
+    assert_eq!(
+        said,
+        "{\"ready\":false,\"reason\":\"the database's schema has 9999, which this binary does not know: use the newer binary\"}\n"
+    );
+    assert_eq!(scheduler.leave().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() {
+    let stage = Stage::new().await;
+    let mut serve = Role::start(&mut stage.vinops(&["serve"])).await;
+    let (_, text) = serve.get("/metrics").await;
+    assert_eq!(figure(&text, "vinops_database_up"), Some(1.0));
+
+    // nobody gets in, and who is in is thrown out
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(stage.pool()).await.unwrap();
+    let mut elsewhere = url::Url::parse(&stage.db.url).unwrap();
+    elsewhere.set_path("postgres");
+    let mut admin = vinops::db::session(elsewhere.as_str()).await.unwrap();
+    let bar = |allow: bool| sqlx::AssertSqlSafe(format!("alter database {name} allow_connections {allow}"));
+    sqlx::raw_sql(bar(false)).execute(&mut admin).await.unwrap();
+    sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1")
+        .bind(&name)
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let said = serve.until("/readyz", |status, _| status == 503).await;
+    assert_eq!(said, "{\"ready\":false,\"reason\":\"the database does not answer\"}\n");
+    assert_eq!(serve.get("/livez").await, (200, "{\"alive\":true}\n".to_owned()));
+    let text = serve.until("/metrics", |_, text| figure(text, "vinops_database_up") == Some(0.0)).await;
+    assert!(
+        !text.contains("vinops_jobs{"),
+        "what the database said is not repeated while it is away: {text}"
+    );
+
+    sqlx::raw_sql(bar(true)).execute(&mut admin).await.unwrap();
+    serve.until("/readyz", |status, _| status == 200).await;
+    serve.until("/metrics", |_, text| text.contains("vinops_jobs{")).await;
+    assert_eq!(serve.leave().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_is_not_ready_and_still_answers() {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed().await;
+    sqlx::query("insert into raw.sources (source) values ('copart')").execute(stage.pool()).await.unwrap();
+    let mut lock = stage.pool().begin().await.unwrap();
+    sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
+    let mut worker = Role::start(stage.vinops(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    open(&stage, &feed).await;
+    let running = "vinops_jobs{kind=\"ingest\",state=\"running\"} 1\n";
+    worker.until("/metrics", |_, text| text.contains(running)).await;
+    assert_eq!(worker.get("/readyz").await.0, 200);
+    worker.tell_to_leave();
+    worker.line("draining").await;
+    let (status, said) = worker.get("/readyz").await;
+    assert_eq!((status, &*said), (503, "{\"ready\":false,\"reason\":\"told to leave: draining\"}\n"));
+    assert_eq!(worker.get("/livez").await.0, 200);
+    assert_eq!(figure(&worker.get("/metrics").await.1, "vinops_draining"), Some(1.0));
+    lock.rollback().await.unwrap();
+    assert_eq!(worker.leave().await, Some(0));
+}
+
+#[tokio::test]
+async fn serve_needs_no_more_than_the_right_to_read() {
+    let stage = Stage::new().await;
+    let (feed, _stop) = feed().await;
+    open(&stage, &feed).await;
+    // a login of its own: its session is the role's
+    let url = format!("{}?options=-c%20role%3Dapp_ro", stage.db.url);
+    let mut serve = Role::start(stage.vinops(&["serve"]).env("DATABASE_URL", url)).await;
+    let text = serve.until("/metrics", |status, _| status == 200).await;
+    assert_eq!(figure(&text, "vinops_jobs{kind=\"fetch\",state=\"available\"}"), Some(1.0), "{text}");
+    assert_eq!(serve.get("/readyz").await.0, 200);
+    assert_eq!(serve.get("/nothing").await.0, 404);
+    assert_eq!(serve.leave().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let stage = Stage::new().await;
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = stage.vinops(&["serve"]);
+    let output = command.env("VINOPS_LISTEN", &address).stdin(Stdio::null()).output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        said,
+        format!(
+            "vinops: listen on {address}, where /metrics, /livez and /readyz would be: Address already in use (os error 98)\n"
+        )
+    );
+    assert_eq!(output.status.code(), Some(3));
+}

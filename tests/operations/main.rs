@@ -1,0 +1,121 @@
+//! What whoever runs the fleet relies on: health and metrics of real processes, secrets that stay secret, what the
+//! doctor says.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+
+mod alerts;
+mod deploy;
+mod doctor;
+mod face;
+mod secrets;
+mod shells;
+#[path = "../faults/stage.rs"]
+mod stage;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+/// All of it takes less; whoever waits for this has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A role at work, with its face.
+struct Role {
+    process: Child,
+    /// Read as it comes: a process whose log nobody reads stands still in the end.
+    log: mpsc::UnboundedReceiver<String>,
+    address: String,
+    /// Every line it has said so far.
+    said: Vec<String>,
+}
+
+impl Role {
+    /// Starts it; it has shown its face when this returns.
+    async fn start(command: &mut Command) -> Role {
+        // a machine under load keeps no lease of the stage's length
+        let command = command.args(["--listen", "127.0.0.1:0"]).env("VINOPS_LEASE", "30s");
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (told, log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                told.send(line).ok();
+            }
+        });
+        let mut role = Role { process, log, address: String::new(), said: Vec::new() };
+        let shown = role.line("shows /metrics").await;
+        role.address = shown["address"].as_str().unwrap().to_owned();
+        role
+    }
+
+    /// The next log line whose message begins so.
+    async fn line(&mut self, begin: &str) -> Value {
+        let come = async {
+            loop {
+                let line = self.log.recv().await;
+                let line = line.unwrap_or_else(|| panic!("it ended without `{begin}`: {:#?}", self.said));
+                let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+                self.said.push(line);
+                if value["message"].as_str().is_some_and(|message| message.starts_with(begin)) {
+                    return value;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, come).await.expect("the line comes")
+    }
+
+    /// Status and body of a request.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: vinops\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// Asks until the answer is as wished; an answer may be a few seconds old.
+    async fn until(&self, path: &str, wished: impl Fn(u16, &str) -> bool) -> String {
+        let mut last = (0, String::new());
+        let come = async {
+            loop {
+                last = self.get(path).await;
+                if wished(last.0, &last.1) {
+                    return;
+                }
+            }
+        };
+        let come = tokio::time::timeout(PATIENCE, come).await;
+        assert!(come.is_ok(), "{path} stays {last:?}");
+        last.1
+    }
+
+    /// SIGTERM; the rest of its log is in `said` when this returns its exit code.
+    async fn leave(&mut self) -> Option<i32> {
+        self.tell_to_leave();
+        let ended = async {
+            while let Some(line) = self.log.recv().await {
+                self.said.push(line);
+            }
+            self.process.wait().await.unwrap().code()
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("it leaves")
+    }
+
+    fn tell_to_leave(&self) {
+        kill(Pid::from_raw(self.process.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    }
+}
+
+/// The value of a series in Prometheus's text.
+fn figure(text: &str, series: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map(|value| value.parse().unwrap())
+}

@@ -1,0 +1,261 @@
+//! Secrets stay secret: planted in every variable that holds one, looked for in everything that is said, stored or shown
+//! on the ways that go wrong, at the most talkative log level there is.
+
+use super::Role;
+use crate::stage::Stage;
+use std::fmt::Write as _;
+use std::process::Stdio;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::scheduler::Scheduler;
+use vinops::workers::FLEET;
+
+const KEY: &str = "plantedFeedKey7Q";
+const USER: &str = "plantedFeedUser7Q";
+const PASSWORD: &str = "plantedPassword7Q";
+const COOKIE: &str = "cGxhbnRlZENvb2tpZUtleTdRcGxhbnRlZENvb2tpZQ==";
+const DATABASE: &str = "plantedDatabase7Q";
+const ALL: &[&str] = &[KEY, USER, PASSWORD, COOKIE, DATABASE];
+
+/// A server that answers every request with this, whatever was asked, and repeats all it was told in the body.
+async fn answering(head: &'static str) -> (String, DropGuard) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 4096];
+            let length = stream.read(&mut asked).await.unwrap_or(0);
+            let asked = String::from_utf8_lossy(&asked[..length]).into_owned();
+            let line = asked.lines().next().unwrap_or_default();
+            let body = format!("<html>not for you: {line} {asked}</html>");
+            let head = head.replace("KEY", KEY);
+            let answer = format!(
+                "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    }));
+    (format!("http://{address}/FTPLSTDM/salesdata.cgi?authKey={KEY}"), stop.drop_guard())
+}
+
+/// Everything heard so far.
+#[derive(Default)]
+struct Heard(String);
+
+impl Heard {
+    fn hear(&mut self, whence: &str, text: &str) {
+        for secret in ALL {
+            let at = text.find(secret);
+            assert!(
+                at.is_none(),
+                "{whence} gives {secret} away: {}",
+                text[at.unwrap_or(0)..].lines().next().unwrap()
+            );
+        }
+        writeln!(self.0, "{text}").unwrap();
+    }
+
+    /// Runs it, to an end that is no success.
+    async fn fails(&mut self, whence: &str, command: &mut Command) {
+        let output = planted(command).output().await.unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success(), "{whence} was to fail:\n{said}");
+        self.hear(whence, &said);
+    }
+
+    /// Looks at all that is stored as text.
+    async fn stored(&mut self, stage: &Stage) {
+        let rows: Vec<String> = sqlx::query_scalar(
+            "select to_jsonb(j)::text from fleet.jobs j union all select to_jsonb(a)::text from fleet.job_attempts a \
+            union all select to_jsonb(w)::text from fleet.windows w union all select to_jsonb(s)::text from fleet.sources s \
+            union all select to_jsonb(t)::text from fleet.source_transitions t",
+        )
+        .fetch_all(stage.pool())
+        .await
+        .unwrap();
+        assert!(rows.len() >= 3, "something failed and was written down");
+        self.hear("the database", &rows.join("\n"));
+    }
+}
+
+/// With every secret in its place, and a log that holds nothing back.
+fn planted(command: &mut Command) -> &mut Command {
+    command
+        .env("COPART_USER", USER)
+        .env("COPART_PASSWORD", PASSWORD)
+        .env("VINOPS_COOKIE_KEY", COOKIE)
+        .env("COPART_LOGIN_URL", "http://127.0.0.1:9/login")
+        .env("VINOPS_LOG", "trace")
+        .env("VINOPS_LOG_FORMAT", "json")
+}
+
+#[tokio::test]
+async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
+    let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let mut feeds = vec![
+        (format!("http://{gone}/?authKey={KEY}"), None),
+        (format!("http://{USER}:{KEY}@{gone}/"), None),
+        (format!("ftp://{gone}/{KEY}"), None),
+        (format!("http://nowhere.invalid/?authKey={KEY}"), None),
+    ];
+    for head in [
+        "200 OK\r\nContent-Type: text/html",
+        "403 Forbidden\r\nContent-Type: text/html",
+        "407 Proxy Authentication Required",
+        "500 Internal Server Error",
+        "302 Found\r\nLocation: /elsewhere?authKey=KEY",
+        "302 Found\r\nLocation: http://KEY.invalid/?authKey=KEY",
+        "this is no status at all",
+    ] {
+        let (url, stop) = answering(head).await;
+        feeds.push((url, Some(stop)));
+    }
+    // the same server, spoken to as if it were TLS
+    let tls = feeds.last().unwrap().0.replace("http://", "https://");
+    feeds.push((tls, None));
+    // side by side, a stage for each: their tries wait for each other otherwise
+    let heard = futures::future::join_all(feeds.iter().map(|(url, _server)| async move {
+        let (stage, mut heard) = (Stage::new().await, Heard::default());
+        heard.fails(url, stage.vinops(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url)).await;
+        if url.starts_with("http") {
+            heard.stored(&stage).await;
+        }
+        heard.0
+    }));
+    let heard = heard.await.concat();
+    assert!(heard.contains("403") && heard.contains("not for you"), "the answers are told: {heard}");
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_tells_no_secret() {
+    let stage = Stage::new().await;
+    let mut heard = Heard::default();
+    for head in ["403 Forbidden\r\nContent-Type: text/html", "302 Found\r\nLocation: /?error=KEY", "200 OK"] {
+        let (url, _server) = answering(head).await;
+        let mut command = stage.vinops(&["source", "login", "copart"]);
+        let output = planted(&mut command).env("COPART_LOGIN_URL", &url).output().await.unwrap();
+        assert!(!output.status.success(), "{head}");
+        heard.hear(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+        let sessions: Vec<String> =
+            sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s")
+                .fetch_all(stage.pool())
+                .await
+                .unwrap();
+        heard.hear("the session's row", &sessions.join("\n"));
+    }
+    assert!(heard.0.contains("the login is refused"), "{}", heard.0);
+}
+
+#[tokio::test]
+async fn a_worker_whose_job_fails_tells_no_secret() {
+    let stage = Stage::new().await;
+    let mut heard = Heard::default();
+    let (url, _server) = answering("403 Forbidden\r\nContent-Type: text/html").await;
+    let mut worker = Role::start(planted(stage.vinops(&["worker"]).env("COPART_FEED_URL", url))).await;
+    Scheduler::new(&FLEET[0], &["copart"]).due(stage.pool(), None).await.unwrap();
+    let discarded = "vinops_jobs_discarded_total{kind=\"fetch\"} 1\n";
+    let figures = worker.until("/metrics", |_, text| text.contains(discarded)).await;
+    heard.hear("/metrics", &figures);
+    heard.hear("/readyz", &worker.get("/readyz").await.1);
+    assert_eq!(worker.leave().await, Some(0));
+    heard.hear("the worker's log", &worker.said.join("\n"));
+    heard.stored(&stage).await;
+    for arguments in [&["jobs", "list", "--json"][..], &["windows", "--json"]] {
+        let output = planted(&mut stage.vinops(arguments)).output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        heard.hear("a list", &String::from_utf8(text).unwrap());
+    }
+    assert!(heard.0.contains("\"discarded\"") && heard.0.contains("403"));
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_tells_no_secret() {
+    let stage = Stage::new().await;
+    let mut heard = Heard::default();
+    let mut known = url::Url::parse(&stage.db.url).unwrap();
+    known.set_password(Some(DATABASE)).unwrap();
+    let port = known.port().unwrap_or(5432);
+    let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let mut no_database = known.clone();
+    no_database.set_path("nothing_of_this_name");
+    let mut no_role = known.clone();
+    no_role.set_username("nobody_of_this_name").unwrap();
+    let mut nonsense = known.clone();
+    nonsense.set_query(Some("sslmode=nonsense"));
+    for url in [
+        no_database.to_string(),
+        no_role.to_string(),
+        nonsense.to_string(),
+        format!("postgres://postgres:{DATABASE}@{gone}/vinops"),
+        format!("postgres://postgres:{DATABASE}@nowhere.invalid:{port}/vinops"),
+        format!("postgres://postgres:{DATABASE}@127.0.0.1:notaport/vinops"),
+        format!("postgres://postgres:{DATABASE}@127.0.0.1:{port}/vin%ZZops?sslmode=require"),
+        format!("mysql://root:{DATABASE}@127.0.0.1/vinops"),
+        format!("{DATABASE}@host"),
+    ] {
+        for role in ["worker", "scheduler", "serve", "windows"] {
+            let mut command = stage.vinops(&[role]);
+            let command = command
+                .env("DATABASE_URL", &url)
+                .env("COPART_FEED_URL", "http://127.0.0.1:9/")
+                .stdin(Stdio::null());
+            heard.fails(&url.replace(DATABASE, "…"), command).await;
+        }
+        let direct =
+            stage.vinops(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
+        heard.hear("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
+    }
+    assert!(heard.0.contains("cannot reach the database of DATABASE_URL"));
+}
+
+#[tokio::test]
+async fn settings_that_are_wrong_are_named_and_not_repeated() {
+    let stage = Stage::new().await;
+    let mut heard = Heard::default();
+    let folder = stage.folder.path();
+    std::fs::create_dir(folder.join("database_url")).unwrap();
+    std::fs::write(folder.join("binary"), [b'x', 0xff, 0xfe]).unwrap();
+    for (name, value) in [
+        ("COPART_FEED_URL", KEY),
+        ("DATABASE_URL", DATABASE),
+        ("DATABASE_DIRECT_URL", DATABASE),
+        ("VINOPS_LOG_FORMAT", KEY),
+        ("VINOPS_LEASE", KEY),
+        ("COPART_PASSWORD_FILE", "/nonexistent/file"),
+        ("DATABASE_DIRECT_URL_FILE", folder.join("binary").to_str().unwrap()),
+    ] {
+        let mut command = stage.vinops(&["windows"]);
+        let output = command.env(name, value).output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(name), "{name}: {said}");
+        assert!(said.starts_with("vinops: ") && said.lines().count() == 1, "{said}");
+        heard.hear(name, &said);
+    }
+    // systemd's folder of credentials holds something that is no file
+    let mut command = stage.vinops(&["windows"]);
+    let output =
+        command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("DATABASE_URL: read ") && output.status.code() == Some(2), "{said}");
+}
+
+#[tokio::test]
+async fn every_variable_may_be_a_file_or_a_credential() {
+    let stage = Stage::new().await;
+    let folder = stage.folder.path().join("credentials");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("database_url"), format!("{}\n", stage.db.url)).unwrap();
+    for (name, value) in
+        [("CREDENTIALS_DIRECTORY", folder.clone()), ("DATABASE_URL_FILE", folder.join("database_url"))]
+    {
+        let mut command = stage.vinops(&["windows", "--json"]);
+        let output = command.env_remove("DATABASE_URL").env(name, value).output().await.unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,206 @@
+//! A server that misbehaves, one way a test: the window fails with a clear error, and nothing of it is stored.
+
+use super::super::super::download::tests::stage::{KEY, csv};
+use super::*;
+use axum::http::header;
+use futures::{StreamExt, stream};
+use std::path::Path;
+
+/// Four times the same, for the four tries of a slot.
+fn always(what: impl Fn() -> Act) -> Vec<Act> {
+    (0..4).map(|_| what()).collect()
+}
+
+/// Files below a folder.
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| if path.is_dir() { files(&path) } else { 1 })
+        .sum()
+}
+
+/// Fetches from a server that plays `acts`, and holds what must be true of any that is refused.
+async fn fails_with(options: impl FnOnce(FeedOptions) -> FeedOptions, acts: Vec<Act>, says: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = url::Url::from_directory_path(folder.path()).unwrap();
+    let house = House::of(Stage::playing(acts).await, store.as_str(), options).await;
+    let fetch = house.now().await;
+    let end = house.work(&fetch).await;
+    assert_eq!(end.state, "discarded", "{end:?}");
+    assert!(end.error.contains(says), "{}", end.error);
+    assert!(end.error.contains(&fetch.key()) && !end.error.contains(KEY), "{}", end.error);
+    assert_eq!(files(folder.path()), 0, "nothing is left in the store, not even in its spool");
+    let rows = sqlx::query_scalar!(
+        r#"select (select count(*) from raw.csv_files) + (select count(*) from fleet.jobs where kind <> 'fetch') as "n!""#
+    );
+    assert_eq!(rows.fetch_one(house.pool()).await.unwrap(), 0);
+    assert_eq!(house.window(&fetch).await, ("failed".to_owned(), None));
+    let slot =
+        sqlx::query_scalar!("select outcome from fleet.fetch_slots").fetch_one(house.pool()).await.unwrap();
+    assert_eq!(slot.as_deref(), Some("failed"));
+}
+
+async fn fails(what: impl Fn() -> Act, says: &str) {
+    fails_with(|options| options, always(what), says).await;
+}
+
+#[tokio::test]
+async fn a_slow_loris_is_given_up_at_the_deadline() {
+    let drip = || {
+        act(|_| {
+            let drops = stream::repeat(()).then(async |()| {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok::<_, std::io::Error>("\"Id\",")
+            });
+            answer(200).header("content-length", 90_000_000).body(Body::from_stream(Box::pin(drops))).unwrap()
+        })
+    };
+    let hasty = |options| FeedOptions { deadline: Duration::from_millis(400), ..options };
+    fails_with(hasty, always(drip), "the feed broke off: not done within 400ms").await;
+}
+
+#[tokio::test]
+async fn a_403_page_of_html_is_refused_with_its_status_and_beginning() {
+    let page = || {
+        act(|_| {
+            answer(403)
+                .header(header::CONTENT_TYPE, "text/html")
+                .body(crate::simulator::fault::guard_page().into())
+                .unwrap()
+        })
+    };
+    fails(page, "refused: status 403 Forbidden, body \"<html style=").await;
+}
+
+#[tokio::test]
+async fn a_loop_of_302s_is_left_after_three() {
+    let again = || act(|r| answer(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap());
+    fails_with(|options| options, (0..16).map(|_| again()).collect(), "refused: more than 3 redirects").await;
+}
+
+#[tokio::test]
+async fn a_407_of_a_proxy_is_named() {
+    let proxy =
+        || act(|_| answer(407).header("proxy-authenticate", "Basic").body("pay first".into()).unwrap());
+    fails(proxy, "refused: status 407 Proxy Authentication Required, body \"pay first\"").await;
+}
+
+/// The first bytes of a file that is announced as whole, then an end that is none.
+fn cut_at(n: usize) -> Act {
+    act(move |_| {
+        let pieces = stream::iter([Ok(csv()[..n].to_owned()), Err(std::io::Error::other("cut"))]);
+        let pieces = pieces.then(async |piece| {
+            tokio::task::yield_now().await;
+            piece
+        });
+        let head = answer(200).header("etag", "\"e1\"").header("content-length", csv().len());
+        head.body(Body::from_stream(pieces)).unwrap()
+    })
+}
+
+#[tokio::test]
+async fn a_connection_that_is_always_reset_at_the_same_byte_is_told_with_it() {
+    fails(|| cut_at(1500), &format!("the body was cut after 1500 of {} bytes", csv().len())).await;
+}
+
+#[tokio::test]
+async fn a_wrong_length_is_told_with_both() {
+    let range = |end: usize| format!("bytes 1500-{end}/{}", csv().len());
+    // what the rest announces fits, and what comes does not
+    let short = act(move |_| {
+        let head = answer(206).header("etag", "\"e1\"").header("content-range", range(csv().len() - 1));
+        head.body(csv()[1500..csv().len() - 40].to_owned().into()).unwrap()
+    });
+    let says = format!("{} bytes came instead of {}", csv().len() - 40, csv().len());
+    let twice = |options| FeedOptions { waits: vec![Duration::ZERO], ..options };
+    fails_with(twice, vec![cut_at(1500), short], &says).await;
+}
+
+#[tokio::test]
+async fn a_rest_under_a_wrong_etag_is_not_sewn_on() {
+    let other = act(|_| {
+        let range = format!("bytes 1500-{}/{}", csv().len() - 1, csv().len());
+        let head = answer(206).header("etag", "\"e2\"").header("content-range", range);
+        head.body(csv()[1500..].to_owned().into()).unwrap()
+    });
+    let twice = |options| FeedOptions { waits: vec![Duration::ZERO], ..options };
+    fails_with(twice, vec![cut_at(1500), other], "the rest does not fit the beginning: the ETag changed")
+        .await;
+}
+
+#[tokio::test]
+async fn other_bytes_under_a_known_etag_are_another_file_and_the_same_under_a_new_one_are_none() {
+    let tagged = |text: String, etag: &'static str| {
+        act(move |_| answer(200).header("etag", etag).body(text.into()).unwrap())
+    };
+    let more = format!("{}1,99\n", csv());
+    let house =
+        House::with(vec![tagged(csv(), "\"e1\""), tagged(more.clone(), "\"e1\""), tagged(more, "\"e9\"")])
+            .await;
+    let fetch = house.now().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+    for (n, outcome) in [(3, "fetched"), (2, "fetched"), (1, "duplicate")] {
+        assert_eq!(house.work(&simulated(n)).await.report["outcome"], outcome);
+    }
+}
+
+#[tokio::test]
+async fn a_stale_copy_is_refused_as_one() {
+    let dated = |text: String, date: &'static str| {
+        act(move |_| answer(200).header("last-modified", date).body(text.into()).unwrap())
+    };
+    let old = || dated(format!("{}1,7\n", csv()), "Wed, 15 Oct 2025 03:45:03 GMT");
+    let mut acts = vec![dated(csv(), "Wed, 15 Oct 2025 04:00:05 GMT")];
+    acts.extend(always(old));
+    let house = House::with(acts).await;
+    let fetch = house.now().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+    house.work(&simulated(2)).await;
+    let end = house.work(&simulated(1)).await;
+    let says =
+        "a stale copy: last modified 2025-10-15 03:45:03 UTC, and the last good file 2025-10-15 04:00:05 UTC";
+    assert!(end.state == "discarded" && end.error.contains(says), "{end:?}");
+    let files = sqlx::query_scalar!(r#"select count(*) as "n!" from raw.csv_files"#);
+    assert_eq!(files.fetch_one(house.pool()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_is_left_at_the_limit() {
+    let endless = || {
+        act(|_| {
+            let rows = stream::repeat_with(|| Ok::<_, std::io::Error>("\"Id\",\"Lot number\"\n"));
+            answer(200).body(Body::from_stream(rows)).unwrap()
+        })
+    };
+    let small = |options| FeedOptions { max_bytes: 100_000, ..options };
+    fails_with(small, always(endless), "bytes or more are too many (at most 100000)").await;
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_not_unpacked_whether_announced_or_not() {
+    use std::io::Write;
+    // ten megabytes in ten kilobytes
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(&vec![b'0'; 10 << 20]).unwrap();
+    let bomb = packed.finish().unwrap();
+    let announced = || {
+        let bomb = bomb.clone();
+        act(move |_| answer(200).header("content-encoding", "gzip").body(bomb.into()).unwrap())
+    };
+    fails(announced, "the body is packed (gzip), which was not asked for").await;
+    let silent = || {
+        let bomb = bomb.clone();
+        act(move |_| answer(200).body(bomb.into()).unwrap())
+    };
+    fails(silent, "the body does not begin with the column Id").await;
+}
+
+#[tokio::test]
+async fn garbage_bytes_are_refused_and_shown_in_one_line() {
+    let garbage = || {
+        let bytes: Vec<u8> = (0..5000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        act(move |_| answer(200).body(bytes.into()).unwrap())
+    };
+    fails(garbage, "refused: status 200 OK, but the body does not begin with the column Id").await;
+}
