@@ -55,8 +55,13 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
 
     let timeout = entry.policy.timeout;
     let backends = Backends::default();
-    let run =
-        Run { engine: engine.clone(), job: job.clone(), timeout, told: Arc::default(), backends: backends.clone() };
+    let run = Run {
+        engine: engine.clone(),
+        job: job.clone(),
+        timeout,
+        told: Arc::default(),
+        backends: backends.clone(),
+    };
     let span = tracing::info_span!(
         "job",
         id = job.id,

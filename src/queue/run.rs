@@ -16,8 +16,8 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A job as this worker claimed it.
@@ -125,16 +125,11 @@ impl Run {
     pub async fn begin(&self) -> anyhow::Result<Step> {
         let mut tx = self.pool().begin().await.context("begin the step's transaction")?;
         let limit = (self.timeout.as_millis().clamp(1, i32::MAX as u128)).to_string();
-        let ours = sqlx::query_file!(
-            "src/queue/run.begin.sql",
-            self.job.id,
-            self.job.run,
-            self.engine.name,
-            limit,
-        )
-        .fetch_optional(&mut *tx)
-        .await
-        .context("check that the job is still ours")?;
+        let ours =
+            sqlx::query_file!("src/queue/run.begin.sql", self.job.id, self.job.run, self.engine.name, limit,)
+                .fetch_optional(&mut *tx)
+                .await
+                .context("check that the job is still ours")?;
         let Some(ours) = ours else { return Err(Lost { job: self.job.id, run: self.job.run }.into()) };
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).push((ours.backend, ours.began));
         Ok(Step { tx, run: self.clone() })
