@@ -6,7 +6,7 @@
 
 -- What has been said about a kind; one that nobody spoke of has no row, and is neither paused nor limited. Every claim
 -- reads this table, so it stays as small as the fleet has kinds.
-create table fleet.kinds (
+create table if not exists fleet.kinds (
   kind           text primary key,
   max_running    integer,                                 -- so many at once in the whole fleet; null: any number
   paused_at      timestamptz,                             -- null: it runs
@@ -23,7 +23,7 @@ comment on table fleet.kinds is 'what operators said about kinds of jobs: paused
 
 -- Who works, or was thought to: a row is renewed three times per lease and goes when its worker leaves in order. One
 -- that is older than its lease is of a worker that is lost.
-create table fleet.workers (
+create table if not exists fleet.workers (
   name        text primary key,                           -- what jobs.locked_by holds
   kinds       text[] not null,
   concurrency integer not null,
@@ -40,6 +40,8 @@ comment on table fleet.workers is 'the workers that are at work, and for a day t
 alter table fleet.jobs
   add column if not exists cancelling text,               -- who asked and why; null: nobody
   add column if not exists unique_over text[],            -- states over which its key is unique; null: the usual five
+  drop constraint if exists jobs_cancelling_is_of_a_running_job,
+  drop constraint if exists jobs_unique_over_states,
   add constraint jobs_cancelling_is_of_a_running_job check (cancelling is null or state = 'running'),
   -- The four of an unfinished job are always among them, or a second one would come in and be refused in mid-life.
   add constraint jobs_unique_over_states check (
@@ -51,7 +53,7 @@ alter table fleet.jobs
 -- The same rule as before in words that cost a sixth: every update of a row checks it, and the regular expression took
 -- a quarter of what a job costs.
 alter table fleet.jobs
-  drop constraint jobs_kind_is_a_word,
+  drop constraint if exists jobs_kind_is_a_word,
   add constraint jobs_kind_is_a_word check (
     translate(kind, 'abcdefghijklmnopqrstuvwxyz0123456789-', '') = ''
     and kind collate "C" >= 'a'
@@ -69,7 +71,8 @@ execute function fleet.note_window_fate();
 
 -- Two indexes, since a predicate that read both would cost every job what few need. A kind uses one way for all its
 -- keys: the usual and the chosen do not see each other.
-drop index fleet.jobs_key_is_unique;
+drop index if exists fleet.jobs_key_is_unique;
+drop index if exists fleet.jobs_key_is_unique_over;
 create unique index jobs_key_is_unique
   on fleet.jobs (kind, key)
   where state not in ('cancelled', 'discarded') and unique_over is null;
@@ -86,12 +89,12 @@ create index if not exists job_attempts_by_end
   with (pages_per_range = 16, autosummarize = on);
 comment on table fleet.job_attempts is 'one row per ended run of a job: who ran it, from when to when, and how it ended';
 
-drop function fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);
+drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);
 
 -- Puts a job into the queue inside the caller's transaction, from any language. Null: the key is taken, nothing was
 -- done. `unique_over` chooses the states in which a job keeps its key from others: the four of an unfinished job,
 -- '{available,scheduled,running,retryable}', for "one at a time", and any of the other three besides. Listeners of channel "fleet" get the kind when the caller commits.
-create function fleet.enqueue(
+create or replace function fleet.enqueue(
   kind         text,
   payload      jsonb default '{}',
   key          text default null,
@@ -134,7 +137,7 @@ comment on function fleet.enqueue is 'enqueues a job in the caller''s transactio
 -- How many more jobs of a limited kind may run; null when it has no limit (any more). Holds the kind's row until the
 -- caller's transaction ends, and counts only then: each statement of a volatile function sees what has been committed
 -- before it began, so of two claims the second counts what the first took. Without a limit nobody calls it.
-create function fleet.free_slots(kind text) returns integer
+create or replace function fleet.free_slots(kind text) returns integer
   language plpgsql
   volatile
   security invoker
@@ -183,7 +186,7 @@ $$;
 comment on function fleet.ready_depth is 'jobs that are due, unclaimed and not paused, of these kinds or of all';
 
 -- The public contract for dashboards: columns are added, never renamed or dropped. Payloads are not in it.
-create view fleet.jobs_view as
+create or replace view fleet.jobs_view as
 select
   job.id,
   job.kind,

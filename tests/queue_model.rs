@@ -35,19 +35,47 @@ const KINDS: [&str; 2] = ["usual", "chosen"];
 
 #[derive(Clone, Debug)]
 enum Op {
-    Enqueue { kind: usize, key: Option<u8>, delay: i64, priority: i32 },
-    Claim { worker: usize, jobs: usize },
+    Enqueue {
+        kind: usize,
+        key: Option<u8>,
+        delay: i64,
+        priority: i32,
+    },
+    Claim {
+        worker: usize,
+        jobs: usize,
+    },
     /// Ends what a worker believes to have.
-    End { belief: usize, how: How },
-    Renew { worker: usize },
+    End {
+        belief: usize,
+        how: How,
+    },
+    Renew {
+        worker: usize,
+    },
     Rescue,
-    Pass { units: i64 },
-    Requeue { job: usize },
-    Cancel { job: usize },
-    RunNow { job: usize },
-    Pause { kind: usize },
-    Resume { kind: usize },
-    Limit { kind: usize, most: Option<i32> },
+    Pass {
+        units: i64,
+    },
+    Requeue {
+        job: usize,
+    },
+    Cancel {
+        job: usize,
+    },
+    RunNow {
+        job: usize,
+    },
+    Pause {
+        kind: usize,
+    },
+    Resume {
+        kind: usize,
+    },
+    Limit {
+        kind: usize,
+        most: Option<i32>,
+    },
     Prune,
 }
 
@@ -180,7 +208,8 @@ macro_rules! agree {
 
 impl Queue {
     async fn play(&self, ops: &[Op]) -> Result<(), TestCaseError> {
-        let empty = "truncate fleet.jobs, fleet.job_attempts, fleet.kinds, audit.operator_actions restart identity";
+        let empty =
+            "truncate fleet.jobs, fleet.job_attempts, fleet.kinds, audit.operator_actions restart identity";
         sqlx::query(empty).execute(&self.pool).await.unwrap();
         let mut model = Model::default();
         for (at, op) in ops.iter().enumerate() {
@@ -211,21 +240,24 @@ impl Queue {
                 agree!(put.is_none(), model.taken(kind, key, 0), told);
                 if let Some(put) = put {
                     let state = if delay > 0 { "scheduled" } else { "available" };
-                    model.jobs.insert(put, Row {
-                        kind,
-                        key,
-                        state: state.to_owned(),
-                        priority,
-                        run_at: Some(model.now + delay),
-                        attempt: 0,
-                        run: 0,
-                        rescues: 0,
-                        lease_until: None,
-                        holder: None,
-                        cancelling: false,
-                        finished_at: None,
-                        outcomes: Vec::new(),
-                    });
+                    model.jobs.insert(
+                        put,
+                        Row {
+                            kind,
+                            key,
+                            state: state.to_owned(),
+                            priority,
+                            run_at: Some(model.now + delay),
+                            attempt: 0,
+                            run: 0,
+                            rescues: 0,
+                            lease_until: None,
+                            holder: None,
+                            cancelling: false,
+                            finished_at: None,
+                            outcomes: Vec::new(),
+                        },
+                    );
                 }
             }
             Op::Claim { worker, jobs } => {
@@ -370,8 +402,10 @@ impl Queue {
             }
             Op::Prune => {
                 let keep = |units: i64| Duration::from_secs((units * UNIT) as u64);
-                let pruned =
-                    self.hands[0].prune(Keep { completed: keep(KEEP.0), failed: keep(KEEP.1) }).await.unwrap();
+                let pruned = self.hands[0]
+                    .prune(Keep { completed: keep(KEEP.0), failed: keep(KEEP.1) })
+                    .await
+                    .unwrap();
                 let (now, before) = (model.now, model.jobs.len());
                 model.jobs.retain(|_, row| {
                     let kept = if row.state == "completed" { KEEP.0 } else { KEEP.1 };
@@ -439,7 +473,22 @@ impl Queue {
 
     /// What the database says, in the model's words.
     async fn rows(&self, now: i64) -> BTreeMap<i64, Row> {
-        type Read = (i64, String, Option<String>, String, i16, f64, i32, i64, i32, Option<f64>, Option<String>, bool, Option<f64>, Vec<String>);
+        type Read = (
+            i64,
+            String,
+            Option<String>,
+            String,
+            i16,
+            f64,
+            i32,
+            i64,
+            i32,
+            Option<f64>,
+            Option<String>,
+            bool,
+            Option<f64>,
+            Vec<String>,
+        );
         let read: Vec<Read> = sqlx::query_as(
             "select id, kind, key, state, priority, extract(epoch from run_at - now())::float8, attempt, run, rescues,
               extract(epoch from lease_until - now())::float8, locked_by, cancelling is not null,
@@ -453,7 +502,22 @@ impl Queue {
         // An instant lies up to a case's duration before the unit it belongs to.
         let unit = |seconds: f64| now + (seconds / UNIT as f64).ceil() as i64;
         let row = |read: Read| {
-            let (id, kind, key, state, priority, run_at, attempt, run, rescues, lease, holder, cancelling, finished, outcomes) = read;
+            let (
+                id,
+                kind,
+                key,
+                state,
+                priority,
+                run_at,
+                attempt,
+                run,
+                rescues,
+                lease,
+                holder,
+                cancelling,
+                finished,
+                outcomes,
+            ) = read;
             let row = Row {
                 kind: KINDS.iter().position(|name| *name == kind).unwrap(),
                 key: key.map(|key| key.parse().unwrap()),
@@ -503,12 +567,8 @@ fn random_operations_leave_the_queue_as_the_model_says() {
     println!("QUEUE_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config {
-        cases: 48,
-        max_shrink_time: 10_000,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config =
+        Config { cases: 48, max_shrink_time: 10_000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let test = runtime.block_on(vinops::testing::database());

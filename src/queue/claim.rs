@@ -24,15 +24,12 @@ use tokio::sync::mpsc;
 /// Due, but locked by somebody while we looked: look again this soon.
 const CONTENDED: Duration = Duration::from_millis(10);
 
-/// Looks without a change after which the room is taken to stay: some microseconds.
-const STILL: u32 = 8;
-
 /// Claims until the worker drains; `out` leads to the runtime's backend.
 pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) {
     let mut link = Link::new("claim jobs");
     // Never dropped in the middle of a claim, or its jobs would be ours without our knowing.
     while !engine.draining.is_cancelled() {
-        let wait = match settled_room(&engine).await {
+        let wait = match engine.room() {
             None => Duration::MAX,
             Some(room) => match claim(&engine, &room, &out).await {
                 Ok(wait) => {
@@ -48,20 +45,6 @@ pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) 
             () = engine.draining.cancelled() => {}
         }
     }
-}
-
-/// The room once it has stopped growing: jobs that end in one breath are replaced by one claim, not by one each.
-async fn settled_room(engine: &Shared) -> Option<Room> {
-    let mut room = engine.room();
-    let mut still = 0;
-    while still < STILL {
-        tokio::task::yield_now().await;
-        let now = engine.room();
-        let free = |room: &Option<Room>| room.as_ref().map_or(0, |room| room.slots + room.ahead);
-        still = if free(&now) == free(&room) { still + 1 } else { 0 };
-        room = now;
-    }
-    room
 }
 
 /// One claim; answers how long there will be nothing to claim, as far as we know.

@@ -1,6 +1,6 @@
 //! What the parts of one worker share: who it is, what it holds, and the signals between them.
 //!
-//! The engine has a pool of its own with five connections. Were it to share the handlers' pool, ten handlers waiting
+//! The engine has a pool of its own with four connections. Were it to share the handlers' pool, ten handlers waiting
 //! for connections would keep the lease renewals waiting too, and a busy worker would look like a dead one.
 
 use super::entry::Entry;
@@ -152,7 +152,8 @@ impl Engine {
         watchers: Option<broadcast::Sender<Event>>,
         endings: mpsc::UnboundedSender<Ending>,
     ) -> Engine {
-        let names = entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases).map(move |kind| (e, kind)));
+        let names =
+            entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases).map(move |kind| (e, kind)));
         let mut served: Vec<Served> = names
             .map(|(entry, kind)| Served {
                 kind: kind.to_string(),
@@ -165,7 +166,7 @@ impl Engine {
             name: name(),
             pool: db.pool.clone(),
             own: PgPoolOptions::new()
-                .max_connections(5)
+                .max_connections(4)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
             db: db.clone(),
@@ -195,7 +196,8 @@ impl Engine {
         let open = held.values().filter(|hold| !hold.over).count();
         let all = all.saturating_sub((held.len() - open).saturating_sub(all));
         let slots = self.settings.concurrency.min(all).saturating_sub(open);
-        let ahead = if self.served.iter().any(|served| served.cheap) { all.saturating_sub(open + slots) } else { 0 };
+        let ahead =
+            if self.served.iter().any(|served| served.cheap) { all.saturating_sub(open + slots) } else { 0 };
         let room = |served: &Served| {
             let most = if served.cheap { slots + ahead } else { slots };
             if served.at_most == usize::MAX {

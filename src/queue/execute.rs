@@ -71,8 +71,13 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
 
     let timeout = entry.policy.timeout;
     let backends = Backends::default();
-    let run =
-        Run { engine: engine.clone(), job: job.clone(), timeout, told: Arc::default(), backends: backends.clone() };
+    let run = Run {
+        engine: engine.clone(),
+        job: job.clone(),
+        timeout,
+        told: Arc::default(),
+        backends: backends.clone(),
+    };
     let handler = (entry.run)(run, payload).instrument(job.span.clone());
     let mut handler = AbortOnDropHandle::new(tokio::spawn(handler));
     let cut_off = tokio::select! {

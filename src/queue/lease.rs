@@ -9,7 +9,7 @@
 //! tell a dead database from a lost lease. Its effects are fenced; only what it does outside the database (a
 //! download) may happen twice, and kinds that care guard that themselves.
 
-use super::engine::{Link, Shared, count};
+use super::engine::{Hold, Link, Shared, count};
 use sqlx::PgPool;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -36,14 +36,16 @@ pub(super) async fn renews(engine: Shared) {
     }
 }
 
+/// Leases first: whatever is wrong with the register, no job may be lost by it.
 async fn renew(engine: &Shared, told: bool) -> sqlx::Result<()> {
-    if !told {
-        seen(engine).await?;
-    }
     let holds = engine.holds();
-    if holds.is_empty() {
-        return Ok(());
+    if !holds.is_empty() {
+        renew_held(engine, holds).await?;
     }
+    if told { Ok(()) } else { seen(engine).await }
+}
+
+async fn renew_held(engine: &Shared, holds: Vec<(i64, Hold)>) -> sqlx::Result<()> {
     let (jobs, runs): (Vec<i64>, Vec<i64>) = holds.iter().map(|(job, hold)| (*job, hold.run)).unzip();
     let ours = keep(&engine.own, &engine.name, &jobs, &runs, engine.settings.lease).await?;
     for (job, hold) in holds {

@@ -127,7 +127,7 @@ pub use engine::Summary;
 pub use enqueue::{Enqueue, UNFINISHED, enqueue, enqueue_all};
 pub use entry::Entry;
 pub use event::{Event, Outcome};
-pub use prune::Keep;
 pub use job::{Done, Job, Policy, Stop, Verdict, abort, snooze};
+pub use prune::Keep;
 pub use run::{Claimed, Lost, Run, Step, Tools};
 pub use worker::Worker;

@@ -201,7 +201,7 @@ pub async fn show(pool: &PgPool, id: i64) -> anyhow::Result<Option<Shown>> {
     let attempts = sqlx::query_file_as!(AttemptRow, "src/queue/operate.show.runs.sql", id)
         .fetch_all(pool)
         .await
-    .with_context(|| format!("show the attempts of job {id}"))?;
+        .with_context(|| format!("show the attempts of job {id}"))?;
     Ok(Some(Shown { job, attempts }))
 }
 

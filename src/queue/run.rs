@@ -16,9 +16,13 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How much later than the worker the server cuts a step off: were both to do it at once, a timeout would now and then
+/// look like an error of the statement.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A job as this worker claimed it.
 #[derive(Clone, Debug)]
@@ -121,22 +125,17 @@ impl Run {
         let _ = watchers.send(Event::Progress { job: self.job.id, kind: self.job.kind.clone(), done, total });
     }
 
-    /// Opens the step's transaction, unless the job is no longer ours. The server itself cuts the transaction off at
-    /// the kind's time limit, so a worker that froze does not sit on its locks; and a worker that cuts its run off ends
+    /// Opens the step's transaction, unless the job is no longer ours. The server itself cuts the transaction off soon
+    /// after the kind's time limit, so a worker that froze does not sit on its locks; and a worker that cuts its run off ends
     /// it there before anybody may try again.
     pub async fn begin(&self) -> anyhow::Result<Step> {
         let mut tx = self.pool().begin().await.context("begin the step's transaction")?;
-        let limit = (self.timeout.as_millis().clamp(1, i32::MAX as u128)).to_string();
-        let ours = sqlx::query_file!(
-            "src/queue/run.begin.sql",
-            self.job.id,
-            self.job.run,
-            self.engine.name,
-            limit,
-        )
-        .fetch_optional(&mut *tx)
-        .await
-        .context("check that the job is still ours")?;
+        let limit = ((self.timeout + GRACE).as_millis().clamp(1, i32::MAX as u128)).to_string();
+        let ours =
+            sqlx::query_file!("src/queue/run.begin.sql", self.job.id, self.job.run, self.engine.name, limit,)
+                .fetch_optional(&mut *tx)
+                .await
+                .context("check that the job is still ours")?;
         let Some(ours) = ours else { return Err(Lost { job: self.job.id, run: self.job.run }.into()) };
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).push((ours.backend, ours.began));
         Ok(Step { tx, run: self.clone() })

@@ -1,8 +1,6 @@
 //! Writing down how runs ended: in batches, under the fence, until it is written.
 //!
 //! A batch is whatever has gathered while the previous one was being written: one row when idle, hundreds under load.
-//! Two writers take turns, so that one batch is put together while another waits for the disk; no job is in both.
-//!
 //! An end that finds its job in other hands is *stale*: it is counted, logged and dropped, which is the fence doing
 //! its work. Only one stale end is none: the connection broke during a step's commit, the run believed it had failed,
 //! and the commit had come through. That run is reported as what it was, done.
@@ -16,15 +14,12 @@ use super::run::Claimed;
 use serde_json::Value;
 use sqlx::PgPool;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Ends written by one statement.
 const BATCH: usize = 500;
-
-/// Looks for another end without finding one after which the batch is written: some microseconds.
-const STILL: u32 = 8;
 
 /// The longest error text kept, in characters.
 const ERROR_LENGTH: usize = 8_000;
@@ -56,63 +51,31 @@ impl Ending {
 }
 
 /// Settles what comes in, until the worker is gone.
-pub(super) async fn settles(engine: Shared, endings: mpsc::UnboundedReceiver<Ending>) {
-    let endings = tokio::sync::Mutex::new(endings);
-    let link = Mutex::new(Link::new("settle jobs"));
-    tokio::join!(writes(&engine, &endings, &link), writes(&engine, &endings, &link));
-}
-
-/// The next batch: what has gathered, and what ends in the same breath. Empty when nothing will come any more.
-async fn gathered(endings: &tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>) -> Vec<Ending> {
-    let mut endings = endings.lock().await;
+pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver<Ending>) {
+    let mut link = Link::new("settle jobs");
     let mut batch = Vec::new();
-    endings.recv_many(&mut batch, BATCH).await;
-    let mut still = 0;
-    while still < STILL && !batch.is_empty() && batch.len() < BATCH {
-        tokio::task::yield_now().await;
-        still += 1;
-        while let Ok(ending) = endings.try_recv() {
-            batch.push(ending);
-            still = 0;
-        }
-    }
-    batch
-}
-
-async fn writes(
-    engine: &Shared,
-    endings: &tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>,
-    link: &Mutex<Link>,
-) {
-    // Nothing panics while it is locked.
-    let link = || link.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let batch = gathered(endings).await;
-        if batch.is_empty() {
-            return;
-        }
-        let (stored, mut open): (Vec<_>, Vec<_>) = batch.into_iter().partition(|ending| ending.committed);
+    while endings.recv_many(&mut batch, BATCH).await > 0 {
+        let (stored, mut open): (Vec<_>, Vec<_>) = batch.drain(..).partition(|ending| ending.committed);
         open.sort_unstable_by_key(|ending| ending.job.id);
         for ending in stored {
-            end(engine, ending, false);
+            end(&engine, ending, false);
         }
         let mut rest = vec![open];
         while let Some(batch) = rest.pop() {
             match settle(&engine.own, &engine.name, &batch).await {
                 Ok(states) => {
-                    link().up();
-                    report(engine, batch, &states);
+                    link.up();
+                    report(&engine, batch, &states);
                 }
                 Err(sqlx::Error::Database(refusal)) if is_about_the_data(&*refusal) => {
                     if batch.len() > 1 {
                         rest.extend(batch.into_iter().map(|ending| vec![ending]));
                     } else {
-                        rest.extend(refused(engine, batch, &*refusal));
+                        rest.extend(refused(&engine, batch, &*refusal));
                     }
                 }
                 Err(error) => {
-                    let wait = link().down(&error);
-                    tokio::time::sleep(wait).await;
+                    tokio::time::sleep(link.down(&error)).await;
                     rest.push(batch);
                 }
             }

@@ -64,7 +64,8 @@ pub async fn requeue(pool: &PgPool, id: i64, who: impl Display, why: impl Displa
 pub async fn requeue_all(pool: &PgPool, ids: &[i64], by: &By) -> anyhow::Result<Vec<i64>> {
     let mut done = Vec::new();
     for ids in ids.chunks(BATCH) {
-        let batch = sqlx::query_file_scalar!("src/queue/steer.requeue.sql", ids, by.who, by.why).fetch_all(pool);
+        let batch =
+            sqlx::query_file_scalar!("src/queue/steer.requeue.sql", ids, by.who, by.why).fetch_all(pool);
         done.extend(batch.await.context("requeue jobs")?);
     }
     Ok(done)
@@ -84,7 +85,8 @@ pub async fn cancel(pool: &PgPool, ids: &[i64], by: &By) -> anyhow::Result<Vec<C
 pub async fn run_now(pool: &PgPool, ids: &[i64], by: &By) -> anyhow::Result<Vec<i64>> {
     let mut done = Vec::new();
     for ids in ids.chunks(BATCH) {
-        let batch = sqlx::query_file_scalar!("src/queue/steer.run_now.sql", ids, by.who, by.why).fetch_all(pool);
+        let batch =
+            sqlx::query_file_scalar!("src/queue/steer.run_now.sql", ids, by.who, by.why).fetch_all(pool);
         done.extend(batch.await.context("run jobs now")?);
     }
     Ok(done)
@@ -98,12 +100,14 @@ pub async fn pause(pool: &PgPool, kinds: &[String], by: &By) -> anyhow::Result<V
 
 /// Ends the pause of these kinds; answers with those that were paused.
 pub async fn resume(pool: &PgPool, kinds: &[String], by: &By) -> anyhow::Result<Vec<String>> {
-    let resumed = sqlx::query_file_scalar!("src/queue/steer.resume.sql", kinds, by.who, by.why).fetch_all(pool);
+    let resumed =
+        sqlx::query_file_scalar!("src/queue/steer.resume.sql", kinds, by.who, by.why).fetch_all(pool);
     resumed.await.context("resume kinds")
 }
 
 /// Of this kind at most so many run at once in the whole fleet; any number if none.
 pub async fn limit(pool: &PgPool, kind: &str, most: Option<i32>, by: &By) -> anyhow::Result<()> {
-    let limited = sqlx::query_file_scalar!("src/queue/steer.limit.sql", kind, by.who, by.why, most).fetch_one(pool);
+    let limited =
+        sqlx::query_file_scalar!("src/queue/steer.limit.sql", kind, by.who, by.why, most).fetch_one(pool);
     limited.await.with_context(|| format!("limit {kind}")).map(drop)
 }

@@ -10,8 +10,8 @@ use super::engine::{Engine, Settings, Shared, Summary, Tasks};
 use super::entry::Entry;
 use super::event::Event;
 use super::execute::execute;
-use super::run::{Claimed, Tools};
 use super::prune::{self, Keep};
+use super::run::{Claimed, Tools};
 use super::{claim, lease, settle};
 use crate::db::Db;
 use anyhow::{Context, bail, ensure};
@@ -52,7 +52,15 @@ impl Worker {
             drain: Duration::from_secs(30),
             keep: Keep::DEFAULT,
         };
-        Worker { db: db.clone(), fleet, kinds: None, at_most: HashMap::new(), settings, tools: Tools::new(), watchers: None }
+        Worker {
+            db: db.clone(),
+            fleet,
+            kinds: None,
+            at_most: HashMap::new(),
+            settings,
+            tools: Tools::new(),
+            watchers: None,
+        }
     }
 
     /// Only these kinds.
@@ -124,15 +132,8 @@ impl Worker {
         ensure!(self.settings.lease >= Duration::from_millis(30), "a lease under 30 ms cannot be kept");
         let (endings, ends) = mpsc::unbounded_channel();
         let (claimed, jobs) = mpsc::unbounded_channel();
-        let engine = Engine::new(
-            &self.db,
-            entries,
-            &self.at_most,
-            self.tools,
-            self.settings,
-            self.watchers,
-            endings,
-        );
+        let engine =
+            Engine::new(&self.db, entries, &self.at_most, self.tools, self.settings, self.watchers, endings);
         let engine = Arc::new(engine);
 
         // Dropped with this future: a worker that is no longer polled keeps no lease alive.

@@ -62,7 +62,11 @@ async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
     assert_eq!(said.out, format!("job {job} is running; its worker has been asked to let go of it\n"));
     let again = stage.run(&["jobs", "cancel", &job]).await;
     assert_eq!(again.code, Some(1));
-    assert!(again.err.contains("is running and cancelled by ") && again.err.contains(": wrong file already"), "{}", again.err);
+    assert!(
+        again.err.contains("is running and cancelled by ") && again.err.contains(": wrong file already"),
+        "{}",
+        again.err
+    );
     stage.run(&["jobs", "run-now", &job]).await.is(
         1,
         &format!("vinops: job {job} (ingest) is running and {} already\n", {
@@ -71,10 +75,10 @@ async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
         }),
     );
     assert!(!stage.hand("ingest").step(&claimed[0]).await.unwrap());
-    stage.run(&["jobs", "requeue", "999"]).await.is(
-        1,
-        "vinops: there is no job 999; `vinops jobs list` shows those there are\n",
-    );
+    stage
+        .run(&["jobs", "requeue", "999"])
+        .await
+        .is(1, "vinops: there is no job 999; `vinops jobs list` shows those there are\n");
 }
 
 #[tokio::test]
@@ -90,7 +94,10 @@ async fn kinds_are_paused_limited_and_shown() {
     assert!(stage.hand("ingest").claim(2).await.unwrap().is_empty());
     assert_eq!(stage.run(&["jobs", "limit", "ingest", "1"]).await.out, "ingest: at most 1 at once\n");
     let stats = stage.run(&["jobs", "stats", "--json"]).await.json();
-    assert_eq!((&stats["kinds"][0]["paused_because"], &stats["kinds"][0]["max_running"]), (&json!("the disk"), &json!(1)));
+    assert_eq!(
+        (&stats["kinds"][0]["paused_because"], &stats["kinds"][0]["max_running"]),
+        (&json!("the disk"), &json!(1))
+    );
     assert_eq!(stats["counts"][0]["jobs"], 2);
     assert_eq!(stage.run(&["jobs", "resume", "ingest"]).await.out, "ingest: runs again\n");
     assert_eq!(stage.hand("ingest").claim(2).await.unwrap().len(), 1);
@@ -106,12 +113,16 @@ async fn ends_are_followed_and_workers_listed() {
     for job in hand.claim(2).await.unwrap() {
         hand.end(&job, vinops::queue::Outcome::Done, std::time::Duration::ZERO).await.unwrap();
     }
-    let tail = ["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--kind", "ingest", "--limit", "2", "--json"];
+    let tail =
+        ["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--kind", "ingest", "--limit", "2", "--json"];
     let said = stage.run(&tail).await;
     said.is(0, "");
     let lines: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
-    assert_eq!((&lines[0]["outcome"], &lines[0]["state"], &lines[0]["worker"]), (&json!("done"), &json!("completed"), &json!("hand")));
+    assert_eq!(
+        (&lines[0]["outcome"], &lines[0]["state"], &lines[0]["worker"]),
+        (&json!("done"), &json!("completed"), &json!("hand"))
+    );
 
     let registered = "insert into fleet.workers (name, kinds, concurrency, lease, seen_at)
         values ('gone', '{ingest}', 4, interval '30 s', now() - interval '1 h')";

@@ -262,6 +262,13 @@ pub async fn outcomes(pool: &PgPool, job: i64) -> Vec<Option<String>> {
         .unwrap()
 }
 
+/// How many steps still sleep at the server.
+pub async fn sleeping(pool: &PgPool) -> i64 {
+    let asleep = "select count(*) from pg_stat_activity
+        where datname = current_database() and query like 'select pg_sleep(60)%'";
+    sqlx::query_scalar(asleep).fetch_one(pool).await.unwrap()
+}
+
 /// Asks until the answer is yes; the round trips set the pace.
 pub async fn until(pool: &PgPool, question: &'static str, job: i64) {
     within(async {

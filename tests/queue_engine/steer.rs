@@ -4,20 +4,12 @@ use crate::harness::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vinops::queue::hand::Hand;
-use vinops::queue::operate::{ends, kinds, now, show, Filter};
+use vinops::queue::operate::{Filter, ends, kinds, now, show};
 use vinops::queue::steer::{By, cancel, limit, pause, requeue_all, resume, run_now};
 use vinops::queue::{Enqueue, Outcome};
 
-/// Statements of steps that still sleep at the server.
-const SLEEPING: &str = "select count(*) from pg_stat_activity
-    where datname = current_database() and pid <> pg_backend_pid() and query like 'select pg_sleep(60)%'";
-
 fn by(why: &str) -> By {
     By::new("ada", why)
-}
-
-async fn sleeping(pool: &sqlx::PgPool) -> i64 {
-    sqlx::query_scalar(SLEEPING).fetch_one(pool).await.unwrap()
 }
 
 #[tokio::test]
@@ -60,7 +52,8 @@ async fn a_limit_of_the_whole_fleet_holds_under_concurrent_claims() {
                 let jobs = hand.claim(2).await.unwrap();
                 let state = "select count(*) filter (where state = 'running'),
                     count(*) filter (where state = 'available') from fleet.jobs";
-                let (running, waiting): (i64, i64) = sqlx::query_as(state).fetch_one(&hand.pool).await.unwrap();
+                let (running, waiting): (i64, i64) =
+                    sqlx::query_as(state).fetch_one(&hand.pool).await.unwrap();
                 most = most.max(running);
                 for job in &jobs {
                     hand.end(job, Outcome::Done, Duration::ZERO).await.unwrap();
@@ -74,7 +67,11 @@ async fn a_limit_of_the_whole_fleet_holds_under_concurrent_claims() {
     }
     let ended = within(hands.join_all()).await;
     assert_eq!(ended.iter().map(|(done, _)| done).sum::<i64>(), 400);
-    assert_eq!(ended.iter().map(|(_, most)| *most).max(), Some(3), "never more than three, and all three used");
+    assert_eq!(
+        ended.iter().map(|(_, most)| *most).max(),
+        Some(3),
+        "never more than three, and all three used"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +134,10 @@ async fn a_waiting_job_is_cancelled_at_once_and_its_key_is_free() {
     let done = cancel(pool, &[job, 99], &by("not wanted")).await.unwrap();
     assert_eq!(done.iter().map(|job| (job.id, job.running)).collect::<Vec<_>>(), [(job, false)]);
     let shown = show(pool, job).await.unwrap().unwrap();
-    assert_eq!((&*shown.job.state, shown.job.error.as_deref()), ("cancelled", Some("cancelled by ada: not wanted")));
+    assert_eq!(
+        (&*shown.job.state, shown.job.error.as_deref()),
+        ("cancelled", Some("cancelled by ada: not wanted"))
+    );
     let history = &shown.attempts[0];
     assert_eq!((history.outcome.as_deref(), &*history.worker), (Some("cancelled"), "ada"));
     assert!(put_as(pool, probe(Act::Done), Enqueue::once("a")).await.is_some());
@@ -149,8 +149,13 @@ async fn a_running_job_is_cut_off_its_writes_undone_and_its_statement_ended() {
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Sleep)).await;
     let mut worker = start(&test.db, |worker| worker);
-    until(pool, "select count(*) = 1 from pg_stat_activity where datname = current_database()
-        and query like 'select pg_sleep(60)%' and $1 = 0", 0).await;
+    until(
+        pool,
+        "select count(*) = 1 from pg_stat_activity where datname = current_database()
+        and query like 'select pg_sleep(60)%' and $1 = 0",
+        0,
+    )
+    .await;
     assert!(cancel(pool, &[job], &by("wrong file")).await.unwrap()[0].running);
     let end = worker.ended().await;
     assert_eq!((end.job, end.outcome), (job, Outcome::Cancelled));
@@ -196,7 +201,12 @@ async fn a_job_that_was_to_be_cancelled_when_its_worker_died_is_not_run_again() 
     let test = database().await;
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Done)).await;
-    let hand = |name: &str| Hand { pool: pool.clone(), name: name.to_owned(), kinds: vec!["probe".to_owned()], lease: NEVER };
+    let hand = |name: &str| Hand {
+        pool: pool.clone(),
+        name: name.to_owned(),
+        kinds: vec!["probe".to_owned()],
+        lease: NEVER,
+    };
     assert_eq!(hand("doomed").claim(1).await.unwrap().len(), 1);
     assert!(cancel(pool, &[job], &by("not wanted")).await.unwrap()[0].running);
     assert!(cancel(pool, &[job], &by("twice")).await.unwrap().is_empty());
@@ -270,7 +280,10 @@ async fn every_act_is_noted_and_takes_no_more_than_the_operators_role() {
     limit(&ops, "probe", Some(2), &by("3")).await.unwrap();
     cancel(&ops, &[job], &by("4")).await.unwrap();
     assert_eq!(requeue_all(&ops, &[job], &by("5")).await.unwrap(), [job]);
-    sqlx::query("update fleet.jobs set state = 'scheduled', run_at = now() + interval '1 h'").execute(&ops).await.unwrap();
+    sqlx::query("update fleet.jobs set state = 'scheduled', run_at = now() + interval '1 h'")
+        .execute(&ops)
+        .await
+        .unwrap();
     run_now(&ops, &[job], &by("6")).await.unwrap();
     let noted = "select array_agg(format('%s %s %s %s', who, action, subject, reason) order by id) from audit.operator_actions";
     let noted: Vec<String> = sqlx::query_scalar(noted).fetch_one(&ops).await.unwrap();

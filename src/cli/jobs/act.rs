@@ -119,7 +119,8 @@ pub async fn cancel(args: Args, config: Config) -> Result<(), Failure> {
     let (session, ids) = chosen(&args, config, "cancel", &open).await?;
     let cancelled = steer::cancel(&session.db.pool, &ids, &By::new(who(), &args.why)).await?;
     let (asked, done): (Vec<_>, Vec<_>) = cancelled.into_iter().partition(|job| job.running);
-    let acted = acted(&ids, done.iter().map(|job| job.id).collect(), asked.iter().map(|job| job.id).collect());
+    let acted =
+        acted(&ids, done.iter().map(|job| job.id).collect(), asked.iter().map(|job| job.id).collect());
     only(&session.db.pool, &ids, &acted, "cancelled").await?;
     finish(session, &args, "cancelled", acted).await
 }
@@ -236,7 +237,10 @@ async fn finish(session: Session, args: &Args, word: &str, acted: Acted) -> Resu
     match acted.asked[..] {
         [] => {}
         [id] => println!("job {id} is running; its worker has been asked to let go of it"),
-        _ => println!("{} jobs are running; their workers have been asked", show::count(acted.asked.len() as i64)),
+        _ => println!(
+            "{} jobs are running; their workers have been asked",
+            show::count(acted.asked.len() as i64)
+        ),
     }
     if !acted.left.is_empty() {
         let left: Vec<String> = acted.left.iter().map(i64::to_string).collect();
