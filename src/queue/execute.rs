@@ -5,6 +5,7 @@
 //! Cutting off means aborting the task at its next await, which drops its transaction; a handler that sits in
 //! `spawn_blocking` runs on to its end there, but its step can no longer commit under the fence.
 
+use super::again::persist;
 use super::engine::Shared;
 use super::entry::{Entry, Erased, Failure};
 use super::event::{Event, Outcome};
@@ -54,7 +55,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         key = job.key.as_deref(),
         attempt = job.attempt
     );
-    let mut handler = AbortOnDropHandle::new(tokio::spawn((entry.run)(run, payload).instrument(span)));
+    let mut handler = AbortOnDropHandle::new(tokio::spawn(persist(entry, run, payload).instrument(span)));
     let cut_off = tokio::select! {
         ended = &mut handler => return ending(entry, job, ended),
         () = tokio::time::sleep(timeout) => Outcome::Timeout,

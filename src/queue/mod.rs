@@ -85,8 +85,10 @@
 //!
 //! `job` (what a job is and the four words), `run` (what it holds while running, the step), `enqueue`, `claim`,
 //! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler),
-//! `worker` (set-up and drain), `backend` (the runtime's view), `operate` (the operators' face).
+//! `again` (deadlocks and lost connections, met on the spot), `worker` (set-up and drain), `backend` (the runtime's
+//! view), `operate` (the operators' face).
 
+mod again;
 mod backend;
 mod claim;
 mod engine;
