@@ -15,12 +15,17 @@
 
 use crate::config;
 use crate::queue::Entry;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long one look may take; the next one gets another connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a look that is under way may take when told to leave.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// The sources to schedule, and how.
 #[derive(Clone, Debug)]
@@ -153,7 +158,19 @@ impl Scheduler {
                 self.expire(pool).await?;
                 self.due(pool, None).await
             };
-            let wait = match looked.await {
+            let looked = async {
+                let looked = tokio::time::timeout(PATIENCE, looked).await;
+                looked.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", PATIENCE.as_secs())))
+            };
+            let overdue = async {
+                leave.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            };
+            let looked = tokio::select! {
+                looked = looked => looked,
+                () = overdue => return,
+            };
+            let wait = match looked {
                 Ok(_) => {
                     if std::mem::take(&mut away) {
                         tracing::info!("scheduling again");

@@ -7,8 +7,9 @@
 //! make of any second run: what the first wrote in its step is rolled back, or, if only the commit's answer was lost,
 //! the second step finds the job completed and stops.
 //!
-//! Bounded by tries and time: after [`TRIES`], or [`PATIENCE`] after the first failure, the error counts as the job's own. The
-//! attempt's row tells of the latest such failure, also when the run then ends well.
+//! Bounded: the fifth conflict with other transactions counts as the job's own failure, and so does a database that is
+//! not back [`PATIENCE`] after it was missed. The attempt's row tells of the latest such failure, also when the run then
+//! ends well.
 
 use super::entry::{Entry, Erased, Failure};
 use super::job::Stop;
@@ -16,31 +17,40 @@ use super::run::Run;
 use backon::BackoffBuilder;
 use std::time::{Duration, Instant};
 
-/// Runs of a handler within one claim.
-const TRIES: usize = 8;
-/// A failure this long after the first one is final.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The last of so many conflicts is final.
+const CONFLICTS: u32 = 5;
+/// A connection that is lost so long after the first failure is final.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What passes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// With other transactions: one of them had to give way.
+    Conflict,
+    /// The connection, or the server behind it.
+    Connection,
+}
 
 /// Runs the handler, again where only the database was at fault.
 pub(super) async fn persist(entry: &Entry, run: Run, payload: serde_json::Value) -> Erased {
     let waits = backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(Duration::from_secs(2))
-        .with_max_times(TRIES - 1)
+        .without_max_times()
         .with_jitter();
     let mut waits = waits.build();
-    let mut first: Option<Instant> = None;
+    let (mut conflicts, mut first) = (0, None);
     loop {
         let ended = (entry.run)(run.clone(), payload.clone()).await;
         let Err(Failure::Stop(Stop::Retry(error))) = &ended else { return ended };
         let Some(fault) = fault(error) else { return ended };
-        if first.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+        conflicts += u32::from(fault == Fault::Conflict);
+        if conflicts >= CONFLICTS || first.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             return ended;
         }
-        let Some(wait) = waits.next() else { return ended };
         let (job, error) = (run.job().id, format!("{error:#}"));
-        tracing::info!(job, kind = &*run.job().kind, fault, error, "tries again on the spot");
-        tokio::time::sleep(wait).await;
+        tracing::info!(job, kind = &*run.job().kind, error, "tries again on the spot");
+        tokio::time::sleep(waits.next().unwrap_or_default()).await;
         // best effort: where the database is still away, the line above is all that tells
         let _ = note(&run, format!("tried again on the spot: {error}")).await;
     }
@@ -66,20 +76,17 @@ async fn note(run: &Run, error: String) -> sqlx::Result<()> {
 }
 
 /// What the database did, if the error's cause is the database's and passes.
-fn fault(error: &anyhow::Error) -> Option<&'static str> {
+fn fault(error: &anyhow::Error) -> Option<Fault> {
     error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
         sqlx::Error::Database(told) => match told.code()?.as_ref() {
-            "40P01" => Some("deadlock"),
-            "40001" => Some("serialization failure"),
-            // a statement that said how long it waits for a lock
-            "55P03" => Some("lock not available"),
-            "57P01" | "57P02" | "57P03" => Some("server shut down"),
-            "53300" => Some("too many connections"),
-            code if code.starts_with("08") => Some("connection lost"),
+            // deadlock, serialization failure, a statement that said how long it waits for a lock
+            "40P01" | "40001" | "55P03" => Some(Fault::Conflict),
+            // shut down by whichever mode, starting up, too many connections
+            "57P01" | "57P02" | "57P03" | "53300" => Some(Fault::Connection),
+            code if code.starts_with("08") => Some(Fault::Connection),
             _ => None,
         },
-        sqlx::Error::Io(_) => Some("connection lost"),
-        sqlx::Error::PoolTimedOut => Some("no connection in time"),
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Some(Fault::Connection),
         _ => None,
     })
 }
@@ -94,7 +101,7 @@ mod tests {
     fn a_lost_connection_is_seen_under_what_was_being_done() {
         let lost = Err::<(), _>(sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()));
         let error = lost.context("lock the source").context("ingest").unwrap_err();
-        assert_eq!(fault(&error), Some("connection lost"));
+        assert_eq!(fault(&error), Some(Fault::Connection));
     }
 
     #[test]

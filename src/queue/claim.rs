@@ -15,16 +15,19 @@ use tokio::sync::mpsc;
 /// Due, but locked by somebody while we looked: look again this soon.
 const CONTENDED: Duration = Duration::from_millis(10);
 
+/// After this long without a notification: does the listener's connection still live?
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Claims until the worker drains; `out` leads to the runtime's backend.
 pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) {
-    let mut link = Link::new("claim jobs");
-    // Never dropped in the middle of a claim, or its jobs would be ours without our knowing.
+    let mut link = Link::new(&engine, "claim jobs");
+    // Not dropped in the middle of a claim while there is hope, or its jobs would be ours without our knowing.
     while !engine.draining.is_cancelled() {
         let room = engine.room();
         let wait = if room == 0 {
             Duration::MAX
         } else {
-            match claim(&engine, room, &out).await {
+            match engine.answer(claim(&engine, room, &out)).await {
                 Ok(wait) => {
                     link.up();
                     wait
@@ -81,7 +84,7 @@ async fn claim(engine: &Shared, room: usize, out: &mpsc::UnboundedSender<Claimed
 
 /// Listens on channel `fleet` for the worker's kinds, for as long as the worker lives.
 pub(super) async fn wakes(engine: Shared) {
-    let mut link = Link::new("listen for jobs");
+    let mut link = Link::new(&engine, "listen for jobs");
     loop {
         let error = match listen(&engine, &mut link).await {
             Ok(()) => continue,
@@ -99,7 +102,13 @@ async fn listen(engine: &Shared, link: &mut Link) -> sqlx::Result<()> {
         // Whatever came while we were not listening is found by looking once.
         engine.kick.notify_one();
         loop {
-            match listener.try_recv().await? {
+            let Ok(told) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+                let there =
+                    sqlx::query!("-- queue: still there\n select 1 as there").fetch_one(&mut listener);
+                engine.answer(there).await?;
+                continue;
+            };
+            match told? {
                 Some(told)
                     if told.payload().is_empty() || engine.kinds.iter().any(|k| k == told.payload()) =>
                 {

@@ -18,12 +18,12 @@ pub(super) const RESCUES: i32 = 20;
 
 /// Renews all leases, three times per lease; cancels the runs that have lost theirs.
 pub(super) async fn renews(engine: Shared) {
-    let mut link = Link::new("renew leases");
+    let mut link = Link::new(&engine, "renew leases");
     let mut ticks = interval(engine.settings.lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        while let Err(error) = renew(&engine).await {
+        while let Err(error) = engine.answer(renew(&engine)).await {
             tokio::time::sleep(link.down(&error)).await;
         }
         link.up();
@@ -56,12 +56,13 @@ async fn renew(engine: &Shared) -> sqlx::Result<()> {
 
 /// Takes back jobs whose leases ran out, at least once a second.
 pub(super) async fn rescues(engine: Shared) {
-    let mut link = Link::new("rescue jobs");
+    let mut link = Link::new(&engine, "rescue jobs");
     let mut ticks = interval(Duration::from_secs(1).min(engine.settings.lease / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match sqlx::query_file!("src/queue/lease.rescue.sql", RESCUES).fetch_all(&engine.own).await {
+        let rescue = sqlx::query_file!("src/queue/lease.rescue.sql", RESCUES).fetch_all(&engine.own);
+        match engine.answer(rescue).await {
             Ok(rescued) => {
                 link.up();
                 count(&engine.counts.rescued, rescued.len() as u64);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::Notify;
 use vinops::scheduler::Scheduler;
 use vinops::workers::FLEET;
 
@@ -20,19 +21,37 @@ pub enum Role {
 
 /// What all members wrote to their logs, and what the test did to them.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub struct Log(Arc<(Mutex<Vec<String>>, Notify)>);
 
 impl Log {
     pub fn note(&self, line: String) {
-        self.0.lock().unwrap().push(line);
+        self.0.0.lock().unwrap().push(line);
+        self.0.1.notify_waiters();
+    }
+
+    pub fn all(&self) -> String {
+        self.0.0.lock().unwrap().join("\n")
+    }
+
+    /// Returns once somebody has said this.
+    pub async fn says(&self, words: &str) {
+        loop {
+            let news = self.0.1.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if self.count(words) > 0 {
+                return;
+            }
+            news.await;
+        }
     }
 
     pub fn count(&self, words: &str) -> usize {
-        self.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+        self.0.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
     }
 
     /// Takes down what comes, and remembers in the flag that `words` were among it.
-    fn listen(
+    pub fn listen(
         &self,
         name: String,
         from: impl AsyncRead + Unpin + Send + 'static,
@@ -56,7 +75,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         if std::thread::panicking() && Arc::strong_count(&self.0) <= 2 {
-            let lines = self.0.lock().unwrap();
+            let lines = self.0.0.lock().unwrap();
             eprintln!("{}", lines[lines.len().saturating_sub(150)..].join("\n"));
         }
     }

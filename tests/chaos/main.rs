@@ -15,6 +15,7 @@ mod books;
 mod cluster;
 mod disk;
 mod fleet;
+mod outages;
 mod play;
 mod proxy;
 

@@ -1,0 +1,284 @@
+//! One outage at a time, for one worker and one scheduler, both the program itself: the database restarts, another takes
+//! its place, the pooler restarts. Each keeps its process, says so once when it begins and once when it is over, and goes
+//! on with its work.
+
+use crate::cluster::Cluster;
+use crate::fleet::Log;
+use crate::proxy::Proxy;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+use sqlx::{Connection, PgConnection};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::process::Child;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::simulator::server::FeedServer;
+use vinops::simulator::{Options, Simulator};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A feed, and the processes that work it over a database at `url`.
+struct Pair {
+    worker: Child,
+    scheduler: Child,
+    log: Log,
+    _feed: FeedServer,
+    _stops: DropGuard,
+    _folder: TempDir,
+}
+
+impl Pair {
+    /// Both at work; the scheduler in the middle of its first look, since the test holds the lock on the windows.
+    async fn new(url: &str, direct: &str) -> Pair {
+        let stop = CancellationToken::new();
+        let options = Options::new(7, 2000, "2026-03-06T17:00:00Z".parse().unwrap());
+        let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::default();
+        let start = |role: &str| {
+            let store = url::Url::from_directory_path(folder.path().join("store")).unwrap();
+            let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"))
+                .arg(role)
+                .env_clear()
+                .env("DATABASE_URL", url)
+                .env("DATABASE_DIRECT_URL", direct)
+                .env("VINOPS_STORE", store.as_str())
+                .env("VINOPS_LEASE", "1s")
+                .env("COPART_FEED_URL", feed.url())
+                .env("HOME", folder.path())
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
+            log.listen(role.to_owned(), child.stderr.take().unwrap(), "working");
+            child
+        };
+        let (worker, scheduler) = (start("worker"), start("scheduler"));
+        Pair { worker, scheduler, log, _feed: feed, _stops: stop.drop_guard(), _folder: folder }
+    }
+
+    async fn says(&self, words: &str) {
+        let said = timeout(PATIENCE, self.log.says(words)).await;
+        said.unwrap_or_else(|_| panic!("nobody says {words:?}:\n{}", self.log.all()));
+    }
+
+    /// Both are the processes they were, have told of one outage, and leave in order.
+    async fn left_after_one_outage(mut self) {
+        for (words, times) in [
+            ("the database is away", 1),
+            ("the database is back", 1),
+            ("cannot schedule", 1),
+            ("scheduling again", 1),
+        ] {
+            assert_eq!(self.log.count(words), times, "{words}:\n{}", self.log.all());
+        }
+        for process in [&mut self.worker, &mut self.scheduler] {
+            let pid = process.id().expect("it has kept its process").cast_signed();
+            kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+            let left = timeout(PATIENCE, process.wait()).await.expect("it leaves when told");
+            assert_eq!(left.unwrap().code(), Some(0), "{}", self.log.all());
+        }
+    }
+}
+
+/// Keeps every scheduler in its first look.
+async fn lock(url: &str) -> PgConnection {
+    let mut lock = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql("begin; lock table fleet.windows in access exclusive mode")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    lock
+}
+
+/// Asks until the answer is yes.
+async fn until(url: &str, question: &'static str) {
+    let asking = async {
+        let mut session = PgConnection::connect(url).await.unwrap();
+        while !sqlx::query_scalar::<_, bool>(question).fetch_one(&mut session).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("it never became true: {question}"));
+}
+
+const LOOKING: &str =
+    "select exists (select from pg_locks where not granted and relation = 'fleet.windows'::regclass)";
+const APPLIED: &str = "select exists (select from fleet.windows where state = 'applied')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
+    let mut cluster = Cluster::new().await;
+    let direct = cluster.database("restart").await;
+    let proxy = Proxy::new(cluster.address()).await;
+    let lock = lock(&direct).await;
+    let url = proxy.url(&direct);
+    let pair = Pair::new(&url, &url).await;
+    pair.says("working").await;
+    until(&direct, LOOKING).await;
+
+    cluster.kill().await;
+    drop(lock);
+    pair.says("the database is away").await;
+    pair.says("cannot schedule").await;
+    cluster.start().await;
+    proxy.lead_to(cluster.address());
+    let back = Instant::now();
+    pair.says("the database is back").await;
+    pair.says("scheduling again").await;
+    until(&cluster.url("restart"), APPLIED).await;
+    println!(
+        "restart: the window was applied {:.1} s after the database's return",
+        back.elapsed().as_secs_f64()
+    );
+    pair.left_after_one_outage().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_takes_over_is_ridden_out() {
+    let mut cluster = Cluster::new().await;
+    let Some(mut standby) = cluster.standby().await else {
+        println!("WITHOUT a standby: there is no pg_basebackup beside this PostgreSQL");
+        return;
+    };
+    let direct = cluster.database("failover").await;
+    let proxy = Proxy::new(cluster.address()).await;
+    let lock = lock(&direct).await;
+    let url = proxy.url(&direct);
+    let pair = Pair::new(&url, &url).await;
+    pair.says("working").await;
+    until(&direct, LOOKING).await;
+
+    cluster.kill().await;
+    drop(lock);
+    pair.says("the database is away").await;
+    pair.says("cannot schedule").await;
+    let lost = Instant::now();
+    standby.promote().await;
+    proxy.lead_to(standby.address());
+    pair.says("the database is back").await;
+    pair.says("scheduling again").await;
+    let now = standby.url("failover");
+    until(&now, APPLIED).await;
+    println!(
+        "fail-over: the window was applied {:.1} s after the promotion began",
+        lost.elapsed().as_secs_f64()
+    );
+    pair.left_after_one_outage().await;
+    standby.kill().await;
+}
+
+/// PgBouncer before one database, in a folder of its own.
+struct Pooler {
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Pooler {
+    /// None, said aloud, where the program is missing.
+    async fn new(cluster: &Cluster, database: &str, mode: &str) -> Option<Pooler> {
+        if !Path::new("/usr/sbin/pgbouncer").exists() {
+            println!("WITHOUT the pooler: there is no /usr/sbin/pgbouncer");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let server = url::Url::parse(&cluster.url(database)).unwrap();
+        let ini = format!(
+            "[databases]\n{database} = host=127.0.0.1 port={} user=postgres password={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 60\n",
+            server.port().unwrap(),
+            server.password().unwrap(),
+        );
+        std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
+        let mut pooler = Pooler { folder, port, process: None };
+        pooler.start().await;
+        Some(pooler)
+    }
+
+    async fn start(&mut self) {
+        let mut command = tokio::process::Command::new("/usr/sbin/pgbouncer");
+        command.arg(self.folder.path().join("pgbouncer.ini")).stdin(Stdio::null()).stderr(Stdio::null());
+        // it refuses root
+        if nix::unistd::geteuid().is_root() {
+            let nobody = User::from_name("nobody").unwrap().unwrap();
+            command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+        }
+        self.process = Some(command.kill_on_drop(true).spawn().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let come = async {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, come).await.expect("the pooler listens");
+    }
+
+    async fn kill(&mut self) {
+        self.process.take().unwrap().kill().await.unwrap();
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_restarts_is_ridden_out() {
+    let cluster = Cluster::new().await;
+    let direct = cluster.database("pooled").await;
+    let Some(mut pooler) = Pooler::new(&cluster, "pooled", "session").await else { return };
+    let lock = lock(&direct).await;
+    let pair = Pair::new(&pooler.url("pooled"), &direct).await;
+    pair.says("working").await;
+    until(&direct, LOOKING).await;
+
+    pooler.kill().await;
+    pair.says("the database is away").await;
+    pair.says("cannot schedule").await;
+    drop(lock);
+    pooler.start().await;
+    let back = Instant::now();
+    pair.says("the database is back").await;
+    pair.says("scheduling again").await;
+    until(&direct, APPLIED).await;
+    println!("pooler: the window was applied {:.1} s after its return", back.elapsed().as_secs_f64());
+    pair.left_after_one_outage().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
+    let cluster = Cluster::new().await;
+    let direct = cluster.database("pooled").await;
+    let Some(pooler) = Pooler::new(&cluster, "pooled", "transaction").await else { return };
+    let version = Command::new("/usr/sbin/pgbouncer").arg("--version").output().unwrap();
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    if !["1.18", "1.19", "1.20"].iter().any(|old| version.contains(old)) {
+        println!("WITHOUT an old pooler: this is {version}");
+        return;
+    }
+    let worker = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"))
+        .arg("worker")
+        .env_clear()
+        .env("DATABASE_URL", pooler.url("pooled"))
+        .env("DATABASE_DIRECT_URL", direct)
+        .env("HOME", pooler.folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let said = timeout(PATIENCE, worker).await.expect("it does not begin").unwrap();
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(3), "{err}");
+    assert!(
+        err.contains("a pooler that loses prepared statements") && err.contains("max_prepared_statements"),
+        "{err}"
+    );
+}
