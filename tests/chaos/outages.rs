@@ -69,7 +69,7 @@ impl Pair {
     }
 
     /// Both are the processes they were, have told of one outage, and leave in order.
-    async fn left_after_one_outage(mut self) {
+    async fn left_after_one_outage(self) {
         for (words, times) in [
             ("the database is away", 1),
             ("the database is back", 1),
@@ -78,6 +78,11 @@ impl Pair {
         ] {
             assert_eq!(self.log.count(words), times, "{words}:\n{}", self.log.all());
         }
+        self.left().await;
+    }
+
+    /// Told to leave, they do, in order.
+    async fn left(mut self) {
         for process in [&mut self.worker, &mut self.scheduler] {
             let pid = process.id().expect("it has kept its process").cast_signed();
             kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
@@ -138,6 +143,19 @@ async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
         back.elapsed().as_secs_f64()
     );
     pair.left_after_one_outage().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
+    let mut cluster = Cluster::new().await;
+    let direct = cluster.database("gone").await;
+    let pair = Pair::new(&direct, &direct).await;
+    pair.says("working").await;
+    cluster.kill().await;
+    pair.says("the database is away").await;
+    let told = Instant::now();
+    pair.left().await;
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

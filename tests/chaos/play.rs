@@ -9,13 +9,13 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vinops::scheduler::Scheduler;
 use vinops::simulator::server::FeedServer;
@@ -23,7 +23,9 @@ use vinops::simulator::{Options, Simulator};
 use vinops::workers::FLEET;
 
 const WINDOWS: u32 = 12;
-const ROWS: usize = 2000;
+const ROWS: usize = 4000;
+/// Jobs that another program puts in after each window, in a transaction of its own.
+const KNOCKS: usize = 6;
 const LEASE: Duration = Duration::from_secs(1);
 /// Faults follow one another within this time.
 const SPAN: Duration = Duration::from_millis(500);
@@ -58,14 +60,14 @@ enum Fault {
 }
 
 const DECK: &[(Fault, usize)] = &[
-    (Fault::KillWorker, 16),
-    (Fault::KillScheduler, 3),
-    (Fault::Freeze, 6),
-    (Fault::KillPostgres, 3),
-    (Fault::Cut, 4),
-    (Fault::Refuse, 2),
-    (Fault::Delay, 3),
-    (Fault::Swallow, 3),
+    (Fault::KillWorker, 20),
+    (Fault::KillScheduler, 4),
+    (Fault::Freeze, 8),
+    (Fault::KillPostgres, 4),
+    (Fault::Cut, 5),
+    (Fault::Refuse, 3),
+    (Fault::Delay, 4),
+    (Fault::Swallow, 4),
     (Fault::FillDisk, 2),
 ];
 
@@ -103,8 +105,16 @@ struct Play {
     pool: PgPool,
     feed: FeedServer,
     disk: Option<Disk>,
+    /// The disk stays full until the window ends.
+    starving: bool,
+    /// The fleet's way to the database.
+    way_in: String,
     _folder: TempDir,
     _feed_stops: DropGuard,
+    /// Births that found no database.
+    stillborn: usize,
+    /// Keys of the other program's jobs whose commit was acknowledged.
+    knocked: Vec<String>,
     /// Who claimed last.
     claimant: Option<u32>,
     /// Since when nothing has been claimed that was open, by a fault of the database or the way there.
@@ -185,6 +195,7 @@ impl Play {
             inflicted: BTreeMap::new(),
             fleet,
             pool: pool(&calm.url(&direct)),
+            way_in: proxy.url(&direct),
             proxy,
             calm,
             cluster,
@@ -192,8 +203,11 @@ impl Play {
             ear,
             feed,
             disk,
+            starving: false,
             _folder: folder,
             _feed_stops: stop.drop_guard(),
+            stillborn: 0,
+            knocked: Vec::new(),
             claimant: None,
             outage: None,
             longest: Duration::ZERO,
@@ -312,6 +326,7 @@ impl Play {
                 }
                 self.proxy.set(Mode::Pass);
             }
+            Deed::FreeDisk if self.starving => {}
             Deed::FreeDisk => self.disk.as_ref().unwrap().free(),
         }
     }
@@ -323,7 +338,7 @@ impl Play {
             Some(heard) = self.ear.recv() => return Some(heard),
             (place, status) = self.fleet.left() => {
                 self.fleet.bury(place, status);
-                *self.inflicted.entry("(born without a database)".to_owned()).or_default() += 1;
+                self.stillborn += 1;
                 self.after(Duration::from_millis(200), Duration::from_millis(400), Deed::Spawn(place));
             }
             () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
@@ -383,58 +398,142 @@ impl Play {
     }
 }
 
+impl Play {
+    /// Another program puts jobs in, by the fleet's own way to the database and with only SQL. What it was not told to be
+    /// committed it would have to put in again; what it was told must not be lost.
+    async fn knock(&mut self, k: u32) {
+        let keys: Vec<String> = (0..KNOCKS).map(|n| format!("again {k} {n}")).collect();
+        let asked = async {
+            let mut session = PgConnection::connect(&self.way_in).await?;
+            sqlx::query(
+                "select fleet.enqueue('ingest', jsonb_build_object('file_id', w.file_id), key)
+                from unnest($1::text[]) as key
+                cross join (select file_id from fleet.windows where state = 'applied' limit 1) as w",
+            )
+            .bind(&keys)
+            .execute(&mut session)
+            .await
+        };
+        if matches!(timeout(LEASE, asked).await, Ok(Ok(done)) if done.rows_affected() > 0) {
+            self.knocked.extend(keys);
+        }
+    }
+
+    /// Lets everything come to its end: no fault is left, and no job.
+    async fn settle(&mut self) {
+        (self.kept, self.ear) = (0, mpsc::unbounded_channel().1);
+        self.plan();
+        while !self.deeds.is_empty() {
+            self.step().await;
+        }
+        let open =
+            "select count(*) from fleet.jobs where state not in ('completed', 'discarded', 'cancelled')";
+        while sqlx::query_scalar::<_, i64>(open).fetch_one(&self.pool).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.fleet.leave().await, [Some(0); 6]);
+    }
+
+    /// Only a full disk may cost a window its file; whatever befalls processes and connections costs no attempt.
+    async fn expect_no_job_was_given_up_but_for_the_disk(&self) {
+        let errors: Vec<(String, Option<String>)> =
+            sqlx::query_as("select kind, error from fleet.jobs where state in ('discarded', 'cancelled')")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        let full =
+            |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("No space left"));
+        assert!(errors.iter().all(|(kind, error)| kind == "fetch" && full(error)), "{errors:?}");
+    }
+
+    /// Every job that was acknowledged to the other program is done, once; then they are taken out of the books, which
+    /// an undisturbed run has without them.
+    async fn expect_knocks(&self) {
+        let done: Vec<String> = sqlx::query_scalar(
+            "select key from fleet.jobs as job
+            where key like 'again %' and state = 'completed'
+              and (select count(*) from fleet.job_attempts where job_id = job.id and outcome = 'done') = 1",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        let lost: Vec<&String> = self.knocked.iter().filter(|key| !done.contains(key)).collect();
+        assert!(!self.knocked.is_empty() && lost.is_empty(), "lost: {lost:?} of {}", self.knocked.len());
+        sqlx::query("delete from fleet.jobs where key like 'again %'").execute(&self.pool).await.unwrap();
+    }
+}
+
 pub async fn play(seed: u64) {
     let mut play = Play::new(seed).await;
     for place in 0..play.fleet.members.len() {
         play.fleet.spawn(place).await;
     }
     let skipped = play.dice.random_range(3..WINDOWS - 2);
+    let starved = play.disk.is_some().then(|| skipped - 1 - play.dice.random_range(0..2));
     let mut applied = Vec::new();
     for k in 0..WINDOWS {
         if k == skipped {
             play.skip(k).await;
             continue;
         }
+        if starved == Some(k) {
+            play.inflict(Fault::FillDisk).await;
+            play.starving = true;
+        }
         let began = Instant::now();
         let state = play.window(k).await;
         println!("window {k}: {state} after {:.1} s", began.elapsed().as_secs_f64());
         if state == "applied" {
             applied.push(k);
+            play.knock(k).await;
         } else {
             assert_eq!(state, "failed", "window {k}");
-            // the quarter-hour is longer than the fault
-            while play.deeds.values().any(|deed| matches!(deed, Deed::FreeDisk)) {
-                play.step().await;
-            }
+        }
+        if starved == Some(k) {
+            assert_eq!(state, "failed", "window {k} came through a full disk");
+            play.starving = false;
+            play.act(Deed::FreeDisk).await;
+        }
+        // the quarter-hour is longer than the fault
+        while state == "failed" && play.deeds.values().any(|deed| matches!(deed, Deed::FreeDisk)) {
+            play.step().await;
         }
     }
-    // what the windows were too quick for, and whatever is still to be healed
-    (play.kept, play.ear) = (0, mpsc::unbounded_channel().1);
-    play.plan();
-    while !play.deeds.is_empty() {
-        play.step().await;
-    }
-    assert_eq!(play.fleet.leave().await, [Some(0); 6]);
+    play.settle().await;
+    let figures = play.figures(applied.len()).await;
+    play.expect_no_job_was_given_up_but_for_the_disk().await;
+    play.expect_knocks().await;
     let found = Books::open(&play.pool).await;
-
     let wanted = undisturbed(&play.cluster, &applied).await;
-    println!("{:?}", play.inflicted);
+    println!("{figures}");
     compare(&play, &found, &wanted, skipped, &applied).await;
 }
 
-async fn compare(play: &Play, found: &Books, wanted: &Books, skipped: u32, applied: &[u32]) {
-    let rescues: i64 = sqlx::query_scalar("select sum(rescues)::bigint from fleet.jobs")
-        .fetch_one(&play.pool)
+impl Play {
+    async fn figures(&self, applied: usize) -> String {
+        let (jobs, rescues, lost): (i64, i64, i64) = sqlx::query_as(
+            "select count(*), sum(rescues)::bigint, (select count(*) from fleet.job_attempts where outcome = 'lost')
+            from fleet.jobs",
+        )
+        .fetch_one(&self.pool)
         .await
         .unwrap();
-    let jobs: i64 =
-        sqlx::query_scalar("select count(*) from fleet.jobs").fetch_one(&play.pool).await.unwrap();
-    let faults: usize = play.inflicted.values().sum();
-    println!(
-        "{faults} faults; {jobs} jobs, {rescues} leases rescued, longest outage to recovery {:.1} s; {} of {WINDOWS} windows applied",
-        play.longest.as_secs_f64(),
-        applied.len()
-    );
+        let (faults, log) = (self.inflicted.values().sum::<usize>(), &self.fleet.log);
+        format!(
+            "{faults} faults: {:?}\n{jobs} jobs, {} of them another program's; {rescues} leases rescued, {lost} runs lost, {} tried \
+            again on the spot; {} outages met by workers, {} processes born without a database; longest outage to \
+            recovery {:.1} s; {applied} of {WINDOWS} windows applied",
+            self.inflicted,
+            self.knocked.len(),
+            log.count("tries again on the spot"),
+            log.count("the database is away"),
+            self.stillborn,
+            self.longest.as_secs_f64(),
+        )
+    }
+}
+
+async fn compare(play: &Play, found: &Books, wanted: &Books, skipped: u32, applied: &[u32]) {
     let missed: Vec<chrono::DateTime<chrono::Utc>> =
         sqlx::query_scalar("select window_start_utc from fleet.windows where state = 'missed'")
             .fetch_all(&play.pool)
