@@ -10,8 +10,9 @@
 //! the connection's start, which poolers refuse, are none but the usual.
 //!
 //! **A connection may die without a word** (its host is gone, a middlebox forgot it), and then whatever waits for an answer
-//! waits for the kernel to give up, a quarter of an hour. So a connection that comes back to a pool must show within
-//! [`PROOF`] that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
+//! waits for the kernel to give up, a quarter of an hour. So a connection that leaves a pool or comes back to it must show
+//! within [`PROOF`] that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
+//! Accepted: a job's own statement in the midst of which that happens waits for its kind's time limit.
 
 pub mod copy;
 pub mod digest;
@@ -31,7 +32,7 @@ pub use migrate::{SchemaError, expect_schema};
 
 /// Statements slower than this are logged, for those who log at debug.
 const SLOW: Duration = Duration::from_secs(1);
-/// How long a connection may take to answer a ping when it is let go.
+/// How long a connection may take to answer a ping when it is taken up or let go.
 const PROOF: Duration = Duration::from_secs(2);
 
 /// A pool for pooled work, and what a direct connection (LISTEN, migrations) needs.
@@ -51,7 +52,10 @@ impl Db {
             None => options.clone(),
         };
         let whereto = address(&options);
+        // an idle one that has died is thrown away where the usual test would wait for it
         let pool = pool()
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(alive(connection)))
             .max_connections(max)
             .connect_with(options)
             .await
@@ -75,14 +79,14 @@ impl Db {
     }
 }
 
-/// A pool that keeps no connection that has died without a word.
+/// A pool that takes back no connection that has died without a word.
 pub fn pool() -> PgPoolOptions {
-    PgPoolOptions::new().after_release(|connection, _| {
-        Box::pin(async move {
-            let alive = tokio::time::timeout(PROOF, connection.ping()).await;
-            alive.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))).map(|()| true)
-        })
-    })
+    PgPoolOptions::new().after_release(|connection, _| Box::pin(alive(connection)))
+}
+
+async fn alive(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let answered = tokio::time::timeout(PROOF, connection.ping()).await;
+    answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())).map(|()| true)
 }
 
 /// Two clients of the pooler prepare a statement each, under the name that both count from. One that does not keep them

@@ -81,8 +81,8 @@ fn fault(error: &anyhow::Error) -> Option<Fault> {
         sqlx::Error::Database(told) => match told.code()?.as_ref() {
             // deadlock, serialization failure, a statement that said how long it waits for a lock
             "40P01" | "40001" | "55P03" => Some(Fault::Conflict),
-            // shut down by whichever mode, starting up, too many connections
-            "57P01" | "57P02" | "57P03" | "53300" => Some(Fault::Connection),
+            // shut down in whichever mode, starting up, too many connections, a standby that is about to take over
+            "57P01" | "57P02" | "57P03" | "53300" | "25006" => Some(Fault::Connection),
             code if code.starts_with("08") => Some(Fault::Connection),
             _ => None,
         },

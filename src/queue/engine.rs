@@ -153,11 +153,11 @@ impl Engine {
         (self.settings.concurrency + self.settings.prefetch).saturating_sub(self.held().len())
     }
 
-    /// The database's answer, or an error when it does not come in time: a third of the lease, from 2 s to 10 s.
+    /// The database's answer, or an error when it does not come in time: a third of the lease, from 5 s to 10 s.
     pub async fn answer<T>(&self, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        let patience = (self.settings.lease / 3).clamp(Duration::from_secs(2), Duration::from_secs(10));
+        let patience = (self.settings.lease / 3).clamp(Duration::from_secs(5), Duration::from_secs(10));
         let answered = tokio::time::timeout(patience, asked).await;
-        answered.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+        answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }
 
     pub fn hold(&self, job: i64, run: i64) {

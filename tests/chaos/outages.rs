@@ -146,6 +146,29 @@ async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_without_a_word_are_replaced() {
+    let cluster = Cluster::new().await;
+    let direct = cluster.database("silence").await;
+    let proxy = Proxy::new(cluster.address()).await;
+    let url = proxy.url(&direct);
+    let pair = Pair::new(&url, &url).await;
+    until(&direct, APPLIED).await;
+
+    proxy.strand();
+    let stranded = Instant::now();
+    let mut session = PgConnection::connect(&direct).await.unwrap();
+    let again =
+        "select fleet.enqueue('ingest', jsonb_build_object('file_id', file_id), 'again') from raw.csv_files";
+    sqlx::raw_sql(again).execute(&mut session).await.unwrap();
+    until(&direct, "select state = 'completed' from fleet.jobs where key = 'again'").await;
+    println!(
+        "silence: a job was done {:.1} s after every connection had died",
+        stranded.elapsed().as_secs_f64()
+    );
+    pair.left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
     let mut cluster = Cluster::new().await;
     let direct = cluster.database("gone").await;
@@ -178,8 +201,9 @@ async fn a_standby_that_takes_over_is_ridden_out() {
     pair.says("the database is away").await;
     pair.says("cannot schedule").await;
     let lost = Instant::now();
-    standby.promote().await;
+    // for a moment they meet a database that only reads
     proxy.lead_to(standby.address());
+    standby.promote().await;
     pair.says("the database is back").await;
     pair.says("scheduling again").await;
     let now = standby.url("failover");

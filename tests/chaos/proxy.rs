@@ -27,6 +27,8 @@ struct Way {
     mode: watch::Sender<Mode>,
     /// Its number of cuts so far; each ends the connections of its time.
     cuts: watch::Sender<u32>,
+    /// The same for connections that end without a word.
+    stranded: watch::Sender<u32>,
 }
 
 pub struct Proxy {
@@ -42,6 +44,7 @@ impl Proxy {
             backend: watch::channel(backend).0,
             mode: watch::channel(Mode::Pass).0,
             cuts: watch::channel(0).0,
+            stranded: watch::channel(0).0,
         });
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn({
@@ -71,6 +74,11 @@ impl Proxy {
         self.way.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Every connection of now is dead, and nobody is told; new ones are welcome.
+    pub fn strand(&self) {
+        self.way.stranded.send_modify(|times| *times += 1);
+    }
+
     /// From now on connections lead here.
     pub fn lead_to(&self, backend: SocketAddr) {
         self.way.backend.send_replace(backend);
@@ -84,7 +92,7 @@ impl Drop for Proxy {
 }
 
 async fn serve(client: TcpStream, way: Arc<Way>) {
-    let mut cut = way.cuts.subscribe();
+    let (mut cut, mut stranded) = (way.cuts.subscribe(), way.stranded.subscribe());
     if *way.mode.borrow() == Mode::Refuse {
         return;
     }
@@ -94,14 +102,17 @@ async fn serve(client: TcpStream, way: Arc<Way>) {
         socket.set_nodelay(true).ok();
     }
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    // both ends stay open when they are stranded
+    let (mut forth, mut back) = ((from_client, to_server), (from_server, to_client));
     tokio::select! {
-        () = pump(from_client, to_server, way.mode.subscribe()) => {}
-        () = pump(from_server, to_client, way.mode.subscribe()) => {}
+        () = pump(&mut forth.0, &mut forth.1, way.mode.subscribe()) => {}
+        () = pump(&mut back.0, &mut back.1, way.mode.subscribe()) => {}
         _ = cut.changed() => {}
+        _ = stranded.changed() => drop(cut.changed().await),
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
     let mut piece = vec![0; 1 << 16];
     while let Ok(bytes @ 1..) = from.read(&mut piece).await {
         let now = *mode.borrow_and_update();
