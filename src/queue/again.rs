@@ -8,8 +8,8 @@
 //! the second step finds the job completed and stops.
 //!
 //! Bounded: the fifth conflict with other transactions counts as the job's own failure, and so does a database that is
-//! not back [`PATIENCE`] after it was missed. The attempt's row tells of the latest such failure, also when the run then
-//! ends well.
+//! not back [`PATIENCE`] after it was missed. The attempt's row tells of the latest such failure, also when the step then
+//! commits.
 
 use super::entry::{Entry, Erased, Failure};
 use super::job::Stop;

@@ -33,6 +33,12 @@ impl Log {
         self.0.0.lock().unwrap().join("\n")
     }
 
+    /// Its last lines.
+    pub fn tail(&self) -> String {
+        let lines = self.0.0.lock().unwrap();
+        lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
     /// Returns once somebody has said this.
     pub async fn says(&self, words: &str) {
         loop {
@@ -72,15 +78,6 @@ impl Log {
     }
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
-        if std::thread::panicking() && Arc::strong_count(&self.0) <= 2 {
-            let lines = self.0.0.lock().unwrap();
-            eprintln!("{}", lines[lines.len().saturating_sub(150)..].join("\n"));
-        }
-    }
-}
-
 /// One place in the fleet, and who fills it now.
 pub struct Member {
     pub role: Role,
@@ -100,10 +97,15 @@ pub struct Fleet {
 
 impl Fleet {
     /// All places empty.
-    pub fn new(workers: usize, schedulers: usize, environment: Vec<(&'static str, String)>) -> Fleet {
+    pub fn new(
+        workers: usize,
+        schedulers: usize,
+        environment: Vec<(&'static str, String)>,
+        log: &Log,
+    ) -> Fleet {
         let roles = [Role::Worker].repeat(workers).into_iter().chain([Role::Scheduler].repeat(schedulers));
         let member = |role| Member { role, child: None, stdin: None, at_work: Arc::default() };
-        Fleet { members: roles.map(member).collect(), log: Log::default(), clock: String::new(), environment }
+        Fleet { members: roles.map(member).collect(), log: log.clone(), clock: String::new(), environment }
     }
 
     /// Fills a place; it is emptied when the test lets go of it.

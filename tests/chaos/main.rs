@@ -19,6 +19,7 @@ mod outages;
 mod play;
 mod proxy;
 
+use fleet::Log;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -30,8 +31,21 @@ async fn a_fleet_in_chaos_ends_with_the_books_of_an_undisturbed_one() {
     let began = Instant::now();
     let seed = seed();
     println!("to play it again: VINOPS_CHAOS_SEED={seed}");
-    timeout(PATIENCE, play::play(seed)).await.expect("it ends within its time");
+    let log = Log::default();
+    let _told = Told(&log);
+    timeout(PATIENCE, play::play(seed, &log)).await.expect("it ends within its time");
     println!("in {:.1} s", began.elapsed().as_secs_f64());
+}
+
+/// What the processes wrote, when something was wrong.
+struct Told<'a>(&'a Log);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.tail());
+        }
+    }
 }
 
 /// A new one each time, unless one is to be played again.

@@ -173,7 +173,7 @@ async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
     let mut cluster = Cluster::new().await;
     let direct = cluster.database("gone").await;
     let pair = Pair::new(&direct, &direct).await;
-    pair.says("working").await;
+    until(&direct, APPLIED).await;
     cluster.kill().await;
     pair.says("the database is away").await;
     let told = Instant::now();

@@ -6,7 +6,7 @@ mod faults;
 use crate::books::Books;
 use crate::cluster::{Cluster, run};
 use crate::disk::Disk;
-use crate::fleet::{Fleet, Role};
+use crate::fleet::{Fleet, Log, Role};
 use crate::proxy::Proxy;
 use ends::{compare, undisturbed};
 use faults::{DECK, Deed, Fault};
@@ -117,7 +117,7 @@ async fn listen(url: String, mut up: watch::Receiver<bool>, heard: mpsc::Unbound
 }
 
 impl Play {
-    async fn new(seed: u64) -> Play {
+    async fn new(seed: u64, log: &Log) -> Play {
         let cluster = Cluster::new().await;
         let direct = cluster.database("chaos").await;
         run(&direct, TELL).await;
@@ -143,6 +143,7 @@ impl Play {
                 ("HOME", folder.path().to_str().unwrap().to_owned()),
                 ("COPART_FEED_URL", feed.url()),
             ],
+            log,
         );
         let (telling, ear) = mpsc::unbounded_channel();
         let (up, is_up) = watch::channel(true);
@@ -277,8 +278,8 @@ impl Play {
     }
 }
 
-pub async fn play(seed: u64) {
-    let mut play = Play::new(seed).await;
+pub async fn play(seed: u64, log: &Log) {
+    let mut play = Play::new(seed, log).await;
     for place in 0..play.fleet.members.len() {
         play.fleet.spawn(place).await;
     }
@@ -318,7 +319,7 @@ pub async fn play(seed: u64) {
     play.expect_no_job_was_given_up_but_for_the_disk().await;
     play.expect_knocks().await;
     let found = Books::open(&play.pool).await;
-    let wanted = undisturbed(&play.cluster, &applied).await;
+    let wanted = undisturbed(&play.cluster, &applied, log).await;
     println!("{figures}");
     compare(&play, &found, &wanted, skipped, &applied).await;
 }

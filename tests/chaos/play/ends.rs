@@ -3,7 +3,7 @@
 use super::{LEASE, Play, TELL, WINDOWS, pool, simulator};
 use crate::books::Books;
 use crate::cluster::{Cluster, run};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Log};
 use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ pub async fn compare(play: &Play, found: &Books, wanted: &Books, skipped: u32, a
 }
 
 /// One worker, left in peace, works these windows.
-pub async fn undisturbed(cluster: &Cluster, windows: &[u32]) -> Books {
+pub async fn undisturbed(cluster: &Cluster, windows: &[u32], log: &Log) -> Books {
     let direct = cluster.database("peace").await;
     run(&direct, TELL).await;
     let folder = tempfile::tempdir().unwrap();
@@ -127,6 +127,7 @@ pub async fn undisturbed(cluster: &Cluster, windows: &[u32]) -> Books {
             ("HOME", folder.path().to_str().unwrap().to_owned()),
             ("COPART_FEED_URL", feed.url()),
         ],
+        log,
     );
     let mut ear = PgListener::connect(&direct).await.unwrap();
     ear.listen("play").await.unwrap();
