@@ -86,7 +86,10 @@ fn fault(error: &anyhow::Error) -> Option<Fault> {
             code if code.starts_with("08") => Some(Fault::Connection),
             _ => None,
         },
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Some(Fault::Connection),
+        // a connection that is closed in the midst of its greeting shows as a breach of the protocol
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => {
+            Some(Fault::Connection)
+        }
         _ => None,
     })
 }

@@ -30,7 +30,8 @@ const LEASE: Duration = Duration::from_secs(1);
 /// Faults follow one another within this time.
 const SPAN: Duration = Duration::from_millis(500);
 
-/// Tells channel `play` who claims what, and how windows end.
+/// Tells channel `play` who claims what, and how windows end; and counts, within the very transaction that completes a
+/// job, how often that took effect.
 const TELL: &str = "
 create function tell_claim() returns trigger language plpgsql as $$
 begin
@@ -44,7 +45,15 @@ begin
   return null;
 end $$;
 create trigger tell_window after update of state on fleet.windows
-for each row when (new.state not in ('due', 'fetched', 'ingested')) execute function tell_window();";
+for each row when (new.state not in ('due', 'fetched', 'ingested')) execute function tell_window();
+create table effects (job bigint, run bigint);
+create function take_effect() returns trigger language plpgsql as $$
+begin
+  insert into effects values (new.id, new.run);
+  return null;
+end $$;
+create trigger take_effect after update on fleet.jobs
+for each row when (new.state = 'completed') execute function take_effect();";
 
 /// What is heard from the database.
 enum Heard {
@@ -317,6 +326,7 @@ pub async fn play(seed: u64, log: &Log) {
     play.settle().await;
     let figures = play.figures(applied.len()).await;
     play.expect_no_job_was_given_up_but_for_the_disk().await;
+    play.expect_one_effect_each().await;
     play.expect_knocks().await;
     let found = Books::open(&play.pool).await;
     let wanted = undisturbed(&play.cluster, &applied, log).await;

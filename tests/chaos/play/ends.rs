@@ -49,6 +49,18 @@ impl Play {
         assert!(errors.iter().all(|(kind, error)| kind == "fetch" && full(error)), "{errors:?}");
     }
 
+    /// However many runs a job had, one transaction of one of them is what it did.
+    pub async fn expect_one_effect_each(&self) {
+        let odd: Vec<(i64, String, i64)> = sqlx::query_as(
+            "select id, kind, (select count(*) from effects where job = id) from fleet.jobs
+            where (select count(*) from effects where job = id) <> (state = 'completed')::int",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        assert!(odd.is_empty(), "jobs, and how often they took effect: {odd:?}");
+    }
+
     /// Every job that was acknowledged to the other program is done, once; then they are taken out of the books, which
     /// an undisturbed run has without them.
     pub async fn expect_knocks(&self) {
