@@ -3,6 +3,16 @@
 //! Two URLs lead in. The pool may go through a pooler in transaction mode, so nothing it carries may outlive its
 //! transaction: no session locks, no LISTEN, no `set` without `local`. What needs a session (LISTEN, migrations)
 //! uses the direct URL.
+//!
+//! **What a pooler must do**: carry prepared statements, since every statement here is one. PgBouncer does in transaction
+//! mode from version 1.21 on, with `max_prepared_statements` at 200 or more; an older one only in session mode. Whoever
+//! names two URLs says that there is a pooler, and is then told at the start if it is one that does not. Parameters of
+//! the connection's start, which poolers refuse, are none but the usual.
+//!
+//! **A connection may die without a word** (its host is gone, a middlebox forgot it), and then whatever waits for an answer
+//! waits for the kernel to give up, a quarter of an hour. So a connection that leaves a pool or comes back to it must show
+//! within [`PROOF`] that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
+//! Accepted: a job's own statement in the midst of which that happens waits for its kind's time limit.
 
 pub mod copy;
 pub mod digest;
@@ -12,9 +22,9 @@ pub mod papers;
 pub mod seed;
 pub mod verify;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +32,8 @@ pub use migrate::{SchemaError, expect_schema};
 
 /// Statements slower than this are logged, for those who log at debug.
 const SLOW: Duration = Duration::from_secs(1);
+/// How long a connection may take to answer a ping when it is taken up or let go.
+const PROOF: Duration = Duration::from_secs(2);
 
 /// A pool for pooled work, and what a direct connection (LISTEN, migrations) needs.
 #[derive(Clone, Debug)]
@@ -40,11 +52,17 @@ impl Db {
             None => options.clone(),
         };
         let whereto = address(&options);
-        let pool = PgPoolOptions::new()
+        // an idle one that has died is thrown away where the usual test would wait for it
+        let pool = pool()
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(alive(connection)))
             .max_connections(max)
             .connect_with(options)
             .await
             .with_context(|| format!("connect to {whereto}"))?;
+        if direct_url.is_some_and(|direct| direct != url) && max > 1 {
+            expect_statements_to_last(&pool).await.with_context(|| format!("connect to {whereto}"))?;
+        }
         Ok(Db { pool, direct })
     }
 
@@ -61,6 +79,35 @@ impl Db {
     }
 }
 
+/// A pool that takes back no connection that has died without a word.
+pub fn pool() -> PgPoolOptions {
+    PgPoolOptions::new().after_release(|connection, _| Box::pin(alive(connection)))
+}
+
+async fn alive(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let answered = tokio::time::timeout(PROOF, connection.ping()).await;
+    answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())).map(|()| true)
+}
+
+/// Two clients of the pooler prepare a statement each, under the name that both count from. One that does not keep them
+/// apart hands the first's server connection to the second, where the name is taken.
+async fn expect_statements_to_last(pool: &PgPool) -> anyhow::Result<()> {
+    let mut clients = [pool.acquire().await?, pool.acquire().await?];
+    for (nth, client) in clients.iter_mut().enumerate() {
+        let statement = ["-- db: first client\n select 1", "-- db: second client\n select 2"][nth];
+        match sqlx::query(statement).execute(&mut **client).await {
+            Err(sqlx::Error::Database(told)) if matches!(told.code().as_deref(), Some("42P05" | "26000")) => {
+                bail!(
+                    "DATABASE_URL leads through a pooler that loses prepared statements ({told}): PgBouncer needs version \
+                 1.21 and max_prepared_statements = 200, or pool_mode = session; or give the direct URL in its place"
+                )
+            }
+            done => done?,
+        };
+    }
+    Ok(())
+}
+
 /// One connection without a pool, for work that needs a session before there is a schema.
 pub async fn session(url: &str) -> anyhow::Result<PgConnection> {
     let options = parse(url, "the database's URL")?;
@@ -71,6 +118,7 @@ fn parse(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
     let options =
         PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))?;
     // a step's statement may well take seconds: its report says so, the log need not
+    let options = options.extra_float_digits(None);
     Ok(options.log_slow_statements(log::LevelFilter::Debug, SLOW))
 }
 

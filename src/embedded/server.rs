@@ -162,6 +162,8 @@ impl Process {
     }
 
     fn stop(&self, word: Signal) -> anyhow::Result<()> {
+        // One that ended by itself has given its number back.
+        self.ended(Duration::ZERO);
         for (signal, patience) in [(word, 60), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 5)] {
             if self.end.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                 return Ok(());

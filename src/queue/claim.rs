@@ -24,14 +24,17 @@ use tokio::sync::mpsc;
 /// Due, but locked by somebody while we looked: look again this soon.
 const CONTENDED: Duration = Duration::from_millis(10);
 
+/// After this long without a notification: does the listener's connection still live?
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Claims until the worker drains; `out` leads to the runtime's backend.
 pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) {
-    let mut link = Link::new("claim jobs");
-    // Never dropped in the middle of a claim, or its jobs would be ours without our knowing.
+    let mut link = Link::new(&engine, "claim jobs");
+    // Not dropped in the middle of a claim while there is hope, or its jobs would be ours without our knowing.
     while !engine.draining.is_cancelled() {
         let wait = match engine.room() {
             None => Duration::MAX,
-            Some(room) => match claim(&engine, &room, &out).await {
+            Some(room) => match engine.answer(claim(&engine, &room, &out)).await {
                 Ok(wait) => {
                     link.up();
                     wait
@@ -108,7 +111,7 @@ pub(super) async fn take(
 
 /// Listens for as long as the worker lives: on channel `fleet` for its kinds, on `fleet_cancel` for its jobs.
 pub(super) async fn wakes(engine: Shared) {
-    let mut link = Link::new("listen for jobs");
+    let mut link = Link::new(&engine, "listen for jobs");
     loop {
         let error = match listen(&engine, &mut link).await {
             Ok(()) => continue,
@@ -127,7 +130,13 @@ async fn listen(engine: &Shared, link: &mut Link) -> sqlx::Result<()> {
         engine.kick.notify_one();
         engine.renew.notify_one();
         loop {
-            match listener.try_recv().await? {
+            let Ok(told) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+                let there =
+                    sqlx::query!("-- queue: still there\n select 1 as there").fetch_one(&mut listener);
+                engine.answer(there).await?;
+                continue;
+            };
+            match told? {
                 Some(told) if told.channel() == "fleet_cancel" => {
                     if told.payload().parse().is_ok_and(|job| engine.hold_of(job).is_some()) {
                         engine.renew.notify_one();

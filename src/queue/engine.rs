@@ -10,11 +10,10 @@ use super::run::Tools;
 use super::settle::Ending;
 use crate::db::Db;
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +44,7 @@ pub(super) struct Engine {
     /// The drain's time is up: cut off what still runs.
     pub deadline: CancellationToken,
     pub counts: Counts,
+    pub away: Away,
     watchers: Option<broadcast::Sender<Event>>,
     endings: mpsc::UnboundedSender<Ending>,
     held: Mutex<HashMap<i64, Hold>>,
@@ -165,8 +165,10 @@ impl Engine {
         Engine {
             name: name(),
             pool: db.pool.clone(),
-            own: PgPoolOptions::new()
-                .max_connections(4)
+            own: crate::db::pool()
+                .max_connections(5)
+                // a dead one is found out by its first question, and all of these are asked again
+                .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
             db: db.clone(),
@@ -181,6 +183,7 @@ impl Engine {
             draining: CancellationToken::new(),
             deadline: CancellationToken::new(),
             counts: Counts::default(),
+            away: Away::default(),
             watchers,
             endings,
             held: Mutex::default(),
@@ -212,6 +215,13 @@ impl Engine {
         }
         let kinds: Vec<i64> = self.served.iter().map(room).collect();
         kinds.iter().any(|room| *room > 0).then_some(Room { slots, ahead, kinds })
+    }
+
+    /// The database's answer, or an error when it does not come in time: a third of the lease, from 5 s to 10 s.
+    pub async fn answer<T>(&self, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        let patience = (self.settings.lease / 3).clamp(Duration::from_secs(5), Duration::from_secs(10));
+        let answered = tokio::time::timeout(patience, asked).await;
+        answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }
 
     pub fn hold(&self, job: i64, run: i64, kind: Arc<str>) {
@@ -292,28 +302,34 @@ fn name() -> String {
     }
 }
 
-/// One loop's view of the database: says once that it went away and once that it is back, and how long to wait.
+/// One loop's view of the database: how long to wait while it is away. The loops of a worker share one voice, so that an
+/// outage is told once when the first of them meets it, and once when the last of them has got through again.
 pub(super) struct Link {
+    engine: Shared,
     doing: &'static str,
     waits: Option<backon::ExponentialBackoff>,
 }
 
 impl Link {
-    pub fn new(doing: &'static str) -> Link {
-        Link { doing, waits: None }
+    pub fn new(engine: &Shared, doing: &'static str) -> Link {
+        Link { engine: engine.clone(), doing, waits: None }
     }
 
     pub fn up(&mut self) {
-        if self.waits.take().is_some() {
-            tracing::info!(doing = self.doing, "the database is back");
+        if self.waits.take().is_some()
+            && let Some(since) = self.engine.away.returned()
+        {
+            let ms = since.elapsed().as_millis() as u64;
+            tracing::info!(worker = self.engine.name, ms, "the database is back");
         }
     }
 
     /// The wait until the next try: 50 ms, doubling to 2 s, with jitter.
     pub fn down(&mut self, error: &sqlx::Error) -> Duration {
         use backon::BackoffBuilder;
-        if self.waits.is_none() {
-            tracing::warn!(doing = self.doing, %error, "the database is away; trying until it is back");
+        if self.waits.is_none() && self.engine.away.missed() {
+            let (worker, doing) = (&self.engine.name, self.doing);
+            tracing::warn!(worker, doing, %error, "the database is away; trying until it is back");
         }
         let waits = self.waits.get_or_insert_with(|| {
             backon::ExponentialBuilder::default()
@@ -324,6 +340,27 @@ impl Link {
                 .build()
         });
         waits.next().unwrap_or(Duration::from_secs(2))
+    }
+}
+
+/// How many of a worker's loops miss the database, and since when the first of them does.
+#[derive(Default)]
+pub(super) struct Away(Mutex<(usize, Option<Instant>)>);
+
+impl Away {
+    /// One more loop misses it; whether it is the first.
+    fn missed(&self) -> bool {
+        let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        away.0 += 1;
+        away.1.get_or_insert_with(Instant::now);
+        away.0 == 1
+    }
+
+    /// One loop less; the outage's beginning if it was the last.
+    fn returned(&self) -> Option<Instant> {
+        let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        away.0 = away.0.saturating_sub(1);
+        if away.0 == 0 { away.1.take() } else { None }
     }
 }
 

@@ -8,6 +8,7 @@
 //! A dropped transaction is not a finished one: the server works on at its statement until it has to send something. So
 //! the backend of a step that was cut off is ended from outside, and only then is the end of the run written down.
 
+use super::again::persist;
 use super::engine::Shared;
 use super::entry::{Entry, Erased, Failure};
 use super::event::{Event, Outcome};
@@ -78,7 +79,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         told: Arc::default(),
         backends: backends.clone(),
     };
-    let handler = (entry.run)(run, payload).instrument(job.span.clone());
+    let handler = persist(entry, run, payload).instrument(job.span.clone());
     let mut handler = AbortOnDropHandle::new(tokio::spawn(handler));
     let cut_off = tokio::select! {
         ended = &mut handler => return ending(entry, job, ended),

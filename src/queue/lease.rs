@@ -21,7 +21,7 @@ pub(super) const RESCUES: i32 = 20;
 /// Renews all leases and the worker's own row, three times per lease and whenever told; cuts off the runs that have
 /// lost theirs or are to be cancelled.
 pub(super) async fn renews(engine: Shared) {
-    let mut link = Link::new("renew leases");
+    let mut link = Link::new(&engine, "renew leases");
     let mut ticks = interval(engine.settings.lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -29,7 +29,7 @@ pub(super) async fn renews(engine: Shared) {
             _ = ticks.tick() => false,
             () = engine.renew.notified() => true,
         };
-        while let Err(error) = renew(&engine, told).await {
+        while let Err(error) = engine.answer(renew(&engine, told)).await {
             tokio::time::sleep(link.down(&error)).await;
         }
         link.up();
@@ -103,12 +103,12 @@ pub(super) async fn gone(engine: &Shared) -> sqlx::Result<()> {
 
 /// Takes back jobs whose leases ran out, at least once a second.
 pub(super) async fn rescues(engine: Shared) {
-    let mut link = Link::new("rescue jobs");
+    let mut link = Link::new(&engine, "rescue jobs");
     let mut ticks = interval(Duration::from_secs(1).min(engine.settings.lease / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match rescue(&engine.own).await {
+        match engine.answer(rescue(&engine.own)).await {
             Ok(rescued) => {
                 link.up();
                 count(&engine.counts.rescued, rescued.len() as u64);

@@ -101,10 +101,12 @@
 //! # Where to read on
 //!
 //! `job` (what a job is and the four words), `run` (what it holds while running, the step), `enqueue`, `claim`,
-//! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler), `prune`
-//! (retention), `worker` (set-up and drain), `backend` (the runtime's view), `operate` and `steer` (the operators' face:
-//! what they see, what they do), `hand` (a worker's statements one at a time, for tests and measurements).
+//! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler), `again`
+//! (deadlocks and lost connections, met on the spot), `prune` (retention), `worker` (set-up and drain), `backend` (the
+//! runtime's view), `operate` and `steer` (the operators' face: what they see, what they do), `hand` (a worker's
+//! statements one at a time, for tests and measurements).
 
+mod again;
 mod backend;
 mod claim;
 mod engine;

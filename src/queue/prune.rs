@@ -37,7 +37,7 @@ impl Keep {
 
 /// Prunes once an hour; the first look comes somewhere in the first minutes, so that a fleet does not look as one.
 pub(super) async fn prunes(engine: Shared) {
-    let mut link = Link::new("prune finished jobs");
+    let mut link = Link::new(&engine, "prune finished jobs");
     tokio::time::sleep(Duration::from_secs(30).mul_f64(1.0 + 9.0 * rand::random::<f64>())).await;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -52,7 +52,7 @@ impl Ending {
 
 /// Settles what comes in, until the worker is gone.
 pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver<Ending>) {
-    let mut link = Link::new("settle jobs");
+    let mut link = Link::new(&engine, "settle jobs");
     let mut batch = Vec::new();
     while endings.recv_many(&mut batch, BATCH).await > 0 {
         let (stored, mut open): (Vec<_>, Vec<_>) = batch.drain(..).partition(|ending| ending.committed);
@@ -62,7 +62,7 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
         }
         let mut rest = vec![open];
         while let Some(batch) = rest.pop() {
-            match settle(&engine.own, &engine.name, &batch).await {
+            match engine.answer(settle(&engine.own, &engine.name, &batch)).await {
                 Ok(states) => {
                     link.up();
                     report(&engine, batch, &states);

@@ -12,22 +12,23 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
 
+mod books;
 #[path = "../faults/stage.rs"]
 mod stage;
 mod terminate;
 
+use books::Books;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sqlx::postgres::PgListener;
 use stage::Stage;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::pending;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use vinops::db::digest::{Digest, digest};
 use vinops::scheduler::Scheduler;
 use vinops::simulator::server::FeedServer;
 use vinops::simulator::{Options, Simulator};
@@ -55,35 +56,6 @@ begin
 end $$;
 create trigger tell_window after update of state on fleet.windows
 for each row when (new.state not in ('due', 'fetched', 'ingested')) execute function tell_window();";
-
-/// Everything that must be the same with and without deaths.
-#[derive(Debug, PartialEq)]
-struct Books {
-    digest: Digest,
-    counts: BTreeMap<String, i64>,
-}
-
-const COUNTS: &str = "
-select 'window ' || state, count(*) from fleet.windows group by state
-union all select 'job ' || kind || ' ' || state, count(*) from fleet.jobs group by kind, state
-union all select 'runs that ended a job', count(*) from fleet.job_attempts where outcome = 'done'
-union all select 'leases', count(*) from fleet.jobs where lease_until is not null or locked_by is not null
-union all select 'attempts beyond the first', coalesce(sum(attempt - 1), 0) from fleet.jobs
-union all select 'files ' || state, count(*) from raw.csv_files group by state
-union all select 'runs of files ' || status, count(*) from audit.etl_runs group by status
-union all select 'row versions', count(*) from raw.rows
-union all select 'manifests', count(*) from raw.manifests
-union all select 'heads', count(*) from raw.heads
-union all select 'staged', count(*) from staging.copart_raw
-union all select 'parse errors', count(*) from audit.parse_errors
-union all select 'skipped', count(*) from audit.skipped_lots
-union all select 'unknown spellings', coalesce(sum(occurrences), 0)::bigint from audit.unknown_taxonomy_values
-union all select 'vin conflicts', count(*) from audit.vin_conflicts
-union all select 'vehicle changes', count(*) from audit.vehicle_conflicts
-union all select 'lot changes', count(*) from audit.lot_conflicts
-union all select 'transitions', count(*) from audit.status_transitions
-union all select 'images', count(*) from public.images
-union all select 'lots ' || status, count(*) from public.lots group by status";
 
 /// A feed, a fleet's database, and an ear for what happens there.
 struct Play {
@@ -148,9 +120,7 @@ impl Play {
     /// Opens the books, the last worker gone and whatever it held taken back.
     async fn close(&self, mut worker: Child) -> Books {
         worker.kill().await.unwrap();
-        let pool = self.stage.pool();
-        let counts: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(pool).await.unwrap();
-        Books { digest: digest(pool).await.unwrap(), counts: counts.into_iter().collect() }
+        Books::open(self.stage.pool()).await
     }
 
     /// How long each job's last run took, in the order of the jobs.

@@ -57,11 +57,15 @@ async fn held(drain: &str) -> Held {
 
 impl Held {
     async fn job(&self) -> (String, i32, Option<String>, Vec<String>) {
+        Held::job_of(&self.play).await
+    }
+
+    async fn job_of(play: &Play) -> (String, i32, Option<String>, Vec<String>) {
         sqlx::query_as(
             "select state, attempt, locked_by, array(select outcome from fleet.job_attempts where job_id = id order by run)
             from fleet.jobs where kind = 'ingest'",
         )
-        .fetch_one(self.play.stage.pool())
+        .fetch_one(play.stage.pool())
         .await
         .unwrap()
     }
@@ -97,6 +101,24 @@ async fn sigterm_gives_back_what_cannot_finish_and_nothing_is_burnt() {
     let successor = held.play.worker();
     held.play.window_end().await;
     assert_eq!(leave(successor).await, Some(0));
+}
+
+#[tokio::test]
+async fn sigint_drains_and_a_second_one_leaves_at_once_with_nothing_lost() {
+    let mut held = held("60s").await;
+    let pid = Pid::from_raw(held.worker.id().unwrap().cast_signed());
+    kill(pid, Signal::SIGINT).unwrap();
+    while !held.log.next_line().await.unwrap().expect("it says that it drains").contains("draining") {}
+    kill(pid, Signal::SIGINT).unwrap();
+    let exit = timeout(PATIENCE, held.worker.wait()).await.expect("it waits for nothing").unwrap();
+    assert_eq!(exit.code(), Some(130));
+    // it has told nobody: its lease has to run out
+    let successor = held.play.worker();
+    held.lock.rollback().await.unwrap();
+    held.play.window_end().await;
+    assert_eq!(leave(successor).await, Some(0));
+    let runs = ["lost", "done"].map(str::to_owned).to_vec();
+    assert_eq!(Held::job_of(&held.play).await, ("completed".to_owned(), 1, None, runs));
 }
 
 #[tokio::test]

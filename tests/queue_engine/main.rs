@@ -4,6 +4,7 @@
 //! running for ever, a worker that comes back from the dead. Nothing sleeps: jobs stop at a gate until the test lets
 //! them go on, leases are short or are ended by SQL, and ends are awaited as events.
 
+mod again;
 mod drain;
 mod enqueue;
 mod fence;

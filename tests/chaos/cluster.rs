@@ -1,0 +1,125 @@
+//! A PostgreSQL of the test's own, that may be killed at any moment and comes back with what was committed.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use tempfile::TempDir;
+use tokio::process::Command;
+use vinops::db::migrate;
+use vinops::db::migrations::AUCTION;
+use vinops::embedded::{Embedded, Options};
+
+pub struct Cluster {
+    // before the folder, so that the server is gone when the folder goes
+    server: Option<Embedded>,
+    home: TempDir,
+}
+
+impl Cluster {
+    /// Commits wait for the log to be written but not for the disk: a killed server loses nothing, a power cut would.
+    pub async fn new() -> Cluster {
+        let mut cluster = Cluster { server: None, home: open_folder() };
+        cluster.start().await;
+        cluster.alter("alter system set fsync = off").await;
+        cluster
+    }
+
+    /// A migrated database.
+    pub async fn database(&self, name: &str) -> String {
+        let url = self.server.as_ref().unwrap().database(name).await.unwrap();
+        migrate::up(&mut PgConnection::connect(&url).await.unwrap(), &AUCTION, |_| {}).await.unwrap();
+        url
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        self.server.as_ref().expect("the server is up").url(database)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        let url = url::Url::parse(&self.url("postgres")).unwrap();
+        SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()))
+    }
+
+    /// A copy that follows, and without which nothing commits from now on; none where the program for it is missing.
+    pub async fn standby(&self) -> Option<Cluster> {
+        let server = self.server.as_ref().unwrap();
+        let program = server.binaries().folder.join("pg_basebackup");
+        if !program.is_file() {
+            return None;
+        }
+        let home = open_folder();
+        let [ours, copy] = [&self.home, &home].map(|home| home.path().join("postgres"));
+        std::fs::create_dir(&copy).unwrap();
+        std::fs::copy(ours.join("password"), copy.join("password")).unwrap();
+        let copied = Command::new(program)
+            .args([
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--dbname",
+                &self.url("postgres"),
+                "-D",
+            ])
+            .arg(copy.join("data"))
+            .output()
+            .await
+            .unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        // as root, the server is another user's
+        let owner = std::fs::metadata(ours.join("data")).unwrap();
+        let owner = format!("{}:{}", owner.uid(), owner.gid());
+        assert!(Command::new("chown").arg("-R").arg(owner).arg(&copy).status().await.unwrap().success());
+        let mut standby = Cluster { server: None, home };
+        standby.start().await;
+        self.alter("alter system set synchronous_standby_names = '*'").await;
+        Some(standby)
+    }
+
+    /// Makes a standby the database.
+    pub async fn promote(&mut self) {
+        let mut session = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        for statement in [
+            "alter system set synchronous_standby_names = ''",
+            "select pg_reload_conf()",
+            "select pg_promote()",
+        ] {
+            sqlx::raw_sql(statement).execute(&mut session).await.unwrap();
+        }
+    }
+
+    async fn alter(&self, setting: &'static str) {
+        let mut session = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        for statement in [setting, "select pg_reload_conf()"] {
+            sqlx::raw_sql(statement).execute(&mut session).await.unwrap();
+        }
+    }
+
+    /// As `pg_ctl stop -m immediate`: no goodbye, no checkpoint.
+    pub async fn kill(&mut self) {
+        let server = self.server.take().expect("the server is up");
+        kill(Pid::from_raw(server.pid().cast_signed()), Signal::SIGQUIT).unwrap();
+        server.stop().await.unwrap();
+    }
+
+    /// Starts it, after a kill on another port and by way of its log.
+    pub async fn start(&mut self) {
+        let options = Options { home: Some(self.home.path().to_owned()), temporary: false, durable: true };
+        self.server = Some(Embedded::start(options).await.unwrap());
+    }
+}
+
+/// A folder that the server's user may pass, whoever that is.
+fn open_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Runs statements without parameters.
+pub async fn run(url: &str, sql: &str) {
+    let mut session = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.unwrap();
+    session.close().await.unwrap();
+}

@@ -1,0 +1,237 @@
+//! The fleet as processes: workers, which are the program, and schedulers, which are this test's binary in another
+//! role, since the program's own looks only at the real clock.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::Notify;
+use vinops::scheduler::Scheduler;
+use vinops::workers::FLEET;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    Worker,
+    Scheduler,
+}
+
+/// What all members wrote to their logs, and what the test did to them.
+#[derive(Clone, Default)]
+pub struct Log(Arc<(Mutex<Vec<String>>, Notify)>);
+
+impl Log {
+    pub fn note(&self, line: String) {
+        self.0.0.lock().unwrap().push(line);
+        self.0.1.notify_waiters();
+    }
+
+    pub fn all(&self) -> String {
+        self.0.0.lock().unwrap().join("\n")
+    }
+
+    /// Its last lines.
+    pub fn tail(&self) -> String {
+        let lines = self.0.0.lock().unwrap();
+        lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
+    /// Returns once somebody has said this.
+    pub async fn says(&self, words: &str) {
+        loop {
+            let news = self.0.1.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if self.count(words) > 0 {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    pub fn count(&self, words: &str) -> usize {
+        self.0.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// Takes down what comes, and remembers in the flag that `words` were among it.
+    pub fn listen(
+        &self,
+        name: String,
+        from: impl AsyncRead + Unpin + Send + 'static,
+        words: &'static str,
+    ) -> Arc<AtomicBool> {
+        let (log, said) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let flag = said.clone();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(from).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains(words) {
+                    flag.store(true, Ordering::Release);
+                }
+                log.note(format!("{name}: {line}"));
+            }
+        });
+        said
+    }
+}
+
+/// One place in the fleet, and who fills it now.
+pub struct Member {
+    pub role: Role,
+    pub child: Option<Child>,
+    stdin: Option<ChildStdin>,
+    /// It has begun its work; who dies before, for want of a database, may be born again.
+    at_work: Arc<AtomicBool>,
+}
+
+pub struct Fleet {
+    pub members: Vec<Member>,
+    pub log: Log,
+    /// What the simulated clock says.
+    clock: String,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Fleet {
+    /// All places empty.
+    pub fn new(
+        workers: usize,
+        schedulers: usize,
+        environment: Vec<(&'static str, String)>,
+        log: &Log,
+    ) -> Fleet {
+        let roles = [Role::Worker].repeat(workers).into_iter().chain([Role::Scheduler].repeat(schedulers));
+        let member = |role| Member { role, child: None, stdin: None, at_work: Arc::default() };
+        Fleet { members: roles.map(member).collect(), log: log.clone(), clock: String::new(), environment }
+    }
+
+    /// Fills a place; it is emptied when the test lets go of it.
+    pub async fn spawn(&mut self, place: usize) {
+        let member = &mut self.members[place];
+        let mut command = match member.role {
+            Role::Worker => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_vinops"));
+                command.arg("worker");
+                command
+            }
+            Role::Scheduler => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.args(["fleet::scheduler", "--exact", "--ignored", "--nocapture"]);
+                command
+            }
+        };
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = piped.kill_on_drop(true).spawn().unwrap();
+        let name = format!("{:?} {}", member.role, child.id().unwrap());
+        member.at_work = self.log.listen(name, child.stderr.take().unwrap(), "working");
+        member.stdin = child.stdin.take();
+        member.child = Some(child);
+        if member.role == Role::Scheduler && !self.clock.is_empty() {
+            self.tell(place).await;
+        }
+    }
+
+    /// The simulated clock moves on.
+    pub async fn strike(&mut self, clock: String) {
+        self.clock = clock;
+        for place in 0..self.members.len() {
+            self.tell(place).await;
+        }
+    }
+
+    async fn tell(&mut self, place: usize) {
+        if let Member { role: Role::Scheduler, stdin: Some(stdin), .. } = &mut self.members[place] {
+            // one that has just died will be told at its next birth
+            stdin.write_all(format!("{}\n", self.clock).as_bytes()).await.ok();
+        }
+    }
+
+    pub fn pid(&self, place: usize) -> Option<u32> {
+        self.members[place].child.as_ref()?.id()
+    }
+
+    pub fn places(&self, role: Role) -> Vec<usize> {
+        (0..self.members.len())
+            .filter(|place| self.members[*place].role == role && self.pid(*place).is_some())
+            .collect()
+    }
+
+    pub fn signal(&self, place: usize, signal: Signal) {
+        if let Some(pid) = self.pid(place) {
+            self.log.note(format!("{pid} gets {signal}"));
+            kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        }
+    }
+
+    /// `kill -9`, and its end.
+    pub async fn kill(&mut self, place: usize) {
+        self.signal(place, Signal::SIGKILL);
+        if let Some(mut child) = self.members[place].child.take() {
+            child.wait().await.unwrap();
+        }
+    }
+
+    /// Waits until somebody leaves of its own accord; its place.
+    pub async fn left(&mut self) -> (usize, ExitStatus) {
+        let waits = self.members.iter_mut().enumerate().filter_map(|(place, member)| {
+            let child = member.child.as_mut()?;
+            Some(Box::pin(async move { (place, child.wait().await.unwrap()) }))
+        });
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() {
+            return std::future::pending().await;
+        }
+        futures::future::select_all(waits).await.0
+    }
+
+    /// Nobody leaves of its own accord, but for one that was born without a database: exit code 3, before any work.
+    pub fn bury(&mut self, place: usize, status: ExitStatus) {
+        let member = &mut self.members[place];
+        let stillborn = !member.at_work.load(Ordering::Acquire) && status.code() == Some(3);
+        assert!(stillborn, "a {:?} left by itself: {status}", member.role);
+        member.child = None;
+    }
+
+    /// Tells all to leave, and collects their exit codes.
+    pub async fn leave(&mut self) -> Vec<Option<i32>> {
+        let mut codes = Vec::new();
+        for place in self.places(Role::Worker) {
+            self.signal(place, Signal::SIGTERM);
+        }
+        for member in &mut self.members {
+            member.stdin = None;
+        }
+        for member in &mut self.members {
+            codes.push(match member.child.take() {
+                Some(mut child) => child.wait().await.unwrap().code(),
+                None => None,
+            });
+        }
+        codes
+    }
+}
+
+/// A scheduler on the simulated clock: each line of its input is a time, whose window it opens, however long that takes.
+/// It ends with its input.
+#[tokio::test]
+#[ignore = "a role, which the chaos test starts as a process"]
+#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+async fn scheduler() {
+    let Ok(url) = std::env::var("DATABASE_URL") else { return };
+    let db = vinops::db::Db::connect(&url, None, 2).await;
+    let Ok(db) = db else { std::process::exit(3) };
+    eprintln!("working");
+    let scheduler = Scheduler::new(&FLEET[0], &["copart"]).simulated();
+    for now in std::io::stdin().lines() {
+        let now = now.unwrap().parse().unwrap();
+        while let Err(error) = scheduler.due(&db.pool, Some(now)).await {
+            eprintln!("tries again: {error:#}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    std::process::exit(0);
+}

@@ -1,0 +1,336 @@
+//! One outage at a time, for one worker and one scheduler, both the program itself: the database restarts, another takes
+//! its place, the pooler restarts. Each keeps its process, says so once when it begins and once when it is over, and goes
+//! on with its work.
+
+use crate::cluster::Cluster;
+use crate::fleet::Log;
+use crate::proxy::Proxy;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+use sqlx::{Connection, PgConnection};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::process::Child;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::simulator::server::FeedServer;
+use vinops::simulator::{Options, Simulator};
+
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A feed, and the processes that work it over a database at `url`.
+struct Pair {
+    worker: Child,
+    scheduler: Child,
+    log: Log,
+    _feed: FeedServer,
+    _stops: DropGuard,
+    _folder: TempDir,
+}
+
+impl Pair {
+    /// Both at work; the scheduler in the middle of its first look, since the test holds the lock on the windows.
+    async fn new(url: &str, direct: &str) -> Pair {
+        let stop = CancellationToken::new();
+        let options = Options::new(7, 2000, "2026-03-06T17:00:00Z".parse().unwrap());
+        let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::default();
+        let start = |role: &str| {
+            let store = url::Url::from_directory_path(folder.path().join("store")).unwrap();
+            let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"))
+                .arg(role)
+                .env_clear()
+                .env("DATABASE_URL", url)
+                .env("DATABASE_DIRECT_URL", direct)
+                .env("VINOPS_STORE", store.as_str())
+                .env("VINOPS_LEASE", "1s")
+                .env("COPART_FEED_URL", feed.url())
+                .env("HOME", folder.path())
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
+            log.listen(role.to_owned(), child.stderr.take().unwrap(), "working");
+            child
+        };
+        let (worker, scheduler) = (start("worker"), start("scheduler"));
+        Pair { worker, scheduler, log, _feed: feed, _stops: stop.drop_guard(), _folder: folder }
+    }
+
+    async fn says(&self, words: &str) {
+        let said = timeout(PATIENCE, self.log.says(words)).await;
+        said.unwrap_or_else(|_| panic!("nobody says {words:?}:\n{}", self.log.all()));
+    }
+
+    /// Both are the processes they were, have told of each change once, and leave in order.
+    async fn left_after_the_outage(self) {
+        for (away, back) in
+            [("the database is away", "the database is back"), ("cannot schedule", "scheduling again")]
+        {
+            let all = self.log.all();
+            let told = all.lines().filter_map(|line| match () {
+                () if line.contains(away) => Some(false),
+                () if line.contains(back) => Some(true),
+                () => None,
+            });
+            // one line for each change: a busy machine may add an outage of its own
+            let told: Vec<bool> = told.collect();
+            assert!(
+                told.len() >= 2 && told.iter().enumerate().all(|(n, back)| *back == (n % 2 == 1)),
+                "{all}"
+            );
+        }
+        self.left().await;
+    }
+
+    /// Told to leave, they do, in order.
+    async fn left(mut self) {
+        for process in [&mut self.worker, &mut self.scheduler] {
+            let pid = process.id().expect("it has kept its process").cast_signed();
+            kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+            let left = timeout(PATIENCE, process.wait()).await.expect("it leaves when told");
+            assert_eq!(left.unwrap().code(), Some(0), "{}", self.log.all());
+        }
+    }
+}
+
+/// Keeps every scheduler in its first look.
+async fn lock(url: &str) -> PgConnection {
+    let mut lock = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql("begin; lock table fleet.windows in access exclusive mode")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    lock
+}
+
+/// Asks until the answer is yes.
+async fn until(pair: &Pair, url: &str, question: &'static str) {
+    let asking = async {
+        let mut session = PgConnection::connect(url).await.unwrap();
+        while !sqlx::query_scalar::<_, bool>(question).fetch_one(&mut session).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("it never became true: {question}\n{}", pair.log.all()));
+}
+
+const LOOKING: &str =
+    "select exists (select from pg_locks where not granted and relation = 'fleet.windows'::regclass)";
+const APPLIED: &str = "select exists (select from fleet.windows where state = 'applied')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
+    let mut cluster = Cluster::new().await;
+    let direct = cluster.database("restart").await;
+    let proxy = Proxy::new(cluster.address()).await;
+    let lock = lock(&direct).await;
+    let url = proxy.url(&direct);
+    let pair = Pair::new(&url, &url).await;
+    pair.says("working").await;
+    until(&pair, &direct, LOOKING).await;
+
+    cluster.kill().await;
+    drop(lock);
+    pair.says("the database is away").await;
+    pair.says("cannot schedule").await;
+    cluster.start().await;
+    proxy.lead_to(cluster.address());
+    let back = Instant::now();
+    pair.says("the database is back").await;
+    pair.says("scheduling again").await;
+    until(&pair, &cluster.url("restart"), APPLIED).await;
+    println!(
+        "restart: the window was applied {:.1} s after the database's return",
+        back.elapsed().as_secs_f64()
+    );
+    pair.left_after_the_outage().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_without_a_word_are_replaced() {
+    let cluster = Cluster::new().await;
+    let direct = cluster.database("silence").await;
+    let proxy = Proxy::new(cluster.address()).await;
+    let url = proxy.url(&direct);
+    let pair = Pair::new(&url, &url).await;
+    until(&pair, &direct, APPLIED).await;
+
+    proxy.strand();
+    let stranded = Instant::now();
+    let mut session = PgConnection::connect(&direct).await.unwrap();
+    let again =
+        "select fleet.enqueue('ingest', jsonb_build_object('file_id', file_id), 'again') from raw.csv_files";
+    sqlx::raw_sql(again).execute(&mut session).await.unwrap();
+    until(&pair, &direct, "select state = 'completed' from fleet.jobs where key = 'again'").await;
+    println!(
+        "silence: a job was done {:.1} s after every connection had died",
+        stranded.elapsed().as_secs_f64()
+    );
+    pair.left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
+    let mut cluster = Cluster::new().await;
+    let direct = cluster.database("gone").await;
+    let pair = Pair::new(&direct, &direct).await;
+    until(&pair, &direct, APPLIED).await;
+    cluster.kill().await;
+    pair.says("the database is away").await;
+    let told = Instant::now();
+    pair.left().await;
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_takes_over_is_ridden_out() {
+    let mut cluster = Cluster::new().await;
+    let Some(mut standby) = cluster.standby().await else {
+        println!("WITHOUT a standby: there is no pg_basebackup beside this PostgreSQL");
+        return;
+    };
+    let direct = cluster.database("failover").await;
+    let proxy = Proxy::new(cluster.address()).await;
+    let lock = lock(&direct).await;
+    let url = proxy.url(&direct);
+    let pair = Pair::new(&url, &url).await;
+    pair.says("working").await;
+    until(&pair, &direct, LOOKING).await;
+
+    cluster.kill().await;
+    drop(lock);
+    pair.says("the database is away").await;
+    pair.says("cannot schedule").await;
+    let lost = Instant::now();
+    // for a moment they meet a database that only reads
+    proxy.lead_to(standby.address());
+    standby.promote().await;
+    pair.says("the database is back").await;
+    pair.says("scheduling again").await;
+    let now = standby.url("failover");
+    until(&pair, &now, APPLIED).await;
+    println!(
+        "fail-over: the window was applied {:.1} s after the promotion began",
+        lost.elapsed().as_secs_f64()
+    );
+    pair.left_after_the_outage().await;
+    standby.kill().await;
+}
+
+/// PgBouncer before one database, in a folder of its own.
+struct Pooler {
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Pooler {
+    /// None, said aloud, where the program is missing.
+    async fn new(cluster: &Cluster, database: &str, mode: &str) -> Option<Pooler> {
+        if !Path::new("/usr/sbin/pgbouncer").exists() {
+            println!("WITHOUT the pooler: there is no /usr/sbin/pgbouncer");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let server = url::Url::parse(&cluster.url(database)).unwrap();
+        let ini = format!(
+            "[databases]\n{database} = host=127.0.0.1 port={} user=postgres password={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 60\n",
+            server.port().unwrap(),
+            server.password().unwrap(),
+        );
+        std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
+        let mut pooler = Pooler { folder, port, process: None };
+        pooler.start().await;
+        Some(pooler)
+    }
+
+    async fn start(&mut self) {
+        let mut command = tokio::process::Command::new("/usr/sbin/pgbouncer");
+        command.arg(self.folder.path().join("pgbouncer.ini")).stdin(Stdio::null()).stderr(Stdio::null());
+        // it refuses root
+        if nix::unistd::geteuid().is_root() {
+            let nobody = User::from_name("nobody").unwrap().unwrap();
+            command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+        }
+        self.process = Some(command.kill_on_drop(true).spawn().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let come = async {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, come).await.expect("the pooler listens");
+    }
+
+    async fn kill(&mut self) {
+        self.process.take().unwrap().kill().await.unwrap();
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_restarts_is_ridden_out() {
+    let cluster = Cluster::new().await;
+    let direct = cluster.database("pooled").await;
+    let Some(mut pooler) = Pooler::new(&cluster, "pooled", "session").await else { return };
+    let lock = lock(&direct).await;
+    let pair = Pair::new(&pooler.url("pooled"), &direct).await;
+    pair.says("working").await;
+    until(&pair, &direct, LOOKING).await;
+
+    pooler.kill().await;
+    pair.says("the database is away").await;
+    pair.says("cannot schedule").await;
+    drop(lock);
+    pooler.start().await;
+    let back = Instant::now();
+    pair.says("the database is back").await;
+    pair.says("scheduling again").await;
+    until(&pair, &direct, APPLIED).await;
+    println!("pooler: the window was applied {:.1} s after its return", back.elapsed().as_secs_f64());
+    pair.left_after_the_outage().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
+    let cluster = Cluster::new().await;
+    let direct = cluster.database("pooled").await;
+    let Some(pooler) = Pooler::new(&cluster, "pooled", "transaction").await else { return };
+    let version = Command::new("/usr/sbin/pgbouncer").arg("--version").output().unwrap();
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    if !["1.18", "1.19", "1.20"].iter().any(|old| version.contains(old)) {
+        println!("WITHOUT an old pooler: this is {version}");
+        return;
+    }
+    let worker = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"))
+        .arg("worker")
+        .env_clear()
+        .env("DATABASE_URL", pooler.url("pooled"))
+        .env("DATABASE_DIRECT_URL", direct)
+        .env("HOME", pooler.folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let said = timeout(PATIENCE, worker).await.expect("it does not begin").unwrap();
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(3), "{err}");
+    assert!(
+        err.contains("a pooler that loses prepared statements") && err.contains("max_prepared_statements"),
+        "{err}"
+    );
+}

@@ -1,0 +1,335 @@
+//! The conductor: opens windows, draws faults and inflicts them, and in the end compares the books.
+
+mod ends;
+mod faults;
+
+use crate::books::Books;
+use crate::cluster::{Cluster, run};
+use crate::disk::Disk;
+use crate::fleet::{Fleet, Log, Role};
+use crate::proxy::Proxy;
+use ends::{compare, undisturbed};
+use faults::{DECK, Deed, Fault};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use sqlx::PgPool;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vinops::simulator::server::FeedServer;
+use vinops::simulator::{Options, Simulator};
+
+const WINDOWS: u32 = 12;
+const ROWS: usize = 4000;
+const LEASE: Duration = Duration::from_secs(1);
+/// Faults follow one another within this time.
+const SPAN: Duration = Duration::from_millis(500);
+
+/// Tells channel `play` who claims what, and how windows end; and counts, within the very transaction that completes a
+/// job, how often that took effect.
+const TELL: &str = "
+create function tell_claim() returns trigger language plpgsql as $$
+begin
+  perform pg_notify('play', new.worker);
+  return null;
+end $$;
+create trigger tell_claim after insert on fleet.job_attempts for each row execute function tell_claim();
+create function tell_window() returns trigger language plpgsql as $$
+begin
+  perform pg_notify('play', '');
+  return null;
+end $$;
+create trigger tell_window after update of state on fleet.windows
+for each row when (new.state not in ('due', 'fetched', 'ingested')) execute function tell_window();
+create table effects (job bigint, run bigint);
+create function take_effect() returns trigger language plpgsql as $$
+begin
+  insert into effects values (new.id, new.run);
+  return null;
+end $$;
+create trigger take_effect after update on fleet.jobs
+for each row when (new.state = 'completed') execute function take_effect();";
+
+/// What is heard from the database.
+enum Heard {
+    Claim(String),
+    /// A window may have ended: look.
+    Look,
+}
+
+struct Play {
+    dice: StdRng,
+    deck: Vec<Fault>,
+    /// So many faults stay for later windows.
+    kept: usize,
+    deeds: BTreeMap<Instant, Deed>,
+    inflicted: BTreeMap<String, usize>,
+    fleet: Fleet,
+    proxy: Proxy,
+    calm: Proxy,
+    cluster: Cluster,
+    up: watch::Sender<bool>,
+    ear: mpsc::UnboundedReceiver<Heard>,
+    pool: PgPool,
+    feed: FeedServer,
+    disk: Option<Disk>,
+    /// The disk stays full until the window ends.
+    starving: bool,
+    /// The fleet's way to the database.
+    way_in: String,
+    _folder: TempDir,
+    _feed_stops: DropGuard,
+    /// Births that found no database.
+    stillborn: usize,
+    /// Keys of the other program's jobs whose commit was acknowledged.
+    knocked: Vec<String>,
+    /// Who claimed last.
+    claimant: Option<u32>,
+    /// Since when nothing has been claimed that was open, by a fault of the database or the way there.
+    outage: Option<Instant>,
+    longest: Duration,
+}
+
+fn simulator() -> Simulator {
+    let mut options = Options::new(7, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
+    options.broken = 3;
+    Simulator::new(options)
+}
+
+fn pool(url: &str) -> PgPool {
+    PgPoolOptions::new().max_connections(4).connect_lazy(url).unwrap()
+}
+
+/// Listens, and says to look whenever it may have missed something.
+async fn listen(url: String, mut up: watch::Receiver<bool>, heard: mpsc::UnboundedSender<Heard>) {
+    while up.wait_for(|up| *up).await.is_ok() {
+        let listening = async {
+            let mut ear = PgListener::connect(&url).await?;
+            ear.eager_reconnect(false);
+            ear.listen("play").await?;
+            heard.send(Heard::Look).ok();
+            while let Some(told) = ear.try_recv().await? {
+                let claim = Some(told.payload()).filter(|worker| !worker.is_empty());
+                heard.send(claim.map_or(Heard::Look, |worker| Heard::Claim(worker.to_owned()))).ok();
+            }
+            Ok::<_, sqlx::Error>(())
+        };
+        // cut off by its death, or refused while it recovers: again once it is up
+        listening.await.ok();
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Play {
+    async fn new(seed: u64, log: &Log) -> Play {
+        let cluster = Cluster::new().await;
+        let direct = cluster.database("chaos").await;
+        run(&direct, TELL).await;
+        let (proxy, calm) = (Proxy::new(cluster.address()).await, Proxy::new(cluster.address()).await);
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let disk = match Disk::mount(&store, 8) {
+            Ok(disk) => Some(disk),
+            Err(why) => {
+                println!("WITHOUT the full disk: no tmpfs can be mounted here ({why})");
+                None
+            }
+        };
+        let stop = CancellationToken::new();
+        let feed = FeedServer::start(simulator(), stop.clone()).await.unwrap();
+        let fleet = Fleet::new(
+            4,
+            2,
+            vec![
+                ("DATABASE_URL", proxy.url(&direct)),
+                ("VINOPS_STORE", url::Url::from_directory_path(&store).unwrap().into()),
+                ("VINOPS_LEASE", humantime::format_duration(LEASE).to_string()),
+                ("HOME", folder.path().to_str().unwrap().to_owned()),
+                ("COPART_FEED_URL", feed.url()),
+            ],
+            log,
+        );
+        let (telling, ear) = mpsc::unbounded_channel();
+        let (up, is_up) = watch::channel(true);
+        tokio::spawn(listen(calm.url(&direct), is_up, telling));
+        let mut dice = StdRng::seed_from_u64(seed);
+        let cards = DECK.iter().filter(|(fault, _)| disk.is_some() || *fault != Fault::FillDisk);
+        let mut deck: Vec<Fault> = cards.flat_map(|(fault, n)| std::iter::repeat_n(*fault, *n)).collect();
+        deck.shuffle(&mut dice);
+        Play {
+            dice,
+            kept: deck.len(),
+            deck,
+            deeds: BTreeMap::new(),
+            inflicted: BTreeMap::new(),
+            fleet,
+            pool: pool(&calm.url(&direct)),
+            way_in: proxy.url(&direct),
+            proxy,
+            calm,
+            cluster,
+            up,
+            ear,
+            feed,
+            disk,
+            starving: false,
+            _folder: folder,
+            _feed_stops: stop.drop_guard(),
+            stillborn: 0,
+            knocked: Vec::new(),
+            claimant: None,
+            outage: None,
+            longest: Duration::ZERO,
+        }
+    }
+
+    fn after(&mut self, from: Duration, to: Duration, deed: Deed) {
+        let mut at = Instant::now() + from + (to - from).mul_f64(self.dice.random());
+        while self.deeds.contains_key(&at) {
+            at += Duration::from_nanos(1);
+        }
+        self.deeds.insert(at, deed);
+    }
+
+    /// The next fault, unless it is a later window's.
+    fn plan(&mut self) {
+        if self.deck.len() > self.kept && !self.deeds.values().any(|deed| matches!(deed, Deed::Strike)) {
+            self.after(Duration::ZERO, SPAN, Deed::Strike);
+        }
+    }
+
+    /// The next deed, or somebody who left, or news, whichever comes first.
+    async fn step(&mut self) -> Option<Heard> {
+        let next = self.deeds.keys().next().copied();
+        tokio::select! {
+            Some(heard) = self.ear.recv() => return Some(heard),
+            (place, status) = self.fleet.left() => {
+                self.fleet.bury(place, status);
+                self.stillborn += 1;
+                self.after(Duration::from_millis(200), Duration::from_millis(400), Deed::Spawn(place));
+            }
+            () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                if let Some((_, deed)) = self.deeds.pop_first() {
+                    self.act(deed).await;
+                }
+            }
+        }
+        None
+    }
+
+    fn start_of(&self, k: u32) -> chrono::DateTime<chrono::Utc> {
+        self.feed.look(|simulator| simulator.options().window_start(k))
+    }
+
+    async fn turn_clock(&mut self, k: u32) {
+        self.feed.advance(k).await.unwrap();
+        self.fleet.strike(self.start_of(k).to_rfc3339()).await;
+    }
+
+    /// Works window `k` to its end among its share of the faults; how it ended.
+    async fn window(&mut self, k: u32) -> String {
+        self.kept = self.deck.len() - self.deck.len().div_ceil((WINDOWS - k) as usize);
+        self.plan();
+        self.turn_clock(k).await;
+        let start = self.start_of(k);
+        loop {
+            match self.step().await {
+                Some(Heard::Claim(worker)) => {
+                    self.claimant = worker.split('-').rev().nth(1).and_then(|pid| pid.parse().ok());
+                    if let Some(since) = self.outage.take_if(|_| *self.up.borrow()) {
+                        self.longest = self.longest.max(since.elapsed());
+                    }
+                }
+                Some(Heard::Look) => {
+                    let ended = sqlx::query_scalar::<_, String>(
+                        "select state from fleet.windows where window_start_utc = $1 and state not in ('due', 'fetched', 'ingested')",
+                    );
+                    if let Ok(Some(state)) = ended.bind(start).fetch_optional(&self.pool).await {
+                        self.outage = None;
+                        return state;
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The clock moves past window `k` while no scheduler lives.
+    async fn skip(&mut self, k: u32) {
+        for place in self.fleet.places(Role::Scheduler) {
+            self.fleet.kill(place).await;
+            self.after(Duration::from_millis(500), Duration::from_secs(1), Deed::Spawn(place));
+        }
+        // whoever was to be born meanwhile comes later
+        self.turn_clock(k).await;
+    }
+}
+
+impl Play {
+    /// Lets everything come to its end: no fault is left, and no job.
+    async fn settle(&mut self) {
+        (self.kept, self.ear) = (0, mpsc::unbounded_channel().1);
+        self.plan();
+        while !self.deeds.is_empty() {
+            self.step().await;
+        }
+        let open =
+            "select count(*) from fleet.jobs where state not in ('completed', 'discarded', 'cancelled')";
+        while sqlx::query_scalar::<_, i64>(open).fetch_one(&self.pool).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.fleet.leave().await, [Some(0); 6]);
+    }
+}
+
+pub async fn play(seed: u64, log: &Log) {
+    let mut play = Play::new(seed, log).await;
+    for place in 0..play.fleet.members.len() {
+        play.fleet.spawn(place).await;
+    }
+    let skipped = play.dice.random_range(3..WINDOWS - 2);
+    let starved = play.disk.is_some().then(|| skipped - 1 - play.dice.random_range(0..2));
+    let mut applied = Vec::new();
+    for k in 0..WINDOWS {
+        if k == skipped {
+            play.skip(k).await;
+            continue;
+        }
+        if starved == Some(k) {
+            play.inflict(Fault::FillDisk).await;
+            play.starving = true;
+        }
+        let began = Instant::now();
+        let state = play.window(k).await;
+        println!("window {k}: {state} after {:.1} s", began.elapsed().as_secs_f64());
+        if state == "applied" {
+            applied.push(k);
+            play.knock(k).await;
+        } else {
+            assert_eq!(state, "failed", "window {k}");
+        }
+        if starved == Some(k) {
+            assert_eq!(state, "failed", "window {k} came through a full disk");
+            play.starving = false;
+            play.act(Deed::FreeDisk).await;
+        }
+        // the quarter-hour is longer than the fault
+        while state == "failed" && play.deeds.values().any(|deed| matches!(deed, Deed::FreeDisk)) {
+            play.step().await;
+        }
+    }
+    play.settle().await;
+    let figures = play.figures(applied.len()).await;
+    play.expect_no_job_was_given_up_but_for_the_disk().await;
+    play.expect_one_effect_each().await;
+    play.expect_knocks().await;
+    let found = Books::open(&play.pool).await;
+    let wanted = undisturbed(&play.cluster, &applied, log).await;
+    println!("{figures}");
+    compare(&play, &found, &wanted, skipped, &applied).await;
+}

@@ -1,0 +1,156 @@
+//! How it ends: another program's jobs, which must not be lost, and the books, which must be those of peace.
+
+use super::{LEASE, Play, TELL, WINDOWS, pool, simulator};
+use crate::books::Books;
+use crate::cluster::{Cluster, run};
+use crate::fleet::{Fleet, Log};
+use sqlx::postgres::PgListener;
+use sqlx::{Connection, PgConnection};
+use std::collections::BTreeMap;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use vinops::scheduler::Scheduler;
+use vinops::simulator::server::FeedServer;
+use vinops::workers::FLEET;
+
+/// Jobs that another program puts in after each window, in a transaction of its own.
+const KNOCKS: usize = 6;
+
+impl Play {
+    /// Another program puts jobs in, by the fleet's own way to the database and with only SQL. What it was not told to be
+    /// committed it would have to put in again; what it was told must not be lost.
+    pub async fn knock(&mut self, k: u32) {
+        let keys: Vec<String> = (0..KNOCKS).map(|n| format!("again {k} {n}")).collect();
+        let asked = async {
+            let mut session = PgConnection::connect(&self.way_in).await?;
+            sqlx::query(
+                "select fleet.enqueue('ingest', jsonb_build_object('file_id', w.file_id), key)
+                from unnest($1::text[]) as key
+                cross join (select file_id from fleet.windows where state = 'applied' limit 1) as w",
+            )
+            .bind(&keys)
+            .execute(&mut session)
+            .await
+        };
+        if matches!(timeout(LEASE, asked).await, Ok(Ok(done)) if done.rows_affected() > 0) {
+            self.knocked.extend(keys);
+        }
+    }
+
+    /// Only a full disk may cost a window its file; whatever befalls processes and connections costs no attempt.
+    pub async fn expect_no_job_was_given_up_but_for_the_disk(&self) {
+        let errors: Vec<(String, Option<String>)> =
+            sqlx::query_as("select kind, error from fleet.jobs where state in ('discarded', 'cancelled')")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        let full =
+            |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("No space left"));
+        assert!(errors.iter().all(|(kind, error)| kind == "fetch" && full(error)), "{errors:?}");
+    }
+
+    /// However many runs a job had, one transaction of one of them is what it did.
+    pub async fn expect_one_effect_each(&self) {
+        let odd: Vec<(i64, String, i64)> = sqlx::query_as(
+            "select id, kind, (select count(*) from effects where job = id) from fleet.jobs
+            where (select count(*) from effects where job = id) <> (state = 'completed')::int",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        assert!(odd.is_empty(), "jobs, and how often they took effect: {odd:?}");
+    }
+
+    /// Every job that was acknowledged to the other program is done, once; then they are taken out of the books, which
+    /// an undisturbed run has without them.
+    pub async fn expect_knocks(&self) {
+        let done: Vec<String> = sqlx::query_scalar(
+            "select key from fleet.jobs as job
+            where key like 'again %' and state = 'completed'
+              and (select count(*) from fleet.job_attempts where job_id = job.id and outcome = 'done') = 1",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        let lost: Vec<&String> = self.knocked.iter().filter(|key| !done.contains(key)).collect();
+        assert!(!self.knocked.is_empty() && lost.is_empty(), "lost: {lost:?} of {}", self.knocked.len());
+        sqlx::query("delete from fleet.jobs where key like 'again %'").execute(&self.pool).await.unwrap();
+    }
+
+    pub async fn figures(&self, applied: usize) -> String {
+        let (jobs, rescues, lost): (i64, i64, i64) = sqlx::query_as(
+            "select count(*), sum(rescues)::bigint, (select count(*) from fleet.job_attempts where outcome = 'lost')
+            from fleet.jobs",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        let (faults, log) = (self.inflicted.values().sum::<usize>(), &self.fleet.log);
+        format!(
+            "{faults} faults: {:?}\n{jobs} jobs, {} of them another program's; {rescues} leases rescued, {lost} runs lost, {} tried \
+            again on the spot; {} outages met by workers, {} processes born without a database; longest outage to \
+            recovery {:.1} s; {applied} of {WINDOWS} windows applied",
+            self.inflicted,
+            self.knocked.len(),
+            log.count("tries again on the spot"),
+            log.count("the database is away"),
+            self.stillborn,
+            self.longest.as_secs_f64(),
+        )
+    }
+}
+
+pub async fn compare(play: &Play, found: &Books, wanted: &Books, skipped: u32, applied: &[u32]) {
+    let missed: Vec<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar("select window_start_utc from fleet.windows where state = 'missed'")
+            .fetch_all(&play.pool)
+            .await
+            .unwrap();
+    assert_eq!(missed, [play.start_of(skipped)]);
+    assert_eq!(found.digest, wanted.digest);
+    let same = |books: &Books| -> BTreeMap<String, i64> {
+        let own = ["window ", "job fetch ", "attempts "];
+        let counts = books.counts.iter().filter(|(name, _)| !own.iter().any(|own| name.starts_with(own)));
+        counts.map(|(name, count)| (name.clone(), *count)).collect()
+    };
+    assert_eq!(same(found), same(wanted));
+    let count = |name: &str| found.counts.get(name).copied().unwrap_or_default();
+    assert_eq!(count("leases"), 0);
+    assert_eq!(count("window applied"), applied.len() as i64);
+    assert_eq!(count("job fetch completed"), applied.len() as i64);
+    assert_eq!(count("window applied") + count("window failed") + 1, i64::from(WINDOWS));
+    assert_eq!(count("job fetch discarded"), count("window failed"));
+}
+
+/// One worker, left in peace, works these windows.
+pub async fn undisturbed(cluster: &Cluster, windows: &[u32], log: &Log) -> Books {
+    let direct = cluster.database("peace").await;
+    run(&direct, TELL).await;
+    let folder = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let feed = FeedServer::start(simulator(), stop.clone()).await.unwrap();
+    let _stops = stop.drop_guard();
+    let mut fleet = Fleet::new(
+        1,
+        0,
+        vec![
+            ("DATABASE_URL", direct.clone()),
+            ("VINOPS_STORE", url::Url::from_directory_path(folder.path()).unwrap().into()),
+            ("HOME", folder.path().to_str().unwrap().to_owned()),
+            ("COPART_FEED_URL", feed.url()),
+        ],
+        log,
+    );
+    let mut ear = PgListener::connect(&direct).await.unwrap();
+    ear.listen("play").await.unwrap();
+    fleet.spawn(0).await;
+    let pool = pool(&direct);
+    for k in windows {
+        feed.advance(*k).await.unwrap();
+        let at = feed.look(|simulator| simulator.options().window_start(*k));
+        Scheduler::new(&FLEET[0], &["copart"]).simulated().due(&pool, Some(at)).await.unwrap();
+        while !ear.recv().await.unwrap().payload().is_empty() {}
+    }
+    assert_eq!(fleet.leave().await, [Some(0)]);
+    Books::open(&pool).await
+}

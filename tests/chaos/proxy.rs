@@ -1,0 +1,127 @@
+//! A TCP proxy between the fleet and its database that can be told to delay, to swallow, to cut and to refuse, and to
+//! lead elsewhere.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What becomes of bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    Pass,
+    /// Each piece arrives this much later.
+    Delay(Duration),
+    /// Nothing arrives, and nobody is told; what was held back arrives when the mode changes.
+    Swallow,
+    /// Who comes is sent away.
+    Refuse,
+}
+
+struct Way {
+    backend: watch::Sender<SocketAddr>,
+    mode: watch::Sender<Mode>,
+    /// Its number of cuts so far; each ends the connections of its time.
+    cuts: watch::Sender<u32>,
+    /// The same for connections that end without a word.
+    stranded: watch::Sender<u32>,
+}
+
+pub struct Proxy {
+    pub address: SocketAddr,
+    way: Arc<Way>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl Proxy {
+    pub async fn new(backend: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let way = Arc::new(Way {
+            backend: watch::channel(backend).0,
+            mode: watch::channel(Mode::Pass).0,
+            cuts: watch::channel(0).0,
+            stranded: watch::channel(0).0,
+        });
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn({
+            let way = way.clone();
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tokio::spawn(serve(client, way.clone()));
+                }
+            }
+        });
+        Proxy { address, way, _serving: AbortOnDropHandle::new(serving) }
+    }
+
+    /// The same URL by way of this proxy.
+    pub fn url(&self, url: &str) -> String {
+        let mut url = url::Url::parse(url).unwrap();
+        url.set_port(Some(self.address.port())).unwrap();
+        url.into()
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.way.mode.send_replace(mode);
+    }
+
+    /// Ends every connection; new ones are welcome.
+    pub fn cut(&self) {
+        self.way.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Every connection of now is dead, and nobody is told; new ones are welcome.
+    pub fn strand(&self) {
+        self.way.stranded.send_modify(|times| *times += 1);
+    }
+
+    /// From now on connections lead here.
+    pub fn lead_to(&self, backend: SocketAddr) {
+        self.way.backend.send_replace(backend);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+async fn serve(client: TcpStream, way: Arc<Way>) {
+    let (mut cut, mut stranded) = (way.cuts.subscribe(), way.stranded.subscribe());
+    if *way.mode.borrow() == Mode::Refuse {
+        return;
+    }
+    let backend = *way.backend.borrow();
+    let Ok(server) = TcpStream::connect(backend).await else { return };
+    for socket in [&client, &server] {
+        socket.set_nodelay(true).ok();
+    }
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    // both ends stay open when they are stranded
+    let (mut forth, mut back) = ((from_client, to_server), (from_server, to_client));
+    tokio::select! {
+        () = pump(&mut forth.0, &mut forth.1, way.mode.subscribe()) => {}
+        () = pump(&mut back.0, &mut back.1, way.mode.subscribe()) => {}
+        _ = cut.changed() => {}
+        _ = stranded.changed() => drop(cut.changed().await),
+    }
+}
+
+async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+    let mut piece = vec![0; 1 << 16];
+    while let Ok(bytes @ 1..) = from.read(&mut piece).await {
+        let now = *mode.borrow_and_update();
+        let held = match now {
+            Mode::Delay(delay) => tokio::time::timeout(delay, std::future::pending::<()>()).await.is_ok(),
+            _ => mode.wait_for(|mode| *mode != Mode::Swallow).await.is_err(),
+        };
+        if held || to.write_all(&piece[..bytes]).await.is_err() {
+            return;
+        }
+    }
+}

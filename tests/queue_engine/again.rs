@@ -1,0 +1,163 @@
+//! Faults of the database that a step meets are met again on the spot: nothing is spent.
+
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
+use crate::harness::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Barrier, broadcast};
+use tokio_util::sync::CancellationToken;
+use vinops::queue::{Entry, Event, Job, Outcome, Policy, Run, Tools, Verdict, Worker};
+
+const FLEET: &[Entry] = &[Entry::of::<Cross>(), Entry::of::<Refused>()];
+
+/// Adds one to two effects, in its own order; the first time round both jobs hold their first before they want the
+/// other's.
+#[derive(Serialize, Deserialize)]
+struct Cross {
+    order: [i64; 2],
+}
+
+struct Crossing {
+    barrier: Barrier,
+    tries: AtomicUsize,
+}
+
+impl Job for Cross {
+    const KIND: &'static str = "cross";
+    const POLICY: Policy = Policy::DEFAULT.attempts(1);
+    type Report = Value;
+
+    async fn run(self, run: Run) -> Verdict<Value> {
+        let crossing = run.tool::<Crossing>()?;
+        let first_time = crossing.tries.fetch_add(1, Ordering::SeqCst) < 2;
+        let mut step = run.begin().await?;
+        for (nth, effect) in self.order.into_iter().enumerate() {
+            if nth == 1 && first_time {
+                crossing.barrier.wait().await;
+            }
+            sqlx::query("update counters set n = n + 1 where id = $1")
+                .bind(effect)
+                .execute(&mut *step)
+                .await?;
+        }
+        step.done(json!({})).await
+    }
+}
+
+/// Raises what its payload says, in each of its runs.
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    sqlstate: String,
+}
+
+impl Job for Refused {
+    const KIND: &'static str = "refused";
+    const POLICY: Policy = Policy::DEFAULT.attempts(1);
+    type Report = Value;
+
+    async fn run(self, run: Run) -> Verdict<Value> {
+        run.tool::<Crossing>()?.tries.fetch_add(1, Ordering::SeqCst);
+        let mut step = run.begin().await?;
+        let raise = format!("do $$ begin raise sqlstate '{}'; end $$", self.sqlstate);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(raise)).execute(&mut *step).await?;
+        step.done(json!({})).await
+    }
+}
+
+/// A worker over these kinds, and the ends it tells.
+fn work(test: &vinops::testing::TestDb) -> (Arc<Crossing>, broadcast::Receiver<Event>, CancellationToken) {
+    let (watchers, events) = broadcast::channel(100);
+    let (leave, crossing) = (
+        CancellationToken::new(),
+        Arc::new(Crossing { barrier: Barrier::new(2), tries: AtomicUsize::new(0) }),
+    );
+    let worker = Worker::new(&test.db, FLEET)
+        .concurrency(2)
+        .lease(NEVER)
+        .observe(watchers)
+        .tools(Tools::new().with_arc(crossing.clone()));
+    tokio::spawn(worker.run(leave.clone()));
+    (crossing, events, leave)
+}
+
+async fn ended(events: &mut broadcast::Receiver<Event>) -> (Outcome, bool) {
+    within(async {
+        loop {
+            if let Event::Ended { outcome, discarded, .. } = events.recv().await.unwrap() {
+                return (outcome, discarded);
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    sqlx::raw_sql(
+        "create table counters (id bigint primary key, n int); insert into counters values (1, 0), (2, 0)",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    put(pool, Cross { order: [1, 2] }).await;
+    put(pool, Cross { order: [2, 1] }).await;
+    let (crossing, mut events, leave) = work(&test);
+    assert_eq!(ended(&mut events).await, (Outcome::Done, false));
+    assert_eq!(ended(&mut events).await, (Outcome::Done, false));
+    leave.cancel();
+    assert_eq!(crossing.tries.load(Ordering::SeqCst), 3);
+
+    let counted: Vec<i32> =
+        sqlx::query_scalar("select n from counters order by id").fetch_all(pool).await.unwrap();
+    assert_eq!(counted, [2, 2]);
+    // the attempt that went through a deadlock says so
+    let told: Vec<(String, i32, Option<String>)> =
+        sqlx::query_as("select outcome, attempt, error from fleet.job_attempts order by error nulls first")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    assert_eq!(told[0], ("done".to_owned(), 1, None));
+    assert_eq!((told[1].0.as_str(), told[1].1), ("done", 1));
+    assert!(told[1].2.as_ref().unwrap().starts_with("tried again on the spot: "), "{told:?}");
+    assert!(told[1].2.as_ref().unwrap().contains("deadlock detected"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_fault_that_stays_is_the_jobs_own_in_the_end_and_others_at_once() {
+    let test = database().await;
+    for (sqlstate, tries) in [("40001", 5), ("22012", 1)] {
+        put(&test.db.pool, Refused { sqlstate: sqlstate.to_owned() }).await;
+        let (crossing, mut events, leave) = work(&test);
+        assert_eq!(ended(&mut events).await, (Outcome::Retry, true));
+        leave.cancel();
+        assert_eq!(crossing.tries.load(Ordering::SeqCst), tries, "{sqlstate}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_ends_the_tries() {
+    let test = database().await;
+    let job = put(&test.db.pool, Refused { sqlstate: "40P01".to_owned() }).await;
+    let (leave, crossing) = (
+        CancellationToken::new(),
+        Arc::new(Crossing { barrier: Barrier::new(1), tries: AtomicUsize::new(0) }),
+    );
+    let worker = Worker::new(&test.db, FLEET).drain(Duration::ZERO).tools(Tools::new().with_arc(crossing));
+    let worker = tokio::spawn(worker.run(leave.clone()));
+    until(
+        &test.db.pool,
+        "select exists (select from fleet.job_attempts where job_id = $1 and error is not null)",
+        job,
+    )
+    .await;
+    leave.cancel();
+    within(worker).await.unwrap().unwrap();
+    assert_eq!(outcomes(&test.db.pool, job).await, [Some("interrupted".to_owned())]);
+    assert_eq!(state(&test.db.pool, job).await, "available");
+}
