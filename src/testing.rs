@@ -77,7 +77,7 @@ impl Cluster {
         let (admin, embedded) = match config::test_database_url() {
             Some(url) => (url, None),
             None => {
-                let options = Options { home: None, temporary: true, durable: false };
+                let options = Options { temporary: true, durable: false, ..Options::default() };
                 let embedded = Embedded::start(options).await?;
                 (embedded.url("postgres"), Some(embedded))
             }

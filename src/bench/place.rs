@@ -35,7 +35,7 @@ pub struct Ground {
 impl Place {
     /// On a temporary cluster.
     pub async fn temporary() -> anyhow::Result<Place> {
-        let embedded = Embedded::start(Options { home: None, temporary: true, durable: true }).await?;
+        let embedded = Embedded::start(Options { temporary: true, ..Options::default() }).await?;
         Place::open(embedded.near_url("postgres"), Some(embedded)).await
     }
 

@@ -63,7 +63,7 @@ pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Fai
         tempfile::Builder::new().prefix("vinops-demo-").tempdir().context("make a temporary folder")?;
     let waiting = bars.spinner("PostgreSQL");
     waiting.set_message("starting a temporary cluster");
-    let embedded = Embedded::start(Options { home: None, temporary: true, durable: true })
+    let embedded = Embedded::start(Options { temporary: true, ..Options::default() })
         .await
         .map_err(Failure::unreachable)?;
     bars.say(format!("  {}", embedded.describe()));

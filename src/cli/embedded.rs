@@ -18,7 +18,7 @@ pub struct Args {
 /// Runs the command; fails if it does.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let (program, arguments) = args.command.split_first().context("no command to run")?;
-    let embedded = Embedded::start(Options { home: None, temporary: true, durable: false })
+    let embedded = Embedded::start(Options { temporary: true, durable: false, ..Options::default() })
         .await
         .map_err(Failure::unreachable)?;
     let url = embedded.database(DATABASE).await?;

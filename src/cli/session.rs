@@ -126,6 +126,6 @@ impl Session {
 
 /// The private cluster that stays from one start to the next.
 pub async fn kept() -> Result<Embedded, Failure> {
-    let options = Options { home: None, temporary: false, durable: true };
+    let options = Options::default();
     Embedded::start(options).await.map_err(Failure::unreachable)
 }

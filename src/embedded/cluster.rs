@@ -217,10 +217,11 @@ pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Op
         // A window is written in one burst: checkpoints in its middle would write the same pages twice.
         "max_wal_size=4GB".to_owned(),
         "checkpoint_timeout=15min".to_owned(),
-        // Nobody replicates from here, so what a transaction makes and fills itself goes to its file, not to the log too.
-        "wal_level=minimal".to_owned(),
-        "max_wal_senders=0".to_owned(),
     ];
+    if !options.followed {
+        // What a transaction makes and fills itself goes to its file, not to the log too.
+        settings.extend(["wal_level=minimal", "max_wal_senders=0"].map(str::to_owned));
+    }
     // wal_compression stays off: pglz, the only kind every build has, more than doubles the time of a steady window
     if !options.durable {
         settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));

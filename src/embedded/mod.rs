@@ -45,12 +45,14 @@ pub struct Options {
     pub temporary: bool,
     /// Survives a power cut. Without it the disk is never waited for: for tests and demonstrations.
     pub durable: bool,
+    /// Other servers may follow it. Without that, bulk loads are not written twice.
+    pub followed: bool,
 }
 
 impl Default for Options {
     /// The lasting cluster of this machine's user, whose rows survive everything.
     fn default() -> Options {
-        Options { home: None, temporary: false, durable: true }
+        Options { home: None, temporary: false, durable: true, followed: false }
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn options(home: Option<PathBuf>) -> Options {
-    Options { temporary: home.is_none(), home, durable: false }
+    Options { temporary: home.is_none(), home, durable: false, followed: false }
 }
 
 /// A folder that the servant can reach, also when we are root.

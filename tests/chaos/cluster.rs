@@ -105,7 +105,8 @@ impl Cluster {
 
     /// Starts it, after a kill on another port and by way of its log.
     pub async fn start(&mut self) {
-        let options = Options { home: Some(self.home.path().to_owned()), temporary: false, durable: true };
+        let options =
+            Options { home: Some(self.home.path().to_owned()), followed: true, ..Options::default() };
         self.server = Some(Embedded::start(options).await.unwrap());
     }
 }

@@ -49,7 +49,7 @@ async fn doctor(stage: &Stage) -> Answer {
 /// A server that is set up as one should be: the tests' own is not made to last.
 #[tokio::test]
 async fn a_sound_fleet_has_nothing_that_fails() {
-    let embedded = Embedded::start(Options { home: None, temporary: true, durable: true }).await.unwrap();
+    let embedded = Embedded::start(Options { temporary: true, ..Options::default() }).await.unwrap();
     let url = embedded.database("vinops").await.unwrap();
     let stage = Stage::new().await;
     let (feed, _stop) = feed().await;
