@@ -31,7 +31,7 @@ const INDISCREET: &[&str] = &["h2", "hyper", "hyper_util", "reqwest", "rustls", 
 /// tells what it does; a command prints its result and logs only what is wrong, except for what it tells anyway: how
 /// its jobs and files ended, the target `told`. Once per process; again changes nothing.
 pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
-    let usual = if role { "info,sqlx=error" } else { "warn,told=off,sqlx=error" };
+    let usual = if role { "info,sqlx=error,sqlx::postgres::notice=warn" } else { "warn,told=off,sqlx=error" };
     let (filter, complaint) = match filter.map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(usual), Some(error)),

@@ -32,7 +32,7 @@ impl Machine {
             from pg_settings
             where name in (
               'fsync', 'full_page_writes', 'jit', 'max_wal_size', 'shared_buffers', 'synchronous_commit', 'wal_compression',
-              'work_mem'
+              'wal_level', 'work_mem'
             )"#
         )
         .fetch_one(pool)

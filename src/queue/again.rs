@@ -8,8 +8,8 @@
 //! the second step finds the job completed and stops.
 //!
 //! Bounded: the fifth conflict with other transactions counts as the job's own failure, and so does a database that is
-//! not back [`PATIENCE`] after it was missed. The attempt's row tells of the latest such failure, also when the step then
-//! commits.
+//! not back [`PATIENCE`] after it was missed. The row of an attempt whose step then commits tells of the latest such
+//! failure.
 
 use super::entry::{Entry, Erased, Failure};
 use super::job::Stop;
@@ -32,7 +32,7 @@ enum Fault {
 }
 
 /// Runs the handler, again where only the database was at fault.
-pub(super) async fn persist(entry: &Entry, run: Run, payload: serde_json::Value) -> Erased {
+pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Value) -> Erased {
     let waits = backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(Duration::from_secs(2))
@@ -51,28 +51,8 @@ pub(super) async fn persist(entry: &Entry, run: Run, payload: serde_json::Value)
         let (job, error) = (run.job().id, format!("{error:#}"));
         tracing::info!(job, kind = &*run.job().kind, error, "tries again on the spot");
         tokio::time::sleep(waits.next().unwrap_or_default()).await;
-        // best effort: where the database is still away, the line above is all that tells
-        let _ = note(&run, format!("tried again on the spot: {error}")).await;
+        run.tried = Some(format!("tried again on the spot: {}", error.replace('\0', "\u{fffd}")).into());
     }
-}
-
-/// Remembers the failure in the attempt's row.
-async fn note(run: &Run, error: String) -> sqlx::Result<()> {
-    let (job, error) = (run.job(), error.replace('\0', "\u{fffd}"));
-    sqlx::query!(
-        "-- queue: note a try
-        update fleet.job_attempts
-        set error = left($3, 8000)
-        where job_id = $1
-          and run = $2
-          and outcome is null",
-        job.id,
-        job.run,
-        error,
-    )
-    .execute(&run.engine.own)
-    .await?;
-    Ok(())
 }
 
 /// What the database did, if the error's cause is the database's and passes.

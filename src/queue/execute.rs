@@ -78,6 +78,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         timeout,
         told: Arc::default(),
         backends: backends.clone(),
+        tried: None,
     };
     let handler = persist(entry, run, payload).instrument(job.span.clone());
     let mut handler = AbortOnDropHandle::new(tokio::spawn(handler));

@@ -23,7 +23,7 @@ told as (
   join fleet.kinds as steer using (kind)
   where steer.max_running is not null
 )
-insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome)
-select id, run, attempt, kind, $3, started_at, finished_at, 'done'
+insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
+select id, run, attempt, kind, $3, started_at, finished_at, 'done', left($5, 8000)
 from completed
 left join (select count(*) from told) as told on true

@@ -89,6 +89,8 @@ pub struct Run {
     pub(super) told: Arc<AtomicU64>,
     /// The transactions of its steps, so that they can be ended at the server when the run is cut off.
     pub(super) backends: Backends,
+    /// Why it is being tried again on the spot; for its history, should this try's step commit.
+    pub(super) tried: Option<Arc<str>>,
 }
 
 /// Backends and when their transactions began, which together name a transaction and no later one.
@@ -173,7 +175,8 @@ impl Step {
     pub async fn done<R: Serialize>(mut self, report: R) -> Verdict<R> {
         let result = serde_json::to_value(&report).context("write the report as JSON")?;
         let job = self.run.job.clone();
-        let completed = complete(&mut self.tx, &job, &self.run.engine.name, result).await;
+        let completed =
+            complete(&mut self.tx, &job, &self.run.engine.name, result, self.run.tried.as_deref()).await;
         if !completed.context("complete the job")? {
             return Err(Lost { job: job.id, run: job.run }.into());
         }
@@ -188,8 +191,9 @@ pub(super) async fn complete(
     job: &Claimed,
     name: &str,
     result: serde_json::Value,
+    note: Option<&str>,
 ) -> sqlx::Result<bool> {
-    let completed = sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result);
+    let completed = sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result, note);
     Ok(completed.execute(connection).await?.rows_affected() == 1)
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Barrier, broadcast};
+use tokio::sync::{Barrier, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use vinops::queue::{Entry, Event, Job, Outcome, Policy, Run, Tools, Verdict, Worker};
 
@@ -24,6 +24,7 @@ struct Cross {
 struct Crossing {
     barrier: Barrier,
     tries: AtomicUsize,
+    again: Notify,
 }
 
 impl Job for Cross {
@@ -60,7 +61,10 @@ impl Job for Refused {
     type Report = Value;
 
     async fn run(self, run: Run) -> Verdict<Value> {
-        run.tool::<Crossing>()?.tries.fetch_add(1, Ordering::SeqCst);
+        let crossing = run.tool::<Crossing>()?;
+        if crossing.tries.fetch_add(1, Ordering::SeqCst) == 1 {
+            crossing.again.notify_one();
+        }
         let mut step = run.begin().await?;
         let raise = format!("do $$ begin raise sqlstate '{}'; end $$", self.sqlstate);
         sqlx::raw_sql(sqlx::AssertSqlSafe(raise)).execute(&mut *step).await?;
@@ -73,7 +77,7 @@ fn work(test: &vinops::testing::TestDb) -> (Arc<Crossing>, broadcast::Receiver<E
     let (watchers, events) = broadcast::channel(100);
     let (leave, crossing) = (
         CancellationToken::new(),
-        Arc::new(Crossing { barrier: Barrier::new(2), tries: AtomicUsize::new(0) }),
+        Arc::new(Crossing { barrier: Barrier::new(2), tries: AtomicUsize::new(0), again: Notify::new() }),
     );
     let worker = Worker::new(&test.db, FLEET)
         .concurrency(2)
@@ -146,16 +150,12 @@ async fn a_drain_ends_the_tries() {
     let job = put(&test.db.pool, Refused { sqlstate: "40P01".to_owned() }).await;
     let (leave, crossing) = (
         CancellationToken::new(),
-        Arc::new(Crossing { barrier: Barrier::new(1), tries: AtomicUsize::new(0) }),
+        Arc::new(Crossing { barrier: Barrier::new(1), tries: AtomicUsize::new(0), again: Notify::new() }),
     );
-    let worker = Worker::new(&test.db, FLEET).drain(Duration::ZERO).tools(Tools::new().with_arc(crossing));
+    let worker =
+        Worker::new(&test.db, FLEET).drain(Duration::ZERO).tools(Tools::new().with_arc(crossing.clone()));
     let worker = tokio::spawn(worker.run(leave.clone()));
-    until(
-        &test.db.pool,
-        "select exists (select from fleet.job_attempts where job_id = $1 and error is not null)",
-        job,
-    )
-    .await;
+    within(crossing.again.notified()).await;
     leave.cancel();
     within(worker).await.unwrap().unwrap();
     assert_eq!(outcomes(&test.db.pool, job).await, [Some("interrupted".to_owned())]);

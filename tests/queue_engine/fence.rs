@@ -35,7 +35,9 @@ async fn a_late_end_is_dropped_and_counted() {
     sqlx::query(TAKEN_OVER).bind(job).execute(pool).await.unwrap();
     worker.gate.open(1);
     assert_eq!(worker.ended().await.outcome, Outcome::Lost);
-    assert_eq!(worker.left().await.stale, 1);
+    let left = worker.left().await;
+    // the first renewal may have told the worker before its end was refused
+    assert_eq!(left.stale + left.lost, 1);
     assert_eq!(state(pool, job).await, "running");
 }
 
