@@ -11,7 +11,7 @@
 //!
 //! **A connection may die without a word** (its host is gone, a middlebox forgot it), and then whatever waits for an answer
 //! waits for the kernel to give up, a quarter of an hour. So a connection that leaves a pool or comes back to it must show
-//! within [`PROOF`] that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
+//! within `PROOF` that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
 //! Accepted: a job's own statement in the midst of which that happens waits for its kind's time limit.
 
 pub mod copy;
