@@ -47,7 +47,8 @@ async fn a_worker_shows_what_a_window_has_done() {
     assert_eq!(figure(&before, "vinops_jobs_ready{kind=\"fetch\"}"), Some(0.0));
 
     open(&stage, &feed).await;
-    let applied = "vinops_windows{source=\"copart\",state=\"applied\"}";
+    // of the database's figures the one that is not there before
+    let applied = "etl_last_success_timestamp_seconds{source=\"copart\"}";
     worker.until("/metrics", |_, text| every_kind_is_done(text) && text.contains(applied)).await;
     // once more: the text that showed the last run may have been begun before it was counted
     let (_, text) = worker.get("/metrics").await;
