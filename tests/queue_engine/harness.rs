@@ -17,6 +17,8 @@ use vinops::queue::{
 pub const NEVER: Duration = Duration::from_secs(600);
 /// A lease that ends within a test.
 pub const SHORT: Duration = Duration::from_millis(300);
+/// A lease that is renewed within a test, and lost by no worker that a busy machine holds up for a moment.
+pub const KEPT: Duration = Duration::from_secs(2);
 /// Longer than anything here takes; a test that waits for this has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -57,8 +57,8 @@ async fn a_long_job_keeps_its_lease_beside_idle_workers() {
     let test = database().await;
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Wait)).await;
-    let workers = [0, 1].map(|_| start(&test.db, |worker| worker.lease(SHORT)));
-    let renewed = "select lease_until > started_at + interval '1200 ms' from fleet.jobs where id = $1";
+    let workers = [0, 1].map(|_| start(&test.db, |worker| worker.lease(KEPT)));
+    let renewed = "select lease_until > started_at + interval '2500 ms' from fleet.jobs where id = $1";
     until(pool, renewed, job).await;
     workers.iter().for_each(|worker| worker.gate.open(1));
     until(pool, "select state = 'completed' from fleet.jobs where id = $1", job).await;
@@ -73,8 +73,8 @@ async fn a_job_that_blocks_its_thread_keeps_its_lease() {
     let test = database().await;
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Block)).await;
-    let mut worker = start(&test.db, |worker| worker.lease(SHORT));
-    let renewed = "select lease_until > started_at + interval '1200 ms' from fleet.jobs where id = $1";
+    let mut worker = start(&test.db, |worker| worker.lease(KEPT));
+    let renewed = "select lease_until > started_at + interval '2500 ms' from fleet.jobs where id = $1";
     until(pool, renewed, job).await;
     worker.gate.open(1);
     assert_eq!(worker.ended().await.outcome, Outcome::Done);
@@ -89,8 +89,8 @@ async fn claimed_jobs_that_wait_for_a_slot_keep_their_leases() {
     for _ in 0..10 {
         jobs.push(put(pool, probe(Act::Wait)).await);
     }
-    let workers = [0, 1].map(|_| start(&test.db, |worker| worker.lease(SHORT).prefetch(10)));
-    let renewed = "select min(lease_until - started_at) > interval '900 ms' from fleet.jobs
+    let workers = [0, 1].map(|_| start(&test.db, |worker| worker.lease(KEPT).prefetch(10)));
+    let renewed = "select min(lease_until - started_at) > interval '2500 ms' from fleet.jobs
         where state = 'running' having count(*) = 10 and $1 = 0";
     until(pool, renewed, 0).await;
     workers.iter().for_each(|worker| worker.gate.open(10));

@@ -173,7 +173,7 @@ async fn a_cancellation_nobody_told_of_is_found_by_the_renewal() {
     let test = database().await;
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Hang)).await;
-    let mut worker = start(&test.db, |worker| worker.lease(SHORT));
+    let mut worker = start(&test.db, |worker| worker.lease(KEPT));
     until(pool, "select state = 'running' from fleet.jobs where id = $1", job).await;
     let silent = "update fleet.jobs set cancelling = 'cancelled by nobody: to see' where id = $1";
     sqlx::query(silent).bind(job).execute(pool).await.unwrap();

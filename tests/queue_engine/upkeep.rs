@@ -38,7 +38,7 @@ async fn a_key_that_is_unique_while_unfinished_is_free_when_its_job_is_done() {
 async fn workers_are_registered_while_they_work_and_shown_as_lost_when_they_vanish() {
     let test = database().await;
     let pool = &test.db.pool;
-    let worker = start(&test.db, |worker| worker.concurrency(3).kinds(&["probe"]).lease(SHORT));
+    let worker = start(&test.db, |worker| worker.concurrency(3).kinds(&["probe"]).lease(KEPT));
     put(pool, probe(Act::Wait)).await;
     worker.gate.arrival().await;
     until(pool, "select running = 1 from fleet.workers where $1 = 0", 0).await;
