@@ -138,6 +138,14 @@ impl Embedded {
         self.server.pid()
     }
 
+    /// Stops the server without a checkpoint, as a crash would, and returns once it is gone: for tests of those who must
+    /// survive that.
+    pub async fn crash(self) -> anyhow::Result<()> {
+        tokio::task::spawn_blocking(move || self.server.crash())
+            .await
+            .context("crash the embedded PostgreSQL")?
+    }
+
     /// Stops the server and returns once it is gone; open connections are cut.
     pub async fn stop(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || self.server.stop())

@@ -78,6 +78,11 @@ impl Server {
         self.process.pid
     }
 
+    /// Stops the server where it stands, as `pg_ctl stop -m immediate` does.
+    pub(super) fn crash(&self) -> anyhow::Result<()> {
+        self.process.stop(Signal::SIGQUIT)
+    }
+
     /// Stops the server, cutting connections, and removes a temporary folder. Again is harmless.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
         // What is about to be removed need not be written down first.
@@ -164,7 +169,8 @@ impl Process {
     fn stop(&self, word: Signal) -> anyhow::Result<()> {
         // One that ended by itself has given its number back.
         self.ended(Duration::ZERO);
-        for (signal, patience) in [(word, 60), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 5)] {
+        let all = [(Signal::SIGINT, 60), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 5)];
+        for (signal, patience) in all.into_iter().skip_while(|(signal, _)| *signal != word) {
             if self.end.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                 return Ok(());
             }

@@ -1,7 +1,5 @@
 //! A PostgreSQL of the test's own, that may be killed at any moment and comes back with what was committed.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -98,9 +96,7 @@ impl Cluster {
 
     /// As `pg_ctl stop -m immediate`: no goodbye, no checkpoint.
     pub async fn kill(&mut self) {
-        let server = self.server.take().expect("the server is up");
-        kill(Pid::from_raw(server.pid().cast_signed()), Signal::SIGQUIT).unwrap();
-        server.stop().await.unwrap();
+        self.server.take().expect("the server is up").crash().await.unwrap();
     }
 
     /// Starts it, after a kill on another port and by way of its log.

@@ -35,10 +35,11 @@ const SPAN: Duration = Duration::from_millis(500);
 const TELL: &str = "
 create function tell_claim() returns trigger language plpgsql as $$
 begin
-  perform pg_notify('play', new.worker);
+  perform pg_notify('play', new.locked_by);
   return null;
 end $$;
-create trigger tell_claim after insert on fleet.job_attempts for each row execute function tell_claim();
+create trigger tell_claim after update of state on fleet.jobs
+for each row when (new.state = 'running') execute function tell_claim();
 create function tell_window() returns trigger language plpgsql as $$
 begin
   perform pg_notify('play', '');

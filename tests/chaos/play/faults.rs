@@ -84,6 +84,8 @@ impl Play {
             }
             Fault::KillPostgres if *self.up.borrow() => {
                 self.up.send_replace(false);
+                // a server whose clients do not read takes much longer to die
+                self.proxy.set(Mode::Pass);
                 self.cluster.kill().await;
                 self.outage.get_or_insert_with(Instant::now);
                 self.after(ms(100), ms(1500), Deed::StartPostgres);
