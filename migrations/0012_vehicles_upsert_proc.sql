@@ -122,8 +122,9 @@ begin
       and s.lot_external_id is not null
     order by
       s.vin collate "C",
-      (upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") = s.vin) desc,
-      upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C"),
+      -- nearly all are equal as they stand
+      (s.vin_raw = s.vin or upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") = s.vin) desc,
+      case when s.vin_raw = s.vin then s.vin else upper(btrim(s.vin_raw, E' \t\n\r\f\x0B')) end collate "C",
       s.source_updated_at desc nulls last,
       s.lot_external_id::bigint desc,
       s.row_hash desc;
@@ -140,6 +141,7 @@ begin
         and s.window_start_utc = at
         and s.vin is not null
         and s.lot_external_id is not null
+        and s.vin_raw <> s.vin
     ) r
     where r.owner_raw <> r.vin;
     get diagnostics vin_conflicts = row_count;
