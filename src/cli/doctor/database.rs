@@ -2,16 +2,12 @@
 
 use super::super::session::Session;
 use super::{Finding, fail, pass, warn};
-use crate::config;
 use crate::db::{SchemaError, expect_schema, migrations, verify};
-use chrono::{DateTime, Utc};
+use crate::scheduler::clock::{Measured, clock_skew};
 use sqlx::PgPool;
-use std::time::{Duration, Instant};
 
 /// The oldest PostgreSQL that is tried.
 const OLDEST: i32 = 150_000;
-/// The most that clocks may differ, in seconds.
-const SKEW: f64 = 2.0;
 
 /// Looks; answers whether the schema is there to look further.
 pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool {
@@ -36,7 +32,7 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool
             false
         }
     };
-    findings.push(or_fail("clock", clock(pool).await));
+    findings.push(or_fail("clock", clock_skew(pool).await.map(compared)));
     if sound {
         match rights(pool).await {
             Ok((rights, may_work)) => {
@@ -93,30 +89,11 @@ async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
 }
 
 /// This host's clock against the database's, which decides what is due.
-async fn clock(pool: &PgPool) -> anyhow::Result<Finding> {
-    // connected before it counts
-    let mut connection = pool.acquire().await?;
-    let began = Instant::now();
-    let theirs = sqlx::query_scalar!(
-        r#"-- doctor: clock
-        select clock_timestamp() as "now!""#
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    Ok(compared(config::now(), theirs, began.elapsed()))
-}
-
-/// Our clock, read `away` after the question, against theirs, read somewhere in between.
-fn compared(ours: DateTime<Utc>, theirs: DateTime<Utc>, away: Duration) -> Finding {
-    let ours = ours - away / 2;
-    let skew = (ours - theirs).as_seconds_f64();
-    let margin = away.as_secs_f64() / 2.0;
-    let said = format!(
-        "this host is {:.3} s {} the database",
-        skew.abs(),
-        if skew < 0.0 { "behind" } else { "ahead of" }
-    );
-    match skew.abs() - margin > SKEW {
+fn compared(clocks: Measured) -> Finding {
+    let ahead = clocks.ahead.as_seconds_f64();
+    let word = if ahead > 0.0 { "behind" } else { "ahead of" };
+    let said = format!("this host is {:.3} s {word} the database", ahead.abs());
+    match clocks.is_wrong() {
         true => fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true"),
         false => pass("clock", said),
     }
@@ -269,13 +246,12 @@ mod tests {
 
     #[test]
     fn clocks_may_differ_by_two_seconds_and_by_what_the_way_may_have_taken() {
-        let theirs: DateTime<Utc> = "2026-11-20T14:30:00Z".parse().unwrap();
-        let level = |skew: i64, away: u64| {
-            let (skew, away) = (chrono::TimeDelta::milliseconds(skew), Duration::from_millis(away));
-            compared(theirs + skew + away / 2, theirs, away).level
+        let level = |ahead: i64, error: i64| {
+            let [ahead, error] = [ahead, error].map(chrono::TimeDelta::milliseconds);
+            compared(Measured { ahead, error }).level
         };
         assert_eq!([level(0, 1), level(1990, 1), level(-1990, 1)], [Level::Pass; 3]);
         assert_eq!([level(2010, 1), level(-2010, 1)], [Level::Fail; 2]);
-        assert_eq!([level(2400, 1000), level(2600, 1000)], [Level::Pass, Level::Fail]);
+        assert_eq!([level(2400, 500), level(2600, 500)], [Level::Pass, Level::Fail]);
     }
 }
