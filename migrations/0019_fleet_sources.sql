@@ -1,6 +1,6 @@
 -- 0019_fleet_sources
 -- purpose: what the whole fleet knows of a source: its switch, its breaker, its quarter-hour slots, its session
--- depends: 0017
+-- depends: 0018
 -- rollback: destructive
 -- creates: fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view, fleet.begin_fetch, fleet.end_fetch, fleet.note_fetch_end, fleet.move_breaker, fleet.reset_breaker, fleet.switch_source, fleet.note_action
 
@@ -103,18 +103,14 @@ left join fleet.source_sessions x on x.source = s.source;
 
 comment on view fleet.sources_view is 'one row per source: switch, breaker, last success, last applied window, session';
 
--- What an operator did, where the log of such acts is.
+-- Notes what an operator did, in the transaction of the act.
 create or replace function fleet.note_action(who text, action text, subject text, reason text, details jsonb)
 returns void
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-begin
-  if to_regclass('audit.operator_actions') is not null then
-    execute 'insert into audit.operator_actions (at, who, action, subject, reason, details) values (now(), $1, $2, $3, $4, $5)'
-    using who, action, subject, reason, details;
-  end if;
-end
+  insert into audit.operator_actions (who, action, subject, reason, details)
+  values (who, action, subject, reason, details)
 $$;
 
 -- Moves the breaker and writes down who did it and why. The caller holds the source's row. The notice is the log line
