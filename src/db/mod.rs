@@ -19,6 +19,7 @@ pub mod digest;
 pub mod migrate;
 pub mod migrations;
 pub mod papers;
+pub mod passing;
 pub mod seed;
 pub mod verify;
 
@@ -120,19 +121,6 @@ fn parse(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
     // a step's statement may well take seconds: its report says so, the log need not
     let options = options.extra_float_digits(None);
     Ok(options.log_slow_statements(log::LevelFilter::Debug, SLOW))
-}
-
-/// Whether an error is the database's for the moment (a restart, a cut connection, a deadlock), so that the same work
-/// may well succeed a little later.
-pub fn is_passing(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()).any(|error| match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // no connection (08), shutting down or starting up (57P), too many connections, and lost races
-            code.starts_with("08") || code.starts_with("57P") || ["53300", "40001", "40P01"].contains(&&*code)
-        }),
-        _ => false,
-    })
 }
 
 /// Where a URL leads, without its password.

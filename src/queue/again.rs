@@ -14,6 +14,7 @@
 use super::entry::{Entry, Erased, Failure};
 use super::job::Stop;
 use super::run::Run;
+use crate::db::passing::{Passing, passing};
 use backon::BackoffBuilder;
 use std::time::{Duration, Instant};
 
@@ -21,15 +22,6 @@ use std::time::{Duration, Instant};
 const CONFLICTS: u32 = 5;
 /// A connection that is lost so long after the first failure is final.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What passes by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// With other transactions: one of them had to give way.
-    Conflict,
-    /// The connection, or the server behind it.
-    Connection,
-}
 
 /// Runs the handler, again where only the database was at fault.
 pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Value) -> Erased {
@@ -43,8 +35,8 @@ pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Va
     loop {
         let ended = (entry.run)(run.clone(), payload.clone()).await;
         let Err(Failure::Stop(Stop::Retry(error))) = &ended else { return ended };
-        let Some(fault) = fault(error) else { return ended };
-        conflicts += u32::from(fault == Fault::Conflict);
+        let Some(passing) = passing(error) else { return ended };
+        conflicts += u32::from(passing == Passing::Conflict);
         if conflicts >= CONFLICTS || first.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             return ended;
         }
@@ -52,45 +44,5 @@ pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Va
         tracing::info!(job, kind = &*run.job().kind, error, "tries again on the spot");
         tokio::time::sleep(waits.next().unwrap_or_default()).await;
         run.tried = Some(format!("tried again on the spot: {}", error.replace('\0', "\u{fffd}")).into());
-    }
-}
-
-/// What the database did, if the error's cause is the database's and passes.
-fn fault(error: &anyhow::Error) -> Option<Fault> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
-        sqlx::Error::Database(told) => match told.code()?.as_ref() {
-            // deadlock, serialization failure, a statement that said how long it waits for a lock
-            "40P01" | "40001" | "55P03" => Some(Fault::Conflict),
-            // shut down in whichever mode, starting up, too many connections, a standby that is about to take over
-            "57P01" | "57P02" | "57P03" | "53300" | "25006" => Some(Fault::Connection),
-            code if code.starts_with("08") => Some(Fault::Connection),
-            _ => None,
-        },
-        // a connection that is closed in the midst of its greeting shows as a breach of the protocol
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => {
-            Some(Fault::Connection)
-        }
-        _ => None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::Context;
-    use std::io;
-
-    #[test]
-    fn a_lost_connection_is_seen_under_what_was_being_done() {
-        let lost = Err::<(), _>(sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()));
-        let error = lost.context("lock the source").context("ingest").unwrap_err();
-        assert_eq!(fault(&error), Some(Fault::Connection));
-    }
-
-    #[test]
-    fn a_full_disk_and_a_missing_row_are_the_jobs_own() {
-        let disk = anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("keep the bytes");
-        assert_eq!(fault(&disk), None);
-        assert_eq!(fault(&sqlx::Error::RowNotFound.into()), None);
     }
 }

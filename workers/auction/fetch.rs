@@ -21,7 +21,7 @@
 use super::download::{DownloadError, Feed, Since};
 use super::receive::{Arrival, Fate, keep, record, settle};
 use super::session::Login;
-use crate::db;
+use crate::db::passing::passing;
 use crate::queue::{Job, Policy, Run, Step, Stop, Verdict, abort, snooze};
 use crate::source::{self, Answer, Ended};
 use crate::store::Store;
@@ -160,7 +160,7 @@ impl Job for Fetch {
     async fn run(self, run: Run) -> Verdict<Report> {
         match self.attempt(&run).await {
             // not the source's fault and no reason to let the window go: the same attempt goes on
-            Err(Stop::Retry(error)) if db::is_passing(&error) => {
+            Err(Stop::Retry(error)) if passing(&error).is_some() => {
                 tracing::warn!(window = self.key(), "the database is away for a moment: {error:#}");
                 Err(snooze(PAUSE))
             }
@@ -251,7 +251,7 @@ impl Fetch {
         let kept = match keep(run.pool(), &store, arrival).await {
             Ok(kept) => kept,
             Err(error) => {
-                if !db::is_passing(&error) {
+                if passing(&error).is_none() {
                     self.unkept(run).await;
                 }
                 return Err(error.into());
