@@ -23,7 +23,7 @@ moved as (
   where h.source = $2
     and h.lot = s.lot
 )
--- nobody else moves this source's heads meanwhile, so what was not there is new (`on conflict` costs twice as much)
+-- nobody else moves this source's heads meanwhile, so what was not there is new (`on conflict` costs half as much again)
 insert into raw.heads (source, lot, row_hash, row_id, version_window)
 select $2, s.lot, s.row_hash, s.row_id, $3
 from staged s

@@ -2,7 +2,7 @@
 //!
 //! Kept as one sorted vector, 48 bytes a lot, since this is the largest thing a worker holds. A look-up is a guess where
 //! in it a lot should be, and a search of the few places around: a binary search of the whole waits for memory at each of
-//! its 17 steps, and took as long as splitting the rows into their fields.
+//! its 17 steps, which took longer than splitting the rows into their fields.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
