@@ -9,8 +9,6 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
 
-pub use super::steer::requeue;
-
 /// Which jobs to list; empty lists mean all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

@@ -33,6 +33,19 @@ struct Pair {
 }
 
 impl Pair {
+    /// Both say that the database is away.
+    async fn misses_it(&self) {
+        self.says("the database is away").await;
+        self.says("cannot schedule").await;
+    }
+
+    /// Both say that it is back, and the window is worked to its end.
+    async fn goes_on(&self, url: &str) {
+        self.says("the database is back").await;
+        self.says("scheduling again").await;
+        until(self, url, APPLIED).await;
+    }
+
     /// Both at work; the scheduler in the middle of its first look, since the test holds the lock on the windows.
     async fn new(url: &str, direct: &str) -> Pair {
         let stop = CancellationToken::new();
@@ -110,6 +123,15 @@ async fn lock(url: &str) -> PgConnection {
     lock
 }
 
+/// A pair whose scheduler looks and waits, so that the outage falls into its work; `direct` leads past what will fail.
+async fn at_work(url: &str, direct_url: &str, direct: &str) -> (Pair, PgConnection) {
+    let lock = lock(direct).await;
+    let pair = Pair::new(url, direct_url).await;
+    pair.says("working").await;
+    until(&pair, direct, LOOKING).await;
+    (pair, lock)
+}
+
 /// Asks until the answer is yes.
 async fn until(pair: &Pair, url: &str, question: &'static str) {
     let asking = async {
@@ -132,22 +154,16 @@ async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
     let mut cluster = Cluster::new().await;
     let direct = cluster.database("restart").await;
     let proxy = Proxy::new(cluster.address()).await;
-    let lock = lock(&direct).await;
     let url = proxy.url(&direct);
-    let pair = Pair::new(&url, &url).await;
-    pair.says("working").await;
-    until(&pair, &direct, LOOKING).await;
+    let (pair, lock) = at_work(&url, &url, &direct).await;
 
     cluster.kill().await;
     drop(lock);
-    pair.says("the database is away").await;
-    pair.says("cannot schedule").await;
+    pair.misses_it().await;
     cluster.start().await;
     proxy.lead_to(cluster.address());
     let back = Instant::now();
-    pair.says("the database is back").await;
-    pair.says("scheduling again").await;
-    until(&pair, &cluster.url("restart"), APPLIED).await;
+    pair.goes_on(&cluster.url("restart")).await;
     println!(
         "restart: the window was applied {:.1} s after the database's return",
         back.elapsed().as_secs_f64()
@@ -200,24 +216,17 @@ async fn a_standby_that_takes_over_is_ridden_out() {
     };
     let direct = cluster.database("failover").await;
     let proxy = Proxy::new(cluster.address()).await;
-    let lock = lock(&direct).await;
     let url = proxy.url(&direct);
-    let pair = Pair::new(&url, &url).await;
-    pair.says("working").await;
-    until(&pair, &direct, LOOKING).await;
+    let (pair, lock) = at_work(&url, &url, &direct).await;
 
     cluster.kill().await;
     drop(lock);
-    pair.says("the database is away").await;
-    pair.says("cannot schedule").await;
+    pair.misses_it().await;
     let lost = Instant::now();
     // for a moment they meet a database that only reads
     proxy.lead_to(standby.address());
     standby.promote().await;
-    pair.says("the database is back").await;
-    pair.says("scheduling again").await;
-    let now = standby.url("failover");
-    until(&pair, &now, APPLIED).await;
+    pair.goes_on(&standby.url("failover")).await;
     println!(
         "fail-over: the window was applied {:.1} s after the promotion began",
         lost.elapsed().as_secs_f64()
@@ -288,20 +297,14 @@ async fn a_pooler_that_restarts_is_ridden_out() {
     let cluster = Cluster::new().await;
     let direct = cluster.database("pooled").await;
     let Some(mut pooler) = Pooler::new(&cluster, "pooled", "session").await else { return };
-    let lock = lock(&direct).await;
-    let pair = Pair::new(&pooler.url("pooled"), &direct).await;
-    pair.says("working").await;
-    until(&pair, &direct, LOOKING).await;
+    let (pair, lock) = at_work(&pooler.url("pooled"), &direct, &direct).await;
 
     pooler.kill().await;
-    pair.says("the database is away").await;
-    pair.says("cannot schedule").await;
+    pair.misses_it().await;
     drop(lock);
     pooler.start().await;
     let back = Instant::now();
-    pair.says("the database is back").await;
-    pair.says("scheduling again").await;
-    until(&pair, &direct, APPLIED).await;
+    pair.goes_on(&direct).await;
     println!("pooler: the window was applied {:.1} s after its return", back.elapsed().as_secs_f64());
     pair.left_after_the_outage().await;
 }

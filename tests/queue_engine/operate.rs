@@ -1,7 +1,8 @@
 //! What operators see and do.
 
 use crate::harness::*;
-use vinops::queue::operate::{Filter, list, requeue, show, stats};
+use vinops::queue::operate::{Filter, list, show, stats};
+use vinops::queue::steer::requeue;
 use vinops::queue::{Enqueue, Outcome};
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 use vinops::db::digest::{Digest, digest};
-use vinops::queue::{Event, Outcome, Tools, Worker, operate};
+use vinops::queue::{Event, Outcome, Tools, Worker, steer};
 use vinops::store::Store;
 use vinops::testing::{TestDb, database};
 use vinops::workers::FLEET;
@@ -144,7 +144,7 @@ impl House {
 
     /// Puts a job back and waits until it has run again; answers its report.
     pub async fn again(&mut self, job: i64) -> Value {
-        operate::requeue(self.pool(), job, "a test", "to see that it changes nothing").await.unwrap();
+        steer::requeue(self.pool(), job, "a test", "to see that it changes nothing").await.unwrap();
         loop {
             let (ended, _, _, report) = self.ended().await;
             if ended == job {
