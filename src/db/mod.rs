@@ -21,6 +21,7 @@ pub mod migrations;
 pub mod papers;
 pub mod seed;
 pub mod verify;
+pub mod vocabulary;
 
 use anyhow::{Context, bail};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
