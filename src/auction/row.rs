@@ -125,10 +125,9 @@ pub struct Typed<'a> {
     pub title_type: Option<&'a str>,
     /// None for EXM (exempt), which is not "no".
     pub has_keys: Option<bool>,
-    /// As it stands; not staged.
+    /// As it stands; not staged, nor is `lot_condition`.
     pub has_keys_raw: Option<&'a str>,
     pub has_keys_code: Option<&'a str>,
-    /// As it stands; not staged.
     pub lot_condition: Option<&'a str>,
     pub lot_condition_code: Option<&'a str>,
     /// One digit after the point.
@@ -389,10 +388,10 @@ impl<'a> Typed<'a> {
             (Domain::LotConditions, self.lot_condition),
             (Domain::SaleLights, self.sale_light),
         ];
+        let known = |domain, raw| spellings.code(domain, raw).is_some();
         spelled
             .into_iter()
-            .filter_map(|(domain, raw)| Some((domain, raw?)))
-            .filter(|(domain, raw)| spellings.code(*domain, raw).is_none())
+            .filter_map(move |(domain, raw)| Some((domain, raw.filter(|raw| !known(domain, raw))?)))
     }
 }
 
