@@ -83,7 +83,9 @@ fn russian_covers_ninety_nine_rows_of_a_hundred_in_every_domain() {
             let entry = entry.unwrap_or_else(|| panic!("{count:?} has no entry"));
             all += count.rows;
             let cyrillic = entry.ru.chars().any(|c| ('\u{400}'..='\u{4ff}').contains(&c));
-            russian += if cyrillic { count.rows } else { 0 };
+            // a title that only says that its meaning is unknown says nothing
+            let told = cyrillic && !entry.ru.contains("значение неизвестно");
+            russian += if told { count.rows } else { 0 };
         }
         assert!(all > 4000, "{domain:?} was seen {all} times only");
         assert!(russian * 100 >= all * 99, "{domain:?}: {russian} of {all}");
