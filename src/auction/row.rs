@@ -14,7 +14,7 @@ use super::money::Decimal;
 use super::reader::Record;
 use super::time::{auction_instant, clock, day, updated_at, zone};
 use super::vin::{Vin, classify, trim_blanks};
-use crate::taxonomy::{Domain, code};
+use crate::taxonomy::{Domain, Spellings};
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::fmt;
@@ -118,14 +118,17 @@ pub struct Typed<'a> {
     pub item_number: Option<i32>,
     pub vehicle_type: Option<&'a str>,
     pub damage_description: Option<&'a str>,
-    pub damage_code: Option<&'static str>,
+    pub damage_code: Option<&'a str>,
     pub secondary_damage: Option<&'a str>,
-    pub secondary_damage_code: Option<&'static str>,
+    pub secondary_damage_code: Option<&'a str>,
     pub title_state: Option<&'a str>,
     pub title_type: Option<&'a str>,
     /// None for EXM (exempt), which is not "no".
     pub has_keys: Option<bool>,
+    /// As it stands; not staged, nor is `lot_condition`.
+    pub has_keys_raw: Option<&'a str>,
     pub has_keys_code: Option<&'a str>,
+    pub lot_condition: Option<&'a str>,
     pub lot_condition_code: Option<&'a str>,
     /// One digit after the point.
     pub odometer: Option<Decimal>,
@@ -138,11 +141,13 @@ pub struct Typed<'a> {
     pub runs_drives: Option<&'a str>,
     /// `Sale Status` as it stands: a type of sale, never a state of the lot.
     pub sale_type: Option<&'a str>,
-    pub sale_type_code: Option<&'static str>,
+    pub sale_type_code: Option<&'a str>,
     pub current_bid_usd: Option<Decimal>,
     pub special_note: Option<&'a str>,
     /// Three capital letters.
     pub currency_code: Option<&'a str>,
+    /// Of wholesale lots; not staged.
+    pub sale_light: Option<&'a str>,
     pub image_thumbnail: Option<Https<'a>>,
     pub image_url: Option<Https<'a>>,
     pub grid_row: Option<&'a str>,
@@ -275,8 +280,8 @@ fn lot_number(text: &str) -> Option<&str> {
 }
 
 impl<'a> Typed<'a> {
-    /// Reads a record; allocates only for a VIN that normalising changes.
-    pub fn read(record: &Record<'a>, warnings: &mut Warnings) -> Typed<'a> {
+    /// Reads a record, its words by these spellings; allocates only for a VIN that normalising changes.
+    pub fn read(record: &Record<'a>, spellings: &'a Spellings, warnings: &mut Warnings) -> Typed<'a> {
         let mut cells = Cells { record: *record, warnings };
         let c = &mut cells;
 
@@ -295,6 +300,9 @@ impl<'a> Typed<'a> {
         let damage_description = c.text(Column::DamageDescription);
         let secondary_damage = c.text(Column::SecondaryDamage);
         let sale_type = c.text(Column::SaleStatus);
+        let has_keys_raw = c.text(Column::HasKeys);
+        let lot_condition = c.text(Column::LotConditionCode);
+        let code = |domain, raw: Option<&str>| spellings.code(domain, raw?);
 
         Typed {
             lot_external_id,
@@ -328,14 +336,16 @@ impl<'a> Typed<'a> {
             item_number: c.int(Column::ItemNumber),
             vehicle_type: c.text(Column::VehicleType),
             damage_description,
-            damage_code: damage_description.and_then(|raw| code(Domain::DamageTypes, raw)),
+            damage_code: code(Domain::DamageTypes, damage_description),
             secondary_damage,
-            secondary_damage_code: secondary_damage.and_then(|raw| code(Domain::DamageTypes, raw)),
+            secondary_damage_code: code(Domain::DamageTypes, secondary_damage),
             title_state: c.text(Column::TitleState),
             title_type: c.text(Column::TitleType),
             has_keys: c.yes(Column::HasKeys),
-            has_keys_code: c.text(Column::HasKeys),
-            lot_condition_code: c.text(Column::LotConditionCode),
+            has_keys_raw,
+            has_keys_code: code(Domain::HasKeys, has_keys_raw),
+            lot_condition,
+            lot_condition_code: code(Domain::LotConditions, lot_condition),
             odometer,
             odometer_unit: odometer.map(|_| "mi"),
             odometer_brand: c.text(Column::OdometerBrand),
@@ -343,12 +353,13 @@ impl<'a> Typed<'a> {
             repair_cost_usd: c.money(Column::RepairCost).filter(|d| d.unscaled != NO_COST),
             runs_drives: c.text(Column::RunsDrives),
             sale_type,
-            sale_type_code: sale_type.and_then(|raw| code(Domain::SaleTypes, raw)),
+            sale_type_code: code(Domain::SaleTypes, sale_type),
             current_bid_usd: c.money(Column::HighBid).filter(not_zero),
             special_note: c.text(Column::SpecialNote),
             currency_code: c.parse(Column::CurrencyCode, |text| {
                 (text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())).then_some(text)
             }),
+            sale_light: c.text(Column::SaleLight),
             image_thumbnail: c.https(Column::ImageThumbnail),
             image_url: c.https(Column::ImageUrl),
             grid_row: c.text(Column::GridRow),
@@ -358,17 +369,29 @@ impl<'a> Typed<'a> {
         }
     }
 
-    /// Spellings without a code, for `audit.unknown_taxonomy_values`.
-    pub fn unknown_values(&self) -> impl Iterator<Item = (Domain, &'a str)> {
+    /// Spellings without a code, for `audit.unknown_taxonomy_values`; `spellings` are those it was read by.
+    pub fn unknown_values(&self, spellings: &Spellings) -> impl Iterator<Item = (Domain, &'a str)> {
         let spelled = [
-            (Domain::DamageTypes, self.damage_description, self.damage_code),
-            (Domain::DamageTypes, self.secondary_damage, self.secondary_damage_code),
-            (Domain::SaleTypes, self.sale_type, self.sale_type_code),
+            (Domain::DamageTypes, self.damage_description),
+            (Domain::DamageTypes, self.secondary_damage),
+            (Domain::TitleTypes, self.title_type),
+            (Domain::SaleTypes, self.sale_type),
+            (Domain::OdometerBrands, self.odometer_brand),
+            (Domain::Colors, self.color),
+            (Domain::BodyStyles, self.body),
+            (Domain::FuelTypes, self.fuel),
+            (Domain::DriveTypes, self.drive),
+            (Domain::TransmissionTypes, self.transmission),
+            (Domain::VehicleTypes, self.vehicle_type),
+            (Domain::RunsDrives, self.runs_drives),
+            (Domain::HasKeys, self.has_keys_raw),
+            (Domain::LotConditions, self.lot_condition),
+            (Domain::SaleLights, self.sale_light),
         ];
+        let known = |domain, raw| spellings.code(domain, raw).is_some();
         spelled
             .into_iter()
-            .filter(|(.., code)| code.is_none())
-            .filter_map(|(domain, raw, _)| Some((domain, raw?)))
+            .filter_map(move |(domain, raw)| Some((domain, raw.filter(|raw| !known(domain, raw))?)))
     }
 }
 

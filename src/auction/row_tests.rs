@@ -7,7 +7,7 @@ use super::*;
 fn typed<T>(row: &Specimen, f: impl FnOnce(&Typed<'_>) -> T) -> (T, Vec<(Column, u64, String)>) {
     row.read(|record| {
         let mut warnings = Warnings::default();
-        let value = f(&Typed::read(record, &mut warnings));
+        let value = f(&Typed::read(record, Spellings::compiled(), &mut warnings));
         let told = warnings.iter().map(|(c, n, first)| (c, n, first.to_owned())).collect();
         (value, told)
     })
@@ -35,7 +35,7 @@ fn a_row_is_read_whole_and_without_a_warning() {
             (Some("damage_front_end"), Some("damage_side"))
         );
         assert_eq!((row.sale_type, row.sale_type_code), (Some("Pure Sale"), Some("sale_pure")));
-        assert_eq!((row.has_keys, row.has_keys_code), (Some(true), Some("YES")));
+        assert_eq!((row.has_keys, row.has_keys_code), (Some(true), Some("keys_yes")));
         assert_eq!((text(row.odometer).as_deref(), row.odometer_unit), (Some("60019.0"), Some("mi")));
         assert_eq!(text(row.repair_cost_usd).as_deref(), Some("22157.88"));
         assert_eq!(text(row.current_bid_usd).as_deref(), Some("275.00"));
@@ -100,7 +100,7 @@ fn a_letter_in_a_number_costs_the_number_and_is_counted() {
     let (_, warnings) = typed(&row, |row| {
         assert_eq!((row.odometer, row.year, row.cylinders), (None, None, None));
         assert_eq!((row.retail_value_usd, row.buy_it_now_usd), (None, None));
-        assert_eq!((row.has_keys, row.has_keys_code), (None, Some("MAYBE")));
+        assert_eq!((row.has_keys, row.has_keys_raw, row.has_keys_code), (None, Some("MAYBE"), None));
         assert_eq!((row.currency_code, row.source_updated_at), (None, None));
         assert_eq!(row.skip_reason, None);
     });
@@ -117,7 +117,7 @@ fn a_letter_in_a_number_costs_the_number_and_is_counted() {
 #[test]
 fn exempt_keys_are_neither_yes_nor_no() {
     let (value, warnings) = typed(&civic().with("Has Keys-Yes or No", "EXM"), |row| {
-        (row.has_keys, row.has_keys_code == Some("EXM"))
+        (row.has_keys, row.has_keys_code == Some("keys_exempt"))
     });
     assert_eq!((value, warnings), ((None, true), vec![]));
 }
@@ -158,16 +158,38 @@ fn a_known_day_that_gets_no_instant_is_counted() {
 fn finding_4_old_and_new_spellings_have_one_code() {
     for raw in ["HAIL", "hail damage", "Hail  Damage."] {
         assert_eq!(
-            typed(&civic().with("Damage Description", raw), |row| row.damage_code).0,
+            typed(&civic().with("Damage Description", raw), |row| row.damage_code.map(str::to_owned))
+                .0
+                .as_deref(),
             Some("damage_hail"),
             "{raw}"
         );
     }
-    let unknown = civic().with("Damage Description", "EATEN BY GOAT");
+}
+
+#[test]
+fn a_spelling_that_nobody_knows_is_kept_without_a_code_whichever_its_domain() {
+    typed(&civic(), |row| assert_eq!(row.unknown_values(Spellings::compiled()).count(), 0, "{row:?}"));
+    let unknown = civic()
+        .with("Damage Description", "EATEN BY GOAT")
+        .with("Sale Title Type", "ZZ")
+        .with("Color", "OCTARINE")
+        .with("Lot Cond. Code", "Q")
+        .with("Sale Light", "BLUE LIGHT");
     typed(&unknown, |row| {
-        assert_eq!(row.unknown_values().collect::<Vec<_>>(), [(Domain::DamageTypes, "EATEN BY GOAT")]);
+        assert_eq!((row.damage_description, row.damage_code), (Some("EATEN BY GOAT"), None));
+        assert_eq!(row.lot_condition_code, None);
+        assert_eq!(
+            row.unknown_values(Spellings::compiled()).collect::<Vec<_>>(),
+            [
+                (Domain::DamageTypes, "EATEN BY GOAT"),
+                (Domain::TitleTypes, "ZZ"),
+                (Domain::Colors, "OCTARINE"),
+                (Domain::LotConditions, "Q"),
+                (Domain::SaleLights, "BLUE LIGHT"),
+            ]
+        );
     });
-    assert_eq!(typed(&unknown, |row| (row.damage_description.is_some(), row.damage_code)).0, (true, None));
 }
 
 #[test]

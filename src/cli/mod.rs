@@ -37,6 +37,7 @@ mod session;
 mod show;
 mod source;
 mod summary;
+mod taxonomy;
 mod windows;
 mod workers;
 
@@ -164,6 +165,9 @@ enum Command {
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
+    /// Teach the vocabulary, and move its labels to translators and back
+    #[command(subcommand)]
+    Taxonomy(taxonomy::Command),
     /// Say what is wrong or soon will be, each with the command that mends it
     Doctor(doctor::Args),
     /// Print the content hashes of vehicles and lots
@@ -228,6 +232,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Jobs(command) => jobs::run(command, fleet, config).await,
         Command::Workers(args) => workers::run(args, config).await,
         Command::Raw(command) => raw::run(command, config).await,
+        Command::Taxonomy(command) => taxonomy::run(command, config).await,
         Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,

@@ -124,6 +124,12 @@ impl Session {
     }
 }
 
+/// Who types.
+pub fn who() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    user.map_or_else(|| "an operator".to_owned(), |user| user.name)
+}
+
 /// The private cluster that stays from one start to the next.
 pub async fn kept() -> Result<Embedded, Failure> {
     let options = Options::default();

@@ -88,6 +88,7 @@ pub const AUCTION: Set = Set {
         migration!("0018", "fleet_steering"),
         migration!("0019", "fleet_sources"),
         migration!("0020", "fleet_figures"),
+        migration!("0021", "vocabulary"),
     ],
 };
 

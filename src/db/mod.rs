@@ -22,6 +22,7 @@ pub mod papers;
 pub mod passing;
 pub mod seed;
 pub mod verify;
+pub mod vocabulary;
 
 use anyhow::{Context, bail};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};

@@ -3,74 +3,75 @@
 //! They are data, so they are inserted from data files rather than spelt out in migrations, whose text may never
 //! change once it is applied.
 //!
-//! **What is there stands.** A code or spelling that the database lacks is added; one that it has is left alone,
-//! whatever its label says, for the label may be an operator's. Rejected: telling our labels from edited ones by
-//! their timestamps, since a plain `update` from psql moves none. The price is that a label corrected in a later
-//! release reaches only databases that do not have its code; a correction that must reach all is a migration.
+//! **An operator's word stands.** `taxonomies.seeds` (and `aliases.seeded_code`) keep what this program last wrote; a
+//! label that says anything else was edited, from psql, by an import or however, and is left alone, column by column.
+//! One that still says what was written follows the files, so that a label corrected in a later release reaches every
+//! database. A code that is lacking is added, also one that somebody has deleted. Rows from before `seeds` was there
+//! stand as they are: nobody knows whose they are. Rejected: telling edited labels by their timestamps, since a plain
+//! `update` from psql moves none, and by a flag, since it would not set one either.
 
-use crate::taxonomy::{self, Domain, fold};
+use crate::taxonomy::{self, Domain, Entry, TitleLabel, fold};
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::fmt::Write as _;
 
-/// Adds the rows that are missing; again is harmless.
+/// Adds the rows that are missing and renews those that nobody has edited; again is harmless.
 pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
-    let there: bool = sqlx::query_scalar(
-        "-- seed: is there a schema\n select to_regclass('taxonomies.aliases') is not null",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    let there: bool =
+        sqlx::query_scalar("-- seed: is there a schema\n select to_regclass('taxonomies.seeds') is not null")
+            .fetch_one(&mut *connection)
+            .await?;
     if !there {
         return Ok(()); // a set of migrations without taxonomies
     }
     for domain in Domain::ALL {
-        let table = domain.name();
-        let entries = taxonomy::entries(domain).iter();
-        let (mut codes, mut en, mut ru) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut categories, mut orders, mut reviews) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in entries {
-            codes.push(entry.code.as_str());
-            en.push(entry.en.as_str());
-            ru.push(entry.ru.as_str());
-            categories.push(entry.category.as_str());
-            orders.push(entry.sort_order);
-            reviews.push(entry.needs_review);
-        }
-        // the name is one of three of this program's
-        sqlx::query(AssertSqlSafe(format!(
-            "-- seed: {table}
-            insert into taxonomies.{table} (code, en, ru, category, sort_order, needs_review)
-            select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::boolean[])
-            on conflict (code) do nothing"
-        )))
-        .bind(codes)
-        .bind(en)
-        .bind(ru)
-        .bind(categories)
-        .bind(orders)
-        .bind(reviews)
-        .execute(&mut *connection)
-        .await
-        .with_context(|| format!("add the codes of taxonomies.{table}"))?;
+        write(connection, domain, taxonomy::entries(domain)).await?;
     }
+    write_title_labels(connection, taxonomy::title_labels()).await?;
     let (mut domains, mut spellings, mut codes) = (Vec::new(), Vec::new(), Vec::new());
     for alias in taxonomy::aliases() {
         domains.push(alias.domain.name());
         spellings.push(fold(&alias.raw));
         codes.push(alias.code.as_str());
     }
-    sqlx::query(
-        "-- seed: aliases
-        insert into taxonomies.aliases (domain, raw, code)
-        select * from unnest($1::text[], $2::text[], $3::text[])
-        on conflict (domain, raw) do nothing",
-    )
-    .bind(domains)
-    .bind(spellings)
-    .bind(codes)
-    .execute(connection)
-    .await
-    .context("add the spellings of taxonomies.aliases")?;
+    sqlx::query(include_str!("seed.aliases.sql"))
+        .bind(domains)
+        .bind(spellings)
+        .bind(codes)
+        .execute(connection)
+        .await
+        .context("write the spellings of taxonomies.aliases")?;
+    Ok(())
+}
+
+async fn write(connection: &mut PgConnection, domain: Domain, entries: &[Entry]) -> anyhow::Result<()> {
+    let table = domain.name();
+    let texts = |text: fn(&Entry) -> &str| entries.iter().map(text).collect::<Vec<_>>();
+    // the name is one of this program's
+    sqlx::query(AssertSqlSafe(include_str!("seed.labels.sql").replace("{table}", table)))
+        .bind(texts(|entry| &entry.code))
+        .bind(texts(|entry| &entry.en))
+        .bind(texts(|entry| &entry.ru))
+        .bind(texts(|entry| &entry.category))
+        .bind(entries.iter().map(|entry| entry.sort_order).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.needs_review).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .with_context(|| format!("write the codes of taxonomies.{table}"))?;
+    Ok(())
+}
+
+async fn write_title_labels(connection: &mut PgConnection, labels: &[TitleLabel]) -> anyhow::Result<()> {
+    let texts = |text: fn(&TitleLabel) -> &str| labels.iter().map(text).collect::<Vec<_>>();
+    sqlx::query(include_str!("seed.title_labels.sql"))
+        .bind(texts(|label| &label.code))
+        .bind(texts(|label| &label.state))
+        .bind(texts(|label| &label.en))
+        .bind(texts(|label| &label.ru))
+        .bind(labels.iter().map(|label| label.needs_review).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .context("write the labels of taxonomies.title_labels")?;
     Ok(())
 }
 
@@ -80,7 +81,7 @@ pub fn fingerprint() -> String {
     for domain in Domain::ALL {
         let _ = write!(text, "{:?}", taxonomy::entries(domain));
     }
-    let _ = write!(text, "{:?}", taxonomy::aliases());
+    let _ = write!(text, "{:?}{:?}", taxonomy::title_labels(), taxonomy::aliases());
     text
 }
 
@@ -94,6 +95,10 @@ mod tests {
             "select domain, count(*), md5(string_agg(t::text, ',' order by t::text)) from taxonomies.labels t group by 1
             union all
             select 'aliases', count(*), md5(string_agg(t::text, ',' order by t::text)) from taxonomies.aliases t
+            union all
+            select 'seeds', count(*), md5(string_agg(t::text, ',' order by t::text)) from taxonomies.seeds t
+            union all
+            select 'title_labels', count(*), md5(string_agg(t::text, ',' order by t::text)) from taxonomies.title_labels t
             order by 1",
         )
         .fetch_all(connection)
@@ -106,12 +111,18 @@ mod tests {
         let test = database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
         let before = contents(&mut connection).await;
-        let counts: Vec<(&str, i64)> = before.iter().map(|(table, n, _)| (table.as_str(), *n)).collect();
-        let spellings = taxonomy::aliases().len() as i64;
-        assert_eq!(
-            counts,
-            [("aliases", spellings), ("damage_types", 26), ("sale_types", 3), ("statuses", 6)]
-        );
+        let mut counts: Vec<(&str, usize)> =
+            Domain::ALL.map(|d| (d.name(), taxonomy::entries(d).len())).into();
+        let seeds = counts.iter().map(|(_, n)| n).sum::<usize>() + taxonomy::title_labels().len();
+        counts.extend([
+            ("aliases", taxonomy::aliases().len()),
+            ("title_labels", taxonomy::title_labels().len()),
+            ("seeds", seeds),
+        ]);
+        counts.sort_unstable();
+        let found: Vec<(&str, usize)> =
+            before.iter().map(|(table, n, _)| (table.as_str(), usize::try_from(*n).unwrap())).collect();
+        assert_eq!(found, counts);
         apply(&mut connection).await.unwrap();
         assert_eq!(contents(&mut connection).await, before);
     }
@@ -139,5 +150,93 @@ mod tests {
         .unwrap();
         let told = (told.0.as_str(), told.1.as_str(), told.2.as_str());
         assert_eq!(told, ("Ждём итога", "damage_side", "sale_minimum_bid"));
+    }
+
+    #[tokio::test]
+    async fn a_label_corrected_in_a_release_reaches_all_but_the_columns_somebody_has_edited() {
+        let test = database().await;
+        let mut connection = test.db.pool.acquire().await.unwrap();
+        sqlx::raw_sql(
+            "update taxonomies.colors set ru = 'Белоснежный' where code = 'color_white';
+            update taxonomies.title_labels set en = 'Sunshine State, rebuildable' where code = 'title_rb' and state = 'FL'",
+        )
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+        let corrected: Vec<Entry> = taxonomy::entries(Domain::Colors)
+            .iter()
+            .map(|e| Entry { en: format!("{}!", e.en), ru: format!("{}!", e.ru), ..e.clone() })
+            .collect();
+        let labels: Vec<TitleLabel> = taxonomy::title_labels()
+            .iter()
+            .map(|l| TitleLabel { en: format!("{}!", l.en), ru: format!("{}!", l.ru), ..l.clone() })
+            .collect();
+        for _ in 0..2 {
+            write(&mut connection, Domain::Colors, &corrected).await.unwrap();
+            write_title_labels(&mut connection, &labels).await.unwrap();
+            let told: Vec<String> = sqlx::query_scalar(
+                "select unnest(array[
+                  taxonomies.label('colors', 'color_white', 'en'),
+                  taxonomies.label('colors', 'color_white', 'ru'),
+                  taxonomies.label('colors', 'color_black', 'ru'),
+                  taxonomies.title_label('title_rb', 'fl', 'en'),
+                  taxonomies.title_label('title_cd', 'FL', 'ru')])",
+            )
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+            assert_eq!(
+                told,
+                [
+                    "White!",
+                    "Белоснежный",
+                    "Чёрный!",
+                    "Sunshine State, rebuildable",
+                    "Сертификат на уничтожение, Флорида!"
+                ]
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_title_is_called_as_its_state_does_else_as_everywhere_else_by_its_code() {
+        let test = database().await;
+        let mut connection = test.db.pool.acquire().await.unwrap();
+        for (code, state, lang, label) in [
+            ("title_rb", Some("FL"), "en", "Florida certificate of title, salvage rebuildable"),
+            ("title_rb", Some("NS"), "en", "Salvage title, rebuildable"),
+            ("title_ct", None, "ru", "Обычный титул (Certificate of Title)"),
+            ("title_zz", Some("FL"), "ru", "title_zz"),
+        ] {
+            let told: String = sqlx::query_scalar("select taxonomies.title_label($1, $2, $3)")
+                .bind(code)
+                .bind(state)
+                .bind(lang)
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+            assert_eq!(told, label);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_spelling_that_a_release_moves_follows_unless_an_operator_has_moved_it() {
+        let test = database().await;
+        let mut connection = test.db.pool.acquire().await.unwrap();
+        sqlx::raw_sql(
+            "update taxonomies.aliases set code = 'damage_side', seeded_code = 'damage_side' where raw = 'rearend';
+            update taxonomies.aliases set code = 'damage_roof', seeded_code = 'damage_side' where raw = 'frontend'",
+        )
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+        apply(&mut connection).await.unwrap();
+        let codes: Vec<String> = sqlx::query_scalar(
+            "select code from taxonomies.aliases where raw in ('rearend', 'frontend') order by raw",
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+        assert_eq!(codes, ["damage_roof", "damage_rear_end"]);
     }
 }

@@ -11,6 +11,7 @@ mod secrets;
 mod shells;
 #[path = "../faults/stage.rs"]
 mod stage;
+mod vocabulary;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

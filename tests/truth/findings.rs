@@ -2,7 +2,9 @@
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
+use vinops::db::vocabulary;
 use vinops::simulator::{Options, Simulator};
+use vinops::taxonomy::Domain;
 
 const START: &str = "2026-11-20T14:00:00Z";
 
@@ -209,6 +211,45 @@ async fn an_unknown_spelling_counts_once_a_file_however_many_rows_use_it() {
     let stored =
         "select count(*) from lots where damage_description = 'EATEN BY GOAT' and damage_code is null";
     assert_eq!(house.number(stored).await, 2, "the text is kept, and has no code");
+}
+
+#[tokio::test]
+async fn a_spelling_that_was_mapped_is_known_to_the_rows_that_stand_and_to_those_that_come() {
+    let mut house = House::new().await;
+    let goat = |lot, updated| Row { damage: "EATEN BY GOAT", updated, ..row(lot) };
+    house.chain(&file(&[goat(40_000, "10:00"), goat(40_001, "10:00"), row(10_000)]), quarter(0)).await;
+    let by = vocabulary::By { who: "nana".to_owned(), why: "a new word".to_owned() };
+    let mut connection = house.pool().acquire().await.unwrap();
+    let (domain, code) = (Domain::DamageTypes, "damage_vandalism");
+    let mapped = vocabulary::map(&mut connection, domain, "Eaten by goat", code, &by).await.unwrap();
+    assert_eq!((mapped.lots, mapped.known_now), (2, vec!["EATEN BY GOAT".to_owned()]));
+    let coded = "select count(*) from lots where damage_code = 'damage_vandalism'";
+    assert_eq!(house.number(coded).await, 2);
+    // one stands, one changes and one is new
+    let rows = [goat(40_000, "10:00"), goat(40_001, "11:00"), goat(40_002, "11:00"), row(10_000)];
+    let next = house.chain(&file(&rows), quarter(1)).await;
+    assert_eq!((next.count("ingest", "/changed"), next.count("ingest", "/new")), (1, 1));
+    assert_eq!((next.count("ingest", "/unknown_values"), house.number(coded).await), (0, 3));
+    assert_eq!(house.number("select count(*) from audit.unknown_taxonomy_values").await, 0);
+}
+
+#[tokio::test]
+async fn every_word_of_a_pretend_feed_is_known_and_every_code_has_its_label_in_both_tongues() {
+    let options = Options::new(1, 3000, at(START));
+    let mut house = House::new().await;
+    let mut bytes = Vec::new();
+    Simulator::new(options.clone()).window(0, &mut bytes).unwrap();
+    let chain = house.chain(&bytes, options.window_start(0)).await;
+    assert_eq!(chain.count("ingest", "/unknown_values"), 0);
+    let lots = house.number("select count(*) from lots").await;
+    assert!(lots > 2900);
+    let labelled = "select count(*) from lots l
+        join taxonomies.damage_types d on d.code = l.damage_code and d.ru <> ''
+        join taxonomies.sale_types s on s.code = l.sale_type_code and s.ru <> ''
+        join taxonomies.has_keys k on k.code = l.has_keys_code and k.ru <> ''
+        left join taxonomies.lot_conditions c on c.code = l.lot_condition_code
+        where c.ru <> '' or l.lot_condition_code is null and l.runs_drives is null";
+    assert_eq!(house.number(labelled).await, lots);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! - *What*: reads the file once, compares each row with the newest version of its lot, and stores the versions that
 //!   differ; the file's manifest lists the versions of all its rows.
-//! - *Reads*: the store, `raw.heads`.
+//! - *Reads*: the store, `raw.heads`, `taxonomies.aliases`.
 //! - *Writes*: `raw.rows`, `raw.manifests`, `raw.heads`, `staging.copart_raw`, `audit.parse_errors`, `audit.skipped_lots`,
 //!   `audit.unknown_taxonomy_values`, `audit.etl_runs`.
 //! - *Safe to repeat because* all of it is one transaction that ends the job, and a file that is already ingested is left
@@ -24,6 +24,7 @@
 
 use super::{Window, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
 use crate::db::copy::CopyStream;
+use crate::db::vocabulary;
 use crate::queue::{Job, Run, Step, Verdict, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
@@ -31,6 +32,7 @@ use chrono::{DateTime, Utc};
 use heads::Heads;
 use scan::{Chunk, Ended, Plan, Skipped};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -104,7 +106,7 @@ impl Job for Ingest {
     const KIND: &'static str = "ingest";
     const VERB: &'static str = "takes a file apart, keeps what is new and stages what to apply";
     const WHEN: &'static str = "after fetch";
-    const READS: &'static str = "the store, raw.heads";
+    const READS: &'static str = "the store, raw.heads, taxonomies.aliases";
     const WRITES: &'static str =
         "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit, fleet.windows";
     const SAFE: &'static str = "one transaction ends the job; an ingested file is left alone";
@@ -138,6 +140,7 @@ impl Job for Ingest {
             head_window: window.head_window,
             in_order: window.in_order,
             full: self.full,
+            spellings: Arc::new(vocabulary::spellings(&mut step).await?),
         };
         let day = sqlx::query_scalar!("-- ingest: open the day\n select staging.open_day($1)", window.start)
             .fetch_one(&mut *step)

@@ -3,7 +3,7 @@
 //! Jobs are named by their ids or by a filter, never by nothing: a forgotten filter must not mean the whole table. More
 //! than one job is asked about first, at the terminal; where there is none, `--yes` has to be there already.
 
-use super::super::session::{Connect, Session};
+use super::super::session::{Connect, Session, who};
 use super::super::show::{self, Json};
 use super::super::{Failure, Fleet};
 use super::FilterArgs;
@@ -273,10 +273,4 @@ async fn said(
 fn known(kinds: &[String], fleet: Fleet) -> Result<Vec<String>, Failure> {
     kinds.iter().try_for_each(|kind| fleet.known(kind).map(drop))?;
     Ok(kinds.to_vec())
-}
-
-/// Who types.
-fn who() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
-    user.map_or_else(|| "an operator".to_owned(), |user| user.name)
 }

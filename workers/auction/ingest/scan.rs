@@ -15,8 +15,10 @@ use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
 use crate::auction::row::{Key, SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
+use crate::taxonomy::Spellings;
 use chrono::{DateTime, Utc};
 use std::io::Read;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -50,6 +52,8 @@ pub struct Plan {
     pub in_order: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
+    /// What words mean to this database.
+    pub spellings: Arc<Spellings>,
 }
 
 /// Rows on their way to their tables while the file is being read.
@@ -203,7 +207,7 @@ impl Pass<'_> {
         let flags = record.flags();
         self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
         if self.must_stage(head, same) {
-            let typed = Typed::read(record, &mut self.warnings);
+            let typed = Typed::read(record, &self.plan.spellings, &mut self.warnings);
             self.note_unknown(&typed);
             self.stage(record, &typed, head, hash, row_id);
             self.note_skipped(record, &typed);
@@ -282,7 +286,7 @@ impl Pass<'_> {
     }
 
     fn note_unknown(&mut self, typed: &Typed<'_>) {
-        for (domain, raw) in typed.unknown_values() {
+        for (domain, raw) in typed.unknown_values(&self.plan.spellings) {
             if self.outcome.unknown.len() < UNKNOWN_KEPT {
                 self.outcome.unknown.insert((domain, raw.to_owned()));
             }

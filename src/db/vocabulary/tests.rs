@@ -1,0 +1,134 @@
+//! What operators do to the vocabulary, on a database with lots.
+
+use super::*;
+use crate::testing::database;
+use sqlx::PgPool;
+
+fn by() -> By {
+    By { who: "nana".to_owned(), why: "the feed has learnt a word".to_owned() }
+}
+
+/// Three lots: one known, two of a word nobody knows, in two spellings; each spelling once among the unknown.
+async fn goats(pool: &PgPool) {
+    sqlx::raw_sql(
+        "insert into vehicles (vin, vin_raw) values ('1HGCM82633A004352', '1HGCM82633A004352');
+        insert into lots (vin, lot_external_id, damage_description, damage_code, secondary_damage)
+        values
+          ('1HGCM82633A004352', '1', 'FRONT END', 'damage_front_end', null),
+          ('1HGCM82633A004352', '2', 'EATEN BY GOAT', null, 'SIDE'),
+          ('1HGCM82633A004352', '3', 'SIDE', 'damage_side', 'Eaten-by goat');
+        insert into audit.unknown_taxonomy_values (domain, raw_value, occurrences)
+        values ('damage_types', 'EATEN BY GOAT', 3), ('damage_types', 'Eaten-by goat', 1), ('colors', 'OCTARINE', 7)",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_mapped_spelling_codes_its_rows_and_is_unknown_no_more() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    goats(pool).await;
+    let told = |unknown: Vec<Unknown>| -> Vec<(String, i64)> {
+        unknown.into_iter().map(|u| (u.raw_value, u.occurrences)).collect()
+    };
+    let word = |word: &str, n| (word.to_owned(), n);
+    assert_eq!(
+        told(unknown(pool, None, 10).await.unwrap()),
+        [word("OCTARINE", 7), word("EATEN BY GOAT", 3), word("Eaten-by goat", 1)]
+    );
+    let mut connection = pool.acquire().await.unwrap();
+    for (round, lots, known_now) in [(0, 2, 2), (1, 0, 0)] {
+        let mapped = map(&mut connection, Domain::DamageTypes, "eaten by GOAT", "damage_vandalism", &by())
+            .await
+            .unwrap();
+        assert_eq!(mapped.before, (round == 1).then(|| "damage_vandalism".to_owned()));
+        assert_eq!((mapped.lots, mapped.known_now.len()), (lots, known_now));
+    }
+    let codes: Vec<(Option<String>, Option<String>)> =
+        sqlx::query_as("select damage_code, secondary_damage_code from lots order by lot_external_id")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let code = |code: &str| Some(code.to_owned());
+    assert_eq!(
+        codes,
+        [
+            (code("damage_front_end"), None),
+            (code("damage_vandalism"), None),
+            (code("damage_side"), code("damage_vandalism")),
+        ]
+    );
+    assert_eq!(told(unknown(pool, Some(Domain::DamageTypes), 10).await.unwrap()), []);
+    assert_eq!(told(unknown(pool, Some(Domain::Colors), 10).await.unwrap()), [word("OCTARINE", 7)]);
+    let spellings = spellings(&mut connection).await.unwrap();
+    assert_eq!(spellings.code(Domain::DamageTypes, "Eaten by goat!"), Some("damage_vandalism"));
+    crate::db::seed::apply(&mut connection).await.unwrap();
+    let acts: i64 = sqlx::query_scalar("select count(*) from audit.operator_actions where who = 'nana'")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(acts, 2);
+}
+
+#[tokio::test]
+async fn a_code_that_is_not_there_is_refused_and_nothing_is_mapped() {
+    let test = database().await;
+    goats(&test.db.pool).await;
+    let mut connection = test.db.pool.acquire().await.unwrap();
+    for (raw, code, why) in [
+        (
+            "EATEN BY GOAT",
+            "damage_goat",
+            "damage_types has no code damage_goat: `vinops taxonomy export --domain damage_types`",
+        ),
+        ("EATEN BY GOAT", "color_white", "damage_types has no code color_white"),
+        ("--", "damage_side", "neither letters nor digits"),
+        (&"goat".repeat(40), "damage_side", "longer than a spelling may be"),
+    ] {
+        let error = map(&mut connection, Domain::DamageTypes, raw, code, &by()).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error:#}");
+    }
+    let spelled = spellings(&mut connection).await.unwrap();
+    assert_eq!(spelled.code(Domain::DamageTypes, "EATEN BY GOAT"), None);
+}
+
+#[tokio::test]
+async fn an_operator_may_teach_the_vocabulary_with_no_right_beyond_his_role() {
+    let test = database().await;
+    goats(&test.db.pool).await;
+    let mut connection = test.db.pool.acquire().await.unwrap();
+    sqlx::query("set role vinops_ops").execute(&mut *connection).await.unwrap();
+    map(&mut connection, Domain::DamageTypes, "EATEN BY GOAT", "damage_side", &by()).await.unwrap();
+    let labels = labels(&test.db.pool, Some(Domain::Colors)).await.unwrap();
+    let edited = Label { ru: "Снежный".to_owned(), ..labels[0].clone() };
+    assert_eq!(relabel(&mut connection, &[edited], &by()).await.unwrap(), 1);
+    sqlx::query("reset role").execute(&mut *connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn labels_come_back_as_the_translator_left_them_all_or_none() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let mut connection = pool.acquire().await.unwrap();
+    let before = labels(pool, None).await.unwrap();
+    assert_eq!(relabel(&mut connection, &before, &by()).await.unwrap(), 0, "nothing has been edited");
+    let mut edited = before.clone();
+    for label in edited.iter_mut().filter(|label| label.code == "title_rb") {
+        label.ru = format!("{} ✓", label.ru);
+        label.needs_review = false;
+    }
+    let mut wrong = edited.clone();
+    wrong.push(Label { code: "color_octarine".to_owned(), domain: "colors".to_owned(), ..wrong[0].clone() });
+    let error = relabel(&mut connection, &wrong, &by()).await.unwrap_err();
+    assert!(error.to_string().contains("colors has no code color_octarine"), "{error:#}");
+    assert_eq!(labels(pool, None).await.unwrap(), before);
+    assert_eq!(
+        relabel(&mut connection, &edited, &by()).await.unwrap(),
+        2,
+        "the general label and that of Florida"
+    );
+    crate::db::seed::apply(&mut connection).await.unwrap();
+    assert_eq!(labels(pool, None).await.unwrap(), edited, "a seeding leaves what was imported");
+}

@@ -1,0 +1,176 @@
+//! The files, line by line: what they say is whole, unambiguous, and covers what the feed was seen to hold.
+
+use super::*;
+use std::collections::{HashMap, HashSet};
+
+/// How many rows had each code: 181,249 lots of 2026, damage counted in both of its columns.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    domain: Domain,
+    code: String,
+    rows: u64,
+}
+
+fn seen() -> Vec<Seen> {
+    rows(include_str!("counts.csv"))
+}
+
+fn code(domain: Domain, raw: &str) -> Option<&'static str> {
+    Spellings::compiled().code(domain, raw)
+}
+
+fn is_a_code(code: &str) -> bool {
+    !code.is_empty() && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+#[test]
+fn every_code_is_written_once_and_has_both_labels_and_a_group() {
+    for domain in Domain::ALL {
+        let codes: HashSet<&str> = entries(domain).iter().map(|e| e.code.as_str()).collect();
+        assert_eq!(codes.len(), entries(domain).len(), "{domain:?} has a code twice");
+        for entry in entries(domain) {
+            assert!(is_a_code(&entry.code), "{domain:?} {}", entry.code);
+            for text in [&entry.en, &entry.ru, &entry.category] {
+                assert!(!text.trim().is_empty() && text.trim() == text, "{domain:?} {entry:?}");
+            }
+            assert!(entry.en.is_ascii(), "{entry:?}");
+        }
+        assert!(entries(domain).is_sorted_by_key(|e| e.sort_order), "{domain:?}");
+        let labels: HashSet<&str> = entries(domain).iter().map(|e| e.en.as_str()).collect();
+        assert_eq!(labels.len(), codes.len(), "two codes of {domain:?} have one English label");
+    }
+    assert_eq!(Domain::ALL.map(|d| entries(d).len()), [26, 215, 6, 3, 4, 25, 35, 11, 9, 4, 15, 3, 3, 4, 3]);
+}
+
+#[test]
+fn a_domain_is_found_by_the_name_of_its_table() {
+    for domain in Domain::ALL {
+        assert_eq!(Domain::named(domain.name()), Some(domain));
+    }
+    assert_eq!(Domain::named("goats"), None);
+}
+
+#[test]
+fn no_spelling_leads_nowhere_and_none_leads_to_two_codes() {
+    let mut met: HashMap<(Domain, String), &str> = HashMap::new();
+    for Alias { domain, raw, code: to } in aliases() {
+        assert!(
+            entries(*domain).iter().any(|e| e.code == *to),
+            "{domain:?} {raw} leads to {to}, which is not there"
+        );
+        let key = fold(raw);
+        assert!((1..=LONGEST).contains(&key.len()), "{raw}");
+        assert_eq!(met.insert((*domain, key), to), None, "{domain:?} {raw} is there twice");
+        assert_eq!(code(*domain, raw), Some(to.as_str()), "{raw}");
+    }
+    for domain in Domain::ALL {
+        for entry in entries(domain) {
+            assert!(
+                aliases().iter().any(|a| a.domain == domain && a.code == entry.code),
+                "nothing leads to {entry:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn russian_covers_ninety_nine_rows_of_a_hundred_in_every_domain() {
+    let seen = seen();
+    for domain in Domain::ALL.into_iter().filter(|domain| *domain != Domain::Statuses) {
+        let (mut all, mut russian) = (0, 0);
+        for count in seen.iter().filter(|count| count.domain == domain) {
+            let entry = entries(domain).iter().find(|entry| entry.code == count.code);
+            let entry = entry.unwrap_or_else(|| panic!("{count:?} has no entry"));
+            all += count.rows;
+            let cyrillic = entry.ru.chars().any(|c| ('\u{400}'..='\u{4ff}').contains(&c));
+            // a title that only says that its meaning is unknown says nothing
+            let told = cyrillic && !entry.ru.contains("значение неизвестно");
+            russian += if told { count.rows } else { 0 };
+        }
+        assert!(all > 4000, "{domain:?} was seen {all} times only");
+        assert!(russian * 100 >= all * 99, "{domain:?}: {russian} of {all}");
+    }
+}
+
+#[test]
+fn a_states_label_belongs_to_a_title_and_stands_once() {
+    let mut met = HashSet::new();
+    for label in title_labels() {
+        assert!(entries(Domain::TitleTypes).iter().any(|e| e.code == label.code), "{label:?}");
+        assert!(label.state.len() == 2 && label.state.bytes().all(|b| b.is_ascii_uppercase()), "{label:?}");
+        assert!(!label.en.is_empty() && !label.ru.is_empty(), "{label:?}");
+        assert!(met.insert((&label.code, &label.state)), "{label:?} is there twice");
+    }
+}
+
+#[test]
+fn what_the_older_lists_had_wrong_is_right_here() {
+    let title = |raw: &str| {
+        let code = code(Domain::TitleTypes, raw).unwrap();
+        let entry = entries(Domain::TitleTypes).iter().find(|e| e.code == code).unwrap();
+        (entry.en.as_str(), entry.category.as_str())
+    };
+    assert_eq!(title("WT"), ("Watercraft title", "clean_or_branded"));
+    assert_eq!(title("PR"), ("Clean title", "clean_or_branded"));
+    assert_eq!(title("CL"), ("Title with lemon law history (CL)", "clean_or_branded"));
+    assert_eq!(title("RB"), ("Salvage title, rebuildable", "rebuildable"));
+    assert_eq!(title("CT"), ("Certificate of title", "clean_or_branded"));
+    assert_eq!(title("CD"), ("Certificate of destruction", "non_repairable"));
+    assert_eq!(title("BP"), ("Bill of sale, parts only", "non_repairable"));
+    assert_eq!(title("BN").1, "unknown");
+    for (domain, raw) in [
+        (Domain::DamageTypes, "BURN"),
+        (Domain::DamageTypes, "HAIL"),
+        (Domain::DamageTypes, "STRIPPED"),
+        (Domain::DamageTypes, "BIOHAZARD/CHEMICAL"),
+        (Domain::DamageTypes, "DAMAGE HISTORY"),
+        (Domain::DamageTypes, "REPLACED VIN"),
+        (Domain::DamageTypes, "REJECTED REPAIR"),
+        (Domain::OdometerBrands, "X"),
+        (Domain::DriveTypes, "Front-wheel Drive"),
+        (Domain::DriveTypes, "FRONT WHEEL DRIVE"),
+    ] {
+        assert!(code(domain, raw).is_some(), "{domain:?} {raw}");
+    }
+    for (domain, raw) in [
+        (Domain::OdometerBrands, "T"),
+        (Domain::Statuses, "On Hold"),
+        (Domain::DriveTypes, "FWD"),
+        (Domain::TransmissionTypes, "CVT"),
+        (Domain::FuelTypes, "PLUG-IN HYBRID"),
+    ] {
+        assert_eq!(code(domain, raw), None, "{domain:?} {raw} never occurs");
+    }
+    let gas = entries(Domain::FuelTypes).iter().find(|e| e.code == "fuel_cng").unwrap();
+    assert!(gas.ru.contains("КПГ") && !gas.ru.contains("СПГ"), "СПГ is liquefied gas: {}", gas.ru);
+    let title_words =
+        entries(Domain::TitleTypes).iter().map(|e| &e.ru).chain(title_labels().iter().map(|l| &l.ru));
+    assert!(title_words.into_iter().all(|ru| !ru.contains("Титул под залогом")));
+}
+
+#[test]
+fn a_spelling_is_known_without_regard_to_case_blanks_and_punctuation() {
+    assert_eq!(code(Domain::DamageTypes, " burn-Engine"), Some("damage_burn_engine"));
+    assert_eq!(code(Domain::DamageTypes, "WATER/FLOOD"), Some("damage_flood"));
+    assert_eq!(code(Domain::SaleTypes, "ON MINIMUM BID"), Some("sale_minimum_bid"));
+    assert_eq!(code(Domain::Statuses, "PENDING_RESULT"), Some("pending_result"));
+    assert_eq!(code(Domain::FuelTypes, "FLEXIBLE"), code(Domain::FuelTypes, "Flexible Fuel"));
+    assert_eq!(code(Domain::BodyStyles, "OFF-ROAD VEHICLE - SNOWMOBILE"), Some("body_snowmobile"));
+    assert_eq!(code(Domain::LotConditions, "D"), Some("cond_d"));
+}
+
+#[test]
+fn an_unknown_spelling_has_no_code_however_long_it_is() {
+    assert_eq!(code(Domain::DamageTypes, "EATEN BY GOAT"), None);
+    assert_eq!(code(Domain::DamageTypes, ""), None);
+    assert_eq!(code(Domain::SaleTypes, &"Я".repeat(1000)), None);
+    assert_eq!(code(Domain::SaleTypes, &"a".repeat(1000)), None);
+    assert_eq!(code(Domain::SaleTypes, "FRONT END"), None);
+}
+
+#[test]
+fn other_spellings_than_the_files_may_be_read_by() {
+    let taught = Spellings::of([(Domain::DamageTypes, "Съеден козой", "damage_side")]);
+    assert_eq!(taught.code(Domain::DamageTypes, "СЪЕДЕН-КОЗОЙ"), Some("damage_side"));
+    assert_eq!(taught.code(Domain::DamageTypes, "FRONT END"), None);
+}
