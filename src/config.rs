@@ -17,6 +17,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     /// `DATABASE_DIRECT_URL`: LISTEN and migrations; by default the same.
     pub database_direct_url: Option<SecretString>,
+    /// `LISTING_DATABASE_URL`: the listing helper's database, without a pooler; by default the above.
+    pub listing_database_url: Option<SecretString>,
     /// `VINOPS_STORE`: where files are kept, as a URL; by default a local folder.
     pub store: String,
     /// `VINOPS_LEASE`: how long a job belongs to a worker that has not been heard of; 30 s.
@@ -67,6 +69,7 @@ pub struct Copart {
 pub const VARIABLES: &[&str] = &[
     "DATABASE_URL",
     "DATABASE_DIRECT_URL",
+    "LISTING_DATABASE_URL",
     "VINOPS_PG_BINDIR",
     "VINOPS_STORE",
     "VINOPS_LEASE",
@@ -134,6 +137,7 @@ impl Config {
         Ok(Config {
             database_url: database("DATABASE_URL")?,
             database_direct_url: database("DATABASE_DIRECT_URL")?,
+            listing_database_url: database("LISTING_DATABASE_URL")?,
             store,
             lease: match text("VINOPS_LEASE")? {
                 None => LEASE,

@@ -11,6 +11,7 @@ pub mod config;
 pub mod db;
 pub mod embedded;
 pub mod http;
+pub mod listing;
 pub mod queue;
 pub mod scheduler;
 pub mod simulator;

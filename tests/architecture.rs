@@ -13,7 +13,11 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ("taxonomy", &[], "codes and spellings are data"),
     ("db", &["config", "taxonomy"], "migrating ends in seeding the lookup tables from the taxonomies' files"),
     ("auction", &["taxonomy"], "rules without input or output; never those of the other domain"),
-    ("listing", &["taxonomy"], "the same"),
+    (
+        "listing",
+        &["taxonomy"],
+        "the same; of input and output only the statements by which one BOM is active",
+    ),
     ("queue", &["db", "config"], "it runs whatever fleet it is handed"),
     (
         "scheduler",

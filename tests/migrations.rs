@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
-use vinops::db::migrations::{AUCTION, Migration, Set};
+use vinops::db::migrations::{AUCTION, LISTING, Migration, SETS, Set};
 use vinops::db::{self, SchemaError, expect_schema, migrate, papers};
 use vinops::testing::{TestDb, database, empty_database};
 
@@ -39,11 +39,22 @@ fn the_binary_carries_every_file_of_the_folder() {
 }
 
 #[test]
+fn the_binary_carries_every_file_of_the_listing_helper_too() {
+    let carried = LISTING.migrations.iter().map(|migration| format!("{}.sql", migration.stem())).collect();
+    assert_eq!(files("migrations/listing"), carried);
+    let mut back: BTreeSet<_> =
+        LISTING.active().map(|migration| format!("{}_rollback.sql", migration.id)).collect();
+    back.extend(db::listing::LITERAL.iter().map(|(id, _)| format!("{id}_literal.sql")));
+    assert_eq!(files("migrations/listing/rollback"), back);
+    assert!(LISTING.migrations.is_sorted_by_key(|migration| migration.id));
+}
+
+#[test]
 fn every_head_is_complete_and_depends_on_an_earlier_one() {
-    for migration in AUCTION.migrations {
+    for (set, migration) in SETS.iter().flat_map(|set| set.migrations.iter().map(move |it| (set, it))) {
         let head = migration.head().unwrap();
         if let Some(needed) = head.depends {
-            let earlier = AUCTION.active().any(|other| other.id == needed && other.id < migration.id);
+            let earlier = set.active().any(|other| other.id == needed && other.id < migration.id);
             assert!(earlier, "{} depends on {needed}", migration.stem());
         }
     }
@@ -51,9 +62,12 @@ fn every_head_is_complete_and_depends_on_an_earlier_one() {
 
 #[test]
 fn the_registry_and_the_index_say_what_the_files_say() {
-    for (name, text) in papers::papers(&AUCTION).unwrap() {
-        let written = std::fs::read_to_string(format!("migrations/{name}")).unwrap_or_default();
-        assert!(written == text, "{name} is stale: run `cargo run -- migrate registry --write`");
+    for set in SETS {
+        for (name, text) in papers::papers(set).unwrap() {
+            let written = std::fs::read_to_string(format!("{}/{name}", papers::folder(set)));
+            let how = format!("cargo run -- migrate --set {} registry --write", set.name);
+            assert!(written.unwrap_or_default() == text, "{name} is stale: run `{how}`");
+        }
     }
 }
 

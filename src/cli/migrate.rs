@@ -1,15 +1,20 @@
 //! `vinops migrate`: brings the schema up and down, adopts a database, says how it stands, proves what is there.
+//!
+//! The auction's set is this file's; the listing helper's, whose slices are applied in a way of their own, is
+//! `listing`'s.
 
-use super::Failure;
+use super::{Failure, verify};
 use crate::config::Config;
 use crate::db::migrate::{self, Applied, State};
-use crate::db::migrations::{AUCTION, Migration, Set};
-use crate::db::{self, Db, papers, verify};
+use crate::db::migrations::{AUCTION, LISTING, Migration, Set};
+use crate::db::{self, Db, papers};
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+mod listing;
 
 /// Which of the ways to deal with the schema.
 #[derive(Debug, clap::Args)]
@@ -17,22 +22,57 @@ pub struct Args {
     /// Which domain's migrations.
     #[arg(long, default_value = "auction", global = true)]
     set: String,
+    #[command(flatten)]
+    place: Place,
     #[command(subcommand)]
     what: What,
+}
+
+/// Where the listing helper's tables are.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Place {
+    /// The listing helper's schema, where it is not `listing`; the first `up` keeps it in mind
+    #[arg(long, global = true, value_name = "NAME")]
+    pub schema: Option<String>,
+}
+
+/// What is done about the listing helper's rows before they are migrated.
+#[derive(Debug, Default, clap::Args)]
+struct Rows {
+    /// Listing: go on without a backup of the rows that are there
+    #[arg(long)]
+    no_backup: bool,
+    /// Listing: the backup's folder, where it is not `backups` in the user's data folder
+    #[arg(long, value_name = "FOLDER")]
+    backup_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// Apply what is missing.
-    Up,
+    Up {
+        /// Listing: the last migration to apply, such as 003; else all
+        #[arg(long)]
+        to: Option<String>,
+        #[command(flatten)]
+        rows: Rows,
+    },
     /// Take back everything after a migration.
     Down {
-        /// The last migration to keep, such as 0014; 0000 for none.
+        /// The last migration to keep, such as 0014; 0000 for none. Listing: such as 002; without it one step
         #[arg(long)]
-        to: String,
+        to: Option<String>,
         /// Do it although rows are lost.
         #[arg(long)]
         destructive: bool,
+        /// Listing, with --destructive: the runbook's own statements, which drop what was there before, and cascade
+        #[arg(long)]
+        literal: bool,
+        /// Listing, with --to 000: give renamed columns their old names back
+        #[arg(long)]
+        restore_names: bool,
+        #[command(flatten)]
+        rows: Rows,
     },
     /// Say how each migration stands in the database.
     Status {
@@ -67,6 +107,10 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     if let What::Registry { write } = args.what {
         return Ok(registry(set, write)?);
     }
+    if set.name == LISTING.name {
+        return listing::run(&args.place, args.what, config).await;
+    }
+    listings_only(&args).map_err(Failure::wrong)?;
     let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
     let Some(url) = url.map(ExposeSecret::expose_secret) else {
         return Err(Failure::unreachable(anyhow!(
@@ -74,7 +118,26 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
         )));
     };
     let mut session = db::session(url).await.map_err(Failure::unreachable)?;
-    Ok(on(&mut session, url, set, &args.what).await?)
+    on(&mut session, url, set, &args.what).await
+}
+
+/// Refuses what means something for the listing helper only.
+fn listings_only(args: &Args) -> anyhow::Result<()> {
+    let rows = |rows: &Rows| rows.no_backup || rows.backup_dir.is_some();
+    let strange = match &args.what {
+        What::Up { to, rows: of } => to.is_some() || rows(of),
+        What::Down { to: None, .. } => {
+            bail!("--to is missing: the last migration to keep, such as 0014; 0000 for none")
+        }
+        What::Down { literal, restore_names, rows: of, .. } => *literal || *restore_names || rows(of),
+        _ => false,
+    };
+    if strange || args.place.schema.is_some() {
+        bail!(
+            "--schema, --no-backup, --backup-dir, --literal, --restore-names and `up --to` are for --set listing"
+        );
+    }
+    Ok(())
 }
 
 /// Applies what is missing, for the roles that do so themselves; `tell` hears a line for each.
@@ -88,19 +151,20 @@ fn applied(line: &Applied) -> String {
     format!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms)
 }
 
-async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> anyhow::Result<()> {
+async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Result<(), Failure> {
     match what {
-        What::Up => {
+        What::Up { .. } => {
             if migrate::up(session, set, |line| println!("{}", applied(line))).await?.is_empty() {
                 println!("nothing to apply");
             }
         }
-        What::Down { to, destructive } => {
+        What::Down { to, destructive, .. } => {
+            let to = to.as_deref().unwrap_or_default();
             let told = |migration: &Migration| println!("took back {}", migration.stem());
             migrate::down(session, set, to, *destructive, told).await?;
         }
         What::Status { json } => status(session, set, *json).await?,
-        What::Verify { json } => verify(url, *json).await?,
+        What::Verify { json } => verify::auction(url, *json).await?,
         What::Baseline { at } => {
             for line in migrate::baseline(session, set, at).await? {
                 println!("adopted {}_{}", line.id, line.name);
@@ -113,7 +177,7 @@ async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> an
 
 fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
     if write {
-        return papers::write(set, Path::new("migrations"));
+        return papers::write(set, Path::new(papers::folder(set)));
     }
     print!("{}", papers::registry(set)?);
     Ok(())
@@ -141,25 +205,6 @@ async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Re
     }
     if standings.iter().any(|line| matches!(line.state, State::Changed | State::Unknown)) {
         bail!("the database's history is not this binary's");
-    }
-    Ok(())
-}
-
-async fn verify(url: &str, json: bool) -> anyhow::Result<()> {
-    let db = Db::connect(url, None, 2).await?;
-    let checks = verify::verify(&db.pool).await?;
-    let failed = checks.iter().filter(|check| !check.passed).count();
-    if json {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
-    } else {
-        for check in &checks {
-            let verdict = if check.passed { "PASS" } else { "FAIL" };
-            println!("{verdict} {} {} ({})", check.id, check.object, check.evidence);
-        }
-        println!("{} passed, {failed} failed", checks.len() - failed);
-    }
-    if failed > 0 || checks.is_empty() {
-        bail!("{failed} of {} checks failed", checks.len());
     }
     Ok(())
 }

@@ -38,6 +38,7 @@ mod show;
 mod source;
 mod summary;
 mod taxonomy;
+mod verify;
 mod windows;
 mod workers;
 
@@ -122,8 +123,8 @@ First steps:
   vinops ingest salesdata.csv         one file, by hand
   vinops up                           everything in one process, against the real feed
 
-Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, VINOPS_STORE,
-VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG,
+Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, LISTING_DATABASE_URL,
+VINOPS_STORE, VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG,
 VINOPS_LOG_FORMAT, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD,
 COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER, VINOPS_COOKIE_KEY; each also as NAME_FILE, a
 file that holds the value, or as a systemd credential.
@@ -174,6 +175,9 @@ enum Command {
     Digest(digest::Args),
     /// Bring the schema up or down, or check it
     Migrate(migrate::Args),
+    /// Prove that a database is what its documents demand
+    #[command(subcommand)]
+    Verify(verify::Command),
     /// Run a command beside a temporary, migrated PostgreSQL, with DATABASE_URL set
     Embedded(embedded::Args),
     /// Print completions for a shell
@@ -236,6 +240,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,
+        Command::Verify(command) => verify::run(command, config).await,
         Command::Embedded(args) => embedded::run(args).await,
         Command::Completions(_) | Command::Man(_) => Ok(()), // told already
         Command::Bench(command) => bench::run(command, fleet, config).await,

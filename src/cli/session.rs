@@ -124,6 +124,16 @@ impl Session {
     }
 }
 
+/// The listing helper's database, with a session of its own: migrations and their proof need one.
+pub fn listing_url(config: &Config) -> Result<&str, Failure> {
+    let urls = [&config.listing_database_url, &config.database_direct_url, &config.database_url];
+    urls.into_iter().flatten().next().map(ExposeSecret::expose_secret).ok_or_else(|| {
+        Failure::unreachable(anyhow::anyhow!(
+            "neither LISTING_DATABASE_URL nor DATABASE_URL is set: they name the listing helper's database"
+        ))
+    })
+}
+
 /// Who types.
 pub fn who() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();

@@ -19,6 +19,22 @@ use serde::Serialize;
 use sqlx::{Connection, FromRow, PgConnection, PgTransaction};
 use std::time::Instant;
 
+/// The registry, whichever set.
+pub(super) const REGISTRY: &str = "-- migrate: create registry
+         create schema if not exists vinops;
+         create table if not exists vinops.migrations (
+           set_name text not null,
+           id text not null,
+           name text not null,
+           sha256 text not null,
+           applied_at timestamptz not null default now(),
+           execution_ms bigint not null,
+           baseline boolean not null default false,
+           constraint migrations_pkey primary key (set_name, id)
+         );
+         grant usage on schema vinops to public;
+         grant select on vinops.migrations to public";
+
 /// One line of `vinops.migrations`.
 #[derive(Clone, Debug, FromRow, Serialize)]
 pub struct Applied {
@@ -220,7 +236,7 @@ pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> any
 }
 
 /// One transaction at a time in all of the database, for everything that changes the schema.
-async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTransaction<'_>> {
+pub(super) async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTransaction<'_>> {
     let mut tx = connection.begin().await?;
     sqlx::raw_sql(
         "-- migrate: lock
@@ -232,32 +248,14 @@ async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTransaction<'_>
     Ok(tx)
 }
 
-async fn create_registry(connection: &mut PgConnection) -> anyhow::Result<()> {
+pub(super) async fn create_registry(connection: &mut PgConnection) -> anyhow::Result<()> {
     let mut tx = locked(connection).await?;
-    sqlx::raw_sql(
-        "-- migrate: create registry
-         create schema if not exists vinops;
-         create table if not exists vinops.migrations (
-           set_name text not null,
-           id text not null,
-           name text not null,
-           sha256 text not null,
-           applied_at timestamptz not null default now(),
-           execution_ms bigint not null,
-           baseline boolean not null default false,
-           constraint migrations_pkey primary key (set_name, id)
-         );
-         grant usage on schema vinops to public;
-         grant select on vinops.migrations to public",
-    )
-    .execute(&mut *tx)
-    .await
-    .context("create vinops.migrations")?;
+    sqlx::raw_sql(REGISTRY).execute(&mut *tx).await.context("create vinops.migrations")?;
     tx.commit().await?;
     Ok(())
 }
 
-async fn applied(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Vec<Applied>> {
+pub(super) async fn applied(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Vec<Applied>> {
     let registry: bool = sqlx::query_scalar(
         "-- migrate: registry there
          select to_regclass('vinops.migrations') is not null",
@@ -279,7 +277,7 @@ async fn applied(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Vec<A
     .await
 }
 
-async fn refuse_strange_history(connection: &mut PgConnection, set: &Set) -> anyhow::Result<()> {
+pub(super) async fn refuse_strange_history(connection: &mut PgConnection, set: &Set) -> anyhow::Result<()> {
     for line in status(connection, set).await? {
         match line.state {
             State::Changed => bail!(
@@ -330,6 +328,13 @@ async fn retreat(
 ) -> anyhow::Result<()> {
     let mut tx = locked(connection).await?;
     sqlx::raw_sql(migration.down.context("it has no rollback file")?).execute(&mut *tx).await?;
+    forget(&mut tx, set, migration).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Takes a migration's line off the registry.
+pub(super) async fn forget(tx: &mut PgConnection, set: &Set, migration: &Migration) -> sqlx::Result<()> {
     sqlx::query(
         "-- migrate: forget
          delete from vinops.migrations
@@ -338,13 +343,12 @@ async fn retreat(
     )
     .bind(set.name)
     .bind(migration.id)
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    tx.commit().await?;
     Ok(())
 }
 
-async fn record(
+pub(super) async fn record(
     tx: &mut PgTransaction<'_>,
     set: &Set,
     migration: &Migration,

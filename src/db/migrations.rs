@@ -3,7 +3,8 @@
 //!
 //! A file's head is read, so it is data: the lines before the first empty one are comments, the first its own name,
 //! then `purpose`, `depends`, `rollback` (`yes`, or `destructive` where going back loses rows), `superseded` (the
-//! number that took its place: this one is never applied) and `creates`.
+//! number that took its place: this one is never applied), `needs` (things that must be there whatever the registry says)
+//! and `creates`.
 
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use std::fmt::Write as _;
 /// One numbered change of the schema.
 #[derive(Debug)]
 pub struct Migration {
-    /// Four digits, "0008".
+    /// "0008"; of the listing helper's, whose numbers are the runbook's, "003".
     pub id: &'static str,
     /// "etl_schemas".
     pub name: &'static str,
@@ -43,6 +44,9 @@ pub struct Head {
     pub destructive: bool,
     /// The number that replaces this one, which is then never applied.
     pub superseded: Option<String>,
+    /// Things that must be there, as the ledger of `vinops.added` names them: `table listings`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// Names of what appears.
     pub creates: Vec<String>,
 }
@@ -60,6 +64,20 @@ macro_rules! migration {
             name: $name,
             up: include_str!(concat!("../../migrations/", $id, "_", $name, ".sql")),
             down: None,
+        }
+    };
+    (in $folder:literal, $id:literal, $name:literal) => {
+        Migration {
+            id: $id,
+            name: $name,
+            up: include_str!(concat!("../../migrations/", $folder, "/", $id, "_", $name, ".sql")),
+            down: Some(include_str!(concat!(
+                "../../migrations/",
+                $folder,
+                "/rollback/",
+                $id,
+                "_rollback.sql"
+            ))),
         }
     };
 }
@@ -92,8 +110,21 @@ pub const AUCTION: Set = Set {
     ],
 };
 
+/// The listing helper, in the runbook's slices; `listing.rs` tells how they are applied.
+pub const LISTING: Set = Set {
+    name: "listing",
+    migrations: &[
+        migration!(in "listing", "000", "base"),
+        migration!(in "listing", "001", "slice_a_schema"),
+        migration!(in "listing", "002", "slice_b_schema"),
+        migration!(in "listing", "003", "slice_c_schema"),
+        migration!(in "listing", "004", "slice_d_schema"),
+        migration!(in "listing", "005", "worker"),
+    ],
+};
+
 /// Every set there is.
-pub const SETS: &[&Set] = &[&AUCTION];
+pub const SETS: &[&Set] = &[&AUCTION, &LISTING];
 
 impl Set {
     /// The set called `name`.
@@ -140,6 +171,7 @@ impl Migration {
             depends: None,
             destructive: false,
             superseded: None,
+            needs: Vec::new(),
             creates: Vec::new(),
         };
         for line in lines {
@@ -150,6 +182,7 @@ impl Migration {
                 "purpose" => head.purpose = value,
                 "depends" => head.depends = (value != "none").then_some(value),
                 "superseded" => head.superseded = Some(value),
+                "needs" => head.needs = value.split(", ").map(str::to_owned).collect(),
                 "creates" => head.creates = value.split(", ").map(str::to_owned).collect(),
                 "rollback" if value == "yes" || value == "destructive" => {
                     head.destructive = value == "destructive"

@@ -19,6 +19,11 @@ struct Entry {
     head: Head,
 }
 
+/// Where a set's files are, from the repository's top.
+pub fn folder(set: &Set) -> &'static str {
+    if set.name == "auction" { "migrations" } else { "migrations/listing" }
+}
+
 fn entries(set: &Set) -> anyhow::Result<Vec<Entry>> {
     let entry = |migration: &'static super::migrations::Migration| {
         Ok(Entry {
@@ -46,9 +51,13 @@ pub fn registry(set: &Set) -> anyhow::Result<String> {
 
 /// The text of `INDEX.md`, for people.
 pub fn index(set: &Set) -> anyhow::Result<String> {
-    let mut text = String::from(
-        "# Migrations\n\nWritten from the files' heads by `vinops migrate registry --write`; rules in \
-         [README.md](README.md). What a database has: `vinops migrate status`.\n",
+    let (title, which) = match set.name {
+        "auction" => ("Migrations".to_owned(), String::new()),
+        name => (format!("Migrations of the {name} helper"), format!(" --set {name}")),
+    };
+    let mut text = format!(
+        "# {title}\n\nWritten from the files' heads by `vinops migrate{which} registry --write`; rules in \
+         [README.md](README.md). What a database has: `vinops migrate{which} status`.\n",
     );
     for entry in entries(set)? {
         let _ = write!(
@@ -67,6 +76,9 @@ pub fn index(set: &Set) -> anyhow::Result<String> {
             }
         };
         let _ = writeln!(text, "- depends on: {}", entry.head.depends.as_deref().unwrap_or("nothing"));
+        if !entry.head.needs.is_empty() {
+            let _ = writeln!(text, "- looks first for: {}", entry.head.needs.join(", "));
+        }
         let _ = writeln!(text, "- way back: {back}");
         if !entry.head.creates.is_empty() {
             let _ = writeln!(text, "- creates: `{}`", entry.head.creates.join("`, `"));

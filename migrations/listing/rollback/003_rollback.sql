@@ -1,0 +1,14 @@
+-- Takes back what 003 added here, by the ledger, in the runbook's order; nothing cascades. asin goes only where 003 brought
+-- it: most bases have it, and its values are theirs.
+select vinops.take_back('003', array[
+  'constraint jobs.jobs_asin_entity_fk',
+  'constraint boms.boms_asin_entity_fk',
+  'index boms_asin_active_unique',
+  'table feature_store',
+  'table listing_sales_daily',
+  'table amazon_catalog_snapshots',
+  'table keepa_snapshots',
+  'table asin_entities',
+  'type feature_entity_type',
+  'column listings.asin'
+]);

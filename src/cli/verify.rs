@@ -1,0 +1,111 @@
+//! `vinops verify`: proof that a database is what its documents demand, line by line, on the live database.
+
+use super::migrate::Place;
+use super::show::{self, Json};
+use super::{Failure, session};
+use crate::config::Config;
+use crate::db::{self, Db, listing, verify};
+use anyhow::{anyhow, bail};
+use clap::Subcommand;
+use secrecy::ExposeSecret;
+
+/// Which domain's database.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Every object of the auction's schema, as `vinops migrate verify`
+    Auction {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Every check of the listing helper's runbook, and its verdict
+    #[command(after_help = "\
+Some lines insert, drop and migrate, and all of that is rolled back. Lines 12 and 29 to 34 hold the tables' strongest locks
+for some tens of milliseconds; they need the tables' owner.
+
+  vinops verify listing
+  vinops verify listing --json")]
+    Listing {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+/// Runs `vinops verify`; fails where a line does.
+pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
+    match command {
+        Command::Auction { json } => {
+            let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
+            let Some(url) = url.map(ExposeSecret::expose_secret) else {
+                return Err(Failure::unreachable(anyhow!(
+                    "DATABASE_URL is not set: it names the database to verify"
+                )));
+            };
+            // a pool tries a refused address for half a minute; one connection tells at once
+            let session = db::session(url).await.map_err(Failure::unreachable)?;
+            sqlx::Connection::close(session).await?;
+            Ok(auction(url, json.json).await?)
+        }
+        Command::Listing { place, json } => on_listing(&place, json, &config).await,
+    }
+}
+
+/// Prints a line for each object of the auction's schema.
+pub async fn auction(url: &str, json: bool) -> anyhow::Result<()> {
+    let db = Db::connect(url, None, 2).await?;
+    let checks = verify::verify(&db.pool).await?;
+    let failed = checks.iter().filter(|check| !check.passed).count();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    } else {
+        for check in &checks {
+            let verdict = if check.passed { "PASS" } else { "FAIL" };
+            println!("{verdict} {} {} ({})", check.id, check.object, check.evidence);
+        }
+        println!("{} passed, {failed} failed", checks.len() - failed);
+    }
+    if failed > 0 || checks.is_empty() {
+        bail!("{failed} of {} checks failed", checks.len());
+    }
+    Ok(())
+}
+
+/// Prints the runbook's lines and its verdict.
+pub async fn on_listing(place: &Place, json: Json, config: &Config) -> Result<(), Failure> {
+    let url = session::listing_url(config)?;
+    let mut session = db::session(url).await.map_err(Failure::unreachable)?;
+    let wanted = place.schema.as_deref().map(listing::Place::named).transpose().map_err(Failure::wrong)?;
+    let there = listing::Place::registered(&mut session).await?.is_some();
+    if !there {
+        return Err(Failure::unreachable(anyhow!(
+            "this database has no listing helper: `vinops migrate --set listing up` brings it"
+        )));
+    }
+    let place = listing::Place::find(&mut session, wanted).await.map_err(Failure::wrong)?;
+    let report = listing::verify::verify(&mut session, &place).await?;
+    if json.json {
+        show::json(&report)?;
+    } else {
+        print(&report);
+    }
+    match report.checks.iter().filter(|check| !check.passed).count() {
+        0 if report.ok => Ok(()),
+        failed => Err(anyhow!("{failed} of {} lines failed", report.checks.len()).into()),
+    }
+}
+
+fn print(report: &listing::verify::Report) {
+    for check in &report.checks {
+        let verdict = if check.passed { "PASS" } else { "FAIL" };
+        println!("{verdict} {:02} {} ({})", check.line, check.demand, check.evidence);
+    }
+    let mut table = show::table(&["Check", "Status", "Lines"]);
+    for row in &report.verdict {
+        let of = report.checks.iter().filter(|check| check.verdict == row.check);
+        let lines: Vec<String> = of.map(|check| check.line.to_string()).collect();
+        let lines = if lines.is_empty() { "40".to_owned() } else { lines.join(" ") };
+        table.add_row([row.check, row.status, lines.as_str()]);
+    }
+    println!("\nSchema {}\n{table}", report.schema);
+}

@@ -1,0 +1,248 @@
+//! A backup of the listing helper's tables, made before they are migrated, in a file that restores them.
+//!
+//! It is `pg_dump`'s plain SQL of the set's schema, followed by the set's lines of registry and ledger: restored into an
+//! empty database by `psql -f FILE`, it knows which migrations it has and can go on from there. The rest of a shared
+//! database is not in it.
+//!
+//! The file gets its name when it is complete, and is its owner's alone to read. The password reaches `pg_dump` by its
+//! environment, since everybody sees arguments. Accepted: what is written between the backup and the migration is not in
+//! it; who needs that stops the writers first.
+
+use super::Place;
+use crate::config;
+use crate::db::migrate::REGISTRY;
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+
+/// A finished backup.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// The file.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Of its bytes, hexadecimal.
+    pub sha256: String,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The program that makes one is not here.
+    #[error(
+        "the database has rows, and there is no pg_dump here to back them up first (on Debian: apt-get install \
+         postgresql-client; VINOPS_PG_BINDIR names its folder in an unusual place): nothing was done; --no-backup goes on \
+         without"
+    )]
+    Missing,
+    /// It was tried.
+    #[error("back up the database: nothing was done; --no-backup goes on without")]
+    Failed(#[source] anyhow::Error),
+}
+
+/// Backs up the set's tables into a new file of `folder`.
+pub async fn take(
+    connection: &mut PgConnection,
+    url: &str,
+    place: &Place,
+    folder: &Path,
+) -> Result<Backup, BackupError> {
+    let stamp = config::now().format("%Y%m%d_%H%M%S_%3f");
+    let path = folder.join(format!("{}_{stamp}.sql", place.schema()));
+    let unfinished = path.with_extension("sql.unfinished");
+    let done = write(connection, url, place, folder, &unfinished, &path).await;
+    if done.is_err() {
+        std::fs::remove_file(&unfinished).ok();
+    }
+    done
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    url: &str,
+    place: &Place,
+    folder: &Path,
+    unfinished: &Path,
+    path: &Path,
+) -> Result<Backup, BackupError> {
+    let failed = |error: anyhow::Error| BackupError::Failed(error);
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("make the folder {}", folder.display()))
+        .map_err(failed)?;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create_new(true).append(true).mode(0o600).open(unfinished);
+    let mut file = file.with_context(|| format!("create {}", unfinished.display())).map_err(failed)?;
+    dump(url, place, &file).await?;
+    let standing = standing(connection).await.context("read the registry").map_err(failed)?;
+    let mut done = || {
+        file.write_all(standing.as_bytes())?;
+        file.sync_all()?;
+        let (bytes, sha256) = hashed(unfinished)?;
+        std::fs::rename(unfinished, path)?;
+        Ok(Backup { path: path.to_owned(), bytes, sha256 })
+    };
+    done().map_err(|error: std::io::Error| {
+        failed(anyhow::Error::new(error).context(path.display().to_string()))
+    })
+}
+
+/// Length and SHA-256 of a file.
+fn hashed(path: &Path) -> std::io::Result<(u64, String)> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            n => {
+                hash.update(&piece[..n]);
+                bytes += n as u64;
+            }
+        }
+    }
+    let hex = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    Ok((bytes, hex))
+}
+
+/// Runs `pg_dump` into the file.
+async fn dump(url: &str, place: &Place, file: &std::fs::File) -> Result<(), BackupError> {
+    let failed = |error: anyhow::Error| BackupError::Failed(error);
+    let (url, password) = without_password(url).map_err(failed)?;
+    let which = match place.schema() {
+        // psql finds it there in every new database, and would trip over its creation
+        "public" => "--exclude-schema=vinops".to_owned(),
+        schema => format!("--schema={schema}"),
+    };
+    let out = file.try_clone().context("hand the file to pg_dump").map_err(failed)?;
+    for program in programs() {
+        let mut command = Command::new(&program);
+        command.args(["--no-owner", &which, "--dbname", &url]).kill_on_drop(true);
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(out.try_clone().context("hand the file to pg_dump").map_err(failed)?);
+        if let Some(password) = &password {
+            command.env("PGPASSWORD", password);
+        }
+        let begun = match command.stderr(std::process::Stdio::piped()).spawn() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            begun => begun.with_context(|| format!("run {}", program.display())).map_err(failed)?,
+        };
+        let ended = begun.wait_with_output().await.context("wait for pg_dump").map_err(failed)?;
+        let written = file.metadata().context("look at the backup").map_err(failed)?.len();
+        if ended.status.success() && written > 0 {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&ended.stderr).trim().replace('\n', "; ");
+        return Err(failed(anyhow::anyhow!("{} ended with {}: {said}", program.display(), ended.status)));
+    }
+    Err(BackupError::Missing)
+}
+
+/// Where `pg_dump` may be, the first that is there counts.
+fn programs() -> Vec<PathBuf> {
+    let named = config::pg_bindir().map(|folder| folder.join("pg_dump"));
+    named.into_iter().chain([PathBuf::from("pg_dump")]).collect()
+}
+
+/// The URL as anybody may see it, and the password that was in it.
+fn without_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
+    let mut url = url::Url::parse(url).context("the database's URL")?;
+    let Some(password) = url.password() else { return Ok((url.into(), None)) };
+    // percent-encoded as in a form, but for the plus sign, which is itself here
+    let form = format!("p={}", password.replace('+', "%2B").replace('&', "%26"));
+    let plain =
+        url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, password)| password.into_owned());
+    if url.set_password(None).is_err() {
+        anyhow::bail!("the database's URL has a password and no host");
+    }
+    Ok((url.into(), plain))
+}
+
+/// The set's part of registry and ledger, as SQL that writes it into another database.
+async fn standing(connection: &mut PgConnection) -> anyhow::Result<String> {
+    let lines: Vec<String> = sqlx::query_scalar(
+        "-- listing: standing
+         select format(
+           'insert into vinops.migrations values (%L, %L, %L, %L, %L, %L, %L) on conflict do nothing;',
+           set_name, id, name, sha256, applied_at, execution_ms, baseline
+         )
+         from vinops.migrations
+         where set_name = 'listing'
+         union all
+         select format(
+           'insert into vinops.places values (%L, %L, %L) on conflict do nothing;',
+           set_name, schema_name, base_tables
+         )
+         from vinops.places
+         where set_name = 'listing'
+         union all
+         select format(
+           'insert into vinops.added values (%L, %L, %L, %L) on conflict do nothing;', set_name, id, thing, detail
+         )
+         from vinops.added
+         where set_name = 'listing'
+         union all
+         select format(
+           'insert into vinops.backups values (%L, %L, %L, %L, %L, %L, %L, %L) on conflict do nothing;',
+           set_name, taken_at, before, row_count, path, sha256, bytes, waived_by
+         )
+         from vinops.backups
+         where set_name = 'listing'",
+    )
+    .fetch_all(connection)
+    .await?;
+    let ledger = include_str!("ledger.sql");
+    Ok(format!("\n{REGISTRY};\n\n{ledger}\n{}\n", lines.join("\n")))
+}
+
+/// Notes what was done about the rows that were there before `before` was applied or taken back.
+pub async fn note(
+    connection: &mut PgConnection,
+    before: &str,
+    rows: i64,
+    backup: Option<&Backup>,
+    waived_by: Option<&str>,
+) -> anyhow::Result<()> {
+    super::open(connection).await?;
+    sqlx::query(
+        "-- listing: note a backup
+         insert into vinops.backups (set_name, before, row_count, path, sha256, bytes, waived_by)
+         values ('listing', $1, $2, $3, $4, $5, $6)",
+    )
+    .bind(before)
+    .bind(rows)
+    .bind(backup.map(|backup| backup.path.display().to_string()))
+    .bind(backup.map(|backup| &backup.sha256))
+    .bind(backup.map(|backup| i64::try_from(backup.bytes).unwrap_or(i64::MAX)))
+    .bind(waived_by)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_taken_out_of_the_url_and_decoded() {
+        let taken = |url: &str| without_password(url).unwrap();
+        let password = |word: &str| Some(word.to_owned());
+        assert_eq!(
+            taken("postgres://u:a%40b+c%2Fd@h:5/n"),
+            ("postgres://u@h:5/n".into(), password("a@b+c/d"))
+        );
+        assert_eq!(
+            taken("postgres://u@h/n?sslmode=require"),
+            ("postgres://u@h/n?sslmode=require".into(), None)
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! Lines that do what must be refused, and ask the data. Everything here is rolled back with its line.
+
+use super::{Answer, done, refused, shape, spare, text};
+use crate::db::listing::Place;
+use anyhow::Context;
+use serde_json::Value;
+use sqlx::PgConnection;
+
+type Asked = anyhow::Result<Answer>;
+
+/// A listing for the length of a line.
+async fn listing(connection: &mut PgConnection) -> anyhow::Result<i32> {
+    let id = spare(connection, "listings").await?;
+    done(connection, format!("insert into listings (id, seller_sku) values ({id}, 'vinops verify {id}')"))
+        .await?;
+    Ok(id)
+}
+
+/// An ASIN for the length of a line, in whichever marketplace there is.
+async fn asin(connection: &mut PgConnection) -> anyhow::Result<i32> {
+    let id = spare(connection, "asin_entities").await?;
+    let marketplace = spare(connection, "marketplaces").await?;
+    done(
+        connection,
+        format!(
+            "insert into marketplaces (id, amazon_marketplace_id, name, country_code)
+             values ({marketplace}, 'V{marketplace}', 'verify', 'GB');
+             insert into asin_entities (id, asin, marketplace_id) values ({id}, 'V{id}', {marketplace})"
+        ),
+    )
+    .await?;
+    Ok(id)
+}
+
+/// The statement that adds a BOM of a scope and owner with an id and a version.
+fn bom(id: i32, owner: &str, of: i32, version: i32, active: bool) -> String {
+    let scope = if owner == "listing_id" { "LISTING" } else { "ASIN_SCENARIO" };
+    format!(
+        "insert into boms (id, {owner}, scope_type, version, is_active)
+         values ({id}, {of}, '{scope}', {version}, {active})"
+    )
+}
+
+pub async fn second_active(connection: &mut PgConnection, _: &Place) -> Asked {
+    let (of, id) = (listing(connection).await?, spare(connection, "boms").await?);
+    done(connection, bom(id, "listing_id", of, 1, true)).await.context("the first active one")?;
+    let second = bom(id - 1, "listing_id", of, 2, true);
+    let wrong = refused(connection, second, "23505", Some("boms_listing_active_unique")).await?;
+    let wrong: Vec<_> = wrong.map(|said| format!("a second active BOM {said}")).into_iter().collect();
+    Ok(Answer::of(&wrong, "the first is accepted, the second refused by boms_listing_active_unique"))
+}
+
+pub async fn version(connection: &mut PgConnection, _: &Place) -> Asked {
+    let found = sqlx::query_scalar!(
+        r#"-- verify: boms_version_unique
+        select pg_get_constraintdef(oid) as "is!"
+        from pg_constraint
+        where conrelid = to_regclass('boms')
+          and conname = 'boms_version_unique'"#
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let found = found.unwrap_or_else(|| "absent".to_owned());
+    let mut wrong = Vec::new();
+    if found != "UNIQUE (listing_id, version)" {
+        wrong.push(format!("{found}; wanted: UNIQUE (listing_id, version)"));
+    }
+    let (of, id) = (listing(connection).await?, spare(connection, "boms").await?);
+    done(connection, bom(id, "listing_id", of, 1, false)).await?;
+    let again = bom(id - 1, "listing_id", of, 1, false);
+    let said = refused(connection, again, "23505", Some("boms_version_unique")).await?;
+    wrong.extend(said.map(|said| format!("a version's repetition {said}")));
+    Ok(Answer::of(&wrong, format!("{found}; a version's repetition is refused by it")))
+}
+
+pub async fn scenario(connection: &mut PgConnection, _: &Place) -> Asked {
+    let found = shape::index(connection, "boms_asin_active_unique").await?;
+    let right = "unique boms (asin_entity_id) \
+                 where is_active and scope_type = 'asin_scenario' and asin_entity_id is not null";
+    let mut wrong = Vec::new();
+    if found != right {
+        wrong.push(format!("{found}; wanted: {right}"));
+    }
+    let (of, id) = (asin(connection).await?, spare(connection, "boms").await?);
+    done(connection, bom(id, "asin_entity_id", of, 1, true)).await?;
+    let second = bom(id - 1, "asin_entity_id", of, 2, true);
+    let said = refused(connection, second, "23505", Some("boms_asin_active_unique")).await?;
+    wrong.extend(said.map(|said| format!("a second active scenario {said}")));
+    Ok(Answer::of(&wrong, format!("{found}; a second active scenario is refused by it")))
+}
+
+pub async fn index_used(connection: &mut PgConnection, _: &Place) -> Asked {
+    // of few rows a scan of all is cheaper, and no sign of a missing index
+    done(connection, "set local enable_seqscan = off; set local enable_sort = off".into()).await?;
+    let plan: Value = sqlx::query_scalar(
+        "-- verify: newest features
+         explain (format json)
+         select *
+         from feature_store
+         where entity_type = 'LISTING'
+           and entity_id = 1
+         order by computed_at desc
+         limit 1",
+    )
+    .fetch_one(connection)
+    .await?;
+    let mut used = Vec::new();
+    indexes(&plan, &mut used);
+    let passed = used == ["idx_feature_store_computed"];
+    Ok(Answer::new(
+        passed,
+        format!("the plan uses {}", if used.is_empty() { "none".into() } else { used.join(", ") }),
+    ))
+}
+
+/// The indexes that a plan names.
+fn indexes(plan: &Value, used: &mut Vec<String>) {
+    match plan {
+        Value::Array(nodes) => nodes.iter().for_each(|node| indexes(node, used)),
+        Value::Object(node) => {
+            used.extend(node.get("Index Name").and_then(Value::as_str).map(str::to_owned));
+            node.values().for_each(|value| indexes(value, used));
+        }
+        _ => {}
+    }
+}
+
+pub async fn job_of_an_asin(connection: &mut PgConnection, _: &Place) -> Asked {
+    let found = sqlx::query_scalar!(
+        r#"-- verify: jobs to ASINs
+        select pg_get_constraintdef(oid) as "is!"
+        from pg_constraint
+        where conrelid = to_regclass('jobs')
+          and conname = 'jobs_asin_entity_fk'"#
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let found = found.unwrap_or_else(|| "absent".to_owned());
+    let right = "FOREIGN KEY (asin_entity_id) REFERENCES asin_entities(id) ON DELETE SET NULL";
+    let mut wrong = Vec::new();
+    if found != right {
+        wrong.push(format!("{found}; wanted: {right}"));
+    }
+    let (nobody, id) = (spare(connection, "asin_entities").await?, spare(connection, "jobs").await?);
+    let bogus = format!(
+        "insert into jobs (id, job_type, scope_type, asin_entity_id)
+         values ({id}, 'COMPUTE_FEATURES_ASIN', 'ASIN', {nobody})"
+    );
+    let said = refused(connection, bogus, "23503", Some("jobs_asin_entity_fk")).await?;
+    wrong.extend(said.map(|said| format!("a job of an ASIN that is not there {said}")));
+    Ok(Answer::of(&wrong, format!("{found}; a job of an ASIN that is not there is refused by it")))
+}
+
+pub async fn recommended(connection: &mut PgConnection, _: &Place) -> Asked {
+    let (feature, job) = (spare(connection, "feature_store").await?, spare(connection, "jobs").await?);
+    let features = |json: &str| {
+        format!(
+            "insert into feature_store (id, entity_type, entity_id, features_json)
+             values ({feature}, 'LISTING', 0, '{json}')"
+        )
+    };
+    let mut wrong = Vec::new();
+    let cost = features(r#"{"bom_cost_ex_vat": -0.01}"#);
+    let said = refused(connection, cost, "23514", Some("feature_store_bom_cost_ck")).await?;
+    wrong.extend(said.map(|said| format!("a negative bom_cost_ex_vat {said}")));
+    let attempts = format!(
+        "insert into jobs (id, job_type, attempts, max_attempts)
+         values ({job}, 'SYNC_AMAZON_OFFER', 6, 5)"
+    );
+    let said = refused(connection, attempts, "23514", Some("jobs_attempts_ck")).await?;
+    wrong.extend(said.map(|said| format!("a sixth attempt of five {said}")));
+    let flagged: i64 = sqlx::query_scalar("-- verify: flagged\nselect count(*) from flagged_margins")
+        .fetch_one(&mut *connection)
+        .await?;
+    // a loss is data: kept, and flagged
+    done(connection, features(r#"{"margin": -2.0, "bom_cost_ex_vat": 0}"#)).await?;
+    let shown = format!("-- verify: flag\nselect margin::text from flagged_margins where id = {feature}");
+    if text(connection, shown).await.ok().flatten().as_deref() != Some("-2.0") {
+        wrong.push("a margin of -2.0 is not flagged by flagged_margins".to_owned());
+    }
+    let told = format!(
+        "bom_cost_ex_vat < 0 and attempts > max_attempts are refused; a margin outside -1..1 is flagged, not refused, since \
+         a loss is data: {flagged} flagged here"
+    );
+    Ok(Answer::of(&wrong, told))
+}
+
+pub async fn owners(connection: &mut PgConnection, _: &Place) -> Asked {
+    let mut wrong = Vec::new();
+    let ownerless: i64 = sqlx::query_scalar(
+        "-- verify: ownerless
+         select count(*)
+         from boms
+         where listing_id is null
+           and asin_entity_id is null",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if ownerless > 0 {
+        wrong.push(format!("{ownerless} BOMs have no owner"));
+    }
+    let id = spare(connection, "boms").await?;
+    let bare = format!("insert into boms (id, version) values ({id}, 1)");
+    let said = refused(connection, bare, "23514", Some("boms_owner_ck")).await?;
+    wrong.extend(said.map(|said| format!("a BOM without an owner {said}")));
+    let orphans = text(
+        connection,
+        "-- verify: orphans
+         select format(
+           '%s features and %s recommendations are of entities that are gone',
+           (
+             select count(*)
+             from feature_store as f
+             where case f.entity_type
+               when 'LISTING' then not exists (select from listings where id = f.entity_id)
+               else not exists (select from asin_entities where id = f.entity_id)
+             end
+           ),
+           (
+             select count(*)
+             from recommendations as r
+             where case r.entity_type
+               when 'LISTING' then not exists (select from listings where id = r.entity_id)
+               else not exists (select from asin_entities where id = r.entity_id)
+             end
+           )
+         )"
+        .into(),
+    )
+    .await?;
+    let told = format!("none, and boms_owner_ck refuses one; {}", orphans.unwrap_or_default());
+    Ok(Answer::of(&wrong, told))
+}
+
+pub async fn stale(connection: &mut PgConnection, _: &Place) -> Asked {
+    let (entities, stale, oldest): (i64, i64, Option<String>) = sqlx::query_as(
+        "-- verify: stale features
+         select
+           count(*),
+           count(*) filter (where newest < now() at time zone 'UTC' - interval '24 hours'),
+           to_char(min(newest), 'YYYY-MM-DD HH24:MI')
+         from (
+           select max(computed_at) as newest
+           from feature_store
+           group by entity_type, entity_id
+         ) as of_entity",
+    )
+    .fetch_one(connection)
+    .await?;
+    let oldest = oldest.map(|at| format!(", the oldest of {at} UTC")).unwrap_or_default();
+    let told = format!("of {entities} entities {stale} have features older than 24 h{oldest}");
+    Ok(Answer::new(stale == 0, told))
+}
+
+pub async fn invariant(connection: &mut PgConnection, _: &Place) -> Asked {
+    // of the table, not of the index that ought to keep them out: a broken one would hide what it let in
+    done(
+        connection,
+        "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off".into(),
+    )
+    .await?;
+    let twice: Option<String> = sqlx::query_scalar(
+        "-- verify: two active
+         select string_agg(format('listing %s has %s', listing_id, active_count), ', ')
+         from (
+           select listing_id, count(*) as active_count
+           from boms
+           where is_active
+             and scope_type = 'LISTING'
+           group by listing_id
+           having count(*) > 1
+         ) as twice",
+    )
+    .fetch_one(connection)
+    .await?;
+    let wrong: Vec<_> = twice.into_iter().collect();
+    Ok(Answer::of(&wrong, "the query returns 0 rows"))
+}

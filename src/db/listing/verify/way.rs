@@ -1,0 +1,229 @@
+//! Lines that walk the slices down and up, in a transaction that is rolled back. What is taken back there is the live
+//! schema, so that a view or a reference of somebody's own that stands in the way is found before it matters.
+
+use super::{Answer, done};
+use crate::db::listing::{self, Place};
+use crate::db::migrate;
+use crate::db::migrations::{LISTING, Migration};
+use anyhow::Context;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection};
+use std::collections::{BTreeMap, BTreeSet};
+
+type Asked = anyhow::Result<Answer>;
+
+/// Not a name that anybody else would take.
+const NOWHERE: &str = "vinops_verify_nowhere";
+
+pub async fn order(connection: &mut PgConnection, place: &Place) -> Asked {
+    let mut wrong = Vec::new();
+    let applied = migrate::applied(connection, &LISTING).await?;
+    for pair in applied.windows(2) {
+        if pair[0].applied_at > pair[1].applied_at {
+            wrong.push(format!("{} was applied after {}", pair[0].id, pair[1].id));
+        }
+    }
+    // where nothing is, every slice must be refused, and nothing be left
+    let nowhere = Place::named(NOWHERE)?;
+    done(connection, format!("create schema {NOWHERE}")).await?;
+    for migration in LISTING.active().skip(1) {
+        let mut step = connection.begin().await?;
+        let done = listing::apply(&mut step, &nowhere, migration).await;
+        step.rollback().await?;
+        let left = listing::things(connection, &nowhere).await?.len();
+        if done.is_ok() || left > 0 {
+            wrong.push(format!("{} without its prerequisites leaves {left} things", migration.id));
+        }
+    }
+    place.enter(connection).await?;
+    let told = applied.iter().map(|line| line.id.as_str()).collect::<Vec<_>>().join(", ");
+    Ok(Answer::of(&wrong, format!("{told}; in an empty schema 001 to 005 are refused and leave nothing")))
+}
+
+/// Ids that the slices' seeds draw come from elsewhere for the length of a line: a live sequence is not put back.
+async fn spare_sequences(connection: &mut PgConnection) -> anyhow::Result<()> {
+    done(
+        connection,
+        "create sequence vinops_verify_ids increment -1;
+         alter table settings alter id set default nextval('vinops_verify_ids')"
+            .into(),
+    )
+    .await
+}
+
+/// Everything that a run of the slices may not change.
+async fn standing(
+    connection: &mut PgConnection,
+    place: &Place,
+) -> anyhow::Result<(BTreeSet<listing::Thing>, BTreeMap<String, Option<Value>>, i64)> {
+    let markets = sqlx::query_scalar("-- verify: marketplaces\nselect count(*) from marketplaces")
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok((listing::things(connection, place).await?, listing::settings(connection).await?, markets))
+}
+
+pub async fn repeated(connection: &mut PgConnection, place: &Place) -> Asked {
+    spare_sequences(connection).await?;
+    done(connection, "alter table marketplaces alter id set default nextval('vinops_verify_ids')".into())
+        .await?;
+    let before = listing::settings(connection).await?;
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        for migration in LISTING.active() {
+            let again = listing::apply(connection, place, migration).await;
+            again.with_context(|| format!("{} a second time", migration.id))?;
+        }
+        rounds.push(standing(connection, place).await?);
+    }
+    let mut wrong = Vec::new();
+    if rounds[0] != rounds[1] {
+        wrong.push("a second run changes what the first left".to_owned());
+    }
+    let changed = before.iter().filter(|(key, value)| rounds[1].1.get(*key) != Some(value));
+    wrong.extend(changed.map(|(key, _)| format!("a second run changes {key}")));
+    let (things, settings, markets) = &rounds[1];
+    let told = format!(
+        "all six ran again and changed nothing: {} things, {} settings, {markets} marketplaces",
+        things.len(),
+        settings.len()
+    );
+    Ok(Answer::of(&wrong, told))
+}
+
+/// The listings as somebody who sells sees them.
+async fn goods(connection: &mut PgConnection) -> anyhow::Result<String> {
+    let goods = "-- verify: goods
+        select count(*) || ' listings, ' || coalesce(sum(hashtextextended(
+          concat_ws(' ', id, seller_sku, title, price_inc_vat, available_quantity), 0
+        )::numeric), 0)
+        from listings";
+    Ok(super::text(connection, goods.into()).await?.unwrap_or_default())
+}
+
+/// Takes back everything down to a slice and looks at what is left of that one.
+async fn back(connection: &mut PgConnection, place: &Place, id: &str) -> Asked {
+    let slices: Vec<&'static Migration> = LISTING.active().filter(|migration| migration.id >= id).collect();
+    let kept = goods(connection).await?;
+    for migration in slices.iter().skip(1).rev() {
+        let done = listing::take_back(connection, place, migration, false).await;
+        done.with_context(|| format!("take back {}, which goes first", migration.id))?;
+    }
+    let slice = slices.first().context("no such slice")?;
+    let found: Vec<String> = sqlx::query_scalar(
+        "-- verify: found before
+         select substr(thing, length('found ') + 1)
+         from vinops.added
+         where set_name = 'listing'
+           and id = $1
+           and thing like 'found %'",
+    )
+    .bind(id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let seeds: Vec<(String, Option<Value>)> = sqlx::query_as(
+        "-- verify: seeds
+         select substr(thing, length('setting ') + 1), detail
+         from vinops.added
+         where set_name = 'listing'
+           and id = $1
+           and thing like 'setting %'",
+    )
+    .bind(id)
+    .fetch_all(&mut *connection)
+    .await?;
+    let before = listing::things(connection, place).await?;
+    let settings = listing::settings(connection).await?;
+    listing::take_back(connection, place, slice, false).await?;
+    let after = listing::things(connection, place).await?;
+    let left = listing::settings(connection).await?;
+
+    let mut wrong = Vec::new();
+    let has = |things: &BTreeSet<listing::Thing>, thing: &str| things.iter().any(|it| it.thing == thing);
+    for thing in listing::listed(slice) {
+        let theirs = found.iter().any(|it| it == thing) && has(&before, thing);
+        if !thing.starts_with("setting ") && has(&after, thing) != theirs {
+            wrong
+                .push(format!("{thing} {}", if theirs { "was there before and is gone" } else { "is left" }));
+        }
+    }
+    for (key, value) in &settings {
+        let ours = seeds.iter().any(|(seed, was)| seed == key && was == value);
+        if left.contains_key(key) == ours {
+            wrong.push(format!("setting {key} {}", if ours { "is left" } else { "is gone" }));
+        }
+    }
+    if kept != goods(connection).await? {
+        wrong.push(format!("of {kept} is left {}", goods(connection).await?));
+    }
+    let tables =
+        |things: &BTreeSet<listing::Thing>| things.iter().filter(|it| it.thing.starts_with("table ")).count();
+    let gone = listing::listed(slice).len() - found.len();
+    let told = format!(
+        "{} to {} tables, {gone} things of {id} gone, {} found before it and kept; {kept} kept",
+        tables(&before),
+        tables(&after),
+        found.len()
+    );
+    Ok(Answer::of(&wrong, told.replace(", 0 found before it and kept", "")))
+}
+
+pub async fn back_d(connection: &mut PgConnection, place: &Place) -> Asked {
+    back(connection, place, "004").await
+}
+
+pub async fn back_c(connection: &mut PgConnection, place: &Place) -> Asked {
+    back(connection, place, "003").await
+}
+
+pub async fn back_b(connection: &mut PgConnection, place: &Place) -> Asked {
+    back(connection, place, "002").await
+}
+
+pub async fn back_a(connection: &mut PgConnection, place: &Place) -> Asked {
+    back(connection, place, "001").await
+}
+
+pub async fn back_in_order(connection: &mut PgConnection, _: &Place) -> Asked {
+    let mut wrong = Vec::new();
+    let Some(newest) = LISTING.active().last() else { return Ok(Answer::new(false, "no slices")) };
+    for migration in LISTING.active().skip(1) {
+        let refused = listing::expect_order(connection, migration).await.err();
+        match (migration.id == newest.id, refused) {
+            (true, Some(why)) => wrong.push(format!("{}: {why:#}", migration.id)),
+            (false, None) => wrong.push(format!("{} could go before {}", migration.id, newest.id)),
+            (true, None) | (false, Some(_)) => {}
+        }
+    }
+    Ok(Answer::of(&wrong, format!("{} may go, 004 to 001 are refused before it", newest.id)))
+}
+
+pub async fn down_and_up(connection: &mut PgConnection, place: &Place) -> Asked {
+    spare_sequences(connection).await?;
+    let (before, goods_before) = (listing::things(connection, place).await?, goods(connection).await?);
+    let slices: Vec<&'static Migration> = LISTING.active().skip(1).collect();
+    for migration in slices.iter().rev() {
+        let done = listing::take_back(connection, place, migration, false).await;
+        done.with_context(|| format!("take back {}", migration.id))?;
+    }
+    for migration in slices {
+        let done = listing::apply(connection, place, migration).await;
+        done.with_context(|| format!("apply {} again", migration.id))?;
+    }
+    let after = listing::things(connection, place).await?;
+    let names = |things: &BTreeSet<listing::Thing>| {
+        let of_a_slice = listing::slice_tables();
+        let own = |it: &&listing::Thing| {
+            // columns of tables that were made anew are lines 4 to 10's
+            !it.thing.starts_with("column ")
+                || it.owner.as_deref().is_none_or(|owner| !of_a_slice.contains(owner))
+        };
+        things.iter().filter(own).map(|it| it.thing.clone()).collect::<BTreeSet<String>>()
+    };
+    let (before, after) = (names(&before), names(&after));
+    let mut wrong: Vec<_> =
+        before.difference(&after).map(|thing| format!("{thing} is lost on the way")).collect();
+    if goods_before != goods(connection).await? {
+        wrong.push(format!("of {goods_before} is left {}", goods(connection).await?));
+    }
+    Ok(Answer::of(&wrong, format!("{} things are there again; {goods_before}", after.len())))
+}

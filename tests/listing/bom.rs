@@ -1,0 +1,320 @@
+//! The rules of BOMs and of what a listing earns: the acceptance vectors, agreement with PostgreSQL's own arithmetic,
+//! versions, and races for the active one.
+
+use super::Stage;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use rust_decimal::Decimal;
+use sqlx::{AssertSqlSafe, PgConnection};
+use vinops::listing::bom::{self, BomError, Costed, Line, Owner};
+use vinops::listing::economics::{self, Costs, money};
+
+fn d(text: &str) -> Decimal {
+    text.parse().unwrap()
+}
+
+#[test]
+fn prices_and_fees_are_those_of_the_vectors() {
+    let mut lines = csv::Reader::from_path("tests/listing/economics.csv").unwrap();
+    let mut seen = 0;
+    for line in lines.records() {
+        let line = line.unwrap();
+        let price = economics::price_ex_vat(d(&line[1]), d(&line[2])).unwrap();
+        let category = Some(&line[4]).filter(|category| !category.is_empty());
+        let got = match &line[0] {
+            "fees" => economics::estimated_fees_ex_vat(price, &line[3] == "FBA", category).unwrap(),
+            _ => price,
+        };
+        assert_eq!(format!("{:.2}", money(got)), line[5], "{line:?}");
+        seen += 1;
+    }
+    assert_eq!(seen, 14);
+}
+
+#[test]
+fn a_whole_listing_is_that_of_the_vectors() {
+    let costs = Costs {
+        bom: d("6.00"),
+        shipping: d("2.00"),
+        packaging: d("0.50"),
+        amazon_fees: d("3.00"),
+        ..Costs::default()
+    };
+    let told = economics::economics(d("24.00"), d("0.20"), &costs).unwrap();
+    assert_eq!(told.total_cost_ex_vat, d("11.50"));
+    assert_eq!(told.net_revenue_ex_vat, d("20.00"));
+    assert_eq!(told.profit_ex_vat, d("8.50"));
+    assert_eq!(told.margin, d("0.425"));
+    assert_eq!(money(told.break_even_price_inc_vat), d("13.80"));
+    // where the referral follows the price
+    let without = d("8.50");
+    let aware = economics::break_even_with_referral_inc_vat(without, d("0.15"), d("0.20")).unwrap();
+    assert_eq!(money(aware), d("12.00"));
+    // a loss is a loss, and nothing sold earns nothing
+    let loss =
+        economics::economics(d("6.00"), d("0.20"), &Costs { bom: d("15"), ..Costs::default() }).unwrap();
+    assert_eq!(loss.margin, d("-2"));
+    assert_eq!(economics::economics(d("0"), d("0.20"), &costs).unwrap().margin, d("0"));
+    assert_eq!(economics::price_ex_vat(d("1"), d("-1")), None);
+}
+
+#[test]
+fn halves_are_rounded_away_from_zero() {
+    for (amount, rounded) in
+        [("2.445", "2.45"), ("-10.125", "-10.13"), ("1.005", "1.01"), ("2.4449", "2.44"), ("-0.004", "0")]
+    {
+        assert_eq!(money(d(amount)).to_string().trim_end_matches(".00"), rounded, "{amount}");
+    }
+}
+
+#[test]
+fn wastage_is_a_mark_up_and_the_cent_is_rounded_once() {
+    let line = |quantity: &str, wastage: &str, cost: &str| Costed {
+        quantity: d(quantity),
+        wastage_rate: d(wastage),
+        unit_cost_ex_vat: d(cost),
+    };
+    assert_eq!(bom::cost_ex_vat(&[line("2", "0.05", "2.50")]), Some(d("5.25")));
+    // each alone would be rounded up
+    assert_eq!(bom::cost_ex_vat(&[line("0.5", "0", "0.01"), line("0.5", "0", "0.01")]), Some(d("0.01")));
+    assert_eq!(bom::cost_ex_vat(&[]), Some(d("0")));
+}
+
+#[tokio::test]
+async fn costs_are_what_postgresql_makes_of_them() {
+    let stage = Stage::new().await;
+    let mut runner = TestRunner::deterministic();
+    // as far as the columns reach: numeric(10,4), numeric(5,4), numeric(12,2)
+    let line = (1_i64..10_000_000_000, 0_i64..10_000, -1_000_000_000_000_i64..1_000_000_000_000);
+    let lines = proptest::collection::vec(line, 1..40);
+    for _ in 0..256 {
+        let lines = lines.new_tree(&mut runner).unwrap().current();
+        let costed = lines.iter().map(|(quantity, wastage, cost)| Costed {
+            quantity: Decimal::new(*quantity, 4),
+            wastage_rate: Decimal::new(*wastage, 4),
+            unit_cost_ex_vat: Decimal::new(*cost, 2),
+        });
+        let costed: Vec<_> = costed.collect();
+        let texts =
+            |of: fn(&Costed) -> Decimal| costed.iter().map(|it| of(it).to_string()).collect::<Vec<_>>();
+        let theirs: String = sqlx::query_scalar(
+            "select round(sum(q::numeric * (1 + w::numeric) * c::numeric), 2)::text from unnest($1::text[], $2::text[], $3::text[]) as l (q, w, c)",
+        )
+        .bind(texts(|it| it.quantity))
+        .bind(texts(|it| it.wastage_rate))
+        .bind(texts(|it| it.unit_cost_ex_vat))
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+        assert_eq!(bom::cost_ex_vat(&costed), Some(d(&theirs)), "{costed:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn rounding_moves_an_amount_by_half_a_cent_at_most(unscaled in any::<i64>(), scale in 0_u32..10) {
+        let amount = Decimal::new(unscaled, scale);
+        prop_assert!((money(amount) - amount).abs() <= d("0.005"));
+    }
+}
+
+/// A listing with two components, and a session that finds their tables.
+async fn shop() -> (Stage, PgConnection) {
+    let stage = Stage::whole().await;
+    stage
+        .deed(
+            "insert into listings (seller_sku) values ('S');
+             insert into asin_entities (asin, marketplace_id) select 'B000000001', id from marketplaces;
+             insert into components (component_sku, name, unit_cost_ex_vat) values ('c1', 'wood', 2.50), ('c2', 'glue', 0.33)",
+        )
+        .await;
+    let session = session(&stage).await;
+    (stage, session)
+}
+
+async fn session(stage: &Stage) -> PgConnection {
+    let mut session = stage.db.db.session().await.unwrap();
+    sqlx::raw_sql("set search_path = listing").execute(&mut session).await.unwrap();
+    session
+}
+
+fn line(component_id: i32, quantity: &str, wastage: &str) -> Line {
+    Line { component_id, quantity: d(quantity), wastage_rate: d(wastage) }
+}
+
+const ACTIVE: &str = "select string_agg(concat_ws(' ', version, effective_to is null), ', ' order by version) from boms where is_active";
+
+#[tokio::test]
+async fn a_version_is_drafted_activated_replaced_and_costed() {
+    let (stage, mut session) = shop().await;
+    let owner = Owner::Listing(1);
+    let first = bom::draft(&mut session, owner, &[line(1, "2", "0.05"), line(2, "0.5", "0")]).await.unwrap();
+    assert_eq!(first.version, 1);
+    assert_eq!(stage.text(ACTIVE).await, "", "a draft is not active");
+    assert_eq!(bom::cost_of(&mut session, first.id).await.unwrap(), d("5.42"));
+    let done = bom::activate(&mut session, first.id).await.unwrap();
+    assert_eq!((done.now, done.before), (first, None));
+
+    let second = bom::draft(&mut session, owner, &[line(1, "1", "0")]).await.unwrap();
+    assert_eq!(second.version, 2);
+    let done = bom::activate(&mut session, second.id).await.unwrap();
+    assert_eq!((done.now, done.before), (second, Some(first)));
+    assert_eq!(stage.text(ACTIVE).await, "2 t");
+    assert_eq!(stage.number("select count(*) from boms where effective_to is not null").await, 1);
+    // an activation of what is active is done already; an old version may come back
+    assert_eq!(bom::activate(&mut session, second.id).await.unwrap().before, None);
+    bom::activate(&mut session, first.id).await.unwrap();
+    assert_eq!(stage.text(ACTIVE).await, "1 t");
+
+    // a scenario counts for itself, and a repriced component moves an old version's cost
+    let scenario = bom::draft(&mut session, Owner::Asin(1), &[line(2, "3", "0")]).await.unwrap();
+    assert_eq!(scenario.version, 1);
+    bom::activate(&mut session, scenario.id).await.unwrap();
+    assert_eq!(stage.text(ACTIVE).await, "1 t, 1 t");
+    stage.deed("update components set unit_cost_ex_vat = 3.00 where id = 1").await;
+    assert_eq!(bom::cost_of(&mut session, first.id).await.unwrap(), d("6.47"));
+}
+
+#[tokio::test]
+async fn lines_that_no_version_may_have_are_refused_and_nothing_is_written() {
+    let (stage, mut session) = shop().await;
+    for (lines, says) in [
+        (vec![], "a BOM has a line at least"),
+        (vec![line(1, "0", "0")], "component 1: the quantity is not more than 0"),
+        (vec![line(1, "1", "1")], "component 1: the wastage is not from 0 to under 1"),
+        (vec![line(1, "1.00005", "0")], "component 1: more than four decimals"),
+        (vec![line(1, "1", "0"), line(1, "2", "0")], "component 1: it has two lines"),
+    ] {
+        let refused = bom::draft(&mut session, Owner::Listing(1), &lines).await.unwrap_err();
+        assert_eq!(refused.to_string(), says);
+    }
+    // an unknown component is the database's to refuse, with the version that was begun
+    let refused = bom::draft(&mut session, Owner::Listing(1), &[line(1, "1", "0"), line(9, "1", "0")]).await;
+    assert!(matches!(refused, Err(BomError::Database(_))), "{refused:?}");
+    assert_eq!(stage.number("select count(*) from boms").await, 0);
+    assert!(matches!(bom::activate(&mut session, 7).await, Err(BomError::Unknown(7))));
+}
+
+/// Returns once a session waits for somebody else's lock.
+async fn somebody_waits(stage: &Stage) {
+    let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(stage.pool()).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_activations_at_once_one_wins_and_the_loser_is_told_why() {
+    for with_predecessor in [false, true] {
+        let (stage, mut one) = shop().await;
+        let mut versions = Vec::new();
+        for _ in 0..3 {
+            versions.push(bom::draft(&mut one, Owner::Listing(1), &[line(1, "1", "0")]).await.unwrap());
+        }
+        if with_predecessor {
+            bom::activate(&mut one, versions[0].id).await.unwrap();
+        }
+        // the first is through but for its commit
+        let mut tx = sqlx::Connection::begin(&mut one).await.unwrap();
+        bom::activate(&mut tx, versions[1].id).await.unwrap();
+        let mut other = session(&stage).await;
+        let third = versions[2].id;
+        let second = tokio::spawn(async move { bom::activate(&mut other, third).await });
+        somebody_waits(&stage).await;
+        tx.commit().await.unwrap();
+        let told = second.await.unwrap().unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "activation of version 3 was not done: version 2 came first; look at it, and come back if this one is still wanted"
+        );
+        assert!(matches!(told, BomError::Outrun { winner: Some(2), .. }));
+        assert_eq!(stage.text(ACTIVE).await, "2 t", "with a predecessor: {with_predecessor}");
+        // and then it may
+        bom::activate(&mut one, third).await.unwrap();
+        assert_eq!(stage.text(ACTIVE).await, "3 t");
+    }
+}
+
+#[tokio::test]
+async fn of_many_activations_at_once_one_version_is_active_in_the_end() {
+    let (stage, mut session_of_one) = shop().await;
+    let mut versions = Vec::new();
+    for _ in 0..8 {
+        versions
+            .push(bom::draft(&mut session_of_one, Owner::Listing(1), &[line(1, "1", "0")]).await.unwrap());
+    }
+    let mut race = tokio::task::JoinSet::new();
+    for version in versions {
+        let mut own = session(&stage).await;
+        race.spawn(async move { (version, bom::activate(&mut own, version.id).await) });
+    }
+    let (mut won, mut lost) = (0, 0);
+    for (version, outcome) in race.join_all().await {
+        match outcome {
+            Ok(done) => {
+                assert_eq!(done.now, version);
+                won += 1;
+            }
+            Err(BomError::Outrun { .. }) => lost += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(won >= 1 && won + lost == 8, "{won} {lost}");
+    assert_eq!(stage.number("select count(*) from boms where is_active").await, 1);
+}
+
+#[tokio::test]
+async fn of_two_drafts_at_once_the_slower_is_told_too() {
+    let (stage, mut one) = shop().await;
+    let mut tx = sqlx::Connection::begin(&mut one).await.unwrap();
+    bom::draft(&mut tx, Owner::Listing(1), &[line(1, "1", "0")]).await.unwrap();
+    let mut other = session(&stage).await;
+    let second =
+        tokio::spawn(async move { bom::draft(&mut other, Owner::Listing(1), &[line(1, "2", "0")]).await });
+    somebody_waits(&stage).await;
+    tx.commit().await.unwrap();
+    let told = second.await.unwrap().unwrap_err();
+    assert!(matches!(told, BomError::Outrun { winner: Some(1), .. }), "{told}");
+    assert_eq!(stage.number("select count(*) from bom_lines").await, 1);
+}
+
+#[tokio::test]
+async fn the_checks_of_the_last_slice_refuse_by_name_and_a_loss_is_kept() {
+    let (stage, mut session) = shop().await;
+    for (deed, constraint) in [
+        ("insert into jobs (job_type, attempts) values ('SYNC_AMAZON_OFFER', 6)", "jobs_attempts_ck"),
+        (
+            r#"insert into feature_store (entity_type, entity_id, features_json) values ('LISTING', 1, '{"bom_cost_ex_vat": -0.01}')"#,
+            "feature_store_bom_cost_ck",
+        ),
+        (
+            r#"insert into feature_store (entity_type, entity_id, features_json) values ('LISTING', 1, '{"bom_cost_ex_vat": "six"}')"#,
+            "feature_store_bom_cost_ck",
+        ),
+        ("insert into boms (listing_id, asin_entity_id) values (1, 1)", "boms_owner_ck"),
+        ("insert into boms (listing_id, scope_type) values (1, 'ASIN_SCENARIO')", "boms_owner_ck"),
+        (
+            "insert into boms (asin_entity_id, scope_type) values (1, 'ASIN_SCENARIO'), (1, 'ASIN_SCENARIO')",
+            "boms_asin_version_unique",
+        ),
+        (
+            "insert into jobs (job_type, listing_id) values ('SYNC_AMAZON_OFFER', 1), ('SYNC_AMAZON_OFFER', 1)",
+            "jobs_pending_unique",
+        ),
+    ] {
+        let refused = sqlx::raw_sql(AssertSqlSafe(deed)).execute(&mut session).await.unwrap_err();
+        assert_eq!(refused.as_database_error().unwrap().constraint(), Some(constraint), "{deed}: {refused}");
+    }
+    stage
+        .deed(
+            r#"insert into feature_store (entity_type, entity_id, features_json) values
+               ('LISTING', 1, '{"margin": -2.0, "bom_cost_ex_vat": 0}'), ('LISTING', 1, '{"margin": 0.4}'),
+               ('ASIN', 1, '{"margin": null}'), ('ASIN', 1, '{"bom_cost_ex_vat": null}')"#,
+        )
+        .await;
+    assert_eq!(stage.text("select string_agg(margin::text, ' ') from flagged_margins").await, "-2.0");
+    let report = stage.verify().await;
+    assert!(report["checks"][24]["evidence"].as_str().unwrap().ends_with("1 flagged here"), "{report:#}");
+    assert_eq!(report["ok"], true);
+}

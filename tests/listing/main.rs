@@ -1,0 +1,165 @@
+//! The listing helper's schema, through the command line: its slices up and down, over rows, adopted, interfered with;
+//! what is kept, what is backed up, what `verify` proves and what it sees when somebody breaks it; and the rules of BOMs.
+//!
+//! `runbook` holds lists, counts and orders against the values in `runbook/`, which are the runbook's own.
+
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
+mod backup;
+mod bom;
+mod down;
+mod runbook;
+mod sabotage;
+mod up;
+mod verify;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgPool};
+use std::process::{Output, Stdio};
+use tempfile::TempDir;
+use tokio::process::Command;
+use vinops::testing::{TestDb, empty_database};
+
+/// A database of its own, a home for backups, and the binary with just these in its environment.
+struct Stage {
+    db: TestDb,
+    home: TempDir,
+}
+
+impl Stage {
+    /// Without any schema.
+    async fn new() -> Stage {
+        Stage { db: empty_database().await, home: tempfile::tempdir().unwrap() }
+    }
+
+    /// With all six slices.
+    async fn whole() -> Stage {
+        let stage = Stage::new().await;
+        stage.migrate(&["up"]).await;
+        stage
+    }
+
+    fn pool(&self) -> &PgPool {
+        &self.db.db.pool
+    }
+
+    fn vinops(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vinops"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("LISTING_DATABASE_URL", &self.db.url)
+            .env("HOME", self.home.path())
+            .env("PATH", path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Said {
+        said(self.vinops(arguments).output().await.unwrap())
+    }
+
+    /// `vinops migrate --set listing …`, which must work; its output.
+    async fn migrate(&self, arguments: &[&str]) -> String {
+        let said = self.run(&[&["migrate", "--set", "listing"], arguments].concat()).await;
+        assert_eq!(said.code, Some(0), "{arguments:?}: {}{}", said.out, said.err);
+        said.out
+    }
+
+    /// The same, which must not; its error.
+    async fn refused(&self, arguments: &[&str], code: i32) -> String {
+        let said = self.run(&[&["migrate", "--set", "listing"], arguments].concat()).await;
+        assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
+        said.err
+    }
+
+    async fn verify(&self) -> Value {
+        serde_json::from_str(&self.run(&["verify", "listing", "--json"]).await.out).unwrap()
+    }
+
+    /// Runs statements with names found in the schema.
+    async fn deed(&self, statements: &str) {
+        let statements = format!("begin; set local search_path = listing; {statements}; commit");
+        sqlx::raw_sql(AssertSqlSafe(statements.clone()))
+            .execute(self.pool())
+            .await
+            .unwrap_or_else(|error| panic!("{statements}: {error}"));
+    }
+
+    async fn text(&self, query: &str) -> String {
+        let mut tx = self.pool().begin().await.unwrap();
+        sqlx::raw_sql("set local search_path = listing").execute(&mut *tx).await.unwrap();
+        let text: Option<String> =
+            sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut *tx).await.unwrap();
+        text.unwrap_or_default()
+    }
+
+    async fn number(&self, query: &str) -> i64 {
+        self.text(&format!("select ({query})::text")).await.parse().unwrap()
+    }
+
+    /// Base tables of the schema, as the runbook counts them.
+    async fn tables(&self) -> i64 {
+        self.number(
+            "select count(*) from information_schema.tables
+             where table_schema = current_schema() and table_type = 'BASE TABLE'",
+        )
+        .await
+    }
+
+    /// Everything the schema is, in PostgreSQL's words.
+    async fn shape(&self) -> String {
+        self.text(
+            "select string_agg(line, chr(10) order by line) from (
+               select format('%s.%s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+                 case when a.attnotnull then 'not null' end, pg_get_expr(d.adbin, d.adrelid)) as line
+               from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+               where c.relnamespace = 'listing'::regnamespace and c.relkind in ('r', 'v')
+               union all
+               select format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) from pg_constraint
+               where connamespace = 'listing'::regnamespace
+               union all
+               select indexdef from pg_indexes where schemaname = 'listing'
+               union all
+               select format('%s %s', enumtypid::regtype, string_agg(enumlabel, ',' order by enumsortorder))
+               from pg_enum group by enumtypid
+               union all
+               select format('setting %s %s', key, value) from settings
+             ) as lines",
+        )
+        .await
+    }
+}
+
+/// What a process said in the end.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Where programs are; `pg_dump` is one.
+#[expect(clippy::disallowed_methods, reason = "the machine's own, for programs that the binary starts")]
+fn path() -> String {
+    std::env::var("PATH").unwrap()
+}
+
+/// Two listings as the base has them, one with everything that a way down could lose.
+const GOODS: &str = r#"
+    insert into listings (sku, asin, title, price, quantity, category, status)
+    values ('SKU-1', 'B000000001', 'a kettle', 24.00, 7, 'Home & Kitchen with a name longer than one hundred characters, for the base has room for 255 of them', 'inactive for the time being'),
+           ('SKU-2', null, 'a pan', 9.99, 0, null, 'active')"#;
+
+/// What the owner of [`GOODS`] sees, whatever the columns are called.
+const SEEN: &str = "
+    select string_agg(concat_ws('|', l.id, j ->> 'asin', title,
+      coalesce(j ->> 'price_inc_vat', j ->> 'price'), coalesce(j ->> 'available_quantity', j ->> 'quantity'),
+      coalesce(j ->> 'seller_sku', j ->> 'sku'), category, j ->> 'status'), chr(10) order by l.id)
+    from listings as l, to_jsonb(l) as j";

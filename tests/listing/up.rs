@@ -1,0 +1,215 @@
+//! The way up: one by one, all at once, twice, at once, out of order, over rows, over what was there.
+
+use super::{GOODS, SEEN, Stage};
+use vinops::db::migrations::LISTING;
+use vinops::db::{listing, migrate};
+use vinops::testing::database;
+
+#[tokio::test]
+async fn tables_are_counted_as_the_runbook_counts_them() {
+    let stage = Stage::new().await;
+    for line in include_str!("runbook/counts.txt").lines() {
+        let (slice, tables) = line.split_once(' ').unwrap();
+        let said = stage.migrate(&["up", "--to", slice]).await;
+        assert!(said.starts_with(&format!("applied {slice}_")), "{said}");
+        assert_eq!(stage.tables().await.to_string(), tables, "after {slice}");
+    }
+    stage.migrate(&["up"]).await;
+    assert_eq!(stage.tables().await, 25, "005 has one table of its own");
+}
+
+#[tokio::test]
+async fn one_by_one_or_all_at_once_gives_the_same() {
+    let (one, other) = tokio::join!(Stage::new(), Stage::whole());
+    for slice in ["000", "001", "002", "003", "004", "005"] {
+        one.migrate(&["up", "--to", slice]).await;
+    }
+    let shape = one.shape().await;
+    assert!(shape.lines().count() > 400, "{shape}");
+    assert_eq!(shape, other.shape().await);
+}
+
+#[tokio::test]
+async fn a_second_up_has_nothing_to_do_and_the_files_can_be_run_again() {
+    let stage = Stage::whole().await;
+    let before = stage.shape().await;
+    assert_eq!(stage.migrate(&["up"]).await, "nothing to apply\n");
+    for migration in LISTING.migrations {
+        stage.deed(migration.up).await;
+    }
+    assert_eq!(stage.shape().await, before);
+    assert_eq!(stage.number("select count(*) from marketplaces").await, 1);
+}
+
+#[tokio::test]
+async fn two_at_once_do_what_one_would() {
+    let stage = Stage::new().await;
+    let (one, other) = tokio::join!(stage.migrate(&["up"]), stage.migrate(&["up"]));
+    let mut lines: Vec<_> = [one, other].concat().lines().map(|line| line[..11].to_owned()).collect();
+    lines.retain(|line| line.starts_with("applied"));
+    lines.sort();
+    let all = ["000", "001", "002", "003", "004", "005"].map(|id| format!("applied {id}"));
+    assert_eq!(lines, all);
+    assert_eq!(stage.verify().await["ok"], true);
+}
+
+#[tokio::test]
+async fn a_slice_without_its_ground_names_what_is_missing_and_leaves_nothing() {
+    let stage = Stage::new().await;
+    stage.migrate(&["up", "--to", "000"]).await;
+    stage.deed("drop table settings").await;
+    let said = stage.refused(&["up"], 1).await;
+    let wanted = "apply 001_slice_a_schema: schema listing lacks table settings, column settings.key, column settings.value: \
+        nothing was done";
+    assert_eq!(said, format!("vinops: {wanted}\n"));
+    assert_eq!(stage.tables().await, 6);
+    assert!(stage.migrate(&["status"]).await.contains("pending     001_slice_a_schema"));
+}
+
+#[tokio::test]
+async fn each_slice_out_of_order_is_refused_and_leaves_nothing() {
+    let stage = Stage::new().await;
+    stage.migrate(&["up", "--to", "000"]).await;
+    let place = listing::Place::named("listing").unwrap();
+    for (id, lacks) in [
+        ("002", "table boms, table marketplaces"),
+        ("003", "table marketplaces, table boms, table jobs"),
+        ("004", "table jobs, table feature_store, type feature_entity_type"),
+    ] {
+        let migration = LISTING.migrations.iter().find(|migration| migration.id == id).unwrap();
+        let mut tx = stage.pool().begin().await.unwrap();
+        let refused = listing::apply(&mut tx, &place, migration).await.unwrap_err().to_string();
+        assert_eq!(refused, format!("schema listing lacks {lacks}: nothing was done"), "{id}");
+        tx.commit().await.unwrap();
+        assert_eq!(stage.tables().await, 7, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_slice_that_fails_halfway_leaves_nothing() {
+    let stage = Stage::new().await;
+    stage.migrate(&["up", "--to", "002"]).await;
+    // 003 gets as far as its references, its tables made
+    stage.deed("insert into jobs (job_type, asin_entity_id) values ('SYNC_KEEPA_ASIN', 99999)").await;
+    let said = stage.refused(&["up"], 1).await;
+    assert!(said.contains("apply 003_slice_c_schema: "), "{said}");
+    assert!(said.contains("these name an ASIN that is not there: jobs 1"), "{said}");
+    assert_eq!(stage.tables().await, 17);
+    stage.deed("update jobs set asin_entity_id = null").await;
+    stage.migrate(&["up"]).await;
+    assert_eq!(stage.verify().await["ok"], true);
+}
+
+#[tokio::test]
+async fn rows_that_the_last_slice_would_refuse_are_named_and_kept() {
+    let stage = Stage::new().await;
+    stage.migrate(&["up", "--to", "004"]).await;
+    for (deed, says, mend) in [
+        (
+            "insert into boms (version) values (1)",
+            "these boms have no owner, two, or one of the other scope: 1",
+            "delete from boms",
+        ),
+        (
+            "insert into jobs (job_type) values ('SYNC_AMAZON_OFFER'), ('SYNC_AMAZON_OFFER')",
+            "these pending jobs are the same: 1, 2",
+            "delete from jobs",
+        ),
+        (
+            "insert into jobs (job_type, attempts) values ('SYNC_AMAZON_OFFER', 6)",
+            "these jobs have more attempts than they may: 3",
+            "delete from jobs",
+        ),
+        (
+            r#"insert into feature_store (entity_type, entity_id, features_json) values ('LISTING', 1, '{"bom_cost_ex_vat": -1}')"#,
+            "these rows of feature_store have a bom_cost_ex_vat under 0 or no number: 1",
+            "delete from feature_store",
+        ),
+    ] {
+        stage.deed(deed).await;
+        let said = stage.refused(&["up"], 1).await;
+        assert!(said.contains("apply 005_worker: ") && said.contains(says), "{said}");
+        assert_eq!(stage.tables().await, 24);
+        stage.deed(mend).await;
+    }
+    stage.migrate(&["up"]).await;
+}
+
+#[tokio::test]
+async fn rows_that_are_there_get_their_marketplace_and_keep_their_values() {
+    let stage = Stage::new().await;
+    stage.migrate(&["up", "--to", "000"]).await;
+    stage.deed(GOODS).await;
+    let before = stage.text(SEEN).await;
+    stage.migrate(&["up"]).await;
+    assert_eq!(stage.text(SEEN).await, before);
+    let market =
+        "select string_agg(country_code, ' ') from listings join marketplaces m on m.id = marketplace_id";
+    assert_eq!(stage.text(market).await, "GB GB");
+    assert_eq!(stage.verify().await["ok"], true);
+}
+
+#[tokio::test]
+async fn a_table_of_listings_that_is_none_is_refused() {
+    let stage = Stage::new().await;
+    stage.migrate(&["up", "--to", "000"]).await;
+    stage.deed("alter table listings rename price to cost").await;
+    let said = stage.refused(&["up"], 1).await;
+    assert!(said.contains("listings has neither price nor price_inc_vat"), "{said}");
+    assert_eq!(stage.tables().await, 7);
+}
+
+#[tokio::test]
+async fn it_lives_beside_the_auction_and_neither_minds() {
+    let shared = database().await;
+    let mut session = shared.db.session().await.unwrap();
+    let place = listing::Place::named(listing::SCHEMA).unwrap();
+    assert_eq!(listing::up(&mut session, &place, None, |_| {}).await.unwrap(), 6);
+    listing::backup::note(&mut session, "000", 0, None, None).await.unwrap();
+    let report = listing::verify::verify(&mut session, &place).await.unwrap();
+    let wrong: Vec<_> = report.checks.iter().filter(|check| !check.passed).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    vinops::db::expect_schema(&shared.db).await.unwrap();
+    let objects = vinops::db::verify::verify(&shared.db.pool).await.unwrap();
+    assert!(objects.iter().all(|check| check.passed));
+    let rights = "select has_table_privilege('etl_rw', 'listing.jobs', 'update')
+        and has_table_privilege('app_ro', 'listing.listings', 'select')
+        and not has_table_privilege('app_ro', 'listing.listings', 'update')";
+    assert!(sqlx::query_scalar::<_, bool>(rights).fetch_one(&shared.db.pool).await.unwrap());
+    listing::down(&mut session, &place, Some("000"), false, |_| {}).await.unwrap();
+    migrate::up(&mut session, &vinops::db::migrations::AUCTION, |_| {}).await.unwrap();
+    vinops::db::expect_schema(&shared.db).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_schema_is_the_operators_choice_and_kept_in_mind() {
+    let stage = Stage::new().await;
+    stage.migrate(&["--schema", "public", "up"]).await;
+    // the runbook's own query
+    let count = "select count(*) from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE'";
+    assert_eq!(stage.number(count).await, 25);
+    let report = stage.verify().await;
+    assert_eq!((&report["ok"], &report["schema"]), (&true.into(), &"public".into()), "{report}");
+    let said = stage.refused(&["--schema", "listing", "status"], 2).await;
+    assert!(said.contains("has the listing helper in schema public, not listing"), "{said}");
+    for name in ["fleet", "pg_temp", "Listing", "a b", ""] {
+        stage.refused(&["--schema", name, "status"], 2).await;
+    }
+}
+
+#[tokio::test]
+async fn what_belongs_to_the_listing_helper_is_refused_for_the_auction() {
+    let stage = Stage::new().await;
+    for arguments in [
+        &["up", "--to", "0003"][..],
+        &["up", "--no-backup"],
+        &["--schema", "x", "up"],
+        &["down", "--to", "0001", "--literal"],
+    ] {
+        let said = stage.run(&[&["migrate"], arguments].concat()).await;
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains("are for --set listing"), "{}", said.err);
+    }
+    let said = stage.run(&["migrate", "down"]).await;
+    assert!(said.code == Some(2) && said.err.contains("--to is missing"), "{}", said.err);
+}
