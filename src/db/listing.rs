@@ -18,13 +18,15 @@
 use super::migrate::{self, Applied};
 use super::migrations::{LISTING, Migration};
 use anyhow::{Context, bail};
-use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, PgTransaction};
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 pub mod backup;
+mod ledger;
 pub mod verify;
+
+pub use ledger::{Thing, lacking, listed, rows, settings, slice_tables, things};
+use ledger::{enter, ledger_there, note, settle};
 
 /// Where the tables are unless somebody says otherwise.
 pub const SCHEMA: &str = "listing";
@@ -106,84 +108,6 @@ impl Place {
     }
 }
 
-/// One thing of the schema, in the ledger's words.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Thing {
-    /// `column listings.asin`.
-    pub thing: String,
-    /// The table that it is part of.
-    pub owner: Option<String>,
-    place: Option<i16>,
-}
-
-/// Everything in the schema that a slice could add.
-pub async fn things(connection: &mut PgConnection, place: &Place) -> sqlx::Result<BTreeSet<Thing>> {
-    let things = sqlx::query_file_as!(Thing, "src/db/listing/things.sql", place.schema as _);
-    Ok(things.fetch_all(connection).await?.into_iter().collect())
-}
-
-/// The settings; none without their table.
-pub async fn settings(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<String, Option<Value>>> {
-    if !exists(connection, "table settings").await? {
-        return Ok(BTreeMap::new());
-    }
-    let settings: Vec<(String, Option<Value>)> = sqlx::query_as(
-        "-- listing: settings
-         select key, value
-         from settings",
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(settings.into_iter().collect())
-}
-
-/// Whether a thing such as `table boms` or `column listings.asin` is there.
-async fn exists(connection: &mut PgConnection, thing: &str) -> sqlx::Result<bool> {
-    let (kind, name) = thing.split_once(' ').unwrap_or(("table", thing));
-    let (table, column) = name.split_once('.').unwrap_or((name, ""));
-    sqlx::query_scalar!(
-        r#"-- listing: exists
-        select case $1::text
-          when 'type' then to_regtype($2::text) is not null
-          when 'column' then exists (
-            select
-            from pg_attribute
-            where attrelid = to_regclass($2::text)
-              and attname = $3::text
-              and not attisdropped
-          )
-          else to_regclass($2::text) is not null
-        end as "there!""#,
-        kind,
-        table,
-        column
-    )
-    .fetch_one(connection)
-    .await
-}
-
-/// What a migration needs and the schema lacks.
-pub async fn lacking(connection: &mut PgConnection, migration: &Migration) -> anyhow::Result<Vec<String>> {
-    let mut lacking = Vec::new();
-    for thing in migration.head()?.needs {
-        if !exists(connection, &thing).await? {
-            lacking.push(thing);
-        }
-    }
-    Ok(lacking)
-}
-
-/// What a way back lists, in its order.
-pub fn listed(migration: &'static Migration) -> Vec<&'static str> {
-    let lines = migration.down.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("  '"));
-    lines.filter_map(|line| line.split('\'').next()).collect()
-}
-
-/// The tables that slices make, which is not the base.
-pub fn slice_tables() -> BTreeSet<&'static str> {
-    LISTING.migrations.iter().flat_map(listed).filter_map(|thing| thing.strip_prefix("table ")).collect()
-}
-
 /// Runs a migration inside a transaction and notes what it added. The registry is the caller's.
 pub async fn apply(
     tx: &mut PgConnection,
@@ -211,82 +135,6 @@ pub async fn apply(
         settle(tx, place, base).await?;
     }
     Ok(())
-}
-
-/// Notes what appeared, what got another name, and what of the way back's list was there before.
-async fn note(
-    tx: &mut PgConnection,
-    migration: &'static Migration,
-    before: &BTreeSet<Thing>,
-    after: &BTreeSet<Thing>,
-) -> anyhow::Result<()> {
-    let tables: BTreeSet<&str> = before.iter().filter_map(|it| it.thing.strip_prefix("table ")).collect();
-    let columns: BTreeMap<(&str, i16), &str> = before
-        .iter()
-        .filter_map(|it| Some(((it.owner.as_deref()?, it.place?), it.thing.strip_prefix("column ")?)))
-        .collect();
-    for new in after.difference(before) {
-        match &new.owner {
-            // parts of a new table go with it
-            Some(owner) if !tables.contains(owner.as_str()) => continue,
-            Some(owner) => {
-                if let Some(old) = new.place.and_then(|place| columns.get(&(owner.as_str(), place))) {
-                    let name = new.thing.rsplit('.').next().unwrap_or_default();
-                    enter(tx, migration, &format!("renamed {old}"), Some(&Value::from(name))).await?;
-                    continue;
-                }
-            }
-            None => {}
-        }
-        enter(tx, migration, &new.thing, None).await?;
-    }
-    let known: BTreeSet<&str> = before.iter().map(|it| it.thing.as_str()).collect();
-    for thing in listed(migration).into_iter().filter(|thing| known.contains(thing)) {
-        enter(tx, migration, &format!("found {thing}"), None).await?;
-    }
-    Ok(())
-}
-
-async fn enter(
-    tx: &mut PgConnection,
-    migration: &Migration,
-    thing: &str,
-    detail: Option<&Value>,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "-- listing: note
-         insert into vinops.added (set_name, id, thing, detail)
-         select 'listing', $1, $2, $3
-         -- what a slice once added is not found by its repetition
-         where not exists (
-           select
-           from vinops.added
-           where set_name = 'listing'
-             and id = $1
-             and 'found ' || thing = $2
-         )
-         on conflict do nothing",
-    )
-    .bind(migration.id)
-    .bind(thing)
-    .bind(detail)
-    .execute(tx)
-    .await
-    .map(drop)
-}
-
-async fn settle(tx: &mut PgConnection, place: &Place, base_tables: i32) -> sqlx::Result<()> {
-    sqlx::query(
-        "-- listing: settle
-         insert into vinops.places (set_name, schema_name, base_tables)
-         values ('listing', $1, $2)
-         on conflict do nothing",
-    )
-    .bind(&place.schema)
-    .bind(base_tables)
-    .execute(tx)
-    .await
-    .map(drop)
 }
 
 /// Takes a slice back inside a transaction, as the ledger or the runbook's letter says. The registry is the caller's.
@@ -516,42 +364,4 @@ pub async fn restore_names(connection: &mut PgConnection, place: &Place) -> anyh
     }
     tx.commit().await?;
     Ok(told)
-}
-
-/// Rows that somebody else than the migrations has put there: in all of the schema's tables, or in `tables` only.
-pub async fn rows(
-    connection: &mut PgConnection,
-    place: &Place,
-    only: Option<&BTreeSet<&str>>,
-) -> anyhow::Result<i64> {
-    let mut tx = migrate::locked(connection).await?;
-    place.enter(&mut tx).await?;
-    let mut rows = 0;
-    for thing in things(&mut tx, place).await? {
-        let Some(table) = thing.thing.strip_prefix("table ") else { continue };
-        if only.is_some_and(|only| !only.contains(table)) {
-            continue;
-        }
-        let theirs = match table {
-            "marketplaces" => "where amazon_marketplace_id <> 'A1F83G8C2ARO7P'",
-            "settings" if ledger_there(&mut tx).await? => {
-                "where not exists (
-                   select
-                   from vinops.added as a
-                   where a.set_name = 'listing'
-                     and a.thing = 'setting ' || settings.key
-                     and a.detail is not distinct from settings.value
-                 )"
-            }
-            _ => "",
-        };
-        let count = format!("-- listing: count rows\nselect count(*) from \"{table}\" {theirs}");
-        rows += sqlx::query_scalar::<_, i64>(AssertSqlSafe(count)).fetch_one(&mut *tx).await?;
-    }
-    tx.rollback().await?;
-    Ok(rows)
-}
-
-async fn ledger_there(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    sqlx::query_scalar("select to_regclass('vinops.added') is not null").fetch_one(connection).await
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 mod deeds;
+mod index;
 mod known;
 mod shape;
 mod way;

@@ -1,6 +1,7 @@
 //! Lines that do what must be refused, and ask the data. Everything here is rolled back with its line.
 
-use super::{Answer, done, refused, shape, spare, text};
+use super::index::index;
+use super::{Answer, done, refused, spare, text};
 use crate::db::listing::Place;
 use anyhow::Context;
 use serde_json::Value;
@@ -74,7 +75,7 @@ pub async fn version(connection: &mut PgConnection, _: &Place) -> Asked {
 }
 
 pub async fn scenario(connection: &mut PgConnection, _: &Place) -> Asked {
-    let found = shape::index(connection, "boms_asin_active_unique").await?;
+    let found = index(connection, "boms_asin_active_unique").await?;
     let right = "unique boms (asin_entity_id) \
                  where is_active and scope_type = 'asin_scenario' and asin_entity_id is not null";
     let mut wrong = Vec::new();
@@ -105,7 +106,7 @@ pub async fn index_used(connection: &mut PgConnection, _: &Place) -> Asked {
     .fetch_one(connection)
     .await?;
     let mut used = Vec::new();
-    indexes(&plan, &mut used);
+    named(&plan, &mut used);
     let passed = used == ["idx_feature_store_computed"];
     Ok(Answer::new(
         passed,
@@ -114,12 +115,12 @@ pub async fn index_used(connection: &mut PgConnection, _: &Place) -> Asked {
 }
 
 /// The indexes that a plan names.
-fn indexes(plan: &Value, used: &mut Vec<String>) {
+fn named(plan: &Value, used: &mut Vec<String>) {
     match plan {
-        Value::Array(nodes) => nodes.iter().for_each(|node| indexes(node, used)),
+        Value::Array(nodes) => nodes.iter().for_each(|node| named(node, used)),
         Value::Object(node) => {
             used.extend(node.get("Index Name").and_then(Value::as_str).map(str::to_owned));
-            node.values().for_each(|value| indexes(value, used));
+            node.values().for_each(|value| named(value, used));
         }
         _ => {}
     }

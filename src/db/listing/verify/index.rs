@@ -1,0 +1,52 @@
+//! An index in words that can be compared.
+
+use sqlx::PgConnection;
+
+/// An index in words that do not hang on how PostgreSQL prints it.
+pub async fn index(connection: &mut PgConnection, name: &str) -> sqlx::Result<String> {
+    let found = sqlx::query!(
+        r#"-- verify: index
+        select
+          i.indisunique as "only_one!",
+          i.indrelid::regclass::text as "table!",
+          array(
+            select pg_get_indexdef(i.indexrelid, k, false)
+            from generate_series(1, i.indnkeyatts) as k
+            order by k
+          ) as "keys!: Vec<String>",
+          pg_get_expr(i.indpred, i.indrelid) as predicate
+        from pg_index as i
+        where i.indexrelid = to_regclass($1)"#,
+        name
+    )
+    .fetch_optional(connection)
+    .await?;
+    let Some(found) = found else { return Ok("absent".to_owned()) };
+    let unique = if found.only_one { "unique " } else { "" };
+    let mut words = format!("{unique}{} ({})", found.table, found.keys.join(", "));
+    if let Some(predicate) = found.predicate {
+        words += &format!(" where {}", plain(&predicate));
+    }
+    Ok(words)
+}
+
+/// A condition without what only PostgreSQL adds: casts, parentheses, `= true`.
+fn plain(condition: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in condition.replace(['(', ')'], "").split_whitespace() {
+        words.push(word.split("::").next().unwrap_or_default().to_lowercase());
+    }
+    words.join(" ").replace(" = true", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_is_read_without_what_postgresql_adds() {
+        let printed = "((is_active = true) AND (scope_type = 'LISTING'::bom_scope_type))";
+        assert_eq!(plain(printed), "is_active and scope_type = 'listing'");
+        assert_eq!(plain("is_active"), "is_active");
+    }
+}
