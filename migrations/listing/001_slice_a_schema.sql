@@ -44,12 +44,21 @@ insert into marketplaces (amazon_marketplace_id, name, country_code, currency_co
 values ('A1F83G8C2ARO7P', 'Amazon UK', 'GB', 'GBP', 0.20)
 on conflict (amazon_marketplace_id) do nothing;
 
-alter table listings add column if not exists marketplace_id integer;
-update listings
-set marketplace_id = (select id from marketplaces where amazon_marketplace_id = 'A1F83G8C2ARO7P')
-where marketplace_id is null;
+-- Every listing that is there is of this marketplace: as the default of a new column, which rewrites no row. A column that
+-- was there before is filled where it is empty.
 do $$
+declare
+  gb integer := (select id from marketplaces where amazon_marketplace_id = 'A1F83G8C2ARO7P');
 begin
+  if not exists (
+    select from pg_attribute where attrelid = to_regclass('listings') and attname = 'marketplace_id' and not attisdropped
+  ) then
+    execute format('alter table listings add column marketplace_id integer default %s', gb);
+    alter table listings alter column marketplace_id drop default;
+  end if;
+  update listings
+  set marketplace_id = gb
+  where marketplace_id is null;
   if not exists (
     select from pg_constraint where conrelid = to_regclass('listings') and conname = 'listings_marketplace_id_fkey'
   ) then

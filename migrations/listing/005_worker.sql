@@ -7,66 +7,6 @@
 
 -- Apart from the slices, so that jobs keeps its 19 columns and the counts of tables after 004 stay the runbook's.
 
--- Rows that the rules below would refuse are named, not dropped: whose they are is not ours to say.
-do $$
-declare
-  wrong text;
-begin
-  select string_agg(id::text, ', ' order by id)
-  into wrong
-  from boms
-  where not (
-    scope_type = 'LISTING' and listing_id is not null and asin_entity_id is null
-    or scope_type = 'ASIN_SCENARIO' and asin_entity_id is not null and listing_id is null
-  );
-  if wrong is not null then
-    raise exception 'these boms have no owner, two, or one of the other scope: %', wrong;
-  end if;
-  select string_agg(format('asin_entity_id %s version %s', asin_entity_id, version), ', ')
-  into wrong
-  from (
-    select asin_entity_id, version
-    from boms
-    where asin_entity_id is not null
-    group by asin_entity_id, version
-    having count(*) > 1
-  ) as repeated;
-  if wrong is not null then
-    raise exception 'these versions of scenario boms stand more than once: %', wrong;
-  end if;
-  select string_agg(ids, '; ')
-  into wrong
-  from (
-    select string_agg(id::text, ', ' order by id) as ids
-    from jobs
-    where status = 'PENDING'
-    group by job_type, coalesce(listing_id, 0), coalesce(asin_entity_id, 0), coalesce(input_json ->> 'asin', '')
-    having count(*) > 1
-  ) as repeated;
-  if wrong is not null then
-    raise exception 'these pending jobs are the same: %', wrong using hint = 'cancel all but one of each';
-  end if;
-  select string_agg(id::text, ', ' order by id)
-  into wrong
-  from jobs
-  where attempts > max_attempts;
-  if wrong is not null then
-    raise exception 'these jobs have more attempts than they may: %', wrong;
-  end if;
-  select string_agg(id::text, ', ' order by id)
-  into wrong
-  from feature_store
-  where not case coalesce(jsonb_typeof(features_json -> 'bom_cost_ex_vat'), 'null')
-    when 'number' then (features_json ->> 'bom_cost_ex_vat')::numeric >= 0
-    when 'null' then true
-    else false
-  end;
-  if wrong is not null then
-    raise exception 'these rows of feature_store have a bom_cost_ex_vat under 0 or no number: %', wrong;
-  end if;
-end
-$$;
-
 -- Whose a running job is. A terminal update of jobs must carry this token, so that a worker thought dead writes nothing.
 create table if not exists job_leases (
   job_id integer primary key references jobs (id) on delete cascade,
@@ -78,35 +18,104 @@ create table if not exists job_leases (
 );
 create index if not exists idx_job_leases_until on job_leases (lease_until);
 
--- Exactly one owner, the scope's.
-alter table boms drop constraint if exists boms_owner_ck;
-alter table boms add constraint boms_owner_ck check (
-  scope_type = 'LISTING' and listing_id is not null and asin_entity_id is null
-  or scope_type = 'ASIN_SCENARIO' and asin_entity_id is not null and listing_id is null
-);
-create unique index if not exists boms_asin_version_unique on boms (asin_entity_id, version)
-  where asin_entity_id is not null;
+-- The rules. Rows that one would refuse are named, not dropped: whose they are is not ours to say. A rule that is there is
+-- left alone, so that a second run reads no table through.
+do $$
+declare
+  wrong text;
+begin
+  -- exactly one owner, the scope's
+  if not exists (select from pg_constraint where conrelid = to_regclass('boms') and conname = 'boms_owner_ck') then
+    select string_agg(id::text, ', ' order by id)
+    into wrong
+    from boms
+    where not (
+      scope_type = 'LISTING' and listing_id is not null and asin_entity_id is null
+      or scope_type = 'ASIN_SCENARIO' and asin_entity_id is not null and listing_id is null
+    );
+    if wrong is not null then
+      raise exception 'these boms have no owner, two, or one of the other scope: %', wrong;
+    end if;
+    alter table boms add constraint boms_owner_ck check (
+      scope_type = 'LISTING' and listing_id is not null and asin_entity_id is null
+      or scope_type = 'ASIN_SCENARIO' and asin_entity_id is not null and listing_id is null
+    );
+  end if;
 
--- One pending job of a type for a target: to look first and insert then is a race.
-create unique index if not exists jobs_pending_unique on jobs (
-  job_type,
-  coalesce(listing_id, 0),
-  coalesce(asin_entity_id, 0),
-  coalesce(input_json ->> 'asin', '')
-) where status = 'PENDING';
+  if to_regclass('boms_asin_version_unique') is null then
+    select string_agg(format('asin_entity_id %s version %s', asin_entity_id, version), ', ')
+    into wrong
+    from (
+      select asin_entity_id, version
+      from boms
+      where asin_entity_id is not null
+      group by asin_entity_id, version
+      having count(*) > 1
+    ) as repeated;
+    if wrong is not null then
+      raise exception 'these versions of scenario boms stand more than once: %', wrong;
+    end if;
+    create unique index boms_asin_version_unique on boms (asin_entity_id, version) where asin_entity_id is not null;
+  end if;
 
-alter table jobs drop constraint if exists jobs_attempts_ck;
-alter table jobs add constraint jobs_attempts_ck check (attempts <= max_attempts);
+  -- one pending job of a type for a target: to look first and insert then is a race
+  if to_regclass('jobs_pending_unique') is null then
+    select string_agg(ids, '; ')
+    into wrong
+    from (
+      select string_agg(id::text, ', ' order by id) as ids
+      from jobs
+      where status = 'PENDING'
+      group by job_type, coalesce(listing_id, 0), coalesce(asin_entity_id, 0), coalesce(input_json ->> 'asin', '')
+      having count(*) > 1
+    ) as repeated;
+    if wrong is not null then
+      raise exception 'these pending jobs are the same: %', wrong using hint = 'cancel all but one of each';
+    end if;
+    create unique index jobs_pending_unique on jobs (
+      job_type,
+      coalesce(listing_id, 0),
+      coalesce(asin_entity_id, 0),
+      coalesce(input_json ->> 'asin', '')
+    ) where status = 'PENDING';
+  end if;
 
--- A cost is a number and not negative; where there is none there is nothing to check.
-alter table feature_store drop constraint if exists feature_store_bom_cost_ck;
-alter table feature_store add constraint feature_store_bom_cost_ck check (
-  case coalesce(jsonb_typeof(features_json -> 'bom_cost_ex_vat'), 'null')
-    when 'number' then (features_json ->> 'bom_cost_ex_vat')::numeric >= 0
-    when 'null' then true
-    else false
-  end
-);
+  if not exists (select from pg_constraint where conrelid = to_regclass('jobs') and conname = 'jobs_attempts_ck') then
+    select string_agg(id::text, ', ' order by id)
+    into wrong
+    from jobs
+    where attempts > max_attempts;
+    if wrong is not null then
+      raise exception 'these jobs have more attempts than they may: %', wrong;
+    end if;
+    alter table jobs add constraint jobs_attempts_ck check (attempts <= max_attempts);
+  end if;
+
+  -- a cost is a number and not negative; where there is none there is nothing to check
+  if not exists (
+    select from pg_constraint where conrelid = to_regclass('feature_store') and conname = 'feature_store_bom_cost_ck'
+  ) then
+    select string_agg(id::text, ', ' order by id)
+    into wrong
+    from feature_store
+    where not case coalesce(jsonb_typeof(features_json -> 'bom_cost_ex_vat'), 'null')
+      when 'number' then (features_json ->> 'bom_cost_ex_vat')::numeric >= 0
+      when 'null' then true
+      else false
+    end;
+    if wrong is not null then
+      raise exception 'these rows of feature_store have a bom_cost_ex_vat under 0 or no number: %', wrong;
+    end if;
+    alter table feature_store add constraint feature_store_bom_cost_ck check (
+      case coalesce(jsonb_typeof(features_json -> 'bom_cost_ex_vat'), 'null')
+        when 'number' then (features_json ->> 'bom_cost_ex_vat')::numeric >= 0
+        when 'null' then true
+        else false
+      end
+    );
+  end if;
+end
+$$;
 
 -- A margin beyond -1..1 is a loss, or a doubt: kept, and shown here. To refuse it would hide the loss.
 create or replace view flagged_margins as

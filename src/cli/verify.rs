@@ -19,8 +19,9 @@ pub enum Command {
     },
     /// Every check of the listing helper's runbook, and its verdict
     #[command(after_help = "\
-Some lines insert, drop and migrate, and all of that is rolled back. Lines 12 and 29 to 34 hold the tables' strongest locks
-for some tens of milliseconds; they need the tables' owner.
+Some lines insert, drop and migrate, and all of that is rolled back. Lines 12 and 29 to 34 hold
+the tables' strongest locks for as long as the slices take: tens of milliseconds, under a second
+with 100,000 listings. They need the tables' owner.
 
   vinops verify listing
   vinops verify listing --json")]

@@ -105,6 +105,7 @@ async fn a_database_that_had_it_all_by_hand_is_adopted_and_loses_nothing_on_the_
     stage.deed("alter table jobs drop constraint jobs_asin_entity_fk; insert into listings (seller_sku) values ('S')").await;
     stage.deed("create table of_theirs (id int)").await;
     stage.migrate(&["up", "--no-backup"]).await;
+    assert_eq!(stage.number("select count(*) from listings where marketplace_id is null").await, 0);
     let report = stage.verify().await;
     assert_eq!(report["ok"], true, "{report:#}");
     let ours =

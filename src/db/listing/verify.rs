@@ -7,8 +7,9 @@
 //! is drawn from is not put back by a rollback.
 //!
 //! `shape` reads the catalogue, `deeds` tries what must be refused, `way` walks the slices down and up again. **That last
-//! one takes each table's strongest lock** for some tens of milliseconds; it waits for a lock no longer than [`PATIENCE`],
-//! so that it is always verify that gives way, and then its lines fail and say so. Whoever asks must own the tables.
+//! one takes each table's strongest lock** for as long as a slice takes, tens of milliseconds where there are few listings; it
+//! waits for a lock no longer than [`PATIENCE`], so that it is always verify that gives way, and then its lines fail and say
+//! so. Whoever asks must own the tables.
 
 use super::Place;
 use anyhow::{Context, bail};
