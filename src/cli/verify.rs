@@ -109,4 +109,9 @@ fn print(report: &listing::verify::Report) {
         table.add_row([row.check, row.status, lines.as_str()]);
     }
     println!("\nSchema {}\n{table}", report.schema);
+    if let Some(flagged) = report.flagged_margins {
+        println!(
+            "Margins outside -1..1 are flagged (flagged_margins), not refused, since a loss is data: {flagged}"
+        );
+    }
 }

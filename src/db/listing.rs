@@ -17,7 +17,8 @@
 
 use super::migrate::{self, Applied};
 use super::migrations::{LISTING, Migration};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use sqlx::postgres::PgDatabaseError;
 use sqlx::{AssertSqlSafe, PgConnection, PgTransaction};
 use std::time::Instant;
 
@@ -122,7 +123,7 @@ pub async fn apply(
     let create = format!("create schema if not exists {}", place.schema);
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *tx).await?;
     let (before, seeded) = (things(tx, place).await?, settings(tx).await?);
-    sqlx::raw_sql(migration.up).execute(&mut *tx).await?;
+    sqlx::raw_sql(migration.up).execute(&mut *tx).await.map_err(told)?;
     let (after, seeds) = (things(tx, place).await?, settings(tx).await?);
     note(tx, migration, &before, &after).await?;
     for (key, value) in seeds.iter().filter(|(key, _)| !seeded.contains_key(*key)) {
@@ -147,7 +148,7 @@ pub async fn take_back(
     place.enter(tx).await?;
     let letter = LITERAL.iter().find(|(id, _)| literal && *id == migration.id).map(|(_, text)| *text);
     let text = letter.or(migration.down).context("it has no way back")?;
-    sqlx::raw_sql(text).execute(&mut *tx).await?;
+    sqlx::raw_sql(text).execute(&mut *tx).await.map_err(told)?;
     // an edited setting is the operator's from now on; an old name may be wanted back later
     sqlx::query(
         "-- listing: forget
@@ -160,6 +161,21 @@ pub async fn take_back(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// What the database says, with what it adds: which view stands in the way, which rows.
+fn told(error: sqlx::Error) -> anyhow::Error {
+    let Some(said) = error.as_database_error().and_then(|it| it.try_downcast_ref::<PgDatabaseError>()) else {
+        return error.into();
+    };
+    let mut words = said.message().to_owned();
+    for more in [said.detail(), said.hint()].into_iter().flatten() {
+        // a hint that would cascade is none here
+        if !more.contains("CASCADE") {
+            words = format!("{words}: {}", more.replace('\n', "; "));
+        }
+    }
+    anyhow!(words)
 }
 
 /// What the next `up` applies, at most to `to`; refuses a history that is not this binary's, and what lacks its ground.

@@ -149,6 +149,8 @@ pub struct Report {
     pub ok: bool,
     /// Where the tables are.
     pub schema: String,
+    /// Rows of `feature_store` with a margin outside -1..1, which are kept: a loss is data. None without their view.
+    pub flagged_margins: Option<i64>,
     /// Line by line.
     pub checks: Vec<Check>,
     /// The runbook's table.
@@ -169,6 +171,9 @@ pub async fn verify(connection: &mut PgConnection, place: &Place) -> anyhow::Res
         let answer = answer.unwrap_or_else(|error| Answer::new(false, format!("{error:#}")));
         checks.push(Check { line: *line, verdict, demand, passed: answer.passed, evidence: answer.evidence });
     }
+    let mut step = tx.begin().await?;
+    let flagged_margins = deeds::flagged(&mut step).await.ok();
+    step.rollback().await?;
     tx.rollback().await?;
     let word = |passed: bool| if passed { "PASS" } else { "FAIL" };
     let mut verdict = Vec::new();
@@ -179,7 +184,7 @@ pub async fn verify(connection: &mut PgConnection, place: &Place) -> anyhow::Res
     }
     let ok = verdict.iter().all(|row| row.status == "PASS");
     verdict.push(Verdict { check: OVERALL, status: word(ok) });
-    Ok(Report { ok, schema: place.schema().to_owned(), checks, verdict })
+    Ok(Report { ok, schema: place.schema().to_owned(), flagged_margins, checks, verdict })
 }
 
 /// Runs a statement that must be refused with this code, and by this constraint if one is named; says what came instead.

@@ -152,6 +152,11 @@ pub async fn job_of_an_asin(connection: &mut PgConnection, _: &Place) -> Asked {
     Ok(Answer::of(&wrong, format!("{found}; a job of an ASIN that is not there is refused by it")))
 }
 
+/// How many margins are beyond what a margin usually is.
+pub async fn flagged(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("-- verify: flagged\nselect count(*) from flagged_margins").fetch_one(connection).await
+}
+
 pub async fn recommended(connection: &mut PgConnection, _: &Place) -> Asked {
     let (feature, job) = (spare(connection, "feature_store").await?, spare(connection, "jobs").await?);
     let features = |json: &str| {
@@ -170,9 +175,7 @@ pub async fn recommended(connection: &mut PgConnection, _: &Place) -> Asked {
     );
     let said = refused(connection, attempts, "23514", Some("jobs_attempts_ck")).await?;
     wrong.extend(said.map(|said| format!("a sixth attempt of five {said}")));
-    let flagged: i64 = sqlx::query_scalar("-- verify: flagged\nselect count(*) from flagged_margins")
-        .fetch_one(&mut *connection)
-        .await?;
+    let flagged = flagged(connection).await?;
     // a loss is data: kept, and flagged
     done(connection, features(r#"{"margin": -2.0, "bom_cost_ex_vat": 0}"#)).await?;
     let shown = format!("-- verify: flag\nselect margin::text from flagged_margins where id = {feature}");
