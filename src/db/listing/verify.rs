@@ -1,14 +1,14 @@
 //! Proof that the listing helper's schema is what its runbook demands: the runbook's own checks, line by line, on the live
 //! database, and its verdict.
 //!
-//! [`LINES`] has one row for each line of the checklist. Each is asked by itself, in a savepoint of its own that is rolled
+//! `LINES` has one row for each line of the checklist. Each is asked by itself, in a savepoint of its own that is rolled
 //! back whatever it says, within a transaction that is rolled back too: so a line that inserts, drops or migrates leaves
 //! nothing, and one that fails breaks no other. Rows get explicit ids below every one that is there, since a sequence that
 //! is drawn from is not put back by a rollback.
 //!
 //! `shape` reads the catalogue, `deeds` tries what must be refused, `way` walks the slices down and up again. **That last
 //! one takes each table's strongest lock** for as long as a slice takes, tens of milliseconds where there are few listings; it
-//! waits for a lock no longer than [`PATIENCE`], so that it is always verify that gives way, and then its lines fail and say
+//! waits for a lock no longer than `PATIENCE`, so that it is always verify that gives way, and then its lines fail and say
 //! so. Whoever asks must own the tables.
 
 use super::Place;
