@@ -165,9 +165,14 @@ mod tests {
             row.read(|record| {
                 let kept = Kept::read(record.header().names().to_vec(), &payload).unwrap();
                 let back = kept.record();
-                assert_eq!(RowHasher::new(back.header()).hash(&back), RowHasher::new(record.header()).hash(record));
+                assert_eq!(
+                    RowHasher::new(back.header()).hash(&back),
+                    RowHasher::new(record.header()).hash(record)
+                );
                 let spellings = Spellings::compiled();
-                let read = |record: &Record<'_>| format!("{:?}", Typed::read(record, spellings, &mut Warnings::default()));
+                let read = |record: &Record<'_>| {
+                    format!("{:?}", Typed::read(record, spellings, &mut Warnings::default()))
+                };
                 assert_eq!(read(&back), read(record));
             });
         }

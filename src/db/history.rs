@@ -308,8 +308,7 @@ impl LotHistory {
     pub fn words(&mut self) -> impl Iterator<Item = &mut Word> {
         let changes = self.events.iter_mut().flat_map(|event| &mut event.changes);
         let changed = changes.flat_map(|change| [&mut change.before, &mut change.after]);
-        let listed =
-            self.listings.iter_mut().flat_map(|listing| [&mut listing.status, &mut listing.damage]);
+        let listed = self.listings.iter_mut().flat_map(|listing| [&mut listing.status, &mut listing.damage]);
         changed.chain(listed).chain([&mut self.status]).filter_map(Told::word_mut)
     }
 }

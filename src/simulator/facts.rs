@@ -54,8 +54,7 @@ pub(super) fn moved(lot: &Lot, window: i32, before: Status, into: &mut Vec<Chang
 
 fn facts(options: &Options, index: u32, lot: &Lot, values: &Values) -> Vec<(&'static str, Fact)> {
     let seed = options.seed;
-    let (vehicle, sale, yard): (Vehicle, Sale, _) =
-        (lot.vehicle(seed), Sale::of(seed, index), values.yard());
+    let (vehicle, sale, yard): (Vehicle, Sale, _) = (lot.vehicle(seed), Sale::of(seed, index), values.yard());
     let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
     let number = |n: u64| Some(n.to_string());
     let cents = |cents: u64| Some(format!("{}.{:02}", cents / 100, cents % 100));
@@ -80,10 +79,7 @@ fn facts(options: &Options, index: u32, lot: &Lot, values: &Values) -> Vec<(&'st
             "sale_day_of_week",
             local.and_then(|local| text(DAYS[local.weekday().num_days_from_monday() as usize])),
         ),
-        (
-            "sale_time_hhmm",
-            number(local.map_or(0, |local| u64::from(local.hour() * 100 + local.minute()))),
-        ),
+        ("sale_time_hhmm", number(local.map_or(0, |local| u64::from(local.hour() * 100 + local.minute())))),
         ("item_number", number(values.item.into())),
         ("title_type", text(drawn.title)),
         ("has_keys_code", text(KEYS[usize::from(values.keys)].0)),

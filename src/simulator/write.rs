@@ -248,7 +248,8 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
 }
 
 /// `Day of Week`, from Monday.
-pub(super) const DAYS: [&str; 7] = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
+pub(super) const DAYS: [&str; 7] =
+    ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
 
 /// The lot's announcements go over two lines: some forty in a file of 154,000.
 pub(super) fn breaks(options: &Options, index: u32) -> bool {

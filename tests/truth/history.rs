@@ -42,7 +42,8 @@ fn in_codes(change: &Change) -> Change {
         "lot_condition_code" => Domain::LotConditions,
         _ => return change.clone(),
     };
-    let code = |raw: &Fact| raw.as_deref().map(|raw| Spellings::compiled().code(domain, raw).unwrap().to_owned());
+    let code =
+        |raw: &Fact| raw.as_deref().map(|raw| Spellings::compiled().code(domain, raw).unwrap().to_owned());
     Change { before: code(&change.before), after: code(&change.after), ..change.clone() }
 }
 
@@ -70,7 +71,11 @@ async fn a_lots_history_is_what_the_simulator_changed_and_its_lot_then_is_the_si
         let history = told(&mut connection, lot.lot).await;
         let name = format!("lot {}", lot.lot);
         assert_eq!(Some(&history.vin), lot.vin.as_ref(), "{name}");
-        assert_eq!((history.first_seen, history.last_seen), (Some(lot.first_seen), Some(lot.last_seen)), "{name}");
+        assert_eq!(
+            (history.first_seen, history.last_seen),
+            (Some(lot.first_seen), Some(lot.last_seen)),
+            "{name}"
+        );
         assert_eq!(history.in_feed, lot.in_feed, "{name}");
 
         let mut said: Vec<Change> = Vec::new();
@@ -147,7 +152,11 @@ fn compare(stood: &LotAt, truth: Option<&LotTruth>, name: &str) {
     assert_eq!(lot.model.as_deref(), Some(truth.model.trim()), "{name}");
     assert_eq!(lot.has_keys, truth.has_keys, "{name}");
     let damage = lot.damage.as_ref().unwrap();
-    assert_eq!((damage.raw.as_deref(), damage.code.as_deref()), (Some(truth.damage), Some(truth.damage_code)), "{name}");
+    assert_eq!(
+        (damage.raw.as_deref(), damage.code.as_deref()),
+        (Some(truth.damage), Some(truth.damage_code)),
+        "{name}"
+    );
     assert_eq!(lot.sale_type.as_ref().and_then(|word| word.raw.as_deref()), Some(truth.sale_type), "{name}");
     assert_eq!(lot.special_note.as_deref(), truth.special_note.map(str::trim), "{name}");
     assert_eq!(lot.source_updated_at, Some(truth.source_updated_at), "{name}");

@@ -271,7 +271,8 @@ async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
         for (lot, stands) in &stored {
             let held = |file: &&File| file.rows.iter().any(|row| row.number().to_string() == *lot);
             let first = files.iter().filter(held).map(|file| file.window).min().map(window);
-            let told = history::at(&mut connection, lot, window(n), Spellings::compiled()).await.unwrap().unwrap();
+            let told =
+                history::at(&mut connection, lot, window(n), Spellings::compiled()).await.unwrap().unwrap();
             let name = format!("lot {lot} at window {n}");
             let model = told.standing.and_then(|standing| standing.model);
             let may = lots.get(lot).cloned().unwrap_or_default();
@@ -287,7 +288,8 @@ async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
             if (told.presence == Presence::NotYetSeen) != may.is_empty() {
                 return Err(format!("{name} was {:?}", told.presence));
             }
-            let here = files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
+            let here =
+                files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
             if here.iter().any(held) && told.presence != Presence::InFeed {
                 return Err(format!("{name} stands in the file and is said to be {:?}", told.presence));
             }

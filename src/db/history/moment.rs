@@ -145,7 +145,8 @@ pub async fn at(
         standing: None,
         source: known.source,
     };
-    let Some(window) = known.window.filter(|window| told.first_seen.is_some_and(|first| first <= *window)) else {
+    let Some(window) = known.window.filter(|window| told.first_seen.is_some_and(|first| first <= *window))
+    else {
         return Ok(Some(told));
     };
     let held = versions::is_held(connection, &told.source, &places, window).await?;

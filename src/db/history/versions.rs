@@ -267,12 +267,20 @@ async fn read(
         let Some(place) = places.iter().find(|place| place.row_id == row.row_id) else { continue };
         let Value::Object(payload) = row.payload else { continue };
         let header = serde_json::from_value(row.header).context("read a file's header")?;
-        let kept = Kept::read(header, &payload).with_context(|| format!("read row version {}", row.row_id))?;
+        let kept =
+            Kept::read(header, &payload).with_context(|| format!("read row version {}", row.row_id))?;
         let record = kept.record();
         let hash = RowHasher::new(record.header()).hash(&record);
         let typed = Typed::read(&record, spellings, &mut Warnings::default());
         let (updated, makes_a_lot) = (typed.source_updated_at, typed.skip_reason.is_none());
-        versions.push(Version { place: place.clone(), file_id: row.file_id, kept, hash, updated, makes_a_lot });
+        versions.push(Version {
+            place: place.clone(),
+            file_id: row.file_id,
+            kept,
+            hash,
+            updated,
+            makes_a_lot,
+        });
     }
     Ok(versions)
 }
