@@ -6,7 +6,9 @@
 //!
 //! **Nothing of SQL or paths leaves it.** What fails here is a status and a request id; the cause is in the log.
 //!
-//! One file a resource: `lots`, `vehicles`. Around them `params` (what may be asked, as data), `lang` (tongues),
+//! One file a resource: `lots`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are answered
+//! from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as data), `cursor` (where a page
+//! ended), `lang` (tongues),
 //! `words` (the vocabulary in memory), `answer` (JSON, tags), `problem` (errors), `limits`, `openapi` (the document).
 
 use crate::db::{self, Db};
@@ -17,23 +19,36 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tower_http::compression::CompressionLayer;
 
 pub mod answer;
+pub mod catalogue;
+pub mod cursor;
+pub mod facets;
+mod keeper;
 pub mod lang;
 pub mod limits;
 pub mod lots;
 pub mod openapi;
 pub mod params;
 pub mod problem;
+pub mod search;
+pub mod taxonomies;
 pub mod vehicles;
+pub mod windows;
 pub mod words;
 
+use catalogue::Catalogue;
 use problem::Problem;
 use words::Words;
+
+/// What was found like a text: by catalogue, its reading and the text.
+type Alike = HashMap<(usize, DateTime<Utc>, String), Vec<bool>>;
 
 /// The API, ready to be served.
 pub struct Api {
@@ -44,6 +59,10 @@ pub struct Api {
 pub struct Shared {
     pool: PgPool,
     words: RwLock<Arc<Words>>,
+    catalogue: RwLock<Arc<Catalogue>>,
+    /// What the keeper saw last; held while it reads.
+    signs: Mutex<keeper::Signs>,
+    alike: Mutex<Alike>,
     gate: Semaphore,
 }
 
@@ -65,10 +84,19 @@ impl Api {
             bail!("the API reads as app_ro, and {0} is no member: grant app_ro to {0}", told.login);
         }
         let mut tx = begin(&pool).await.context("begin to read")?;
-        let words = Words::load(&mut tx).await?;
+        let words = RwLock::new(Arc::new(Words::load(&mut tx).await?));
         tx.commit().await?;
-        let words = RwLock::new(Arc::new(words));
-        Ok(Api { shared: Arc::new(Shared { pool, words, gate: Semaphore::new(limits::AT_ONCE) }) })
+        let gate = Semaphore::new(limits::AT_ONCE);
+        let (catalogue, signs, alike) = Default::default();
+        let shared = Arc::new(Shared { pool, words, catalogue, signs, alike, gate });
+        shared.refresh().await?;
+        tokio::spawn(keeper::keep(Arc::downgrade(&shared)));
+        Ok(Api { shared })
+    }
+
+    /// Brings what is in memory up to date now, as is done by itself every few seconds.
+    pub async fn refresh(&self) -> anyhow::Result<()> {
+        self.shared.refresh().await
     }
 
     /// Its routes, to be merged into a server's.
@@ -77,6 +105,11 @@ impl Api {
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
             .route("/lots/{lot}", get(lots::lot))
+            .route("/search", get(search::search))
+            .route("/facets", get(facets::handle))
+            .route("/taxonomies", get(taxonomies::domains))
+            .route("/taxonomies/{domain}", get(taxonomies::domain))
+            .route("/windows", get(windows::windows))
             .route("/openapi.json", get(openapi::document))
             .fallback(async || Problem::unknown("nothing is at this path"))
             .layer(from_fn_with_state(Arc::clone(&shared), limits::hold))
@@ -96,12 +129,21 @@ impl Shared {
     pub fn words(&self) -> Arc<Words> {
         Arc::clone(&self.words.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// The lots in memory.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
+const BEGIN: &str = "-- api: begin\n begin transaction isolation level repeatable read, read only";
+
 async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    let mut tx = pool
-        .begin_with("-- api: begin\n begin transaction isolation level repeatable read, read only")
-        .await?;
+    settle(pool.begin_with(BEGIN).await?).await
+}
+
+/// As whom, and for how long.
+async fn settle<'a>(mut tx: Transaction<'a, Postgres>) -> sqlx::Result<Transaction<'a, Postgres>> {
     sqlx::query!(
         "-- api: as whom, for how long
         select set_config('role', 'app_ro', true) as role, set_config('statement_timeout', $1, true) as patience",

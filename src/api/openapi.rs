@@ -20,7 +20,15 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
                        a code the value as it came. Times are RFC 3339 in UTC; a sale's also by the yard's clock. \
                        Errors are problem documents (RFC 9457)."
     ),
-    paths(super::lots::lot, super::vehicles::vehicle),
+    paths(
+        super::search::search,
+        super::facets::handle,
+        super::lots::lot,
+        super::vehicles::vehicle,
+        super::taxonomies::domains,
+        super::taxonomies::domain,
+        super::windows::windows
+    ),
     components(schemas(Problem))
 )]
 struct Document;

@@ -5,6 +5,7 @@
 //! there is, and he believes it.
 
 use super::problem::Problem;
+use crate::taxonomy::{Domain, entries};
 use chrono::{DateTime, Utc};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
@@ -21,7 +22,7 @@ pub enum Shape {
     /// Any words.
     Text,
     /// A code of a taxonomy.
-    Code,
+    Code(Domain),
     /// One of these.
     OneOf(&'static [&'static str]),
     /// A whole number between these.
@@ -98,7 +99,9 @@ impl Shape {
             Shape::Text => {
                 text().min_length(Some(1)).max_length(Some(LONGEST)).pattern(Some(r"^[^\x00]*\S[^\x00]*$"))
             }
-            Shape::Code => text().pattern(Some("^[a-z0-9_]{1,100}$")),
+            Shape::Code(domain) => {
+                text().enum_values(Some(entries(domain).iter().map(|entry| entry.code.as_str())))
+            }
             Shape::OneOf(words) => text().enum_values(Some(words.to_vec())),
             Shape::Number(least, most) => ObjectBuilder::new()
                 .schema_type(Type::Integer)
@@ -114,16 +117,14 @@ impl Shape {
 
     /// What is wrong with this value.
     fn complaint(self, value: &str) -> Option<String> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         match self {
             Shape::Text if value.trim().is_empty() => Some("is empty".to_owned()),
             Shape::Text if value.chars().count() > LONGEST => {
                 Some(format!("is longer than {LONGEST} characters"))
             }
             Shape::Text if value.contains('\0') => Some("holds a NUL".to_owned()),
-            Shape::Code if value.is_empty() || value.len() > 100 || !value.chars().all(plain) => {
-                Some("is not a code: lower-case letters, digits and _".to_owned())
-            }
+            Shape::Code(domain) => (!entries(domain).iter().any(|entry| entry.code == value))
+                .then(|| format!("is no code of {}", domain.name())),
             Shape::OneOf(words) if !words.contains(&value) => {
                 Some(format!("is none of {}", words.join(", ")))
             }
@@ -144,7 +145,7 @@ impl Shape {
                     "is not the beginning of a VIN: up to 17 letters and digits, no I, O, Q".to_owned()
                 })
             }
-            Shape::Text | Shape::Code | Shape::OneOf(_) | Shape::Cursor => None,
+            Shape::Text | Shape::OneOf(_) | Shape::Cursor => None,
         }
     }
 }
