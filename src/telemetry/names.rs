@@ -68,6 +68,8 @@ const DOWNLOAD: &[f64] = &[0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
 const JOB: &[f64] = &[0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 const UPSERTED: Values = Values::Of(&["inserted", "updated", "unchanged"]);
+/// The same for an answer of the API.
+const ANSWER: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.04, 0.1, 0.25, 1.0, 10.0];
 /// What a lot's status may be; `src/taxonomy/statuses.csv` has the same words.
 pub const STATUSES: &[&str] = &["active", "scheduled", "PENDING_RESULT", "sold", "no_sale", "removed"];
 /// States in which a job is still the queue's concern.
@@ -88,6 +90,9 @@ pub const OUTCOMES: &[&str] = &[
 ];
 /// Window states that are an end.
 pub const ENDS: &[&str] = &["unchanged", "applied", "late", "incomplete", "quarantined", "failed", "missed"];
+/// Resources of the API, and what else is asked of it.
+pub const ROUTES: &[&str] =
+    &["vehicles", "lots", "search", "facets", "taxonomies", "windows", "openapi.json", "other"];
 /// What a worker may be doing.
 const WORKERS: &[&str] = &["working", "draining", "lost"];
 /// States of a breaker.
@@ -189,6 +194,11 @@ pub const METRICS: &[Metric] = &[
     counter("vinops_jobs_discarded_total", "Jobs given up by this worker's runs.").by(KIND),
     seconds("vinops_job_duration_seconds", JOB, "From claim to end of a run.").by(KIND),
     counter("vinops_events_lost_total", "Ends of runs that came too fast to be counted here."),
+    // the API
+    counter("vinops_api_requests_total", "Requests of the API by what became of them.")
+        .by(&[("route", Values::Of(ROUTES)), ("status", Values::Of(&["ok", "refused", "failed"]))]),
+    seconds("vinops_api_request_duration_seconds", ANSWER, "From a request of the API to its answer.")
+        .by(&[("route", Values::Of(ROUTES))]),
     // the process
     gauge("vinops_database_up", "1 if the database answered when it was asked for these figures."),
     gauge("vinops_draining", "1 from the signal to leave until the process has left."),
