@@ -58,6 +58,7 @@ pub struct Standing {
     /// `Last Updated Time`.
     pub source_updated_at: Option<DateTime<Utc>>,
     pub vin: Option<String>,
+    pub vin_raw: Option<String>,
     pub year: Option<i32>,
     pub make: Option<String>,
     pub model: Option<String>,
@@ -77,6 +78,7 @@ pub struct Standing {
     pub region: Option<String>,
     pub country: Option<String>,
     pub location_zip: Option<String>,
+    pub tz: Option<String>,
     pub grid_row: Option<String>,
     /// When it is sold; `auction_local` is the same with the yard's clock.
     pub auction_datetime_utc: Option<DateTime<Utc>>,
@@ -211,6 +213,7 @@ impl Standing {
             held_window_utc: version.place.window,
             source_updated_at: t.source_updated_at,
             vin: t.vin.as_deref().map(str::to_owned),
+            vin_raw: owned(t.vin_raw),
             year: t.year,
             make: owned(t.make),
             model: owned(t.model),
@@ -230,6 +233,7 @@ impl Standing {
             region: owned(t.region),
             country: owned(t.country),
             location_zip: owned(t.location_zip),
+            tz: owned(t.tz),
             grid_row: owned(t.grid_row),
             auction_datetime_utc: t.auction_datetime_utc,
             auction_local: local(t),

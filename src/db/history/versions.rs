@@ -11,7 +11,7 @@ use crate::auction::payload::Kept;
 use crate::auction::row::{Typed, Warnings};
 use crate::taxonomy::Spellings;
 use anyhow::Context;
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
@@ -74,6 +74,79 @@ pub async fn oldest(
     Ok(before.values().min().copied().or(Some(first.window)))
 }
 
+/// A file that has a manifest.
+struct File {
+    file_id: Uuid,
+    window: DateTime<Utc>,
+    complete: Option<bool>,
+}
+
+/// The files of the newest window before `until`.
+async fn files_before(
+    connection: &mut PgConnection,
+    source: &str,
+    until: DateTime<Utc>,
+) -> anyhow::Result<Vec<File>> {
+    sqlx::query_as!(
+        File,
+        r#"-- history: the files of the newest window
+        select f.file_id as "file_id!", f.window_start_utc as "window!", f.complete
+        from raw.file_manifests f
+        where f.source = $1
+          and f.window_start_utc = (
+            select m.window_start_utc
+            from raw.file_manifests m
+            where m.source = $1 and m.window_start_utc < $2
+            order by m.window_start_utc desc
+            limit 1
+          )"#,
+        source,
+        until
+    )
+    .fetch_all(connection)
+    .await
+    .context("look for the newest files")
+}
+
+/// Of these ids, those that a file holds. Each is sought by itself: milliseconds in a file of 154,000 rows.
+async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<Vec<i64>> {
+    sqlx::query_scalar!(
+        r#"-- history: which of these does the file hold
+        select u.row_id as "row_id!"
+        from raw.file_manifests m
+        cross join unnest($2::bigint[]) as u (row_id)
+        where m.file_id = $1 and u.row_id = any(m.row_ids)"#,
+        file_id,
+        ids
+    )
+    .fetch_all(connection)
+    .await
+    .context("ask a file for the lot")
+}
+
+/// Whether a file holds any of these ids. The first is the likely one and sought first; the others are sought together.
+async fn holds(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<bool> {
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let held = sqlx::query_scalar!(
+        r#"-- history: does the file hold one of these
+        select ($2::bigint[])[1] = any(m.row_ids) or m.row_ids && ($2::bigint[])[2:] as "held!"
+        from raw.file_manifests m
+        where m.file_id = $1"#,
+        file_id,
+        ids
+    )
+    .fetch_one(connection)
+    .await;
+    held.context("ask a file for the lot")
+}
+
+/// An instant after `window` and before any other.
+fn after(window: DateTime<Utc>) -> DateTime<Utc> {
+    window + TimeDelta::microseconds(1)
+}
+
 /// Whether the newest file up to `window` that can tell holds one of these: one that does, or a complete one that does not.
 pub async fn is_held(
     connection: &mut PgConnection,
@@ -81,31 +154,34 @@ pub async fn is_held(
     places: &[Place],
     window: DateTime<Utc>,
 ) -> anyhow::Result<bool> {
-    let ids: Vec<i64> = places.iter().map(|place| place.row_id).collect();
-    let held = sqlx::query_scalar!(
-        r#"-- history: does the newest file hold it
-        select h.held as "held!"
-        from raw.file_manifests m
-        cross join lateral (
-          select exists (select from unnest($2::bigint[]) as u (row_id) where u.row_id = any(m.row_ids)) as held
-        ) as h
-        where m.source = $1
-          and m.window_start_utc <= $3
-          and (m.complete or h.held)
-        order by m.window_start_utc desc, h.held desc
-        limit 1"#,
-        source,
-        &ids,
-        window
-    )
-    .fetch_optional(connection)
-    .await
-    .context("ask the newest file for the lot")?;
-    Ok(held.unwrap_or(false))
+    let mut until = after(window);
+    loop {
+        let files = files_before(connection, source, until).await?;
+        let Some(File { window, .. }) = files.first() else { return Ok(false) };
+        until = *window;
+        // newest first; those of newer windows only a late file may hold
+        let here = places.iter().rev().filter(|place| month(place.window) == month(until));
+        let (stored, newer): (Vec<&Place>, Vec<&Place>) = here.partition(|place| place.window <= until);
+        for file in &files {
+            let newer = newer.iter().filter(|_| file.complete.is_none());
+            let ids: Vec<i64> = stored.iter().chain(newer).map(|place| place.row_id).collect();
+            if holds(connection, file.file_id, &ids).await? {
+                return Ok(true);
+            }
+        }
+        if files.iter().any(|file| file.complete == Some(true)) {
+            return Ok(false);
+        }
+    }
+}
+
+/// A manifest refers to versions of its own month only.
+fn month(at: DateTime<Utc>) -> (i32, u32) {
+    (at.year(), at.month())
 }
 
 /// Versions of newer windows that late files at or before `until` hold, with the newest such file's window; with
-/// `before`, strictly before, and the oldest. A manifest refers to versions of its own month only.
+/// `before`, strictly before, and the oldest.
 async fn borrowed(
     connection: &mut PgConnection,
     source: &str,
@@ -113,7 +189,6 @@ async fn borrowed(
     until: DateTime<Utc>,
     before: bool,
 ) -> anyhow::Result<HashMap<i64, DateTime<Utc>>> {
-    let month = |at: DateTime<Utc>| (at.year(), at.month());
     let newer = |place: &&Place| {
         month(place.window) == month(until)
             && if before { place.window >= until } else { place.window > until }
@@ -199,48 +274,43 @@ async fn last_held(
     };
     let ids: Vec<i64> = versions.iter().map(|version| version.place.row_id).collect();
     if !last.late {
-        let there = held_in(connection, source, &ids, last.window, last.window).await?;
+        let there = held_in(connection, source, &ids, after(last.window)).await?;
         if there.len() == 1 {
             return Ok(there);
         }
     }
-    held_in(connection, source, &ids, last.window, window).await
+    let mut until = after(window);
+    loop {
+        let files = files_before(connection, source, until).await?;
+        let Some(File { window, .. }) = files.first() else { return Ok(Vec::new()) };
+        until = *window;
+        let there = held_by_any(connection, &files, &ids).await?;
+        // it holds one itself, so nothing is older
+        if !there.is_empty() || until <= last.window {
+            return Ok(there);
+        }
+    }
 }
 
-/// The ids that the newest window of this span holds that holds any.
+/// Those of these ids that the files of the newest window before `until` hold.
 async fn held_in(
     connection: &mut PgConnection,
     source: &str,
     ids: &[i64],
-    from: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> anyhow::Result<Vec<i64>> {
-    let held = sqlx::query!(
-        r#"-- history: the newest window that holds one of these
-        select h.row_id as "row_id!"
-        from (
-          select m.window_start_utc
-          from raw.file_manifests m
-          where m.source = $1
-            and m.window_start_utc between $3 and $4
-            and exists (select from unnest($2::bigint[]) as u (row_id) where u.row_id = any(m.row_ids))
-          order by m.window_start_utc desc
-          limit 1
-        ) as newest
-        join raw.file_manifests m
-          on m.source = $1
-          and m.window_start_utc = newest.window_start_utc
-        cross join unnest($2::bigint[]) as h (row_id)
-        where h.row_id = any(m.row_ids)"#,
-        source,
-        ids,
-        from,
-        until
-    )
-    .fetch_all(connection)
-    .await
-    .context("look for the newest file that holds a version")?;
-    Ok(held.into_iter().map(|row| row.row_id).collect::<HashSet<_>>().into_iter().collect())
+    let files = files_before(connection, source, until).await?;
+    held_by_any(connection, &files, ids).await
+}
+
+async fn held_by_any(connection: &mut PgConnection, files: &[File], ids: &[i64]) -> anyhow::Result<Vec<i64>> {
+    let mut held = Vec::new();
+    for file in files {
+        held.extend(held_by(connection, file.file_id, ids).await?);
+    }
+    held.sort_unstable();
+    held.dedup();
+    Ok(held)
 }
 
 /// Reads these versions of a lot.
