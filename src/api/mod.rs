@@ -111,6 +111,7 @@ impl Api {
             .route("/taxonomies/{domain}", get(taxonomies::domain))
             .route("/windows", get(windows::windows))
             .route("/openapi.json", get(openapi::document))
+            .route("/", get(openapi::page))
             .fallback(async || Problem::unknown("nothing is at this path"))
             .layer(from_fn_with_state(Arc::clone(&shared), limits::hold))
             .layer(CompressionLayer::new())
