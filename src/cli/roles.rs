@@ -210,7 +210,7 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .tools((fleet.tools)(&session.config, store)?);
     let scheduler = schedules(fleet, &args.source, &session.config);
     let mut face =
-        Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::Api).await?;
+        Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::ApiBesides).await?;
     let worker = face.counting(worker);
     let (worked, ()) =
         tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
