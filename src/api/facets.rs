@@ -1,7 +1,7 @@
 //! Facets: how many lots each option of each filter would give, counted in memory.
 
 use super::answer::{Keep, json};
-use super::catalogue::{Catalogue, Counts, DIMENSIONS, Kind, YEARS};
+use super::catalogue::{COUNT, Catalogue, Counts, DIMENSIONS, Kind, YEARS};
 use super::lang::Lang;
 use super::params::{Param, Shape};
 use super::problem::Problem;
@@ -22,10 +22,10 @@ const OPTIONS: i64 = 100;
 /// The facet of model years, which are no words.
 const YEAR: &str = "year";
 
-const NAMES: [&str; DIMENSIONS.len() + 1] = {
-    let mut names = [YEAR; DIMENSIONS.len() + 1];
+const NAMES: [&str; COUNT + 1] = {
+    let mut names = [YEAR; COUNT + 1];
     let mut at = 0;
-    while at < DIMENSIONS.len() {
+    while at < COUNT {
         names[at] = DIMENSIONS[at].name;
         at += 1;
     }

@@ -64,25 +64,25 @@ pub(super) async fn keep(shared: Weak<Shared>) {
         tokio::time::sleep(LOOK).await;
         let Some(shared) = shared.upgrade() else { return };
         // a database that is away comes back; until then the last state is served
-        if let Err(error) = shared.refresh().await {
+        if let Err(error) = shared.refresh(false).await {
             tracing::warn!(error = format!("{error:#}"), "the API's memory is not up to date");
         }
     }
 }
 
 impl Shared {
-    /// Reads what has changed since the last time.
-    pub(super) async fn refresh(&self) -> anyhow::Result<()> {
+    /// Reads what has changed since the last time, if there is a sign of it or in any case.
+    pub(super) async fn refresh(&self, any: bool) -> anyhow::Result<()> {
         let mut known = self.signs.lock().await;
         let mut connection = self.pool.acquire().await.context("take a connection")?;
         let signs = Signs::look(&mut connection).await?;
-        if signs.words != known.words {
+        if any || signs.words != known.words {
             let mut tx = super::settle(connection.begin_with(super::BEGIN).await?).await?;
             let words = Words::load(&mut tx).await?;
             tx.commit().await?;
             *self.words.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(words);
         }
-        if signs.lots != known.lots {
+        if any || signs.lots != known.lots {
             let last = match signs.deleted == known.deleted {
                 true => self.catalogue(),
                 false => Arc::default(),

@@ -90,14 +90,14 @@ impl Api {
         let gate = Semaphore::new(limits::AT_ONCE);
         let (catalogue, signs, alike) = Default::default();
         let shared = Arc::new(Shared { pool, words, catalogue, signs, alike, gate });
-        shared.refresh().await?;
+        shared.refresh(true).await?;
         tokio::spawn(keeper::keep(Arc::downgrade(&shared)));
         Ok(Api { shared })
     }
 
-    /// Brings what is in memory up to date now, as is done by itself every few seconds.
+    /// Brings what is in memory up to date now, as happens by itself within seconds.
     pub async fn refresh(&self) -> anyhow::Result<()> {
-        self.shared.refresh().await
+        self.shared.refresh(true).await
     }
 
     /// Its routes, to be merged into a server's.
@@ -114,6 +114,7 @@ impl Api {
             .route("/taxonomies/{domain}", get(taxonomies::domain))
             .route("/windows", get(windows::windows))
             .route("/openapi.json", get(openapi::document))
+            .route("/", get(openapi::page))
             .fallback(async || Problem::unknown("nothing is at this path"))
             .layer(from_fn_with_state(Arc::clone(&shared), limits::hold))
             .layer(CompressionLayer::new())
@@ -188,5 +189,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(name)| Named(name)).map_err(|_| Problem::unknown("the path is no text"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::database;
+
+    #[tokio::test]
+    async fn a_request_reads_as_app_ro_for_ten_seconds_and_cannot_write() {
+        let test = database().await;
+        let api = Api::open(&test.db).await.unwrap();
+        let mut tx = api.shared.read().await.unwrap();
+        let (who, patience, read_only): (String, String, String) = sqlx::query_as(
+            "select current_user::text, current_setting('statement_timeout'), current_setting('transaction_read_only')",
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        assert_eq!([who.as_str(), patience.as_str(), read_only.as_str()], ["app_ro", "10s", "on"]);
+        tx.rollback().await.unwrap();
+        for deed in [
+            "insert into public.vehicles (vin) values ('1HGCM82633A004352')",
+            "update public.lots set status = 'sold'",
+            "delete from public.lots",
+            "insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')",
+            "create table mine ()",
+        ] {
+            let mut tx = api.shared.read().await.unwrap();
+            let refused = sqlx::raw_sql(deed).execute(&mut *tx).await.unwrap_err();
+            let code = refused.as_database_error().unwrap().code().unwrap().into_owned();
+            assert!(["25006", "42501"].contains(&code.as_str()), "{deed}: {refused}");
+        }
+        // the role alone is enough, should a statement ever begin a transaction of its own
+        let mut tx = api.shared.pool.begin().await.unwrap();
+        sqlx::raw_sql("set local role app_ro").execute(&mut *tx).await.unwrap();
+        let refused = sqlx::raw_sql("update public.lots set status = 'sold'").execute(&mut *tx).await;
+        assert_eq!(refused.unwrap_err().as_database_error().unwrap().code().as_deref(), Some("42501"));
     }
 }

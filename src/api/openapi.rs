@@ -46,6 +46,18 @@ pub async fn document() -> Response {
         .into_response()
 }
 
+/// The page to browse it. It may load nothing and talk to nobody but this API.
+pub async fn page() -> Response {
+    const ONLY_US: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                           form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "public, max-age=300"),
+        (header::CONTENT_SECURITY_POLICY, ONLY_US),
+    ];
+    (headers, include_str!("page.html")).into_response()
+}
+
 /// The parameter `lang`.
 pub struct Lang;
 

@@ -1,7 +1,7 @@
 //! Search: lots by what they are like, page by page.
 
 use super::answer::{Keep, json};
-use super::catalogue::{Catalogue, DIMENSIONS, Filter, Range, Sort};
+use super::catalogue::{COUNT, Catalogue, DIMENSIONS, Filter, Range, Sort};
 use super::cursor::Cursor;
 use super::lang::Lang;
 use super::lots::{self, Lot};
@@ -41,10 +41,10 @@ pub const RANGES: &[Param] = &[
     Param::one("sale_to", Shape::Instant, "sold until this instant, likewise"),
 ];
 
-const FILTERS: [Param; DIMENSIONS.len()] = {
-    let mut params = [LANG; DIMENSIONS.len()];
+const FILTERS: [Param; COUNT] = {
+    let mut params = [LANG; COUNT];
     let mut at = 0;
-    while at < DIMENSIONS.len() {
+    while at < COUNT {
         params[at] = DIMENSIONS[at].param();
         at += 1;
     }

@@ -35,8 +35,10 @@ impl Listen {
 /// What a role serves beside health and metrics.
 #[derive(Clone, Copy, Debug)]
 pub enum Serve {
-    /// The API.
+    /// The API; what it is there for.
     Api,
+    /// The API if its login may read as app_ro; no reason not to work.
+    ApiBesides,
     /// Nothing.
     Nothing,
 }
@@ -67,6 +69,13 @@ impl Face {
         let figures = telemetry::measure(role, &kinds)?;
         let api = match api {
             Serve::Api => Some(Api::open(&session.db).await.map_err(Failure::unreachable)?),
+            Serve::ApiBesides => match Api::open(&session.db).await {
+                Ok(api) => Some(api),
+                Err(error) => {
+                    tracing::warn!("the API is not served: {error:#}");
+                    None
+                }
+            },
             Serve::Nothing => None,
         };
         let (db, leave) = (session.db.clone(), leave.clone());

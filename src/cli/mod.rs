@@ -145,7 +145,7 @@ enum Command {
     Worker(roles::WorkerArgs),
     /// Enqueue the due window of each source; any number may run
     Scheduler(roles::SchedulerArgs),
-    /// Show health and metrics; read-only
+    /// Serve the API, health and metrics; read-only
     Serve(roles::ServeArgs),
     /// Take in one file and work its chain to the end
     Ingest(ingest::Args),

@@ -58,6 +58,7 @@ pub struct SchedulerArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Read-only, so the login of DATABASE_URL needs no more than the role app_ro. What each path says:
+  /api/v1/  the API: a page to browse, openapi.json beside it
   /livez    the process goes
   /readyz   the database answers, its schema is this program's, and nobody told it to leave; else 503 and why
   /metrics  for Prometheus; queue, windows and sources are the same whichever process is asked")]
@@ -177,7 +178,7 @@ pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Res
     session.close().await
 }
 
-/// Shows health and metrics until told to leave.
+/// Serves the API and shows health and metrics until told to leave.
 pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
@@ -209,7 +210,7 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .tools((fleet.tools)(&session.config, store)?);
     let scheduler = schedules(fleet, &args.source, &session.config);
     let mut face =
-        Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::Api).await?;
+        Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::ApiBesides).await?;
     let worker = face.counting(worker);
     let (worked, ()) =
         tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));

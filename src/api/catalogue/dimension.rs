@@ -66,8 +66,11 @@ fn both(code: &Option<String>, raw: &Option<String>) -> Word {
     }
 }
 
+/// How many there are; said apart, since types that were made of the list itself would have to be known before it.
+pub const COUNT: usize = 21;
+
 /// All of them, in the order of facets.
-pub const DIMENSIONS: &[Dimension] = &[
+pub const DIMENSIONS: &[Dimension; COUNT] = &[
     text("make", "make", |row| raw(&row.make)),
     text("model", "model group", |row| raw(&row.model)),
     coded("status", Domain::Statuses, "where the lot is in its life", |row| raw(&row.status)),

@@ -19,7 +19,7 @@ mod filter;
 mod load;
 mod order;
 
-pub use dimension::{DIMENSIONS, Dimension, Kind};
+pub use dimension::{COUNT, DIMENSIONS, Dimension, Kind};
 pub use filter::{Filter, Range};
 pub use order::Sort;
 
