@@ -216,7 +216,8 @@ async fn an_unknown_spelling_counts_once_a_file_however_many_rows_use_it() {
 
 /// The share of unknown words by domain, in hundredths.
 async fn shares(house: &House) -> BTreeMap<String, f64> {
-    let shares = "select labels ->> 'domain', value from fleet.figures where metric = 'etl_unknown_words_percent'";
+    let shares =
+        "select labels ->> 'domain', value from fleet.figures where metric = 'etl_unknown_words_percent'";
     let shares: Vec<(String, f64)> = sqlx::query_as(shares).fetch_all(house.pool()).await.unwrap();
     shares.into_iter().collect()
 }
@@ -226,7 +227,11 @@ async fn the_share_of_unknown_words_is_that_of_the_rows_that_are_new_or_changed(
     let mut house = House::new().await;
     let goat = |lot, updated| Row { damage: "EATEN BY GOAT", updated, ..row(lot) };
     house.chain(&file(&[&[goat(40_000, "10:00")], &rows(10_000..10_004)[..]].concat()), quarter(0)).await;
-    assert_eq!(shares(&house).await, BTreeMap::from([("damage_types".to_owned(), 20.0)]), "no other words are there");
+    assert_eq!(
+        shares(&house).await,
+        BTreeMap::from([("damage_types".to_owned(), 20.0)]),
+        "no other words are there"
+    );
     let blank = Row { damage: "", ..row(10_005) };
     let next = [&[goat(40_000, "11:00"), goat(40_001, "11:00"), blank], &rows(10_000..10_005)[..]].concat();
     house.chain(&file(&next), quarter(1)).await;
