@@ -30,8 +30,9 @@ use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use heads::Heads;
-use scan::{Chunk, Ended, Plan, Skipped};
+use scan::{Chunk, Count, Ended, Plan, Skipped};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -92,6 +93,8 @@ pub struct Report {
     pub skipped: Skipped,
     /// Distinct spellings the taxonomies do not know, among new and changed rows.
     pub unknown_values: u64,
+    /// Words of new and changed rows by domain: how many, and how many of them nobody knows.
+    pub words: BTreeMap<&'static str, Count>,
     /// Columns nobody knows, and known ones that are missing.
     pub header_drift: Vec<String>,
     /// Whether the file is older than what has been ingested before.

@@ -93,7 +93,8 @@ pub async fn finish(
         repaired: outcome.repaired,
         unreadable_values: outcome.unreadable_values,
         skipped: outcome.skipped,
-        unknown_values: outcome.unknown.len() as u64,
+        unknown_values: outcome.words.unknown().len() as u64,
+        words: outcome.words.counts(),
         header_drift: outcome.drift,
         late: !plan.in_order,
         complete,
@@ -161,7 +162,8 @@ async fn move_heads(
             update raw.heads h
             set row_id = m.row_id, version_window = $4
             from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
-            where h.source = $1 and h.lot = m.lot"#,
+            -- a lot that stands in the file twice may have moved on to its other row
+            where h.source = $1 and h.lot = m.lot and h.version_window <> $4"#,
             window.source,
             &lots,
             &row_ids,
@@ -204,7 +206,7 @@ async fn move_heads(
 
 async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outcome) -> anyhow::Result<()> {
     let (domains, values): (Vec<String>, Vec<String>) =
-        outcome.unknown.iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
+        outcome.words.unknown().iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
     sqlx::query!(
         r#"-- ingest: unknown spellings, one occurrence a file
         insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)

@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 mod outcome;
+mod words;
 pub use outcome::{Ended, Outcome, Refused, Skipped};
+pub use words::Count;
 
 /// Chunks are sent on when they hold this many bytes.
 const CHUNK: usize = 2 << 20;
@@ -32,8 +34,6 @@ const CHUNK: usize = 2 << 20;
 const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
 const ERRORS_KEPT: u64 = 5_000;
-/// Distinct unknown taxonomy values noted, at most.
-const UNKNOWN_KEPT: usize = 1_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
 const ROW_BITS: u32 = 24;
 const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
@@ -214,7 +214,7 @@ impl Pass<'_> {
         self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
         if self.must_stage(head, same) {
             let typed = Typed::read(record, &self.plan.spellings, &mut self.warnings);
-            self.note_unknown(&typed);
+            self.outcome.words.note(&typed, &self.plan.spellings);
             self.stage(record, &typed, head, hash, row_id);
             self.note_skipped(record, &typed);
             self.note_replacements(record);
@@ -288,14 +288,6 @@ impl Pass<'_> {
             rows.text(typed.lot_external_id);
             rows.text(typed.vin_raw);
             rows.text(Some(reason.as_str()));
-        }
-    }
-
-    fn note_unknown(&mut self, typed: &Typed<'_>) {
-        for (domain, raw) in typed.unknown_values(&self.plan.spellings) {
-            if self.outcome.unknown.len() < UNKNOWN_KEPT {
-                self.outcome.unknown.insert((domain, raw.to_owned()));
-            }
         }
     }
 
