@@ -39,14 +39,14 @@ impl Document {
 
 /// Of several schemas in one each allows the others' fields, the whole no more.
 fn close(schema: &mut Value) {
-    if let Some(parts) = schema["allOf"].as_array_mut() {
+    if let Some(parts) = schema.get_mut("allOf").and_then(Value::as_array_mut) {
         for part in parts {
             if let Some(name) = part["$ref"].as_str().and_then(|path| path.split('/').next_back()) {
                 part["$ref"] = format!("#/loose/{name}").into();
             }
         }
         schema["unevaluatedProperties"] = false.into();
-    } else if schema["properties"].is_object() {
+    } else if schema.get("properties").is_some() {
         schema["additionalProperties"] = false.into();
     }
 }
