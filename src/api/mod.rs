@@ -103,6 +103,7 @@ impl Api {
     /// Its routes, to be merged into a server's.
     pub fn router(&self) -> Router {
         let shared = Arc::clone(&self.shared);
+        let page = get(openapi::page).layer(from_fn_with_state(Arc::clone(&shared), limits::hold));
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
             .route("/lots/{lot}", get(lots::lot))
@@ -119,7 +120,8 @@ impl Api {
             .layer(from_fn_with_state(Arc::clone(&shared), limits::hold))
             .layer(CompressionLayer::new())
             .with_state(shared);
-        Router::new().nest("/api/v1", routes)
+        // with its slash the page is beside the nest, not in it
+        Router::new().nest("/api/v1", routes).route("/api/v1/", page)
     }
 }
 
