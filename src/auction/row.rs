@@ -372,8 +372,7 @@ impl<'a> Typed<'a> {
     /// How many words a row has.
     pub const WORDS: usize = 15;
 
-    /// The row's words with their domain, and whether they have a code where they were coded when it was read. Always the
-    /// same columns in the same order.
+    /// The row's words, in one order, with their domain; and, of those that were coded here, whether they have a code.
     pub fn words(&self) -> [(Domain, Option<&'a str>, Option<bool>); Typed::WORDS] {
         let coded = |code: Option<&str>| Some(code.is_some());
         [
