@@ -4,6 +4,7 @@
 //! Rooms: [`auction`] knows the feed's rules, [`queue`] the jobs' life, [`db`] the schema, [`store`] the bytes,
 //! [`simulator`] a pretend feed, [`embedded`] a private PostgreSQL. What happens because a job ran is in [`workers`].
 
+pub mod api;
 pub mod auction;
 pub mod bench;
 pub mod cli;

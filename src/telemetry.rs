@@ -21,7 +21,9 @@ use tracing_subscriber::fmt::format::JsonFields;
 mod line;
 mod names;
 
-pub use names::{DEPTHS, ENDS, Kind, METRICS, Metric, OUTCOMES, Origin, STATUSES, Values, metric, series};
+pub use names::{
+    DEPTHS, ENDS, Kind, METRICS, Metric, OUTCOMES, Origin, ROUTES, STATUSES, Values, metric, series,
+};
 
 /// Libraries that tell of bytes on the wire, headers and addresses with keys among them: never below a warning,
 /// whatever `VINOPS_LOG` says.

@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 const SIGHT: &[(&str, &[&str], &str)] = &[
     ("config", &[], "everybody reads it, so it reads nobody"),
     ("taxonomy", &[], "codes and spellings are data"),
-    ("db", &["config", "taxonomy"], "migrating ends in seeding the lookup tables from the taxonomies' files"),
+    (
+        "db",
+        &["config", "taxonomy", "auction"],
+        "migrating ends in seeding the lookup tables from the taxonomies' files; a row version is typed as it was ingested",
+    ),
     ("auction", &["taxonomy"], "rules without input or output; never those of the other domain"),
     (
         "listing",
@@ -30,8 +34,13 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ("telemetry", &["config"], "names of metrics, not what they count"),
     ("simulator", &[], "a truth made by the rules it is held against would prove nothing"),
     (
+        "api",
+        &["auction", "listing", "taxonomy", "telemetry", "db", "config"],
+        "reads what there is, as a role that can do nothing else; of the queue and the store it knows nothing",
+    ),
+    (
         "http",
-        &["queue", "source", "auction", "listing", "taxonomy", "telemetry", "db", "store", "config"],
+        &["api", "queue", "source", "auction", "listing", "taxonomy", "telemetry", "db", "store", "config"],
         "shows what there is; of the queue the operators' face, of telemetry the figures",
     ),
     (
@@ -53,7 +62,7 @@ const WIDE: &[&str] = &["cli", "bench", "testing"];
 
 /// Words that only they may know: outside these rooms an engine or a library could not be replaced.
 const KNOWS: &[(&str, &[&str])] =
-    &[("apalis", &["queue"]), ("clap", &["cli"]), ("axum", &["http", "simulator"])];
+    &[("apalis", &["queue"]), ("clap", &["cli"]), ("axum", &["api", "http", "simulator"])];
 
 /// A file this long is read in parts.
 const LONG: usize = 400;

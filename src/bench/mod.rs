@@ -16,9 +16,10 @@
 //!   that took no short cut.
 //!
 //! `files` makes what is read, `place` where it goes, `hand` works it, `floor` is what it is held against, `growth` and
-//! `proof` look at what is left, `rivals` are other queues, `windows` and `queue` put the measurements together, `figure` holds them against the
+//! `proof` look at what is left, `rivals` are other queues, `readers` ask the API, `windows`, `queue` and `api` put the measurements together, `figure` holds them against the
 //! limits.
 
+pub mod api;
 pub mod figure;
 mod files;
 mod floor;
@@ -28,6 +29,7 @@ pub mod machine;
 mod place;
 mod proof;
 pub mod queue;
+mod readers;
 pub mod rivals;
 pub mod windows;
 

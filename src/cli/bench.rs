@@ -2,7 +2,7 @@
 
 use super::show::{self, Json};
 use super::{Failure, Fleet};
-use crate::bench::{Place, queue, windows};
+use crate::bench::{Place, api, queue, windows};
 use crate::config::Config;
 use anyhow::anyhow;
 use secrecy::ExposeSecret;
@@ -14,6 +14,8 @@ pub enum Command {
     Windows(WindowsArgs),
     /// Jobs a second, and how soon an idle worker starts one
     Queue(QueueArgs),
+    /// How soon the API answers while windows are being applied
+    Api(ApiArgs),
 }
 
 /// Arguments of `vinops bench windows`.
@@ -65,6 +67,27 @@ pub struct QueueArgs {
     json: Json,
 }
 
+/// Arguments of `vinops bench api`.
+#[derive(Debug, clap::Args)]
+pub struct ApiArgs {
+    /// Rows of a window
+    #[arg(long, default_value_t = windows::STANDARD_ROWS)]
+    rows: usize,
+    /// Seconds of asking, at 20 requests a second
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Seconds from one window to the next
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    every: u32,
+    /// Of the simulated feed and of the questions
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    on: On,
+    #[command(flatten)]
+    json: Json,
+}
+
 /// Which server to measure on.
 #[derive(Debug, clap::Args)]
 struct On {
@@ -88,7 +111,9 @@ impl On {
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = super::roles::until_told()?;
     let told = |line: String| eprintln!("  {line}");
-    let (Command::Windows(WindowsArgs { on, .. }) | Command::Queue(QueueArgs { on, .. })) = &command;
+    let (Command::Windows(WindowsArgs { on, .. })
+    | Command::Queue(QueueArgs { on, .. })
+    | Command::Api(ApiArgs { on, .. })) = &command;
     let place = on.open(&config).await?;
     let done = tokio::select! {
         done = measured(&command, &place, fleet, &config, &told) => done,
@@ -128,6 +153,16 @@ async fn measured(
         }
         Command::Queue(args) => {
             let report = queue::measure(args.jobs, place, told).await?;
+            if args.json.json {
+                show::json(&report)?;
+            } else {
+                print!("{}", report.text());
+            }
+            Ok(())
+        }
+        Command::Api(args) => {
+            let ApiArgs { rows, seconds, every, seed, .. } = *args;
+            let report = api::measure(api::Plan { rows, seconds, every, seed }, place, told).await?;
             if args.json.json {
                 show::json(&report)?;
             } else {

@@ -2,7 +2,7 @@
 
 use super::bars::Bars;
 use super::chain::{Hand, ended};
-use super::face::{Face, Listen};
+use super::face::{Face, Listen, Serve};
 use super::session::Session;
 use super::show::{self, Json, count, right};
 use super::{Failure, Fleet, Summary, summary};
@@ -76,7 +76,7 @@ pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Fai
     super::migrate::bring_up(&session.db, |_| {}).await?;
     waiting.finish_and_clear();
 
-    let mut face = Face::show("demo", &args.listen, None, &session, fleet, &leave).await?;
+    let mut face = Face::show("demo", &args.listen, None, &session, fleet, &leave, Serve::ApiBesides).await?;
     let stopping = leave.child_token();
     let worked = tokio::select! {
         worked = work(&args, fleet, &session, &mut face, &bars, &stopping) => worked?,

@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use super::{Failure, Fleet};
+use crate::api::Api;
 use crate::config::Config;
 use crate::http;
 use crate::queue::{Event, Outcome, Worker};
@@ -31,6 +32,17 @@ impl Listen {
     }
 }
 
+/// What a role serves beside health and metrics.
+#[derive(Clone, Copy, Debug)]
+pub enum Serve {
+    /// The API; what it is there for.
+    Api,
+    /// The API if its login may read as app_ro; no reason not to work.
+    ApiBesides,
+    /// Nothing.
+    Nothing,
+}
+
 /// A role's face; without an address nothing is shown and nothing counted.
 pub struct Face {
     fleet: Fleet,
@@ -47,6 +59,7 @@ impl Face {
         session: &Session,
         fleet: Fleet,
         leave: &CancellationToken,
+        api: Serve,
     ) -> Result<Face, Failure> {
         let asked = listen.listen.as_deref().or(session.config.listen.as_deref());
         let address = asked.or(usual);
@@ -54,7 +67,19 @@ impl Face {
         let Some(address) = address else { return Ok(shown) };
         let kinds: Vec<&'static str> = fleet.jobs.iter().map(|entry| entry.kind).collect();
         let figures = telemetry::measure(role, &kinds)?;
-        let face = http::Face { db: session.db.clone(), fleet: fleet.jobs, figures, leave: leave.clone() };
+        let api = match api {
+            Serve::Api => Some(Api::open(&session.db).await.map_err(Failure::unreachable)?),
+            Serve::ApiBesides => match Api::open(&session.db).await {
+                Ok(api) => Some(api),
+                Err(error) => {
+                    tracing::warn!("the API is not served: {error:#}");
+                    None
+                }
+            },
+            Serve::Nothing => None,
+        };
+        let (db, leave) = (session.db.clone(), leave.clone());
+        let face = http::Face { db, fleet: fleet.jobs, figures, leave, api };
         shown.server = match http::Server::start(address, face).await {
             Ok(server) => Some(server),
             Err(error) if asked.is_some() => return Err(Failure::unreachable(error)),

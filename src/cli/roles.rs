@@ -1,6 +1,6 @@
 //! The long-running roles: worker, scheduler, and both in one process.
 
-use super::face::{Face, Listen};
+use super::face::{Face, Listen, Serve};
 use super::session::{self, Connect, Session};
 use super::{Failure, Fleet};
 use crate::config::Config;
@@ -58,6 +58,7 @@ pub struct SchedulerArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Read-only, so the login of DATABASE_URL needs no more than the role app_ro. What each path says:
+  /api/v1/  the API: a page to browse, openapi.json beside it
   /livez    the process goes
   /readyz   the database answers, its schema is this program's, and nobody told it to leave; else 503 and why
   /metrics  for Prometheus; queue, windows and sources are the same whichever process is asked")]
@@ -155,7 +156,7 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
         .concurrency(args.concurrency)
         .drain(args.drain)
         .tools((fleet.tools)(&session.config, session.store()?)?);
-    let mut face = Face::show("worker", &args.listen, None, &session, fleet, &leave).await?;
+    let mut face = Face::show("worker", &args.listen, None, &session, fleet, &leave, Serve::Nothing).await?;
     face.counting(worker).run(leave).await?;
     face.close().await;
     session.close().await
@@ -171,18 +172,18 @@ fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Scheduler {
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
-    let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave).await?;
+    let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave, Serve::Nothing).await?;
     schedules(fleet, &args.source, &session.config).run(&session.db.pool, leave).await;
     face.close().await;
     session.close().await
 }
 
-/// Shows health and metrics until told to leave.
+/// Serves the API and shows health and metrics until told to leave.
 pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
     let listen = args.listen.or(&session.config, LOOPBACK);
-    let face = Face::show("serve", &listen, None, &session, fleet, &leave).await?;
+    let face = Face::show("serve", &listen, None, &session, fleet, &leave, Serve::Api).await?;
     leave.cancelled().await;
     face.close().await;
     session.close().await
@@ -208,7 +209,8 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
     let scheduler = schedules(fleet, &args.source, &session.config);
-    let mut face = Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave).await?;
+    let mut face =
+        Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::ApiBesides).await?;
     let worker = face.counting(worker);
     let (worked, ()) =
         tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));

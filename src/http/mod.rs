@@ -1,4 +1,5 @@
-//! The HTTP face of a process: `/metrics`, `/livez`, `/readyz`. Read-only, and without anything secret.
+//! The HTTP face of a process: `/metrics`, `/livez`, `/readyz`, and beside them the API where a role serves it.
+//! Read-only, and without anything secret.
 //!
 //! Every role may show it. It has a pool of its own, of two connections: were it to share the jobs', a busy worker
 //! would look like a dead one. What costs the database anything is asked at most every few seconds, however often
@@ -10,6 +11,7 @@
 //! | `/readyz` | the database answers, its schema is this program's, and nobody told it to leave; else 503 and why |
 //! | `/metrics` | everything in `src/telemetry/names.rs`; with the database away, what this process counts itself |
 
+use crate::api::Api;
 use crate::db::{Db, SchemaError, expect_schema};
 use crate::queue::Entry;
 use anyhow::Context;
@@ -49,6 +51,8 @@ pub struct Face {
     pub figures: PrometheusHandle,
     /// Cancelled when the process was told to leave.
     pub leave: CancellationToken,
+    /// What is served beside.
+    pub api: Option<Api>,
 }
 
 /// A face that is being shown.
@@ -76,12 +80,14 @@ impl Server {
             .acquire_timeout(PATIENCE)
             .connect_lazy_with((*face.db.pool.connect_options()).clone());
         let figures = face.figures.clone();
+        let beside = face.api.as_ref().map(Api::router).unwrap_or_default();
         let shown = Arc::new(Shown { face, ready: Mutex::default(), readings: Mutex::default() });
         let app = Router::new()
             .route("/livez", get(async || answer(StatusCode::OK, &json!({ "alive": true }))))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .with_state(shown);
+            .with_state(shown)
+            .merge(beside);
         let stop = CancellationToken::new();
         let until = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {

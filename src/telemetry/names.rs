@@ -68,8 +68,27 @@ const DOWNLOAD: &[f64] = &[0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
 const JOB: &[f64] = &[0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 const UPSERTED: Values = Values::Of(&["inserted", "updated", "unchanged"]);
+/// The same for an answer of the API.
+const ANSWER: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.04, 0.1, 0.25, 1.0, 10.0];
 /// What a lot's status may be; `src/taxonomy/statuses.csv` has the same words.
 pub const STATUSES: &[&str] = &["active", "scheduled", "PENDING_RESULT", "sold", "no_sale", "removed"];
+/// The feed's words by table; `src/taxonomy/mod.rs` has the same names, and that of our own statuses.
+pub const DOMAINS: &[&str] = &[
+    "damage_types",
+    "title_types",
+    "sale_types",
+    "odometer_brands",
+    "colors",
+    "body_styles",
+    "fuel_types",
+    "drive_types",
+    "transmission_types",
+    "vehicle_types",
+    "runs_drives",
+    "has_keys",
+    "lot_conditions",
+    "sale_lights",
+];
 /// States in which a job is still the queue's concern.
 pub const DEPTHS: &[&str] = &["available", "scheduled", "retryable", "running"];
 /// How a run may end.
@@ -88,6 +107,9 @@ pub const OUTCOMES: &[&str] = &[
 ];
 /// Window states that are an end.
 pub const ENDS: &[&str] = &["unchanged", "applied", "late", "incomplete", "quarantined", "failed", "missed"];
+/// Resources of the API, and what else is asked of it.
+pub const ROUTES: &[&str] =
+    &["vehicles", "lots", "search", "facets", "taxonomies", "windows", "openapi.json", "other"];
 /// What a worker may be doing.
 const WORKERS: &[&str] = &["working", "draining", "lost"];
 /// States of a breaker.
@@ -124,6 +146,12 @@ pub const METRICS: &[Metric] = &[
     gauge("etl_unknown_rate_percent", "Share of the latest file's rows without this column's value.")
         .stored()
         .by(&[("source", Values::Sources), ("column", Values::Of(&["vin", "lot"]))]),
+    gauge(
+        "etl_unknown_words_percent",
+        "Share of the words of the latest file's new and changed rows that have no code.",
+    )
+    .stored()
+    .by(&[("source", Values::Sources), ("domain", Values::Of(DOMAINS))]),
     gauge("etl_header_drift_columns", "New and missing columns of the latest file.").stored().by(SOURCE),
     counter("etl_quarantined_files_total", "Files kept and not applied.").stored(),
     // upsert
@@ -189,6 +217,11 @@ pub const METRICS: &[Metric] = &[
     counter("vinops_jobs_discarded_total", "Jobs given up by this worker's runs.").by(KIND),
     seconds("vinops_job_duration_seconds", JOB, "From claim to end of a run.").by(KIND),
     counter("vinops_events_lost_total", "Ends of runs that came too fast to be counted here."),
+    // the API
+    counter("vinops_api_requests_total", "Requests of the API by what became of them.")
+        .by(&[("route", Values::Of(ROUTES)), ("status", Values::Of(&["ok", "refused", "failed"]))]),
+    seconds("vinops_api_request_duration_seconds", ANSWER, "From a request of the API to its answer.")
+        .by(&[("route", Values::Of(ROUTES))]),
     // the process
     gauge("vinops_database_up", "1 if the database answered when it was asked for these figures."),
     gauge("vinops_draining", "1 from the signal to leave until the process has left."),

@@ -1,0 +1,169 @@
+//! Reading the catalogue: the whole at first, then what has changed.
+//!
+//! A row has changed since a reading if its transaction had not ended then. Each reading therefore keeps its horizon, the
+//! oldest transaction under way, and the next one reads what is not older (`xmin`). That needs no column and no index,
+//! misses nothing that is written by whatever hand, and reads little twice. Deleted rows leave no trace: where the
+//! keeper sees that some were, it reads the whole.
+
+use super::order::{Order, SORTS};
+use super::{Catalogue, DIMENSIONS, Dictionary, NO_YEAR, NONE, Vin, Word, YEARS};
+use crate::config;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Lots read by one statement, so that other readers get their turn.
+const CHUNK: usize = 500;
+
+/// What a reading takes from a lot and its vehicle.
+#[derive(Debug)]
+pub struct Read {
+    pub id: i64,
+    pub lot: i64,
+    pub vin: String,
+    pub hidden: bool,
+    pub status: Option<String>,
+    pub damage_description: Option<String>,
+    pub damage_code: Option<String>,
+    pub secondary_damage: Option<String>,
+    pub secondary_damage_code: Option<String>,
+    pub title_type: Option<String>,
+    pub title_state: Option<String>,
+    pub sale_type: Option<String>,
+    pub sale_type_code: Option<String>,
+    pub has_keys_code: Option<String>,
+    pub runs_drives: Option<String>,
+    pub lot_condition_code: Option<String>,
+    pub vehicle_type: Option<String>,
+    pub odometer_brand: Option<String>,
+    pub site_code: Option<String>,
+    pub yard_name: Option<String>,
+    pub region: Option<String>,
+    pub country: Option<String>,
+    pub price: Option<i64>,
+    pub sale: Option<DateTime<Utc>>,
+    pub updated_at: DateTime<Utc>,
+    pub year: Option<i32>,
+    pub make: Option<String>,
+    pub model: Option<String>,
+    pub body: Option<String>,
+    pub fuel: Option<String>,
+    pub transmission: Option<String>,
+    pub drive: Option<String>,
+    pub color: Option<String>,
+}
+
+impl Catalogue {
+    /// The next state: this one with what has changed since; of an empty one the whole. In a transaction that sees one
+    /// snapshot.
+    pub async fn next(self: Arc<Self>, connection: &mut PgConnection) -> anyhow::Result<Catalogue> {
+        let horizon = self.horizon.clone();
+        let copied = tokio::task::spawn_blocking(move || Catalogue::clone(&self)).await;
+        let mut next = copied.context("copy the catalogue")?;
+        next.dictionaries.resize(DIMENSIONS.len(), Dictionary::default());
+        next.columns.resize(DIMENSIONS.len(), Vec::new());
+        let stand = sqlx::query!(
+            r#"-- api: stand of the catalogue
+            select
+              pg_snapshot_xmin(pg_current_snapshot())::xid::text as "horizon!",
+              (
+                select max(window_start_utc) from fleet.windows where state in ('applied', 'incomplete', 'late')
+              ) as newest"#
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .context("read the catalogue's stand")?;
+        let changed = sqlx::query_scalar!(
+            r#"-- api: changed lots
+            select l.id as "id!" from public.lots as l where $1::text is null or age(l.xmin) <= age($1::text::xid)
+            union
+            select l.id
+            from public.vehicles as v
+            join public.lots as l on l.vin = v.vin
+            where $1::text is not null and age(v.xmin) <= age($1::text::xid)"#,
+            horizon
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .context("find the changed lots")?;
+        let mut touched = HashSet::with_capacity(changed.len());
+        for ids in changed.chunks(CHUNK) {
+            let rows = sqlx::query_file_as!(Read, "src/api/catalogue/load.sql", ids)
+                .fetch_all(&mut *connection)
+                .await
+                .context("read lots for the catalogue")?;
+            // a millisecond at a time, between which others are served
+            for row in &rows {
+                touched.insert(next.place(row));
+            }
+        }
+        next.horizon = Some(stand.horizon);
+        next.window = stand.newest;
+        next.read_at = config::now();
+        tokio::task::spawn_blocking(move || next.sorted(&touched)).await.context("sort the catalogue")
+    }
+
+    /// Puts a lot into its slot, a new one if it has none.
+    fn place(&mut self, row: &Read) -> u32 {
+        let slot = match self.slots.get(&row.id) {
+            Some(slot) => *slot,
+            None => self.add(row.id),
+        };
+        let at = slot as usize;
+        for (place, dimension) in DIMENSIONS.iter().enumerate() {
+            self.columns[place][at] = self.dictionaries[place].number((dimension.word)(row));
+        }
+        let name = [&row.make, &row.model].into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
+        let name = (!name.is_empty()).then(|| name.join(" "));
+        self.name[at] = self.names.number(Word { raw: name, ..Word::default() });
+        self.lots[at] = row.lot;
+        self.vins[at] = vin(&row.vin);
+        self.years[at] = row.year.filter(|year| YEARS.contains(year)).unwrap_or(NO_YEAR);
+        self.prices[at] = row.price.unwrap_or(NONE);
+        self.sales[at] = row.sale.map_or(NONE, |at| at.timestamp_micros());
+        self.updates[at] = row.updated_at.timestamp_micros();
+        self.visible[at] = !row.hidden;
+        slot
+    }
+
+    fn add(&mut self, id: i64) -> u32 {
+        let slot = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
+        self.ids.push(id);
+        self.columns.iter_mut().for_each(|column| column.push(0));
+        self.name.push(0);
+        self.lots.push(0);
+        self.vins.push([0; 17]);
+        self.years.push(NO_YEAR);
+        self.prices.push(NONE);
+        self.sales.push(NONE);
+        self.updates.push(NONE);
+        self.visible.push(false);
+        self.slots.insert(id, slot);
+        slot
+    }
+
+    /// Brings the orders up to date: those that stayed keep theirs, those that were touched are put between them.
+    fn sorted(mut self, touched: &HashSet<u32>) -> Catalogue {
+        let mut orders = std::mem::take(&mut self.orders);
+        orders.resize(SORTS.len(), Order::default());
+        for (order, sort) in orders.iter_mut().zip(SORTS) {
+            order.renew(&self, *sort, touched);
+        }
+        self.orders = orders;
+        self
+    }
+
+    /// Whether a lot can be found.
+    pub(super) fn visible(&self, slot: u32) -> bool {
+        self.visible[slot as usize]
+    }
+}
+
+fn vin(text: &str) -> Vin {
+    let mut vin = [0; 17];
+    let length = text.len().min(vin.len());
+    vin[..length].copy_from_slice(&text.as_bytes()[..length]);
+    vin
+}

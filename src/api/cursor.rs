@@ -1,0 +1,106 @@
+//! Where a page ended: opaque to the reader, and of one question only.
+//!
+//! It holds the sort key and the tie-breaker of the last row shown, not a count of rows: rows that come and go before it
+//! shift nothing. It also holds a fingerprint of the question (filters and sort), since going on with another one
+//! would skip and repeat without anybody noticing. A key that is null has its own mark; such rows come last.
+
+use super::problem::Problem;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Of this form; a later program refuses older ones rather than misread them.
+const VERSION: u8 = 1;
+
+/// The last row shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its sort key; none where that is null.
+    pub key: Option<i64>,
+    /// What tells it from others with the same key.
+    pub tie: String,
+}
+
+impl Cursor {
+    /// For the reader of the answer to this question.
+    pub fn text(&self, question: &str) -> String {
+        let mut bytes = vec![VERSION];
+        bytes.extend(xxh3_64(question.as_bytes()).to_be_bytes());
+        bytes.push(u8::from(self.key.is_some()));
+        bytes.extend(self.key.unwrap_or(0).to_be_bytes());
+        bytes.extend(self.tie.as_bytes());
+        // against typing errors; nothing here is a secret
+        let sum = xxh3_64(&bytes) as u16;
+        bytes.extend(sum.to_be_bytes());
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// As it came back, with the question that it came with.
+    pub fn read(text: &str, question: &str) -> Result<Cursor, Problem> {
+        let wrong = || Problem::parameter("cursor", "is none that a page gave");
+        let bytes = unhex(text).ok_or_else(wrong)?;
+        let (rest, sum) = bytes.split_last_chunk::<2>().ok_or_else(wrong)?;
+        if xxh3_64(rest) as u16 != u16::from_be_bytes(*sum) {
+            return Err(wrong());
+        }
+        let (head, tie) = rest.split_first_chunk::<18>().ok_or_else(wrong)?;
+        let number = |at: usize| {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(&head[at..at + 8]);
+            eight
+        };
+        if head[0] != VERSION {
+            return Err(Problem::parameter("cursor", "is of another version: begin again"));
+        }
+        if u64::from_be_bytes(number(1)) != xxh3_64(question.as_bytes()) {
+            return Err(Problem::parameter("cursor", "is of a page with other filters or another sort"));
+        }
+        let key = (head[9] == 1).then(|| i64::from_be_bytes(number(10)));
+        let tie = std::str::from_utf8(tie).map_err(|_| wrong())?.to_owned();
+        Ok(Cursor { key, tie })
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some((digit(pair[0])? * 16 + digit(*pair.get(1)?)?) as u8)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_comes_back_as_it_went(key: Option<i64>, tie in "[a-z0-9]{0,18}", question: String) {
+            let cursor = Cursor { key, tie };
+            prop_assert_eq!(Cursor::read(&cursor.text(&question), &question), Ok(cursor));
+        }
+
+        #[test]
+        fn no_text_is_misread(text: String) {
+            if let Ok(cursor) = Cursor::read(&text, "make=KIA") {
+                prop_assert_eq!(cursor.text("make=KIA"), text);
+            }
+        }
+
+        #[test]
+        fn one_wrong_digit_is_seen(key: Option<i64>, at in 0usize..40, digit in 0u32..16) {
+            let text = Cursor { key, tie: "63868745".to_owned() }.text("");
+            let mut wrong: Vec<char> = text.chars().collect();
+            let at = at % wrong.len();
+            wrong[at] = char::from_digit(digit, 16).unwrap();
+            let wrong: String = wrong.into_iter().collect();
+            prop_assume!(wrong != text);
+            // sixteen bits of checksum let one in 65,536 pass; none of those may panic
+            let _ = Cursor::read(&wrong, "");
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_question_is_refused() {
+        let cursor = Cursor { key: Some(5), tie: "7".to_owned() };
+        let refused = Cursor::read(&cursor.text("make=KIA"), "make=BMW").unwrap_err();
+        assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("cursor")));
+    }
+}

@@ -1,0 +1,184 @@
+//! Facets: how many lots each option of each filter would give, counted in memory.
+
+use super::answer::{Keep, json};
+use super::catalogue::{COUNT, Catalogue, Counts, DIMENSIONS, Kind, YEARS};
+use super::lang::Lang;
+use super::params::{Param, Shape};
+use super::problem::Problem;
+use super::search::{self, AsOf};
+use super::words::Words;
+use super::{Ask, Shared};
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
+
+/// Options of a facet unless told otherwise.
+const OPTIONS: i64 = 100;
+/// The facet of model years, which are no words.
+const YEAR: &str = "year";
+
+const NAMES: [&str; COUNT + 1] = {
+    let mut names = [YEAR; COUNT + 1];
+    let mut at = 0;
+    while at < COUNT {
+        names[at] = DIMENSIONS[at].name;
+        at += 1;
+    }
+    names
+};
+
+const BESIDES: &[Param] = &[
+    Param::many("facet", Shape::OneOf(&NAMES), "only these facets: all if not said"),
+    Param::one(
+        "options",
+        Shape::Number(1, 1000),
+        "the most options of a facet, the most frequent: 100 if not said",
+    ),
+];
+
+/// Everything facets know.
+pub struct Everything;
+
+impl IntoParams for Everything {
+    fn into_params(of: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut all = search::Filters::into_params(of);
+        all.extend(BESIDES.iter().map(Param::document));
+        all
+    }
+}
+
+/// The counts of all facets asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Facets {
+    /// Lots that pass all filters
+    pub total: u32,
+    /// In the order of the filters
+    pub facets: Vec<Facet>,
+    /// The state of the data
+    pub as_of: AsOf,
+}
+
+/// One filter's options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Facet {
+    /// The filter's name; `year` stands for year_min and year_max
+    pub name: String,
+    /// The options that give any lot, the most frequent first
+    pub options: Vec<FacetOption>,
+    /// How many there are, shown or not
+    pub total_options: usize,
+}
+
+/// An option, and what it gives with all other filters as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FacetOption {
+    /// What to ask for; null where nobody knows what the value means
+    pub code: Option<String>,
+    /// In words, or the value as it came where there is no code
+    pub label: String,
+    /// The value as it came, where there is no code
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub raw: Option<String>,
+    /// How many lots
+    #[schema(minimum = 1)]
+    pub count: u32,
+}
+
+impl FacetOption {
+    fn text(text: &str, label: &str, count: u32) -> FacetOption {
+        FacetOption { code: Some(text.to_owned()), label: label.to_owned(), raw: None, count }
+    }
+}
+
+/// The options of a dimension: spellings of one code are one option.
+fn options(
+    catalogue: &Catalogue,
+    words: &Words,
+    lang: Lang,
+    place: usize,
+    counts: &[u32],
+) -> Vec<FacetOption> {
+    let dictionary = &catalogue.dictionaries[place];
+    let used = dictionary.words.iter().zip(counts).skip(1).filter(|(_, count)| **count > 0);
+    let Kind::Coded(domain) = DIMENSIONS[place].kind else {
+        let mut texts: HashMap<&str, FacetOption> = HashMap::new();
+        for (word, count) in used {
+            let text = word.raw.as_deref().or(word.name.as_deref()).unwrap_or("");
+            let label = word.name.as_deref().unwrap_or(text);
+            texts.entry(text).or_insert_with(|| FacetOption::text(text, label, 0)).count += *count;
+        }
+        return texts.into_values().collect();
+    };
+    let mut options: HashMap<Result<&str, &str>, u32> = HashMap::new();
+    for (word, count) in used {
+        let meaning = catalogue.code(words, place, word);
+        let key = meaning.ok_or_else(|| word.raw.as_deref().unwrap_or(""));
+        *options.entry(key).or_default() += count;
+    }
+    let shown = |(key, count): (Result<&str, &str>, u32)| match key {
+        Ok(code) => FacetOption::text(code, &words.label(domain, code, lang), count),
+        Err(raw) => FacetOption { code: None, label: raw.to_owned(), raw: Some(raw.to_owned()), count },
+    };
+    options.into_iter().map(shown).collect()
+}
+
+fn years(counts: &[u32]) -> Vec<FacetOption> {
+    let used = YEARS.zip(counts).filter(|(_, count)| **count > 0);
+    used.map(|(year, count)| FacetOption::text(&year.to_string(), &year.to_string(), *count)).collect()
+}
+
+fn facets(
+    catalogue: &Catalogue,
+    words: &Words,
+    lang: Lang,
+    counts: &Counts,
+    wanted: &[&str],
+    most: usize,
+) -> Vec<Facet> {
+    let facet = |(place, name): (usize, &&str)| {
+        let mut options = match counts.words.get(place) {
+            Some(counts) => options(catalogue, words, lang, place, counts),
+            None if *name == YEAR => years(&counts.years),
+            None => Vec::new(),
+        };
+        options.sort_by(|one, other| {
+            (Reverse(one.count), &one.label, &one.code).cmp(&(
+                Reverse(other.count),
+                &other.label,
+                &other.code,
+            ))
+        });
+        let total_options = options.len();
+        options.truncate(most);
+        Facet { name: (*name).to_owned(), options, total_options }
+    };
+    let asked = |(_, name): &(usize, &&str)| wanted.is_empty() || wanted.contains(name);
+    NAMES.iter().enumerate().filter(asked).map(facet).collect()
+}
+
+/// Facets
+///
+/// For each filter its options and how many lots each gives while all other filters stay; its own does not count, so that
+/// a reader sees what he could ask for instead. Options without a lot are left out.
+#[utoipa::path(
+    get, path = "/api/v1/facets", tag = "search", params(Everything),
+    responses((status = 200, description = "the options and their counts", body = Facets), super::openapi::Refused)
+)]
+pub async fn handle(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
+    let asked = search::read(&ask, BESIDES)?;
+    let lang = Lang::of(&asked, &ask.headers);
+    let catalogue = shared.catalogue();
+    let filter = search::filter(&shared, &catalogue, &asked).await?;
+    let counts = catalogue.counts(&filter);
+    let wanted: Vec<&str> = asked.all("facet").collect();
+    let most = usize::try_from(asked.number("options").unwrap_or(OPTIONS)).unwrap_or(1);
+    let facets = facets(&catalogue, &shared.words(), lang, &counts, &wanted, most);
+    let answer = Facets { total: counts.total, facets, as_of: AsOf::of(&catalogue) };
+    Ok(json(&ask.headers, Some(lang), Keep::Asking, &answer))
+}

@@ -1,0 +1,105 @@
+//! The OpenAPI document, from the code, and a page to browse it that loads nothing from elsewhere.
+
+use super::params::{LANG, Param};
+use super::problem::Problem;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::{Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoParams, IntoResponses, OpenApi};
+
+/// All of it.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "vinops",
+        description = "Vehicles and lots of the auction's feed, read only. Coded values come as code and label; without \
+                       a code the value as it came. Times are RFC 3339 in UTC; a sale's also by the yard's clock. \
+                       Errors are problem documents (RFC 9457)."
+    ),
+    paths(
+        super::search::search,
+        super::facets::handle,
+        super::lots::lot,
+        super::history::lot,
+        super::history::at,
+        super::vehicles::vehicle,
+        super::taxonomies::domains,
+        super::taxonomies::domain,
+        super::windows::windows
+    ),
+    components(schemas(Problem))
+)]
+struct Document;
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default());
+
+/// The document itself.
+pub async fn document() -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")],
+        DOCUMENT.as_str(),
+    )
+        .into_response()
+}
+
+/// The page to browse it. It may load nothing and talk to nobody but this API.
+pub async fn page() -> Response {
+    const ONLY_US: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                           form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "public, max-age=300"),
+        (header::CONTENT_SECURITY_POLICY, ONLY_US),
+    ];
+    (headers, include_str!("page.html")).into_response()
+}
+
+/// The parameter `lang`.
+pub struct Lang;
+
+impl IntoParams for Lang {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        documented(&[LANG])
+    }
+}
+
+/// Parameters as the document has them.
+pub fn documented(params: &[Param]) -> Vec<Parameter> {
+    params.iter().map(Param::document).collect()
+}
+
+/// What every resource may say instead of answering.
+pub struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let told = [
+            ("400", "a parameter is unknown or wrong; `parameter` names it"),
+            ("413", "the request has a body of more than 1 KB"),
+            ("414", "path and query are longer than 4 KB"),
+            ("431", "the headers are longer than 16 KB"),
+            ("500", "something failed; `request_id` leads to its cause in the log"),
+            ("503", "too many requests at once, or no database; `Retry-After` says when to come again"),
+        ];
+        told.into_iter().map(|(status, what)| (status.to_owned(), problem(what))).collect()
+    }
+}
+
+/// 404.
+pub struct NotThere;
+
+impl IntoResponses for NotThere {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        BTreeMap::from([("404".to_owned(), problem("there is none"))])
+    }
+}
+
+fn problem(what: &str) -> RefOr<utoipa::openapi::Response> {
+    let schema = Ref::from_schema_name("Problem");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(what).content("application/problem+json", content).build().into()
+}

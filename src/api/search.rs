@@ -1,0 +1,216 @@
+//! Search: lots by what they are like, page by page.
+
+use super::answer::{Keep, json};
+use super::catalogue::{COUNT, Catalogue, DIMENSIONS, Filter, Range, Sort};
+use super::cursor::Cursor;
+use super::lang::Lang;
+use super::lots::{self, Lot};
+use super::params::{Asked, LANG, Param, Shape};
+use super::problem::Problem;
+use super::{Ask, Shared};
+use anyhow::Context;
+use axum::extract::State;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
+
+/// Lots of a page unless told otherwise.
+const LIMIT: i64 = 50;
+/// The least likeness of a text to a make and model, of 1: one letter left out of six still is.
+const ALIKE: f32 = 0.4;
+/// Texts remembered with what is like them.
+const REMEMBERED: usize = 256;
+
+/// Filters that are no dimension.
+pub const RANGES: &[Param] = &[
+    Param::one("q", Shape::Text, "like make and model, misspelt or in part"),
+    Param::one("vin", Shape::VinPrefix, "the beginning of the VIN"),
+    Param::one("year_min", Shape::Number(1900, 2100), "model year from"),
+    Param::one("year_max", Shape::Number(1900, 2100), "model year to"),
+    Param::one(
+        "price_min",
+        Shape::Money,
+        "highest bid from, in the lot's own currency; lots without a bid are left out",
+    ),
+    Param::one("price_max", Shape::Money, "highest bid to, likewise"),
+    Param::one("sale_from", Shape::Instant, "sold from this instant on; lots without a date are left out"),
+    Param::one("sale_to", Shape::Instant, "sold until this instant, likewise"),
+];
+
+const FILTERS: [Param; COUNT] = {
+    let mut params = [LANG; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        params[at] = DIMENSIONS[at].param();
+        at += 1;
+    }
+    params
+};
+
+/// By which a page is chosen.
+const PAGE: &[Param] = &[
+    Param::one(
+        "sort",
+        Shape::OneOf(Sort::NAMES),
+        "order, with a minus the other way round: sale_date if not said; lots without a value come last",
+    ),
+    Param::one("limit", Shape::Number(1, 200), "lots of a page: 50 if not said"),
+    Param::one("cursor", Shape::Cursor, "`next` of the page before"),
+];
+
+/// The filters of search and facets.
+pub struct Filters;
+
+impl IntoParams for Filters {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [&FILTERS[..], RANGES, &[LANG]].concat().iter().map(Param::document).collect()
+    }
+}
+
+/// Everything search knows.
+pub struct Everything;
+
+impl IntoParams for Everything {
+    fn into_params(of: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut all = Filters::into_params(of);
+        all.extend(PAGE.iter().map(Param::document));
+        all
+    }
+}
+
+/// The state of the data that an answer was found in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AsOf {
+    /// The newest window applied, of any source
+    pub window: Option<DateTime<Utc>>,
+}
+
+impl AsOf {
+    pub(super) fn of(catalogue: &Catalogue) -> AsOf {
+        AsOf { window: catalogue.window }
+    }
+}
+
+/// A page of lots.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Found {
+    /// Lots that pass all filters
+    pub total: u32,
+    /// Those of this page, in the order asked for
+    pub lots: Vec<Lot>,
+    /// Give this as `cursor` for the next page; null after the last
+    pub next: Option<String>,
+    /// The state of the data
+    pub as_of: AsOf,
+}
+
+/// Reads a query of filters and of these besides.
+pub(super) fn read(ask: &Ask, besides: &[Param]) -> Result<Asked, Problem> {
+    Asked::read(ask.query(), &[&FILTERS, RANGES, &[LANG], besides])
+}
+
+/// The question, compiled.
+pub(super) async fn filter(
+    shared: &Shared,
+    catalogue: &Arc<Catalogue>,
+    asked: &Asked,
+) -> Result<Filter, Problem> {
+    let range = |from: Option<i64>, to: Option<i64>| Range { from, to };
+    let micros = |name| asked.instant(name).map(|at| at.timestamp_micros());
+    let mut filter = Filter::of(asked, catalogue, &shared.words());
+    filter.year = range(asked.number("year_min"), asked.number("year_max"));
+    filter.price = range(asked.cents("price_min"), asked.cents("price_max"));
+    filter.sale = range(micros("sale_from"), micros("sale_to"));
+    filter.vin = asked.one("vin").unwrap_or("").to_ascii_uppercase().into_bytes();
+    if let Some(text) = asked.one("q") {
+        filter.names = Some(shared.alike(catalogue, text).await?);
+    }
+    Ok(filter)
+}
+
+impl Shared {
+    /// Which makes and models are like a text, as pg_trgm has it. They are few thousand, whatever number of lots there
+    /// is, so the server compares them all; what it said is remembered until the catalogue is another one.
+    async fn alike(&self, catalogue: &Arc<Catalogue>, text: &str) -> Result<Vec<bool>, Problem> {
+        let key = (Arc::as_ptr(catalogue) as usize, catalogue.read_at, text.to_uppercase());
+        if let Some(known) = self.alike.lock().await.get(&key) {
+            return Ok(known.clone());
+        }
+        let names: Vec<String> = catalogue.names().map(str::to_owned).collect();
+        let mut tx = self.read().await?;
+        let alike = sqlx::query_scalar!(
+            r#"-- api: makes and models like this
+            select n as "place!"
+            from unnest($1::text[]) with ordinality as t (name, n)
+            where public.word_similarity($2, name) >= $3
+              or public.similarity($2, name) >= $3"#,
+            &names,
+            key.2,
+            ALIKE
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .context("compare makes and models")?;
+        tx.commit().await?;
+        let mut passing = vec![false; names.len()];
+        for place in alike {
+            if let Some(pass) = usize::try_from(place - 1).ok().and_then(|place| passing.get_mut(place)) {
+                *pass = true;
+            }
+        }
+        let mut known = self.alike.lock().await;
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, passing.clone());
+        Ok(passing)
+    }
+}
+
+/// Search
+///
+/// Lots that pass all filters. Values of one filter that is given several times are alternatives. Pages go on by the
+/// last lot shown, so lots that come and go between them neither repeat nor hide one that did not change.
+#[utoipa::path(
+    get, path = "/api/v1/search", tag = "search", params(Everything),
+    responses((status = 200, description = "a page of lots", body = Found), super::openapi::Refused)
+)]
+pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
+    let asked = read(&ask, PAGE)?;
+    let lang = Lang::of(&asked, &ask.headers);
+    let sort = asked.one("sort").and_then(Sort::named).unwrap_or((Sort::Sale, false));
+    let question = asked.without(&["lang", "limit", "cursor"]);
+    let cursor = asked.one("cursor").map(|text| Cursor::read(text, &question)).transpose()?;
+    let after = match cursor {
+        None => None,
+        Some(Cursor { key, tie }) => match tie.parse() {
+            Ok(number) => Some((key, number)),
+            Err(_) => return Err(Problem::parameter("cursor", "is none that a page gave")),
+        },
+    };
+    let limit = usize::try_from(asked.number("limit").unwrap_or(LIMIT)).unwrap_or(1);
+    let catalogue = shared.catalogue();
+    let filter = filter(&shared, &catalogue, &asked).await?;
+    let page = catalogue.page(&filter, sort, after, limit);
+    let rows = match page.lots.is_empty() {
+        true => Vec::new(),
+        false => {
+            let mut tx = shared.read().await?;
+            let rows = lots::read(&mut tx, &page.lots).await?;
+            tx.commit().await?;
+            rows
+        }
+    };
+    let mut rows: HashMap<String, lots::Row> = rows.into_iter().map(|row| (row.lot.clone(), row)).collect();
+    let words = shared.words();
+    // one that was hidden since is left out
+    let lots =
+        page.lots.iter().filter_map(|lot| rows.remove(lot)).map(|row| row.shown(&words, lang)).collect();
+    let next = page.next.map(|(key, number)| Cursor { key, tie: number.to_string() }.text(&question));
+    let found = Found { total: page.total, lots, next, as_of: AsOf::of(&catalogue) };
+    Ok(json(&ask.headers, Some(lang), Keep::Asking, &found))
+}

@@ -1,0 +1,183 @@
+//! The vocabulary in memory: labels in both tongues, and the spellings by which raw words are coded when they are read.
+//!
+//! Labels come from the tables, since operators edit them. Of a lot's words only damage, sale type, keys and condition
+//! have columns with their codes; all others are coded here, as they are read, which costs the rows nothing.
+
+use super::lang::{Coded, Lang};
+use crate::db::vocabulary;
+use crate::taxonomy::{Domain, Spellings};
+use anyhow::Context;
+use serde::Serialize;
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use utoipa::ToSchema;
+
+/// A code with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Entry {
+    /// The code
+    pub code: String,
+    /// In the tongue that was asked for
+    pub label: String,
+    /// In English
+    pub en: String,
+    /// In Russian; null where nobody has translated it
+    pub ru: Option<String>,
+    /// The group of codes it belongs to
+    pub category: Option<String>,
+    /// Its place in lists, ascending
+    pub sort_order: i32,
+    /// Whether a speaker of the language still has to confirm it
+    pub needs_review: bool,
+    /// What states call this title, where they have a name of their own for it
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub states: Vec<StateLabel>,
+}
+
+/// A state's own label of a title.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct StateLabel {
+    /// Two capital letters
+    pub state: String,
+    /// In the tongue that was asked for
+    pub label: String,
+    /// In English
+    pub en: String,
+    /// In Russian
+    pub ru: Option<String>,
+}
+
+/// The vocabulary as it stood when it was read.
+#[derive(Debug)]
+pub struct Words {
+    entries: HashMap<Domain, Vec<Entry>>,
+    /// From domain and code to the entry's place.
+    places: HashMap<Domain, HashMap<String, usize>>,
+    /// What raw words mean.
+    pub spellings: Spellings,
+}
+
+impl Words {
+    /// Reads all of it.
+    pub async fn load(connection: &mut PgConnection) -> anyhow::Result<Words> {
+        let spellings = vocabulary::spellings(connection).await?;
+        let rows = sqlx::query!(
+            r#"-- api: labels
+            select
+              domain as "domain!", code as "code!", en as "en!", ru, category, sort_order as "sort_order!",
+              needs_review as "needs_review!"
+            from taxonomies.labels
+            order by sort_order, code"#
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .context("read the labels")?;
+        let states = sqlx::query!(
+            "-- api: labels of states
+            select code, state, en, ru from taxonomies.title_labels order by code, state"
+        )
+        .fetch_all(connection)
+        .await
+        .context("read the states' labels")?;
+        let mut of_code: HashMap<String, Vec<StateLabel>> = HashMap::new();
+        for row in states {
+            let own = StateLabel { state: row.state, label: row.en.clone(), en: row.en, ru: row.ru };
+            of_code.entry(row.code).or_default().push(own);
+        }
+        let mut entries: HashMap<Domain, Vec<Entry>> = HashMap::new();
+        for row in rows {
+            let Some(domain) = Domain::named(&row.domain) else { continue };
+            let states = match domain {
+                Domain::TitleTypes => of_code.remove(&row.code).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            entries.entry(domain).or_default().push(Entry {
+                code: row.code,
+                label: row.en.clone(),
+                en: row.en,
+                ru: row.ru,
+                category: row.category,
+                sort_order: row.sort_order,
+                needs_review: row.needs_review,
+                states,
+            });
+        }
+        let place = |(place, entry): (usize, &Entry)| (entry.code.clone(), place);
+        let places = entries
+            .iter()
+            .map(|(domain, entries)| (*domain, entries.iter().enumerate().map(place).collect()))
+            .collect();
+        Ok(Words { entries, places, spellings })
+    }
+
+    /// A table's codes in their order, labelled in this tongue.
+    pub fn entries(&self, domain: Domain, lang: Lang) -> Vec<Entry> {
+        let mut entries = self.entries.get(&domain).cloned().unwrap_or_default();
+        for entry in &mut entries {
+            entry.label = said(lang, &entry.en, entry.ru.as_ref());
+            for own in &mut entry.states {
+                own.label = said(lang, &own.en, own.ru.as_ref());
+            }
+        }
+        entries
+    }
+
+    /// How many codes a table has.
+    pub fn count(&self, domain: Domain) -> usize {
+        self.entries.get(&domain).map_or(0, Vec::len)
+    }
+
+    fn entry(&self, domain: Domain, code: &str) -> Option<&Entry> {
+        self.entries.get(&domain)?.get(*self.places.get(&domain)?.get(code)?)
+    }
+
+    /// The place of a code in lists; those that have none come last.
+    pub fn place(&self, domain: Domain, code: &str) -> i32 {
+        self.entry(domain, code).map_or(i32::MAX, |entry| entry.sort_order)
+    }
+
+    /// The label of a code; one without a label shows as itself.
+    pub fn label(&self, domain: Domain, code: &str, lang: Lang) -> String {
+        self.entry(domain, code)
+            .map_or_else(|| code.to_owned(), |entry| said(lang, &entry.en, entry.ru.as_ref()))
+    }
+
+    /// A value by the code that was written beside it; the raw one where there is none.
+    pub fn coded(&self, domain: Domain, code: Option<&str>, raw: Option<&str>, lang: Lang) -> Option<Coded> {
+        match (code, raw) {
+            (Some(code), _) => {
+                Some(Coded { code: Some(code.to_owned()), label: self.label(domain, code, lang), raw: None })
+            }
+            (None, Some(raw)) => Some(Coded { code: None, label: raw.to_owned(), raw: Some(raw.to_owned()) }),
+            (None, None) => None,
+        }
+    }
+
+    /// A value by what its spelling means.
+    pub fn spelled(&self, domain: Domain, raw: Option<&str>, lang: Lang) -> Option<Coded> {
+        let raw = raw?;
+        self.coded(domain, self.spellings.code(domain, raw), Some(raw), lang)
+    }
+
+    /// A title: as its state calls it, else in general.
+    pub fn title(&self, raw: Option<&str>, state: Option<&str>, lang: Lang) -> Option<Coded> {
+        let mut coded = self.spelled(Domain::TitleTypes, raw, lang)?;
+        let entry = coded.code.as_deref().and_then(|code| self.entry(Domain::TitleTypes, code));
+        let own = entry
+            .zip(state)
+            .and_then(|(entry, state)| entry.states.iter().find(|own| own.state.eq_ignore_ascii_case(state)));
+        if let Some(own) = own {
+            coded.label = said(lang, &own.en, own.ru.as_ref());
+        }
+        Some(coded)
+    }
+}
+
+/// In this tongue, else in English.
+fn said(lang: Lang, en: &str, ru: Option<&String>) -> String {
+    match (lang, ru) {
+        (Lang::Ru, Some(ru)) => ru.clone(),
+        _ => en.to_owned(),
+    }
+}

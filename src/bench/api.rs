@@ -1,0 +1,269 @@
+//! `vinops bench api`: how soon the API answers while windows are being applied.
+//!
+//! A real `vinops serve` on a database that the real fleet has filled (`vinops ingest`), readers at an even rate that do
+//! not wait for one another, and further windows worked beside them one by one, each from its own pause on. What is
+//! timed is from the moment a request is due to be sent until its last byte has come. No figure is of a warm answer only:
+//! every request asks for another lot or filter.
+//!
+//! # Which indexes, and why none
+//!
+//! EXPLAIN (ANALYZE, BUFFERS) on 155,137 lots of the simulated feed, PostgreSQL 15, everything in shared buffers, before
+//! there was a catalogue in memory (`src/api/catalogue/mod.rs`). Three filters, sorted by sale date, 51 rows:
+//!
+//! ```text
+//! no index besides those there are                                              72 ms
+//!   Nested Loop
+//!     Gather Merge, Sort: Parallel Seq Scan on lots   (8,290 buffers; damage_code = …; 79,944 rows)
+//!     Index Scan using vehicles_pkey on vehicles      (1,335 times; make = …, year between …)
+//! lots (damage_code, auction_datetime_utc, id)                                   5.9 ms
+//!   Nested Loop
+//!     Index Scan using … on lots                      (1,335 rows), then vehicles_pkey 1,335 times
+//! the same, how many there are, with all four indexes tried                       71 ms
+//!   Parallel Hash Join: Parallel Seq Scan on lots, Bitmap Heap Scan on vehicles
+//! a facet, make given, with all four                                              63 ms
+//!   Partial HashAggregate: Parallel Hash Join: Parallel Seq Scan on lots, Bitmap Heap Scan on vehicles
+//! make % …, model % … by gin (make gin_trgm_ops, model gin_trgm_ops)              19 ms
+//!   Bitmap Heap Scan on vehicles                      (20,355 rows, to be joined and sorted yet)
+//! ```
+//!
+//! The four tried, (make, model, year), (damage_code, auction_datetime_utc, id), (auction_datetime_utc, id) and the
+//! trigrams, took 213, 262, 114 and 296 ms to build, which each first window would pay (its limit leaves 50), and 19 MB;
+//! they serve some combinations of filters, and neither totals nor facets. So there are none: filters, sorts and counts
+//! are answered from memory, and rows are read by the keys there are:
+//!
+//! ```text
+//! a lot: idx_lots_external_id, vehicles_pkey, images_lot_id_idx                   0.1 ms (0.7 to plan)
+//! what has changed since a reading: one pass over each table by xmin               35 ms, once a window
+//! ```
+
+use super::figure::{Figure, Spread, markdown, quantile};
+use super::files::Files;
+use super::hand;
+use super::machine::Machine;
+use super::place::{Ground, Place, execute};
+use super::readers::{MIX, RATE, Readers, ask};
+use super::windows::STANDARD_ROWS;
+use anyhow::{Context, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long the server may take to show itself: it reads all lots first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Plan {
+    /// Rows of a window.
+    pub rows: usize,
+    /// Seconds of asking.
+    pub seconds: u32,
+    /// Seconds from the start of one window to that of the next.
+    pub every: u32,
+    /// Of the feed and of the questions.
+    pub seed: u64,
+}
+
+/// How soon one kind of request was answered, in milliseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answered {
+    /// What was asked.
+    pub kind: &'static str,
+    /// How often.
+    pub requests: usize,
+    /// Half took less.
+    pub p50: f64,
+    /// All but one in a hundred took less.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What on.
+    pub machine: Machine,
+    /// What was to be done.
+    pub plan: Plan,
+    /// Lots that could be found at the end.
+    pub lots: u64,
+    /// Windows applied while readers asked.
+    pub windows: usize,
+    /// Seconds that each took, from the claim of its first job on.
+    pub window_seconds: Spread,
+    /// Seconds from the server's start until it answered, with all lots read.
+    pub start_seconds: f64,
+    /// Peak memory of the server, in 10^6 bytes.
+    pub memory_mb: f64,
+    /// By kind of request.
+    pub answers: Vec<Answered>,
+    /// Against the limits.
+    pub figures: Vec<Figure>,
+}
+
+/// Measures, telling how far it is.
+pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) -> anyhow::Result<Report> {
+    ensure!(plan.seconds > 0 && plan.every > 0, "nothing to measure in no time");
+    let windows = 1 + plan.seconds.div_ceil(plan.every);
+    told(format!("simulates {windows} windows of {} rows", plan.rows));
+    let files = Files::simulate(plan.seed, plan.rows, windows).await?;
+    let ground = place.ground().await?;
+    let machine = Machine::look(&ground.db.pool, place.describe().await?).await?;
+    let (first, rest) = files.windows.split_first().context("no window")?;
+    let worked = hand::work(&ground, first).await?;
+    told(format!("first window: {} rows in {:.1} s", worked.summary.rows, worked.seconds));
+    execute(&mut ground.session().await?, "vacuum analyze".to_owned()).await?;
+
+    let began = Instant::now();
+    let mut server = Served::start(&ground).await?;
+    let start_seconds = began.elapsed().as_secs_f64();
+    told(format!("serves after {start_seconds:.1} s"));
+    let readers = Readers::new(&server.address, plan.seed).await?;
+    let until = Instant::now() + Duration::from_secs(u64::from(plan.seconds));
+    let working = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(u64::from(plan.every)));
+        let mut seconds = Vec::new();
+        for window in rest {
+            ticks.tick().await;
+            if Instant::now() >= until {
+                break;
+            }
+            let worked = hand::work(&ground, window).await?;
+            told(format!("a window in {:.2} s", worked.seconds));
+            seconds.push(worked.seconds);
+        }
+        Ok::<_, anyhow::Error>(seconds)
+    };
+    let (seconds, answers) = tokio::join!(working, readers.ask_until(until));
+    let (seconds, answers) = (seconds?, answers?);
+    let found = ask(&mut None, &server.address, "/api/v1/search?limit=1").await?;
+    let memory_mb = server.peak_mb()?;
+    server.stop().await?;
+    place.leave(ground).await?;
+    let answers: Vec<Answered> =
+        MIX.iter().filter_map(|(kind, _)| answered(kind, answers.get(kind)?)).collect();
+    let standard = plan.rows == STANDARD_ROWS && machine.optimised;
+    let figures = figures(&answers, standard);
+    Ok(Report {
+        machine,
+        plan,
+        lots: found["total"].as_u64().unwrap_or(0),
+        windows: seconds.len(),
+        window_seconds: Spread::of(seconds),
+        start_seconds,
+        memory_mb,
+        answers,
+        figures,
+    })
+}
+
+fn answered(kind: &'static str, taken: &[f64]) -> Option<Answered> {
+    let mut sorted = taken.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let max = *sorted.last()?;
+    let (p50, p99) = (quantile(&sorted, 0.5), quantile(&sorted, 0.99));
+    Some(Answered { kind, requests: sorted.len(), p50, p99, max })
+}
+
+fn figures(answers: &[Answered], standard: bool) -> Vec<Figure> {
+    let limits = [
+        ("search, three filters", "search with three filters, p99", 25.0),
+        ("a lot", "a single lot, p99", 5.0),
+        ("facets", "facets, p99, always counted afresh", 40.0),
+    ];
+    let figure = |(kind, name, limit): (&str, &'static str, f64)| {
+        let of = answers.iter().find(|answered| answered.kind == kind)?;
+        Some(Figure::new(name, of.p99, "ms", limit, standard))
+    };
+    limits.into_iter().filter_map(figure).collect()
+}
+
+impl Report {
+    /// For people, in Markdown.
+    pub fn text(&self) -> String {
+        let Report { plan, window_seconds, .. } = self;
+        let mut out = format!(
+            "{}\n{} lots; {RATE} requests/s for {} s, {} windows applied meanwhile in {} s each\nthe server began in {:.1} s, \
+             all lots read; its peak memory was {:.0} MB\n\n",
+            self.machine.text(),
+            self.lots,
+            plan.seconds,
+            self.windows,
+            window_seconds.text(2),
+            self.start_seconds,
+            self.memory_mb
+        );
+        let rows = self.answers.iter().map(|it| {
+            let ms = |value: f64| format!("{value:.2}");
+            vec![it.kind.to_owned(), it.requests.to_string(), ms(it.p50), ms(it.p99), ms(it.max)]
+        });
+        out.push_str(&markdown(&["ms", "requests", "p50", "p99", "max"], &rows.collect::<Vec<_>>()));
+        out.push('\n');
+        let rows = self.figures.iter().map(|figure| {
+            vec![
+                figure.name.to_owned(),
+                format!("{:.2} {}", figure.value, figure.unit),
+                format!("{} {}", figure.limit, figure.unit),
+                figure.verdict().to_owned(),
+            ]
+        });
+        out.push_str(&markdown(&["", "measured", "at most", ""], &rows.collect::<Vec<_>>()));
+        out
+    }
+}
+
+/// `vinops serve` on the ground.
+struct Served {
+    process: Child,
+    address: String,
+}
+
+impl Served {
+    async fn start(ground: &Ground) -> anyhow::Result<Served> {
+        let mut process = Command::new(std::env::current_exe().context("find this program")?)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("DATABASE_URL", ground.url())
+            .env("DATABASE_DIRECT_URL", ground.url())
+            .env("VINOPS_LOG_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("run `vinops serve`")?;
+        let mut lines = BufReader::new(process.stderr.take().context("its log")?).lines();
+        let shown = async {
+            while let Some(line) = lines.next_line().await? {
+                let line: Value = serde_json::from_str(&line).unwrap_or_default();
+                if let Some(address) = line["address"].as_str() {
+                    return Ok(address.to_owned());
+                }
+            }
+            bail!("`vinops serve` ended")
+        };
+        let address = tokio::time::timeout(PATIENCE, shown).await.context("wait for `vinops serve`")??;
+        // a process whose log nobody reads stands still in the end
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                eprintln!("{line}");
+            }
+        });
+        Ok(Served { process, address })
+    }
+
+    fn peak_mb(&self) -> anyhow::Result<f64> {
+        let id = self.process.id().context("the server has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.and_then(|text| text.trim().split(' ').next()?.parse::<f64>().ok());
+        Ok(kilobytes.unwrap_or(0.0) * 1024.0 / 1e6)
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await.context("end `vinops serve`")
+    }
+}

@@ -1,0 +1,163 @@
+//! Readers of the API: what they ask, at an even rate, and how long each answer takes.
+//!
+//! They are written by hand, a request and its answer over a connection that is kept, so that what is timed is the API
+//! and not a client. No reader waits for another: a slow answer delays nobody's question.
+
+use anyhow::{Context, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Requests a second.
+pub const RATE: u32 = 20;
+
+/// What readers ask, and how many of a hundred ask so.
+pub const MIX: &[(&str, u32)] = &[
+    ("search, three filters", 30),
+    ("search, a next page", 10),
+    ("search, misspelt", 5),
+    ("a lot", 25),
+    ("a vehicle", 5),
+    ("facets", 20),
+    ("a taxonomy", 5),
+];
+
+/// Who asks, and what there is to ask for.
+pub struct Readers {
+    address: String,
+    dice: StdRng,
+    lots: Vec<(String, String)>,
+    makes: Vec<String>,
+    damages: Vec<String>,
+    states: Vec<String>,
+}
+
+impl Readers {
+    /// Of the API at this address; asks it what there is to ask for.
+    pub async fn new(address: &str, seed: u64) -> anyhow::Result<Readers> {
+        let mut stream = None;
+        let facets = "/api/v1/facets?facet=make&facet=damage&facet=state";
+        let facets = ask(&mut stream, address, facets).await?;
+        let options = |place: usize| -> Vec<String> {
+            let options = facets["facets"][place]["options"].as_array().into_iter().flatten();
+            options.filter_map(|option| Some(option["code"].as_str()?.to_owned())).collect()
+        };
+        let mut lots = Vec::new();
+        for state in options(2) {
+            let page = ask(&mut stream, address, &format!("/api/v1/search?limit=100&state={state}")).await?;
+            let pairs = page["lots"].as_array().into_iter().flatten().filter_map(|lot| {
+                Some((lot["lot"].as_str()?.to_owned(), lot["vehicle"]["vin"].as_str()?.to_owned()))
+            });
+            lots.extend(pairs);
+        }
+        ensure!(!lots.is_empty(), "there is nothing to ask for");
+        let (address, dice) = (address.to_owned(), StdRng::seed_from_u64(seed));
+        Ok(Readers { address, dice, lots, makes: options(0), damages: options(1), states: options(2) })
+    }
+
+    /// The next question: its kind, and its path.
+    fn question(&mut self) -> (&'static str, String) {
+        let mut throw: u32 = self.dice.random_range(0..100);
+        let mut kind = MIX[0].0;
+        for (named, share) in MIX {
+            kind = named;
+            match throw.checked_sub(*share) {
+                Some(rest) => throw = rest,
+                None => break,
+            }
+        }
+        let escaped = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let dice = &mut self.dice;
+        let mut any =
+            |of: &[String]| of.get(dice.random_range(0..of.len().max(1))).cloned().unwrap_or_default();
+        let (make, damage, state) = (any(&self.makes), any(&self.damages), any(&self.states));
+        let year = self.dice.random_range(2005..2022);
+        let (lot, vin) = self.lots[self.dice.random_range(0..self.lots.len())].clone();
+        let make = escaped(&make);
+        let path = match kind {
+            "search, misspelt" => {
+                let mut name = make;
+                let at = self.dice.random_range(0..name.len().max(1));
+                if name.is_char_boundary(at) && at < name.len() {
+                    name.remove(at);
+                }
+                format!("search?q={name}x&sort=-year")
+            }
+            "a lot" => format!("lots/{lot}"),
+            "a vehicle" => format!("vehicles/{vin}"),
+            "facets" => format!("facets?make={make}&year_min={year}&state={state}"),
+            "a taxonomy" => "taxonomies/damage_types?lang=ru".to_owned(),
+            // the page after a first one is asked for by the caller
+            "search, a next page" => format!("search?make={make}&sort=-price&limit=20"),
+            _ => format!("search?make={make}&year_min={year}&damage={damage}&lang=ru"),
+        };
+        (kind, format!("/api/v1/{path}"))
+    }
+
+    /// Asks at the rate until the end; gives the milliseconds by kind.
+    pub async fn ask_until(mut self, until: Instant) -> anyhow::Result<BTreeMap<&'static str, Vec<f64>>> {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
+        let mut asked = tokio::task::JoinSet::new();
+        let mut idle: Vec<TcpStream> = Vec::new();
+        let mut taken: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+        while Instant::now() < until {
+            ticks.tick().await;
+            let (kind, path) = self.question();
+            let (mut stream, address) = (idle.pop(), self.address.clone());
+            asked.spawn(async move {
+                let mut path = path;
+                if kind == "search, a next page" {
+                    let page = ask(&mut stream, &address, &path).await?;
+                    if let Some(next) = page["next"].as_str() {
+                        path = format!("{path}&cursor={next}");
+                    }
+                }
+                let began = Instant::now();
+                ask(&mut stream, &address, &path).await?;
+                Ok::<_, anyhow::Error>((kind, began.elapsed().as_secs_f64() * 1000.0, stream))
+            });
+            while let Some(done) = asked.try_join_next() {
+                let (kind, milliseconds, stream) = done.context("a reader panicked")??;
+                taken.entry(kind).or_default().push(milliseconds);
+                idle.extend(stream);
+            }
+        }
+        while let Some(done) = asked.join_next().await {
+            let (kind, milliseconds, _) = done.context("a reader panicked")??;
+            taken.entry(kind).or_default().push(milliseconds);
+        }
+        Ok(taken)
+    }
+}
+
+/// One request over a connection that is kept; an error unless the answer is 200.
+pub async fn ask(stream: &mut Option<TcpStream>, address: &str, path: &str) -> anyhow::Result<Value> {
+    let mut connection = match stream.take() {
+        Some(connection) => connection,
+        None => TcpStream::connect(address).await.context("connect to the API")?,
+    };
+    connection.set_nodelay(true)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::with_capacity(1 << 16);
+    let (head, length) = loop {
+        if let Some(at) = memchr::memmem::find(&answer, b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&answer[..at]).to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.and_then(|text| text.trim().parse().ok()).context("no length")?;
+            break (head, at + 4 + length);
+        }
+        ensure!(connection.read_buf(&mut answer).await? > 0, "the API hung up");
+    };
+    while answer.len() < length {
+        ensure!(connection.read_buf(&mut answer).await? > 0, "the API hung up");
+    }
+    let body = answer.split_off(memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |at| at + 4));
+    ensure!(head.starts_with("http/1.1 200"), "{path}: {head}\n{}", String::from_utf8_lossy(&body));
+    *stream = Some(connection);
+    serde_json::from_slice(&body).with_context(|| format!("read the answer to {path}"))
+}

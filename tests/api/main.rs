@@ -1,0 +1,133 @@
+//! The API as its readers meet it: requests in, answers out, over a real database.
+//!
+//! - [`resources`]: what is said of lots, vehicles, words and windows, held against the tables.
+//! - [`search`]: filters and facets, held against SQL that says the same another way.
+//! - [`history`]: a lot's past, against the logs and the lot of today.
+//! - [`pages`]: pages while others write.
+//! - [`refused`]: errors, limits, tags.
+//! - [`schema`]: real answers against the OpenAPI document.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+
+#[path = "../truth/chain.rs"]
+#[expect(dead_code, reason = "of another test's house only the living rooms are used")]
+mod chain;
+mod history;
+mod pages;
+mod refused;
+mod resources;
+mod schema;
+mod search;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, Response};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgPool};
+use tower::Service;
+use vinops::api::Api;
+use vinops::simulator::{Options, Simulator};
+use vinops::testing::{TestDb, database};
+
+/// A reader.
+struct Reader {
+    api: Api,
+    router: Router,
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Reader {
+    async fn of(test: &TestDb) -> Reader {
+        let api = Api::open(&test.db).await.unwrap();
+        let router = api.router();
+        Reader { api, router }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let answer: Response<Body> = self.router.clone().call(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// Asks under `/api/v1`.
+    async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::get(format!("/api/v1{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// What is there.
+    async fn found(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+}
+
+/// A house that four windows of the simulator's feed went through.
+async fn simulated() -> (chain::House, Reader) {
+    let mut house = chain::House::new().await;
+    let mut simulator = Simulator::new(Options::new(3, 700, chain::at("2026-03-06T17:00:00Z")));
+    for window in 0..4 {
+        let mut file = Vec::new();
+        let start = simulator.options().window_start(window);
+        simulator.window(window, &mut file).unwrap();
+        assert_eq!(house.chain(&file, start).await.state(), "applied");
+    }
+    let reader = Reader::of(&house.test).await;
+    (house, reader)
+}
+
+/// `count` lots of one vehicle each: numbers from 1000, sale dates, bids and years some of which are null.
+async fn plain(count: i32) -> (TestDb, Reader) {
+    let test = database().await;
+    run(
+        &test.db.pool,
+        &format!(
+            "insert into public.vehicles (vin, vin_raw, year, make, model)
+            select v, v, case when n % 5 > 0 then 2000 + n % 20 end, (array['KIA', 'BMW', 'FORD'])[n % 3 + 1], 'M' || n % 7
+            from (select n, 'WVWZZZ1JZXW' || lpad(n::text, 6, '0') as v from generate_series(1000, 999 + {count}) as n) s;
+            insert into public.lots (lot_external_id, vin, source, status, auction_datetime_utc, current_bid_usd, currency_code)
+            select n::text, 'WVWZZZ1JZXW' || lpad(n::text, 6, '0'), 'copart', 'active',
+              case when n % 4 > 0 then '2026-03-01T00:00Z'::timestamptz + (n * 37 % 11) * interval '1 day' end,
+              case when n % 3 > 0 then n * 13 % 50 end, 'USD'
+            from generate_series(1000, 999 + {count}) as n"
+        ),
+    )
+    .await;
+    let reader = Reader::of(&test).await;
+    (test, reader)
+}
+
+/// Statements made of a test's own text.
+async fn run(pool: &PgPool, statements: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(pool).await.unwrap();
+}
+
+async fn number(pool: &PgPool, sql: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(pool).await.unwrap()
+}
