@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 const SIGHT: &[(&str, &[&str], &str)] = &[
     ("config", &[], "everybody reads it, so it reads nobody"),
     ("taxonomy", &[], "codes and spellings are data"),
-    ("db", &["config", "taxonomy"], "migrating ends in seeding the lookup tables from the taxonomies' files"),
+    (
+        "db",
+        &["config", "taxonomy", "auction"],
+        "migrating ends in seeding the lookup tables from the taxonomies' files; a row version is typed as it was ingested",
+    ),
     ("auction", &["taxonomy"], "rules without input or output; never those of the other domain"),
     ("listing", &["taxonomy"], "the same"),
     ("queue", &["db", "config"], "it runs whatever fleet it is handed"),

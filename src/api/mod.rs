@@ -6,7 +6,7 @@
 //!
 //! **Nothing of SQL or paths leaves it.** What fails here is a status and a request id; the cause is in the log.
 //!
-//! One file a resource: `lots`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are answered
+//! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are answered
 //! from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as data), `cursor` (where a page
 //! ended), `lang` (tongues),
 //! `words` (the vocabulary in memory), `answer` (JSON, tags), `problem` (errors), `limits`, `openapi` (the document).
@@ -32,6 +32,7 @@ pub mod answer;
 pub mod catalogue;
 pub mod cursor;
 pub mod facets;
+pub mod history;
 mod keeper;
 pub mod lang;
 pub mod limits;
@@ -111,6 +112,8 @@ impl Api {
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
             .route("/lots/{lot}", get(lots::lot))
+            .route("/lots/{lot}/history", get(history::lot))
+            .route("/lots/{lot}/at", get(history::at))
             .route("/search", get(search::search))
             .route("/facets", get(facets::handle))
             .route("/taxonomies", get(taxonomies::domains))

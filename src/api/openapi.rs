@@ -24,6 +24,8 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
         super::search::search,
         super::facets::handle,
         super::lots::lot,
+        super::history::lot,
+        super::history::at,
         super::vehicles::vehicle,
         super::taxonomies::domains,
         super::taxonomies::domain,

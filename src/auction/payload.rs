@@ -3,9 +3,14 @@
 //! All fields are there, empty ones too, under the names of their own file, so that nothing has to be known to read
 //! a version of last year. Keys come in the order in which JSONB keeps them (by length, then bytewise), because
 //! PostgreSQL sorts faster what is sorted.
+//!
+//! [`Kept`] is the way back: a stored payload is read, typed and hashed as the record it was made from.
 
-use super::header::Header;
+use super::header::{Header, HeaderError};
 use super::reader::Record;
+use super::record::Flags;
+use super::split::Span;
+use serde_json::{Map, Value};
 
 /// Writes the rows of one file.
 #[derive(Clone, Debug)]
@@ -37,6 +42,47 @@ impl Payload {
             if plain { out.extend_from_slice(value) } else { escape(value, out) }
         }
         out.extend_from_slice(b"\"}");
+    }
+}
+
+/// A stored payload, to be read as a record.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    header: Header,
+    text: String,
+    spans: Vec<Span>,
+}
+
+impl Kept {
+    /// Of a payload and the header of its file, as `raw.csv_files` keeps both; a row put in by hand has no file's header
+    /// and is read by its own names.
+    pub fn read(mut names: Vec<String>, payload: &Map<String, Value>) -> Result<Kept, HeaderError> {
+        if names.is_empty() {
+            names = payload.keys().cloned().collect();
+        }
+        let mut text = String::new();
+        let mut spans = Vec::with_capacity(names.len());
+        for name in &names {
+            let begin = text.len() as u32;
+            text.push_str(payload.get(name).and_then(Value::as_str).unwrap_or(""));
+            spans.push((begin, text.len() as u32));
+        }
+        let first_line = names.join(",");
+        Ok(Kept { header: Header::map(names, first_line.as_bytes())?, text, spans })
+    }
+
+    /// The record; of its place in the file and its bytes nothing is known.
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            header: &self.header,
+            row_no: 0,
+            byte_offset: 0,
+            flags: Flags::default(),
+            raw: &[],
+            text: &self.text,
+            spans: &self.spans,
+            quotes: true,
+        }
     }
 }
 
@@ -103,5 +149,33 @@ mod tests {
         let object: serde_json::Value =
             serde_json::from_str(&json(&specimen::civic().with("Special Note", odd))).unwrap();
         assert_eq!(object["Special Note"], odd);
+    }
+
+    #[test]
+    fn a_payload_is_read_back_as_the_record_it_was() {
+        use super::super::hash::RowHasher;
+        use super::super::row::{Typed, Warnings};
+        use crate::taxonomy::Spellings;
+        for row in [
+            specimen::civic(),
+            specimen::civic().with("Special Note", "5\" \\ \t\u{a0}\nя").with("New Column", "1"),
+            specimen::civic().renamed("Lot number", "LOT #").renamed("Wholesale", "Copart Select"),
+        ] {
+            let payload: Map<String, Value> = serde_json::from_str(&json(&row)).unwrap();
+            row.read(|record| {
+                let kept = Kept::read(record.header().names().to_vec(), &payload).unwrap();
+                let back = kept.record();
+                assert_eq!(
+                    RowHasher::new(back.header()).hash(&back),
+                    RowHasher::new(record.header()).hash(record)
+                );
+                let spellings = Spellings::compiled();
+                let read = |record: &Record<'_>| {
+                    format!("{:?}", Typed::read(record, spellings, &mut Warnings::default()))
+                };
+                assert_eq!(read(&back), read(record));
+            });
+        }
+        assert!(Kept::read(Vec::new(), &Map::new()).is_err(), "nothing is no row");
     }
 }

@@ -369,29 +369,29 @@ impl<'a> Typed<'a> {
         }
     }
 
-    /// Spellings without a code, for `audit.unknown_taxonomy_values`; `spellings` are those it was read by.
-    pub fn unknown_values(&self, spellings: &Spellings) -> impl Iterator<Item = (Domain, &'a str)> {
-        let spelled = [
-            (Domain::DamageTypes, self.damage_description),
-            (Domain::DamageTypes, self.secondary_damage),
-            (Domain::TitleTypes, self.title_type),
-            (Domain::SaleTypes, self.sale_type),
-            (Domain::OdometerBrands, self.odometer_brand),
-            (Domain::Colors, self.color),
-            (Domain::BodyStyles, self.body),
-            (Domain::FuelTypes, self.fuel),
-            (Domain::DriveTypes, self.drive),
-            (Domain::TransmissionTypes, self.transmission),
-            (Domain::VehicleTypes, self.vehicle_type),
-            (Domain::RunsDrives, self.runs_drives),
-            (Domain::HasKeys, self.has_keys_raw),
-            (Domain::LotConditions, self.lot_condition),
-            (Domain::SaleLights, self.sale_light),
-        ];
-        let known = |domain, raw| spellings.code(domain, raw).is_some();
-        spelled
-            .into_iter()
-            .filter_map(move |(domain, raw)| Some((domain, raw.filter(|raw| !known(domain, raw))?)))
+    /// How many words a row has.
+    pub const WORDS: usize = 15;
+
+    /// The row's words, in one order, with their domain; and, of those that were coded here, whether they have a code.
+    pub fn words(&self) -> [(Domain, Option<&'a str>, Option<bool>); Typed::WORDS] {
+        let coded = |code: Option<&str>| Some(code.is_some());
+        [
+            (Domain::DamageTypes, self.damage_description, coded(self.damage_code)),
+            (Domain::DamageTypes, self.secondary_damage, coded(self.secondary_damage_code)),
+            (Domain::SaleTypes, self.sale_type, coded(self.sale_type_code)),
+            (Domain::HasKeys, self.has_keys_raw, coded(self.has_keys_code)),
+            (Domain::LotConditions, self.lot_condition, coded(self.lot_condition_code)),
+            (Domain::TitleTypes, self.title_type, None),
+            (Domain::OdometerBrands, self.odometer_brand, None),
+            (Domain::Colors, self.color, None),
+            (Domain::BodyStyles, self.body, None),
+            (Domain::FuelTypes, self.fuel, None),
+            (Domain::DriveTypes, self.drive, None),
+            (Domain::TransmissionTypes, self.transmission, None),
+            (Domain::VehicleTypes, self.vehicle_type, None),
+            (Domain::RunsDrives, self.runs_drives, None),
+            (Domain::SaleLights, self.sale_light, None),
+        ]
     }
 }
 

@@ -28,6 +28,7 @@ mod face;
 mod fetch;
 mod ingest;
 mod jobs;
+mod lot;
 mod migrate;
 mod pipe;
 mod raw;
@@ -165,6 +166,9 @@ enum Command {
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
+    /// Show what became of a lot
+    #[command(subcommand)]
+    Lot(lot::Command),
     /// Teach the vocabulary, and move its labels to translators and back
     #[command(subcommand)]
     Taxonomy(taxonomy::Command),
@@ -232,6 +236,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Jobs(command) => jobs::run(command, fleet, config).await,
         Command::Workers(args) => workers::run(args, config).await,
         Command::Raw(command) => raw::run(command, config).await,
+        Command::Lot(command) => lot::run(command, config).await,
         Command::Taxonomy(command) => taxonomy::run(command, config).await,
         Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,

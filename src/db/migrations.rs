@@ -89,6 +89,7 @@ pub const AUCTION: Set = Set {
         migration!("0019", "fleet_sources"),
         migration!("0020", "fleet_figures"),
         migration!("0021", "vocabulary"),
+        migration!("0023", "lot_history"),
     ],
 };
 

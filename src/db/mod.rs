@@ -16,6 +16,7 @@
 
 pub mod copy;
 pub mod digest;
+pub mod history;
 pub mod migrate;
 pub mod migrations;
 pub mod papers;

@@ -13,7 +13,7 @@ use crate::taxonomy::{Domain, LONGEST, Spellings, fold};
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 /// Domain, the column of its words, and that of its code: the same in `public.lots` and `staging.copart_raw`.
@@ -248,7 +248,7 @@ pub struct Label {
 }
 
 /// Every label, of one domain or of all, in the order of lists.
-pub async fn labels(pool: &PgPool, domain: Option<Domain>) -> anyhow::Result<Vec<Label>> {
+pub async fn labels(connection: impl PgExecutor<'_>, domain: Option<Domain>) -> anyhow::Result<Vec<Label>> {
     sqlx::query_as!(
         Label,
         r#"-- vocabulary: labels
@@ -268,7 +268,7 @@ pub async fn labels(pool: &PgPool, domain: Option<Domain>) -> anyhow::Result<Vec
         order by domain, sort_order, code, state"#,
         domain.map(Domain::name)
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .context("read the labels")
 }

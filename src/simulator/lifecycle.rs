@@ -40,7 +40,9 @@ impl Status {
 /// What the files up to now make of a lot.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Life {
-    /// The last file's window that showed it, in minutes since 1970; 0 when none did.
+    /// The first file's window that showed it, in minutes since 1970; 0 when none did.
+    pub(super) first_seen: i32,
+    /// The last file's window that showed it, the same way.
     pub(super) last_seen: i32,
     /// The first complete file's window without it; 0 while it is in the feed.
     pub(super) absent_since: i32,
@@ -57,7 +59,8 @@ impl Life {
     pub(super) fn seen(&mut self, window: i32, auction: i32) -> bool {
         let back = self.last_seen != 0 && self.status.closed();
         let status = if auction > window { Status::Scheduled } else { Status::Active };
-        *self = Life { last_seen: window, in_last_file: true, status, ..Life::default() };
+        let first_seen = if self.last_seen == 0 { window } else { self.first_seen };
+        *self = Life { first_seen, last_seen: window, in_last_file: true, status, ..Life::default() };
         back
     }
 

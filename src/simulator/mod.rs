@@ -11,7 +11,7 @@
 //! uses the rules of `auction`.
 //!
 //! How it is put together: `words`, `yards` and `fleet` are the vocabulary, `lot` the state, `movement` what
-//! happens between two windows, `write` one CSV line, `lifecycle` and `truth` the record, [`fault`] the ways to
+//! happens between two windows, `write` one CSV line, `lifecycle`, `facts` and `truth` the record, [`fault`] the ways to
 //! spoil a file, [`server`] the loopback server that behaves, or misbehaves, like the real one.
 //!
 //! Two liberties, so that a handful of windows shows everything: much more happens within hours of the window than
@@ -19,6 +19,7 @@
 //! hour and on any day. Memory is about 110 bytes a lot; nothing holds a file.
 
 mod dice;
+mod facts;
 pub mod fault;
 mod fleet;
 mod lifecycle;
@@ -32,6 +33,7 @@ mod words;
 mod write;
 mod yards;
 
+pub use facts::{Change, Fact};
 pub use lifecycle::Status;
 pub use truth::{Counters, LotTruth, Skip, Truth, VehicleTruth};
 
@@ -128,6 +130,8 @@ pub struct Simulator {
     /// The lots of the file, in its order: by yard, then by arrival.
     order: Vec<u32>,
     counters: Counters,
+    /// What the last file read changed of the lots known before.
+    changes: Vec<Change>,
 }
 
 impl Simulator {
@@ -140,6 +144,7 @@ impl Simulator {
             lots: Vec::new(),
             order: Vec::new(),
             counters: Counters::default(),
+            changes: Vec::new(),
         };
         simulator.fill();
         simulator.sort();
@@ -240,14 +245,14 @@ impl Simulator {
     pub fn read(&mut self, reach: Reach) -> Counters {
         let window = self.options.minutes(self.k);
         self.known = (reach == Reach::Whole).then_some(self.k).or(self.known);
-        self.counters =
-            truth::record(&self.options, &mut self.lots, &self.order, window, reach, self.options.broken);
+        let Simulator { options, lots, order, changes, .. } = self;
+        self.counters = truth::record(options, lots, order, window, reach, options.broken, changes);
         self.counters.clone()
     }
 
     /// What is true after the files read so far.
     pub fn truth(&self) -> Truth<'_> {
-        Truth::new(&self.options, &self.lots, &self.counters)
+        Truth::new(&self.options, &self.lots, &self.counters, &self.changes)
     }
 
     /// Puts the rows into the file's order.

@@ -4,6 +4,7 @@
 //! keeps the values of the last file that showed it. Everything here comes from the lots' own state and from how
 //! their text was made; no text is parsed.
 
+use super::facts::{self, Change};
 use super::fleet::VinKind;
 use super::lifecycle::Status;
 use super::lot::{Lot, Sale, instant};
@@ -108,6 +109,8 @@ pub struct LotTruth {
     pub in_feed: bool,
     /// The first complete file without it.
     pub absent_since: Option<DateTime<Utc>>,
+    /// The first file with it.
+    pub first_seen: DateTime<Utc>,
     /// The last file with it.
     pub last_seen: DateTime<Utc>,
     /// Where it stands; none for a lot that is skipped.
@@ -134,11 +137,22 @@ pub struct Truth<'a> {
     options: &'a Options,
     lots: &'a [Lot],
     counters: &'a Counters,
+    changes: &'a [Change],
 }
 
 impl<'a> Truth<'a> {
-    pub(super) fn new(options: &'a Options, lots: &'a [Lot], counters: &'a Counters) -> Self {
-        Truth { options, lots, counters }
+    pub(super) fn new(
+        options: &'a Options,
+        lots: &'a [Lot],
+        counters: &'a Counters,
+        changes: &'a [Change],
+    ) -> Self {
+        Truth { options, lots, counters, changes }
+    }
+
+    /// What the last file changed of the lots that were known and have a vehicle.
+    pub fn changes(&self) -> &'a [Change] {
+        self.changes
     }
 
     /// What the last file brought.
@@ -230,6 +244,7 @@ fn lot_truth(options: &Options, index: u32, lot: &Lot) -> LotTruth {
         yard_name: yard.name,
         in_feed: lot.life.in_last_file,
         absent_since: (lot.life.absences > 0).then(|| instant(lot.life.absent_since)),
+        first_seen: instant(lot.life.first_seen),
         last_seen: instant(lot.life.last_seen),
         status: lot.kept().then_some(lot.life.status),
     }
@@ -243,7 +258,9 @@ pub(super) fn record(
     window: i32,
     reach: Reach,
     broken: u32,
+    changes: &mut Vec<Change>,
 ) -> Counters {
+    changes.clear();
     let mut counters =
         Counters { window: instant(window), parse_errors: u64::from(broken), ..Counters::default() };
     let shown = match reach {
@@ -267,8 +284,15 @@ pub(super) fn record(
         counters.skipped_touched += u64::from(!lot.kept() && (differs || !known || !lot.life.in_last_file));
         counters.repaired += u64::from(write::has_inches(options, index, lot, &lot.vehicle(options.seed)));
         counters.newlines += u64::from(write::breaks(options, index));
+        if known && differs && lot.kept() {
+            facts::changes(options, index, lot, window, changes);
+        }
         lot.seen = lot.now;
+        let before = lot.life.status;
         let back = lot.life.seen(window, lot.now.auction);
+        if known && lot.kept() {
+            facts::moved(lot, window, before, changes);
+        }
         counters.revived += u64::from(back && lot.kept());
     }
     counters.new = counters.first_seen + counters.returned_changed + counters.returned_same;
@@ -278,7 +302,11 @@ pub(super) fn record(
             lot.life.in_last_file = false;
             continue;
         }
+        let before = lot.life.status;
         let moved = lot.life.absent(window, lot.seen.auction).filter(|_| lot.kept());
+        if moved.is_some() {
+            facts::moved(lot, window, before, changes);
+        }
         counters.pending_result += u64::from(moved == Some(Status::PendingResult));
         counters.removed += u64::from(moved == Some(Status::Removed));
     }

@@ -4,7 +4,7 @@
 use super::Options;
 use super::dice::Dice;
 use super::fleet::Vehicle;
-use super::lot::{Lot, Sale, cut, instant};
+use super::lot::{Lot, Sale, Values, cut, instant};
 use super::words::{
     ANNOUNCEMENTS, BODIES, BRANDS, CONDITIONS, DRIVES, FUELS, INCH_NOTE, KEYS, LIGHTS, NOTES, SALE_TYPES,
     SELLERS, STATE_TITLES, TITLES, TRANSMISSIONS, Word,
@@ -96,6 +96,32 @@ pub(super) struct Frame<'a> {
     pub(super) clock: &'a str,
 }
 
+/// What is drawn for a row and shows what changes: the same numbers are drawn whatever the lot's values are, so that one
+/// change does not make others.
+pub(super) struct Drawn {
+    styled: bool,
+    /// `Sale Title Type`.
+    pub(super) title: &'static str,
+    /// `Repair cost` in cents; none where the feed writes its sentinel.
+    pub(super) repair: Option<u64>,
+}
+
+impl Drawn {
+    /// With the sale's dice.
+    pub(super) fn of(dice: &mut Dice, now: &Values, vehicle: &Vehicle) -> Drawn {
+        let styled = dice.per_mille(if now.modern { 950 } else { 140 });
+        let title = title(dice, now.yard().state, now.title);
+        // As drawn once, and half a per cent of the vehicle's value more with each new estimate.
+        let estimate = dice.below(u64::from(vehicle.value) * 60) + u64::from(vehicle.value) * 15;
+        let repair = match dice.below(1000) {
+            0..240 if now.repair == 0 => Some(0),
+            999 if now.repair == 0 => None,
+            _ => Some(estimate + u64::from(vehicle.value) * u64::from(now.repair) / 2),
+        };
+        Drawn { styled, title, repair }
+    }
+}
+
 /// Appends the row of a lot.
 pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) {
     let seed = frame.options.seed;
@@ -131,13 +157,13 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
     scratch.clear();
     scratch.extend([plain(model.group), if vehicle.trim.is_empty() { "" } else { " " }, plain(vehicle.trim)]);
     line.text(if now.modern { &scratch } else { cut(&scratch, 10) });
-    let styled = dice.per_mille(if now.modern { 950 } else { 140 });
-    line.text(if styled { spell(&BODIES[usize::from(model.body)]) } else { "" });
+    let drawn = Drawn::of(&mut dice, now, &vehicle);
+    line.text(if drawn.styled { spell(&BODIES[usize::from(model.body)]) } else { "" });
     line.text(vehicle.color);
     line.text(sale.damage.text);
     line.text(sale.secondary.map_or("", |d| d.text));
     line.text(yard.state);
-    line.text(title(&mut dice, yard.state, now.title));
+    line.text(drawn.title);
     line.text(KEYS[usize::from(now.keys)].0);
     let condition = &CONDITIONS[usize::from(now.condition)];
     line.text(condition.0);
@@ -145,12 +171,9 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
     line.tenths(u64::from(now.odometer(&sale, &vehicle)));
     line.text(BRANDS[usize::from(now.brand)].0);
     line.tenths(u64::from(vehicle.value));
-    // As drawn once, and half a per cent of the vehicle's value more with each new estimate.
-    let estimate = dice.below(u64::from(vehicle.value) * 60) + u64::from(vehicle.value) * 15;
-    match dice.below(1000) {
-        0..240 if now.repair == 0 => line.tenths(0),
-        999 if now.repair == 0 => line.cents(999_999_999),
-        _ => line.cents(estimate + u64::from(vehicle.value) * u64::from(now.repair) / 2),
+    match drawn.repair {
+        Some(0) => line.tenths(0),
+        estimate => line.cents(estimate.unwrap_or(999_999_999)),
     }
     let whole = !dice.per_mille(48);
     line.text(if whole { model.engine.0 } else { "" });
@@ -179,7 +202,7 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
     } else {
         line.text(frame.clock);
     }
-    place(&mut Dice::of([seed, 5, u64::from(index) << 8 | u64::from(now.grid)]), &mut scratch);
+    grid_row(seed, index, now.grid, &mut scratch);
     line.text(&scratch);
     line.text(if now.offer { "Y" } else { "N" });
     line.tenths(if dice.per_mille(70) { u64::from(vehicle.value) / 200 * 100 } else { 0 });
@@ -224,7 +247,9 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
     line.0.extend_from_slice(b"\"\n");
 }
 
-const DAYS: [&str; 7] = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
+/// `Day of Week`, from Monday.
+pub(super) const DAYS: [&str; 7] =
+    ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
 
 /// The lot's announcements go over two lines: some forty in a file of 154,000.
 pub(super) fn breaks(options: &Options, index: u32) -> bool {
@@ -264,10 +289,11 @@ fn note(options: &Options, index: u32, lot: &Lot, into: &mut String) {
 fn title(dice: &mut Dice, state: &str, changes: u8) -> &'static str {
     let usual = STATE_TITLES.iter().find(|(of, _)| *of == state).map(|(_, code)| *code);
     let other = TITLES[dice.weighted(TITLES, |t| t.1)].0;
+    let as_usual = dice.per_mille(650);
     let rebuilt = ["RT", "CT", "ST"][usize::from(changes) % 3];
     match usual {
         _ if changes > 0 => rebuilt,
-        Some(code) if dice.per_mille(650) => code,
+        Some(code) if as_usual => code,
         _ => other,
     }
 }
@@ -291,7 +317,9 @@ fn picture(dice: &mut Dice, into: &mut String) {
     }
 }
 
-fn place(dice: &mut Dice, into: &mut String) {
+/// `Grid/Row`, as the lot was born with or after so many moves.
+pub(super) fn grid_row(seed: u64, index: u32, moves: u8, into: &mut String) {
+    let dice = &mut Dice::of([seed, 5, u64::from(index) << 8 | u64::from(moves)]);
     into.clear();
     match dice.below(1000) {
         0 => {}

@@ -93,6 +93,41 @@ fn russian_covers_ninety_nine_rows_of_a_hundred_in_every_domain() {
 }
 
 #[test]
+fn of_the_words_of_the_feed_none_is_unknown_in_any_domain() {
+    for Seen { domain, code: counted, rows } in seen() {
+        let known = aliases()
+            .iter()
+            .any(|a| a.domain == domain && a.code == counted && code(domain, &a.raw) == Some(&counted));
+        assert!(known, "{domain:?}: nothing leads to {counted}, which {rows} rows have");
+    }
+}
+
+#[test]
+fn each_domains_aliases_read_every_generation_of_the_feed() {
+    for (domain, spellings, to) in [
+        (Domain::DamageTypes, &["WATER/FLOOD", "Water / Flood", "waterflood"][..], "damage_flood"),
+        (Domain::TitleTypes, &["SC", "sc", " SC "], "title_sc"),
+        (Domain::Statuses, &["PENDING_RESULT", "Pending result"], "pending_result"),
+        (Domain::SaleTypes, &["On Minimum Bid", "ON MINIMUM BID"], "sale_minimum_bid"),
+        (Domain::OdometerBrands, &["A", "a"], "odometer_actual"),
+        (Domain::Colors, &["TWO TONE", "Two-Tone"], "color_two_tone"),
+        (Domain::BodyStyles, &["4DR SPOR", "4DR SPORT UTILITY"], "body_suv"),
+        (Domain::FuelTypes, &["FLEXIBLE FUEL", "FLEXIBLE"], "fuel_flex"),
+        (Domain::DriveTypes, &["Front-wheel Drive", "FRONT WHEEL DRIVE"], "drive_fwd"),
+        (Domain::TransmissionTypes, &["AUTOMATIC", "Automatic"], "transmission_automatic"),
+        (Domain::VehicleTypes, &["V", "v"], "vehicle_automobile"),
+        (Domain::RunsDrives, &["Run & Drive Verified", "Run Drive verified"], "run_and_drive"),
+        (Domain::HasKeys, &["YES", "Yes"], "keys_yes"),
+        (Domain::LotConditions, &["D", "d"], "cond_d"),
+        (Domain::SaleLights, &["RED LIGHT", "Red Light"], "light_red"),
+    ] {
+        for raw in spellings {
+            assert_eq!(code(domain, raw), Some(to), "{domain:?} {raw:?}");
+        }
+    }
+}
+
+#[test]
 fn a_states_label_belongs_to_a_title_and_stands_once() {
     let mut met = HashSet::new();
     for label in title_labels() {

@@ -72,6 +72,23 @@ const UPSERTED: Values = Values::Of(&["inserted", "updated", "unchanged"]);
 const ANSWER: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.04, 0.1, 0.25, 1.0, 10.0];
 /// What a lot's status may be; `src/taxonomy/statuses.csv` has the same words.
 pub const STATUSES: &[&str] = &["active", "scheduled", "PENDING_RESULT", "sold", "no_sale", "removed"];
+/// The feed's words by table; `src/taxonomy/mod.rs` has the same names, and that of our own statuses.
+pub const DOMAINS: &[&str] = &[
+    "damage_types",
+    "title_types",
+    "sale_types",
+    "odometer_brands",
+    "colors",
+    "body_styles",
+    "fuel_types",
+    "drive_types",
+    "transmission_types",
+    "vehicle_types",
+    "runs_drives",
+    "has_keys",
+    "lot_conditions",
+    "sale_lights",
+];
 /// States in which a job is still the queue's concern.
 pub const DEPTHS: &[&str] = &["available", "scheduled", "retryable", "running"];
 /// How a run may end.
@@ -129,6 +146,12 @@ pub const METRICS: &[Metric] = &[
     gauge("etl_unknown_rate_percent", "Share of the latest file's rows without this column's value.")
         .stored()
         .by(&[("source", Values::Sources), ("column", Values::Of(&["vin", "lot"]))]),
+    gauge(
+        "etl_unknown_words_percent",
+        "Share of the words of the latest file's new and changed rows that have no code.",
+    )
+    .stored()
+    .by(&[("source", Values::Sources), ("domain", Values::Of(DOMAINS))]),
     gauge("etl_header_drift_columns", "New and missing columns of the latest file.").stored().by(SOURCE),
     counter("etl_quarantined_files_total", "Files kept and not applied.").stored(),
     // upsert

@@ -2,6 +2,7 @@
 //!
 //! - [`resources`]: what is said of lots, vehicles, words and windows, held against the tables.
 //! - [`search`]: filters and facets, held against SQL that says the same another way.
+//! - [`history`]: a lot's past, against the logs and the lot of today.
 //! - [`pages`]: pages while others write.
 //! - [`refused`]: errors, limits, tags.
 //! - [`schema`]: real answers against the OpenAPI document.
@@ -11,6 +12,7 @@
 #[path = "../truth/chain.rs"]
 #[expect(dead_code, reason = "of another test's house only the living rooms are used")]
 mod chain;
+mod history;
 mod pages;
 mod refused;
 mod resources;

@@ -86,6 +86,9 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
     ask("/api/v1/windows", "/windows?limit=2".to_owned(), 200);
     ask("/api/v1/lots/{lot}", "/lots/x".to_owned(), 400);
     ask("/api/v1/lots/{lot}", "/lots/7".to_owned(), 404);
+    ask("/api/v1/lots/{lot}/history", "/lots/7/history".to_owned(), 404);
+    ask("/api/v1/lots/{lot}/at", "/lots/7/at".to_owned(), 400);
+    ask("/api/v1/lots/{lot}/at", "/lots/7/at?time=2026-03-06T17:20:00Z".to_owned(), 404);
     ask("/api/v1/vehicles/{vin}", "/vehicles/x".to_owned(), 400);
     ask("/api/v1/vehicles/{vin}", "/vehicles/11111111111111111".to_owned(), 404);
     ask("/api/v1/search", "/search?x=y".to_owned(), 400);

@@ -70,6 +70,9 @@ async fn a_worker_shows_what_a_window_has_done() {
             "etl_unknown_rate_percent{source=\"copart\",column=\"vin\"}",
             "select vin_null_pct::float8 from audit.v_unknown_rate",
         ),
+        ("etl_unknown_words_percent{source=\"copart\",domain=\"damage_types\"}", "select 0::float8"),
+        ("etl_unknown_words_percent{source=\"copart\",domain=\"sale_types\"}", "select 0::float8"),
+        ("etl_unknown_words_percent{source=\"copart\",domain=\"title_types\"}", "select 0::float8"),
         ("etl_ingest_duration_seconds_count", "select 1::float8"),
         ("copart_fetch_success_total", "select 1::float8"),
         ("copart_fetch_duration_seconds_count", "select 1::float8"),
@@ -161,7 +164,13 @@ fn every_metric_of_a_process_is_moved_by_the_code() {
         .iter()
         .map(|path| read(path).split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())
         .collect();
-    let view = read("migrations/0020_fleet_figures.sql".as_ref());
+    // the newest migration that makes it
+    let mut migrations: Vec<_> =
+        std::fs::read_dir("migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
+    migrations.retain(|path| path.extension().is_some_and(|it| it == "sql"));
+    migrations.sort();
+    let texts = migrations.iter().rev().map(|path| read(path));
+    let view = texts.into_iter().find(|text| text.contains("view fleet.figures as")).unwrap();
     for metric in METRICS {
         let (text, quote) = if metric.origin == Origin::Database { (&view, '\'') } else { (&code, '"') };
         let moved = text.contains(&format!("{quote}{}{quote}", metric.name));

@@ -7,6 +7,7 @@ mod alerts;
 mod deploy;
 mod doctor;
 mod face;
+mod lots;
 mod secrets;
 mod shells;
 #[path = "../faults/stage.rs"]

@@ -2,6 +2,7 @@
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
+use std::collections::BTreeMap;
 use vinops::db::vocabulary;
 use vinops::simulator::{Options, Simulator};
 use vinops::taxonomy::Domain;
@@ -213,6 +214,34 @@ async fn an_unknown_spelling_counts_once_a_file_however_many_rows_use_it() {
     assert_eq!(house.number(stored).await, 2, "the text is kept, and has no code");
 }
 
+/// The share of unknown words by domain, in hundredths.
+async fn shares(house: &House) -> BTreeMap<String, f64> {
+    let shares =
+        "select labels ->> 'domain', value from fleet.figures where metric = 'etl_unknown_words_percent'";
+    let shares: Vec<(String, f64)> = sqlx::query_as(shares).fetch_all(house.pool()).await.unwrap();
+    shares.into_iter().collect()
+}
+
+#[tokio::test]
+async fn the_share_of_unknown_words_is_that_of_the_rows_that_are_new_or_changed() {
+    let mut house = House::new().await;
+    let goat = |lot, updated| Row { damage: "EATEN BY GOAT", updated, ..row(lot) };
+    house.chain(&file(&[&[goat(40_000, "10:00")], &rows(10_000..10_004)[..]].concat()), quarter(0)).await;
+    assert_eq!(
+        shares(&house).await,
+        BTreeMap::from([("damage_types".to_owned(), 20.0)]),
+        "no other words are there"
+    );
+    let blank = Row { damage: "", ..row(10_005) };
+    let next = [&[goat(40_000, "11:00"), goat(40_001, "11:00"), blank], &rows(10_000..10_005)[..]].concat();
+    house.chain(&file(&next), quarter(1)).await;
+    let share = shares(&house).await["damage_types"];
+    assert!((share - 200.0 / 3.0).abs() < 1e-9, "{share}: one changed and two new rows have a word");
+    // nothing moves: nothing is known
+    house.chain(&file(&next[1..]), quarter(2)).await;
+    assert_eq!(shares(&house).await, BTreeMap::new());
+}
+
 #[tokio::test]
 async fn a_spelling_that_was_mapped_is_known_to_the_rows_that_stand_and_to_those_that_come() {
     let mut house = House::new().await;
@@ -241,6 +270,10 @@ async fn every_word_of_a_pretend_feed_is_known_and_every_code_has_its_label_in_b
     Simulator::new(options.clone()).window(0, &mut bytes).unwrap();
     let chain = house.chain(&bytes, options.window_start(0)).await;
     assert_eq!(chain.count("ingest", "/unknown_values"), 0);
+    for domain in ["damage_types", "sale_types", "title_types"] {
+        assert!(chain.count("ingest", &format!("/words/{domain}/values")) >= 3000, "{domain}");
+    }
+    assert_eq!(shares(&house).await.values().sum::<f64>(), 0.0);
     let lots = house.number("select count(*) from lots").await;
     assert!(lots > 2900);
     let labelled = "select count(*) from lots l

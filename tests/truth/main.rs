@@ -4,6 +4,7 @@
 //! - [`order`]: hostile little files in any order, repeated, whole or by their changes, against a definition of the
 //!   greatest version that fits on a screen.
 //! - [`findings`]: what was found in the real feed, one test each.
+//! - [`history`]: what is told of a lot's past, against the simulator's record of what it changed.
 //! - [`repeated`]: each completed job put back and run again.
 //! - [`vins`]: the VIN rule in Rust and in SQL.
 //!
@@ -14,6 +15,7 @@
 
 mod chain;
 mod findings;
+mod history;
 mod order;
 mod repeated;
 mod simulated;

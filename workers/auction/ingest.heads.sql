@@ -4,7 +4,8 @@ with staged as (
   select distinct on (s.lot_external_id::bigint)
     s.lot_external_id::bigint as lot,
     s.row_hash,
-    s.row_id
+    s.row_id,
+    s.prev_hash
   from staging.copart_raw s
   where s.file_id = $1
     and s.window_start_utc = $3
@@ -27,9 +28,10 @@ moved as (
 insert into raw.heads (source, lot, row_hash, row_id, version_window)
 select $2, s.lot, s.row_hash, s.row_id, $3
 from staged s
-where not exists (
-  select
-  from raw.heads h
-  where h.source = $2
-    and h.lot = s.lot
-)
+where s.prev_hash is null -- else there is a head that held it
+  and not exists (
+    select
+    from raw.heads h
+    where h.source = $2
+      and h.lot = s.lot
+  )

@@ -1,8 +1,9 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
 use super::scan::{Outcome, Plan, Refused};
-use super::{COPY_ERRORS, COPY_SKIPPED, Report, month};
+use super::{COPY_ERRORS, COPY_MANIFEST, COPY_SKIPPED, Report, month};
 use crate::auction::completeness;
+use crate::db::copy::CopyBuf;
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
@@ -70,15 +71,12 @@ pub async fn finish(
             .await
             .context("note the late file's lots")?;
     }
-    sqlx::query!(
-        "-- ingest: manifest\n insert into raw.manifests (file_id, window_start_utc, row_ids) values ($1, $2, $3)",
-        plan.file_id,
-        plan.window,
-        &outcome.manifest
-    )
-    .execute(&mut *connection)
-    .await
-    .context("write the manifest")?;
+    let mut manifest = CopyBuf::default();
+    manifest.row(3);
+    manifest.uuid(Some(plan.file_id));
+    manifest.timestamptz(Some(plan.window));
+    manifest.bigints(&outcome.manifest);
+    manifest.send(connection, COPY_MANIFEST).await.context("write the manifest")?;
     note_unknown(connection, plan, &outcome).await?;
     if let Some(indexed) = apart {
         indexed.attach(connection, plan.window).await?;
@@ -95,7 +93,8 @@ pub async fn finish(
         repaired: outcome.repaired,
         unreadable_values: outcome.unreadable_values,
         skipped: outcome.skipped,
-        unknown_values: outcome.unknown.len() as u64,
+        unknown_values: outcome.words.unknown().len() as u64,
+        words: outcome.words.counts(),
         header_drift: outcome.drift,
         late: !plan.in_order,
         complete,
@@ -163,7 +162,8 @@ async fn move_heads(
             update raw.heads h
             set row_id = m.row_id, version_window = $4
             from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
-            where h.source = $1 and h.lot = m.lot"#,
+            -- a lot that stands in the file twice may have moved on to its other row
+            where h.source = $1 and h.lot = m.lot and h.version_window <> $4"#,
             window.source,
             &lots,
             &row_ids,
@@ -179,9 +179,10 @@ async fn move_heads(
     }
     sqlx::query!(
         r#"-- ingest: lots that are away
-        update raw.heads
-        set last_seen = coalesce(last_seen, $3), absent_since = case when $4 then $5::timestamptz end
-        where source = $1 and lot = any($2)"#,
+        update raw.heads h
+        set last_seen = coalesce(h.last_seen, $3), absent_since = case when $4 then $5::timestamptz end
+        from unnest($2::bigint[]) as a (lot)
+        where h.source = $1 and h.lot = a.lot"#,
         window.source,
         &away,
         plan.head_window,
@@ -205,7 +206,7 @@ async fn move_heads(
 
 async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outcome) -> anyhow::Result<()> {
     let (domains, values): (Vec<String>, Vec<String>) =
-        outcome.unknown.iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
+        outcome.words.unknown().iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
     sqlx::query!(
         r#"-- ingest: unknown spellings, one occurrence a file
         insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)

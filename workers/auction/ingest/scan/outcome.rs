@@ -1,10 +1,9 @@
 //! How a scan ends: with what the file holds, or with why it is not applied.
 
 use super::MAX_ROWS;
+use super::words::Words;
 use crate::db::copy::CopySpool;
-use crate::taxonomy::Domain;
 use serde::Serialize;
-use std::collections::HashSet;
 
 /// Rows that make no vehicle and no lot, by reason.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -38,8 +37,8 @@ pub struct Outcome {
     pub skipped: Skipped,
     /// Row ids in file order, 0 for a rejected record.
     pub manifest: Vec<i64>,
-    /// Spellings the taxonomies do not know.
-    pub unknown: HashSet<(Domain, String)>,
+    /// The words of the staged rows.
+    pub words: Words,
     /// The header, as it stands in the file.
     pub header: Vec<String>,
     /// Columns nobody knows, and known ones that are missing.

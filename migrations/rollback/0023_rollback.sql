@@ -1,0 +1,190 @@
+-- 0023_rollback: views and an index, no row; the figures are those of 0020 again.
+
+create or replace view fleet.figures as
+with waiting as (
+  select
+    kind,
+    state,
+    count(*) as jobs,
+    count(*) filter (where run_at <= now()) as ready,
+    min(run_at) filter (where run_at <= now()) as oldest
+  from fleet.jobs
+  where state in ('available', 'scheduled', 'retryable')
+  group by kind, state
+),
+ready as (
+  select kind, sum(ready) as jobs, extract(epoch from now() - min(oldest)) as age
+  from waiting
+  group by kind
+),
+running as (
+  select kind, count(*) as jobs
+  from fleet.jobs
+  where state = 'running'
+  group by kind
+),
+-- a worker that has not been seen for its lease is lost
+workers as (
+  select
+    case
+      when seen_at < now() - lease then 'lost'
+      when draining then 'draining'
+      else 'working'
+    end as state,
+    count(*) as workers
+  from fleet.workers
+  group by 1
+),
+-- the few sources, without reading all their windows
+sources as (
+  with recursive named as (
+    select min(source) as source
+    from fleet.windows
+    union all
+    select (select min(w.source) from fleet.windows as w where w.source > named.source)
+    from named
+    where named.source is not null
+  )
+  select source
+  from named
+  where source is not null
+  union
+  select source
+  from fleet.sources_view
+),
+latest as (
+  select
+    s.source,
+    known.breaker_state,
+    known.enabled,
+    coalesce(known.consecutive_failures, 0) as failures,
+    known.session_expires_at,
+    applied.window_start_utc as applied,
+    ended.updated_at as ended
+  from sources as s
+  left join fleet.sources_view as known
+    on known.source = s.source
+  left join lateral (
+    select w.window_start_utc
+    from fleet.windows as w
+    where w.source = s.source
+      and w.state = 'applied'
+    order by w.window_start_utc desc
+    limit 1
+  ) as applied on true
+  left join lateral (
+    select w.updated_at
+    from fleet.windows as w
+    where w.source = s.source
+      and w.state in ('applied', 'incomplete', 'unchanged')
+    order by w.window_start_utc desc
+    limit 1
+  ) as ended on true
+),
+recent as (
+  select w.source, w.state, count(*) as windows
+  from sources as s
+  join fleet.windows as w
+    on w.source = s.source
+  where w.window_start_utc > now() - interval '24 hours'
+  group by w.source, w.state
+),
+-- the newest file of each source that was taken apart
+runs as (
+  select
+    s.source,
+    e.report #> '{ingest,header_drift}' as drift,
+    coalesce(100.0 * e.rows_missing_vin / nullif(e.rows_processed, 0), 0) as vin_null_pct,
+    coalesce(100.0 * e.rows_missing_lot / nullif(e.rows_processed, 0), 0) as lot_null_pct
+  from sources as s
+  cross join lateral (
+    select f.file_id
+    from raw.csv_files as f
+    where f.source = s.source
+      and f.ingested_at is not null
+    order by f.window_start_utc desc, f.received_at desc
+    limit 1
+  ) as newest
+  join audit.etl_runs as e
+    on e.file_id = newest.file_id
+),
+figures as (
+  select 'vinops_jobs' as metric, jsonb_build_object('kind', kind, 'state', state) as labels, jobs::float8 as value
+  from waiting
+  union all
+  select 'vinops_jobs', jsonb_build_object('kind', kind, 'state', 'running'), jobs
+  from running
+  union all
+  select 'vinops_jobs_ready', jsonb_build_object('kind', kind), jobs
+  from ready
+  union all
+  select 'vinops_oldest_ready_age_seconds', jsonb_build_object('kind', kind), age
+  from ready
+  union all
+  select 'vinops_workers', jsonb_build_object('state', state), workers
+  from workers
+  union all
+  select 'vinops_kind_paused', jsonb_build_object('kind', kind), (paused_at is not null)::int
+  from fleet.kinds
+  union all
+  select 'vinops_last_applied_window_age_seconds', jsonb_build_object('source', source), extract(epoch from now() - applied)
+  from latest
+  union all
+  select 'etl_last_success_timestamp_seconds', jsonb_build_object('source', source), extract(epoch from ended)
+  from latest
+  union all
+  select 'vinops_consecutive_failures', jsonb_build_object('source', source), failures
+  from latest
+  union all
+  select 'vinops_breaker_state', jsonb_build_object('source', source, 'state', coalesce(breaker_state, 'closed')), 1
+  from latest
+  union all
+  select 'vinops_source_enabled', jsonb_build_object('source', source), coalesce(enabled, true)::int
+  from latest
+  union all
+  select 'vinops_session_expiry_timestamp_seconds', jsonb_build_object('source', source), extract(epoch from session_expires_at)
+  from latest
+  union all
+  select 'vinops_windows', jsonb_build_object('source', source, 'state', state), windows
+  from recent
+  union all
+  select 'etl_unknown_rate_percent', jsonb_build_object('source', source, 'column', 'vin'), vin_null_pct
+  from runs
+  union all
+  select 'etl_unknown_rate_percent', jsonb_build_object('source', source, 'column', 'lot'), lot_null_pct
+  from runs
+  union all
+  select 'etl_header_drift_columns', jsonb_build_object('source', source), coalesce(jsonb_array_length(drift), 0)
+  from runs
+  union all
+  select 'etl_quarantined_files_total', '{}', count(*)
+  from raw.csv_files
+  where state = 'quarantined'
+  union all
+  -- the foreign key holds them at none; without it they are counted
+  select 'etl_orphan_lots_total', '{}', case
+      when exists (
+        select
+        from pg_constraint
+        where conrelid = 'public.lots'::regclass
+          and confrelid = 'public.vehicles'::regclass
+          and contype = 'f'
+          and convalidated
+      ) then 0
+      else (
+        select count(*)
+        from public.lots as l
+        where not exists (select from public.vehicles as v where v.vin = l.vin)
+      )
+    end
+)
+select metric, labels, value
+from figures
+where value is not null;
+
+drop view if exists audit.vehicle_changes;
+drop view if exists audit.lot_changes;
+drop view if exists raw.lot_sightings;
+drop view if exists raw.file_manifests;
+drop view if exists raw.lot_versions;
+drop index if exists raw.idx_csv_files_late;

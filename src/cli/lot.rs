@@ -1,0 +1,192 @@
+//! `vinops lot show`: what became of a lot, window by window, or how it stood at a moment.
+
+use super::Failure;
+use super::session::{Connect, Session};
+use super::show::{self, Json};
+use crate::config::Config;
+use crate::db::history::told::{Told, Word};
+use crate::db::history::{self, Change, LotAt, LotHistory, Presence, What};
+use crate::db::vocabulary::{self, Label};
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::collections::HashMap;
+
+/// `vinops lot …`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show what changed of a lot and when, or how it stood at a moment
+    Show(ShowArgs),
+}
+
+/// Arguments of `vinops lot show`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "  vinops lot show 45148624 --at 2026-11-20T14:30:00Z --lang ru")]
+pub struct ShowArgs {
+    /// The lot number
+    lot: String,
+    /// How it stood then, RFC 3339, in place of its history
+    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    at: Option<DateTime<Utc>>,
+    /// The tongue of words
+    #[arg(long, default_value = "en", value_parser = ["en", "ru"])]
+    lang: String,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// Runs it.
+pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
+    let Command::Show(args) = command;
+    let number = args.lot.trim_start_matches('0');
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Failure::wrong(anyhow!("{:?} is no lot number: it has digits only", args.lot)));
+    }
+    let session = Session::open(config, &args.connect).await?;
+    let mut connection = session.db.pool.acquire().await.context("take a connection")?;
+    let spellings = vocabulary::spellings(&mut connection).await?;
+    let labels = Labels::read(&mut connection, &args.lang).await?;
+    let none = || {
+        anyhow!(
+            "there is no lot {number}: it was in no file that is here, or has no VIN (audit.skipped_lots tells those)"
+        )
+    };
+    let told = match args.at {
+        None => {
+            let mut told = history::history(&mut connection, number, &spellings).await?.ok_or_else(none);
+            told.iter_mut().flat_map(LotHistory::words).for_each(|word| labels.put(word));
+            told.map(Shown::History)
+        }
+        Some(time) => {
+            let mut told = history::at(&mut connection, number, time, &spellings).await?.ok_or_else(none);
+            told.iter_mut().flat_map(LotAt::words).for_each(|word| labels.put(word));
+            told.map(|told| Shown::At(Box::new(told)))
+        }
+    };
+    drop(connection);
+    session.close().await?;
+    match (told?, args.json.json) {
+        (Shown::History(told), true) => show::json(&told)?,
+        (Shown::At(told), true) => show::json(&told)?,
+        (Shown::History(told), false) => show_history(told),
+        (Shown::At(told), false) => show_at(&told)?,
+    }
+    Ok(())
+}
+
+enum Shown {
+    History(LotHistory),
+    At(Box<LotAt>),
+}
+
+/// Labels in one tongue, by domain, code and state.
+struct Labels(HashMap<(String, String, String), String>);
+
+impl Labels {
+    async fn read(connection: &mut PgConnection, lang: &str) -> anyhow::Result<Labels> {
+        let labels = vocabulary::labels(connection, None).await?;
+        let said = |label: Label| {
+            let text = if lang == "ru" && !label.ru.is_empty() { label.ru } else { label.en };
+            ((label.domain, label.code, label.state), text)
+        };
+        Ok(Labels(labels.into_iter().map(said).collect()))
+    }
+
+    /// A title is called what its state calls it, else what it is called anywhere.
+    fn put(&self, word: &mut Word) {
+        let Some(code) = &word.code else { return };
+        let key = |state: &str| (word.domain.name().to_owned(), code.clone(), state.to_owned());
+        let own = word.state.as_deref().and_then(|state| self.0.get(&key(state)));
+        word.label = own.or_else(|| self.0.get(&key(""))).cloned();
+    }
+}
+
+fn instant(at: Option<DateTime<Utc>>) -> String {
+    at.map_or_else(|| "an unknown time".to_owned(), show::minute)
+}
+
+fn show_history(told: LotHistory) {
+    println!("lot       {} ({}), {}", told.lot, told.source, told.status.said());
+    println!("vehicle   {}", told.vin);
+    let until = if told.in_feed { ", in the newest file" } else { "" };
+    println!("seen      from {} to {}{until}", instant(told.first_seen), instant(told.last_seen));
+    if told.events.is_empty() {
+        println!("nothing of it has changed");
+    } else {
+        let mut table = show::table(&["window (UTC)", "what", "before", "after", "why"]);
+        for event in told.events {
+            let mut window = show::minute(event.window_start_utc);
+            let mut why = event.reason.unwrap_or_default();
+            let of = if event.what == What::Vehicle { "vehicle: " } else { "" };
+            for Change { column, before, after } in event.changes {
+                let what = format!("{of}{column}");
+                table.add_row([
+                    std::mem::take(&mut window),
+                    what,
+                    before.said(),
+                    after.said(),
+                    std::mem::take(&mut why),
+                ]);
+            }
+        }
+        println!("{table}");
+    }
+    if told.listings.len() > 1 {
+        let mut table =
+            show::table(&["lots of the vehicle", "from (UTC)", "to (UTC)", "status", "sale (UTC)", "bid"]);
+        for listing in told.listings {
+            table.add_row([
+                listing.lot,
+                instant(listing.first_seen),
+                instant(listing.last_seen),
+                listing.status.said(),
+                listing.auction_datetime_utc.map(show::minute).unwrap_or_default(),
+                if listing.current_bid == Told::Nothing { String::new() } else { listing.current_bid.said() },
+            ]);
+        }
+        println!("{table}");
+    }
+}
+
+fn show_at(told: &LotAt) -> anyhow::Result<()> {
+    let when = match told.window_start_utc {
+        Some(window) => format!("as of the window {} UTC", show::minute(window)),
+        None => "before the first window".to_owned(),
+    };
+    let presence = match told.presence {
+        Presence::NotYetSeen => format!("not yet seen; first seen {}", instant(told.first_seen)),
+        Presence::InFeed => "in the feed".to_owned(),
+        Presence::Gone => "not in the feed any more".to_owned(),
+    };
+    println!("lot       {} ({}), {when}: {presence}", told.lot, told.source);
+    if let Some(status) = &told.status {
+        println!("status    {}", status.said());
+    }
+    let Some(standing) = &told.standing else { return Ok(()) };
+    let values = serde_json::to_value(standing).context("print the lot")?;
+    let mut table = show::table(&["", "then"]);
+    for (name, value) in values.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        table.add_row([name.clone(), said(value)]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// A value of a standing lot: a word by its label, an amount with its currency.
+fn said(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::Object(parts) => {
+            let text = |name: &str| parts.get(name).and_then(Value::as_str);
+            match text("amount") {
+                Some(amount) => [amount, text("currency").unwrap_or("")].join(" ").trim_end().to_owned(),
+                None => text("label").or(text("code")).or(text("raw")).unwrap_or("").to_owned(),
+            }
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,96 @@
+//! What an operator is told of a lot.
+
+use crate::stage::Stage;
+use serde_json::Value;
+use std::process::Output;
+use vinops::simulator::{Options, Simulator};
+
+impl Stage {
+    /// Runs it; its standard output, once it has ended well.
+    async fn told(&self, arguments: &[&str]) -> String {
+        let Output { status, stdout, stderr } = self.vinops(arguments).output().await.unwrap();
+        assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
+    }
+
+    /// Runs it; its exit code and standard error.
+    async fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let Output { status, stderr, .. } = self.vinops(arguments).output().await.unwrap();
+        (status.code(), String::from_utf8(stderr).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_lot_is_shown_as_it_became_and_as_it_was() {
+    let stage = Stage::new().await;
+    let options = Options { churn: 0.2, ..Options::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap()) };
+    let mut simulator = Simulator::new(options.clone());
+    let mut changes = Vec::new();
+    for k in 0..2 {
+        let mut bytes = Vec::new();
+        simulator.window(k, &mut bytes).unwrap();
+        let path = stage.folder.path().join(format!("{k}.csv"));
+        std::fs::write(&path, bytes).unwrap();
+        let window = options.window_start(k).to_rfc3339();
+        stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
+        changes.extend_from_slice(simulator.truth().changes());
+    }
+    let bid =
+        changes.iter().find(|change| change.column == "current_bid_usd" && change.before.is_some()).unwrap();
+    let (lot, before, after) = (bid.lot.to_string(), bid.before.clone().unwrap(), bid.after.clone().unwrap());
+    let truth = simulator.truth().lots().find(|truth| truth.lot == bid.lot).unwrap();
+
+    let table = stage.told(&["lot", "show", &lot]).await;
+    assert!(table.starts_with(&format!("lot       {lot} (copart), ")), "{table}");
+    let line = table.lines().find(|line| line.contains("current_bid_usd")).unwrap();
+    let places = ["2026-11-20 14:15", &before, &after]
+        .map(|text| line.find(text).unwrap_or_else(|| panic!("no {text} in {table}")));
+    assert!(places.is_sorted() && line.contains(truth.currency), "{table}");
+
+    let told: Value = serde_json::from_str(
+        &stage.told(&["lot", "show", &format!("00{lot}"), "--json", "--lang", "ru"]).await,
+    )
+    .unwrap();
+    let events = told["events"].as_array().unwrap();
+    let told_bid = events
+        .iter()
+        .flat_map(|event| event["changes"].as_array().unwrap())
+        .find(|change| change["column"] == "current_bid_usd")
+        .unwrap();
+    assert_eq!(told_bid["after"], serde_json::json!({ "amount": after, "currency": truth.currency }));
+    assert_eq!(
+        (&told["vin"], &told["first_seen"]),
+        (&truth.vin.clone().into(), &"2026-11-20T14:00:00Z".into())
+    );
+    let label = told["status"]["label"].as_str().unwrap();
+    assert!(label.chars().any(|c| ('а'..='я').contains(&c)), "{label} is not Russian");
+
+    for (time, amount) in [("2026-11-20T14:14:59Z", &before), ("2026-11-20T14:15:00Z", &after)] {
+        let then: Value =
+            serde_json::from_str(&stage.told(&["lot", "show", &lot, "--at", time, "--json"]).await).unwrap();
+        assert_eq!(
+            (&then["standing"]["current_bid"]["amount"], &then["presence"]),
+            (&amount.as_str().into(), &"in_feed".into())
+        );
+    }
+    let then = stage.told(&["lot", "show", &lot, "--at", "2026-11-20T14:20:00+00:00", "--lang", "ru"]).await;
+    assert!(
+        then.contains("as of the window 2026-11-20 14:15 UTC: in the feed") && then.contains(&after),
+        "{then}"
+    );
+    let before = stage.told(&["lot", "show", &lot, "--at", "2025-01-01T00:00:00Z"]).await;
+    assert!(
+        before.contains("before the first window: not yet seen; first seen 2026-11-20 14:00"),
+        "{before}"
+    );
+
+    for (arguments, code, why) in [
+        (&["lot", "show", "1"][..], 1, "there is no lot 1"),
+        (&["lot", "show", "goat"], 2, "\"goat\" is no lot number"),
+        (&["lot", "show", "1", "--at", "noon"], 2, "write the date, the time and the zone"),
+        (&["lot", "show", "1", "--lang", "la"], 2, "possible values: en, ru"),
+    ] {
+        let (told, said) = stage.refused(arguments).await;
+        assert_eq!((told, said.contains(why)), (Some(code), true), "{said}");
+    }
+}

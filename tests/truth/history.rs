@@ -1,0 +1,165 @@
+//! A lot's past as it is told, against the simulator's own record of what it changed; and, where files come in any order,
+//! against the definition of the greatest version, in [`crate::order`].
+
+use crate::chain::{House, at};
+use chrono::{DateTime, Duration, Utc};
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use vinops::db::history::told::Told;
+use vinops::db::history::{self, LotAt, LotHistory, Presence, What};
+use vinops::simulator::{Change, Fact, LotTruth, Options, Simulator};
+use vinops::taxonomy::{Domain, Spellings};
+
+async fn told(connection: &mut PgConnection, lot: u32) -> LotHistory {
+    let history = history::history(connection, &lot.to_string(), Spellings::compiled()).await.unwrap();
+    history.unwrap_or_else(|| panic!("lot {lot} has no history"))
+}
+
+async fn stood(connection: &mut PgConnection, lot: u32, time: DateTime<Utc>) -> LotAt {
+    let stood = history::at(connection, &lot.to_string(), time, Spellings::compiled()).await.unwrap();
+    stood.unwrap_or_else(|| panic!("lot {lot} never was"))
+}
+
+/// A value of the log in the simulator's words; those that the log has only as a code stay codes.
+fn fact(value: &Told) -> Fact {
+    match value {
+        Told::Nothing => None,
+        Told::Word(word) => word.raw.clone().or(word.code.clone()),
+        Told::Money(money) => Some(money.amount.clone()),
+        other => Some(other.said()),
+    }
+}
+
+/// The column as the simulator names it; none of its own stays as it is, for the comparison to show.
+fn known(column: &str) -> &'static str {
+    column.to_owned().leak()
+}
+
+/// What the simulator changed, in the log's words.
+fn in_codes(change: &Change) -> Change {
+    let domain = match change.column {
+        "has_keys_code" => Domain::HasKeys,
+        "lot_condition_code" => Domain::LotConditions,
+        _ => return change.clone(),
+    };
+    let code =
+        |raw: &Fact| raw.as_deref().map(|raw| Spellings::compiled().code(domain, raw).unwrap().to_owned());
+    Change { before: code(&change.before), after: code(&change.after), ..change.clone() }
+}
+
+#[tokio::test]
+async fn a_lots_history_is_what_the_simulator_changed_and_its_lot_then_is_the_simulators() {
+    let options = Options { gone: 0.02, churn: 0.1, ..Options::new(41, 2000, at("2026-11-20T14:00:00Z")) };
+    let windows = [0, 1, 8, 9, 16];
+    let mut house = House::new().await;
+    let mut simulator = Simulator::new(options.clone());
+    let mut changed: HashMap<u32, Vec<Change>> = HashMap::new();
+    let mut then: Vec<(DateTime<Utc>, HashMap<u32, LotTruth>)> = Vec::new();
+    for k in windows {
+        let mut bytes = Vec::new();
+        simulator.window(k, &mut bytes).unwrap();
+        house.chain(&bytes, options.window_start(k)).await;
+        for change in simulator.truth().changes() {
+            changed.entry(change.lot).or_default().push(in_codes(change));
+        }
+        then.push((options.window_start(k), simulator.truth().lots().map(|lot| (lot.lot, lot)).collect()));
+    }
+    let (mut columns, mut listed, mut presences) = (HashMap::new(), 0, HashMap::new());
+    let mut connection = house.pool().acquire().await.unwrap();
+    let now = &then.last().unwrap().1;
+    for lot in now.values().filter(|lot| lot.skip.is_none()) {
+        let history = told(&mut connection, lot.lot).await;
+        let name = format!("lot {}", lot.lot);
+        assert_eq!(Some(&history.vin), lot.vin.as_ref(), "{name}");
+        assert_eq!(
+            (history.first_seen, history.last_seen),
+            (Some(lot.first_seen), Some(lot.last_seen)),
+            "{name}"
+        );
+        assert_eq!(history.in_feed, lot.in_feed, "{name}");
+
+        let mut said: Vec<Change> = Vec::new();
+        for event in history.events.iter().filter(|event| event.what != What::Vehicle) {
+            for change in &event.changes {
+                said.push(Change {
+                    lot: lot.lot,
+                    window: event.window_start_utc,
+                    column: known(&change.column),
+                    before: fact(&change.before),
+                    after: fact(&change.after),
+                });
+            }
+        }
+        let mut made = changed.remove(&lot.lot).unwrap_or_default();
+        for all in [&mut said, &mut made] {
+            all.sort_by_key(|change| (change.window, change.column == "status", change.column));
+        }
+        assert_eq!(said, made, "{name}");
+        for change in made {
+            *columns.entry(change.column).or_insert(0) += 1;
+        }
+
+        let mut lots: Vec<&LotTruth> = now.values().filter(|other| other.vin == lot.vin).collect();
+        lots.sort_by_key(|other| (other.first_seen, other.lot));
+        let listings: Vec<&str> = history.listings.iter().map(|listing| listing.lot.as_str()).collect();
+        assert_eq!(listings, lots.iter().map(|other| other.lot.to_string()).collect::<Vec<_>>(), "{name}");
+        listed += usize::from(lots.len() > 1);
+
+        for (window, lots) in &then {
+            let stood = stood(&mut connection, lot.lot, *window + Duration::minutes(7)).await;
+            *presences.entry(stood.presence as u8).or_insert(0) += 1;
+            compare(&stood, lots.get(&lot.lot), &format!("{name} at {window}"));
+        }
+        let before = stood(&mut connection, lot.lot, then[0].0 - Duration::seconds(1)).await;
+        assert_eq!((before.presence, before.window_start_utc), (Presence::NotYetSeen, None), "{name}");
+    }
+    assert!(changed.is_empty(), "changes of lots that are not told: {:?}", changed.keys());
+    println!("{columns:?} {presences:?}, {listed} lots of vehicles with several");
+    for column in [
+        "current_bid_usd",
+        "auction_datetime_utc",
+        "status",
+        "odometer",
+        "title_type",
+        "site_code",
+        "has_keys_code",
+        "special_note",
+    ] {
+        assert!(columns.contains_key(column), "nothing changed {column}: {columns:?}");
+    }
+    assert!(presences.len() == 3 && listed > 4);
+}
+
+fn compare(stood: &LotAt, truth: Option<&LotTruth>, name: &str) {
+    let Some(truth) = truth else {
+        assert_eq!(stood.presence, Presence::NotYetSeen, "{name}");
+        assert!(stood.standing.is_none() && stood.status.is_none(), "{name}");
+        return;
+    };
+    assert_eq!(stood.presence, if truth.in_feed { Presence::InFeed } else { Presence::Gone }, "{name}");
+    assert_eq!(stood.first_seen, Some(truth.first_seen), "{name}");
+    assert_eq!(stood.status.as_ref().and_then(fact).as_deref(), truth.status.map(|s| s.as_str()), "{name}");
+    let lot = stood.standing.as_ref().unwrap();
+    assert_eq!(lot.vin, truth.vin, "{name}");
+    assert_eq!(lot.auction_datetime_utc, truth.auction, "{name}");
+    assert_eq!(lot.auction_local.map(|local| local.to_utc()), truth.auction, "{name}");
+    assert_eq!(lot.currency_code.as_deref(), Some(truth.currency), "{name}");
+    let bid = lot.current_bid.as_ref().map(|money| money.amount.clone());
+    assert_eq!(bid, truth.bid.map(|bid| format!("{bid}.00")), "{name}");
+    assert_eq!(lot.odometer, truth.odometer.map(|miles| format!("{miles}.0")), "{name}");
+    assert_eq!(lot.year, truth.year.map(i32::from), "{name}");
+    assert_eq!(lot.make.as_deref(), Some(truth.make), "{name}");
+    assert_eq!(lot.model.as_deref(), Some(truth.model.trim()), "{name}");
+    assert_eq!(lot.has_keys, truth.has_keys, "{name}");
+    let damage = lot.damage.as_ref().unwrap();
+    assert_eq!(
+        (damage.raw.as_deref(), damage.code.as_deref()),
+        (Some(truth.damage), Some(truth.damage_code)),
+        "{name}"
+    );
+    assert_eq!(lot.sale_type.as_ref().and_then(|word| word.raw.as_deref()), Some(truth.sale_type), "{name}");
+    assert_eq!(lot.special_note.as_deref(), truth.special_note.map(str::trim), "{name}");
+    assert_eq!(lot.source_updated_at, Some(truth.source_updated_at), "{name}");
+    assert_eq!(lot.site_code, Some(truth.yard.to_string()), "{name}");
+    assert_eq!(lot.yard_name.as_deref(), Some(truth.yard_name), "{name}");
+}

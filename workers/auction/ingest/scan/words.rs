@@ -1,0 +1,103 @@
+//! The words of a file: which of them nobody knows, and how many that is of all.
+//!
+//! Counted are the words of the rows that are staged, new and changed ones: an unchanged row is not taken apart, and its
+//! words were counted when it came. So in a month's first file the shares are those of the feed, later those of what moves.
+//!
+//! Fifteen words of each such row are asked for. Of those that were coded the answer is there; of the others most repeat
+//! the row before (`GAS`, `AUTOMATIC`), and a comparison with that costs a tenth of folding and looking up.
+
+use crate::auction::row::Typed;
+use crate::taxonomy::{Domain, Spellings};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
+
+/// Distinct unknown words noted, at most; all are counted.
+const KEPT: usize = 1_000;
+
+/// How many words of a domain there were.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// All of them.
+    pub values: u64,
+    /// Those without a code.
+    pub unknown: u64,
+}
+
+/// What was asked last of a column.
+#[derive(Debug, Default, Clone)]
+struct Last {
+    word: String,
+    known: bool,
+}
+
+/// The words met so far.
+#[derive(Debug, Default)]
+pub struct Words {
+    counts: [Count; Domain::ALL.len()],
+    last: [Last; Typed::WORDS],
+    unknown: HashSet<(Domain, String)>,
+}
+
+impl Words {
+    /// Enters a row; `spellings` are those it was read by.
+    pub fn note(&mut self, typed: &Typed<'_>, spellings: &Spellings) {
+        for ((domain, raw, coded), last) in typed.words().into_iter().zip(&mut self.last) {
+            let Some(raw) = raw else { continue };
+            let known = match coded {
+                Some(coded) => coded,
+                None if last.word == raw => last.known,
+                None => {
+                    last.known = spellings.code(domain, raw).is_some();
+                    last.word.clear();
+                    last.word.push_str(raw);
+                    last.known
+                }
+            };
+            let count = &mut self.counts[domain as usize];
+            count.values += 1;
+            if !known {
+                count.unknown += 1;
+                if self.unknown.len() < KEPT {
+                    self.unknown.insert((domain, raw.to_owned()));
+                }
+            }
+        }
+    }
+
+    /// The distinct unknown ones.
+    pub fn unknown(&self) -> &HashSet<(Domain, String)> {
+        &self.unknown
+    }
+
+    /// By domain, those that have any.
+    pub fn counts(&self) -> BTreeMap<&'static str, Count> {
+        let counted = Domain::ALL.into_iter().map(|domain| (domain.name(), self.counts[domain as usize]));
+        counted.filter(|(_, count)| count.values > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auction::row::Warnings;
+    use crate::auction::specimen::civic;
+
+    #[test]
+    fn every_word_is_counted_and_an_unknown_one_as_often_as_it_is_met() {
+        let spellings = Spellings::compiled();
+        let mut words = Words::default();
+        let blank = civic().with("Fuel Type", "");
+        let goat = civic().with("Damage Description", "EATEN BY GOAT").with("Color", "OCTARINE");
+        for row in [&civic(), &goat, &goat, &civic(), &goat, &blank] {
+            row.read(|record| {
+                words.note(&Typed::read(record, spellings, &mut Warnings::default()), spellings)
+            });
+        }
+        let counts = words.counts();
+        assert_eq!(counts["damage_types"], Count { values: 12, unknown: 3 }, "in both columns");
+        assert_eq!(counts["colors"], Count { values: 6, unknown: 3 });
+        assert_eq!(counts["fuel_types"], Count { values: 5, unknown: 0 });
+        assert!(!counts.contains_key("sale_lights") && !counts.contains_key("statuses"));
+        assert_eq!(words.unknown().len(), 2);
+    }
+}
