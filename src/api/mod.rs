@@ -6,11 +6,12 @@
 //!
 //! **Nothing of SQL or paths leaves it.** What fails here is a status and a request id; the cause is in the log.
 //!
-//! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are answered
-//! from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as data), `cursor` (where a page
-//! ended), `lang` (tongues),
-//! `words` (the vocabulary in memory), `answer` (JSON, tags), `problem` (errors), `limits`, `openapi` (the document).
+//! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are
+//! answered from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as
+//! data), `cursor` (where a page ended), `lang` (tongues), `words` (the vocabulary in memory), `answer` (JSON, tags),
+//! `problem` (errors), `limits`, `openapi` (the document).
 
+use crate::db::passing::{Passing, passing};
 use crate::db::{self, Db};
 use anyhow::{Context, bail};
 use axum::Router;
@@ -24,6 +25,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 use tower_http::compression::CompressionLayer;
 
 pub mod answer;
@@ -72,7 +74,10 @@ impl Api {
     pub async fn open(db: &Db) -> anyhow::Result<Api> {
         let pool = db::pool()
             .max_connections(limits::CONNECTIONS)
+            // all from the start: a reader in a crowd should not be the one who waits for a connection to be made
+            .min_connections(limits::CONNECTIONS)
             .acquire_timeout(limits::PATIENCE)
+            .test_before_acquire(false)
             .connect_lazy_with((*db.pool.connect_options()).clone());
         let told = sqlx::query!(
             r#"-- api: may it read
@@ -84,7 +89,7 @@ impl Api {
         if !told.may {
             bail!("the API reads as app_ro, and {0} is no member: grant app_ro to {0}", told.login);
         }
-        let mut tx = begin(&pool).await.context("begin to read")?;
+        let mut tx = begin(&pool).await?;
         let words = RwLock::new(Arc::new(Words::load(&mut tx).await?));
         tx.commit().await?;
         let gate = Semaphore::new(limits::AT_ONCE);
@@ -126,7 +131,8 @@ impl Api {
 }
 
 impl Shared {
-    /// A transaction that can only read, as `app_ro`.
+    /// A transaction that can only read, as `app_ro`. It is dropped rather than committed, so that no reader waits for
+    /// its end.
     pub async fn read(&self) -> Result<Transaction<'static, Postgres>, Problem> {
         begin(&self.pool).await.map_err(Problem::from)
     }
@@ -142,22 +148,28 @@ impl Shared {
     }
 }
 
-const BEGIN: &str = "-- api: begin\n begin transaction isolation level repeatable read, read only";
+/// One message: a transaction that can only read, as whom, and for how long.
+const BEGIN: &str = "-- api: begin
+    begin transaction isolation level repeatable read, read only;
+    set local role app_ro;
+    set local statement_timeout = '10s'";
 
-async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    settle(pool.begin_with(BEGIN).await?).await
-}
-
-/// As whom, and for how long.
-async fn settle<'a>(mut tx: Transaction<'a, Postgres>) -> sqlx::Result<Transaction<'a, Postgres>> {
-    sqlx::query!(
-        "-- api: as whom, for how long
-        select set_config('role', 'app_ro', true) as role, set_config('statement_timeout', $1, true) as patience",
-        limits::STATEMENT.as_millis().to_string()
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    Ok(tx)
+/// It is also the proof that the connection lives, so nothing is asked of it before: one that has died meanwhile is
+/// thrown away, and the next is taken, as long as there may be any left of before.
+async fn begin(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let until = Instant::now() + limits::PATIENCE;
+    let mut failed = sqlx::Error::PoolTimedOut.into();
+    for _ in 0..=limits::CONNECTIONS {
+        match tokio::time::timeout_at(until, pool.begin_with(BEGIN)).await {
+            Ok(Ok(begun)) => return Ok(begun),
+            Ok(Err(error)) => failed = anyhow::Error::new(error),
+            Err(_) => break,
+        }
+        if passing(&failed) != Some(Passing::Connection) {
+            break;
+        }
+    }
+    Err(failed.context("begin to read"))
 }
 
 /// What is asked besides the path.
