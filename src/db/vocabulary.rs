@@ -6,7 +6,7 @@
 //! is not written, for the feed has changed nothing.
 //!
 //! Of the columns with a code, those are coded whose words are kept beside it and whose code the upserts write
-//! ([`CODED`]). A lot's keys and condition keep their words only in the payload: they get a new spelling's code with
+//! (`CODED`). A lot's keys and condition keep their words only in the payload: they get a new spelling's code with
 //! their next change.
 
 use crate::taxonomy::{Domain, LONGEST, Spellings, fold};
