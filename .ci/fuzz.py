@@ -59,23 +59,25 @@ def wait(server, log):
 
 
 def fuzz(schemathesis, folder, address, lots):
-    # what is there cannot be guessed, so half of the paths get it from here
+    # what is there cannot be guessed, so the paths get it from here; wrong ones are the tests' business
     settings = os.path.join(folder, "schemathesis.toml")
-    vins = [lot["vehicle"]["vin"] for lot in lots]
     with open(settings, "w") as file:
         file.write(
             f"""
+[checks]
+negative_data_rejection.expected-statuses = [400, 404, 405, 413, 414, 431]
+
 [[operations]]
 include-path-regex = "lots"
-parameters = {{ "path.lot" = {json.dumps([lot["lot"] for lot in lots])} }}
+parameters = {{ "path.lot" = {json.dumps(lots[0]["lot"])} }}
 
 [[operations]]
 include-path-regex = "vehicles"
-parameters = {{ "path.vin" = {json.dumps(vins)} }}
+parameters = {{ "path.vin" = {json.dumps(lots[0]["vehicle"]["vin"])} }}
 
 [[operations]]
 include-path-regex = "domain"
-parameters = {{ "path.domain" = ["damage_types", "title_types", "colors"] }}
+parameters = {{ "path.domain" = "title_types" }}
 """
         )
     command = [

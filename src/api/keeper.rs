@@ -77,7 +77,7 @@ impl Shared {
         let mut connection = self.pool.acquire().await.context("take a connection")?;
         let signs = Signs::look(&mut connection).await?;
         if any || signs.words != known.words {
-            let mut tx = super::settle(connection.begin_with(super::BEGIN).await?).await?;
+            let mut tx = connection.begin_with(super::BEGIN).await?;
             let words = Words::load(&mut tx).await?;
             tx.commit().await?;
             *self.words.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(words);
@@ -87,7 +87,7 @@ impl Shared {
                 true => self.catalogue(),
                 false => Arc::default(),
             };
-            let mut tx = super::settle(connection.begin_with(super::BEGIN).await?).await?;
+            let mut tx = connection.begin_with(super::BEGIN).await?;
             let next = last.next(&mut tx).await?;
             tx.commit().await?;
             tracing::debug!(lots = next.len(), "the catalogue is up to date");

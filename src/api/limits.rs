@@ -20,8 +20,6 @@ pub const HEADERS: usize = 16 * 1024;
 pub const BODY: u64 = 1024;
 /// Requests answered at the same time; those beyond are turned away.
 pub const AT_ONCE: usize = 64;
-/// How long a statement may run.
-pub const STATEMENT: Duration = Duration::from_secs(10);
 /// Connections to the database; requests beyond wait for one.
 pub const CONNECTIONS: u32 = 8;
 /// How long they wait.

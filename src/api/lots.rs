@@ -340,7 +340,7 @@ pub async fn lot(
     let lot = number(&lot)?;
     let mut tx = shared.read().await?;
     let found = read(&mut tx, &[lot.to_owned()]).await?;
-    tx.commit().await?;
+    drop(tx);
     let row = found.into_iter().next().ok_or_else(|| Problem::unknown(format!("no lot {lot}")))?;
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &row.shown(&shared.words(), lang)))
 }

@@ -72,7 +72,10 @@ impl Api {
     pub async fn open(db: &Db) -> anyhow::Result<Api> {
         let pool = db::pool()
             .max_connections(limits::CONNECTIONS)
+            // all from the start: a reader in a crowd should not be the one who waits for a connection to be made
+            .min_connections(limits::CONNECTIONS)
             .acquire_timeout(limits::PATIENCE)
+            .test_before_acquire(false)
             .connect_lazy_with((*db.pool.connect_options()).clone());
         let told = sqlx::query!(
             r#"-- api: may it read
@@ -103,6 +106,7 @@ impl Api {
     /// Its routes, to be merged into a server's.
     pub fn router(&self) -> Router {
         let shared = Arc::clone(&self.shared);
+        let page = get(openapi::page).layer(from_fn_with_state(Arc::clone(&shared), limits::hold));
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
             .route("/lots/{lot}", get(lots::lot))
@@ -119,12 +123,14 @@ impl Api {
             .layer(from_fn_with_state(Arc::clone(&shared), limits::hold))
             .layer(CompressionLayer::new())
             .with_state(shared);
-        Router::new().nest("/api/v1", routes)
+        // with its slash the page is beside the nest, not in it
+        Router::new().nest("/api/v1", routes).route("/api/v1/", page)
     }
 }
 
 impl Shared {
-    /// A transaction that can only read, as `app_ro`.
+    /// A transaction that can only read, as `app_ro`. It is dropped rather than committed, so that no reader waits for
+    /// its end.
     pub async fn read(&self) -> Result<Transaction<'static, Postgres>, Problem> {
         begin(&self.pool).await.map_err(Problem::from)
     }
@@ -140,22 +146,21 @@ impl Shared {
     }
 }
 
-const BEGIN: &str = "-- api: begin\n begin transaction isolation level repeatable read, read only";
+/// One message: a transaction that can only read, as whom, and for how long.
+const BEGIN: &str = "-- api: begin
+    begin transaction isolation level repeatable read, read only;
+    set local role app_ro;
+    set local statement_timeout = '10s'";
 
+/// It is also the proof that the connection lives, so nothing else is asked of it before: of one that has died without a
+/// word nothing is heard, and another is taken.
 async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    settle(pool.begin_with(BEGIN).await?).await
-}
-
-/// As whom, and for how long.
-async fn settle<'a>(mut tx: Transaction<'a, Postgres>) -> sqlx::Result<Transaction<'a, Postgres>> {
-    sqlx::query!(
-        "-- api: as whom, for how long
-        select set_config('role', 'app_ro', true) as role, set_config('statement_timeout', $1, true) as patience",
-        limits::STATEMENT.as_millis().to_string()
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    Ok(tx)
+    match tokio::time::timeout(limits::PATIENCE, pool.begin_with(BEGIN)).await {
+        Ok(Err(sqlx::Error::Io(_))) | Err(_) => {}
+        Ok(begun) => return begun,
+    }
+    let again = tokio::time::timeout(limits::PATIENCE, pool.begin_with(BEGIN)).await;
+    again.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// What is asked besides the path.

@@ -72,13 +72,16 @@ pub fn documented(params: &[Param]) -> Vec<Parameter> {
     params.iter().map(Param::document).collect()
 }
 
-/// 400 and 503, which every resource knows, and 500.
+/// What every resource may say instead of answering.
 pub struct Refused;
 
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let told = [
             ("400", "a parameter is unknown or wrong; `parameter` names it"),
+            ("413", "the request has a body of more than 1 KB"),
+            ("414", "path and query are longer than 4 KB"),
+            ("431", "the headers are longer than 16 KB"),
             ("500", "something failed; `request_id` leads to its cause in the log"),
             ("503", "too many requests at once, or no database; `Retry-After` says when to come again"),
         ];

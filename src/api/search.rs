@@ -155,7 +155,7 @@ impl Shared {
         .fetch_all(&mut *tx)
         .await
         .context("compare makes and models")?;
-        tx.commit().await?;
+        drop(tx);
         let mut passing = vec![false; names.len()];
         for place in alike {
             if let Some(pass) = usize::try_from(place - 1).ok().and_then(|place| passing.get_mut(place)) {
@@ -201,7 +201,7 @@ pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Respo
         false => {
             let mut tx = shared.read().await?;
             let rows = lots::read(&mut tx, &page.lots).await?;
-            tx.commit().await?;
+            drop(tx);
             rows
         }
     };

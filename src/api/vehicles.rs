@@ -102,7 +102,7 @@ pub async fn vehicle(
     .await
     .context("read the lots of a vehicle")?;
     let mut rows = lots::read(&mut tx, &numbers).await?;
-    tx.commit().await?;
+    drop(tx);
     rows.sort_by_key(|row| Reverse(row.id));
     let words = shared.words();
     let lots: Vec<Lot> = rows.into_iter().map(|row| row.shown(&words, lang)).collect();

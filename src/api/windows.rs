@@ -118,7 +118,7 @@ pub async fn windows(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
     .fetch_all(&mut *tx)
     .await
     .context("read windows")?;
-    tx.commit().await?;
+    drop(tx);
     let most = usize::try_from(limit).unwrap_or(1);
     let more = windows.len() > most;
     windows.truncate(most);
