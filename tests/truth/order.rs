@@ -396,3 +396,18 @@ async fn a_file_gives_back_its_own_rows_though_a_lot_stood_twice_in_the_months_f
         from raw.file_rows r join raw.csv_files f on f.file_id = r.file_id where r.payload_jsonb ->> 'Lot number' = '40000005'";
     assert_eq!(house.text(models).await, "MODEL 0, MODEL 0, MODEL 1, MODEL 1");
 }
+
+#[tokio::test]
+async fn of_two_rows_of_a_lot_in_one_file_the_lesser_wins_once_it_stands_alone() {
+    // from one month into the next, and within one
+    for (before, twice) in [(2, 3), (3, 4)] {
+        for (one, other) in [(0, 1), (1, 0)] {
+            let files = vec![
+                file(before, &[(5, one, 1), (3, 0, 0)]),
+                file(twice, &[(5, one, 1), (5, other, 1), (3, 0, 0)]),
+                file(6, &[(5, other, 1), (3, 0, 0)]),
+            ];
+            hold(files, &[0, 1, 2]).await;
+        }
+    }
+}
