@@ -16,6 +16,8 @@ create table if not exists raw.csv_files (
   source text not null default 'copart',
   path text not null,
   sha256 text not null,
+  -- of the bytes as the store has them; null where another program wrote them down
+  packed_sha256 text,
   bytes bigint not null,
   stored_bytes bigint,
   row_count int,
@@ -36,6 +38,7 @@ create table if not exists raw.csv_files (
     path ~ '(^|/)[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{4}(-[0-9a-f]{8})?\.csv(\.zst)?$'
   ),
   constraint csv_files_sha256_format_ck check (sha256 ~ '^[0-9a-f]{64}$'),
+  constraint csv_files_packed_sha256_format_ck check (packed_sha256 ~ '^[0-9a-f]{64}$'),
   constraint csv_files_bytes_ck check (bytes > 0),
   constraint csv_files_row_count_ck check (row_count >= 0),
   constraint csv_files_state_ck check (state in ('received', 'ingested', 'applied', 'late', 'incomplete', 'quarantined'))

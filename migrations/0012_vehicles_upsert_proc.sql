@@ -184,6 +184,7 @@ begin
     select
       r.*,
       v.vin is not null as known,
+      v.ctid as place_of_vehicle,
       upper(btrim(v.vin_raw, E' \t\n\r\f\x0B') collate "C") as stood_raw,
       v.row_hash as stood_hash,
       coalesce(v.source_lot, 0) as stood_lot,
@@ -235,6 +236,7 @@ begin
   told as materialized (
     select
       w.id,
+      w.place_of_vehicle,
       w.vin,
       w.lot,
       nullif(concat_ws(', ',
@@ -255,7 +257,7 @@ begin
         case when v.odometer_brand is distinct from s.odometer_brand then '"odometer_brand": '::text || jsonb_build_array(v.odometer_brand, s.odometer_brand) end
       ), '') as differences
     from judged w
-    join public.vehicles v on v.vin = w.vin
+    join public.vehicles v on v.ctid = w.place_of_vehicle
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
     where w.wins
       and w.known
@@ -286,7 +288,7 @@ begin
       updated_at = case when t.differences is null then v.updated_at else now() end
     from told t
     join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
-    where v.vin = t.vin
+    where v.ctid = t.place_of_vehicle
     returning t.differences
   ),
   logged as (

@@ -117,58 +117,53 @@ begin
   end if;
 
   -- Empty tables are filled first and indexed afterwards; with every lot in the file once there is nothing to judge.
-  if not exists (select from public.lots)
-    and not exists (select from public.images)
-    and not exists (
+  -- Should one be there twice, the unique index says so, and all is taken back and judged.
+  if not exists (select from public.lots) and not exists (select from public.images) then
+    begin
+      perform raw.suspend('public.lots');
+      perform raw.suspend('public.images');
+      insert into public.lots (
+        lot_external_id, source, vin, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw,
+        sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, damage_description,
+        damage_code, secondary_damage, secondary_damage_code, title_state, title_type, has_keys, has_keys_code,
+        lot_condition_code, odometer, odometer_brand, retail_value_usd, repair_cost_usd, runs_drives, sale_type,
+        sale_type_code, current_bid_usd, special_note, currency_code, grid_row, make_offer_eligible, buy_it_now_usd,
+        location_city, location_state, location_country, status, source_updated_at, row_hash, seen_window
+      )
       select
+        s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
+        s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
+        s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
+        s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
+        s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
+        s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.city, s.region, s.country,
+        public.feed_status(s.auction_datetime_utc, at), s.source_updated_at, s.row_hash, at
       from staging.copart_raw s
       where s.file_id = staging_file_id
         and s.window_start_utc = at
-        and s.vin is not null
-      having count(*) > count(distinct s.lot_external_id collate "C")
-    )
-  then
-    perform raw.suspend('public.lots');
-    perform raw.suspend('public.images');
-    insert into public.lots (
-      lot_external_id, source, vin, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw,
-      sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, damage_description,
-      damage_code, secondary_damage, secondary_damage_code, title_state, title_type, has_keys, has_keys_code,
-      lot_condition_code, odometer, odometer_brand, retail_value_usd, repair_cost_usd, runs_drives, sale_type,
-      sale_type_code, current_bid_usd, special_note, currency_code, grid_row, make_offer_eligible, buy_it_now_usd,
-      location_city, location_state, location_country, status, source_updated_at, row_hash, seen_window
-    )
-    select
-      s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
-      s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
-      s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
-      s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
-      s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
-      s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.city, s.region, s.country,
-      public.feed_status(s.auction_datetime_utc, at), s.source_updated_at, s.row_hash, at
-    from staging.copart_raw s
-    where s.file_id = staging_file_id
-      and s.window_start_utc = at
-      and s.lot_external_id is not null
-      and s.vin is not null;
-    get diagnostics inserted = row_count;
-    -- before the pictures: the unique index tells the planner what a join with lots gives
-    perform raw.resume('public.lots');
+        and s.lot_external_id is not null
+        and s.vin is not null;
+      get diagnostics inserted = row_count;
+      -- before the pictures: the unique index tells the planner what a join with lots gives
+      perform raw.resume('public.lots');
 
-    insert into public.images (vin, lot_id, seq, variant, source_url)
-    select l.vin, l.id, 1, p.variant, p.source_url
-    from staging.copart_raw s
-    join public.lots l on l.lot_external_id = s.lot_external_id
-    cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
-    where s.file_id = staging_file_id
-      and s.window_start_utc = at
-      and p.source_url is not null;
+      insert into public.images (vin, lot_id, seq, variant, source_url)
+      select l.vin, l.id, 1, p.variant, p.source_url
+      from staging.copart_raw s
+      join public.lots l on l.lot_external_id = s.lot_external_id
+      cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
+      where s.file_id = staging_file_id
+        and s.window_start_utc = at
+        and p.source_url is not null;
 
-    perform raw.resume('public.images');
-    updated := 0;
-    unchanged := 0;
-    return next;
-    return;
+      perform raw.resume('public.images');
+      updated := 0;
+      unchanged := 0;
+      return next;
+      return;
+    exception when unique_violation then
+      null;
+    end;
   end if;
 
   with staged as (
@@ -195,6 +190,7 @@ begin
     select
       i.*,
       l.id as lot_id,
+      l.ctid as place_of_lot,
       l.vin as stood_vin,
       l.row_hash as stood_hash,
       coalesce(l.source_updated_at, '-infinity') as stood_su,
@@ -246,7 +242,7 @@ begin
   told as materialized (
     select
       w.id,
-      w.lot_id,
+      w.place_of_lot,
       w.lot_external_id,
       nullif(concat_ws(', ',
         case when l.vin is distinct from s.vin then '"vin": '::text || jsonb_build_array(l.vin, s.vin) end,
@@ -287,7 +283,7 @@ begin
         case when l.buy_it_now_usd is distinct from s.buy_it_now_usd then '"buy_it_now_usd": '::text || jsonb_build_array(l.buy_it_now_usd, s.buy_it_now_usd) end
       ), '') as differences
     from judged w
-    join public.lots l on l.id = w.lot_id
+    join public.lots l on l.ctid = w.place_of_lot
     join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
     where w.wins
   ),
@@ -339,7 +335,7 @@ begin
       updated_at = case when t.differences is null then l.updated_at else now() end
     from told t
     join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
-    where l.id = t.lot_id
+    where l.ctid = t.place_of_lot
     returning t.differences
   ),
   logged as (

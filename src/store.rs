@@ -26,7 +26,6 @@ use object_store::path::Path as Key;
 use object_store::{
     GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
 };
-use sha2::{Digest, Sha256};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +35,7 @@ use url::Url;
 
 mod spool;
 pub use spool::{Spool, Writer};
+use spool::{Sum, Summed};
 
 /// Parts of an upload to a bucket, and the largest chunk held while reading a spool, in bytes.
 const PART: usize = 5 << 20;
@@ -54,12 +54,15 @@ pub struct Store {
 }
 
 /// What [`Store::place`] found under the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placed {
     /// The key was free and holds the file now.
     New,
-    /// The key already held exactly these bytes.
-    Same,
+    /// The key already held exactly these bytes, compressed by another hand perhaps.
+    Same {
+        /// sha256 of the compressed bytes that are there.
+        packed_sha256: String,
+    },
     /// The key holds another file; nothing was written.
     Taken,
 }
@@ -124,8 +127,8 @@ impl Store {
         };
         match put {
             Ok(()) => Ok(Placed::New),
-            Err(e) if is_taken(&e) => match self.sha256(key).await {
-                Ok(found) if found == spool.sha256 => Ok(Placed::Same),
+            Err(e) if is_taken(&e) => match self.sums(key).await {
+                Ok((found, packed_sha256)) if found == spool.sha256 => Ok(Placed::Same { packed_sha256 }),
                 // Other bytes, or something that does not even decompress: either way, not ours to touch.
                 _ => Ok(Placed::Taken),
             },
@@ -144,7 +147,8 @@ impl Store {
             }
         };
         // `read` may be called and dropped anywhere; opening the decoder reads nothing yet.
-        let decoder = zstd::Decoder::new(compressed).with_context(context)?;
+        let summed = Summed { inner: compressed, sum: Sum::default() };
+        let decoder = zstd::Decoder::new(summed).with_context(context)?;
         Ok(Reader { decoder })
     }
 
@@ -160,12 +164,7 @@ impl Store {
         let (found, bytes) = spawn_blocking(move || digest(&mut reader, &mut out))
             .await?
             .with_context(|| format!("export {key} from the store {}", self.url))?;
-        ensure!(
-            found == sha256,
-            "{key} in the store {} is damaged: its sha256 is {found}, the database recorded {sha256}; \
-             restore that object from a backup",
-            self.url
-        );
+        self.expect(key, &found, sha256)?;
         Ok(bytes)
     }
 
@@ -175,9 +174,32 @@ impl Store {
         Ok(meta.with_context(|| format!("look up {key} in the store {}", self.url))?.size)
     }
 
-    async fn sha256(&self, key: &str) -> anyhow::Result<String> {
+    /// The sha256 of the packed bytes under `key`; an error if the original ones do not have the one that the database
+    /// recorded.
+    pub async fn checked(&self, key: &str, sha256: &str) -> anyhow::Result<String> {
+        let (found, packed) = self.sums(key).await?;
+        self.expect(key, &found, sha256)?;
+        Ok(packed)
+    }
+
+    fn expect(&self, key: &str, found: &str, sha256: &str) -> anyhow::Result<()> {
+        ensure!(
+            found == sha256,
+            "{key} in the store {} is damaged: its sha256 is {found}, the database recorded {sha256}; \
+             restore that object from a backup",
+            self.url
+        );
+        Ok(())
+    }
+
+    /// The sha256 of the original bytes, and of the packed ones.
+    async fn sums(&self, key: &str) -> anyhow::Result<(String, String)> {
         let mut reader = self.read(key).await?;
-        Ok(spawn_blocking(move || digest(&mut reader, &mut io::sink())).await??.0)
+        let summing = spawn_blocking(move || {
+            let (raw, _) = digest(&mut reader, &mut io::sink())?;
+            Ok::<_, io::Error>((raw, reader.packed_sha256()?))
+        });
+        Ok(summing.await??)
     }
 
     /// The spool is already on the store's file system: a hard link publishes it, whole or not at all.
@@ -237,9 +259,19 @@ impl Store {
     }
 }
 
-/// A file's original bytes, decompressed while they are read.
+/// A file's original bytes, decompressed while they are read. What is read of the packed ones is summed up: a sixth of
+/// the work that summing up the original ones would be.
 pub struct Reader {
-    decoder: zstd::Decoder<'static, BufReader<Box<dyn Read + Send>>>,
+    decoder: zstd::Decoder<'static, BufReader<Summed<Box<dyn Read + Send>>>>,
+}
+
+impl Reader {
+    /// The sha256 of the packed bytes, whole: what has not been read of them yet is read now.
+    pub fn packed_sha256(self) -> io::Result<String> {
+        let mut packed = self.decoder.finish();
+        io::copy(&mut packed, &mut io::sink())?;
+        Ok(packed.into_inner().sum.hex())
+    }
 }
 
 impl Read for Reader {
@@ -309,19 +341,11 @@ fn next_part(file: &mut std::fs::File) -> io::Result<Option<Bytes>> {
 }
 
 fn digest(from: &mut impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
-    let mut hash = Sha256::new();
-    let mut bytes = 0;
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        let n = from.read(&mut buffer)?;
-        if n == 0 {
-            to.flush()?;
-            return Ok((spool::hex(&hash.finalize()), bytes));
-        }
-        hash.update(&buffer[..n]);
-        to.write_all(&buffer[..n])?;
-        bytes += n as u64;
-    }
+    let mut summed = Summed { inner: from, sum: Sum::default() };
+    io::copy(&mut summed, to)?;
+    to.flush()?;
+    let bytes = summed.sum.bytes;
+    Ok((summed.sum.hex(), bytes))
 }
 
 #[cfg(test)]

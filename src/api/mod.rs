@@ -6,11 +6,12 @@
 //!
 //! **Nothing of SQL or paths leaves it.** What fails here is a status and a request id; the cause is in the log.
 //!
-//! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are answered
-//! from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as data), `cursor` (where a page
-//! ended), `lang` (tongues),
-//! `words` (the vocabulary in memory), `answer` (JSON, tags), `problem` (errors), `limits`, `openapi` (the document).
+//! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are
+//! answered from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as
+//! data), `cursor` (where a page ended), `lang` (tongues), `words` (the vocabulary in memory), `answer` (JSON, tags),
+//! `problem` (errors), `limits`, `openapi` (the document).
 
+use crate::db::passing::{Passing, passing};
 use crate::db::{self, Db};
 use anyhow::{Context, bail};
 use axum::Router;
@@ -24,6 +25,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 use tower_http::compression::CompressionLayer;
 
 pub mod answer;
@@ -87,7 +89,7 @@ impl Api {
         if !told.may {
             bail!("the API reads as app_ro, and {0} is no member: grant app_ro to {0}", told.login);
         }
-        let mut tx = begin(&pool).await.context("begin to read")?;
+        let mut tx = begin(&pool).await?;
         let words = RwLock::new(Arc::new(Words::load(&mut tx).await?));
         tx.commit().await?;
         let gate = Semaphore::new(limits::AT_ONCE);
@@ -152,15 +154,22 @@ const BEGIN: &str = "-- api: begin
     set local role app_ro;
     set local statement_timeout = '10s'";
 
-/// It is also the proof that the connection lives, so nothing else is asked of it before: of one that has died without a
-/// word nothing is heard, and another is taken.
-async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
-    match tokio::time::timeout(limits::PATIENCE, pool.begin_with(BEGIN)).await {
-        Ok(Err(sqlx::Error::Io(_))) | Err(_) => {}
-        Ok(begun) => return begun,
+/// It is also the proof that the connection lives, so nothing is asked of it before: one that has died meanwhile is
+/// thrown away, and the next is taken, as long as there may be any left of before.
+async fn begin(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let until = Instant::now() + limits::PATIENCE;
+    let mut failed = sqlx::Error::PoolTimedOut.into();
+    for _ in 0..=limits::CONNECTIONS {
+        match tokio::time::timeout_at(until, pool.begin_with(BEGIN)).await {
+            Ok(Ok(begun)) => return Ok(begun),
+            Ok(Err(error)) => failed = anyhow::Error::new(error),
+            Err(_) => break,
+        }
+        if passing(&failed) != Some(Passing::Connection) {
+            break;
+        }
     }
-    let again = tokio::time::timeout(limits::PATIENCE, pool.begin_with(BEGIN)).await;
-    again.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    Err(failed.context("begin to read"))
 }
 
 /// What is asked besides the path.

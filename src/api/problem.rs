@@ -3,6 +3,7 @@
 //! They say what the reader can mend and nothing of what lies behind: a failure of ours is a status and a request id, its
 //! cause is in the log under that id.
 
+use crate::db::passing::{Passing, passing};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -94,12 +95,17 @@ impl Problem {
 impl From<anyhow::Error> for Problem {
     /// A statement that took too long and a database that is away pass by; all else is our fault.
     fn from(error: anyhow::Error) -> Problem {
-        match error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>()) {
-            Some(sqlx::Error::Database(told)) if told.code().as_deref() == Some("57014") => {
-                tracing::warn!(error = format!("{error:#}"), "a statement of the API was cut off");
-                Problem::busy("the answer took too long to find")
-            }
-            Some(sqlx::Error::PoolTimedOut | sqlx::Error::Io(_)) => {
+        let code = error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
+            sqlx::Error::Database(told) => told.code(),
+            _ => None,
+        });
+        if code.as_deref() == Some("57014") {
+            tracing::warn!(error = format!("{error:#}"), "a statement of the API was cut off");
+            return Problem::busy("the answer took too long to find");
+        }
+        // who can't write and tries to is wrong, whatever it may mean to a job
+        match passing(&error) {
+            Some(Passing::Connection) if code.as_deref() != Some("25006") => {
                 tracing::warn!(error = format!("{error:#}"), "the API has no database");
                 Problem::busy("the database does not answer")
             }

@@ -93,6 +93,20 @@ impl CopyBuf {
         self.sized(&value.to_be_bytes());
     }
 
+    /// `bigint[]`, which the driver would encode value by value.
+    pub fn bigints(&mut self, values: &[i64]) {
+        const BIGINT: u32 = 20; // the type's number
+        self.bytes.reserve(24 + 12 * values.len());
+        self.bytes.extend_from_slice(&(20 + 12 * values.len() as u32).to_be_bytes());
+        // dimensions, whether there are NULLs, of what, how many, from which number on
+        for word in [1, 0, BIGINT, values.len() as u32, 1] {
+            self.bytes.extend_from_slice(&word.to_be_bytes());
+        }
+        for value in values {
+            self.bigint(*value);
+        }
+    }
+
     /// `boolean`.
     pub fn boolean(&mut self, value: Option<bool>) {
         match value {
@@ -253,7 +267,7 @@ mod tests {
     async fn every_type_comes_back_as_it_went_in() {
         let t = crate::testing::database().await;
         let mut c = t.db.pool.acquire().await.unwrap();
-        sqlx::raw_sql("create temp table t (i int, b bigint, o boolean, u uuid, z timestamptz, n numeric, j jsonb, s text, y bytea)")
+        sqlx::raw_sql("create temp table t (i int, b bigint, o boolean, u uuid, z timestamptz, n numeric, j jsonb, s text, y bytea, a bigint[])")
             .execute(&mut *c)
             .await
             .unwrap();
@@ -270,7 +284,7 @@ mod tests {
             (1_000_000, 2),
         ];
         for (i, n) in numbers.iter().enumerate() {
-            buf.row(9);
+            buf.row(10);
             buf.int(Some(i as i32));
             buf.bigint(-7);
             buf.boolean(Some(true));
@@ -280,11 +294,12 @@ mod tests {
             buf.jsonb(|out| out.extend_from_slice(br#"{"a":"x"}"#));
             buf.text(Some("né\\\t"));
             buf.bytea(&[0, 255]);
+            buf.bigints(&[-7, 0, i64::MAX]);
         }
         let sent = buf.send(&mut c, "copy t from stdin (format binary)").await.unwrap();
         assert_eq!(sent, numbers.len() as u64);
         let rows: Vec<(String, String)> = sqlx::query_as(
-            "select n::text, concat_ws('|', b, o, u, extract(epoch from z), j, s, encode(y, 'hex')) from t order by i",
+            "select n::text, concat_ws('|', b, o, u, extract(epoch from z), j, s, encode(y, 'hex'), a) from t order by i",
         )
         .fetch_all(&mut *c)
         .await
@@ -306,7 +321,7 @@ mod tests {
         );
         assert_eq!(
             rows[0].1,
-            "-7|t|00000000-0000-0000-0000-00000000002a|1700000000.123456|{\"a\": \"x\"}|né\\\t|00ff"
+            "-7|t|00000000-0000-0000-0000-00000000002a|1700000000.123456|{\"a\": \"x\"}|né\\\t|00ff|{-7,0,9223372036854775807}"
         );
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use tempfile::TempPath;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ const WAITING: usize = 32;
 pub struct Writer {
     chunks: mpsc::Sender<Bytes>,
     /// Hashes and compresses on a blocking thread, so that neither holds up the worker's own task.
-    compressor: JoinHandle<io::Result<(String, u64, u64)>>,
+    compressor: JoinHandle<io::Result<Compressed>>,
     /// Deletes the spool when dropped, whether or not the thread still writes to it.
     path: TempPath,
 }
@@ -34,6 +34,8 @@ pub struct Writer {
 pub struct Spool {
     /// sha256 of the raw bytes, lower-case hex.
     pub sha256: String,
+    /// sha256 of the compressed bytes, lower-case hex.
+    pub packed_sha256: String,
     /// Raw size in bytes.
     pub bytes: u64,
     /// Compressed size in bytes.
@@ -64,11 +66,17 @@ impl Writer {
     /// Ends the file: all bytes are hashed, compressed and in the spool.
     pub async fn finish(self) -> anyhow::Result<Spool> {
         drop(self.chunks);
-        let (sha256, bytes, stored_bytes) = self
+        let Compressed { raw, packed } = self
             .compressor
             .await?
             .with_context(|| format!("write the spool file {}", self.path.display()))?;
-        Ok(Spool { sha256, bytes, stored_bytes, path: self.path })
+        Ok(Spool {
+            bytes: raw.bytes,
+            stored_bytes: packed.bytes,
+            sha256: raw.hex(),
+            packed_sha256: packed.hex(),
+            path: self.path,
+        })
     }
 
     fn explain(&self, e: io::Error) -> anyhow::Error {
@@ -87,18 +95,69 @@ impl Spool {
     }
 }
 
+/// What the compressor took and gave.
+#[derive(Debug)]
+struct Compressed {
+    raw: Sum,
+    packed: Sum,
+}
+
 /// The thread's work: ends when the sender is gone, whether it finished or gave up.
-fn compress(mut chunks: mpsc::Receiver<Bytes>, file: File) -> io::Result<(String, u64, u64)> {
-    let mut hash = Sha256::new();
-    let mut bytes = 0;
-    let mut encoder = zstd::Encoder::new(BufWriter::with_capacity(128 << 10, &file), LEVEL)?;
+fn compress(mut chunks: mpsc::Receiver<Bytes>, file: File) -> io::Result<Compressed> {
+    let mut raw = Sum::default();
+    let packed = Summed { inner: file, sum: Sum::default() };
+    let mut encoder = zstd::Encoder::new(BufWriter::with_capacity(128 << 10, packed), LEVEL)?;
     while let Some(chunk) = chunks.blocking_recv() {
-        hash.update(&chunk);
-        bytes += chunk.len() as u64;
+        raw.add(&chunk);
         encoder.write_all(&chunk)?;
     }
-    encoder.finish()?.flush()?;
-    Ok((hex(&hash.finalize()), bytes, file.metadata()?.len()))
+    let packed = encoder.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok(Compressed { raw, packed: packed.sum })
+}
+
+/// The sha256 and the number of bytes that went by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sum {
+    hash: Sha256,
+    pub(super) bytes: u64,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    pub(super) fn hex(self) -> String {
+        hex(&self.hash.finalize())
+    }
+}
+
+/// A file that is summed up while it is read or written.
+#[derive(Debug)]
+pub(super) struct Summed<T> {
+    pub(super) inner: T,
+    pub(super) sum: Sum,
+}
+
+impl<T: Write> Write for Summed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.sum.add(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Summed<T> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(out)?;
+        self.sum.add(&out[..read]);
+        Ok(read)
+    }
 }
 
 pub(super) fn hex(digest: &[u8]) -> String {

@@ -214,3 +214,19 @@ async fn answers_are_compressed_for_those_who_understand() {
     let reader_of_errors: &Reader = &reader;
     assert_eq!(reader_of_errors.get_with("/lots/1", &[("accept-encoding", "gzip")]).await.status, 404);
 }
+
+#[tokio::test]
+async fn connections_that_have_died_meanwhile_are_nobodys_trouble() {
+    let (test, reader) = plain(3).await;
+    for _ in 0..3 {
+        assert_eq!(reader.get("/lots/1000").await.status, 200);
+        // all but the one that asks for it, the API's among them; they are gone when it returns
+        run(
+            &test.db.pool,
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await;
+    }
+    assert_eq!(reader.get("/search?make=KIA").await.status, 200);
+}

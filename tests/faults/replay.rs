@@ -10,8 +10,8 @@ use vinops::workers::FLEET;
 
 const STEPS: [&str; 4] = ["ingest", "upsert-vehicles", "upsert-lots", "detect-completion"];
 
-/// Works until a job of detect-completion has ended.
-async fn work(stage: &Stage) {
+/// Works until a job of this kind has ended.
+async fn work(stage: &Stage, last: &str) {
     let store = url::Url::from_directory_path(stage.folder.path().join("store")).unwrap();
     let (events, mut seen) = broadcast::channel(1000);
     let leave = CancellationToken::new();
@@ -20,7 +20,7 @@ async fn work(stage: &Stage) {
     let working = tokio::spawn(worker.run(leave.clone()));
     loop {
         if let Event::Ended { kind, .. } = seen.recv().await.unwrap()
-            && &*kind == "detect-completion"
+            && &*kind == last
         {
             break;
         }
@@ -64,7 +64,7 @@ async fn a_replay_from_any_step_of_any_window_changes_nothing() {
             let said = stage.run(&["replay", window, "--from", step, "--yes", "--json"]).await;
             said.is(0, "");
             assert_eq!(said.json()["replaced"].as_array().unwrap().len(), STEPS.len() - n);
-            work(&stage).await;
+            work(&stage, "detect-completion").await;
             let done: Vec<_> = STEPS[n..].iter().map(|it| (it.to_string(), "completed".to_owned())).collect();
             assert_eq!(jobs(&stage, newest).await, done, "each step enqueues the next");
             assert_eq!(stage.stored().await, before, "{window} from {step}");
@@ -98,8 +98,30 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
         "{}",
         said.err
     );
-    work(&stage).await;
+    work(&stage, "detect-completion").await;
     assert_eq!(stage.window().await.0, "applied");
+    assert_eq!(stage.stored().await, before);
+}
+
+#[tokio::test]
+async fn a_file_that_the_store_gives_back_changed_is_not_applied() {
+    let stage = Stage::begun().await;
+    let kept = stage.folder.path().join("store/raw/copart/2026/03/06/1700.csv.zst");
+    let other = std::fs::read(stage.file(1, None)).unwrap();
+    std::fs::write(&kept, zstd::encode_all(other.as_slice(), 3).unwrap()).unwrap();
+    let begun_anew =
+        "update raw.csv_files set state = 'received'; truncate raw.rows, raw.manifests, raw.heads";
+    sqlx::raw_sql(begun_anew).execute(stage.pool()).await.unwrap();
+    let (newest, before) = (last_job(&stage).await, stage.stored().await);
+    stage.run(&["replay", "2026-03-06T17:00Z", "--yes"]).await.is(0, "");
+    work(&stage, "ingest").await;
+    let error: String = sqlx::query_scalar("select error from fleet.jobs where id > $1")
+        .bind(newest)
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    assert!(error.contains("the store's copy has sha256"), "{error}");
+    assert_eq!(jobs(&stage, newest).await, [("ingest".to_owned(), "discarded".to_owned())]);
     assert_eq!(stage.stored().await, before);
 }
 

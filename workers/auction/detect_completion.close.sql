@@ -2,6 +2,8 @@
 with closed as (
   delete from raw.heads h
   where h.source = $1
+    -- implied by the other, and what the index is of
+    and h.last_seen is not null
     and h.absent_since is not null
     and not exists (
       select

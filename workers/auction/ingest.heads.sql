@@ -32,9 +32,10 @@ moved as (
 insert into raw.heads (source, lot, row_hash, row_id, version_window)
 select $2, s.lot, s.row_hash, s.row_id, $3
 from staged s
-where not exists (
-  select
-  from raw.heads h
-  where h.source = $2
-    and h.lot = s.lot
-)
+where s.prev_hash is null -- else there is a head that held it
+  and not exists (
+    select
+    from raw.heads h
+    where h.source = $2
+      and h.lot = s.lot
+  )

@@ -51,6 +51,8 @@ const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, r
     from stdin (format binary)";
 const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
+const COPY_MANIFEST: &str =
+    "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
 /// How long a window waits before it asks again whether the others are through.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
@@ -134,7 +136,7 @@ impl Job for Ingest {
         }
 
         let month = month_of(window.start);
-        let heads = Heads::load(&mut step, &window.source, month).await?;
+        let heads = Heads::load(&mut step, run.pool(), &window.source, month).await?;
         let apart = month::Load::open(run.pool(), window.start).await?;
         let plan = Plan {
             file_id: self.file_id,
@@ -150,12 +152,16 @@ impl Job for Ingest {
             .await
             .context("open the day of staging.copart_raw")?;
         let copy_staged = columns::copy_staged(day.as_deref().unwrap_or("staging.copart_raw"));
+        let packed_sha256 = match window.packed_sha256.clone() {
+            Some(sha256) => sha256,
+            None => store.checked(&window.path, &window.sha256).await?,
+        };
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
         let (chunks, arriving) = mpsc::channel(1);
         let scanning = tokio::task::spawn_blocking({
-            let (plan, sha256) = (plan.clone(), window.sha256.clone());
-            move || scan::scan_checked(file, &sha256, &plan, heads, &chunks)
+            let plan = plan.clone();
+            move || scan::scan_checked(file, &packed_sha256, &plan, heads, &chunks)
         });
         stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {

@@ -31,6 +31,8 @@ pub struct Window {
     pub path: String,
     /// Of its bytes, in hex.
     pub sha256: String,
+    /// Of its bytes as the store has them.
+    pub packed_sha256: Option<String>,
     /// Its size.
     pub bytes: i64,
     /// How far it has come: `received`, `ingested`, …
@@ -62,7 +64,7 @@ impl Window {
             Window,
             r#"-- auction: lock the source
             select
-              f.source, f.window_start_utc as start, f.file_no, f.path, f.sha256, f.bytes, f.state, f.complete,
+              f.source, f.window_start_utc as start, f.file_no, f.path, f.sha256, f.packed_sha256, f.bytes, f.state, f.complete,
               s.head_window, s.completed_window,
               s.head_window is null or f.window_start_utc >= s.head_window as "in_order!"
             from raw.csv_files f

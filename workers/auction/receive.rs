@@ -48,8 +48,8 @@ pub struct Kept {
     sha256: String,
     bytes: u64,
     stored_bytes: u64,
-    /// Where in the store; none when the bytes were known already.
-    path: Option<String>,
+    /// Where in the store, and the sha256 of what is there; none when the bytes were known already.
+    placed: Option<(String, String)>,
 }
 
 /// What became of a file that came in.
@@ -87,16 +87,23 @@ pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Res
         spool.sha256
     );
     let known = known.fetch_one(pool).await.context("look for the file's sha256")?;
-    let path = if known { None } else { Some(place(store, &spool, &source, window).await?) };
+    let placed = if known { None } else { Some(place(store, &spool, &source, window).await?) };
     let Spool { sha256, bytes, stored_bytes, .. } = spool;
-    Ok(Kept { source, window, since, sha256, bytes, stored_bytes, path })
+    Ok(Kept { source, window, since, sha256, bytes, stored_bytes, placed })
 }
 
-async fn place(store: &Store, spool: &Spool, source: &str, window: DateTime<Utc>) -> anyhow::Result<String> {
+/// Where the bytes are, and the sha256 of them as they are there.
+async fn place(
+    store: &Store,
+    spool: &Spool,
+    source: &str,
+    window: DateTime<Utc>,
+) -> anyhow::Result<(String, String)> {
     for sha8 in [None, Some(spool.sha8())] {
         let key = key(source, window, sha8);
         match store.place(spool, &key).await? {
-            Placed::New | Placed::Same => return Ok(key),
+            Placed::New => return Ok((key, spool.packed_sha256.clone())),
+            Placed::Same { packed_sha256 } => return Ok((key, packed_sha256)),
             Placed::Taken => {}
         }
     }
@@ -109,8 +116,8 @@ async fn place(store: &Store, spool: &Spool, source: &str, window: DateTime<Utc>
 
 /// Writes down a kept file, its window and its ingest job, in the caller's transaction.
 pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Receipt> {
-    let inserted = match &kept.path {
-        Some(path) => insert(conn, kept, path).await?,
+    let inserted = match &kept.placed {
+        Some((path, packed_sha256)) => insert(conn, kept, path, packed_sha256).await?,
         None => None,
     };
     let duplicate = inserted.is_none();
@@ -131,16 +138,22 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
     Ok(Receipt { file_id, duplicate, sha256: kept.sha256.clone(), bytes: kept.bytes, stored_bytes })
 }
 
-async fn insert(conn: &mut PgConnection, kept: &Kept, path: &str) -> anyhow::Result<Option<Uuid>> {
+async fn insert(
+    conn: &mut PgConnection,
+    kept: &Kept,
+    path: &str,
+    packed_sha256: &str,
+) -> anyhow::Result<Option<Uuid>> {
     sqlx::query_scalar!(
         "-- receive: file
-        insert into raw.csv_files (source, path, sha256, bytes, stored_bytes, window_start_utc, etag, last_modified)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        insert into raw.csv_files (source, path, sha256, packed_sha256, bytes, stored_bytes, window_start_utc, etag, last_modified)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         on conflict do nothing
         returning file_id",
         kept.source,
         path,
         kept.sha256,
+        packed_sha256,
         i64::try_from(kept.bytes)?,
         i64::try_from(kept.stored_bytes)?,
         kept.window,
@@ -160,9 +173,9 @@ async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
     )
     .fetch_optional(conn)
     .await?
-    .with_context(|| match &kept.path {
+    .with_context(|| match &kept.placed {
         // Its key was free in the store, and yet a row names it.
-        Some(path) => {
+        Some((path, _)) => {
             format!("raw.csv_files names {path} for another file, which the store has lost; restore it")
         }
         None => format!("the file with sha256 {} has just been removed; receive it again", kept.sha256),

@@ -1,8 +1,9 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
 
 use super::scan::{Outcome, Plan, Refused};
-use super::{COPY_ERRORS, COPY_SKIPPED, Report, month};
+use super::{COPY_ERRORS, COPY_MANIFEST, COPY_SKIPPED, Report, month};
 use crate::auction::completeness;
+use crate::db::copy::CopyBuf;
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
@@ -70,15 +71,12 @@ pub async fn finish(
             .await
             .context("note the late file's lots")?;
     }
-    sqlx::query!(
-        "-- ingest: manifest\n insert into raw.manifests (file_id, window_start_utc, row_ids) values ($1, $2, $3)",
-        plan.file_id,
-        plan.window,
-        &outcome.manifest
-    )
-    .execute(&mut *connection)
-    .await
-    .context("write the manifest")?;
+    let mut manifest = CopyBuf::default();
+    manifest.row(3);
+    manifest.uuid(Some(plan.file_id));
+    manifest.timestamptz(Some(plan.window));
+    manifest.bigints(&outcome.manifest);
+    manifest.send(connection, COPY_MANIFEST).await.context("write the manifest")?;
     note_unknown(connection, plan, &outcome).await?;
     if let Some(indexed) = apart {
         indexed.attach(connection, plan.window).await?;
@@ -181,9 +179,10 @@ async fn move_heads(
     }
     sqlx::query!(
         r#"-- ingest: lots that are away
-        update raw.heads
-        set last_seen = coalesce(last_seen, $3), absent_since = case when $4 then $5::timestamptz end
-        where source = $1 and lot = any($2)"#,
+        update raw.heads h
+        set last_seen = coalesce(h.last_seen, $3), absent_since = case when $4 then $5::timestamptz end
+        from unnest($2::bigint[]) as a (lot)
+        where h.source = $1 and h.lot = a.lot"#,
         window.source,
         &away,
         plan.head_window,

@@ -1,13 +1,15 @@
 //! What a file is compared with: per lot of its source, the newest version seen.
 //!
-//! Kept as one sorted vector, 48 bytes a lot, since this is the largest thing a worker holds. A look-up is a guess where
+//! Kept as one sorted vector, 40 bytes a lot, since this is the largest thing a worker holds. A look-up is a guess where
 //! in it a lot should be, and a search of the few places around: a binary search of the whole waits for memory at each of
 //! its 17 steps, which took longer than splitting the rows into their fields.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use sqlx::PgConnection;
+use futures::stream::select;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 const ABSENT: u8 = 1;
 const SEEN: u8 = 2;
@@ -21,7 +23,7 @@ pub struct Head {
     /// The lot number.
     pub lot: i64,
     /// The version's hash.
-    pub row_hash: u128,
+    pub row_hash: Uuid,
     /// The version's id in `raw.rows`; 0 when it lies in another month, which a manifest may not refer to.
     pub row_id: i64,
     flags: u8,
@@ -38,7 +40,7 @@ pub struct Heads {
 }
 
 /// Lots of a part, on average.
-const PART: usize = 4;
+const PART: usize = 1;
 
 impl Head {
     /// Whether the lot did not stand in the newest file.
@@ -64,51 +66,28 @@ impl Head {
 }
 
 impl Heads {
-    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them.
+    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them: half of them over the
+    /// step's connection, half over another one beside it, since the caller's lock keeps them as they are.
     pub async fn load(
-        connection: &mut PgConnection,
+        step: &mut PgConnection,
+        pool: &PgPool,
         source: &str,
         month: DateTime<Utc>,
     ) -> anyhow::Result<Heads> {
-        let next_month = month + chrono::Months::new(1);
         // COPY takes no parameters; the source's name is checked, times print without a quote
         anyhow::ensure!(
             source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
             "the source's name {source:?} has other characters than letters, digits, - and _"
         );
-        let query = format!(
-            "copy (/* ingest: heads */ select lot, row_hash, \
-             case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
-             case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
-             + case when version_window = (select f.window_start_utc from raw.csv_files f join raw.sources s \
-             on s.source = f.source and s.head_window = f.window_start_utc \
-             where f.source = '{source}' and f.state in ('ingested', 'applied', 'incomplete') \
-             group by 1 having count(*) > 1) then 8 else 0 end \
-             from raw.heads where source = '{source}') to stdout (format binary)"
-        );
+        let mut beside = pool.acquire().await.context("a second connection to read raw.heads")?;
+        let halves = [half(source, month, 0), half(source, month, 1)];
+        let even = step.copy_out_raw(&halves[0]).await.context("read raw.heads")?;
+        let odd = beside.copy_out_raw(&halves[1]).await.context("read raw.heads")?;
+        let mut arriving = select(even.map_ok(|chunk| (0, chunk)), odd.map_ok(|chunk| (1, chunk)));
+        let mut rows = [Rows::default(), Rows::default()];
         let mut heads = Vec::new();
-        let mut stream = connection.copy_out_raw(&query).await.context("read raw.heads")?;
-        let mut pending: Vec<u8> = Vec::new();
-        let mut header_read = false;
-        while let Some(chunk) = stream.try_next().await.context("read raw.heads")? {
-            pending.extend_from_slice(&chunk);
-            let mut rest = pending.as_slice();
-            if !header_read && rest.len() >= 19 {
-                rest = &rest[19..];
-                header_read = true;
-            }
-            // a row: count, then (length, value) of bigint, uuid, bigint, int
-            while let Some((row, after)) = rest.split_at_checked(54).filter(|_| header_read) {
-                heads.push(Head {
-                    lot: i64::from_be_bytes(field(row, 6)),
-                    row_hash: u128::from_be_bytes(field(row, 18)),
-                    row_id: i64::from_be_bytes(field(row, 38)),
-                    flags: row[53],
-                });
-                rest = after;
-            }
-            let left = rest.len();
-            pending.drain(..pending.len() - left);
+        while let Some((half, chunk)) = arriving.try_next().await.context("read raw.heads")? {
+            rows[half].read(&chunk, &mut heads);
         }
         Ok(Heads::new(heads))
     }
@@ -137,7 +116,7 @@ impl Heads {
     }
 
     /// The head of `lot` as it stood before, and a note that the file holds the lot with this version.
-    pub fn see(&mut self, lot: i64, row_hash: u128) -> Option<Head> {
+    pub fn see(&mut self, lot: i64, row_hash: Uuid) -> Option<Head> {
         let part = self.part(lot);
         let (begin, end) = (*self.parts.get(part)? as usize, *self.parts.get(part + 1)? as usize);
         let here = &mut self.sorted[begin..end];
@@ -158,6 +137,51 @@ impl Heads {
     }
 }
 
+/// The statement that gives the heads of even (0) or odd (1) lots.
+fn half(source: &str, month: DateTime<Utc>, odd: u8) -> String {
+    let next_month = month + chrono::Months::new(1);
+    format!(
+        "copy (/* ingest: heads */ select lot, row_hash, \
+         case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
+         case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
+         + case when version_window = (select f.window_start_utc from raw.csv_files f join raw.sources s \
+         on s.source = f.source and s.head_window = f.window_start_utc \
+         where f.source = '{source}' and f.state in ('ingested', 'applied', 'incomplete') \
+         group by 1 having count(*) > 1) then 8 else 0 end \
+         from raw.heads where source = '{source}' and lot & 1 = {odd}) to stdout (format binary)"
+    )
+}
+
+/// What has arrived of a COPY and makes no whole row yet.
+#[derive(Default)]
+struct Rows {
+    pending: Vec<u8>,
+    begun: bool,
+}
+
+impl Rows {
+    fn read(&mut self, chunk: &[u8], heads: &mut Vec<Head>) {
+        self.pending.extend_from_slice(chunk);
+        let mut rest = self.pending.as_slice();
+        if !self.begun && rest.len() >= 19 {
+            rest = &rest[19..]; // the format's header
+            self.begun = true;
+        }
+        // a row: count, then (length, value) of bigint, uuid, bigint, int
+        while let Some((row, after)) = rest.split_at_checked(54).filter(|_| self.begun) {
+            heads.push(Head {
+                lot: i64::from_be_bytes(field(row, 6)),
+                row_hash: Uuid::from_bytes(field(row, 18)),
+                row_id: i64::from_be_bytes(field(row, 38)),
+                flags: row[53],
+            });
+            rest = after;
+        }
+        let left = rest.len();
+        self.pending.drain(..self.pending.len() - left);
+    }
+}
+
 fn field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&row[at..at + N]);
@@ -170,7 +194,9 @@ mod tests {
 
     fn heads(lots: &[i64]) -> Heads {
         Heads::new(
-            lots.iter().map(|&lot| Head { lot, row_hash: lot as u128, row_id: lot, flags: 0 }).collect(),
+            lots.iter()
+                .map(|&lot| Head { lot, row_hash: Uuid::from_u128(lot as u128), row_id: lot, flags: 0 })
+                .collect(),
         )
     }
 
@@ -181,10 +207,10 @@ mod tests {
         for lots in [&[][..], &[5], &[5, 6], &spread, &far] {
             let mut heads = heads(lots);
             for &lot in lots {
-                assert_eq!(heads.see(lot, 0).map(|h| h.lot), Some(lot), "{lot}");
+                assert_eq!(heads.see(lot, Uuid::nil()).map(|h| h.lot), Some(lot), "{lot}");
             }
             for stranger in [2, 39_999_999, 40_000_003, 1_000_000_000_000_000_000] {
-                assert!(heads.see(stranger, 0).is_none(), "{stranger}");
+                assert!(heads.see(stranger, Uuid::nil()).is_none(), "{stranger}");
             }
             assert!(heads.unseen().0.is_empty());
         }

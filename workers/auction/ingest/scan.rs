@@ -15,6 +15,7 @@ use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
 use crate::auction::row::{Key, SkipReason, Typed, Warnings};
 use crate::db::copy::CopyBuf;
+use crate::store;
 use crate::taxonomy::Spellings;
 use chrono::{DateTime, Utc};
 use std::io::Read;
@@ -67,19 +68,24 @@ pub struct Chunk {
     pub bytes_read: u64,
 }
 
-/// Reads the whole file, which must be the one whose sha256 was noted when it came in.
+/// Reads the whole file, whose packed bytes must be those that were noted when it came in.
 pub fn scan_checked(
-    file: impl Read + Send,
-    sha256: &str,
+    file: store::Reader,
+    packed_sha256: &str,
     plan: &Plan,
     heads: Heads,
     chunks: &mpsc::Sender<Chunk>,
 ) -> Result<Outcome, Ended> {
-    let (scanned, found) = ahead::hashed(file, |file| scan(file, plan, heads, chunks))?;
+    let (scanned, file) = ahead::reading(file, |file| scan(file, plan, heads, chunks))?;
     if !matches!(scanned, Ok(_) | Err(Ended::Refused(Refused::Empty | Refused::Rejected { .. }))) {
         return scanned; // not read to its end
     }
-    if found == sha256 { scanned } else { Err(Ended::Altered { found, expected: sha256.to_owned() }) }
+    let found = file.packed_sha256()?;
+    if found == packed_sha256 {
+        scanned
+    } else {
+        Err(Ended::Altered { found, expected: packed_sha256.to_owned() })
+    }
 }
 
 fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>) -> Result<Outcome, Ended> {
@@ -185,7 +191,7 @@ impl Pass<'_> {
             Some(SkipReason::LotMissing) => self.outcome.skipped.lot_missing += 1,
             None => {}
         }
-        let hash = self.hasher.hash(record);
+        let hash = Uuid::from_u128(self.hasher.hash(record));
         // a lot number has 1 to 18 digits
         let lot = key.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
         let head = lot.and_then(|lot| self.heads.see(lot, hash));
@@ -233,7 +239,7 @@ impl Pass<'_> {
         raw.jsonb(|out| self.payload.append(record, out));
     }
 
-    fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: u128, row_id: i64) {
+    fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: Uuid, row_id: i64) {
         // a head that stays in place tells for itself until when its version was seen; a late file replaces no head
         // but that of a lot that is away
         let replaced = head.filter(|h| (self.plan.in_order || h.absent()) && h.row_hash != hash);
@@ -244,8 +250,8 @@ impl Pass<'_> {
                 window: self.plan.window,
                 row_no: record.row_no(),
                 row_id,
-                row_hash: Uuid::from_u128(hash),
-                prev_hash: replaced.map(|h| Uuid::from_u128(h.row_hash)),
+                row_hash: hash,
+                prev_hash: replaced.map(|h| h.row_hash),
                 // of a lot that was away, its head knows
                 prev_seen: replaced
                     .filter(|h| !h.absent())
