@@ -292,3 +292,7 @@ figures as (
 select metric, labels, value
 from figures
 where value is not null;
+
+-- A mapped spelling of keys or conditions codes its rows too.
+grant update (has_keys_code, lot_condition_code) on public.lots to vinops_ops;
+grant update (has_keys_code, lot_condition_code) on staging.copart_raw to vinops_ops;

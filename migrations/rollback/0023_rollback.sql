@@ -188,3 +188,6 @@ drop view if exists raw.lot_sightings;
 drop view if exists raw.file_manifests;
 drop view if exists raw.lot_versions;
 drop index if exists raw.idx_csv_files_late;
+
+revoke update (has_keys_code, lot_condition_code) on staging.copart_raw from vinops_ops;
+revoke update (has_keys_code, lot_condition_code) on public.lots from vinops_ops;

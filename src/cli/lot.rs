@@ -58,7 +58,7 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
         None => {
             let mut told = history::history(&mut connection, number, &spellings).await?.ok_or_else(none);
             told.iter_mut().flat_map(LotHistory::words).for_each(|word| labels.put(word));
-            told.map(Shown::History)
+            told.map(|told| Shown::History(Box::new(told)))
         }
         Some(time) => {
             let mut told = history::at(&mut connection, number, time, &spellings).await?.ok_or_else(none);
@@ -71,14 +71,14 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     match (told?, args.json.json) {
         (Shown::History(told), true) => show::json(&told)?,
         (Shown::At(told), true) => show::json(&told)?,
-        (Shown::History(told), false) => show_history(told),
+        (Shown::History(told), false) => show_history(*told),
         (Shown::At(told), false) => show_at(&told)?,
     }
     Ok(())
 }
 
 enum Shown {
-    History(LotHistory),
+    History(Box<LotHistory>),
     At(Box<LotAt>),
 }
 

@@ -17,7 +17,7 @@
 //! A version is found by its lot number as the column `Lot number` has it, with leading zeros or without. One whose file
 //! called the column otherwise (`LOT #`, about 2016) is not found by the index and not told; the log is.
 //!
-//! Reads views only, so that app_ro may.
+//! Of raw and audit it reads views only, so that app_ro may.
 
 use crate::taxonomy::Spellings;
 use anyhow::Context;

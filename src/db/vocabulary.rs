@@ -6,8 +6,9 @@
 //! is not written, for the feed has changed nothing.
 //!
 //! Of the columns with a code, those are coded whose words are kept beside it and whose code the upserts write
-//! (`CODED`). A lot's keys and condition keep their words only in the payload: they get a new spelling's code with
-//! their next change.
+//! (`CODED`). A lot's keys and condition keep their words only in the payload (`payload`): where the version at the
+//! lot's head is the one that stands, its words are looked up there. A closed lot, and one whose newest row lost to an
+//! older, get a new spelling's code when their next row is applied.
 
 use crate::taxonomy::{Domain, LONGEST, Spellings, fold};
 use anyhow::{Context, bail, ensure};
@@ -15,6 +16,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
+
+mod payload;
 
 /// Domain, the column of its words, and that of its code: the same in `public.lots` and `staging.copart_raw`.
 const CODED: [(Domain, &str, &str); 3] = [
@@ -153,6 +156,7 @@ pub async fn map(
         lots +=
             recode(&mut tx, "public.lots", ", updated_at = now()", (words, column), &spelling, code).await?;
     }
+    lots += payload::recode(&mut tx, domain, &spelling, before.as_deref(), code).await?;
     let known_now = forget(&mut tx, domain, &spelling).await?;
     sqlx::query!(
         "-- vocabulary: note the act

@@ -263,6 +263,45 @@ async fn a_spelling_that_was_mapped_is_known_to_the_rows_that_stand_and_to_those
 }
 
 #[tokio::test]
+async fn a_mapped_word_of_keys_or_conditions_codes_the_lots_that_stand_by_their_versions() {
+    let mut house = House::new().await;
+    let rows = |keys: [&str; 3], updated: &str| {
+        let mut text =
+            "Id,Lot number,VIN,Has Keys-Yes or No,Lot Cond. Code,Last Updated Time,Create Date/Time\n"
+                .to_owned();
+        for (n, keys) in keys.iter().enumerate() {
+            text += &format!("{n},4000{n},1HGCM82633A04000{n},{keys},Q,2026-11-20T{updated}:00Z,now\n");
+        }
+        text.into_bytes()
+    };
+    house.chain(&rows(["YES", "Maybe so", " MAYBE-SO"], "10:00"), quarter(0)).await;
+    let mut connection = house.pool().acquire().await.unwrap();
+    let by = vocabulary::By { who: "nana".to_owned(), why: "a new word".to_owned() };
+    sqlx::query("set role vinops_ops").execute(&mut *connection).await.unwrap();
+    let codes = "select string_agg(coalesce(has_keys_code, '-') || ' ' || coalesce(lot_condition_code, '-'), ', ' order by lot_external_id) from lots";
+    assert_eq!(house.text(codes).await, "keys_yes -, - -, - -");
+    let mapped = vocabulary::map(&mut connection, Domain::HasKeys, "MAYBE SO", "keys_no", &by).await.unwrap();
+    assert_eq!((mapped.lots, mapped.known_now.len()), (2, 2));
+    assert_eq!(house.text(codes).await, "keys_yes -, keys_no -, keys_no -");
+    // once more, and otherwise: only those that had the word move
+    let mapped =
+        vocabulary::map(&mut connection, Domain::HasKeys, "maybe so", "keys_yes", &by).await.unwrap();
+    assert_eq!((mapped.lots, house.text(codes).await.as_str()), (2, "keys_yes -, keys_yes -, keys_yes -"));
+    let mapped =
+        vocabulary::map(&mut connection, Domain::HasKeys, "maybe so", "keys_exempt", &by).await.unwrap();
+    assert_eq!(
+        (mapped.lots, house.text(codes).await.as_str()),
+        (2, "keys_yes -, keys_exempt -, keys_exempt -")
+    );
+    let mapped = vocabulary::map(&mut connection, Domain::LotConditions, "q", "cond_n", &by).await.unwrap();
+    assert_eq!(
+        (mapped.lots, house.text(codes).await.as_str()),
+        (3, "keys_yes cond_n, keys_exempt cond_n, keys_exempt cond_n")
+    );
+    sqlx::query("reset role").execute(&mut *connection).await.unwrap();
+}
+
+#[tokio::test]
 async fn every_word_of_a_pretend_feed_is_known_and_every_code_has_its_label_in_both_tongues() {
     let options = Options::new(1, 3000, at(START));
     let mut house = House::new().await;

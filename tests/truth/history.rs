@@ -163,3 +163,52 @@ fn compare(stood: &LotAt, truth: Option<&LotTruth>, name: &str) {
     assert_eq!(lot.site_code, Some(truth.yard.to_string()), "{name}");
     assert_eq!(lot.yard_name.as_deref(), Some(truth.yard_name), "{name}");
 }
+
+#[tokio::test]
+async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_past_what_the_files_say() {
+    let mut house = House::new().await;
+    let quarter = |n: i64| at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n);
+    let file = |damage: &str, updated: u32| {
+        let rows = (10..20).map(|n| {
+            let (damage, updated) = if n == 10 { (damage, updated) } else { ("SIDE", 9) };
+            format!("{n},400{n},1HGCM82633A0040{n},{damage},2026-11-20T{updated:02}:00:00Z,{updated}\n")
+        });
+        let head = "Id,Lot number,VIN,Damage Description,Last Updated Time,Create Date/Time\n".to_owned();
+        (head + &rows.collect::<String>()).into_bytes()
+    };
+    for (window, damage, updated) in
+        [(0, "FRONT END", 10), (2, "HAIL", 11), (1, "BURN", 12), (3, "VANDALISM", 13)]
+    {
+        house.chain(&file(damage, updated), quarter(window)).await;
+    }
+    // the same bytes again are no news
+    assert!(house.chain(&file("VANDALISM", 13), quarter(4)).await.receipt.duplicate);
+    let mut connection = house.pool().acquire().await.unwrap();
+    let events = told(&mut connection, 40_010).await.events;
+    let changes: Vec<(DateTime<Utc>, Fact, Fact)> = events
+        .iter()
+        .map(|event| (event.window_start_utc, fact(&event.changes[0].before), fact(&event.changes[0].after)))
+        .collect();
+    let word = |word: &str| Some(word.to_owned());
+    assert_eq!(
+        changes,
+        [
+            (quarter(2), word("FRONT END"), word("HAIL")),
+            (quarter(1), word("HAIL"), word("BURN")),
+            (quarter(3), word("BURN"), word("VANDALISM")),
+        ]
+    );
+    assert!(
+        events.iter().all(|event| event.changes.len() == 1),
+        "the code is told with its word: {events:?}"
+    );
+    for (n, damage) in [(0, "FRONT END"), (1, "BURN"), (2, "BURN"), (3, "VANDALISM"), (4, "VANDALISM")] {
+        let stood = stood(&mut connection, 40_010, quarter(n)).await;
+        let standing = stood.standing.unwrap();
+        assert_eq!(
+            (standing.damage.unwrap().raw, stood.presence),
+            (word(damage), Presence::InFeed),
+            "window {n}"
+        );
+    }
+}

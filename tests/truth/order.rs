@@ -16,8 +16,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRng, TestRunner};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use vinops::db::digest::Digest;
-use vinops::db::history::{self, Presence};
-use vinops::taxonomy::Spellings;
+
+mod past;
 
 /// A row as a file shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,10 +214,10 @@ async fn check(case: &Case) -> Result<(), String> {
     let (lots, vehicles) = greatest(&case.files);
     let (expected, house) = told(&case.files, &in_order, false).await;
     compare(&house, &lots, &vehicles).await.map_err(|error| format!("in order: {error}"))?;
-    look_back(&house, &case.files).await.map_err(|error| format!("in order: {error}"))?;
+    past::look_back(&house, &case.files).await.map_err(|error| format!("in order: {error}"))?;
     let (digest, house) = told(&case.files, &case.way, case.at_once).await;
     compare(&house, &lots, &vehicles).await.map_err(|error| format!("this way: {error}"))?;
-    look_back(&house, &case.files).await.map_err(|error| format!("this way: {error}"))?;
+    past::look_back(&house, &case.files).await.map_err(|error| format!("this way: {error}"))?;
     if digest == expected { Ok(()) } else { Err(format!("{digest:?} and in order {expected:?}")) }
 }
 
@@ -249,51 +249,6 @@ async fn compare(house: &House, lots: &Lots, vehicles: &Vehicles) -> Result<(), 
             lots.len(),
             vehicles.len()
         ));
-    }
-    Ok(())
-}
-
-/// At each window, each lot is said to have stood as the files up to then have it, whenever they came; and at the last
-/// as `lots` has it, ties of the hash included.
-async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
-    let mut connection = house.pool().acquire().await.unwrap();
-    let stored: HashMap<String, String> =
-        sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap()
-            .into_iter()
-            .collect();
-    let last = files.iter().map(|file| file.window).max().unwrap_or(0);
-    for n in 0..=last {
-        let then: Vec<File> = files.iter().filter(|file| file.window <= n).cloned().collect();
-        let (lots, _) = greatest(&then);
-        for (lot, stands) in &stored {
-            let held = |file: &&File| file.rows.iter().any(|row| row.number().to_string() == *lot);
-            let first = files.iter().filter(held).map(|file| file.window).min().map(window);
-            let told =
-                history::at(&mut connection, lot, window(n), Spellings::compiled()).await.unwrap().unwrap();
-            let name = format!("lot {lot} at window {n}");
-            let model = told.standing.and_then(|standing| standing.model);
-            let may = lots.get(lot).cloned().unwrap_or_default();
-            if model.is_some() == may.is_empty() || model.as_ref().is_some_and(|model| !may.contains(model)) {
-                return Err(format!("{name} was {model:?}, not one of {may:?}"));
-            }
-            if n == last && model.as_ref() != Some(stands) {
-                return Err(format!("{name} was {model:?} and is {stands}"));
-            }
-            if told.first_seen != first {
-                return Err(format!("{name} was first seen at {:?}, not {first:?}", told.first_seen));
-            }
-            if (told.presence == Presence::NotYetSeen) != may.is_empty() {
-                return Err(format!("{name} was {:?}", told.presence));
-            }
-            let here =
-                files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
-            if here.iter().any(held) && told.presence != Presence::InFeed {
-                return Err(format!("{name} stands in the file and is said to be {:?}", told.presence));
-            }
-        }
     }
     Ok(())
 }
@@ -395,4 +350,19 @@ async fn a_file_gives_back_its_own_rows_though_a_lot_stood_twice_in_the_months_f
     let models = "select string_agg(r.payload_jsonb ->> 'Model Group', ', ' order by f.window_start_utc, r.row_no)
         from raw.file_rows r join raw.csv_files f on f.file_id = r.file_id where r.payload_jsonb ->> 'Lot number' = '40000005'";
     assert_eq!(house.text(models).await, "MODEL 0, MODEL 0, MODEL 1, MODEL 1");
+}
+
+#[tokio::test]
+async fn of_two_rows_of_a_lot_in_one_file_the_lesser_wins_once_it_stands_alone() {
+    // from one month into the next, and within one
+    for (before, twice) in [(2, 3), (3, 4)] {
+        for (one, other) in [(0, 1), (1, 0)] {
+            let files = vec![
+                file(before, &[(5, one, 1), (3, 0, 0)]),
+                file(twice, &[(5, one, 1), (5, other, 1), (3, 0, 0)]),
+                file(6, &[(5, other, 1), (3, 0, 0)]),
+            ];
+            hold(files, &[0, 1, 2]).await;
+        }
+    }
 }

@@ -5,7 +5,8 @@ with staged as (
     s.lot_external_id::bigint as lot,
     s.row_hash,
     s.row_id,
-    s.prev_hash
+    s.prev_hash,
+    s.prev_seen
   from staging.copart_raw s
   where s.file_id = $1
     and s.window_start_utc = $3
@@ -23,6 +24,9 @@ moved as (
   from staged s
   where h.source = $2
     and h.lot = s.lot
+    -- where the file holds the head's version too, of which nothing is staged, the greater one stays: were it the lesser,
+    -- a file that holds that alone would find nothing new in it
+    and not (s.prev_hash = h.row_hash and s.prev_seen = $3 and s.row_hash < h.row_hash)
 )
 -- nobody else moves this source's heads meanwhile, so what was not there is new (`on conflict` costs half as much again)
 insert into raw.heads (source, lot, row_hash, row_id, version_window)

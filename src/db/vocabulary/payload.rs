@@ -1,0 +1,91 @@
+//! Words of lots that only their row versions hold: to map one is to look there for those that have it.
+
+use crate::auction::Column;
+use crate::auction::header::Header;
+use crate::taxonomy::{Domain, fold};
+use anyhow::Context;
+use sqlx::{AssertSqlSafe, PgConnection};
+
+/// Domain, column of the feed, and that of its code: words that only row versions hold.
+const PAYLOAD: [(Domain, Column, &str); 2] = [
+    (Domain::HasKeys, Column::HasKeys, "has_keys_code"),
+    (Domain::LotConditions, Column::LotConditionCode, "lot_condition_code"),
+];
+
+/// Rows with the word of their version, as `word`; `$1` is their code until now, `$2` the column's name in the version.
+/// A head's version lies in the month of its window, a staged row's in that of its file.
+const OF_LOTS: &str = "select l.id, r.payload_jsonb ->> $2 as word
+    from public.lots l
+    join raw.heads h on h.source = l.source and h.lot = l.lot_external_id::bigint and h.row_hash = l.row_hash
+    join raw.rows r on r.id = h.row_id and r.window_start_utc >= date_trunc('month', h.version_window, 'UTC')
+      and r.window_start_utc < date_trunc('month', h.version_window, 'UTC') + interval '1 month'
+    where l.{column} is not distinct from $1";
+const OF_STAGED: &str = "select s.id, r.payload_jsonb ->> $2 as word
+    from staging.copart_raw s
+    join raw.csv_files f on f.file_id = s.file_id and f.state = 'ingested'
+    join raw.rows r on r.id = s.row_id and r.window_start_utc >= date_trunc('month', s.window_start_utc, 'UTC')
+      and r.window_start_utc < date_trunc('month', s.window_start_utc, 'UTC') + interval '1 month'
+    where s.{column} is not distinct from $1";
+
+/// Codes the lots that have the spelling, and what is staged and yet to be applied; tells how many lots. Only rows whose
+/// code is what the spelling meant before can have it.
+pub async fn recode(
+    connection: &mut PgConnection,
+    domain: Domain,
+    spelling: &str,
+    before: Option<&str>,
+    code: &str,
+) -> anyhow::Result<u64> {
+    let Some((_, words, column)) = PAYLOAD.into_iter().find(|(of, ..)| *of == domain) else { return Ok(0) };
+    if before == Some(code) {
+        return Ok(0);
+    }
+    let headers =
+        sqlx::query_scalar!("-- vocabulary: headers\n select distinct headers_jsonb from raw.csv_files")
+            .fetch_all(&mut *connection)
+            .await
+            .context("read the files' headers")?;
+    let mut names: Vec<String> = Vec::new();
+    for header in headers {
+        let Ok(header) = Header::map(serde_json::from_value(header).unwrap_or_default(), b"") else {
+            continue;
+        };
+        names.extend(header.place(words).map(|place| header.names()[place].clone()));
+    }
+    names.sort_unstable();
+    names.dedup();
+    let mut lots = 0;
+    for name in names {
+        for (table, rows, besides) in
+            [("staging.copart_raw", OF_STAGED, ""), ("public.lots", OF_LOTS, ", updated_at = now()")]
+        {
+            // table and columns are this module's own
+            let rows = rows.replace("{column}", column);
+            let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
+                "-- vocabulary: words of versions\n select distinct word from ({rows}) as u where word <> ''"
+            )))
+            .bind(before)
+            .bind(&name)
+            .fetch_all(&mut *connection)
+            .await
+            .with_context(|| format!("read the words of {table}"))?;
+            let these: Vec<String> = spelled.into_iter().filter(|words| fold(words) == spelling).collect();
+            if these.is_empty() {
+                continue;
+            }
+            let done = sqlx::query(AssertSqlSafe(format!(
+                "-- vocabulary: code the rows by their versions
+                update {table} t set {column} = $3{besides} from ({rows}) as u where u.word = any($4) and t.id = u.id"
+            )))
+            .bind(before)
+            .bind(&name)
+            .bind(code)
+            .bind(these)
+            .execute(&mut *connection)
+            .await
+            .with_context(|| format!("code the rows of {table}"))?;
+            lots += if table == "public.lots" { done.rows_affected() } else { 0 };
+        }
+    }
+    Ok(lots)
+}

@@ -1,0 +1,52 @@
+//! How lots stood, asked afterwards.
+
+use super::{File, greatest, window};
+use crate::chain::House;
+use std::collections::HashMap;
+use vinops::db::history::{self, Presence};
+use vinops::taxonomy::Spellings;
+
+/// At each window, each lot is said to have stood as the files up to then have it, whenever they came; and at the last
+/// as `lots` has it, ties of the hash included.
+pub async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
+    let mut connection = house.pool().acquire().await.unwrap();
+    let stored: HashMap<String, String> =
+        sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
+    let last = files.iter().map(|file| file.window).max().unwrap_or(0);
+    for n in 0..=last {
+        let then: Vec<File> = files.iter().filter(|file| file.window <= n).cloned().collect();
+        let (lots, _) = greatest(&then);
+        for (lot, stands) in &stored {
+            let held = |file: &&File| file.rows.iter().any(|row| row.number().to_string() == *lot);
+            let first = files.iter().filter(held).map(|file| file.window).min().map(window);
+            let told =
+                history::at(&mut connection, lot, window(n), Spellings::compiled()).await.unwrap().unwrap();
+            let name = format!("lot {lot} at window {n}");
+            let model = told.standing.and_then(|standing| standing.model);
+            let may = lots.get(lot).cloned().unwrap_or_default();
+            if model.is_some() == may.is_empty() || model.as_ref().is_some_and(|model| !may.contains(model)) {
+                return Err(format!("{name} was {model:?}, not one of {may:?}"));
+            }
+            if n == last && model.as_ref() != Some(stands) {
+                return Err(format!("{name} was {model:?} and is {stands}"));
+            }
+            if told.first_seen != first {
+                return Err(format!("{name} was first seen at {:?}, not {first:?}", told.first_seen));
+            }
+            if (told.presence == Presence::NotYetSeen) != may.is_empty() {
+                return Err(format!("{name} was {:?}", told.presence));
+            }
+            let here =
+                files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
+            if here.iter().any(held) && told.presence != Presence::InFeed {
+                return Err(format!("{name} stands in the file and is said to be {:?}", told.presence));
+            }
+        }
+    }
+    Ok(())
+}
