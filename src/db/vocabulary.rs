@@ -6,9 +6,8 @@
 //! is not written, for the feed has changed nothing.
 //!
 //! Of the columns with a code, those are coded whose words are kept beside it and whose code the upserts write
-//! (`CODED`). A lot's keys and condition keep their words only in the payload (`payload`): where the version at the
-//! lot's head is the one that stands, its words are looked up there. A closed lot, and one whose newest row lost to an
-//! older, get a new spelling's code when their next row is applied.
+//! (`CODED`). A lot's keys and condition keep their words only in the payload (`payload`): the version that stands is
+//! looked up there.
 
 use crate::taxonomy::{Domain, LONGEST, Spellings, fold};
 use anyhow::{Context, bail, ensure};

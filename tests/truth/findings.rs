@@ -264,6 +264,13 @@ async fn a_spelling_that_was_mapped_is_known_to_the_rows_that_stand_and_to_those
 
 #[tokio::test]
 async fn a_mapped_word_of_keys_or_conditions_codes_the_lots_that_stand_by_their_versions() {
+    for heads_stand in [true, false] {
+        mapped_by_versions(heads_stand).await;
+    }
+}
+
+/// With versions that are at the heads of their lots, or with none: newer rows have lost to them, and a lot is closed.
+async fn mapped_by_versions(heads_stand: bool) {
     let mut house = House::new().await;
     let rows = |keys: [&str; 3], updated: &str| {
         let mut text =
@@ -275,6 +282,10 @@ async fn a_mapped_word_of_keys_or_conditions_codes_the_lots_that_stand_by_their_
         text.into_bytes()
     };
     house.chain(&rows(["YES", "Maybe so", " MAYBE-SO"], "10:00"), quarter(0)).await;
+    if !heads_stand {
+        house.chain(&rows(["YES", "NO", "NO"], "09:00"), quarter(1)).await;
+        sqlx::query("delete from raw.heads where lot = 40002").execute(house.pool()).await.unwrap();
+    }
     let mut connection = house.pool().acquire().await.unwrap();
     let by = vocabulary::By { who: "nana".to_owned(), why: "a new word".to_owned() };
     sqlx::query("set role vinops_ops").execute(&mut *connection).await.unwrap();

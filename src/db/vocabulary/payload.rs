@@ -1,10 +1,15 @@
 //! Words of lots that only their row versions hold: to map one is to look there for those that have it.
 
 use crate::auction::Column;
+use crate::auction::hash::RowHasher;
 use crate::auction::header::Header;
+use crate::auction::payload::Kept;
 use crate::taxonomy::{Domain, fold};
 use anyhow::Context;
+use serde_json::{Map, Value};
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection};
+use uuid::Uuid;
 
 /// Domain, column of the feed, and that of its code: words that only row versions hold.
 const PAYLOAD: [(Domain, Column, &str); 2] = [
@@ -20,6 +25,16 @@ const OF_LOTS: &str = "select l.id, r.payload_jsonb ->> $2 as word
     join raw.rows r on r.id = h.row_id and r.window_start_utc >= date_trunc('month', h.version_window, 'UTC')
       and r.window_start_utc < date_trunc('month', h.version_window, 'UTC') + interval '1 month'
     where l.{column} is not distinct from $1";
+/// The same of lots whose standing version is no head's: closed ones, and those whose newest row lost to an older. Every
+/// version of theirs, however it writes the lot's number; the one that stands is known by its hash.
+const OF_OTHERS: &str = "select l.id, l.row_hash, v.header, v.payload, v.payload ->> $2 as word
+    from public.lots l
+    join raw.lot_versions v on v.source = l.source and v.lot_number = any(array(
+      select lpad(l.lot_external_id, width, '0') from generate_series(length(l.lot_external_id), 18) as width))
+    where l.{column} is not distinct from $1
+      and not exists (
+        select from raw.heads h
+        where h.source = l.source and h.lot = l.lot_external_id::bigint and h.row_hash = l.row_hash)";
 const OF_STAGED: &str = "select s.id, r.payload_jsonb ->> $2 as word
     from staging.copart_raw s
     join raw.csv_files f on f.file_id = s.file_id and f.state = 'ingested'
@@ -86,6 +101,60 @@ pub async fn recode(
             .with_context(|| format!("code the rows of {table}"))?;
             lots += if table == "public.lots" { done.rows_affected() } else { 0 };
         }
+        lots += others(connection, column, &name, spelling, before, code).await?;
     }
     Ok(lots)
+}
+
+/// Codes the lots whose standing version is no head's.
+async fn others(
+    connection: &mut PgConnection,
+    column: &str,
+    name: &str,
+    spelling: &str,
+    before: Option<&str>,
+    code: &str,
+) -> anyhow::Result<u64> {
+    let rows = OF_OTHERS.replace("{column}", column);
+    // table and columns are this module's own
+    let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
+        "-- vocabulary: words of other versions\n select distinct word from ({rows}) as u where word <> ''"
+    )))
+    .bind(before)
+    .bind(name)
+    .fetch_all(&mut *connection)
+    .await
+    .context("read the words of closed lots")?;
+    let these: Vec<String> = spelled.into_iter().filter(|words| fold(words) == spelling).collect();
+    if these.is_empty() {
+        return Ok(0);
+    }
+    let versions: Vec<(i64, Uuid, Json<Vec<String>>, Json<Map<String, Value>>)> =
+        sqlx::query_as(AssertSqlSafe(format!(
+            "-- vocabulary: versions of closed lots
+            select id, row_hash, header, payload from ({rows}) as u where word = any($3) and row_hash is not null"
+        )))
+        .bind(before)
+        .bind(name)
+        .bind(these)
+        .fetch_all(&mut *connection)
+        .await
+        .context("read the versions of closed lots")?;
+    let mut standing = Vec::new();
+    for (lot, row_hash, Json(header), Json(payload)) in versions {
+        let kept = Kept::read(header, &payload).with_context(|| format!("read a version of lot {lot}"))?;
+        let record = kept.record();
+        if RowHasher::new(record.header()).hash(&record) == row_hash.as_u128() {
+            standing.push(lot);
+        }
+    }
+    let done = sqlx::query(AssertSqlSafe(format!(
+        "-- vocabulary: code closed lots\n update public.lots set {column} = $1, updated_at = now() where id = any($2)"
+    )))
+    .bind(code)
+    .bind(standing)
+    .execute(connection)
+    .await
+    .context("code the closed lots")?;
+    Ok(done.rows_affected())
 }
