@@ -136,7 +136,7 @@ impl Job for Ingest {
         }
 
         let month = month_of(window.start);
-        let heads = Heads::load(&mut step, run.pool(), &window.source, month).await?;
+        let heads = Heads::load(&mut step, &window.source, month).await?;
         let apart = month::Load::open(run.pool(), window.start).await?;
         let plan = Plan {
             file_id: self.file_id,

@@ -7,8 +7,7 @@
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use futures::stream::select;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 const ABSENT: u8 = 1;
@@ -66,28 +65,52 @@ impl Head {
 }
 
 impl Heads {
-    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them: half of them over the
-    /// step's connection, half over another one beside it, since the caller's lock keeps them as they are.
+    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them. Over one connection: two
+    /// took no less, since here, too, each row costs its half microsecond.
     pub async fn load(
-        step: &mut PgConnection,
-        pool: &PgPool,
+        connection: &mut PgConnection,
         source: &str,
         month: DateTime<Utc>,
     ) -> anyhow::Result<Heads> {
+        let next_month = month + chrono::Months::new(1);
         // COPY takes no parameters; the source's name is checked, times print without a quote
         anyhow::ensure!(
             source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
             "the source's name {source:?} has other characters than letters, digits, - and _"
         );
-        let mut beside = pool.acquire().await.context("a second connection to read raw.heads")?;
-        let halves = [half(source, month, 0), half(source, month, 1)];
-        let even = step.copy_out_raw(&halves[0]).await.context("read raw.heads")?;
-        let odd = beside.copy_out_raw(&halves[1]).await.context("read raw.heads")?;
-        let mut arriving = select(even.map_ok(|chunk| (0, chunk)), odd.map_ok(|chunk| (1, chunk)));
-        let mut rows = [Rows::default(), Rows::default()];
+        let query = format!(
+            "copy (/* ingest: heads */ select lot, row_hash, \
+             case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
+             case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
+             + case when version_window = (select f.window_start_utc from raw.csv_files f join raw.sources s \
+             on s.source = f.source and s.head_window = f.window_start_utc \
+             where f.source = '{source}' and f.state in ('ingested', 'applied', 'incomplete') \
+             group by 1 having count(*) > 1) then 8 else 0 end \
+             from raw.heads where source = '{source}') to stdout (format binary)"
+        );
         let mut heads = Vec::new();
-        while let Some((half, chunk)) = arriving.try_next().await.context("read raw.heads")? {
-            rows[half].read(&chunk, &mut heads);
+        let mut stream = connection.copy_out_raw(&query).await.context("read raw.heads")?;
+        let mut pending: Vec<u8> = Vec::new();
+        let mut header_read = false;
+        while let Some(chunk) = stream.try_next().await.context("read raw.heads")? {
+            pending.extend_from_slice(&chunk);
+            let mut rest = pending.as_slice();
+            if !header_read && rest.len() >= 19 {
+                rest = &rest[19..];
+                header_read = true;
+            }
+            // a row: count, then (length, value) of bigint, uuid, bigint, int
+            while let Some((row, after)) = rest.split_at_checked(54).filter(|_| header_read) {
+                heads.push(Head {
+                    lot: i64::from_be_bytes(field(row, 6)),
+                    row_hash: Uuid::from_bytes(field(row, 18)),
+                    row_id: i64::from_be_bytes(field(row, 38)),
+                    flags: row[53],
+                });
+                rest = after;
+            }
+            let left = rest.len();
+            pending.drain(..pending.len() - left);
         }
         Ok(Heads::new(heads))
     }
@@ -134,51 +157,6 @@ impl Heads {
             unseen().filter(|h| !h.absent()).map(|h| h.lot).collect(),
             unseen().filter(|h| h.absent() && h.flags & MARKED == 0).map(|h| h.lot).collect(),
         )
-    }
-}
-
-/// The statement that gives the heads of even (0) or odd (1) lots.
-fn half(source: &str, month: DateTime<Utc>, odd: u8) -> String {
-    let next_month = month + chrono::Months::new(1);
-    format!(
-        "copy (/* ingest: heads */ select lot, row_hash, \
-         case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
-         case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
-         + case when version_window = (select f.window_start_utc from raw.csv_files f join raw.sources s \
-         on s.source = f.source and s.head_window = f.window_start_utc \
-         where f.source = '{source}' and f.state in ('ingested', 'applied', 'incomplete') \
-         group by 1 having count(*) > 1) then 8 else 0 end \
-         from raw.heads where source = '{source}' and lot & 1 = {odd}) to stdout (format binary)"
-    )
-}
-
-/// What has arrived of a COPY and makes no whole row yet.
-#[derive(Default)]
-struct Rows {
-    pending: Vec<u8>,
-    begun: bool,
-}
-
-impl Rows {
-    fn read(&mut self, chunk: &[u8], heads: &mut Vec<Head>) {
-        self.pending.extend_from_slice(chunk);
-        let mut rest = self.pending.as_slice();
-        if !self.begun && rest.len() >= 19 {
-            rest = &rest[19..]; // the format's header
-            self.begun = true;
-        }
-        // a row: count, then (length, value) of bigint, uuid, bigint, int
-        while let Some((row, after)) = rest.split_at_checked(54).filter(|_| self.begun) {
-            heads.push(Head {
-                lot: i64::from_be_bytes(field(row, 6)),
-                row_hash: Uuid::from_bytes(field(row, 18)),
-                row_id: i64::from_be_bytes(field(row, 38)),
-                flags: row[53],
-            });
-            rest = after;
-        }
-        let left = rest.len();
-        self.pending.drain(..self.pending.len() - left);
     }
 }
 

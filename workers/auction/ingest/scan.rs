@@ -28,7 +28,10 @@ mod words;
 pub use outcome::{Ended, Outcome, Refused, Skipped};
 pub use words::Count;
 
-/// Chunks are sent on when they hold this many bytes.
+/// The first chunk is sent on when it holds this many bytes, so that PostgreSQL, which takes longer than the scan, begins
+/// at once.
+const FIRST_CHUNK: usize = 256 << 10;
+/// Each later one when it holds twice as many as the one before, up to this many.
 const CHUNK: usize = 2 << 20;
 /// Progress is told at least every so many bytes of the file.
 const TOLD: u64 = 4 << 20;
@@ -107,7 +110,7 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         chunk: Chunk::default(),
         outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
     };
-    let mut told = 0;
+    let (mut told, mut enough) = (0, FIRST_CHUNK);
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
             return Err(Refused::TooMany.into());
@@ -117,7 +120,8 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
             Some(Item::Row(record)) => pass.row(&record),
             Some(Item::Rejected(rejected)) => pass.reject(&rejected),
         }
-        if pass.pending() >= CHUNK {
+        if pass.pending() >= enough {
+            enough = CHUNK.min(2 * enough);
             told = reader.position();
             pass.send(told, chunks)?;
         } else if reader.position() - told >= TOLD {
