@@ -106,6 +106,9 @@ pub async fn recode(
     Ok(lots)
 }
 
+/// A lot, the hash of the version that stands, and a version's header and record.
+type Version = (i64, Uuid, Json<Vec<String>>, Json<Map<String, Value>>);
+
 /// Codes the lots whose standing version is no head's.
 async fn others(
     connection: &mut PgConnection,
@@ -129,7 +132,7 @@ async fn others(
     if these.is_empty() {
         return Ok(0);
     }
-    let versions: Vec<(i64, Uuid, Json<Vec<String>>, Json<Map<String, Value>>)> =
+    let versions: Vec<Version> =
         sqlx::query_as(AssertSqlSafe(format!(
             "-- vocabulary: versions of closed lots
             select id, row_hash, header, payload from ({rows}) as u where word = any($3) and row_hash is not null"
