@@ -102,6 +102,7 @@ runs as (
   select
     s.source,
     e.report #> '{ingest,header_drift}' as drift,
+    e.report #> '{ingest,words}' as words,
     coalesce(100.0 * e.rows_missing_vin / nullif(e.rows_processed, 0), 0) as vin_null_pct,
     coalesce(100.0 * e.rows_missing_lot / nullif(e.rows_processed, 0), 0) as lot_null_pct
   from sources as s
@@ -161,6 +162,14 @@ figures as (
   union all
   select 'etl_unknown_rate_percent', jsonb_build_object('source', source, 'column', 'lot'), lot_null_pct
   from runs
+  union all
+  -- of the rows that were new or changed: {"damage_types": {"values": 5900, "unknown": 3}, …}
+  select
+    'etl_unknown_words_percent',
+    jsonb_build_object('source', source, 'domain', w.key),
+    100.0 * (w.value ->> 'unknown')::float8 / nullif((w.value ->> 'values')::float8, 0)
+  from runs
+  cross join lateral jsonb_each(words) as w
   union all
   select 'etl_header_drift_columns', jsonb_build_object('source', source), coalesce(jsonb_array_length(drift), 0)
   from runs
