@@ -164,7 +164,12 @@ impl Store {
         let (found, bytes) = spawn_blocking(move || digest(&mut reader, &mut out))
             .await?
             .with_context(|| format!("export {key} from the store {}", self.url))?;
-        self.expect(key, &found, sha256)?;
+        ensure!(
+            found == sha256,
+            "{key} in the store {} is damaged: its sha256 is {found}, the database recorded {sha256}; \
+             restore that object from a backup",
+            self.url
+        );
         Ok(bytes)
     }
 
@@ -174,26 +179,8 @@ impl Store {
         Ok(meta.with_context(|| format!("look up {key} in the store {}", self.url))?.size)
     }
 
-    /// The sha256 of the packed bytes under `key`; an error if the original ones do not have the one that the database
-    /// recorded.
-    pub async fn checked(&self, key: &str, sha256: &str) -> anyhow::Result<String> {
-        let (found, packed) = self.sums(key).await?;
-        self.expect(key, &found, sha256)?;
-        Ok(packed)
-    }
-
-    fn expect(&self, key: &str, found: &str, sha256: &str) -> anyhow::Result<()> {
-        ensure!(
-            found == sha256,
-            "{key} in the store {} is damaged: its sha256 is {found}, the database recorded {sha256}; \
-             restore that object from a backup",
-            self.url
-        );
-        Ok(())
-    }
-
-    /// The sha256 of the original bytes, and of the packed ones.
-    async fn sums(&self, key: &str) -> anyhow::Result<(String, String)> {
+    /// The sha256 of the original bytes under `key`, and of the packed ones.
+    pub async fn sums(&self, key: &str) -> anyhow::Result<(String, String)> {
         let mut reader = self.read(key).await?;
         let summing = spawn_blocking(move || {
             let (raw, _) = digest(&mut reader, &mut io::sink())?;

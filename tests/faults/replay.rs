@@ -105,13 +105,20 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
 
 #[tokio::test]
 async fn a_file_that_the_store_gives_back_changed_is_not_applied() {
+    for (written_down, also) in [("by this program", ""), ("by another", ", packed_sha256 = null")] {
+        changed_file(written_down, also).await;
+    }
+}
+
+async fn changed_file(written_down: &str, also: &str) {
     let stage = Stage::begun().await;
     let kept = stage.folder.path().join("store/raw/copart/2026/03/06/1700.csv.zst");
     let other = std::fs::read(stage.file(1, None)).unwrap();
     std::fs::write(&kept, zstd::encode_all(other.as_slice(), 3).unwrap()).unwrap();
-    let begun_anew =
-        "update raw.csv_files set state = 'received'; truncate raw.rows, raw.manifests, raw.heads";
-    sqlx::raw_sql(begun_anew).execute(stage.pool()).await.unwrap();
+    let begun_anew = format!(
+        "update raw.csv_files set state = 'received'{also}; truncate raw.rows, raw.manifests, raw.heads"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(begun_anew)).execute(stage.pool()).await.unwrap();
     let (newest, before) = (last_job(&stage).await, stage.stored().await);
     stage.run(&["replay", "2026-03-06T17:00Z", "--yes"]).await.is(0, "");
     work(&stage, "ingest").await;
@@ -120,7 +127,7 @@ async fn a_file_that_the_store_gives_back_changed_is_not_applied() {
         .fetch_one(stage.pool())
         .await
         .unwrap();
-    assert!(error.contains("the store's copy has sha256"), "{error}");
+    assert!(error.contains("the store's copy has sha256"), "{written_down}: {error}");
     assert_eq!(jobs(&stage, newest).await, [("ingest".to_owned(), "discarded".to_owned())]);
     assert_eq!(stage.stored().await, before);
 }

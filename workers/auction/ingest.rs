@@ -154,7 +154,10 @@ impl Job for Ingest {
         let copy_staged = columns::copy_staged(day.as_deref().unwrap_or("staging.copart_raw"));
         let packed_sha256 = match window.packed_sha256.clone() {
             Some(sha256) => sha256,
-            None => store.checked(&window.path, &window.sha256).await?,
+            None => match store.sums(&window.path).await? {
+                (found, packed) if found == window.sha256 => packed,
+                (found, _) => return Err(abort(Ended::Altered { found, expected: window.sha256 })),
+            },
         };
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
