@@ -7,7 +7,7 @@
 //! **Nothing of SQL or paths leaves it.** What fails here is a status and a request id; the cause is in the log.
 //!
 //! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are
-//! answered from memory ([`catalogue`], kept by `keeper`), which says why. Around them `params` (what may be asked, as
+//! answered from memory ([`catalogue`], which says why, kept by `keeper`). Around them `params` (what may be asked, as
 //! data), `cursor` (where a page ended), `lang` (tongues), `words` (the vocabulary in memory), `answer` (JSON, tags),
 //! `problem` (errors), `limits`, `openapi` (the document).
 

@@ -65,8 +65,8 @@ impl Head {
 }
 
 impl Heads {
-    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them. Over one connection: two
-    /// took no less, since here, too, each row costs its half microsecond.
+    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them. Over one connection: half of
+    /// them over each of two took as long, since their reader here is no faster than one sender.
     pub async fn load(
         connection: &mut PgConnection,
         source: &str,
