@@ -2,20 +2,36 @@
 -- purpose: the queue: what is to be done, is being done and was done, and how each run of it ended
 -- depends: none
 -- rollback: destructive
--- creates: fleet.jobs, fleet.job_attempts, fleet.enqueue, fleet.ready_depth
+-- creates: fleet.jobs, fleet.job_runs, fleet.job_attempts, fleet.enqueue, fleet.ready_depth
 
--- fleet.jobs holds what is to be done, is being done and was done; fleet.job_attempts one line per run of a job.
+-- fleet.jobs holds what is to be done, is being done and was done; fleet.job_attempts one line per ended run of a job.
 -- What the columns mean, which states lead to which, and which races exist: head of src/queue/mod.rs.
 -- Every rule that must hold however a row came to be written is a named constraint here, not a line of code.
 
 create schema if not exists fleet;
 
+-- Rules of a single column are its domain's, which looks at a value when it is assigned. A check of the table is read
+-- from the catalogue, planned and asked anew by every statement that updates a row, whatever it sets: of a claim or an
+-- end of one job these five were a third.
+create domain fleet.job_kind as text
+  constraint jobs_kind_is_a_word check (
+    translate(value, 'abcdefghijklmnopqrstuvwxyz0123456789-', '') = ''
+    and value collate "C" >= 'a'
+    and length(value) between 1 and 63);
+create domain fleet.job_key as text
+  constraint jobs_key_is_short check (value <> '' and length(value) <= 200);
+create domain fleet.job_payload as jsonb
+  constraint jobs_payload_is_an_object check (jsonb_typeof(value) = 'object');
+create domain fleet.job_state as text
+  constraint jobs_state_is_known check (
+    value in ('available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded'));
+
 create table if not exists fleet.jobs (
   id           bigint generated always as identity primary key,
-  kind         text not null,                             -- what to do: the literal of one row of FLEET
-  key          text,                                      -- what it is about; one unfinished or completed job per (kind, key)
-  payload      jsonb not null default '{}',               -- identifiers, never rows and never secrets
-  state        text not null default 'available',
+  kind         fleet.job_kind not null,                   -- what to do: the literal of one row of FLEET
+  key          fleet.job_key,                             -- what it is about; one unfinished or completed job per (kind, key)
+  payload      fleet.job_payload not null default '{}',   -- identifiers, never rows and never secrets
+  state        fleet.job_state not null default 'available',
   priority     smallint not null default 0,               -- the smaller number runs first
   run_at       timestamptz not null default now(),        -- not before this instant of the database's clock
   attempt      integer not null default 0,                -- spent attempts, the running one included
@@ -29,12 +45,8 @@ create table if not exists fleet.jobs (
   created_at   timestamptz not null default now(),
   started_at   timestamptz,                               -- the latest claim
   finished_at  timestamptz,
+  completed_by text,                                      -- worker of the run that completed it: that run is told here alone
 
-  constraint jobs_state_is_known check (
-    state in ('available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded')),
-  constraint jobs_kind_is_a_word check (kind ~ '^[a-z][a-z0-9-]{0,62}$'),
-  constraint jobs_key_is_short check (key <> '' and length(key) <= 200),
-  constraint jobs_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
   constraint jobs_running_means_leased check ((state = 'running') = (lease_until is not null)),
   constraint jobs_lease_has_a_holder check ((lease_until is null) = (locked_by is null)),
   constraint jobs_finished_means_over check (
@@ -43,7 +55,8 @@ create table if not exists fleet.jobs (
   constraint jobs_result_is_of_completion check (result is null or state = 'completed'),
   constraint jobs_attempt_is_bounded check (attempt between 0 and max_attempts and max_attempts > 0),
   constraint jobs_waiting_has_an_attempt_left check (
-    state not in ('available', 'scheduled', 'retryable') or attempt < max_attempts),
+    lease_until is not null or finished_at is not null or attempt < max_attempts),
+  constraint jobs_completion_is_told_once check (completed_by is null or state = 'completed'),
   constraint jobs_each_attempt_was_a_run check (attempt <= run),
   constraint jobs_rescues_count_up check (rescues >= 0)
 ) with (
@@ -74,28 +87,51 @@ create index if not exists jobs_running
   on fleet.jobs (id)
   where state = 'running';
 
-create table if not exists fleet.job_attempts (
+-- To follow completions as they come (jobs tail): rows are rewritten in about the order of their ends.
+create index if not exists jobs_by_completion
+  on fleet.jobs using brin (finished_at)
+  with (pages_per_range = 16)
+  where completed_by is not null;
+
+-- Runs that did not complete their job, or did and have something to tell of it, and what operators did to waiting and
+-- finished ones. Written when the run ends: until then the job's own row says who runs it and since when. In the order
+-- of their ends, which is what makes a block range index enough to follow them.
+create table if not exists fleet.job_runs (
   job_id      bigint not null references fleet.jobs (id) on delete cascade,
   run         bigint not null,                            -- the fence token of that run
   attempt     integer not null,                           -- what jobs.attempt was then
-  kind        text not null,
+  kind        fleet.job_kind not null,
   worker      text not null,                              -- for a requeue: who
   started_at  timestamptz not null default now(),
-  finished_at timestamptz,
-  outcome     text,                                       -- null while running
+  finished_at timestamptz not null,
+  outcome     text not null,
   error       text,                                       -- the whole chain; for a requeue: why
 
   primary key (job_id, run),
-  constraint job_attempts_outcome_is_known check (
+  constraint job_runs_outcome_is_known check (
     outcome in ('done', 'retry', 'abort', 'snooze', 'panic', 'timeout', 'unreadable',
-          'lost', 'interrupted', 'returned', 'cancelled', 'requeued')),
-  constraint job_attempts_outcome_means_over check ((outcome is null) = (finished_at is null))
+          'lost', 'interrupted', 'returned', 'cancelled', 'requeued'))
 ) with (
-  fillfactor = 80,
   autovacuum_vacuum_scale_factor = 0.05
 );
 
-comment on table fleet.job_attempts is 'one row per run of a job: who ran it, from when to when, and how it ended';
+create index if not exists job_runs_by_end
+  on fleet.job_runs using brin (finished_at)
+  with (pages_per_range = 16);
+
+comment on table fleet.job_runs is 'ended runs that the row of their job does not tell: read fleet.job_attempts';
+
+-- The whole history. Nearly every job is completed by its first run, of which its own row knows everything: a second
+-- row for it would be the dearest write of its life.
+create or replace view fleet.job_attempts as
+select job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error
+from fleet.job_runs
+union all
+select id, run, attempt, kind, completed_by, started_at, finished_at, 'done', null
+from fleet.jobs
+where completed_by is not null;
+
+comment on view fleet.job_attempts is 'one row per ended run of a job: who ran it, from when to when, and how it ended';
 
 -- Puts a job into the queue inside the caller's transaction, from any language. Null: the key is taken, nothing was
 -- done. Listeners of channel "fleet" get the kind when the caller commits.

@@ -27,6 +27,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if (new.state in ('discarded', 'cancelled')) = (old.state in ('discarded', 'cancelled')) then
+    return null;
+  end if;
   update fleet.windows w
   set
     state = case
@@ -51,11 +54,10 @@ begin
 end
 $$;
 
+-- Every claim and every end reads this condition anew, so it is short, and says no to what comes most. Completion is
+-- an end too, of which the function says no.
 create or replace trigger note_window_fate
 after update of state on fleet.jobs
 for each row
-when (
-  (new.payload ? 'file_id' or new.payload ?& array['source', 'window_start_utc'])
-  and ((new.state in ('discarded', 'cancelled')) <> (old.state in ('discarded', 'cancelled')))
-)
+when ((old.finished_at is null) <> (new.finished_at is null) and new.payload ?| '{file_id,window_start_utc}')
 execute function fleet.note_window_fate();

@@ -7,13 +7,12 @@
 -- What has been said about a kind; one that nobody spoke of has no row, and is neither paused nor limited. Every claim
 -- reads this table, so it stays as small as the fleet has kinds.
 create table if not exists fleet.kinds (
-  kind           text primary key,
+  kind           fleet.job_kind primary key,
   max_running    integer,                                 -- so many at once in the whole fleet; null: any number
   paused_at      timestamptz,                             -- null: it runs
   paused_by      text,
   paused_because text,
 
-  constraint kinds_kind_is_a_word check (kind ~ '^[a-z][a-z0-9-]{0,62}$'),
   constraint kinds_max_running_is_a_limit check (max_running > 0),
   constraint kinds_pause_says_who_and_why check (
     (paused_at is null) = (paused_by is null) and (paused_at is null) = (paused_because is null))
@@ -36,37 +35,21 @@ create table if not exists fleet.workers (
 
 comment on table fleet.workers is 'the workers that are at work, and for a day those that were lost';
 
+-- The four states of an unfinished job are always among those over which its key is unique, or a second job would come in
+-- and be refused in mid-life.
+create domain fleet.job_states as text[]
+  constraint jobs_unique_over_states check (
+    value @> array['available', 'scheduled', 'running', 'retryable']
+    and value <@ array['available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded']);
+
 -- A running job that is to be cancelled says so until its worker has let go of it, and its step can commit no more.
 alter table fleet.jobs
   add column if not exists cancelling text,               -- who asked and why; null: nobody
-  add column if not exists unique_over text[],            -- states over which its key is unique; null: the usual five
+  add column if not exists unique_over fleet.job_states,  -- states over which its key is unique; null: the usual five
   drop constraint if exists jobs_cancelling_is_of_a_running_job,
-  drop constraint if exists jobs_unique_over_states,
-  add constraint jobs_cancelling_is_of_a_running_job check (cancelling is null or state = 'running'),
-  -- The four of an unfinished job are always among them, or a second one would come in and be refused in mid-life.
-  add constraint jobs_unique_over_states check (
-    unique_over is null
-    or key is not null
-      and unique_over @> array['available', 'scheduled', 'running', 'retryable']
-      and unique_over <@ array['available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded']);
-
--- The same rule as before without a regular expression, since every update of a row checks it.
-alter table fleet.jobs
-  drop constraint if exists jobs_kind_is_a_word,
-  add constraint jobs_kind_is_a_word check (
-    translate(kind, 'abcdefghijklmnopqrstuvwxyz0123456789-', '') = ''
-    and kind collate "C" >= 'a'
-    and length(kind) between 1 and 63);
-
--- The same condition, what nearly always says no first: jobs that are claimed and completed are none of its business.
-create or replace trigger note_window_fate
-after update of state on fleet.jobs
-for each row
-when (
-  ((new.state in ('discarded', 'cancelled')) <> (old.state in ('discarded', 'cancelled')))
-  and (new.payload ? 'file_id' or new.payload ?& array['source', 'window_start_utc'])
-)
-execute function fleet.note_window_fate();
+  drop constraint if exists jobs_unique_over_has_a_key,
+  add constraint jobs_cancelling_is_of_a_running_job check (cancelling is null or lease_until is not null),
+  add constraint jobs_unique_over_has_a_key check (unique_over is null or key is not null);
 
 -- Two indexes, since a predicate that read both would cost every job what few need. A kind uses one way for all its
 -- keys: the usual and the chosen do not see each other.
@@ -78,15 +61,6 @@ create unique index jobs_key_is_unique
 create unique index jobs_key_is_unique_over
   on fleet.jobs (kind, key)
   where unique_over is not null and state = any (unique_over);
-
--- A run's row is written when the run ends; until then the job's own row says who runs it and since when. One write to
--- a run instead of two, and rows in the order of their ends, which is what makes a block range index enough to follow
--- them.
-delete from fleet.job_attempts where outcome is null;
-create index if not exists job_attempts_by_end
-  on fleet.job_attempts using brin (finished_at)
-  with (pages_per_range = 16, autosummarize = on);
-comment on table fleet.job_attempts is 'one row per ended run of a job: who ran it, from when to when, and how it ended';
 
 drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);
 

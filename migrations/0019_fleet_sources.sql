@@ -282,16 +282,11 @@ begin
 end
 $$;
 
--- Every end of every job comes by here, so what says no at the least cost stands first.
+-- Every claim and every end of every job reads this condition anew, so it is short.
 create or replace trigger note_fetch_end
 after update of state on fleet.jobs
 for each row
-when (
-  new.kind = 'fetch'
-  and new.state in ('completed', 'discarded', 'cancelled')
-  and old.state <> new.state
-  and new.payload ?& array['source', 'window_start_utc']
-)
+when (old.finished_at is null and new.finished_at is not null and new.kind = 'fetch')
 execute function fleet.note_fetch_end();
 
 -- Closes the breaker by hand and forgets the failures; false when there was nothing to reset.

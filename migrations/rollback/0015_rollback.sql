@@ -2,6 +2,8 @@
 
 drop function if exists fleet.ready_depth(text[]);
 drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);
-drop table if exists fleet.job_attempts;
+drop view if exists fleet.job_attempts;
+drop table if exists fleet.job_runs;
 drop table if exists fleet.jobs;
+drop domain if exists fleet.job_kind, fleet.job_key, fleet.job_payload, fleet.job_state;
 drop schema if exists fleet;

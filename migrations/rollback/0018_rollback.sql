@@ -63,27 +63,6 @@ drop table if exists fleet.kinds;
 drop table if exists fleet.workers;
 drop table if exists audit.operator_actions;
 
-alter table fleet.jobs
-  drop constraint if exists jobs_kind_is_a_word,
-  add constraint jobs_kind_is_a_word check (kind ~ '^[a-z][a-z0-9-]{0,62}$');
-create or replace trigger note_window_fate
-after update of state on fleet.jobs
-for each row
-when (
-  (new.payload ? 'file_id' or new.payload ?& array['source', 'window_start_utc'])
-  and ((new.state in ('discarded', 'cancelled')) <> (old.state in ('discarded', 'cancelled')))
-)
-execute function fleet.note_window_fate();
-
-drop index if exists fleet.job_attempts_by_end;
-comment on table fleet.job_attempts is 'one row per run of a job: who ran it, from when to when, and how it ended';
--- The run that goes on has its row from the beginning in that schema.
-insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at)
-select id, run, attempt, kind, locked_by, started_at
-from fleet.jobs
-where state = 'running'
-on conflict do nothing;
-
 -- Of the jobs that chose their states, the newest of a key keeps it.
 update fleet.jobs as job
 set key = null, unique_over = null
@@ -102,6 +81,7 @@ drop index if exists fleet.jobs_key_is_unique;
 alter table fleet.jobs
   drop column if exists cancelling,
   drop column if exists unique_over;
+drop domain if exists fleet.job_states;
 create unique index jobs_key_is_unique
   on fleet.jobs (kind, key)
   where state not in ('cancelled', 'discarded');

@@ -221,8 +221,8 @@ async fn everything_on(ground: &Ground) -> anyhow::Result<()> {
 async fn finished(ground: &Ground) -> anyhow::Result<()> {
     let mut session = ground.session().await?;
     let fill = format!(
-        "insert into fleet.jobs (kind, key, state, run, attempt, started_at, finished_at)
-        select '{}', 'finished ' || n, 'completed', 1, 1, now(), now() from generate_series(1, {FINISHED}) as n",
+        "insert into fleet.jobs (kind, key, state, run, attempt, started_at, finished_at, completed_by)
+        select '{}', 'finished ' || n, 'completed', 1, 1, now(), now(), 'bench' from generate_series(1, {FINISHED}) as n",
         Nothing::KIND
     );
     execute(&mut session, fill).await?;

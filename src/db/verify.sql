@@ -54,6 +54,15 @@ objects as (
   from relations as r
   join pg_constraint as k on k.conrelid = r.oid
   union all
+  -- of the kinds of values that several columns share
+  select
+    'constraint',
+    o.name || '.' || t.typname || '.' || k.conname,
+    pg_get_constraintdef(k.oid)
+  from pg_type as t
+  join ours as o on o.oid = t.typnamespace
+  join pg_constraint as k on k.contypid = t.oid
+  union all
   -- from "CREATE UNIQUE INDEX name ON ONLY schema.table USING btree (…)": what is not in its name
   select
     'index',

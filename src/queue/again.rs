@@ -8,12 +8,12 @@
 //! the second step finds the job completed and stops.
 //!
 //! Bounded: the fifth conflict with other transactions counts as the job's own failure, and so does a database that is
-//! not back [`PATIENCE`] after it was missed. The row of an attempt whose step then commits tells of the latest such
-//! failure.
+//! not back [`PATIENCE`] after it was missed. The history of a run that is then done tells of the latest such failure.
 
 use super::entry::{Entry, Erased, Failure};
 use super::job::Stop;
 use super::run::Run;
+use super::settle::storable;
 use crate::db::passing::{Passing, passing};
 use backon::BackoffBuilder;
 use std::time::{Duration, Instant};
@@ -43,6 +43,6 @@ pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Va
         let (job, error) = (run.job().id, format!("{error:#}"));
         tracing::info!(job, kind = &*run.job().kind, error, "tries again on the spot");
         tokio::time::sleep(waits.next().unwrap_or_default()).await;
-        run.tried = Some(format!("tried again on the spot: {}", error.replace('\0', "\u{fffd}")).into());
+        run.tried = Some(storable(&format!("tried again on the spot: {error}")).into());
     }
 }

@@ -87,6 +87,6 @@ fn erased<J: Job>(run: Run, payload: Value) -> BoxFuture<'static, Erased> {
         let report = serde_json::to_value(done.report)
             .context("write the report as JSON")
             .map_err(|error| Failure::Stop(Stop::Retry(error)))?;
-        Ok(Done { report, committed: done.committed })
+        Ok(Done { report, committed: done.committed, note: done.note })
     })
 }

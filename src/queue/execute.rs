@@ -12,7 +12,7 @@ use super::again::persist;
 use super::engine::Shared;
 use super::entry::{Entry, Erased, Failure};
 use super::event::{Event, Outcome};
-use super::job::Stop;
+use super::job::{Done, Stop};
 use super::run::{Backends, Claimed, Lost, Run};
 use super::settle::Ending;
 use chrono::{DateTime, Utc};
@@ -128,7 +128,8 @@ async fn end_at_server(engine: &Shared, backends: &Backends) {
 fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -> Ending {
     match ended {
         Ok(Ok(done)) => {
-            Ending { report: done.report, committed: done.committed, ..Ending::new(job, Outcome::Done) }
+            let Done { report, committed, note } = done;
+            Ending { report, committed, note, ..Ending::new(job, Outcome::Done) }
         }
         Ok(Err(Failure::Unreadable(error))) => Ending::new(job, Outcome::Unreadable).because(error),
         Ok(Err(Failure::Stop(Stop::Abort(error)))) => Ending::new(job, Outcome::Abort).because(error),

@@ -7,6 +7,7 @@
 use super::run::Run;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A piece of work that the fleet does: its fields are the payload, identifiers only.
@@ -102,6 +103,8 @@ pub struct Done<R> {
     pub(super) report: R,
     /// Whether the completion is already committed with the step's own transaction.
     pub(super) committed: bool,
+    /// What its history tells of it that its job does not, and is not written yet.
+    pub(super) note: Option<Arc<str>>,
 }
 
 /// The work is not done, and what is to become of it.
@@ -149,7 +152,7 @@ mod tests {
     #[test]
     fn a_question_mark_means_retry() {
         fn parse() -> Verdict<i32> {
-            Ok(Done { report: "x".parse()?, committed: false })
+            Ok(Done { report: "x".parse()?, committed: false, note: None })
         }
         assert!(matches!(parse(), Err(Stop::Retry(_))));
     }

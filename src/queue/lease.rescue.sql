@@ -35,7 +35,7 @@ rescued as (
   returning job.id, job.kind, job.run, job.attempt + 1 as attempt, job.state, job.error, job.started_at, lost.locked_by
 ),
 closed as (
-  insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
+  insert into fleet.job_runs (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
   select id, run, attempt, kind, locked_by, started_at, now(), 'lost', error
   from rescued
 ),

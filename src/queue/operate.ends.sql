@@ -1,7 +1,8 @@
 -- queue: ends
--- By the block range index of finished_at: rows are written in about that order.
-select attempt.finished_at as "finished_at!", attempt.job_id as job, attempt.run, attempt.kind, job.key,
-  attempt.outcome as "outcome!", job.state, attempt.attempt, attempt.worker,
+-- By the block range indexes of finished_at: rows are written in about that order.
+select attempt.finished_at as "finished_at!", attempt.job_id as "job!", attempt.run as "run!",
+  attempt.kind as "kind!", job.key,
+  attempt.outcome as "outcome!", job.state, attempt.attempt as "attempt!", attempt.worker as "worker!",
   extract(epoch from attempt.finished_at - attempt.started_at)::float8 as "seconds!", attempt.error
 from fleet.job_attempts as attempt
 join fleet.jobs as job on job.id = attempt.job_id

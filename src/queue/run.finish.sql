@@ -7,6 +7,7 @@ with completed as (
     result = $4,
     error = null,
     finished_at = clock_timestamp(),
+    completed_by = case when $5::text is null then $3 end,
     lease_until = null,
     locked_by = null
   where id = $1
@@ -16,14 +17,19 @@ with completed as (
     and cancelling is null
   returning id, run, attempt, kind, started_at, finished_at
 ),
--- The slot of a limited kind can be taken by another worker.
+-- The slot of a kind that is near its limit can be taken by another worker.
 told as (
   select pg_notify('fleet', kind)
   from completed
   join fleet.kinds as steer using (kind)
-  where steer.max_running is not null
+  where steer.max_running <= 2 * (select count(*) from fleet.jobs where state = 'running' and kind = completed.kind)
+),
+-- A completion that has nothing to tell is told by the job's row.
+closed as (
+  insert into fleet.job_runs (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
+  select id, run, attempt, kind, $3, started_at, finished_at, 'done', $5
+  from completed
+  where $5 is not null
 )
-insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
-select id, run, attempt, kind, $3, started_at, finished_at, 'done', left($5, 8000)
+select id as "id!", (select count(*) from told) as "told!"
 from completed
-left join (select count(*) from told) as told on true

@@ -89,7 +89,7 @@ pub struct Run {
     pub(super) told: Arc<AtomicU64>,
     /// The transactions of its steps, so that they can be ended at the server when the run is cut off.
     pub(super) backends: Backends,
-    /// Why it is being tried again on the spot; for its history, should this try's step commit.
+    /// Why it is being tried again on the spot; for its history, should this try be done.
     pub(super) tried: Option<Arc<str>>,
 }
 
@@ -145,7 +145,7 @@ impl Run {
 
     /// Done, for a job that has no transaction of its own: the completion is stored right after, under the fence.
     pub async fn done<R>(&self, report: R) -> Verdict<R> {
-        Ok(Done { report, committed: false })
+        Ok(Done { report, committed: false, note: self.tried.clone() })
     }
 }
 
@@ -181,7 +181,7 @@ impl Step {
             return Err(Lost { job: job.id, run: job.run }.into());
         }
         self.tx.commit().await.context("commit the step")?;
-        Ok(Done { report, committed: true })
+        Ok(Done { report, committed: true, note: None })
     }
 }
 
@@ -194,7 +194,7 @@ pub(super) async fn complete(
     note: Option<&str>,
 ) -> sqlx::Result<bool> {
     let completed = sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result, note);
-    Ok(completed.execute(connection).await?.rows_affected() == 1)
+    Ok(completed.fetch_optional(connection).await?.is_some())
 }
 
 impl Deref for Step {

@@ -34,20 +34,26 @@ pub(super) struct Ending {
     pub delay: Duration,
     /// Already stored, by the step's own transaction.
     pub committed: bool,
+    /// What the history of a run that is done tells of it.
+    pub note: Option<Arc<str>>,
 }
 
 impl Ending {
     pub fn new(job: &Arc<Claimed>, outcome: Outcome) -> Ending {
-        let (report, error, delay) = (Value::Null, None, Duration::ZERO);
-        Ending { job: job.clone(), outcome, report, error, delay, committed: false }
+        let (report, delay) = (Value::Null, Duration::ZERO);
+        Ending { job: job.clone(), outcome, report, error: None, delay, committed: false, note: None }
     }
 
     /// With the error as PostgreSQL can store it.
     pub fn because(mut self, error: impl std::fmt::Display) -> Ending {
-        let text = format!("{error:#}").replace('\0', "\u{fffd}");
-        self.error = Some(text.chars().take(ERROR_LENGTH).collect());
+        self.error = Some(storable(&format!("{error:#}")));
         self
     }
+}
+
+/// The text as PostgreSQL can store it, and not too much of it.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}").chars().take(ERROR_LENGTH).collect()
 }
 
 /// Settles what comes in, until the worker is gone.
@@ -96,7 +102,7 @@ pub(super) async fn settle(
     let runs: Vec<i64> = batch.iter().map(|v| v.job.run).collect();
     let outcomes: Vec<String> = batch.iter().map(|v| v.outcome.word().to_owned()).collect();
     let effects: Vec<String> = batch.iter().map(|v| v.outcome.effect().to_owned()).collect();
-    let errors: Vec<Option<String>> = batch.iter().map(|v| v.error.clone()).collect();
+    let errors: Vec<Option<&str>> = batch.iter().map(|v| v.error.as_deref().or(v.note.as_deref())).collect();
     let results: Vec<Option<Value>> =
         batch.iter().map(|v| (v.outcome == Outcome::Done).then(|| v.report.clone())).collect();
     let delays: Vec<f64> = batch.iter().map(|v| v.delay.as_secs_f64()).collect();
@@ -107,7 +113,7 @@ pub(super) async fn settle(
         &runs,
         &outcomes,
         &effects,
-        &errors as &[Option<String>],
+        &errors as &[Option<&str>],
         &results as &[Option<Value>],
         &delays,
     )

@@ -33,6 +33,7 @@ settled as (
       when ending.effect in ('complete', 'discard', 'cancel') or job.cancelling is not null then now()
       when ending.effect = 'fail' and job.attempt >= job.max_attempts then now()
     end,
+    completed_by = case when ending.effect = 'complete' and ending.error is null then $1 end,
     lease_until = null,
     locked_by = null,
     cancelling = null
@@ -46,19 +47,21 @@ settled as (
     case when job.state = 'cancelled' then 'cancelled' else ending.outcome end as outcome,
     case when job.state = 'cancelled' then job.error else ending.error end as error
 ),
+-- A completion that has nothing to tell is told by the job's row.
 closed as (
-  insert into fleet.job_attempts (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
+  insert into fleet.job_runs (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
   select id, run, attempt, kind, $1, started_at, now(), outcome, error
   from settled
+  where state <> 'completed' or error is not null
 ),
--- What was given back can be taken by another worker at once, and so can the slot of a limited kind.
+-- What was given back can be taken by another worker at once, and so can the slot of a kind that is near its limit. This
+-- counts as things stood before: of two that end at once, both tell.
 told as (
-  select pg_notify('fleet', settled.kind)
-  from settled
+  select pg_notify('fleet', ended.kind)
+  from (select kind, bool_or(state = 'available') as given_back from settled group by kind) as ended
   left join fleet.kinds as steer using (kind)
-  where settled.state = 'available'
-    or steer.max_running is not null
-  group by settled.kind
+  where ended.given_back
+    or steer.max_running <= 2 * (select count(*) from fleet.jobs where state = 'running' and kind = ended.kind)
 )
 select settled.id as "id!", settled.run as "run!", settled.state as "state!", (select count(*) from told) as "told!"
 from settled

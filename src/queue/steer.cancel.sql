@@ -25,7 +25,7 @@ running as (
   returning id, kind
 ),
 noted as (
-  insert into fleet.job_attempts (job_id, run, attempt, kind, worker, finished_at, outcome, error)
+  insert into fleet.job_runs (job_id, run, attempt, kind, worker, finished_at, outcome, error)
   select id, run, attempt, kind, $2, now(), 'cancelled', $3
   from waiting
 ),

@@ -2,7 +2,7 @@
 -- Puts back what is not running and whose key is free; the history keeps who and why, under a fence token of its own, so
 -- nothing of an earlier run can still end the job.
 with asked as (
-  select id, kind, key, unique_over is null as usual,
+  select id, kind, run, attempt, started_at, finished_at, completed_by, key, unique_over is null as usual,
     key is not null and (unique_over is null or 'available' = any(unique_over)) as unique_then
   from fleet.jobs
   where id = any($1)
@@ -37,6 +37,14 @@ free as (
         and newer.id > asked.id
     )
 ),
+-- The run that completed a job was told by the job's row, which starts over.
+told_by_row as (
+  insert into fleet.job_runs (job_id, run, attempt, kind, worker, started_at, finished_at, outcome)
+  select id, run, attempt, kind, completed_by, started_at, finished_at, 'done'
+  from asked
+  where id in (select id from free)
+    and completed_by is not null
+),
 requeued as (
   update fleet.jobs
   set state = 'available',
@@ -45,12 +53,13 @@ requeued as (
     run = run + 1,
     run_at = now(),
     result = null,
-    finished_at = null
+    finished_at = null,
+    completed_by = null
   where id = any(array(select id from free))
   returning id, kind, run
 ),
 noted as (
-  insert into fleet.job_attempts (job_id, run, attempt, kind, worker, finished_at, outcome, error)
+  insert into fleet.job_runs (job_id, run, attempt, kind, worker, finished_at, outcome, error)
   select id, run, 0, kind, $2, now(), 'requeued', $3
   from requeued
 ),
