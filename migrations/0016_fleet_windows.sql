@@ -27,7 +27,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if (new.state in ('discarded', 'cancelled')) = (old.state in ('discarded', 'cancelled')) then
+  if (new.state in ('discarded', 'cancelled')) = (old.state in ('discarded', 'cancelled'))
+    or not new.payload ?| array['file_id', 'window_start_utc']
+  then
     return null;
   end if;
   update fleet.windows w
@@ -54,10 +56,9 @@ begin
 end
 $$;
 
--- Every claim and every end reads this condition anew, so it is short, and says no to what comes most. Completion is
--- an end too, of which the function says no.
+-- Every claim and every end of every job reads this condition anew, so it is short; the function says the rest.
 create or replace trigger note_window_fate
 after update of state on fleet.jobs
 for each row
-when ((old.finished_at is null) <> (new.finished_at is null) and new.payload ?| '{file_id,window_start_utc}')
+when ((old.finished_at is null) <> (new.finished_at is null) and new.completed_by is null)
 execute function fleet.note_window_fate();

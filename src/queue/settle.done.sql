@@ -1,0 +1,29 @@
+-- queue: settle done
+-- The ends of many runs that are done and have nothing else to tell, which is nearly all ends: what settle.sql does with
+-- them, without all that can only happen to the others. $5 are their kinds.
+with settled as (
+  update fleet.jobs as job
+  set state = 'completed',
+    result = ending.result,
+    error = null,
+    finished_at = now(),
+    completed_by = $1,
+    lease_until = null,
+    locked_by = null,
+    cancelling = null
+  from unnest($2::bigint[], $3::bigint[], $4::jsonb[]) as ending (id, run, result)
+  where job.id = ending.id
+    and job.run = ending.run
+    and job.state = 'running'
+    and job.locked_by = $1
+  returning job.id, job.run
+),
+told as materialized (
+  select count(pg_notify('fleet', kind)) as kinds
+  from fleet.kinds as steer
+  where kind = any($5::text[])
+    and max_running <= 2 * (select count(*) from fleet.jobs where state = 'running' and kind = steer.kind)
+)
+select settled.id as "id!", settled.run as "run!"
+from settled
+cross join told
