@@ -17,7 +17,7 @@
 
 use super::engine::{Link, Room, Shared, count};
 use super::run::Claimed;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -34,7 +34,7 @@ pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) 
     while !engine.draining.is_cancelled() {
         let wait = match engine.room() {
             None => Duration::MAX,
-            Some(room) => match engine.answer(claim(&engine, &room, &out)).await {
+            Some(room) => match engine.answer(claim(&engine, &mut link, &room, &out)).await {
                 Ok(wait) => {
                     link.up();
                     wait
@@ -51,9 +51,15 @@ pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) 
 }
 
 /// One claim; answers how long there will be nothing to claim, as far as we know.
-async fn claim(engine: &Shared, room: &Room, out: &mpsc::UnboundedSender<Claimed>) -> sqlx::Result<Duration> {
+async fn claim(
+    engine: &Shared,
+    link: &mut Link,
+    room: &Room,
+    out: &mpsc::UnboundedSender<Claimed>,
+) -> sqlx::Result<Duration> {
+    let line = link.line().await?;
     let cheap: Vec<bool> = engine.served.iter().map(|served| served.cheap).collect();
-    let jobs = take(&engine.own, &engine.kinds, &cheap, room, &engine.name, engine.settings.lease).await?;
+    let jobs = take(line, &engine.kinds, &cheap, room, &engine.name, engine.settings.lease).await?;
     let full = jobs.len() >= room.slots + room.ahead;
     count(&engine.counts.claimed, jobs.len() as u64);
     for job in jobs {
@@ -67,7 +73,7 @@ async fn claim(engine: &Shared, room: &Room, out: &mpsc::UnboundedSender<Claimed
     // Of a kind without room nothing could be claimed, due or not; the run that makes room says so.
     let asked = engine.kinds.iter().zip(&room.kinds).filter(|(_, room)| **room > 0);
     let asked: Vec<String> = asked.map(|(kind, _)| kind.clone()).collect();
-    let next = sqlx::query_file_scalar!("src/queue/claim.next.sql", &asked).fetch_one(&engine.own).await?;
+    let next = sqlx::query_file_scalar!("src/queue/claim.next.sql", &asked).fetch_one(line).await?;
     Ok(next.map_or(Duration::MAX, |seconds| {
         Duration::try_from_secs_f64(seconds).unwrap_or_default().max(CONTENDED)
     }))
@@ -75,7 +81,7 @@ async fn claim(engine: &Shared, room: &Room, out: &mpsc::UnboundedSender<Claimed
 
 /// Claims once, as `name`.
 pub(super) async fn take(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     kinds: &[String],
     cheap: &[bool],
     room: &Room,
@@ -92,7 +98,7 @@ pub(super) async fn take(
         name,
         lease.as_secs_f64(),
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     let since = Instant::now();
     let claimed = rows.into_iter().map(|row| Claimed {

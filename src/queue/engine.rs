@@ -1,6 +1,6 @@
 //! What the parts of one worker share: who it is, what it holds, and the signals between them.
 //!
-//! The engine has a pool of its own with four connections. Were it to share the handlers' pool, ten handlers waiting
+//! The engine has a pool of its own with five connections, of which claimer and settler keep one each. Were it to share the handlers' pool, ten handlers waiting
 //! for connections would keep the lease renewals waiting too, and a busy worker would look like a dead one.
 
 use super::entry::Entry;
@@ -9,7 +9,8 @@ use super::prune::Keep;
 use super::run::Tools;
 use super::settle::Ending;
 use crate::db::Db;
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -308,11 +309,21 @@ pub(super) struct Link {
     engine: Shared,
     doing: &'static str,
     waits: Option<backon::ExponentialBackoff>,
+    line: Option<PoolConnection<Postgres>>,
 }
 
 impl Link {
     pub fn new(engine: &Shared, doing: &'static str) -> Link {
-        Link { engine: engine.clone(), doing, waits: None }
+        Link { engine: engine.clone(), doing, waits: None, line: None }
+    }
+
+    /// A connection of the loop's own until the first error. What is asked all the time is asked of one server process,
+    /// which has it all at hand, and without the proof of life that a connection gives on its way back to the pool.
+    pub async fn line(&mut self) -> sqlx::Result<&mut PgConnection> {
+        match &mut self.line {
+            Some(line) => Ok(line),
+            none => Ok(none.insert(self.engine.own.acquire().await?)),
+        }
     }
 
     pub fn up(&mut self) {
@@ -327,6 +338,7 @@ impl Link {
     /// The wait until the next try: 50 ms, doubling to 2 s, with jitter.
     pub fn down(&mut self, error: &sqlx::Error) -> Duration {
         use backon::BackoffBuilder;
+        self.line = None;
         if self.waits.is_none() && self.engine.away.missed() {
             let (worker, doing) = (&self.engine.name, self.doing);
             tracing::warn!(worker, doing, %error, "the database is away; trying until it is back");

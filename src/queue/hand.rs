@@ -31,7 +31,8 @@ impl Hand {
     pub async fn claim(&self, jobs: usize) -> anyhow::Result<Vec<Claimed>> {
         let room = Room { slots: jobs, ahead: 0, kinds: vec![jobs as i64; self.kinds.len()] };
         let cheap = vec![false; self.kinds.len()];
-        Ok(claim::take(&self.pool, &self.kinds, &cheap, &room, &self.name, self.lease).await?)
+        let mut connection = self.pool.acquire().await?;
+        Ok(claim::take(&mut connection, &self.kinds, &cheap, &room, &self.name, self.lease).await?)
     }
 
     /// Ends a run; the state that the job is in now, none if the end was stale.
@@ -47,7 +48,8 @@ impl Hand {
         if outcome != Outcome::Done {
             ending = ending.because(outcome.word());
         }
-        Ok(settle(&self.pool, &self.name, &[ending]).await?.remove(&(job.id, job.run)))
+        let mut connection = self.pool.acquire().await?;
+        Ok(settle(&mut connection, &self.name, &[ending]).await?.remove(&(job.id, job.run)))
     }
 
     /// Completes a run as a step does; false if the job is no longer its.

@@ -15,7 +15,7 @@ use super::engine::{Link, Shared, count};
 use super::event::{Event, Outcome};
 use super::run::Claimed;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,8 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
         let (plain, others) = open.into_iter().partition(Ending::is_plain);
         let mut rest: Vec<Vec<Ending>> = vec![others, plain];
         while let Some(batch) = rest.pop() {
-            match engine.answer(settle(&engine.own, &engine.name, &batch)).await {
+            let settled = async { settle(link.line().await?, &engine.name, &batch).await };
+            match engine.answer(settled).await {
                 Ok(states) => {
                     link.up();
                     report(&engine, batch, &states);
@@ -100,7 +101,7 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
 
 /// The states that the jobs are in now, by (job, run); stale ends are missing.
 pub(super) async fn settle(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     name: &str,
     batch: &[Ending],
 ) -> sqlx::Result<HashMap<(i64, i64), String>> {
@@ -122,15 +123,15 @@ pub(super) async fn settle(
             &reports as &[&Value],
             &kinds,
         );
-        let settled = settled.fetch_all(pool).await?;
+        let settled = settled.fetch_all(&mut *connection).await?;
         settled.into_iter().map(|row| ((row.id, row.run), "completed".to_owned())).collect()
     } else {
-        settle_any(pool, name, batch, &jobs, &runs).await?
+        settle_any(&mut *connection, name, batch, &jobs, &runs).await?
     };
 
     if states.len() < batch.len() {
         let ended =
-            sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs).fetch_all(pool).await?;
+            sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs).fetch_all(connection).await?;
         for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
             states.entry((ending.job.id, ending.job.run)).or_insert_with(|| "completed".to_owned());
         }
@@ -139,7 +140,7 @@ pub(super) async fn settle(
 }
 
 async fn settle_any(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     name: &str,
     batch: &[Ending],
     jobs: &[i64],
@@ -162,7 +163,7 @@ async fn settle_any(
         &results as &[Option<&Value>],
         &delays,
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(settled.into_iter().map(|row| ((row.id, row.run), row.state)).collect())
 }
