@@ -88,7 +88,7 @@ pub(super) async fn take(
     name: &str,
     lease: Duration,
 ) -> sqlx::Result<Vec<Claimed>> {
-    let rows = sqlx::query_file!(
+    let mut rows = sqlx::query_file!(
         "src/queue/claim.sql",
         kinds,
         &room.kinds,
@@ -101,6 +101,7 @@ pub(super) async fn take(
     .fetch_all(connection)
     .await?;
     let since = Instant::now();
+    rows.sort_unstable_by_key(|row| (row.priority, row.id));
     let claimed = rows.into_iter().map(|row| Claimed {
         id: row.id,
         kind: row.kind.into(),

@@ -9,6 +9,7 @@ use super::settle::{Ending, settle};
 use super::{claim, lease};
 use serde_json::Value;
 use sqlx::PgPool;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ impl Hand {
             ending = ending.because(outcome.word());
         }
         let mut connection = self.pool.acquire().await?;
-        Ok(settle(&mut connection, &self.name, &[ending]).await?.remove(&(job.id, job.run)))
+        Ok(settle(&mut connection, &self.name, &[ending]).await?.remove(&(job.id, job.run)).map(Cow::into_owned))
     }
 
     /// Completes a run as a step does; false if the job is no longer its.

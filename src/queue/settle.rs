@@ -16,7 +16,8 @@ use super::event::{Event, Outcome};
 use super::run::Claimed;
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -100,11 +101,13 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
 }
 
 /// The states that the jobs are in now, by (job, run); stale ends are missing.
+type States = HashMap<(i64, i64), Cow<'static, str>>;
+
 pub(super) async fn settle(
     connection: &mut PgConnection,
     name: &str,
     batch: &[Ending],
-) -> sqlx::Result<HashMap<(i64, i64), String>> {
+) -> sqlx::Result<States> {
     if batch.is_empty() {
         return Ok(HashMap::new());
     }
@@ -112,19 +115,18 @@ pub(super) async fn settle(
     let runs: Vec<i64> = batch.iter().map(|v| v.job.run).collect();
     let mut states = if batch.iter().all(Ending::is_plain) {
         let reports: Vec<&Value> = batch.iter().map(|v| &v.report).collect();
-        let mut kinds: Vec<String> = batch.iter().map(|v| v.job.kind.to_string()).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
+        let kinds: BTreeSet<&str> = batch.iter().map(|v| &*v.job.kind).collect();
+        let kinds: Vec<&str> = kinds.into_iter().collect();
         let settled = sqlx::query_file!(
             "src/queue/settle.done.sql",
             name,
             &jobs,
             &runs,
             &reports as &[&Value],
-            &kinds,
+            &kinds as &[&str],
         );
         let settled = settled.fetch_all(&mut *connection).await?;
-        settled.into_iter().map(|row| ((row.id, row.run), "completed".to_owned())).collect()
+        settled.into_iter().map(|row| ((row.id, row.run), "completed".into())).collect()
     } else {
         settle_any(&mut *connection, name, batch, &jobs, &runs).await?
     };
@@ -133,7 +135,7 @@ pub(super) async fn settle(
         let ended =
             sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs).fetch_all(connection).await?;
         for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
-            states.entry((ending.job.id, ending.job.run)).or_insert_with(|| "completed".to_owned());
+            states.entry((ending.job.id, ending.job.run)).or_insert(Cow::Borrowed("completed"));
         }
     }
     Ok(states)
@@ -145,7 +147,7 @@ async fn settle_any(
     batch: &[Ending],
     jobs: &[i64],
     runs: &[i64],
-) -> sqlx::Result<HashMap<(i64, i64), String>> {
+) -> sqlx::Result<States> {
     let outcomes: Vec<String> = batch.iter().map(|v| v.outcome.word().to_owned()).collect();
     let effects: Vec<String> = batch.iter().map(|v| v.outcome.effect().to_owned()).collect();
     let errors: Vec<Option<&str>> = batch.iter().map(|v| v.error.as_deref().or(v.note.as_deref())).collect();
@@ -165,13 +167,13 @@ async fn settle_any(
     )
     .fetch_all(connection)
     .await?;
-    Ok(settled.into_iter().map(|row| ((row.id, row.run), row.state)).collect())
+    Ok(settled.into_iter().map(|row| ((row.id, row.run), row.state.into())).collect())
 }
 
-fn report(engine: &Shared, batch: Vec<Ending>, states: &HashMap<(i64, i64), String>) {
+fn report(engine: &Shared, batch: Vec<Ending>, states: &States) {
     for mut ending in batch {
         let (job, run) = (ending.job.id, ending.job.run);
-        match states.get(&(job, run)).map(String::as_str) {
+        match states.get(&(job, run)).map(|state| &**state) {
             Some("completed") if ending.outcome != Outcome::Done => {
                 tracing::info!(job, run, "the step had been committed after all");
                 ending.outcome = Outcome::Done;
