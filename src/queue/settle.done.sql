@@ -1,6 +1,7 @@
 -- queue: settle done
 -- The ends of many runs that are done and have nothing else to tell, which is nearly all ends: what settle.sql does with
--- them, without all that can only happen to the others. $5 are their kinds.
+-- them, without all that can only happen to the others. $5 are their kinds. Like a claim it need not outlive a crash of
+-- the server, and does not wait for the disk: head of settle.rs.
 with settled as (
   update fleet.jobs as job
   set state = 'completed',
@@ -19,7 +20,7 @@ with settled as (
   returning job.id, job.run
 ),
 told as materialized (
-  select count(pg_notify('fleet', kind)) as kinds
+  select set_config('synchronous_commit', 'off', true), count(pg_notify('fleet', kind))
   from fleet.kinds as steer
   where kind = any($5::text[])
     and max_running <= 2 * (select count(*) from fleet.jobs where state = 'running' and kind = steer.kind)
