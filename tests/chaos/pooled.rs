@@ -8,10 +8,14 @@ use crate::fleet::{Fleet, Log};
 use crate::play::ends::{comparable, undisturbed};
 use crate::play::{TELL, pool, simulator};
 use crate::pooler::{Pooler, carries_statements};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +84,7 @@ async fn play(log: &Log) {
     let doctors = vinops(&["doctor"], &environment).await;
     let doctors = String::from_utf8(doctors.stdout).unwrap();
     assert!(doctors.contains("PASS  listen "), "{doctors}");
+    serves(&environment, log).await;
     // nobody has left, and whoever is told to leave leaves
     assert_eq!(fleet.leave().await, [Some(0); 3], "{}", log.tail());
     let found = Books::open(&pool(&direct)).await;
@@ -149,10 +154,48 @@ async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
     }
 }
 
+/// The API reads as another role and under a time limit, which must not outlive a transaction on a connection that is
+/// everybody's.
+async fn serves(environment: &[(&'static str, String)], log: &Log) {
+    let mut command = command(&["serve", "--listen", "127.0.0.1:0"], environment);
+    let mut serve = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(serve.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = lines.next_line().await.unwrap().expect("it serves");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        if let Some(address) = line["address"].as_str() {
+            break address.to_owned();
+        }
+    };
+    log.listen("serve".to_owned(), lines.into_inner(), "");
+    for (path, words) in [
+        ("/api/v1/windows", "\"state\":\"applied\""),
+        ("/api/v1/search?limit=1", "\"lots\":[{"),
+        ("/readyz", "\"ready\":true"),
+        ("/metrics", "vinops_"),
+    ] {
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: vinops\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(words), "{path}: {answer}");
+        }
+    }
+    kill(Pid::from_raw(serve.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    let left = timeout(PATIENCE, serve.wait()).await.expect("it leaves").unwrap();
+    assert_eq!(left.code(), Some(0), "{}", log.tail());
+}
+
 /// A command, to its end.
 async fn vinops(arguments: &[&str], environment: &[(&'static str, String)]) -> Output {
+    timeout(PATIENCE, command(arguments, environment).output()).await.expect("it ends").unwrap()
+}
+
+fn command(arguments: &[&str], environment: &[(&'static str, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vinops"));
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
-    let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    timeout(PATIENCE, ended).await.expect("it ends").unwrap()
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
 }
