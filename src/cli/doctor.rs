@@ -82,6 +82,9 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         Err(failure) => {
             reached = false;
             let remedy = match config.database_url {
+                Some(_) if failure.pooler() => {
+                    "psql -p 6432 pgbouncer -c 'set max_prepared_statements = 200'"
+                }
                 Some(_) => "psql \"$DATABASE_URL\" -c 'select 1'",
                 None => "export DATABASE_URL=postgres://user:password@host:5432/vinops",
             };

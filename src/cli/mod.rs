@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use uuid::Uuid;
 
+mod ask;
 mod bars;
 mod bench;
 mod chain;

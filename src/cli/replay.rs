@@ -6,6 +6,7 @@
 //! the data is the same afterwards, unless something had gone wrong or been changed by hand. A chain that is still
 //! under way is left alone.
 
+use super::ask::agreed;
 use super::session::{Connect, Session};
 use super::show::{self, Json};
 use super::{Failure, Fleet, chain, source};
@@ -14,7 +15,6 @@ use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
-use std::io::{BufRead, IsTerminal, Write};
 use uuid::Uuid;
 
 /// Arguments of `vinops replay`.
@@ -76,9 +76,8 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     };
     let session = Session::open(config, &args.connect).await?;
     let window = show::minute(args.window);
-    if !args.yes && !asked(&format!("put window {} {window} back to work from {from}?", args.source))? {
-        session.close().await?;
-        return Err(Failure::wrong(anyhow!("nothing was done: answer y, or give --yes")));
+    if !args.yes {
+        agreed(&format!("put window {} {window} back to work from {from}", args.source))?;
     }
     let entry = fleet.jobs.iter().find(|entry| entry.kind == from).context("the step has no job")?;
     let replayed = replay(&session.db.pool, &args, &steps[first..], entry.policy.max_attempts).await;
@@ -90,19 +89,6 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         println!("window {} {window} is replayed from {from}: job {}", args.source, replayed.job);
     }
     Ok(())
-}
-
-/// Asks on a terminal; where nobody can answer, nobody has said yes.
-fn asked(question: &str) -> anyhow::Result<bool> {
-    let mut input = std::io::stdin().lock();
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush().context("ask")?;
-    let mut answer = String::new();
-    input.read_line(&mut answer).context("read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -> anyhow::Result<Replayed> {

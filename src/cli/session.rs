@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::pooler::{LOSES, lost_statement};
 use crate::embedded::{Embedded, Options};
 use crate::store::Store;
-use anyhow::Context;
 use secrecy::ExposeSecret;
 use sqlx::Connection;
 use std::process::ExitCode;
@@ -36,12 +36,22 @@ impl Failure {
 
     /// What went wrong, with its causes.
     pub fn said(&self) -> String {
-        format!("{:#}", self.error)
+        match self.pooler() {
+            true if !self.error.chain().any(|cause| cause.to_string() == LOSES) => {
+                format!("{LOSES}: {:#}", self.error)
+            }
+            _ => format!("{:#}", self.error),
+        }
+    }
+
+    /// Whether a pooler that loses statements is to blame.
+    pub fn pooler(&self) -> bool {
+        lost_statement(&self.error)
     }
 
     /// Prints it and gives its exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("vinops: {:#}", self.error);
+        eprintln!("vinops: {}", self.said());
         ExitCode::from(self.code)
     }
 }
@@ -94,10 +104,12 @@ impl Session {
             crate::db::session(url.expose_secret()).await?.close().await?;
             Db::connect(url.expose_secret(), direct.as_ref().map(ExposeSecret::expose_secret), 16).await
         };
-        let db = connected
-            .await
-            .context("cannot reach the database of DATABASE_URL: is the server up, and the address right?")
-            .map_err(Failure::unreachable)?;
+        let db = connected.await.map_err(|error| match lost_statement(&error) {
+            true => Failure::unreachable(error),
+            false => Failure::unreachable(error.context(
+                "cannot reach the database of DATABASE_URL: is the server up, and the address right?",
+            )),
+        })?;
         Ok(Session { config, db, embedded: None })
     }
 

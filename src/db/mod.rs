@@ -4,10 +4,8 @@
 //! transaction: no session locks, no LISTEN, no `set` without `local`. What needs a session (LISTEN, migrations)
 //! uses the direct URL.
 //!
-//! **What a pooler must do**: carry prepared statements, since every statement here is one. PgBouncer does in transaction
-//! mode from version 1.21 on, with `max_prepared_statements` at 200 or more; an older one only in session mode. Whoever
-//! names two URLs says that there is a pooler, and is then told at the start if it is one that does not. Parameters of
-//! the connection's start, which poolers refuse, are none but the usual.
+//! What a pooler must do besides, and how it is found out, stands in [`pooler`]. Parameters of the connection's start,
+//! which poolers refuse, are none but the usual.
 //!
 //! **A connection may die without a word** (its host is gone, a middlebox forgot it), and then whatever waits for an answer
 //! waits for the kernel to give up, a quarter of an hour. So a connection that leaves a pool or comes back to it must show
@@ -22,11 +20,12 @@ pub mod migrate;
 pub mod migrations;
 pub mod papers;
 pub mod passing;
+pub mod pooler;
 pub mod seed;
 pub mod verify;
 pub mod vocabulary;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use std::str::FromStr;
@@ -45,6 +44,7 @@ pub struct Db {
     /// Connections for everyday work; may lead through a pooler.
     pub pool: PgPool,
     direct: PgConnectOptions,
+    listens: bool,
 }
 
 impl Db {
@@ -64,10 +64,16 @@ impl Db {
             .connect_with(options)
             .await
             .with_context(|| format!("connect to {whereto}"))?;
-        if direct_url.is_some_and(|direct| direct != url) && max > 1 {
-            expect_statements_to_last(&pool).await.with_context(|| format!("connect to {whereto}"))?;
-        }
-        Ok(Db { pool, direct })
+        // one connection is no fleet's
+        let shared =
+            max > 1 && pooler::shared(&pool).await.with_context(|| format!("connect to {whereto}"))?;
+        let listens = !shared || direct_url.is_some_and(|direct| direct != url);
+        Ok(Db { pool, direct, listens })
+    }
+
+    /// Whether there is a way to LISTEN: not by way of a pooler in transaction mode. Who can't has to poll.
+    pub fn listens(&self) -> bool {
+        self.listens
     }
 
     /// A connection of its own for LISTEN, never through a pooler.
@@ -91,25 +97,6 @@ pub fn pool() -> PgPoolOptions {
 async fn alive(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let answered = tokio::time::timeout(PROOF, connection.ping()).await;
     answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())).map(|()| true)
-}
-
-/// Two clients of the pooler prepare a statement each, under the name that both count from. One that does not keep them
-/// apart hands the first's server connection to the second, where the name is taken.
-async fn expect_statements_to_last(pool: &PgPool) -> anyhow::Result<()> {
-    let mut clients = [pool.acquire().await?, pool.acquire().await?];
-    for (nth, client) in clients.iter_mut().enumerate() {
-        let statement = ["-- db: first client\n select 1", "-- db: second client\n select 2"][nth];
-        match sqlx::query(statement).execute(&mut **client).await {
-            Err(sqlx::Error::Database(told)) if matches!(told.code().as_deref(), Some("42P05" | "26000")) => {
-                bail!(
-                    "DATABASE_URL leads through a pooler that loses prepared statements ({told}): PgBouncer needs version \
-                 1.21 and max_prepared_statements = 200, or pool_mode = session; or give the direct URL in its place"
-                )
-            }
-            done => done?,
-        };
-    }
-    Ok(())
 }
 
 /// One connection without a pool, for work that needs a session before there is a schema.

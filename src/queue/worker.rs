@@ -139,7 +139,14 @@ impl Worker {
         // Dropped with this future: a worker that is no longer polled keeps no lease alive.
         let mut tasks = Tasks::new();
         tasks.spawn(claim::claims(engine.clone(), claimed));
-        tasks.spawn(claim::wakes(engine.clone()));
+        if self.db.listens() {
+            tasks.spawn(claim::wakes(engine.clone()));
+        } else {
+            let poll = humantime::format_duration(engine.settings.poll);
+            tracing::warn!(
+                "DATABASE_URL leads through a pooler and DATABASE_DIRECT_URL is not set: no LISTEN, so a job waits up to {poll}"
+            );
+        }
         tasks.spawn(lease::renews(engine.clone()));
         tasks.spawn(lease::rescues(engine.clone()));
         tasks.spawn(settle::settles(engine.clone(), ends));

@@ -17,6 +17,8 @@ mod disk;
 mod fleet;
 mod outages;
 mod play;
+mod pooled;
+mod pooler;
 mod proxy;
 
 use fleet::Log;

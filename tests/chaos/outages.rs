@@ -4,14 +4,12 @@
 
 use crate::cluster::Cluster;
 use crate::fleet::Log;
+use crate::pooler::Pooler;
 use crate::proxy::Proxy;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User};
+use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::Child;
@@ -235,68 +233,15 @@ async fn a_standby_that_takes_over_is_ridden_out() {
     standby.kill().await;
 }
 
-/// PgBouncer before one database, in a folder of its own.
-struct Pooler {
-    folder: TempDir,
-    port: u16,
-    process: Option<Child>,
-}
-
-impl Pooler {
-    /// None, said aloud, where the program is missing.
-    async fn new(cluster: &Cluster, database: &str, mode: &str) -> Option<Pooler> {
-        if !Path::new("/usr/sbin/pgbouncer").exists() {
-            println!("WITHOUT the pooler: there is no /usr/sbin/pgbouncer");
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let server = url::Url::parse(&cluster.url(database)).unwrap();
-        let ini = format!(
-            "[databases]\n{database} = host=127.0.0.1 port={} user=postgres password={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-            listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 60\n",
-            server.port().unwrap(),
-            server.password().unwrap(),
-        );
-        std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
-        let mut pooler = Pooler { folder, port, process: None };
-        pooler.start().await;
-        Some(pooler)
-    }
-
-    async fn start(&mut self) {
-        let mut command = tokio::process::Command::new("/usr/sbin/pgbouncer");
-        command.arg(self.folder.path().join("pgbouncer.ini")).stdin(Stdio::null()).stderr(Stdio::null());
-        // it refuses root
-        if nix::unistd::geteuid().is_root() {
-            let nobody = User::from_name("nobody").unwrap().unwrap();
-            command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
-        }
-        self.process = Some(command.kill_on_drop(true).spawn().unwrap());
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let come = async {
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, come).await.expect("the pooler listens");
-    }
-
-    async fn kill(&mut self) {
-        self.process.take().unwrap().kill().await.unwrap();
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_restarts_is_ridden_out() {
     let cluster = Cluster::new().await;
     let direct = cluster.database("pooled").await;
-    let Some(mut pooler) = Pooler::new(&cluster, "pooled", "session").await else { return };
+    let Some(mut pooler) =
+        Pooler::new(&cluster, "pooled", "pool_mode = session\ndefault_pool_size = 60").await
+    else {
+        return;
+    };
     let (pair, lock) = at_work(&pooler.url("pooled"), &direct, &direct).await;
 
     pooler.kill().await;
@@ -307,33 +252,4 @@ async fn a_pooler_that_restarts_is_ridden_out() {
     pair.goes_on(&direct).await;
     println!("pooler: the window was applied {:.1} s after its return", back.elapsed().as_secs_f64());
     pair.left_after_the_outage().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
-    let cluster = Cluster::new().await;
-    let direct = cluster.database("pooled").await;
-    let Some(pooler) = Pooler::new(&cluster, "pooled", "transaction").await else { return };
-    let version = Command::new("/usr/sbin/pgbouncer").arg("--version").output().unwrap();
-    let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    if !["1.18", "1.19", "1.20"].iter().any(|old| version.contains(old)) {
-        println!("WITHOUT an old pooler: this is {version}");
-        return;
-    }
-    let worker = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"))
-        .arg("worker")
-        .env_clear()
-        .env("DATABASE_URL", pooler.url("pooled"))
-        .env("DATABASE_DIRECT_URL", direct)
-        .env("HOME", pooler.folder.path())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let said = timeout(PATIENCE, worker).await.expect("it does not begin").unwrap();
-    let err = String::from_utf8_lossy(&said.stderr);
-    assert_eq!(said.status.code(), Some(3), "{err}");
-    assert!(
-        err.contains("a pooler that loses prepared statements") && err.contains("max_prepared_statements"),
-        "{err}"
-    );
 }

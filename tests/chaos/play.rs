@@ -1,6 +1,6 @@
 //! The conductor: opens windows, draws faults and inflicts them, and in the end compares the books.
 
-mod ends;
+pub mod ends;
 mod faults;
 
 use crate::books::Books;
@@ -32,7 +32,7 @@ const SPAN: Duration = Duration::from_millis(500);
 
 /// Tells channel `play` who claims what, and how windows end; and counts, within the very transaction that completes a
 /// job, how often that took effect.
-const TELL: &str = "
+pub const TELL: &str = "
 create function tell_claim() returns trigger language plpgsql as $$
 begin
   perform pg_notify('play', new.locked_by);
@@ -96,13 +96,13 @@ struct Play {
     longest: Duration,
 }
 
-fn simulator() -> Simulator {
+pub fn simulator() -> Simulator {
     let mut options = Options::new(7, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
     options.broken = 3;
     Simulator::new(options)
 }
 
-fn pool(url: &str) -> PgPool {
+pub fn pool(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect_lazy(url).unwrap()
 }
 

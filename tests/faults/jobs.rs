@@ -6,12 +6,12 @@ use vinops::queue::hand::Hand;
 
 impl Stage {
     /// Puts in jobs of a kind that no worker of this test claims.
-    async fn jobs(&self, kind: &str, jobs: i32) -> Vec<i64> {
+    pub async fn jobs(&self, kind: &str, jobs: i32) -> Vec<i64> {
         let put = "select fleet.enqueue($1, '{}', 'copart/' || $1 || n) from generate_series(1, $2) as n";
         sqlx::query_scalar(put).bind(kind).bind(jobs).fetch_all(self.pool()).await.unwrap()
     }
 
-    async fn states(&self) -> Value {
+    pub async fn states(&self) -> Value {
         let states = "select jsonb_object_agg(state, jobs) from (select state, count(*) as jobs from fleet.jobs group by state) as s";
         sqlx::query_scalar(states).fetch_one(self.pool()).await.unwrap()
     }

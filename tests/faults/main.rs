@@ -3,10 +3,11 @@
 //!
 //! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
 //! schemas and folders, `calls` the command line itself; `sources` are switched off and on, `replay` goes over a window
-//! again, `jobs` what operators do to jobs.
+//! again, `jobs` what operators do to jobs, and `asked` what is asked before at a terminal.
 
 #![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
 
+mod asked;
 mod calls;
 mod feed;
 mod files;

@@ -137,7 +137,11 @@ async fn a_replay_asks_first_and_leaves_alone_what_it_cannot_or_may_not_touch() 
     let stage = Stage::begun().await;
     let newest = last_job(&stage).await;
     let window = "2026-03-06T17:00Z";
-    stage.run(&["replay", window]).await.is(2, "vinops: nothing was done: answer y, or give --yes\n");
+    stage.run(&["replay", window]).await.is(
+        2,
+        "vinops: this would put window copart 2026-03-06 17:00 back to work from ingest, and there is no terminal to ask \
+        at: add --yes if it is meant\n",
+    );
     stage.run(&["replay", window, "--from", "fetch", "--yes"]).await.is(
         2,
         "vinops: no step fetch: a window's are ingest, upsert-vehicles, upsert-lots, detect-completion\n",

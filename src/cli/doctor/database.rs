@@ -5,9 +5,12 @@ use super::{Finding, fail, pass, warn};
 use crate::db::{SchemaError, expect_schema, migrations, verify};
 use crate::scheduler::clock::{Measured, clock_skew};
 use sqlx::PgPool;
+use std::time::Duration;
 
 /// The oldest PostgreSQL that is tried.
 const OLDEST: i32 = 150_000;
+/// How long a notice may take that is not lost.
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// Looks; answers whether the schema is there to look further.
 pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool {
@@ -45,14 +48,7 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool
             Err(error) => findings.push(fail("rights", format!("{error:#}"), "vinops migrate verify")),
         }
     }
-    if let Err(error) = session.db.listener().await {
-        let said = format!("no connection for LISTEN, so workers only poll: {error}");
-        findings.push(warn(
-            "listen",
-            said,
-            "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops",
-        ));
-    }
+    findings.push(notices(session).await);
     match settings(pool).await {
         Ok(those) => findings.extend(those),
         Err(error) => findings.push(fail("settings", format!("{error:#}"), "psql -c 'show all'")),
@@ -96,6 +92,36 @@ fn compared(clocks: Measured) -> Finding {
     match clocks.is_wrong() {
         true => fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true"),
         false => pass("clock", said),
+    }
+}
+
+/// Whether a notice comes through.
+async fn notices(session: &Session) -> Finding {
+    const ABOUT: &str = "listen";
+    const CHANNEL: &str = "fleet_doctor";
+    let direct = "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops";
+    if !session.db.listens() {
+        let said = "DATABASE_URL leads through a pooler, where nobody can LISTEN, so workers only poll";
+        return warn(ABOUT, said, direct);
+    }
+    let heard = async {
+        let mut ear = session.db.listener().await?;
+        ear.listen(CHANNEL).await?;
+        // one that comes by way of a pooler may break off the very client that sent it
+        let told = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as told", CHANNEL)
+            .fetch_one(&session.db.pool)
+            .await;
+        let come = tokio::time::timeout(NOTICE, ear.recv()).await;
+        Ok::<_, sqlx::Error>(told.is_ok() && come.is_ok_and(|heard| heard.is_ok()))
+    };
+    match heard.await {
+        Ok(true) => pass(ABOUT, "a notice comes through"),
+        Ok(false) => warn(
+            ABOUT,
+            "no notice comes through, so workers only poll: does DATABASE_DIRECT_URL lead through a pooler?",
+            direct,
+        ),
+        Err(error) => warn(ABOUT, format!("no connection for LISTEN, so workers only poll: {error}"), direct),
     }
 }
 

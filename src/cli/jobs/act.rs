@@ -1,8 +1,10 @@
 //! What operators do to jobs and kinds: requeue, cancel, run-now, pause, resume, limit.
 //!
-//! Jobs are named by their ids or by a filter, never by nothing: a forgotten filter must not mean the whole table. More
-//! than one job is asked about first, at the terminal; where there is none, `--yes` has to be there already.
+//! Jobs are named by their ids or by a filter, never by nothing: a forgotten filter must not mean the whole table. Whatever a
+//! filter finds, and more than one job by id, is asked about first, at the terminal; where there is none, `--yes` has to be
+//! there already.
 
+use super::super::ask::agreed;
 use super::super::session::{Connect, Session, who};
 use super::super::show::{self, Json};
 use super::super::{Failure, Fleet};
@@ -13,7 +15,6 @@ use crate::queue::steer::{self, By};
 use anyhow::anyhow;
 use serde::Serialize;
 use sqlx::PgPool;
-use std::io::{BufRead, IsTerminal, Write};
 
 /// Arguments of `vinops jobs requeue`, `cancel` and `run-now`.
 #[derive(Debug, clap::Args)]
@@ -181,27 +182,15 @@ async fn chosen(
     } else {
         args.ids.clone()
     };
-    if ids.len() > 1 && !args.yes {
-        agreed(&format!("{verb} {} jobs", show::count(ids.len() as i64)))?;
+    let what = match ids[..] {
+        [id] => format!("{verb} job {id}"),
+        _ => format!("{verb} {} jobs", show::count(ids.len() as i64)),
+    };
+    // who names one job has looked at it; what a filter finds has not been seen, be it one
+    if !(args.yes || ids.is_empty() || args.ids.len() == 1) {
+        agreed(&what)?;
     }
     Ok((session, ids))
-}
-
-/// Asks at the terminal; without one the call was wrong.
-fn agreed(what: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::wrong(anyhow!(
-            "this would {what}, and there is no terminal to ask at: add --yes if it is meant"
-        )));
-    }
-    eprint!("{what}? [y/N] ");
-    let mut answer = String::new();
-    std::io::stderr().flush()?;
-    std::io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(anyhow!("nothing was done").into()),
-    }
 }
 
 fn acted(asked_for: &[i64], done: Vec<i64>, asked: Vec<i64>) -> Acted {

@@ -1,0 +1,96 @@
+//! What is asked about at a terminal, and what each answer does.
+
+use super::Said;
+use super::stage::Stage;
+use nix::pty::openpty;
+use serde_json::json;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The end of input, as typed.
+const CONTROL_D: &str = "\u{4}";
+
+impl Stage {
+    /// A command in a terminal in which this has been typed ahead.
+    async fn typed(&self, typed: &str, arguments: &[&str]) -> Said {
+        let terminal = openpty(None, None).unwrap();
+        nix::unistd::write(&terminal.master, typed.as_bytes()).unwrap();
+        let mut command = self.vinops(arguments);
+        command.stdin(Stdio::from(terminal.slave)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = command.spawn().unwrap();
+        // the command's own copy would keep the terminal open
+        drop(command);
+        // one that asks twice would wait for ever
+        let ended = tokio::time::timeout(Duration::from_secs(60), process.wait_with_output()).await;
+        drop(terminal.master);
+        self.said(ended.unwrap().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn only_a_yes_is_a_yes() {
+    let stage = Stage::new().await;
+    stage.jobs("ingest", 2).await;
+    let cancel = ["jobs", "cancel", "--kind", "ingest"];
+    for no in ["n\n", "N\n", "\n", "yess\n", "sure\n", " \n"] {
+        stage.typed(no, &cancel).await.is(1, "cancel 2 jobs? [y/N] vinops: nothing was done\n");
+    }
+    stage.typed(CONTROL_D, &cancel).await.is(1, "cancel 2 jobs? [y/N] \nvinops: nothing was done\n");
+    assert_eq!(stage.states().await, json!({ "available": 2 }));
+    assert_eq!(stage.count("audit.operator_actions").await, 0);
+
+    let said = stage.typed("y\n", &cancel).await;
+    said.is(0, "cancel 2 jobs? [y/N] ");
+    assert_eq!(said.out, "2 jobs are cancelled\n");
+    assert_eq!(stage.states().await, json!({ "cancelled": 2 }));
+    // and each command that asks, in each of the ways to say so
+    let requeue = ["jobs", "requeue", "--kind", "ingest"];
+    stage.typed("n\n", &requeue).await.is(1, "requeue 2 jobs? [y/N] vinops: nothing was done\n");
+    assert_eq!(stage.states().await, json!({ "cancelled": 2 }));
+    stage.typed("YES\n", &requeue).await.is(0, "requeue 2 jobs? [y/N] ");
+    assert_eq!(stage.states().await, json!({ "available": 2 }));
+    let later = "update fleet.jobs set state = 'scheduled', run_at = now() + interval '1 hour'";
+    sqlx::raw_sql(later).execute(stage.pool()).await.unwrap();
+    let run_now = ["jobs", "run-now", "--kind", "ingest"];
+    stage.typed("\n", &run_now).await.is(1, "run 2 jobs? [y/N] vinops: nothing was done\n");
+    assert_eq!(stage.states().await, json!({ "scheduled": 2 }));
+    stage.typed("Y\n", &run_now).await.is(0, "run 2 jobs? [y/N] ");
+    assert_eq!(stage.states().await, json!({ "available": 2 }));
+}
+
+#[tokio::test]
+async fn one_job_is_asked_about_when_a_filter_found_it_and_not_when_it_was_named() {
+    let stage = Stage::new().await;
+    let job = stage.jobs("ingest", 1).await[0].to_string();
+    let found = ["jobs", "cancel", "--kind", "ingest"];
+    let question = format!("cancel job {job}");
+    stage.run(&found).await.is(
+        2,
+        &format!(
+            "vinops: this would {question}, and there is no terminal to ask at: add --yes if it is meant\n"
+        ),
+    );
+    stage.typed("n\n", &found).await.is(1, &format!("{question}? [y/N] vinops: nothing was done\n"));
+    assert_eq!(stage.states().await, json!({ "available": 1 }));
+    // with nothing to do there is nothing to ask
+    let none = stage.run(&["jobs", "cancel", "--kind", "fetch"]).await;
+    none.is(0, "");
+    assert_eq!(none.out, "no job matches\n");
+    stage.run(&["jobs", "cancel", &job]).await.is(0, "");
+    assert_eq!(stage.states().await, json!({ "cancelled": 1 }));
+}
+
+#[tokio::test]
+async fn a_replay_is_asked_about() {
+    let stage = Stage::begun().await;
+    let (jobs, before) = (stage.count("fleet.jobs").await, stage.stored().await);
+    let replay = ["replay", "2026-03-06T17:00Z"];
+    let question = "put window copart 2026-03-06 17:00 back to work from ingest? [y/N] ";
+    for (no, line) in [("n\n", ""), ("\n", ""), (CONTROL_D, "\n")] {
+        stage.typed(no, &replay).await.is(1, &format!("{question}{line}vinops: nothing was done\n"));
+    }
+    assert_eq!(stage.count("fleet.jobs").await, jobs);
+    stage.typed("y\n", &replay).await.is(0, question);
+    assert_eq!(stage.count("fleet.jobs").await, jobs + 1);
+    assert_eq!(stage.stored().await, before);
+}
