@@ -72,7 +72,7 @@ comment on table fleet.jobs is 'the queue: one row per job, kept after its end';
 -- Idempotency: enqueueing what is waiting, running or completed does nothing. A cancelled or discarded job does not
 -- block its key: its work was not done.
 create unique index if not exists jobs_key_is_unique
-  on fleet.jobs (kind, key)
+  on fleet.jobs (key, kind)
   where state not in ('cancelled', 'discarded');
 
 -- The claim reads the head of each of its kinds; finished jobs are not in here, so a claim costs the same beside a

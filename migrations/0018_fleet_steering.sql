@@ -56,10 +56,10 @@ alter table fleet.jobs
 drop index if exists fleet.jobs_key_is_unique;
 drop index if exists fleet.jobs_key_is_unique_over;
 create unique index jobs_key_is_unique
-  on fleet.jobs (kind, key)
+  on fleet.jobs (key, kind)
   where state not in ('cancelled', 'discarded') and unique_over is null;
 create unique index jobs_key_is_unique_over
-  on fleet.jobs (kind, key)
+  on fleet.jobs (key, kind)
   where unique_over is not null and state = any (unique_over);
 
 drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, integer);

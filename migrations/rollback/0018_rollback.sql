@@ -83,5 +83,5 @@ alter table fleet.jobs
   drop column if exists unique_over;
 drop domain if exists fleet.job_states;
 create unique index jobs_key_is_unique
-  on fleet.jobs (kind, key)
+  on fleet.jobs (key, kind)
   where state not in ('cancelled', 'discarded');

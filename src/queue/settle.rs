@@ -125,8 +125,10 @@ pub(super) async fn settle(
             &reports as &[&Value],
             &kinds as &[&str],
         );
-        let settled = settled.fetch_all(&mut *connection).await?;
-        settled.into_iter().map(|row| ((row.id, row.run), "completed".into())).collect()
+        // Where all have hit, nothing needs to be named; else the look below finds those that have.
+        let hit = settled.execute(&mut *connection).await?.rows_affected() == batch.len() as u64;
+        let these = if hit { batch } else { &[] };
+        these.iter().map(|v| ((v.job.id, v.job.run), "completed".into())).collect()
     } else {
         settle_any(&mut *connection, name, batch, &jobs, &runs).await?
     };
