@@ -2,7 +2,8 @@
 -- The head of each kind, locked as it is read; what another worker is claiming this instant is skipped. $1 to $3 are the
 -- kinds, how many more of each this worker may hold, and whether they are cheap; $4 slots are free, and of cheap kinds
 -- $5 more are taken ahead. An array, not a join: the planner would take the limit for a tenth of the table and hash all
--- of it.
+-- of it. Of places on disk, since what is locked does not move; a row that moved just before is locked and not found, and
+-- left to the next claim.
 update fleet.jobs
 set state = 'running',
   attempt = attempt + 1,
@@ -10,10 +11,10 @@ set state = 'running',
   locked_by = $6,
   lease_until = now() + make_interval(secs => $7),
   started_at = now()
-where id = any(array(
-  select id
+where ctid = any(array(
+  select spot
   from (
-    select due.id, served.cheap, row_number() over (order by due.priority, due.run_at, due.id) as place
+    select due.spot, served.cheap, row_number() over (order by due.priority, due.run_at, due.id) as place
     -- A claim need not outlive a crash of the server, so it does not wait for the disk: head of claim.rs.
     from (select set_config('synchronous_commit', 'off', true)) as unhurried
     cross join (
@@ -30,7 +31,7 @@ where id = any(array(
       order by want.kind
     ) as served
     cross join lateral (
-      select id, priority, run_at
+      select ctid as spot, id, priority, run_at
       from fleet.jobs
       where kind = served.kind
         and state in ('available', 'scheduled', 'retryable')

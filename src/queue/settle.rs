@@ -68,6 +68,8 @@ pub(super) fn storable(text: &str) -> String {
 /// Settles what comes in, until the worker is gone.
 pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver<Ending>) {
     let mut link = Link::new(&engine, "settle jobs");
+    // At hand when the first run ends; if there is none to be had, the first settling says so.
+    let _ = link.line().await;
     let mut batch = Vec::new();
     while endings.recv_many(&mut batch, BATCH).await > 0 {
         batch.sort_unstable_by_key(|ending: &Ending| ending.job.id);
