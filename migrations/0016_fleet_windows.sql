@@ -56,9 +56,9 @@ begin
 end
 $$;
 
--- Every claim and every end of every job reads this condition anew, so it is short; the function says the rest.
+-- Every end of every job reads this condition anew, so it is short; the function says the rest. A claim does not.
 create or replace trigger note_window_fate
-after update of state on fleet.jobs
+after update of finished_at on fleet.jobs
 for each row
 when ((old.finished_at is null) <> (new.finished_at is null) and new.completed_by is null)
 execute function fleet.note_window_fate();

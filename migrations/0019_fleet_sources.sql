@@ -282,9 +282,9 @@ begin
 end
 $$;
 
--- Every claim and every end of every job reads this condition anew, so it is short.
+-- Every end of every job reads this condition anew, so it is short. A claim does not.
 create or replace trigger note_fetch_end
-after update of state on fleet.jobs
+after update of finished_at on fleet.jobs
 for each row
 when (old.finished_at is null and new.finished_at is not null and new.kind = 'fetch')
 execute function fleet.note_fetch_end();
