@@ -50,7 +50,10 @@ impl Hand {
             ending = ending.because(outcome.word());
         }
         let mut connection = self.pool.acquire().await?;
-        Ok(settle(&mut connection, &self.name, &[ending]).await?.remove(&(job.id, job.run)).map(Cow::into_owned))
+        Ok(settle(&mut connection, &self.name, &[ending])
+            .await?
+            .remove(&(job.id, job.run))
+            .map(Cow::into_owned))
     }
 
     /// Completes a run as a step does; false if the job is no longer its.

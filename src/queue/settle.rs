@@ -136,8 +136,9 @@ pub(super) async fn settle(
     };
 
     if states.len() < batch.len() {
-        let ended =
-            sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs).fetch_all(connection).await?;
+        let ended = sqlx::query_file_scalar!("src/queue/settle.ended.sql", &jobs, &runs)
+            .fetch_all(connection)
+            .await?;
         for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
             states.entry((ending.job.id, ending.job.run)).or_insert(Cow::Borrowed("completed"));
         }
