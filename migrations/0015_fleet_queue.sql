@@ -13,18 +13,21 @@ create schema if not exists fleet;
 -- Rules of a single column are its domain's, which looks at a value when it is assigned. A check of the table is read
 -- from the catalogue, planned and asked anew by every statement that updates a row, whatever it sets: of a claim or an
 -- end of one job these five were a third.
-create domain fleet.job_kind as text
-  constraint jobs_kind_is_a_word check (
-    translate(value, 'abcdefghijklmnopqrstuvwxyz0123456789-', '') = ''
-    and value collate "C" >= 'a'
-    and length(value) between 1 and 63);
-create domain fleet.job_key as text
-  constraint jobs_key_is_short check (value <> '' and length(value) <= 200);
-create domain fleet.job_payload as jsonb
-  constraint jobs_payload_is_an_object check (jsonb_typeof(value) = 'object');
-create domain fleet.job_state as text
-  constraint jobs_state_is_known check (
-    value in ('available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded'));
+do $$
+begin
+  create domain fleet.job_kind as text
+    constraint jobs_kind_is_a_word check (value ~ '^[a-z][a-z0-9-]*$' and length(value) <= 63);
+  create domain fleet.job_key as text
+    constraint jobs_key_is_short check (value <> '' and length(value) <= 200);
+  create domain fleet.job_payload as jsonb
+    constraint jobs_payload_is_an_object check (jsonb_typeof(value) = 'object');
+  create domain fleet.job_state as text
+    constraint jobs_state_is_known check (
+      value in ('available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded'));
+exception
+  when duplicate_object then null;
+end
+$$;
 
 create table if not exists fleet.jobs (
   id           bigint generated always as identity primary key,

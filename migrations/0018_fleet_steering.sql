@@ -37,10 +37,16 @@ comment on table fleet.workers is 'the workers that are at work, and for a day t
 
 -- The four states of an unfinished job are always among those over which its key is unique, or a second job would come in
 -- and be refused in mid-life.
-create domain fleet.job_states as text[]
-  constraint jobs_unique_over_states check (
-    value @> array['available', 'scheduled', 'running', 'retryable']
-    and value <@ array['available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded']);
+do $$
+begin
+  create domain fleet.job_states as text[]
+    constraint jobs_unique_over_states check (
+      value @> array['available', 'scheduled', 'running', 'retryable']
+      and value <@ array['available', 'scheduled', 'running', 'retryable', 'completed', 'cancelled', 'discarded']);
+exception
+  when duplicate_object then null;
+end
+$$;
 
 -- A running job that is to be cancelled says so until its worker has let go of it, and its step can commit no more.
 alter table fleet.jobs

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+mod floor;
+
 /// Jobs that the worker runs at once, and connections of the floor.
 pub const SLOTS: usize = 10;
 /// Jobs that one statement puts in.
@@ -69,6 +71,8 @@ pub struct Report {
     pub machine: Machine,
     /// Jobs of each measurement.
     pub jobs: usize,
+    /// How often worker and floor were measured.
+    pub repeats: usize,
     /// Jobs a worker ran at once.
     pub slots: usize,
     /// One worker and the floor beside it, by how many jobs the worker claims ahead.
@@ -95,9 +99,11 @@ pub struct Drained {
     /// Rows that the floor claimed at a time.
     pub batch: i64,
     /// One worker.
-    pub rate: f64,
+    pub rate: Spread,
     /// The floor.
-    pub floor: f64,
+    pub floor: Spread,
+    /// The worker over the floor measured just before it.
+    pub of_floor: Spread,
 }
 
 /// How long an idle worker takes to start a job, in milliseconds.
@@ -112,24 +118,41 @@ pub struct Latency {
 }
 
 /// Measures, telling how far it is.
-pub async fn measure(jobs: usize, place: &Place, told: &(dyn Fn(String) + Sync)) -> anyhow::Result<Report> {
+pub async fn measure(
+    jobs: usize,
+    repeats: usize,
+    place: &Place,
+    told: &(dyn Fn(String) + Sync),
+) -> anyhow::Result<Report> {
     ensure!(jobs >= 1, "no jobs to measure with");
+    ensure!(repeats >= 1, "not even one measurement");
     let ground = place.ground().await?;
     let machine = Machine::look(&ground.db.pool, place.describe().await?).await?;
     place.leave(ground).await?;
 
     let mut worker = Vec::new();
-    let mut enqueue_bulk = 0.0;
+    let mut filled = Vec::new();
     for (ahead, batch) in AHEAD {
-        let ground = place.ground().await?;
-        let floor = floor(&ground, jobs, SLOTS, batch).await?;
-        enqueue_bulk = fill(&ground, jobs).await?;
-        everything_on(&ground).await?;
-        let rate = drain(&ground, jobs, ahead).await?;
-        told(format!("worker, {ahead} ahead: {rate:.0} jobs/s; floor, {batch} at a time: {floor:.0}"));
-        worker.push(Drained { ahead, batch, rate, floor });
-        place.leave(ground).await?;
+        let mut rates = Vec::new();
+        for _ in 0..repeats {
+            let ground = place.ground().await?;
+            let floor = floor::measure(&ground, jobs, SLOTS, batch).await?;
+            filled.push(fill(&ground, jobs).await?);
+            everything_on(&ground).await?;
+            let rate = drain(&ground, jobs, ahead).await?;
+            told(format!("worker, {ahead} ahead: {rate:.0} jobs/s; floor, {batch} at a time: {floor:.0}"));
+            rates.push((rate, floor));
+            place.leave(ground).await?;
+        }
+        worker.push(Drained {
+            ahead,
+            batch,
+            rate: Spread::of(rates.iter().map(|(rate, _)| *rate)),
+            floor: Spread::of(rates.iter().map(|(_, floor)| *floor)),
+            of_floor: Spread::of(rates.iter().map(|(rate, floor)| rate / floor)),
+        });
     }
+    let enqueue_bulk = Spread::of(filled).median;
     let ground = place.ground().await?;
     let rivals = rivals::measure(ground.url(), jobs).await?;
     place.leave(ground).await?;
@@ -154,6 +177,7 @@ pub async fn measure(jobs: usize, place: &Place, told: &(dyn Fn(String) + Sync))
     Ok(Report {
         machine,
         jobs,
+        repeats,
         slots: SLOTS,
         worker,
         rivals,
@@ -163,51 +187,6 @@ pub async fn measure(jobs: usize, place: &Place, told: &(dyn Fn(String) + Sync))
         claim_ms,
         claim_beside_finished_ms,
     })
-}
-
-/// Jobs a second of a bare claim and acknowledgement, `batch` at a time, in `connections` connections.
-async fn floor(ground: &Ground, jobs: usize, connections: usize, batch: i64) -> anyhow::Result<f64> {
-    const CLAIM: &str = "-- bench: claim
-        update bare set state = 1
-        where id = any(array(select id from bare where state = 0 order by id limit $1 for update skip locked))
-        returning id";
-    const ACKNOWLEDGE: &str = "-- bench: acknowledge
-        update bare set state = 2 where id = any($1)";
-    let mut session = ground.session().await?;
-    let prepare = format!(
-        "drop table if exists bare;
-        create table bare (id bigint generated always as identity primary key, state smallint not null default 0)
-          with (fillfactor = 70);
-        create index on bare (id) where state = 0;
-        insert into bare (state) select 0 from generate_series(1, {jobs});
-        analyze bare;
-        checkpoint"
-    );
-    for statement in prepare.split(';') {
-        execute(&mut session, statement.to_owned()).await?;
-    }
-    let began = Instant::now();
-    let mut loops = tokio::task::JoinSet::new();
-    for _ in 0..connections {
-        let mut connection = ground.session().await?;
-        loops.spawn(async move {
-            let mut done = 0;
-            loop {
-                let ids: Vec<i64> = sqlx::query_scalar(CLAIM).bind(batch).fetch_all(&mut connection).await?;
-                if ids.is_empty() {
-                    return Ok::<_, sqlx::Error>(done);
-                }
-                done += ids.len();
-                sqlx::query(ACKNOWLEDGE).bind(&ids).execute(&mut connection).await?;
-            }
-        });
-    }
-    let mut done = 0;
-    while let Some(ended) = loops.join_next().await {
-        done += ended.context("a loop of the floor panicked")??;
-    }
-    ensure!(done == jobs, "the floor did {done} of {jobs} jobs");
-    Ok(jobs as f64 / began.elapsed().as_secs_f64())
 }
 
 /// A paused kind, and a limit on the one that is measured.
@@ -354,15 +333,15 @@ impl Latency {
 impl Report {
     /// In Markdown, as the README has it.
     pub fn text(&self) -> String {
-        let line = |name: String, rate: f64, floor: Option<f64>| {
-            let of = floor.map(|floor| format!("{:.2}", rate / floor)).unwrap_or_default();
-            vec![name, format!("{rate:.0}"), of]
+        let line = |name: String, rate: f64, floor: Option<&Spread>| {
+            vec![name, format!("{rate:.0}"), floor.map(|of| of.text(2)).unwrap_or_default()]
         };
         let mut rows = Vec::new();
-        for Drained { ahead, batch, rate, floor } in &self.worker {
+        for Drained { ahead, batch, rate, floor, of_floor } in &self.worker {
             let slots = self.slots;
-            rows.push(line(format!("floor: {batch} at a time, {slots} connections"), *floor, None));
-            rows.push(line(format!("one worker, {slots} slots, {ahead} claimed ahead"), *rate, Some(*floor)));
+            rows.push(line(format!("floor: {batch} at a time, {slots} connections"), floor.median, None));
+            let name = format!("one worker, {slots} slots, {ahead} claimed ahead");
+            rows.push(line(name, rate.median, Some(of_floor)));
         }
         for rival in &self.rivals {
             rows.push(match &rival.measured {
@@ -374,11 +353,12 @@ impl Report {
         rows.push(line(format!("enqueue, {BATCH} to a statement"), self.enqueue_bulk, None));
         let (idle, few, many) = (&self.latency_ms, &self.claim_ms, &self.claim_beside_finished_ms);
         format!(
-            "{}\n{} jobs that do nothing; history, a paused kind and a fleet-wide limit on\n\n{}\nIdle worker, from commit to \
+            "{}\n{} jobs that do nothing; history, a paused kind and a fleet-wide limit on; medians of {}\n\n{}\nIdle worker, from commit to \
              the job's first line: p50 {:.2} ms, p99 {:.2} ms (of {PINGS}, by notification alone).\nA claim of one job: p50 \
              {:.2} ms, p99 {:.2} ms; beside {FINISHED} finished jobs: p50 {:.2} ms, p99 {:.2} ms (of {CLAIMS}).\n",
             self.machine.text(),
             self.jobs,
+            self.repeats,
             markdown(&["", "jobs/s", "of the floor"], &rows),
             idle.p50,
             idle.p99,

@@ -61,6 +61,9 @@ pub struct QueueArgs {
     /// Jobs of each measurement
     #[arg(long, default_value_t = 20_000)]
     jobs: usize,
+    /// How often worker and floor are measured; medians are told
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
     #[command(flatten)]
     on: On,
     #[command(flatten)]
@@ -152,7 +155,7 @@ async fn measured(
             }
         }
         Command::Queue(args) => {
-            let report = queue::measure(args.jobs, place, told).await?;
+            let report = queue::measure(args.jobs, args.repeats, place, told).await?;
             if args.json.json {
                 show::json(&report)?;
             } else {

@@ -6,7 +6,9 @@
 //! and the commit had come through. That run is reported as what it was, done.
 //!
 //! Nearly all are done and have nothing else to tell; a statement of their own, without all that happens only to others,
-//! spares the server most of what a small batch costs, which is not its rows.
+//! spares the server most of what a small batch costs, which is not its rows. It does not wait for the disk either. Were
+//! the server to crash within the half second, the job would be found running or unclaimed and run again, which a run
+//! without a step must bear anyhow: had its worker died a moment earlier, the same.
 //!
 //! One end that the server refuses (a report with a NUL, say) must not hold up the others: the batch is then written
 //! one by one, and the refused end becomes a failed attempt that says so.

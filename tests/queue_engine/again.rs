@@ -12,7 +12,7 @@ use tokio::sync::{Barrier, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use vinops::queue::{Entry, Event, Job, Outcome, Policy, Run, Tools, Verdict, Worker};
 
-const FLEET: &[Entry] = &[Entry::of::<Cross>(), Entry::of::<Refused>()];
+const FLEET: &[Entry] = &[Entry::of::<Cross>(), Entry::of::<Refused>(), Entry::of::<Stepless>()];
 
 /// Adds one to two effects, in its own order; the first time round both jobs hold their first before they want the
 /// other's.
@@ -69,6 +69,23 @@ impl Job for Refused {
         let raise = format!("do $$ begin raise sqlstate '{}'; end $$", self.sqlstate);
         sqlx::raw_sql(sqlx::AssertSqlSafe(raise)).execute(&mut *step).await?;
         step.done(json!({})).await
+    }
+}
+
+/// Meets a conflict in its first run, outside any step.
+#[derive(Serialize, Deserialize)]
+struct Stepless {}
+
+impl Job for Stepless {
+    const KIND: &'static str = "stepless";
+    const POLICY: Policy = Policy::DEFAULT.attempts(1);
+    type Report = Value;
+
+    async fn run(self, run: Run) -> Verdict<Value> {
+        if run.tool::<Crossing>()?.tries.fetch_add(1, Ordering::SeqCst) == 0 {
+            sqlx::raw_sql("do $$ begin raise sqlstate '40001'; end $$").execute(run.pool()).await?;
+        }
+        run.done(json!({ "tidy": true })).await
     }
 }
 
@@ -130,6 +147,32 @@ async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
     assert_eq!((told[1].0.as_str(), told[1].1), ("done", 1));
     assert!(told[1].2.as_ref().unwrap().starts_with("tried again on the spot: "), "{told:?}");
     assert!(told[1].2.as_ref().unwrap().contains("deadlock detected"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_run_without_a_step_notes_it_too_and_its_job_is_told_once() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, Stepless {}).await;
+    let (_, mut events, leave) = work(&test);
+    assert_eq!(ended(&mut events).await, (Outcome::Done, false));
+    leave.cancel();
+    let told: Vec<(String, i32, Option<String>)> =
+        sqlx::query_as("select outcome, attempt, error from fleet.job_attempts where job_id = $1")
+            .bind(job)
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].0.as_str(), told[0].1), ("done", 1));
+    assert!(told[0].2.as_ref().unwrap().starts_with("tried again on the spot: "), "{told:?}");
+    let row: (String, Option<Value>, Option<String>) =
+        sqlx::query_as("select state, result, error from fleet.jobs where id = $1")
+            .bind(job)
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    assert_eq!(row, ("completed".to_owned(), Some(json!({ "tidy": true })), None));
 }
 
 #[tokio::test]

@@ -28,6 +28,27 @@ async fn a_discarded_job_is_requeued_with_its_history_and_who_and_why() {
 }
 
 #[tokio::test]
+async fn a_completed_job_that_is_requeued_keeps_the_run_that_its_row_told() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    let job = put(pool, probe(Act::Done)).await;
+    let mut worker = start(&test.db, |worker| worker);
+    worker.ended().await;
+    let first = show(pool, job).await.unwrap().unwrap().attempts;
+    requeue(pool, job, "ada", "once more").await.unwrap();
+    worker.ended().await;
+
+    let shown = show(pool, job).await.unwrap().unwrap();
+    let history: Vec<_> =
+        shown.attempts.iter().map(|a| (a.run, a.attempt, a.outcome.as_deref().unwrap())).collect();
+    assert_eq!(history, [(1, 1, "done"), (2, 0, "requeued"), (3, 1, "done")]);
+    let told = |run: &vinops::queue::operate::AttemptRow| {
+        (run.worker.clone(), run.started_at, run.finished_at, run.error.clone())
+    };
+    assert_eq!(told(&first[0]), told(&shown.attempts[0]));
+}
+
+#[tokio::test]
 async fn what_cannot_be_requeued_says_what_is_possible() {
     let test = database().await;
     let pool = &test.db.pool;

@@ -1,0 +1,55 @@
+//! The floor under the queue: a loop over a bare table that claims rows and acknowledges them, one statement each.
+
+use super::super::place::{Ground, execute};
+use anyhow::{Context, ensure};
+use std::time::Instant;
+
+/// Jobs a second of a bare claim and acknowledgement, `batch` at a time, in `connections` connections.
+pub(super) async fn measure(
+    ground: &Ground,
+    jobs: usize,
+    connections: usize,
+    batch: i64,
+) -> anyhow::Result<f64> {
+    const CLAIM: &str = "-- bench: claim
+        update bare set state = 1
+        where id = any(array(select id from bare where state = 0 order by id limit $1 for update skip locked))
+        returning id";
+    const ACKNOWLEDGE: &str = "-- bench: acknowledge
+        update bare set state = 2 where id = any($1)";
+    let mut session = ground.session().await?;
+    let prepare = format!(
+        "drop table if exists bare;
+        create table bare (id bigint generated always as identity primary key, state smallint not null default 0)
+          with (fillfactor = 70);
+        create index on bare (id) where state = 0;
+        insert into bare (state) select 0 from generate_series(1, {jobs});
+        analyze bare;
+        checkpoint"
+    );
+    for statement in prepare.split(';') {
+        execute(&mut session, statement.to_owned()).await?;
+    }
+    let began = Instant::now();
+    let mut loops = tokio::task::JoinSet::new();
+    for _ in 0..connections {
+        let mut connection = ground.session().await?;
+        loops.spawn(async move {
+            let mut done = 0;
+            loop {
+                let ids: Vec<i64> = sqlx::query_scalar(CLAIM).bind(batch).fetch_all(&mut connection).await?;
+                if ids.is_empty() {
+                    return Ok::<_, sqlx::Error>(done);
+                }
+                done += ids.len();
+                sqlx::query(ACKNOWLEDGE).bind(&ids).execute(&mut connection).await?;
+            }
+        });
+    }
+    let mut done = 0;
+    while let Some(ended) = loops.join_next().await {
+        done += ended.context("a loop of the floor panicked")??;
+    }
+    ensure!(done == jobs, "the floor did {done} of {jobs} jobs");
+    Ok(jobs as f64 / began.elapsed().as_secs_f64())
+}
