@@ -209,7 +209,7 @@ macro_rules! agree {
 impl Queue {
     async fn play(&self, ops: &[Op]) -> Result<(), TestCaseError> {
         let empty =
-            "truncate fleet.jobs, fleet.job_attempts, fleet.kinds, audit.operator_actions restart identity";
+            "truncate fleet.jobs, fleet.job_runs, fleet.kinds, audit.operator_actions restart identity";
         sqlx::query(empty).execute(&self.pool).await.unwrap();
         let mut model = Model::default();
         for (at, op) in ops.iter().enumerate() {

@@ -64,7 +64,7 @@ async fn finished_jobs_are_pruned_by_age_and_the_rest_stays() {
         from generate_series(1, 700) n,
           (values ('completed', 40), ('discarded', 40), ('available', 40), ('discarded', 100), ('cancelled', 100), ('completed', 1)) as v (state, age)";
     sqlx::query(fill).execute(pool).await.unwrap();
-    let history = "insert into fleet.job_attempts (job_id, run, attempt, kind, worker, finished_at, outcome)
+    let history = "insert into fleet.job_runs (job_id, run, attempt, kind, worker, finished_at, outcome)
         select id, 1, 1, kind, 'x', now(), 'done' from fleet.jobs";
     sqlx::query(history).execute(pool).await.unwrap();
     let lost = "insert into fleet.workers (name, kinds, concurrency, lease, seen_at)
