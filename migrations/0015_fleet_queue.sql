@@ -11,8 +11,8 @@
 create schema if not exists fleet;
 
 -- Rules of a single column are its domain's, which looks at a value when it is assigned. A check of the table is read
--- from the catalogue, planned and asked anew by every statement that updates a row, whatever it sets: of a claim or an
--- end of one job these five were a third.
+-- from the catalogue, planned and asked anew by every statement that updates a row, whatever it sets; a claim or an end
+-- of few jobs would pay more for that than for its rows.
 do $$
 begin
   create domain fleet.job_kind as text

@@ -1,7 +1,8 @@
 //! What the parts of one worker share: who it is, what it holds, and the signals between them.
 //!
-//! The engine has a pool of its own with five connections, of which claimer and settler keep one each. Were it to share the handlers' pool, ten handlers waiting
-//! for connections would keep the lease renewals waiting too, and a busy worker would look like a dead one.
+//! The engine has a pool of its own with five connections, of which claimer and settler keep one each. Were it to share
+//! the handlers' pool, ten handlers waiting for connections would keep the lease renewals waiting too, and a busy worker
+//! would look like a dead one.
 
 use super::entry::Entry;
 use super::event::{Event, Outcome};

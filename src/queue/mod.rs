@@ -102,20 +102,18 @@
 //! # What a job costs
 //!
 //! A job that does nothing is three writes: a row put in, claimed, completed. The floor under that is a loop that claims and
-//! acknowledges rows of a bare table, and `vinops bench queue` prints both. What was found on the way to it, since it
-//! shapes the tables:
+//! acknowledges rows of a bare table, and `vinops bench queue` prints both. What keeps near it shapes the tables:
 //!
-//! * A claim or an end of ten jobs costs the server more for being a statement than for its ten rows. Each statement reads
-//!   every CHECK of the table and every WHEN of its triggers from the catalogue as text, parses and plans them; sixteen
-//!   state names in checks were a third of a claim. So rules of one column are domains, which are looked at when a value
-//!   is assigned, rules of several say it with as few words as they can, and a claim sets no column that has a trigger.
-//! * The dearest write was the line of history: a row, a key, a foreign key asked. Nearly all jobs are completed by their
-//!   first run, and of that their own row knows everything; the view `fleet.job_attempts` reads it there, and only what a
-//!   row can't tell is in `fleet.job_runs`.
-//! * Loops keep their connection. A pool takes the idlest, so five server processes took turns with cold caches, and a
-//!   connection that goes back to the pool is asked whether it lives: as many questions as answers.
-//! * An end tells other workers of a free slot only where a limit is near; each notification wakes a process, and its
-//!   listener another.
+//! * **A statement costs before its first row.** Each reads every CHECK of the table and every WHEN of its triggers from
+//!   the catalogue as text, parses and plans them. So rules of one column are domains, which are looked at when a value is
+//!   assigned; rules of several name as few states as they can; a claim sets no column that has a trigger; and the ends
+//!   that are nearly all ends have a statement without what happens only to others.
+//! * **History is read, not written twice.** Nearly all jobs are completed by their first run, of which their own row knows
+//!   everything; a line for it would be a row, a key and a foreign key asked. The view `fleet.job_attempts` reads it there,
+//!   and `fleet.job_runs` holds only what a row can't tell.
+//! * **A loop keeps its connection.** A pool hands out the idlest, so that its server processes take turns with cold
+//!   caches, and asks each that comes back whether it lives: as many questions again.
+//! * **An end tells others of its slot only where a limit is near.** A notification wakes a process, and that its listener.
 //!
 //! # Where to read on
 //!
