@@ -38,6 +38,8 @@ const FINISHED: i64 = 1_000_000;
 const CLAIMS: usize = 500;
 /// Jobs whose way from commit to handler is measured.
 const PINGS: usize = 200;
+/// How often the end of a backlog is looked for.
+const LOOK: Duration = Duration::from_millis(2);
 /// A worker that has not woken in this time has not been told.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -272,10 +274,20 @@ async fn drain(ground: &Ground, jobs: usize, prefetch: usize) -> anyhow::Result<
     let worker = tokio::spawn(worker);
     let mut left = jobs;
     while left > 0 {
-        if let Event::Ended { outcome, error, .. } = events.recv().await.context("follow the worker")? {
-            ensure!(outcome == Outcome::Done, "a job that does nothing ended {}: {error:?}", outcome.word());
-            left -= 1;
+        let mut told = Some(events.recv().await.context("follow the worker")?);
+        while let Some(event) = told {
+            if let Event::Ended { outcome, error, .. } = event {
+                ensure!(
+                    outcome == Outcome::Done,
+                    "a job that does nothing ended {}: {error:?}",
+                    outcome.word()
+                );
+                left -= 1;
+            }
+            told = events.try_recv().ok();
         }
+        // Woken by each event it would take its share of what is measured.
+        tokio::time::sleep(LOOK).await;
     }
     let rate = jobs as f64 / began.elapsed().as_secs_f64();
     leave.cancel();
