@@ -55,11 +55,10 @@ create table if not exists fleet.jobs (
   constraint jobs_finished_means_over check (
     (state in ('completed', 'cancelled', 'discarded')) = (finished_at is not null)),
   constraint jobs_discarded_says_why check (state <> 'discarded' or error is not null),
-  constraint jobs_result_is_of_completion check (result is null or state = 'completed'),
+  constraint jobs_result_is_of_completion check (result is null and completed_by is null or state = 'completed'),
   constraint jobs_attempt_is_bounded check (attempt between 0 and max_attempts and max_attempts > 0),
   constraint jobs_waiting_has_an_attempt_left check (
     lease_until is not null or finished_at is not null or attempt < max_attempts),
-  constraint jobs_completion_is_an_end check (completed_by is null or finished_at is not null),
   constraint jobs_each_attempt_was_a_run check (attempt <= run),
   constraint jobs_rescues_count_up check (rescues >= 0)
 ) with (

@@ -2,7 +2,8 @@
 //!
 //! The floor is a loop over a bare table that claims rows (`for update skip locked`) and acknowledges them, one statement
 //! each, as many at a time as the worker claims ahead and in as many connections as it has slots: no lease, no fence, no
-//! history of attempts, no wake-up. What the queue does beyond that is what its jobs pay for. The queue has everything
+//! history of attempts, no wake-up. What the queue does beyond that is what its jobs pay for. In return the loop waits for
+//! the disk, and claims and the ends of these jobs do not, since a crash of the server would only run them again. The queue has everything
 //! on: history, a paused kind, and a limit for the whole fleet on the kind that is measured, which it never reaches but
 //! asks about with each claim.
 //!
