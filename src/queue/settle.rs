@@ -107,6 +107,7 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
 /// The states that the jobs are in now, by (job, run); stale ends are missing.
 type States = HashMap<(i64, i64), Cow<'static, str>>;
 
+/// Writes these ends down, as far as their runs still hold their jobs.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     name: &str,
@@ -148,6 +149,7 @@ pub(super) async fn settle(
     Ok(states)
 }
 
+/// The same for ends of any sort, by the long statement.
 async fn settle_any(
     connection: &mut PgConnection,
     name: &str,
