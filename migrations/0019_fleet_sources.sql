@@ -55,6 +55,7 @@ create table if not exists fleet.fetch_slots (
   started_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
   outcome text,                                        -- null while under way
+  unkept_by bigint,                                    -- the run whose file came and could not be kept
   constraint fetch_slots_pkey primary key (source, slot),
   constraint fetch_slots_quarter_hour_ck check (extract(epoch from slot)::bigint % 900 = 0),
   -- failed counts for the breaker; what is our own fault (unkept), nobody's (lost) or an operator's (cancelled) does not
@@ -200,8 +201,7 @@ $$;
 
 comment on function fleet.begin_fetch is 'asks for the one attempt of a source''s quarter-hour slot';
 
--- Ends a run's attempt: fetched and unchanged close the breaker, unkept leaves it as it is. False: the attempt is not
--- that run's any more.
+-- Ends a run's attempt, which closes the breaker. False: the attempt is not that run's any more.
 create or replace function fleet.end_fetch(job bigint, its_run bigint, its_outcome text)
 returns boolean
 language plpgsql
@@ -223,22 +223,21 @@ begin
   if not found then
     return false;
   end if;
-  if its_outcome in ('fetched', 'unchanged') then
-    update fleet.sources s
-    set consecutive_failures = 0,
-      last_success_at = clock_timestamp(),
-      updated_at = clock_timestamp()
-    where s.source = known.source;
-    if known.breaker <> 'closed' then
-      perform fleet.move_breaker(known.source, 'closed', 'job ' || job, 'the probe succeeded');
-    end if;
+  update fleet.sources s
+  set consecutive_failures = 0,
+    last_success_at = clock_timestamp(),
+    updated_at = clock_timestamp()
+  where s.source = known.source;
+  if known.breaker <> 'closed' then
+    perform fleet.move_breaker(known.source, 'closed', 'job ' || job, 'the probe succeeded');
   end if;
   return true;
 end
 $$;
 
--- What the end of a fetch job says of its source, whoever ended it. The attempt of a job that was given up has failed.
--- A probe that ends without a word leaves the breaker open, and the next slot is its probe.
+-- What the end of a fetch job says of its source, whoever ended it. The attempt of a job that was given up has failed,
+-- unless its last run said that the fault is ours. A probe that ends without a word leaves the breaker open, and the next
+-- slot is its probe.
 create or replace function fleet.note_fetch_end()
 returns trigger
 language plpgsql
@@ -247,18 +246,24 @@ as $$
 declare
   known fleet.sources;
   its_slot timestamptz;
+  its_outcome text;
 begin
   select * into known from fleet.sources s where s.source = new.payload ->> 'source' for update;
   if not found then
     return null;
   end if;
   update fleet.fetch_slots f
-  set outcome = case new.state when 'discarded' then 'failed' when 'cancelled' then 'cancelled' else 'lost' end,
+  set outcome = case
+      when new.state = 'cancelled' then 'cancelled'
+      when new.state <> 'discarded' then 'lost'
+      when f.unkept_by = f.run then 'unkept'
+      else 'failed'
+    end,
     finished_at = clock_timestamp()
   where f.job_id = new.id and f.outcome is null
-  returning f.slot into its_slot;
+  returning f.slot, f.outcome into its_slot, its_outcome;
 
-  if its_slot is not null and new.state = 'discarded' then
+  if its_outcome = 'failed' then
     known.consecutive_failures := known.consecutive_failures + 1;
     update fleet.sources s
     set consecutive_failures = known.consecutive_failures,

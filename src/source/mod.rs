@@ -79,15 +79,13 @@ pub async fn begin(
     })
 }
 
-/// How an attempt ended, where the job's own end does not tell.
+/// How an attempt ended well; how else, the job's own end tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// With a file: the source is well.
     Fetched,
     /// With the word that nothing is new: the source is well.
     Unchanged,
-    /// The file came, and we could not keep it: not the source's fault.
-    Unkept,
 }
 
 /// Ends the attempt of a job's run; false when it is that run's no more.
@@ -95,7 +93,6 @@ pub async fn end(conn: &mut PgConnection, job: i64, run: i64, ended: Ended) -> a
     let word = match ended {
         Ended::Fetched => "fetched",
         Ended::Unchanged => "unchanged",
-        Ended::Unkept => "unkept",
     };
     sqlx::query_scalar!(
         r#"-- source: end a fetch
@@ -107,6 +104,23 @@ pub async fn end(conn: &mut PgConnection, job: i64, run: i64, ended: Ended) -> a
     .fetch_one(conn)
     .await
     .with_context(|| format!("end the slot's attempt of job {job}"))
+}
+
+/// Notes that the file came and this run could not keep it, which is not the source's fault: should the job be given up
+/// now, the slot does not count as failed. The attempt goes on until then, so that a worker killed in between costs none.
+pub async fn unkept(pool: &PgPool, job: i64, run: i64) -> anyhow::Result<()> {
+    sqlx::query!(
+        "-- source: not kept
+        update fleet.fetch_slots
+        set unkept_by = run
+        where job_id = $1 and run = $2 and outcome is null",
+        job,
+        run,
+    )
+    .execute(pool)
+    .await
+    .with_context(|| format!("note what job {job} could not keep"))?;
+    Ok(())
 }
 
 /// Whether a fetch may be enqueued, as the scheduler must know it.

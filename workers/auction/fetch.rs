@@ -114,15 +114,10 @@ impl Fetch {
         Ok(())
     }
 
-    /// Ends the attempt with something that we cannot keep, which says nothing of the source.
+    /// Says that the fault is ours; the job's own error is what is told.
     async fn unkept(&self, run: &Run) {
-        let ended = async {
-            let mut conn = run.pool().acquire().await?;
-            source::end(&mut conn, run.job().id, run.job().run, Ended::Unkept).await
-        };
-        // the job's own error is what is told; a slot that stays open counts as failed
-        if let Err(error) = ended.await {
-            tracing::warn!("the slot's attempt stays open: {error:#}");
+        if let Err(error) = source::unkept(run.pool(), run.job().id, run.job().run).await {
+            tracing::warn!("the slot will count as failed: {error:#}");
         }
     }
 

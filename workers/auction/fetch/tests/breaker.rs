@@ -168,6 +168,28 @@ async fn a_rescued_fetch_goes_on_with_its_attempt_and_an_older_run_gets_none() {
 }
 
 #[tokio::test]
+async fn a_fetch_whose_worker_died_after_it_could_not_keep_the_file_goes_on_with_its_attempt() {
+    let house = House::with(vec![]).await;
+    let job = house.due("14:00").await.job.unwrap();
+    let begin = |run| source::begin(house.pool(), "copart", at("14:00"), job, run, true);
+    assert_eq!(begin(1).await.unwrap(), Answer::Go);
+    source::unkept(house.pool(), job, 1).await.unwrap();
+    assert_eq!(begin(2).await.unwrap(), Answer::Go, "the job has not ended");
+    // what the first run said of itself says nothing of the second
+    source::unkept(house.pool(), job, 1).await.unwrap();
+    sqlx::query!(
+        "update fleet.jobs set state = 'discarded', error = 'torn', finished_at = now() where id = $1",
+        job
+    )
+    .execute(house.pool())
+    .await
+    .unwrap();
+    assert_eq!(house.slots().await, [Some("failed".to_owned())]);
+    assert_eq!(house.status().await.consecutive_failures, 1);
+    assert_eq!(begin(3).await.unwrap(), Answer::Spent);
+}
+
+#[tokio::test]
 async fn what_never_began_or_is_our_own_fault_says_nothing_of_the_source() {
     let folder = tempfile::tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap();
