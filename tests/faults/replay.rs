@@ -82,7 +82,7 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
     let damage = "
         delete from fleet.jobs where kind = 'detect-completion' and key = (
           select file_id::text from fleet.windows order by window_start_utc desc limit 1);
-        update fleet.jobs set state = 'discarded', result = null, error = 'a bug' where kind = 'upsert-lots' and key = (
+        update fleet.jobs set state = 'discarded', result = null, completed_by = null, error = 'a bug' where kind = 'upsert-lots' and key = (
           select file_id::text from fleet.windows order by window_start_utc desc limit 1);
         update fleet.windows set state = 'failed' where window_start_utc = '2026-03-06T17:30Z'";
     sqlx::raw_sql(damage).execute(stage.pool()).await.unwrap();
