@@ -107,6 +107,7 @@ declare
   beaten bigint[];
   turned bigint[];
   turned_from text[];
+  pictured bigint[];
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -352,14 +353,23 @@ begin
       (select count(*) from overwritten where differences is not null) as changed
   )
   select
-    c.added, c.changed, c.lots - c.added - c.changed, b.beaten, b.turned, b.turned_from
-  into inserted, updated, unchanged, beaten, turned, turned_from
+    c.added, c.changed, c.lots - c.added - c.changed, b.beaten, b.turned, b.turned_from, b.pictured
+  into inserted, updated, unchanged, beaten, turned, turned_from, pictured
   from counts c
   cross join (
     select
       array_agg(id) filter (where not wins) as beaten,
       array_agg(id) filter (where stood_vin <> vin) as turned,
-      array_agg(stood_vin) filter (where stood_vin <> vin) as turned_from
+      array_agg(stood_vin) filter (where stood_vin <> vin) as turned_from,
+      -- a row hash ends in the hash of the row's links: most lots have the pictures they had
+      array_agg(id) filter (
+        where wins
+          and (
+            stood_hash is null
+            or stood_vin <> vin
+            or substr(uuid_send(row_hash), 11) <> substr(uuid_send(stood_hash), 11)
+          )
+      ) as pictured
     from judged
   ) b;
 
@@ -387,27 +397,13 @@ begin
 
   -- the pictures of the lots that this file's rows have just become
   insert into public.images as i (vin, lot_id, seq, variant, source_url)
-  select distinct on (l.vin collate "C", l.id, p.variant) l.vin, l.id, 1, p.variant, p.source_url
+  select l.vin, l.id, 1, p.variant, p.source_url
   from staging.copart_raw s
-  join public.lots l
-    on l.lot_external_id = s.lot_external_id
-    and l.row_hash = s.row_hash
-    and l.seen_window = at
-  cross join lateral (
-    select
-      max(i.source_url) filter (where i.variant = 'thumbnail') as thumbnail,
-      max(i.source_url) filter (where i.variant = 'listing') as listing
-    from public.images i
-    where i.lot_id = l.id
-      and i.vin = l.vin
-      and i.seq = 1
-  ) known
-  cross join lateral (
-    values ('thumbnail', s.thumbnail_url, known.thumbnail), ('listing', s.image_url, known.listing)
-  ) as p (variant, source_url, known_url)
-  where s.file_id = staging_file_id
+  join public.lots l on l.lot_external_id = s.lot_external_id
+  cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
+  where s.id = any (pictured)
     and s.window_start_utc = at
-    and p.source_url <> coalesce(p.known_url, '')
+    and p.source_url is not null
   order by l.vin collate "C", l.id, p.variant
   on conflict (vin, lot_id, seq, coalesce(variant, ''))
   do update set

@@ -216,6 +216,8 @@ pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Op
         "random_page_cost=1.1".to_owned(),
         // A window is written in one burst: checkpoints in its middle would write the same pages twice.
         "max_wal_size=4GB".to_owned(),
+        // The same burst fills the usual 16 MB of log before its writer wakes, and then waits for it.
+        "wal_buffers=64MB".to_owned(),
         "checkpoint_timeout=15min".to_owned(),
     ];
     if !options.followed {

@@ -10,7 +10,7 @@
 //!
 //! A claim's commit does not wait for the disk. Were the server to crash within the half second, the job would be found
 //! unclaimed, and run again by whoever claims it next: the same as if this worker had died, and the step of the lost
-//! run finds no row to finish. A step's own commit does wait, and takes its claim to the disk with it.
+//! run finds no row to finish. A step's commit, or its follower's, takes its claim to the disk with it.
 //!
 //! Accepted race: if the connection breaks after the server has committed a claim and before its answer is here, the
 //! jobs run under our name and we do not know it. Nobody renews their leases, so the rescue brings them back.

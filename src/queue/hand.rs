@@ -60,7 +60,7 @@ impl Hand {
     pub async fn step(&self, job: &Claimed) -> anyhow::Result<bool> {
         let mut connection = self.pool.acquire().await?;
         let report = Value::Object(serde_json::Map::new());
-        Ok(complete(&mut connection, job, &self.name, report, None).await?)
+        Ok(complete(&mut connection, job, &self.name, report, None, false).await?)
     }
 
     /// Renews the leases of these runs; answers with those it still has, and whether they are to be cancelled.

@@ -31,5 +31,9 @@ closed as (
   from completed
   where $5 is not null
 )
-select id as "id!", (select count(*) from told) as "told!"
+-- A step with a follower leaves the disk to the follower's end, which takes both there: the log is written in order.
+select
+  id as "id!",
+  (select count(*) from told) as "told!",
+  case when $6::boolean then set_config('synchronous_commit', 'off', true) end as unhurried
 from completed

@@ -140,7 +140,7 @@ impl Run {
                 .context("check that the job is still ours")?;
         let Some(ours) = ours else { return Err(Lost { job: self.job.id, run: self.job.run }.into()) };
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).push((ours.backend, ours.began));
-        Ok(Step { tx, run: self.clone() })
+        Ok(Step { tx, run: self.clone(), followed: false })
     }
 
     /// Done, for a job that has no transaction of its own: the completion is stored right after, under the fence.
@@ -163,20 +163,25 @@ pub struct Lost {
 pub struct Step {
     tx: Transaction<'static, Postgres>,
     run: Run,
+    /// Something follows, put in by this step.
+    followed: bool,
 }
 
 impl Step {
-    /// Puts in what follows, once per `key`, if and when this step commits; false when the key is taken.
+    /// Puts in what follows, once per `key`, if and when this step commits; false when the key is taken. The commit then
+    /// does not wait for the disk: that of what follows does, and the log has the two in their order.
     pub async fn enqueue<J: Job>(&mut self, job: &J, key: &str) -> anyhow::Result<bool> {
-        Ok(enqueue(&mut self.tx, job, Enqueue::once(key)).await?.is_some())
+        let put_in = enqueue(&mut self.tx, job, Enqueue::once(key)).await?.is_some();
+        self.followed |= put_in;
+        Ok(put_in)
     }
 
     /// Completes the job and commits everything, or, where the job is no longer ours, nothing.
     pub async fn done<R: Serialize>(mut self, report: R) -> Verdict<R> {
         let result = serde_json::to_value(&report).context("write the report as JSON")?;
         let job = self.run.job.clone();
-        let completed =
-            complete(&mut self.tx, &job, &self.run.engine.name, result, self.run.tried.as_deref()).await;
+        let (name, note) = (&self.run.engine.name, self.run.tried.as_deref());
+        let completed = complete(&mut self.tx, &job, name, result, note, self.followed).await;
         if !completed.context("complete the job")? {
             return Err(Lost { job: job.id, run: job.run }.into());
         }
@@ -192,8 +197,10 @@ pub(super) async fn complete(
     name: &str,
     result: serde_json::Value,
     note: Option<&str>,
+    followed: bool,
 ) -> sqlx::Result<bool> {
-    let completed = sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result, note);
+    let completed =
+        sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result, note, followed);
     Ok(completed.fetch_optional(connection).await?.is_some())
 }
 

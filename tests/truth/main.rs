@@ -5,6 +5,7 @@
 //!   greatest version that fits on a screen.
 //! - [`findings`]: what was found in the real feed, one test each.
 //! - [`history`]: what is told of a lot's past, against the simulator's record of what it changed.
+//! - [`pictures`]: the links to a lot's pictures, against what its rows say.
 //! - [`repeated`]: each completed job put back and run again.
 //! - [`vins`]: the VIN rule in Rust and in SQL.
 //!
@@ -17,6 +18,7 @@ mod chain;
 mod findings;
 mod history;
 mod order;
+mod pictures;
 mod repeated;
 mod simulated;
 mod vins;

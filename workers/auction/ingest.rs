@@ -121,7 +121,6 @@ impl Job for Ingest {
     async fn run(self, run: Run) -> Verdict<Report> {
         let began = Instant::now();
         let store = run.tool::<Store>()?;
-        prepare(&run, self.file_id).await?;
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.file_id).await?;
         if window.state == "quarantined" {
@@ -135,9 +134,11 @@ impl Job for Ingest {
             return Err(snooze(WAIT_FOR_OTHERS));
         }
 
-        let month = month_of(window.start);
-        let heads = Heads::load(&mut step, &window.source, month).await?;
-        let apart = month::Load::open(run.pool(), window.start).await?;
+        // the server has a core for each
+        let (heads, apart) = tokio::try_join!(
+            Heads::load(&mut step, &window.source, month_of(window.start)),
+            prepare(&run, window.start)
+        )?;
         let plan = Plan {
             file_id: self.file_id,
             file_no: window.file_no,
@@ -197,16 +198,14 @@ impl Job for Ingest {
     }
 }
 
-/// Makes the partitions the file needs, in a transaction of its own: harmless when the step then fails.
-async fn prepare(run: &Run, file_id: Uuid) -> anyhow::Result<()> {
-    sqlx::query!(
-        "-- ingest: partitions\n select audit.ensure_partitions(window_start_utc) from raw.csv_files where file_id = $1",
-        file_id
-    )
-    .fetch_optional(run.pool())
-    .await
-    .context("make the window's partitions")?;
-    Ok(())
+/// Makes the partitions the window needs, in a transaction of its own (harmless when the step then fails), and opens its
+/// month, should it be the first.
+async fn prepare(run: &Run, window: DateTime<Utc>) -> anyhow::Result<Option<month::Load>> {
+    sqlx::query!("-- ingest: partitions\n select audit.ensure_partitions($1)", window)
+        .fetch_one(run.pool())
+        .await
+        .context("make the window's partitions")?;
+    month::Load::open(run.pool(), window).await
 }
 
 /// Whether an older window of the source is between its fetch and its end, or a newer one between its ingest and its end.

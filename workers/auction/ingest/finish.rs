@@ -43,21 +43,28 @@ pub async fn finish(
             .await
             .context("attach the day to staging.copart_raw")?;
     }
-    sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1)", plan.window)
-        .execute(&mut *connection)
-        .await
-        .context("analyze the staged rows")?;
+    let staged = if plan.full { outcome.rows } else { outcome.new + outcome.changed };
+    sqlx::query!(
+        "-- ingest: tell the planner\n select staging.analyze($1, $2)",
+        plan.window,
+        i64::try_from(staged)?
+    )
+    .execute(&mut *connection)
+    .await
+    .context("analyze the staged rows")?;
     // a lot that was away knows until when its last version was seen, as long as its head stands
     sqlx::query!(
         r#"-- ingest: until when replaced versions were seen
         update staging.copart_raw s
         set prev_seen = h.last_seen
         from raw.heads h
-        where s.file_id = $1 and s.window_start_utc = $3 and s.prev_hash is not null and s.prev_seen is null
+        where s.lot_external_id = any ($4) and s.file_id = $1 and s.window_start_utc = $3
+          and s.prev_hash is not null and s.prev_seen is null
           and h.source = $2 and h.lot = s.lot_external_id::bigint"#,
         plan.file_id,
         window.source,
-        plan.window
+        plan.window,
+        &outcome.returned
     )
     .execute(&mut *connection)
     .await

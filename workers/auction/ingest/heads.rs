@@ -4,11 +4,9 @@
 //! in it a lot should be, and a search of the few places around: a binary search of the whole waits for memory at each of
 //! its 17 steps, which took longer than splitting the rows into their fields.
 
-use anyhow::Context;
-use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
-use sqlx::PgConnection;
 use uuid::Uuid;
+
+mod load;
 
 const ABSENT: u8 = 1;
 const SEEN: u8 = 2;
@@ -65,56 +63,6 @@ impl Head {
 }
 
 impl Heads {
-    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them. Over one connection: half of
-    /// them over each of two took as long, since their reader here is no faster than one sender.
-    pub async fn load(
-        connection: &mut PgConnection,
-        source: &str,
-        month: DateTime<Utc>,
-    ) -> anyhow::Result<Heads> {
-        let next_month = month + chrono::Months::new(1);
-        // COPY takes no parameters; the source's name is checked, times print without a quote
-        anyhow::ensure!(
-            source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
-            "the source's name {source:?} has other characters than letters, digits, - and _"
-        );
-        let query = format!(
-            "copy (/* ingest: heads */ select lot, row_hash, \
-             case when version_window >= '{month}' and version_window < '{next_month}' then row_id else 0 end, \
-             case when last_seen is null then 0 else 1 end + case when absent_since is null then 0 else 4 end \
-             + case when version_window = (select f.window_start_utc from raw.csv_files f join raw.sources s \
-             on s.source = f.source and s.head_window = f.window_start_utc \
-             where f.source = '{source}' and f.state in ('ingested', 'applied', 'incomplete') \
-             group by 1 having count(*) > 1) then 8 else 0 end \
-             from raw.heads where source = '{source}') to stdout (format binary)"
-        );
-        let mut heads = Vec::new();
-        let mut stream = connection.copy_out_raw(&query).await.context("read raw.heads")?;
-        let mut pending: Vec<u8> = Vec::new();
-        let mut header_read = false;
-        while let Some(chunk) = stream.try_next().await.context("read raw.heads")? {
-            pending.extend_from_slice(&chunk);
-            let mut rest = pending.as_slice();
-            if !header_read && rest.len() >= 19 {
-                rest = &rest[19..];
-                header_read = true;
-            }
-            // a row: count, then (length, value) of bigint, uuid, bigint, int
-            while let Some((row, after)) = rest.split_at_checked(54).filter(|_| header_read) {
-                heads.push(Head {
-                    lot: i64::from_be_bytes(field(row, 6)),
-                    row_hash: Uuid::from_bytes(field(row, 18)),
-                    row_id: i64::from_be_bytes(field(row, 38)),
-                    flags: row[53],
-                });
-                rest = after;
-            }
-            let left = rest.len();
-            pending.drain(..pending.len() - left);
-        }
-        Ok(Heads::new(heads))
-    }
-
     fn new(mut sorted: Vec<Head>) -> Heads {
         sorted.sort_unstable_by_key(|h| h.lot);
         let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return Heads::default() };
@@ -158,12 +106,6 @@ impl Heads {
             unseen().filter(|h| h.absent() && h.flags & MARKED == 0).map(|h| h.lot).collect(),
         )
     }
-}
-
-fn field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&row[at..at + N]);
-    bytes
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::taxonomy::Spellings;
 use chrono::{DateTime, Utc};
 use std::io::Read;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
 mod outcome;
@@ -38,7 +38,7 @@ const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
 const ERRORS_KEPT: u64 = 5_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
-const ROW_BITS: u32 = 24;
+pub const ROW_BITS: u32 = 24;
 const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
 
 /// Which file, and how it is to be read.
@@ -127,7 +127,10 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         } else if reader.position() - told >= TOLD {
             told = reader.position();
             let progress = Chunk { bytes_read: told, ..Chunk::default() };
-            chunks.blocking_send(progress).map_err(|_| Ended::Abandoned)?;
+            // the channel has room for rows, and who is behind with them need not be told: never wait for this
+            if let Err(TrySendError::Closed(_)) = chunks.try_send(progress) {
+                return Err(Ended::Abandoned);
+            }
         }
     }
     pass.send(reader.position(), chunks)?;
@@ -247,6 +250,13 @@ impl Pass<'_> {
         // a head that stays in place tells for itself until when its version was seen; a late file replaces no head
         // but that of a lot that is away
         let replaced = head.filter(|h| (self.plan.in_order || h.absent()) && h.row_hash != hash);
+        // of a lot that was away, its head knows
+        let prev_seen = replaced
+            .filter(|h| !h.absent())
+            .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window });
+        if let (Some(_), None, Some(lot)) = (replaced, prev_seen, typed.lot_external_id) {
+            self.outcome.returned.push(lot.to_owned());
+        }
         super::columns::stage(
             &mut self.chunk.staged,
             &super::columns::Staged {
@@ -256,10 +266,7 @@ impl Pass<'_> {
                 row_id,
                 row_hash: hash,
                 prev_hash: replaced.map(|h| h.row_hash),
-                // of a lot that was away, its head knows
-                prev_seen: replaced
-                    .filter(|h| !h.absent())
-                    .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window }),
+                prev_seen,
                 typed,
             },
         );

@@ -49,6 +49,8 @@ pub struct Outcome {
     pub gone: Vec<i64>,
     /// Lots absent before, of which no complete file was read since.
     pub absent: Vec<i64>,
+    /// Lots of staged rows that replace a version of which only the head knows until when it was seen.
+    pub returned: Vec<String>,
     /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
     pub moved: Vec<(i64, i64)>,
     /// For `audit.parse_errors`.

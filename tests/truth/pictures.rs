@@ -1,0 +1,65 @@
+//! The links to pictures follow the row that stands: looked up only where it says others than the one before it.
+
+use crate::chain::{House, at};
+use chrono::{DateTime, Duration, Utc};
+
+/// A file of one line a lot: its number, VIN, thumbnail, listing and cost of repair.
+fn file(rows: &[(u32, &str, &str, &str, u32)]) -> Vec<u8> {
+    let mut text = String::from(
+        "Id,Lot number,VIN,Image Thumbnail,Image URL,Repair cost,Last Updated Time,Create Date/Time\n",
+    );
+    for (n, (lot, vin, thumbnail, listing, cost)) in rows.iter().enumerate() {
+        text += &format!("{},{lot},{vin},{thumbnail},{listing},{cost},2026-11-20T10:00:00Z,now\n", n + 1);
+    }
+    text.into_bytes()
+}
+
+fn quarter(n: i64) -> DateTime<Utc> {
+    at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
+}
+
+const ONE: &str = "1HGCM82633A004351";
+const TWO: &str = "1HGCM82633A004352";
+const THREE: &str = "1HGCM82633A004353";
+
+/// Lot, the VIN's last digit, and the link without its scheme; and of how many the row has been written again.
+async fn pictures(house: &House) -> (String, i64) {
+    let told = house
+        .text(
+            "select string_agg(
+              concat_ws(' ', l.lot_external_id, right(i.vin, 1), i.variant, substr(i.source_url, 9)), ', '
+              order by l.lot_external_id, i.vin, i.variant)
+            from images i join lots l on l.id = i.lot_id",
+        )
+        .await;
+    (told, house.number("select count(*) from images where updated_at > created_at").await)
+}
+
+#[tokio::test]
+async fn a_lots_pictures_are_those_of_the_row_that_stands() {
+    let mut house = House::new().await;
+    let first = [(10_001, ONE, "t1", "l1", 10), (10_002, TWO, "t2", "l2", 10), (10_003, THREE, "", "", 10)];
+    house.chain(&file(&first), quarter(0)).await;
+    let begun = "10001 1 listing l1, 10001 1 thumbnail t1, 10002 2 listing l2, 10002 2 thumbnail t2";
+    assert_eq!(pictures(&house).await, (begun.to_owned(), 0));
+
+    // another cost, another thumbnail, the first links, a new lot
+    let next = [
+        (10_001, ONE, "t1", "l1", 20),
+        (10_002, TWO, "t9", "l2", 10),
+        (10_003, THREE, "t3", "", 10),
+        (10_004, ONE, "t4", "l4", 10),
+    ];
+    house.chain(&file(&next), quarter(1)).await;
+    let now = "10001 1 listing l1, 10001 1 thumbnail t1, 10002 2 listing l2, 10002 2 thumbnail t9, \
+        10003 3 thumbnail t3, 10004 1 listing l4, 10004 1 thumbnail t4";
+    assert_eq!(pictures(&house).await, (now.to_owned(), 1));
+
+    // the same links of another vehicle; and links that are gone leave those that were
+    let last = [(10_001, TWO, "t1", "l1", 20), (10_002, TWO, "", "l2", 10)];
+    house.chain(&file(&last), quarter(2)).await;
+    let (told, again) = pictures(&house).await;
+    assert!(told.contains("10001 2 listing l1, 10001 2 thumbnail t1"), "{told}");
+    assert!(told.contains("10002 2 listing l2, 10002 2 thumbnail t9"), "{told}");
+    assert_eq!(again, 1, "{told}");
+}
