@@ -31,8 +31,8 @@ impl Machine {
             select string_agg(name || '=' || current_setting(name), ', ' order by name) as "settings!"
             from pg_settings
             where name in (
-              'fsync', 'full_page_writes', 'jit', 'max_wal_size', 'shared_buffers', 'synchronous_commit', 'wal_compression',
-              'wal_level', 'work_mem'
+              'fsync', 'full_page_writes', 'jit', 'max_wal_size', 'shared_buffers', 'synchronous_commit', 'wal_buffers',
+              'wal_compression', 'wal_level', 'work_mem'
             )"#
         )
         .fetch_one(pool)

@@ -195,6 +195,7 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
           current_setting('autovacuum')::boolean as "autovacuum!",
           pg_size_bytes(current_setting('shared_buffers')) as "shared_buffers!",
           pg_size_bytes(current_setting('max_wal_size')) as "max_wal_size!",
+          pg_size_bytes(current_setting('wal_buffers')) as "wal_buffers!",
           current_setting('max_connections')::int as "connections!",
           (select count(*) from pg_stat_activity where backend_type = 'client backend') as "connected!""#
     )
@@ -227,6 +228,13 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             "max_wal_size",
             "8GB",
             "a first window writes that much between two checkpoints",
+        ),
+        (
+            now.wal_buffers,
+            64 << 20,
+            "wal_buffers",
+            "64MB",
+            "a window fills it before its writer wakes, and waits for the disk; takes a restart",
         ),
     ] {
         if bytes < least {
