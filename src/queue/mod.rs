@@ -93,8 +93,8 @@
 //! * *A claim, or the end of a run without a step, that a crash of the server forgets.* Neither waits for the disk; the job
 //!   runs again, as after a death.
 //! * *A step that a crash of the server forgets, with what it put in to follow it.* Its commit leaves the disk to the
-//!   follower's, so of a chain the last step waits, for all of them. What is forgotten is whole steps, the newest first,
-//!   and their jobs are found running with leases that nobody renews: rescue, and the same again.
+//!   follower's, so of a chain the last step waits, for all of them. What is forgotten is whole steps of the last second,
+//!   the newest first; their jobs are found running with leases that nobody renews: rescue, and the same again.
 //! * *A run that works outside its step's transaction* (a second connection) is cut off here, and at the server only when
 //!   its connection is next used: such work must be harmless, as everything outside the step.
 //! * *A lost notification.* Costs at most the poll interval: NOTIFY is a hint, polling is the truth.
