@@ -68,9 +68,9 @@ impl Files {
 impl Heads {
     /// Reads the heads of `source`, as a file of the month beginning at `month` may use them.
     ///
-    /// A COPY of the table itself takes half the time of a query's, whose rows pass the executor; so what a query would
-    /// work out of each row is worked out here, and the query is for where the table holds another source's heads too.
-    /// Over one connection: half of them over each of two took as long.
+    /// A COPY of the table itself spares its rows the way through the executor, which is much of what a query's costs; so
+    /// what a query would work out of each row is worked out here, and the query is for where the table holds another
+    /// source's heads too. Over one connection: half of them over each of two took as long.
     pub async fn load(
         connection: &mut PgConnection,
         source: &str,
