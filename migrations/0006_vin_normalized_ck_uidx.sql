@@ -6,8 +6,9 @@
 
 -- Upper case first, then without I, O and Q (ISO 3779 has none): the other order would leave their lower-case
 -- letters in. Blanks and letters are ASCII's, whatever the database's locale, so that the Rust twin agrees on every
--- string (the vertical tab is \x0b here: PostgreSQL reads \v as a letter). `translate` says what `regexp_replace`
--- would, at a fraction of its cost; a body of one expression is inlined into the queries that call it.
+-- string (the vertical tab is \x0b here: PostgreSQL reads \v as a letter). Three times `replace` say what one
+-- `regexp_replace` or `translate` would, at a fraction of the cost where there is nothing to replace; a body of one
+-- expression is inlined into the queries that call it.
 create or replace function public.normalize_vin(raw text)
 returns text
 language sql
@@ -15,13 +16,13 @@ immutable
 strict
 parallel safe
 as $$
-  select translate(upper(btrim(raw, E' \t\n\x0b\f\r') collate "C"), 'IOQ', '')
+  select replace(replace(replace(upper(btrim(raw, E' \t\n\x0b\f\r') collate "C"), 'I', ''), 'O', ''), 'Q', '')
 $$;
 
 -- The expression is spelled out rather than called: a column that depends on the function would pin it for ever.
 alter table public.vehicles
   add column if not exists vin_normalized text
-  generated always as (translate(upper(vin collate "C"), 'IOQ', '')) stored;
+  generated always as (replace(replace(replace(upper(vin collate "C"), 'I', ''), 'O', ''), 'Q', '')) stored;
 
 do $$
 begin

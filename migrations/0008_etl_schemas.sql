@@ -394,7 +394,8 @@ end
 $$;
 
 -- Builds a loaded month's indexes, before it is attached: sorting once is several times cheaper than inserting row by row,
--- and attaching builds whatever is missing while it holds its locks.
+-- and attaching builds whatever is missing while it holds its locks. The foreign key is left to the attaching: were it here,
+-- attaching, or dropping what a killed load left, would shut everybody out of raw.csv_files.
 create or replace function raw.index_month(at timestamptz)
 returns void
 language plpgsql
@@ -413,6 +414,30 @@ begin
 end
 $$;
 
+-- The first heads of a source, from the rows of its first file, which may still lie in a table apart: what stands in the
+-- newest file must be there before the next, and with nothing to compare with, one sorted insert is all.
+create or replace function raw.first_heads(feed text, first_file uuid, at timestamptz, staged regclass)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format(
+    $sql$
+      insert into raw.heads (source, lot, row_hash, row_id, version_window)
+      -- the greatest row of each lot, should the file hold a lot twice
+      select distinct on (s.lot_external_id::bigint) $1, s.lot_external_id::bigint, s.row_hash, s.row_id, $3
+      from %s s
+      where s.file_id = $2
+        and s.window_start_utc = $3
+        and s.lot_external_id is not null
+      order by s.lot_external_id::bigint, s.source_updated_at desc nulls last, s.row_hash desc
+    $sql$,
+    staged
+  ) using feed, first_file, at;
+end
+$$;
+
 -- Makes a loaded month part of raw.rows.
 create or replace function raw.attach_month(at timestamptz)
 returns void
@@ -427,7 +452,24 @@ begin
 end
 $$;
 
--- Makes a loaded day part of staging.copart_raw; this builds its indexes.
+-- Builds a loaded day's indexes, before it is attached.
+create or replace function staging.index_day(at timestamptz)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  child text := 'copart_raw_' || to_char(date_trunc('day', at, 'UTC') at time zone 'UTC', 'YYYY_MM_DD');
+begin
+  execute format('alter table staging.%I add constraint %I primary key (id, window_start_utc)', child, child || '_pkey');
+  execute format('create index on staging.%I (lot_external_id)', child);
+  execute format('create index on staging.%I (vin_raw)', child);
+  execute format('create index on staging.%I (file_id)', child);
+end
+$$;
+
+-- Makes a loaded day part of staging.copart_raw.
 create or replace function staging.attach_day(at timestamptz)
 returns void
 language plpgsql

@@ -88,6 +88,18 @@ as $$
   select case when auction_datetime_utc > at then 'scheduled' else 'active' end
 $$;
 
+-- Numbers for so many lots in a row; gives the first.
+create or replace function raw.reserve_lot_ids(lots bigint)
+returns bigint
+language sql
+volatile
+strict
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select setval('public.lots_id_seq', nextval('public.lots_id_seq') + lots - 1) - lots + 1
+$$;
+
 -- Applies the staged rows of a file to lots and to their image links. Rows without a vehicle make no lot.
 --
 -- Of all rows ever seen for a lot the greatest stands by (source_updated_at, newest window with this version, row hash),
@@ -108,6 +120,7 @@ declare
   turned bigint[];
   turned_from text[];
   pictured bigint[];
+  numbered bigint;
 begin
   select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
   from raw.csv_files f
@@ -118,13 +131,18 @@ begin
   end if;
 
   -- Empty tables are filled first and indexed afterwards; with every lot in the file once there is nothing to judge.
-  -- Should one be there twice, the unique index says so, and all is taken back and judged.
+  -- Should one be there twice, the unique index says so, and all is taken back and judged. A lot's number follows from that
+  -- of its staged row, so that its pictures are told without looking it up.
   if not exists (select from public.lots) and not exists (select from public.images) then
     begin
       perform raw.suspend('public.lots');
       perform raw.suspend('public.images');
+      select raw.reserve_lot_ids(max(s.id) - min(s.id) + 1) - min(s.id) into numbered
+      from staging.copart_raw s
+      where s.file_id = staging_file_id
+        and s.window_start_utc = at;
       insert into public.lots (
-        lot_external_id, source, vin, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw,
+        id, lot_external_id, source, vin, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw,
         sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, damage_description,
         damage_code, secondary_damage, secondary_damage_code, title_state, title_type, has_keys, has_keys_code,
         lot_condition_code, odometer, odometer_brand, retail_value_usd, repair_cost_usd, runs_drives, sale_type,
@@ -132,7 +150,7 @@ begin
         location_city, location_state, location_country, status, source_updated_at, row_hash, seen_window
       )
       select
-        s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
+        numbered + s.id, s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
         s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
         s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
         s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
@@ -145,17 +163,24 @@ begin
         and s.lot_external_id is not null
         and s.vin is not null;
       get diagnostics inserted = row_count;
-      -- before the pictures: the unique index tells the planner what a join with lots gives
       perform raw.resume('public.lots');
 
       insert into public.images (vin, lot_id, seq, variant, source_url)
-      select l.vin, l.id, 1, p.variant, p.source_url
+      select s.vin, numbered + s.id, 1, 'thumbnail', s.thumbnail_url
       from staging.copart_raw s
-      join public.lots l on l.lot_external_id = s.lot_external_id
-      cross join lateral (values ('thumbnail', s.thumbnail_url), ('listing', s.image_url)) as p (variant, source_url)
       where s.file_id = staging_file_id
         and s.window_start_utc = at
-        and p.source_url is not null;
+        and s.lot_external_id is not null
+        and s.vin is not null
+        and s.thumbnail_url is not null
+      union all
+      select s.vin, numbered + s.id, 1, 'listing', s.image_url
+      from staging.copart_raw s
+      where s.file_id = staging_file_id
+        and s.window_start_utc = at
+        and s.lot_external_id is not null
+        and s.vin is not null
+        and s.image_url is not null;
 
       perform raw.resume('public.images');
       updated := 0;
@@ -169,9 +194,12 @@ begin
 
   with staged as (
     select
-      s.id,
-      s.lot_external_id,
-      s.vin,
+      s.id, s.lot_external_id, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
+      s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
+      s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
+      s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
+      s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
+      s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.source_updated_at,
       coalesce(s.source_updated_at, '-infinity') as su,
       s.row_hash,
       s.prev_hash,
@@ -199,7 +227,46 @@ begin
         raw.seen(l.seen_window, l.row_hash, h, heads_at),
         case when l.row_hash = i.prev_hash then i.prev_seen end,
         '-infinity'
-      ) as stood_seen
+      ) as stood_seen,
+      -- old and new values of the columns that differ
+      nullif(concat_ws(', ',
+        case when l.vin is distinct from i.vin then '"vin": '::text || jsonb_build_array(l.vin, i.vin) end,
+        case when l.site_code is distinct from i.site_code then '"site_code": '::text || jsonb_build_array(l.site_code, i.site_code) end,
+        case when l.yard_name is distinct from i.yard_name then '"yard_name": '::text || jsonb_build_array(l.yard_name, i.yard_name) end,
+        case when l.city is distinct from i.city then '"city": '::text || jsonb_build_array(l.city, i.city) end,
+        case when l.region is distinct from i.region then '"region": '::text || jsonb_build_array(l.region, i.region) end,
+        case when l.country is distinct from i.country then '"country": '::text || jsonb_build_array(l.country, i.country) end,
+        case when l.location_zip is distinct from i.location_zip then '"location_zip": '::text || jsonb_build_array(l.location_zip, i.location_zip) end,
+        case when l.tz is distinct from i.tz then '"tz": '::text || jsonb_build_array(l.tz, i.tz) end,
+        case when l.sale_date_raw is distinct from i.sale_date_raw then '"sale_date_raw": '::text || jsonb_build_array(l.sale_date_raw, i.sale_date_raw) end,
+        case when l.sale_day_of_week is distinct from i.sale_day_of_week then '"sale_day_of_week": '::text || jsonb_build_array(l.sale_day_of_week, i.sale_day_of_week) end,
+        case when l.sale_time_hhmm is distinct from i.sale_time_hhmm then '"sale_time_hhmm": '::text || jsonb_build_array(l.sale_time_hhmm, i.sale_time_hhmm) end,
+        case when l.auction_datetime_utc is distinct from i.auction_datetime_utc then '"auction_datetime_utc": '::text || jsonb_build_array(l.auction_datetime_utc, i.auction_datetime_utc) end,
+        case when l.item_number is distinct from i.item_number then '"item_number": '::text || jsonb_build_array(l.item_number, i.item_number) end,
+        case when l.vehicle_type is distinct from i.vehicle_type then '"vehicle_type": '::text || jsonb_build_array(l.vehicle_type, i.vehicle_type) end,
+        case when l.damage_description is distinct from i.damage_description then '"damage_description": '::text || jsonb_build_array(l.damage_description, i.damage_description) end,
+        case when l.damage_code is distinct from i.damage_code then '"damage_code": '::text || jsonb_build_array(l.damage_code, i.damage_code) end,
+        case when l.secondary_damage is distinct from i.secondary_damage then '"secondary_damage": '::text || jsonb_build_array(l.secondary_damage, i.secondary_damage) end,
+        case when l.secondary_damage_code is distinct from i.secondary_damage_code then '"secondary_damage_code": '::text || jsonb_build_array(l.secondary_damage_code, i.secondary_damage_code) end,
+        case when l.title_state is distinct from i.title_state then '"title_state": '::text || jsonb_build_array(l.title_state, i.title_state) end,
+        case when l.title_type is distinct from i.title_type then '"title_type": '::text || jsonb_build_array(l.title_type, i.title_type) end,
+        case when l.has_keys is distinct from i.has_keys then '"has_keys": '::text || jsonb_build_array(l.has_keys, i.has_keys) end,
+        case when l.has_keys_code is distinct from i.has_keys_code then '"has_keys_code": '::text || jsonb_build_array(l.has_keys_code, i.has_keys_code) end,
+        case when l.lot_condition_code is distinct from i.lot_condition_code then '"lot_condition_code": '::text || jsonb_build_array(l.lot_condition_code, i.lot_condition_code) end,
+        case when l.odometer is distinct from i.odometer then '"odometer": '::text || jsonb_build_array(l.odometer, i.odometer) end,
+        case when l.odometer_brand is distinct from i.odometer_brand then '"odometer_brand": '::text || jsonb_build_array(l.odometer_brand, i.odometer_brand) end,
+        case when l.retail_value_usd is distinct from i.retail_value_usd then '"retail_value_usd": '::text || jsonb_build_array(l.retail_value_usd, i.retail_value_usd) end,
+        case when l.repair_cost_usd is distinct from i.repair_cost_usd then '"repair_cost_usd": '::text || jsonb_build_array(l.repair_cost_usd, i.repair_cost_usd) end,
+        case when l.runs_drives is distinct from i.runs_drives then '"runs_drives": '::text || jsonb_build_array(l.runs_drives, i.runs_drives) end,
+        case when l.sale_type is distinct from i.sale_type then '"sale_type": '::text || jsonb_build_array(l.sale_type, i.sale_type) end,
+        case when l.sale_type_code is distinct from i.sale_type_code then '"sale_type_code": '::text || jsonb_build_array(l.sale_type_code, i.sale_type_code) end,
+        case when l.current_bid_usd is distinct from i.current_bid_usd then '"current_bid_usd": '::text || jsonb_build_array(l.current_bid_usd, i.current_bid_usd) end,
+        case when l.special_note is distinct from i.special_note then '"special_note": '::text || jsonb_build_array(l.special_note, i.special_note) end,
+        case when l.currency_code is distinct from i.currency_code then '"currency_code": '::text || jsonb_build_array(l.currency_code, i.currency_code) end,
+        case when l.grid_row is distinct from i.grid_row then '"grid_row": '::text || jsonb_build_array(l.grid_row, i.grid_row) end,
+        case when l.make_offer_eligible is distinct from i.make_offer_eligible then '"make_offer_eligible": '::text || jsonb_build_array(l.make_offer_eligible, i.make_offer_eligible) end,
+        case when l.buy_it_now_usd is distinct from i.buy_it_now_usd then '"buy_it_now_usd": '::text || jsonb_build_array(l.buy_it_now_usd, i.buy_it_now_usd) end
+      ), '') as differences
     from staged i
     left join public.lots l on l.lot_external_id = i.lot_external_id
     -- until when it was seen decides only between equal update times: no look-up without need
@@ -208,13 +275,25 @@ begin
       and h.lot = case when coalesce(l.source_updated_at, '-infinity') = i.su then l.lot_external_id::bigint end
     where i.place = 1
   ),
+  -- told before they are overwritten, and beside the row itself: no look-up twice
   judged as materialized (
     select
-      b.*,
-      b.lot_id is null
-        or b.stood_hash is null
-        or (b.su, at, b.row_hash) > (b.stood_su, b.stood_seen, b.stood_hash) as wins
-    from beside b
+      w.id, w.lot_external_id, w.vin, w.site_code, w.yard_name, w.city, w.region, w.country, w.location_zip, w.tz,
+      w.sale_date_raw, w.sale_day_of_week, w.sale_time_hhmm, w.auction_datetime_utc, w.item_number, w.vehicle_type,
+      w.damage_description, w.damage_code, w.secondary_damage, w.secondary_damage_code, w.title_state, w.title_type,
+      w.has_keys, w.has_keys_code, w.lot_condition_code, w.odometer, w.odometer_brand, w.retail_value_usd,
+      w.repair_cost_usd, w.runs_drives, w.sale_type, w.sale_type_code, w.current_bid_usd, w.special_note,
+      w.currency_code, w.grid_row, w.make_offer_eligible, w.buy_it_now_usd, w.source_updated_at, w.row_hash, w.lot_id,
+      w.place_of_lot, w.stood_vin, w.stood_hash, w.wins,
+      case when w.wins and w.lot_id is not null then w.differences end as differences
+    from (
+      select
+        b.*,
+        b.lot_id is null
+          or b.stood_hash is null
+          or (b.su, at, b.row_hash) > (b.stood_su, b.stood_seen, b.stood_hash) as wins
+      from beside b
+    ) w
   ),
   added as (
     insert into public.lots (
@@ -226,123 +305,73 @@ begin
       location_city, location_state, location_country, status, source_updated_at, row_hash, seen_window
     )
     select
-      s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
-      s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
-      s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
-      s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
-      s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
-      s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.city, s.region, s.country,
-      public.feed_status(s.auction_datetime_utc, at), s.source_updated_at, s.row_hash, at
+      w.lot_external_id, feed, w.vin, w.site_code, w.yard_name, w.city, w.region, w.country, w.location_zip, w.tz,
+      w.sale_date_raw, w.sale_day_of_week, w.sale_time_hhmm, w.auction_datetime_utc, w.item_number, w.vehicle_type,
+      w.damage_description, w.damage_code, w.secondary_damage, w.secondary_damage_code, w.title_state, w.title_type,
+      w.has_keys, w.has_keys_code, w.lot_condition_code, w.odometer, w.odometer_brand, w.retail_value_usd,
+      w.repair_cost_usd, w.runs_drives, w.sale_type, w.sale_type_code, w.current_bid_usd, w.special_note,
+      w.currency_code, w.grid_row, w.make_offer_eligible, w.buy_it_now_usd, w.city, w.region, w.country,
+      public.feed_status(w.auction_datetime_utc, at), w.source_updated_at, w.row_hash, at
     from judged w
-    join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
     where w.lot_id is null
-    order by s.vin collate "C", w.lot_external_id collate "C"
+    order by w.vin collate "C", w.lot_external_id collate "C"
     returning 1
-  ),
-  -- old and new values of the columns that differ, told before they are overwritten
-  told as materialized (
-    select
-      w.id,
-      w.place_of_lot,
-      w.lot_external_id,
-      nullif(concat_ws(', ',
-        case when l.vin is distinct from s.vin then '"vin": '::text || jsonb_build_array(l.vin, s.vin) end,
-        case when l.site_code is distinct from s.site_code then '"site_code": '::text || jsonb_build_array(l.site_code, s.site_code) end,
-        case when l.yard_name is distinct from s.yard_name then '"yard_name": '::text || jsonb_build_array(l.yard_name, s.yard_name) end,
-        case when l.city is distinct from s.city then '"city": '::text || jsonb_build_array(l.city, s.city) end,
-        case when l.region is distinct from s.region then '"region": '::text || jsonb_build_array(l.region, s.region) end,
-        case when l.country is distinct from s.country then '"country": '::text || jsonb_build_array(l.country, s.country) end,
-        case when l.location_zip is distinct from s.location_zip then '"location_zip": '::text || jsonb_build_array(l.location_zip, s.location_zip) end,
-        case when l.tz is distinct from s.tz then '"tz": '::text || jsonb_build_array(l.tz, s.tz) end,
-        case when l.sale_date_raw is distinct from s.sale_date_raw then '"sale_date_raw": '::text || jsonb_build_array(l.sale_date_raw, s.sale_date_raw) end,
-        case when l.sale_day_of_week is distinct from s.sale_day_of_week then '"sale_day_of_week": '::text || jsonb_build_array(l.sale_day_of_week, s.sale_day_of_week) end,
-        case when l.sale_time_hhmm is distinct from s.sale_time_hhmm then '"sale_time_hhmm": '::text || jsonb_build_array(l.sale_time_hhmm, s.sale_time_hhmm) end,
-        case when l.auction_datetime_utc is distinct from s.auction_datetime_utc then '"auction_datetime_utc": '::text || jsonb_build_array(l.auction_datetime_utc, s.auction_datetime_utc) end,
-        case when l.item_number is distinct from s.item_number then '"item_number": '::text || jsonb_build_array(l.item_number, s.item_number) end,
-        case when l.vehicle_type is distinct from s.vehicle_type then '"vehicle_type": '::text || jsonb_build_array(l.vehicle_type, s.vehicle_type) end,
-        case when l.damage_description is distinct from s.damage_description then '"damage_description": '::text || jsonb_build_array(l.damage_description, s.damage_description) end,
-        case when l.damage_code is distinct from s.damage_code then '"damage_code": '::text || jsonb_build_array(l.damage_code, s.damage_code) end,
-        case when l.secondary_damage is distinct from s.secondary_damage then '"secondary_damage": '::text || jsonb_build_array(l.secondary_damage, s.secondary_damage) end,
-        case when l.secondary_damage_code is distinct from s.secondary_damage_code then '"secondary_damage_code": '::text || jsonb_build_array(l.secondary_damage_code, s.secondary_damage_code) end,
-        case when l.title_state is distinct from s.title_state then '"title_state": '::text || jsonb_build_array(l.title_state, s.title_state) end,
-        case when l.title_type is distinct from s.title_type then '"title_type": '::text || jsonb_build_array(l.title_type, s.title_type) end,
-        case when l.has_keys is distinct from s.has_keys then '"has_keys": '::text || jsonb_build_array(l.has_keys, s.has_keys) end,
-        case when l.has_keys_code is distinct from s.has_keys_code then '"has_keys_code": '::text || jsonb_build_array(l.has_keys_code, s.has_keys_code) end,
-        case when l.lot_condition_code is distinct from s.lot_condition_code then '"lot_condition_code": '::text || jsonb_build_array(l.lot_condition_code, s.lot_condition_code) end,
-        case when l.odometer is distinct from s.odometer then '"odometer": '::text || jsonb_build_array(l.odometer, s.odometer) end,
-        case when l.odometer_brand is distinct from s.odometer_brand then '"odometer_brand": '::text || jsonb_build_array(l.odometer_brand, s.odometer_brand) end,
-        case when l.retail_value_usd is distinct from s.retail_value_usd then '"retail_value_usd": '::text || jsonb_build_array(l.retail_value_usd, s.retail_value_usd) end,
-        case when l.repair_cost_usd is distinct from s.repair_cost_usd then '"repair_cost_usd": '::text || jsonb_build_array(l.repair_cost_usd, s.repair_cost_usd) end,
-        case when l.runs_drives is distinct from s.runs_drives then '"runs_drives": '::text || jsonb_build_array(l.runs_drives, s.runs_drives) end,
-        case when l.sale_type is distinct from s.sale_type then '"sale_type": '::text || jsonb_build_array(l.sale_type, s.sale_type) end,
-        case when l.sale_type_code is distinct from s.sale_type_code then '"sale_type_code": '::text || jsonb_build_array(l.sale_type_code, s.sale_type_code) end,
-        case when l.current_bid_usd is distinct from s.current_bid_usd then '"current_bid_usd": '::text || jsonb_build_array(l.current_bid_usd, s.current_bid_usd) end,
-        case when l.special_note is distinct from s.special_note then '"special_note": '::text || jsonb_build_array(l.special_note, s.special_note) end,
-        case when l.currency_code is distinct from s.currency_code then '"currency_code": '::text || jsonb_build_array(l.currency_code, s.currency_code) end,
-        case when l.grid_row is distinct from s.grid_row then '"grid_row": '::text || jsonb_build_array(l.grid_row, s.grid_row) end,
-        case when l.make_offer_eligible is distinct from s.make_offer_eligible then '"make_offer_eligible": '::text || jsonb_build_array(l.make_offer_eligible, s.make_offer_eligible) end,
-        case when l.buy_it_now_usd is distinct from s.buy_it_now_usd then '"buy_it_now_usd": '::text || jsonb_build_array(l.buy_it_now_usd, s.buy_it_now_usd) end
-      ), '') as differences
-    from judged w
-    join public.lots l on l.ctid = w.place_of_lot
-    join staging.copart_raw s on s.id = w.id and s.window_start_utc = at
-    where w.wins
   ),
   overwritten as (
     update public.lots l
     set
-      vin = s.vin,
-      site_code = s.site_code,
-      yard_name = s.yard_name,
-      city = s.city,
-      region = s.region,
-      country = s.country,
-      location_zip = s.location_zip,
-      tz = s.tz,
-      sale_date_raw = s.sale_date_raw,
-      sale_day_of_week = s.sale_day_of_week,
-      sale_time_hhmm = s.sale_time_hhmm,
-      auction_datetime_utc = s.auction_datetime_utc,
-      item_number = s.item_number,
-      vehicle_type = s.vehicle_type,
-      damage_description = s.damage_description,
-      damage_code = s.damage_code,
-      secondary_damage = s.secondary_damage,
-      secondary_damage_code = s.secondary_damage_code,
-      title_state = s.title_state,
-      title_type = s.title_type,
-      has_keys = s.has_keys,
-      has_keys_code = s.has_keys_code,
-      lot_condition_code = s.lot_condition_code,
-      odometer = s.odometer,
-      odometer_brand = s.odometer_brand,
-      retail_value_usd = s.retail_value_usd,
-      repair_cost_usd = s.repair_cost_usd,
-      runs_drives = s.runs_drives,
-      sale_type = s.sale_type,
-      sale_type_code = s.sale_type_code,
-      current_bid_usd = s.current_bid_usd,
-      special_note = s.special_note,
-      currency_code = s.currency_code,
-      grid_row = s.grid_row,
-      make_offer_eligible = s.make_offer_eligible,
-      buy_it_now_usd = s.buy_it_now_usd,
-      location_city = s.city,
-      location_state = s.region,
-      location_country = s.country,
-      source_updated_at = s.source_updated_at,
-      row_hash = s.row_hash,
+      vin = w.vin,
+      site_code = w.site_code,
+      yard_name = w.yard_name,
+      city = w.city,
+      region = w.region,
+      country = w.country,
+      location_zip = w.location_zip,
+      tz = w.tz,
+      sale_date_raw = w.sale_date_raw,
+      sale_day_of_week = w.sale_day_of_week,
+      sale_time_hhmm = w.sale_time_hhmm,
+      auction_datetime_utc = w.auction_datetime_utc,
+      item_number = w.item_number,
+      vehicle_type = w.vehicle_type,
+      damage_description = w.damage_description,
+      damage_code = w.damage_code,
+      secondary_damage = w.secondary_damage,
+      secondary_damage_code = w.secondary_damage_code,
+      title_state = w.title_state,
+      title_type = w.title_type,
+      has_keys = w.has_keys,
+      has_keys_code = w.has_keys_code,
+      lot_condition_code = w.lot_condition_code,
+      odometer = w.odometer,
+      odometer_brand = w.odometer_brand,
+      retail_value_usd = w.retail_value_usd,
+      repair_cost_usd = w.repair_cost_usd,
+      runs_drives = w.runs_drives,
+      sale_type = w.sale_type,
+      sale_type_code = w.sale_type_code,
+      current_bid_usd = w.current_bid_usd,
+      special_note = w.special_note,
+      currency_code = w.currency_code,
+      grid_row = w.grid_row,
+      make_offer_eligible = w.make_offer_eligible,
+      buy_it_now_usd = w.buy_it_now_usd,
+      location_city = w.city,
+      location_state = w.region,
+      location_country = w.country,
+      source_updated_at = w.source_updated_at,
+      row_hash = w.row_hash,
       seen_window = at,
-      updated_at = case when t.differences is null then l.updated_at else now() end
-    from told t
-    join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
-    where l.ctid = t.place_of_lot
-    returning t.differences
+      updated_at = case when w.differences is null then l.updated_at else now() end
+    from judged w
+    where w.wins
+      and l.ctid = w.place_of_lot
+    returning w.differences
   ),
   logged as (
     insert into audit.lot_conflicts (window_start_utc, file_id, lot_external_id, changes)
     select at, staging_file_id, lot_external_id, ('{' || differences || '}')::jsonb
-    from told
+    from judged
     where differences is not null
     returning 1
   ),

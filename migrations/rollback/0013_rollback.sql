@@ -1,6 +1,7 @@
 -- 0013_rollback: the feed's lot columns and the lots' history go; lots and pictures stay.
 
 drop function if exists public.upsert_lots_batch;
+drop function if exists raw.reserve_lot_ids;
 drop function if exists public.feed_status;
 
 drop view if exists audit.upsert_conflicts;

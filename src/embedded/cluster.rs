@@ -199,7 +199,7 @@ fn wait_for_predecessor(data: &Path) -> anyhow::Result<()> {
 /// improves an older cluster.
 pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Option<&str>) -> Vec<String> {
     let megabytes = memory_megabytes();
-    let buffers = if options.durable { (megabytes / 8).clamp(128, 1024) } else { 128 };
+    let buffers = if options.durable { (megabytes / 8).clamp(128, 2048) } else { 128 };
     let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),
         format!("unix_socket_directories={}", socket_folder.map_or("", |folder| folder)),

@@ -25,6 +25,9 @@ pub(super) struct Engine {
     pub name: String,
     /// The handlers' connections.
     pub pool: PgPool,
+    /// The connections of their steps. A pool hands out whichever has rested longest; among these few, which nobody else
+    /// takes, that is one whose server knows the tables already.
+    pub steps: PgPool,
     /// The engine's own connections.
     pub own: PgPool,
     pub db: Db,
@@ -173,6 +176,7 @@ impl Engine {
                 .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
+            steps: db.pool.options().clone().connect_lazy_with((*db.pool.connect_options()).clone()),
             db: db.clone(),
             kinds: served.iter().map(|served| served.kind.clone()).collect(),
             served,

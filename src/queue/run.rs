@@ -131,7 +131,7 @@ impl Run {
     /// after the kind's time limit, so a worker that froze does not sit on its locks; and a worker that cuts its run off ends
     /// it there before anybody may try again.
     pub async fn begin(&self) -> anyhow::Result<Step> {
-        let mut tx = self.pool().begin().await.context("begin the step's transaction")?;
+        let mut tx = self.engine.steps.begin().await.context("begin the step's transaction")?;
         let limit = ((self.timeout + GRACE).as_millis().clamp(1, i32::MAX as u128)).to_string();
         let ours =
             sqlx::query_file!("src/queue/run.begin.sql", self.job.id, self.job.run, self.engine.name, limit,)

@@ -53,6 +53,8 @@ const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, 
     from stdin (format binary)";
 const COPY_MANIFEST: &str =
     "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
+/// Chunks the scan may be ahead of PostgreSQL: with one, now the one waits for the other and now the other for the one.
+const CHUNKS_AHEAD: usize = 2;
 /// How long a window waits before it asks again whether the others are through.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
@@ -145,6 +147,7 @@ impl Job for Ingest {
             window: window.start,
             head_window: window.head_window,
             in_order: window.in_order,
+            headless: heads.is_empty(),
             full: self.full,
             spellings: Arc::new(vocabulary::spellings(&mut step).await?),
         };
@@ -152,7 +155,7 @@ impl Job for Ingest {
             .fetch_one(&mut *step)
             .await
             .context("open the day of staging.copart_raw")?;
-        let copy_staged = columns::copy_staged(day.as_deref().unwrap_or("staging.copart_raw"));
+        let copy_staged = columns::copy_staged(day.as_deref());
         let packed_sha256 = match window.packed_sha256.clone() {
             Some(sha256) => sha256,
             None => match store.sums(&window.path).await? {
@@ -162,7 +165,7 @@ impl Job for Ingest {
         };
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
-        let (chunks, arriving) = mpsc::channel(1);
+        let (chunks, arriving) = mpsc::channel(CHUNKS_AHEAD);
         let scanning = tokio::task::spawn_blocking({
             let plan = plan.clone();
             move || scan::scan_checked(file, &packed_sha256, &plan, heads, &chunks)
@@ -170,14 +173,8 @@ impl Job for Ingest {
         stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                let mut report = finish::finish(
-                    &mut step,
-                    &plan,
-                    &window,
-                    outcome,
-                    finish::Loads { apart, day: day.is_some() },
-                )
-                .await?;
+                let mut report =
+                    finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day }).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, self.file_id, "ingest", &report).await?;
                 step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;

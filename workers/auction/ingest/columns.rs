@@ -5,9 +5,12 @@ use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// The COPY statement that takes what [`stage`] encodes, into `staging.copart_raw` or a day of it.
-pub fn copy_staged(table: &str) -> String {
-    format!("copy {table} ({COLUMNS}) from stdin (format binary)")
+/// The COPY statement that takes what [`stage`] encodes, into `staging.copart_raw` or a table `apart` that this very
+/// transaction has made. Nobody else sees that one yet, so its rows can say from the start that they are settled, which
+/// otherwise the first to read each would find out and write down.
+pub fn copy_staged(apart: Option<&str>) -> String {
+    let (table, freeze) = apart.map_or(("staging.copart_raw", ""), |table| (table, ", freeze"));
+    format!("copy {table} ({COLUMNS}) from stdin (format binary{freeze})")
 }
 
 const COLUMNS: &str = "file_id, window_start_utc, row_no, row_id, row_hash, prev_hash, prev_seen, lot_external_id, vin_raw, \

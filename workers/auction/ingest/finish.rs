@@ -13,8 +13,8 @@ use sqlx::PgConnection;
 pub struct Loads {
     /// The month's row versions, on a connection of its own.
     pub apart: Option<month::Load>,
-    /// Whether the day's staged rows went, or go, into a table apart.
-    pub day: bool,
+    /// The table apart into which the day's staged rows went.
+    pub day: Option<String>,
 }
 
 /// Heads pointed at a new month's versions by one statement, at most.
@@ -37,7 +37,35 @@ pub async fn finish(
     errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
     let no_lots = std::mem::take(&mut outcome.no_lots);
     no_lots.send(connection, COPY_SKIPPED).await.context("copy the rows that make no lot")?;
-    if loads.day {
+    if plan.first() {
+        sqlx::query!(
+            "-- ingest: the source's first heads\n select raw.first_heads($1, $2, $3, $4::text::regclass)",
+            window.source,
+            plan.file_id,
+            plan.window,
+            loads.day.as_deref().unwrap_or("staging.copart_raw")
+        )
+        .execute(&mut *connection)
+        .await
+        .context("write the source's first heads")?;
+    }
+    if loads.day.is_some() {
+        sqlx::query!("-- ingest: index the day\n select staging.index_day($1)", plan.window)
+            .execute(&mut *connection)
+            .await
+            .context("index the day's rows")?;
+    }
+    let mut manifest = CopyBuf::default();
+    manifest.row(3);
+    manifest.uuid(Some(plan.file_id));
+    manifest.timestamptz(Some(plan.window));
+    manifest.bigints(&outcome.manifest);
+    manifest.send(connection, COPY_MANIFEST).await.context("write the manifest")?;
+    note_unknown(connection, plan, &outcome).await?;
+    if let Some(indexed) = apart {
+        indexed.attach(connection, plan.window).await?;
+    }
+    if loads.day.is_some() {
         sqlx::query!("-- ingest: attach the day\n select staging.attach_day($1)", plan.window)
             .execute(&mut *connection)
             .await
@@ -78,17 +106,6 @@ pub async fn finish(
             .await
             .context("note the late file's lots")?;
     }
-    let mut manifest = CopyBuf::default();
-    manifest.row(3);
-    manifest.uuid(Some(plan.file_id));
-    manifest.timestamptz(Some(plan.window));
-    manifest.bigints(&outcome.manifest);
-    manifest.send(connection, COPY_MANIFEST).await.context("write the manifest")?;
-    note_unknown(connection, plan, &outcome).await?;
-    if let Some(indexed) = apart {
-        indexed.attach(connection, plan.window).await?;
-    }
-
     let report = Report {
         state: "ingested",
         rows: outcome.rows,
@@ -158,10 +175,12 @@ async fn move_heads(
     outcome: &Outcome,
     complete: bool,
 ) -> anyhow::Result<()> {
-    sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
-        .execute(&mut *connection)
-        .await
-        .context("bring the heads up to the file")?;
+    if !plan.first() {
+        sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
+            .execute(&mut *connection)
+            .await
+            .context("bring the heads up to the file")?;
+    }
     for moved in outcome.moved.chunks(MOVED) {
         let (lots, row_ids): (Vec<i64>, Vec<i64>) = moved.iter().copied().unzip();
         sqlx::query!(

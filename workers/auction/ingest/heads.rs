@@ -80,6 +80,11 @@ impl Heads {
         heads
     }
 
+    /// Whether the source has none.
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
     /// The part a lot number lies in; never falls as lots rise, whatever the rounding.
     fn part(&self, lot: i64) -> usize {
         let first = self.sorted.first().map_or(0, |h| h.lot);

@@ -73,8 +73,9 @@ async fn load(
     at: DateTime<Utc>,
     mut arriving: mpsc::Receiver<Message>,
 ) -> anyhow::Result<()> {
+    // frozen: see `columns::copy_staged`
     let sql = format!(
-        "copy {table} (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)"
+        "copy {table} (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary, freeze)"
     );
     let mut copy = CopyStream::begin(&mut transaction, &sql).await.context("load the month's rows")?;
     let committed = loop {

@@ -32,7 +32,7 @@ pub use words::Count;
 /// at once.
 const FIRST_CHUNK: usize = 256 << 10;
 /// Each later one when it holds twice as many as the one before, up to this many.
-const CHUNK: usize = 2 << 20;
+const CHUNK: usize = 1 << 20;
 /// Progress is told at least every so many bytes of the file.
 const TOLD: u64 = 4 << 20;
 /// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
@@ -54,10 +54,19 @@ pub struct Plan {
     pub head_window: Option<DateTime<Utc>>,
     /// False for a file older than the heads.
     pub in_order: bool,
+    /// Whether the source has no head yet.
+    pub headless: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
     /// What words mean to this database.
     pub spellings: Arc<Spellings>,
+}
+
+impl Plan {
+    /// Whether all heads come from this file.
+    pub fn first(&self) -> bool {
+        self.headless && self.in_order
+    }
 }
 
 /// Rows on their way to their tables while the file is being read.
