@@ -389,6 +389,8 @@ begin
     child, lower_bound, upper_bound
   );
   execute format('grant select, insert, update on %s to etl_rw', child);
+  -- what is loaded goes to the disk as it comes: with wal_level=minimal the commit waits for all of it
+  perform set_config('backend_flush_after', '1MB', true);
   return child;
 end
 $$;

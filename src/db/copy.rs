@@ -93,17 +93,14 @@ impl CopyBuf {
         self.sized(&value.to_be_bytes());
     }
 
-    /// `bigint[]`, which the driver would encode value by value.
-    pub fn bigints(&mut self, values: &[i64]) {
+    /// The head of a `bigint[]` of so many values; exactly that many `bigint`s must follow, in this buffer or the next of
+    /// the same stream. The driver would encode an array whole.
+    pub fn bigints(&mut self, values: usize) {
         const BIGINT: u32 = 20; // the type's number
-        self.bytes.reserve(24 + 12 * values.len());
-        self.bytes.extend_from_slice(&(20 + 12 * values.len() as u32).to_be_bytes());
-        // dimensions, whether there are NULLs, of what, how many, from which number on
-        for word in [1, 0, BIGINT, values.len() as u32, 1] {
+        let values = values as u32;
+        // its bytes, dimensions, whether there are NULLs, of what, how many, from which number on
+        for word in [20 + 12 * values, 1, 0, BIGINT, values, 1] {
             self.bytes.extend_from_slice(&word.to_be_bytes());
-        }
-        for value in values {
-            self.bigint(*value);
         }
     }
 
@@ -294,7 +291,10 @@ mod tests {
             buf.jsonb(|out| out.extend_from_slice(br#"{"a":"x"}"#));
             buf.text(Some("né\\\t"));
             buf.bytea(&[0, 255]);
-            buf.bigints(&[-7, 0, i64::MAX]);
+            buf.bigints(3);
+            for value in [-7, 0, i64::MAX] {
+                buf.bigint(value);
+            }
         }
         let sent = buf.send(&mut c, "copy t from stdin (format binary)").await.unwrap();
         assert_eq!(sent, numbers.len() as u64);

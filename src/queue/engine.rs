@@ -25,8 +25,8 @@ pub(super) struct Engine {
     pub name: String,
     /// The handlers' connections.
     pub pool: PgPool,
-    /// The connections of their steps. A pool hands out whichever has rested longest; among these few, which nobody else
-    /// takes, that is one whose server knows the tables already.
+    /// The connections of their steps, one for each slot. A pool hands out the one that has rested longest: among these,
+    /// which nobody else takes, one whose server knows the tables already.
     pub steps: PgPool,
     /// The engine's own connections.
     pub own: PgPool,
@@ -176,7 +176,12 @@ impl Engine {
                 .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
-            steps: db.pool.options().clone().connect_lazy_with((*db.pool.connect_options()).clone()),
+            steps: db
+                .pool
+                .options()
+                .clone()
+                .max_connections(u32::try_from(settings.concurrency).unwrap_or(u32::MAX))
+                .connect_lazy_with((*db.pool.connect_options()).clone()),
             db: db.clone(),
             kinds: served.iter().map(|served| served.kind.clone()).collect(),
             served,

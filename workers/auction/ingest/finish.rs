@@ -3,7 +3,7 @@
 use super::scan::{Outcome, Plan, Refused};
 use super::{COPY_ERRORS, COPY_MANIFEST, COPY_SKIPPED, Report, month};
 use crate::auction::completeness;
-use crate::db::copy::CopyBuf;
+use crate::db::copy::{CopyBuf, CopyStream};
 use crate::workers::auction::Window;
 use anyhow::Context;
 use serde_json::json;
@@ -19,6 +19,8 @@ pub struct Loads {
 
 /// Heads pointed at a new month's versions by one statement, at most.
 const MOVED: usize = 50_000;
+/// Ids of a manifest sent at once.
+const PIECE: usize = 64 << 10;
 
 /// Writes what follows from the whole file.
 pub async fn finish(
@@ -55,12 +57,7 @@ pub async fn finish(
             .await
             .context("index the day's rows")?;
     }
-    let mut manifest = CopyBuf::default();
-    manifest.row(3);
-    manifest.uuid(Some(plan.file_id));
-    manifest.timestamptz(Some(plan.window));
-    manifest.bigints(&outcome.manifest);
-    manifest.send(connection, COPY_MANIFEST).await.context("write the manifest")?;
+    write_manifest(connection, plan, &outcome.manifest).await.context("write the manifest")?;
     note_unknown(connection, plan, &outcome).await?;
     if let Some(indexed) = apart {
         indexed.attach(connection, plan.window).await?;
@@ -227,6 +224,24 @@ async fn move_heads(
     .execute(connection)
     .await
     .context("note where the heads stand")?;
+    Ok(())
+}
+
+/// In pieces: encoded whole, a manifest would be the largest thing a worker holds.
+async fn write_manifest(connection: &mut PgConnection, plan: &Plan, ids: &[i64]) -> sqlx::Result<()> {
+    let mut copy = CopyStream::begin(connection, COPY_MANIFEST).await?;
+    let mut piece = CopyBuf::default();
+    piece.row(3);
+    piece.uuid(Some(plan.file_id));
+    piece.timestamptz(Some(plan.window));
+    piece.bigints(ids.len());
+    for ids in ids.chunks(PIECE) {
+        for id in ids {
+            piece.bigint(*id);
+        }
+        copy.send(piece.take()).await?;
+    }
+    copy.finish().await?;
     Ok(())
 }
 
