@@ -25,8 +25,9 @@ pub(super) struct Engine {
     pub name: String,
     /// The handlers' connections.
     pub pool: PgPool,
-    /// The connections of their steps, one for each slot. A pool hands out the one that has rested longest: among these,
-    /// which nobody else takes, one whose server knows the tables already.
+    /// The connections of their steps, one for each slot: a run has one step at a time, and one that was cut off lets go
+    /// within moments. A pool hands out the one that has rested longest: among these, which nobody else takes, one whose
+    /// server process knows the tables already.
     pub steps: PgPool,
     /// The engine's own connections.
     pub own: PgPool,

@@ -38,7 +38,7 @@ pub enum Act {
     Wait,
     /// The same within a step that writes a row.
     Step,
-    /// Works through a step that writes a row.
+    /// Works through a step that writes a row, and tells which server process did.
     Write,
     /// Sleeps at the server, in a step.
     Sleep,
@@ -127,8 +127,12 @@ async fn act(act: Act, run: Run) -> Verdict<Value> {
         }
         Act::Write => {
             let mut step = run.begin().await?;
-            sqlx::query("insert into effects values ($1)").bind(job).execute(&mut *step).await?;
-            step.done(json!({})).await
+            let backend: i32 =
+                sqlx::query_scalar("with e as (insert into effects values ($1)) select pg_backend_pid()")
+                    .bind(job)
+                    .fetch_one(&mut *step)
+                    .await?;
+            step.done(json!({ "backend": backend })).await
         }
         Act::Sleep => {
             let mut step = run.begin().await?;

@@ -172,3 +172,20 @@ async fn a_step_completes_its_job_and_enqueues_the_next_in_one_transaction() {
     assert_eq!(worker.ended().await.outcome, Outcome::Done);
     assert_eq!(worker.left().await.stale, 0);
 }
+
+#[tokio::test]
+async fn steps_one_after_the_other_have_the_same_server_process() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    // were the steps to take theirs from here, they would take turns
+    drop(futures::future::join_all((0..3).map(|_| pool.acquire())).await);
+    for _ in 0..5 {
+        put(pool, probe(Act::Write)).await;
+    }
+    let mut worker = start(&test.db, |worker| worker);
+    for _ in 0..5 {
+        assert_eq!(worker.ended().await.outcome, Outcome::Done);
+    }
+    let backends = "select count(distinct result ->> 'backend') from fleet.jobs";
+    assert_eq!(sqlx::query_scalar::<_, i64>(backends).fetch_one(pool).await.unwrap(), 1);
+}
