@@ -175,6 +175,17 @@ impl Fleet {
         }
     }
 
+    /// Waits until all workers there are have begun to work.
+    pub fn at_work(&self) -> impl Future<Output = ()> + use<> {
+        let workers: Vec<_> =
+            self.places(Role::Worker).into_iter().map(|place| self.members[place].at_work.clone()).collect();
+        async move {
+            while !workers.iter().all(|at_work| at_work.load(Ordering::Acquire)) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     /// Waits until somebody leaves of its own accord; its place.
     pub async fn left(&mut self) -> (usize, ExitStatus) {
         let waits = self.members.iter_mut().enumerate().filter_map(|(place, member)| {

@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::collections::BTreeMap;
+use std::process::ExitStatus;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -209,11 +210,7 @@ impl Play {
         let next = self.deeds.keys().next().copied();
         tokio::select! {
             Some(heard) = self.ear.recv() => return Some(heard),
-            (place, status) = self.fleet.left() => {
-                self.fleet.bury(place, status);
-                self.stillborn += 1;
-                self.after(Duration::from_millis(200), Duration::from_millis(400), Deed::Spawn(place));
-            }
+            (place, status) = self.fleet.left() => self.buried(place, status),
             () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
                 if let Some((_, deed)) = self.deeds.pop_first() {
                     self.act(deed).await;
@@ -221,6 +218,13 @@ impl Play {
             }
         }
         None
+    }
+
+    /// Somebody was born without a database; another comes in its place.
+    fn buried(&mut self, place: usize, status: ExitStatus) {
+        self.fleet.bury(place, status);
+        self.stillborn += 1;
+        self.after(Duration::from_millis(200), Duration::from_millis(400), Deed::Spawn(place));
     }
 
     fn start_of(&self, k: u32) -> chrono::DateTime<chrono::Utc> {
@@ -276,8 +280,17 @@ impl Play {
     async fn settle(&mut self) {
         (self.kept, self.ear) = (0, mpsc::unbounded_channel().1);
         self.plan();
-        while !self.deeds.is_empty() {
-            self.step().await;
+        // one that was born without a database may not have left yet; who takes its place has
+        loop {
+            if !self.deeds.is_empty() {
+                self.step().await;
+                continue;
+            }
+            let at_work = self.fleet.at_work();
+            tokio::select! {
+                (place, status) = self.fleet.left() => self.buried(place, status),
+                () = at_work => break,
+            }
         }
         let open =
             "select count(*) from fleet.jobs where state not in ('completed', 'discarded', 'cancelled')";
