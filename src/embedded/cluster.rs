@@ -30,7 +30,7 @@ impl Folder {
     /// The lasting cluster in `path`, created if need be.
     pub(super) fn open(path: &Path, servant: &Servant) -> anyhow::Result<Folder> {
         std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
-        let lock = lock(path)?;
+        let lock = lock(path, "lock")?;
         servant.own(path, 0o700)?;
         if let Some(parent) = path.parent() {
             servant.reach(parent)?;
@@ -46,7 +46,10 @@ impl Folder {
             .prefix(TEMPORARY)
             .tempdir_in(&root)
             .with_context(|| format!("create a folder in {}", root.display()))?;
-        let lock = lock(temporary.path())?;
+        // who sweeps must not find the lock before it is held
+        let lock = lock(temporary.path(), "lock.new")?;
+        let (held, known) = (temporary.path().join("lock.new"), temporary.path().join("lock"));
+        std::fs::rename(&held, &known).with_context(|| format!("rename {}", held.display()))?;
         servant.own(temporary.path(), 0o700)?;
         Ok(Folder { path: temporary.path().to_owned(), temporary: Some(temporary), _lock: lock })
     }
@@ -127,8 +130,8 @@ impl Folder {
     }
 }
 
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("lock");
+fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
+    let path = folder.join(name);
     let mut file = File::options()
         .create(true)
         .truncate(false)
