@@ -389,8 +389,11 @@ begin
     child, lower_bound, upper_bound
   );
   execute format('grant select, insert, update on %s to etl_rw', child);
-  -- what is loaded goes to the disk as it comes: with wal_level=minimal the commit waits for all of it
-  perform set_config('backend_flush_after', '1MB', true);
+  -- what is loaded goes to the disk as it comes, each 128 pages where the system can: with wal_level=minimal the commit
+  -- waits for all of it
+  perform set_config(s.name, least(128, s.max_val::int)::text, true)
+  from pg_settings s
+  where s.name = 'backend_flush_after';
   return child;
 end
 $$;

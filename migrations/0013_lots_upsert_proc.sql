@@ -150,9 +150,10 @@ begin
         location_city, location_state, location_country, status, source_updated_at, row_hash, seen_window
       )
       select
-        numbered + s.id, s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
-        s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
-        s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
+        numbered + s.id, s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country,
+        s.location_zip, s.tz, s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc,
+        s.item_number, s.vehicle_type, s.damage_description, s.damage_code, s.secondary_damage,
+        s.secondary_damage_code, s.title_state, s.title_type,
         s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
         s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
         s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.city, s.region, s.country,

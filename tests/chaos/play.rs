@@ -280,7 +280,7 @@ impl Play {
     async fn settle(&mut self) {
         (self.kept, self.ear) = (0, mpsc::unbounded_channel().1);
         self.plan();
-        // one that was born without a database may not have left yet; who takes its place has
+        // until all workers are at work: of one that was born without a database, the death may still be to come
         loop {
             if !self.deeds.is_empty() {
                 self.step().await;
