@@ -6,7 +6,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 # Not the whole folder: rust-toolchain.toml would have rustup fetch what the image has, and tests change more often.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock SECURITY.md ./
 COPY .sqlx .sqlx
 COPY migrations migrations
 COPY src src

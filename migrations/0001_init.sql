@@ -26,8 +26,10 @@ create table if not exists public.vehicles (
   updated_at timestamptz not null default now()
 );
 
--- One row per lot number (the number itself arrives with 0009). `tz` is the IANA region of the sale, not the feed's
--- abbreviation, and `retail_value_usd` is in the lot's own currency whatever its name says (0013 stores which).
+-- One row per lot number (the number itself arrives with 0009). `tz` is the abbreviation that the feed writes (EST, MDT),
+-- which is the one in force when the row was last updated; the zone of the sale follows from it and the yard
+-- (src/auction/zone.rs) and is in `auction_datetime_utc`. `retail_value_usd` is in the lot's own currency whatever its
+-- name says (0013 stores which).
 create table if not exists public.lots (
   id bigserial primary key,
   vin text not null,

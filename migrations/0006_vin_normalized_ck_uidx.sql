@@ -4,11 +4,12 @@
 -- rollback: yes
 -- creates: public.normalize_vin, public.vehicles.vin_normalized, vehicles_vin_normalized_format_ck, public.vehicles_vin_normalized_uidx
 
--- Upper case first, then without I, O and Q (ISO 3779 has none): the other order would leave their lower-case
--- letters in. Blanks and letters are ASCII's, whatever the database's locale, so that the Rust twin agrees on every
--- string (the vertical tab is \x0b here: PostgreSQL reads \v as a letter). Three times `replace` say what one
--- `regexp_replace` or `translate` would, at a fraction of the cost where there is nothing to replace; a body of one
--- expression is inlined into the queries that call it.
+-- Upper case first, then without I, O and Q (ISO 3779 has none): the other order would leave their lower-case letters
+-- in. Letters are ASCII's, whatever the database's locale, so that the Rust twin agrees on every string. Blanks are those
+-- of Unicode, characters without width and marks of writing direction, as in src/auction/blank.rs (the vertical tab is
+-- \x0b here: PostgreSQL reads \v as a letter). Three times `replace` say what one `regexp_replace` or `translate` would, at
+-- a fraction of the cost where there is nothing to replace; a body of one expression is inlined into the queries that
+-- call it.
 create or replace function public.normalize_vin(raw text)
 returns text
 language sql
@@ -16,7 +17,11 @@ immutable
 strict
 parallel safe
 as $$
-  select replace(replace(replace(upper(btrim(raw, E' \t\n\x0b\f\r') collate "C"), 'I', ''), 'O', ''), 'Q', '')
+  select replace(replace(replace(upper(btrim(
+    raw,
+    E' \t\n\x0b\f\r\u0085\u00a0\u1680\u180e\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c'
+      '\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2066\u2067\u2068\u2069\u3000\ufeff'
+  ) collate "C"), 'I', ''), 'O', ''), 'Q', '')
 $$;
 
 -- The expression is spelled out rather than called: a column that depends on the function would pin it for ever.

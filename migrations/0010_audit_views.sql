@@ -26,7 +26,8 @@ select
   ) as last_row_id
 from raw.csv_files as f
 left join raw.manifests as m
-  on m.file_id = f.file_id;
+  on m.file_id = f.file_id
+  and m.window_start_utc = f.window_start_utc;
 
 -- Ingest counts missing keys while it reads, so that no alert ever has to scan payloads. A file is as unknown as the
 -- worse of its two keys.
@@ -44,6 +45,7 @@ select
 from audit.etl_runs as e
 join raw.csv_files as f
   on f.file_id = e.file_id
+  and f.window_start_utc = e.window_start_utc
 cross join lateral (
   select
     coalesce(100.0 * e.rows_missing_vin / nullif(e.rows_processed, 0), 0) as vin_null_pct,

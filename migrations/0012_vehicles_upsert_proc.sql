@@ -2,7 +2,7 @@
 -- purpose: the feed's vehicle columns, the log of their changes, and the set-based upsert of a file's vehicles
 -- depends: 0011
 -- rollback: destructive
--- creates: audit.vehicle_conflicts, public.upsert_vehicles_batch
+-- creates: audit.vehicle_conflicts, public.trim_blanks, public.upsert_vehicles_batch
 
 alter table public.vehicles
   add column if not exists model_detail text,
@@ -17,11 +17,17 @@ alter table public.vehicles
   add column if not exists transmission_code text,
   add column if not exists drive_code text,
   add column if not exists color_code text,
-  -- the order key of the row that won: see upsert_vehicles_batch
   add column if not exists source_updated_at timestamptz,
+  -- the order key of the row that won: see upsert_vehicles_batch
+  add column if not exists version_at timestamptz,
+  add column if not exists source text,
   add column if not exists source_lot bigint,
   add column if not exists row_hash uuid,
-  add column if not exists seen_window timestamptz;
+  add column if not exists seen_window timestamptz,
+  -- the row that won is irregular: the vehicle is folded from all stored versions
+  add column if not exists needs_fold boolean not null default false,
+  -- columns whose values come from an older version, since the row that won has them unreadable; null for none
+  add column if not exists carried_columns text[];
 alter table public.vehicles set (fillfactor = 85);
 
 -- The same two rules, told faster: a bounded repetition costs PostgreSQL's regular expressions three times as much as
@@ -39,6 +45,7 @@ create table if not exists audit.vehicle_conflicts (
   window_start_utc timestamptz not null,
   file_id uuid,
   vin text not null,
+  source text not null default 'copart',
   lot_external_id text,
   conflict_type text not null default 'update',
   -- {"column": [old, new]}, the changed columns only
@@ -48,6 +55,22 @@ create table if not exists audit.vehicle_conflicts (
   constraint vehicle_conflicts_pkey primary key (id, window_start_utc)
 ) partition by range (window_start_utc);
 create index if not exists idx_vehicle_conflicts_vin on audit.vehicle_conflicts (vin);
+
+-- A text without the blanks at both ends, those that public.normalize_vin trims. It is not called there, since 0006 may
+-- have been applied by hand.
+create or replace function public.trim_blanks(raw text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+as $$
+  select btrim(
+    raw,
+    E' \t\n\x0b\f\r\u0085\u00a0\u1680\u180e\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c'
+      '\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2066\u2067\u2068\u2069\u3000\ufeff'
+  )
+$$;
 
 -- The newest sighting of a version. Unchanged rows are not written, so a stored row knows only where it was first
 -- applied; where the lot's head (or the version the head replaced) is that same version, it has been seen since.
@@ -63,13 +86,14 @@ $$;
 -- Applies the staged rows of a file to vehicles.
 --
 -- Of all rows ever seen for a VIN the greatest stands, whatever order they come in: first by the owner's raw VIN (equal
--- to the normalised one, else the least), then by (source_updated_at, lot, newest window with this version, row hash).
+-- to the normalised one, else the least), then by (version_at, source, lot, newest window with this version, row hash).
 -- The lot comes before the window, since an unchanged row is not staged: were it the other way round, a lot that stays
 -- in the feed would have to take the vehicle over, untold, when another lot of the same vehicle and time leaves.
--- Repeating the call changes nothing. No CTE is joined with another: their sizes cannot be foreseen, and a nested loop
+-- Repeating the call changes nothing. Vehicles of which a row here, or the row that stands, is irregular are left as they are and
+-- returned as staged ids in `to_fold`: the job folds them from all stored versions. No CTE is joined with another: their sizes cannot be foreseen, and a nested loop
 -- over two large ones takes minutes.
-create or replace function public.upsert_vehicles_batch(staging_file_id uuid)
-returns table (inserted bigint, updated bigint, unchanged bigint, vin_conflicts bigint)
+create or replace function public.upsert_vehicles_batch(staging_file_id uuid, of_window timestamptz default null)
+returns table (inserted bigint, updated bigint, unchanged bigint, vin_conflicts bigint, to_fold bigint[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set work_mem = '64MB'
@@ -83,7 +107,20 @@ declare
   repeated boolean;
   beaten bigint[];
 begin
-  select f.source, f.window_start_utc, s.head_window into feed, at, heads_at
+  select
+    f.source,
+    coalesce(
+      of_window,
+      (
+        select max(g.window_start_utc)
+        from raw.sightings g
+        where g.file_id = f.file_id
+          and g.state <> 'unchanged'
+      ),
+      f.window_start_utc
+    ),
+    s.head_window
+  into feed, at, heads_at
   from raw.csv_files f
   left join raw.sources s on s.source = f.source
   where f.file_id = staging_file_id;
@@ -96,6 +133,7 @@ begin
     select
     from audit.etl_runs r
     where r.file_id = staging_file_id
+      and r.window_start_utc = at
       and r.report ? 'upsert_vehicles'
   ) or exists (
     select
@@ -109,12 +147,13 @@ begin
     perform raw.suspend('public.vehicles');
     insert into public.vehicles (
       vin, vin_raw, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, color,
-      odometer_value, odometer_unit, odometer_brand, source_updated_at, source_lot, row_hash, seen_window
+      odometer_value, odometer_unit, odometer_brand, source_updated_at, version_at, source, source_lot, row_hash,
+      seen_window, needs_fold
     )
     select distinct on (s.vin collate "C")
       s.vin, s.vin_raw, s.year, s.make, s.model, s.model_detail, s.trim, s.body, s.fuel, s.transmission, s.drive,
-      s.engine, s.cylinders, s.color, s.odometer::int, 'mi', s.odometer_brand, s.source_updated_at,
-      s.lot_external_id::bigint, s.row_hash, at
+      s.engine, s.cylinders, s.color, s.odometer::int, s.odometer_unit, s.odometer_brand, s.source_updated_at,
+      s.version_at, feed, s.lot_external_id::bigint, s.row_hash, at, s.irregular
     from staging.copart_raw s
     where s.file_id = staging_file_id
       and s.window_start_utc = at
@@ -123,19 +162,19 @@ begin
     order by
       s.vin collate "C",
       -- nearly all are equal as they stand
-      (s.vin_raw = s.vin or upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") = s.vin) desc,
-      case when s.vin_raw = s.vin then s.vin else upper(btrim(s.vin_raw, E' \t\n\r\f\x0B')) end collate "C",
-      s.source_updated_at desc nulls last,
+      (s.vin_raw = s.vin or upper(public.trim_blanks(s.vin_raw) collate "C") = s.vin) desc,
+      case when s.vin_raw = s.vin then s.vin else upper(public.trim_blanks(s.vin_raw)) end collate "C",
+      s.version_at desc,
       s.lot_external_id::bigint desc,
       s.row_hash desc;
     get diagnostics inserted = row_count;
     perform raw.resume('public.vehicles');
 
     -- a raw VIN equal to the normalised one owns it, so only others are in doubt
-    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, lot_external_id, conflict_reason)
-    select at, staging_file_id, r.owner_raw, r.vin, r.lot_external_id, 'characters_lost'
+    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, source, lot_external_id, conflict_reason)
+    select at, staging_file_id, r.vin_raw, r.vin, feed, r.lot_external_id, 'characters_lost'
     from (
-      select s.vin, s.lot_external_id, upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") as owner_raw
+      select s.vin, s.vin_raw, s.lot_external_id, upper(public.trim_blanks(s.vin_raw) collate "C") as owner_raw
       from staging.copart_raw s
       where s.file_id = staging_file_id
         and s.window_start_utc = at
@@ -145,6 +184,27 @@ begin
     ) r
     where r.owner_raw <> r.vin;
     get diagnostics vin_conflicts = row_count;
+    -- where a VIN has several rows, one of them irregular, no row alone says what stands
+    select array_agg(i.id) into to_fold
+    from (
+      select min(s.id) as id, s.vin
+      from staging.copart_raw s
+      where s.file_id = staging_file_id
+        and s.window_start_utc = at
+        and s.irregular
+        and s.vin is not null
+        and s.lot_external_id is not null
+      group by s.vin
+    ) i
+    where exists (
+      select
+      from staging.copart_raw o
+      where o.file_id = staging_file_id
+        and o.window_start_utc = at
+        and o.vin = i.vin
+        and o.id <> i.id
+        and o.lot_external_id is not null
+    );
     updated := 0;
     unchanged := 0;
     return next;
@@ -154,10 +214,11 @@ begin
   with staged as (
     select
       s.id, s.vin, s.vin_raw, s.year, s.make, s.model, s.model_detail, s.trim, s.body, s.fuel, s.transmission, s.drive,
-      s.engine, s.cylinders, s.color, s.odometer::int as odometer_value, s.odometer_brand,
-      upper(btrim(s.vin_raw, E' \t\n\r\f\x0B') collate "C") as owner_raw,
+      s.engine, s.cylinders, s.color, s.odometer::int as odometer_value, s.odometer_unit, s.odometer_brand,
+      upper(public.trim_blanks(s.vin_raw) collate "C") as owner_raw,
       s.source_updated_at,
-      coalesce(s.source_updated_at, '-infinity') as su,
+      coalesce(s.version_at, s.source_updated_at, at) as version_at,
+      s.irregular,
       s.lot_external_id::bigint as lot,
       s.row_hash,
       s.prev_hash,
@@ -173,11 +234,13 @@ begin
     select
       staged.*,
       row_number() over w as place,
-      first_value(owner_raw) over w as best_raw
+      first_value(owner_raw) over w as best_raw,
+      bool_or(irregular) over (partition by vin collate "C") as any_irregular,
+      count(*) over (partition by vin collate "C") as rows_of_vin
     from staged
     window w as (
       partition by vin collate "C"
-      order by (owner_raw = vin) desc, owner_raw collate "C", su desc, lot desc, row_hash desc
+      order by (owner_raw = vin) desc, owner_raw collate "C", version_at desc, lot desc, row_hash desc
     )
   ),
   -- beside what stands, whose order key is brought up to date
@@ -186,13 +249,15 @@ begin
       r.*,
       v.vin is not null as known,
       v.ctid as place_of_vehicle,
-      upper(btrim(v.vin_raw, E' \t\n\r\f\x0B') collate "C") as stood_raw,
+      upper(public.trim_blanks(v.vin_raw) collate "C") as stood_raw,
       v.row_hash as stood_hash,
+      coalesce(v.source, '') as stood_source,
       coalesce(v.source_lot, 0) as stood_lot,
-      coalesce(v.source_updated_at, '-infinity') as stood_su,
+      coalesce(v.version_at, '-infinity') as stood_at,
+      coalesce(v.needs_fold, false) as stood_irregular,
       greatest(
         raw.seen(v.seen_window, v.row_hash, h, heads_at),
-        case when v.source_lot = r.lot and v.row_hash = r.prev_hash then r.prev_seen end,
+        case when v.source = feed and v.source_lot = r.lot and v.row_hash = r.prev_hash then r.prev_seen end,
         '-infinity'
       ) as stood_seen,
       -- old and new values of the columns that differ
@@ -211,6 +276,7 @@ begin
         case when v.cylinders is distinct from r.cylinders then '"cylinders": '::text || jsonb_build_array(v.cylinders, r.cylinders) end,
         case when v.color is distinct from r.color then '"color": '::text || jsonb_build_array(v.color, r.color) end,
         case when v.odometer_value is distinct from r.odometer_value then '"odometer_value": '::text || jsonb_build_array(v.odometer_value, r.odometer_value) end,
+        case when v.odometer_unit is distinct from r.odometer_unit then '"odometer_unit": '::text || jsonb_build_array(v.odometer_unit, r.odometer_unit) end,
         case when v.odometer_brand is distinct from r.odometer_brand then '"odometer_brand": '::text || jsonb_build_array(v.odometer_brand, r.odometer_brand) end
       ), '') as differences
     from ranked r
@@ -218,40 +284,50 @@ begin
     -- until when it was seen decides only between versions of one lot with one update time: no look-up without need
     left join raw.heads h
       on h.source = feed
-      and h.lot = case when v.source_lot = r.lot and coalesce(v.source_updated_at, '-infinity') = r.su then r.lot end
+      and h.lot = case when v.source = feed and v.source_lot = r.lot and v.version_at = r.version_at then r.lot end
   ),
   -- told before they are overwritten, and beside the row itself: no look-up twice
   judged as materialized (
     select
       w.id, w.vin, w.vin_raw, w.year, w.make, w.model, w.model_detail, w.trim, w.body, w.fuel, w.transmission, w.drive,
-      w.engine, w.cylinders, w.color, w.odometer_value, w.odometer_brand, w.source_updated_at, w.lot, w.row_hash,
-      w.owner_raw, w.best_raw, w.stood_raw, w.place, w.known, w.place_of_vehicle, w.wins,
+      w.engine, w.cylinders, w.color, w.odometer_value, w.odometer_unit, w.odometer_brand, w.source_updated_at,
+      w.version_at, w.irregular, w.lot, w.row_hash, w.owner_raw, w.best_raw, w.stood_raw, w.place, w.known,
+      w.place_of_vehicle, w.folds, w.wins,
       case when w.wins and w.known then w.differences end as differences
     from (
       select
         b.*,
-        b.place = 1 and (
+        b.place = 1 and b.folds and not b.known
+          or b.place = 1 and not b.folds and (
           not b.known
           or b.stood_hash is null
           or case
                when b.owner_raw = b.stood_raw
-                 then (b.su, b.lot, at, b.row_hash) > (b.stood_su, b.stood_lot, b.stood_seen, b.stood_hash)
+                 then (b.version_at, feed collate "C", b.lot, at, b.row_hash)
+                   > (b.stood_at, b.stood_source collate "C", b.stood_lot, b.stood_seen, b.stood_hash)
                when b.owner_raw = b.vin then true
                when b.stood_raw = b.vin then false
                else b.owner_raw collate "C" < b.stood_raw collate "C"
              end
         ) as wins
-      from beside b
+      from (
+        select
+          beside.*,
+          case when known then any_irregular or stood_irregular else any_irregular and rows_of_vin > 1 end as folds
+        from beside
+      ) b
     ) w
   ),
   added as (
     insert into public.vehicles (
       vin, vin_raw, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, color,
-      odometer_value, odometer_unit, odometer_brand, source_updated_at, source_lot, row_hash, seen_window
+      odometer_value, odometer_unit, odometer_brand, source_updated_at, version_at, source, source_lot, row_hash,
+      seen_window, needs_fold
     )
     select
       w.vin, w.vin_raw, w.year, w.make, w.model, w.model_detail, w.trim, w.body, w.fuel, w.transmission, w.drive,
-      w.engine, w.cylinders, w.color, w.odometer_value, 'mi', w.odometer_brand, w.source_updated_at, w.lot, w.row_hash, at
+      w.engine, w.cylinders, w.color, w.odometer_value, w.odometer_unit, w.odometer_brand, w.source_updated_at,
+      w.version_at, feed, w.lot, w.row_hash, at, w.irregular
     from judged w
     where w.wins
       and not w.known
@@ -276,8 +352,10 @@ begin
       color = w.color,
       odometer_value = w.odometer_value,
       odometer_brand = w.odometer_brand,
-      odometer_unit = 'mi',
+      odometer_unit = w.odometer_unit,
       source_updated_at = w.source_updated_at,
+      version_at = w.version_at,
+      source = feed,
       source_lot = w.lot,
       row_hash = w.row_hash,
       seen_window = at,
@@ -289,16 +367,16 @@ begin
     returning w.differences
   ),
   logged as (
-    insert into audit.vehicle_conflicts (window_start_utc, file_id, vin, lot_external_id, changes)
-    select at, staging_file_id, vin, lot::text, ('{' || differences || '}')::jsonb
+    insert into audit.vehicle_conflicts (window_start_utc, file_id, vin, source, lot_external_id, changes)
+    select at, staging_file_id, vin, feed, lot::text, ('{' || differences || '}')::jsonb
     from judged
     where differences is not null
     returning 1
   ),
   doubted as (
-    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, lot_external_id, conflict_reason)
+    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, source, lot_external_id, conflict_reason)
     select
-      at, staging_file_id, j.owner_raw, j.vin, j.lot::text,
+      at, staging_file_id, j.vin_raw, j.vin, feed, j.lot::text,
       case when j.owner_raw <> j.vin then 'characters_lost' else 'raw_differs' end
     from judged j
     where not repeated
@@ -314,8 +392,9 @@ begin
   select
     c.added, c.changed, c.vins - c.added - c.changed,
     (select count(*) from doubted),
+    (select array_agg(id) from judged where place = 1 and folds),
     (select array_agg(id) from judged where not wins)
-  into inserted, updated, unchanged, vin_conflicts, beaten
+  into inserted, updated, unchanged, vin_conflicts, to_fold, beaten
   from counts c;
 
   -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then (that
@@ -323,11 +402,12 @@ begin
   update public.vehicles v
   set seen_window = s.prev_seen
   from staging.copart_raw s
-  left join public.lots l on l.lot_external_id = s.lot_external_id
+  left join public.lots l on l.source = feed and l.lot_external_id = s.lot_external_id
   where s.id = any (beaten)
     and s.window_start_utc = at
     and s.prev_hash is not null
     and v.vin = any (array[s.vin, l.vin])
+    and v.source = feed
     and v.source_lot = s.lot_external_id::bigint
     and v.row_hash = s.prev_hash
     and v.seen_window < s.prev_seen;

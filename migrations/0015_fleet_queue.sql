@@ -2,7 +2,7 @@
 -- purpose: the queue: what is to be done, is being done and was done, and how each run of it ended
 -- depends: none
 -- rollback: destructive
--- creates: fleet.jobs, fleet.job_runs, fleet.job_attempts, fleet.enqueue, fleet.ready_depth
+-- creates: fleet.jobs, fleet.job_runs, fleet.job_attempts, fleet.enqueue, fleet.ready_depth, fleet.stamp_db_user, fleet.prune_jobs
 
 -- fleet.jobs holds what is to be done, is being done and was done; fleet.job_attempts one line per ended run of a job.
 -- What the columns mean, which states lead to which, and which races exist: head of src/queue/mod.rs.
@@ -60,7 +60,9 @@ create table if not exists fleet.jobs (
   constraint jobs_waiting_has_an_attempt_left check (
     lease_until is not null or finished_at is not null or attempt < max_attempts),
   constraint jobs_each_attempt_was_a_run check (attempt <= run),
-  constraint jobs_rescues_count_up check (rescues >= 0)
+  constraint jobs_rescues_count_up check (rescues >= 0),
+  -- years of four digits: what RFC 3339 writes and every program reads; infinity is none
+  constraint jobs_run_at_is_an_instant check (run_at >= '0001-01-01T00:00Z' and run_at < '10000-01-01T00:00Z')
 ) with (
   -- A job's row is rewritten about three times in its life: room on the page, and vacuum before bloat.
   fillfactor = 70,
@@ -108,6 +110,7 @@ create table if not exists fleet.job_runs (
   finished_at timestamptz not null,
   outcome     text not null,
   error       text,                                       -- the whole chain; for a requeue: why
+  db_user     text not null default session_user,         -- the login that wrote this row, whatever `worker` says
 
   primary key (job_id, run),
   constraint job_runs_outcome_is_known check (
@@ -123,6 +126,23 @@ create index if not exists job_runs_by_end
 
 comment on table fleet.job_runs is 'ended runs that the row of their job does not tell: read fleet.job_attempts';
 
+-- Writes the login beside the name that a caller gives. Of all tables with a column db_user.
+create or replace function fleet.stamp_db_user()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.db_user := session_user;
+  return new;
+end
+$$;
+
+create or replace trigger stamp_db_user
+before insert on fleet.job_runs
+for each row
+execute function fleet.stamp_db_user();
+
 -- The whole history. Nearly every job is completed by its first run, of which its own row knows everything: a second
 -- row for it would be the dearest write of its life.
 create or replace view fleet.job_attempts as
@@ -136,7 +156,8 @@ where completed_by is not null;
 comment on view fleet.job_attempts is 'one row per ended run of a job: who ran it, from when to when, and how it ended';
 
 -- Puts a job into the queue inside the caller's transaction, from any language. Null: the key is taken, nothing was
--- done. Listeners of channel "fleet" get the kind when the caller commits.
+-- done. Listeners of channel "fleet" get the kind when the caller commits. Who enqueues many keys in one transaction sorts
+-- them: two transactions that take the same keys in different orders wait for each other, and one ends as a deadlock.
 create or replace function fleet.enqueue(
   kind         text,
   payload      jsonb default '{}',
@@ -190,3 +211,52 @@ as $$
 $$;
 
 comment on function fleet.ready_depth is 'jobs that are due and unclaimed, of these kinds or of all';
+
+-- Deletes one batch of finished jobs with their history: of the jobs after `after_id`, as many as `batch` (at most 10,000)
+-- are looked at, and those go that ended longer ago than jobs of their end are kept (at least a day). Returns the last id
+-- looked at, how many went, and whether older ones may follow; nothing while another session prunes. Workers have no other
+-- right to delete jobs.
+create or replace function fleet.prune_jobs(
+  after_id bigint, batch integer, keep_completed interval, keep_failed interval,
+  out last bigint, out pruned bigint, out more boolean)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  looked_at constant integer := greatest(1, least(coalesce(batch, 1), 10000));
+  completed_before constant timestamptz := now() - greatest(keep_completed, interval '1 day');
+  failed_before constant timestamptz := now() - greatest(keep_failed, interval '1 day');
+  old bigint[];
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('fleet: prune', 0)) then
+    pruned := 0;
+    more := false;
+    return;
+  end if;
+  select
+    max(j.id),
+    array_agg(j.id) filter (
+      where j.state = 'completed' and j.finished_at < completed_before
+        or j.state in ('cancelled', 'discarded') and j.finished_at < failed_before
+    ),
+    -- a job ends after it was put in, so beyond a young one there is nothing old
+    count(*) = looked_at and min(j.created_at) < greatest(completed_before, failed_before)
+  into last, old, more
+  from (
+    select id, state, created_at, finished_at
+    from fleet.jobs
+    where id > after_id
+    order by id
+    limit looked_at
+  ) as j;
+  -- asked again of the row itself: somebody may have put it back just now
+  delete from fleet.jobs
+  where id = any (old)
+    and finished_at < greatest(completed_before, failed_before);
+  get diagnostics pruned = row_count;
+end
+$$;
+
+comment on function fleet.prune_jobs is 'deletes a batch of jobs that ended long ago, with their history';

@@ -2,7 +2,7 @@
 -- purpose: one row per source and quarter-hour, the one guard against a second fetch, and the picture operators look at
 -- depends: 0015
 -- rollback: destructive
--- creates: fleet.windows, fleet.note_window_fate
+-- creates: fleet.windows, fleet.note_window_fate, fleet.note_window_end
 
 create table if not exists fleet.windows (
   source text not null,
@@ -11,14 +11,40 @@ create table if not exists fleet.windows (
   file_id uuid,
   note text,
   updated_at timestamptz not null default now(),
+  ended_at timestamptz,                                -- when its present file first ended well; a rerun does not move it
   constraint windows_pkey primary key (source, window_start_utc),
   constraint windows_state_ck check (
     state in ('due', 'fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'failed', 'missed')
   ),
-  constraint windows_quarter_hour_ck check (extract(epoch from window_start_utc)::bigint % 900 = 0)
+  constraint windows_quarter_hour_ck check (extract(epoch from window_start_utc)::bigint % 900 = 0),
+  constraint windows_start_is_an_instant check (
+    window_start_utc >= '0001-01-01T00:00Z' and window_start_utc < '10000-01-01T00:00Z')
 );
 create index if not exists idx_windows_underway on fleet.windows (source, window_start_utc) where state in ('fetched', 'ingested');
 create index if not exists idx_windows_file on fleet.windows (file_id);
+create index if not exists idx_windows_ended on fleet.windows (source, window_start_utc) where ended_at is not null;
+
+-- Dates the end of a window: the first time that its present file ends it as applied, incomplete or unchanged. A repeated
+-- step and a replay leave the date alone; another file starts over. No later than the row's own time.
+create or replace function fleet.note_window_end()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.state in ('applied', 'incomplete', 'unchanged') then
+    new.ended_at := least(new.ended_at, new.updated_at);
+  elsif tg_op = 'UPDATE' and new.file_id is distinct from old.file_id then
+    new.ended_at := null;
+  end if;
+  return new;
+end
+$$;
+
+create or replace trigger note_window_end
+before insert or update on fleet.windows
+for each row
+execute function fleet.note_window_end();
 
 -- A window whose job is given up has failed, whoever gave it up; one whose job is put back is under way again.
 create or replace function fleet.note_window_fate()
@@ -36,16 +62,20 @@ begin
   set
     state = case
       when new.state in ('discarded', 'cancelled') then 'failed'
-      when new.payload ? 'window_start_utc' then 'due'
-      when f.state = 'received' then 'fetched'
+      when not new.payload ? 'file_id' then 'due'
+      when g.state = 'received' then 'fetched'
       else 'ingested'
     end,
     note = case when new.state in ('discarded', 'cancelled') then left(new.error, 500) end,
     updated_at = now()
   from (select) as one
   left join raw.csv_files f on f.file_id::text = new.payload ->> 'file_id'
+  -- a file that came again is worked for the window that the payload names
+  left join raw.sightings g
+    on g.file_id = f.file_id
+    and g.window_start_utc = coalesce((new.payload ->> 'window_start_utc')::timestamptz, f.window_start_utc)
   where case
-      when new.payload ? 'file_id' then w.source = f.source and w.window_start_utc = f.window_start_utc
+      when new.payload ? 'file_id' then w.source = g.source and w.window_start_utc = g.window_start_utc
       else w.source = new.payload ->> 'source' and w.window_start_utc = (new.payload ->> 'window_start_utc')::timestamptz
     end
     and case

@@ -70,7 +70,7 @@ begin
     where n.nspname = any (ours)
       or (
         n.nspname = 'public'
-        and p.proname in ('normalize_vin', 'feed_status', 'upsert_vehicles_batch', 'upsert_lots_batch')
+        and p.proname in ('trim_blanks', 'normalize_vin', 'feed_status', 'sale_day', 'replace_image_links', 'upsert_vehicles_batch', 'upsert_lots_batch')
       )
   loop
     execute change;
@@ -80,19 +80,47 @@ $$;
 
 -- Functions are open to everybody unless closed; closed here first, then opened to whom they are for.
 revoke execute on all routines in schema raw, staging, audit, fleet from public;
-revoke execute on function public.upsert_vehicles_batch(uuid), public.upsert_lots_batch(uuid) from public;
+revoke execute on function
+  public.upsert_vehicles_batch(uuid, timestamptz), public.upsert_lots_batch(uuid, timestamptz),
+  public.replace_image_links(bigint[], text[], text[], timestamptz)
+from public;
 
+-- What each role may do is listed, object by object, in SECURITY.md, and a test compares the two. A table or function that
+-- workers write or call gets its line here, or in its own migration where that is a later one.
+--
 -- etl_rw: no DDL, and no way to unsay what was written. Core rows are upserted, never deleted; row versions, manifests
--- and the logs of audit only grow (their old partitions go through functions); what is a workspace may be swept.
+-- and the logs of audit only grow (their old partitions go through functions).
 grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to etl_rw;
-grant insert, update on public.vehicles, public.lots, public.sale_events, public.images to etl_rw;
-grant insert on all tables in schema raw, audit to etl_rw;
-grant update on raw.csv_files, audit.etl_runs to etl_rw;
-grant update, delete on raw.sources, raw.heads, audit.unknown_taxonomy_values to etl_rw;
-grant insert, update, delete on all tables in schema staging, fleet to etl_rw;
-grant usage on all sequences in schema public, raw, staging, audit, fleet to etl_rw;
-grant execute on all routines in schema raw, staging, audit, fleet to etl_rw;
-grant execute on function public.upsert_vehicles_batch(uuid), public.upsert_lots_batch(uuid) to etl_rw;
+grant insert, update on public.vehicles, public.lots, public.images to etl_rw;
+grant insert on raw.rows, raw.manifests to etl_rw;
+grant insert on raw.headers, raw.header_changes to etl_rw;
+grant insert, update on raw.csv_files, raw.sightings, raw.sources to etl_rw;
+grant insert, update, delete on raw.heads, raw.lotless_rows to etl_rw;
+grant insert, update on staging.copart_raw to etl_rw;
+grant insert on
+  audit.vin_conflicts, audit.vehicle_conflicts, audit.lot_conflicts, audit.parse_errors, audit.skipped_lots,
+  audit.status_transitions
+to etl_rw;
+grant insert, update on audit.etl_runs, audit.unknown_taxonomy_values to etl_rw;
+grant insert, update on fleet.jobs, fleet.windows to etl_rw;
+grant insert on fleet.job_runs to etl_rw;
+grant usage on sequence public.lots_id_seq, public.images_id_seq, staging.copart_raw_id_seq,
+  raw.csv_files_file_no_seq
+to etl_rw;
+grant execute on function
+  raw.ensure_partition(regclass, timestamptz), audit.ensure_partitions(timestamptz),
+  raw.open_month(timestamptz), raw.index_month(timestamptz), raw.attach_month(timestamptz),
+  staging.open_day(timestamptz), staging.index_day(timestamptz), staging.attach_day(timestamptz),
+  staging.analyze(timestamptz, bigint), raw.first_heads(text, uuid, timestamptz, regclass),
+  raw.seen(timestamptz, uuid, raw.heads, timestamptz), raw.header_no(jsonb),
+  raw.suspend(regclass), raw.resume(regclass), raw.reserve_lot_ids(uuid),
+  fleet.prune_jobs(bigint, integer, interval, interval)
+to etl_rw;
+grant execute on function fleet.ready_depth(text[]) to etl_rw, vinops_ops;
+grant execute on function
+  public.upsert_vehicles_batch(uuid, timestamptz), public.upsert_lots_batch(uuid, timestamptz),
+  public.replace_image_links(bigint[], text[], text[], timestamptz)
+to etl_rw;
 
 -- app_ro: the core and the vocabulary whole; of the machinery the windows and the views, which read with their owner's
 -- rights.
@@ -113,16 +141,40 @@ begin
 end
 $$;
 
--- vinops_ops: sees everything, moves jobs and windows, turns the switches, teaches the vocabulary. No DDL, no deletes.
+-- vinops_ops: sees everything, moves jobs and windows, turns the switches, teaches the vocabulary. No DDL, no deletes but
+-- of spellings that are unknown no more.
 grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to vinops_ops;
-grant insert, update on all tables in schema fleet, taxonomies to vinops_ops;
+grant insert, update on fleet.jobs, fleet.windows to vinops_ops;
+grant insert on fleet.job_runs to vinops_ops;
 grant update on public.config to vinops_ops;
-grant update, delete on audit.unknown_taxonomy_values to vinops_ops;
-grant usage on all sequences in schema fleet to vinops_ops;
-grant execute on all routines in schema fleet to vinops_ops;
+grant delete on audit.unknown_taxonomy_values to vinops_ops;
+
+do $$
+declare
+  granted text;
+begin
+  for granted in
+    select format('grant insert, update on %I.%I to vinops_ops', schemaname, tablename)
+    from pg_tables
+    where schemaname = 'taxonomies'
+      and tablename <> 'seeds'
+    union all
+    -- 0018 has one with other arguments in its place
+    select format('grant execute on function %s to etl_rw, vinops_ops', p.oid::regprocedure)
+    from pg_proc as p
+    where p.pronamespace = 'fleet'::regnamespace
+      and p.proname = 'enqueue'
+  loop
+    execute granted;
+  end loop;
+end
+$$;
+
+-- What raw.resume executes is nobody's to read or write but its owner's.
+revoke all on raw.suspended from public, etl_rw, app_ro, vinops_ops;
 
 -- What later migrations add is readable by the same readers at once; the right to write is granted where the table is
--- made. For partitions, which vinops_admin makes, their parent's grants decide.
+-- made. For partitions, which vinops_admin makes, their parent's grants decide: they are read and written through it.
 alter default privileges in schema public, raw, staging, audit, taxonomies, fleet
   grant select on tables to etl_rw, vinops_ops;
 alter default privileges in schema public, taxonomies

@@ -73,6 +73,8 @@ drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, i
 -- Puts a job into the queue inside the caller's transaction, from any language. Null: the key is taken, nothing was
 -- done. `unique_over` chooses the states in which a job keeps its key from others: the four of an unfinished job,
 -- '{available,scheduled,running,retryable}', for "one at a time", and any of the other three besides. Listeners of channel "fleet" get the kind when the caller commits.
+-- Who enqueues many keys in one transaction sorts them: two transactions that take the same keys in different orders wait
+-- for each other, and one of them ends as a deadlock. run_at is an instant of the years 1 to 9999.
 create or replace function fleet.enqueue(
   kind         text,
   payload      jsonb default '{}',
@@ -111,7 +113,8 @@ begin
 end
 $$;
 
-comment on function fleet.enqueue is 'enqueues a job in the caller''s transaction; null when its key is taken';
+comment on function fleet.enqueue is
+  'enqueues a job in the caller''s transaction; null when its key is taken; many keys in one transaction are to be sorted';
 
 -- How many more jobs of a limited kind may run; null when it has no limit (any more). Holds the kind's row until the
 -- caller's transaction ends, and counts only then: each statement of a volatile function sees what has been committed
@@ -119,7 +122,8 @@ comment on function fleet.enqueue is 'enqueues a job in the caller''s transactio
 create or replace function fleet.free_slots(kind text) returns integer
   language plpgsql
   volatile
-  security invoker
+  -- to lock a kind's row takes the right to update it, which workers do not have
+  security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -215,7 +219,8 @@ comment on column fleet.jobs_view.seconds is 'how long its last run took, or has
 create table if not exists audit.operator_actions (
   id      bigint generated always as identity primary key,
   at      timestamptz not null default now(),
-  who     text not null,
+  who     text not null,                                  -- as the operator says
+  db_user text not null default session_user,             -- the login, whatever `who` says
   action  text not null,                                  -- requeue, cancel, run-now, pause, resume, …
   subject text not null,                                  -- what it was done to: a job, a kind, a source
   reason  text not null,
@@ -224,6 +229,11 @@ create table if not exists audit.operator_actions (
 
 comment on table audit.operator_actions is 'what operators did: who, what, to what, and why';
 create index if not exists idx_operator_actions_at on audit.operator_actions (at);
+
+create or replace trigger stamp_db_user
+before insert on audit.operator_actions
+for each row
+execute function fleet.stamp_db_user();
 
 alter table fleet.kinds owner to vinops_admin;
 alter table fleet.workers owner to vinops_admin;
@@ -237,10 +247,11 @@ revoke execute on function fleet.enqueue(text, jsonb, text, timestamptz, integer
 grant execute on function fleet.enqueue(text, jsonb, text, timestamptz, integer, integer, text[]), fleet.free_slots(text)
   to etl_rw, vinops_ops;
 
--- A claim locks a kind's row, which takes the right to update it.
-grant select, insert, update on fleet.kinds to etl_rw, vinops_ops;
+grant select on fleet.kinds to etl_rw;
+grant select, insert, update on fleet.kinds to vinops_ops;
 grant select, insert, update, delete on fleet.workers to etl_rw;
 grant select on fleet.workers to vinops_ops;
 grant select on fleet.jobs_view, fleet.kinds, fleet.workers to app_ro;
 grant select on fleet.jobs_view to etl_rw, vinops_ops;
+-- insert-only: not even their author unsays them
 grant select, insert on audit.operator_actions to etl_rw, vinops_ops;

@@ -2,7 +2,7 @@
 -- purpose: what the whole fleet knows of a source: its switch, its breaker, its quarter-hour slots, its session
 -- depends: 0018
 -- rollback: destructive
--- creates: fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view, fleet.begin_fetch, fleet.end_fetch, fleet.note_fetch_end, fleet.move_breaker, fleet.reset_breaker, fleet.switch_source, fleet.note_action
+-- creates: fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view, fleet.begin_fetch, fleet.end_fetch, fleet.note_fetch_end, fleet.move_breaker, fleet.reset_breaker, fleet.switch_source, fleet.accept_size, fleet.add_source, fleet.remove_source, fleet.note_action
 
 -- The rules of fetching, held for all workers at once whoever they are:
 --   a slot (source and quarter-hour) has one attempt, which belongs to one job: the primary key of fetch_slots;
@@ -10,6 +10,7 @@
 --   here, so that the job's lease is the probe's; a slot whose fetch never began says nothing of the source.
 -- Whoever writes takes the locks in this order: the job, the source, the slot, the window.
 
+-- A source is known by its row here, which an operator adds; nothing else does, so a misspelt name makes none.
 create table if not exists fleet.sources (
   source text not null,
   enabled boolean not null default true,               -- off: nothing is scheduled and nothing fetched, by hand neither
@@ -39,6 +40,7 @@ create table if not exists fleet.source_transitions (
   to_state text not null,
   who text not null,                                   -- an operator, or the job that brought it about
   why text not null,
+  db_user text not null default session_user,          -- the login, whatever `who` says
   constraint source_transitions_pkey primary key (id),
   constraint source_transitions_states_are_known check (
     from_state in ('closed', 'open', 'half_open') and to_state in ('closed', 'open', 'half_open')
@@ -46,6 +48,11 @@ create table if not exists fleet.source_transitions (
   constraint source_transitions_say_who_and_why check (who <> '' and why <> '')
 );
 create index if not exists idx_source_transitions_source on fleet.source_transitions (source, id desc);
+
+create or replace trigger stamp_db_user
+before insert on fleet.source_transitions
+for each row
+execute function fleet.stamp_db_user();
 
 create table if not exists fleet.fetch_slots (
   source text not null,
@@ -58,6 +65,7 @@ create table if not exists fleet.fetch_slots (
   unkept_by bigint,                                    -- the run whose file came and could not be kept
   constraint fetch_slots_pkey primary key (source, slot),
   constraint fetch_slots_quarter_hour_ck check (extract(epoch from slot)::bigint % 900 = 0),
+  constraint fetch_slots_slot_is_an_instant check (slot >= '0001-01-01T00:00Z' and slot < '10000-01-01T00:00Z'),
   -- failed counts for the breaker; what is our own fault (unkept), nobody's (lost) or an operator's (cancelled) does not
   constraint fetch_slots_outcome_is_known check (outcome in ('fetched', 'unchanged', 'failed', 'unkept', 'lost', 'cancelled')),
   constraint fetch_slots_outcome_means_over check ((outcome is null) = (finished_at is null))
@@ -151,6 +159,7 @@ $$;
 --   missed           its quarter-hour is over
 --   disabled, open   the source is switched off, or its breaker lets only the probe through
 --   under_way        another job's attempt is under way
+--   unknown          there is no such source; nothing is written
 --   spent            the slot's attempt has ended
 -- A simulated source has a clock of its own: its slot is the window, and no window is over.
 create or replace function fleet.begin_fetch(
@@ -165,8 +174,10 @@ declare
   known fleet.sources;
   window_state text;
 begin
-  insert into fleet.sources (source) values (of_source) on conflict do nothing;
-  select * into strict known from fleet.sources s where s.source = of_source for update;
+  select * into known from fleet.sources s where s.source = of_source for update;
+  if not found then
+    return 'unknown';
+  end if;
   -- a job that nobody's schedule made: put in from psql
   insert into fleet.windows (source, window_start_utc) values (of_source, of_window) on conflict do nothing;
   select w.state into strict window_state
@@ -314,7 +325,7 @@ begin
 end
 $$;
 
--- Switches a source on or off by hand; false when it was so already.
+-- Switches a source on or off by hand; false when it was so already. An unknown source is an error: P0002.
 create or replace function fleet.switch_source(of_source text, turn_on boolean, who text, why text)
 returns boolean
 language plpgsql
@@ -324,7 +335,10 @@ declare
   word constant text := case when turn_on then 'enabled' else 'disabled' end;
   other constant text := case when turn_on then 'disabled' else 'enabled' end;
 begin
-  insert into fleet.sources (source) values (of_source) on conflict do nothing;
+  perform from fleet.sources s where s.source = of_source for update;
+  if not found then
+    raise no_data_found using message = format('unknown source "%s"', of_source);
+  end if;
   update fleet.sources s
   set enabled = turn_on,
     updated_at = clock_timestamp()
@@ -337,6 +351,95 @@ begin
   raise warning 'source % is %: %', of_source, word, why;
   perform fleet.note_action(who, case when turn_on then 'enable' else 'disable' end, of_source, why, '{}');
   return true;
+end
+$$;
+
+-- Accepts the size of the newest judged file of a source as normal: files after its window are compared with this size and
+-- with the complete files since. Waits for a step that holds the source. The outcome is one word:
+--   accepted   the size of this file counts as normal
+--   unknown    no file of the source has been judged
+--   complete   the file is complete: there is nothing to accept
+--   lots       the file is incomplete because of its lot numbers, whatever its size
+create or replace function fleet.accept_size(
+  of_source text, who text, why text, out outcome text, out window_start_utc timestamptz, out row_count int)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  newest raw.csv_files;
+begin
+  perform from raw.sources s where s.source = of_source for update;
+  select f.* into newest
+  from raw.csv_files f
+  where f.source = of_source and f.complete is not null
+  order by f.window_start_utc desc, f.file_no desc
+  limit 1;
+  window_start_utc := newest.window_start_utc;
+  row_count := newest.row_count;
+  outcome := case
+    when newest.file_id is null then 'unknown'
+    when newest.complete then 'complete'
+    when newest.incomplete_reason = 'lots' then 'lots'
+    else 'accepted'
+  end;
+  if outcome <> 'accepted' then
+    return;
+  end if;
+  update raw.sources s
+  set size_accepted_window = newest.window_start_utc,
+    size_accepted_rows = newest.row_count
+  where s.source = of_source;
+  perform fleet.note_action(who, 'accept-size', of_source, why,
+    jsonb_build_object('file_id', newest.file_id, 'window_start_utc', newest.window_start_utc, 'rows', newest.row_count));
+end
+$$;
+
+comment on function fleet.accept_size is 'accepts the size of a source''s newest file as normal';
+
+-- Makes a source known; false when it was known already.
+create or replace function fleet.add_source(of_source text, who text, why text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into fleet.sources (source) values (of_source) on conflict do nothing;
+  if not found then
+    return false;
+  end if;
+  perform fleet.note_action(who, 'add-source', of_source, why, '{}');
+  return true;
+end
+$$;
+
+-- Forgets a source that has no file and no work, with its windows, slots and session. Its transitions stay: they are
+-- history. The answer is one word: removed, unknown, files or jobs. Runs as its owner, since operators may delete nothing.
+create or replace function fleet.remove_source(of_source text, who text, why text)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from fleet.sources s where s.source = of_source for update;
+  if not found then
+    return 'unknown';
+  elsif exists (select from raw.csv_files f where f.source = of_source) then
+    return 'files';
+  elsif exists (
+    select
+    from fleet.jobs j
+    where j.payload ->> 'source' = of_source
+      and j.state in ('available', 'scheduled', 'retryable', 'running')
+  ) then
+    return 'jobs';
+  end if;
+  delete from fleet.source_sessions x where x.source = of_source;
+  delete from fleet.fetch_slots f where f.source = of_source;
+  delete from fleet.windows w where w.source = of_source;
+  delete from fleet.sources s where s.source = of_source;
+  perform fleet.note_action(who, 'remove-source', of_source, why, '{}');
+  return 'removed';
 end
 $$;
 
@@ -353,7 +456,8 @@ begin
     from pg_proc as p
     where p.pronamespace = 'fleet'::regnamespace
       and p.proname in (
-        'begin_fetch', 'end_fetch', 'note_fetch_end', 'move_breaker', 'reset_breaker', 'switch_source', 'note_action')
+        'begin_fetch', 'end_fetch', 'note_fetch_end', 'move_breaker', 'reset_breaker', 'switch_source', 'accept_size',
+        'add_source', 'remove_source', 'note_action')
   loop
     execute change;
   end loop;
@@ -364,6 +468,7 @@ revoke execute on function
   fleet.begin_fetch(text, timestamptz, bigint, bigint, boolean), fleet.end_fetch(bigint, bigint, text),
   fleet.note_fetch_end(), fleet.move_breaker(text, text, text, text, timestamptz, bigint),
   fleet.reset_breaker(text, text, text), fleet.switch_source(text, boolean, text, text),
+  fleet.accept_size(text, text, text), fleet.add_source(text, text, text), fleet.remove_source(text, text, text),
   fleet.note_action(text, text, text, text, jsonb)
 from public;
 grant execute on function
@@ -372,10 +477,16 @@ grant execute on function
 to etl_rw, vinops_ops;
 grant execute on function
   fleet.reset_breaker(text, text, text), fleet.switch_source(text, boolean, text, text),
+  fleet.accept_size(text, text, text), fleet.add_source(text, text, text), fleet.remove_source(text, text, text),
   fleet.note_action(text, text, text, text, jsonb)
 to vinops_ops;
+grant update (size_accepted_window, size_accepted_rows) on raw.sources to vinops_ops;
 grant select on fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view
 to etl_rw, vinops_ops;
-grant insert, update on fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions
-to etl_rw, vinops_ops;
+grant insert, update on fleet.fetch_slots, fleet.source_sessions to etl_rw, vinops_ops;
+-- operators make sources known, workers do not
+grant update on fleet.sources to etl_rw;
+grant insert, update on fleet.sources to vinops_ops;
+-- insert-only: the history of a source is not rewritten
+grant insert on fleet.source_transitions to etl_rw, vinops_ops;
 grant select on fleet.sources_view, fleet.source_transitions to app_ro;

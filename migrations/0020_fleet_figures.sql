@@ -1,8 +1,52 @@
 -- 0020_fleet_figures
--- purpose: what monitoring asks the database, as one view: queue, windows, sources and files in figures
+-- purpose: what monitoring asks the database: how fresh each source is, and queue, windows, sources and files in figures
 -- depends: 0019
 -- rollback: yes
--- creates: fleet.figures
+-- creates: fleet.freshness, fleet.figures
+
+-- One row per source: its newest window that ended well, and since when. A window ended well if its own file was applied
+-- or incomplete, or if it repeats such a file (the same bytes, or the server's word that nothing changed). A window that
+-- repeats a quarantined file did not. A rerun does not move ended_at. Nulls: no window ended well yet.
+create or replace view fleet.freshness as
+with recursive named as (
+  -- the few sources, without reading all their windows
+  select min(source) as source
+  from fleet.windows
+  union all
+  select (select min(w.source) from fleet.windows as w where w.source > named.source)
+  from named
+  where named.source is not null
+),
+sources as (
+  select source
+  from named
+  where source is not null
+  union
+  select source
+  from fleet.sources_view
+)
+select
+  s.source,
+  good.window_start_utc as last_good_window,
+  good.state,
+  good.file_id,
+  good.ended_at,
+  extract(epoch from now() - good.ended_at)::float8 as age_seconds,
+  extract(epoch from now() - good.window_start_utc)::float8 as window_age_seconds
+from sources as s
+left join lateral (
+  select w.window_start_utc, w.state, w.file_id, w.ended_at
+  from fleet.windows as w
+  left join raw.csv_files as f
+    on f.file_id = w.file_id
+  where w.source = s.source
+    and w.ended_at is not null
+    and (w.state in ('applied', 'incomplete') or w.state = 'unchanged' and f.state in ('applied', 'incomplete'))
+  order by w.window_start_utc desc
+  limit 1
+) as good on true;
+
+comment on view fleet.freshness is 'one row per source: the newest window that ended well, when it ended, and how long ago';
 
 -- One figure a line: the metric's name as Prometheus shows it, its labels, its value. Null where it is not known: an
 -- age of nothing is no figure. The queue's part reads the partial indexes of waiting and running jobs, so a million
@@ -43,51 +87,22 @@ workers as (
   from fleet.workers
   group by 1
 ),
--- the few sources, without reading all their windows
 sources as (
-  with recursive named as (
-    select min(source) as source
-    from fleet.windows
-    union all
-    select (select min(w.source) from fleet.windows as w where w.source > named.source)
-    from named
-    where named.source is not null
-  )
   select source
-  from named
-  where source is not null
-  union
-  select source
-  from fleet.sources_view
+  from fleet.freshness
 ),
 latest as (
   select
-    s.source,
+    fresh.source,
     known.breaker_state,
     known.enabled,
     coalesce(known.consecutive_failures, 0) as failures,
     known.session_expires_at,
-    applied.window_start_utc as applied,
-    ended.updated_at as ended
-  from sources as s
+    fresh.window_age_seconds,
+    fresh.ended_at
+  from fleet.freshness as fresh
   left join fleet.sources_view as known
-    on known.source = s.source
-  left join lateral (
-    select w.window_start_utc
-    from fleet.windows as w
-    where w.source = s.source
-      and w.state = 'applied'
-    order by w.window_start_utc desc
-    limit 1
-  ) as applied on true
-  left join lateral (
-    select w.updated_at
-    from fleet.windows as w
-    where w.source = s.source
-      and w.state in ('applied', 'incomplete', 'unchanged')
-    order by w.window_start_utc desc
-    limit 1
-  ) as ended on true
+    on known.source = fresh.source
 ),
 recent as (
   select w.source, w.state, count(*) as windows
@@ -103,11 +118,14 @@ runs as (
     s.source,
     e.report #> '{ingest,header_drift}' as drift,
     e.report #> '{ingest,words}' as words,
+    e.report #> '{ingest,unreadable}' as unreadable,
+    (e.report #>> '{ingest,staged}')::float8 as staged,
+    e.report #> '{ingest,column_drift}' as column_drift,
     coalesce(100.0 * e.rows_missing_vin / nullif(e.rows_processed, 0), 0) as vin_null_pct,
     coalesce(100.0 * e.rows_missing_lot / nullif(e.rows_processed, 0), 0) as lot_null_pct
   from sources as s
   cross join lateral (
-    select f.file_id
+    select f.file_id, f.window_start_utc
     from raw.csv_files as f
     where f.source = s.source
       and f.ingested_at is not null
@@ -116,6 +134,7 @@ runs as (
   ) as newest
   join audit.etl_runs as e
     on e.file_id = newest.file_id
+    and e.window_start_utc = newest.window_start_utc
 ),
 figures as (
   select 'vinops_jobs' as metric, jsonb_build_object('kind', kind, 'state', state) as labels, jobs::float8 as value
@@ -136,10 +155,10 @@ figures as (
   select 'vinops_kind_paused', jsonb_build_object('kind', kind), (paused_at is not null)::int
   from fleet.kinds
   union all
-  select 'vinops_last_applied_window_age_seconds', jsonb_build_object('source', source), extract(epoch from now() - applied)
+  select 'vinops_last_applied_window_age_seconds', jsonb_build_object('source', source), window_age_seconds
   from latest
   union all
-  select 'etl_last_success_timestamp_seconds', jsonb_build_object('source', source), extract(epoch from ended)
+  select 'etl_last_success_timestamp_seconds', jsonb_build_object('source', source), extract(epoch from ended_at)
   from latest
   union all
   select 'vinops_consecutive_failures', jsonb_build_object('source', source), failures
@@ -171,6 +190,20 @@ figures as (
   from runs
   cross join lateral jsonb_each(words) as w
   union all
+  -- {"Odometer": {"count": 3, "first": "N/A"}, …}; few rows say nothing about a column
+  select
+    'etl_unreadable_values_ratio',
+    jsonb_build_object('source', source, 'column', u.key),
+    (u.value ->> 'count')::float8 / staged
+  from runs
+  cross join lateral jsonb_each(unreadable) as u
+  where staged >= 200
+  union all
+  -- [{"column": "Odometer", "unreadable": 300, …}, …]
+  select 'etl_column_drift', jsonb_build_object('source', source, 'column', d.value ->> 'column'), 1
+  from runs
+  cross join lateral jsonb_array_elements(column_drift) as d
+  union all
   select 'etl_header_drift_columns', jsonb_build_object('source', source), coalesce(jsonb_array_length(drift), 0)
   from runs
   union all
@@ -201,5 +234,6 @@ where value is not null;
 
 comment on view fleet.figures is 'what monitoring reads: one metric with its labels and value a line';
 
+alter view fleet.freshness owner to vinops_admin;
 alter view fleet.figures owner to vinops_admin;
-grant select on fleet.figures to etl_rw, app_ro, vinops_ops;
+grant select on fleet.freshness, fleet.figures to etl_rw, app_ro, vinops_ops;

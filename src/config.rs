@@ -37,6 +37,8 @@ pub struct Config {
     pub log_format: Option<LogFormat>,
     /// `VINOPS_LOG`: what is logged, in the words of `tracing_subscriber`'s `EnvFilter`.
     pub log: Option<String>,
+    /// `VINOPS_MAPPINGS`: a folder of `<source>.json` files that say how the files of a source are read.
+    pub mappings: Option<PathBuf>,
 }
 
 /// For whom log lines are.
@@ -78,6 +80,7 @@ pub const VARIABLES: &[&str] = &[
     "VINOPS_LISTEN",
     "VINOPS_LOG",
     "VINOPS_LOG_FORMAT",
+    "VINOPS_MAPPINGS",
     "COPART_FEED_URL",
     "COPART_USER",
     "COPART_PASSWORD",
@@ -167,6 +170,7 @@ impl Config {
                 Some(_) => bail!("VINOPS_LOG_FORMAT is neither text nor json"),
             },
             log: text("VINOPS_LOG")?,
+            mappings: text("VINOPS_MAPPINGS")?.map(PathBuf::from),
         })
     }
 }
@@ -238,6 +242,11 @@ pub fn pg_bindir() -> Option<PathBuf> {
 /// `VINOPS_TEST_DATABASE_URL`: a running server for tests to use, as superuser, in place of one of their own.
 pub fn test_database_url() -> Option<String> {
     environment("VINOPS_TEST_DATABASE_URL").filter(|url| !url.is_empty())
+}
+
+/// A number for tests, such as `VINOPS_TEST_STORIES` (how many random stories) and `VINOPS_TEST_SEED` (the first of them).
+pub fn test_number(name: &str) -> Option<u64> {
+    environment(name).and_then(|text| text.parse().ok())
 }
 
 /// The one door to the environment.

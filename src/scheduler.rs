@@ -17,6 +17,7 @@
 //! A host whose clock is more than two seconds wrong is told so ([`clock`]).
 
 use crate::config;
+use crate::db::passing::{Passing, passing};
 use crate::queue::Entry;
 use crate::source::{self, Standing};
 use anyhow::{Context, anyhow};
@@ -230,6 +231,14 @@ impl Scheduler {
                         tracing::info!("scheduling again");
                     }
                     self.until_next(config::now() + skew.behind(), rand::random())
+                }
+                // other transactions were in the way: the database is there
+                Err(error) if passing(&error) == Some(Passing::Conflict) => {
+                    tracing::info!(
+                        error = format!("{error:#}"),
+                        "conflict with another transaction; trying again"
+                    );
+                    Duration::from_secs(1).mul_f64(0.5 + rand::random::<f64>())
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {

@@ -16,14 +16,20 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{self, JsonFields};
 
 mod line;
 mod names;
+mod visible;
 
 pub use names::{
-    DEPTHS, ENDS, Kind, METRICS, Metric, OUTCOMES, Origin, ROUTES, STATUSES, Values, metric, series,
+    DEPTHS, ENDS, Kind, METRICS, Metric, OUTCOMES, Origin, READ_COLUMNS, ROUTES, STATUSES, Values, metric,
+    series,
 };
+
+pub use visible::{visible, visible_json, visible_line};
 
 /// Libraries that tell of bytes on the wire, headers and addresses with keys among them: never below a warning,
 /// whatever `VINOPS_LOG` says.
@@ -46,7 +52,7 @@ pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
         .with_ansi(terminal)
         .with_writer(std::io::stderr);
     let begun = match format {
-        LogFormat::Text => lines.compact().try_init(),
+        LogFormat::Text => lines.compact().fmt_fields(text_fields()).try_init(),
         LogFormat::Json => {
             lines.with_ansi(false).fmt_fields(JsonFields::new()).event_format(line::Line).try_init()
         }
@@ -56,6 +62,18 @@ pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
     {
         tracing::warn!("VINOPS_LOG: {error}: logging as usual");
     }
+}
+
+/// Writes the fields of a text line; what they hold from outside is made visible.
+fn text_fields() -> impl for<'writer> FormatFields<'writer> + Clone + 'static {
+    format::debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", visible(&text)),
+            name => write!(writer, "{name}={}", visible(&text)),
+        }
+    })
+    .delimited(" ")
 }
 
 fn discreet(filter: EnvFilter) -> EnvFilter {
@@ -126,6 +144,41 @@ mod tests {
         assert!(shown.contains("etl_ingest_duration_seconds_count 0"), "{shown}");
         assert!(shown.contains("etl_ingest_duration_seconds_bucket{le=\"120\"} 0"), "{shown}");
         assert!(!shown.contains("old_status=\"sold\",new_status=\"sold\""));
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_text_line_shows_the_control_characters_of_its_values() {
+        let written = Written::default();
+        let lines =
+            tracing_subscriber::fmt().with_ansi(false).compact().fmt_fields(text_fields()).with_writer({
+                let written = written.clone();
+                move || written.clone()
+            });
+        let planted = "a\u{1b}[31m\u{7}\u{9b}\u{202e}\u{2066}b";
+        tracing::subscriber::with_default(lines.finish(), || {
+            let span = tracing::info_span!("job", note = planted, error = %planted);
+            let _inside = span.enter();
+            tracing::info!(reason = %planted, planted, "broken: {planted}");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("\\u{202e}").count(), 5, "{text}");
+        assert!(
+            !text.chars().any(|c| c != '\n' && (c.is_control() || ('\u{2000}'..'\u{2100}').contains(&c))),
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use anyhow::Context;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::OnceCell;
 
 /// Connections of a test's pool.
@@ -49,6 +49,41 @@ pub async fn database() -> TestDb {
 /// A fresh database without any schema, for tests of the migrations themselves.
 pub async fn empty_database() -> TestDb {
     from_template(None).await
+}
+
+/// The log of a test that runs on one thread, from [`TestLog::start`] on.
+pub struct TestLog {
+    lines: LogLines,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+impl TestLog {
+    /// Starts to gather what this thread logs.
+    pub fn start() -> TestLog {
+        let lines = LogLines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        TestLog { lines, _guard: tracing::subscriber::set_default(log) }
+    }
+
+    /// Returns what has been logged.
+    pub fn text(&self) -> String {
+        let lines = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+}
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 async fn from_template(template: Option<&str>) -> TestDb {

@@ -13,6 +13,7 @@ const PAPERS: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "deploy/README.md",
     "migrations/README.md",
     "migrations/INDEX.md",

@@ -3,7 +3,7 @@
 //! The model is what the essay of `src/queue/mod.rs` says, in a hundred lines and without a database: jobs in a map, a
 //! clock that the test turns. The queue's side are the very statements that workers, scheduler and operators run, one
 //! at a time, so a difference is a wrong statement and not a race (races have `queue_engine`). Time passes by moving
-//! every instant in the database back; a unit is a hundred seconds, so that the seconds a case really takes decide
+//! every instant in the database back; a unit is 25,000 seconds, so that the seconds a case really takes decide
 //! nothing.
 //!
 //! Two workers hold what they believe to be theirs, long after it was taken from them: the fence is asked all the time.
@@ -23,8 +23,8 @@ use vinops::queue::hand::Hand;
 use vinops::queue::steer::{self, By};
 use vinops::queue::{Claimed, Keep, Outcome};
 
-/// Seconds of the database's clock in a unit of the model's.
-const UNIT: i64 = 100;
+/// Seconds of the database's clock in a unit of the model's: four units are more than the day that every finished job is kept.
+const UNIT: i64 = 25_000;
 /// How long a claim holds, in units.
 const LEASE: i64 = 2;
 /// Attempts, and units that finished jobs are kept.

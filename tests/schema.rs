@@ -8,6 +8,12 @@ use std::path::PathBuf;
 use vinops::db::verify::verify;
 use vinops::testing::{TestDb, database};
 
+#[path = "schema/deeds.rs"]
+mod deeds;
+#[path = "schema/months.rs"]
+mod months;
+#[path = "schema/rights.rs"]
+mod rights;
 #[path = "schema/roles.rs"]
 mod roles;
 #[path = "schema/sabotage.rs"]
@@ -200,7 +206,7 @@ async fn a_file(t: &TestDb) {
         insert into raw.csv_files (file_id, path, sha256, bytes, row_count, window_start_utc, ingested_at)
           values ('00000000-0000-0000-0000-000000000001', 'raw/copart/2026/11/20/1430.csv.zst', repeat('a', 64), 95972917, 2,
             '2026-11-20T14:30Z', now());
-        insert into raw.rows_2026_11 (id, file_id, row_no, window_start_utc, payload_jsonb)
+        insert into raw.rows_2026_11_loading (id, file_id, row_no, window_start_utc, payload_jsonb)
           select 16777216 + n, file_id, n, window_start_utc, '{"Lot number": "1", "VIN": ""}'
           from raw.csv_files, (values (1), (3)) as r (n);
         select raw.index_month('2026-11-20T14:30Z');
@@ -215,7 +221,8 @@ async fn a_file(t: &TestDb) {
           select window_start_utc, file_id, 1, 16777217, gen_random_uuid(), '45148624', '1hgcm82633a004352', '1HGCM82633A004352',
             'ACURA', 'USD', 60019, 'http://inventoryv2.copart.io/v1/lotImages/45148624'
           from raw.csv_files;
-        insert into audit.etl_runs (file_id, rows_processed, rows_missing_vin) select file_id, 2, 1 from raw.csv_files;"#,
+        insert into audit.etl_runs (file_id, window_start_utc, rows_processed, rows_missing_vin)
+          select file_id, window_start_utc, 2, 1 from raw.csv_files;"#,
     )
     .await
     .unwrap();
@@ -313,4 +320,21 @@ async fn a_label_falls_back_to_english_and_then_to_its_code() {
         let sql = format!("select taxonomies.label('damage_types', '{code}', '{lang}')");
         assert_eq!(text(pool, &sql).await, label);
     }
+}
+
+#[tokio::test]
+async fn a_text_of_any_length_is_kept_in_a_row_and_found_by_the_documents_indexes() {
+    let t = database().await;
+    a_file(&t).await;
+    run(
+        &t.db.pool,
+        "insert into raw.rows (id, file_id, row_no, window_start_utc, payload_jsonb)
+        select 3, file_id, 4, window_start_utc, jsonb_build_object('Lot number', long, 'VIN', long)
+        from raw.csv_files, (select string_agg(md5(n::text), '') as long from generate_series(1, 500) as n) as s",
+    )
+    .await
+    .unwrap();
+    let found = "select count(*) from raw.rows where payload_jsonb ->> 'VIN' = (select string_agg(md5(n::text), '') from generate_series(1, 500) as n)";
+    let found: i64 = sqlx::query_scalar(found).fetch_one(&t.db.pool).await.unwrap();
+    assert_eq!(found, 1);
 }

@@ -1,6 +1,7 @@
 -- 0012_rollback: the feed's vehicle columns and the log of their changes go; the vehicles stay.
 
 drop function if exists public.upsert_vehicles_batch;
+drop function if exists public.trim_blanks;
 drop function if exists raw.seen;
 
 drop table if exists audit.vehicle_conflicts;
@@ -11,9 +12,13 @@ alter table public.vehicles
   drop constraint if exists vehicles_vin_normalized_format_ck,
   add constraint vehicles_vin_normalized_format_ck check (vin_normalized ~ '^[A-HJ-NPR-Z0-9]{11,17}$'),
   reset (fillfactor),
+  drop column if exists carried_columns,
+  drop column if exists needs_fold,
   drop column if exists seen_window,
   drop column if exists row_hash,
   drop column if exists source_lot,
+  drop column if exists source,
+  drop column if exists version_at,
   drop column if exists source_updated_at,
   drop column if exists color_code,
   drop column if exists drive_code,

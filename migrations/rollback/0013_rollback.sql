@@ -1,16 +1,31 @@
 -- 0013_rollback: the feed's lot columns and the lots' history go; lots and pictures stay.
 
 drop function if exists public.upsert_lots_batch;
+drop function if exists public.replace_image_links;
 drop function if exists raw.reserve_lot_ids;
+drop function if exists public.sale_day;
 drop function if exists public.feed_status;
 
 drop view if exists audit.upsert_conflicts;
 drop table if exists audit.lot_conflicts;
 
+-- a closed link has no place in the older index
+delete from public.images
+where valid_until is not null;
+drop index if exists public.images_vin_lot_seq_variant_uidx;
+alter table public.images
+  drop column if exists valid_until;
+create unique index images_vin_lot_seq_variant_uidx
+  on public.images (vin, lot_id, seq, coalesce(variant, ''));
+
 alter table public.lots
   reset (fillfactor),
+  drop column if exists carried_columns,
+  drop column if exists needs_fold,
   drop column if exists seen_window,
   drop column if exists row_hash,
+  drop column if exists version_at,
+  drop column if exists odometer_unit,
   drop column if exists buy_it_now_usd,
   drop column if exists make_offer_eligible,
   drop column if exists grid_row,

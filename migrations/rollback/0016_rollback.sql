@@ -9,6 +9,7 @@ begin
   if to_regnamespace('fleet') is not null then
     drop function if exists fleet.note_window_fate;
     drop table if exists fleet.windows;
+    drop function if exists fleet.note_window_end;
   end if;
 end
 $$;

@@ -6,7 +6,13 @@ begin
   if to_regclass('fleet.jobs') is not null then
     drop trigger if exists note_fetch_end on fleet.jobs;
   end if;
+  if to_regclass('raw.sources') is not null then
+    revoke update (size_accepted_window, size_accepted_rows) on raw.sources from vinops_ops;
+  end if;
   if to_regnamespace('fleet') is not null then
+    drop function if exists fleet.accept_size;
+    drop function if exists fleet.remove_source;
+    drop function if exists fleet.add_source;
     drop function if exists fleet.switch_source;
     drop function if exists fleet.reset_breaker;
     drop function if exists fleet.note_fetch_end;

@@ -1,3 +1,4 @@
--- 0020_rollback: one view, no row.
+-- 0020_rollback: two views, no row.
 
 drop view if exists fleet.figures;
+drop view if exists fleet.freshness;

@@ -3,6 +3,7 @@
 drop view if exists audit.vehicle_changes;
 drop view if exists audit.lot_changes;
 drop view if exists raw.lot_sightings;
+drop view if exists raw.file_sightings;
 drop view if exists raw.file_manifests;
 drop view if exists raw.lot_versions;
 drop index if exists raw.idx_csv_files_late;

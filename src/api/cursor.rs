@@ -8,7 +8,7 @@ use super::problem::Problem;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Of this form; a later program refuses older ones rather than misread them.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The last row shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

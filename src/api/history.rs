@@ -5,21 +5,26 @@
 
 use super::answer::{Keep, json};
 use super::lang::{Coded, Lang};
-use super::lots::{self, Image, Lot, Money, number};
+use super::lots::{Lot, Money};
 use super::params::{Asked, LANG, Param, Shape};
+use super::place::{self, LotPath};
 use super::problem::Problem;
 use super::words::Words;
-use super::{Ask, Named, Shared};
+use super::{Ask, Shared};
 use crate::db::history::told::{self, Told, Word};
-use crate::db::history::{self, Presence, Standing, What};
+use crate::db::history::{self, Presence, What};
 use axum::extract::State;
 use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
-use std::collections::HashSet;
+use sight::Sight;
+use standing::row;
 use std::sync::Arc;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
+
+mod sight;
+mod standing;
 
 const TIME: Param = Param::needed("time", Shape::Instant, "the moment: how the lot stood then");
 
@@ -46,7 +51,7 @@ pub struct LotHistory {
     pub status: Option<Coded>,
     /// The oldest window whose file holds it
     pub first_seen: Option<DateTime<Utc>>,
-    /// The newest window known to hold it
+    /// The newest window that saw it, be it in a file that was repeated or came late
     pub last_seen: Option<DateTime<Utc>>,
     /// Whether it stands in the newest file
     pub in_feed: bool,
@@ -118,11 +123,13 @@ pub enum Value {
 pub struct Listing {
     /// The auction's number of the lot
     pub lot: String,
+    /// Whose feed it is from
+    pub source: String,
     /// Where it is in its life
     pub status: Option<Coded>,
     /// The oldest window whose file holds it
     pub first_seen: Option<DateTime<Utc>>,
-    /// The newest window known to hold it
+    /// The newest window that saw it, be it in a file that was repeated or came late
     pub last_seen: Option<DateTime<Utc>>,
     /// Whether it stands in the newest file
     pub in_feed: bool,
@@ -130,10 +137,16 @@ pub struct Listing {
     pub sale_at: Option<DateTime<Utc>>,
     /// The highest bid known
     pub current_bid: Option<Value>,
-    /// Miles
+    /// What it has run
     pub odometer: Option<Value>,
+    /// The unit of that: `mi` or `km`
+    pub odometer_unit: Option<String>,
     /// What is broken
     pub damage: Option<Coded>,
+    /// The fields of this object whose values come from an older row of the feed, since the newest row has values there that
+    /// cannot be read; empty where there are none
+    #[schema(example = json!(["sale_at"]))]
+    pub carried: Vec<String>,
 }
 
 /// How a lot stood.
@@ -171,30 +184,29 @@ pub enum Seen {
 
 /// A lot's history
 ///
-/// Every change of its values and its status, each with the window it came in; and every lot of its vehicle.
+/// Every change of its values and its status, each with the window it came in; and every lot of its vehicle. The number is
+/// enough while one source has it.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}/history", tag = "lots",
-    params(("lot" = String, Path, description = "the auction's number of the lot", pattern = "^0*[1-9][0-9]{0,17}$", max_length = 18), super::openapi::Lang),
-    responses((status = 200, description = "its history", body = LotHistory), super::openapi::Refused, super::openapi::NotThere)
+    params(super::openapi::Lot, super::openapi::Lang),
+    responses(
+        (status = 200, description = "its history", body = LotHistory),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
+    )
 )]
-pub async fn lot(
-    State(shared): State<Arc<Shared>>,
-    Named(lot): Named,
-    ask: Ask,
-) -> Result<Response, Problem> {
+pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
     let asked = Asked::read(ask.query(), &[&[LANG]])?;
     let lang = Lang::of(&asked, &ask.headers);
-    let lot = number(&lot)?;
     let words = shared.words();
-    let unknown = || Problem::unknown(format!("no lot {lot}"));
     let mut tx = shared.read().await?;
-    let told = history::history(&mut tx, lot, &words.spellings).await?.ok_or_else(unknown)?;
-    let numbers: Vec<String> = told.listings.iter().map(|listing| listing.lot.clone()).collect();
-    let open: HashSet<String> = lots::read(&mut tx, &numbers).await?.into_iter().map(|row| row.lot).collect();
+    let place = place::find(&mut tx, &path).await?;
+    let unknown = || Problem::unknown(format!("no history of lot {}", place.lot));
+    let source = place.source.as_deref().ok_or_else(unknown)?;
+    let told =
+        history::history(&mut tx, Some(source), &place.lot, &words.spellings).await?.ok_or_else(unknown)?;
+    let sight = Sight::read(&mut tx, &told).await?;
     tx.commit().await?;
-    if !open.contains(lot) {
-        return Err(unknown());
-    }
+    let shown = |event: &history::Event| !event.vin.as_ref().is_some_and(|vin| sight.hidden.contains(vin));
     let told = LotHistory {
         lot: told.lot,
         source: told.source,
@@ -203,39 +215,64 @@ pub async fn lot(
         first_seen: told.first_seen,
         last_seen: told.last_seen,
         in_feed: told.in_feed,
-        events: told.events.into_iter().map(|event| Event::of(event, &words, lang)).collect(),
+        events: told
+            .events
+            .into_iter()
+            .filter(shown)
+            .map(|event| Event::of(sight.without_hidden(event), &words, lang))
+            .collect(),
         listings: told
             .listings
             .into_iter()
-            .filter(|listing| open.contains(&listing.lot))
+            .filter(|listing| sight.open.contains(&(listing.source.clone(), listing.lot.clone())))
             .map(|listing| Listing::of(listing, &words, lang))
             .collect(),
     };
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &told))
 }
 
+/// A lot's history, of a source
+///
+/// By source and number: every change of its values and its status, and every lot of its vehicle.
+#[utoipa::path(
+    get, path = "/api/v1/lots/{source}/{lot}/history", tag = "lots",
+    params(super::openapi::SourceAndLot, super::openapi::Lang),
+    responses(
+        (status = 200, description = "its history", body = LotHistory),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
+    )
+)]
+pub async fn lot_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
+    lot(state, path, ask).await
+}
+
 /// A lot as it stood
 ///
-/// At a moment: what the newest file at or before it made of the lot, in whatever order the files came.
+/// At a moment: what the newest file at or before it made of the lot, in whatever order the files came. The number is enough
+/// while one source has it.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}/at", tag = "lots",
-    params(("lot" = String, Path, description = "the auction's number of the lot", pattern = "^0*[1-9][0-9]{0,17}$", max_length = 18), Moment),
-    responses((status = 200, description = "the lot then", body = LotAt), super::openapi::Refused, super::openapi::NotThere)
+    params(super::openapi::Lot, Moment),
+    responses(
+        (status = 200, description = "the lot then", body = LotAt),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
+    )
 )]
-pub async fn at(State(shared): State<Arc<Shared>>, Named(lot): Named, ask: Ask) -> Result<Response, Problem> {
+pub async fn at(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
     let asked = Asked::read(ask.query(), &[&[TIME, LANG]])?;
     let lang = Lang::of(&asked, &ask.headers);
-    let lot = number(&lot)?;
     let time = asked.instant(TIME.name).ok_or_else(|| Problem::parameter(TIME.name, "is missing"))?;
     let words = shared.words();
-    let unknown = || Problem::unknown(format!("no lot {lot}"));
     let mut tx = shared.read().await?;
-    let told = history::at(&mut tx, lot, time, &words.spellings).await?.ok_or_else(unknown)?;
-    let open = lots::read(&mut tx, &[lot.to_owned()]).await?;
-    tx.commit().await?;
-    if open.is_empty() {
-        return Err(unknown());
+    let place = place::find(&mut tx, &path).await?;
+    let unknown = || Problem::unknown(format!("no history of lot {}", place.lot));
+    let source = place.source.as_deref().ok_or_else(unknown)?;
+    let mut told =
+        history::at(&mut tx, Some(source), &place.lot, time, &words.spellings).await?.ok_or_else(unknown)?;
+    if let Some(standing) = &mut told.standing {
+        sight::hide(&mut tx, &place, standing).await?;
     }
+    tx.commit().await?;
     let status = told.status.and_then(|status| if let Told::Word(word) = status { word.raw } else { None });
     let (lot, source, first_seen) = (told.lot, told.source, told.first_seen);
     let standing =
@@ -254,6 +291,21 @@ pub async fn at(State(shared): State<Arc<Shared>>, Named(lot): Named, ask: Ask) 
         source,
     };
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &told))
+}
+
+/// A lot as it stood, of a source
+///
+/// By source and number, at a moment: what the newest file at or before it made of the lot.
+#[utoipa::path(
+    get, path = "/api/v1/lots/{source}/{lot}/at", tag = "lots",
+    params(super::openapi::SourceAndLot, Moment),
+    responses(
+        (status = 200, description = "the lot then", body = LotAt),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
+    )
+)]
+pub async fn at_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
+    at(state, path, ask).await
 }
 
 /// A word with its label.
@@ -300,10 +352,16 @@ impl Event {
     }
 }
 
+/// Returns the field of a listing that shows this value.
+fn listed_name(value: &'static str) -> &'static str {
+    if value == "auction_datetime_utc" { "sale_at" } else { value }
+}
+
 impl Listing {
     fn of(listing: history::Listing, words: &Words, lang: Lang) -> Listing {
         Listing {
             lot: listing.lot,
+            source: listing.source,
             status: coded(listing.status, words, lang),
             first_seen: listing.first_seen,
             last_seen: listing.last_seen,
@@ -311,82 +369,9 @@ impl Listing {
             sale_at: listing.auction_datetime_utc,
             current_bid: value(listing.current_bid, words, lang),
             odometer: value(listing.odometer, words, lang),
+            odometer_unit: listing.odometer_unit,
             damage: coded(listing.damage, words, lang),
+            carried: listing.carried.into_iter().map(listed_name).map(str::to_owned).collect(),
         }
-    }
-}
-
-/// A version in the shape of a row of the tables, to be shown as those are.
-fn row(
-    lot: &str,
-    source: &str,
-    status: Option<String>,
-    first_seen: Option<DateTime<Utc>>,
-    s: Standing,
-) -> lots::Row {
-    let raw = |word: &Option<Word>| word.as_ref().and_then(|word| word.raw.clone());
-    let code = |word: &Option<Word>| word.as_ref().and_then(|word| word.code.clone());
-    let amount = |money: Option<told::Money>| money.map(|money| money.amount);
-    let image =
-        |variant: &str, url: Option<String>| url.map(|url| Image { variant: Some(variant.to_owned()), url });
-    lots::Row {
-        id: 0,
-        lot: lot.to_owned(),
-        source: Some(source.to_owned()),
-        status,
-        vin: s.vin.unwrap_or_default(),
-        auction_datetime_utc: s.auction_datetime_utc,
-        tz: s.tz,
-        item_number: s.item_number,
-        grid_row: s.grid_row,
-        sale_type: raw(&s.sale_type),
-        sale_type_code: code(&s.sale_type),
-        title_type: raw(&s.title),
-        title_state: s.title_state,
-        damage_description: raw(&s.damage),
-        damage_code: code(&s.damage),
-        secondary_damage: raw(&s.secondary_damage),
-        secondary_damage_code: code(&s.secondary_damage),
-        odometer: s.odometer.and_then(|miles| miles.parse().ok()),
-        odometer_brand: raw(&s.odometer_brand),
-        has_keys_code: code(&s.keys),
-        runs_drives: raw(&s.runs_drives),
-        lot_condition_code: code(&s.lot_condition),
-        vehicle_type: raw(&s.vehicle_type),
-        site_code: s.site_code,
-        yard_name: s.yard_name,
-        city: s.city,
-        region: s.region,
-        country: s.country,
-        location_zip: s.location_zip,
-        currency_code: s.currency_code,
-        current_bid: amount(s.current_bid),
-        buy_it_now: amount(s.buy_it_now),
-        retail_value: amount(s.retail_value),
-        repair_cost: amount(s.repair_cost),
-        make_offer_eligible: s.make_offer_eligible,
-        special_note: s.special_note,
-        created_at: first_seen.unwrap_or(s.held_window_utc),
-        updated_at: s.held_window_utc,
-        source_updated_at: s.source_updated_at,
-        vin_raw: s.vin_raw,
-        year: s.year,
-        make: s.make,
-        model: s.model,
-        model_detail: s.model_detail,
-        trim: s.trim,
-        body: raw(&s.body),
-        fuel: raw(&s.fuel),
-        transmission: raw(&s.transmission),
-        drive: raw(&s.drive),
-        engine: s.engine,
-        cylinders: s.cylinders,
-        color: raw(&s.color),
-        images: sqlx::types::Json(
-            [image("listing", s.image_url), image("thumbnail", s.thumbnail_url)]
-                .into_iter()
-                .flatten()
-                .collect(),
-        ),
     }
 }

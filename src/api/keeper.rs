@@ -47,7 +47,8 @@ impl Signs {
                 ' ',
                 (select sum(written + deleted) from counted where nspname = 'public'),
                 (select windows from ended),
-                (select latest from ended)
+                (select latest from ended),
+                (select max(ended_at) from fleet.freshness)
               ) as "lots!",
               coalesce((select sum(written + deleted) from counted where nspname = 'taxonomies'), 0)::text as "words!",
               coalesce((select sum(deleted) from counted where nspname = 'public'), 0)::bigint as "deleted!""#

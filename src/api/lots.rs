@@ -1,18 +1,21 @@
 //! A lot: one vehicle put up for sale, with all that is known of it.
 
 use super::answer::{Keep, json};
+use super::carried;
 use super::lang::{Coded, Lang};
 use super::params::{Asked, LANG};
+use super::place::{self, LotPath};
 use super::problem::Problem;
-use super::vehicles::Vehicle;
+use super::vehicles::{self, Vehicle};
 use super::words::Words;
-use super::{Ask, Named, Shared};
-use crate::auction::time::{Zone, zone};
+use super::{Ask, Shared};
+use crate::auction::zone::SalePlace;
+use crate::db::history;
 use crate::taxonomy::Domain;
 use anyhow::Context;
 use axum::extract::State;
 use axum::response::Response;
-use chrono::{DateTime, FixedOffset, Offset, SecondsFormat, TimeZone, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -73,6 +76,10 @@ pub struct Lot {
     pub updated_at: DateTime<Utc>,
     /// When the source last changed it
     pub source_updated_at: Option<DateTime<Utc>>,
+    /// The fields, by their path in this object, whose values come from an older row of the feed, since the newest row has
+    /// values there that cannot be read; empty where there are none
+    #[schema(example = json!(["odometer", "sale.at"]))]
+    pub carried: Vec<String>,
 }
 
 /// An amount in its own currency.
@@ -89,7 +96,7 @@ pub struct Money {
 /// When and how a lot is sold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sale {
-    /// The instant; null until there is a date
+    /// The instant; null until there is a date whose time zone is known
     pub at: Option<DateTime<Utc>>,
     /// The same by the yard's clock
     #[schema(example = "2026-03-16T12:00:00-07:00", format = DateTime)]
@@ -111,9 +118,9 @@ pub struct Sale {
 pub struct Odometer {
     /// How much
     pub value: Option<f64>,
-    /// Of what
-    #[schema(example = "mi")]
-    pub unit: &'static str,
+    /// The unit of the value: miles, or kilometres where the lot is in Canada
+    #[schema(example = "mi", pattern = "^(mi|km)$")]
+    pub unit: Option<String>,
     /// How far that is to be believed
     pub brand: Option<Coded>,
 }
@@ -167,6 +174,7 @@ pub struct Row {
     pub secondary_damage: Option<String>,
     pub secondary_damage_code: Option<String>,
     pub odometer: Option<f64>,
+    pub odometer_unit: Option<String>,
     pub odometer_brand: Option<String>,
     pub has_keys_code: Option<String>,
     pub runs_drives: Option<String>,
@@ -202,31 +210,21 @@ pub struct Row {
     pub cylinders: Option<i32>,
     pub color: Option<String>,
     pub images: Json<Vec<Image>>,
+    /// The lot's columns that come from an older row.
+    pub carried_columns: Option<Vec<String>>,
+    /// The vehicle's columns that do.
+    pub vehicle_carried_columns: Option<Vec<String>>,
 }
 
-/// The lots with these numbers, in no order.
-pub async fn read(connection: &mut PgConnection, lots: &[String]) -> anyhow::Result<Vec<Row>> {
-    sqlx::query_file_as!(Row, "src/api/lots.sql", lots).fetch_all(connection).await.context("read lots")
+/// Returns the lots with these ids that are in sight, in no order.
+pub async fn read(connection: &mut PgConnection, ids: &[i64]) -> anyhow::Result<Vec<Row>> {
+    sqlx::query_file_as!(Row, "src/api/lots.sql", ids).fetch_all(connection).await.context("read lots")
 }
 
-/// An instant by the clock of the yard, and the name of that clock.
-pub fn local(
-    at: DateTime<Utc>,
-    tz: Option<&str>,
-    state: Option<&str>,
-    yard: Option<&str>,
-) -> Option<(String, String)> {
-    let shown = |at: DateTime<FixedOffset>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    match zone(tz?, state.unwrap_or(""), yard.unwrap_or(""))? {
-        Zone::Region(region) => {
-            let here = at.with_timezone(&region);
-            Some((shown(here.with_timezone(&here.offset().fix())), region.name().to_owned()))
-        }
-        Zone::Fixed(behind) => {
-            let here = FixedOffset::west_opt(behind * 3600)?;
-            Some((shown(here.from_utc_datetime(&at.naive_utc())), format!("UTC-{behind:02}:00")))
-        }
-    }
+/// Returns an instant by the clock of the sale, and the name of its zone.
+pub fn local(at: DateTime<Utc>, place: SalePlace<'_>) -> Option<(String, String)> {
+    let zone = place.zone()?;
+    Some((zone.local(at)?.to_rfc3339_opts(SecondsFormat::Secs, true), zone.name()))
 }
 
 impl Row {
@@ -235,10 +233,13 @@ impl Row {
         let money = |amount: Option<String>| {
             amount.map(|amount| Money { amount, currency: self.currency_code.clone() })
         };
-        let (local, zone) = self
-            .auction_datetime_utc
-            .and_then(|at| local(at, self.tz.as_deref(), self.region.as_deref(), self.yard_name.as_deref()))
-            .unzip();
+        let place = SalePlace {
+            abbreviation: self.tz.as_deref().unwrap_or_default(),
+            yard: self.yard_name.as_deref().unwrap_or_default(),
+            state: self.region.as_deref().unwrap_or_default(),
+            country: self.country.as_deref().unwrap_or_default(),
+        };
+        let (local, zone) = self.auction_datetime_utc.and_then(|at| local(at, place)).unzip();
         let written = |domain, code: &Option<String>, raw: &Option<String>| {
             words.coded(domain, code.as_deref(), raw.as_deref(), lang)
         };
@@ -246,10 +247,15 @@ impl Row {
         let brand = spelled(Domain::OdometerBrands, &self.odometer_brand);
         let odometer = (self.odometer.is_some() || brand.is_some()).then_some(Odometer {
             value: self.odometer,
-            unit: "mi",
+            unit: self.odometer_unit,
             brand,
         });
+        let carried = history::carried::values(
+            self.carried_columns.as_deref(),
+            self.vehicle_carried_columns.as_deref(),
+        );
         Lot {
+            carried: carried::paths(&carried),
             status: spelled(Domain::Statuses, &self.status),
             sale: Sale {
                 at: self.auction_datetime_utc,
@@ -275,12 +281,12 @@ impl Row {
             buy_it_now: money(self.buy_it_now),
             retail_value: money(self.retail_value),
             repair_cost: money(self.repair_cost),
-            vehicle: Vehicle {
-                body: spelled(Domain::BodyStyles, &self.body),
-                fuel: spelled(Domain::FuelTypes, &self.fuel),
-                transmission: spelled(Domain::TransmissionTypes, &self.transmission),
-                drive: spelled(Domain::DriveTypes, &self.drive),
-                color: spelled(Domain::Colors, &self.color),
+            vehicle: vehicles::Row {
+                body: self.body,
+                fuel: self.fuel,
+                transmission: self.transmission,
+                drive: self.drive,
+                color: self.color,
                 vin: self.vin,
                 vin_raw: self.vin_raw,
                 year: self.year,
@@ -290,7 +296,9 @@ impl Row {
                 trim: self.trim,
                 engine: self.engine,
                 cylinders: self.cylinders,
-            },
+                carried_columns: None,
+            }
+            .shown(words, lang),
             lot: self.lot,
             source: self.source,
             title_state: self.title_state,
@@ -312,35 +320,39 @@ impl Row {
     }
 }
 
-/// A lot's number as it stands in the tables: 1 to 18 digits, without leading zeros.
-pub fn number(text: &str) -> Result<&str, Problem> {
-    let digits = text.trim_start_matches('0');
-    let right = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    match right && !digits.is_empty() {
-        true => Ok(digits),
-        false => Err(Problem::parameter("lot", "is not a lot's number: 1 to 18 digits")),
-    }
-}
-
 /// A lot
 ///
-/// By the auction's number of it, as it stands after the newest window applied.
+/// By its number, as it stands after the newest window applied. The number is enough while one source has it.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}", tag = "lots",
-    params(("lot" = String, Path, description = "the auction's number of the lot", pattern = "^0*[1-9][0-9]{0,17}$", max_length = 18), super::openapi::Lang),
-    responses((status = 200, description = "the lot", body = Lot), super::openapi::Refused, super::openapi::NotThere)
+    params(super::openapi::Lot, super::openapi::Lang),
+    responses(
+        (status = 200, description = "the lot", body = Lot),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
+    )
 )]
-pub async fn lot(
-    State(shared): State<Arc<Shared>>,
-    Named(lot): Named,
-    ask: Ask,
-) -> Result<Response, Problem> {
+pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
     let asked = Asked::read(ask.query(), &[&[LANG]])?;
     let lang = Lang::of(&asked, &ask.headers);
-    let lot = number(&lot)?;
     let mut tx = shared.read().await?;
-    let found = read(&mut tx, &[lot.to_owned()]).await?;
+    let place = place::find(&mut tx, &path).await?;
+    let found = read(&mut tx, &[place.id]).await?;
     drop(tx);
-    let row = found.into_iter().next().ok_or_else(|| Problem::unknown(format!("no lot {lot}")))?;
+    let row = found.into_iter().next().ok_or_else(|| Problem::unknown(format!("no lot {}", place.lot)))?;
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &row.shown(&shared.words(), lang)))
+}
+
+/// A lot of a source
+///
+/// By its source and number, as it stands after the newest window applied.
+#[utoipa::path(
+    get, path = "/api/v1/lots/{source}/{lot}", tag = "lots",
+    params(super::openapi::SourceAndLot, super::openapi::Lang),
+    responses(
+        (status = 200, description = "the lot", body = Lot),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
+    )
+)]
+pub async fn lot_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
+    lot(state, path, ask).await
 }

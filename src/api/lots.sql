@@ -1,5 +1,5 @@
 -- api: lots
--- Every column that a reader is shown, of the lots with these numbers.
+-- Every column that a reader is shown, of the lots with these ids that are in sight.
 select
   l.id,
   l.lot_external_id as "lot!",
@@ -19,6 +19,7 @@ select
   l.secondary_damage,
   l.secondary_damage_code,
   l.odometer::float8 as odometer,
+  l.odometer_unit,
   l.odometer_brand,
   l.has_keys_code,
   l.runs_drives,
@@ -40,6 +41,8 @@ select
   l.created_at,
   l.updated_at,
   l.source_updated_at,
+  l.carried_columns,
+  v.carried_columns as vehicle_carried_columns,
   v.vin_raw,
   v.year,
   v.make,
@@ -59,6 +62,7 @@ select
       select jsonb_agg(jsonb_build_object('variant', i.variant, 'url', i.source_url) order by i.seq, i.variant)
       from public.images as i
       where i.lot_id = l.id
+        and i.valid_until is null
         and not i.is_removed
         and i.source_url is not null
     ),
@@ -66,5 +70,7 @@ select
   ) as "images!: Json<Vec<Image>>"
 from public.lots as l
 join public.vehicles as v on v.vin = l.vin
-where l.lot_external_id = any ($1)
+where l.id = any ($1)
+  and l.lot_external_id is not null
   and not l.is_removed
+  and not v.is_removed

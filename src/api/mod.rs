@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tower_http::compression::CompressionLayer;
 
 pub mod answer;
+mod carried;
 pub mod catalogue;
 pub mod cursor;
 pub mod facets;
@@ -39,6 +40,7 @@ pub mod limits;
 pub mod lots;
 pub mod openapi;
 pub mod params;
+mod place;
 pub mod problem;
 pub mod search;
 pub mod taxonomies;
@@ -111,9 +113,13 @@ impl Api {
         let page = get(openapi::page).layer(from_fn_with_state(Arc::clone(&shared), limits::hold));
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
-            .route("/lots/{lot}", get(lots::lot))
-            .route("/lots/{lot}/history", get(history::lot))
-            .route("/lots/{lot}/at", get(history::at))
+            // the router wants one name for one place of a path: it is the lot where it stands alone, else the source
+            .route("/lots/{first}", get(lots::lot))
+            .route("/lots/{first}/history", get(history::lot))
+            .route("/lots/{first}/at", get(history::at))
+            .route("/lots/{first}/{lot}", get(lots::lot_of_source))
+            .route("/lots/{first}/{lot}/history", get(history::lot_of_source))
+            .route("/lots/{first}/{lot}/at", get(history::at_of_source))
             .route("/search", get(search::search))
             .route("/facets", get(facets::handle))
             .route("/taxonomies", get(taxonomies::domains))

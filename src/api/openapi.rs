@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::openapi::{Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, OpenApi};
 
 /// All of it.
@@ -24,8 +25,11 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
         super::search::search,
         super::facets::handle,
         super::lots::lot,
+        super::lots::lot_of_source,
         super::history::lot,
+        super::history::lot_of_source,
         super::history::at,
+        super::history::at_of_source,
         super::vehicles::vehicle,
         super::taxonomies::domains,
         super::taxonomies::domain,
@@ -96,6 +100,57 @@ impl IntoResponses for NotThere {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         BTreeMap::from([("404".to_owned(), problem("there is none"))])
     }
+}
+
+/// 410.
+pub struct Gone;
+
+impl IntoResponses for Gone {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        BTreeMap::from([("410".to_owned(), problem("it was removed"))])
+    }
+}
+
+/// 409, of paths that name a lot without its source.
+pub struct Ambiguous;
+
+impl IntoResponses for Ambiguous {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let what = "several sources have a lot of this number: `sources` names them, and `/lots/{source}/{lot}` one lot";
+        BTreeMap::from([("409".to_owned(), problem(what))])
+    }
+}
+
+/// The path parameters of a lot of a source.
+pub struct SourceAndLot;
+
+impl IntoParams for SourceAndLot {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let source =
+            path_parameter("source", "the source whose number it is", |text| text.examples(["copart"]));
+        [source].into_iter().chain(Lot::into_params(|| None)).collect()
+    }
+}
+
+/// The path parameter of a lot.
+pub struct Lot;
+
+impl IntoParams for Lot {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let number = |text: ObjectBuilder| text.pattern(Some("^0*[1-9][0-9]{0,17}$")).max_length(Some(18));
+        vec![path_parameter("lot", "the source's number of the lot", number)]
+    }
+}
+
+fn path_parameter(name: &str, what: &str, of: impl Fn(ObjectBuilder) -> ObjectBuilder) -> Parameter {
+    let text = of(ObjectBuilder::new().schema_type(Type::String));
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some(what))
+        .schema(Some(text))
+        .build()
 }
 
 fn problem(what: &str) -> RefOr<utoipa::openapi::Response> {

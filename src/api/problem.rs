@@ -19,9 +19,9 @@ pub struct Problem {
     /// What kind of problem it is; the same for all problems of the kind
     #[serde(rename = "type")]
     #[schema(example = "urn:vinops:problem:parameter")]
-    pub kind: String,
+    pub kind: &'static str,
     /// The kind in words
-    pub title: String,
+    pub title: &'static str,
     /// The status of the answer
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
@@ -33,6 +33,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub parameter: Option<String>,
+    /// The sources that have a lot of this number; `/lots/{source}/{lot}` names one of them
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>, nullable = false, example = json!(["copart", "iaai"]))]
+    pub sources: Option<Box<[String]>>,
     /// By which the log names what happened
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -40,44 +44,76 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &str, title: &str, detail: Option<String>) -> Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: Option<String>) -> Problem {
         Problem {
-            kind: format!("urn:vinops:problem:{kind}"),
-            title: title.to_owned(),
+            kind,
+            title,
             status: status.as_u16(),
             detail,
             parameter: None,
+            sources: None,
             request_id: None,
         }
     }
 
     /// A parameter, of the query or of the path, that cannot be taken as it is.
     pub fn parameter(name: &str, detail: impl Into<String>) -> Problem {
-        let new =
-            Problem::new(StatusCode::BAD_REQUEST, "parameter", "a parameter is wrong", Some(detail.into()));
+        let new = Problem::new(
+            StatusCode::BAD_REQUEST,
+            "urn:vinops:problem:parameter",
+            "a parameter is wrong",
+            Some(detail.into()),
+        );
         Problem { parameter: Some(name.to_owned()), ..new }
     }
 
     /// There is none of this.
     pub fn unknown(what: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::NOT_FOUND, "unknown", "there is no such thing", Some(what.into()))
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "urn:vinops:problem:unknown",
+            "there is no such thing",
+            Some(what.into()),
+        )
+    }
+
+    /// Returns the problem of a resource that was taken out of sight.
+    pub fn gone(what: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::GONE, "urn:vinops:problem:gone", "this was removed", Some(what.into()))
+    }
+
+    /// Returns the problem of a lot number that several sources have.
+    pub fn ambiguous(lot: &str, sources: Vec<String>) -> Problem {
+        let detail = format!("several sources have lot {lot}; ask for /lots/{{source}}/{lot}");
+        let new = Problem::new(
+            StatusCode::CONFLICT,
+            "urn:vinops:problem:ambiguous",
+            "the lot number is ambiguous",
+            Some(detail),
+        );
+        Problem { sources: Some(sources.into()), ..new }
     }
 
     /// Only GET and HEAD are understood.
     pub fn method() -> Problem {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this interface is read only", None)
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "urn:vinops:problem:method",
+            "this interface is read only",
+            None,
+        )
     }
 
     /// The request is greater than it may be.
     pub fn too_large(status: StatusCode, detail: String) -> Problem {
-        Problem::new(status, "too-large", "the request is too large", Some(detail))
+        Problem::new(status, "urn:vinops:problem:too-large", "the request is too large", Some(detail))
     }
 
     /// Too many at once, or a database that does not answer: the reader may come again.
     pub fn busy(detail: &str) -> Problem {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
+            "urn:vinops:problem:busy",
             "no answer at this moment",
             Some(detail.to_owned()),
         )
@@ -87,7 +123,12 @@ impl Problem {
     pub fn internal(error: &anyhow::Error) -> Problem {
         let id = Uuid::new_v4();
         tracing::error!(request_id = %id, error = format!("{error:#}"), "an answer of the API failed");
-        let new = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this is our fault", None);
+        let new = Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "urn:vinops:problem:internal",
+            "this is our fault",
+            None,
+        );
         Problem { request_id: Some(id), ..new }
     }
 }

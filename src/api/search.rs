@@ -1,7 +1,7 @@
 //! Search: lots by what they are like, page by page.
 
 use super::answer::{Keep, json};
-use super::catalogue::{COUNT, Catalogue, DIMENSIONS, Filter, Range, Sort};
+use super::catalogue::{COUNT, Catalogue, DIMENSIONS, Filter, Place, Range, Sort};
 use super::cursor::Cursor;
 use super::lang::Lang;
 use super::lots::{self, Lot};
@@ -85,7 +85,7 @@ impl IntoParams for Everything {
 /// The state of the data that an answer was found in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AsOf {
-    /// The newest window applied, of any source
+    /// The newest window that ended well, of any source: its file, or the one it repeats, was applied
     pub window: Option<DateTime<Utc>>,
 }
 
@@ -171,6 +171,17 @@ impl Shared {
     }
 }
 
+/// Returns the cursor that goes on after a lot.
+fn cursor_at(place: Place) -> Cursor {
+    Cursor { key: place.key, tie: format!("{}.{}", place.lot, place.id) }
+}
+
+/// Returns the place that a cursor goes on after; none where it is no cursor of a search.
+fn place(Cursor { key, tie }: Cursor) -> Option<Place> {
+    let (lot, id) = tie.split_once('.')?;
+    Some(Place { key, lot: lot.parse().ok()?, id: id.parse().ok()? })
+}
+
 /// Search
 ///
 /// Lots that pass all filters. Values of one filter that is given several times are alternatives. Pages go on by the
@@ -185,32 +196,32 @@ pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Respo
     let sort = asked.one("sort").and_then(Sort::named).unwrap_or((Sort::Sale, false));
     let question = asked.without(&["lang", "limit", "cursor"]);
     let cursor = asked.one("cursor").map(|text| Cursor::read(text, &question)).transpose()?;
-    let after = match cursor {
+    let mut after = match cursor {
         None => None,
-        Some(Cursor { key, tie }) => match tie.parse() {
-            Ok(number) => Some((key, number)),
-            Err(_) => return Err(Problem::parameter("cursor", "is none that a page gave")),
-        },
+        Some(cursor) => {
+            Some(place(cursor).ok_or_else(|| Problem::parameter("cursor", "is none that a page gave"))?)
+        }
     };
     let limit = usize::try_from(asked.number("limit").unwrap_or(LIMIT)).unwrap_or(1);
     let catalogue = shared.catalogue();
     let filter = filter(&shared, &catalogue, &asked).await?;
-    let page = catalogue.page(&filter, sort, after, limit);
-    let rows = match page.lots.is_empty() {
-        true => Vec::new(),
-        false => {
-            let mut tx = shared.read().await?;
-            let rows = lots::read(&mut tx, &page.lots).await?;
-            drop(tx);
-            rows
-        }
-    };
-    let mut rows: HashMap<String, lots::Row> = rows.into_iter().map(|row| (row.lot.clone(), row)).collect();
     let words = shared.words();
-    // one that was hidden since is left out
-    let lots =
-        page.lots.iter().filter_map(|lot| rows.remove(lot)).map(|row| row.shown(&words, lang)).collect();
-    let next = page.next.map(|(key, number)| Cursor { key, tie: number.to_string() }.text(&question));
-    let found = Found { total: page.total, lots, next, as_of: AsOf::of(&catalogue) };
+    // a lot that was hidden since the catalogue was read is left out, and is not where the next page begins
+    let (total, shown, more) = loop {
+        let page = catalogue.page(&filter, sort, after, limit);
+        let ids: Vec<i64> = page.lots.iter().map(|place| place.id).collect();
+        let rows =
+            if ids.is_empty() { Vec::new() } else { lots::read(&mut *shared.read().await?, &ids).await? };
+        let mut rows: HashMap<i64, lots::Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let shown: Vec<(Place, lots::Row)> =
+            page.lots.iter().filter_map(|place| Some((*place, rows.remove(&place.id)?))).collect();
+        if !shown.is_empty() || !page.more {
+            break (page.total, shown, page.more);
+        }
+        after = page.lots.last().copied();
+    };
+    let next = shown.last().filter(|_| more).map(|(place, _)| cursor_at(*place).text(&question));
+    let lots = shown.into_iter().map(|(_, row)| row.shown(&words, lang)).collect();
+    let found = Found { total, lots, next, as_of: AsOf::of(&catalogue) };
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &found))
 }

@@ -5,7 +5,10 @@ use super::lang::{Coded, Lang};
 use super::lots::{self, Lot};
 use super::params::{Asked, LANG};
 use super::problem::Problem;
+use super::words::Words;
 use super::{Ask, Named, Shared};
+use crate::db::history;
+use crate::taxonomy::Domain;
 use anyhow::Context;
 use axum::extract::State;
 use axum::response::Response;
@@ -48,12 +51,60 @@ pub struct Vehicle {
     pub cylinders: Option<i32>,
 }
 
+/// A vehicle as it stands in the tables.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names are the columns'")]
+pub struct Row {
+    pub vin: String,
+    pub vin_raw: Option<String>,
+    pub year: Option<i32>,
+    pub make: Option<String>,
+    pub model: Option<String>,
+    pub model_detail: Option<String>,
+    pub trim: Option<String>,
+    pub body: Option<String>,
+    pub fuel: Option<String>,
+    pub transmission: Option<String>,
+    pub drive: Option<String>,
+    pub engine: Option<String>,
+    pub cylinders: Option<i32>,
+    pub color: Option<String>,
+    pub carried_columns: Option<Vec<String>>,
+}
+
+impl Row {
+    /// Returns it as a reader is shown it.
+    pub fn shown(self, words: &Words, lang: Lang) -> Vehicle {
+        let spelled = |domain, raw: &Option<String>| words.spelled(domain, raw.as_deref(), lang);
+        Vehicle {
+            body: spelled(Domain::BodyStyles, &self.body),
+            fuel: spelled(Domain::FuelTypes, &self.fuel),
+            transmission: spelled(Domain::TransmissionTypes, &self.transmission),
+            drive: spelled(Domain::DriveTypes, &self.drive),
+            color: spelled(Domain::Colors, &self.color),
+            vin: self.vin,
+            vin_raw: self.vin_raw,
+            year: self.year,
+            make: self.make,
+            model: self.model,
+            model_detail: self.model_detail,
+            trim: self.trim,
+            engine: self.engine,
+            cylinders: self.cylinders,
+        }
+    }
+}
+
 /// A vehicle and its lots.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct VehicleWithLots {
     /// The vehicle
     #[serde(flatten)]
     pub vehicle: Vehicle,
+    /// The vehicle's fields whose values come from an older row of the feed, since the newest row has values there that cannot
+    /// be read; empty where there are none
+    #[schema(example = json!(["year"]))]
+    pub carried: Vec<String>,
     /// Every time it was put up for sale, the newest first
     pub lots: Vec<Lot>,
 }
@@ -71,11 +122,14 @@ fn vin(text: &str) -> Result<String, Problem> {
 
 /// A vehicle
 ///
-/// By its VIN, with every lot it was offered as.
+/// By its VIN, with every lot it was offered as that is in sight.
 #[utoipa::path(
     get, path = "/api/v1/vehicles/{vin}", tag = "vehicles",
     params(("vin" = String, Path, description = "its VIN, in either case", pattern = "^[A-HJ-NPR-Za-hj-npr-z0-9]{11,17}$"), super::openapi::Lang),
-    responses((status = 200, description = "the vehicle", body = VehicleWithLots), super::openapi::Refused, super::openapi::NotThere)
+    responses(
+        (status = 200, description = "the vehicle", body = VehicleWithLots),
+        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
+    )
 )]
 pub async fn vehicle(
     State(shared): State<Arc<Shared>>,
@@ -86,9 +140,37 @@ pub async fn vehicle(
     let lang = Lang::of(&asked, &ask.headers);
     let vin = vin(&text)?;
     let mut tx = shared.read().await?;
-    let numbers = sqlx::query_scalar!(
+    let found = sqlx::query!(
+        r#"-- api: is the vehicle in sight
+        select is_removed from public.vehicles where vin = $1"#,
+        vin
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .context("look for a vehicle")?;
+    match found {
+        None => return Err(Problem::unknown(format!("no vehicle {vin}"))),
+        Some(found) if found.is_removed => {
+            return Err(Problem::gone(format!("vehicle {vin} was removed")));
+        }
+        Some(_) => {}
+    }
+    let row = sqlx::query_as!(
+        Row,
+        r#"-- api: a vehicle
+        select
+          vin, vin_raw, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, color,
+          carried_columns
+        from public.vehicles
+        where vin = $1"#,
+        vin
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .context("read a vehicle")?;
+    let ids = sqlx::query_scalar!(
         r#"-- api: lots of a vehicle
-        select l.lot_external_id as "lot!"
+        select l.id
         from public.lots as l
         where l.vin = $1
           and not l.is_removed
@@ -101,14 +183,13 @@ pub async fn vehicle(
     .fetch_all(&mut *tx)
     .await
     .context("read the lots of a vehicle")?;
-    let mut rows = lots::read(&mut tx, &numbers).await?;
+    let mut rows = lots::read(&mut tx, &ids).await?;
     drop(tx);
     rows.sort_by_key(|row| Reverse(row.id));
     let words = shared.words();
     let lots: Vec<Lot> = rows.into_iter().map(|row| row.shown(&words, lang)).collect();
-    // a vehicle is made by a lot, and hidden with its lots
-    let Some(vehicle) = lots.first().map(|lot| lot.vehicle.clone()) else {
-        return Err(Problem::unknown(format!("no vehicle {vin}")));
-    };
-    Ok(json(&ask.headers, Some(lang), Keep::Asking, &VehicleWithLots { vehicle, lots }))
+    let carried = history::carried::values(None, row.carried_columns.as_deref());
+    let carried = carried.into_iter().map(str::to_owned).collect();
+    let vehicle = row.shown(&words, lang);
+    Ok(json(&ask.headers, Some(lang), Keep::Asking, &VehicleWithLots { vehicle, carried, lots }))
 }

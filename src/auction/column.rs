@@ -18,6 +18,11 @@ macro_rules! columns {
             pub const fn name(self) -> &'static str {
                 match self { $(Column::$variant => $name,)* }
             }
+
+            /// The variant's name, from which [`Column::key`] is made.
+            const fn variant_name(self) -> &'static str {
+                match self { $(Column::$variant => stringify!($variant),)* }
+            }
         }
     };
 }
@@ -85,15 +90,108 @@ columns! {
 }
 
 impl Column {
-    /// Without these a row has no identity or no place in time: a file that lacks one is refused.
+    /// Without these a row has no identity or no place in time: every mapping requires the first two, Copart's all.
     pub const KEYS: [Column; 3] = [Column::LotNumber, Column::Vin, Column::LastUpdatedTime];
     /// How many there are.
     pub const COUNT: usize = Column::ALL.len();
+
+    /// Returns our name of the column in mapping files: `lot_number`, `last_updated_time`.
+    pub fn key(self) -> String {
+        let mut key = String::new();
+        for c in self.variant_name().chars() {
+            if c.is_ascii_uppercase() && !key.is_empty() {
+                key.push('_');
+            }
+            key.push(c.to_ascii_lowercase());
+        }
+        key
+    }
+
+    /// Returns the column with this name in mapping files.
+    pub fn with_key(key: &str) -> Option<Column> {
+        Column::ALL.into_iter().find(|column| column.key() == key)
+    }
+}
+
+/// A set of columns, one bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ColumnSet(u64);
+
+const _: () = assert!(Column::COUNT <= u64::BITS as usize, "a column has a bit of its own");
+
+impl ColumnSet {
+    /// The set without a column.
+    pub const EMPTY: ColumnSet = ColumnSet(0);
+
+    /// Returns the set of these columns.
+    pub const fn of(columns: &[Column]) -> ColumnSet {
+        let (mut bits, mut i) = (0, 0);
+        while i < columns.len() {
+            bits |= 1 << columns[i] as u8;
+            i += 1;
+        }
+        ColumnSet(bits)
+    }
+
+    /// Adds a column.
+    pub fn insert(&mut self, column: Column) {
+        self.0 |= 1 << column as u8;
+    }
+
+    /// Returns true if the column is in the set.
+    pub const fn contains(self, column: Column) -> bool {
+        self.0 & (1 << column as u8) != 0
+    }
+
+    /// Returns true if the two sets have a column in common.
+    pub const fn intersects(self, other: ColumnSet) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Returns true if there is no column in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the columns in the feed's order.
+    pub fn iter(self) -> impl Iterator<Item = Column> {
+        Column::ALL.into_iter().filter(move |column| self.contains(*column))
+    }
+
+    /// Returns the set as a number: bit `n` is the feed's column `n`, counted from 0.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromIterator<Column> for ColumnSet {
+    fn from_iter<I: IntoIterator<Item = Column>>(columns: I) -> ColumnSet {
+        let mut set = ColumnSet::EMPTY;
+        columns.into_iter().for_each(|column| set.insert(column));
+        set
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_has_the_columns_that_were_put_in_and_no_others() {
+        let mut set = ColumnSet::EMPTY;
+        assert!(set.is_empty() && set.iter().next().is_none());
+        set.insert(Column::Announcements);
+        set.insert(Column::Id);
+        set.insert(Column::Id);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [Column::Id, Column::Announcements]);
+        assert_eq!(set, ColumnSet::of(&[Column::Announcements, Column::Id]));
+        assert!(set.contains(Column::Announcements) && !set.contains(Column::Vin) && !set.is_empty());
+        assert!(
+            set.intersects(ColumnSet::of(&[Column::Id])) && !set.intersects(ColumnSet::of(&[Column::Vin]))
+        );
+        assert_eq!(set.bits(), 1 << 58 | 1);
+        assert_eq!(Column::ALL.into_iter().collect::<ColumnSet>().iter().count(), Column::COUNT);
+    }
 
     #[test]
     fn the_feed_has_59_columns_and_each_stands_at_its_own_number() {
@@ -102,6 +200,11 @@ mod tests {
             assert_eq!(column as usize, i);
         }
         assert_eq!(Column::Vin as usize, 22);
+        assert_eq!(
+            (Column::Vin.key(), Column::LastUpdatedTime.key()),
+            ("vin".into(), "last_updated_time".into())
+        );
+        assert!(Column::ALL.into_iter().all(|column| Column::with_key(&column.key()) == Some(column)));
         assert_eq!(Column::LastUpdatedTime as usize, 48);
     }
 }

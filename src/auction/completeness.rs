@@ -1,9 +1,119 @@
-//! Whether all of the feed is in a file, judged by its size beside the files before it.
+//! Whether a file holds the whole feed: judged by how many of its lot numbers are recognised, and by its size.
+//!
+//! A lot that is missing from a complete file is absent, and absence closes lots. So a file is complete only if its lot
+//! numbers were understood (in at least 95 % of its records, which is at most 5 points below any other file) and if it has
+//! at least 70 % of the median of the last three complete files' rows. Files that are not complete are no measure
+//! for others. A feed that stays small becomes the measure when an operator accepts its size, or by itself once its files
+//! were too small and nothing else for 24 hours of windows.
+//!
+//! A file of a source that sends changes only has any number of rows. It is judged by its lot numbers alone, and absence is
+//! not judged by it.
 
-/// A file is complete when it has at least 70 % of the median of the last three files' rows; the first always is. Of two
-/// files the greater counts as the median: doubting a whole file costs a quarter-hour, believing half of one closes lots.
-pub fn is_complete(rows: u64, last_three: &[i32]) -> bool {
-    let mut sorted = last_three.to_vec();
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// Sizes that a file is compared with, at most.
+pub const COMPARED_FILES: usize = 3;
+/// After so long a size that stays small is accepted.
+pub const SMALL_FOR: TimeDelta = TimeDelta::hours(24);
+/// A complete file has at least this share of recognised lots, in percent.
+const COMPLETE_PERCENT: u64 = 95;
+/// A file with a smaller share of recognised lots is not applied, in percent.
+const APPLIED_PERCENT: u64 = 50;
+
+/// How many records of a file have a lot number that can be read. Records that cannot be parsed count among all of them,
+/// and among the recognised ones where their lot number can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecognisedLots {
+    /// Records with a lot number that can be read.
+    pub recognised: u64,
+    /// All records.
+    pub records: u64,
+}
+
+impl RecognisedLots {
+    /// Returns the share in percent; 100 for a file without records.
+    pub fn percent(self) -> f64 {
+        if self.records == 0 { 100.0 } else { 100.0 * self.recognised as f64 / self.records as f64 }
+    }
+
+    /// Returns true if the share is so small that the file must not be applied.
+    pub fn is_unusable(self) -> bool {
+        self.recognised * 100 < APPLIED_PERCENT * self.records
+    }
+
+    /// Returns true if absence may be judged by a file with this share. The rule that the share may not fall by more than 5
+    /// points against the last complete file is part of it: from at most 100 % such a fall ends below 95 %.
+    fn is_sufficient(self) -> bool {
+        self.recognised * 100 >= COMPLETE_PERCENT * self.records
+    }
+}
+
+/// What a file is compared with: the files of its source up to its window.
+#[derive(Clone, Debug, Default)]
+pub struct EarlierFiles {
+    /// Rows of the last complete files and of the accepted size, newest first, at most [`COMPARED_FILES`].
+    pub complete_sizes: Vec<i32>,
+    /// The window of the first of the files that were too small, and nothing else, since the last complete one.
+    pub small_since: Option<DateTime<Utc>>,
+    /// Rows of the last of them, newest first, at most [`COMPARED_FILES`].
+    pub small_sizes: Vec<i32>,
+}
+
+/// What a file is judged to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Completeness {
+    /// All of the feed seems to be in it.
+    #[default]
+    Complete,
+    /// Complete by a smaller size, which is the measure from now on: the feed stayed small for [`SMALL_FOR`].
+    SizeAccepted,
+    /// Too few rows, and nothing else.
+    TooSmall,
+    /// Too few recognised lots, whatever the number of rows.
+    TooFewLots,
+}
+
+impl Completeness {
+    /// Returns true if a lot that is missing from the file is absent.
+    pub fn is_complete(self) -> bool {
+        matches!(self, Completeness::Complete | Completeness::SizeAccepted)
+    }
+
+    /// Returns the value of `raw.csv_files.incomplete_reason`.
+    pub fn incomplete_reason(self) -> Option<&'static str> {
+        match self {
+            Completeness::Complete | Completeness::SizeAccepted => None,
+            Completeness::TooSmall => Some("size"),
+            Completeness::TooFewLots => Some("lots"),
+        }
+    }
+}
+
+/// Judges a file of `window` with this many rows that could be read.
+pub fn judge(window: DateTime<Utc>, rows: u64, lots: RecognisedLots, earlier: &EarlierFiles) -> Completeness {
+    if !lots.is_sufficient() {
+        return Completeness::TooFewLots;
+    }
+    if has_usual_size(rows, &earlier.complete_sizes) {
+        return Completeness::Complete;
+    }
+    let small_for = earlier.small_since.map(|since| window - since);
+    // a file that is far smaller than the small ones is no evidence that the feed has their size
+    if small_for.is_some_and(|time| time >= SMALL_FOR) && has_usual_size(rows, &earlier.small_sizes) {
+        return Completeness::SizeAccepted;
+    }
+    Completeness::TooSmall
+}
+
+/// Judges a file of changes, whose number of rows says nothing.
+pub fn judge_changes(lots: RecognisedLots) -> Completeness {
+    if lots.is_sufficient() { Completeness::Complete } else { Completeness::TooFewLots }
+}
+
+/// Returns true if `rows` is at least 70 % of the median of these sizes, or if there are none. Of two sizes the greater
+/// counts as the median: doubting a whole file costs a quarter-hour, believing half of one closes lots.
+fn has_usual_size(rows: u64, sizes: &[i32]) -> bool {
+    let mut sorted = sizes.to_vec();
     sorted.sort_unstable();
     let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
     rows * 10 >= u64::try_from(median).unwrap_or(0) * 7
@@ -11,15 +121,69 @@ pub fn is_complete(rows: u64, last_three: &[i32]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_complete;
+    use super::*;
+
+    const WINDOW: DateTime<Utc> = DateTime::from_timestamp_secs(1_795_000_000).unwrap();
+
+    fn share(recognised: u64, records: u64) -> RecognisedLots {
+        RecognisedLots { recognised, records }
+    }
+
+    fn by_size(rows: u64, complete_sizes: &[i32]) -> Completeness {
+        let earlier = EarlierFiles { complete_sizes: complete_sizes.to_vec(), ..EarlierFiles::default() };
+        judge(WINDOW, rows, share(rows, rows), &earlier)
+    }
 
     #[test]
-    fn a_file_that_shrank_by_half_is_not_complete_and_one_that_stays_small_is_again() {
-        assert!(is_complete(10, &[]));
-        assert!(is_complete(70, &[100, 100, 100]));
-        assert!(!is_complete(69, &[100, 100, 100]));
-        assert!(!is_complete(50, &[50, 100, 100]));
-        assert!(is_complete(50, &[50, 50, 100]));
-        assert!(!is_complete(50, &[40, 100]));
+    fn a_file_with_less_than_70_percent_of_the_median_of_complete_files_is_too_small() {
+        use Completeness::{Complete, TooSmall};
+        assert_eq!(by_size(10, &[]), Complete);
+        assert_eq!(by_size(70, &[100, 100, 100]), Complete);
+        assert_eq!(by_size(69, &[100, 100, 100]), TooSmall);
+        assert_eq!(by_size(50, &[50, 100, 100]), TooSmall);
+        assert_eq!(by_size(50, &[50, 50, 100]), Complete);
+        assert_eq!(by_size(50, &[40, 100]), TooSmall, "of two sizes the greater one counts");
+    }
+
+    #[test]
+    fn a_file_needs_95_percent_of_recognised_lots_and_so_loses_no_more_than_5_points() {
+        let judged = |now| judge(WINDOW, 1_000, now, &EarlierFiles::default()).is_complete();
+        assert!(judged(share(950, 1_000)));
+        assert!(!judged(share(949, 1_000)));
+        assert!(judged(share(95_000, 100_000)));
+        assert!(!judged(share(94_999, 100_000)));
+        // one that is incomplete for its lots is not called small, whatever its size
+        let earlier = EarlierFiles { complete_sizes: vec![100], ..EarlierFiles::default() };
+        assert_eq!(judge(WINDOW, 10, share(9, 10), &earlier), Completeness::TooFewLots);
+    }
+
+    #[test]
+    fn a_file_of_changes_is_judged_by_its_lot_numbers_alone() {
+        assert_eq!(judge_changes(share(1, 1)), Completeness::Complete);
+        assert_eq!(judge_changes(share(950, 1_000)), Completeness::Complete);
+        assert_eq!(judge_changes(share(949, 1_000)), Completeness::TooFewLots);
+    }
+
+    #[test]
+    fn a_file_with_less_than_half_of_its_lots_recognised_is_unusable() {
+        assert!(!share(50, 100).is_unusable());
+        assert!(share(49, 100).is_unusable());
+        assert!((share(1, 3).percent() - 33.33).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_size_that_stays_small_for_24_hours_of_windows_is_accepted() {
+        let judged = |hours: i64, rows: u64, small_sizes: &[i32]| {
+            let earlier = EarlierFiles {
+                complete_sizes: vec![100, 100, 100],
+                small_since: Some(WINDOW - TimeDelta::hours(hours)),
+                small_sizes: small_sizes.to_vec(),
+            };
+            judge(WINDOW, rows, share(rows, rows), &earlier)
+        };
+        assert_eq!(judged(23, 50, &[50, 50, 50]), Completeness::TooSmall);
+        assert_eq!(judged(24, 50, &[50, 50, 50]), Completeness::SizeAccepted);
+        assert_eq!(judged(24, 30, &[50, 50, 50]), Completeness::TooSmall, "smaller than the small ones");
+        assert_eq!(judged(24, 90, &[50, 50, 50]), Completeness::Complete);
     }
 }

@@ -2,28 +2,16 @@
 //!
 //! Copart renames and adds columns without notice (`Copart Select` became `Wholesale` in October 2025; 45, 49, 56
 //! and 59 columns have been seen), so columns are found by name, never by position: first by their own name, then
-//! by an alias, both compared without case, blanks and punctuation. What does not fit is told, not refused:
+//! by an alias, both from the source's [`SourceMapping`] and compared without case, blanks and punctuation. What does not fit is told, not refused:
 //! unknown columns stay in the payload and in the hash, missing ones read as empty. Only a file without a
-//! key column is refused, since each of its rows would be nobody's.
+//! required column is refused, since each of its rows would be nobody's.
 //!
 //! A column that occurs twice counts where it stands first; the second is an unknown column and is called
 //! `VIN (2)`, since a JSON object has each key once and the second value must not push out the first.
 
 use super::Column;
+use super::mapping::SourceMapping;
 use crate::taxonomy::fold;
-
-/// Other names a column has had, folded. `Lot ACV` is the actual cash value of the files of about 2016, the place
-/// that `Est. Retail Value` took.
-const ALIASES: [(&str, Column); 8] = [
-    ("copartselect", Column::Wholesale),
-    ("lot", Column::LotNumber),
-    ("lotno", Column::LotNumber),
-    ("lotacv", Column::RetailValue),
-    ("saledate", Column::SaleDate),
-    ("saletime", Column::SaleTime),
-    ("highbid", Column::HighBid),
-    ("haskeys", Column::HasKeys),
-];
 
 /// How many bytes of a wrong first line an error shows.
 const SHOWN: usize = 80;
@@ -61,6 +49,7 @@ pub enum HeaderError {
 /// A file's header: its names, and where each column is.
 #[derive(Clone, Debug)]
 pub struct Header {
+    mapping: &'static SourceMapping,
     names: Vec<String>,
     places: [Option<u16>; Column::COUNT],
     unknown: Vec<usize>,
@@ -69,8 +58,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// Maps the names of a header; `first_line` is shown if a key column is missing.
-    pub fn map(names: Vec<String>, first_line: &[u8]) -> Result<Header, HeaderError> {
+    /// Maps the names of a header to columns; `first_line` is shown if a required column is missing.
+    pub fn map(
+        names: Vec<String>,
+        first_line: &[u8],
+        mapping: &'static SourceMapping,
+    ) -> Result<Header, HeaderError> {
         let folded: Vec<String> = names.iter().map(|n| fold(n)).collect();
         let mut places = [None; Column::COUNT];
         let mut taken = vec![false; names.len()];
@@ -83,18 +76,23 @@ impl Header {
             }
         };
         // A column's own name comes before any alias, wherever the two stand.
-        Column::ALL.into_iter().for_each(|column| take(column, &fold(column.name())));
-        ALIASES.into_iter().for_each(|(alias, column)| take(column, alias));
+        mapping.folded_names().for_each(|(name, column)| take(column, name));
 
         let absent = |column: &Column| places[*column as usize].is_none();
-        let keys: Vec<&str> = Column::KEYS.iter().filter(|c| absent(c)).map(|c| c.name()).collect();
+        let keys = mapping.required().filter(absent).filter_map(|column| mapping.name(column));
+        let keys: Vec<&str> = keys.collect();
         if !keys.is_empty() {
             return Err(HeaderError::MissingKeys { missing: keys.join(", "), begins: beginning(first_line) });
         }
-        let missing = Column::ALL.into_iter().filter(absent).collect();
+        let missing = Column::ALL.into_iter().filter(|c| mapping.name(*c).is_some() && absent(c)).collect();
         let unknown = (0..names.len()).filter(|i| !taken[*i]).collect();
         let (names, repeated) = distinct(names);
-        Ok(Header { names, places, unknown, missing, repeated })
+        Ok(Header { mapping, names, places, unknown, missing, repeated })
+    }
+
+    /// The mapping of the file's source.
+    pub fn mapping(&self) -> &'static SourceMapping {
+        self.mapping
     }
 
     /// The names as in the file, in its order; one that occurs again has ` (2)` after it.
@@ -122,7 +120,7 @@ impl Header {
         self.unknown.iter().map(|i| self.names[*i].as_str())
     }
 
-    /// Columns that the file lacks (never a key column): a counted warning.
+    /// Columns of the mapping that the file lacks (never a required one): a counted warning.
     pub fn missing(&self) -> &[Column] {
         &self.missing
     }
@@ -165,10 +163,11 @@ pub(super) fn is_html(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mapping::copart;
     use super::*;
 
     fn map(names: &[&str]) -> Result<Header, HeaderError> {
-        Header::map(names.iter().map(|n| (*n).to_owned()).collect(), names.join(",").as_bytes())
+        Header::map(names.iter().map(|n| (*n).to_owned()).collect(), names.join(",").as_bytes(), copart())
     }
 
     fn feed() -> Vec<&'static str> {

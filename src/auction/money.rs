@@ -1,5 +1,10 @@
 //! Decimals as the feed writes them (`60019.0`, `22157.88`), exactly: a float would turn cents into dust.
+//!
+//! Spreadsheets write them for people, `60,019` and `$1,275.00`. Such a number is read where its thousands are grouped by
+//! three throughout, and its currency is the row's. A comma is never a decimal point.
 
+use super::lot_number::ungrouped;
+use std::borrow::Cow;
 use std::fmt;
 
 /// `unscaled / 10^scale`.
@@ -54,6 +59,43 @@ impl Decimal {
     }
 }
 
+/// Returns a number without the separators of its thousands. None where they do not group all digits by three, or where a
+/// grouped number begins with a zero: `0,500` may be a half.
+pub fn plain_number(text: &str) -> Option<Cow<'_, str>> {
+    let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+');
+    if text.bytes().all(plain) {
+        return Some(Cow::Borrowed(text));
+    }
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, rest)| (whole, Some(rest)));
+    let mut digits = ungrouped(whole)?;
+    if digits.starts_with('0') || fraction.is_some_and(|rest| !rest.bytes().all(|b| b.is_ascii_digit())) {
+        return None;
+    }
+    if let Some(fraction) = fraction {
+        digits.push('.');
+        digits.push_str(fraction);
+    }
+    Some(Cow::Owned(digits))
+}
+
+/// Returns an amount without its currency: `$` or the code of `currency`, before or behind it. Another currency is left
+/// in place, where it makes the amount unreadable.
+pub fn without_currency<'a>(text: &'a str, currency: Option<&str>) -> &'a str {
+    let sign = if matches!(currency, None | Some("USD" | "CAD")) { "$" } else { "" };
+    strip(strip(text, currency.unwrap_or("")), sign)
+}
+
+/// Returns the text without a unit at its beginning, else without one at its end.
+fn strip<'a>(text: &'a str, unit: &str) -> &'a str {
+    let is_unit = |part: &str| part.eq_ignore_ascii_case(unit);
+    let cut = text.len().saturating_sub(unit.len());
+    match (text.split_at_checked(unit.len()), text.split_at_checked(cut)) {
+        (Some((head, rest)), _) if is_unit(head) => rest.trim_start(),
+        (_, Some((rest, tail))) if is_unit(tail) => rest.trim_end(),
+        _ => text,
+    }
+}
+
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.unscaled < 0 { "-" } else { "" };
@@ -102,6 +144,64 @@ mod tests {
         }
     }
 
+    #[test]
+    fn thousands_are_grouped_by_three_or_not_at_all() {
+        let plain = |text| plain_number(text).map(Cow::into_owned);
+        for (text, read) in [
+            ("60019.0", "60019.0"),
+            ("60,019", "60019"),
+            ("60,019.0", "60019.0"),
+            ("1,275.00", "1275.00"),
+            ("1,234,567.89", "1234567.89"),
+            ("60 019", "60019"),
+            ("60\u{202f}019", "60019"),
+            ("1'275.50", "1275.50"),
+            ("-5", "-5"),
+        ] {
+            assert_eq!(plain(text).as_deref(), Some(read), "{text}");
+        }
+        for text in [
+            "1,27",
+            "1275,00",
+            "1.275,00",
+            "12,75.00",
+            "0,500",
+            "1,275,00",
+            "6OO19",
+            "1,275.0,0",
+            "-1,275",
+            ",",
+            "1,,275",
+            "1e5",
+        ] {
+            assert_eq!(plain(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_amount_may_bear_its_own_currency_and_no_other() {
+        for text in [
+            "$1,275.00",
+            "$ 1,275.00",
+            "1,275.00 USD",
+            "USD 1,275.00",
+            "usd1,275.00",
+            "1,275.00$",
+            "$1,275.00 USD",
+            "USD $1,275.00",
+            "1,275.00",
+        ] {
+            assert_eq!(without_currency(text, Some("USD")), "1,275.00", "{text}");
+        }
+        assert_eq!(without_currency("$5", None), "5");
+        assert_eq!(without_currency("CAD 5", Some("CAD")), "5");
+        for text in ["CAD 5", "€5", "C$5", "(5)", "5 dollars", "é", ""] {
+            assert_eq!(without_currency(text, Some("USD")), text, "{text}");
+        }
+        assert_eq!(without_currency("$5", Some("EUR")), "$5");
+        assert_eq!(without_currency("$$5", Some("USD")), "$5", "a second sign is no number");
+    }
+
     proptest! {
         #[test]
         fn a_written_decimal_reads_back(unscaled in -(1_i64 << 50)..(1_i64 << 50), scale in 0_u8..4) {
@@ -112,6 +212,7 @@ mod tests {
         #[test]
         fn any_text_is_read_without_panic(text in "\\PC{0,30}", scale in 0_u8..=9) {
             let _ = Decimal::parse(&text, scale);
+            let _ = (plain_number(&text), without_currency(&text, Some("USD")));
         }
     }
 }

@@ -7,6 +7,7 @@
 //! [`Kept`] is the way back: a stored payload is read, typed and hashed as the record it was made from.
 
 use super::header::{Header, HeaderError};
+use super::mapping::SourceMapping;
 use super::reader::Record;
 use super::record::Flags;
 use super::split::Span;
@@ -55,8 +56,12 @@ pub struct Kept {
 
 impl Kept {
     /// Of a payload and the header of its file, as `raw.csv_files` keeps both; a row put in by hand has no file's header
-    /// and is read by its own names.
-    pub fn read(mut names: Vec<String>, payload: &Map<String, Value>) -> Result<Kept, HeaderError> {
+    /// and is read by its own names. `mapping` is that of the file's source.
+    pub fn read(
+        mut names: Vec<String>,
+        payload: &Map<String, Value>,
+        mapping: &'static SourceMapping,
+    ) -> Result<Kept, HeaderError> {
         if names.is_empty() {
             names = payload.keys().cloned().collect();
         }
@@ -68,7 +73,7 @@ impl Kept {
             spans.push((begin, text.len() as u32));
         }
         let first_line = names.join(",");
-        Ok(Kept { header: Header::map(names, first_line.as_bytes())?, text, spans })
+        Ok(Kept { header: Header::map(names, first_line.as_bytes(), mapping)?, text, spans })
     }
 
     /// The record; of its place in the file and its bytes nothing is known.
@@ -112,6 +117,7 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mapping::copart;
     use super::super::specimen::{self, Specimen};
     use super::*;
 
@@ -163,7 +169,7 @@ mod tests {
         ] {
             let payload: Map<String, Value> = serde_json::from_str(&json(&row)).unwrap();
             row.read(|record| {
-                let kept = Kept::read(record.header().names().to_vec(), &payload).unwrap();
+                let kept = Kept::read(record.header().names().to_vec(), &payload, copart()).unwrap();
                 let back = kept.record();
                 assert_eq!(
                     RowHasher::new(back.header()).hash(&back),
@@ -176,6 +182,6 @@ mod tests {
                 assert_eq!(read(&back), read(record));
             });
         }
-        assert!(Kept::read(Vec::new(), &Map::new()).is_err(), "nothing is no row");
+        assert!(Kept::read(Vec::new(), &Map::new(), copart()).is_err(), "nothing is no row");
     }
 }

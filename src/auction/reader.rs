@@ -10,7 +10,8 @@
 //!    though that may give the same count: `"113"" CAB"` is the value `113" CAB`, and a file that means two inch
 //!    marks in a row cannot be told from one that escapes.
 //! 2. *Tolerant*, one line: a quote closes a field only before a comma or the line end. `"SUMMIT 850 X 165""` is
-//!    the value `SUMMIT 850 X 165"`. (Strict would read on past the comma, and breaks at the next opening quote.)
+//!    the value `SUMMIT 850 X 165"`. Before a comma and a blank it closes none where the source's mapping says that
+//!    the source writes no blank there, as Copart's does: `"LIFT 6", 35" TIRES"` is one value. (Strict would read on past the comma, and breaks at the next opening quote.)
 //! 3. Strict, then tolerant, over this line and the following ones: a field may hold line ends. Strict goes first
 //!    even where 2 gave the right count, if it is inside quotes at the line's end and closes later with the right
 //!    count, since it then explains bytes that 2 would leave over as broken lines.
@@ -18,7 +19,7 @@
 //! A following line that is a whole record by itself is never joined, which stops one lost quote from swallowing
 //! the file; nor is anything past [`Limits::record`] bytes or [`Limits::lines`] lines. What has no reading is
 //! [`Rejected`], one physical line of it, and reading goes on at the next. What stays ambiguous is accepted: a
-//! value that contains `",` splits there, and if the count comes out right by chance the row is wrong; its bytes are
+//! value that contains `",` splits there unless a blank follows, and if the count comes out right by chance the row is wrong; its bytes are
 //! in the store.
 //!
 //! NUL becomes U+FFFD (PostgreSQL stores none). A field that is not UTF-8 is read as Latin-1, which keeps every
@@ -26,6 +27,7 @@
 
 use super::header::{Header, HeaderError, beginning, is_html};
 use super::lines::{Line, Lines};
+use super::mapping::SourceMapping;
 pub use super::record::{Flags, Item, Reason, Record, Rejected};
 use super::split::{Ending, Span, Split};
 use memchr::memchr;
@@ -74,8 +76,8 @@ struct Reading {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the header, past a BOM and blank lines.
-    pub fn new(inner: R, limits: Limits) -> Result<Reader<R>, HeaderError> {
+    /// Reads the header, past a BOM and blank lines, by the mapping of the file's source.
+    pub fn new(inner: R, limits: Limits, mapping: &'static SourceMapping) -> Result<Reader<R>, HeaderError> {
         let mut lines = Lines::new(inner, limits.chunk);
         let (mut values, mut spans) = (String::new(), Vec::new());
         let header = loop {
@@ -103,21 +105,21 @@ impl<R: Read> Reader<R> {
                     if is_html(line) {
                         return Err(HeaderError::Html(beginning(line)));
                     }
-                    let mut split = Split::new(true);
+                    let mut split = Split::strict();
                     if !matches!(split.run(line, usize::MAX), Ending::Closed { .. }) {
-                        split = Split::new(false);
+                        split = Split::tolerant(mapping.quote_before_blank_closes);
                         split.run(line, usize::MAX);
                     }
                     decode(line, &split.spans, split.escaped, &mut values, &mut spans);
                     let names =
                         spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
-                    let header = Header::map(names, line)?;
+                    let header = Header::map(names, line, mapping)?;
                     lines.consume(next);
                     break header;
                 }
             }
         };
-        let (strict, tolerant) = (Split::new(true), Split::new(false));
+        let (strict, tolerant) = (Split::strict(), Split::tolerant(mapping.quote_before_blank_closes));
         let kept = Vec::new();
         Ok(Reader { lines, limits, header, row_no: 0, taken: 0, strict, tolerant, values, spans, kept })
     }
@@ -185,7 +187,7 @@ impl<R: Read> Reader<R> {
                 _ => break,
             }
             let text = self.lines.text(end);
-            if stands_alone(&text[from..], width) {
+            if stands_alone(&text[from..], &self.header) {
                 break;
             }
             if strict_goes_on {
@@ -224,7 +226,8 @@ impl<R: Read> Reader<R> {
         self.taken = next;
         let line = self.lines.text(end);
         let expected = self.header.width();
-        let reason = match Split::new(false).run(line, usize::MAX) {
+        let mut split = Split::tolerant(self.header.mapping().quote_before_blank_closes);
+        let reason = match split.run(line, usize::MAX) {
             _ if self.lines.text(next).last() != Some(&b'\n') => Reason::Truncated,
             Ending::Closed { fields, .. } => Reason::Fields { found: fields, expected },
             Ending::Open { .. } | Ending::Broken => Reason::OpenQuote,
@@ -251,9 +254,10 @@ impl<R: Read> Reader<R> {
 }
 
 /// Whether a line that follows an unfinished one is a record of its own.
-fn stands_alone(line: &[u8], width: usize) -> bool {
-    let mut tolerant = Split::new(false);
-    Split::whole(Split::new(true).run(line, width), width)
+fn stands_alone(line: &[u8], header: &Header) -> bool {
+    let width = header.width();
+    let mut tolerant = Split::tolerant(header.mapping().quote_before_blank_closes);
+    Split::whole(Split::strict().run(line, width), width)
         // A quote in a field without quotes around it is the mark of a record's tail.
         || (Split::whole(tolerant.run(line, width), width) && !tolerant.stray)
 }

@@ -1,6 +1,9 @@
 //! The reader against the findings of real files, and against hostile ones.
+//!
+//! Long because each finding and each kind of hostile text is a test of its own, over the same header.
 
 use super::super::Column;
+use super::super::mapping::{SourceMapping, copart};
 use super::*;
 use proptest::prelude::*;
 use std::io::Write;
@@ -23,7 +26,11 @@ struct Run {
 }
 
 fn read(file: &[u8], limits: Limits) -> Run {
-    let mut reader = Reader::new(file, limits).unwrap();
+    read_by(copart(), file, limits)
+}
+
+fn read_by(mapping: &'static SourceMapping, file: &[u8], limits: Limits) -> Run {
+    let mut reader = Reader::new(file, limits, mapping).unwrap();
     let mut run = Run { items: Vec::new(), places: Vec::new() };
     while let Some(item) = reader.read().unwrap() {
         match item {
@@ -46,6 +53,13 @@ fn read(file: &[u8], limits: Limits) -> Run {
     run
 }
 
+/// The same file by the mapping of a source that writes blanks after its commas.
+fn with_blanks() -> &'static SourceMapping {
+    let mut mapping = copart().clone();
+    mapping.quote_before_blank_closes = true;
+    Box::leak(Box::new(mapping))
+}
+
 fn items(body: impl AsRef<[u8]>) -> Vec<Got> {
     read(&[HEADER.as_bytes(), body.as_ref()].concat(), Limits::default()).items
 }
@@ -55,7 +69,7 @@ fn row<const N: usize>(fields: [&str; N], repaired: bool) -> Got {
 }
 
 fn refusal(file: &[u8]) -> String {
-    Reader::new(file, Limits::default()).map(|_| ()).unwrap_err().to_string()
+    Reader::new(file, Limits::default(), copart()).map(|_| ()).unwrap_err().to_string()
 }
 
 #[test]
@@ -72,9 +86,56 @@ fn finding_5_an_inch_quote_inside_a_field_is_kept_and_flagged() {
 }
 
 #[test]
+fn an_inch_quote_before_a_comma_and_a_blank_is_part_of_the_value() {
+    let body = "1,\"V\",\"T\",\"LIFT 6\", 35\" TIRES\",\"TRAILER 53\", REEFER\"\n2,V,T,\"6\",\u{a0}8\", 10\"\",\"\"\n3,V,T,\"\",\"53\", \"\n";
+    assert_eq!(
+        items(body),
+        [
+            row(["1", "V", "T", "LIFT 6\", 35\" TIRES", "TRAILER 53\", REEFER"], true),
+            row(["2", "V", "T", "6\",\u{a0}8\", 10\"", ""], true),
+            row(["3", "V", "T", "", "53\", "], true),
+        ]
+    );
+    // a Latin-1 file has its no-break blank in one byte
+    assert_eq!(items(b"1,V,T,\"6\",\xa035\" TIRES\",N\n").len(), 1);
+    assert!(
+        matches!(&items(b"1,V,T,\"6\",\xa035\" TIRES\",N\n")[0], Got::Row(f, _) if f[3] == "6\",\u{a0}35\" TIRES")
+    );
+}
+
+#[test]
+fn an_inch_quote_before_a_comma_and_a_blank_goes_on_over_line_ends() {
+    let body = "1,V,T,\"6\", 35\"\nTIRES\",N\n2,V,T,M,\"a\n53\", b\"\n";
+    assert_eq!(
+        items(body),
+        [row(["1", "V", "T", "6\", 35\"\nTIRES", "N"], true), row(["2", "V", "T", "M", "a\n53\", b"], true)]
+    );
+}
+
+#[test]
+fn a_header_may_have_such_a_name_too() {
+    let file = format!("{},\"Lift 6\", 35\" Tires\"\n1,V,T,M,N,\"x\"\n", HEADER.trim_end());
+    let reader = Reader::new(file.as_bytes(), Limits::default(), copart()).unwrap();
+    assert_eq!(reader.header().names()[5], "Lift 6\", 35\" Tires");
+    assert_eq!(reader.header().width(), 6);
+}
+
+#[test]
+fn a_source_that_writes_blanks_after_its_commas_is_read_by_its_mapping() {
+    let file = format!("{HEADER}\"1\", V,T,\"113\" CAB\", N\n");
+    let got = |mapping| read_by(mapping, file.as_bytes(), Limits::default()).items;
+    assert_eq!(got(with_blanks()), [row(["1", " V", "T", "113\" CAB", " N"], true)]);
+    assert_eq!(got(copart()), [Got::Rejected(Reason::OpenQuote)]);
+    // where every inner quote is doubled, a blank may follow a comma in any mapping
+    let file = format!("{HEADER}\"1\", V,T,\"113\"\" CAB\", N\n");
+    let strict = read(file.as_bytes(), Limits::default()).items;
+    assert_eq!(strict, [row(["1", " V", "T", "113\" CAB", " N"], false)]);
+}
+
+#[test]
 fn finding_5_the_comma_in_the_headers_high_bid_makes_no_column() {
     let file = format!("{},\"High Bid =non-vix,Sealed=Vix\"\n1,V,T,M,N,\"0.0\"\n", HEADER.trim_end());
-    let mut reader = Reader::new(file.as_bytes(), Limits::default()).unwrap();
+    let mut reader = Reader::new(file.as_bytes(), Limits::default(), copart()).unwrap();
     assert_eq!(reader.header().width(), 6);
     assert!(matches!(reader.read().unwrap(), Some(Item::Row(r)) if r.get(Column::HighBid) == "0.0"));
 }
@@ -169,7 +230,7 @@ fn a_file_cut_off_within_a_record_says_so() {
 #[test]
 fn a_line_without_end_is_rejected_in_bounded_memory_and_the_next_is_read() {
     let body = io::repeat(b'x').take(200_000_000).chain(&b"\n2,V,T,M,N\n"[..]);
-    let mut reader = Reader::new(HEADER.as_bytes().chain(body), Limits::default()).unwrap();
+    let mut reader = Reader::new(HEADER.as_bytes().chain(body), Limits::default(), copart()).unwrap();
     match reader.read().unwrap() {
         Some(Item::Rejected(r)) => {
             assert_eq!(
@@ -186,7 +247,7 @@ fn a_line_without_end_is_rejected_in_bounded_memory_and_the_next_is_read() {
 #[test]
 fn a_nul_is_replaced_and_flagged_and_the_raw_bytes_stay() {
     let file = [HEADER.as_bytes(), b"1,V,T,A\0B,N\n"].concat();
-    let mut reader = Reader::new(&file[..], Limits::default()).unwrap();
+    let mut reader = Reader::new(&file[..], Limits::default(), copart()).unwrap();
     let Some(Item::Row(row)) = reader.read().unwrap() else { panic!("no row") };
     assert_eq!((row.field(3), row.field(4)), ("A\u{fffd}B", "N"));
     assert_eq!(row.flags(), Flags { nul: true, ..Flags::default() });
@@ -242,9 +303,12 @@ fn a_source_that_fails_in_the_middle_is_an_error_and_not_an_end() {
             Err(io::Error::other("gone"))
         }
     }
-    let mut reader =
-        Reader::new(HEADER.as_bytes().chain(&b"1,V,T,M,N\n2,V"[..]).chain(Broken), Limits::default())
-            .unwrap();
+    let mut reader = Reader::new(
+        HEADER.as_bytes().chain(&b"1,V,T,M,N\n2,V"[..]).chain(Broken),
+        Limits::default(),
+        copart(),
+    )
+    .unwrap();
     assert!(reader.read().unwrap().is_some());
     assert_eq!(reader.read().unwrap_err().to_string(), "gone");
 }
@@ -346,6 +410,31 @@ proptest! {
     fn an_inch_quote_at_a_values_end_reads_back_equal(table in table("[a-z][a-z ]{0,4}(\"[a-z]{0,2})?")) {
         let file = written(&table, |v| format!("\"{v}\""));
         prop_assert_eq!(values(read(&file, Limits::default())), table);
+    }
+
+    #[test]
+    fn inch_quotes_before_a_comma_and_a_blank_read_back_equal(table in table("[a-z]([a-z ,]|[a-z]\", [a-z]|[a-z]\"[a-z]){0,6}\"?")) {
+        let file = written(&table, |v| format!("\"{v}\""));
+        prop_assert_eq!(values(read(&file, Limits::default())), table);
+    }
+
+    #[test]
+    fn bytes_are_accounted_for_by_the_mapping_of_any_source(
+        body in prop::collection::vec(prop::sample::select(b"\"\"\",,,  \n\xc2\xa0ab".to_vec()), 0..300),
+        chunk in 1_usize..50,
+    ) {
+        let file = [HEADER.as_bytes(), &body].concat();
+        for mapping in [copart(), with_blanks()] {
+            let run = read_by(mapping, &file, tight(chunk));
+            prop_assert_eq!(&run.items, &read_by(mapping, &file, tight(4096)).items);
+            let mut seen = vec![false; file.len()];
+            for (_, offset, length) in run.places {
+                seen[offset as usize..(offset + length) as usize].fill(true);
+            }
+            for (i, byte) in body.iter().enumerate() {
+                prop_assert!(seen[HEADER.len() + i] || *byte == b'\n');
+            }
+        }
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! A row's typed values: what ingest copies into the typed columns of staging.
 //!
-//! Normalised once, here, and never again in SQL. Texts are trimmed and borrowed; empty is None. What the feed
-//! writes for "unknown" is None too: `0` for a sale date, a bid, a Buy-It-Now price or a year; 99999, 299999,
+//! Normalised once, here, and never again in SQL. Texts are trimmed and borrowed, all but the raw VIN; empty is None.
+//! What the feed writes for "unknown" is None too: `0` for a sale date, a bid, a Buy-It-Now price or a year; 99999, 299999,
 //! 999999 and 9999999 miles; a repair cost of 9999999.99. Zero elsewhere (a repair cost, an item number before
 //! the run list exists) is a value. The payload keeps every text as it came.
 //!
 //! A value that cannot be read, or that its column could not hold, is None and is counted in [`Warnings`]: a letter
-//! in a number costs that number, never the row. Amounts are in `currency_code`, whatever the columns' names say:
+//! in a number costs that number, never the row. [`Typed::unreadable`] names the columns of the row. Amounts are in `currency_code`, whatever the columns' names say:
 //! Canadian lots are CAD.
+//!
+//! Long because the fields of a row, how each is read and what could not be read are one list that is read together.
 
-use super::Column;
-use super::money::Decimal;
+use super::blank::trim_blanks;
+use super::instant::{day_number, time_number, update_time};
+use super::lot_number::lot_number;
+use super::mapping::ZoneRule;
+use super::money::{Decimal, plain_number, without_currency};
 use super::reader::Record;
-use super::time::{auction_instant, clock, day, updated_at, zone};
-use super::vin::{Vin, classify, trim_blanks};
-use crate::taxonomy::{Domain, Spellings};
+use super::time::{auction_instant, clock, day};
+use super::vin::{Vin, classify};
+use super::zone::{SalePlace, Zone};
+use super::{Column, ColumnSet};
+use crate::taxonomy::{Domain, LONGEST, Spellings};
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::fmt;
@@ -26,7 +33,7 @@ pub enum SkipReason {
     VinEmpty,
     /// A VIN that is none: a trailer's, a boat's, an old car's.
     VinFormat,
-    /// No lot number of 1 to 18 digits; told first, since such a row has no identity at all.
+    /// No lot number of 1 to 18 digits; reported first, since such a row has no identity at all.
     LotMissing,
 }
 
@@ -85,7 +92,8 @@ impl Warnings {
 #[expect(missing_docs, reason = "the names are the staging columns'; what needs a word has one")]
 pub struct Typed<'a> {
     /// 1 to 18 digits without leading zeros, so that it is one text for one number.
-    pub lot_external_id: Option<&'a str>,
+    pub lot_external_id: Option<Cow<'a, str>>,
+    /// The field as it stands, blanks included; None where there is nothing else.
     pub vin_raw: Option<&'a str>,
     /// Only where it makes a vehicle.
     pub vin: Option<Cow<'a, str>>,
@@ -123,7 +131,7 @@ pub struct Typed<'a> {
     pub secondary_damage_code: Option<&'a str>,
     pub title_state: Option<&'a str>,
     pub title_type: Option<&'a str>,
-    /// None for EXM (exempt), which is not "no".
+    /// What `has_keys_code` means; None for exempt, which is not "no".
     pub has_keys: Option<bool>,
     /// As it stands; not staged, nor is `lot_condition`.
     pub has_keys_raw: Option<&'a str>,
@@ -132,7 +140,7 @@ pub struct Typed<'a> {
     pub lot_condition_code: Option<&'a str>,
     /// One digit after the point.
     pub odometer: Option<Decimal>,
-    /// `mi` where there is an odometer.
+    /// `mi` or `km` by the lot's country, where there is an odometer.
     pub odometer_unit: Option<&'static str>,
     pub odometer_brand: Option<&'a str>,
     /// Cents of `currency_code`, as all amounts.
@@ -144,7 +152,7 @@ pub struct Typed<'a> {
     pub sale_type_code: Option<&'a str>,
     pub current_bid_usd: Option<Decimal>,
     pub special_note: Option<&'a str>,
-    /// Three capital letters.
+    /// Three capital letters; the mapping's default where the row has none.
     pub currency_code: Option<&'a str>,
     /// Of wholesale lots; not staged.
     pub sale_light: Option<&'a str>,
@@ -154,6 +162,9 @@ pub struct Typed<'a> {
     pub make_offer_eligible: Option<bool>,
     pub buy_it_now_usd: Option<Decimal>,
     pub source_updated_at: Option<DateTime<Utc>>,
+    /// Columns whose value is there and could not be read. An empty value, one that means "unknown" and a spelling
+    /// without a code are readable.
+    pub unreadable: ColumnSet,
 }
 
 /// Digits of `numeric(12,2)` and `numeric(10,1)`: a greater amount would fail the whole copy.
@@ -168,11 +179,20 @@ const NO_COST: i64 = 999_999_999;
 struct Cells<'a, 'w> {
     record: Record<'a>,
     warnings: &'w mut Warnings,
+    unreadable: ColumnSet,
 }
 
 impl<'a> Cells<'a, '_> {
     fn text(&self, column: Column) -> Option<&'a str> {
-        Some(self.record.get(column).trim()).filter(|text| !text.is_empty())
+        Some(trim_blanks(self.record.get(column))).filter(|text| !text.is_empty())
+    }
+
+    /// Notes that a value could not be read; an empty one could.
+    fn note_unreadable(&mut self, column: Column) {
+        if let Some(text) = self.text(column) {
+            self.warnings.add(column, text);
+            self.unreadable.insert(column);
+        }
     }
 
     /// A present text that `read` must understand.
@@ -180,36 +200,42 @@ impl<'a> Cells<'a, '_> {
         let text = self.text(column)?;
         let value = read(text);
         if value.is_none() {
-            self.warnings.add(column, text);
+            self.note_unreadable(column);
         }
         value
     }
 
-    /// A whole number; `4.0` is one.
     fn int(&mut self, column: Column) -> Option<i32> {
-        self.parse(column, |text| {
-            text.parse().ok().or_else(|| {
-                let (whole, part) = text.split_once('.')?;
-                part.bytes().all(|b| b == b'0').then(|| whole.parse().ok())?
-            })
-        })
+        self.parse(column, whole_number)
     }
 
     fn decimal(&mut self, column: Column, scale: u8, limit: i64) -> Option<Decimal> {
-        self.parse(column, |text| Decimal::parse(text, scale).filter(|d| (0..limit).contains(&d.unscaled)))
+        self.parse(column, |text| decimal(text, scale, limit))
     }
 
-    fn money(&mut self, column: Column) -> Option<Decimal> {
-        self.decimal(column, 2, MONEY)
+    /// An amount in the row's currency.
+    fn money(&mut self, column: Column, currency: Option<&str>) -> Option<Decimal> {
+        self.parse(column, |text| {
+            decimal(text, 2, MONEY).or_else(|| decimal(without_currency(text, currency), 2, MONEY))
+        })
     }
 
     fn yes(&mut self, column: Column) -> Option<bool> {
+        let is = |text: &str, words: [&str; 4]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
         self.parse(column, |text| match text {
-            "Y" | "YES" => Some(Some(true)),
-            "N" | "NO" => Some(Some(false)),
-            "EXM" if column == Column::HasKeys => Some(None),
+            _ if is(text, ["Y", "YES", "TRUE", "1"]) => Some(true),
+            _ if is(text, ["N", "NO", "FALSE", "0"]) => Some(false),
             _ => None,
-        })?
+        })
+    }
+
+    /// A text of the vocabulary, with its code. A text that is longer than any spelling has no code and is unreadable.
+    fn word(&mut self, column: Column) -> Option<&'a str> {
+        let text = self.text(column)?;
+        if !is_spelling(text) {
+            self.note_unreadable(column);
+        }
+        Some(text)
     }
 
     fn https(&self, column: Column) -> Option<Https<'a>> {
@@ -221,7 +247,7 @@ impl<'a> Cells<'a, '_> {
         Some(Https(rest("https://").or_else(|| rest("http://")).unwrap_or(text)))
     }
 
-    fn lot(&mut self) -> Option<&'a str> {
+    fn lot(&mut self) -> Option<Cow<'a, str>> {
         self.parse(Column::LotNumber, lot_number)
     }
 
@@ -232,16 +258,46 @@ impl<'a> Cells<'a, '_> {
             None | Some(0) => None,
             Some(hhmm) => self.told(Column::SaleTime, clock(hhmm)),
         };
-        let get = |column| self.record.get(column).trim();
-        let zone = zone(get(Column::TimeZone), get(Column::LocationState), get(Column::YardName));
+        let zone = match self.record.header().mapping().zone {
+            ZoneRule::Region(region) => Some(Zone::Region(region)),
+            ZoneRule::Abbreviation => SalePlace::of(&self.record).zone(),
+        };
         auction_instant(day, time, self.told(Column::TimeZone, zone)?)
     }
 
     fn told<T>(&mut self, column: Column, value: Option<T>) -> Option<T> {
         if value.is_none() {
-            self.warnings.add(column, self.record.get(column).trim());
+            self.note_unreadable(column);
         }
         value
+    }
+}
+
+/// Returns a whole number; `4.0` and `2,507` are some.
+fn whole_number(text: &str) -> Option<i32> {
+    text.parse().ok().or_else(|| {
+        let plain = plain_number(text)?;
+        let (whole, part) = plain.split_once('.').unwrap_or((&plain, ""));
+        part.bytes().all(|b| b == b'0').then(|| whole.parse().ok())?
+    })
+}
+
+/// Returns a number from 0 to under `limit`, rounded to `scale` digits after the point.
+fn decimal(text: &str, scale: u8, limit: i64) -> Option<Decimal> {
+    Decimal::parse(&plain_number(text)?, scale).filter(|d| (0..limit).contains(&d.unscaled))
+}
+
+/// Returns true if a text of the vocabulary is no longer than a spelling may be.
+fn is_spelling(text: &str) -> bool {
+    text.len() <= LONGEST || text.chars().count() <= LONGEST
+}
+
+/// Returns what a code of the keys means as yes or no; exempt is neither.
+pub fn has_keys(code: Option<&str>) -> Option<bool> {
+    match code {
+        Some("keys_yes") => Some(true),
+        Some("keys_no") => Some(false),
+        _ => None,
     }
 }
 
@@ -250,10 +306,10 @@ fn not_zero(decimal: &Decimal) -> bool {
 }
 
 /// What a record is about, and whether it makes a lot: all that an unchanged row is asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Key<'a> {
-    /// The lot number, without leading zeros.
-    pub lot_external_id: Option<&'a str>,
+    /// The lot number in its canonical form.
+    pub lot_external_id: Option<Cow<'a, str>>,
     /// Why the row makes no vehicle and no lot, if it does not.
     pub skip_reason: Option<SkipReason>,
 }
@@ -261,8 +317,8 @@ pub struct Key<'a> {
 impl<'a> Key<'a> {
     /// Reads the two columns it takes; what cannot be read is counted by [`Typed::read`].
     pub fn read(record: &Record<'a>) -> Key<'a> {
-        let lot_external_id = lot_number(record.get(Column::LotNumber).trim());
-        let skip_reason = match (lot_external_id, classify(record.get(Column::Vin))) {
+        let lot_external_id = lot_number(record.get(Column::LotNumber));
+        let skip_reason = match (&lot_external_id, classify(record.get(Column::Vin))) {
             (None, _) => Some(SkipReason::LotMissing),
             (_, Vin::Empty) => Some(SkipReason::VinEmpty),
             (_, Vin::Malformed) => Some(SkipReason::VinFormat),
@@ -272,37 +328,41 @@ impl<'a> Key<'a> {
     }
 }
 
-/// 1 to 18 digits, not all of them 0; without the leading ones.
-fn lot_number(text: &str) -> Option<&str> {
-    let digits = text.trim_start_matches('0');
-    let number = (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    (number && !digits.is_empty()).then_some(digits)
-}
-
 impl<'a> Typed<'a> {
     /// Reads a record, its words by these spellings; allocates only for a VIN that normalising changes.
     pub fn read(record: &Record<'a>, spellings: &'a Spellings, warnings: &mut Warnings) -> Typed<'a> {
-        let mut cells = Cells { record: *record, warnings };
+        let mut cells = Cells { record: *record, warnings, unreadable: ColumnSet::EMPTY };
         let c = &mut cells;
 
         let lot_external_id = c.lot();
-        let vin_raw = Some(trim_blanks(record.get(Column::Vin))).filter(|text| !text.is_empty());
+        let vin_raw = Some(record.get(Column::Vin)).filter(|text| !trim_blanks(text).is_empty());
         let vin = match classify(record.get(Column::Vin)) {
             Vin::Valid(vin) => Some(vin),
             Vin::Empty | Vin::Malformed => None,
         };
         let skip_reason = Key::read(record).skip_reason;
 
-        let sale_date_raw = c.int(Column::SaleDate).filter(|date| *date != 0);
-        let sale_time_hhmm = c.int(Column::SaleTime);
+        let date = |text| whole_number(text).or_else(|| day_number(text));
+        let sale_date_raw = c.parse(Column::SaleDate, date).filter(|date| *date != 0);
+        let sale_time_hhmm =
+            c.parse(Column::SaleTime, |text| whole_number(text).or_else(|| time_number(text)));
         let year = c.int(Column::Year).filter(|year| *year != 0);
         let odometer = c.decimal(Column::Odometer, 1, MILES).filter(|d| !NO_MILES.contains(&d.unscaled));
-        let damage_description = c.text(Column::DamageDescription);
-        let secondary_damage = c.text(Column::SecondaryDamage);
-        let sale_type = c.text(Column::SaleStatus);
-        let has_keys_raw = c.text(Column::HasKeys);
-        let lot_condition = c.text(Column::LotConditionCode);
-        let code = |domain, raw: Option<&str>| spellings.code(domain, raw?);
+        let damage_description = c.word(Column::DamageDescription);
+        let secondary_damage = c.word(Column::SecondaryDamage);
+        let sale_type = c.word(Column::SaleStatus);
+        let has_keys_raw = c.word(Column::HasKeys);
+        let lot_condition = c.word(Column::LotConditionCode);
+        let code = |domain, raw: Option<&str>| spellings.code(domain, raw.filter(|raw| is_spelling(raw))?);
+        let has_keys_code = code(Domain::HasKeys, has_keys_raw);
+        let mapping = record.header().mapping();
+        let country = c.text(Column::LocationCountry);
+        let currency_code = match c.text(Column::CurrencyCode) {
+            None => mapping.default_currency.as_deref(),
+            Some(_) => c.parse(Column::CurrencyCode, |text| {
+                (text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())).then_some(text)
+            }),
+        };
 
         Typed {
             lot_external_id,
@@ -315,18 +375,18 @@ impl<'a> Typed<'a> {
             model: c.text(Column::ModelGroup),
             model_detail: c.text(Column::ModelDetail),
             trim: c.text(Column::Trim),
-            body: c.text(Column::BodyStyle),
-            fuel: c.text(Column::FuelType),
-            transmission: c.text(Column::Transmission),
-            drive: c.text(Column::Drive),
+            body: c.word(Column::BodyStyle),
+            fuel: c.word(Column::FuelType),
+            transmission: c.word(Column::Transmission),
+            drive: c.word(Column::Drive),
             engine: c.text(Column::Engine),
             cylinders: c.int(Column::Cylinders),
-            color: c.text(Column::Color),
+            color: c.word(Column::Color),
             site_code: c.text(Column::YardNumber),
             yard_name: c.text(Column::YardName),
             city: c.text(Column::LocationCity),
             region: c.text(Column::LocationState),
-            country: c.text(Column::LocationCountry),
+            country,
             location_zip: c.text(Column::LocationZip),
             tz: c.text(Column::TimeZone),
             sale_date_raw,
@@ -334,38 +394,38 @@ impl<'a> Typed<'a> {
             sale_time_hhmm,
             auction_datetime_utc: c.auction(sale_date_raw, sale_time_hhmm),
             item_number: c.int(Column::ItemNumber),
-            vehicle_type: c.text(Column::VehicleType),
+            vehicle_type: c.word(Column::VehicleType),
             damage_description,
             damage_code: code(Domain::DamageTypes, damage_description),
             secondary_damage,
             secondary_damage_code: code(Domain::DamageTypes, secondary_damage),
             title_state: c.text(Column::TitleState),
-            title_type: c.text(Column::TitleType),
-            has_keys: c.yes(Column::HasKeys),
+            title_type: c.word(Column::TitleType),
+            has_keys: has_keys(has_keys_code),
             has_keys_raw,
-            has_keys_code: code(Domain::HasKeys, has_keys_raw),
+            has_keys_code,
             lot_condition,
             lot_condition_code: code(Domain::LotConditions, lot_condition),
             odometer,
-            odometer_unit: odometer.map(|_| "mi"),
-            odometer_brand: c.text(Column::OdometerBrand),
-            retail_value_usd: c.money(Column::RetailValue),
-            repair_cost_usd: c.money(Column::RepairCost).filter(|d| d.unscaled != NO_COST),
-            runs_drives: c.text(Column::RunsDrives),
+            odometer_unit: odometer.map(|_| mapping.odometer_unit(country).as_str()),
+            odometer_brand: c.word(Column::OdometerBrand),
+            retail_value_usd: c.money(Column::RetailValue, currency_code),
+            repair_cost_usd: c.money(Column::RepairCost, currency_code).filter(|d| d.unscaled != NO_COST),
+            runs_drives: c.word(Column::RunsDrives),
             sale_type,
             sale_type_code: code(Domain::SaleTypes, sale_type),
-            current_bid_usd: c.money(Column::HighBid).filter(not_zero),
+            current_bid_usd: c.money(Column::HighBid, currency_code).filter(not_zero),
             special_note: c.text(Column::SpecialNote),
-            currency_code: c.parse(Column::CurrencyCode, |text| {
-                (text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())).then_some(text)
-            }),
-            sale_light: c.text(Column::SaleLight),
+            currency_code,
+            sale_light: c.word(Column::SaleLight),
             image_thumbnail: c.https(Column::ImageThumbnail),
             image_url: c.https(Column::ImageUrl),
             grid_row: c.text(Column::GridRow),
             make_offer_eligible: c.yes(Column::MakeOfferEligible),
-            buy_it_now_usd: c.money(Column::BuyItNowPrice).filter(not_zero),
-            source_updated_at: c.parse(Column::LastUpdatedTime, updated_at),
+            buy_it_now_usd: c.money(Column::BuyItNowPrice, currency_code).filter(not_zero),
+            source_updated_at: c.parse(Column::LastUpdatedTime, update_time),
+            // The last one, since every column that is read before may add to it.
+            unreadable: c.unreadable,
         }
     }
 
@@ -373,9 +433,10 @@ impl<'a> Typed<'a> {
     pub const WORDS: usize = 15;
 
     /// The row's words, in one order, with their domain; and, of those that were coded here, whether they have a code.
+    /// A text that is longer than any spelling is no word.
     pub fn words(&self) -> [(Domain, Option<&'a str>, Option<bool>); Typed::WORDS] {
         let coded = |code: Option<&str>| Some(code.is_some());
-        [
+        let words = [
             (Domain::DamageTypes, self.damage_description, coded(self.damage_code)),
             (Domain::DamageTypes, self.secondary_damage, coded(self.secondary_damage_code)),
             (Domain::SaleTypes, self.sale_type, coded(self.sale_type_code)),
@@ -391,7 +452,8 @@ impl<'a> Typed<'a> {
             (Domain::VehicleTypes, self.vehicle_type, None),
             (Domain::RunsDrives, self.runs_drives, None),
             (Domain::SaleLights, self.sale_light, None),
-        ]
+        ];
+        words.map(|(domain, raw, coded)| (domain, raw.filter(|raw| is_spelling(raw)), coded))
     }
 }
 

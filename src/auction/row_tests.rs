@@ -1,4 +1,6 @@
 //! Typed values: what each oddity of the feed becomes.
+//!
+//! Long because each oddity is a test of its own, over the same row.
 
 use super::super::specimen::{Specimen, civic};
 use super::*;
@@ -20,7 +22,7 @@ fn text(decimal: Option<Decimal>) -> Option<String> {
 #[test]
 fn a_row_is_read_whole_and_without_a_warning() {
     let (_, warnings) = typed(&civic(), |row| {
-        assert_eq!(row.lot_external_id, Some("45148624"));
+        assert_eq!(row.lot_external_id.as_deref(), Some("45148624"));
         assert_eq!(row.vin.as_deref(), Some("2HGFC2F59GH512345"));
         assert_eq!(row.skip_reason, None);
         assert_eq!(
@@ -109,9 +111,202 @@ fn a_letter_in_a_number_costs_the_number_and_is_counted() {
     use Column::*;
     assert_eq!(
         columns,
-        [Year, HasKeys, Odometer, RetailValue, Cylinders, CurrencyCode, BuyItNowPrice, LastUpdatedTime]
+        [Year, Odometer, RetailValue, Cylinders, CurrencyCode, BuyItNowPrice, LastUpdatedTime]
     );
     assert!(warnings.contains(&(Odometer, 1, "6OO19.0".to_owned())));
+}
+
+#[test]
+fn the_boolean_of_the_keys_follows_their_code_whatever_the_spelling() {
+    for (raw, code, keys) in [
+        ("YES", Some("keys_yes"), Some(true)),
+        ("Yes", Some("keys_yes"), Some(true)),
+        (" y ", Some("keys_yes"), Some(true)),
+        ("no", Some("keys_no"), Some(false)),
+        ("N", Some("keys_no"), Some(false)),
+        ("exm", Some("keys_exempt"), None),
+        ("MAYBE", None, None),
+        ("", None, None),
+    ] {
+        let (value, warnings) = typed(&civic().with("Has Keys-Yes or No", raw), |row| {
+            (row.has_keys_code.map(str::to_owned), row.has_keys)
+        });
+        assert_eq!(value, (code.map(str::to_owned), keys), "{raw:?}");
+        assert_eq!(warnings, [], "{raw:?}");
+    }
+    // a spelling of this database alone
+    let spellings = Spellings::of([(Domain::HasKeys, "MAYBE", "keys_no")]);
+    civic().with("Has Keys-Yes or No", "maybe").read(|record| {
+        let row = Typed::read(record, &spellings, &mut Warnings::default());
+        assert_eq!((row.has_keys_code, row.has_keys), (Some("keys_no"), Some(false)));
+    });
+}
+
+#[test]
+fn yes_and_no_are_read_in_any_case() {
+    for (raw, value) in
+        [("Y", true), ("yes", true), (" True\u{a0}", true), ("n", false), ("No", false), ("FALSE", false)]
+    {
+        assert_eq!(
+            typed(&civic().with("Make-an-Offer Eligible", raw), |row| row.make_offer_eligible),
+            (Some(value), vec![]),
+            "{raw}"
+        );
+    }
+    let (value, warnings) =
+        typed(&civic().with("Make-an-Offer Eligible", "perhaps"), |row| row.make_offer_eligible);
+    assert_eq!((value, warnings.len()), (None, 1));
+}
+
+#[test]
+fn numbers_and_dates_of_a_spreadsheet_are_read() {
+    let row = civic()
+        .with("Lot number", "45,148,624")
+        .with("Odometer", "60,019")
+        .with("Est. Retail Value", "$12,563.00")
+        .with("Repair cost", "USD 22,157.88")
+        .with("High Bid =non-vix,Sealed=Vix", "$0.00")
+        .with("Buy-It-Now Price", "1,275.5 usd")
+        .with("Item#", "2,507")
+        .with("Year", "2016.0")
+        .with("Sale time (HHMM)", "12:00")
+        .with("Last Updated Time", "2025-10-14 07:01:00.000+0000");
+    for date in
+        ["10/17/2025", "2025-10-17", "2025/10/17", "10/17/2025 0:00", "20251017.0", "2025-10-17T00:00:00"]
+    {
+        let (_, warnings) = typed(&row.clone().with("Sale Date M/D/CY", date), |row| {
+            assert_eq!(row.lot_external_id.as_deref(), Some("45148624"));
+            assert_eq!((row.sale_date_raw, row.sale_time_hhmm), (Some(20_251_017), Some(1200)), "{date}");
+            assert_eq!(row.auction_datetime_utc.unwrap().to_rfc3339(), "2025-10-17T19:00:00+00:00");
+            assert_eq!(text(row.odometer).as_deref(), Some("60019.0"));
+            assert_eq!(text(row.retail_value_usd).as_deref(), Some("12563.00"));
+            assert_eq!(text(row.repair_cost_usd).as_deref(), Some("22157.88"));
+            assert_eq!((row.current_bid_usd, text(row.buy_it_now_usd).as_deref()), (None, Some("1275.50")));
+            assert_eq!((row.item_number, row.year), (Some(2507), Some(2016)));
+            assert_eq!(row.source_updated_at.unwrap().to_rfc3339(), "2025-10-14T07:01:00+00:00");
+            assert!(row.unreadable.is_empty());
+        });
+        assert_eq!(warnings, [], "{date}");
+    }
+}
+
+#[test]
+fn what_has_two_readings_is_unreadable() {
+    use Column::*;
+    for (column, value) in [
+        (SaleDate, "17/10/2025"),
+        (SaleDate, "10/17/25"),
+        (SaleDate, "infinity"),
+        (Odometer, "60.019,0"),
+        (Odometer, "0,500"),
+        (HighBid, "1275,00"),
+        (HighBid, "CAD 275.00"),
+        (HighBid, "(275.00)"),
+        (RepairCost, "€5"),
+        (RepairCost, "NaN"),
+        (LastUpdatedTime, "infinity"),
+        (LastUpdatedTime, "292277-01-01T00:00:00Z"),
+        (LastUpdatedTime, "10/14/2025 07:01"),
+        (SaleTime, "noon"),
+    ] {
+        let (set, warnings) = typed(&civic().with(column.name(), value), |row| row.unreadable);
+        assert_eq!(set, ColumnSet::of(&[column]), "{value}");
+        assert_eq!(warnings, [(column, 1, value.to_owned())]);
+    }
+}
+
+#[test]
+fn an_odometer_of_a_canadian_lot_is_in_kilometres() {
+    for (country, unit) in
+        [("USA", "mi"), ("", "mi"), ("CAN", "km"), ("can", "km"), ("CA", "km"), ("Canada", "km")]
+    {
+        let (read, _) = typed(&civic().with("Location country", country), |row| row.odometer_unit);
+        assert_eq!(read, Some(unit), "{country:?}");
+    }
+    let canadian = civic().with("Location country", "CAN");
+    assert_eq!(typed(&canadian.with("Odometer", "999999"), |row| row.odometer_unit).0, None);
+}
+
+#[test]
+fn a_text_longer_than_any_spelling_is_reported_and_has_no_code_and_is_no_word() {
+    let columns: Vec<(&str, Column)> = [
+        "Damage Description",
+        "Secondary Damage",
+        "Sale Title Type",
+        "Has Keys-Yes or No",
+        "Lot Cond. Code",
+        "Sale Status",
+        "Odometer Brand",
+        "Color",
+        "Body Style",
+        "Fuel Type",
+        "Drive",
+        "Transmission",
+        "Vehicle Type",
+        "Runs/Drives",
+        "Sale Light",
+    ]
+    .map(|name| (name, Column::ALL.into_iter().find(|column| column.name() == name).unwrap()))
+    .to_vec();
+    assert_eq!(columns.len(), Typed::WORDS);
+    for (name, column) in columns {
+        let long = "я".repeat(129);
+        let (_, warnings) = typed(&civic().with(name, &long), |row| {
+            assert_eq!(row.unreadable, ColumnSet::of(&[column]));
+            assert_eq!(unknown_words(row), []);
+        });
+        assert_eq!(warnings, [(column, 1, "я".repeat(80))]);
+        let (words, warnings) = typed(&civic().with(name, &"я".repeat(128)), |row| unknown_words(row).len());
+        assert_eq!((words, warnings), (1, vec![]), "{name}");
+    }
+    // spelled with blanks, it would fold to a known word
+    let hail = format!("HAIL{}", " .".repeat(70));
+    let (code, _) = typed(&civic().with("Damage Description", &hail), |row| row.damage_code.is_some());
+    assert!(!code);
+}
+
+#[test]
+fn the_raw_vin_is_the_text_of_the_feed() {
+    let (_, _) = typed(&civic().with("VIN", "\u{a0}2hgfc2f59gh512345 "), |row| {
+        assert_eq!(row.vin_raw, Some("\u{a0}2hgfc2f59gh512345 "));
+        assert_eq!((row.vin.as_deref(), row.skip_reason), (Some("2HGFC2F59GH512345"), None));
+    });
+    let (_, _) = typed(&civic().with("VIN", "\u{200b} \u{feff}"), |row| {
+        assert_eq!((row.vin_raw, row.skip_reason), (None, Some(SkipReason::VinEmpty)));
+    });
+}
+
+#[test]
+fn the_columns_that_could_not_be_read_are_those_of_the_warnings_and_no_others() {
+    let row = civic()
+        .with("Odometer", "6OO19.0")
+        .with("Sale Date M/D/CY", "20251399")
+        .with("Lot number", "A7")
+        .with("High Bid =non-vix,Sealed=Vix", "x")
+        .with("Last Updated Time", "yesterday");
+    let (set, warnings) = typed(&row, |row| row.unreadable);
+    use Column::*;
+    assert_eq!(set.iter().collect::<Vec<_>>(), [SaleDate, LotNumber, Odometer, HighBid, LastUpdatedTime]);
+    assert_eq!(warnings.iter().map(|(column, ..)| *column).collect::<ColumnSet>(), set);
+}
+
+#[test]
+fn an_empty_value_an_unknown_one_a_spelling_without_a_code_and_a_skipped_vin_are_readable() {
+    let row = civic()
+        .with("Odometer", " \u{a0}\u{200b}")
+        .with("Time Zone", "")
+        .with("Last Updated Time", "")
+        .with("Repair cost", "9999999.99")
+        .with("Sale Date M/D/CY", "0")
+        .with("Damage Description", "EATEN BY GOAT")
+        .with("VIN", "TRAILER1");
+    assert_eq!(typed(&row, |row| row.unreadable), (ColumnSet::EMPTY, vec![]));
+    // A known day without a zone has no instant, and nothing in it is unreadable.
+    let row = civic().with("Time Zone", "").with("Yard name", "TX - DALLAS").with("Location state", "TX");
+    assert_eq!(
+        typed(&row, |row| (row.auction_datetime_utc, row.unreadable)),
+        ((None, ColumnSet::EMPTY), vec![])
+    );
 }
 
 #[test]
@@ -131,13 +326,17 @@ fn a_row_without_identity_is_skipped_with_its_reason() {
         assert_eq!(reason(civic().with("Lot number", lot)), Some(SkipReason::LotMissing), "{lot}");
     }
     assert_eq!(reason(civic().with("Lot number", "").with("VIN", "")), Some(SkipReason::LotMissing));
-    assert!(typed(&civic().with("Lot number", "045148624"), |r| r.lot_external_id == Some("45148624")).0);
+    assert!(
+        typed(&civic().with("Lot number", "045148624"), |r| r.lot_external_id.as_deref() == Some("45148624"))
+            .0
+    );
 }
 
 #[test]
 fn a_known_day_that_gets_no_instant_is_counted() {
-    let (at, warnings) = typed(&civic().with("Time Zone", "XYZ"), |row| row.auction_datetime_utc);
-    assert_eq!((at, warnings), (None, vec![(Column::TimeZone, 1, "XYZ".to_owned())]));
+    let nowhere = || civic().with("Yard name", "TX - DALLAS").with("Time Zone", "XYZ");
+    let (at, warnings) = typed(&nowhere(), |row| (row.sale_date_raw, row.auction_datetime_utc));
+    assert_eq!((at, warnings), ((Some(20_251_017), None), vec![(Column::TimeZone, 1, "XYZ".to_owned())]));
     let (at, warnings) = typed(&civic().with("Sale Date M/D/CY", "20251399"), |row| {
         (row.sale_date_raw, row.auction_datetime_utc)
     });
@@ -150,8 +349,26 @@ fn a_known_day_that_gets_no_instant_is_counted() {
     });
     assert_eq!((at.as_str(), warnings.len()), ("2025-10-17T19:00:00+00:00", 1));
     // Without a day the zone is of no account.
-    let (_, warnings) = typed(&civic().with("Sale Date M/D/CY", "0").with("Time Zone", "XYZ"), |_| ());
+    let (_, warnings) = typed(&nowhere().with("Sale Date M/D/CY", "0"), |_| ());
     assert_eq!(warnings, []);
+}
+
+#[test]
+fn the_zone_of_a_sale_is_read_from_yard_state_and_country_where_the_abbreviation_is_unknown() {
+    let at = |row: Specimen| typed(&row, |row| row.auction_datetime_utc.map(|at| at.to_rfc3339()));
+    let noon = Some("2025-10-17T19:00:00+00:00".to_owned());
+    for odd in ["XYZ", ""] {
+        assert_eq!(at(civic().with("Time Zone", odd)), (noon.clone(), vec![]));
+        assert_eq!(at(civic().with("Time Zone", odd).with("Yard name", "")), (noon.clone(), vec![]));
+    }
+    // Located in Arizona and sold by another yard, and the other way round.
+    let mountain = civic().with("Time Zone", "MDT").with("Location state", "AZ");
+    let region = mountain.clone().with("Yard name", "*NCS - MOUNTAIN REGION");
+    assert_eq!(at(region), (Some("2025-10-17T18:00:00+00:00".to_owned()), vec![]));
+    assert_eq!(at(mountain.with("Yard name", "AZ - PHOENIX")), (noon, vec![]));
+    let abroad = civic().with("Time Zone", "").with("Yard name", "").with("Location state", "");
+    let abroad = abroad.with("Location country", "GBR");
+    assert_eq!(at(abroad), (Some("2025-10-17T11:00:00+00:00".to_owned()), vec![]));
 }
 
 #[test]

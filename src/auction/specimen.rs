@@ -1,6 +1,7 @@
 //! Rows for the tests of this room: one real-looking row, changed column by column.
 
 use super::Column;
+use super::mapping::{SourceMapping, copart};
 use super::reader::{Item, Limits, Reader, Record};
 
 /// Names and values of one row.
@@ -37,10 +38,22 @@ impl Specimen {
         writer.into_inner().unwrap()
     }
 
+    /// The row as the database stores it.
+    pub(crate) fn kept(&self) -> super::payload::Kept {
+        let payload = self.0.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let names = self.0.iter().map(|(name, _)| name.clone()).collect();
+        super::payload::Kept::read(names, &payload, copart()).unwrap()
+    }
+
     /// Reads that file back and hands its record to `f`.
     pub(crate) fn read<T>(&self, f: impl FnOnce(&Record<'_>) -> T) -> T {
+        self.read_by(copart(), f)
+    }
+
+    /// The same by the mapping of a source.
+    pub(crate) fn read_by<T>(&self, mapping: &'static SourceMapping, f: impl FnOnce(&Record<'_>) -> T) -> T {
         let file = self.file();
-        let mut reader = Reader::new(&file[..], Limits::default()).unwrap();
+        let mut reader = Reader::new(&file[..], Limits::default(), mapping).unwrap();
         match reader.read().unwrap() {
             Some(Item::Row(record)) => f(&record),
             other => panic!("no record: {other:?}"),

@@ -2,12 +2,14 @@
 //!
 //! *Strict* is RFC 4180: inside quotes a quote is written twice, outside there is none. *Tolerant* is what the
 //! feed does: a quote closes a field only before a comma or the end, any other is part of the value as it stands.
-//! Strict says `Broken` where the text is not RFC 4180; tolerant is never broken.
+//! Where a source writes no blank after its commas, a comma and a blank behind a quote are text too, so that
+//! `LIFT 6", 35" TIRES` is one value. Strict says `Broken` where the text is not RFC 4180; tolerant is never broken.
 //!
 //! A split can be resumed on the same text grown at its end, so that joining lines costs no second look at what
 //! was read. Hence a quote at the very end counts as closing for now and is looked at again after growth: then a
 //! line end follows it, which is no comma.
 
+use super::blank::begins_with_blank;
 use memchr::memchr;
 
 /// A field's place in its text: first byte, and the byte after the last.
@@ -28,6 +30,8 @@ pub(super) enum Ending {
 #[derive(Clone, Debug)]
 pub(super) struct Split {
     strict: bool,
+    /// A quote, a comma and a blank close a field.
+    blank_closes: bool,
     /// The fields; after `Closed` the last one is among them.
     pub(super) spans: Vec<Span>,
     /// A doubled quote was met: the values must be unescaped.
@@ -43,9 +47,16 @@ pub(super) struct Split {
 }
 
 impl Split {
-    pub(super) fn new(strict: bool) -> Split {
+    /// Returns a reading by RFC 4180, which any blank may follow a comma in.
+    pub(super) fn strict() -> Split {
+        Split { strict: true, ..Split::tolerant(true) }
+    }
+
+    /// Returns a reading by the tolerant rule of a mapping, which says if a quote, a comma and a blank close a field.
+    pub(super) fn tolerant(blank_closes: bool) -> Split {
         Split {
-            strict,
+            strict: false,
+            blank_closes,
             spans: Vec::new(),
             escaped: false,
             stray: false,
@@ -94,7 +105,7 @@ impl Split {
                 return Ending::Open { fields: self.spans.len() + 1 };
             };
             match text.get(quote + 1) {
-                Some(b',') => {
+                Some(b',') if self.blank_closes || !begins_with_blank(&text[quote + 2..]) => {
                     self.spans.push((begin as u32, quote as u32));
                     self.open = None;
                     self.at = quote + 2;
@@ -145,7 +156,7 @@ mod tests {
     use super::*;
 
     fn fields(text: &str, strict: bool) -> (Ending, Vec<&str>) {
-        let mut split = Split::new(strict);
+        let mut split = if strict { Split::strict() } else { Split::tolerant(true) };
         let ending = split.run(text.as_bytes(), 100);
         (ending, split.spans.iter().map(|(a, b)| &text[*a as usize..*b as usize]).collect())
     }
@@ -167,6 +178,19 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_a_comma_and_a_blank_close_a_field_only_where_the_mapping_says_so() {
+        let line = "\"LIFT 6\", 35\" TIRES\",\"53\",\u{a0}REEFER\",7";
+        let values = |blank_closes| {
+            let mut split = Split::tolerant(blank_closes);
+            split.run(line.as_bytes(), 100);
+            split.spans.iter().map(|(a, b)| &line[*a as usize..*b as usize]).collect::<Vec<_>>()
+        };
+        assert_eq!(values(false), ["LIFT 6\", 35\" TIRES", "53\",\u{a0}REEFER", "7"]);
+        assert_eq!(values(true), ["LIFT 6", " 35\" TIRES\"", "53", "\u{a0}REEFER\"", "7"]);
+        assert_eq!(fields(line, true).0, Ending::Broken);
+    }
+
+    #[test]
     fn text_after_a_closing_quote_is_never_silently_joined_to_the_value() {
         // A lenient CSV reader makes `AB` of this, with the right count and two bytes lost.
         assert_eq!(fields(r#""A"B,C"#, true).0, Ending::Broken);
@@ -176,7 +200,7 @@ mod tests {
     #[test]
     fn a_split_resumes_where_its_text_has_grown() {
         let text = b"\"a\"\nb\",c";
-        let mut split = Split::new(false);
+        let mut split = Split::tolerant(true);
         assert_eq!(split.run(&text[..3], 9), Ending::Closed { fields: 1, quoted: true });
         assert_eq!(split.run(text, 9), Ending::Closed { fields: 2, quoted: false });
         assert_eq!(split.spans, [(1, 5), (7, 8)]);

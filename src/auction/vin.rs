@@ -2,9 +2,10 @@
 //!
 //! The documents define `normalize_vin` as upper case without I, O and Q, which no VIN has. They remove before they
 //! raise, so that `1hgcq…` keeps its Q; here, and in the SQL function of the same name, upper comes first. The two
-//! must agree on every text: blanks are the six ASCII ones, letters the 26 ASCII ones, nothing else changes.
+//! must agree on every text: blanks are those of [`super::blank`], letters the 26 ASCII ones, nothing else changes.
 //! About 625 of 153,991 rows (trailers, boats, cars before 1981) have no VIN in this sense and make no vehicle.
 
+use super::blank::trim_blanks;
 use std::borrow::Cow;
 
 /// What a VIN field holds.
@@ -18,12 +19,7 @@ pub enum Vin<'a> {
     Malformed,
 }
 
-/// Without the six ASCII blanks (space, tab, LF, CR, form feed, vertical tab) at both ends.
-pub fn trim_blanks(raw: &str) -> &str {
-    raw.trim_matches([' ', '\t', '\n', '\r', '\x0c', '\x0b'])
-}
-
-/// Trims ASCII blanks, raises ASCII letters, then removes I, O and Q; borrows where that changes nothing inside.
+/// Trims blanks, raises ASCII letters, then removes I, O and Q; borrows where that changes nothing inside.
 pub fn normalize_vin(raw: &str) -> Cow<'_, str> {
     let trimmed = trim_blanks(raw);
     if trimmed.bytes().any(|b| b.is_ascii_lowercase() || removed(char::from(b))) {
@@ -76,7 +72,10 @@ mod tests {
         assert_eq!(classify("123456789012345678"), Vin::Malformed);
         assert_eq!(classify("2HGFC2F59-H512345"), Vin::Malformed);
         assert_eq!(classify("2HGFC2F59ЯH512345"), Vin::Malformed);
-        assert_eq!(classify(" \u{b} "), Vin::Empty);
+        assert_eq!(classify(" \u{b} \u{a0}\u{200b}"), Vin::Empty);
+        assert_eq!(classify("\u{feff}2HGFC2F59GH512345\u{a0}"), Vin::Valid("2HGFC2F59GH512345".into()));
+        assert_eq!(classify("2HGFC2F59\u{200b}GH512345"), Vin::Malformed);
+        assert_eq!(classify(&"A".repeat(3000)), Vin::Malformed);
         assert_eq!(classify("OIQ"), Vin::Malformed);
     }
 

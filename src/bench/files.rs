@@ -2,6 +2,7 @@
 //!
 //! Made before any timing, on a blocking thread, in a folder that goes with the run.
 
+use crate::auction::mapping::copart;
 use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader};
 use crate::simulator::{Options, Simulator};
@@ -66,7 +67,7 @@ impl Files {
 }
 
 fn write_json(from: &Path, to: &Path) -> anyhow::Result<u64> {
-    let mut reader = Reader::new(BufReader::new(File::open(from)?), Limits::default())?;
+    let mut reader = Reader::new(BufReader::new(File::open(from)?), Limits::default(), copart())?;
     let payload = Payload::new(reader.header());
     let mut out = BufWriter::with_capacity(1 << 18, File::create(to)?);
     let (mut row, mut rows) = (Vec::new(), 0);

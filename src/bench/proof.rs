@@ -36,7 +36,7 @@ impl Proof {
 pub async fn files_come_back(ground: &Ground, files: &Files) -> anyhow::Result<usize> {
     for window in &files.windows {
         let file_id = sqlx::query_scalar!(
-            "-- bench: a file by its bytes\n select file_id from raw.csv_files where sha256 = $1",
+            "-- bench: a file by its bytes\n select file_id from raw.csv_files where source = 'copart' and sha256 = $1",
             window.sha256
         )
         .fetch_one(&ground.db.pool)

@@ -1,6 +1,7 @@
 //! Progress bars drawn from what a worker tells its watchers; nothing is drawn where nobody looks.
 
 use crate::queue::{Event, Outcome};
+use crate::telemetry::visible;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl Bars {
         if self.all.is_hidden() {
             eprintln!("{}", line.as_ref());
         } else {
-            self.all.println(line).ok();
+            self.all.println(visible(line.as_ref())).ok();
         }
     }
 

@@ -92,12 +92,11 @@ pub struct Ended {
     pub note: Option<String>,
 }
 
-/// Waits until the window has ended; `file_id` distinguishes files of one window.
+/// Waits until the window has ended.
 pub async fn ended(
     db: &Db,
     source: &str,
     window: DateTime<Utc>,
-    file_id: Option<Uuid>,
     mut events: Receiver<Event>,
 ) -> anyhow::Result<Ended> {
     loop {
@@ -105,11 +104,10 @@ pub async fn ended(
             r#"-- chain: how far is the window
             select w.state, w.file_id, w.note, f.state as "file_state?"
             from fleet.windows w
-            left join raw.csv_files f on f.file_id = coalesce($3, w.file_id)
+            left join raw.csv_files f on f.file_id = w.file_id
             where w.source = $1 and w.window_start_utc = $2"#,
             source,
-            window,
-            file_id
+            window
         )
         .fetch_optional(&db.pool)
         .await
@@ -118,7 +116,7 @@ pub async fn ended(
         let through = !matches!(row.state.as_str(), "due" | "fetched" | "ingested");
         let file_through = !matches!(row.file_state.as_deref(), Some("received" | "ingested"));
         if through && (file_through || row.state == "failed") {
-            return Ok(Ended { state: row.state, file_id: file_id.or(row.file_id), note: row.note });
+            return Ok(Ended { state: row.state, file_id: row.file_id, note: row.note });
         }
         // an ended job is the moment to look again; the timeout covers other workers and events lost
         let ended = async {

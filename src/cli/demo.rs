@@ -132,7 +132,7 @@ async fn work(
         let before = database_size(&session.db).await?;
         let events = hand.watch();
         scheduler.due(&session.db.pool, Some(at)).await?;
-        let end = ended(&session.db, SOURCE, at, None, events).await?;
+        let end = ended(&session.db, SOURCE, at, events).await?;
         let Some(file_id) = end.file_id.filter(|_| end.state == "applied") else {
             return Err(anyhow!(
                 "window {} ended {}: {}",
@@ -178,7 +178,7 @@ async fn database_size(db: &Db) -> anyhow::Result<i64> {
 type Measure = (&'static str, fn(&Worked) -> String);
 
 /// Windows side by side, a measure to a line.
-fn table(worked: &[Worked]) -> comfy_table::Table {
+fn table(worked: &[Worked]) -> show::Table {
     let mut headings = vec!["".to_owned()];
     headings.extend(worked.iter().map(|w| w.summary.window_start_utc.format("%m-%d %H:%M").to_string()));
     let mut table = show::table(&headings.iter().map(String::as_str).collect::<Vec<_>>());

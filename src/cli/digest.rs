@@ -1,4 +1,4 @@
-//! `vinops digest`: the content hashes of vehicles and lots.
+//! `vinops digest`: the content hashes of vehicles, lots and open picture links.
 
 use super::Failure;
 use super::session::{Connect, Session};
@@ -24,6 +24,7 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     } else {
         println!("vehicles  {}  {:>12} rows", digest.vehicles, count(digest.vehicle_count));
         println!("lots      {}  {:>12} rows", digest.lots, count(digest.lot_count));
+        println!("images    {}  {:>12} open links", digest.images, count(digest.image_count));
     }
     Ok(())
 }

@@ -7,9 +7,12 @@
 use super::session::{Connect, Session};
 use super::show::{self, Json};
 use super::{Failure, Fleet};
-use crate::config::Config;
+use crate::auction::zone::{TZ_DATA_MAX_AGE, TZ_DATA_RELEASED, TZ_DATA_VERSION};
+use crate::config::{self, Config};
 use crate::store::Store;
+use crate::telemetry::visible_line;
 use anyhow::anyhow;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 mod database;
@@ -91,6 +94,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
             findings.push(fail("database", failure.said(), remedy));
         }
     }
+    findings.push(time_zones(config::now()));
     findings.push(store(&config));
     findings.extend(lacks(fleet, &config));
 
@@ -121,9 +125,25 @@ fn print(finding: &Finding) {
         Level::Warn => "WARN",
         Level::Fail => "FAIL",
     };
-    println!("{word}  {:<12}  {}", finding.about, finding.said);
+    // a line that a value could begin would look like a finding
+    println!("{word}  {:<12}  {}", finding.about, visible_line(&finding.said));
     if let Some(remedy) = &finding.remedy {
         println!("{:20}$ {remedy}", "");
+    }
+}
+
+/// Checks the age of the tz data, by which the instants of sales are computed.
+fn time_zones(now: DateTime<Utc>) -> Finding {
+    const ABOUT: &str = "time zones";
+    let Some(released) = TZ_DATA_RELEASED else { return pass(ABOUT, format!("tz data {TZ_DATA_VERSION}")) };
+    let said = format!("tz data {TZ_DATA_VERSION}, released {released}");
+    match now.date_naive() - released > TZ_DATA_MAX_AGE {
+        true => warn(
+            ABOUT,
+            said + ", is over a year old: a zone whose rules have changed since is an hour off",
+            "cargo update -p chrono-tz",
+        ),
+        false => pass(ABOUT, said),
     }
 }
 
@@ -192,4 +212,22 @@ fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
         )),
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tz_data_of_over_a_year_is_a_warning_with_its_version_and_its_day() {
+        let at = |text: &str| time_zones(text.parse().unwrap());
+        assert_eq!(at("2026-03-22T23:59:59Z").level, Level::Pass);
+        let old = at("2026-03-23T00:00:00Z");
+        assert_eq!(old.level, Level::Warn);
+        assert!(
+            old.said.starts_with("tz data 2025b, released 2025-03-22, is over a year old"),
+            "{}",
+            old.said
+        );
+    }
 }

@@ -1,19 +1,31 @@
 //! `vinops fetch --now`: enqueue a fetch of the current window, and follow it.
 
 use super::bars::Bars;
-use super::chain::{Hand, ended};
-use super::session::{Connect, Session};
+use super::chain::Hand;
+use super::follow::{FileChain, FileEnd, UnfinishedJob, wait};
+use super::session::{Connect, Session, who};
 use super::show::{self, Json};
+use super::source::expect_source;
 use super::{Failure, Fleet, summary};
 use crate::config::Config;
-use crate::scheduler::Scheduler;
+use crate::db::Db;
+use crate::queue::{Event, steer};
+use crate::scheduler::{self, Scheduler};
+use crate::source;
 use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+use tokio::sync::broadcast::Receiver;
+use uuid::Uuid;
 
 /// Arguments of `vinops fetch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A window is fetched once: if the scheduler has already asked for the current one, this follows that. A source that is
-disabled, or whose breaker is open, is not asked.
+A window is fetched once: if the scheduler has already asked for the current one, this follows that. A chain that was
+left unfinished is worked to its end, one that failed is put back. A source that is disabled, or whose breaker is open, is
+not asked.
+
+Exit code 0: the window's file, or the file it repeats, is applied, late or incomplete; 1: it failed or is quarantined, or
+its chain may not run.
 
   COPART_FEED_URL_FILE=/run/secrets/feed vinops fetch --now")]
 pub struct Args {
@@ -38,35 +50,166 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         )));
     }
     let session = Session::open(config, &args.connect).await?;
+    expect_source(&session.db.pool, &args.source).await?;
     let store = session.store()?;
     let bars = Bars::new(!args.json.json);
     let scheduler = Scheduler::new(fleet.fetch, &[&args.source]).by_hand();
-    let hand = Hand::start(&session.db, fleet, &session.config, store, &[], &bars)?;
-    let events = hand.watch();
     let window = scheduler.due(&session.db.pool, None).await?;
     let due = window.first().context("the scheduler named no window")?;
     let window = due.window_start_utc;
     if let Some(why) = &due.held {
-        hand.stop().await?;
-        return Err(anyhow!("window {} is not fetched: {why}", show::minute(window)).into());
+        let lift = way_on(&session, &args.source).await?;
+        return Err(anyhow!("window {} is not fetched: {why}{lift}", show::minute(window)).into());
     }
-    let end = ended(&session.db, &args.source, window, None, events).await;
+    let following = Following { db: &session.db, fleet, source: &args.source, window, bars: &bars };
+    let before = following.look().await?;
+    let held = UnfinishedJob::find(&session.db, before.file_id, None).await?.and_then(UnfinishedJob::worker);
+    let hand = Hand::start(&session.db, fleet, &session.config, store, &[], &bars)?;
+    let events = hand.watch();
+    let end = following.work(before, held, events).await;
     hand.stop().await?;
-    let end = end?;
-    match (end.file_id, end.state.as_str()) {
-        (Some(file_id), state) if !matches!(state, "failed" | "quarantined") => {
-            let summary = summary(&session.db, file_id, state == "unchanged").await?;
-            session.close().await?;
-            if args.json.json {
-                show::json(&summary)?;
-            } else {
-                println!("window {} is {state}, {} rows", show::minute(window), show::count(summary.rows));
-            }
-            Ok(())
+    let (row, file) = end?;
+    let (Some(file_id), Some(end)) = (row.file_id, file) else {
+        return Err(anyhow!(
+            "window {} is {}: {}",
+            show::minute(window),
+            row.state,
+            row.note.unwrap_or_default()
+        )
+        .into());
+    };
+    let mut summary = summary(&session.db, file_id, row.state == "unchanged").await?;
+    session.close().await?;
+    summary.state.clone_from(&end.state);
+    if args.json.json {
+        show::json(&summary)?;
+    } else if end.is_applied() {
+        println!("window {} is {}, {} rows", show::minute(window), row.state, show::count(summary.rows));
+    }
+    if end.is_applied() {
+        return Ok(());
+    }
+    let repeats = if row.state == "unchanged" { "unchanged, and its file is " } else { "" };
+    let reason = end.reason.unwrap_or_default();
+    Err(anyhow!("window {} is {repeats}{}: {reason}", show::minute(window), end.state).into())
+}
+
+/// Returns the hint that names the command by which a source may be fetched again.
+async fn way_on(session: &Session, source: &str) -> anyhow::Result<String> {
+    let status = source::status(&session.db.pool, Some(source)).await?;
+    let act = match status.first() {
+        Some(status) if !status.enabled => "enable",
+        Some(status) if status.breaker != "closed" => "reset-breaker",
+        _ => return Ok(String::new()),
+    };
+    Ok(format!("\nhint: lift it with `vinops source {act} {source} --reason \"…\"`"))
+}
+
+/// A row of `fleet.windows`.
+struct WindowRow {
+    state: String,
+    file_id: Option<Uuid>,
+    note: Option<String>,
+}
+
+/// The window that is fetched.
+struct Following<'a> {
+    db: &'a Db,
+    fleet: Fleet,
+    source: &'a str,
+    window: DateTime<Utc>,
+    bars: &'a Bars,
+}
+
+impl Following<'_> {
+    async fn look(&self) -> anyhow::Result<WindowRow> {
+        sqlx::query_as!(
+            WindowRow,
+            "-- fetch: how far is the window
+            select state, file_id, note
+            from fleet.windows
+            where source = $1 and window_start_utc = $2",
+            self.source,
+            self.window
+        )
+        .fetch_optional(&self.db.pool)
+        .await
+        .context("ask how far the window is")?
+        .with_context(|| format!("window {} {} has disappeared from fleet.windows", self.source, self.window))
+    }
+
+    /// Waits for the fetch, then works the chain of the window's file. Returns the window, and how its file ended if it
+    /// has one. `held` is the worker that ran a job of the file before this command did anything.
+    async fn work(
+        &self,
+        before: WindowRow,
+        held: Option<String>,
+        mut events: Receiver<Event>,
+    ) -> Result<(WindowRow, Option<FileEnd>), Failure> {
+        let mut known = before.state != "due";
+        if before.state == "failed" && before.file_id.is_none() {
+            known = !self.fetch_again().await?;
         }
-        (_, state) => {
-            Err(anyhow!("window {} is {state}: {}", show::minute(window), end.note.unwrap_or_default())
-                .into())
+        let row = self.fetched(&mut events).await?;
+        let Some(file_id) = row.file_id else { return Ok((row, None)) };
+        let first = self.fleet.known(self.fleet.fetch.next)?;
+        let chain = match known || row.state == "unchanged" {
+            true => FileChain::known(self.db, file_id, first),
+            false => FileChain::fresh(self.db, file_id, first),
+        };
+        let chain = chain.held_by(held);
+        let end = match chain.ended().await? {
+            Some(end) => end,
+            None => chain.work(self.bars, events).await?,
+        };
+        Ok((self.look().await?, Some(end)))
+    }
+
+    /// Puts back a fetch that failed before the slot's attempt was spent. Returns whether there was one.
+    async fn fetch_again(&self) -> anyhow::Result<bool> {
+        let job = sqlx::query_scalar!(
+            "-- fetch: given up
+            select id
+            from fleet.jobs
+            where kind = $1
+              and key = $2
+              and state in ('cancelled', 'discarded')
+            order by id desc
+            limit 1",
+            self.fleet.fetch.kind,
+            scheduler::key(self.source, self.window)
+        )
+        .fetch_optional(&self.db.pool)
+        .await
+        .context("look for the fetch that was given up")?;
+        let Some(job) = job else { return Ok(false) };
+        if !source::can_fetch_again(&self.db.pool, job).await? {
+            return Ok(false);
+        }
+        steer::requeue(&self.db.pool, job, who(), "the window was fetched by hand again").await?;
+        Ok(true)
+    }
+
+    /// Waits until the window has a file, or has ended without one.
+    async fn fetched(&self, events: &mut Receiver<Event>) -> anyhow::Result<WindowRow> {
+        let key = scheduler::key(self.source, self.window);
+        loop {
+            let job = UnfinishedJob::find(self.db, None, Some((self.fleet.fetch.kind, &key))).await?;
+            let row = self.look().await?;
+            match job {
+                _ if row.state != "due" => return Ok(row),
+                None => anyhow::bail!(
+                    "window {} is due, and no job fetches it\nhint: `vinops jobs list --source {}` shows what became of it",
+                    show::minute(self.window),
+                    self.source
+                ),
+                Some(job) => {
+                    if let Some(reason) = job.blocked() {
+                        anyhow::bail!("window {} is due: {reason}", show::minute(self.window));
+                    }
+                }
+            }
+            wait(events).await;
         }
     }
 }

@@ -1,22 +1,40 @@
 //! `vinops ingest FILE`: one file, by hand, to the end of its chain.
+//!
+//! The file is read once before anything is stored, for its sha256 and its clock: a window that cannot be the file's is
+//! refused, and a file that is known already needs no window. What is known is not what is applied, so the chain of a
+//! known file is worked to its end like that of a new one.
 
 use super::bars::Bars;
-use super::chain::{Hand, ended, kinds_from};
-use super::session::{Connect, Session};
+use super::chain::{Hand, kinds_from};
+use super::follow::{FileChain, FileEnd, UnfinishedJob};
+use super::session::{Connect, Session, who};
 use super::show::{self, Json, count};
+use super::source::expect_source;
 use super::{Failure, Fleet, Received, Summary, summary};
+use crate::auction::mapping::{self, SourceMapping};
+use crate::auction::window::{FileClock, time_in_path};
 use crate::config::Config;
+use crate::queue::operate;
 use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `vinops ingest`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The window is --window, else what a path ending YYYY/MM/DD/HHmm.csv says (UTC), else the file's time, floored to the
-quarter-hour. A file is known by its bytes: the same again is a duplicate, and nothing is done. Running workers may take
-the file's jobs; without any, this command works them itself.
+The window is --window, else what a path ending YYYY/MM/DD/HHmm.csv names (UTC), else what the snapshot's clock names
+(the column Create Date/Time, US Pacific, twelve hours without AM or PM) if only one of its two instants is possible. A
+window more than 15 minutes ahead of the database's clock, or more than 36 hours from the file's, is refused unless
+--even-so says otherwise.
+
+A source knows a file by its bytes. A known file that stands in the data is skipped; one whose chain is unfinished is
+worked to its end, one that failed is put back. Running workers may take the file's jobs; without any, this command works
+them itself. Exit code 0: the file is applied, late or incomplete; 1: it failed or is quarantined, or its chain may not
+run.
 
   vinops ingest salesdata.csv
   vinops ingest /data/2026/11/20/1430.csv --json
@@ -27,9 +45,15 @@ pub struct Args {
     /// The window it belongs to, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     window: Option<DateTime<Utc>>,
-    /// Where it comes from
+    /// The source it comes from
     #[arg(long, default_value = "copart")]
     source: String,
+    /// Take a window that the clocks speak against
+    #[arg(long, requires = "reason")]
+    even_so: bool,
+    /// Why; kept with who and when
+    #[arg(long, alias = "why", value_name = "TEXT", requires = "even_so", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: Option<String>,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -42,17 +66,17 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let session = Session::open(config, &args.connect).await?;
     let outcome = take_in(&args, fleet, &session).await;
     session.close().await?;
-    let (summary, note) = outcome?;
+    let Outcome { summary, end, worked } = outcome?;
     if args.json.json {
         show::json(&summary)?;
     } else {
-        print(&args, &summary);
+        print(&args, &summary, worked);
     }
-    match summary.state.as_str() {
-        _ if summary.duplicate => Ok(()),
-        "applied" | "late" | "incomplete" => Ok(()),
-        state => Err(anyhow!("the file is {state}: {}", note.unwrap_or_default()).into()),
+    if end.is_applied() {
+        return Ok(());
     }
+    let reason = end.reason.unwrap_or_else(|| "no reason was kept".to_owned());
+    Err(anyhow!("the file is {}: {reason}", end.state).into())
 }
 
 /// Whether there is a file to take in; a wrong name should not cost a connection.
@@ -69,16 +93,99 @@ fn readable(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<(Summary, Option<String>), Failure> {
+/// What one reading of the file finds out.
+struct Survey {
+    clock: FileClock,
+    sha256: String,
+}
+
+/// Passes on what is read and hashes it.
+struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// Reads the file once, on a thread of its own.
+async fn survey(path: &Path, mapping: &'static SourceMapping) -> anyhow::Result<Survey> {
+    let name = path.to_owned();
+    let read = move || {
+        let mut file = Hashing { inner: File::open(&name)?, hasher: Sha256::new() };
+        let clock = FileClock::read(&mut file, mapping)?;
+        io::copy(&mut file, &mut io::sink())?;
+        let sha256 = file.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok::<Survey, io::Error>(Survey { clock, sha256 })
+    };
+    let survey = tokio::task::spawn_blocking(read).await.context("the reading panicked")?;
+    survey.with_context(|| format!("read {}", path.display()))
+}
+
+/// Decides the file's window; the call was wrong if none is named, or one that cannot be.
+async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure> {
+    let Survey { clock, sha256 } = survey(&args.file, mapping::for_source(&args.source)).await?;
+    let pool = &session.db.pool;
+    let named = args.window.or_else(|| time_in_path(&args.file));
+    let known = sqlx::query_scalar!(
+        "-- ingest: window of a known file
+        select window_start_utc from raw.csv_files where source = $1 and sha256 = $2",
+        args.source,
+        sha256
+    )
+    .fetch_optional(pool)
+    .await
+    .context("look for the file's sha256")?;
+    if let (None, Some(window)) = (named, known) {
+        return Ok(window);
+    }
+    let now = operate::now(pool).await?;
+    let window = clock.window(named, now).map_err(Failure::wrong)?;
+    let Err(refusal) = clock.check(window, now) else { return Ok(window) };
+    let Some(reason) = args.reason.as_ref().filter(|_| args.even_so) else {
+        return Err(Failure::wrong(refusal));
+    };
+    let refusal = refusal.to_string();
+    sqlx::query!(
+        "-- ingest: note what was overridden
+        insert into audit.operator_actions (who, action, subject, reason, details)
+        values ($1, 'ingest-even-so', $2, $3, $4)",
+        who(),
+        format!("{}/{}", args.source, show::minute(window)),
+        reason,
+        json!({ "window_start_utc": window, "sha256": sha256, "refusal": refusal.lines().next() }),
+    )
+    .execute(pool)
+    .await
+    .context("note what was overridden")?;
+    Ok(window)
+}
+
+/// What became of the file.
+struct Outcome {
+    summary: Summary,
+    end: FileEnd,
+    /// Whether anything was left to do.
+    worked: bool,
+}
+
+async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<Outcome, Failure> {
+    expect_source(&session.db.pool, &args.source).await?;
     let bars = Bars::new(!args.json.json);
     let store = session.store()?;
+    let window = window(args, session).await?;
     let reading = bars.bytes("receive", std::fs::metadata(&args.file).map_or(0, |m| m.len()));
     let receipt = (fleet.receive)(Received {
         db: session.db.clone(),
         store: store.clone(),
         path: args.file.clone(),
         source: args.source.clone(),
-        window: args.window,
+        window: Some(window),
         told: Box::new({
             let reading = reading.clone();
             move |done, _| reading.set_position(done)
@@ -86,32 +193,49 @@ async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<(Summar
     })
     .await?;
     reading.finish_and_clear();
-    let mut note = None;
-    if !receipt.duplicate {
-        let kinds = kinds_from(fleet, receipt.kind);
-        let hand = Hand::start(&session.db, fleet, &session.config, store, &kinds, &bars)?;
-        let events = hand.watch();
-        let end = ended(&session.db, &args.source, receipt.window, Some(receipt.file_id), events).await;
-        hand.stop().await?;
-        let end = end?;
-        note = end.note;
-        if end.state == "failed" {
-            return Err(anyhow!("the file could not be applied: {}", note.unwrap_or_default()).into());
+    let kinds = kinds_from(fleet, receipt.kind);
+    let first = fleet.known(receipt.kind)?;
+    let (db, file_id) = (&session.db, receipt.file_id);
+    let chain = match receipt.duplicate {
+        true => FileChain::known(db, file_id, first),
+        false => FileChain::fresh(db, file_id, first),
+    };
+    let holder = UnfinishedJob::find(db, Some(file_id), None).await?.and_then(UnfinishedJob::worker);
+    let chain = chain.held_by(holder);
+    let (end, worked) = match chain.ended().await? {
+        Some(end) => (end, false),
+        None => {
+            let hand = Hand::start(db, fleet, &session.config, store, &kinds, &bars)?;
+            let events = hand.watch();
+            let end = chain.work(&bars, events).await;
+            hand.stop().await?;
+            (end?, true)
         }
-    }
-    Ok((summary(&session.db, receipt.file_id, receipt.duplicate).await?, note))
+    };
+    let mut summary = summary(db, file_id, receipt.duplicate).await?;
+    summary.state.clone_from(&end.state);
+    Ok(Outcome { summary, end, worked })
 }
 
 /// The summary that operators know.
-fn print(args: &Args, s: &Summary) {
+fn print(args: &Args, s: &Summary, worked: bool) {
     let line = "=".repeat(60);
     println!("{line}\n  Copart CSV ingestion\n{line}\n");
     println!("Source: {}", args.file.display());
     println!("Window: {} UTC", show::minute(s.window_start_utc));
     println!("SHA256: {}", s.sha256);
     println!("Bytes:  {}", count(s.bytes));
-    if s.duplicate {
-        println!("\nFile already ingested (file_id: {}).\nSkipping ingestion (idempotent).", s.file_id);
+    if s.duplicate && !worked {
+        match s.state.as_str() {
+            "applied" => {
+                println!(
+                    "\nFile already ingested (file_id: {}).\nSkipping ingestion (idempotent).",
+                    s.file_id
+                )
+            }
+            _ => println!("\nThe file is known (file_id: {}).", s.file_id),
+        }
+        println!("State:  {}", s.state);
         return;
     }
     println!("\n{line}\n  Ingestion summary\n{line}");
@@ -126,6 +250,9 @@ fn print(args: &Args, s: &Summary) {
     println!("Missing Lot ID:    {}", share(s.skipped.lot_missing));
     println!("Missing VIN:       {}", share(s.skipped.vin_empty));
     println!("Not a VIN:         {}", share(s.skipped.vin_format));
+    for (column, values) in &s.unreadable {
+        println!("Unreadable:        {column}: {} (first: {:?})", count(values.count), values.first);
+    }
     for (name, upserted) in [("Vehicles:", &s.vehicles), ("Lots:", &s.lots)] {
         println!(
             "{name:18} {} inserted, {} updated, {} unchanged",

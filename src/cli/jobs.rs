@@ -5,11 +5,16 @@ mod tail;
 
 use super::session::{Connect, Session};
 use super::show::{self, Json, right};
+use super::source::expect_source;
 use super::{Failure, Fleet};
 use crate::config::Config;
-use crate::queue::operate::{self, Filter, Shown};
+use crate::queue::operate::{self, Filter, JobRow, Shown};
+use crate::source;
+use crate::telemetry::visible_line;
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
+use clap::builder::{PossibleValue, TypedValueParser};
+use std::ffi::OsStr;
 
 /// `vinops jobs …`.
 #[derive(Debug, clap::Subcommand)]
@@ -43,11 +48,17 @@ pub struct FilterArgs {
     #[arg(long, value_delimiter = ',')]
     kind: Vec<String>,
     /// Only these states: available, scheduled, running, retryable, completed, cancelled, discarded
-    #[arg(long, value_delimiter = ',', value_parser = STATES)]
+    #[arg(long, value_delimiter = ',', value_parser = StateParser)]
     state: Vec<String>,
-    /// Only keys that begin so, such as copart/
-    #[arg(long, value_name = "PREFIX")]
+    /// Only jobs of this source
+    #[arg(long)]
     source: Option<String>,
+    /// Only jobs of this window, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    window: Option<DateTime<Utc>>,
+    /// Only keys that begin so, such as copart/2026-11-20
+    #[arg(long, value_name = "PREFIX")]
+    key_prefix: Option<String>,
     /// Only jobs put in since (tail: runs ended since), RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     since: Option<DateTime<Utc>>,
@@ -62,20 +73,63 @@ pub struct FilterArgs {
 const STATES: [&str; 7] =
     ["available", "scheduled", "running", "retryable", "completed", "cancelled", "discarded"];
 
+fn state(text: &str) -> Result<String, String> {
+    STATES
+        .contains(&text)
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("unknown job state {text:?}; expected one of {}", STATES.join(", ")))
+}
+
+/// Reads a job's state, and names the states to shells that complete.
+#[derive(Clone)]
+struct StateParser;
+
+impl TypedValueParser for StateParser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        state.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(STATES.into_iter().map(PossibleValue::new)))
+    }
+}
+
 impl FilterArgs {
     fn is_empty(&self) -> bool {
-        let FilterArgs { kind, state, source, since, error, limit } = self;
+        let FilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
         kind.is_empty()
             && state.is_empty()
             && source.is_none()
+            && window.is_none()
+            && key_prefix.is_none()
             && since.is_none()
             && error.is_none()
             && limit.is_none()
     }
 
-    fn filter(self) -> Filter {
-        let FilterArgs { kind, state, source, since, error, limit } = self;
-        Filter { kinds: kind, states: state, key: source, since, error, limit }
+    /// Connects and returns the filter; the call was wrong if it names a kind or a source that is unknown.
+    async fn open(
+        self,
+        fleet: Fleet,
+        config: Config,
+        connect: &Connect,
+    ) -> Result<(Session, Filter), Failure> {
+        self.kind.iter().try_for_each(|kind| fleet.known(kind).map(drop))?;
+        let session = Session::open(config, connect).await?;
+        if let Some(source) = &self.source {
+            expect_source(&session.db.pool, source).await?;
+        }
+        let FilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
+        let filter =
+            Filter { kinds: kind, states: state, key: key_prefix, source, window, since, error, limit };
+        Ok((session, filter))
     }
 }
 
@@ -105,22 +159,21 @@ pub struct ShowArgs {
 /// Runs it.
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match command {
-        Command::List(args) => list(args, config).await,
-        Command::Show(args) => show_one(args, config).await,
-        Command::Requeue(args) => act::requeue(args, config).await,
-        Command::Cancel(args) => act::cancel(args, config).await,
-        Command::RunNow(args) => act::run_now(args, config).await,
+        Command::List(args) => list(args, fleet, config).await,
+        Command::Show(args) => show_one(args, fleet, config).await,
+        Command::Requeue(args) => act::requeue(args, fleet, config).await,
+        Command::Cancel(args) => act::cancel(args, fleet, config).await,
+        Command::RunNow(args) => act::run_now(args, fleet, config).await,
         Command::Pause(args) => act::pause(args, fleet, config).await,
         Command::Resume(args) => act::resume(args, fleet, config).await,
         Command::Limit(args) => act::limit(args, fleet, config).await,
-        Command::Stats(args) => stats(args, config).await,
-        Command::Tail(args) => tail::run(args, config).await,
+        Command::Stats(args) => stats(args, fleet, config).await,
+        Command::Tail(args) => tail::run(args, fleet, config).await,
     }
 }
 
-async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let filter = args.filter.filter();
+async fn list(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let (session, filter) = args.filter.open(fleet, config, &args.connect).await?;
     let jobs = operate::list(&session.db.pool, &filter).await?;
     session.close().await?;
     if args.json.json {
@@ -145,12 +198,13 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn show_one(args: ShowArgs, config: Config) -> Result<(), Failure> {
+async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let shown = operate::show(&session.db.pool, args.id).await?;
-    session.close().await?;
     let Shown { job, attempts } = shown
         .ok_or_else(|| anyhow!("there is no job {}: `vinops jobs list` shows what there is", args.id))?;
+    let hint = way_back(&session, fleet, &job).await?;
+    session.close().await?;
     if args.json.json {
         show::json(&Shown { job, attempts })?;
         return Ok(());
@@ -161,7 +215,7 @@ async fn show_one(args: ShowArgs, config: Config) -> Result<(), Failure> {
         job.state, job.attempt, job.max_attempts, job.rescues
     );
     if let Some(cancelling) = &job.cancelling {
-        println!("          {cancelling}; its worker has been asked to let go of it");
+        println!("          {}; its worker has been asked to let go of it", visible_line(cancelling));
     }
     println!("key       {}", job.key.as_deref().unwrap_or("none"));
     println!("payload   {}", job.payload);
@@ -186,20 +240,39 @@ async fn show_one(args: ShowArgs, config: Config) -> Result<(), Failure> {
         ]);
     }
     println!("{table}");
-    if matches!(job.state.as_str(), "discarded" | "cancelled") {
-        println!("put it back with: vinops jobs requeue {}", job.id);
+    if let Some(hint) = hint {
+        println!("{hint}");
     }
     Ok(())
 }
 
-async fn stats(args: ListArgs, config: Config) -> Result<(), Failure> {
+/// Returns how a job that was given up can be put back, or why it cannot be; none for any other job.
+async fn way_back(session: &Session, fleet: Fleet, job: &JobRow) -> anyhow::Result<Option<String>> {
+    if !matches!(job.state.as_str(), "discarded" | "cancelled") {
+        return Ok(None);
+    }
+    let pool = &session.db.pool;
+    if job.kind == fleet.fetch.kind && !source::can_fetch_again(pool, job.id).await? {
+        return Ok(Some(
+            "it cannot be put back: a source is asked once in a quarter-hour, and this one's attempt is spent or its time \
+             over; the next window has a fetch of its own"
+                .to_owned(),
+        ));
+    }
+    Ok(Some(match operate::successor(pool, job.id).await? {
+        Some(other) => format!("it cannot be put back: job {other} has taken its place"),
+        None => format!("put it back with: vinops jobs requeue {}", job.id),
+    }))
+}
+
+async fn stats(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     #[derive(serde::Serialize)]
     struct Stats {
         counts: Vec<operate::Count>,
         kinds: Vec<operate::KindRow>,
     }
-    let session = Session::open(config, &args.connect).await?;
-    let counts = operate::counts(&session.db.pool, &args.filter.filter()).await?;
+    let (session, filter) = args.filter.open(fleet, config, &args.connect).await?;
+    let counts = operate::counts(&session.db.pool, &filter).await?;
     let kinds = operate::kinds(&session.db.pool).await?;
     session.close().await?;
     if args.json.json {
@@ -222,7 +295,8 @@ async fn stats(args: ListArgs, config: Config) -> Result<(), Failure> {
             println!("{}: at most {most} at once in the whole fleet", kind.kind);
         }
         if let (Some(at), Some(who), Some(why)) = (kind.paused_at, kind.paused_by, kind.paused_because) {
-            println!("{}: paused since {} by {who}: {why}", kind.kind, show::minute(at));
+            let because = format!("{who}: {why}");
+            println!("{}: paused since {} by {}", kind.kind, show::minute(at), visible_line(&because));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use super::session::{Connect, Session};
 use super::show::{self, Json};
 use crate::config::Config;
 use crate::db::history::told::{Told, Word};
-use crate::db::history::{self, Change, LotAt, LotHistory, Presence, What};
+use crate::db::history::{self, AmbiguousLot, Change, LotAt, LotHistory, Presence, What};
 use crate::db::vocabulary::{self, Label};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
@@ -26,6 +26,9 @@ pub enum Command {
 pub struct ShowArgs {
     /// The lot number
     lot: String,
+    /// The source whose number it is; needed where several sources have it
+    #[arg(long)]
+    source: Option<String>,
     /// How it stood then, RFC 3339, in place of its history
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     at: Option<DateTime<Utc>>,
@@ -49,19 +52,23 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     let mut connection = session.db.pool.acquire().await.context("take a connection")?;
     let spellings = vocabulary::spellings(&mut connection).await?;
     let labels = Labels::read(&mut connection, &args.lang).await?;
+    let of = args.source.as_ref().map_or_else(String::new, |source| format!(" of source {source:?}"));
     let none = || {
         anyhow!(
-            "there is no lot {number}: it was in no file that is here, or has no VIN (audit.skipped_lots tells those)"
+            "there is no lot {number}{of}: it was in no file that is here, or has no VIN (audit.skipped_lots tells those)"
         )
     };
+    let source = args.source.as_deref();
     let told = match args.at {
         None => {
-            let mut told = history::history(&mut connection, number, &spellings).await?.ok_or_else(none);
+            let told = history::history(&mut connection, source, number, &spellings).await;
+            let mut told = told.map_err(ambiguous)?.ok_or_else(none);
             told.iter_mut().flat_map(LotHistory::words).for_each(|word| labels.put(word));
             told.map(|told| Shown::History(Box::new(told)))
         }
         Some(time) => {
-            let mut told = history::at(&mut connection, number, time, &spellings).await?.ok_or_else(none);
+            let told = history::at(&mut connection, source, number, time, &spellings).await;
+            let mut told = told.map_err(ambiguous)?.ok_or_else(none);
             told.iter_mut().flat_map(LotAt::words).for_each(|word| labels.put(word));
             told.map(|told| Shown::At(Box::new(told)))
         }
@@ -75,6 +82,14 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
         (Shown::At(told), false) => show_at(&told)?,
     }
     Ok(())
+}
+
+/// Returns how a command fails for this error: a lot number that several sources have is a wrong call.
+fn ambiguous(error: anyhow::Error) -> Failure {
+    match error.downcast::<AmbiguousLot>() {
+        Ok(error) => Failure::wrong(anyhow!("{error}\nhint: name one of them with --source")),
+        Err(error) => error.into(),
+    }
 }
 
 enum Shown {
@@ -113,6 +128,10 @@ fn show_history(told: LotHistory) {
     println!("vehicle   {}", told.vin);
     let until = if told.in_feed { ", in the newest file" } else { "" };
     println!("seen      from {} to {}{until}", instant(told.first_seen), instant(told.last_seen));
+    if !told.carried.is_empty() {
+        println!("carried   {}", told.carried.join(", "));
+    }
+    let any_carried = !told.carried.is_empty() || told.listings.iter().any(|lot| !lot.carried.is_empty());
     if told.events.is_empty() {
         println!("nothing of it has changed");
     } else {
@@ -135,19 +154,40 @@ fn show_history(told: LotHistory) {
         println!("{table}");
     }
     if told.listings.len() > 1 {
-        let mut table =
-            show::table(&["lots of the vehicle", "from (UTC)", "to (UTC)", "status", "sale (UTC)", "bid"]);
+        let mut table = show::table(&[
+            "lots of the vehicle",
+            "source",
+            "from (UTC)",
+            "to (UTC)",
+            "status",
+            "sale (UTC)",
+            "bid",
+        ]);
         for listing in told.listings {
+            let carried = |name| if listing.carried.contains(&name) { CARRIED } else { "" };
+            let (sale_carried, bid_carried) = (carried("auction_datetime_utc"), carried("current_bid"));
             table.add_row([
                 listing.lot,
+                listing.source,
                 instant(listing.first_seen),
                 instant(listing.last_seen),
                 listing.status.said(),
-                listing.auction_datetime_utc.map(show::minute).unwrap_or_default(),
-                if listing.current_bid == Told::Nothing { String::new() } else { listing.current_bid.said() },
+                listing
+                    .auction_datetime_utc
+                    .map(show::minute)
+                    .map(|sale| sale + sale_carried)
+                    .unwrap_or_default(),
+                if listing.current_bid == Told::Nothing {
+                    String::new()
+                } else {
+                    listing.current_bid.said() + bid_carried
+                },
             ]);
         }
         println!("{table}");
+    }
+    if any_carried {
+        println!("{CARRIED_MEANS}");
     }
 }
 
@@ -168,12 +208,23 @@ fn show_at(told: &LotAt) -> anyhow::Result<()> {
     let Some(standing) = &told.standing else { return Ok(()) };
     let values = serde_json::to_value(standing).context("print the lot")?;
     let mut table = show::table(&["", "then"]);
-    for (name, value) in values.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        table.add_row([name.clone(), said(value)]);
+    let shown = |(name, value): &(&String, &Value)| !value.is_null() && *name != "carried";
+    for (name, value) in values.as_object().into_iter().flatten().filter(shown) {
+        let carried = if standing.carried.contains(&name.as_str()) { CARRIED } else { "" };
+        table.add_row([name.clone(), said(value) + carried]);
     }
     println!("{table}");
+    if !standing.carried.is_empty() {
+        println!("{CARRIED_MEANS}");
+    }
     Ok(())
 }
+
+/// The word after a value that comes from an older version.
+const CARRIED: &str = " (carried)";
+/// What that word means.
+const CARRIED_MEANS: &str =
+    "carried: the value comes from an older version, since the newest has one that cannot be read";
 
 /// A value of a standing lot: a word by its label, an amount with its currency.
 fn said(value: &Value) -> String {

@@ -141,9 +141,9 @@ fn listings_only(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Applies what is missing, for the roles that do so themselves; `tell` hears a line for each.
-pub async fn bring_up(db: &Db, mut tell: impl FnMut(&str)) -> anyhow::Result<()> {
+pub async fn bring_up(db: &Db, mut tell: impl FnMut(&str)) -> Result<(), Failure> {
     let mut session = db.session().await?;
-    migrate::up(&mut session, &AUCTION, |line| tell(&applied(line))).await?;
+    migrate::up(&mut session, &AUCTION, |line| tell(&applied(line))).await.map_err(Failure::of_schema)?;
     Ok(())
 }
 
@@ -154,7 +154,8 @@ fn applied(line: &Applied) -> String {
 async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Result<(), Failure> {
     match what {
         What::Up { .. } => {
-            if migrate::up(session, set, |line| println!("{}", applied(line))).await?.is_empty() {
+            let applied = migrate::up(session, set, |line| println!("{}", applied(line))).await;
+            if applied.map_err(Failure::of_schema)?.is_empty() {
                 println!("nothing to apply");
             }
         }
@@ -166,7 +167,7 @@ async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Re
         What::Status { json } => status(session, set, *json).await?,
         What::Verify { json } => verify::auction(url, *json).await?,
         What::Baseline { at } => {
-            for line in migrate::baseline(session, set, at).await? {
+            for line in migrate::baseline(session, set, at).await.map_err(Failure::of_schema)? {
                 println!("adopted {}_{}", line.id, line.name);
             }
         }
@@ -186,7 +187,7 @@ fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
 async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Result<()> {
     let standings = migrate::status(session, set).await.context("read vinops.migrations")?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&standings)?);
+        super::show::json(&standings)?;
     } else {
         for line in &standings {
             let word = match line.state {

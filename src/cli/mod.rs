@@ -8,13 +8,18 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::queue::{Entry, Tools};
 use crate::store::Store;
+use crate::telemetry::visible;
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use futures::future::BoxFuture;
 use sqlx::PgPool;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use uuid::Uuid;
+
+#[macro_use]
+mod out;
 
 mod ask;
 mod bars;
@@ -27,9 +32,11 @@ mod doctor;
 mod embedded;
 mod face;
 mod fetch;
+mod follow;
 mod ingest;
 mod jobs;
 mod lot;
+mod mappings;
 mod migrate;
 mod pipe;
 mod raw;
@@ -77,7 +84,7 @@ impl Fleet {
     fn known(&self, kind: &str) -> Result<&'static Entry, Failure> {
         self.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
             let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
-            Failure::wrong(anyhow::anyhow!("no job of kind {kind}: there are {}", known.join(", ")))
+            Failure::wrong(anyhow::anyhow!("unknown job kind {kind:?}; expected one of {}", known.join(", ")))
         })
     }
 }
@@ -92,7 +99,7 @@ pub struct Received {
     pub path: PathBuf,
     /// Its source.
     pub source: String,
-    /// Its window, if the operator named one.
+    /// Its window; read from the path if none.
     pub window: Option<DateTime<Utc>>,
     /// Told of the progress.
     pub told: Told,
@@ -127,7 +134,7 @@ First steps:
 
 Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, LISTING_DATABASE_URL,
 VINOPS_STORE, VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG,
-VINOPS_LOG_FORMAT, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD,
+VINOPS_LOG_FORMAT, VINOPS_MAPPINGS, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD,
 COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER, VINOPS_COOKIE_KEY; each also as NAME_FILE, a
 file that holds the value, or as a systemd credential.
 
@@ -194,10 +201,25 @@ enum Command {
     Bench(bench::Command),
 }
 
+/// Prints help, or why the arguments are wrong. An argument that a terminal would obey is printed without colours.
+fn refused(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    match visible(&plain) {
+        Cow::Borrowed(_) => error.exit(),
+        Cow::Owned(shown) => {
+            eprintln!("{}", shown.trim_end());
+            ExitCode::from(2)
+        }
+    }
+}
+
 /// Runs what the arguments ask for.
 pub fn run(fleet: Fleet) -> ExitCode {
     pipe::end_quietly_when_broken();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
     // these two need nothing but themselves
     let told = match &cli.command {
         Command::Completions(args) => Some(completions::run(args)),
@@ -211,6 +233,9 @@ pub fn run(fleet: Fleet) -> ExitCode {
         Ok(config) => config,
         Err(error) => return Failure::wrong(error).report(),
     };
+    if let Some(Err(error)) = config.mappings.as_deref().map(mappings::install) {
+        return Failure::wrong(error).report();
+    }
     let role = matches!(
         &cli.command,
         Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_)

@@ -14,6 +14,7 @@ use crate::config::Config;
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -37,8 +38,8 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
     /// Why; kept with who and when
-    #[arg(long, value_name = "TEXT", default_value = "replayed by hand")]
-    why: String,
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "replayed by hand")]
+    reason: String,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -75,6 +76,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         return Err(Failure::wrong(anyhow!("no step {from}: a window's are {}", steps.join(", "))));
     };
     let session = Session::open(config, &args.connect).await?;
+    source::expect_source(&session.db.pool, &args.source).await?;
     let window = show::minute(args.window);
     if !args.yes {
         agreed(&format!("put window {} {window} back to work from {from}", args.source))?;
@@ -97,9 +99,16 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
     // a window's own file, else the last that came for it; a duplicate's belongs to another window
     let file = sqlx::query!(
         r#"-- replay: the window's file
-        select w.state, f.file_id as "file_id?", f.window_start_utc as "its_window?"
+        select
+          w.state, f.file_id as "file_id?", f.window_start_utc as "its_window?",
+          -- a file that came again is worked for this window too, unless nothing was new in it
+          coalesce(g.state <> 'unchanged', false) as "worked!"
         from fleet.windows w
         left join raw.csv_files f on f.file_id = w.file_id
+        left join raw.sightings g
+          on g.source = w.source
+          and g.window_start_utc = w.window_start_utc
+          and g.file_id = w.file_id
         where (w.source, w.window_start_utc) = ($1, $2)
         for update of w"#,
         args.source,
@@ -114,7 +123,8 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
     let Some((file_id, its_window)) = file.file_id.zip(file.its_window) else {
         bail!("window {} {window} is {}: it has no file to replay", args.source, file.state);
     };
-    if its_window != args.window {
+    let again = (its_window != args.window).then_some(args.window);
+    if again.is_some() && !file.worked {
         bail!(
             "window {} {window} is {}: its bytes are those of {}; replay that one",
             args.source,
@@ -122,6 +132,12 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
             its_window.to_rfc3339_opts(SecondsFormat::Secs, true)
         );
     }
+    // as the payloads and keys of the chain's jobs name a file that came again
+    let at = again.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let (key, payload) = match at {
+        None => (file_id.to_string(), json!({ "file_id": file_id })),
+        Some(at) => (format!("{file_id}@{at}"), json!({ "file_id": file_id, "window_start_utc": at })),
+    };
     let jobs = sqlx::query!(
         "-- replay: the chain's jobs
         select id, kind, state
@@ -131,7 +147,7 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
         order by id
         for update",
         &steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>(),
-        file_id.to_string(),
+        key,
     )
     .fetch_all(&mut *tx)
     .await
@@ -169,9 +185,10 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
     .context("take the keys of the ended jobs")?;
     let job = sqlx::query_scalar!(
         "-- replay: enqueue the first step
-        select fleet.enqueue($1, jsonb_build_object('file_id', $2::text), $2::text, max_attempts => $3)",
+        select fleet.enqueue($1, $2, $3, max_attempts => $4)",
         from,
-        file_id.to_string(),
+        payload,
+        key,
         max_attempts,
     )
     .fetch_one(&mut *tx)
@@ -183,7 +200,7 @@ async fn replay(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
         select fleet.note_action($1, 'replay', $2, $3, jsonb_build_object('from', $4::text, 'job', $5::bigint, 'replaced', $6::bigint[]))",
         source::operator(),
         format!("{}/{window}", args.source),
-        args.why,
+        args.reason,
         from,
         job,
         &replaced,

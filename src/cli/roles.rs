@@ -2,6 +2,7 @@
 
 use super::face::{Face, Listen, Serve};
 use super::session::{self, Connect, Session};
+use super::source::expect_source;
 use super::{Failure, Fleet};
 use crate::config::Config;
 use crate::queue::Worker;
@@ -22,7 +23,7 @@ killed loses its jobs' leases (VINOPS_LEASE, 30 s); others then take them over.
 
   vinops worker
   vinops worker --kind fetch --concurrency 1
-  vinops worker --at-most ingest=1,fetch=1")]
+  vinops worker --max-per-kind ingest=1,fetch=1")]
 pub struct WorkerArgs {
     /// Only jobs of these kinds
     #[arg(long, value_delimiter = ',')]
@@ -31,8 +32,8 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
     /// Of a kind no more than so many of them, such as fetch=1
-    #[arg(long, value_name = "KIND=N", value_delimiter = ',', value_parser = at_most)]
-    at_most: Vec<(String, usize)>,
+    #[arg(long, alias = "at-most", value_name = "KIND=N", value_delimiter = ',', value_parser = at_most)]
+    max_per_kind: Vec<(String, usize)>,
     /// How long running jobs may take to finish when told to stop
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     drain: Duration,
@@ -137,7 +138,7 @@ fn at_most(text: &str) -> Result<(String, usize), &'static str> {
 /// Works until told to leave.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = kinds(&args.kind, fleet, &config)?;
-    for (kind, _) in &args.at_most {
+    for (kind, _) in &args.max_per_kind {
         fleet.known(kind)?;
     }
     let leave = until_told()?;
@@ -149,7 +150,7 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
     }
     let worker = Worker::new(&session.db, fleet.jobs).kinds(&kinds);
     let worker = args
-        .at_most
+        .max_per_kind
         .iter()
         .fold(worker, |worker, (kind, most)| worker.at_most(kind, *most))
         .lease(session.config.lease)
@@ -168,10 +169,19 @@ fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Scheduler {
     Scheduler::new(fleet.fetch, sources).waking(start, config.fetch_jitter.unwrap_or(WAKING[1]))
 }
 
+/// Checks that all of these sources are known.
+async fn expect_sources(session: &Session, sources: &[String]) -> Result<(), Failure> {
+    for source in sources {
+        expect_source(&session.db.pool, source).await?;
+    }
+    Ok(())
+}
+
 /// Schedules until told to leave.
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
+    expect_sources(&session, &args.source).await?;
     let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave, Serve::Nothing).await?;
     schedules(fleet, &args.source, &session.config).run(&session.db.pool, leave).await;
     face.close().await;
@@ -203,6 +213,7 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         None => Session::on(config, session::kept().await?).await?,
     };
     super::migrate::bring_up(&session.db, |line| tracing::info!("{line}")).await?;
+    expect_sources(&session, &args.source).await?;
     let store = session.store()?;
     let worker = Worker::new(&session.db, fleet.jobs)
         .lease(session.config.lease)

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::encoding::EncodingError;
 use crate::db::pooler::{LOSES, lost_statement};
 use crate::embedded::{Embedded, Options};
 use crate::store::Store;
@@ -32,6 +33,14 @@ impl Failure {
     /// Something needed is unreachable: exit code 3.
     pub fn unreachable(error: impl Into<anyhow::Error>) -> Failure {
         Failure { code: 3, error: error.into() }
+    }
+
+    /// What keeps a schema from being brought up: exit code 3 where the database cannot be used at all, else 1.
+    pub fn of_schema(error: anyhow::Error) -> Failure {
+        match error.is::<EncodingError>() {
+            true => Failure::unreachable(error),
+            false => Failure::from(error),
+        }
     }
 
     /// What went wrong, with its causes.

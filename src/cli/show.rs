@@ -1,8 +1,9 @@
 //! How things are printed: tables for people, JSON for programs.
 
+use crate::telemetry::{visible, visible_json};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
 
 /// A time as an argument.
@@ -20,16 +21,51 @@ pub struct Json {
 
 /// Prints `value` as JSON.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value).context("print the result as JSON")?);
+    let text = serde_json::to_string_pretty(value).context("print the result as JSON")?;
+    println!("{}", visible_json(&text));
     Ok(())
+}
+
+/// Prints `value` as JSON on one line.
+pub fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(value).context("print the result as JSON")?;
+    println!("{}", visible_json(&text));
+    Ok(())
+}
+
+/// A table for people. Its cells are as wide as what is shown of them: characters that a terminal obeys are escaped before
+/// the columns are measured.
+#[derive(Debug)]
+pub struct Table(comfy_table::Table);
+
+impl Table {
+    /// Adds a row.
+    pub fn add_row<C: Into<Cell>>(&mut self, cells: impl IntoIterator<Item = C>) -> &mut Table {
+        self.0.add_row(cells.into_iter().map(|cell| visible_cell(cell.into())));
+        self
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn visible_cell(cell: Cell) -> Cell {
+    let text = cell.content();
+    match visible(&text) {
+        std::borrow::Cow::Borrowed(_) => cell,
+        std::borrow::Cow::Owned(shown) => Cell::new(shown),
+    }
 }
 
 /// A table with these headings; cells of the columns in `numbers` are aligned to the right.
 pub fn table(headings: &[&str]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(headings.iter().map(Cell::new));
-    table
+    Table(table)
 }
 
 /// A cell aligned to the right.

@@ -4,10 +4,12 @@ use super::session::{Connect, Session};
 use super::show::{self, Json};
 use super::{Failure, Fleet};
 use crate::config::Config;
-use crate::source::{self, Status, WARN};
+use crate::source::{self, Removal, Status, UnknownSource, WARN};
+use crate::telemetry::visible_line;
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::PgPool;
 
 /// `vinops source …`.
 #[derive(Debug, clap::Subcommand)]
@@ -20,8 +22,49 @@ pub enum Command {
     Disable(SwitchArgs),
     /// Close a source's breaker and forget its failures
     ResetBreaker(SwitchArgs),
+    /// Accept the size of a source's newest file, when the feed has become smaller and stays so
+    AcceptSize(SwitchArgs),
     /// Log in now and keep the session for the fleet
     Login(LoginArgs),
+    /// Make a source known, so that files can be ingested and fetched under its name
+    Add(NameArgs),
+    /// List the known sources
+    List(ListArgs),
+    /// Forget a source that has no file
+    Remove(NameArgs),
+}
+
+/// Arguments of `vinops source add` and `remove`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "  vinops source add iaai --reason \"a second auction\"\n  vinops source remove iaai --reason \"misspelt\""
+)]
+pub struct NameArgs {
+    /// The source: a lower-case letter, then up to 62 lower-case letters, digits, _ and -
+    #[arg(value_name = "NAME", value_parser = name)]
+    source: String,
+    /// Why; kept with who and when
+    #[arg(long, alias = "why", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: String,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// Arguments of `vinops source list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    source::is_source_name(text)
+        .then(|| text.to_owned())
+        .ok_or("write a lower-case letter, then up to 62 lower-case letters, digits, _ and -")
 }
 
 /// Arguments of `vinops source status`.
@@ -37,14 +80,14 @@ pub struct StatusArgs {
 
 /// Arguments of those that turn a switch.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops source reset-breaker copart --why \"the address was renewed\"")]
+#[command(after_help = "  vinops source reset-breaker copart --reason \"the address was renewed\"")]
 pub struct SwitchArgs {
     /// Which source
     #[arg(default_value = "copart")]
     source: String,
     /// Why; kept with who and when
-    #[arg(long, alias = "reason", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    why: String,
+    #[arg(long, alias = "why", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: String,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -73,32 +116,89 @@ pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), F
         Command::Enable(args) => switch(args, config, true).await,
         Command::Disable(args) => switch(args, config, false).await,
         Command::ResetBreaker(args) => reset_breaker(args, config).await,
+        Command::AcceptSize(args) => accept_size(args, config).await,
         Command::Login(args) => login(args, fleet, config).await,
+        Command::Add(args) => add(args, config).await,
+        Command::List(args) => list(args, config).await,
+        Command::Remove(args) => remove(args, config).await,
     }
+}
+
+/// Checks that a source is known; the call was wrong if it is not.
+pub(super) async fn expect_source(pool: &PgPool, source: &str) -> Result<(), Failure> {
+    source::expect_known(pool, source).await.map_err(|error| match error.is::<UnknownSource>() {
+        true => Failure::wrong(error),
+        false => error.into(),
+    })
+}
+
+async fn add(args: NameArgs, config: Config) -> Result<(), Failure> {
+    let session = Session::open(config, &args.connect).await?;
+    let added = source::add(&session.db.pool, &args.source, &operator(), &args.reason).await?;
+    session.close().await?;
+    say(args.json, &args.source, added, &format!("source {} is known", args.source))
+}
+
+async fn remove(args: NameArgs, config: Config) -> Result<(), Failure> {
+    let session = Session::open(config, &args.connect).await?;
+    expect_source(&session.db.pool, &args.source).await?;
+    let removal = source::remove(&session.db.pool, &args.source, &operator(), &args.reason).await?;
+    session.close().await?;
+    let name = &args.source;
+    match removal {
+        Removal::Removed => say(args.json, name, true, &format!("source {name} is removed")),
+        Removal::Unknown => Err(Failure::wrong(anyhow!("unknown source {name:?}"))),
+        Removal::HasFiles => Err(anyhow!(
+            "source {name:?} has files, which stay\nhint: to fetch nothing more from it, `vinops source disable {name} \
+             --reason \"…\"`"
+        )
+        .into()),
+        Removal::HasJobs => Err(anyhow!(
+            "source {name:?} has jobs that wait or run\nhint: cancel them with `vinops jobs cancel --source {name}`"
+        )
+        .into()),
+    }
+}
+
+async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
+    let session = Session::open(config, &args.connect).await?;
+    let sources = source::list(&session.db.pool).await?;
+    session.close().await?;
+    if args.json.json {
+        show::json(&sources)?;
+        return Ok(());
+    }
+    let mut table = show::table(&["source", "fetched", "files", "last good window (UTC)"]);
+    for source in sources {
+        table.add_row(vec![
+            source.source.into(),
+            if source.enabled { "yes" } else { "no" }.into(),
+            show::right(show::count(source.files)),
+            source.last_good_window.map(show::minute).unwrap_or_default().into(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
 }
 
 async fn status(args: StatusArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
+    if let Some(source) = &args.source {
+        expect_source(&session.db.pool, source).await?;
+    }
     let sources = source::status(&session.db.pool, args.source.as_deref()).await?;
     session.close().await?;
-    if let (Some(source), true) = (&args.source, sources.is_empty()) {
-        return Err(unknown(source));
-    }
     if args.json.json {
         show::json(&sources)?;
         return Ok(());
     }
     if sources.is_empty() {
-        println!("no sources yet: one is known from its first `vinops scheduler` or `vinops fetch --now`");
+        println!("no sources yet: `vinops source add NAME --reason \"…\"` makes one known");
     }
     for status in sources {
         println!("{}", told(&status));
     }
     Ok(())
-}
-
-fn unknown(source: &str) -> Failure {
-    anyhow!("there is no source {source}: `vinops source status` shows what there is").into()
 }
 
 /// A source in lines for people.
@@ -131,13 +231,13 @@ fn told(status: &Status) -> String {
         format!("last applied  {}", at(status.last_applied_window)),
     ];
     if let Some(error) = &status.last_error {
-        lines.push(format!("last failure  {}: {error}", at(status.last_failure_at)));
+        lines.push(format!("last failure  {}: {}", at(status.last_failure_at), visible_line(error)));
     }
     let until = status
         .session_expires_at
         .map_or_else(|| "none".to_owned(), |end| format!("until {}", show::minute(end)));
     lines.push(match &status.session_error {
-        Some(error) => format!("session       {until}; the last login was refused: {error}"),
+        Some(error) => format!("session       {until}; the last login was refused: {}", visible_line(error)),
         None => format!("session       {until}"),
     });
     if !status.transitions.is_empty() {
@@ -158,26 +258,66 @@ fn told(status: &Status) -> String {
 
 async fn switch(args: SwitchArgs, config: Config, on: bool) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
-    let changed = source::switch(&session.db.pool, &args.source, on, &operator(), &args.why).await?;
+    expect_source(&session.db.pool, &args.source).await?;
+    let changed = source::switch(&session.db.pool, &args.source, on, &operator(), &args.reason).await?;
     session.close().await?;
     let word = if on { "enabled" } else { "disabled" };
-    say(&args, changed, &format!("source {} is {word}", args.source))
+    say(args.json, &args.source, changed, &format!("source {} is {word}", args.source))
 }
 
 async fn reset_breaker(args: SwitchArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let pool = &session.db.pool;
-    if source::status(pool, Some(&args.source)).await?.is_empty() {
-        return Err(unknown(&args.source));
-    }
-    let changed = source::reset_breaker(pool, &args.source, &operator(), &args.why).await?;
+    expect_source(pool, &args.source).await?;
+    let changed = source::reset_breaker(pool, &args.source, &operator(), &args.reason).await?;
     session.close().await?;
-    say(&args, changed, &format!("the breaker of {} is closed", args.source))
+    say(args.json, &args.source, changed, &format!("the breaker of {} is closed", args.source))
 }
 
-fn say(args: &SwitchArgs, changed: bool, what: &str) -> Result<(), Failure> {
+async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
+    let session = Session::open(config, &args.connect).await?;
+    let accepted = source::accept_size(&session.db.pool, &args.source, &operator(), &args.reason).await?;
+    session.close().await?;
+    let (window, rows) = (accepted.window_start_utc, accepted.row_count);
+    let file = format!(
+        "the newest file of source {}, window {}, {} rows",
+        args.source,
+        window.map_or_else(|| "none".to_owned(), show::minute),
+        rows.unwrap_or(0)
+    );
+    match accepted.outcome.as_str() {
+        "unknown" => {
+            return Err(Failure::wrong(anyhow!(
+                "source \"{}\" has no file whose size could be accepted\nhint: `vinops source status` lists the sources",
+                args.source
+            )));
+        }
+        "lots" => {
+            return Err(anyhow!(
+                "{file} is incomplete because of its lot numbers, not its size\nhint: too few of its records have a lot \
+                 number that can be read; the report of its ingest has the counts"
+            )
+            .into());
+        }
+        _ => {}
+    }
+    let changed = accepted.outcome == "accepted";
     if args.json.json {
-        show::json(&json!({ "source": args.source, "changed": changed }))?;
+        let json = json!({
+            "source": args.source, "changed": changed, "window_start_utc": window, "rows": rows,
+        });
+        show::json(&json)?;
+    } else if changed {
+        println!("the size of {file} is accepted: the files after it are compared with it");
+    } else {
+        println!("{file} is complete; nothing changed");
+    }
+    Ok(())
+}
+
+fn say(json: Json, source: &str, changed: bool, what: &str) -> Result<(), Failure> {
+    if json.json {
+        show::json(&json!({ "source": source, "changed": changed }))?;
     } else {
         println!("{what}{}", if changed { "" } else { ", as it was" });
     }
@@ -192,6 +332,7 @@ async fn login(args: LoginArgs, fleet: Fleet, config: Config) -> Result<(), Fail
         )));
     }
     let session = Session::open(config, &args.connect).await?;
+    expect_source(&session.db.pool, &args.source).await?;
     let who = format!("{}, process {}", operator(), std::process::id());
     let ends = (fleet.login)(&session.config, session.db.pool.clone(), args.source.clone(), who).await;
     session.close().await?;

@@ -4,6 +4,7 @@ use crate::db::Db;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// One file and its chain. Counts are rows unless said otherwise; a step that has not run counts as zeros.
@@ -25,11 +26,12 @@ pub struct Summary {
     pub state: String,
     /// Readable records: new + changed + unchanged.
     pub rows: i64,
-    /// Of lots not seen before.
+    /// Rows of lots without a head: lots not seen before, and closed ones that are back. A row without a lot number is new
+    /// in the first file that holds it.
     pub new: i64,
     /// That differ from the lot's newest version.
     pub changed: i64,
-    /// That do not.
+    /// That do not, or have no lot number and came before.
     pub unchanged: i64,
     /// Lots of the file before that are not in this one.
     pub gone: i64,
@@ -41,6 +43,8 @@ pub struct Summary {
     pub skipped: Skipped,
     /// Distinct spellings the taxonomies do not know.
     pub unknown_values: i64,
+    /// Values of new and changed rows that are there and cannot be read, by the feed's column.
+    pub unreadable: BTreeMap<String, Unreadable>,
     /// VINs.
     pub vehicles: Upserted,
     /// Lots.
@@ -71,6 +75,15 @@ pub struct Skipped {
     pub vin_format: i64,
     /// No lot number.
     pub lot_missing: i64,
+}
+
+/// The values of a column that cannot be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// How many.
+    pub count: i64,
+    /// The first of them, at most 80 characters.
+    pub first: String,
 }
 
 /// What an upsert did.
@@ -133,6 +146,7 @@ struct Ingest {
     repaired: i64,
     skipped: Skipped,
     unknown_values: i64,
+    unreadable: BTreeMap<String, Unreadable>,
     seconds: f64,
     peak_rss_mb: f64,
 }
@@ -162,10 +176,16 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
     let file = sqlx::query!(
         r#"-- summary
         select
-          f.source, f.window_start_utc, f.sha256, f.bytes, f.state, coalesce(f.stored_bytes, 0) as "stored_bytes!",
+          f.source, coalesce(r.window_start_utc, f.window_start_utc) as "window_start_utc!", f.sha256, f.bytes, f.state, coalesce(f.stored_bytes, 0) as "stored_bytes!",
           r.report as "report?", r.duration_seconds
         from raw.csv_files f
-        left join audit.etl_runs r on r.file_id = f.file_id
+        left join lateral (
+          select x.window_start_utc, x.report, x.duration_seconds
+          from audit.etl_runs x
+          where x.file_id = f.file_id
+          order by x.started_at desc
+          limit 1
+        ) r on true
         where f.file_id = $1"#,
         file_id
     )
@@ -201,6 +221,7 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
         repaired: ingest.repaired,
         skipped: ingest.skipped,
         unknown_values: ingest.unknown_values,
+        unreadable: ingest.unreadable,
         conflicts: Conflicts {
             vin: upsert_vehicles.vin_conflicts,
             vehicle: upsert_vehicles.counts.updated,

@@ -52,8 +52,8 @@ pub struct MapArgs {
     /// A code of the table
     code: String,
     /// Why; kept in audit.operator_actions
-    #[arg(long, value_name = "TEXT", default_value = "mapped by hand")]
-    why: String,
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "mapped by hand")]
+    reason: String,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -79,8 +79,8 @@ pub struct ImportArgs {
     /// The CSV; - for standard input
     file: PathBuf,
     /// Why; kept in audit.operator_actions
-    #[arg(long, value_name = "TEXT", default_value = "translated")]
-    why: String,
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "translated")]
+    reason: String,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -129,7 +129,7 @@ async fn unknown(args: UnknownArgs, config: Config) -> Result<(), Failure> {
 
 async fn map(args: MapArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
-    let by = By { who: who(), why: args.why };
+    let by = By { who: who(), why: args.reason };
     let mut connection = session.db.pool.acquire().await.context("take a connection")?;
     let mapped = vocabulary::map(&mut connection, args.domain, &args.raw, &args.code, &by).await;
     drop(connection);
@@ -181,7 +181,7 @@ async fn import(args: ImportArgs, config: Config) -> Result<(), Failure> {
         .with_context(|| format!("read {named} as `vinops taxonomy export` writes it"))
         .map_err(Failure::wrong)?;
     let session = Session::open(config, &args.connect).await?;
-    let by = By { who: who(), why: args.why };
+    let by = By { who: who(), why: args.reason };
     let mut connection = session.db.pool.acquire().await.context("take a connection")?;
     let changed = vocabulary::relabel(&mut connection, &labels, &by).await;
     drop(connection);

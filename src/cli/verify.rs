@@ -58,7 +58,7 @@ pub async fn auction(url: &str, json: bool) -> anyhow::Result<()> {
     let checks = verify::verify(&db.pool).await?;
     let failed = checks.iter().filter(|check| !check.passed).count();
     if json {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
+        super::show::json(&checks)?;
     } else {
         for check in &checks {
             let verdict = if check.passed { "PASS" } else { "FAIL" };

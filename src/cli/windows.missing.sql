@@ -27,7 +27,11 @@ from quarter_hours as q
 left join fleet.windows as w
   on w.source = q.source
   and w.window_start_utc = q.at
+left join raw.csv_files as f
+  on f.file_id = w.file_id
 where w.state is null
   or w.state not in ('applied', 'unchanged')
+  -- what repeats a file that was set aside brought nothing either
+  or w.state = 'unchanged' and f.state = 'quarantined'
 order by q.at desc, q.source
 limit $4

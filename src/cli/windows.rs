@@ -4,6 +4,7 @@
 use super::Failure;
 use super::session::{Connect, Session};
 use super::show::{self, Json, count, right};
+use super::source::expect_source;
 use crate::config::Config;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -56,6 +57,9 @@ struct Row {
 /// Prints them.
 pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
+    if let Some(source) = &args.source {
+        expect_source(&session.db.pool, source).await?;
+    }
     if args.missing {
         let rows = missing(&session.db.pool, &args).await?;
         session.close().await?;
@@ -71,7 +75,7 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
           r.errors as "parse_errors?", r.duration_seconds as "seconds?"
         from fleet.windows w
         left join raw.csv_files f on f.file_id = w.file_id
-        left join audit.etl_runs r on r.file_id = w.file_id
+        left join audit.etl_runs r on r.file_id = w.file_id and r.window_start_utc = w.window_start_utc
         where ($1::text is null or w.source = $1)
           and ($2::timestamptz is null or w.window_start_utc >= $2)
           and ($3::timestamptz is null or w.window_start_utc < $3)

@@ -1,4 +1,4 @@
-//! The content of `vehicles` and `lots` as two hashes, by which two ways of getting there are proved equal.
+//! The content of `vehicles`, `lots` and their picture links as three hashes, by which two ways of getting there are proved equal.
 //!
 //! Left out is what may differ between equal histories: surrogate ids, statuses (they depend on when a window was
 //! judged), row timestamps, and how long a version is known to have been seen.
@@ -8,6 +8,13 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 const LEFT_OUT: [&str; 5] = ["id", "status", "created_at", "updated_at", "seen_window"];
+/// Hashes the open picture links.
+const IMAGES: &str = "-- digest: images
+    select coalesce(md5(string_agg(md5(row(l.source, l.lot_external_id, i.vin, i.seq, i.variant, i.source_url)::text), ''
+      order by l.lot_external_id collate \"C\", l.source collate \"C\", i.seq, i.variant collate \"C\")), md5('')), count(*)
+    from public.images i
+    join public.lots l on l.id = i.lot_id
+    where i.valid_until is null";
 
 /// Hashes of the contents, 32 hex digits each, and how many rows they cover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +27,10 @@ pub struct Digest {
     pub lots: String,
     /// Rows of `lots`.
     pub lot_count: i64,
+    /// Of the open picture links of lots.
+    pub images: String,
+    /// How many of them there are.
+    pub image_count: i64,
 }
 
 /// Computes both hashes in one snapshot.
@@ -29,8 +40,11 @@ pub async fn digest(pool: &PgPool) -> anyhow::Result<Digest> {
         .execute(&mut *transaction)
         .await?;
     let (vehicles, vehicle_count) = table(&mut transaction, "vehicles", "vin").await?;
-    let (lots, lot_count) = table(&mut transaction, "lots", "lot_external_id").await?;
-    Ok(Digest { vehicles, vehicle_count, lots, lot_count })
+    let (lots, lot_count) =
+        table(&mut transaction, "lots", "lot_external_id collate \"C\", t.source").await?;
+    let (images, image_count) =
+        sqlx::query_as(IMAGES).fetch_one(&mut *transaction).await.context("digest the picture links")?;
+    Ok(Digest { vehicles, vehicle_count, lots, lot_count, images, image_count })
 }
 
 async fn table(connection: &mut PgConnection, name: &str, key: &str) -> anyhow::Result<(String, i64)> {

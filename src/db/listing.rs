@@ -242,6 +242,7 @@ pub async fn up(
     to: Option<&str>,
     mut tell: impl FnMut(&Applied),
 ) -> anyhow::Result<usize> {
+    super::encoding::expect_utf8(connection).await?;
     open(connection).await?;
     let pending = pending(connection, place, to).await?;
     let mut done = 0;

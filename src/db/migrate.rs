@@ -11,6 +11,7 @@
 //!
 //! The statements here are not checked when compiling: they create what they would be checked against.
 
+use super::encoding::expect_utf8;
 use super::migrations::{AUCTION, Head, Migration, Set};
 use super::{Db, seed};
 use anyhow::{Context, bail};
@@ -156,6 +157,7 @@ pub async fn up(
     set: &Set,
     mut tell: impl FnMut(&Applied),
 ) -> anyhow::Result<Vec<Applied>> {
+    expect_utf8(connection).await?;
     create_registry(connection).await?;
     refuse_strange_history(connection, set).await?;
     let mut done = Vec::new();
@@ -213,6 +215,7 @@ pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> any
     if set.active().all(|migration| migration.id != at) {
         bail!("there is no migration {at}");
     }
+    expect_utf8(connection).await?;
     create_registry(connection).await?;
     let mut tx = locked(connection).await?;
     if !applied(&mut tx, set).await?.is_empty() {

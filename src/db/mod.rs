@@ -14,6 +14,7 @@
 
 pub mod copy;
 pub mod digest;
+pub mod encoding;
 pub mod history;
 pub mod listing;
 pub mod migrate;
@@ -21,6 +22,7 @@ pub mod migrations;
 pub mod papers;
 pub mod passing;
 pub mod pooler;
+pub mod rights;
 pub mod seed;
 pub mod verify;
 pub mod vocabulary;

@@ -1,5 +1,7 @@
-//! What of the database passes by itself: a restart, a cut connection, a deadlock. The same work may well succeed a
-//! little later, so whoever meets it tries again and counts no failure.
+//! Which errors of the database pass by themselves, and which never do.
+//!
+//! A restart, a cut connection and a deadlock pass: the same work may succeed a little later, so it is tried again and no
+//! failure is counted. A value that a type cannot hold, or that is too large for a limit of the server, fails each time.
 
 /// Why it did not go, this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,12 +12,14 @@ pub enum Passing {
     Connection,
 }
 
+/// Deadlock, serialization failure, a statement with a limit on how long it waits for a lock.
+const CONFLICTS: [&str; 3] = ["40P01", "40001", "55P03"];
+
 /// What the database did, if the error's cause is the database's and passes.
 pub fn passing(error: &anyhow::Error) -> Option<Passing> {
     error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
+        error if is_conflict(error) => Some(Passing::Conflict),
         sqlx::Error::Database(told) => match told.code()?.as_ref() {
-            // deadlock, serialization failure, a statement that said how long it waits for a lock
-            "40P01" | "40001" | "55P03" => Some(Passing::Conflict),
             // too many connections, a standby that is about to take over
             "53300" | "25006" => Some(Passing::Connection),
             // no connection; shut down in whichever mode, starting up
@@ -30,6 +34,22 @@ pub fn passing(error: &anyhow::Error) -> Option<Passing> {
         | sqlx::Error::WorkerCrashed => Some(Passing::Connection),
         _ => None,
     })
+}
+
+/// Returns true if the same statement on the same data fails each time: a data exception (class 22, a value that its type
+/// cannot hold) or a limit of the server (class 54, such as a value that is too long for an index).
+pub fn is_permanent(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
+        }
+        _ => false,
+    })
+}
+
+/// Returns true if other transactions were in the way; the database itself is there.
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| CONFLICTS.contains(&code.as_ref())))
 }
 
 #[cfg(test)]
@@ -50,5 +70,38 @@ mod tests {
         let disk = anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("keep the bytes");
         assert_eq!(passing(&disk), None);
         assert_eq!(passing(&sqlx::Error::RowNotFound.into()), None);
+    }
+
+    /// Returns the error of a statement.
+    async fn error_of(statement: &'static str) -> sqlx::Error {
+        let test = crate::testing::database().await;
+        sqlx::raw_sql(statement).execute(&test.db.pool).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_value_that_never_fits_is_permanent_and_a_conflict_is_not() {
+        let too_long = "create temp table t (v text); create index on t (v);
+            insert into t select string_agg(md5(n::text), '') from generate_series(1, 1000) as n";
+        for (statement, code) in [
+            (too_long, "54000"),
+            ("select 'x'::int", "22P02"),
+            ("select 'infinity'::timestamptz::date - current_date", "22008"),
+            ("select 1/0", "22012"),
+            ("select repeat('1', 200)::numeric(3)", "22003"),
+        ] {
+            let error = error_of(statement).await;
+            assert_eq!(error.as_database_error().and_then(|e| e.code()).as_deref(), Some(code), "{error}");
+            let error = anyhow::Error::new(error).context("copy the rows");
+            assert!(is_permanent(&error) && passing(&error).is_none(), "{error:#}");
+        }
+        for code in ["40001", "40P01", "55P03"] {
+            let raise = format!("do $$ begin raise exception 'x' using errcode = '{code}'; end $$");
+            let error = error_of(String::leak(raise)).await;
+            assert!(is_conflict(&error), "{error}");
+            let error = anyhow::Error::new(error);
+            assert!(!is_permanent(&error) && passing(&error) == Some(Passing::Conflict), "{error:#}");
+        }
+        let missing = error_of("select * from nowhere").await;
+        assert!(!is_conflict(&missing) && !is_permanent(&missing.into()));
     }
 }

@@ -1,4 +1,4 @@
-//! Rows that the program brings along (taxonomies), written at the end of every `vinops migrate up`.
+//! Rows that the program brings along (taxonomies, the feed's source), written at the end of every `vinops migrate up`.
 //!
 //! They are data, so they are inserted from data files rather than spelt out in migrations, whose text may never
 //! change once it is applied.
@@ -15,6 +15,9 @@ use anyhow::Context;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::fmt::Write as _;
 
+/// The source that every database knows.
+const SOURCE: &str = "copart";
+
 /// Adds the rows that are missing and renews those that nobody has edited; again is harmless.
 pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
     let there: bool =
@@ -28,6 +31,7 @@ pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
         write(connection, domain, taxonomy::entries(domain)).await?;
     }
     write_title_labels(connection, taxonomy::title_labels()).await?;
+    write_source(connection).await?;
     let (mut domains, mut spellings, mut codes) = (Vec::new(), Vec::new(), Vec::new());
     for alias in taxonomy::aliases() {
         domains.push(alias.domain.name());
@@ -75,13 +79,23 @@ async fn write_title_labels(connection: &mut PgConnection, labels: &[TitleLabel]
     Ok(())
 }
 
+/// Makes the feed's source known.
+async fn write_source(connection: &mut PgConnection) -> anyhow::Result<()> {
+    sqlx::query("-- seed: source\n insert into fleet.sources (source) values ($1) on conflict do nothing")
+        .bind(SOURCE)
+        .execute(connection)
+        .await
+        .with_context(|| format!("write source {SOURCE}"))?;
+    Ok(())
+}
+
 /// Changes whenever [`apply`] would write something else: part of what names a template of the tests.
 pub fn fingerprint() -> String {
     let mut text = String::new();
     for domain in Domain::ALL {
         let _ = write!(text, "{:?}", taxonomy::entries(domain));
     }
-    let _ = write!(text, "{:?}{:?}", taxonomy::title_labels(), taxonomy::aliases());
+    let _ = write!(text, "{:?}{:?}{SOURCE}", taxonomy::title_labels(), taxonomy::aliases());
     text
 }
 

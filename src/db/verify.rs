@@ -102,7 +102,7 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
           select
           from public.lots
           where lot_external_id is not null
-          group by lot_external_id
+          group by source, lot_external_id
           having count(*) > 1
         ) as repeated"#
     );

@@ -3,7 +3,7 @@
 //!
 //! Every role may show it. It has a pool of its own, of two connections: were it to share the jobs', a busy worker
 //! would look like a dead one. What costs the database anything is asked at most every few seconds, however often
-//! somebody looks: a dozen of probes and scrapers are one statement.
+//! somebody looks: a dozen of probes and scrapers are one statement. Its connections are bounded (`connections.rs`).
 //!
 //! | path | says |
 //! |---|---|
@@ -20,6 +20,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use connections::{BoundedListener, CONNECTION_TIMEOUT, MAX_CONNECTIONS};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
@@ -30,6 +31,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod connections;
 mod readings;
 
 /// How long the database may take to answer a question of this face.
@@ -91,6 +93,7 @@ impl Server {
         let stop = CancellationToken::new();
         let until = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {
+            let listener = BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT);
             if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(until).await {
                 tracing::error!(%error, "the HTTP face is gone");
             }

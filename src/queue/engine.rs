@@ -4,18 +4,20 @@
 //! the handlers' pool, ten handlers waiting for connections would keep the lease renewals waiting too, and a busy worker
 //! would look like a dead one.
 
+use super::away::{Away, conflict};
 use super::entry::Entry;
 use super::event::{Event, Outcome};
 use super::prune::Keep;
 use super::run::Tools;
 use super::settle::Ending;
 use crate::db::Db;
+use crate::db::passing::is_conflict;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -346,9 +348,13 @@ impl Link {
         }
     }
 
-    /// The wait until the next try: 50 ms, doubling to 2 s, with jitter.
+    /// Returns the wait until the next try: 50 ms, doubling to 2 s, with jitter. A conflict with other transactions is no
+    /// outage: it is not logged as one, and the wait after it does not grow.
     pub fn down(&mut self, error: &sqlx::Error) -> Duration {
         use backon::BackoffBuilder;
+        if is_conflict(error) {
+            return conflict(&self.engine.name, self.doing, error);
+        }
         self.line = None;
         if self.waits.is_none() && self.engine.away.missed() {
             let (worker, doing) = (&self.engine.name, self.doing);
@@ -363,27 +369,6 @@ impl Link {
                 .build()
         });
         waits.next().unwrap_or(Duration::from_secs(2))
-    }
-}
-
-/// How many of a worker's loops miss the database, and since when the first of them does.
-#[derive(Default)]
-pub(super) struct Away(Mutex<(usize, Option<Instant>)>);
-
-impl Away {
-    /// One more loop misses it; whether it is the first.
-    fn missed(&self) -> bool {
-        let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        away.0 += 1;
-        away.1.get_or_insert_with(Instant::now);
-        away.0 == 1
-    }
-
-    /// One loop less; the outage's beginning if it was the last.
-    fn returned(&self) -> Option<Instant> {
-        let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        away.0 = away.0.saturating_sub(1);
-        if away.0 == 0 { away.1.take() } else { None }
     }
 }
 

@@ -73,10 +73,13 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J, how: Enqueue) -> 
     .with_context(|| format!("enqueue {} {}", J::KIND, how.key.as_deref().unwrap_or("without a key")))
 }
 
-/// Puts in many jobs by one statement, each under its key; tells how many were new.
+/// Puts in many jobs by one statement, each under its key. Returns how many were new. They go in sorted by key: two
+/// transactions that put in the same keys then wait for each other and never end as a deadlock.
 pub async fn enqueue_all<J: Job>(conn: &mut PgConnection, jobs: &[(J, String)]) -> anyhow::Result<u64> {
-    let payloads = jobs.iter().map(|(job, _)| payload(job)).collect::<anyhow::Result<Vec<_>>>()?;
-    let keys: Vec<String> = jobs.iter().map(|(_, key)| key.clone()).collect();
+    let mut sorted: Vec<&(J, String)> = jobs.iter().collect();
+    sorted.sort_by(|(_, a), (_, b)| a.cmp(b));
+    let payloads = sorted.iter().map(|(job, _)| payload(job)).collect::<anyhow::Result<Vec<_>>>()?;
+    let keys: Vec<String> = sorted.iter().map(|(_, key)| key.clone()).collect();
     let enqueued = sqlx::query_scalar!(
         r#"-- queue: enqueue all
         select count(fleet.enqueue($1, job.payload, job.key, max_attempts => $4)) as "enqueued!"

@@ -15,6 +15,7 @@ use super::event::{Event, Outcome};
 use super::job::{Done, Stop};
 use super::run::{Backends, Claimed, Lost, Run};
 use super::settle::Ending;
+use crate::db::passing::is_permanent;
 use chrono::{DateTime, Utc};
 use std::any::Any;
 use std::sync::{Arc, PoisonError};
@@ -137,6 +138,10 @@ fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -
         // A step refused by the fence is no failure of the job: it has a new holder.
         Ok(Err(Failure::Stop(Stop::Retry(error)))) if error.is::<Lost>() => {
             Ending::new(job, Outcome::Lost).because(error)
+        }
+        // No attempt can succeed: the same data fails at the same value.
+        Ok(Err(Failure::Stop(Stop::Retry(error)))) if is_permanent(&error) => {
+            Ending::new(job, Outcome::Abort).because(error)
         }
         Ok(Err(Failure::Stop(Stop::Retry(error)))) => {
             wait(entry, Ending::new(job, Outcome::Retry).because(error))

@@ -2,7 +2,8 @@
 //!
 //! **done** (with a report), **retry** (the work failed, the next attempt may not), **abort** (no attempt will ever
 //! succeed), **snooze** (nothing failed, it is too early). `?` on any error means retry, because that is right for
-//! almost every error of a network or a database; abort is written out, because it is a decision.
+//! almost every error of a network or a database; abort is written out, because it is a decision. One retry becomes an
+//! abort: PostgreSQL refused a value for what it is (`db::passing::is_permanent`), as it would each time.
 
 use super::run::Run;
 use serde::Serialize;

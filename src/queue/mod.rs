@@ -127,6 +127,7 @@
 //! statements one at a time, for tests and measurements).
 
 mod again;
+mod away;
 mod backend;
 mod claim;
 mod engine;

@@ -18,6 +18,10 @@ pub struct Filter {
     pub states: Vec<String>,
     /// Keys that begin so, for example `copart/`.
     pub key: Option<String>,
+    /// Of this source, whether the job names it or a file of it.
+    pub source: Option<String>,
+    /// Of the window that begins at this instant, whether the job names it or a file of it.
+    pub window: Option<DateTime<Utc>>,
     /// Put in at or after this instant.
     pub since: Option<DateTime<Utc>>,
     /// Whose latest error contains this.
@@ -183,6 +187,8 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<JobRow>>
         filter.since,
         filter.error,
         filter.limit.unwrap_or(50),
+        filter.source,
+        filter.window,
     )
     .fetch_all(pool)
     .await
@@ -203,6 +209,26 @@ pub async fn show(pool: &PgPool, id: i64) -> anyhow::Result<Option<Shown>> {
     Ok(Some(Shown { job, attempts }))
 }
 
+/// Returns the job that holds the kind and key of a job that was given up; none if the key is free.
+pub async fn successor(pool: &PgPool, id: i64) -> anyhow::Result<Option<i64>> {
+    sqlx::query_scalar!(
+        "-- queue: successor
+        select other.id
+        from fleet.jobs as job
+        join fleet.jobs as other
+          on (other.kind, other.key) = (job.kind, job.key)
+          and other.id <> job.id
+          and other.state not in ('cancelled', 'discarded')
+          and (job.unique_over is null or other.state = any(job.unique_over))
+        where job.id = $1
+        limit 1",
+        id
+    )
+    .fetch_optional(pool)
+    .await
+    .with_context(|| format!("look for the successor of job {id}"))
+}
+
 /// Jobs by kind and state, and how long the oldest due one has been waiting.
 pub async fn stats(pool: &PgPool) -> anyhow::Result<Vec<Count>> {
     counts(pool, &Filter::default()).await
@@ -218,6 +244,8 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<Count>
         filter.key,
         filter.since,
         filter.error,
+        filter.source,
+        filter.window,
     )
     .fetch_all(pool)
     .await
@@ -234,6 +262,8 @@ pub async fn ids(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<i64>> {
         filter.since,
         filter.error,
         filter.limit,
+        filter.source,
+        filter.window,
     )
     .fetch_all(pool)
     .await
@@ -251,6 +281,8 @@ pub async fn ends(pool: &PgPool, since: DateTime<Utc>, filter: &Filter) -> anyho
         filter.key,
         since,
         filter.error,
+        filter.source,
+        filter.window,
     )
     .fetch_all(pool)
     .await

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const EVERY: Duration = Duration::from_secs(3600);
 
 /// Jobs looked at by one transaction.
-const BATCH: i64 = 2000;
+const BATCH: i32 = 2000;
 
 /// How long finished jobs stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,7 +62,6 @@ fn facts(options: &Options, index: u32, lot: &Lot, values: &Values) -> Vec<(&'st
     let at = (values.auction != 0).then(|| instant(values.auction));
     let local = at.map(|at| yard.clock.local(at));
     let condition = &CONDITIONS[usize::from(values.condition)];
-    let odometer = values.odometer(&sale, &vehicle);
     let mut grid = String::new();
     write::grid_row(seed, index, values.grid, &mut grid);
     vec![
@@ -85,7 +84,7 @@ fn facts(options: &Options, index: u32, lot: &Lot, values: &Values) -> Vec<(&'st
         ("has_keys_code", text(KEYS[usize::from(values.keys)].0)),
         ("lot_condition_code", text(condition.0)),
         ("runs_drives", text(condition.1)),
-        ("odometer", (sale.blank_odometer.is_none_or(|n| n == 0)).then(|| format!("{odometer}.0"))),
+        ("odometer", values.reading(&sale, &vehicle).map(|odometer| format!("{odometer}.0"))),
         ("odometer_brand", text(BRANDS[usize::from(values.brand)].0)),
         ("repair_cost_usd", drawn.repair.and_then(cents)),
         ("sale_type", text(SALE_TYPES[usize::from(values.sale_type)].0)),

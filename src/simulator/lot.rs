@@ -10,6 +10,9 @@ use super::words::{BRANDS, CONDITIONS, DAMAGES, Damage, KEYS, SALE_TYPES};
 use super::yards::{YARDS, Yard};
 use chrono::{DateTime, Utc};
 
+/// Odometers that are no reading.
+const SENTINELS: [u32; 4] = [99_999, 299_999, 999_999, 9_999_999];
+
 /// An instant from whole minutes since 1970.
 pub(super) fn instant(minutes: i32) -> DateTime<Utc> {
     DateTime::from_timestamp(i64::from(minutes) * 60, 0).unwrap_or_default()
@@ -96,7 +99,7 @@ impl Sale {
         let secondary = (!dice.per_mille(570)).then(|| &DAMAGES[dice.weighted(DAMAGES, |d| d.secondary)]);
         let blank_odometer = match dice.below(1000) {
             0..110 => Some(0),
-            110..113 => Some(dice.one(&[99_999, 299_999, 999_999, 9_999_999])),
+            110..113 => Some(dice.one(&SENTINELS)),
             _ => None,
         };
         Sale { damage, secondary, blank_odometer, dice }
@@ -159,6 +162,11 @@ impl Values {
     /// The `Odometer` column.
     pub(super) fn odometer(&self, sale: &Sale, vehicle: &Vehicle) -> u32 {
         sale.blank_odometer.unwrap_or(vehicle.odometer + u32::from(self.odometer) * 137)
+    }
+
+    /// What the `Odometer` column means: nothing for the sentinels, also where a vehicle has come to one by its miles.
+    pub(super) fn reading(&self, sale: &Sale, vehicle: &Vehicle) -> Option<u32> {
+        Some(self.odometer(sale, vehicle)).filter(|odometer| !SENTINELS.contains(odometer))
     }
 }
 

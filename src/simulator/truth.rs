@@ -216,8 +216,6 @@ fn lot_truth(options: &Options, index: u32, lot: &Lot) -> LotTruth {
     let (seed, seen) = (options.seed, &lot.seen);
     let (vehicle, sale, yard) = (lot.vehicle(seed), Sale::of(seed, index), seen.yard());
     let (vin_raw, vin) = lot.vin(seed);
-    let odometer = seen.odometer(&sale, &vehicle);
-    let blank = sale.blank_odometer.is_some_and(|n| n > 0);
     LotTruth {
         lot: lot.number,
         vin_raw,
@@ -230,7 +228,7 @@ fn lot_truth(options: &Options, index: u32, lot: &Lot) -> LotTruth {
         auction: (seen.auction != 0).then(|| instant(seen.auction)),
         currency: if yard.canada { "CAD" } else { "USD" },
         bid: (seen.bid > 0).then_some(seen.bid),
-        odometer: (!blank).then_some(odometer),
+        odometer: seen.reading(&sale, &vehicle),
         year: (vehicle.year > 0).then_some(vehicle.year),
         make: vehicle.model.make,
         model: options.inches(seen.model_group(vehicle.model)).to_owned(),

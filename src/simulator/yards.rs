@@ -2,12 +2,16 @@
 //!
 //! A lot's auction is kept as the instant it truly takes place; the feed's local date, time and zone abbreviation are
 //! made from it here, never the other way round, so that nobody's reading of those three columns can leak into the
-//! truth. Four habits of the real feed are kept: the abbreviation is the one in force when the row was last
+//! truth. Five habits of the real feed are kept: the abbreviation is the one in force when the row was last
 //! *updated*; Arizona, which has no summer time, says PDT in summer and MST in winter; the Atlantic Canada auction
-//! says AKST all year and means a fixed UTC-9; Anchorage says ASDT or ADDT and means a fixed UTC-1.
+//! says AKST all year and means a fixed UTC-9; Anchorage says ASDT or ADDT and means a fixed UTC-1; Alberta, which has
+//! one offset since 2026-11-01, says MST or MDT as its neighbours do.
 
 use chrono::{DateTime, Duration, LocalResult, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::{America, OffsetComponents, OffsetName, Pacific, Tz};
+
+/// 2026-11-01T06:00:00Z, the beginning of the day on which Alberta's clocks stop changing.
+const ALBERTA_SINCE: i64 = 1_793_512_800;
 
 /// How a yard writes its local time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +20,8 @@ pub(super) enum Clock {
     Region(Tz),
     /// UTC-7 the year round, under the abbreviations of the neighbours.
     Arizona,
+    /// Mountain time before 2026-11-01 and UTC-6 since, under the abbreviations of the neighbours.
+    Alberta,
     /// Fixed UTC-9 under the name AKST.
     Atlantic,
     /// Fixed UTC-1 under the names ASDT and ADDT.
@@ -28,6 +34,9 @@ impl Clock {
         match self {
             Clock::Region(tz) => at.with_timezone(&tz).naive_local(),
             Clock::Arizona => at.with_timezone(&America::Phoenix).naive_local(),
+            // Both are UTC-6 in the night in which the neighbours set their clocks back.
+            Clock::Alberta if at.timestamp() >= ALBERTA_SINCE => at.naive_utc() - Duration::hours(6),
+            Clock::Alberta => at.with_timezone(&America::Denver).naive_local(),
             Clock::Atlantic => at.naive_utc() - Duration::hours(9),
             Clock::Anchorage => at.naive_utc() - Duration::hours(1),
         }
@@ -52,6 +61,8 @@ impl Clock {
             },
             Clock::Arizona if summer(America::Los_Angeles) => "PDT",
             Clock::Arizona => "MST",
+            Clock::Alberta if summer(America::Denver) => "MDT",
+            Clock::Alberta => "MST",
             Clock::Atlantic => "AKST",
             Clock::Anchorage if summer(America::Anchorage) => "ADDT",
             Clock::Anchorage => "ASDT",
@@ -65,6 +76,9 @@ impl Clock {
             let local = self.local(at);
             let twice = match self {
                 Clock::Region(tz) => matches!(tz.from_local_datetime(&local), LocalResult::Ambiguous(..)),
+                Clock::Alberta if at.timestamp() < ALBERTA_SINCE => {
+                    matches!(America::Denver.from_local_datetime(&local), LocalResult::Ambiguous(..))
+                }
                 _ => false,
             };
             if !twice && local.time().signed_duration_since(chrono::NaiveTime::MIN) >= Duration::hours(1) {
@@ -232,8 +246,8 @@ pub(super) const YARDS: &[Yard] = &[
     ca(181, "ON - LONDON", "LONDON", "N6N 1E3", EAST, 8),
     ca(182, "ON - OTTAWA", "STITTSVILLE", "K2S 1B6", EAST, 6),
     ca(183, "QC - MONTREAL", "MONTREAL", "H1B 5W5", EAST, 14),
-    ca(184, "AB - CALGARY", "ROCKY VIEW COUNTY", "T1X 0K2", MOUNTAIN, 8),
-    ca(185, "AB - EDMONTON", "NISKU", "T9E 8L1", MOUNTAIN, 7),
+    ca(184, "AB - CALGARY", "ROCKY VIEW COUNTY", "T1X 0K2", Clock::Alberta, 8),
+    ca(185, "AB - EDMONTON", "NISKU", "T9E 8L1", Clock::Alberta, 7),
     Yard {
         number: 190,
         name: "ATLANTIC CANADA AUCTION",

@@ -21,8 +21,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
+mod registry;
 pub mod seal;
 pub mod session;
+
+pub use registry::{
+    KnownSource, Removal, UnknownSource, add, can_fetch_again, expect_known, hold_known, is_source_name,
+    list, remove,
+};
 
 /// Failed slots in a row from which `status` warns; the breaker opens at five.
 pub const WARN: i32 = 3;
@@ -44,6 +50,8 @@ pub enum Answer {
     UnderWay,
     /// The slot's one attempt has ended.
     Spent,
+    /// There is no such source.
+    Unknown,
 }
 
 /// Asks for the slot's one attempt on behalf of a job's run.
@@ -75,6 +83,7 @@ pub async fn begin(
         "open" => Answer::Open,
         "under_way" => Answer::UnderWay,
         "spent" => Answer::Spent,
+        "unknown" => Answer::Unknown,
         other => bail!("fleet.begin_fetch answers {other}: the schema is of another version"),
     })
 }
@@ -137,15 +146,10 @@ pub struct Standing {
 
 impl Standing {
     /// Reads it and keeps it as it is until the caller's transaction ends.
+    ///
+    /// # Errors
+    /// Returns an error if the source is unknown.
     pub async fn lock(conn: &mut PgConnection, source: &str) -> anyhow::Result<Standing> {
-        sqlx::query!(
-            "-- source: name it
-            insert into fleet.sources (source) values ($1) on conflict do nothing",
-            source,
-        )
-        .execute(&mut *conn)
-        .await
-        .context("name the source")?;
         sqlx::query_as!(
             Standing,
             r#"-- source: lock
@@ -157,9 +161,10 @@ impl Standing {
             for update"#,
             source,
         )
-        .fetch_one(conn)
+        .fetch_optional(conn)
         .await
-        .context("lock the source")
+        .context("lock the source")?
+        .with_context(|| format!("unknown source {source:?}; `vinops source list` shows the known ones"))
     }
 
     /// Why the window that starts at `window` gets no fetch; none where it may. The switch of config is for what
@@ -300,6 +305,39 @@ pub async fn switch(pool: &PgPool, source: &str, on: bool, who: &str, why: &str)
     .fetch_one(pool)
     .await
     .with_context(|| format!("switch source {source}"))
+}
+
+/// What came of accepting a file's size.
+#[derive(Debug)]
+pub struct SizeAcceptance {
+    /// `accepted`, `unknown`, `complete` or `lots`: see the function `fleet.accept_size`.
+    pub outcome: String,
+    /// The window of the source's newest judged file.
+    pub window_start_utc: Option<DateTime<Utc>>,
+    /// Its rows.
+    pub row_count: Option<i32>,
+}
+
+/// Accepts the size of the source's newest file as normal: later files are compared with it, and with the complete files
+/// since, instead of the larger files before.
+pub async fn accept_size(
+    pool: &PgPool,
+    source: &str,
+    who: &str,
+    why: &str,
+) -> anyhow::Result<SizeAcceptance> {
+    sqlx::query_as!(
+        SizeAcceptance,
+        r#"-- source: accept the size
+        select outcome as "outcome!", window_start_utc, row_count
+        from fleet.accept_size($1, $2, $3)"#,
+        source,
+        who,
+        why,
+    )
+    .fetch_one(pool)
+    .await
+    .with_context(|| format!("accept the size of source {source}"))
 }
 
 /// Closes the breaker and forgets its failures; false when there was nothing to reset.

@@ -73,9 +73,6 @@ pub async fn take(
 ) -> anyhow::Result<bool> {
     let taken = sqlx::query!(
         "-- session: take the refresh
-        with named as (
-          insert into fleet.sources (source) values ($1) on conflict do nothing
-        )
         insert into fleet.source_sessions as s (source, refreshing_by, refreshing_until)
         values ($1, $2, now() + make_interval(secs => $3))
         on conflict (source) do update

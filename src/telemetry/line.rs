@@ -3,6 +3,7 @@
 //! its span's, the inner span's over the outer's.
 
 use serde_json::{Map, Value};
+use std::fmt::Write;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
@@ -35,12 +36,13 @@ where
         let at = crate::config::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         let message = fields.remove("message").unwrap_or_default();
         // what people look for first comes first
-        write!(writer, "{{\"timestamp\":\"{at}\",\"level\":\"{}\",\"message\":{message}", meta.level())?;
+        let mut line = String::new();
+        write!(line, "{{\"timestamp\":\"{at}\",\"level\":\"{}\",\"message\":{message}", meta.level())?;
         fields.entry("target").or_insert_with(|| meta.target().into());
         for (name, value) in fields {
-            write!(writer, ",{}:{value}", Value::String(name))?;
+            write!(line, ",{}:{value}", Value::String(name))?;
         }
-        writeln!(writer, "}}")
+        writeln!(writer, "{}}}", super::visible_json(&line))
     }
 }
 

@@ -89,6 +89,25 @@ pub const DOMAINS: &[&str] = &[
     "lot_conditions",
     "sale_lights",
 ];
+/// Columns of the feed that may be unreadable: those that are not plain text. `src/auction/column.rs` has the same names.
+pub const READ_COLUMNS: &[&str] = &[
+    "Sale Date M/D/CY",
+    "Sale time (HHMM)",
+    "Time Zone",
+    "Item#",
+    "Lot number",
+    "Year",
+    "Odometer",
+    "Est. Retail Value",
+    "Repair cost",
+    "Cylinders",
+    "High Bid =non-vix,Sealed=Vix",
+    "Currency Code",
+    "Make-an-Offer Eligible",
+    "Buy-It-Now Price",
+    "Last Updated Time",
+    "other",
+];
 /// States in which a job is still the queue's concern.
 pub const DEPTHS: &[&str] = &["available", "scheduled", "retryable", "running"];
 /// How a run may end.
@@ -139,7 +158,7 @@ pub const METRICS: &[Metric] = &[
     seconds("copart_fetch_duration_seconds", DOWNLOAD, "Time of one window's download."),
     // ingest
     counter("etl_ingest_rows_total", "Rows read."),
-    counter("etl_duplicate_files_total", "Files whose bytes were known already."),
+    counter("etl_duplicate_files_total", "Files whose bytes their source had brought before."),
     seconds("etl_ingest_duration_seconds", STEP, "Time of one window's ingest."),
     counter("etl_parse_errors_total", "Records that did not parse as they stood.")
         .by(&[("outcome", Values::Of(&["repaired", "rejected"]))]),
@@ -152,6 +171,20 @@ pub const METRICS: &[Metric] = &[
     )
     .stored()
     .by(&[("source", Values::Sources), ("domain", Values::Of(DOMAINS))]),
+    counter("etl_unreadable_values_total", "Values of new and changed rows that could not be read, by column.")
+        .by(&[("column", Values::Of(READ_COLUMNS))]),
+    gauge(
+        "etl_unreadable_values_ratio",
+        "Share, 0 to 1, of the latest file's new and changed rows whose value of the column could not be read; from 200 rows on.",
+    )
+    .stored()
+    .by(&[("source", Values::Sources), ("column", Values::Of(READ_COLUMNS))]),
+    gauge(
+        "etl_column_drift",
+        "1 for a column of the latest file of which most values are unreadable, unlike in the last complete file.",
+    )
+    .stored()
+    .by(&[("source", Values::Sources), ("column", Values::Of(READ_COLUMNS))]),
     gauge("etl_header_drift_columns", "New and missing columns of the latest file.").stored().by(SOURCE),
     counter("etl_quarantined_files_total", "Files kept and not applied.").stored(),
     // upsert
@@ -168,12 +201,12 @@ pub const METRICS: &[Metric] = &[
         .by(&[("old_status", Values::Of(STATUSES)), ("new_status", Values::Of(STATUSES))]),
     gauge(
         "etl_last_success_timestamp_seconds",
-        "When a window last ended applied, incomplete or unchanged, as Unix time.",
+        "When the newest window that ended well did so, as Unix time: its file, or the one it repeats, stands in the data.",
     )
     .stored()
     .by(SOURCE),
     // windows and sources
-    gauge("vinops_last_applied_window_age_seconds", "Since the start of the newest applied window.")
+    gauge("vinops_last_applied_window_age_seconds", "Since the start of the newest window that ended well.")
         .stored()
         .by(SOURCE),
     gauge("vinops_windows", "Windows of the last 24 hours by the state they ended in.")

@@ -1,7 +1,8 @@
 //! A lot's past, held against the logs and against the lot of today.
 
-use super::{number, run, simulated};
-use serde_json::Value;
+use super::chain::{House, at};
+use super::{Reader, number, run, simulated};
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 #[tokio::test]
@@ -112,7 +113,40 @@ async fn what_is_wrong_or_hidden_is_named() {
         let body: Value = answer.json();
         assert_eq!(
             (answer.status, body["detail"].as_str().unwrap()),
-            (404, format!("no lot {lot}").as_str())
+            (410, format!("lot {lot} was removed").as_str())
         );
     }
+}
+
+#[tokio::test]
+async fn a_value_that_comes_from_an_older_row_is_marked_in_every_answer() {
+    let mut house = House::new().await;
+    let file = |row: &str| {
+        let header = "Id,Lot number,VIN,Year,Odometer,Odometer Brand,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Yard name,Last Updated Time";
+        format!("{header}\n1,70000002,1HGCM82633A000002,{row}\n").into_bytes()
+    };
+    let known = file("2016,60019.0,A,20261211,1000,EST,NJ - TRENTON,2026-11-20T10:00:00Z");
+    house.chain(&known, at("2026-11-20T14:00:00Z")).await;
+    let reader = Reader::of(&house.test).await;
+    assert_eq!(reader.found("/lots/70000002").await["carried"], json!([]));
+    let unreadable = file("2O16,6oo19,N,20261211,1000,EST,NJ - TRENTON,2026-11-20T11:00:00Z");
+    house.chain(&unreadable, at("2026-11-20T14:15:00Z")).await;
+    let lot = reader.found("/lots/70000002").await;
+    assert_eq!(lot["carried"], json!(["odometer", "vehicle.year"]));
+    assert_eq!((&lot["odometer"]["value"], &lot["vehicle"]["year"]), (&60019.0.into(), &2016.into()));
+    for path in lot["carried"].as_array().unwrap() {
+        let pointer = format!("/{}", path.as_str().unwrap().replace('.', "/"));
+        assert!(lot.pointer(&pointer).is_some(), "{path}");
+    }
+    let then = reader.found("/lots/copart/70000002/at?time=2026-11-20T14:15:00Z").await;
+    assert_eq!(
+        (&then["standing"]["carried"], &then["standing"]["odometer"]),
+        (&lot["carried"], &lot["odometer"])
+    );
+    let before = reader.found("/lots/70000002/at?time=2026-11-20T14:00:00Z").await;
+    assert_eq!(before["standing"]["carried"], json!([]));
+    let vehicle = reader.found("/vehicles/1HGCM82633A000002").await;
+    assert_eq!((&vehicle["carried"], &vehicle["lots"][0]["carried"]), (&json!(["year"]), &lot["carried"]));
+    let history = reader.found("/lots/70000002/history").await;
+    assert_eq!(history["listings"][0]["carried"], json!(["odometer", "odometer_unit"]));
 }

@@ -5,6 +5,7 @@
 //! - [`history`]: a lot's past, against the logs and the lot of today.
 //! - [`pages`]: pages while others write.
 //! - [`refused`]: errors, limits, tags.
+//! - [`removal`]: what was removed is in no answer; lots of several sources.
 //! - [`schema`]: real answers against the OpenAPI document.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
@@ -15,6 +16,7 @@ mod chain;
 mod history;
 mod pages;
 mod refused;
+mod removal;
 mod resources;
 mod schema;
 mod search;

@@ -1,6 +1,6 @@
 //! What is said of lots, vehicles, words and windows, held against the tables.
 
-use super::{Reader, number, run, simulated};
+use super::{Reader, number, plain, run, simulated};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use std::collections::HashMap;
@@ -30,6 +30,7 @@ async fn a_lot_says_what_its_rows_say() {
             (&lot["keys"]["code"], &row["has_keys_code"]),
             (&lot["yard"]["name"], &row["yard_name"]),
             (&lot["title_state"], &row["title_state"]),
+            (&lot["odometer"]["unit"], &row["odometer_unit"]),
             (&lot["current_bid"]["amount"], &row["bid"]),
         ] {
             assert_eq!(shown, told, "{lot}");
@@ -67,6 +68,26 @@ async fn a_lot_says_what_its_rows_say() {
     }
     for what in ["money", "clock", "coded"] {
         assert!(met.get(what).is_some_and(|times| *times > 10), "{what}: {met:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_unit_of_an_odometer_is_that_of_the_lots_row() {
+    let (test, reader) = plain(3).await;
+    run(
+        &test.db.pool,
+        "update public.lots set odometer = 60019, odometer_unit = 'km' where lot_external_id = '1000';
+        update public.lots set odometer = 60019, odometer_unit = 'mi' where lot_external_id = '1001';
+        update public.lots set odometer_brand = 'A' where lot_external_id = '1002'",
+    )
+    .await;
+    for (lot, value, unit) in [
+        ("1000", json!(60019.0), json!("km")),
+        ("1001", json!(60019.0), json!("mi")),
+        ("1002", json!(null), json!(null)),
+    ] {
+        let odometer = &reader.found(&format!("/lots/{lot}")).await["odometer"];
+        assert_eq!((&odometer["value"], &odometer["unit"]), (&value, &unit), "{odometer}");
     }
 }
 

@@ -64,13 +64,23 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
     let mut ask = |route: &'static str, path: String, status| {
         asked.entry(route).or_default().push((path, status));
     };
-    for (lot, vin) in some {
+    let (removed, vin_removed) = some.last().cloned().unwrap();
+    super::run(
+        house.pool(),
+        &format!("update public.vehicles set is_removed = true where vin = '{vin_removed}'"),
+    )
+    .await;
+    for (lot, vin) in some.into_iter().filter(|(_, vin)| *vin != vin_removed) {
         for lang in ["en", "ru"] {
             ask("/api/v1/lots/{lot}", format!("/lots/{lot}?lang={lang}"), 200);
             ask("/api/v1/lots/{lot}/history", format!("/lots/{lot}/history?lang={lang}"), 200);
             ask("/api/v1/vehicles/{vin}", format!("/vehicles/{vin}?lang={lang}"), 200);
         }
         ask("/api/v1/lots/{lot}/at", format!("/lots/{lot}/at?time=2026-03-06T17:20:00Z"), 200);
+        let of_source = format!("/lots/copart/{lot}");
+        ask("/api/v1/lots/{source}/{lot}", of_source.clone(), 200);
+        ask("/api/v1/lots/{source}/{lot}/history", format!("{of_source}/history"), 200);
+        ask("/api/v1/lots/{source}/{lot}/at", format!("{of_source}/at?time=2026-03-06T17:20:00Z"), 200);
         ask("/api/v1/search", format!("/search?vin={}", &vin[..3]), 200);
     }
     for sort in ["sale_date", "-price", "updated"] {
@@ -84,6 +94,16 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
         ask("/api/v1/taxonomies/{domain}", format!("/taxonomies/{}", domain.name()), 200);
     }
     ask("/api/v1/windows", "/windows?limit=2".to_owned(), 200);
+    for (of, path) in [("{lot}", removed.clone()), ("{source}/{lot}", format!("copart/{removed}"))] {
+        for (end, query) in [("", ""), ("/history", ""), ("/at", "?time=2026-03-06T17:20:00Z")] {
+            let route: &'static str = format!("/api/v1/lots/{of}{end}").leak();
+            ask(route, format!("/lots/{path}{end}{query}"), 410);
+        }
+    }
+    ask("/api/v1/vehicles/{vin}", format!("/vehicles/{vin_removed}"), 410);
+    ask("/api/v1/lots/{source}/{lot}", "/lots/nosuch/7".to_owned(), 404);
+    ask("/api/v1/lots/{source}/{lot}/history", "/lots/copart/7/history".to_owned(), 404);
+    ask("/api/v1/lots/{source}/{lot}/at", "/lots/copart/7/at".to_owned(), 400);
     ask("/api/v1/lots/{lot}", "/lots/x".to_owned(), 400);
     ask("/api/v1/lots/{lot}", "/lots/7".to_owned(), 404);
     ask("/api/v1/lots/{lot}/history", "/lots/7/history".to_owned(), 404);

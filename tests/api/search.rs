@@ -173,7 +173,7 @@ async fn a_hidden_and_a_deleted_lot_are_found_no_more() {
         .fetch_one(house.pool())
         .await
         .unwrap();
-    assert_eq!(reader.get(&format!("/lots/{hidden}")).await.status, 404);
+    assert_eq!(reader.get(&format!("/lots/{hidden}")).await.status, 410);
     run(
         house.pool(),
         "delete from public.images; delete from public.lots where id = (select max(id) from public.lots)",

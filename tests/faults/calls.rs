@@ -63,8 +63,35 @@ async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
     let stage = Stage::new().await;
     stage.run(&["worker", "--kind", "nonsense"]).await.is(
         2,
-        "vinops: no job of kind nonsense: there are fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+        "vinops: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
+}
+
+#[tokio::test]
+async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_ones() {
+    let stage = Stage::new().await;
+    let kinds = "vinops: unknown job kind \"nosuch\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, \
+        detect-completion\n";
+    for call in [
+        &["jobs", "list", "--kind", "nosuch"][..],
+        &["jobs", "stats", "--kind", "ingest,nosuch"],
+        &["jobs", "tail", "--kind", "nosuch"],
+        &["jobs", "requeue", "--kind", "nosuch", "--yes"],
+        &["jobs", "cancel", "--kind", "nosuch", "--yes"],
+        &["jobs", "run-now", "--kind", "nosuch", "--yes"],
+        &["jobs", "pause", "nosuch"],
+        &["jobs", "resume", "nosuch"],
+        &["jobs", "limit", "nosuch", "1"],
+        &["worker", "--kind", "nosuch"],
+        &["worker", "--max-per-kind", "nosuch=1"],
+    ] {
+        stage.run(call).await.is(2, kinds);
+    }
+    let said = stage.run(&["jobs", "list", "--state", "nosuch"]).await;
+    assert_eq!(said.code, Some(2));
+    let states = "unknown job state \"nosuch\"; expected one of available, scheduled, running, retryable, completed, \
+        cancelled, discarded";
+    assert!(said.err.contains(states), "{}", said.err);
 }
 
 #[tokio::test]

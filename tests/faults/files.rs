@@ -171,3 +171,18 @@ async fn incomplete(stage: &Stage, said: &Said) {
     assert_eq!((&report["pending_result"], &report["removed"]), (&0.into(), &0.into()));
     assert_eq!(stage.window().await.0, "incomplete");
 }
+
+#[tokio::test]
+async fn unreadable_values_are_in_the_answer_of_ingest_by_column() {
+    let stage = Stage::begun().await;
+    let path = stage.folder.path().join("in/2026/03/06/1715.csv");
+    let rows = ["N/A", "5 miles", "", "60019.0"].iter().enumerate().map(|(n, odometer)| {
+        format!("{n},4000000{n},1HGCM82633A00000{n},{odometer},2026-03-06T17:0{n}:00Z,now\n")
+    });
+    let header = "Id,Lot number,VIN,Odometer,Last Updated Time,Create Date/Time\n";
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, header.to_owned() + &rows.collect::<String>()).unwrap();
+    let said = stage.ingest(&path).await.json();
+    assert_eq!(said["unreadable"], serde_json::json!({ "Odometer": { "count": 2, "first": "N/A" } }));
+    assert_eq!((&said["state"], &said["new"]), (&"incomplete".into(), &4.into()));
+}

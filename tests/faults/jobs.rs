@@ -45,7 +45,7 @@ async fn many_jobs_are_not_touched_without_a_yes() {
     assert_eq!(stage.states().await, json!({ "cancelled": 3 }));
 
     // What was cancelled is what requeue looks for when no state is named.
-    let said = stage.run(&["jobs", "requeue", "--source", "copart/", "--error", "a test", "--yes"]).await;
+    let said = stage.run(&["jobs", "requeue", "--key-prefix", "copart/", "--error", "a test", "--yes"]).await;
     said.is(0, "");
     assert_eq!(said.out, "3 jobs are available again\n");
     let noted = "select array_agg(action || ': ' || subject || ', ' || reason order by id) from audit.operator_actions";
@@ -87,7 +87,7 @@ async fn kinds_are_paused_limited_and_shown() {
     stage.jobs("ingest", 2).await;
     stage.run(&["jobs", "pause", "nonsense"]).await.is(
         2,
-        "vinops: no job of kind nonsense: there are fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+        "vinops: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
     assert_eq!(stage.run(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out, "ingest: paused\n");
     assert_eq!(stage.run(&["jobs", "pause", "ingest"]).await.out, "ingest: was paused already\n");

@@ -3,7 +3,7 @@
 //!
 //! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
 //! schemas and folders, `calls` the command line itself; `sources` are switched off and on, `replay` goes over a window
-//! again, `jobs` what operators do to jobs, and `asked` what is asked before at a terminal.
+//! again, `known` files are typed again, `jobs` what operators do to jobs, and `asked` what is asked before at a terminal.
 
 #![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
 
@@ -12,6 +12,7 @@ mod calls;
 mod feed;
 mod files;
 mod jobs;
+mod known;
 mod replay;
 mod sources;
 mod stage;

@@ -116,7 +116,8 @@ async fn changed_file(written_down: &str, also: &str) {
     let other = std::fs::read(stage.file(1, None)).unwrap();
     std::fs::write(&kept, zstd::encode_all(other.as_slice(), 3).unwrap()).unwrap();
     let begun_anew = format!(
-        "update raw.csv_files set state = 'received'{also}; truncate raw.rows, raw.manifests, raw.heads"
+        "update raw.csv_files set state = 'received'{also}; update raw.sightings set state = 'received';
+        truncate raw.rows, raw.manifests, raw.heads"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(begun_anew)).execute(stage.pool()).await.unwrap();
     let (newest, before) = (last_job(&stage).await, stage.stored().await);

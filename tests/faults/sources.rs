@@ -6,10 +6,18 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
+/// What is said of a name that no source has.
+fn unknown(name: &str) -> String {
+    format!(
+        "vinops: unknown source \"{name}\"; expected one of copart\nhint: add it with `vinops source add NAME --reason \
+         \"…\"`\n"
+    )
+}
+
 /// Five failed slots have opened the breaker; the probe is far off.
 async fn open_breaker(stage: &Stage) {
     let broken = "
-        insert into fleet.sources (source, consecutive_failures, last_error) values ('copart', 5, 'status 403 Forbidden');
+        update fleet.sources set consecutive_failures = 5, last_error = 'status 403 Forbidden' where source = 'copart';
         select fleet.move_breaker('copart', 'open', 'job 5', '5 slots failed in a row', '2099-01-01T00:00Z')";
     sqlx::raw_sql(broken).execute(stage.pool()).await.unwrap();
 }
@@ -17,12 +25,9 @@ async fn open_breaker(stage: &Stage) {
 #[tokio::test]
 async fn the_status_of_a_source_tells_people_and_programs_the_same() {
     let stage = Stage::new().await;
-    let nothing = stage.run(&["source", "status"]).await;
-    assert!(nothing.out.starts_with("no sources yet"), "{}", nothing.out);
-    stage
-        .run(&["source", "status", "iaai"])
-        .await
-        .is(1, "vinops: there is no source iaai: `vinops source status` shows what there is\n");
+    let new = stage.run(&["source", "status"]).await;
+    assert!(new.out.starts_with("source        copart\n"), "{}", new.out);
+    stage.run(&["source", "status", "iaai"]).await.is(2, &unknown("iaai"));
     open_breaker(&stage).await;
     let status = stage.run(&["source", "status", "--json"]).await.json();
     let status = &status[0];
@@ -58,8 +63,10 @@ async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
     let said = stage.said(fetch(&stage).output().await.unwrap());
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains(" is not fetched: the breaker is open since"), "{}", said.err);
+    let hint = "\nhint: lift it with `vinops source reset-breaker copart --reason \"…\"`\n";
+    assert!(said.err.ends_with(hint), "{}", said.err);
     let said = stage.run(&["source", "reset-breaker", "copart"]).await;
-    assert!(said.code == Some(2) && said.err.contains("--why <TEXT>"), "{}", said.err);
+    assert!(said.code == Some(2) && said.err.contains("--reason <TEXT>"), "{}", said.err);
     let said = stage.run(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
     assert_eq!(said.json(), json!({ "source": "copart", "changed": true }));
     let said = stage.run(&["source", "reset-breaker", "copart", "--why", "again"]).await;
@@ -69,6 +76,43 @@ async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
     assert_eq!([&moved["from"], &moved["to"], &moved["why"]], ["open", "closed", "a new address"]);
     let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
     assert_eq!(moved["who"], me.as_str());
+}
+
+#[tokio::test]
+async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() {
+    let stage = Stage::new().await;
+    let accept = ["source", "accept-size", "copart", "--reason", "fewer yards"];
+    stage.run(&accept).await.is(
+        2,
+        "vinops: source \"copart\" has no file whose size could be accepted\n\
+            hint: `vinops source status` lists the sources\n",
+    );
+    let file = "
+        insert into raw.sources (source, head_window) values ('copart', '2026-03-06T17:15Z');
+        insert into raw.csv_files (path, sha256, bytes, window_start_utc, row_count, state, complete, incomplete_reason)
+        values ('2026/03/06/1715.csv', repeat('0', 64), 1, '2026-03-06T17:15Z', 70000, 'incomplete', false, 'lots')";
+    sqlx::raw_sql(file).execute(stage.pool()).await.unwrap();
+    let said = stage.run(&accept).await;
+    assert!(
+        said.code == Some(1) && said.err.contains("because of its lot numbers, not its size"),
+        "{}",
+        said.err
+    );
+    sqlx::raw_sql("update raw.csv_files set incomplete_reason = 'size'").execute(stage.pool()).await.unwrap();
+    let said = stage.run(&[&accept[..], &["--json"]].concat()).await;
+    assert_eq!(
+        said.json(),
+        json!({ "source": "copart", "changed": true, "window_start_utc": "2026-03-06T17:15:00Z", "rows": 70_000 })
+    );
+    let noted = "select who || ' ' || reason from audit.operator_actions where action = 'accept-size'";
+    let noted: String = sqlx::query_scalar(noted).fetch_one(stage.pool()).await.unwrap();
+    let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
+    assert_eq!(noted, format!("{me} fewer yards"));
+    let accepted =
+        "select size_accepted_rows from raw.sources where size_accepted_window = '2026-03-06T17:15Z'";
+    assert_eq!(sqlx::query_scalar::<_, i32>(accepted).fetch_one(stage.pool()).await.unwrap(), 70_000);
+    let said = stage.run(&["source", "accept-size", "copart"]).await;
+    assert_eq!(said.code, Some(2), "{}", said.err);
 }
 
 #[tokio::test]
@@ -219,7 +263,7 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
 async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
     let stage = Stage::new().await;
     let near = "
-        insert into fleet.sources (source, consecutive_failures) values ('copart', 4);
+        update fleet.sources set consecutive_failures = 4 where source = 'copart';
         select fleet.enqueue(
           'fetch',
           jsonb_build_object('source', 'copart', 'window_start_utc', date_bin('15 minutes', now(), 'epoch'), 'late_ok', true),
@@ -248,4 +292,93 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
     let status = stage.run(&["source", "status", "--json"]).await.json();
     assert_eq!(status[0]["breaker"], "open");
     assert!(status[0]["last_error"].as_str().unwrap().contains("the feed broke off: connection"), "{status}");
+}
+
+#[tokio::test]
+async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
+    let stage = Stage::new().await;
+    let file = stage.file(0, None);
+    let file = file.to_str().unwrap();
+    for call in [
+        &["ingest", file, "--source", "iaai"][..],
+        &["ingest", file, "--source", "Copart!"],
+        &["windows", "--source", "iaai"],
+        &["windows", "--missing", "--source", "iaai"],
+        &["replay", "2026-03-06T17:00Z", "--source", "iaai", "--yes"],
+        &["jobs", "list", "--source", "iaai"],
+        &["jobs", "stats", "--source", "iaai"],
+        &["jobs", "tail", "--source", "iaai"],
+        &["jobs", "cancel", "--source", "iaai", "--yes"],
+        &["scheduler", "--source", "copart,iaai"],
+        &["source", "status", "iaai"],
+        &["source", "enable", "iaai", "--reason", "a test"],
+        &["source", "disable", "iaai", "--reason", "a test"],
+        &["source", "reset-breaker", "iaai", "--reason", "a test"],
+        &["source", "remove", "iaai", "--reason", "a test"],
+    ] {
+        let name = if call.contains(&"Copart!") { "Copart!" } else { "iaai" };
+        stage.run(call).await.is(2, &unknown(name));
+    }
+    let mut fetch = stage.vinops(&["fetch", "--now", "--source", "iaai"]);
+    fetch.env("COPART_FEED_URL", "http://127.0.0.1:9/?authKey=x");
+    stage.said(fetch.output().await.unwrap()).is(2, &unknown("iaai"));
+    for (table, rows) in [
+        ("fleet.sources", 1),
+        ("fleet.windows", 0),
+        ("fleet.jobs", 0),
+        ("raw.csv_files", 0),
+        ("raw.sources", 0),
+        ("audit.operator_actions", 0),
+    ] {
+        assert_eq!(stage.count(table).await, rows, "{table}");
+    }
+    let stored = std::fs::read_dir(stage.folder.path().join("store/raw")).map_or(0, Iterator::count);
+    assert_eq!(stored, 0, "no byte is stored");
+}
+
+#[tokio::test]
+async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
+    let stage = Stage::new().await;
+    let said = stage.run(&["source", "add", "Iaai", "--reason", "a test"]).await;
+    assert!(said.code == Some(2) && said.err.contains("write a lower-case letter"), "{}", said.err);
+    assert_eq!(stage.run(&["source", "add", "iaai"]).await.code, Some(2), "no reason");
+    for (changed, out) in [(true, "source iaai is known\n"), (false, "source iaai is known, as it was\n")] {
+        let said = stage.run(&["source", "add", "iaai", "--why", "a second auction"]).await;
+        assert_eq!((said.code, said.out.as_str()), (Some(0), out), "{changed}: {}", said.err);
+    }
+    assert_eq!(
+        stage.run(&["source", "remove", "iaai", "--reason", "a test", "--json"]).await.json(),
+        json!({ "source": "iaai", "changed": true })
+    );
+    stage.run(&["source", "add", "iaai", "--reason", "again"]).await.is(0, "");
+
+    // the same bytes are a file of each
+    let file = stage.file(0, None);
+    for source in ["copart", "iaai"] {
+        let said = stage.run(&["ingest", file.to_str().unwrap(), "--source", source, "--json"]).await;
+        said.is(0, "");
+        let report = said.json();
+        assert_eq!(
+            [&report["source"], &report["state"], &report["duplicate"]],
+            [&json!(source), &json!("applied"), &json!(false)]
+        );
+    }
+    let listed = stage.run(&["source", "list", "--json"]).await.json();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|it| (&it["source"], &it["files"])).collect();
+    assert_eq!(listed, [(&json!("copart"), &json!(1)), (&json!("iaai"), &json!(1))]);
+    stage.run(&["source", "remove", "iaai", "--reason", "a test"]).await.is(
+        1,
+        "vinops: source \"iaai\" has files, which stay\nhint: to fetch nothing more from it, `vinops source disable iaai \
+         --reason \"…\"`\n",
+    );
+    for (filter, jobs) in [("copart", 4), ("iaai", 4)] {
+        let found = stage.run(&["jobs", "list", "--source", filter, "--json"]).await.json();
+        assert_eq!(found.as_array().unwrap().len(), jobs, "{filter}");
+    }
+    let acts = "select array_agg(action || ' ' || subject || ': ' || reason order by id) from audit.operator_actions";
+    let acts: Vec<String> = sqlx::query_scalar(acts).fetch_one(stage.pool()).await.unwrap();
+    assert_eq!(
+        acts,
+        ["add-source iaai: a second auction", "remove-source iaai: a test", "add-source iaai: again"]
+    );
 }

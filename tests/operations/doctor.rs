@@ -80,7 +80,7 @@ async fn each_fault_has_its_line() {
     let stage = Stage::new().await;
     let found = doctor(&stage).await;
     assert!(!found.failed().contains(&"source"));
-    assert_eq!(found.about("source"), [("WARN", "nothing was ever fetched")]);
+    assert_eq!(found.about("source"), [("WARN", "copart: no window has ended well yet")]);
     let (level, rights) = found.about("rights")[0];
     assert!(level == "WARN" && rights.contains("superuser"), "{rights}");
     let (level, lacks) = found.about("feed")[0];
@@ -89,8 +89,7 @@ async fn each_fault_has_its_line() {
     sqlx::raw_sql(
         "insert into fleet.windows (source, window_start_utc, state, updated_at)
           values ('copart', date_bin('15 minutes', now() - interval '2 hours', 'epoch'), 'applied', now() - interval '100 minutes');
-        insert into fleet.sources (source, breaker, opened_at, probe_at, consecutive_failures)
-          values ('copart', 'open', now(), now(), 5);
+        update fleet.sources set breaker = 'open', opened_at = now(), probe_at = now(), consecutive_failures = 5;
         insert into fleet.jobs (kind, run_at) values ('ingest', now() - interval '20 minutes');
         insert into fleet.kinds (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'a test');
         insert into fleet.workers (name, kinds, concurrency, lease) values ('one', '{ingest,fetch}', 4, '1 hour');
@@ -150,6 +149,86 @@ async fn rights_are_told_from_each_other() {
         if role == "etl_rw" || role == "vinops_ops" {
             assert_eq!(found.about("objects")[0].0, "PASS", "{role}: {:?}", found.findings);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
+    let stage = Stage::new().await;
+    let url = format!("{}?options=-c%20role%3Detl_rw", stage.db.url);
+    for (change, level, words) in [
+        (
+            "grant insert on raw.suspended to etl_rw",
+            "WARN",
+            "this login has more than a worker needs: insert on raw.suspended",
+        ),
+        (
+            "revoke insert on raw.rows from etl_rw",
+            "FAIL",
+            "this login lacks what a worker needs: insert on raw.rows",
+        ),
+        ("revoke usage on schema fleet from etl_rw", "FAIL", "insert on raw.rows, usage on schema fleet"),
+    ] {
+        sqlx::raw_sql(change).execute(stage.pool()).await.unwrap();
+        let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
+        let rights = found.about("rights");
+        assert!(rights[0].0 == level && rights[0].1.ends_with(words), "{change}: {rights:?}");
+    }
+}
+
+/// A database of this encoding on the stage's server, gone with this.
+struct Foreign<'a> {
+    stage: &'a Stage,
+    name: String,
+    url: String,
+}
+
+impl Foreign<'_> {
+    async fn new<'a>(stage: &'a Stage, encoding: &str) -> Foreign<'a> {
+        let mut url = url::Url::parse(&stage.db.url).unwrap();
+        let name = format!("{}_{}", url.path().trim_start_matches('/'), encoding.to_lowercase());
+        let make = format!(
+            "create database {name} encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(stage.pool()).await.unwrap();
+        url.set_path(&name);
+        Foreign { stage, name, url: url.into() }
+    }
+
+    async fn gone(self) {
+        let drop = format!("drop database {} with (force)", self.name);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(self.stage.pool()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migration() {
+    let stage = Stage::new().await;
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let foreign = Foreign::new(&stage, encoding).await;
+        let named = format!("database \"{}\" has encoding {encoding}; vinops needs UTF8", foreign.name);
+        for arguments in [
+            &["migrate", "up"][..],
+            &["migrate", "baseline", "--at", "0007"],
+            &["migrate", "--set", "listing", "up"],
+            &["up", "--listen", "127.0.0.1:0"],
+        ] {
+            let mut command = stage.vinops(arguments);
+            command.env("DATABASE_URL", &foreign.url).env("COPART_FEED_URL", "http://127.0.0.1:9/feed.csv");
+            let output = command.output().await.unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(3), "{arguments:?}: {said}");
+            assert!(said.contains(&named), "{arguments:?}: {said}");
+            let hint = "\nhint: create database vinops encoding 'UTF8' template template0";
+            assert!(said.contains(hint), "{arguments:?}: {said}");
+        }
+        let pool = sqlx::PgPool::connect(&foreign.url).await.unwrap();
+        let made = "select count(*) from pg_namespace where nspname in ('vinops', 'raw', 'fleet', 'listing')";
+        assert_eq!(sqlx::query_scalar::<_, i64>(made).fetch_one(&pool).await.unwrap(), 0, "nothing was made");
+        pool.close().await;
+        let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url)).await;
+        assert_eq!(found.about("database"), [("FAIL", &*named)]);
+        foreign.gone().await;
     }
 }
 

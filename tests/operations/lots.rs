@@ -84,8 +84,23 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
         "{before}"
     );
 
+    let of_source = stage.told(&["lot", "show", &lot, "--source", "copart"]).await;
+    assert_eq!(of_source, stage.told(&["lot", "show", &lot]).await);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "drop index if exists public.idx_lots_external_id;
+        insert into public.lots (lot_external_id, vin, source, status)
+        select lot_external_id, vin, 'iaai', 'active' from public.lots where lot_external_id = '{lot}'"
+    )))
+    .execute(stage.pool())
+    .await
+    .unwrap();
+    let other = stage.told(&["lot", "show", &lot, "--source", "iaai"]).await;
+    assert!(other.starts_with(&format!("lot       {lot} (iaai), ")), "{other}");
+
     for (arguments, code, why) in [
-        (&["lot", "show", "1"][..], 1, "there is no lot 1"),
+        (&["lot", "show", &lot][..], 2, "hint: name one of them with --source"),
+        (&["lot", "show", &lot, "--source", "none"], 1, "of source \"none\""),
+        (&["lot", "show", "1"], 1, "there is no lot 1"),
         (&["lot", "show", "goat"], 2, "\"goat\" is no lot number"),
         (&["lot", "show", "1", "--at", "noon"], 2, "write the date, the time and the zone"),
         (&["lot", "show", "1", "--lang", "la"], 2, "possible values: en, ru"),
@@ -93,4 +108,37 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
         let (told, said) = stage.refused(arguments).await;
         assert_eq!((told, said.contains(why)), (Some(code), true), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_value_that_comes_from_an_older_version_is_marked() {
+    let stage = Stage::new().await;
+    let rows = ["2016,60019.0,2026-11-20T10:00:00Z", "2016,6oo19,2026-11-20T11:00:00Z"];
+    for (n, row) in rows.iter().enumerate() {
+        let path = stage.folder.path().join(format!("{n}.csv"));
+        let text = format!(
+            "Id,Lot number,VIN,Year,Odometer,Last Updated Time\n1,70000002,1HGCM82633A000002,{row}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let window = format!("2026-11-20T14:{:02}:00Z", 15 * n);
+        stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
+    }
+    let means =
+        "carried: the value comes from an older version, since the newest has one that cannot be read";
+    let shown = stage.told(&["lot", "show", "70000002"]).await;
+    assert!(shown.contains("carried   odometer, odometer_brand, odometer_unit\n"), "{shown}");
+    assert_eq!(shown.matches(means).count(), 1, "{shown}");
+    let then = stage.told(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z"]).await;
+    let line = then.lines().find(|line| line.contains("odometer ")).unwrap();
+    assert!(line.contains("60019.0 (carried)"), "{then}");
+    assert_eq!((then.matches(means).count(), then.matches("(carried)").count()), (1, 2), "{then}");
+    let before = stage.told(&["lot", "show", "70000002", "--at", "2026-11-20T14:00:00Z"]).await;
+    assert!(!before.contains("carried"), "{before}");
+    let then = stage.told(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z", "--json"]).await;
+    let then: Value = serde_json::from_str(&then).unwrap();
+    let carried = serde_json::json!(["odometer", "odometer_brand", "odometer_unit"]);
+    assert_eq!(then["standing"]["carried"], carried);
+    let history: Value =
+        serde_json::from_str(&stage.told(&["lot", "show", "70000002", "--json"]).await).unwrap();
+    assert_eq!(history["carried"], carried);
 }

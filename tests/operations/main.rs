@@ -7,9 +7,11 @@ mod alerts;
 mod deploy;
 mod doctor;
 mod face;
+mod logins;
 mod lots;
 mod secrets;
 mod shells;
+mod shown;
 #[path = "../faults/stage.rs"]
 mod stage;
 mod vocabulary;

@@ -178,10 +178,12 @@ async fn a_run_without_a_step_notes_it_too_and_its_job_is_told_once() {
 #[tokio::test]
 async fn a_fault_that_stays_is_the_jobs_own_in_the_end_and_others_at_once() {
     let test = database().await;
-    for (sqlstate, tries) in [("40001", 5), ("22012", 1)] {
+    for (sqlstate, tries, outcome) in
+        [("40001", 5, Outcome::Retry), ("23505", 1, Outcome::Retry), ("22012", 1, Outcome::Abort)]
+    {
         put(&test.db.pool, Refused { sqlstate: sqlstate.to_owned() }).await;
         let (crossing, mut events, leave) = work(&test);
-        assert_eq!(ended(&mut events).await, (Outcome::Retry, true));
+        assert_eq!(ended(&mut events).await, (outcome, true), "{sqlstate}");
         leave.cancel();
         assert_eq!(crossing.tries.load(Ordering::SeqCst), tries, "{sqlstate}");
     }

@@ -39,6 +39,52 @@ async fn a_taken_key_is_skipped_silently_even_inside_a_batch() {
 }
 
 #[tokio::test]
+async fn many_jobs_go_in_sorted_by_key_so_that_two_who_enqueue_the_same_never_deadlock() {
+    let test = database().await;
+    let mut connection = test.db.pool.acquire().await.unwrap();
+    let batch = ["b", "a", "C", "a", "d"].map(|key| (probe(Act::Done), key.to_owned()));
+    assert_eq!(enqueue_all(&mut connection, &batch).await.unwrap(), 4);
+    let keys: Vec<String> = sqlx::query_scalar("select key::text from fleet.jobs order by id")
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    assert_eq!(keys, ["C", "a", "b", "d"]);
+}
+
+#[tokio::test]
+async fn a_time_that_programs_cannot_hold_is_refused_by_name() {
+    let test = database().await;
+    let mut connection = test.db.pool.acquire().await.unwrap();
+    for time in ["infinity", "-infinity", "10000-01-01T00:00Z", "294276-12-31T23:59Z", "0001-12-31T00:00Z BC"]
+    {
+        for statement in [
+            "select fleet.enqueue('probe', '{}', run_at => $1::text::timestamptz)",
+            "insert into fleet.jobs (kind, run_at) values ('probe', $1::text::timestamptz)",
+        ] {
+            let refused = sqlx::query(statement).bind(time).execute(&mut *connection).await.unwrap_err();
+            let refused = refused.into_database_error().unwrap();
+            assert_eq!(refused.constraint(), Some("jobs_run_at_is_an_instant"), "{time}: {refused}");
+        }
+        let window =
+            "insert into fleet.windows (source, window_start_utc) values ('copart', $1::text::timestamptz)";
+        let refused = sqlx::query(window).bind(time).execute(&mut *connection).await.unwrap_err();
+        let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
+        // infinity is no number of quarter-hours either
+        assert!(["23514", "22003", "22008", "0A000"].contains(&code.as_str()), "{time}: {code} {refused}");
+    }
+    for time in ["0001-01-01T00:00Z", "9999-12-31T23:45Z"] {
+        let enqueued = "select fleet.enqueue('probe', '{}', run_at => $1::text::timestamptz)";
+        sqlx::query(enqueued).bind(time).execute(&mut *connection).await.unwrap();
+    }
+    let listed: Vec<chrono::DateTime<chrono::Utc>> =
+        sqlx::query_scalar("select run_at from fleet.jobs order by run_at")
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+    assert_eq!(listed.len(), 2);
+}
+
+#[tokio::test]
 async fn a_completed_job_keeps_its_key_and_a_discarded_one_frees_it() {
     let test = database().await;
     let pool = &test.db.pool;

@@ -48,6 +48,15 @@ pub enum Act {
     Die,
     /// Reports something PostgreSQL cannot store.
     Nul,
+    /// Puts a value into its step that PostgreSQL refuses each time: a data exception, or one too long for an index.
+    Unfit(Unfit),
+}
+
+/// Values that never fit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Unfit {
+    Data,
+    Length,
 }
 
 /// The usual test job: three attempts, short waits.
@@ -114,6 +123,18 @@ async fn act(act: Act, run: Run) -> Verdict<Value> {
         Act::Snooze(_) => run.done(json!({})).await,
         Act::Panic => panic!("kaboom"),
         Act::Hang => std::future::pending().await,
+        Act::Unfit(unfit) => {
+            let mut step = run.begin().await?;
+            let statement = match unfit {
+                Unfit::Data => "select 'x'::int",
+                Unfit::Length => {
+                    "create temp table long (v text); create index on long (v);
+                     insert into long select string_agg(md5(n::text), '') from generate_series(1, 1000) as n"
+                }
+            };
+            sqlx::raw_sql(statement).execute(&mut *step).await.map_err(anyhow::Error::new)?;
+            step.done(json!({})).await
+        }
         Act::Wait => {
             run.tool::<Gate>()?.pass(job).await;
             run.done(json!({})).await

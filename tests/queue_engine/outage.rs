@@ -2,6 +2,7 @@
 
 use crate::harness::*;
 use vinops::queue::Outcome;
+use vinops::testing::TestLog;
 
 /// Ends every connection to this database but the one that asks.
 const CUT: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity
@@ -64,4 +65,40 @@ async fn a_worker_waits_for_a_database_that_refuses_it() {
     assert!(test.db.listener().await.is_err());
     allow(&mut admin, true).await;
     assert_eq!(worker.ended().await.job, job);
+}
+
+#[tokio::test]
+async fn a_conflict_with_other_transactions_is_not_logged_as_an_outage() {
+    for code in ["40001", "40P01"] {
+        let test = database().await;
+        // the worker's row is refused three times, as a conflict would
+        let trigger = format!(
+            "create sequence refusals;
+            create function refuse() returns trigger language plpgsql as $$
+            begin
+              if nextval('public.refusals') <= 3 then
+                raise exception 'could not serialize access' using errcode = '{code}';
+              end if;
+              return new;
+            end $$;
+            create trigger refuse before insert or update on fleet.workers for each row execute function refuse()"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&test.db.pool).await.unwrap();
+        let log = TestLog::start();
+        let job = put(&test.db.pool, probe(Act::Done)).await;
+        let mut worker = start(&test.db, |worker| worker);
+        assert_eq!(worker.ended().await.job, job);
+        let refused = || log.text().matches("conflict with another").count();
+        tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while refused() < 3 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        worker.left().await;
+        let text = log.text();
+        assert!(text.contains("doing=\"renew leases\""), "{text}");
+        assert!(!text.contains("the database is away"), "{text}");
+    }
 }

@@ -136,6 +136,20 @@ async fn an_unreadable_payload_is_discarded_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_value_that_postgresql_refuses_each_time_is_not_tried_again() {
+    let test = database().await;
+    for (unfit, code) in [(Unfit::Data, "invalid input syntax"), (Unfit::Length, "index row")] {
+        let job = put(&test.db.pool, probe(Act::Unfit(unfit))).await;
+        let mut worker = start(&test.db, |worker| worker);
+        let end = worker.ended().await;
+        assert_eq!((end.job, end.outcome, end.discarded), (job, Outcome::Abort, true));
+        assert!(end.error.as_deref().is_some_and(|error| error.contains(code)), "{:?}", end.error);
+        assert_eq!(outcomes(&test.db.pool, job).await, [Some("abort".to_owned())]);
+        worker.left().await;
+    }
+}
+
+#[tokio::test]
 async fn an_end_that_cannot_be_stored_fails_alone_and_says_so() {
     let test = database().await;
     let pool = &test.db.pool;

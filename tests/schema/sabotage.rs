@@ -41,12 +41,12 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
         ),
         (
             "drop function upsert_lots_batch",
-            "function public.upsert_lots_batch(staging_file_id uuid)",
+            "function public.upsert_lots_batch(staging_file_id uuid, of_window timestamp with time zone)",
             "absent",
         ),
         (
             "alter function upsert_lots_batch security definer",
-            "function public.upsert_lots_batch(staging_file_id uuid)",
+            "function public.upsert_lots_batch(staging_file_id uuid, of_window timestamp with time zone)",
             "security definer; wanted",
         ),
         ("drop extension citext", "extension citext", "absent"),

@@ -19,6 +19,7 @@ use vinops::testing::{TestDb, database};
 use vinops::workers::FLEET;
 use vinops::workers::auction::download::Since;
 use vinops::workers::auction::receive::{Arrival, Receipt, keep, record};
+use vinops::workers::auction::sightings::Repetition;
 
 /// Longer than any chain here takes; a test that waits for this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +36,8 @@ pub struct House {
     events: broadcast::Sender<Event>,
     watch: broadcast::Receiver<Event>,
     leave: Option<DropGuard>,
+    /// The source of the files that are received.
+    pub source: &'static str,
 }
 
 /// What a file's chain reported, by kind of job.
@@ -69,7 +72,7 @@ impl House {
     pub async fn idle() -> House {
         let (events, watch) = broadcast::channel(10_000);
         let store = Store::open("memory:").unwrap();
-        House { test: database().await, store, events, watch, leave: None }
+        House { test: database().await, store, events, watch, leave: None, source: "copart" }
     }
 
     /// Sets the worker to work; it leaves with the house.
@@ -91,7 +94,7 @@ impl House {
         let mut writer = self.store.writer().unwrap();
         writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
         let spool = writer.finish().await.unwrap();
-        let arrival = Arrival { source: "copart".into(), window, since: Since::default(), spool };
+        let arrival = Arrival { source: self.source.into(), window, since: Since::default(), spool };
         let kept = keep(self.pool(), &self.store, arrival).await.unwrap();
         let mut tx = self.pool().begin().await.unwrap();
         let receipt = record(&mut tx, &kept).await.unwrap();
@@ -111,16 +114,21 @@ impl House {
     /// The same, told whether to stage every row.
     pub async fn chain_as(&mut self, bytes: &[u8], window: DateTime<Utc>, full: bool) -> Chain {
         let receipt = self.receive(bytes, window, full).await;
-        let reports = if receipt.duplicate { HashMap::new() } else { self.follow(receipt.file_id).await };
+        let reports = match receipt.repetition {
+            None | Some(Repetition::Again | Repetition::Unchanged) => {
+                self.follow(&receipt.sighting.key()).await
+            }
+            Some(Repetition::Known | Repetition::Quarantined) => HashMap::new(),
+        };
         Chain { receipt, reports }
     }
 
-    /// Waits for the end of a file's chain.
-    pub async fn follow(&mut self, file_id: Uuid) -> HashMap<String, Value> {
+    /// Waits for the end of the chain whose jobs have this key.
+    pub async fn follow(&mut self, chain: &str) -> HashMap<String, Value> {
         let mut reports = HashMap::new();
         loop {
             let (_, kind, key, report) = self.ended().await;
-            if key != file_id.to_string() {
+            if key != chain {
                 continue;
             }
             let last = kind == "detect-completion" || report["state"] == "quarantined";

@@ -11,12 +11,12 @@ use vinops::simulator::{Change, Fact, LotTruth, Options, Simulator};
 use vinops::taxonomy::{Domain, Spellings};
 
 async fn told(connection: &mut PgConnection, lot: u32) -> LotHistory {
-    let history = history::history(connection, &lot.to_string(), Spellings::compiled()).await.unwrap();
+    let history = history::history(connection, None, &lot.to_string(), Spellings::compiled()).await.unwrap();
     history.unwrap_or_else(|| panic!("lot {lot} has no history"))
 }
 
 async fn stood(connection: &mut PgConnection, lot: u32, time: DateTime<Utc>) -> LotAt {
-    let stood = history::at(connection, &lot.to_string(), time, Spellings::compiled()).await.unwrap();
+    let stood = history::at(connection, None, &lot.to_string(), time, Spellings::compiled()).await.unwrap();
     stood.unwrap_or_else(|| panic!("lot {lot} never was"))
 }
 
@@ -146,7 +146,9 @@ fn compare(stood: &LotAt, truth: Option<&LotTruth>, name: &str) {
     assert_eq!(lot.currency_code.as_deref(), Some(truth.currency), "{name}");
     let bid = lot.current_bid.as_ref().map(|money| money.amount.clone());
     assert_eq!(bid, truth.bid.map(|bid| format!("{bid}.00")), "{name}");
-    assert_eq!(lot.odometer, truth.odometer.map(|miles| format!("{miles}.0")), "{name}");
+    assert_eq!(lot.odometer, truth.odometer.map(|distance| format!("{distance}.0")), "{name}");
+    let unit = if truth.currency == "CAD" { "km" } else { "mi" };
+    assert_eq!(lot.odometer_unit.as_deref(), truth.odometer.map(|_| unit), "{name}");
     assert_eq!(lot.year, truth.year.map(i32::from), "{name}");
     assert_eq!(lot.make.as_deref(), Some(truth.make), "{name}");
     assert_eq!(lot.model.as_deref(), Some(truth.model.trim()), "{name}");
@@ -210,5 +212,69 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
             (word(damage), Presence::InFeed),
             "window {n}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_lots_versions_are_found_however_a_file_writes_its_number_and_calls_the_column() {
+    let mut house = House::new().await;
+    let quarter = |n: i64| at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n);
+    let spellings = [
+        ("Lot number", "40000001 "),
+        ("LOT NUMBER", "40000001"),
+        ("LOT #", "0040000001"),
+        ("lot_no", " 000000000040000001"),
+    ];
+    for (n, (name, number)) in spellings.iter().enumerate() {
+        let file = format!(
+            "Id,{name},VIN,Model Group,Last Updated Time,Create Date/Time\n\
+             1,{number},1HGCM82633A004352,MODEL {n},2026-11-20T0{n}:00:00Z,{n}\n"
+        );
+        house.chain(file.as_bytes(), quarter(n as i64)).await;
+    }
+    let mut connection = house.pool().acquire().await.unwrap();
+    let history = told(&mut connection, 40_000_001).await;
+    assert_eq!((history.first_seen, history.last_seen), (Some(quarter(0)), Some(quarter(3))));
+    for (n, spelling) in spellings.iter().enumerate() {
+        let stood = stood(&mut connection, 40_000_001, quarter(n as i64)).await;
+        let model = stood.standing.and_then(|standing| standing.model);
+        assert_eq!((stood.presence, model), (Presence::InFeed, Some(format!("MODEL {n}"))), "{:?}", spelling);
+    }
+}
+
+#[tokio::test]
+async fn the_last_sighting_is_the_newest_window_that_saw_the_lot_in_whatever_way() {
+    let mut house = House::new().await;
+    let quarter = |n: i64| at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n);
+    let file = |lots: std::ops::Range<u32>, clock: u32| {
+        let row = |n| format!("{n},400{n},1HGCM82633A0040{n},2026-11-20T09:00:00Z,{clock}\n");
+        let head = "Id,Lot number,VIN,Last Updated Time,Create Date/Time\n".to_owned();
+        (head + &lots.map(row).collect::<String>()).into_bytes()
+    };
+    async fn seen(house: &House) -> (Option<DateTime<Utc>>, bool, DateTime<Utc>) {
+        let mut connection = house.pool().acquire().await.unwrap();
+        let history = told(&mut connection, 40_010).await;
+        let view = "select last_seen from raw.lot_sightings where lot = 40010";
+        (history.last_seen, history.in_feed, sqlx::query_scalar(view).fetch_one(house.pool()).await.unwrap())
+    }
+    house.chain(&file(10..20, 0), quarter(0)).await;
+    assert_eq!(seen(&house).await, (Some(quarter(0)), true, quarter(0)));
+    // the same bytes again
+    assert!(house.chain(&file(10..20, 0), quarter(1)).await.receipt.duplicate);
+    assert_eq!(seen(&house).await, (Some(quarter(1)), true, quarter(1)));
+    house.chain(&file(10..20, 0), quarter(2)).await;
+    assert_eq!(seen(&house).await, (Some(quarter(2)), true, quarter(2)));
+    // a file without the lot
+    house.chain(&file(11..20, 4), quarter(4)).await;
+    assert_eq!(seen(&house).await, (Some(quarter(2)), false, quarter(2)));
+    // a late file with it
+    house.chain(&file(10..20, 3), quarter(3)).await;
+    assert_eq!(seen(&house).await.0, Some(quarter(3)));
+    let mut connection = house.pool().acquire().await.unwrap();
+    for (n, presence) in
+        [(1, Presence::InFeed), (2, Presence::InFeed), (3, Presence::InFeed), (4, Presence::Gone)]
+    {
+        let stood = stood(&mut connection, 40_010, quarter(n)).await;
+        assert_eq!((stood.presence, stood.window_start_utc), (presence, Some(quarter(n))), "window {n}");
     }
 }

@@ -1,13 +1,16 @@
 //! Any order of windows, with repeats, whole or by their changes: the same vehicles and lots.
 //!
 //! The files are small and hostile: half a dozen lots, three of which share a vehicle under three spellings of its VIN,
-//! three update times and a few contents, so that nearly every comparison is a tie of something. Lots come and go (half
+//! three update times, one of another year, one that cannot be read, and a few contents, one of which has an odometer that
+//! cannot be read, so that nearly every comparison is a tie of something. Lots come and go (half
 //! of them with an auction long past, so that they are closed as soon as they are away), two files may share a window,
 //! a file may hold a lot twice, and the windows cross a month's end.
 //!
 //! Equal digests alone would not do: all ways could be wrong alike. [`greatest`] says what the contract says, over all
 //! sightings at once, and what is stored must be among its answers (it leaves ties of the hash open). The same is asked of
 //! each window gone by: how a lot stood then is a question of what the files say, not of when they came.
+//!
+//! Long because the story, the files it makes and the rule that they are held against are read together.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -82,8 +85,26 @@ impl Row {
         format!("MODEL {}", self.content)
     }
 
-    fn updated_at(self) -> DateTime<Utc> {
-        at("2026-10-01T00:00:00Z") + Duration::hours(i64::from(self.updated))
+    /// The update time: an hour of a day, or, of the lot with a vehicle of its own, one of another year, or none.
+    fn updated_at(self) -> String {
+        match self.updated {
+            3 if self.lot == 5 => "2062-10-01T00:00:00Z".to_owned(),
+            4 if self.lot == 5 => "yesterday".to_owned(),
+            hour => format!("2026-10-01T{hour:02}:00:00Z"),
+        }
+    }
+
+    /// The order key of a version that this window was the first to hold.
+    fn version_at(self, first: u8) -> DateTime<Utc> {
+        match self.updated {
+            3 | 4 if self.lot == 5 => window(first),
+            hour => at("2026-10-01T00:00:00Z") + Duration::hours(i64::from(hour)),
+        }
+    }
+
+    /// What the odometer says; content 2 of the lot with a vehicle of its own has one that cannot be read.
+    fn odometer(self) -> Option<u32> {
+        (self.lot != 5 || self.content != 2).then(|| 1_000 + u32::from(self.content))
     }
 }
 
@@ -94,39 +115,62 @@ fn window(n: u8) -> DateTime<Utc> {
 /// The file as text; `nth` makes files of equal rows different files.
 fn text(file: &File, nth: usize) -> Vec<u8> {
     let mut text = String::from(
-        "Id,Lot number,VIN,Model Group,Last Updated Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Create Date/Time\n",
+        "Id,Lot number,VIN,Model Group,Odometer,Last Updated Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Create Date/Time\n",
     );
     for (n, row) in file.rows.iter().enumerate() {
         let sale = if row.lot % 2 == 0 { "20261001,1000,EST" } else { "0,0," };
         text += &format!(
-            "{},{},{},{},{},{sale},2026-10-31-00.00.00.{nth:06}\n",
+            "{},{},{},{},{},{},{sale},2026-10-31-00.00.00.{nth:06}\n",
             n + 1,
             row.number(),
             row.vin_raw(),
             row.model(),
-            row.updated_at().format("%Y-%m-%dT%H:%M:%SZ"),
+            row.odometer().map_or_else(|| "1oo2".to_owned(), |miles| miles.to_string()),
+            row.updated_at(),
         );
     }
     text.into_bytes()
 }
 
-/// Per key, the contents that may stand: the greatest sightings, by all but the hash. A version's window is its last.
-fn greatest(files: &[File]) -> (Lots, Vehicles) {
-    let mut last: HashMap<Row, u8> = HashMap::new();
+/// The versions in these files, by their order keys without the hash: when updated, and the last window.
+fn versions(files: &[File]) -> HashMap<Row, (DateTime<Utc>, u8)> {
+    let mut seen: HashMap<Row, (u8, u8)> = HashMap::new();
     for file in files {
         for row in &file.rows {
-            let seen = last.entry(*row).or_default();
-            *seen = (*seen).max(file.window);
+            let (first, last) = seen.entry(*row).or_insert((file.window, file.window));
+            (*first, *last) = ((*first).min(file.window), (*last).max(file.window));
         }
     }
-    let mut lots: BTreeMap<String, ((u8, u8), HashSet<String>)> = BTreeMap::new();
+    seen.into_iter().map(|(row, (first, last))| (row, (row.version_at(first), last))).collect()
+}
+
+/// The odometers that a lot may have whose row is of this model: its own, else those of the greatest version that has one.
+fn odometers(files: &[File], lot: &str, model: &str) -> HashSet<Option<u32>> {
+    let of_lot: Vec<_> =
+        versions(files).into_iter().filter(|(row, _)| row.number().to_string() == lot).collect();
+    if lot != "40000005" || model != "MODEL 2" {
+        return of_lot
+            .iter()
+            .filter(|(row, _)| row.model() == model)
+            .map(|(row, _)| row.odometer())
+            .collect();
+    }
+    let known = || of_lot.iter().filter(|(row, _)| row.odometer().is_some());
+    let Some(best) = known().map(|(_, key)| key).max() else { return HashSet::from([None]) };
+    known().filter(|(_, key)| key == best).map(|(row, _)| row.odometer()).collect()
+}
+
+/// Per key, the contents that may stand: the greatest sightings, by all but the hash. A version's window is its last.
+fn greatest(files: &[File]) -> (Lots, Vehicles) {
+    type Greatest = ((DateTime<Utc>, u8), HashSet<String>);
+    let mut lots: BTreeMap<String, Greatest> = BTreeMap::new();
     // the owner first: the vehicle's own text before any other, then the least
-    type Key = (bool, std::cmp::Reverse<String>, u8, u8, u8);
+    type Key = (bool, std::cmp::Reverse<String>, DateTime<Utc>, u8, u8);
     type Best = (Option<Key>, HashSet<(String, u64)>);
     let mut vehicles: BTreeMap<String, Best> = BTreeMap::new();
-    for (row, seen) in last {
+    for (row, (updated, seen)) in versions(files) {
         let (best, models) = lots.entry(row.number().to_string()).or_default();
-        let key = (row.updated, seen);
+        let key = (updated, seen);
         if models.is_empty() || key > *best {
             (*best, *models) = (key, HashSet::new());
         }
@@ -134,8 +178,7 @@ fn greatest(files: &[File]) -> (Lots, Vehicles) {
             models.insert(row.model());
         }
         let (best, winners) = vehicles.entry(row.vin()).or_default();
-        let key =
-            Some((row.owner() == row.vin(), std::cmp::Reverse(row.owner()), row.updated, row.lot, seen));
+        let key = Some((row.owner() == row.vin(), std::cmp::Reverse(row.owner()), updated, row.lot, seen));
         if key > *best {
             (*best, *winners) = (key.clone(), HashSet::new());
         }
@@ -148,7 +191,7 @@ fn greatest(files: &[File]) -> (Lots, Vehicles) {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let row = (0..LOTS, 0..3_u8, 0..3_u8).prop_map(|(lot, content, updated)| Row { lot, content, updated });
+    let row = (0..LOTS, 0..3_u8, 0..5_u8).prop_map(|(lot, content, updated)| Row { lot, content, updated });
     // mostly the row of the window before stands: a fresh draw for each lot would leave little unchanged
     let file = (0..9_u8, prop::collection::vec(row, 1..6), any::<u16>());
     prop::collection::vec(file, 2..9).prop_flat_map(|mut drawn| {

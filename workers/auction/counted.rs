@@ -5,11 +5,12 @@
 //! report.
 
 use super::detect_completion::DetectCompletion;
+use super::fetch::Fetch;
 use super::ingest::Ingest;
 use super::upsert_lots::UpsertLots;
 use super::upsert_vehicles::UpsertVehicles;
 use crate::queue::Job;
-use crate::telemetry::STATUSES;
+use crate::telemetry::{READ_COLUMNS, STATUSES};
 use metrics::{counter, histogram};
 use serde_json::Value;
 
@@ -22,10 +23,17 @@ pub fn counted(kind: &str, report: &Value) {
         }
     };
     match kind {
+        Fetch::KIND if report["outcome"] == "duplicate" => counter!("etl_duplicate_files_total").increment(1),
         Ingest::KIND if report["state"] != "already" => {
             counter!("etl_ingest_rows_total").increment(number("rows"));
             counter!("etl_parse_errors_total", "outcome" => "rejected").increment(number("parse_errors"));
             counter!("etl_parse_errors_total", "outcome" => "repaired").increment(number("repaired"));
+            for (column, values) in report["unreadable"].as_object().into_iter().flatten() {
+                // only columns that are known become labels
+                let column = READ_COLUMNS.iter().copied().find(|it| it == column).unwrap_or("other");
+                counter!("etl_unreadable_values_total", "column" => column)
+                    .increment(values["count"].as_u64().unwrap_or(0));
+            }
             histogram!("etl_ingest_duration_seconds").record(report["seconds"].as_f64().unwrap_or(0.0));
         }
         UpsertVehicles::KIND => {
@@ -50,5 +58,44 @@ pub fn counted(kind: &str, report: &Value) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auction::Column;
+    use crate::auction::row::{Typed, Warnings};
+    use crate::auction::specimen::civic;
+    use crate::taxonomy::Spellings;
+    use serde_json::json;
+
+    #[test]
+    fn the_columns_that_are_counted_are_those_that_may_be_unreadable() {
+        let mut warnings = Warnings::default();
+        for column in Column::ALL {
+            // a yard whose state has two zones, so that the abbreviation counts
+            let texas = civic().with("Yard name", "TX - DALLAS").with("Location state", "TX");
+            let odd = texas.with(column.name(), "?!");
+            odd.read(|record| drop(Typed::read(record, Spellings::compiled(), &mut warnings)));
+        }
+        let mut unreadable: Vec<&str> = warnings.iter().map(|(column, ..)| column.name()).collect();
+        unreadable.push("other");
+        let mut counted = READ_COLUMNS.to_vec();
+        unreadable.sort_unstable();
+        counted.sort_unstable();
+        assert_eq!(unreadable, counted);
+    }
+
+    #[test]
+    fn a_duplicate_is_counted_once_by_the_report_of_its_fetch() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            counted("fetch", &json!({ "outcome": "fetched" }));
+            assert!(!handle.render().contains("etl_duplicate_files_total"), "{}", handle.render());
+            counted("fetch", &json!({ "outcome": "duplicate" }));
+        });
+        assert!(handle.render().contains("etl_duplicate_files_total 1\n"), "{}", handle.render());
     }
 }

@@ -8,7 +8,8 @@ with closed as (
     and not exists (
       select
       from public.lots l
-      where l.lot_external_id = h.lot::text
+      where l.source = h.source
+        and l.lot_external_id = h.lot::text
         and l.status in ('active', 'scheduled')
     )
   returning h.lot, h.row_hash, h.last_seen
@@ -18,7 +19,8 @@ lots_told as (
   update public.lots l
   set seen_window = c.last_seen
   from closed c
-  where l.lot_external_id = c.lot::text
+  where l.source = $1
+    and l.lot_external_id = c.lot::text
     and l.row_hash = c.row_hash
     and l.seen_window < c.last_seen
   returning 1
@@ -27,8 +29,9 @@ vehicles_told as (
   update public.vehicles v
   set seen_window = c.last_seen
   from closed c
-  join public.lots l on l.lot_external_id = c.lot::text
+  join public.lots l on l.source = $1 and l.lot_external_id = c.lot::text
   where v.vin = l.vin
+    and v.source = $1
     and v.source_lot = c.lot
     and v.row_hash = c.row_hash
     and v.seen_window < c.last_seen

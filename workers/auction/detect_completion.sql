@@ -1,16 +1,19 @@
 -- detect-completion: move
+-- $1 file, $2 source, $3 the window that lots are judged by, $4 judge all absent lots, $5 absent lots may be removed,
+-- $6 the file's window, $7 the file is late: only its own open lots are judged
 with staged as (
-  select lot_external_id
+  select distinct lot_external_id
   from staging.copart_raw
   where file_id = $1
-    and window_start_utc = $3
+    and window_start_utc = $6
     and lot_external_id is not null
 ),
--- open lots absent from this file; none are judged after a file that is not complete
+-- open lots that are known to be absent: a complete file came without them
 absent as (
   select
     l.id,
     l.auction_datetime_utc,
+    public.sale_day(l.sale_date_raw) as sale_day,
     h.absent_since,
     (
       select count(distinct f.window_start_utc)
@@ -20,41 +23,47 @@ absent as (
         and f.window_start_utc between h.absent_since and $3
     ) as complete_files_without
   from raw.heads h
-  join public.lots l on l.lot_external_id = h.lot::text
+  join public.lots l on l.source = h.source and l.lot_external_id = h.lot::text
   where h.source = $2
     and h.last_seen is not null
     and h.absent_since <= $3
     and l.status in ('active', 'scheduled')
     and $4::boolean
+    and (not $7::boolean or l.lot_external_id in (select lot_external_id from staged))
 ),
--- all that a rule says of a lot; where two speak, the first rule counts
-said as (
+-- every rule that applies to a lot; of two, the first counts
+candidates as (
   select id, 1 as rule, 'PENDING_RESULT' as new_status, 'absent_after_auction' as reason
   from absent
   where auction_datetime_utc <= $3 - interval '2 hours'
   union all
   select id, 2, 'removed', 'absent_from_three_files'
   from absent
-  where complete_files_without >= 3
+  where $5::boolean
+    and complete_files_without >= 3
     and (auction_datetime_utc is null or auction_datetime_utc > absent_since + interval '24 hours')
+    -- a known day without an instant: the sale is over two days later in any time zone
+    and (auction_datetime_utc is not null or sale_day is null or $3 at time zone 'UTC' >= sale_day + 2)
   union all
   select
     l.id, 3, public.feed_status(l.auction_datetime_utc, $3),
     case when l.status in ('active', 'scheduled') then 'sale_date_moved' else 'seen_again' end
   from staged s
-  join public.lots l on l.lot_external_id = s.lot_external_id
+  join public.lots l on l.source = $2 and l.lot_external_id = s.lot_external_id
   where l.status is distinct from public.feed_status(l.auction_datetime_utc, $3)
+    and (not $7::boolean or l.status in ('active', 'scheduled'))
   union all
   select id, 4, 'active', 'sale_time_come'
   from public.lots
-  where status = 'scheduled'
+  where source = $2
+    and status = 'scheduled'
     and auction_datetime_utc <= $3
 ),
 moves as materialized (
-  select distinct on (l.id) l.id, l.vin, l.lot_external_id, l.status as old_status, s.new_status, s.reason
-  from said s
-  join public.lots l on l.id = s.id
-  order by l.id, s.rule
+  select distinct on (l.id) l.id, l.vin, l.lot_external_id, l.status as old_status, c.new_status, c.reason
+  from candidates c
+  join public.lots l on l.id = c.id
+  order by l.id, c.rule
 ),
 moved as (
   update public.lots l
@@ -67,8 +76,8 @@ moved as (
   returning l.id
 ),
 logged as (
-  insert into audit.status_transitions (window_start_utc, file_id, lot_external_id, vin, old_status, new_status, reason)
-  select $3, $1, m.lot_external_id, m.vin, m.old_status, m.new_status, m.reason
+  insert into audit.status_transitions (window_start_utc, file_id, source, lot_external_id, vin, old_status, new_status, reason)
+  select $3, $1, $2, m.lot_external_id, m.vin, m.old_status, m.new_status, m.reason
   from moves m
   join moved on moved.id = m.id
   returning old_status, new_status

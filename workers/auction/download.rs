@@ -1,17 +1,26 @@
 //! One download of the feed: up to four tries, resumed where they broke off, and nothing kept that is not the feed.
 //!
-//! A try asks conditionally (`If-None-Match`, `If-Modified-Since` of the last good file); 304 ends the download. What
-//! breaks off in the middle is resumed by the next try with `Range` and `If-Range`, if the server named a validator:
-//! 206 continues the same spool, 200 means the file changed meanwhile, and starts over. The feed regenerates every
-//! quarter-hour, so a resumed body may belong to another file than its beginning: `If-Range` guards that, and so do
-//! the range, the total and the ETag of the 206, each checked.
+//! A try asks conditionally (`If-None-Match`, `If-Modified-Since` of the last good file); 304 ends the download. A
+//! `Last-Modified` later than the answer's own `Date` is no reference and is dropped. A body that breaks off is resumed
+//! by the next try with `Range` and `If-Range`, if the server named a strong validator. 206 continues the same spool,
+//! 200 means that the file changed meanwhile, and starts over. The feed regenerates every quarter-hour, so a resumed
+//! body may belong to another file than its beginning, and not every server heeds `If-Range`. So the 206 must agree
+//! with the first answer in ETag, `Last-Modified`, total and `Content-Encoding`, and go on where the body ended; else
+//! the next try starts over. A body that ends before the total that either answer names is not whole.
 //!
-//! An answer is refused, with its status and the start of its body, when it is not 200, is HTML, begins with other
-//! bytes than the header's first column, is smaller or larger than the limits, is packed (it is never unpacked, since a
-//! little of it may hold a lot), sits behind more than three redirects, or says of itself that it is older than the last
-//! good file: a copy that somebody on the way has kept. Should the server's own clock have been set back, its files are
-//! refused until it has caught up; `vinops ingest FILE` takes one in by hand. A body without `Content-Length` that ends early and cleanly cannot be told from a whole one here; the
-//! next step sees its short last record.
+//! A server that asks for time (`Retry-After` in seconds or as a date, with 429, 503 or any other status that is no
+//! file) gets it within the slot. What lies beyond ends the download, and the error names it.
+//!
+//! An answer is refused, with its status and the start of its body, when it is not 200, begins with other bytes than the
+//! header's first column, is smaller or larger than the limits, sits behind more than three redirects, or says of
+//! itself that it is older than the last good file: a copy that somebody on the way has kept. Should the server's own
+//! clock have been set back, its files are refused until it has caught up; `vinops ingest FILE` ingests one by hand.
+//! `Content-Type` is not consulted, since servers and proxies often guess it. Gzip is decompressed by its first bytes,
+//! whatever `Content-Encoding` is, within the limit of size and a limit of its own (`gunzip.rs`); other compressions are
+//! refused by name.
+//!
+//! A body without a length that ends early and cleanly cannot be told from a whole one here. The next step sees its
+//! short last record.
 //!
 //! **The URL is a secret**, since its query carries the key. It is unwrapped in one line of this file. No
 //! `reqwest::Error` leaves: each is turned to text, without its URL and redacted, so that neither Display nor Debug of
@@ -22,18 +31,18 @@
 use crate::config::Copart;
 use crate::store::{Spool, Store};
 use anyhow::{Context, anyhow};
-use backon::RetryableWithContext;
 use chrono::{DateTime, Utc};
 use reqwest::Client;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
-use std::time::Duration;
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 mod answer;
 mod error;
+mod gunzip;
 mod tries;
 pub(super) use answer::Mask;
 pub use error::{Break, DownloadError, Refusal};
@@ -104,6 +113,8 @@ pub struct Feed {
     mask: Mask,
     /// Of a session.
     cookies: Option<HeaderValue>,
+    /// The longest time from the first request to the last retry that a server may ask for.
+    retry_within: Duration,
 }
 
 impl fmt::Debug for Feed {
@@ -158,7 +169,8 @@ impl Feed {
             return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
         }
         let client = client(&options, &url, MOST_REDIRECTS)?;
-        Ok(Feed { client, mask: Mask::new(&url, []), options, cookies: None })
+        let retry_within = options.deadline;
+        Ok(Feed { client, mask: Mask::new(&url, []), options, cookies: None, retry_within })
     }
 
     /// The same feed, asked with the cookies of a session: `name=value; name=value`.
@@ -174,7 +186,25 @@ impl Feed {
             options: self.options.clone(),
             mask: Mask::new(&url, values.chain([text])),
             cookies: Some(header),
+            retry_within: self.retry_within,
         })
+    }
+
+    /// Returns the same feed, whose server may ask for a retry (`Retry-After`) within `left`, which is what remains of
+    /// the slot; never later than the deadline of a download.
+    pub fn with_retry_within(&self, left: Duration) -> Feed {
+        Feed {
+            client: self.client.clone(),
+            options: self.options.clone(),
+            mask: self.mask.clone(),
+            cookies: self.cookies.clone(),
+            retry_within: left.min(self.options.deadline),
+        }
+    }
+
+    /// Returns the longest time from the first request to the last retry that a server may ask for.
+    pub fn retry_within(&self) -> Duration {
+        self.retry_within
     }
 
     /// Downloads the feed into `store`'s spool, unless it is still what `since` describes.
@@ -184,16 +214,29 @@ impl Feed {
         since: &Since,
         progress: Progress<'_>,
     ) -> Result<Download, DownloadError> {
-        let waits = self.options.waits.iter().map(|w| w.mul_f64(rand::random_range(0.75..=1.25)));
-        let first = Tries { feed: self, store, since, progress, made: 0, partial: None };
-        let tries = Tries::next
-            .retry(waits.collect::<Vec<_>>().into_iter())
-            .context(first)
-            .when(DownloadError::is_worth_another_try)
-            .notify(|e, wait| tracing::warn!(error = %e, ?wait, "download again"));
         let deadline = self.options.deadline;
-        let (tries, file) = timeout(deadline, tries).await.map_err(|_| Break::Overdue { deadline })?;
-        Ok(Download { tries: tries.made, file: file? })
+        let tries = self.try_to_the_end(Tries { feed: self, store, since, progress, made: 0, partial: None });
+        timeout(deadline, tries).await.map_err(|_| Break::Overdue { deadline })?
+    }
+
+    /// Tries until the file is there, the tries are spent, or the server wants more time than there is.
+    async fn try_to_the_end(&self, mut tries: Tries<'_>) -> Result<Download, DownloadError> {
+        let began = Instant::now();
+        let mut waits = self.options.waits.iter();
+        loop {
+            let error = match tries.next().await {
+                Ok(file) => return Ok(Download { tries: tries.made, file }),
+                Err(error) => error,
+            };
+            let left = self.retry_within.saturating_sub(began.elapsed());
+            if error.retry_after() > left {
+                return Err(error.beyond(left));
+            }
+            let Some(wait) = waits.next().filter(|_| error.is_worth_another_try()) else { return Err(error) };
+            let wait = wait.mul_f64(rand::random_range(0.75..=1.25)).max(error.retry_after());
+            tracing::warn!(error = %error, wait_ms = wait.as_millis() as u64, "download retried");
+            sleep(wait).await;
+        }
     }
 
     fn check_size(&self, bytes: u64) -> Result<(), DownloadError> {

@@ -1,7 +1,7 @@
 //! Fetch: brings in the file of one window, once.
 //!
 //! - *What*: downloads the feed, checks that it is one, keeps it, and writes down that it has come.
-//! - *Reads*: the feed; `fleet.windows`, `raw.csv_files` (the last good file's validators).
+//! - *Reads*: the feed; `fleet.windows`, `raw.csv_files` (the last good file's validators; never a quarantined one's).
 //! - *Writes*: the store, `raw.csv_files`, `fleet.windows`.
 //! - *Safe to repeat because* a window that has its file is left alone, and known bytes are recognised by their sha256.
 //! - *Followed by* ingest, enqueued in the same transaction; by nothing when nothing is new.
@@ -19,9 +19,11 @@
 //! starts in the last seconds of a slot may get the next slot's file; the next fetch then finds nothing new.
 
 use super::download::{DownloadError, Feed, Since};
-use super::receive::{Arrival, Fate, keep, record, settle};
+use super::receive::{Arrival, WindowOutcome, keep, record, settle};
 use super::session::Login;
-use crate::db::passing::passing;
+use super::sightings::record_repetition;
+use crate::config::now;
+use crate::db::passing::{Passing, passing};
 use crate::queue::{Job, Policy, Run, Step, Stop, Verdict, abort, snooze};
 use crate::source::{self, Answer, Ended};
 use crate::store::Store;
@@ -29,11 +31,15 @@ use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How long a fetch stands aside when the database is away for a moment.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Length of a slot.
+const SLOT: Duration = Duration::from_secs(900);
 
 /// Bring in the file of this window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -96,7 +102,7 @@ impl Fetch {
 
     /// Writes down that the window gets no file, and why.
     async fn give_up(&self, step: &mut Step, why: Option<&str>) -> anyhow::Result<()> {
-        settle(step, &self.source, self.window_start_utc, Fate::Missed, None).await?;
+        settle(step, &self.source, self.window_start_utc, WindowOutcome::Missed, None).await?;
         sqlx::query!(
             "-- fetch: why the window is missed
             update fleet.windows
@@ -121,15 +127,22 @@ impl Fetch {
         }
     }
 
-    /// The source's last file whose answer can make a request conditional.
+    /// Returns the file of the source's newest window that has a usable one, and its validators.
+    ///
+    /// A quarantined file is none, nor is one whose chain failed: a conditional request that names it would be answered
+    /// with 304 for as long as the server has it, and the window would end well with nothing applied. Where the newest
+    /// file has no validators (one ingested by hand) the request is not conditional, since a 304 would then be about an
+    /// older one.
     async fn last_good(&self, pool: &PgPool) -> anyhow::Result<(Option<Uuid>, Since)> {
         let last = sqlx::query!(
             "-- fetch: last good file
-            select file_id, etag, last_modified
-            from raw.csv_files
-            where source = $1
-              and (etag is not null or last_modified is not null)
-            order by window_start_utc desc, received_at desc
+            select f.file_id, f.etag, f.last_modified
+            from fleet.windows w
+            join raw.csv_files f on f.file_id = w.file_id
+            where w.source = $1
+              and w.state in ('fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete')
+              and f.state <> 'quarantined'
+            order by w.window_start_utc desc
             limit 1",
             self.source
         );
@@ -137,6 +150,16 @@ impl Fetch {
         Ok(last.map_or_else(Default::default, |last| {
             (Some(last.file_id), Since { etag: last.etag, last_modified: last.last_modified })
         }))
+    }
+
+    /// Returns the feed, with what is left of the slot as the limit of a server's `Retry-After`. A simulated source's
+    /// slot is not this clock's.
+    fn within_the_slot(&self, feed: Arc<Feed>) -> Arc<Feed> {
+        if self.late_ok {
+            return feed;
+        }
+        let end = self.window_start_utc + SLOT;
+        Arc::new(feed.with_retry_within((end - now()).to_std().unwrap_or_default()))
     }
 }
 
@@ -155,10 +178,17 @@ impl Job for Fetch {
     async fn run(self, run: Run) -> Verdict<Report> {
         match self.attempt(&run).await {
             // not the source's fault and no reason to let the window go: the same attempt goes on
-            Err(Stop::Retry(error)) if passing(&error).is_some() => {
-                tracing::warn!(window = self.key(), "the database is away for a moment: {error:#}");
-                Err(snooze(PAUSE))
-            }
+            Err(Stop::Retry(error)) => match passing(&error) {
+                Some(Passing::Connection) => {
+                    tracing::warn!(window = self.key(), "the database is away for a moment: {error:#}");
+                    Err(snooze(PAUSE))
+                }
+                Some(Passing::Conflict) => {
+                    tracing::info!(window = self.key(), "conflict with another transaction: {error:#}");
+                    Err(snooze(PAUSE))
+                }
+                None => Err(Stop::Retry(error)),
+            },
             ended => ended,
         }
     }
@@ -191,6 +221,12 @@ impl Fetch {
             Answer::Disabled => (Outcome::Disabled, Some("the source is disabled")),
             Answer::Open => (Outcome::BreakerOpen, Some("the breaker is open")),
             Answer::UnderWay => (Outcome::UnderWay, None),
+            Answer::Unknown => {
+                return Err(abort(anyhow!(
+                    "unknown source {:?}; `vinops source list` shows the known ones",
+                    self.source
+                )));
+            }
             Answer::Spent => {
                 return Err(abort(anyhow!(
                     "the one attempt that window {} has is spent: a source is asked once in a quarter-hour, \
@@ -215,6 +251,7 @@ impl Fetch {
             }
             Err(_) => feed,
         };
+        let feed = self.within_the_slot(feed);
         let (last, since) = self.last_good(run.pool()).await?;
         let download = feed.download(&store, &since, &|done, total| run.progress(done, total)).await;
         match &download {
@@ -235,7 +272,15 @@ impl Fetch {
         let Some(file) = download.file else {
             let mut step = run.begin().await?;
             end(&mut step, run, Ended::Unchanged).await?;
-            settle(&mut step, &self.source, self.window_start_utc, Fate::Unchanged, last).await?;
+            match last {
+                Some(file_id) => {
+                    record_repetition(&mut step, &self.source, self.window_start_utc, file_id).await?;
+                }
+                None => {
+                    let outcome = WindowOutcome::Unchanged;
+                    settle(&mut step, &self.source, self.window_start_utc, outcome, None).await?;
+                }
+            }
             (report.outcome, report.file_id) = (Outcome::NotModified, last);
             report.seconds = began.elapsed().as_secs_f64();
             return step.done(report).await;

@@ -11,7 +11,7 @@ with staged as (
   where s.file_id = $1
     and s.window_start_utc = $3
     and s.lot_external_id is not null
-  order by s.lot_external_id::bigint, s.source_updated_at desc nulls last, s.row_hash desc
+  order by s.lot_external_id::bigint, s.version_at desc, s.row_hash desc
 ),
 moved as (
   update raw.heads h

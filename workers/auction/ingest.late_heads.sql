@@ -1,4 +1,5 @@
 -- ingest: what a late file tells of lots that no newer file holds
+-- $1 file, $2 source, $3 window, $4 the source's absence is judged
 with staged as (
   select distinct on (s.lot_external_id::bigint)
     s.lot_external_id::bigint as lot,
@@ -8,15 +9,16 @@ with staged as (
   where s.file_id = $1
     and s.window_start_utc = $3
     and s.lot_external_id is not null
-  order by s.lot_external_id::bigint, s.source_updated_at desc nulls last, s.row_hash desc
+  order by s.lot_external_id::bigint, s.version_at desc, s.row_hash desc
 ),
--- the first complete file after this one: the lots are absent from that
+-- the first complete file after this one: the lots are absent from that, unless the source sends changes only
 next_complete as (
   select min(f.window_start_utc) as at
   from raw.csv_files f
   where f.source = $2
     and f.complete
     and f.window_start_utc > $3
+    and $4::boolean
 )
 insert into raw.heads as h (source, lot, row_hash, row_id, version_window, last_seen, absent_since)
 select $2, s.lot, s.row_hash, s.row_id, $3, $3, n.at

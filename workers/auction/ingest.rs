@@ -2,8 +2,8 @@
 //!
 //! - *What*: reads the file once, compares each row with the newest version of its lot, and stores the versions that
 //!   differ; the file's manifest lists the versions of all its rows.
-//! - *Reads*: the store, `raw.heads`, `taxonomies.aliases`.
-//! - *Writes*: `raw.rows`, `raw.manifests`, `raw.heads`, `staging.copart_raw`, `audit.parse_errors`, `audit.skipped_lots`,
+//! - *Reads*: the store, `raw.heads`, `raw.lotless_rows`, `raw.csv_files`, `taxonomies.aliases`.
+//! - *Writes*: `raw.rows`, `raw.manifests`, `raw.heads`, `raw.lotless_rows`, `staging.copart_raw`, `audit.parse_errors`, `audit.skipped_lots`,
 //!   `audit.unknown_taxonomy_values`, `audit.etl_runs`.
 //! - *Safe to repeat because* all of it is one transaction that ends the job, and a file that is already ingested is left
 //!   alone.
@@ -19,18 +19,24 @@
 //! versions it replaced were seen, and a late file is judged by it. A file older than the heads (*late*) is stored and
 //! staged like any other, but takes no head from a newer one and says nothing about absence.
 //!
-//! A file that is not the feed, is empty, or has more than 2 % unreadable records is quarantined: kept, reported, not
-//! applied. The job is done then; trying again would read the same bytes.
+//! A file that is not the feed, is empty, has more than 2 % unreadable records, lot numbers in less than half of its
+//! records, or a key column that is unreadable in more than half of its rows is quarantined: kept, reported, not applied.
+//! The job is done then; trying again would read the same bytes. A file that is not complete
+//! (`src/auction/completeness.rs`) is applied and judges no absence. A record that cannot be read but whose lot number can
+//! keeps its lot in the feed.
 
-use super::{Window, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
+use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
+use crate::auction::mapping;
 use crate::db::copy::CopyStream;
 use crate::db::vocabulary;
 use crate::queue::{Job, Run, Step, Verdict, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use earlier::Earlier;
 use heads::Heads;
-use scan::{Chunk, Count, Ended, Plan, Skipped};
+use lotless::LotlessRows;
+use scan::{Chunk, ColumnDrift, Count, Ended, Missing, Plan, Skipped, Unreadable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,16 +46,16 @@ use uuid::Uuid;
 
 mod ahead;
 mod columns;
+mod earlier;
 mod finish;
 mod heads;
+mod lotless;
 mod month;
 mod scan;
 
 const COPY_RAW: &str =
-    "copy raw.rows (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary)";
-const COPY_ERRORS: &str = "copy audit.parse_errors (window_start_utc, file_id, row_no, byte_offset, kind, reason, raw) \
-    from stdin (format binary)";
-const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, row_no, lot_external_id, vin_raw, reason) \
+    "copy raw.rows (id, file_id, row_no, window_start_utc, lot, payload_jsonb) from stdin (format binary)";
+const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, source, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
 const COPY_MANIFEST: &str =
     "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
@@ -61,8 +67,9 @@ const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 /// Ingest this file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ingest {
-    /// The file.
-    pub file_id: Uuid,
+    /// The file and its window.
+    #[serde(flatten)]
+    pub sighting: Sighting,
     /// Store and stage every row, whatever the heads say: the same result, at the price of a first window.
     #[serde(default)]
     pub full: bool,
@@ -73,11 +80,11 @@ pub struct Ingest {
 pub struct Report {
     /// `ingested`, `quarantined`, or `already` when another attempt was first.
     pub state: &'static str,
-    /// Why it was quarantined.
+    /// Why it was quarantined, or is not complete.
     pub reason: Option<String>,
     /// Readable records: new + changed + unchanged.
     pub rows: u64,
-    /// Of lots without a head.
+    /// Of lots without a head, and rows without a lot number that no file has held.
     pub new: u64,
     /// Different from their lot's head.
     pub changed: u64,
@@ -85,14 +92,24 @@ pub struct Report {
     pub unchanged: u64,
     /// Lots that stood in the file before and not in this one.
     pub gone: u64,
-    /// Unreadable records.
+    /// Unreadable records. All are in `audit.parse_errors`; of a quarantined file the first 5,000.
     pub parse_errors: u64,
     /// Records that only the tolerant rules could read.
     pub repaired: u64,
-    /// Values of new and changed rows that could not be read and are null.
+    /// Rows whose values were read: new and changed ones, and those that are staged for another reason.
+    pub staged: u64,
+    /// Values of these rows that could not be read and are null.
     pub unreadable_values: u64,
-    /// Rows without vehicle and lot, by reason.
+    /// The same by column: how many, and the first of them.
+    pub unreadable: BTreeMap<&'static str, Unreadable>,
+    /// Columns that are no longer understood: most values are unreadable, and few were in the last complete file.
+    pub column_drift: Vec<ColumnDrift>,
+    /// Rows without vehicle and lot, by their first reason.
     pub skipped: Skipped,
+    /// Rows that lack a key, each key counted by itself.
+    pub missing: Missing,
+    /// Records with a recognised lot number; unreadable records count if their lot number can be read.
+    pub recognised_lots: u64,
     /// Distinct spellings the taxonomies do not know, among new and changed rows.
     pub unknown_values: u64,
     /// Words of new and changed rows by domain: how many, and how many of them nobody knows.
@@ -124,12 +141,12 @@ impl Job for Ingest {
         let began = Instant::now();
         let store = run.tool::<Store>()?;
         let mut step = run.begin().await?;
-        let window = Window::lock(&mut step, self.file_id).await?;
+        let window = Window::lock(&mut step, self.sighting).await?;
         if window.state == "quarantined" {
             return step.done(Report { state: "quarantined", ..Report::default() }).await;
         }
         if window.state != "received" {
-            step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
+            step.enqueue(&UpsertVehicles { sighting: self.sighting }, &self.sighting.key()).await?;
             return step.done(Report { state: "already", ..Report::default() }).await;
         }
         if others_under_way(&mut step, &window).await? {
@@ -141,15 +158,23 @@ impl Job for Ingest {
             Heads::load(&mut step, &window.source, month_of(window.start)),
             prepare(&run, window.start)
         )?;
+        let lotless = LotlessRows::load(&mut step, &window.source, month_of(window.start)).await?;
+        let earlier = Earlier::load(&mut step, &window, self.sighting.file_id).await?;
+        let mapping = mapping::for_source(&window.source);
         let plan = Plan {
-            file_id: self.file_id,
+            file_id: self.sighting.file_id,
+            source: Arc::from(window.source.as_str()),
+            earlier_ids: earlier_ids(&mut step, self.sighting.file_id, &window).await?,
             file_no: window.file_no,
             window: window.start,
             head_window: window.head_window,
             in_order: window.in_order,
             headless: heads.is_empty(),
             full: self.full,
+            mapping,
             spellings: Arc::new(vocabulary::spellings(&mut step).await?),
+            earlier: Arc::new(earlier),
+            policies: mapping.drift_policies,
         };
         let day = sqlx::query_scalar!("-- ingest: open the day\n select staging.open_day($1)", window.start)
             .fetch_one(&mut *step)
@@ -168,7 +193,7 @@ impl Job for Ingest {
         let (chunks, arriving) = mpsc::channel(CHUNKS_AHEAD);
         let scanning = tokio::task::spawn_blocking({
             let plan = plan.clone();
-            move || scan::scan_checked(file, &packed_sha256, &plan, heads, &chunks)
+            move || scan::scan_checked(file, &packed_sha256, &plan, (heads, lotless), &chunks)
         });
         stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
@@ -176,17 +201,17 @@ impl Job for Ingest {
                 let mut report =
                     finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day }).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
-                note_step(&mut step, self.file_id, "ingest", &report).await?;
-                step.enqueue(&UpsertVehicles { file_id: self.file_id }, &self.file_id.to_string()).await?;
+                note_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
+                step.enqueue(&UpsertVehicles { sighting: self.sighting }, &self.sighting.key()).await?;
                 step.done(report).await
             }
-            Err(Ended::Refused(reason)) => {
+            Err(Ended::Refused(refusal)) => {
                 // nothing of the file stays but what is wrong with it
                 drop(step);
                 let mut step = run.begin().await?;
-                let mut report = finish::quarantine(&mut step, &plan, reason).await?;
+                let mut report = finish::quarantine(&mut step, &plan, *refusal).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
-                note_step(&mut step, self.file_id, "ingest", &report).await?;
+                note_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
                 step.done(report).await
             }
             Err(altered @ Ended::Altered { .. }) => Err(abort(altered)),
@@ -198,11 +223,32 @@ impl Job for Ingest {
 /// Makes the partitions the window needs, in a transaction of its own (harmless when the step then fails), and opens its
 /// month, should it be the first.
 async fn prepare(run: &Run, window: DateTime<Utc>) -> anyhow::Result<Option<month::Load>> {
-    sqlx::query!("-- ingest: partitions\n select audit.ensure_partitions($1)", window)
-        .fetch_one(run.pool())
-        .await
-        .context("make the window's partitions")?;
+    ensure_partitions(run.pool(), window).await?;
     month::Load::open(run.pool(), window).await
+}
+
+/// Returns the row ids of the file in file order, where this month has its manifest already: a file that comes again stores no row
+/// twice.
+async fn earlier_ids(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Option<Arc<[i64]>>> {
+    if window.start == window.first_window {
+        return Ok(None);
+    }
+    let ids = sqlx::query_scalar!(
+        "-- ingest: the row ids of a file that came before
+        select row_ids
+        from raw.manifests
+        where file_id = $1
+          and window_start_utc >= date_trunc('month', $2::timestamptz, 'UTC')
+          and window_start_utc < date_trunc('month', $2::timestamptz, 'UTC') + interval '1 month'
+        order by window_start_utc
+        limit 1",
+        file_id,
+        window.start
+    )
+    .fetch_optional(&mut **step)
+    .await
+    .context("read the row ids of the file's earlier window")?;
+    Ok(ids.map(Arc::from))
 }
 
 /// Whether an older window of the source is between its fetch and its end, or a newer one between its ingest and its end.

@@ -6,25 +6,30 @@
 //! bytes finds it and uses it, other bytes of that window step aside (`-<first 8 of sha256>`). Such an object costs
 //! its space and nothing else.
 //!
-//! A file is its sha256. Bytes that are known, from any window, are not stored twice: their window becomes
-//! `unchanged` and names the known file, and the chain ends here. Two receivers of the same bytes at once are put in
-//! order by the unique key on sha256: the second waits for the first's commit, then finds a duplicate.
+//! A file is its source and its sha256. Bytes that the source has brought before, in any window, are not stored twice; what their
+//! window comes to is decided in [`super::sightings`]. Two receivers of the same bytes at once are put in order by the unique key on
+//! source and sha256: the second waits for the first's commit, then finds a duplicate. The same bytes of another source are that
+//! source's file.
+//!
+//! A source must be known before anything of it is stored; the transaction that writes down its file keeps it from being
+//! removed meanwhile.
 
+use super::Sighting;
 use super::download::Since;
 use super::ingest::Ingest;
+use super::sightings::{Repetition, record_repetition, record_sighting};
+use crate::auction::window::{WindowError, quarter_hour, time_in_path};
 use crate::queue::{Enqueue, enqueue};
+use crate::source;
 use crate::store::{Placed, Spool, Store, key};
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use std::path::Path;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
-
-/// Length of a window, in seconds.
-const QUARTER_HOUR: i64 = 900;
 
 /// A file that has come in, published by nobody yet.
 #[derive(Debug)]
@@ -57,8 +62,14 @@ pub struct Kept {
 pub struct Receipt {
     /// The file; the known one for a duplicate.
     pub file_id: Uuid,
-    /// Whether the bytes were known already; nothing was enqueued then.
+    /// Whether the bytes were known already.
     pub duplicate: bool,
+    /// The file and its window, as the chain's jobs name them.
+    #[serde(skip)]
+    pub sighting: Sighting,
+    /// What a known file means for the window; none for a new one.
+    #[serde(skip)]
+    pub repetition: Option<Repetition>,
     /// Of its bytes, in hex.
     pub sha256: String,
     /// Raw size in bytes.
@@ -67,13 +78,15 @@ pub struct Receipt {
     pub stored_bytes: u64,
 }
 
-/// How a window ended, as far as receiving goes.
+/// What a window has come to, as far as receiving goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// A new file is kept and will be ingested.
+pub(super) enum WindowOutcome {
+    /// A file is kept and will be ingested.
     Fetched,
-    /// Its bytes are a known file's.
+    /// Its bytes are those of the newest file.
     Unchanged,
+    /// Its bytes are those of a quarantined file.
+    Quarantined,
     /// Its quarter-hour went by.
     Missed,
 }
@@ -83,7 +96,8 @@ pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Res
     let Arrival { source, window, since, spool } = arrival;
     let known = sqlx::query_scalar!(
         r#"-- receive: known bytes
-        select exists (select from raw.csv_files where sha256 = $1) as "known!""#,
+        select exists (select from raw.csv_files where source = $1 and sha256 = $2) as "known!""#,
+        source,
         spool.sha256
     );
     let known = known.fetch_one(pool).await.context("look for the file's sha256")?;
@@ -116,26 +130,52 @@ async fn place(
 
 /// Writes down a kept file, its window and its ingest job, in the caller's transaction.
 pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Receipt> {
+    ensure!(
+        source::hold_known(conn, &kept.source).await?,
+        "source {:?} has just been removed; nothing is written down",
+        kept.source
+    );
     let inserted = match &kept.placed {
         Some((path, packed_sha256)) => insert(conn, kept, path, packed_sha256).await?,
         None => None,
     };
     let duplicate = inserted.is_none();
-    let file_id = match inserted {
+    let (file_id, repetition) = match inserted {
         Some(file_id) => {
-            settle(conn, &kept.source, kept.window, Fate::Fetched, Some(file_id)).await?;
-            enqueue(conn, &Ingest { file_id, full: false }, Enqueue::once(file_id.to_string())).await?;
-            file_id
+            record_sighting(conn, &kept.source, kept.window, file_id, "received").await?;
+            settle(conn, &kept.source, kept.window, WindowOutcome::Fetched, Some(file_id)).await?;
+            let sighting = Sighting::first(file_id);
+            enqueue(conn, &Ingest { sighting, full: false }, Enqueue::once(sighting.key())).await?;
+            (file_id, None)
         }
         None => {
             let file_id = known(conn, kept).await?;
-            settle(conn, &kept.source, kept.window, Fate::Unchanged, Some(file_id)).await?;
-            metrics::counter!("etl_duplicate_files_total").increment(1);
-            file_id
+            let repetition = record_repetition(conn, &kept.source, kept.window, file_id).await?;
+            (file_id, Some(repetition))
         }
     };
+    let sighting = sighting_of(conn, file_id, kept.window).await?;
     let stored_bytes = if duplicate { 0 } else { kept.stored_bytes };
-    Ok(Receipt { file_id, duplicate, sha256: kept.sha256.clone(), bytes: kept.bytes, stored_bytes })
+    let (sha256, bytes) = (kept.sha256.clone(), kept.bytes);
+    Ok(Receipt { file_id, duplicate, sighting, repetition, sha256, bytes, stored_bytes })
+}
+
+/// Returns how the jobs of this window name the file.
+async fn sighting_of(
+    conn: &mut PgConnection,
+    file_id: Uuid,
+    window: DateTime<Utc>,
+) -> anyhow::Result<Sighting> {
+    let again = sqlx::query_scalar!(
+        r#"-- receive: whether the file came for another window first
+        select window_start_utc <> $2 as "again!" from raw.csv_files where file_id = $1"#,
+        file_id,
+        window
+    )
+    .fetch_one(conn)
+    .await
+    .with_context(|| format!("look up file {file_id}"))?;
+    Ok(Sighting { file_id, window_start_utc: again.then_some(window) })
 }
 
 async fn insert(
@@ -168,7 +208,8 @@ async fn insert(
 async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
     sqlx::query_scalar!(
         "-- receive: known file
-        select file_id from raw.csv_files where sha256 = $1",
+        select file_id from raw.csv_files where source = $1 and sha256 = $2",
+        kept.source,
         kept.sha256
     )
     .fetch_optional(conn)
@@ -187,13 +228,14 @@ pub(super) async fn settle(
     conn: &mut PgConnection,
     source: &str,
     window: DateTime<Utc>,
-    fate: Fate,
+    outcome: WindowOutcome,
     file_id: Option<Uuid>,
 ) -> anyhow::Result<()> {
-    let state = match fate {
-        Fate::Fetched => "fetched",
-        Fate::Unchanged => "unchanged",
-        Fate::Missed => "missed",
+    let state = match outcome {
+        WindowOutcome::Fetched => "fetched",
+        WindowOutcome::Unchanged => "unchanged",
+        WindowOutcome::Quarantined => "quarantined",
+        WindowOutcome::Missed => "missed",
     };
     sqlx::query!(
         "-- receive: settle the window
@@ -213,8 +255,12 @@ pub(super) async fn settle(
     Ok(())
 }
 
-/// Receives a local file as `source`'s: spooled, kept, written down, its ingest enqueued. The window is `flag`, else
-/// read from the path, else from the file's time ([`window_of`]). `progress` is told bytes read and bytes expected.
+/// Receives a local file as `source`'s: spooled, kept, written down, its ingest enqueued. The window is `flag`, else the
+/// one that the path names; whether it may be the file's is the caller's question. `progress` gets bytes read and bytes
+/// expected.
+///
+/// # Errors
+/// Returns an error if the source is unknown, before anything is stored, and if neither flag nor path names a window.
 pub async fn receive_file(
     pool: &PgPool,
     store: &Store,
@@ -224,11 +270,12 @@ pub async fn receive_file(
     progress: impl Fn(u64, u64),
 ) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
     let name = path.display();
+    source::expect_known(pool, source).await?;
     let mut file = tokio::fs::File::open(path).await.with_context(|| format!("open {name}"))?;
     let about = file.metadata().await.with_context(|| format!("look at {name}"))?;
     ensure!(about.is_file(), "{name} is not a file");
     ensure!(about.len() > 0, "{name} is empty: there is nothing to ingest");
-    let window = window_of(flag, path, about.modified()?.into());
+    let window = quarter_hour(flag.or_else(|| time_in_path(path)).ok_or(WindowError::Unnamed)?);
     let mut writer = store.writer()?;
     let mut read = 0;
     loop {
@@ -248,6 +295,9 @@ pub async fn receive_file(
     let mut tx = pool.begin().await.context("begin to write down the file")?;
     let receipt = record(&mut tx, &kept).await?;
     tx.commit().await.with_context(|| format!("write down {name}"))?;
+    if receipt.duplicate {
+        metrics::counter!("etl_duplicate_files_total").increment(1);
+    }
     Ok((window, receipt))
 }
 
@@ -255,31 +305,6 @@ pub async fn receive_file(
 fn is_page(start: &[u8]) -> bool {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     start.trim_ascii_start().starts_with(b"<")
-}
-
-/// The window of a local file: the flag, else a path that ends `YYYY/MM/DD/HHmm.csv` (UTC), else the file's time;
-/// floored to the quarter-hour.
-pub fn window_of(flag: Option<DateTime<Utc>>, path: &Path, modified: DateTime<Utc>) -> DateTime<Utc> {
-    quarter_hour(flag.or_else(|| time_in_path(path)).unwrap_or(modified))
-}
-
-/// The start of the quarter-hour that `time` lies in.
-pub fn quarter_hour(time: DateTime<Utc>) -> DateTime<Utc> {
-    let seconds = time.timestamp();
-    DateTime::from_timestamp(seconds - seconds.rem_euclid(QUARTER_HOUR), 0).unwrap_or(time)
-}
-
-fn time_in_path(path: &Path) -> Option<DateTime<Utc>> {
-    let mut parts = path.iter().rev().map(|part| part.to_str());
-    let mut digits = |suffix: &str, len: usize| {
-        let part = parts.next()??.strip_suffix(suffix)?;
-        let plain = part.len() == len && part.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| part.parse::<u32>().ok())?
-    };
-    let time = digits(".csv", 4)?;
-    let (day, month, year) = (digits("", 2)?, digits("", 2)?, digits("", 4)?);
-    let date = NaiveDate::from_ymd_opt(year.try_into().ok()?, month, day)?;
-    Some(date.and_hms_opt(time / 100, time % 100, 0)?.and_utc())
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
 //! Upsert-lots: brings the lots of a file up to date.
 //!
 //! - *What*: applies the file's staged rows to `lots` and their image links, the greatest row of each lot winning.
-//! - *Reads*: `staging.copart_raw`, `vehicles`, `raw.heads`.
+//! - *Reads*: `staging.copart_raw`, `vehicles`, `raw.heads`; `raw.rows` of lots with irregular versions, which are folded (`fold.rs`).
 //! - *Writes*: `lots`, `images`, `audit.lot_conflicts` (the lots' history).
 //! - *Safe to repeat because* a row only wins over a lesser one, and an equal one changes nothing.
 //! - *Followed by* detect-completion, enqueued in the same transaction.
 
-use super::{Window, detect_completion::DetectCompletion, note_step, peak_rss_mb};
+use super::{Sighting, Window, detect_completion::DetectCompletion, fold, note_step, peak_rss_mb};
 use crate::queue::{Job, Run, Verdict};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-use uuid::Uuid;
 
 /// Bring the lots of this file up to date.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpsertLots {
-    /// The file.
-    pub file_id: Uuid,
+    /// The file and its window.
+    #[serde(flatten)]
+    pub sighting: Sighting,
 }
 
 /// What became of the file's lots.
@@ -39,7 +39,7 @@ impl Job for UpsertLots {
     const KIND: &'static str = "upsert-lots";
     const VERB: &'static str = "brings the lots of a file up to date";
     const WHEN: &'static str = "after upsert-vehicles";
-    const READS: &'static str = "staging.copart_raw, vehicles, raw.heads";
+    const READS: &'static str = "staging.copart_raw, vehicles, raw.heads, raw.rows";
     const WRITES: &'static str = "lots, images, audit.lot_conflicts";
     const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
     const NEXT: &'static str = "detect-completion";
@@ -48,25 +48,30 @@ impl Job for UpsertLots {
     async fn run(self, run: Run) -> Verdict<Report> {
         let began = Instant::now();
         let mut step = run.begin().await?;
-        Window::lock(&mut step, self.file_id).await?;
+        let window = Window::lock(&mut step, self.sighting).await?;
         let counts = sqlx::query!(
             r#"-- upsert-lots
-            select inserted as "inserted!", updated as "updated!", unchanged as "unchanged!"
-            from public.upsert_lots_batch($1)"#,
-            self.file_id
+            select inserted as "inserted!", updated as "updated!", unchanged as "unchanged!", to_fold
+            from public.upsert_lots_batch($1, $2)"#,
+            self.sighting.file_id,
+            window.start
         )
         .fetch_one(&mut *step)
         .await
         .context("upsert the file's lots")?;
+        let staged = counts.to_fold.unwrap_or_default();
+        let folded = fold::fold_lots(&mut step, self.sighting.file_id, &window, &staged).await?;
+        // one that is new and folded counts as inserted
+        let folded = folded.min(counts.unchanged);
         let report = Report {
             inserted: counts.inserted,
-            updated: counts.updated,
-            unchanged: counts.unchanged,
+            updated: counts.updated + folded,
+            unchanged: counts.unchanged - folded,
             seconds: began.elapsed().as_secs_f64(),
             peak_rss_mb: peak_rss_mb(),
         };
-        note_step(&mut step, self.file_id, "upsert_lots", &report).await?;
-        step.enqueue(&DetectCompletion { file_id: self.file_id }, &self.file_id.to_string()).await?;
+        note_step(&mut step, (self.sighting.file_id, window.start), "upsert_lots", &report).await?;
+        step.enqueue(&DetectCompletion { sighting: self.sighting }, &self.sighting.key()).await?;
         step.done(report).await
     }
 }

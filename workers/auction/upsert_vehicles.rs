@@ -1,23 +1,23 @@
 //! Upsert-vehicles: brings the vehicles of a file up to date.
 //!
 //! - *What*: applies the file's staged rows to `vehicles`, the greatest row of each VIN winning.
-//! - *Reads*: `staging.copart_raw`, `raw.heads`.
+//! - *Reads*: `staging.copart_raw`, `raw.heads`; `raw.rows` of vehicles with irregular versions, which are folded (`fold.rs`).
 //! - *Writes*: `vehicles`, `audit.vehicle_conflicts`, `audit.vin_conflicts`.
 //! - *Safe to repeat because* a row only wins over a lesser one, and an equal one changes nothing.
 //! - *Followed by* upsert-lots, enqueued in the same transaction.
 
-use super::{Window, note_step, peak_rss_mb, upsert_lots::UpsertLots};
+use super::{Sighting, Window, fold, note_step, peak_rss_mb, upsert_lots::UpsertLots};
 use crate::queue::{Job, Run, Verdict};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-use uuid::Uuid;
 
 /// Bring the vehicles of this file up to date.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpsertVehicles {
-    /// The file.
-    pub file_id: Uuid,
+    /// The file and its window.
+    #[serde(flatten)]
+    pub sighting: Sighting,
 }
 
 /// What became of the file's vehicles; counts are VINs, but for `vin_conflicts`, which are rows.
@@ -41,7 +41,7 @@ impl Job for UpsertVehicles {
     const KIND: &'static str = "upsert-vehicles";
     const VERB: &'static str = "brings the vehicles of a file up to date";
     const WHEN: &'static str = "after ingest";
-    const READS: &'static str = "staging.copart_raw, raw.heads";
+    const READS: &'static str = "staging.copart_raw, raw.heads, raw.rows";
     const WRITES: &'static str = "vehicles, audit.vehicle_conflicts, audit.vin_conflicts";
     const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
     const NEXT: &'static str = "upsert-lots";
@@ -50,26 +50,31 @@ impl Job for UpsertVehicles {
     async fn run(self, run: Run) -> Verdict<Report> {
         let began = Instant::now();
         let mut step = run.begin().await?;
-        Window::lock(&mut step, self.file_id).await?;
+        let window = Window::lock(&mut step, self.sighting).await?;
         let counts = sqlx::query!(
             r#"-- upsert-vehicles
-            select inserted as "inserted!", updated as "updated!", unchanged as "unchanged!", vin_conflicts as "vin_conflicts!"
-            from public.upsert_vehicles_batch($1)"#,
-            self.file_id
+            select inserted as "inserted!", updated as "updated!", unchanged as "unchanged!", to_fold, vin_conflicts as "vin_conflicts!"
+            from public.upsert_vehicles_batch($1, $2)"#,
+            self.sighting.file_id,
+            window.start
         )
         .fetch_one(&mut *step)
         .await
         .context("upsert the file's vehicles")?;
+        let staged = counts.to_fold.unwrap_or_default();
+        let folded = fold::fold_vehicles(&mut step, self.sighting.file_id, &window, &staged).await?;
+        // one that is new and folded counts as inserted
+        let folded = folded.min(counts.unchanged);
         let report = Report {
             inserted: counts.inserted,
-            updated: counts.updated,
-            unchanged: counts.unchanged,
+            updated: counts.updated + folded,
+            unchanged: counts.unchanged - folded,
             vin_conflicts: counts.vin_conflicts,
             seconds: began.elapsed().as_secs_f64(),
             peak_rss_mb: peak_rss_mb(),
         };
-        note_step(&mut step, self.file_id, "upsert_vehicles", &report).await?;
-        step.enqueue(&UpsertLots { file_id: self.file_id }, &self.file_id.to_string()).await?;
+        note_step(&mut step, (self.sighting.file_id, window.start), "upsert_vehicles", &report).await?;
+        step.enqueue(&UpsertLots { sighting: self.sighting }, &self.sighting.key()).await?;
         step.done(report).await
     }
 }

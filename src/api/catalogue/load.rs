@@ -68,9 +68,7 @@ impl Catalogue {
             r#"-- api: stand of the catalogue
             select
               pg_snapshot_xmin(pg_current_snapshot())::xid::text as "horizon!",
-              (
-                select max(window_start_utc) from fleet.windows where state in ('applied', 'incomplete', 'late')
-              ) as newest"#
+              (select max(last_good_window) from fleet.freshness) as newest"#
         )
         .fetch_one(&mut *connection)
         .await

@@ -101,7 +101,7 @@ pub struct Catalogue {
     horizon: Option<String>,
     /// When it was read.
     pub read_at: DateTime<Utc>,
-    /// The newest window applied to it, of any source.
+    /// The newest window that ended well, of any source.
     pub window: Option<DateTime<Utc>>,
 }
 
@@ -121,13 +121,24 @@ pub struct Counts {
     pub years: Vec<u32>,
 }
 
-/// A page of lots, by number, and where it ended.
+/// The place of a lot in an order: its sort key, and what makes it the only one there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Its sort key; none where it has no value.
+    pub key: Option<i64>,
+    /// Its number, which lots of several sources may share.
+    pub lot: i64,
+    /// Its id in `lots`.
+    pub id: i64,
+}
+
+/// A page of lots.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Their numbers, in order.
-    pub lots: Vec<String>,
-    /// Key and number of the last one, where there are more.
-    pub next: Option<(Option<i64>, i64)>,
+    /// Their places, in order.
+    pub lots: Vec<Place>,
+    /// Whether there are more after them.
+    pub more: bool,
     /// Lots that pass the filter.
     pub total: u32,
 }
@@ -166,12 +177,17 @@ impl Catalogue {
         (key != NONE).then_some(key)
     }
 
-    /// A page of the lots that pass, after the one with this key and number.
+    /// The place of a lot under a sort.
+    fn place_of(&self, sort: Sort, slot: u32) -> Place {
+        Place { key: self.key(sort, slot), lot: self.lots[slot as usize], id: self.ids[slot as usize] }
+    }
+
+    /// A page of the lots that pass, after the one with this place.
     pub fn page(
         &self,
         filter: &Filter,
         (sort, descending): (Sort, bool),
-        after: Option<(Option<i64>, i64)>,
+        after: Option<Place>,
         limit: usize,
     ) -> Page {
         let passes = filter.passes(self);
@@ -184,12 +200,7 @@ impl Catalogue {
             .collect::<Vec<u32>>();
         let more = found.len() > limit;
         found.truncate(limit);
-        let last = found.last().filter(|_| more);
-        Page {
-            next: last.map(|slot| (self.key(sort, *slot), self.lots[*slot as usize])),
-            lots: found.into_iter().map(|slot| self.lots[slot as usize].to_string()).collect(),
-            total,
-        }
+        Page { lots: found.into_iter().map(|slot| self.place_of(sort, slot)).collect(), more, total }
     }
 
     /// How often each option occurs.

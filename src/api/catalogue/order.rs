@@ -1,9 +1,9 @@
 //! Sorts: for each the lots in their order, those without a value last whichever way it is read.
 
-use super::Catalogue;
+use super::{Catalogue, Place};
 use std::collections::HashSet;
 
-/// What lots are sorted by; equal ones by their number.
+/// What lots are sorted by; equal ones by their number, and of one number by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     /// When they are sold.
@@ -74,28 +74,28 @@ impl Order {
             }
         }
         // what was sorted is one run, which a stable sort sees
-        let place = |slot: &u32| (all.key(sort, *slot), all.lots[*slot as usize]);
+        let place = |slot: &u32| all.place_of(sort, *slot);
         self.valued.sort_by_key(place);
         self.without.sort_by_key(place);
     }
 
-    /// The lots after the one with this key and number.
+    /// The lots after the one with this place.
     pub(super) fn walk<'a>(
         &'a self,
         all: &'a Catalogue,
         sort: Sort,
         descending: bool,
-        after: Option<(Option<i64>, i64)>,
+        after: Option<Place>,
     ) -> Box<dyn Iterator<Item = u32> + 'a> {
-        let place = move |slot: &u32| (all.key(sort, *slot), all.lots[*slot as usize]);
+        let place = move |slot: &u32| all.place_of(sort, *slot);
         // of a part what comes after: all of it where the last one was in the part before
-        let rest = |part: &'a [u32], after: Option<(Option<i64>, i64)>| match (after, descending) {
+        let rest = |part: &'a [u32], after: Option<Place>| match (after, descending) {
             (None, _) => part,
             (Some(last), false) => &part[part.partition_point(|slot| place(slot) <= last)..],
             (Some(last), true) => &part[..part.partition_point(|slot| place(slot) < last)],
         };
         let (valued, without) = match after {
-            Some((None, _)) => (&[][..], rest(&self.without, after)),
+            Some(Place { key: None, .. }) => (&[][..], rest(&self.without, after)),
             _ => (rest(&self.valued, after), &self.without[..]),
         };
         match descending {

@@ -2,7 +2,7 @@
 
 use super::super::session::Session;
 use super::{Finding, fail, pass, warn};
-use crate::db::{SchemaError, expect_schema, migrations, verify};
+use crate::db::{SchemaError, encoding, expect_schema, migrations, rights, verify};
 use crate::scheduler::clock::{Measured, clock_skew};
 use sqlx::PgPool;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool
     };
     findings.push(or_fail("clock", clock_skew(pool).await.map(compared)));
     if sound {
-        match rights(pool).await {
+        match login_rights(pool).await {
             Ok((rights, may_work)) => {
                 findings.push(rights);
                 // what may not be read cannot be proved
@@ -70,12 +70,17 @@ async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
         select
           current_setting('server_version') as "version!",
           current_setting('server_version_num')::int as "number!",
+          current_setting('server_encoding') as "encoding!",
           current_database()::text as "name!",
           current_user::text as "login!""#
     )
     .fetch_one(pool)
     .await?;
     let said = format!("PostgreSQL {}, {} as {}", server.version, server.name, server.login);
+    if server.encoding != "UTF8" {
+        let said = format!("database {:?} has encoding {}; vinops needs UTF8", server.name, server.encoding);
+        return Ok(fail("database", said, format!("psql -c \"{}\"", encoding::REMEDY)));
+    }
     Ok(match server.number {
         old if old < OLDEST => {
             fail("database", said + ": 15 is the oldest that is tried", "apt-get install postgresql-15")
@@ -126,7 +131,7 @@ async fn notices(session: &Session) -> Finding {
 }
 
 /// What the login may do, against what a worker needs; and whether that is all there.
-async fn rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
+async fn login_rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
     let login = sqlx::query!(
         r#"-- doctor: rights
         select
@@ -157,11 +162,29 @@ async fn rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
         return Ok((warn("rights", said, new), true));
     }
     Ok(match (login.works, login.steers, login.reads) {
-        (true, ..) => (pass("rights", "etl_rw: what a worker needs, and no more"), true),
+        (true, ..) => (workers_rights(&rights::difference(pool, "etl_rw").await?, new), true),
         (_, true, _) => (pass("rights", "vinops_ops: an operator's; a worker needs etl_rw"), true),
         (_, _, true) => (pass("rights", "app_ro: enough for `serve`; a worker needs etl_rw"), false),
         _ => (fail("rights", "this login is in none of etl_rw, vinops_ops, app_ro", new), false),
     })
+}
+
+/// What a worker's login may do, against the list of SECURITY.md.
+fn workers_rights(found: &rights::RightsDifference, new: &str) -> Finding {
+    let some = |those: &[String]| match those.len() {
+        0..=3 => those.join(", "),
+        all => format!("{}, and {} others", those[..3].join(", "), all - 3),
+    };
+    match (found.less.is_empty(), found.more.is_empty()) {
+        (true, true) => pass("rights", "etl_rw: what a worker needs, and no more"),
+        (true, false) => {
+            warn("rights", format!("this login has more than a worker needs: {}", some(&found.more)), new)
+        }
+        (false, _) => {
+            let said = format!("this login lacks what a worker needs: {}", some(&found.less));
+            fail("rights", said, "vinops migrate status")
+        }
+    }
 }
 
 /// Every table, column, key, index, extension and function that must be there.

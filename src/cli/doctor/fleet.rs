@@ -35,14 +35,10 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
           s.breaker_state as "breaker!",
           s.consecutive_failures as "failures!",
           s.probe_at,
-          (
-            select extract(epoch from now() - max(w.updated_at))::float8
-            from fleet.windows as w
-            where w.source = s.source
-              and w.state in ('applied', 'incomplete', 'unchanged')
-              and w.window_start_utc > now() - interval '7 days'
-          ) as age
+          fresh.age_seconds as "age?"
         from fleet.sources_view as s
+        left join fleet.freshness as fresh
+          on fresh.source = s.source
         order by 1"#
     )
     .fetch_all(pool)
@@ -54,10 +50,10 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             findings.push(warn(
                 ABOUT,
                 format!("{name} is switched off"),
-                format!("vinops source enable {name} --why \"…\""),
+                format!("vinops source enable {name} --reason \"…\""),
             ));
         }
-        let remedy = format!("vinops source reset-breaker {name} --why \"…\"");
+        let remedy = format!("vinops source reset-breaker {name} --reason \"…\"");
         match &*source.breaker {
             "closed" if source.failures >= 3 => findings.push(warn(
                 ABOUT,
@@ -75,8 +71,8 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         match source.age {
             None => findings.push(warn(
                 ABOUT,
-                format!("{name}: no window has ended well within a week"),
-                "vinops windows",
+                format!("{name}: no window has ended well yet"),
+                "vinops fetch --now",
             )),
             Some(age) if age > STALE => findings.push(fail(
                 ABOUT,
@@ -88,7 +84,7 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         }
     }
     if findings.is_empty() {
-        findings.push(warn(ABOUT, "nothing was ever fetched", "vinops fetch --now"));
+        findings.push(warn(ABOUT, "no source is known", "vinops source add copart --reason \"…\""));
     }
     Ok(findings)
 }

@@ -22,9 +22,9 @@ use sqlx::PgPool;
 Without --state a filter means the states that the command is for: requeue takes discarded and cancelled jobs, cancel those
 that wait or run, run-now scheduled and retryable ones.
 
-  vinops jobs requeue 4711 --why 'the yard is back'
+  vinops jobs requeue 4711 --reason 'the yard is back'
   vinops jobs requeue --kind fetch --since 2026-11-20T00:00:00Z --error 403 --yes
-  vinops jobs cancel --source copart/ --state running
+  vinops jobs cancel --source copart --state running
   vinops jobs run-now --kind fetch")]
 pub struct Args {
     /// Jobs, by id
@@ -33,8 +33,8 @@ pub struct Args {
     #[command(flatten)]
     filter: FilterArgs,
     /// Why; kept with the jobs and in audit.operator_actions
-    #[arg(long, default_value = "by hand")]
-    why: String,
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "by hand")]
+    reason: String,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -46,7 +46,9 @@ pub struct Args {
 
 /// Arguments of `vinops jobs pause` and `resume`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops jobs pause fetch --why 'the feed answers 403'\n  vinops jobs resume fetch")]
+#[command(
+    after_help = "  vinops jobs pause fetch --reason 'the feed answers 403'\n  vinops jobs resume fetch"
+)]
 pub struct KindArgs {
     /// Kinds of jobs
     #[arg(required = true)]
@@ -71,8 +73,8 @@ pub struct LimitArgs {
 #[derive(Debug, clap::Args)]
 struct How {
     /// Why; kept in audit.operator_actions
-    #[arg(long, default_value = "by hand")]
-    why: String,
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "by hand")]
+    reason: String,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
@@ -103,9 +105,9 @@ struct Acted {
 }
 
 /// `vinops jobs requeue`.
-pub async fn requeue(args: Args, config: Config) -> Result<(), Failure> {
-    let (session, ids) = chosen(&args, config, "requeue", &["discarded", "cancelled"]).await?;
-    let (pool, by) = (&session.db.pool, By::new(who(), &args.why));
+pub async fn requeue(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let (session, ids) = chosen(&args, fleet, config, "requeue", &["discarded", "cancelled"]).await?;
+    let (pool, by) = (&session.db.pool, By::new(who(), &args.reason));
     if let [id] = ids[..] {
         steer::requeue(pool, id, by.who, by.why).await?;
         return finish(session, &args, "available again", Acted { done: ids, ..Acted::default() }).await;
@@ -115,10 +117,10 @@ pub async fn requeue(args: Args, config: Config) -> Result<(), Failure> {
 }
 
 /// `vinops jobs cancel`.
-pub async fn cancel(args: Args, config: Config) -> Result<(), Failure> {
+pub async fn cancel(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let open = ["available", "scheduled", "retryable", "running"];
-    let (session, ids) = chosen(&args, config, "cancel", &open).await?;
-    let cancelled = steer::cancel(&session.db.pool, &ids, &By::new(who(), &args.why)).await?;
+    let (session, ids) = chosen(&args, fleet, config, "cancel", &open).await?;
+    let cancelled = steer::cancel(&session.db.pool, &ids, &By::new(who(), &args.reason)).await?;
     let (asked, done): (Vec<_>, Vec<_>) = cancelled.into_iter().partition(|job| job.running);
     let acted =
         acted(&ids, done.iter().map(|job| job.id).collect(), asked.iter().map(|job| job.id).collect());
@@ -127,9 +129,9 @@ pub async fn cancel(args: Args, config: Config) -> Result<(), Failure> {
 }
 
 /// `vinops jobs run-now`.
-pub async fn run_now(args: Args, config: Config) -> Result<(), Failure> {
-    let (session, ids) = chosen(&args, config, "run", &["scheduled", "retryable"]).await?;
-    let done = steer::run_now(&session.db.pool, &ids, &By::new(who(), &args.why)).await?;
+pub async fn run_now(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let (session, ids) = chosen(&args, fleet, config, "run", &["scheduled", "retryable"]).await?;
+    let done = steer::run_now(&session.db.pool, &ids, &By::new(who(), &args.reason)).await?;
     let acted = acted(&ids, done, Vec::new());
     only(&session.db.pool, &ids, &acted, "made due: that is for scheduled and retryable jobs").await?;
     finish(session, &args, "due now", acted).await
@@ -139,7 +141,7 @@ pub async fn run_now(args: Args, config: Config) -> Result<(), Failure> {
 pub async fn pause(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = known(&args.kinds, fleet)?;
     let session = Session::open(config, &args.how.connect).await?;
-    let paused = steer::pause(&session.db.pool, &kinds, &By::new(who(), &args.how.why)).await?;
+    let paused = steer::pause(&session.db.pool, &kinds, &By::new(who(), &args.how.reason)).await?;
     said(session, args.how.json, &kinds, &paused, "paused", "was paused already").await
 }
 
@@ -147,7 +149,7 @@ pub async fn pause(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), F
 pub async fn resume(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = known(&args.kinds, fleet)?;
     let session = Session::open(config, &args.how.connect).await?;
-    let resumed = steer::resume(&session.db.pool, &kinds, &By::new(who(), &args.how.why)).await?;
+    let resumed = steer::resume(&session.db.pool, &kinds, &By::new(who(), &args.how.reason)).await?;
     said(session, args.how.json, &kinds, &resumed, "runs again", "was not paused").await
 }
 
@@ -155,7 +157,7 @@ pub async fn resume(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), 
 pub async fn limit(args: LimitArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = known(std::slice::from_ref(&args.kind), fleet)?;
     let session = Session::open(config, &args.how.connect).await?;
-    steer::limit(&session.db.pool, &kinds[0], args.most.0, &By::new(who(), &args.how.why)).await?;
+    steer::limit(&session.db.pool, &kinds[0], args.most.0, &By::new(who(), &args.how.reason)).await?;
     let words = args.most.0.map_or("any number at once".to_owned(), |most| format!("at most {most} at once"));
     said(session, args.how.json, &kinds, &kinds, &words, "").await
 }
@@ -163,6 +165,7 @@ pub async fn limit(args: LimitArgs, fleet: Fleet, config: Config) -> Result<(), 
 /// The jobs that are meant, once nobody objects.
 async fn chosen(
     args: &Args,
+    fleet: Fleet,
     config: Config,
     verb: &str,
     states: &[&str],
@@ -172,9 +175,8 @@ async fn chosen(
             "say which jobs to {verb}: their ids, or a filter such as --kind or --error, and not both"
         )));
     }
-    let session = Session::open(config, &args.connect).await?;
+    let (session, mut filter) = args.filter.clone().open(fleet, config, &args.connect).await?;
     let ids = if args.ids.is_empty() {
-        let mut filter = args.filter.clone().filter();
         if filter.states.is_empty() {
             filter.states = states.iter().map(|state| (*state).to_owned()).collect();
         }

@@ -3,14 +3,13 @@
 //! It asks twice a second for what has ended since a little before the last end it saw: ends are dated by the beginning
 //! of their transactions, so they do not come to light in that order. What it has shown already it remembers.
 
-use super::super::Failure;
 use super::super::roles::until_told;
-use super::super::session::Session;
 use super::super::show;
+use super::super::{Failure, Fleet};
 use super::ListArgs;
 use crate::config::Config;
 use crate::queue::operate::{self, EndRow};
-use anyhow::Context;
+use crate::telemetry::visible_line;
 use chrono::TimeDelta;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,10 +21,10 @@ const EVERY: Duration = Duration::from_millis(500);
 const LATE: TimeDelta = TimeDelta::seconds(10);
 
 /// Follows until told to leave, or until `--limit` ends have been shown.
-pub async fn run(args: ListArgs, config: Config) -> Result<(), Failure> {
+pub async fn run(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
-    let session = Session::open(config, &args.connect).await?;
-    let (filter, json) = (args.filter.filter(), args.json.json);
+    let json = args.json.json;
+    let (session, filter) = args.filter.open(fleet, config, &args.connect).await?;
     let mut left = filter.limit.unwrap_or(i64::MAX);
     let began = match filter.since {
         Some(since) => since,
@@ -55,10 +54,9 @@ pub async fn run(args: ListArgs, config: Config) -> Result<(), Failure> {
 
 fn line(end: &EndRow, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(end).context("print an end as JSON")?);
-        return Ok(());
+        return show::json_line(end);
     }
-    let error = end.error.as_deref().map(|error| format!("  {error}")).unwrap_or_default();
+    let error = end.error.as_deref().map(|error| format!("  {}", visible_line(error))).unwrap_or_default();
     println!(
         "{}  {:>8}  {:<18} {:<11} {:<10} {:>9}  {}{error}",
         end.finished_at.format("%Y-%m-%d %H:%M:%S"),

@@ -5,6 +5,7 @@ use crate::cli::session::{self, Failure};
 use crate::cli::show::Json;
 use crate::cli::verify;
 use crate::config::{self, Config};
+use crate::db::encoding::expect_utf8;
 use crate::db::listing::backup::{self, BackupError};
 use crate::db::migrations::{LISTING, Migration};
 use crate::db::{self, listing};
@@ -54,6 +55,7 @@ async fn up(
     to: Option<&str>,
     rows: &Rows,
 ) -> Result<(), Failure> {
+    expect_utf8(session).await.map_err(Failure::of_schema)?;
     let pending = listing::pending(session, place, to).await?;
     let Some(first) = pending.first() else {
         println!("nothing to apply");

@@ -1,13 +1,18 @@
 //! A lot as it stood at a moment.
 
+use super::carried;
+use super::order;
 use super::told::{self, Money, Setting, Told, Word};
 use super::versions::{self, Version};
+use super::windows;
+use crate::auction::fold::{Folded, Group, LOT_GROUPS, VEHICLE_GROUPS, fold};
+use crate::auction::mapping;
 use crate::auction::money::Decimal;
 use crate::auction::row::{Typed, Warnings};
-use crate::auction::time::{clock, day};
+use crate::auction::zone::SalePlace;
 use crate::taxonomy::{Domain, Spellings};
 use anyhow::Context;
-use chrono::{DateTime, FixedOffset, NaiveTime, Utc};
+use chrono::{DateTime, FixedOffset, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -41,11 +46,11 @@ pub enum Presence {
     NotYetSeen,
     /// The newest file held it.
     InFeed,
-    /// The newest complete file did not.
+    /// The newest complete file did not. A lot of a source that sends changes only is never gone.
     Gone,
 }
 
-/// What a row version says, typed by the rules of ingest.
+/// What stood: the greatest row version, typed by the rules of ingest, with the values that it has unreadable from older ones.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names are those of `lots` and `vehicles`; what needs a word has one")]
 pub struct Standing {
@@ -92,8 +97,9 @@ pub struct Standing {
     pub keys: Option<Word>,
     pub lot_condition: Option<Word>,
     pub runs_drives: Option<Word>,
-    /// Miles.
     pub odometer: Option<String>,
+    /// `mi` or `km`.
+    pub odometer_unit: Option<String>,
     pub odometer_brand: Option<Word>,
     pub sale_type: Option<Word>,
     pub current_bid: Option<Money>,
@@ -105,65 +111,55 @@ pub struct Standing {
     pub special_note: Option<String>,
     pub thumbnail_url: Option<String>,
     pub image_url: Option<String>,
+    /// The names of the values that come from an older version, since the greatest has them unreadable.
+    pub carried: Vec<&'static str>,
+    /// The same by the columns of `lots` and `vehicles`.
+    #[serde(skip)]
+    pub carried_columns: Vec<&'static str>,
 }
 
-/// How a lot stood at `time`; none where `lots` has no such lot.
+/// Returns how a lot stood at `time`; none where `lots` has no such lot.
+///
+/// # Errors
+///
+/// [`super::AmbiguousLot`] where `source` is `None` and several sources have the number.
 pub async fn at(
     connection: &mut PgConnection,
+    source: Option<&str>,
     lot: &str,
     time: DateTime<Utc>,
     spellings: &Spellings,
 ) -> anyhow::Result<Option<LotAt>> {
-    let Some(known) = sqlx::query!(
-        r#"-- history: which lot, and the newest window by then
-        select
-          l.source as "source!", l.status,
-          (
-            select m.window_start_utc
-            from raw.file_manifests m
-            where m.source = l.source and m.window_start_utc <= $2
-            order by m.window_start_utc desc
-            limit 1
-          ) as window
-        from public.lots l
-        where l.lot_external_id = $1 and l.source is not null"#,
-        lot,
-        time
-    )
-    .fetch_optional(&mut *connection)
-    .await
-    .context("look for the lot")?
-    else {
-        return Ok(None);
-    };
+    let Some(known) = super::find(connection, source, lot).await? else { return Ok(None) };
+    let newest = windows::newest_window(connection, &known.source, windows::after(time)).await?;
     let places = versions::places(connection, &known.source, lot).await?;
     let mut told = LotAt {
         lot: lot.to_owned(),
         time,
-        window_start_utc: known.window,
+        window_start_utc: newest,
         presence: Presence::NotYetSeen,
         first_seen: versions::oldest(connection, &known.source, &places).await?,
         status: None,
         standing: None,
         source: known.source,
     };
-    let Some(window) = known.window.filter(|window| told.first_seen.is_some_and(|first| first <= *window))
-    else {
+    let Some(window) = newest.filter(|window| told.first_seen.is_some_and(|first| first <= *window)) else {
         return Ok(Some(told));
     };
-    let held = versions::is_held(connection, &told.source, &places, window).await?;
+    let held = !mapping::for_source(&told.source).absence_is_judged()
+        || versions::is_held(connection, &told.source, &places, window).await?;
     told.presence = if held { Presence::InFeed } else { Presence::Gone };
-    let status = status(connection, lot, window).await?.or(known.status);
+    let status = status(connection, (&told.source, lot), window).await?.or(known.status);
     told.status = Some(told::tell("status", status.into(), &Setting::default(), spellings));
-    let version = versions::standing(connection, (&told.source, lot), &places, window, spellings).await?;
-    told.standing = version.map(|version| Standing::of(&version, spellings));
+    let versions = order::in_order(connection, (&told.source, lot), &places, window, spellings).await?;
+    told.standing = Standing::of(&versions, spellings);
     Ok(Some(told))
 }
 
 /// The status that the lot had once `window` was judged, if it has moved at all.
 async fn status(
     connection: &mut PgConnection,
-    lot: &str,
+    (source, lot): (&str, &str),
     window: DateTime<Utc>,
 ) -> anyhow::Result<Option<String>> {
     let told = sqlx::query_scalar!(
@@ -171,7 +167,7 @@ async fn status(
         (
           select changes #>> '{status,1}' as status
           from audit.lot_changes
-          where lot_external_id = $1 and what = 'status' and window_start_utc <= $2
+          where lot_external_id = $1 and coalesce(source, $3) = $3 and what = 'status' and window_start_utc <= $2
           order by window_start_utc desc, id desc
           limit 1
         )
@@ -179,13 +175,14 @@ async fn status(
         (
           select changes #>> '{status,0}'
           from audit.lot_changes
-          where lot_external_id = $1 and what = 'status' and window_start_utc > $2
+          where lot_external_id = $1 and coalesce(source, $3) = $3 and what = 'status' and window_start_utc > $2
           order by window_start_utc, id
           limit 1
         )
         limit 1"#,
         lot,
-        window
+        window,
+        source
     )
     .fetch_optional(connection)
     .await
@@ -193,15 +190,36 @@ async fn status(
     Ok(told.flatten())
 }
 
+/// Folds the versions of a lot, the greatest first: the lot's values over all of them, the vehicle's over those with its VIN.
+fn folded<'a>(versions: &[Typed<'a>]) -> Option<Folded<'a>> {
+    let lot = fold(&versions.iter().collect::<Vec<_>>(), LOT_GROUPS)?;
+    let same_vin = versions.iter().skip(1).filter(|version| version.vin == lot.typed.vin);
+    let of_vehicle: Vec<&Typed<'a>> = std::iter::once(&lot.typed).chain(same_vin).collect();
+    // the odometer that is shown is the lot's
+    let groups: Vec<Group> =
+        VEHICLE_GROUPS.iter().copied().filter(|group| *group != Group::Odometer).collect();
+    let mut folded = fold(&of_vehicle, &groups)?;
+    folded.carried.splice(0..0, lot.carried);
+    Some(folded)
+}
+
 fn owned(text: Option<&str>) -> Option<String> {
     text.map(str::to_owned)
 }
 
 impl Standing {
-    fn of(version: &Version, spellings: &Spellings) -> Standing {
-        let record = version.kept.record();
-        let typed = Typed::read(&record, spellings, &mut Warnings::default());
-        let t = &typed;
+    /// Returns what stands of these versions, the greatest first; none of none.
+    fn of(versions: &[Version], spellings: &Spellings) -> Option<Standing> {
+        let version = versions.first()?;
+        let records: Vec<_> = versions.iter().map(|version| version.kept.record()).collect();
+        let read = |record| Typed::read(record, spellings, &mut Warnings::default());
+        let typed: Vec<Typed<'_>> = records.iter().map(read).collect();
+        let folded = folded(&typed)?;
+        Some(Standing::shown(version, &folded, spellings))
+    }
+
+    fn shown(version: &Version, folded: &Folded<'_>, spellings: &Spellings) -> Standing {
+        let t = &folded.typed;
         let setting = Setting { currency: owned(t.currency_code), title_state: owned(t.title_state) };
         let word = |domain, raw: Option<&str>| raw.map(|raw| told::word(domain, raw, &setting, spellings));
         let money = |amount: Option<Decimal>| {
@@ -246,7 +264,8 @@ impl Standing {
             keys: word(Domain::HasKeys, t.has_keys_raw),
             lot_condition: word(Domain::LotConditions, t.lot_condition),
             runs_drives: word(Domain::RunsDrives, t.runs_drives),
-            odometer: t.odometer.map(|miles| miles.to_string()),
+            odometer: t.odometer.map(|distance| distance.to_string()),
+            odometer_unit: owned(t.odometer_unit),
             odometer_brand: word(Domain::OdometerBrands, t.odometer_brand),
             sale_type: word(Domain::SaleTypes, t.sale_type),
             current_bid: money(t.current_bid_usd),
@@ -258,17 +277,21 @@ impl Standing {
             special_note: owned(t.special_note),
             thumbnail_url: t.image_thumbnail.map(|url| url.to_string()),
             image_url: t.image_url.map(|url| url.to_string()),
+            carried: carried::values(Some(&folded.carried), None),
+            carried_columns: folded.carried.clone(),
         }
     }
 }
 
-/// The instant of the sale by the yard's clock: the offset is what lies between the two.
+/// Returns the instant of the sale by the clock of its zone.
 fn local(typed: &Typed<'_>) -> Option<DateTime<FixedOffset>> {
-    let at = typed.auction_datetime_utc?;
-    let time = typed.sale_time_hhmm.and_then(clock).or(NaiveTime::from_hms_opt(12, 0, 0))?;
-    let offset = day(typed.sale_date_raw?)?.and_time(time) - at.naive_utc();
-    let offset = FixedOffset::east_opt(i32::try_from(offset.num_seconds()).ok()?)?;
-    Some(at.with_timezone(&offset))
+    let place = SalePlace {
+        abbreviation: typed.tz.unwrap_or_default(),
+        yard: typed.yard_name.unwrap_or_default(),
+        state: typed.region.unwrap_or_default(),
+        country: typed.country.unwrap_or_default(),
+    };
+    place.zone()?.local(typed.auction_datetime_utc?)
 }
 
 impl LotAt {
@@ -293,5 +316,40 @@ impl LotAt {
             ]
         });
         standing.flatten().chain(self.status.iter_mut().filter_map(Told::word_mut))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::lots;
+    use crate::auction::specimen::civic;
+
+    #[test]
+    fn a_version_is_shown_by_the_clock_by_which_the_api_shows_the_lot() {
+        // A yard's own rule, a fixed offset, no time, and a time that the clocks skip.
+        let sales = [
+            ("AB - CALGARY", "MST", "20261204", "900", "2026-12-04T09:00:00-06:00"),
+            ("ATLANTIC CANADA AUCTION", "AKST", "20260115", "800", "2026-01-15T08:00:00-09:00"),
+            ("AZ - PHOENIX", "PDT", "20260715", "0", "2026-07-15T12:00:00-07:00"),
+            ("CA - VALLEJO", "PST", "20260308", "230", "2026-03-08T03:30:00-07:00"),
+            ("NJ - TRENTON", "", "20260310", "1000", "2026-03-10T10:00:00-04:00"),
+        ];
+        for (yard, abbreviation, date, time, shown) in sales {
+            let row = civic().with("Yard name", yard).with("Time Zone", abbreviation);
+            let row = row.with("Sale Date M/D/CY", date).with("Sale time (HHMM)", time);
+            row.read(|record| {
+                let typed = Typed::read(record, Spellings::compiled(), &mut Warnings::default());
+                assert_eq!(local(&typed).unwrap().to_rfc3339(), shown);
+                let place = SalePlace {
+                    abbreviation,
+                    yard,
+                    state: typed.region.unwrap(),
+                    country: typed.country.unwrap(),
+                };
+                let (api, _) = lots::local(typed.auction_datetime_utc.unwrap(), place).unwrap();
+                assert_eq!(api, shown);
+            });
+        }
     }
 }

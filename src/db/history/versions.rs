@@ -1,4 +1,4 @@
-//! A lot's row versions: which there are, which a file at or before a window held, and the greatest of those.
+//! A lot's row versions: which there are, and which a file at or before a window held.
 //!
 //! A version is stored where it was new, and from then on held by the manifest of each file that repeats it. Read in
 //! their order, files store a version in the first window that holds it. A late file breaks that: what it has in common
@@ -6,15 +6,18 @@
 //! news for the files that were read before it. Hence the two questions below that only manifests answer; each is asked
 //! only where there is reason to.
 
+use super::windows::{File, after, files_before};
 use crate::auction::hash::RowHasher;
 use crate::auction::payload::Kept;
 use crate::auction::row::{Typed, Warnings};
+use crate::auction::version::version_time;
+use crate::auction::{ColumnSet, mapping};
 use crate::taxonomy::Spellings;
 use anyhow::Context;
-use chrono::{DateTime, Datelike, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Where a version is.
@@ -36,14 +39,21 @@ pub struct Version {
     pub file_id: Uuid,
     /// The record.
     pub kept: Kept,
-    hash: u128,
-    updated: Option<DateTime<Utc>>,
-    makes_a_lot: bool,
+    /// The row hash.
+    pub hash: u128,
+    /// The update time.
+    pub updated: Option<DateTime<Utc>>,
+    /// The order key: the update time, or the start of the window that holds it.
+    pub version_at: DateTime<Utc>,
+    /// Its columns that cannot be read.
+    pub unreadable: ColumnSet,
+    /// Whether it has a VIN and a lot number.
+    pub makes_a_lot: bool,
 }
 
-/// A lot number in every way a file may write it.
-fn written(lot: &str) -> Vec<String> {
-    (lot.len()..=18.max(lot.len())).map(|width| format!("{lot:0>width$}")).collect()
+/// The canonical number of a lot as a key.
+fn key(lot: &str) -> anyhow::Result<i64> {
+    lot.parse().with_context(|| format!("lot number {lot:?} is not a number of at most 18 digits"))
 }
 
 /// Every version of a lot, by window.
@@ -53,9 +63,9 @@ pub async fn places(connection: &mut PgConnection, source: &str, lot: &str) -> a
         r#"-- history: where a lot's versions are
         select row_id as "row_id!", window_start_utc as "window!", late as "late!"
         from raw.lot_versions
-        where lot_number = any($1) and source = $2
+        where lot = $1 and source = $2
         order by window_start_utc, row_id"#,
-        &written(lot),
+        key(lot)?,
         source
     )
     .fetch_all(connection)
@@ -63,7 +73,7 @@ pub async fn places(connection: &mut PgConnection, source: &str, lot: &str) -> a
     .context("look for the lot's row versions")
 }
 
-/// The oldest window that holds one of these.
+/// Returns the oldest window that holds one of these versions.
 pub async fn oldest(
     connection: &mut PgConnection,
     source: &str,
@@ -74,42 +84,44 @@ pub async fn oldest(
     Ok(before.values().min().copied().or(Some(first.window)))
 }
 
-/// A file that has a manifest.
-struct File {
-    file_id: Uuid,
-    window: DateTime<Utc>,
-    complete: Option<bool>,
-}
-
-/// The files of the newest window before `until`.
-async fn files_before(
+/// Returns the newest window that holds one of these versions, `known` being one that does.
+///
+/// Files read in their order count when they are read. What may come later is a file that came late, and a window that
+/// repeated a file.
+pub async fn newest(
     connection: &mut PgConnection,
     source: &str,
-    until: DateTime<Utc>,
-) -> anyhow::Result<Vec<File>> {
-    sqlx::query_as!(
-        File,
-        r#"-- history: the files of the newest window
-        select f.file_id as "file_id!", f.window_start_utc as "window!", f.complete
-        from raw.file_manifests f
-        where f.source = $1
-          and f.window_start_utc = (
-            select m.window_start_utc
-            from raw.file_manifests m
-            where m.source = $1 and m.window_start_utc < $2
-            order by m.window_start_utc desc
-            limit 1
-          )"#,
+    places: &[Place],
+    known: DateTime<Utc>,
+) -> anyhow::Result<DateTime<Utc>> {
+    let ids: Vec<i64> = places.iter().map(|place| place.row_id).collect();
+    let later = sqlx::query_scalar!(
+        r#"-- history: the newest window that holds a lot
+        select max(c.at) as at
+        from (
+          select m.window_start_utc as at, m.file_id
+          from raw.file_manifests m
+          where m.source = $1 and m.late and m.window_start_utc > $2
+          union
+          select x.window_start_utc, x.file_id
+          from raw.file_sightings x
+          join raw.file_manifests m on m.file_id = x.file_id
+          where x.source = $1 and x.window_start_utc > $2 and (m.late or x.file_window_utc <= $2)
+        ) c
+        join raw.file_manifests m on m.file_id = c.file_id
+        where exists (select from unnest($3::bigint[]) as u (row_id) where u.row_id = any(m.row_ids))"#,
         source,
-        until
+        known,
+        &ids
     )
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await
-    .context("look for the newest files")
+    .context("look for the newest window that holds the lot")?;
+    Ok(later.unwrap_or(known))
 }
 
 /// Of these ids, those that a file holds. Each is sought by itself: milliseconds in a file of 154,000 rows.
-async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<Vec<i64>> {
+pub async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- history: which of these does the file hold
         select u.row_id as "row_id!"
@@ -142,11 +154,6 @@ async fn holds(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> any
     held.context("ask a file for the lot")
 }
 
-/// An instant after `window` and before any other.
-fn after(window: DateTime<Utc>) -> DateTime<Utc> {
-    window + TimeDelta::microseconds(1)
-}
-
 /// Whether the newest file up to `window` that can tell holds one of these: one that does, or a complete one that does not.
 pub async fn is_held(
     connection: &mut PgConnection,
@@ -159,10 +166,11 @@ pub async fn is_held(
         let files = files_before(connection, source, until).await?;
         let Some(File { window, .. }) = files.first() else { return Ok(false) };
         until = *window;
-        // newest first; those of newer windows only a late file may hold
-        let here = places.iter().rev().filter(|place| month(place.window) == month(until));
-        let (stored, newer): (Vec<&Place>, Vec<&Place>) = here.partition(|place| place.window <= until);
         for file in &files {
+            // newest first; those of newer windows only a late file may hold
+            let here = places.iter().rev().filter(|place| month(place.window) == month(file.own_window));
+            let (stored, newer): (Vec<&Place>, Vec<&Place>) =
+                here.partition(|place| place.window <= file.own_window);
             let newer = newer.iter().filter(|_| file.complete.is_none());
             let ids: Vec<i64> = stored.iter().chain(newer).map(|place| place.row_id).collect();
             if holds(connection, file.file_id, &ids).await? {
@@ -180,9 +188,9 @@ fn month(at: DateTime<Utc>) -> (i32, u32) {
     (at.year(), at.month())
 }
 
-/// Versions of newer windows that late files at or before `until` hold, with the newest such file's window; with
-/// `before`, strictly before, and the oldest.
-async fn borrowed(
+/// Versions of newer windows that files seen at or before `until` hold, with the newest such window; with `before`, strictly
+/// before, and the oldest. Such a file came late, or was seen in a window older than its own.
+pub async fn borrowed(
     connection: &mut PgConnection,
     source: &str,
     places: &[Place],
@@ -198,16 +206,23 @@ async fn borrowed(
         return Ok(HashMap::new());
     }
     let held = sqlx::query!(
-        r#"-- history: newer versions that late files hold
-        select m.window_start_utc as "window!", u.row_id as "row_id!"
-        from raw.file_manifests m
+        r#"-- history: newer versions that older windows hold
+        select c.at as "window!", u.row_id as "row_id!"
+        from (
+          select m.window_start_utc as at, m.file_id
+          from raw.file_manifests m
+          where m.source = $1 and m.late
+          union
+          select x.window_start_utc, x.file_id
+          from raw.file_sightings x
+          where x.source = $1 and x.window_start_utc < x.file_window_utc
+        ) c
+        join raw.file_manifests m on m.file_id = c.file_id
         cross join unnest($4::bigint[]) as u (row_id)
-        where m.source = $1
-          and m.late
-          and m.window_start_utc >= date_trunc('month', $2::timestamptz, 'UTC')
-          and (m.window_start_utc < $2 or m.window_start_utc = $2 and not $3)
+        where c.at >= date_trunc('month', $2::timestamptz, 'UTC')
+          and (c.at < $2 or c.at = $2 and not $3)
           and u.row_id = any(m.row_ids)
-        order by m.window_start_utc"#,
+        order by c.at"#,
         source,
         until,
         before,
@@ -215,7 +230,7 @@ async fn borrowed(
     )
     .fetch_all(connection)
     .await
-    .context("ask late files for newer versions")?;
+    .context("look for newer versions in older windows")?;
     let mut windows = HashMap::new();
     for row in held {
         if before {
@@ -227,96 +242,10 @@ async fn borrowed(
     Ok(windows)
 }
 
-/// The version that stood at `window`: the greatest of those that files up to then held.
-pub async fn standing(
+/// Reads these versions of a lot.
+pub async fn read(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
-    places: &[Place],
-    window: DateTime<Utc>,
-    spellings: &Spellings,
-) -> anyhow::Result<Option<Version>> {
-    let borrowed = borrowed(connection, source, places, window, false).await?;
-    let held: Vec<Place> = places
-        .iter()
-        .filter_map(|place| match borrowed.get(&place.row_id) {
-            // told by the window that is known to hold it
-            Some(known) => Some(Place { window: *known, late: true, ..place.clone() }),
-            None => Some(place.clone()).filter(|place| place.window <= window),
-        })
-        .collect();
-    let mut versions = read(connection, lot, held, spellings).await?;
-    versions.retain(|version| version.makes_a_lot);
-    let Some(updated) = versions.iter().map(|version| version.updated).max() else { return Ok(None) };
-    versions.retain(|version| version.updated == updated);
-    // the newest window that is known to hold it; a keyframe stores a version again
-    let key = |version: &Version| (version.place.window, version.hash);
-    let hashes: HashSet<u128> = versions.iter().map(|version| version.hash).collect();
-    if hashes.len() > 1 {
-        let last = last_held(connection, source, &versions, window).await?;
-        versions.retain(|version| last.contains(&version.place.row_id));
-        return Ok(versions.into_iter().max_by_key(|version| version.hash));
-    }
-    Ok(versions.into_iter().max_by_key(key))
-}
-
-/// Of versions that differ, those that the newest file up to `window` holds that holds any.
-///
-/// Mostly that is the version stored last: its file was read in order, and had a file after it held another, that would
-/// have been stored anew. It need not be so where that file came late, or holds another of them too (a lot twice).
-async fn last_held(
-    connection: &mut PgConnection,
-    source: &str,
-    versions: &[Version],
-    window: DateTime<Utc>,
-) -> anyhow::Result<Vec<i64>> {
-    let Some(last) = versions.iter().map(|version| &version.place).max_by_key(|place| place.window) else {
-        return Ok(Vec::new());
-    };
-    let ids: Vec<i64> = versions.iter().map(|version| version.place.row_id).collect();
-    if !last.late {
-        let there = held_in(connection, source, &ids, after(last.window)).await?;
-        if there.len() == 1 {
-            return Ok(there);
-        }
-    }
-    let mut until = after(window);
-    loop {
-        let files = files_before(connection, source, until).await?;
-        let Some(File { window, .. }) = files.first() else { return Ok(Vec::new()) };
-        until = *window;
-        let there = held_by_any(connection, &files, &ids).await?;
-        // it holds one itself, so nothing is older
-        if !there.is_empty() || until <= last.window {
-            return Ok(there);
-        }
-    }
-}
-
-/// Those of these ids that the files of the newest window before `until` hold.
-async fn held_in(
-    connection: &mut PgConnection,
-    source: &str,
-    ids: &[i64],
-    until: DateTime<Utc>,
-) -> anyhow::Result<Vec<i64>> {
-    let files = files_before(connection, source, until).await?;
-    held_by_any(connection, &files, ids).await
-}
-
-async fn held_by_any(connection: &mut PgConnection, files: &[File], ids: &[i64]) -> anyhow::Result<Vec<i64>> {
-    let mut held = Vec::new();
-    for file in files {
-        held.extend(held_by(connection, file.file_id, ids).await?);
-    }
-    held.sort_unstable();
-    held.dedup();
-    Ok(held)
-}
-
-/// Reads these versions of a lot.
-async fn read(
-    connection: &mut PgConnection,
-    lot: &str,
     places: Vec<Place>,
     spellings: &Spellings,
 ) -> anyhow::Result<Vec<Version>> {
@@ -325,30 +254,35 @@ async fn read(
         r#"-- history: a lot's versions
         select row_id as "row_id!", file_id as "file_id!", header as "header!", payload as "payload!"
         from raw.lot_versions
-        where lot_number = any($1) and row_id = any($2)"#,
-        &written(lot),
+        where lot = $1 and source = $2 and row_id = any($3)"#,
+        key(lot)?,
+        source,
         &ids
     )
     .fetch_all(connection)
     .await
     .context("read the lot's row versions")?;
+    let mapping = mapping::for_source(source);
     let mut versions = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(place) = places.iter().find(|place| place.row_id == row.row_id) else { continue };
         let Value::Object(payload) = row.payload else { continue };
         let header = serde_json::from_value(row.header).context("read a file's header")?;
-        let kept =
-            Kept::read(header, &payload).with_context(|| format!("read row version {}", row.row_id))?;
+        let kept = Kept::read(header, &payload, mapping)
+            .with_context(|| format!("read row version {}", row.row_id))?;
         let record = kept.record();
         let hash = RowHasher::new(record.header()).hash(&record);
         let typed = Typed::read(&record, spellings, &mut Warnings::default());
         let (updated, makes_a_lot) = (typed.source_updated_at, typed.skip_reason.is_none());
+        let unreadable = typed.unreadable;
         versions.push(Version {
             place: place.clone(),
             file_id: row.file_id,
             kept,
             hash,
             updated,
+            version_at: version_time(updated, place.window).0,
+            unreadable,
             makes_a_lot,
         });
     }

@@ -1,6 +1,6 @@
 //! How lots stood, asked afterwards.
 
-use super::{File, greatest, window};
+use super::{File, greatest, odometers, window};
 use crate::chain::House;
 use std::collections::HashMap;
 use vinops::db::history::{self, Presence};
@@ -10,12 +10,13 @@ use vinops::taxonomy::Spellings;
 /// as `lots` has it, ties of the hash included.
 pub async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
     let mut connection = house.pool().acquire().await.unwrap();
-    let stored: HashMap<String, String> =
-        sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
+    let stored: HashMap<String, (String, Option<String>)> =
+        sqlx::query_as::<_, (String, String, Option<String>)>("select l.lot_external_id, s.model, l.odometer::text from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
             .fetch_all(&mut *connection)
             .await
             .unwrap()
             .into_iter()
+            .map(|(lot, model, miles)| (lot, (model, miles)))
             .collect();
     let last = files.iter().map(|file| file.window).max().unwrap_or(0);
     for n in 0..=last {
@@ -24,16 +25,32 @@ pub async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
         for (lot, stands) in &stored {
             let held = |file: &&File| file.rows.iter().any(|row| row.number().to_string() == *lot);
             let first = files.iter().filter(held).map(|file| file.window).min().map(window);
-            let told =
-                history::at(&mut connection, lot, window(n), Spellings::compiled()).await.unwrap().unwrap();
+            let told = history::at(&mut connection, None, lot, window(n), Spellings::compiled())
+                .await
+                .unwrap()
+                .unwrap();
             let name = format!("lot {lot} at window {n}");
+            let miles = told.standing.as_ref().and_then(|standing| standing.odometer.clone());
+            let carried =
+                told.standing.as_ref().is_some_and(|standing| standing.carried.contains(&"odometer"));
             let model = told.standing.and_then(|standing| standing.model);
             let may = lots.get(lot).cloned().unwrap_or_default();
             if model.is_some() == may.is_empty() || model.as_ref().is_some_and(|model| !may.contains(model)) {
                 return Err(format!("{name} was {model:?}, not one of {may:?}"));
             }
-            if n == last && model.as_ref() != Some(stands) {
-                return Err(format!("{name} was {model:?} and is {stands}"));
+            if let Some(model) = &model {
+                let may = odometers(&then, lot, model);
+                let miles = miles.as_deref().map(|miles| miles.trim_end_matches(".0").parse().unwrap());
+                if !may.contains(&miles)
+                    || carried != (lot == "40000005" && model == "MODEL 2" && miles.is_some())
+                {
+                    return Err(format!(
+                        "{name}: {model} had run {miles:?} (carried: {carried}), not one of {may:?}"
+                    ));
+                }
+            }
+            if n == last && (model.as_ref(), miles.as_ref()) != (Some(&stands.0), stands.1.as_ref()) {
+                return Err(format!("{name} was {model:?}, {miles:?} and is {stands:?}"));
             }
             if told.first_seen != first {
                 return Err(format!("{name} was first seen at {:?}, not {first:?}", told.first_seen));

@@ -2,7 +2,8 @@
 
 use super::Since;
 use super::tries::Partial;
-use chrono::{DateTime, Utc};
+use crate::config::now;
+use chrono::{DateTime, NaiveDateTime, Utc};
 use reqwest::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,6 +19,8 @@ const BODY: usize = 4096;
 const SNIPPET: usize = 200;
 /// Longest wait for each piece of a refused body; nobody needs all of it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A file that was modified before 1990 has no known time of modification.
+const OLDEST_MODIFIED: i64 = 631_152_000;
 /// Shorter parts of the URL (a `1`, a `csv`) tell nothing, and would redact half of every text.
 const TELLING: usize = 5;
 
@@ -27,29 +30,58 @@ pub(super) fn begins_the_header(head: &[u8]) -> bool {
     head.starts_with(b"\"Id\",") || head.starts_with(b"Id,")
 }
 
-pub(super) fn is_html(headers: &HeaderMap) -> bool {
-    text(headers, header::CONTENT_TYPE)
-        .is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("text/html"))
+/// Whether a body begins as a page does, whatever its `Content-Type` is.
+pub(super) fn begins_a_page(head: &[u8]) -> bool {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    head.trim_ascii_start().starts_with(b"<")
 }
 
-/// How the body is packed, where it should not be.
-pub(super) fn packing(headers: &HeaderMap) -> Option<&str> {
-    text(headers, header::CONTENT_ENCODING).filter(|it| !it.eq_ignore_ascii_case("identity"))
+/// Returns the `Content-Encoding`, if it is none that leaves the body as it is.
+pub(super) fn content_encoding(headers: &HeaderMap) -> Option<&str> {
+    text(headers, header::CONTENT_ENCODING).map(str::trim).filter(|it| !it.eq_ignore_ascii_case("identity"))
 }
 
+/// Returns the answer's `Date`, or the present where it has none.
+fn date(headers: &HeaderMap) -> DateTime<Utc> {
+    text(headers, header::DATE).and_then(read_http_date).unwrap_or_else(now)
+}
+
+/// Returns what an answer says of its file.
+///
+/// A `Last-Modified` later than the answer's own `Date` is no reference (RFC 9110, 8.8.2.1), and neither is one from
+/// before the web, which is what a server without the file's time writes.
 pub(super) fn since(headers: &HeaderMap) -> Since {
-    let modified = text(headers, header::LAST_MODIFIED).and_then(|t| DateTime::parse_from_rfc2822(t).ok());
+    let modified = text(headers, header::LAST_MODIFIED).and_then(read_http_date);
     Since {
         etag: text(headers, header::ETAG).map(str::to_owned),
-        last_modified: modified.map(|t| t.to_utc()),
+        last_modified: modified.filter(|at| *at <= date(headers) && at.timestamp() >= OLDEST_MODIFIED),
     }
 }
 
-/// What `If-Range` may name: an ETag unless it is weak, else the modification time.
-pub(super) fn validator(since: &Since) -> Option<HeaderValue> {
+/// Returns how long the server asks to wait before the next request, from `Retry-After` in seconds or as a date.
+///
+/// Seconds beyond what can be counted are [`Duration::MAX`]. A date is compared with the answer's own `Date`, so that
+/// a server's wrong clock does no harm.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, header::RETRY_AFTER)?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(value.parse().map_or(Duration::MAX, Duration::from_secs));
+    }
+    let wait = read_http_date(value)? - date(headers);
+    Some(wait.to_std().unwrap_or(Duration::ZERO))
+}
+
+/// Returns what `If-Range` may name: a strong ETag, or, without any ETag, a modification time that is a strong
+/// validator, which is at least a second older than the answer (RFC 9110, 13.1.5 and 8.8.2.2).
+pub(super) fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
+    let since = since(headers);
     match &since.etag {
-        Some(etag) if !etag.starts_with("W/") => HeaderValue::from_str(etag).ok(),
-        _ => since.last_modified.map(http_date),
+        Some(etag) if etag.starts_with("W/") => None,
+        Some(etag) => HeaderValue::from_str(etag).ok(),
+        None => {
+            let older = |at: &DateTime<Utc>| date(headers) - at >= chrono::Duration::seconds(1);
+            since.last_modified.filter(older).map(http_date)
+        }
     }
 }
 
@@ -63,8 +95,57 @@ pub(super) fn http_date(time: DateTime<Utc>) -> HeaderValue {
     HeaderValue::from_str(&time.format("%a, %d %b %Y %H:%M:%S GMT").to_string()).expect("visible ASCII")
 }
 
-/// Whether a 206 goes on exactly where the partial body ends, in the same file; else what differs.
-pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<(), String> {
+/// Reads a date in the three forms of RFC 9110, 5.6.7.
+fn read_http_date(text: &str) -> Option<DateTime<Utc>> {
+    let obsolete = |format| NaiveDateTime::parse_from_str(text, format).ok().map(|at| at.and_utc());
+    DateTime::parse_from_rfc2822(text)
+        .map(|at| at.to_utc())
+        .ok()
+        .or_else(|| obsolete("%A, %d-%b-%y %H:%M:%S GMT"))
+        .or_else(|| obsolete("%a %b %e %H:%M:%S %Y"))
+}
+
+/// The headers in which a 206 must agree with the answer that began the body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    etag: Option<String>,
+    last_modified: Option<String>,
+    encoding: Option<String>,
+}
+
+impl Identity {
+    /// Reads them as they are written.
+    pub(super) fn of(headers: &HeaderMap) -> Identity {
+        Identity {
+            etag: text(headers, header::ETAG).map(str::to_owned),
+            last_modified: text(headers, header::LAST_MODIFIED).map(str::to_owned),
+            encoding: content_encoding(headers).map(str::to_ascii_lowercase),
+        }
+    }
+
+    /// Returns the `Content-Encoding` in lower case.
+    pub(super) fn encoding(&self) -> Option<&str> {
+        self.encoding.as_deref()
+    }
+
+    /// Returns what differs in a 206. One whose ETag agrees may leave out `Last-Modified` (RFC 9110, 15.3.7).
+    fn difference(&self, rest: &Identity) -> Option<&'static str> {
+        let dated = rest.last_modified.is_some() || self.etag.is_none();
+        if self.etag != rest.etag {
+            Some("the ETag changed")
+        } else if dated && self.last_modified != rest.last_modified {
+            Some("the Last-Modified changed")
+        } else if self.encoding != rest.encoding {
+            Some("the Content-Encoding changed")
+        } else {
+            None
+        }
+    }
+}
+
+/// Returns the total length that a 206 names, where it goes on exactly at the end of the partial body, in the same
+/// file; else what differs.
+pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<Option<u64>, String> {
     let range = text(headers, header::CONTENT_RANGE).unwrap_or("none");
     let parsed = range.strip_prefix("bytes ").and_then(|r| {
         let (span, total) = r.split_once('/')?;
@@ -80,9 +161,9 @@ pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<(), St
     if total.is_some() && partial.total.is_some() && total != partial.total {
         return Err("the total length changed".into());
     }
-    match (since(headers).etag, &partial.since.etag) {
-        (Some(now), Some(then)) if now != *then => Err("the ETag changed".into()),
-        _ => Ok(()),
+    match partial.identity.difference(&Identity::of(headers)) {
+        Some(difference) => Err(difference.into()),
+        None => Ok(total),
     }
 }
 

@@ -41,12 +41,29 @@ impl From<anyhow::Error> for DownloadError {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Neither 200 nor an answer to what was asked.
-    #[error("status {status}, body \"{body}\"")]
+    #[error("status {status}, body \"{body}\"{}", asked_wait(.retry_after))]
     Status {
         /// The status.
         status: StatusCode,
         /// The body's beginning.
         body: String,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// An answer that asks for a longer wait than the slot has left.
+    #[error(
+        "status {status}, body \"{body}\"; its Retry-After of {} s is beyond the {} s left, so the slot is given up",
+        .wait.as_secs(), .left.as_secs()
+    )]
+    RetryAfter {
+        /// The status.
+        status: StatusCode,
+        /// The body's beginning.
+        body: String,
+        /// How long the server asks to wait.
+        wait: Duration,
+        /// How long there was left to wait.
+        left: Duration,
     },
     /// A page, for people.
     #[error("status 200 OK, but an HTML page: \"{body}\"")]
@@ -86,11 +103,27 @@ pub enum Refusal {
         /// The limit.
         most: u64,
     },
-    /// Compressed, although it was asked for as it is.
-    #[error("status 200 OK, but the body is packed ({packing}), which was not asked for")]
-    Packed {
-        /// Its `Content-Encoding`.
-        packing: String,
+    /// Compressed, in another format than gzip.
+    #[error("status 200 OK, but the body is compressed ({encoding}), which was not asked for")]
+    Compressed {
+        /// The format by its first bytes, else its `Content-Encoding`.
+        encoding: String,
+    },
+    /// Compressed with gzip, and not readable to its end.
+    #[error("status 200 OK, but the gzip body cannot be decompressed: {why}")]
+    Gzip {
+        /// The decompressor's words.
+        why: String,
+    },
+    /// Compressed, and larger than any feed for its size.
+    #[error("status 200 OK, but {read} bytes of gzip became {written} or more, over {most} times as many")]
+    Ratio {
+        /// Bytes decompressed.
+        read: u64,
+        /// Bytes that they became.
+        written: u64,
+        /// The limit.
+        most: u64,
     },
     /// An older file than the last good one: a copy that somebody on the way has kept.
     #[error("status 200 OK, but a stale copy: last modified {now}, and the last good file {then}")]
@@ -157,18 +190,46 @@ pub enum Break {
     },
 }
 
+fn asked_wait(retry_after: &Option<Duration>) -> String {
+    retry_after.map_or(String::new(), |wait| format!("; its Retry-After is {} s", wait.as_secs()))
+}
+
 impl DownloadError {
     /// Whether the server keeps us out, so that another session may help.
     pub fn is_no_entry(&self) -> bool {
         matches!(self, DownloadError::Refused(Refusal::Redirects { .. } | Refusal::Html { .. }))
-            || matches!(self, DownloadError::Refused(Refusal::Status { status, .. }) if matches!(status.as_u16(), 401 | 403))
+            || matches!(
+                self,
+                DownloadError::Refused(Refusal::Status { status, .. } | Refusal::RetryAfter { status, .. })
+                    if matches!(status.as_u16(), 401 | 403)
+            )
+    }
+
+    /// Returns how long the server asks to wait before the next request.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            DownloadError::Refused(Refusal::Status { retry_after, .. }) => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Returns the error of a slot that is given up, since the wait asked for is longer than `left`.
+    pub(super) fn beyond(self, left: Duration) -> DownloadError {
+        match self {
+            DownloadError::Refused(Refusal::Status { status, body, retry_after: Some(wait) }) => {
+                Refusal::RetryAfter { status, body, wait, left }.into()
+            }
+            other => other,
+        }
     }
 
     /// Whether the next try within this attempt may go better.
     pub fn is_worth_another_try(&self) -> bool {
         match self {
             // Four times two gigabytes help nobody.
-            DownloadError::Refused(Refusal::TooLarge { .. }) => false,
+            DownloadError::Refused(
+                Refusal::TooLarge { .. } | Refusal::Ratio { .. } | Refusal::RetryAfter { .. },
+            ) => false,
             DownloadError::Refused(_) | DownloadError::Broken(_) => true,
             DownloadError::Store(_) => false,
         }

@@ -1,6 +1,8 @@
 //! The tries of one download: ask, judge the answer, take its body in.
 
+use super::answer::Identity;
 use super::error::{Break, DownloadError, Refusal};
+use super::gunzip::{Gunzip, PIECE_BYTES, format_of};
 use super::{Feed, File, MOST_REDIRECTS, Progress, Since, answer};
 use crate::store::{Store, Writer};
 use bytes::Bytes;
@@ -22,23 +24,32 @@ pub(super) struct Tries<'a> {
 /// A body that has begun to arrive.
 pub(super) struct Partial {
     writer: Writer,
-    /// The first bytes, held back until they are known to be a header's.
+    coding: Coding,
+    /// The first bytes of the file, held back until they are known to be a header's.
     head: Vec<u8>,
+    /// Bytes of the body received, as they are sent.
     pub(super) received: u64,
+    /// Bytes of the file, which are others than the body's where that is compressed.
+    file_bytes: u64,
     pub(super) total: Option<u64>,
     pub(super) since: Since,
-    /// For `If-Range`: a strong ETag, else the modification time.
+    pub(super) identity: Identity,
+    /// For `If-Range`: a strong ETag, or the modification time.
     validator: Option<HeaderValue>,
 }
 
-impl Tries<'_> {
-    /// As `backon` wants it: the state goes in and comes out again.
-    pub(super) async fn next(mut self) -> (Self, Result<Option<File>, DownloadError>) {
-        let result = self.once().await;
-        (self, result)
-    }
+/// How the bytes of a body become those of the file, by the first of them.
+enum Coding {
+    /// Too few have come.
+    Unknown(Vec<u8>),
+    /// They are the file's.
+    Identity,
+    Gzip(Box<Gunzip>),
+}
 
-    async fn once(&mut self) -> Result<Option<File>, DownloadError> {
+impl Tries<'_> {
+    /// Asks once more, and returns the file, or None where it is still the one of `since`.
+    pub(super) async fn next(&mut self) -> Result<Option<File>, DownloadError> {
         self.made += 1;
         let silence = self.feed.options.idle_timeout;
         let mut response = match timeout(silence, self.request().send()).await {
@@ -52,21 +63,24 @@ impl Tries<'_> {
         match (response.status(), &self.partial) {
             (StatusCode::NOT_MODIFIED, None) if self.since.is_known() => return Ok(None),
             (StatusCode::PARTIAL_CONTENT, Some(partial)) => {
-                if let Err(why) = answer::continues(response.headers(), partial) {
-                    self.partial = None;
-                    return Err(Break::Range { why }.into());
+                match answer::continues(response.headers(), partial) {
+                    Ok(total) => self.adopt(total)?,
+                    Err(why) => {
+                        self.partial = None;
+                        return Err(Break::Range { why }.into());
+                    }
                 }
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
                 self.partial = None;
                 return Err(Break::Range { why: "416: no such range any more".into() }.into());
             }
-            (StatusCode::OK, _) => self.partial = Some(self.begin(&mut response).await?),
+            (StatusCode::OK, _) => self.partial = Some(self.begin(&response)?),
             // A server that is unwell for a moment may still continue the body later: the partial stays.
             (status, _) => {
-                return Err(
-                    Refusal::Status { status, body: self.feed.mask.snippet(&mut response).await }.into()
-                );
+                let retry_after = answer::retry_after(response.headers());
+                let body = self.feed.mask.snippet(&mut response).await;
+                return Err(Refusal::Status { status, body, retry_after }.into());
             }
         }
         let body = self.body(&mut response).await;
@@ -100,26 +114,37 @@ impl Tries<'_> {
         self.feed.client.get(self.feed.options.url.expose_secret()).headers(headers)
     }
 
+    /// Takes over the total that a 206 names, where the first answer named none.
+    fn adopt(&mut self, total: Option<u64>) -> Result<(), DownloadError> {
+        self.feed.check_size(total.unwrap_or(0))?;
+        if let Some(partial) = &mut self.partial {
+            partial.total = partial.total.or(total);
+        }
+        Ok(())
+    }
+
     /// Checks what a 200 says of its body before any of it is read.
-    async fn begin(&self, response: &mut Response) -> Result<Partial, DownloadError> {
-        if answer::is_html(response.headers()) {
-            return Err(Refusal::Html { body: self.feed.mask.snippet(response).await }.into());
-        }
-        if let Some(packing) = answer::packing(response.headers()) {
-            // Never unpacked: a kilobyte of it may hold a gigabyte.
-            return Err(Refusal::Packed { packing: self.feed.mask.clean(packing.as_bytes()) }.into());
-        }
+    fn begin(&self, response: &Response) -> Result<Partial, DownloadError> {
+        let headers = response.headers();
         let total = response.content_length();
         self.feed.check_size(total.unwrap_or(0))?;
-        let since = answer::since(response.headers());
+        let since = answer::since(headers);
         if let (Some(now), Some(then)) = (since.last_modified, self.since.last_modified)
             && now < then
         {
             return Err(Refusal::Stale { now, then }.into());
         }
-        let validator = answer::validator(&since);
-        let writer = self.store.writer()?;
-        Ok(Partial { writer, head: Vec::new(), received: 0, total, since, validator })
+        Ok(Partial {
+            writer: self.store.writer()?,
+            coding: Coding::Unknown(Vec::new()),
+            head: Vec::new(),
+            received: 0,
+            file_bytes: 0,
+            total,
+            since,
+            identity: Identity::of(headers),
+            validator: answer::validator(headers),
+        })
     }
 
     /// Reads the body to its end into the partial.
@@ -146,30 +171,78 @@ impl Tries<'_> {
 }
 
 impl Partial {
+    /// Takes the next bytes of the body.
     async fn take(&mut self, chunk: Bytes, feed: &Feed) -> Result<(), DownloadError> {
-        if self.head.len() >= answer::HEAD {
-            return Ok(self.writer.write(chunk).await?);
+        let chunk = match &mut self.coding {
+            Coding::Unknown(first) => {
+                first.extend_from_slice(&chunk);
+                if first.len() < answer::HEAD {
+                    return Ok(());
+                }
+                let first = Bytes::from(std::mem::take(first));
+                self.coding = self.coding_of(&first, feed)?;
+                first
+            }
+            _ => chunk,
+        };
+        let Coding::Gzip(_) = &self.coding else { return self.write(chunk, feed).await };
+        for piece in chunk.chunks(PIECE_BYTES) {
+            let Coding::Gzip(gunzip) = &mut self.coding else { break };
+            let bytes = gunzip.write(piece)?;
+            self.write(bytes, feed).await?;
         }
-        self.head.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    /// Returns how the body is coded, by its first bytes. `Content-Encoding` names what they do not.
+    fn coding_of(&self, first: &[u8], feed: &Feed) -> Result<Coding, DownloadError> {
+        let encoding = match format_of(first) {
+            Some("gzip") => return Ok(Coding::Gzip(Box::new(Gunzip::new()))),
+            Some(format) => format.to_owned(),
+            None => match self.identity.encoding() {
+                Some(encoding) if !answer::begins_the_header(first) => feed.mask.clean(encoding.as_bytes()),
+                _ => return Ok(Coding::Identity),
+            },
+        };
+        Err(Refusal::Compressed { encoding }.into())
+    }
+
+    /// Takes the next bytes of the file.
+    async fn write(&mut self, bytes: Bytes, feed: &Feed) -> Result<(), DownloadError> {
+        self.file_bytes += bytes.len() as u64;
+        feed.check_size(self.file_bytes)?;
+        if self.head.len() >= answer::HEAD {
+            return if bytes.is_empty() { Ok(()) } else { Ok(self.writer.write(bytes).await?) };
+        }
+        self.head.extend_from_slice(&bytes);
         if self.head.len() >= answer::HEAD { self.open(feed).await } else { Ok(()) }
     }
 
     /// Lets the first bytes through, if they begin the feed's header.
     async fn open(&mut self, feed: &Feed) -> Result<(), DownloadError> {
         if !answer::begins_the_header(&self.head) {
-            return Err(Refusal::FirstBytes { body: feed.mask.clean(&self.head) }.into());
+            let body = feed.mask.clean(&self.head);
+            return Err(match answer::begins_a_page(&self.head) {
+                true => Refusal::Html { body }.into(),
+                false => Refusal::FirstBytes { body }.into(),
+            });
         }
         Ok(self.writer.write(Bytes::copy_from_slice(&self.head)).await?)
     }
 
     async fn end(&mut self, feed: &Feed) -> Result<(), DownloadError> {
-        let (bytes, least) = (self.received, feed.options.min_bytes);
-        match self.total {
-            Some(total) if total != bytes => return Err(Refusal::Length { total, bytes }.into()),
-            _ if bytes < least => {
-                return Err(Refusal::TooSmall { bytes, least, body: feed.mask.clean(&self.head) }.into());
-            }
-            _ => {}
+        if let Some(total) = self.total.filter(|total| *total != self.received) {
+            return Err(Refusal::Length { total, bytes: self.received }.into());
+        }
+        let last = match &mut self.coding {
+            Coding::Unknown(first) => Bytes::from(std::mem::take(first)),
+            Coding::Gzip(gunzip) => gunzip.finish()?,
+            Coding::Identity => Bytes::new(),
+        };
+        self.write(last, feed).await?;
+        let (bytes, least) = (self.file_bytes, feed.options.min_bytes);
+        if bytes < least {
+            return Err(Refusal::TooSmall { bytes, least, body: feed.mask.clean(&self.head) }.into());
         }
         // A file shorter than the held-back head; only limits lower than the real ones let it come here.
         if self.head.len() < answer::HEAD { self.open(feed).await } else { Ok(()) }

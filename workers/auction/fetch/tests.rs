@@ -4,7 +4,7 @@ use super::super::download::FeedOptions;
 use super::super::download::tests::stage::{Act, Stage, act, answer, csv, whole};
 use super::*;
 use crate::queue::{Enqueue, Entry, Event, Outcome as How, Tools, Worker, enqueue};
-use crate::testing::{TestDb, database};
+use crate::testing::{TestDb, TestLog, database};
 use axum::body::Body;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -94,6 +94,31 @@ impl House {
     fn requests(&self) -> usize {
         self.stage.asked.lock().unwrap().len()
     }
+}
+
+#[tokio::test]
+async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() {
+    let house = House::with(vec![refused(), refused(), refused(), refused()]).await;
+    let conflict = "
+        create sequence refusals;
+        create function refuse() returns trigger language plpgsql as $$
+        begin
+          if nextval('public.refusals') <= 1 then
+            raise exception 'deadlock detected' using errcode = '40P01';
+          end if;
+          return new;
+        end $$;
+        create trigger refuse before insert on fleet.fetch_slots for each row execute function refuse()";
+    sqlx::raw_sql(conflict).execute(house.pool()).await.unwrap();
+    let log = TestLog::start();
+    let end = house.work(&house.now().await).await;
+    assert_eq!((end.state.as_str(), house.requests()), ("discarded", 4), "{end:?}");
+    let text = log.text();
+    assert!(
+        text.contains("conflict with another transaction: ") && text.contains("deadlock detected"),
+        "{text}"
+    );
+    assert!(!text.contains("the database is away"), "{text}");
 }
 
 fn refused() -> Act {
@@ -205,6 +230,90 @@ async fn the_urls_key_is_nowhere_in_the_database() {
     );
     assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
     assert!(end.error.contains("[redacted]"), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_304_is_never_about_a_file_that_was_quarantined_or_whose_chain_failed() {
+    let tagged = |text: String, etag: &'static str| {
+        act(move |_| answer(200).header("etag", etag).body(text.into()).unwrap())
+    };
+    let second = || format!("{}1,7\n", csv());
+    for fate in [
+        "update raw.csv_files set state = 'quarantined' where etag = '\"e2\"'",
+        "update fleet.windows set state = 'failed' where file_id = (select file_id from raw.csv_files where etag = '\"e2\"')",
+        "update fleet.windows set state = 'quarantined' where file_id = (select file_id from raw.csv_files where etag = '\"e2\"')",
+    ] {
+        let acts = vec![
+            tagged(csv(), "\"e1\""),
+            tagged(second(), "\"e2\""),
+            tagged(second(), "\"e2\""),
+            not_modified(),
+        ];
+        let house = House::with(acts).await;
+        let fetch = house.now().await;
+        let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+        let first = house.work(&simulated(4)).await;
+        house.work(&simulated(3)).await;
+        sqlx::raw_sql(fate).execute(house.pool()).await.unwrap();
+        // The server still has the bad file: its bytes come again and are recognised.
+        assert_eq!(house.work(&simulated(2)).await.report["outcome"], "duplicate");
+        assert_eq!(house.stage.asked(2, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+        if fate.contains("fleet.windows") {
+            continue;
+        }
+        // The repeat has not made it good; 304 is about the file before it.
+        let end = house.work(&simulated(1)).await;
+        assert_eq!(
+            (&end.report["outcome"], &end.report["file_id"]),
+            (&"not_modified".into(), &first.report["file_id"])
+        );
+        assert_eq!(house.stage.asked(3, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_validators_is_followed_by_a_request_that_is_not_conditional() {
+    let bare = act(|_| answer(200).body(format!("{}1,7\n", csv()).into()).unwrap());
+    let house = House::with(vec![whole(csv()), bare, whole(csv())]).await;
+    let fetch = house.now().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+    for n in [3, 2, 1] {
+        house.work(&simulated(n)).await;
+    }
+    assert_eq!(house.stage.asked(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    assert_eq!(house.stage.asked(2, reqwest::header::IF_NONE_MATCH), None);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_more_time_than_the_slot_has_fails_the_window_by_name() {
+    let busy = act(|_| answer(429).header("retry-after", "1300").body("slow down".into()).unwrap());
+    let house = House::with(vec![busy, whole(csv())]).await;
+    let fetch = house.now().await;
+    let end = house.work(&fetch).await;
+    assert_eq!((end.state.as_str(), house.requests()), ("discarded", 1));
+    assert!(
+        end.error.contains("429 Too Many Requests, body \"slow down\"; its Retry-After of 1300 s"),
+        "{end:?}"
+    );
+    assert_eq!(house.window(&fetch).await.0, "failed");
+}
+
+#[tokio::test]
+async fn a_retry_is_waited_for_no_longer_than_the_slot_lasts() {
+    let stage = Stage::playing(vec![]).await;
+    let url = || SecretString::from(stage.url.as_str());
+    let feed = || Arc::new(Feed::new(FeedOptions::new(url(), "vinops-test", "x")).unwrap());
+    let fetch = |ago: i64, late_ok| Fetch {
+        source: "copart".into(),
+        window_start_utc: now() - chrono::Duration::seconds(ago),
+        late_ok,
+    };
+    let within = |fetch: Fetch| fetch.within_the_slot(feed()).retry_within();
+    assert!((58..=60).contains(&within(fetch(840, false)).as_secs()));
+    assert_eq!(within(fetch(901, false)), Duration::ZERO);
+    // Neither longer than a download may take.
+    assert_eq!(within(fetch(10, false)), Duration::from_secs(600));
+    assert_eq!(within(fetch(90_000, true)), Duration::from_secs(600));
 }
 
 /// A server that lets anybody in, with a cookie.

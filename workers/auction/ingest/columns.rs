@@ -18,12 +18,12 @@ const COLUMNS: &str = "file_id, window_start_utc, row_no, row_id, row_hash, prev
     color, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw, \
     sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, \
     damage_description, damage_code, secondary_damage, secondary_damage_code, title_state, title_type, \
-    has_keys, has_keys_code, lot_condition_code, odometer, odometer_brand, retail_value_usd, \
+    has_keys, has_keys_code, lot_condition_code, odometer, odometer_unit, odometer_brand, retail_value_usd, \
     repair_cost_usd, runs_drives, sale_type, sale_type_code, current_bid_usd, special_note, \
     currency_code, thumbnail_url, image_url, grid_row, make_offer_eligible, buy_it_now_usd, \
-    source_updated_at, processing_error";
+    source_updated_at, version_at, irregular, processing_error";
 
-const COUNT: i16 = 61;
+const COUNT: i16 = 64;
 
 /// A row to be staged.
 pub struct Staged<'a> {
@@ -41,6 +41,10 @@ pub struct Staged<'a> {
     pub prev_hash: Option<Uuid>,
     /// Until when that was seen.
     pub prev_seen: Option<DateTime<Utc>>,
+    /// Where it stands among the versions of its lot.
+    pub version_at: DateTime<Utc>,
+    /// Whether it has a value that could not be read, or an update time that cannot be right.
+    pub irregular: bool,
     /// Its values.
     pub typed: &'a Typed<'a>,
 }
@@ -56,7 +60,7 @@ pub fn stage(out: &mut CopyBuf, s: &Staged<'_>) {
     out.uuid(Some(s.row_hash));
     out.uuid(s.prev_hash);
     out.timestamptz(s.prev_seen);
-    out.text(t.lot_external_id);
+    out.text(t.lot_external_id.as_deref());
     out.text(t.vin_raw);
     out.text(t.vin.as_deref());
     out.int(t.year);
@@ -94,6 +98,7 @@ pub fn stage(out: &mut CopyBuf, s: &Staged<'_>) {
     out.text(t.has_keys_code);
     out.text(t.lot_condition_code);
     out.numeric(t.odometer.map(|d| (d.unscaled, d.scale)));
+    out.text(t.odometer_unit);
     out.text(t.odometer_brand);
     out.numeric(t.retail_value_usd.map(|d| (d.unscaled, d.scale)));
     out.numeric(t.repair_cost_usd.map(|d| (d.unscaled, d.scale)));
@@ -109,5 +114,7 @@ pub fn stage(out: &mut CopyBuf, s: &Staged<'_>) {
     out.boolean(t.make_offer_eligible);
     out.numeric(t.buy_it_now_usd.map(|d| (d.unscaled, d.scale)));
     out.timestamptz(t.source_updated_at);
+    out.timestamptz(Some(s.version_at));
+    out.boolean(Some(s.irregular));
     out.text(t.skip_reason.map(SkipReason::as_str));
 }

@@ -1,8 +1,10 @@
 //! The end of an ingest: heads, manifest, run and window, once every row is in its table.
+//!
+//! Long because the end of an ingest is one transaction whose statements depend on their order.
 
-use super::scan::{Outcome, Plan, Refused};
-use super::{COPY_ERRORS, COPY_MANIFEST, COPY_SKIPPED, Report, month};
-use crate::auction::completeness;
+use super::scan::{ColumnDrift, FIRST_KEPT, Outcome, Plan, Refusal};
+use super::{COPY_MANIFEST, COPY_SKIPPED, Report, month, month_of};
+use crate::auction::completeness::Completeness;
 use crate::db::copy::{CopyBuf, CopyStream};
 use crate::workers::auction::Window;
 use anyhow::Context;
@@ -36,7 +38,9 @@ pub async fn finish(
         None => None,
     };
     let errors = std::mem::take(&mut outcome.errors);
-    errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
+    errors.send_all(connection).await.context("copy the parse errors")?;
+    let lotless = std::mem::take(&mut outcome.lotless);
+    lotless.save(connection, &window.source, plan.window, month_of(plan.window), plan.in_order).await?;
     let no_lots = std::mem::take(&mut outcome.no_lots);
     no_lots.send(connection, COPY_SKIPPED).await.context("copy the rows that make no lot")?;
     if plan.first() {
@@ -94,45 +98,58 @@ pub async fn finish(
     .execute(&mut *connection)
     .await
     .context("note until when replaced versions were seen")?;
-    let complete = plan.in_order && is_complete(connection, window, outcome.rows).await?;
+    let complete = plan.in_order && outcome.completeness.is_complete();
     if plan.in_order {
         move_heads(connection, plan, window, &outcome, complete).await?;
     } else {
-        sqlx::query_file!("workers/auction/ingest.late_heads.sql", plan.file_id, window.source, plan.window)
-            .execute(&mut *connection)
-            .await
-            .context("note the late file's lots")?;
+        sqlx::query_file!(
+            "workers/auction/ingest.late_heads.sql",
+            plan.file_id,
+            window.source,
+            plan.window,
+            plan.mapping.absence_is_judged()
+        )
+        .execute(&mut *connection)
+        .await
+        .context("note the late file's lots")?;
     }
     let report = Report {
         state: "ingested",
-        rows: outcome.rows,
-        new: outcome.new,
-        changed: outcome.changed,
-        unchanged: outcome.unchanged,
-        gone: outcome.gone.len() as u64,
-        parse_errors: outcome.rejected,
-        repaired: outcome.repaired,
-        unreadable_values: outcome.unreadable_values,
-        skipped: outcome.skipped,
+        reason: if plan.in_order { incompleteness(plan, &outcome) } else { None },
+        gone: if plan.mapping.absence_is_judged() { outcome.gone.len() as u64 } else { 0 },
         unknown_values: outcome.words.unknown().len() as u64,
         words: outcome.words.counts(),
-        header_drift: outcome.drift,
-        late: !plan.in_order,
         complete,
-        ..Report::default()
+        ..counts(plan, &outcome)
     };
     if !report.header_drift.is_empty() {
         tracing::warn!(file_id = %plan.file_id, drift = ?report.header_drift, "the feed's header has changed");
     }
+    warn_of_drift(plan, &report.column_drift);
     open_run(connection, plan, &report).await?;
     sqlx::query!(
         r#"-- ingest: the file
         with w as (
           update fleet.windows set state = 'ingested', file_id = $1, note = null, updated_at = now()
           where source = $6 and window_start_utc = $7
+        ),
+        g as (
+          update raw.sightings set state = 'ingested', complete = $5, ingested_at = now()
+          where source = $6 and window_start_utc = $7 and file_id = $1
         )
         update raw.csv_files
-        set state = 'ingested', row_count = $2, headers_jsonb = $3, snapshot_clock = $4, complete = $5, ingested_at = now()
+        set
+          state = 'ingested',
+          row_count = $2,
+          headers_jsonb = $3,
+          snapshot_clock = $4,
+          -- a file that comes again is no further file for absence
+          complete = case when window_start_utc = $7 then $5 else complete end,
+          incomplete_reason = case when window_start_utc = $7 then $8 else incomplete_reason end,
+          record_count = $9,
+          recognised_lots = $10,
+          header_no = raw.header_no($11),
+          ingested_at = coalesce(ingested_at, now())
         where file_id = $1"#,
         plan.file_id,
         i32::try_from(report.rows)?,
@@ -140,7 +157,11 @@ pub async fn finish(
         outcome.snapshot_clock,
         plan.in_order.then_some(complete),
         window.source,
-        plan.window
+        plan.window,
+        if plan.in_order { outcome.completeness.incomplete_reason() } else { None },
+        i32::try_from(outcome.lots.records)?,
+        i32::try_from(outcome.lots.recognised)?,
+        json!(outcome.columns)
     )
     .execute(connection)
     .await
@@ -148,21 +169,51 @@ pub async fn finish(
     Ok(report)
 }
 
-async fn is_complete(connection: &mut PgConnection, window: &Window, rows: u64) -> anyhow::Result<bool> {
-    let last_three = sqlx::query_scalar!(
-        r#"-- ingest: the last three files
-        select row_count as "row_count!"
-        from raw.csv_files
-        where source = $1 and window_start_utc <= $2 and row_count is not null and state in ('ingested', 'applied', 'incomplete')
-        order by window_start_utc desc, file_no desc
-        limit 3"#,
-        window.source,
-        window.start
-    )
-    .fetch_all(connection)
-    .await
-    .context("read the last files' row counts")?;
-    Ok(completeness::is_complete(rows, &last_three))
+/// The part of a report that a quarantined file has too: what was found in it.
+fn counts(plan: &Plan, outcome: &Outcome) -> Report {
+    Report {
+        rows: outcome.rows,
+        new: outcome.new,
+        changed: outcome.changed,
+        unchanged: outcome.unchanged,
+        parse_errors: outcome.rejected,
+        repaired: outcome.repaired,
+        staged: outcome.staged,
+        unreadable_values: outcome.unreadable.values().map(|column| column.count).sum(),
+        unreadable: outcome.unreadable.clone(),
+        column_drift: outcome.column_drift.clone(),
+        skipped: outcome.skipped.clone(),
+        missing: outcome.missing,
+        recognised_lots: outcome.lots.recognised,
+        header_drift: outcome.drift.clone(),
+        late: !plan.in_order,
+        ..Report::default()
+    }
+}
+
+/// Says why the file is not complete, if it is not.
+fn incompleteness(plan: &Plan, outcome: &Outcome) -> Option<String> {
+    match outcome.completeness {
+        Completeness::Complete | Completeness::SizeAccepted => None,
+        Completeness::TooSmall => Some(format!(
+            "{} rows are less than 70 % of the median of the last complete files, which have {:?}",
+            outcome.rows, plan.earlier.files.complete_sizes
+        )),
+        Completeness::TooFewLots => Some(format!(
+            "{} of {} records have a recognised lot number ({:.1} %), a complete file has 95 %",
+            outcome.lots.recognised,
+            outcome.lots.records,
+            outcome.lots.percent()
+        )),
+    }
+}
+
+fn warn_of_drift(plan: &Plan, drift: &[ColumnDrift]) {
+    for ColumnDrift { column, unreadable, rows, first, policy, .. } in drift {
+        tracing::warn!(
+            file_id = %plan.file_id, window = %plan.window, column, unreadable, rows, first, policy, "column drift"
+        );
+    }
 }
 
 async fn move_heads(
@@ -196,8 +247,10 @@ async fn move_heads(
         .await
         .context("point the heads at this month's versions")?;
     }
+    // of a lot that a file of changes does not hold, only until when it was seen is noted
+    let absent = complete && plan.mapping.absence_is_judged();
     let mut away = outcome.gone.clone();
-    if complete {
+    if absent {
         away.extend_from_slice(&outcome.absent);
     }
     sqlx::query!(
@@ -209,21 +262,49 @@ async fn move_heads(
         window.source,
         &away,
         plan.head_window,
-        complete,
+        absent,
         plan.window
     )
     .execute(&mut *connection)
     .await
     .context("mark the lots that are away")?;
+    if !outcome.back_unreadable.is_empty() {
+        sqlx::query!(
+            "-- ingest: lots that are back in records that cannot be read
+            update raw.heads set last_seen = null, absent_since = null where source = $1 and lot = any ($2)",
+            window.source,
+            &outcome.back_unreadable
+        )
+        .execute(&mut *connection)
+        .await
+        .context("mark the lots that are back")?;
+    }
     sqlx::query!(
-        "-- ingest: where the heads stand\n update raw.sources set head_window = $2, head_file_id = $3 where source = $1",
+        "-- ingest: where the heads stand
+        update raw.sources
+        set head_window = $2, head_file_id = $3, sends_changes = $4
+        where source = $1",
         window.source,
         plan.window,
-        plan.file_id
+        plan.file_id,
+        !plan.mapping.absence_is_judged()
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .context("note where the heads stand")?;
+    if outcome.completeness == Completeness::SizeAccepted {
+        sqlx::query!(
+            "-- ingest: accept the size
+            update raw.sources set size_accepted_window = $2, size_accepted_rows = $3 where source = $1",
+            window.source,
+            plan.window,
+            i32::try_from(outcome.rows)?
+        )
+        .execute(connection)
+        .await
+        .context("accept the size of the file")?;
+        tracing::warn!(file_id = %plan.file_id, rows = outcome.rows, "file size accepted: too small for 24 hours");
+    }
     Ok(())
 }
 
@@ -270,11 +351,12 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     sqlx::query_file!(
         "workers/auction/ingest.run.sql",
         plan.file_id,
+        plan.window,
         if report.state == "quarantined" { "failed" } else { "running" },
         count(report.rows),
         count(report.skipped.vin_empty + report.skipped.vin_format + report.skipped.lot_missing),
-        count(report.skipped.vin_empty),
-        count(report.skipped.lot_missing),
+        count(report.missing.vin),
+        count(report.missing.lot),
         count(report.parse_errors),
         report.reason.as_ref().map(|reason| json!({ "reason": reason })),
         json!({})
@@ -285,35 +367,38 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     Ok(())
 }
 
-/// Sets the file and its window aside; the first of its unreadable records are told.
+/// Sets the file and its window aside, and keeps the first of its unreadable records.
 pub async fn quarantine(
     connection: &mut PgConnection,
     plan: &Plan,
-    refused: Refused,
+    Refusal { why, mut outcome }: Refusal,
 ) -> anyhow::Result<Report> {
-    let reason = refused.to_string();
-    let mut report = Report {
-        state: "quarantined",
-        reason: Some(reason.clone()),
-        late: !plan.in_order,
-        ..Report::default()
-    };
-    if let Refused::Rejected { rejected, records, errors } = refused {
-        (report.parse_errors, report.rows) = (rejected, records - rejected);
-        errors.send(connection, COPY_ERRORS).await.context("copy the parse errors")?;
+    let errors = std::mem::take(&mut outcome.errors);
+    let mut reason = why.to_string();
+    if errors.left_out() > 0 {
+        reason +=
+            &format!("; the first {FIRST_KEPT} unreadable records are kept, {} are not", errors.left_out());
     }
+    errors.send_first(connection).await.context("copy the parse errors")?;
+    let report = Report { state: "quarantined", reason: Some(reason.clone()), ..counts(plan, &outcome) };
+    warn_of_drift(plan, &report.column_drift);
     sqlx::query!(
         r#"-- ingest: quarantine
         with file as (
           update raw.csv_files set state = 'quarantined', ingested_at = now() where file_id = $1
-          returning source, window_start_utc
+          returning source
+        ),
+        g as (
+          update raw.sightings set state = 'quarantined'
+          where file_id = $1 and window_start_utc = $3
         )
         update fleet.windows w
         set state = 'quarantined', file_id = $1, note = $2, updated_at = now()
         from file
-        where w.source = file.source and w.window_start_utc = file.window_start_utc"#,
+        where w.source = file.source and w.window_start_utc = $3"#,
         plan.file_id,
-        reason
+        reason,
+        plan.window
     )
     .execute(&mut *connection)
     .await

@@ -13,6 +13,7 @@ const SEEN: u8 = 2;
 const MARKED: u8 = 4;
 const CONTESTED: u8 = 8;
 const HELD: u8 = 16;
+const UNREADABLE: u8 = 32;
 
 /// One lot's newest version.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,11 @@ pub struct Heads {
 const PART: usize = 1;
 
 impl Head {
+    /// Returns the head of a version that is known and did not change; of no lot.
+    pub fn unchanged(row_hash: Uuid, row_id: i64) -> Head {
+        Head { lot: 0, row_hash, row_id, flags: 0 }
+    }
+
     /// Whether the lot did not stand in the newest file.
     pub fn absent(&self) -> bool {
         self.flags & ABSENT != 0
@@ -93,19 +99,37 @@ impl Heads {
 
     /// The head of `lot` as it stood before, and a note that the file holds the lot with this version.
     pub fn see(&mut self, lot: i64, row_hash: Uuid) -> Option<Head> {
-        let part = self.part(lot);
-        let (begin, end) = (*self.parts.get(part)? as usize, *self.parts.get(part + 1)? as usize);
-        let here = &mut self.sorted[begin..end];
-        let at = here.binary_search_by_key(&lot, |h| h.lot).ok()?;
-        let head = &mut here[at];
+        let head = self.find(lot)?;
         let before = *head;
         head.flags |= if head.row_hash == row_hash { SEEN | HELD } else { SEEN };
         Some(before)
     }
 
+    fn find(&mut self, lot: i64) -> Option<&mut Head> {
+        let part = self.part(lot);
+        let (begin, end) = (*self.parts.get(part)? as usize, *self.parts.get(part + 1)? as usize);
+        let here = &mut self.sorted[begin..end];
+        let at = here.binary_search_by_key(&lot, |h| h.lot).ok()?;
+        Some(&mut here[at])
+    }
+
+    /// Notes that the file at hand holds the lot in a record that cannot be read: the lot is present, its version unknown.
+    pub fn note_unreadable(&mut self, lot: i64) {
+        if let Some(head) = self.find(lot) {
+            head.flags |= UNREADABLE;
+        }
+    }
+
+    /// Returns the lots that stood in no newer file and that the file at hand holds only in records that cannot be read.
+    pub fn back_unreadable(&self) -> Vec<i64> {
+        let back = |h: &&Head| h.absent() && h.flags & (SEEN | UNREADABLE) == UNREADABLE;
+        self.sorted.iter().filter(back).map(|h| h.lot).collect()
+    }
+
     /// Lots not seen: those that stood in the newest file until now, and those already absent but in no complete file yet.
+    /// One whose record cannot be read is seen.
     pub fn unseen(&self) -> (Vec<i64>, Vec<i64>) {
-        let unseen = || self.sorted.iter().filter(|h| h.flags & SEEN == 0);
+        let unseen = || self.sorted.iter().filter(|h| h.flags & (SEEN | UNREADABLE) == 0);
         (
             unseen().filter(|h| !h.absent()).map(|h| h.lot).collect(),
             unseen().filter(|h| h.absent() && h.flags & MARKED == 0).map(|h| h.lot).collect(),
@@ -139,5 +163,21 @@ mod tests {
             }
             assert!(heads.unseen().0.is_empty());
         }
+    }
+    #[test]
+    fn a_lot_whose_record_cannot_be_read_is_neither_gone_nor_absent_and_keeps_its_version() {
+        let mut heads = heads(&[1, 2, 3, 4, 5]);
+        for (lot, flags) in [(3, ABSENT), (4, ABSENT | MARKED), (5, ABSENT)] {
+            heads.find(lot).unwrap().flags = flags;
+        }
+        for lot in [1, 3, 4, 99] {
+            heads.note_unreadable(lot);
+        }
+        assert_eq!(heads.unseen(), (vec![2], vec![5]));
+        assert_eq!(heads.back_unreadable(), [3, 4]);
+        // the same lot in a record that can be read decides
+        let before = heads.see(3, Uuid::from_u128(3)).unwrap();
+        assert!(before.absent() && !before.again());
+        assert_eq!(heads.back_unreadable(), [4]);
     }
 }

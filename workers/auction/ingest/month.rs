@@ -3,7 +3,8 @@
 //! PostgreSQL's work on 154,000 JSONB rows is most of a first window; beside the staging of the same rows it takes a
 //! second core, and indexes built by one sort cost a third of what 154,000 insertions do. The price is a second
 //! transaction, so the order matters: this one commits first, leaving a table nobody reads; the step's transaction
-//! attaches it. Killed in between, the table stays until the month is opened again, which drops it.
+//! attaches it. Killed in between, the table (`raw.rows_YYYY_MM_loading`) stays until the month is opened again, which drops
+//! it. An unattached `raw.rows_YYYY_MM` is refused: its rows are somebody's.
 
 use crate::db::copy::{CopyBuf, CopyStream};
 use anyhow::Context;
@@ -75,7 +76,7 @@ async fn load(
 ) -> anyhow::Result<()> {
     // frozen: see `columns::copy_staged`
     let sql = format!(
-        "copy {table} (id, file_id, row_no, window_start_utc, payload_jsonb) from stdin (format binary, freeze)"
+        "copy {table} (id, file_id, row_no, window_start_utc, lot, payload_jsonb) from stdin (format binary, freeze)"
     );
     let mut copy = CopyStream::begin(&mut transaction, &sql).await.context("load the month's rows")?;
     let committed = loop {

@@ -7,13 +7,22 @@
 //! Long because what one row sets off (count, compare, keep, stage, note) is decided together and read together.
 
 use super::ahead;
+use super::earlier::Earlier;
 use super::heads::{Head, Heads};
+use super::lotless::LotlessRows;
 use crate::auction::Column;
+use crate::auction::column_names::column_names;
+use crate::auction::completeness::{judge, judge_changes};
+use crate::auction::drift::{DriftPolicies, UnreadableKeys};
 use crate::auction::hash::RowHasher;
 use crate::auction::header::{Header, HeaderError};
+use crate::auction::lot_number::lot_of_rejected;
+use crate::auction::mapping::SourceMapping;
 use crate::auction::payload::Payload;
 use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
 use crate::auction::row::{Key, SkipReason, Typed, Warnings};
+use crate::auction::version::{is_regular, version_time};
+use crate::auction::vin::{Vin, classify};
 use crate::db::copy::CopyBuf;
 use crate::store;
 use crate::taxonomy::Spellings;
@@ -23,9 +32,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
+mod errors;
 mod outcome;
+mod refusal;
 mod words;
-pub use outcome::{Ended, Outcome, Refused, Skipped};
+pub use errors::FIRST_KEPT;
+use errors::{Flaw, FlawedFile, Flaws};
+pub use outcome::{ColumnDrift, Ended, Missing, Outcome, Skipped, Unreadable};
+pub use refusal::{Refusal, Refused};
 pub use words::Count;
 
 /// The first chunk is sent on when it holds this many bytes, so that PostgreSQL, which takes longer than the scan, begins
@@ -35,8 +49,6 @@ const FIRST_CHUNK: usize = 256 << 10;
 const CHUNK: usize = 1 << 20;
 /// Progress is told at least every so many bytes of the file.
 const TOLD: u64 = 4 << 20;
-/// Rejected and repaired records written to `audit.parse_errors`, at most; all are counted.
-const ERRORS_KEPT: u64 = 5_000;
 /// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
 pub const ROW_BITS: u32 = 24;
 const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
@@ -46,6 +58,8 @@ const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
 pub struct Plan {
     /// The file.
     pub file_id: Uuid,
+    /// Its source.
+    pub source: Arc<str>,
     /// Its short number.
     pub file_no: i64,
     /// Its window.
@@ -54,18 +68,31 @@ pub struct Plan {
     pub head_window: Option<DateTime<Utc>>,
     /// False for a file older than the heads.
     pub in_order: bool,
+    /// The row ids of the file in file order, where it came before in this month.
+    pub earlier_ids: Option<Arc<[i64]>>,
     /// Whether the source has no head yet.
     pub headless: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
+    /// How the files of its source are read.
+    pub mapping: &'static SourceMapping,
     /// What words mean to this database.
     pub spellings: Arc<Spellings>,
+    /// What the file is compared with.
+    pub earlier: Arc<Earlier>,
+    /// What follows when a column drifts.
+    pub policies: DriftPolicies,
 }
 
 impl Plan {
     /// Whether all heads come from this file.
     pub fn first(&self) -> bool {
         self.headless && self.in_order
+    }
+
+    /// Returns what the flawed records of the file are noted under.
+    fn flawed_file(&self) -> FlawedFile<'_> {
+        FlawedFile { window: self.window, file_id: self.file_id, source: &self.source }
     }
 }
 
@@ -85,12 +112,14 @@ pub fn scan_checked(
     file: store::Reader,
     packed_sha256: &str,
     plan: &Plan,
-    heads: Heads,
+    known: (Heads, LotlessRows),
     chunks: &mpsc::Sender<Chunk>,
 ) -> Result<Outcome, Ended> {
-    let (scanned, file) = ahead::reading(file, |file| scan(file, plan, heads, chunks))?;
-    if !matches!(scanned, Ok(_) | Err(Ended::Refused(Refused::Empty | Refused::Rejected { .. }))) {
-        return scanned; // not read to its end
+    let (scanned, file) = ahead::reading(file, |file| scan(file, plan, known, chunks))?;
+    match &scanned {
+        Ok(_) => {}
+        Err(Ended::Refused(refusal)) if refusal.why.is_of_whole_file() => {}
+        Err(_) => return scanned, // not read to its end
     }
     let found = file.packed_sha256()?;
     if found == packed_sha256 {
@@ -100,29 +129,43 @@ pub fn scan_checked(
     }
 }
 
-fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>) -> Result<Outcome, Ended> {
-    let mut reader = Reader::new(file, Limits::default()).map_err(|error| match error {
+fn scan(
+    file: impl Read,
+    plan: &Plan,
+    (heads, lotless): (Heads, LotlessRows),
+    chunks: &mpsc::Sender<Chunk>,
+) -> Result<Outcome, Ended> {
+    let mut reader = Reader::new(file, Limits::default(), plan.mapping).map_err(|error| match error {
         HeaderError::Io(error) => Ended::Io(error),
-        refusal => Ended::Refused(Refused::Header(refusal.to_string())),
+        refusal => Refused::Header(refusal.to_string()).into(),
     })?;
     let header = reader.header();
     let mut pass = Pass {
         plan,
         heads,
+        lotless,
+        header: header.clone(),
         hasher: RowHasher::new(header),
         payload: Payload::new(header),
         warnings: Warnings::default(),
+        keys: UnreadableKeys::default(),
         clock: Clock::None,
-        errors_kept: 0,
-        errors: CopyBuf::default(),
+        errors: Flaws::default(),
         no_lots: CopyBuf::default(),
         chunk: Chunk::default(),
-        outcome: Outcome { header: header.names().to_vec(), drift: drift(header), ..Outcome::default() },
+        outcome: Outcome {
+            header: header.names().to_vec(),
+            columns: column_names(header),
+            drift: drift(header),
+            ..Outcome::default()
+        },
     };
     let (mut told, mut enough) = (0, FIRST_CHUNK);
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
-            return Err(Refused::TooMany.into());
+            pass.errors.spool()?;
+            let outcome = Outcome { errors: pass.errors, ..pass.outcome };
+            return Err(Ended::Refused(Box::new(Refusal { why: Refused::TooMany, outcome })));
         }
         match reader.read()? {
             None => break,
@@ -143,17 +186,27 @@ fn scan(file: impl Read, plan: &Plan, heads: Heads, chunks: &mpsc::Sender<Chunk>
         }
     }
     pass.send(reader.position(), chunks)?;
-    let Pass { heads, mut outcome, clock, warnings, .. } = pass;
-    outcome.unreadable_values = warnings.total();
-    let records = outcome.rows + outcome.rejected;
-    if outcome.rejected * 50 > records {
-        return Err(Refused::Rejected { rejected: outcome.rejected, records, errors: outcome.errors }.into());
+    conclude(pass)
+}
+
+/// Judges the file, of which all has been read.
+fn conclude(pass: Pass<'_>) -> Result<Outcome, Ended> {
+    let Pass { plan, heads, lotless, mut outcome, clock, warnings, keys, errors, .. } = pass;
+    outcome.errors = errors;
+    outcome.lots.records = outcome.rows + outcome.rejected;
+    outcome.note_unreadable(&warnings, &plan.earlier, &plan.policies);
+    if let Some(why) = refusal::refusal(plan, &outcome, keys) {
+        return Err(Ended::Refused(Box::new(Refusal { why, outcome })));
     }
-    if outcome.rows == 0 {
-        return Err(Refused::Empty.into());
-    }
+    outcome.completeness = if plan.mapping.absence_is_judged() {
+        judge(plan.window, outcome.rows, outcome.lots, &plan.earlier.files)
+    } else {
+        judge_changes(outcome.lots)
+    };
     outcome.snapshot_clock = if let Clock::One(clock) = clock { Some(clock) } else { None };
     (outcome.gone, outcome.absent) = heads.unseen();
+    outcome.back_unreadable = heads.back_unreadable();
+    outcome.lotless = lotless;
     Ok(outcome)
 }
 
@@ -166,12 +219,14 @@ enum Clock {
 struct Pass<'a> {
     plan: &'a Plan,
     heads: Heads,
+    lotless: LotlessRows,
+    header: Header,
     hasher: RowHasher,
     payload: Payload,
     warnings: Warnings,
+    keys: UnreadableKeys,
     clock: Clock,
-    errors_kept: u64,
-    errors: CopyBuf,
+    errors: Flaws,
     no_lots: CopyBuf,
     chunk: Chunk,
     outcome: Outcome,
@@ -186,12 +241,12 @@ fn drift(header: &Header) -> Vec<String> {
 
 impl Pass<'_> {
     fn pending(&self) -> usize {
-        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.len() + self.no_lots.len()
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.pending() + self.no_lots.len()
     }
 
     /// Sends on what is streamed and keeps the rest.
     fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
-        self.outcome.errors.keep(&mut self.errors)?;
+        self.errors.spool()?;
         self.outcome.no_lots.keep(&mut self.no_lots)?;
         let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
         chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
@@ -207,28 +262,41 @@ impl Pass<'_> {
             Some(SkipReason::LotMissing) => self.outcome.skipped.lot_missing += 1,
             None => {}
         }
+        self.note_keys(record, &key);
         let hash = Uuid::from_u128(self.hasher.hash(record));
         // a lot number has 1 to 18 digits
         let lot = key.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
-        let head = lot.and_then(|lot| self.heads.see(lot, hash));
+        let head = match lot {
+            Some(lot) => self.heads.see(lot, hash),
+            None => self.lotless.find(hash),
+        };
         let same = head.is_some_and(|h| h.row_hash == hash);
         match head {
             None => self.outcome.new += 1,
             Some(_) if same => self.outcome.unchanged += 1,
             Some(_) => self.outcome.changed += 1,
         }
-        let row_id = match head {
-            Some(h) if same && h.row_id != 0 && !self.plan.full => h.row_id,
-            _ => (self.plan.file_no << ROW_BITS) | record.row_no().cast_signed(),
+        // a late sighting of such a version may be its first, which its order depends on: it is stored with its window
+        let dated = !self.plan.in_order && !is_regular(record.get(Column::LastUpdatedTime), self.plan.window);
+        let earlier_id = self.earlier_id(record.row_no());
+        let new_id = (self.plan.file_no << ROW_BITS) | record.row_no().cast_signed();
+        let row_id = match (head, earlier_id) {
+            (Some(h), _) if same && h.row_id != 0 && !self.plan.full && !dated => h.row_id,
+            (_, Some(earlier_id)) if !dated => earlier_id,
+            _ => new_id,
         };
         self.outcome.manifest.push(row_id);
-        let stored_now = row_id >> ROW_BITS == self.plan.file_no;
+        let stored_now = row_id == new_id;
         if stored_now {
-            self.keep(record, row_id);
+            self.keep(record, row_id, lot);
+            if lot.is_none() {
+                self.lotless.note_stored(hash, row_id);
+            }
         }
         let flags = record.flags();
         self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
-        if self.must_stage(head, same) {
+        if dated || self.must_stage(head, same) {
+            self.outcome.staged += 1;
             let typed = Typed::read(record, &self.plan.spellings, &mut self.warnings);
             self.outcome.words.note(&typed, &self.plan.spellings);
             self.stage(record, &typed, head, hash, row_id);
@@ -239,19 +307,42 @@ impl Pass<'_> {
         }
     }
 
+    /// Judges the key columns, of every row.
+    fn note_keys(&mut self, record: &Record<'_>, key: &Key<'_>) {
+        let has_lot = key.lot_external_id.is_some();
+        let no_vin = match key.skip_reason {
+            Some(SkipReason::LotMissing) => classify(record.get(Column::Vin)) == Vin::Empty,
+            reason => reason == Some(SkipReason::VinEmpty),
+        };
+        self.outcome.missing.vin += u64::from(no_vin);
+        self.outcome.missing.lot += u64::from(!has_lot);
+        self.outcome.lots.recognised += u64::from(has_lot);
+        self.keys.note(record, has_lot);
+    }
+
     /// An unchanged row has nothing to tell the tables, unless its lot was away or stands in the file twice, or the
     /// version's place is contested, or all is to be told anew.
     fn must_stage(&self, head: Option<Head>, same: bool) -> bool {
         self.plan.full || !same || head.is_some_and(|h| h.absent() || h.again() || h.contested())
     }
 
-    fn keep(&mut self, record: &Record<'_>, row_id: i64) {
+    /// Returns the id under which this row of the file is stored already.
+    fn earlier_id(&self, row_no: u64) -> Option<i64> {
+        let ids = self.plan.earlier_ids.as_ref()?;
+        ids.get(usize::try_from(row_no).ok()?.checked_sub(1)?).copied().filter(|id| *id != 0)
+    }
+
+    fn keep(&mut self, record: &Record<'_>, row_id: i64, lot: Option<i64>) {
         let raw = &mut self.chunk.raw;
-        raw.row(5);
+        raw.row(6);
         raw.bigint(row_id);
         raw.uuid(Some(self.plan.file_id));
         raw.int(i32::try_from(record.row_no()).ok());
         raw.timestamptz(Some(self.plan.window));
+        match lot {
+            Some(lot) => raw.bigint(lot),
+            None => raw.null(),
+        }
         raw.jsonb(|out| self.payload.append(record, out));
     }
 
@@ -263,12 +354,15 @@ impl Pass<'_> {
         let prev_seen = replaced
             .filter(|h| !h.absent())
             .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window });
-        if let (Some(_), None, Some(lot)) = (replaced, prev_seen, typed.lot_external_id) {
+        if let (Some(_), None, Some(lot)) = (replaced, prev_seen, typed.lot_external_id.as_deref()) {
             self.outcome.returned.push(lot.to_owned());
         }
+        let (version_at, regular) = version_time(typed.source_updated_at, self.plan.window);
         super::columns::stage(
             &mut self.chunk.staged,
             &super::columns::Staged {
+                version_at,
+                irregular: !regular || !typed.unreadable.is_empty(),
                 file_id: self.plan.file_id,
                 window: self.plan.window,
                 row_no: record.row_no(),
@@ -294,43 +388,41 @@ impl Pass<'_> {
         let flags = record.flags();
         if flags.nul || flags.latin1 {
             let reason = if flags.nul { "NUL replaced by U+FFFD" } else { "not UTF-8, read as Latin-1" };
-            self.error(record.row_no(), record.byte_offset(), "repaired", reason, record.raw());
+            let flaw = Flaw {
+                row_no: record.row_no(),
+                byte_offset: record.byte_offset(),
+                reason,
+                bytes: record.raw(),
+            };
+            self.errors.add_repaired(&self.plan.flawed_file(), &flaw);
         }
     }
 
     fn note_skipped(&mut self, record: &Record<'_>, typed: &Typed<'_>) {
         if let Some(reason) = typed.skip_reason {
             let rows = &mut self.no_lots;
-            rows.row(6);
+            rows.row(7);
             rows.timestamptz(Some(self.plan.window));
             rows.uuid(Some(self.plan.file_id));
+            rows.text(Some(&self.plan.source));
             rows.int(i32::try_from(record.row_no()).ok());
-            rows.text(typed.lot_external_id);
+            rows.text(typed.lot_external_id.as_deref());
             rows.text(typed.vin_raw);
             rows.text(Some(reason.as_str()));
         }
     }
 
+    /// Counts a record that cannot be read. If its lot number can, the lot is in the file and keeps its head.
     fn reject(&mut self, rejected: &Rejected<'_>) {
-        let Rejected { row_no, byte_offset, bytes, reason, .. } = rejected;
         self.outcome.rejected += 1;
         self.outcome.manifest.push(0);
-        self.error(*row_no, *byte_offset, "rejected", &reason.to_string(), bytes);
-    }
-
-    fn error(&mut self, row_no: u64, byte_offset: u64, kind: &str, reason: &str, bytes: &[u8]) {
-        if self.errors_kept == ERRORS_KEPT {
-            return;
+        let lot = lot_of_rejected(&self.header, rejected);
+        if let Some(lot) = lot.and_then(|digits| digits.parse::<i64>().ok()) {
+            self.outcome.lots.recognised += 1;
+            self.heads.note_unreadable(lot);
         }
-        self.errors_kept += 1;
-        let errors = &mut self.errors;
-        errors.row(7);
-        errors.timestamptz(Some(self.plan.window));
-        errors.uuid(Some(self.plan.file_id));
-        errors.int(i32::try_from(row_no).ok());
-        errors.bigint(i64::try_from(byte_offset).unwrap_or(i64::MAX));
-        errors.text(Some(kind));
-        errors.text(Some(reason));
-        errors.bytea(bytes);
+        let Rejected { row_no, byte_offset, bytes, reason, .. } = *rejected;
+        let flaw = Flaw { row_no, byte_offset, reason: &reason.to_string(), bytes };
+        self.errors.add_rejected(&self.plan.flawed_file(), &flaw);
     }
 }

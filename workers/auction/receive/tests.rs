@@ -77,7 +77,16 @@ impl House {
     }
 
     async fn receive_file(&self, path: &Path) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
-        receive_file(self.pool(), &self.store, path, "copart", None, |_, _| {}).await
+        self.receive_file_at(path, "copart", None).await
+    }
+
+    async fn receive_file_at(
+        &self,
+        path: &Path,
+        source: &str,
+        window: Option<DateTime<Utc>>,
+    ) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
+        receive_file(self.pool(), &self.store, path, source, window, |_, _| {}).await
     }
 }
 
@@ -100,11 +109,12 @@ async fn a_new_file_is_kept_written_down_and_its_ingest_enqueued() {
 }
 
 #[tokio::test]
-async fn known_bytes_end_their_window_as_unchanged_and_enqueue_nothing() {
+async fn known_bytes_end_their_window_as_unchanged_and_enqueue_no_ingest() {
     let house = House::new().await;
     let first = house.receive("Id,a\n1,2\n", WINDOW).await;
     let again = house.receive("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
-    assert_eq!(again, Receipt { duplicate: true, stored_bytes: 0, ..first.clone() });
+    assert_eq!((again.file_id, again.duplicate, again.stored_bytes), (first.file_id, true, 0));
+    assert_eq!(again.repetition, Some(Repetition::Unchanged));
     assert_eq!(house.window("2026-11-20T14:45:00Z").await, Some(("unchanged".into(), Some(first.file_id))));
     assert_eq!((house.paths().await.len(), house.ingest_keys().await.len()), (1, 1));
 }
@@ -113,7 +123,7 @@ async fn known_bytes_end_their_window_as_unchanged_and_enqueue_nothing() {
 async fn known_bytes_do_not_hide_what_their_window_has_come_to() {
     let house = House::new().await;
     house.receive("Id,a\n1,2\n", WINDOW).await;
-    for (before, after) in [("applied", "applied"), ("quarantined", "quarantined"), ("failed", "unchanged")] {
+    for (before, after) in [("applied", "applied"), ("quarantined", "quarantined"), ("failed", "failed")] {
         house.set_window(before).await;
         house.receive("Id,a\n1,2\n", WINDOW).await;
         assert_eq!(house.window(WINDOW).await.unwrap().0, after);
@@ -170,7 +180,8 @@ async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() 
         receipt
     });
     tx.commit().await.unwrap();
-    assert_eq!(loser.await.unwrap(), Receipt { duplicate: true, stored_bytes: 0, ..winner });
+    let loser = loser.await.unwrap();
+    assert_eq!((loser.file_id, loser.duplicate, loser.stored_bytes), (winner.file_id, true, 0));
     assert_eq!(house.ingest_keys().await.len(), 1);
 }
 
@@ -194,7 +205,8 @@ async fn a_local_file_that_is_none_is_refused_by_name_and_leaves_nothing() {
         (house.folder.path().to_owned(), "is not a file"),
         (house.folder.path().join("absent.csv"), "open "),
     ] {
-        let e = format!("{:#}", house.receive_file(&path).await.unwrap_err());
+        let e = house.receive_file_at(&path, "copart", Some(at(WINDOW))).await.unwrap_err();
+        let e = format!("{e:#}");
         assert!(e.contains(says) && e.contains(&path.display().to_string()), "{e}");
     }
     assert_eq!(house.paths().await.len(), 0);
@@ -202,30 +214,39 @@ async fn a_local_file_that_is_none_is_refused_by_name_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0);
 }
 
-#[test]
-fn a_window_is_the_flag_else_the_path_else_the_files_time_floored_to_the_quarter_hour() {
-    let modified = at("2026-01-02T03:44:59Z");
-    let window = |flag: Option<&str>, path: &str| window_of(flag.map(at), Path::new(path), modified);
-    assert_eq!(window(Some("2026-11-20T14:59:59Z"), "2025/01/01/0000.csv"), at("2026-11-20T14:45:00Z"));
-    assert_eq!(window(None, "/any/copart/2026/11/20/1437.csv"), at("2026-11-20T14:30:00Z"));
-    assert_eq!(window(None, "2024/02/29/2345.csv"), at("2024-02-29T23:45:00Z"));
-    for other in [
-        "salesdata.csv",
-        "2026/11/20/1430.txt",
-        "2026/11/20/14300.csv",
-        "2026/13/20/1430.csv",
-        "2025/02/29/1430.csv",
-        "2026/11/20/2430.csv",
-        "2026/11/20/1460.csv",
-        "2026/11/+2/1430.csv",
-        "26/11/20/1430.csv",
-        "11/20/1430.csv",
-    ] {
-        assert_eq!(window(None, other), at("2026-01-02T03:30:00Z"), "{other}");
-    }
+#[tokio::test]
+async fn the_same_bytes_of_another_source_are_a_file_of_that_source() {
+    let house = House::new().await;
+    let path = house.file("2026/11/20/1430.csv", "Id,a\n1,2\n");
+    let unknown = house.receive_file_at(&path, "iaai", None).await.unwrap_err();
+    assert!(unknown.is::<source::UnknownSource>(), "{unknown:#}");
+    let objects =
+        |folder: &str| std::fs::read_dir(house.folder.path().join(folder)).map_or(0, Iterator::count);
+    assert_eq!(
+        (objects("store/raw"), objects("store/spool")),
+        (0, 0),
+        "nothing is stored under a name nobody knows"
+    );
+
+    sqlx::query("select fleet.add_source('iaai', 'me', 'a test')").execute(house.pool()).await.unwrap();
+    let (_, ours) = house.receive_file_at(&path, "copart", None).await.unwrap();
+    let (_, theirs) = house.receive_file_at(&path, "iaai", None).await.unwrap();
+    assert!(!ours.duplicate && !theirs.duplicate && ours.file_id != theirs.file_id);
+    assert_eq!(
+        house.paths().await,
+        ["raw/copart/2026/11/20/1430.csv.zst", "raw/iaai/2026/11/20/1430.csv.zst"]
+    );
+    let (_, again) = house.receive_file_at(&path, "iaai", None).await.unwrap();
+    assert_eq!((again.duplicate, again.file_id), (true, theirs.file_id));
+    assert_eq!(house.ingest_keys().await.len(), 2);
 }
 
-#[test]
-fn the_quarter_hour_before_1970_is_floored_too() {
-    assert_eq!(quarter_hour(at("1969-12-31T23:50:00Z")), at("1969-12-31T23:45:00Z"));
+#[tokio::test]
+async fn a_file_that_names_no_window_needs_one_from_its_caller() {
+    let house = House::new().await;
+    let path = house.file("salesdata.csv", "Id,a\n1,2\n");
+    let error = house.receive_file(&path).await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(WindowError::Unnamed)), "{error:#}");
+    let flag = Some(at("2026-11-20T14:37:00Z"));
+    assert_eq!(house.receive_file_at(&path, "copart", flag).await.unwrap().0, at(WINDOW));
 }

@@ -25,10 +25,16 @@ struct File {
     of_month: bool,
     /// Whether another file of the newest window is beside it.
     contested: bool,
+    /// Whether every version is contested.
+    all_contested: bool,
 }
 
 /// Those of the month and of the newest window, in ascending order.
-struct Files(Vec<File>);
+struct Files {
+    sorted: Vec<File>,
+    /// Whether a file that came again shares the newest window with another: its versions may lie in any file.
+    all_contested: bool,
+}
 
 impl Files {
     async fn load(
@@ -43,11 +49,20 @@ impl Files {
             select
               f.file_no,
               f.window_start_utc >= $2 and f.window_start_utc < $3 as "of_month!",
-              coalesce(f.window_start_utc = s.head_window, false)
-                and count(*) filter (where f.state in ('ingested', 'applied', 'incomplete'))
-                  over (partition by f.window_start_utc) > 1 as "contested!"
-            from raw.csv_files f
+              coalesce(f.window_start_utc = s.head_window, false) and n.files > 1 as "contested!",
+              n.files > 1 and n.repeated as "all_contested!"
+            from raw.sightings f
             join raw.sources s on s.source = f.source
+            cross join lateral (
+              select
+                count(*) as files,
+                coalesce(bool_or(g.window_start_utc <> x.window_start_utc), false) as repeated
+              from raw.sightings g
+              join raw.csv_files x on x.file_id = g.file_id
+              where g.source = s.source
+                and g.window_start_utc = s.head_window
+                and g.state in ('ingested', 'applied', 'incomplete')
+            ) n
             where f.source = $1
               and (f.window_start_utc >= $2 and f.window_start_utc < $3 or f.window_start_utc = s.head_window)
             order by f.file_no"#,
@@ -55,13 +70,15 @@ impl Files {
             month,
             next_month
         );
-        Ok(Files(files.fetch_all(connection).await.context("read the month's files")?))
+        let sorted = files.fetch_all(connection).await.context("read the month's files")?;
+        let all_contested = sorted.iter().any(|file| file.all_contested);
+        Ok(Files { sorted, all_contested })
     }
 
     /// The file of a version.
     fn of(&self, row_id: i64) -> Option<&File> {
-        let at = self.0.binary_search_by_key(&(row_id >> ROW_BITS), |file| file.file_no).ok()?;
-        self.0.get(at)
+        let at = self.sorted.binary_search_by_key(&(row_id >> ROW_BITS), |file| file.file_no).ok()?;
+        self.sorted.get(at)
     }
 }
 
@@ -135,7 +152,7 @@ impl Head {
         if times > TIME {
             flags |= MARKED;
         }
-        if file.is_some_and(|file| file.contested) {
+        if files.all_contested || file.is_some_and(|file| file.contested) {
             flags |= CONTESTED;
         }
         let row_id = if file.is_some_and(|file| file.of_month) { row_id } else { 0 };
@@ -190,6 +207,8 @@ mod tests {
           lpad(n::text, 64, '0'), 1, at, 'applied'
         from (values (1, '2026-02-28T23:45Z'::timestamptz), (2, '2026-03-06T17:00Z'), (3, '2026-03-06T17:15Z'),
           (4, '2026-03-06T17:15Z')) as f (n, at);
+        insert into raw.sightings (source, window_start_utc, file_id, file_no, state)
+        select source, window_start_utc, file_id, file_no, state from raw.csv_files;
         insert into raw.heads (source, lot, row_hash, row_id, version_window, last_seen, absent_since)
         select source, lot, lpad(lot::text, 32, '0')::uuid, file_no << 24 | lot, now(), last_seen::timestamptz, absent_since::timestamptz
         from (values

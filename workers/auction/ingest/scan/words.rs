@@ -100,4 +100,18 @@ mod tests {
         assert!(!counts.contains_key("sale_lights") && !counts.contains_key("statuses"));
         assert_eq!(words.unknown().len(), 2);
     }
+
+    #[test]
+    fn a_text_of_more_than_128_characters_is_no_spelling() {
+        let spellings = Spellings::compiled();
+        let mut words = Words::default();
+        for length in [128, 129, 30_000] {
+            let row = civic().with("Color", &"\u{448}".repeat(length));
+            row.read(|record| {
+                words.note(&Typed::read(record, spellings, &mut Warnings::default()), spellings)
+            });
+        }
+        assert_eq!(words.counts()["colors"], Count { values: 1, unknown: 1 });
+        assert_eq!(words.unknown().iter().map(|(_, raw)| raw.chars().count()).collect::<Vec<_>>(), [128]);
+    }
 }

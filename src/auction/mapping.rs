@@ -1,0 +1,308 @@
+//! How a source's files are read: one strict data file for each source.
+//!
+//! A mapping is a JSON object. JSON, because the columns need names, aliases and flags side by side, and serde refuses an
+//! unknown field, a missing one and a wrong type by name. Copart's is `mappings/copart.json`. Its fields:
+//!
+//! | field | value |
+//! |---|---|
+//! | `kind` | `snapshot`: each file has every open lot, and absence is judged. `changes`: a file has what changed, and absence is never judged |
+//! | `columns` | a list of `{"ours": …, "name": …, "aliases": […]}`: our column, its name in the source's header, and other names that it has had. Names are compared without case, blanks and punctuation. A column of ours that the source lacks is left out and reads as empty. A column of the source without an entry is kept in the payload |
+//! | `required` | our columns without which a file is refused; `lot_number` and `vin` always are |
+//! | `lot_number` | `digits`: 1 to 18 digits; there is no other rule yet |
+//! | `quote_before_blank_closes` | whether `",` and a blank close a quoted field. False for a source that writes no blank after its commas, since there they are text: `LIFT 6", 35" TIRES` |
+//! | `zone` | `abbreviation`: the time zone column, yard and state decide ([`super::time`]). Otherwise an IANA name, such as `America/New_York`, that holds for every sale |
+//! | `odometer_unit` | `{"default": "mi", "by_country": {"CAN": "km"}}`: the unit by the lot's country |
+//! | `default_currency` | three capital letters where the currency column is empty, or null |
+//! | `drift` | optional; `{"odometer": "refuse"}`: what follows when most values of our column can no longer be read ([`super::drift`]). `warn`, the default, reports it and applies the file. `refuse` quarantines the file |
+//!
+//! Dates, amounts and numbers are read alike for all sources ([`super::instant`], [`super::money`]). A source without a
+//! mapping of its own is read by Copart's. Mappings of an operator are read once, when the program starts
+//! ([`install`]), and come before the built-in ones.
+
+use super::Column;
+use super::drift::{DriftPolicies, DriftPolicy};
+use crate::taxonomy::fold;
+use chrono_tz::Tz;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{LazyLock, OnceLock};
+
+/// What a file of a source contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// Every open lot: a lot that is not in the file is absent.
+    Snapshot,
+    /// What has changed since the file before: of absence it says nothing.
+    Changes,
+}
+
+/// How the auction's time zone is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneRule {
+    /// By abbreviation, yard and state.
+    Abbreviation,
+    /// The same region for every sale.
+    Region(Tz),
+}
+
+/// The unit of an odometer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum OdometerUnit {
+    /// Miles.
+    #[serde(rename = "mi")]
+    Miles,
+    /// Kilometres.
+    #[serde(rename = "km")]
+    Kilometres,
+}
+
+impl OdometerUnit {
+    /// Returns the unit as `lots.odometer_unit` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OdometerUnit::Miles => "mi",
+            OdometerUnit::Kilometres => "km",
+        }
+    }
+}
+
+/// Why a mapping file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MappingError {
+    /// Not JSON, or not an object with these fields and types.
+    #[error("the mapping is not valid: {0}")]
+    Format(#[from] serde_json::Error),
+    /// A name that is none of our columns.
+    #[error("unknown column {0:?}; expected one of {list}", list = Column::ALL.map(Column::key).join(", "))]
+    UnknownColumn(String),
+    /// A column of ours with two entries.
+    #[error("column {0:?} has two entries")]
+    RepeatedColumn(String),
+    /// A name of the source that would be two columns, or nothing.
+    #[error("name {name:?} of column {column:?} is empty, or is a name of another column too")]
+    AmbiguousName {
+        /// The name.
+        name: String,
+        /// The second column that has it.
+        column: String,
+    },
+    /// A required column without an entry.
+    #[error("required column {0:?} has no entry in columns")]
+    RequiredWithoutEntry(String),
+    /// A drift policy of a column without an entry.
+    #[error("column {0:?} of drift has no entry in columns")]
+    DriftWithoutEntry(String),
+    /// A column that no row may lack.
+    #[error("column {0:?} must be among the required ones")]
+    NotRequired(String),
+    /// No such zone.
+    #[error("unknown zone {0:?}; expected abbreviation or an IANA name such as America/New_York")]
+    UnknownZone(String),
+    /// No such currency.
+    #[error("invalid default_currency {0:?}; expected three capital letters")]
+    InvalidCurrency(String),
+}
+
+/// How the files of a source are read.
+#[derive(Clone, Debug)]
+pub struct SourceMapping {
+    /// What a file contains.
+    pub kind: SourceKind,
+    /// Whether a quote, a comma and a blank close a quoted field.
+    pub quote_before_blank_closes: bool,
+    /// How the auction's time zone is found.
+    pub zone: ZoneRule,
+    /// The currency of amounts whose row names none.
+    pub default_currency: Option<String>,
+    /// What follows when a column drifts.
+    pub drift_policies: DriftPolicies,
+    names: [Option<String>; Column::COUNT],
+    /// Folded names, then folded aliases, with their columns.
+    folded: Vec<(String, Column)>,
+    required: Vec<Column>,
+    default_unit: OdometerUnit,
+    /// Countries in capital letters.
+    units_by_country: BTreeMap<String, OdometerUnit>,
+}
+
+impl SourceMapping {
+    /// Reads a mapping file.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the first field or column that is wrong.
+    pub fn parse(text: &str) -> Result<SourceMapping, MappingError> {
+        let file: MappingFile = serde_json::from_str(text)?;
+        let LotNumberRule::Digits = file.lot_number;
+        let mut names = [const { None }; Column::COUNT];
+        let (mut folded, mut aliases, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        for entry in &file.columns {
+            let column = column(&entry.ours)?;
+            if names[column as usize].replace(entry.name.clone()).is_some() {
+                return Err(MappingError::RepeatedColumn(entry.ours.clone()));
+            }
+            for name in std::iter::once(&entry.name).chain(&entry.aliases) {
+                if fold(name).is_empty() || !seen.insert(fold(name)) {
+                    return Err(MappingError::AmbiguousName {
+                        name: name.clone(),
+                        column: entry.ours.clone(),
+                    });
+                }
+            }
+            folded.push((fold(&entry.name), column));
+            aliases.extend(entry.aliases.iter().map(|alias| (fold(alias), column)));
+        }
+        folded.append(&mut aliases);
+        let mut required = Vec::new();
+        for key in &file.required {
+            let column = column(key)?;
+            if names[column as usize].is_none() {
+                return Err(MappingError::RequiredWithoutEntry(key.clone()));
+            }
+            required.push(column);
+        }
+        if let Some(column) = [Column::LotNumber, Column::Vin].into_iter().find(|c| !required.contains(c)) {
+            return Err(MappingError::NotRequired(column.key()));
+        }
+        let zone = match file.zone.as_str() {
+            "abbreviation" => ZoneRule::Abbreviation,
+            name => {
+                name.parse().map(ZoneRule::Region).map_err(|_| MappingError::UnknownZone(name.to_owned()))?
+            }
+        };
+        if let Some(code) = &file.default_currency
+            && !(code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()))
+        {
+            return Err(MappingError::InvalidCurrency(code.clone()));
+        }
+        let drift_policies = drift_policies(&file.drift, &names)?;
+        let units = file.odometer_unit.by_country.into_iter();
+        Ok(SourceMapping {
+            kind: file.kind,
+            quote_before_blank_closes: file.quote_before_blank_closes,
+            zone,
+            default_currency: file.default_currency,
+            drift_policies,
+            names,
+            folded,
+            required,
+            default_unit: file.odometer_unit.default,
+            units_by_country: units.map(|(country, unit)| (country.to_ascii_uppercase(), unit)).collect(),
+        })
+    }
+
+    /// Returns the name that a column has in the source's header, or None if the source has no such column.
+    pub fn name(&self, column: Column) -> Option<&str> {
+        self.names[column as usize].as_deref()
+    }
+
+    /// Returns the columns without which a file is refused.
+    pub fn required(&self) -> impl Iterator<Item = Column> {
+        self.required.iter().copied()
+    }
+
+    /// Returns true if a lot that is not in a file is absent.
+    pub fn absence_is_judged(&self) -> bool {
+        self.kind == SourceKind::Snapshot
+    }
+
+    /// Returns the odometer's unit of a lot in this country.
+    pub fn odometer_unit(&self, country: Option<&str>) -> OdometerUnit {
+        let by_country = |country: &str| {
+            self.units_by_country.iter().find(|(known, _)| known.eq_ignore_ascii_case(country))
+        };
+        country.and_then(by_country).map_or(self.default_unit, |(_, unit)| *unit)
+    }
+
+    /// Returns the folded names with their columns, then the folded aliases.
+    pub(super) fn folded_names(&self) -> impl Iterator<Item = (&str, Column)> {
+        self.folded.iter().map(|(name, column)| (name.as_str(), *column))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MappingFile {
+    kind: SourceKind,
+    columns: Vec<ColumnEntry>,
+    required: Vec<String>,
+    lot_number: LotNumberRule,
+    quote_before_blank_closes: bool,
+    zone: String,
+    odometer_unit: UnitRule,
+    default_currency: Option<String>,
+    #[serde(default)]
+    drift: BTreeMap<String, DriftPolicy>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ColumnEntry {
+    ours: String,
+    name: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+}
+
+/// What a key of a lot may be.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LotNumberRule {
+    Digits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnitRule {
+    default: OdometerUnit,
+    #[serde(default)]
+    by_country: BTreeMap<String, OdometerUnit>,
+}
+
+fn column(key: &str) -> Result<Column, MappingError> {
+    Column::with_key(key).ok_or_else(|| MappingError::UnknownColumn(key.to_owned()))
+}
+
+/// Returns the drift policy of every column; those that are not named warn.
+fn drift_policies(
+    named: &BTreeMap<String, DriftPolicy>,
+    names: &[Option<String>],
+) -> Result<DriftPolicies, MappingError> {
+    let mut policies = [DriftPolicy::default(); Column::COUNT];
+    for (key, policy) in named {
+        let column = column(key)?;
+        if names[column as usize].is_none() {
+            return Err(MappingError::DriftWithoutEntry(key.clone()));
+        }
+        policies[column as usize] = *policy;
+    }
+    Ok(policies)
+}
+
+#[expect(clippy::expect_used, reason = "the text is compiled in, and a test reads it")]
+static COPART: LazyLock<SourceMapping> = LazyLock::new(|| {
+    SourceMapping::parse(include_str!("mappings/copart.json")).expect("Copart's mapping is valid")
+});
+
+static INSTALLED: OnceLock<BTreeMap<String, SourceMapping>> = OnceLock::new();
+
+/// Returns Copart's mapping.
+pub fn copart() -> &'static SourceMapping {
+    &COPART
+}
+
+/// Returns the mapping of a source: the operator's, else the built-in one, else Copart's, whose layout a source without a
+/// mapping has.
+pub fn for_source(source: &str) -> &'static SourceMapping {
+    INSTALLED.get().and_then(|installed| installed.get(source)).unwrap_or_else(copart)
+}
+
+/// Installs the mappings of an operator, by source. Returns false if some are installed already.
+pub fn install(mappings: BTreeMap<String, SourceMapping>) -> bool {
+    INSTALLED.set(mappings).is_ok()
+}
+
+#[cfg(test)]
+#[path = "mapping_tests.rs"]
+pub(crate) mod tests;

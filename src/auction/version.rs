@@ -1,0 +1,50 @@
+//! Where a version stands among the versions of its lot.
+//!
+//! Versions of a lot are ordered by their update time. An update time that is empty, unreadable, or more than a day later than
+//! the end of the first window that holds the version cannot be right, and one of the year 2062 would win for ever. Such a version
+//! takes the start of its first window instead. It is *irregular*: a window that turns out to have held it earlier moves it, so the
+//! lot is folded again from all of its stored versions.
+
+use super::instant::update_time;
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// Length of a window, in minutes.
+const WINDOW_MINUTES: i64 = 15;
+/// How much later than the end of its first window an update time may be, in hours.
+const TOLERANCE_HOURS: i64 = 24;
+
+/// Returns the order key of a version whose first known window starts at `window`, and whether that is its update time.
+pub fn version_time(updated: Option<DateTime<Utc>>, window: DateTime<Utc>) -> (DateTime<Utc>, bool) {
+    let limit = window + TimeDelta::minutes(WINDOW_MINUTES) + TimeDelta::hours(TOLERANCE_HOURS);
+    match updated {
+        Some(updated) if updated <= limit => (updated, true),
+        _ => (window, false),
+    }
+}
+
+/// Returns whether the text of `Last Updated Time` orders a version that a window starting at `window` holds.
+pub fn is_regular(updated: &str, window: DateTime<Utc>) -> bool {
+    version_time(update_time(updated.trim()), window).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: &str) -> DateTime<Utc> {
+        time.parse().unwrap()
+    }
+
+    #[test]
+    fn an_update_time_orders_a_version_unless_it_is_missing_or_more_than_a_day_ahead_of_its_window() {
+        let window = at("2026-11-20T14:30:00Z");
+        let usual = at("2026-11-20T14:01:00Z");
+        assert_eq!(version_time(Some(usual), window), (usual, true));
+        let last = at("2026-11-21T14:45:00Z");
+        assert_eq!(version_time(Some(last), window), (last, true));
+        assert_eq!(version_time(Some(at("2026-11-21T14:45:01Z")), window), (window, false));
+        assert_eq!(version_time(None, window), (window, false));
+        assert!(is_regular(" 2026-11-20T14:01:00Z", window));
+        assert!(!is_regular("", window) && !is_regular("yesterday", window));
+    }
+}

@@ -1,0 +1,289 @@
+//! The time zone of a sale.
+//!
+//! A row names its zone by an abbreviation, and by the places of the yard and of the lot. The abbreviation is the one
+//! that was in force when the row was last *updated*. Of 429 lots with a sale after the change to daylight time of
+//! 2026-03-08, last updated before it, all 429 still had EST, CST, MST or PST. So an abbreviation stands for a region
+//! (`EST` and `EDT` are both New York), and the offset is the region's on the day of the sale.
+//!
+//! A sale has one clock, which is the yard's. A lot can be located in another state than the yard that sells it. The
+//! state in the yard's name (`NJ - TRENTON`) therefore comes before the state of the lot's location, so that lots of
+//! one yard, date and time get one instant.
+//!
+//! Exceptions, each from observed sales:
+//! - `AKST` at the yard ATLANTIC CANADA AUCTION (New Brunswick, Nova Scotia) is a fixed UTC-9. Its sales are at 0800
+//!   in winter and at 0700 in summer, which is 13:00 Atlantic time only in that reading.
+//! - `ASDT` and `ADDT` are a fixed UTC-1 at Anchorage. 2000 in winter and 1900 in summer are noon in Alaska only in
+//!   that reading.
+//! - Arizona has one offset all year. Its yards write PDT in summer and MST in winter. The yard's name decides, never
+//!   the location: a car in Arizona that another yard sells at 1900 MDT is sold at 1900 in Denver.
+//!
+//! Provinces that ended the change of clocks: Alberta (UTC-6) and British Columbia (UTC-7) have one offset from
+//! 2026-11-01 on, Saskatchewan (UTC-6) always. The tz data of chrono-tz is version 2025b and older than the first two
+//! rules, so they are written here. The yard's name decides, else the lot's location where the abbreviation is the
+//! province's own.
+//!
+//! An empty or unknown abbreviation gets the zone of the yard's state, else of the lot's location, where that state or
+//! country has one zone only. A state with several zones gives none. A yard whose name begins with `*` sells for a
+//! whole region (`*NCS - MOUNTAIN REGION`), so the location of its lots is not consulted.
+
+use super::Column;
+use super::reader::Record;
+use chrono::{
+    DateTime, Duration, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeZone, Utc,
+};
+use chrono_tz::{America, Asia, Europe, Pacific, Tz};
+
+/// The version of the tz data that the rules above were compared with, and that chrono-tz is built from.
+pub const TZ_DATA_VERSION: &str = "2025b";
+/// The day on which that version was released.
+pub const TZ_DATA_RELEASED: Option<NaiveDate> = NaiveDate::from_ymd_opt(2025, 3, 22);
+/// An older version of the tz data probably lacks a rule that is in force.
+pub const TZ_DATA_MAX_AGE: Duration = Duration::days(365);
+
+/// The first day on which Alberta and British Columbia have one offset for good.
+const ONE_OFFSET_SINCE: Option<NaiveDate> = NaiveDate::from_ymd_opt(2026, 11, 1);
+
+/// The clock of a sale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// A region with the rules of the tz data.
+    Region(Tz),
+    /// The same hours behind UTC on every day.
+    Fixed(i32),
+    /// A region up to 2026-10-31, and the same hours behind UTC on every day since.
+    OneOffset {
+        /// The region, whose name the zone has.
+        region: Tz,
+        /// Hours behind UTC since 2026-11-01.
+        behind: i32,
+    },
+}
+
+const EASTERN: Zone = Zone::Region(America::New_York);
+const CENTRAL: Zone = Zone::Region(America::Chicago);
+const MOUNTAIN: Zone = Zone::Region(America::Denver);
+const PACIFIC: Zone = Zone::Region(America::Los_Angeles);
+const HAWAII: Zone = Zone::Region(Pacific::Honolulu);
+const ALASKA: Zone = Zone::Region(America::Anchorage);
+const ARIZONA: Zone = Zone::Region(America::Phoenix);
+const ALBERTA: Zone = Zone::OneOffset { region: America::Edmonton, behind: 6 };
+const BRITISH_COLUMBIA: Zone = Zone::OneOffset { region: America::Vancouver, behind: 7 };
+const SASKATCHEWAN: Zone = Zone::Region(America::Regina);
+
+/// The abbreviations of the feed and their regions.
+const ABBREVIATIONS: &[(&str, Zone)] = &[
+    ("EST", EASTERN),
+    ("EDT", EASTERN),
+    ("CST", CENTRAL),
+    ("CDT", CENTRAL),
+    ("MST", MOUNTAIN),
+    ("MDT", MOUNTAIN),
+    ("PST", PACIFIC),
+    ("PDT", PACIFIC),
+    ("HST", HAWAII),
+    ("AKST", ALASKA),
+    ("AKDT", ALASKA),
+    ("ASDT", Zone::Fixed(1)),
+    ("ADDT", Zone::Fixed(1)),
+];
+
+/// The provinces with rules of their own: the zone, and the region of the abbreviations that they write.
+const PROVINCES: &[(&str, Zone, Zone)] =
+    &[("AB", ALBERTA, MOUNTAIN), ("BC", BRITISH_COLUMBIA, PACIFIC), ("SK", SASKATCHEWAN, CENTRAL)];
+
+/// The states of the United States and their zone, where they have one only.
+///
+/// Arizona is among those with none, since only a yard's name leads to it.
+#[rustfmt::skip]
+const STATES: &[(&str, Option<Zone>)] = &[
+    ("AK", None), ("AL", Some(CENTRAL)), ("AR", Some(CENTRAL)), ("AZ", None), ("CA", Some(PACIFIC)),
+    ("CO", Some(MOUNTAIN)), ("CT", Some(EASTERN)), ("DC", Some(EASTERN)), ("DE", Some(EASTERN)), ("FL", None),
+    ("GA", Some(EASTERN)), ("GU", Some(Zone::Region(Pacific::Guam))), ("HI", Some(HAWAII)), ("IA", Some(CENTRAL)),
+    ("ID", None), ("IL", Some(CENTRAL)), ("IN", None), ("KS", None), ("KY", None), ("LA", Some(CENTRAL)),
+    ("MA", Some(EASTERN)), ("MD", Some(EASTERN)), ("ME", Some(EASTERN)), ("MI", None), ("MN", Some(CENTRAL)),
+    ("MO", Some(CENTRAL)), ("MS", Some(CENTRAL)), ("MT", Some(MOUNTAIN)), ("NC", Some(EASTERN)), ("ND", None),
+    ("NE", None), ("NH", Some(EASTERN)), ("NJ", Some(EASTERN)), ("NM", Some(MOUNTAIN)), ("NV", None),
+    ("NY", Some(EASTERN)), ("OH", Some(EASTERN)), ("OK", Some(CENTRAL)), ("OR", None), ("PA", Some(EASTERN)),
+    ("PR", Some(Zone::Region(America::Puerto_Rico))), ("RI", Some(EASTERN)), ("SC", Some(EASTERN)), ("SD", None),
+    ("TN", None), ("TX", None), ("UT", Some(MOUNTAIN)), ("VA", Some(EASTERN)),
+    ("VI", Some(Zone::Region(America::St_Thomas))), ("VT", Some(EASTERN)), ("WA", Some(PACIFIC)),
+    ("WI", Some(CENTRAL)), ("WV", Some(EASTERN)), ("WY", Some(MOUNTAIN)),
+    // Canada
+    ("AB", Some(ALBERTA)), ("BC", Some(BRITISH_COLUMBIA)), ("MB", Some(Zone::Region(America::Winnipeg))),
+    ("NB", Some(Zone::Region(America::Moncton))), ("NL", None), ("NS", Some(Zone::Region(America::Halifax))),
+    ("NT", None), ("NU", None), ("ON", None), ("PE", Some(Zone::Region(America::Halifax))), ("QC", None),
+    ("SK", Some(SASKATCHEWAN)), ("YT", Some(Zone::Region(America::Whitehorse))),
+];
+
+/// The names of the countries whose states are in [`STATES`]; a row without a country is read as one of theirs.
+const COUNTRIES_WITH_STATES: &[&str] = &["", "USA", "US", "CAN", "CA"];
+
+/// Countries with one zone.
+const COUNTRIES: &[(&str, Zone)] = &[
+    ("ARE", Zone::Region(Asia::Dubai)),
+    ("BHR", Zone::Region(Asia::Bahrain)),
+    ("DEU", Zone::Region(Europe::Berlin)),
+    ("FIN", Zone::Region(Europe::Helsinki)),
+    ("GBR", Zone::Region(Europe::London)),
+    ("IRL", Zone::Region(Europe::Dublin)),
+    ("OMN", Zone::Region(Asia::Muscat)),
+    ("PRI", Zone::Region(America::Puerto_Rico)),
+];
+
+/// The columns of a row that decide the zone of its sale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SalePlace<'a> {
+    /// `Time Zone`.
+    pub abbreviation: &'a str,
+    /// `Yard name`.
+    pub yard: &'a str,
+    /// `Location state`.
+    pub state: &'a str,
+    /// `Location country`.
+    pub country: &'a str,
+}
+
+impl<'a> SalePlace<'a> {
+    /// Reads the columns of a record.
+    pub fn of(record: &Record<'a>) -> SalePlace<'a> {
+        SalePlace {
+            abbreviation: record.get(Column::TimeZone),
+            yard: record.get(Column::YardName),
+            state: record.get(Column::LocationState),
+            country: record.get(Column::LocationCountry),
+        }
+    }
+}
+
+impl SalePlace<'_> {
+    /// Returns the zone of the sale, or None where the columns leave none or several.
+    pub fn zone(&self) -> Option<Zone> {
+        let yard = self.yard.trim();
+        if begins_with_arizona(yard) {
+            return Some(ARIZONA);
+        }
+        let written = self.written(yard);
+        match self.state_of_yard(yard) {
+            Some(code) => province(code).map(|(_, zone, _)| *zone).or(written).or_else(|| only_zone(code)),
+            None if yard.starts_with('*') => written,
+            None => match written {
+                Some(region) => Some(self.province_of_lot(region).unwrap_or(region)),
+                None => self.only_zone_of_lot(),
+            },
+        }
+    }
+
+    /// Returns the region that the abbreviation stands for.
+    fn written(&self, yard: &str) -> Option<Zone> {
+        let abbreviation = self.abbreviation.trim();
+        if yard.eq_ignore_ascii_case("ATLANTIC CANADA AUCTION")
+            && ["AKST", "AKDT", ""].iter().any(|own| abbreviation.eq_ignore_ascii_case(own))
+        {
+            return Some(Zone::Fixed(9));
+        }
+        ABBREVIATIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(abbreviation)).map(|(_, zone)| *zone)
+    }
+
+    /// Returns the known state with which the yard's name begins: `NJ` for `NJ - TRENTON`.
+    fn state_of_yard<'a>(&self, yard: &'a str) -> Option<&'a str> {
+        let (code, rest) = yard.split_at_checked(2)?;
+        let code = Some(code).filter(|_| rest.trim_start().starts_with('-'))?;
+        self.has_states().then_some(code).filter(|code| state(code).is_some())
+    }
+
+    /// Returns the zone of the province in which the lot is located, where `region` is what that province writes.
+    fn province_of_lot(&self, region: Zone) -> Option<Zone> {
+        let (_, zone, own) = province(self.state.trim()).filter(|_| self.has_states())?;
+        (*own == region).then_some(*zone)
+    }
+
+    fn only_zone_of_lot(&self) -> Option<Zone> {
+        let country = self.country.trim();
+        match self.has_states() {
+            true => only_zone(self.state.trim()),
+            false => {
+                COUNTRIES.iter().find(|(name, _)| name.eq_ignore_ascii_case(country)).map(|(_, zone)| *zone)
+            }
+        }
+    }
+
+    fn has_states(&self) -> bool {
+        COUNTRIES_WITH_STATES.iter().any(|name| name.eq_ignore_ascii_case(self.country.trim()))
+    }
+}
+
+/// Whether a yard's name begins with the state `AZ`, and not with a longer word.
+fn begins_with_arizona(yard: &str) -> bool {
+    yard.split_at_checked(2).is_some_and(|(code, rest)| {
+        code.eq_ignore_ascii_case("AZ") && !rest.starts_with(|next: char| next.is_alphanumeric())
+    })
+}
+
+fn state(code: &str) -> Option<&'static (&'static str, Option<Zone>)> {
+    STATES.iter().find(|(name, _)| name.eq_ignore_ascii_case(code))
+}
+
+fn only_zone(code: &str) -> Option<Zone> {
+    state(code)?.1
+}
+
+fn province(code: &str) -> Option<&'static (&'static str, Zone, Zone)> {
+    PROVINCES.iter().find(|(name, ..)| name.eq_ignore_ascii_case(code))
+}
+
+impl Zone {
+    /// Returns the first instant at which a clock of this zone shows `local`.
+    ///
+    /// A local time that the change to daylight time skips is read with the offset before the change.
+    pub fn instant(self, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+        match self {
+            Zone::Region(region) => first(region, local),
+            Zone::Fixed(behind) => fixed(behind, local),
+            Zone::OneOffset { behind, .. } if has_one_offset(local.date()) => fixed(behind, local),
+            Zone::OneOffset { region, .. } => first(region, local),
+        }
+    }
+
+    /// Returns `at` with the offset that this zone has then.
+    pub fn local(self, at: DateTime<Utc>) -> Option<DateTime<FixedOffset>> {
+        let of = |region: Tz| Some(region.offset_from_utc_datetime(&at.naive_utc()).fix());
+        let offset = match self {
+            Zone::Region(region) => of(region),
+            Zone::Fixed(behind) => FixedOffset::west_opt(behind * 3600),
+            Zone::OneOffset { region, behind } => FixedOffset::west_opt(behind * 3600)
+                .filter(|offset| has_one_offset(at.with_timezone(offset).date_naive()))
+                .or_else(|| of(region)),
+        };
+        Some(at.with_timezone(&offset?))
+    }
+
+    /// Returns the IANA name of the region, or `UTC-09:00` where the zone is a fixed offset.
+    pub fn name(self) -> String {
+        match self {
+            Zone::Region(region) | Zone::OneOffset { region, .. } => region.name().to_owned(),
+            Zone::Fixed(behind) => format!("UTC-{behind:02}:00"),
+        }
+    }
+}
+
+fn has_one_offset(day: NaiveDate) -> bool {
+    ONE_OFFSET_SINCE.is_some_and(|since| day >= since)
+}
+
+fn fixed(behind: i32, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+    Some(FixedOffset::west_opt(behind * 3600)?.from_local_datetime(&local).single()?.to_utc())
+}
+
+/// Returns the first instant at which the region's clocks show `local`, or would have without the change.
+fn first(region: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+    match region.from_local_datetime(&local) {
+        MappedLocalTime::Single(at) | MappedLocalTime::Ambiguous(at, _) => Some(at.to_utc()),
+        MappedLocalTime::None => {
+            let hour = Duration::hours(1);
+            Some(region.from_local_datetime(&(local - hour)).earliest()?.to_utc() + hour)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

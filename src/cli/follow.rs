@@ -1,0 +1,300 @@
+//! Works the chain of a file to its end, wherever it stands: new, taken over from a dead worker, followed at a live one,
+//! or put back after it had failed.
+//!
+//! What is looked at are the file's state and its unfinished job, so it does not matter which process works. A chain
+//! that may not run (its kind is paused, or limited to none) is not waited for: the answer names why, and the command that
+//! lifts it.
+
+use super::bars::Bars;
+use super::session::who;
+use super::show;
+use crate::db::Db;
+use crate::queue::steer::{self, By};
+use crate::queue::{Entry, Event};
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
+use uuid::Uuid;
+
+/// How often the database is asked, should an event have been missed or another worker be at work.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The reason that is kept with what this command does to jobs.
+const REASON: &str = "the file was ingested by hand again";
+
+/// How a file's chain ended for now.
+#[derive(Debug, Clone)]
+pub struct FileEnd {
+    /// applied, late, incomplete, quarantined, failed, or where a blocked chain stands: received, ingested.
+    pub state: String,
+    /// Why, where the file does not stand in the data.
+    pub reason: Option<String>,
+}
+
+impl FileEnd {
+    /// Returns whether the file's rows stand in the data.
+    pub fn is_applied(&self) -> bool {
+        matches!(self.state.as_str(), "applied" | "late" | "incomplete")
+    }
+}
+
+/// A job that has not ended.
+#[derive(Debug)]
+pub struct UnfinishedJob {
+    id: i64,
+    kind: String,
+    state: String,
+    worker: Option<String>,
+    waits: bool,
+    lease_until: Option<DateTime<Utc>>,
+    alive: bool,
+    paused_at: Option<DateTime<Utc>>,
+    paused_by: Option<String>,
+    paused_because: Option<String>,
+    max_running: Option<i32>,
+}
+
+impl UnfinishedJob {
+    /// Returns the unfinished job of a file, or of a key of a kind.
+    pub async fn find(
+        db: &Db,
+        file_id: Option<Uuid>,
+        key: Option<(&str, &str)>,
+    ) -> anyhow::Result<Option<UnfinishedJob>> {
+        let (kind, key) = key.unzip();
+        sqlx::query_file_as!(
+            UnfinishedJob,
+            "src/cli/follow.job.sql",
+            file_id.map(|id| id.to_string()),
+            kind,
+            key
+        )
+        .fetch_optional(&db.pool)
+        .await
+        .context("look for the chain's job")
+    }
+
+    /// Returns the worker that runs the job.
+    pub fn worker(self) -> Option<String> {
+        self.worker
+    }
+
+    /// Returns why no worker may claim the job, and the command that lifts it.
+    pub fn blocked(&self) -> Option<String> {
+        if self.state == "running" {
+            return None;
+        }
+        let (job, kind) = (self.id, &self.kind);
+        if let Some(at) = self.paused_at {
+            let by = self.paused_by.as_deref().unwrap_or("somebody");
+            let because = self.paused_because.as_deref().unwrap_or("no reason given");
+            return Some(format!(
+                "job {job} may not run: its kind {kind} is paused since {} UTC by {by}: {because}\nhint: lift it with \
+                 `vinops jobs resume {kind} --reason \"…\"`",
+                show::minute(at)
+            ));
+        }
+        self.max_running.filter(|most| *most <= 0).map(|most| {
+            format!(
+                "job {job} may not run: its kind {kind} is limited to {most} at once\nhint: lift it with `vinops jobs \
+                 limit {kind} none --reason \"…\"`"
+            )
+        })
+    }
+
+    /// Returns who holds the job, for people; none if no worker does.
+    fn holder(&self) -> Option<String> {
+        let worker = self.worker.as_deref().filter(|_| self.state == "running")?;
+        let (job, kind) = (self.id, &self.kind);
+        Some(if self.alive {
+            format!("following job {job} ({kind}) at worker {worker}")
+        } else {
+            let until = self.lease_until.map(|at| at.format("%H:%M:%S").to_string()).unwrap_or_default();
+            format!(
+                "taking over job {job} ({kind}): its worker {worker} is gone, its lease ends at {until} UTC"
+            )
+        })
+    }
+}
+
+/// The chain of one file.
+pub struct FileChain<'a> {
+    db: &'a Db,
+    file_id: Uuid,
+    first: &'a Entry,
+    /// A failure is put back once if it is older than this command.
+    may_restart: bool,
+    /// The worker that held a job of the file when this command began.
+    other_worker: Option<String>,
+}
+
+impl<'a> FileChain<'a> {
+    /// The chain of a file that this command has just received.
+    pub fn fresh(db: &'a Db, file_id: Uuid, first: &'a Entry) -> FileChain<'a> {
+        FileChain { db, file_id, first, may_restart: false, other_worker: None }
+    }
+
+    /// The chain of a file that was known before; if it has failed, it is put back once.
+    pub fn known(db: &'a Db, file_id: Uuid, first: &'a Entry) -> FileChain<'a> {
+        FileChain { db, file_id, first, may_restart: true, other_worker: None }
+    }
+
+    /// The same chain, of which another worker runs a job: while it does, that is shown.
+    pub fn held_by(self, worker: Option<String>) -> FileChain<'a> {
+        FileChain { other_worker: worker, ..self }
+    }
+
+    /// Returns how the file has ended, if no job of it is left.
+    pub async fn ended(&self) -> anyhow::Result<Option<FileEnd>> {
+        if UnfinishedJob::find(self.db, Some(self.file_id), None).await?.is_some() {
+            return Ok(None);
+        }
+        let file = sqlx::query!(
+            r#"-- follow: file
+            select
+              g.state,
+              coalesce(
+                (select w.note from fleet.windows w where w.file_id = $1 and w.state = g.state and w.note is not null limit 1),
+                (
+                  select r.report #>> '{ingest,reason}'
+                  from audit.etl_runs r
+                  where r.file_id = $1
+                  order by r.started_at desc
+                  limit 1
+                )
+              ) as reason
+            from raw.sightings g
+            where g.file_id = $1
+              and g.state <> 'unchanged'
+            -- a file that came again is worked for each of its windows
+            order by g.state in ('received', 'ingested') desc, g.window_start_utc desc
+            limit 1"#,
+            self.file_id
+        )
+        .fetch_optional(&self.db.pool)
+        .await
+        .context("ask how far the file is")?
+        .with_context(|| format!("file {} has disappeared from raw.sightings", self.file_id))?;
+        let under_way = matches!(file.state.as_str(), "received" | "ingested");
+        Ok((!under_way).then_some(FileEnd { state: file.state, reason: file.reason }))
+    }
+
+    /// Works the chain until the file has ended, has failed, or may not go on. Some worker must be up, in this process
+    /// or another; `events` wakes it when a job of this process ends.
+    pub async fn work(mut self, bars: &Bars, mut events: Receiver<Event>) -> anyhow::Result<FileEnd> {
+        let mut following = None;
+        let end = loop {
+            if let Some(job) = UnfinishedJob::find(self.db, Some(self.file_id), None).await? {
+                if let Some(reason) = job.blocked() {
+                    break FileEnd { state: self.state().await?, reason: Some(reason) };
+                }
+                self.hurry(&job).await?;
+                let other = self.other_worker.is_some() && job.worker == self.other_worker;
+                let holder = job.holder().filter(|_| other);
+                match (&following, holder) {
+                    (None, Some(holder)) => {
+                        bars.say(format!("  {holder}"));
+                        let spinner = bars.spinner(&job.kind);
+                        spinner.set_message(holder);
+                        following = Some(spinner);
+                    }
+                    (Some(spinner), Some(holder)) => spinner.set_message(holder),
+                    (_, None) => drop(following.take().map(|spinner| spinner.finish_and_clear())),
+                }
+            } else if let Some(end) = self.ended().await? {
+                break end;
+            } else if !self.restart().await? {
+                break self.failure().await?;
+            }
+            wait(&mut events).await;
+        };
+        if let Some(spinner) = following {
+            spinner.finish_and_clear();
+        }
+        Ok(end)
+    }
+
+    /// Makes a job due that waits for its next attempt: whoever types the command again wants it now.
+    async fn hurry(&self, job: &UnfinishedJob) -> anyhow::Result<()> {
+        if self.may_restart && job.waits && job.state != "running" {
+            steer::run_now(&self.db.pool, &[job.id], &By::new(who(), REASON)).await?;
+        }
+        Ok(())
+    }
+
+    async fn state(&self) -> anyhow::Result<String> {
+        sqlx::query_scalar!(
+            "-- follow: state of the file
+            select state from raw.csv_files where file_id = $1",
+            self.file_id
+        )
+        .fetch_one(&self.db.pool)
+        .await
+        .context("ask how far the file is")
+    }
+
+    /// The newest job of the file that was given up: id and error.
+    async fn given_up(&self) -> anyhow::Result<Option<(i64, String)>> {
+        let job = sqlx::query!(
+            "-- follow: given up
+            select id, state, error
+            from fleet.jobs
+            where payload ->> 'file_id' = $1
+              and state in ('cancelled', 'discarded')
+            order by id desc
+            limit 1",
+            self.file_id.to_string()
+        )
+        .fetch_optional(&self.db.pool)
+        .await
+        .context("look for the job that was given up")?;
+        Ok(job.map(|job| (job.id, job.error.unwrap_or(job.state))))
+    }
+
+    /// Puts the chain back to work, once. Returns false if that was done before.
+    async fn restart(&mut self) -> anyhow::Result<bool> {
+        if !std::mem::take(&mut self.may_restart) {
+            return Ok(false);
+        }
+        if let Some((job, _)) = self.given_up().await? {
+            steer::requeue(&self.db.pool, job, who(), REASON).await?;
+            return Ok(true);
+        }
+        // its jobs were deleted: the first step passes a file on that it has done before
+        let enqueued = sqlx::query_scalar!(
+            "-- follow: enqueue the first step
+            select fleet.enqueue($1, jsonb_build_object('file_id', $2::text), $2::text, max_attempts => $3)",
+            self.first.kind,
+            self.file_id.to_string(),
+            self.first.policy.max_attempts,
+        )
+        .fetch_one(&self.db.pool)
+        .await
+        .context("enqueue the chain's first step")?;
+        enqueued.map(|_| true).ok_or_else(|| {
+            anyhow!(
+                "file {} has no unfinished job, and its {} is completed\nhint: put its window back with `vinops replay`",
+                self.file_id,
+                self.first.kind
+            )
+        })
+    }
+
+    async fn failure(&self) -> anyhow::Result<FileEnd> {
+        let given_up = self.given_up().await?;
+        Ok(FileEnd { state: "failed".to_owned(), reason: given_up.map(|(_, error)| error) })
+    }
+}
+
+/// Waits until a job of this process has ended, at most the poll interval.
+pub async fn wait(events: &mut Receiver<Event>) {
+    let ended = async {
+        while let Ok(event) = events.recv().await {
+            if matches!(event, Event::Ended { .. }) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::time::timeout(POLL_INTERVAL, ended).await.ok();
+}

@@ -1,0 +1,59 @@
+//! The operator's mappings: `<source>.json` files in the folder of `VINOPS_MAPPINGS`, read when the program starts.
+
+use crate::auction::mapping::{self, SourceMapping};
+use anyhow::Context;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// Reads the folder and installs what it has.
+///
+/// # Errors
+///
+/// Returns an error that names the file that cannot be read or is not a mapping.
+pub fn install(folder: &Path) -> anyhow::Result<()> {
+    // A process installs once; a second call in the same one is a test's.
+    let _ = mapping::install(read(folder)?);
+    Ok(())
+}
+
+fn read(folder: &Path) -> anyhow::Result<BTreeMap<String, SourceMapping>> {
+    let mut mappings = BTreeMap::new();
+    let read = || format!("read the folder {} of VINOPS_MAPPINGS", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if path.extension() != Some(OsStr::new("json")) {
+            continue;
+        }
+        let about = || format!("read the mapping {}", path.display());
+        let text = std::fs::read_to_string(&path).with_context(about)?;
+        let mapping = SourceMapping::parse(&text).with_context(about)?;
+        let source =
+            path.file_stem().and_then(OsStr::to_str).context("the name is not UTF-8").with_context(about)?;
+        mappings.insert(source.to_owned(), mapping);
+    }
+    Ok(mappings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auction::Column;
+
+    #[test]
+    fn each_json_file_of_the_folder_is_the_mapping_of_the_source_that_it_is_named_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let copart = include_str!("../auction/mappings/copart.json");
+        std::fs::write(folder.path().join("north.json"), copart.replacen("\"Lot number\"", "\"Stock#\"", 1))
+            .unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "none").unwrap();
+        let mappings = read(folder.path()).unwrap();
+        assert_eq!(mappings.keys().collect::<Vec<_>>(), ["north"]);
+        assert_eq!(mappings["north"].name(Column::LotNumber), Some("Stock#"));
+        std::fs::write(folder.path().join("south.json"), "{}").unwrap();
+        let error = format!("{:#}", read(folder.path()).unwrap_err());
+        assert!(error.contains("south.json: the mapping is not valid: missing field `kind`"), "{error}");
+        let error = format!("{:#}", read(&folder.path().join("none")).unwrap_err());
+        assert!(error.contains("none of VINOPS_MAPPINGS"), "{error}");
+    }
+}

@@ -1,0 +1,225 @@
+//! The connections of the HTTP server, bounded in number and in time.
+//!
+//! A client that opens a connection and sends no request, or one byte of it now and then, costs a file descriptor for
+//! as long as it likes. So a connection is closed when no request begins in time, when a request is not answered in
+//! time from its first byte on, and when the client does not read an answer. Connections beyond the limit wait in the
+//! system's queue until one is closed.
+
+use axum::serve::Listener;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Longest wait for a request, for its answer from its first byte on, and for the client to read on.
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections open at the same time.
+pub(super) const MAX_CONNECTIONS: usize = 512;
+
+/// A listener whose connections are bounded.
+pub(super) struct BoundedListener {
+    listener: TcpListener,
+    free: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl BoundedListener {
+    /// Bounds the connections of a listener in number and in time.
+    pub(super) fn new(listener: TcpListener, connections: usize, timeout: Duration) -> BoundedListener {
+        BoundedListener { listener, free: Arc::new(Semaphore::new(connections)), timeout }
+    }
+}
+
+impl Listener for BoundedListener {
+    type Io = BoundedStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
+        // The semaphore is never closed; were it, connections would be unbounded rather than none.
+        let permit = self.free.clone().acquire_owned().await.ok();
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let deadline = Box::pin(sleep(self.timeout));
+        (BoundedStream { stream, deadline, timeout: self.timeout, reading: false, _permit: permit }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends at its deadline.
+pub(super) struct BoundedStream {
+    stream: TcpStream,
+    deadline: Pin<Box<Sleep>>,
+    timeout: Duration,
+    /// Whether a request has begun and none of its answer is written.
+    reading: bool,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl BoundedStream {
+    fn extend(&mut self) {
+        self.deadline.as_mut().reset(Instant::now() + self.timeout);
+    }
+
+    /// Returns the error of a connection whose deadline is over, or Pending.
+    fn poll_deadline<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        ready!(self.deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Extends the deadline where something was written.
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending => self.poll_deadline(cx),
+            Poll::Ready(written) => {
+                self.reading = false;
+                self.extend();
+                Poll::Ready(written)
+            }
+        }
+    }
+}
+
+impl AsyncRead for BoundedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Pending => self.poll_deadline(cx),
+            Poll::Ready(read) => {
+                // Only the first bytes of a request buy time, or a client that drips would never be late.
+                if !self.reading && buffer.filled().len() > before {
+                    self.reading = true;
+                    self.extend();
+                }
+                Poll::Ready(read)
+            }
+        }
+    }
+}
+
+impl AsyncWrite for BoundedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    async fn serve(connections: usize, timeout: Duration) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().route("/", get(async || "here"));
+        let bounded = BoundedListener::new(listener, connections, timeout);
+        tokio::spawn(async { axum::serve(bounded, app).await });
+        address
+    }
+
+    /// Reads until the server closes the connection.
+    async fn end(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        // A reset is an end, too.
+        _ = stream.read_to_end(&mut text).await;
+        String::from_utf8(text).unwrap()
+    }
+
+    async fn ask(stream: &mut TcpStream) -> String {
+        stream.write_all(REQUEST).await.unwrap();
+        let mut text = String::new();
+        while !text.ends_with("here") {
+            let mut part = [0; 512];
+            let n = stream.read(&mut part).await.unwrap();
+            assert_ne!(n, 0, "closed after {text}");
+            text.push_str(std::str::from_utf8(&part[..n]).unwrap());
+        }
+        text
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_and_one_with_half_of_it_are_closed() {
+        let address = serve(8, Duration::from_millis(200)).await;
+        for half in [&b""[..], b"GET / HTTP/1.1\r\nHost: x\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(half).await.unwrap();
+            assert_eq!(end(&mut stream).await, "");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_drips_is_closed_while_bytes_still_come() {
+        let address = serve(8, Duration::from_millis(300)).await;
+        let (mut reading, mut writing) = TcpStream::connect(address).await.unwrap().into_split();
+        let dripping = tokio::spawn(async move {
+            writing.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
+            while writing.write_all(b"x").await.is_ok() {
+                tick.tick().await;
+            }
+        });
+        let mut text = Vec::new();
+        _ = reading.read_to_end(&mut text).await;
+        assert_eq!(text, b"");
+        drop(reading);
+        dripping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_used_outlives_its_timeout() {
+        let address = serve(8, Duration::from_millis(400)).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut tick = tokio::time::interval(Duration::from_millis(150));
+        for _ in 0..6 {
+            tick.tick().await;
+            assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200 OK"));
+        }
+        assert_eq!(end(&mut stream).await, "", "and is closed when it is not used any more");
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_answered_when_another_ends() {
+        let address = serve(1, Duration::from_millis(300)).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut waiting).await.starts_with("HTTP/1.1 200 OK"));
+        assert_eq!(end(&mut idle).await, "");
+    }
+}

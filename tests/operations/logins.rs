@@ -1,0 +1,80 @@
+//! The commands of a worker and of an operator, each with a login that is a member of that role and of no other.
+
+use crate::face;
+use crate::shown::feed;
+use crate::stage::Stage;
+
+/// The stage's database as a login of this role.
+async fn login(stage: &Stage, role: &str) -> String {
+    let name = format!("vinops_test_{role}");
+    let make = format!(
+        "do $$
+        begin
+          if not exists (select from pg_roles where rolname = '{name}') then
+            create role {name} login password 'deed' in role {role};
+          end if;
+        exception
+          when duplicate_object or unique_violation then null;
+        end
+        $$"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(stage.pool()).await.unwrap();
+    let mut url = url::Url::parse(&stage.db.url).unwrap();
+    url.set_username(&name).unwrap();
+    url.set_password(Some("deed")).unwrap();
+    url.into()
+}
+
+async fn succeeds(stage: &Stage, url: &str, feed: &str, arguments: &[&str]) -> String {
+    let mut command = stage.vinops(arguments);
+    let output = command.env("DATABASE_URL", url).env("COPART_FEED_URL", feed).output().await.unwrap();
+    let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap()).concat();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+#[tokio::test]
+async fn a_workers_login_works_whole_chains_and_an_operators_steers_them() {
+    let stage = Stage::new().await;
+    let (worker, operator) = (login(&stage, "etl_rw").await, login(&stage, "vinops_ops").await);
+    let (server, _stop) = face::feed().await;
+    let address = server.url().to_string();
+    // into empty tables, beside what is there, and over the end of a month
+    for (at, window) in
+        ["2026-10-31T23:30:00Z", "2026-10-31T23:45:00Z", "2026-11-01T00:00:00Z"].into_iter().enumerate()
+    {
+        let path = stage.folder.path().join(format!("{at}.csv"));
+        std::fs::write(&path, feed(&format!("{}.0", 275 + at), &format!("version {at}"))).unwrap();
+        succeeds(&stage, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window]).await;
+    }
+    let lots =
+        sqlx::query_scalar::<_, i64>("select count(*) from lots").fetch_one(stage.pool()).await.unwrap();
+    assert_eq!(lots, 48);
+    succeeds(&stage, &worker, &address, &["fetch", "--now"]).await;
+
+    for command in [
+        &["jobs", "pause", "ingest", "--why", "x"][..],
+        &["jobs", "resume", "ingest", "--why", "x"],
+        &["jobs", "limit", "ingest", "1", "--why", "x"],
+        &["source", "disable", "copart", "--why", "x"],
+        &["source", "enable", "copart", "--why", "x"],
+        &["source", "reset-breaker", "copart", "--why", "x"],
+        &["taxonomy", "map", "colors", "glow in the dark", "color_white", "--why", "x"],
+        &["replay", "2026-11-01T00:00:00Z", "--from", "upsert-lots", "--yes"],
+    ] {
+        succeeds(&stage, &operator, &address, command).await;
+    }
+    // a kind with a limit is claimed by a login that may not change it
+    let path = stage.folder.path().join("limited.csv");
+    std::fs::write(&path, feed("900.0", "limited")).unwrap();
+    succeeds(
+        &stage,
+        &worker,
+        &address,
+        &["ingest", path.to_str().unwrap(), "--window", "2026-11-01T00:15:00Z"],
+    )
+    .await;
+    let written = "select string_agg(distinct db_user, ' ') from audit.operator_actions";
+    let written = sqlx::query_scalar::<_, String>(written).fetch_one(stage.pool()).await.unwrap();
+    assert_eq!(written, "vinops_test_vinops_ops");
+}

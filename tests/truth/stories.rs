@@ -1,0 +1,257 @@
+//! Random stories: eight windows of two sources' feeds with halves, refused files, repeats and rows that are hard to read.
+//!
+//! Each story is checked twice. In order: after each file the lots, vehicles, open picture links and statuses are those of an
+//! independent [`record`]. In another order, with some files once more: the digest is that of the first way, since only
+//! statuses depend on the order of files.
+//!
+//! `VINOPS_TEST_STORIES` asks for more stories than the usual ones, `VINOPS_TEST_SEED` for others: the first story has this
+//! seed, each further one the next number.
+
+use crate::chain::House;
+use chance::Chance;
+use record::{Facts, Record};
+use script::File;
+use sqlx::Row as _;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vinops::config;
+use vinops::db::digest::Digest;
+
+mod chance;
+mod record;
+mod script;
+
+/// Stories of an ordinary run.
+const STORIES: u64 = 20;
+/// Stories that are run at once.
+const AT_ONCE: usize = 4;
+/// Differences that are printed of a story.
+const SHOWN: usize = 8;
+
+#[test]
+fn a_story_in_order_is_what_its_record_says_and_in_any_order_gives_the_same_values() {
+    let count = config::test_number("VINOPS_TEST_STORIES").unwrap_or(STORIES);
+    let first = config::test_number("VINOPS_TEST_SEED").unwrap_or(1);
+    let next = AtomicU64::new(first);
+    let failed = Mutex::new(BTreeMap::new());
+    std::thread::scope(|threads| {
+        for _ in 0..AT_ONCE {
+            threads.spawn(|| {
+                let mut runtime = tokio::runtime::Builder::new_multi_thread();
+                let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        break;
+                    }
+                    let checked = catch_unwind(AssertUnwindSafe(|| runtime.block_on(check(seed))));
+                    if let Err(difference) = checked.unwrap_or_else(|_| Err("panicked".to_owned())) {
+                        eprintln!("story {seed}: {difference}");
+                        failed.lock().unwrap().insert(seed, difference);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(
+        failed.is_empty(),
+        "{} of {count} stories differ, the first with VINOPS_TEST_SEED={} VINOPS_TEST_STORIES=1",
+        failed.len(),
+        failed.keys().next().unwrap()
+    );
+}
+
+#[test]
+fn the_stories_have_files_states_and_statuses_of_every_sort() {
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for seed in 1..=STORIES {
+        let mut record = Record::default();
+        for file in script::write(seed) {
+            let state = record.enter(&file);
+            *counts.entry(format!("{} file", file.sort())).or_default() += 1;
+            *counts.entry(format!("{state} window")).or_default() += 1;
+        }
+        for facts in record.lots().into_values() {
+            let status = facts.into_iter().find(|(name, _)| *name == "status").and_then(|(_, status)| status);
+            *counts.entry(format!("{} lot", status.unwrap())).or_default() += 1;
+        }
+    }
+    println!("{counts:?}");
+    // five sorts, four states, four statuses
+    assert!(counts.len() == 13 && counts.values().all(|count| *count >= 3), "{counts:?}");
+}
+
+/// Checks the story of this seed in order and in another order.
+async fn check(seed: u64) -> Result<(), String> {
+    let files = script::write(seed);
+    let description = script::describe(&files);
+    let (record, expected) =
+        in_order(&files).await.map_err(|error| format!("in order, {error}\n{description}"))?;
+    let mut way: Vec<usize> = (0..files.len()).collect();
+    let mut chance = Chance(!seed);
+    for _ in 0..2 {
+        way.push(chance.below(files.len()));
+    }
+    chance.shuffle(&mut way);
+    let house = in_another_order(&files, &way).await;
+    let mut differences = compare_all(&house, &record, false).await;
+    if house.digest().await != expected {
+        differences.push("the digest is another".to_owned());
+    }
+    shown(differences).map_err(|error| format!("in the order {way:?}, {error}\n{description}"))
+}
+
+/// Fails with the first of some differences.
+fn shown(mut differences: Vec<String>) -> Result<(), String> {
+    let count = differences.len();
+    differences.truncate(SHOWN);
+    if count == 0 { Ok(()) } else { Err(format!("{count} differences:\n  {}", differences.join("\n  "))) }
+}
+
+async fn house() -> House {
+    let house = House::new().await;
+    house.run("insert into fleet.sources (source) values ('other') on conflict do nothing").await;
+    house
+}
+
+async fn in_order(files: &[File]) -> Result<(Record, Digest), String> {
+    let mut house = house().await;
+    let mut record = Record::default();
+    for (n, file) in files.iter().enumerate() {
+        house.source = file.source;
+        house.chain(&file.bytes, file.window).await;
+        let state = record.enter(file);
+        let mut differences = compare_all(&house, &record, true).await;
+        let found = window_state(&house, file).await;
+        if found != state {
+            differences.insert(0, format!("the window is {found}, not {state}"));
+        }
+        shown(differences).map_err(|error| format!("after file {n}, {error}"))?;
+    }
+    Ok((record, house.digest().await))
+}
+
+async fn in_another_order(files: &[File], way: &[usize]) -> House {
+    let mut house = house().await;
+    for n in way {
+        house.source = files[*n].source;
+        house.chain(&files[*n].bytes, files[*n].window).await;
+    }
+    house
+}
+
+/// Names what differs between the database and the record.
+async fn compare_all(house: &House, record: &Record, statuses: bool) -> Vec<String> {
+    let mut expected = record.lots();
+    if !statuses {
+        expected.values_mut().for_each(|facts| facts.retain(|(name, _)| *name != "status"));
+    }
+    let mut differences = compare(&expected, &lots(house).await);
+    differences.extend(compare(&record.vehicles(), &vehicles(house).await));
+    differences
+}
+
+/// Names what differs, key by key and column by column.
+fn compare(expected: &BTreeMap<String, Facts>, found: &BTreeMap<String, Facts>) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (key, facts) in expected {
+        let Some(stored) = found.get(key) else {
+            differences.push(format!("{key} is missing"));
+            continue;
+        };
+        let stored: BTreeMap<_, _> = stored.iter().cloned().collect();
+        for (name, value) in facts {
+            if stored[name] != *value {
+                differences.push(format!("{key}: {name} is {:?}, not {value:?}", stored[name]));
+            }
+        }
+    }
+    differences.extend(
+        found.keys().filter(|key| !expected.contains_key(*key)).map(|key| format!("{key} never was")),
+    );
+    differences
+}
+
+const LOTS: &str = "select
+      concat('lot ', source, '/', lot_external_id) as key,
+      vin,
+      to_char(source_updated_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as source_updated_at,
+      to_char(version_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as version_at,
+      to_char(auction_datetime_utc at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as auction_datetime_utc,
+      site_code,
+      yard_name,
+      odometer::float8::text as odometer,
+      current_bid_usd::float8::text as current_bid_usd,
+      (
+        select string_agg(concat_ws(' ', i.variant, i.source_url, i.vin), ', ' order by i.variant)
+        from images i
+        where i.lot_id = l.id and i.valid_until is null
+      ) as pictures,
+      status,
+      currency_code::text as currency_code,
+      has_keys::text as has_keys,
+      damage_description,
+      damage_code,
+      sale_type,
+      special_note
+    from lots l";
+
+const VEHICLES: &str = "select
+      concat('vehicle ', vin) as key,
+      upper(trim(vin_raw)) as owner,
+      source,
+      source_lot::text as source_lot,
+      year::text as year,
+      odometer_value::text as odometer_value,
+      make,
+      model
+    from vehicles";
+
+async fn lots(house: &House) -> BTreeMap<String, Facts> {
+    stored(
+        house,
+        LOTS,
+        &[
+            "vin",
+            "source_updated_at",
+            "version_at",
+            "auction_datetime_utc",
+            "site_code",
+            "yard_name",
+            "odometer",
+            "current_bid_usd",
+            "pictures",
+            "status",
+            "currency_code",
+            "has_keys",
+            "damage_description",
+            "damage_code",
+            "sale_type",
+            "special_note",
+        ],
+    )
+    .await
+}
+
+async fn vehicles(house: &House) -> BTreeMap<String, Facts> {
+    let names = ["owner", "source", "source_lot", "year", "odometer_value", "make", "model"];
+    stored(house, VEHICLES, &names).await
+}
+
+async fn stored(house: &House, query: &'static str, names: &[&'static str]) -> BTreeMap<String, Facts> {
+    let rows = sqlx::query(query).fetch_all(house.pool()).await.unwrap();
+    let facts = |row: &sqlx::postgres::PgRow| names.iter().map(|name| (*name, row.get(*name))).collect();
+    rows.iter().map(|row| (row.get("key"), facts(row))).collect()
+}
+
+async fn window_state(house: &House, file: &File) -> String {
+    sqlx::query_scalar("select state from fleet.windows where source = $1 and window_start_utc = $2")
+        .bind(file.source)
+        .bind(file.window)
+        .fetch_one(house.pool())
+        .await
+        .unwrap()
+}

@@ -1,0 +1,27 @@
+//! Chance that a seed decides.
+
+/// Numbers that look like chance, the same ones for a seed (SplitMix64).
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    /// True in so many of a hundred cases.
+    pub fn percent(&mut self, n: usize) -> bool {
+        self.below(100) < n
+    }
+
+    /// Puts the values into another order.
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for n in (1..values.len()).rev() {
+            values.swap(n, self.below(n + 1));
+        }
+    }
+}

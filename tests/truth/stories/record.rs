@@ -1,0 +1,306 @@
+//! The record of a story: what its files must have made, by the rules as they are written.
+//!
+//! It keeps every version of every lot with the windows that held it, and derives what stands from all of them each time it is
+//! asked. Statuses are moved file by file, since they depend on when a lot was judged. Nothing here calls the rules of the
+//! product.
+
+use super::script::{File, Kind};
+use chrono::{DateTime, Duration, Utc};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use vinops::simulator::Status;
+
+/// A source and a lot number.
+pub type Key = (&'static str, u32);
+/// A named value as text.
+pub type Facts = Vec<(&'static str, Option<String>)>;
+
+/// A value of a row, and whether the row's text of it can be read.
+#[derive(Clone, Debug)]
+pub struct Reading<T> {
+    pub readable: bool,
+    /// Where it cannot be read: what stands if no other version knows better.
+    pub value: T,
+}
+
+/// A row of a file, as a reader must understand it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub lot: u32,
+    /// Every cell but the position and the snapshot's clock. Equal texts are one version.
+    pub text: String,
+    pub vin_raw: String,
+    /// The vehicle; none for a row that makes no lot.
+    pub vin: Option<String>,
+    /// The update time; none where it cannot be read.
+    pub updated: Option<DateTime<Utc>>,
+    /// The auction, the yard's number and its name.
+    pub sale: Reading<(Option<DateTime<Utc>>, String, String)>,
+    pub odometer: Reading<Option<u32>>,
+    pub bid: Reading<Option<u32>>,
+    pub year: Reading<Option<u16>>,
+    /// Values of the lot that can be read in every row.
+    pub lot_facts: Facts,
+    /// The same of the vehicle.
+    pub vehicle_facts: Facts,
+    /// Links by variant.
+    pub pictures: Facts,
+}
+
+/// A version of a lot.
+struct Version {
+    row: Row,
+    vin: String,
+    windows: BTreeSet<DateTime<Utc>>,
+}
+
+/// What the files up to now make of a lot.
+#[derive(Default)]
+struct Life {
+    status: Status,
+    /// The first complete file's window without the lot; none while it is present.
+    absent_since: Option<DateTime<Utc>>,
+    /// Complete files without it. A file that comes again is no further file.
+    absences: u32,
+}
+
+/// What is remembered of a source's files.
+#[derive(Default)]
+struct Feed {
+    /// The number of the newest file that was applied.
+    newest: Option<usize>,
+    /// The number and rows of complete files.
+    complete: Vec<(usize, usize)>,
+    /// The number, window and rows of files that were too small, and nothing else, since the last complete one.
+    small: Vec<(usize, DateTime<Utc>, usize)>,
+}
+
+/// Everything that is known.
+#[derive(Default)]
+pub struct Record {
+    versions: HashMap<Key, Vec<Version>>,
+    lives: BTreeMap<Key, Life>,
+    feeds: HashMap<&'static str, Feed>,
+}
+
+impl Version {
+    /// The order key: the update time, unless it cannot be right; then the start of the first window.
+    fn at(&self) -> DateTime<Utc> {
+        let first = self.windows.first().copied().unwrap_or_default();
+        let limit = first + Duration::minutes(15) + Duration::days(1);
+        self.row.updated.filter(|updated| *updated <= limit).unwrap_or(first)
+    }
+
+    fn rank(&self) -> (DateTime<Utc>, Option<DateTime<Utc>>) {
+        (self.at(), self.windows.last().copied())
+    }
+}
+
+/// The value of the greatest version in which it can be read. `versions` begin with the greatest.
+fn fold<T>(versions: &[&Version], reading: impl Fn(&Row) -> &Reading<T>) -> T
+where
+    T: Clone,
+{
+    let readings = || versions.iter().map(|version| reading(&version.row));
+    let known = readings().find(|reading| reading.readable).or_else(|| readings().next());
+    known.expect("a lot has a version").value.clone()
+}
+
+fn text<T: ToString>(value: Option<T>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+/// An instant as the database's query writes it.
+fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+impl Record {
+    /// Enters a file, the newest one of its source. Returns the state of its window.
+    pub fn enter(&mut self, file: &File) -> &'static str {
+        if file.kind == Kind::Refused {
+            return "quarantined";
+        }
+        for row in &file.rows {
+            let Some(vin) = row.vin.clone() else { continue };
+            let versions = self.versions.entry((file.source, row.lot)).or_default();
+            match versions.iter_mut().find(|version| version.row.text == row.text) {
+                Some(version) => {
+                    version.windows.insert(file.window);
+                }
+                None => {
+                    versions.push(Version { row: row.clone(), vin, windows: BTreeSet::from([file.window]) });
+                }
+            }
+        }
+        let feed = self.feeds.entry(file.source).or_default();
+        let unchanged = feed.newest == Some(file.number);
+        feed.newest = Some(file.number);
+        if unchanged {
+            self.pass_time(file, true);
+            return "unchanged";
+        }
+        let complete = feed.is_complete(file);
+        self.show(file);
+        if complete {
+            self.miss(file);
+        }
+        self.pass_time(file, complete);
+        if complete { "applied" } else { "incomplete" }
+    }
+
+    /// The lots of a file are present. Of those in rows that cannot be read nothing else is known.
+    fn show(&mut self, file: &File) {
+        for row in file.rows.iter().filter(|row| row.vin.is_some()) {
+            let auction = self.auction((file.source, row.lot));
+            let ahead = auction.is_some_and(|auction| auction > file.window);
+            let status = if ahead { Status::Scheduled } else { Status::Active };
+            self.lives.insert((file.source, row.lot), Life { status, ..Life::default() });
+        }
+        for lot in &file.torn {
+            if let Some(life) = self.lives.get_mut(&(file.source, *lot)) {
+                (life.absent_since, life.absences) = (None, 0);
+            }
+        }
+    }
+
+    /// The lots that a complete file lacks are absent, and removed at the third.
+    fn miss(&mut self, file: &File) {
+        let shown: HashSet<u32> =
+            file.rows.iter().map(|row| row.lot).chain(file.torn.iter().copied()).collect();
+        let lots: Vec<Key> = self.lives.keys().copied().filter(|key| key.0 == file.source).collect();
+        for key in lots.into_iter().filter(|key| !shown.contains(&key.1)) {
+            let auction = self.auction(key);
+            let Some(life) = self.lives.get_mut(&key) else { continue };
+            let since = *life.absent_since.get_or_insert(file.window);
+            life.absences += u32::from(!file.again);
+            let over = auction.is_some_and(|auction| auction + Duration::hours(2) <= file.window);
+            let far = auction.is_none_or(|auction| auction > since + Duration::hours(24));
+            if !life.status.closed() && !over && life.absences >= 3 && far {
+                life.status = Status::Removed;
+            }
+        }
+    }
+
+    /// Moves what the clock decides: a sale begins, and with `absent` the auction of an absent lot is two hours past.
+    fn pass_time(&mut self, file: &File, absent: bool) {
+        let lots: Vec<Key> = self.lives.keys().copied().filter(|key| key.0 == file.source).collect();
+        for key in lots {
+            let Some(auction) = self.auction(key) else { continue };
+            let Some(life) = self.lives.get_mut(&key) else { continue };
+            if life.status.closed() {
+                continue;
+            }
+            if absent && life.absent_since.is_some() && auction + Duration::hours(2) <= file.window {
+                life.status = Status::PendingResult;
+            } else if life.status == Status::Scheduled && auction <= file.window {
+                life.status = Status::Active;
+            }
+        }
+    }
+
+    fn auction(&self, key: Key) -> Option<DateTime<Utc>> {
+        fold(&self.standing(key), |row| &row.sale).0
+    }
+
+    /// The versions of a lot, the greatest first.
+    fn standing(&self, key: Key) -> Vec<&Version> {
+        let mut versions: Vec<&Version> = self.versions.get(&key).into_iter().flatten().collect();
+        versions.sort_by_key(|version| std::cmp::Reverse(version.rank()));
+        versions
+    }
+
+    /// What the database must contain of each lot.
+    pub fn lots(&self) -> BTreeMap<String, Facts> {
+        let lots = self.versions.keys().map(|&key| {
+            let versions = self.standing(key);
+            let greatest = versions[0];
+            let (auction, yard, yard_name) = fold(&versions, |row| &row.sale);
+            let links = greatest.row.pictures.iter().filter_map(|(variant, url)| {
+                url.as_ref().map(|url| format!("{variant} {url} {}", greatest.vin))
+            });
+            let links: Vec<String> = links.collect();
+            let mut facts = vec![
+                ("vin", Some(greatest.vin.clone())),
+                ("source_updated_at", greatest.row.updated.map(time)),
+                ("version_at", Some(time(greatest.at()))),
+                ("auction_datetime_utc", auction.map(time)),
+                ("site_code", Some(yard)),
+                ("yard_name", Some(yard_name)),
+                ("odometer", text(fold(&versions, |row| &row.odometer))),
+                ("current_bid_usd", text(fold(&versions, |row| &row.bid))),
+                ("pictures", (!links.is_empty()).then(|| links.join(", "))),
+                ("status", self.lives.get(&key).map(|life| life.status.as_str().to_owned())),
+            ];
+            facts.extend(greatest.row.lot_facts.iter().cloned());
+            (format!("lot {}/{}", key.0, key.1), facts)
+        });
+        lots.collect()
+    }
+
+    /// What the database must contain of each vehicle: of all versions with its VIN, those whose raw VIN owns it count.
+    pub fn vehicles(&self) -> BTreeMap<String, Facts> {
+        let mut of_vin: BTreeMap<&str, Vec<(Key, &Version)>> = BTreeMap::new();
+        for (&key, versions) in &self.versions {
+            for version in versions {
+                of_vin.entry(&version.vin).or_default().push((key, version));
+            }
+        }
+        let raw = |version: &Version| version.row.vin_raw.to_uppercase();
+        let vehicles = of_vin.into_iter().map(|(vin, mut all)| {
+            // the VIN itself before any other spelling, then the least
+            let owner =
+                all.iter().map(|(_, version)| raw(version)).min_by_key(|raw| (raw != vin, raw.clone()));
+            all.retain(|(_, version)| Some(raw(version)) == owner);
+            all.sort_by_key(|(key, version)| {
+                let (at, last) = version.rank();
+                std::cmp::Reverse((at, *key, last))
+            });
+            let versions: Vec<&Version> = all.iter().map(|(_, version)| *version).collect();
+            let mut facts = vec![
+                ("owner", owner),
+                ("source", Some(all[0].0.0.to_owned())),
+                ("source_lot", Some(all[0].0.1.to_string())),
+                ("year", text(fold(&versions, |row| &row.year))),
+                ("odometer_value", text(fold(&versions, |row| &row.odometer))),
+            ];
+            facts.extend(versions[0].row.vehicle_facts.iter().cloned());
+            (format!("vehicle {vin}"), facts)
+        });
+        vehicles.collect()
+    }
+}
+
+impl Feed {
+    /// Whether a file has the usual size: 70 % of the median of the last three complete ones. A size that has stayed small for
+    /// 24 hours becomes the usual one.
+    fn is_complete(&mut self, file: &File) -> bool {
+        let rows = file.rows.len();
+        let sizes = self.complete.iter().filter(|(number, _)| *number != file.number).map(|(_, rows)| *rows);
+        let small: Vec<_> =
+            self.small.iter().filter(|(number, ..)| *number != file.number).copied().collect();
+        if has_usual_size(rows, sizes.collect()) {
+            if !file.again {
+                self.complete.push((file.number, rows));
+                self.small.clear();
+            }
+            return true;
+        }
+        let long = small.first().is_some_and(|(_, since, _)| file.window - *since >= Duration::hours(24));
+        if long && has_usual_size(rows, small.iter().map(|(.., rows)| *rows).collect()) {
+            self.complete = vec![(file.number, rows)];
+            self.small.clear();
+            return true;
+        }
+        if !file.again {
+            self.small.push((file.number, file.window, rows));
+        }
+        false
+    }
+}
+
+/// `sizes` end with the newest. Of two the greater one is the median.
+fn has_usual_size(rows: usize, sizes: Vec<usize>) -> bool {
+    let mut last: Vec<usize> = sizes.into_iter().rev().take(3).collect();
+    last.sort_unstable();
+    last.get(last.len() / 2).is_none_or(|median| rows * 10 >= median * 7)
+}

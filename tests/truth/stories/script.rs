@@ -1,0 +1,383 @@
+//! The script of a story: eight windows, and by chance what each brings.
+//!
+//! The rows are the simulator's, one simulator a source, and what they mean is what the simulator knows of them. Both sources
+//! number their lots alike, and one vehicle of the first source is one of the second, too. Cells that are spoiled are spoiled
+//! here, so it is known what must become of them.
+
+use super::chance::Chance;
+use super::record::{Facts, Reading, Row};
+use crate::chain::at;
+use chrono::{DateTime, Duration, Utc};
+use std::collections::HashMap;
+use vinops::simulator::{LotTruth, Options, Simulator, fault};
+
+/// Windows of a story.
+pub const WINDOWS: usize = 8;
+/// The sources, the first of which has a file in each window.
+pub const SOURCES: [&str; 2] = ["copart", "other"];
+/// Quarter-hours from one window to the next.
+const GAPS: [u32; 8] = [1, 1, 1, 2, 5, 9, 30, 100];
+const POSITION: &str = "Id";
+const CLOCK: &str = "Create Date/Time";
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The feed, or a half of it.
+    Feed,
+    /// A file that must be quarantined.
+    Refused,
+}
+
+/// A file that comes for a window.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// The number of its bytes: a file that comes again has the number it had.
+    pub number: usize,
+    pub source: &'static str,
+    pub window: DateTime<Utc>,
+    pub kind: Kind,
+    pub again: bool,
+    pub bytes: Vec<u8>,
+    /// The rows that can be read.
+    pub rows: Vec<Row>,
+    /// The lots whose rows are cut off behind the lot number.
+    pub torn: Vec<u32>,
+    /// What is special about it, for people.
+    pub about: String,
+}
+
+/// A row before it is written: its cells and what they mean.
+struct Draft {
+    cells: Vec<String>,
+    row: Row,
+    torn: bool,
+}
+
+/// One source's feed.
+struct Feed {
+    source: &'static str,
+    simulator: Simulator,
+    header: Vec<String>,
+    /// In place of the VIN of the lot: the vehicle that both sources have.
+    common: Option<(u32, String)>,
+}
+
+/// Writes the script of this seed.
+pub fn write(seed: u64) -> Vec<File> {
+    let mut chance = Chance(seed);
+    let start = at("2026-10-31T21:30:00Z") + Duration::minutes(15 * chance.below(96) as i64);
+    let rows = 30 + chance.below(51);
+    let mut feeds = SOURCES.map(|source| Feed::new(source, seed, rows, start));
+    let common = feeds[0].common_vin();
+    feeds[1].common = common;
+    let mut files: Vec<File> = Vec::new();
+    let mut k = 0;
+    for n in 0..WINDOWS {
+        for feed in &mut feeds {
+            if feed.source == SOURCES[0] || n == 0 || chance.percent(25) {
+                let file = feed.file(k, &files, &mut chance);
+                files.push(file);
+            }
+        }
+        k += GAPS[chance.below(GAPS.len())];
+    }
+    files
+}
+
+impl Feed {
+    fn new(source: &'static str, seed: u64, rows: usize, start: DateTime<Utc>) -> Feed {
+        let nth = SOURCES.iter().position(|known| *known == source).unwrap_or(0) as u64;
+        let options = Options {
+            inch_quotes: false,
+            churn: 0.15,
+            gone: 0.05,
+            ..Options::new(seed * 2 + nth, rows, start)
+        };
+        Feed { source, simulator: Simulator::new(options), header: Vec::new(), common: None }
+    }
+
+    /// The VIN of this source's first lot that has a whole one, and the lot's number.
+    fn common_vin(&mut self) -> Option<(u32, String)> {
+        self.drafts(0).into_iter().find(|draft| draft.row.vin.as_ref() == Some(&draft.row.vin_raw)).map(
+            |draft| {
+                let Row { lot, vin_raw, .. } = draft.row;
+                (lot, vin_raw)
+            },
+        )
+    }
+
+    /// The rows of window `k`.
+    fn drafts(&mut self, k: u32) -> Vec<Draft> {
+        let mut bytes = Vec::new();
+        self.simulator.window(k, &mut bytes).unwrap();
+        let known: HashMap<String, LotTruth> =
+            self.simulator.truth().lots().map(|lot| (lot.lot.to_string(), lot)).collect();
+        let mut reader = csv::Reader::from_reader(&bytes[..]);
+        self.header = reader.headers().unwrap().iter().map(str::to_owned).collect();
+        let (number, vin) = (self.column("Lot number"), self.column("VIN"));
+        let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        let drafts = records.into_iter().map(|record| {
+            let mut cells: Vec<String> = record.iter().map(str::to_owned).collect();
+            let mut row = self.meaning(&cells, &known[&cells[number]]);
+            cells[number] = row.lot.to_string();
+            if let Some((_, common)) =
+                self.common.as_ref().filter(|(lot, _)| *lot == row.lot && row.vin.is_some())
+            {
+                cells[vin].clone_from(common);
+                (row.vin_raw, row.vin) = (common.clone(), Some(common.clone()));
+            }
+            Draft { cells, row, torn: false }
+        });
+        drafts.collect()
+    }
+
+    fn column(&self, name: &str) -> usize {
+        self.header.iter().position(|column| column == name).unwrap()
+    }
+
+    fn meaning(&self, cells: &[String], known: &LotTruth) -> Row {
+        let link = |name: &str| {
+            let text = cells[self.column(name)].as_str();
+            let bare = text.strip_prefix("http://").unwrap_or(text);
+            (!bare.is_empty()).then(|| format!("https://{bare}"))
+        };
+        let lot_facts: Facts = vec![
+            ("currency_code", Some(known.currency.to_owned())),
+            ("has_keys", known.has_keys.map(|has| has.to_string())),
+            ("damage_description", Some(known.damage.to_owned())),
+            ("damage_code", Some(known.damage_code.to_owned())),
+            ("sale_type", Some(known.sale_type.to_owned())),
+            ("special_note", known.special_note.map(|note| note.trim().to_owned())),
+        ];
+        Row {
+            // the last digit is the simulator's chance, the others are the same for both sources
+            lot: known.lot / 10 * 10,
+            text: String::new(),
+            vin_raw: known.vin_raw.clone(),
+            vin: known.vin.clone(),
+            updated: Some(known.source_updated_at),
+            sale: readable((known.auction, known.yard.to_string(), known.yard_name.to_owned())),
+            odometer: readable(known.odometer),
+            bid: readable(known.bid),
+            year: readable(known.year),
+            lot_facts,
+            vehicle_facts: vec![
+                ("make", Some(known.make.to_owned())),
+                ("model", Some(known.model.trim().to_owned())),
+            ],
+            pictures: vec![("listing", link("Image URL")), ("thumbnail", link("Image Thumbnail"))],
+        }
+    }
+
+    /// The file of window `k`: the feed, a half of it, one that must be refused, or an earlier one.
+    fn file(&mut self, k: u32, earlier: &[File], chance: &mut Chance) -> File {
+        let window = self.simulator.options().window_start(k);
+        let mine: Vec<&File> = earlier.iter().filter(|file| file.source == self.source).collect();
+        let what = chance.below(100);
+        if let Some(last) = mine.last()
+            && what < 30
+        {
+            // as often the newest as any
+            let file = if what < 12 { last } else { mine[chance.below(mine.len())] };
+            let about = format!("file {} again", file.number);
+            return File { window, again: true, about, ..(*file).clone() };
+        }
+        let mut drafts = self.drafts(k);
+        let mut file = File {
+            number: earlier.len(),
+            source: self.source,
+            window,
+            kind: Kind::Feed,
+            again: false,
+            bytes: Vec::new(),
+            rows: Vec::new(),
+            torn: Vec::new(),
+            about: String::new(),
+        };
+        match what {
+            30..42 => self.refuse(&mut file, &drafts, chance),
+            _ => {
+                if what < 58 {
+                    drafts.truncate(drafts.len() / 2);
+                    file.about = "half".to_owned();
+                }
+                for _ in 0..chance.below(4) {
+                    file.about += &self.spoil(&mut drafts, window, chance);
+                }
+                self.publish(&mut file, drafts);
+            }
+        }
+        file
+    }
+
+    /// Makes a file of which nothing may be applied.
+    fn refuse(&self, file: &mut File, drafts: &[Draft], chance: &mut Chance) {
+        file.kind = Kind::Refused;
+        let mut text = self.lines(drafts);
+        match chance.below(3) {
+            0 => {
+                file.about = "garbage".to_owned();
+                file.bytes = fault::garbage();
+                file.bytes.extend_from_slice(file.window.to_rfc3339().as_bytes());
+                return;
+            }
+            1 => {
+                file.about = "wrong header".to_owned();
+                text[0] = text[0].replace("Lot number", "Lot").replace("VIN", "Serial");
+            }
+            _ => {
+                file.about = "every tenth row broken".to_owned();
+                for line in text.iter_mut().skip(1).step_by(10) {
+                    *line = line.split_inclusive(',').take(10).collect::<String>() + "\n";
+                }
+            }
+        }
+        file.bytes = text.concat().into_bytes();
+    }
+
+    /// Writes the rows and what they mean into the file.
+    fn publish(&self, file: &mut File, drafts: Vec<Draft>) {
+        file.bytes = self.lines(&drafts).concat().into_bytes();
+        let (position, clock) = (self.column(POSITION), self.column(CLOCK));
+        for Draft { cells, mut row, torn } in drafts {
+            if torn {
+                file.torn.push(row.lot);
+                continue;
+            }
+            let content = cells.into_iter().enumerate().filter(|(n, _)| *n != position && *n != clock);
+            row.text = content.map(|(_, cell)| cell).collect::<Vec<_>>().join("\u{1f}");
+            file.rows.push(row);
+        }
+    }
+
+    /// The header and each row as text.
+    fn lines(&self, drafts: &[Draft]) -> Vec<String> {
+        let line = |cells: &[String]| {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer.write_record(cells).unwrap();
+            String::from_utf8(writer.into_inner().unwrap()).unwrap()
+        };
+        let behind_number = self.column("Lot number") + 1;
+        let rows = drafts
+            .iter()
+            .map(|draft| line(if draft.torn { &draft.cells[..behind_number] } else { &draft.cells }));
+        std::iter::once(line(&self.header)).chain(rows).collect()
+    }
+
+    /// Spoils a row, or moves it, and returns what was done.
+    fn spoil(&self, drafts: &mut [Draft], window: DateTime<Utc>, chance: &mut Chance) -> String {
+        let tearable = drafts.len() >= 60 && drafts.iter().all(|draft| !draft.torn);
+        let nth = chance.below(drafts.len());
+        let Draft { cells, row, torn } = &mut drafts[nth];
+        if row.vin.is_none() || *torn {
+            return String::new();
+        }
+        let mut write = |name: &str, value: &str| value.clone_into(&mut cells[self.column(name)]);
+        if chance.percent(50) {
+            let updated = window - Duration::minutes(7);
+            write("Last Updated Time", &updated.format("%Y-%m-%dT%H:%M:%SZ").to_string());
+            row.updated = Some(updated);
+        }
+        let done = match chance.below(10) {
+            0 => {
+                write("Odometer", "6oo19");
+                row.odometer = unreadable(None);
+                "odometer"
+            }
+            1 => {
+                write("High Bid =non-vix,Sealed=Vix", "nine");
+                row.bid = unreadable(None);
+                "bid"
+            }
+            2 => {
+                write("Year", "2O16");
+                row.year = unreadable(None);
+                "year"
+            }
+            3 => {
+                write("Sale Date M/D/CY", "soon");
+                row.sale = Reading {
+                    readable: false,
+                    value: (None, row.sale.value.1.clone(), row.sale.value.2.clone()),
+                };
+                "sale date"
+            }
+            4 => {
+                write("Last Updated Time", ["yesterday", ""][chance.below(2)]);
+                row.updated = None;
+                "no update time"
+            }
+            5 => {
+                write("Last Updated Time", "2062-11-20T12:00:00Z");
+                row.updated = Some(at("2062-11-20T12:00:00Z"));
+                "update time of 2062"
+            }
+            6 => {
+                write("Image Thumbnail", "cs.copart.com/other.jpg");
+                set(&mut row.pictures, "thumbnail", Some("https://cs.copart.com/other.jpg"));
+                "another thumbnail"
+            }
+            7 => {
+                write("Image URL", "");
+                set(&mut row.pictures, "listing", None);
+                "no listing"
+            }
+            8 => {
+                let vin = format!("5YJ3E1EA7KF3{:05}", row.lot / 10 % 100_000);
+                write("VIN", &vin);
+                (row.vin_raw, row.vin) = (vin.clone(), Some(vin));
+                "another VIN"
+            }
+            _ if tearable => {
+                *torn = true;
+                "torn"
+            }
+            _ => "update time",
+        };
+        format!(", {} {done}", row.lot)
+    }
+}
+
+fn readable<T>(value: T) -> Reading<T> {
+    Reading { readable: true, value }
+}
+
+fn unreadable<T>(value: T) -> Reading<T> {
+    Reading { readable: false, value }
+}
+
+fn set(facts: &mut Facts, name: &str, value: Option<&str>) {
+    for (_, known) in facts.iter_mut().filter(|(known, _)| *known == name) {
+        *known = value.map(str::to_owned);
+    }
+}
+
+/// The script for people, a line for each file.
+pub fn describe(files: &[File]) -> String {
+    let mut text = String::new();
+    for (n, file) in files.iter().enumerate() {
+        let (rows, lots) = (file.rows.len(), file.rows.iter().filter(|row| row.vin.is_some()).count());
+        text += &format!(
+            "  {n}: {} {} file {}: {rows} rows, {lots} lots {}\n",
+            file.source,
+            file.window.format("%m-%dT%H:%M"),
+            file.number,
+            file.about
+        );
+    }
+    text
+}
+
+impl File {
+    /// The sort of file it is.
+    pub fn sort(&self) -> &'static str {
+        match self.kind {
+            Kind::Refused if self.again => "refused again",
+            Kind::Refused => "refused",
+            Kind::Feed if self.again => "again",
+            Kind::Feed if self.about.starts_with("half") => "half",
+            Kind::Feed => "whole",
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A gzip body, decompressed while it arrives, within bounds.
+//!
+//! The feed is asked for as it is, and a server in between may compress it all the same. Its CSV shrinks about nine
+//! times. Deflate reaches a thousand times, so a small body that grows without end is left at a ratio that no feed has.
+
+use super::error::Refusal;
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use std::io::{self, Write};
+
+/// The most bytes that one byte of a body may become, on the whole.
+const MAX_RATIO: u64 = 100;
+/// Bytes that a body may become whatever its ratio, since a short text of few words shrinks more than a file does.
+const RATIO_FREE_BYTES: u64 = 1 << 20;
+/// Bytes that are decompressed at a time; they become at most four megabytes.
+pub(super) const PIECE_BYTES: usize = 4096;
+
+/// First bytes of compressed formats. Of them only gzip is decompressed.
+const FORMATS: &[(&[u8], &str)] = &[
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+];
+
+/// Returns the name of the compressed format that begins with these bytes.
+pub(super) fn format_of(head: &[u8]) -> Option<&'static str> {
+    FORMATS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
+}
+
+/// A decompressor of one body.
+#[derive(Debug)]
+pub(super) struct Gunzip {
+    decoder: MultiGzDecoder<Vec<u8>>,
+    read_bytes: u64,
+    written_bytes: u64,
+}
+
+impl Gunzip {
+    pub(super) fn new() -> Gunzip {
+        Gunzip { decoder: MultiGzDecoder::new(Vec::new()), read_bytes: 0, written_bytes: 0 }
+    }
+
+    /// Takes the next at most [`PIECE_BYTES`] of the body and returns what they became.
+    ///
+    /// # Errors
+    /// [`Refusal::Gzip`] where they are not gzip, [`Refusal::Ratio`] where they become too many.
+    pub(super) fn write(&mut self, piece: &[u8]) -> Result<Bytes, Refusal> {
+        self.read_bytes += piece.len() as u64;
+        self.decoder.write_all(piece).map_err(unreadable)?;
+        self.drain()
+    }
+
+    /// Ends the body and returns the last of what it became.
+    ///
+    /// # Errors
+    /// As [`Gunzip::write`]; a body without its trailer, or with another checksum, is not whole.
+    pub(super) fn finish(&mut self) -> Result<Bytes, Refusal> {
+        self.decoder.try_finish().map_err(unreadable)?;
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<Bytes, Refusal> {
+        let bytes = std::mem::take(self.decoder.get_mut());
+        self.written_bytes += bytes.len() as u64;
+        if self.written_bytes > RATIO_FREE_BYTES.max(self.read_bytes.saturating_mul(MAX_RATIO)) {
+            let (read, written) = (self.read_bytes, self.written_bytes);
+            return Err(Refusal::Ratio { read, written, most: MAX_RATIO });
+        }
+        Ok(bytes.into())
+    }
+}
+
+fn unreadable(error: io::Error) -> Refusal {
+    Refusal::Gzip { why: error.to_string() }
+}

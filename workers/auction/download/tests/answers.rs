@@ -1,0 +1,313 @@
+//! Headers that are wrong, rests of other files, waits asked for, and bodies in other clothes than asked for.
+
+use super::*;
+use std::io::Write;
+use std::time::Instant;
+
+const DATE: &str = "Wed, 15 Oct 2025 04:00:05 GMT";
+const BEFORE: &str = "Wed, 15 Oct 2025 04:00:04 GMT";
+const AFTER: &str = "Wed, 15 Oct 2025 04:00:06 GMT";
+
+type Headers = &'static [(&'static str, &'static str)];
+
+/// The next snapshot: as long as the one before, and other in each row.
+fn newer() -> String {
+    csv().replace("45148624", "45148625")
+}
+
+fn with(status: u16, headers: Headers, body: impl Into<Body>) -> Answer<Body> {
+    let head = headers
+        .iter()
+        .fold(Answer::builder().status(status), |head, (name, value)| head.header(*name, *value));
+    head.body(body.into()).unwrap()
+}
+
+/// The first bytes of the file without its length, then the connection breaks.
+fn cut_unsized(n: usize, headers: Headers) -> Act {
+    act(move |_| {
+        let pieces = stream::iter([Ok(csv()[..n].to_owned()), Err(std::io::Error::other("cut"))]);
+        let pieces = pieces.then(async |piece| {
+            tokio::task::yield_now().await;
+            piece
+        });
+        with(200, headers, Body::from_stream(pieces))
+    })
+}
+
+/// The rest of a file from byte 1500 on, under its true range.
+fn rest_of(file: String, headers: Headers) -> Act {
+    act(move |_| {
+        let mut answer = with(206, headers, file[1500..].to_owned());
+        let range = format!("bytes 1500-{}/{}", file.len() - 1, file.len());
+        answer.headers_mut().insert("content-range", range.parse().unwrap());
+        answer
+    })
+}
+
+fn says(headers: Headers, body: impl Into<Body> + Send + 'static) -> Act {
+    act(move |_| with(200, headers, body))
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_last_modified_later_than_the_answers_date_or_older_than_the_web_is_no_reference() {
+    let dated: [(Headers, Option<&str>); 6] = [
+        (&[("date", DATE), ("last-modified", AFTER)], None),
+        (&[("date", DATE), ("last-modified", DATE)], Some("2025-10-15T04:00:05Z")),
+        (
+            &[("date", DATE), ("last-modified", "Wednesday, 15-Oct-25 04:00:04 GMT")],
+            Some("2025-10-15T04:00:04Z"),
+        ),
+        (&[("date", DATE), ("last-modified", "Wed Oct 15 04:00:04 2025")], Some("2025-10-15T04:00:04Z")),
+        (&[("last-modified", "Sun, 15 Oct 2090 04:00:05 GMT")], None),
+        (&[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], None),
+    ];
+    for (headers, expected) in dated {
+        let stage = Stage::playing(vec![says(headers, csv())]).await;
+        let file = download(&stage.url).await.result.unwrap().file.unwrap();
+        assert_eq!(file.since.last_modified, expected.map(|at| at.parse().unwrap()), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_date_resumes_a_body_only_where_it_is_older_than_the_answer_and_there_is_no_etag() {
+    let cases: [(Headers, Option<&str>); 4] = [
+        (&[("date", DATE), ("last-modified", BEFORE)], Some(BEFORE)),
+        (&[("date", DATE), ("last-modified", DATE)], None),
+        (&[("date", DATE), ("last-modified", AFTER)], None),
+        (&[("date", DATE), ("last-modified", BEFORE), ("etag", "W/\"e1\"")], None),
+    ];
+    for (headers, if_range) in cases {
+        let stage = Stage::playing(vec![cut_unsized(1500, headers), says(headers, csv())]).await;
+        assert_eq!(download(&stage.url).await.text().await, csv());
+        assert_eq!(stage.asked(1, header::IF_RANGE).as_deref(), if_range);
+        assert_eq!(stage.asked(1, header::RANGE).is_some(), if_range.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_rest_that_disagrees_in_any_header_starts_over_and_two_snapshots_are_never_sewn_together() {
+    const DATED: Headers = &[("date", DATE), ("last-modified", BEFORE)];
+    const TAGGED: Headers = &[("date", DATE), ("last-modified", BEFORE), ("etag", "\"e1\"")];
+    let longer = || format!("{}1,45148625\n", newer());
+    let misfits: Vec<(Headers, Act)> = vec![
+        (DATED, rest_of(newer(), &[("date", AFTER), ("last-modified", DATE)])),
+        (DATED, rest_of(newer(), &[("date", AFTER)])),
+        (DATED, rest_of(newer(), &[("date", AFTER), ("last-modified", BEFORE), ("etag", "\"e2\"")])),
+        (TAGGED, rest_of(newer(), &[("date", AFTER), ("last-modified", DATE), ("etag", "\"e1\"")])),
+        (TAGGED, rest_of(newer(), &[("date", AFTER), ("last-modified", BEFORE)])),
+        (TAGGED, rest_of(newer(), &[("etag", "\"e1\""), ("content-encoding", "gzip")])),
+        (DATED, rest_of(longer(), &[("date", AFTER), ("last-modified", AFTER)])),
+    ];
+    for (first, misfit) in misfits {
+        let stage = Stage::playing(vec![cut_unsized(1500, first), misfit, whole(newer())]).await;
+        let outcome = download(&stage.url).await;
+        assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
+        assert!(stage.asked(1, header::RANGE).is_some() && stage.asked(2, header::RANGE).is_none());
+        assert_eq!(outcome.text().await, newer());
+    }
+}
+
+#[tokio::test]
+async fn a_rest_that_agrees_in_its_etag_may_leave_out_the_date() {
+    const TAGGED: Headers = &[("last-modified", BEFORE), ("etag", "\"e1\"")];
+    let rest = rest_of(csv(), &[("etag", "\"e1\"")]);
+    let stage = Stage::playing(vec![cut_unsized(1500, TAGGED), rest]).await;
+    let outcome = download(&stage.url).await;
+    assert_eq!(outcome.result.as_ref().unwrap().tries, 2);
+    assert_eq!(outcome.text().await, csv());
+}
+
+#[tokio::test]
+async fn a_body_that_ends_before_the_total_that_only_its_rest_names_is_not_whole() {
+    const TAGGED: Headers = &[("etag", "\"e1\"")];
+    let short = || {
+        act(|_| {
+            let range = format!("bytes 1500-{}/{}", csv().len() - 1, csv().len());
+            let rest = csv()[1500..csv().len() - 11].to_owned();
+            let head = Answer::builder().status(206).header("etag", "\"e1\"").header("content-range", range);
+            // In pieces, so that no Content-Length names the rest's own length.
+            head.body(Body::from_stream(stream::iter([Ok::<_, std::io::Error>(rest)]))).unwrap()
+        })
+    };
+    let stage = Stage::playing(vec![cut_unsized(1500, TAGGED), short(), whole(newer())]).await;
+    let outcome = download(&stage.url).await;
+    assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
+    assert_eq!(outcome.text().await, newer());
+
+    let stage = Stage::playing(vec![cut_unsized(1500, TAGGED), short()]).await;
+    let options = FeedOptions { waits: vec![Duration::ZERO], ..options(&stage.url) };
+    let error = download_with(options, Since::default()).await.error();
+    assert!(
+        error.contains(&format!("{} bytes came instead of {}", csv().len() - 11, csv().len())),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_of_http_1_0_without_a_length_is_the_feed_to_its_end() {
+    let url = raw_server(format!("HTTP/1.0 200 OK\r\nLast-Modified: {BEFORE}\r\n\r\n{}", csv())).await;
+    assert_eq!(download_with(once(&url), Since::default()).await.text().await, csv());
+}
+
+fn busy(status: u16, headers: Headers) -> Act {
+    act(move |_| with(status, headers, "slow down"))
+}
+
+#[tokio::test]
+async fn a_wait_that_the_server_asks_for_is_kept_in_seconds_and_as_a_date() {
+    let seconds = busy(429, &[("retry-after", "1")]);
+    let date = busy(503, &[("date", DATE), ("retry-after", AFTER)]);
+    let stage = Stage::playing(vec![seconds, date, whole(csv())]).await;
+    let began = Instant::now();
+    assert_eq!(download(&stage.url).await.result.unwrap().tries, 3);
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_wait_beyond_the_slot_gives_it_up_and_the_error_names_it() {
+    let cases: [(u16, Headers, &str); 5] = [
+        (429, &[("retry-after", "61")], "429 Too Many Requests, body \"slow down\"; its Retry-After of 61 s"),
+        (
+            503,
+            &[("retry-after", "3600")],
+            "503 Service Unavailable, body \"slow down\"; its Retry-After of 3600 s",
+        ),
+        (503, &[("date", DATE), ("retry-after", "Wed, 15 Oct 2025 05:00:05 GMT")], "Retry-After of 3600 s"),
+        (403, &[("retry-after", "600")], "403 Forbidden, body \"slow down\"; its Retry-After of 600 s"),
+        (429, &[("retry-after", "99999999999999999999999")], "Retry-After of 18446744073709551615 s"),
+    ];
+    for (status, headers, says) in cases {
+        let stage = Stage::playing(vec![busy(status, headers), whole(csv())]).await;
+        let store = Store::open("memory:").unwrap();
+        let feed = Feed::new(options(&stage.url)).unwrap().with_retry_within(Duration::from_secs(60));
+        let result = feed.download(&store, &Since::default(), &|_, _| {}).await;
+        let error = Outcome { result, store }.error();
+        assert!(error.contains(says), "{error}");
+        assert!(error.ends_with("is beyond the 59 s left, so the slot is given up"), "{error}");
+        assert_eq!(stage.asked.lock().unwrap().len(), 1);
+    }
+    // Without a slot the deadline of a download is the limit.
+    let stage = Stage::playing(vec![busy(503, &[("retry-after", "601")])]).await;
+    let error = download(&stage.url).await.error();
+    assert!(error.contains("Retry-After of 601 s is beyond the 599 s left"), "{error}");
+}
+
+#[tokio::test]
+async fn a_wait_that_means_nothing_is_the_usual_one_and_four_tries_are_all_there_are() {
+    let odd = ["soon", "-5", "1.5", "0"].map(|value| {
+        act(move |_| {
+            Answer::builder().status(503).header("retry-after", value).body("slow down".into()).unwrap()
+        })
+    });
+    let stage = Stage::playing(odd.into_iter().chain([whole(csv())]).collect()).await;
+    let error = download(&stage.url).await.error();
+    assert!(
+        error.ends_with("503 Service Unavailable, body \"slow down\"; its Retry-After is 0 s"),
+        "{error}"
+    );
+    assert_eq!(stage.asked.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn the_feed_under_a_wrong_content_type_is_judged_by_its_bytes() {
+    let types: [Headers; 3] = [
+        &[("content-type", "text/html; charset=UTF-8")],
+        &[("content-type", "application/json")],
+        &[("content-type", "no type at all")],
+    ];
+    for headers in types {
+        let stage = Stage::playing(vec![says(headers, csv())]).await;
+        assert_eq!(download_with(once(&stage.url), Since::default()).await.text().await, csv());
+    }
+    let page = format!("\n <!DOCTYPE html><p>{}", "x".repeat(2000));
+    let stage = Stage::playing(vec![says(&[("content-type", "text/csv")], page)]).await;
+    let outcome = download_with(once(&stage.url), Since::default()).await;
+    assert!(outcome.result.as_ref().unwrap_err().is_no_entry());
+    let error = outcome.error();
+    assert!(error.contains("an HTML page: \"<!DOCTYPE html><p>xxx"), "{error}");
+}
+
+#[tokio::test]
+async fn gzip_that_nobody_asked_for_is_decompressed_whatever_the_headers_say() {
+    let members = [gzip(&csv()[..1000]), gzip(&csv()[1000..])].concat();
+    let bodies: Vec<(Headers, Vec<u8>)> = vec![
+        (&[("content-encoding", "gzip"), ("etag", "\"e1\"")], gzip(&csv())),
+        (&[("content-encoding", "x-gzip"), ("content-type", "text/html")], gzip(&csv())),
+        (&[("content-type", "application/gzip")], gzip(&csv())),
+        (&[], members),
+        // And a header that is wrong the other way.
+        (&[("content-encoding", "gzip")], csv().into_bytes()),
+        (&[("content-encoding", "br")], csv().into_bytes()),
+    ];
+    for (headers, body) in bodies {
+        let stage = Stage::playing(vec![says(headers, body)]).await;
+        let outcome = download_with(once(&stage.url), Since::default()).await;
+        let file = outcome.result.as_ref().unwrap().file.as_ref().unwrap();
+        assert_eq!(file.spool.bytes, csv().len() as u64, "{headers:?}");
+        assert_eq!(outcome.text().await, csv());
+    }
+}
+
+#[tokio::test]
+async fn gzip_is_resumed_in_its_own_bytes() {
+    let text: String = (0..4000u32).map(|n| format!("1,{}\n", n.wrapping_mul(2_654_435_761))).collect();
+    let text = format!("\"Id\",\"Lot number\"\n{text}");
+    let body = Bytes::from(gzip(&text));
+    let (first, second) = (body.slice(..5000), body.slice(5000..));
+    let range = format!("bytes 5000-{}/{}", body.len() - 1, body.len());
+    let begins = act(move |_| {
+        let pieces = stream::iter([Ok(first), Err(std::io::Error::other("cut"))]).then(async |piece| {
+            tokio::task::yield_now().await;
+            piece
+        });
+        with(200, &[("content-encoding", "gzip"), ("etag", "\"e1\"")], Body::from_stream(pieces))
+    });
+    let ends = act(move |_| {
+        let mut answer = with(206, &[("content-encoding", "gzip"), ("etag", "\"e1\"")], second);
+        answer.headers_mut().insert("content-range", range.parse().unwrap());
+        answer
+    });
+    let stage = Stage::playing(vec![begins, ends]).await;
+    let outcome = download(&stage.url).await;
+    assert_eq!(outcome.result.as_ref().unwrap().tries, 2);
+    assert_eq!(outcome.text().await, text);
+}
+
+#[tokio::test]
+async fn a_compressed_body_that_is_cut_spoiled_too_large_or_of_another_kind_is_refused_by_name() {
+    let good = gzip(&csv());
+    let cut = good[..good.len() - 4].to_vec();
+    let mut spoiled = good.clone();
+    let crc = spoiled.len() - 6;
+    spoiled[crc] ^= 1;
+    let bomb = gzip(&format!("\"Id\",\"Lot number\"\n{}", "0".repeat(10 << 20)));
+    let zstd = zstd::encode_all(csv().as_bytes(), 3).unwrap();
+    let noise: Vec<u8> = (0..2000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let page = gzip(&format!("<html>{}", "x".repeat(2000)));
+    let cases: Vec<(Headers, Vec<u8>, &str)> = vec![
+        (&[], cut, "the gzip body cannot be decompressed"),
+        (&[("content-encoding", "gzip")], spoiled, "the gzip body cannot be decompressed"),
+        (&[("content-encoding", "gzip")], bomb, "over 100 times as many"),
+        (&[], zstd.clone(), "the body is compressed (zstd), which was not asked for"),
+        (&[("content-encoding", "gzip")], zstd, "the body is compressed (zstd)"),
+        (&[("content-encoding", "br")], noise.clone(), "the body is compressed (br)"),
+        (&[("content-encoding", "Deflate")], noise, "the body is compressed (deflate)"),
+        (&[("content-encoding", "gzip")], page, "an HTML page: \"<html>xxx"),
+    ];
+    for (headers, body, says_so) in cases {
+        let stage = Stage::playing(vec![says(headers, body)]).await;
+        let error = download_with(once(&stage.url), Since::default()).await.error();
+        assert!(error.contains(says_so), "{error}");
+    }
+    let stage = Stage::playing(vec![says(&[], gzip(&csv())), says(&[], gzip(&csv()))]).await;
+    let small = FeedOptions { max_bytes: 2000, ..options(&stage.url) };
+    let error = download_with(small, Since::default()).await.error();
+    assert!(error.contains("too many (at most 2000)"), "{error}");
+    assert_eq!(stage.asked.lock().unwrap().len(), 1);
+}

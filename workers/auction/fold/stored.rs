@@ -1,0 +1,88 @@
+//! The stored versions of lots.
+
+use super::LotKey;
+use crate::auction::hash::RowHasher;
+use crate::auction::mapping;
+use crate::auction::payload::Kept;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// A distinct version of a lot.
+pub struct StoredVersion {
+    /// The source of the lot.
+    pub source: String,
+    /// The lot number.
+    pub lot: i64,
+    /// The row hash.
+    pub hash: Uuid,
+    /// The first window known to hold the version.
+    pub first_window: DateTime<Utc>,
+    /// The newest window known to hold the version.
+    pub last_window: DateTime<Utc>,
+    /// The row.
+    pub row: Kept,
+}
+
+/// Reads every version of these lots, by lot.
+///
+/// A version is stored in the first window that holds it, once more in each month, and again whenever it returns. Until when it
+/// was seen is known of the lot's head, of what stands in `lots`, and of the versions that staged rows replaced.
+pub async fn read_versions(
+    connection: &mut PgConnection,
+    lots: &[LotKey],
+) -> anyhow::Result<BTreeMap<LotKey, Vec<StoredVersion>>> {
+    let sources: Vec<String> = lots.iter().map(|(source, _)| source.clone()).collect();
+    let numbers: Vec<i64> = lots.iter().map(|(_, lot)| *lot).collect();
+    let rows = sqlx::query_file!("workers/auction/fold/versions.sql", &sources, &numbers)
+        .fetch_all(&mut *connection)
+        .await
+        .context("read the stored versions of lots")?;
+    let mut versions: BTreeMap<LotKey, Vec<StoredVersion>> = BTreeMap::new();
+    for row in rows {
+        let Value::Object(payload) = row.payload else { continue };
+        let header = serde_json::from_value(row.header).context("read a file's header")?;
+        let kept = Kept::read(header, &payload, mapping::for_source(&row.source))
+            .with_context(|| format!("read row version {}", row.row_id))?;
+        let record = kept.record();
+        let hash = Uuid::from_u128(RowHasher::new(record.header()).hash(&record));
+        let of_lot = versions.entry((row.source.clone(), row.lot)).or_default();
+        match of_lot.iter_mut().find(|version| version.hash == hash) {
+            Some(version) => {
+                version.first_window = version.first_window.min(row.window);
+                version.last_window = version.last_window.max(row.window);
+            }
+            None => of_lot.push(StoredVersion {
+                source: row.source,
+                lot: row.lot,
+                hash,
+                first_window: row.window,
+                last_window: row.window,
+                row: kept,
+            }),
+        }
+    }
+    for ((source, lot, hash), seen) in last_seen(connection, &sources, &numbers).await? {
+        let of_lot = versions.get_mut(&(source, lot)).map(Vec::as_mut_slice).unwrap_or_default();
+        for version in of_lot.iter_mut().filter(|version| version.hash == hash) {
+            version.last_window = version.last_window.max(seen);
+        }
+    }
+    Ok(versions)
+}
+
+/// Returns until when versions of these lots were seen, where that is known.
+async fn last_seen(
+    connection: &mut PgConnection,
+    sources: &[String],
+    lots: &[i64],
+) -> anyhow::Result<HashMap<(String, i64, Uuid), DateTime<Utc>>> {
+    let rows = sqlx::query_file!("workers/auction/fold/last_seen.sql", sources, lots)
+        .fetch_all(connection)
+        .await
+        .context("look up until when versions were seen")?;
+    Ok(rows.into_iter().map(|row| ((row.source, row.lot, row.hash), row.seen)).collect())
+}

@@ -1,0 +1,161 @@
+//! What a file is compared with: the sizes of the files before it, and what could not be read in the last complete one.
+
+use super::Window;
+use crate::auction::Column;
+use crate::auction::completeness::{COMPARED_FILES, EarlierFiles};
+use crate::auction::drift::UnreadableShare;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// The files of a source up to a window.
+#[derive(Clone, Debug, Default)]
+pub struct Earlier {
+    /// By which a file's completeness is judged.
+    pub files: EarlierFiles,
+    /// The new and changed rows of the last complete file; None if there is no such file.
+    last_complete: Option<StagedRows>,
+}
+
+/// The new and changed rows of a file.
+#[derive(Clone, Debug, Default)]
+struct StagedRows {
+    rows: u64,
+    /// Unreadable values by column.
+    unreadable: BTreeMap<String, u64>,
+}
+
+impl Earlier {
+    /// Reads what the file of this window is compared with. Files of later windows and the file itself are left out, so a
+    /// file is judged alike whenever it is ingested.
+    pub async fn load(
+        connection: &mut PgConnection,
+        window: &Window,
+        file_id: Uuid,
+    ) -> anyhow::Result<Earlier> {
+        let complete_sizes = complete_sizes(connection, window, file_id).await?;
+        let small = small_files(connection, window, file_id).await?;
+        let small_since = small.last().map(|(at, _)| *at);
+        let small_sizes = small.iter().take(COMPARED_FILES).map(|(_, rows)| *rows).collect();
+        let files = EarlierFiles { complete_sizes, small_since, small_sizes };
+        let last = sqlx::query!(
+            r#"-- ingest: unreadable values of the last complete file
+            select
+              (
+                select jsonb_object_agg(u.key, u.value -> 'count')
+                from jsonb_each(r.report #> '{ingest,unreadable}') as u
+              ) as unreadable,
+              (r.report #>> '{ingest,staged}')::bigint as staged
+            from raw.csv_files f
+            join audit.etl_runs r on r.file_id = f.file_id and r.window_start_utc = f.window_start_utc
+            where f.source = $1 and f.complete and f.window_start_utc <= $2 and f.file_id <> $3
+            order by f.window_start_utc desc, f.file_no desc
+            limit 1"#,
+            window.source,
+            window.start,
+            file_id
+        )
+        .fetch_optional(connection)
+        .await
+        .context("read what the last complete file could not read")?;
+        let Some(last) = last else { return Ok(Earlier { files, last_complete: None }) };
+        let unreadable = match last.unreadable {
+            Some(counts) => serde_json::from_value(counts).context("read the last complete file's report")?,
+            None => BTreeMap::new(),
+        };
+        let rows = last.staged.unwrap_or(0).unsigned_abs();
+        Ok(Earlier { files, last_complete: Some(StagedRows { rows, unreadable }) })
+    }
+
+    /// Returns the share of the column's unreadable values in the last complete file, or None if there is no such file.
+    pub fn unreadable(&self, column: Column) -> Option<UnreadableShare> {
+        let last = self.last_complete.as_ref()?;
+        let unreadable = last.unreadable.get(column.name()).copied().unwrap_or(0);
+        Some(UnreadableShare { unreadable, rows: last.rows })
+    }
+}
+
+/// The rows of the last complete files, newest first. After a size was accepted that size counts as the oldest of them.
+async fn complete_sizes(
+    connection: &mut PgConnection,
+    window: &Window,
+    file_id: Uuid,
+) -> anyhow::Result<Vec<i32>> {
+    sqlx::query_scalar!(
+        r#"-- ingest: sizes of the last complete files
+        with accepted as (
+          select s.size_accepted_window as at, s.size_accepted_rows as rows
+          from raw.sources s
+          where s.source = $1 and s.size_accepted_window <= $2
+        ),
+        sizes as (
+          select f.row_count as rows, f.window_start_utc as at, f.file_no
+          from raw.csv_files f
+          where f.source = $1
+            and f.complete
+            and f.window_start_utc <= $2
+            and f.file_id <> $3
+            and f.window_start_utc > coalesce((select a.at from accepted a), '-infinity')
+          union all
+          select a.rows, a.at, 0
+          from accepted a
+        )
+        select rows as "rows!"
+        from sizes
+        order by at desc, file_no desc
+        limit $4"#,
+        window.source,
+        window.start,
+        file_id,
+        COMPARED_FILES as i64
+    )
+    .fetch_all(connection)
+    .await
+    .context("read the sizes of the last complete files")
+}
+
+/// The windows and rows of the files that were too small and nothing else, since the last file that was not, newest first.
+async fn small_files(
+    connection: &mut PgConnection,
+    window: &Window,
+    file_id: Uuid,
+) -> anyhow::Result<Vec<(DateTime<Utc>, i32)>> {
+    let files = sqlx::query!(
+        r#"-- ingest: files that were too small
+        with other as (
+          -- the last file that was judged otherwise, and the window whose size was accepted
+          (
+            select f.window_start_utc as at
+            from raw.csv_files f
+            where f.source = $1
+              and f.complete is not null
+              and f.incomplete_reason is distinct from 'size'
+              and f.window_start_utc <= $2
+              and f.file_id <> $3
+            order by f.window_start_utc desc
+            limit 1
+          )
+          union all
+          select s.size_accepted_window
+          from raw.sources s
+          where s.source = $1 and s.size_accepted_window <= $2
+        )
+        select f.window_start_utc as at, f.row_count as "rows!"
+        from raw.csv_files f
+        where f.source = $1
+          and f.incomplete_reason = 'size'
+          and f.window_start_utc <= $2
+          and f.file_id <> $3
+          and f.window_start_utc > coalesce((select max(o.at) from other o), '-infinity')
+        order by f.window_start_utc desc, f.file_no desc"#,
+        window.source,
+        window.start,
+        file_id
+    )
+    .fetch_all(connection)
+    .await
+    .context("read the files that were too small")?;
+    Ok(files.into_iter().map(|file| (file.at, file.rows)).collect())
+}

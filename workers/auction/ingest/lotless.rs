@@ -1,0 +1,117 @@
+//! Rows without a lot number, known by their hashes, so that each is stored and listed once however many files repeat it.
+//!
+//! They have no head, since a head belongs to a lot. What is loaded is bounded: of a source with more than
+//! [`MOST_ROWS`] such rows the oldest are forgotten, and stored again should they come again.
+
+use super::heads::Head;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// Rows known of a source, at most: some 10 MB.
+const MOST_ROWS: i64 = 200_000;
+
+/// The rows without a lot number that a source's files have held, and those that the file at hand stores.
+#[derive(Debug, Default)]
+pub struct LotlessRows {
+    /// Version by hash; 0 for one that lies in another month, to which a manifest of this month may not refer.
+    known: HashMap<Uuid, i64>,
+    /// Rows stored by the file at hand, by hash.
+    stored: Vec<(Uuid, i64)>,
+    /// Of a source that has too many, the window of the oldest one known.
+    oldest_known: Option<DateTime<Utc>>,
+}
+
+impl LotlessRows {
+    /// Loads the rows of `source` as a file of the month beginning at `month` may use them.
+    pub async fn load(
+        connection: &mut PgConnection,
+        source: &str,
+        month: DateTime<Utc>,
+    ) -> anyhow::Result<LotlessRows> {
+        let rows = sqlx::query!(
+            r#"-- ingest: rows without a lot number
+            select
+              row_hash,
+              case when version_window >= $2 and version_window < $3 then row_id else 0 end as "row_id!",
+              version_window
+            from raw.lotless_rows
+            where source = $1
+            order by version_window desc
+            limit $4"#,
+            source,
+            month,
+            month + chrono::Months::new(1),
+            MOST_ROWS
+        )
+        .fetch_all(connection)
+        .await
+        .context("read raw.lotless_rows")?;
+        let is_full = rows.len() as i64 == MOST_ROWS;
+        let oldest_known = rows.last().filter(|_| is_full).map(|row| row.version_window);
+        let known = rows.into_iter().map(|row| (row.row_hash, row.row_id)).collect();
+        Ok(LotlessRows { known, stored: Vec::new(), oldest_known })
+    }
+
+    /// Returns the version of a row with this hash in the form of a head that did not change, or None for a new row.
+    pub fn find(&self, row_hash: Uuid) -> Option<Head> {
+        self.known.get(&row_hash).map(|row_id| Head::unchanged(row_hash, *row_id))
+    }
+
+    /// Notes that the file at hand stores this row.
+    pub fn note_stored(&mut self, row_hash: Uuid, row_id: i64) {
+        self.known.insert(row_hash, row_id);
+        self.stored.push((row_hash, row_id));
+    }
+
+    /// Writes down what the file at hand stored, and deletes rows not seen since before the month that precedes `month`.
+    /// A late file takes no row from a newer one.
+    pub async fn save(
+        self,
+        connection: &mut PgConnection,
+        source: &str,
+        window: DateTime<Utc>,
+        month: DateTime<Utc>,
+        in_order: bool,
+    ) -> anyhow::Result<()> {
+        if self.known.is_empty() {
+            return Ok(());
+        }
+        let (hashes, row_ids): (Vec<Uuid>, Vec<i64>) = self.stored.into_iter().unzip();
+        if !hashes.is_empty() {
+            sqlx::query!(
+                r#"-- ingest: keep rows without a lot number
+                insert into raw.lotless_rows as l (source, row_hash, row_id, version_window)
+                select distinct on (s.row_hash) $1, s.row_hash, s.row_id, $4
+                from unnest($2::uuid[], $3::bigint[]) as s (row_hash, row_id)
+                order by s.row_hash, s.row_id
+                on conflict (source, row_hash)
+                do update set row_id = excluded.row_id, version_window = excluded.version_window
+                where $5"#,
+                source,
+                &hashes,
+                &row_ids,
+                window,
+                in_order
+            )
+            .execute(&mut *connection)
+            .await
+            .context("note the rows without a lot number")?;
+        }
+        if in_order {
+            let stale = month - chrono::Months::new(1);
+            sqlx::query!(
+                "-- ingest: forget rows without a lot number
+                delete from raw.lotless_rows where source = $1 and version_window < $2",
+                source,
+                self.oldest_known.map_or(stale, |oldest| oldest.max(stale))
+            )
+            .execute(connection)
+            .await
+            .context("delete rows without a lot number that went away")?;
+        }
+        Ok(())
+    }
+}

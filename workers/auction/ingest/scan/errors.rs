@@ -1,0 +1,168 @@
+//! Records that could not be read as they stood, on their way to `audit.parse_errors`.
+//!
+//! Whether a file is applied is known only at its end, so the first rejected records and the others are spooled apart: an
+//! applied file keeps all of them, a quarantined one the first [`FIRST_KEPT`]. Memory is bounded by the spools, which
+//! continue in a temporary file; a record gives at most the bytes that the reader keeps of it.
+
+use crate::db::copy::{CopyBuf, CopySpool};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+const COPY: &str = "copy audit.parse_errors (window_start_utc, file_id, source, row_no, byte_offset, kind, reason, raw) \
+    from stdin (format binary)";
+/// Rejected records that a quarantined file keeps, and repaired ones that any file keeps, at most. All are counted.
+pub const FIRST_KEPT: u64 = 5_000;
+
+/// The file that flawed records belong to.
+#[derive(Clone, Copy, Debug)]
+pub struct FlawedFile<'a> {
+    /// Its window.
+    pub window: DateTime<Utc>,
+    /// Its id.
+    pub file_id: Uuid,
+    /// Its source.
+    pub source: &'a str,
+}
+
+/// A record that could not be read as it stood.
+#[derive(Debug)]
+pub struct Flaw<'a> {
+    /// Its position among the file's records, from 1.
+    pub row_no: u64,
+    /// Where in the file it begins.
+    pub byte_offset: u64,
+    /// What is wrong with it.
+    pub reason: &'a str,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// The flawed records of a file.
+#[derive(Debug, Default)]
+pub struct Flaws {
+    rejected: u64,
+    repaired: u64,
+    first: Spooled,
+    others: Spooled,
+}
+
+#[derive(Debug, Default)]
+struct Spooled {
+    rows: CopyBuf,
+    spool: CopySpool,
+}
+
+impl Flaws {
+    /// Adds a record that is not read.
+    pub fn add_rejected(&mut self, file: &FlawedFile<'_>, flaw: &Flaw<'_>) {
+        let to = if self.rejected < FIRST_KEPT { &mut self.first } else { &mut self.others };
+        self.rejected += 1;
+        write(&mut to.rows, file, "rejected", flaw);
+    }
+
+    /// Adds a record that was read with characters replaced; the first [`FIRST_KEPT`] are kept.
+    pub fn add_repaired(&mut self, file: &FlawedFile<'_>, flaw: &Flaw<'_>) {
+        if self.repaired < FIRST_KEPT {
+            self.repaired += 1;
+            write(&mut self.first.rows, file, "repaired", flaw);
+        }
+    }
+
+    /// Returns how many bytes wait to be spooled.
+    pub fn pending(&self) -> usize {
+        self.first.rows.len() + self.others.rows.len()
+    }
+
+    /// Spools what waits.
+    pub fn spool(&mut self) -> std::io::Result<()> {
+        for part in [&mut self.first, &mut self.others] {
+            part.spool.keep(&mut part.rows)?;
+        }
+        Ok(())
+    }
+
+    /// Returns how many rejected records [`Flaws::send_first`] leaves out.
+    pub fn left_out(&self) -> u64 {
+        self.rejected.saturating_sub(FIRST_KEPT)
+    }
+
+    /// Copies all records into `audit.parse_errors`.
+    pub async fn send_all(self, connection: &mut PgConnection) -> anyhow::Result<()> {
+        self.first.spool.send(connection, COPY).await?;
+        self.others.spool.send(connection, COPY).await?;
+        Ok(())
+    }
+
+    /// Copies the first records into `audit.parse_errors`, as a quarantined file does.
+    pub async fn send_first(self, connection: &mut PgConnection) -> anyhow::Result<()> {
+        self.first.spool.send(connection, COPY).await?;
+        Ok(())
+    }
+}
+
+fn write(rows: &mut CopyBuf, file: &FlawedFile<'_>, kind: &str, flaw: &Flaw<'_>) {
+    rows.row(8);
+    rows.timestamptz(Some(file.window));
+    rows.uuid(Some(file.file_id));
+    rows.text(Some(file.source));
+    rows.int(i32::try_from(flaw.row_no).ok());
+    rows.bigint(i64::try_from(flaw.byte_offset).unwrap_or(i64::MAX));
+    rows.text(Some(kind));
+    rows.text(Some(flaw.reason));
+    rows.bytea(flaw.bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::database;
+
+    const FILE: &str = "insert into raw.csv_files (file_id, path, sha256, bytes, window_start_utc)
+        values (gen_random_uuid(), '2026/03/06/1715.csv', repeat('0', 64), 1, '2026-03-06T17:15Z')
+        returning file_id, window_start_utc";
+    const COUNTED: &str = "select kind, count(*), max(row_no) from audit.parse_errors where source = 'other' group by kind order by kind";
+
+    fn flaws((file_id, window): (Uuid, DateTime<Utc>), repaired: u64, rejected: u64) -> Flaws {
+        let file = &FlawedFile { window, file_id, source: "other" };
+        let mut flaws = Flaws::default();
+        let flaw = |row_no| Flaw { row_no, byte_offset: 60 * row_no, reason: "why", bytes: b"\xff,\0" };
+        (1..=repaired).for_each(|n| flaws.add_repaired(file, &flaw(n)));
+        for n in 1..=rejected {
+            flaws.add_rejected(file, &flaw(repaired + n));
+            if n % 1_000 == 0 {
+                flaws.spool().unwrap();
+            }
+        }
+        flaws.spool().unwrap();
+        flaws
+    }
+
+    #[tokio::test]
+    async fn an_applied_file_keeps_every_rejected_record_and_a_quarantined_one_the_first_5000() {
+        let test = database().await;
+        let mut connection = test.db.pool.acquire().await.unwrap();
+        let file: (Uuid, DateTime<Utc>) = sqlx::query_as(FILE).fetch_one(&mut *connection).await.unwrap();
+        sqlx::query("select audit.ensure_partitions($1)")
+            .bind(file.1)
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        for (whole, rejected, last) in [(true, 5_003, 11_003), (false, 5_000, 11_000)] {
+            let flaws = flaws(file, 6_000, 5_003);
+            assert_eq!(flaws.left_out(), 3);
+            if whole {
+                flaws.send_all(&mut connection).await.unwrap();
+            } else {
+                flaws.send_first(&mut connection).await.unwrap();
+            }
+            let counted: Vec<(String, i64, i32)> =
+                sqlx::query_as(COUNTED).fetch_all(&mut *connection).await.unwrap();
+            // repaired records do not crowd out rejected ones
+            let wanted = [("rejected".to_owned(), rejected, last), ("repaired".to_owned(), 5_000, 5_000)];
+            assert_eq!(counted, wanted);
+            sqlx::query("delete from audit.parse_errors").execute(&mut *connection).await.unwrap();
+        }
+        assert_eq!(flaws(file, 0, 5_000).left_out(), 0);
+    }
+}

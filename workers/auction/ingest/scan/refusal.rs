@@ -1,0 +1,164 @@
+//! Why a file is not applied, decided once all of it has been read.
+
+use super::outcome::ColumnDrift;
+use super::{Ended, MAX_ROWS, Outcome, Plan};
+use crate::auction::Column;
+use crate::auction::completeness::RecognisedLots;
+use crate::auction::drift::{DriftPolicy, UnreadableKeys};
+
+/// Why a file is not applied; it is kept, and its window quarantined.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// No header, or not the feed's.
+    #[error("{0}")]
+    Header(String),
+    /// A header and nothing else.
+    #[error("the file has a header but no rows")]
+    Empty,
+    /// More rows than ids can be made for.
+    #[error("the file has more than {} records", MAX_ROWS)]
+    TooMany,
+    /// More than one row in fifty is unreadable.
+    #[error("{rejected} of {records} records cannot be read, more than 2 %")]
+    Rejected {
+        /// Unreadable ones.
+        rejected: u64,
+        /// All.
+        records: u64,
+    },
+    /// A key column cannot be read.
+    #[error("column \"{}\" is unreadable in {unreadable} of {rows} rows, more than half", column.name())]
+    KeyColumn {
+        /// The column.
+        column: Column,
+        /// Rows in which it is unreadable.
+        unreadable: u64,
+        /// All rows.
+        rows: u64,
+    },
+    /// Too few lot numbers.
+    #[error("{} of {} records have a recognised lot number, less than 50 %", .0.recognised, .0.records)]
+    FewLots(RecognisedLots),
+    /// A column drifted whose contract refuses the file.
+    #[error(
+        "column drift: \"{}\" is unreadable in {} of {} new and changed rows, such as {:?}, and its policy is refuse",
+        .0.column, .0.unreadable, .0.rows, .0.first
+    )]
+    Drift(ColumnDrift),
+}
+
+impl Refused {
+    /// Returns true if the file was read to its end.
+    pub fn is_of_whole_file(&self) -> bool {
+        !matches!(self, Refused::Header(_) | Refused::TooMany)
+    }
+}
+
+/// A refused file: why, and what was found in it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why it is refused.
+    pub why: Refused,
+    /// What was found until then.
+    pub outcome: Outcome,
+}
+
+impl From<Refused> for Ended {
+    fn from(why: Refused) -> Ended {
+        Ended::Refused(Box::new(Refusal { why, outcome: Outcome::default() }))
+    }
+}
+
+/// Returns why the file must not be applied, or None if it may be.
+pub fn refusal(plan: &Plan, outcome: &Outcome, keys: UnreadableKeys) -> Option<Refused> {
+    let (rows, rejected, records) = (outcome.rows, outcome.rejected, outcome.lots.records);
+    if rejected * 50 > records {
+        return Some(Refused::Rejected { rejected, records });
+    }
+    if rows == 0 {
+        return Some(Refused::Empty);
+    }
+    if let Some((column, unreadable)) = keys.mostly_unreadable(rows) {
+        return Some(Refused::KeyColumn { column, unreadable, rows });
+    }
+    if outcome.lots.is_unusable() {
+        return Some(Refused::FewLots(outcome.lots));
+    }
+    let refuses = |drift: &&ColumnDrift| plan.policies[drift.place] == DriftPolicy::Refuse;
+    outcome.column_drift.iter().find(refuses).cloned().map(Refused::Drift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auction::drift::DriftPolicies;
+    use crate::taxonomy::Spellings;
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    const WARN: DriftPolicies = [DriftPolicy::Warn; Column::COUNT];
+
+    fn plan(policies: DriftPolicies) -> Plan {
+        Plan {
+            source: "copart".into(),
+            earlier_ids: None,
+            mapping: crate::auction::mapping::copart(),
+            file_id: Uuid::nil(),
+            file_no: 1,
+            window: chrono::DateTime::UNIX_EPOCH,
+            head_window: None,
+            in_order: true,
+            headless: true,
+            full: false,
+            spellings: Arc::new(Spellings::compiled().clone()),
+            earlier: Arc::default(),
+            policies,
+        }
+    }
+
+    fn outcome(rows: u64, rejected: u64, recognised: u64) -> Outcome {
+        let lots = RecognisedLots { recognised, records: rows + rejected };
+        Outcome { rows, rejected, lots, ..Outcome::default() }
+    }
+
+    fn why(plan: &Plan, outcome: &Outcome) -> Option<String> {
+        refusal(plan, outcome, UnreadableKeys::default()).map(|why| why.to_string())
+    }
+
+    #[test]
+    fn a_column_that_drifts_refuses_the_file_only_where_its_policy_says_so() {
+        let drift = ColumnDrift {
+            column: Column::Odometer.name(),
+            unreadable: 201,
+            rows: 300,
+            first: "5 miles".to_owned(),
+            policy: "refuse",
+            place: Column::Odometer as usize,
+        };
+        let drifted = Outcome { column_drift: vec![drift], ..outcome(300, 0, 300) };
+        let mut policies = WARN;
+        assert_eq!(why(&plan(policies), &drifted), None);
+        policies[Column::Year as usize] = DriftPolicy::Refuse;
+        assert_eq!(why(&plan(policies), &drifted), None, "another column's");
+        policies[Column::Odometer as usize] = DriftPolicy::Refuse;
+        assert_eq!(
+            why(&plan(policies), &drifted).as_deref(),
+            Some(
+                "column drift: \"Odometer\" is unreadable in 201 of 300 new and changed rows, such as \"5 miles\", \
+                 and its policy is refuse"
+            )
+        );
+    }
+
+    #[test]
+    fn a_file_is_refused_for_what_is_wrong_with_most_of_it() {
+        let plan = plan(WARN);
+        assert_eq!(why(&plan, &outcome(98, 2, 100)), None);
+        let rejected = why(&plan, &outcome(97, 2, 99)).unwrap();
+        assert_eq!(rejected, "2 of 99 records cannot be read, more than 2 %");
+        assert_eq!(why(&plan, &outcome(0, 0, 0)).as_deref(), Some("the file has a header but no rows"));
+        assert_eq!(why(&plan, &outcome(100, 0, 50)), None);
+        let few = why(&plan, &outcome(100, 0, 49)).unwrap();
+        assert_eq!(few, "49 of 100 records have a recognised lot number, less than 50 %");
+    }
+}

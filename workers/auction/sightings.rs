@@ -1,0 +1,146 @@
+//! Sightings: what a window comes to whose file is known already.
+//!
+//! A file is its bytes, and a source may bring the same bytes for several windows. Each window that does is a *sighting* of the
+//! file, a row of `raw.sightings`. What follows depends on the newest window of the source so far:
+//!
+//! - it brought the same file, and is not newer than this window: nothing is new. The window ends as unchanged, and
+//!   detect-completion moves what the clock decides.
+//! - it brought another file, or is newer: the file's chain runs again, for this window. A late sighting says until when versions
+//!   were seen, which decides between versions of one update time.
+//! - the file is quarantined: so is the window. Bytes that could not be applied are not applied when they come again.
+//!
+//! A chain that was given up (its window has failed) does not count as the last one: the file's chain runs for the new window.
+
+use super::Sighting;
+use super::detect_completion::DetectCompletion;
+use super::ingest::Ingest;
+use super::receive::{WindowOutcome, settle};
+use crate::queue::{Enqueue, enqueue};
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// What a window that brought a known file comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// The window had this file before; nothing is written.
+    Known,
+    /// The file is the newest one; the window is unchanged.
+    Unchanged,
+    /// The file's chain runs again, for this window.
+    Again,
+    /// The file is quarantined, and with it the window.
+    Quarantined,
+}
+
+/// Writes down a sighting of a known file, the state of its window, and the next job, in the caller's transaction.
+///
+/// # Errors
+///
+/// Fails where the file is not in `raw.csv_files`, or the database is not reachable.
+pub async fn record_repetition(
+    conn: &mut PgConnection,
+    source: &str,
+    window: DateTime<Utc>,
+    file_id: Uuid,
+) -> anyhow::Result<Repetition> {
+    let repetition = classify(conn, source, window, file_id).await?;
+    let (state, outcome) = match repetition {
+        Repetition::Known => return Ok(repetition),
+        Repetition::Unchanged => ("unchanged", WindowOutcome::Unchanged),
+        Repetition::Again => ("received", WindowOutcome::Fetched),
+        Repetition::Quarantined => ("quarantined", WindowOutcome::Quarantined),
+    };
+    record_sighting(conn, source, window, file_id, state).await?;
+    settle(conn, source, window, outcome, Some(file_id)).await?;
+    let sighting = Sighting { file_id, window_start_utc: Some(window) };
+    match repetition {
+        Repetition::Unchanged => {
+            enqueue(conn, &DetectCompletion { sighting }, Enqueue::once(sighting.key())).await?;
+        }
+        Repetition::Again => {
+            enqueue(conn, &Ingest { sighting, full: false }, Enqueue::once(sighting.key())).await?;
+        }
+        Repetition::Known | Repetition::Quarantined => {}
+    }
+    Ok(repetition)
+}
+
+/// Writes the row of a sighting.
+pub(super) async fn record_sighting(
+    conn: &mut PgConnection,
+    source: &str,
+    window: DateTime<Utc>,
+    file_id: Uuid,
+    state: &str,
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "-- sightings: record
+        insert into raw.sightings (source, window_start_utc, file_id, file_no, state)
+        select
+          $1, $2, f.file_id,
+          case when f.window_start_utc = $2 then f.file_no else nextval('raw.csv_files_file_no_seq') end,
+          $4
+        from raw.csv_files f
+        where f.file_id = $3
+        on conflict do nothing",
+        source,
+        window,
+        file_id,
+        state
+    )
+    .execute(conn)
+    .await
+    .with_context(|| format!("record the sighting of file {file_id}"))?;
+    Ok(())
+}
+
+async fn classify(
+    conn: &mut PgConnection,
+    source: &str,
+    window: DateTime<Utc>,
+    file_id: Uuid,
+) -> anyhow::Result<Repetition> {
+    let row = sqlx::query!(
+        r#"-- sightings: classify
+        select
+          f.state = 'quarantined' as "quarantined!",
+          exists (
+            select from raw.sightings g
+            where g.source = $1 and g.window_start_utc = $2 and g.file_id = f.file_id
+          ) as "known!",
+          coalesce(
+            (
+              select
+                g.file_id = f.file_id
+                and g.window_start_utc <= $2
+                and w.state is distinct from 'failed'
+              from raw.sightings g
+              left join fleet.windows w
+                on w.source = g.source
+                and w.window_start_utc = g.window_start_utc
+              where g.source = $1
+                and g.state <> 'quarantined'
+              order by g.window_start_utc desc, g.seen_at desc
+              limit 1
+            ),
+            false
+          ) as "newest!"
+        from raw.csv_files f
+        where f.file_id = $3"#,
+        source,
+        window,
+        file_id
+    )
+    .fetch_optional(conn)
+    .await
+    .context("look up what the source brought last")?
+    .with_context(|| format!("file {file_id} is not in raw.csv_files"))?;
+    Ok(match row {
+        row if row.known => Repetition::Known,
+        row if row.quarantined => Repetition::Quarantined,
+        row if row.newest => Repetition::Unchanged,
+        _ => Repetition::Again,
+    })
+}
