@@ -2,7 +2,7 @@
 -- purpose: the feed's lot columns, the log of their changes, and the set-based upsert of a file's lots and image links
 -- depends: 0012
 -- rollback: destructive
--- creates: audit.lot_conflicts, audit.upsert_conflicts, public.images.valid_until, public.feed_status, public.sale_day, public.replace_image_links, public.upsert_lots_batch
+-- creates: audit.lot_conflicts, audit.upsert_conflicts, raw.former_vins, public.images.valid_until, public.feed_status, public.sale_day, public.replace_image_links, public.upsert_lots_batch
 
 -- The documents' 0007 has location_city, location_state and location_country beside city, region and country: both pairs
 -- are filled.
@@ -69,6 +69,15 @@ create table if not exists audit.lot_conflicts (
   constraint lot_conflicts_pkey primary key (id, window_start_utc)
 ) partition by range (window_start_utc);
 create index if not exists idx_lot_conflicts_lot on audit.lot_conflicts (lot_external_id);
+
+-- Lots with versions of several vehicles, and each of these. A vehicle is folded from the versions of all lots that ever had its
+-- VIN, whatever their files call that column.
+create table if not exists raw.former_vins (
+  vin text not null,
+  source text not null,
+  lot bigint not null,
+  constraint former_vins_pkey primary key (vin, source, lot)
+);
 
 -- The documents' log: what stood and what came, of lots and of vehicles.
 create or replace view audit.upsert_conflicts as
@@ -232,6 +241,7 @@ declare
   beaten bigint[];
   turned bigint[];
   turned_from text[];
+  doubled bigint[];
   pictured bigint[];
   numbered bigint;
 begin
@@ -423,7 +433,7 @@ begin
       w.repair_cost_usd, w.runs_drives, w.sale_type, w.sale_type_code, w.current_bid_usd, w.special_note,
       w.currency_code, w.grid_row, w.make_offer_eligible, w.buy_it_now_usd, w.odometer_unit, w.thumbnail_url, w.image_url,
       w.source_updated_at, w.version_at, w.irregular, w.row_hash, w.lot_id, w.place_of_lot, w.stood_vin, w.stood_hash,
-      w.folds, w.wins,
+      w.folds, w.wins, w.rows_of_lot,
       case when w.wins and w.lot_id is not null then w.differences end as differences
     from (
       select
@@ -527,8 +537,8 @@ begin
       (select count(*) from overwritten where differences is not null) as changed
   )
   select
-    c.added, c.changed, c.lots - c.added - c.changed, b.to_fold, b.beaten, b.turned, b.turned_from, b.pictured
-  into inserted, updated, unchanged, to_fold, beaten, turned, turned_from, pictured
+    c.added, c.changed, c.lots - c.added - c.changed, b.to_fold, b.beaten, b.turned, b.turned_from, b.doubled, b.pictured
+  into inserted, updated, unchanged, to_fold, beaten, turned, turned_from, doubled, pictured
   from counts c
   cross join (
     select
@@ -536,6 +546,7 @@ begin
       array_agg(id) filter (where not wins) as beaten,
       array_agg(id) filter (where stood_vin <> vin) as turned,
       array_agg(stood_vin) filter (where stood_vin <> vin) as turned_from,
+      array_agg(id) filter (where rows_of_lot > 1) as doubled,
       -- a row hash ends in the hash of the row's links: most lots have the pictures they had
       array_agg(id) filter (
         where wins
@@ -571,6 +582,27 @@ begin
     and v.source_lot = s.lot_external_id::bigint
     and v.row_hash = s.prev_hash
     and v.seen_window < s.prev_seen;
+
+  insert into raw.former_vins (vin, source, lot)
+  select t.vin, feed, t.lot
+  from (
+    select x.vin, s.lot_external_id::bigint as lot
+    from unnest(turned, turned_from) as t (id, vin)
+    join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
+    cross join lateral (values (s.vin), (t.vin)) as x (vin)
+    union
+    -- a lot that the file holds twice
+    select o.vin, s.lot_external_id::bigint
+    from staging.copart_raw s
+    join staging.copart_raw o
+      on o.file_id = s.file_id
+      and o.window_start_utc = s.window_start_utc
+      and o.lot_external_id = s.lot_external_id
+    where s.id = any (doubled)
+      and s.window_start_utc = at
+      and o.vin is not null
+  ) as t
+  on conflict do nothing;
 
   -- the pictures of the lots that this file's rows have just become
   perform public.replace_image_links(array_agg(l.id), array_agg(s.thumbnail_url), array_agg(s.image_url), at)

@@ -52,12 +52,20 @@ returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  named timestamptz;
 begin
   if (new.state in ('discarded', 'cancelled')) = (old.state in ('discarded', 'cancelled'))
     or not new.payload ?| array['file_id', 'window_start_utc']
   then
     return null;
   end if;
+  begin
+    named := (new.payload ->> 'window_start_utc')::timestamptz;
+  exception when data_exception then
+    -- a payload that names no window: the job ends, and there is nothing to mark
+    return null;
+  end;
   update fleet.windows w
   set
     state = case
@@ -73,10 +81,10 @@ begin
   -- a file that came again is worked for the window that the payload names
   left join raw.sightings g
     on g.file_id = f.file_id
-    and g.window_start_utc = coalesce((new.payload ->> 'window_start_utc')::timestamptz, f.window_start_utc)
+    and g.window_start_utc = coalesce(named, f.window_start_utc)
   where case
       when new.payload ? 'file_id' then w.source = g.source and w.window_start_utc = g.window_start_utc
-      else w.source = new.payload ->> 'source' and w.window_start_utc = (new.payload ->> 'window_start_utc')::timestamptz
+      else w.source = new.payload ->> 'source' and w.window_start_utc = named
     end
     and case
       when new.state in ('discarded', 'cancelled') then w.state in ('due', 'fetched', 'ingested')

@@ -92,9 +92,15 @@ from public;
 -- and the logs of audit only grow (their old partitions go through functions).
 grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to etl_rw;
 grant insert, update on public.vehicles, public.lots, public.images to etl_rw;
-grant insert on raw.rows, raw.manifests to etl_rw;
+grant insert on raw.rows, raw.manifests, raw.former_vins to etl_rw;
 grant insert on raw.headers, raw.header_changes to etl_rw;
-grant insert, update on raw.csv_files, raw.sightings, raw.sources to etl_rw;
+grant insert, update on raw.sightings, raw.sources to etl_rw;
+-- which bytes a file has, where they lie and whose they are stays as it was written down
+grant insert on raw.csv_files to etl_rw;
+grant update (
+  state, row_count, headers_jsonb, header_no, snapshot_clock, complete, incomplete_reason, record_count, recognised_lots,
+  ingested_at
+) on raw.csv_files to etl_rw;
 grant insert, update, delete on raw.heads, raw.lotless_rows to etl_rw;
 grant insert, update on staging.copart_raw to etl_rw;
 grant insert on

@@ -2,7 +2,7 @@
 -- purpose: what the whole fleet knows of a source: its switch, its breaker, its quarter-hour slots, its session
 -- depends: 0018
 -- rollback: destructive
--- creates: fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view, fleet.begin_fetch, fleet.end_fetch, fleet.note_fetch_end, fleet.move_breaker, fleet.reset_breaker, fleet.switch_source, fleet.accept_size, fleet.add_source, fleet.remove_source, fleet.note_action
+-- creates: fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view, fleet.begin_fetch, fleet.end_fetch, fleet.note_fetch_end, fleet.move_breaker, fleet.reset_breaker, fleet.switch_source, fleet.accept_size, fleet.add_source, fleet.remove_source, fleet.accept_window, fleet.note_action
 
 -- The rules of fetching, held for all workers at once whoever they are:
 --   a slot (source and quarter-hour) has one attempt, which belongs to one job: the primary key of fetch_slots;
@@ -443,6 +443,54 @@ begin
 end
 $$;
 
+-- Lets a quarantined file be applied: its window is as it was when the file had been received, and the ingest that follows does
+-- not judge the file again. Of several quarantined files of a window one must be named. The records that could not be read are
+-- listed anew by that ingest. Runs as its owner, since operators change no file. The outcome is one word:
+--   accepted    the file may be ingested
+--   unknown     the window has no quarantined file, or not this one
+--   ambiguous   it has several
+create or replace function fleet.accept_window(
+  of_source text, of_window timestamptz, of_file uuid, who text, why text, out outcome text, out file_id uuid)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  files uuid[];
+begin
+  perform from raw.sources s where s.source = of_source for update;
+  select array_agg(g.file_id) into files
+  from raw.sightings g
+  where g.source = of_source
+    and g.window_start_utc = of_window
+    and g.state = 'quarantined'
+    and (of_file is null or g.file_id = of_file);
+  outcome := case coalesce(cardinality(files), 0) when 0 then 'unknown' when 1 then 'accepted' else 'ambiguous' end;
+  if outcome <> 'accepted' then
+    return;
+  end if;
+  accept_window.file_id := files[1];
+  update raw.sightings g
+  set state = 'received',
+    accepted = true
+  where g.source = of_source
+    and g.window_start_utc = of_window
+    and g.file_id = files[1];
+  update raw.csv_files f set state = 'received' where f.file_id = files[1];
+  delete from audit.parse_errors e where e.file_id = files[1] and e.window_start_utc = of_window;
+  update fleet.windows w
+  set state = 'fetched',
+    file_id = files[1],
+    note = null,
+    updated_at = clock_timestamp()
+  where w.source = of_source and w.window_start_utc = of_window;
+  perform fleet.note_action(who, 'accept-window', of_source, why,
+    jsonb_build_object('file_id', files[1], 'window_start_utc', of_window));
+end
+$$;
+
+comment on function fleet.accept_window is 'lets a quarantined file of a window be applied';
+
 -- Owner and rights, as 0017 gives them to the rest.
 do $$
 declare
@@ -457,7 +505,7 @@ begin
     where p.pronamespace = 'fleet'::regnamespace
       and p.proname in (
         'begin_fetch', 'end_fetch', 'note_fetch_end', 'move_breaker', 'reset_breaker', 'switch_source', 'accept_size',
-        'add_source', 'remove_source', 'note_action')
+        'add_source', 'remove_source', 'accept_window', 'note_action')
   loop
     execute change;
   end loop;
@@ -469,7 +517,7 @@ revoke execute on function
   fleet.note_fetch_end(), fleet.move_breaker(text, text, text, text, timestamptz, bigint),
   fleet.reset_breaker(text, text, text), fleet.switch_source(text, boolean, text, text),
   fleet.accept_size(text, text, text), fleet.add_source(text, text, text), fleet.remove_source(text, text, text),
-  fleet.note_action(text, text, text, text, jsonb)
+  fleet.accept_window(text, timestamptz, uuid, text, text), fleet.note_action(text, text, text, text, jsonb)
 from public;
 grant execute on function
   fleet.begin_fetch(text, timestamptz, bigint, bigint, boolean), fleet.end_fetch(bigint, bigint, text),
@@ -478,7 +526,7 @@ to etl_rw, vinops_ops;
 grant execute on function
   fleet.reset_breaker(text, text, text), fleet.switch_source(text, boolean, text, text),
   fleet.accept_size(text, text, text), fleet.add_source(text, text, text), fleet.remove_source(text, text, text),
-  fleet.note_action(text, text, text, text, jsonb)
+  fleet.accept_window(text, timestamptz, uuid, text, text), fleet.note_action(text, text, text, text, jsonb)
 to vinops_ops;
 grant update (size_accepted_window, size_accepted_rows) on raw.sources to vinops_ops;
 grant select on fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view

@@ -33,8 +33,10 @@ use tokio::task::spawn_blocking;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
+mod check;
 mod spool;
-pub use spool::{Spool, Writer};
+pub use check::{DAMAGED, ObjectSums, StoredObject, is_key, is_not_found};
+pub use spool::{Repacking, Spool, Writer};
 use spool::{Sum, Summed};
 
 /// Parts of an upload to a bucket, and the largest chunk held while reading a spool, in bytes.
@@ -94,9 +96,18 @@ impl Store {
                 Ok(Store { url: url.to_owned(), objects: Arc::new(objects), root: Some(root) })
             }
             "memory" => Ok(Store { url: url.to_owned(), objects: Arc::new(InMemory::new()), root: None }),
-            "s3" => Ok(Store { url: url.to_owned(), objects: bucket(&parsed)?, root: None }),
+            "s3" => Store::open_with(url, &[]),
             other => bail!("VINOPS_STORE {url:?}: the store knows file:///… and s3://…, not {other}://"),
         }
+    }
+
+    /// Opens a bucket with settings that come before those of the `AWS_…` variables, by the same names in lower case.
+    ///
+    /// # Errors
+    /// Returns an error if `url` or a setting cannot be understood, or if this program was built without the feature `s3`.
+    pub fn open_with(url: &str, settings: &[(&str, String)]) -> anyhow::Result<Store> {
+        let parsed = Url::parse(url).with_context(|| format!("VINOPS_STORE {url:?} is not a URL"))?;
+        Ok(Store { url: url.to_owned(), objects: bucket(&parsed, settings)?, root: None })
     }
 
     /// The URL it was opened with.
@@ -106,15 +117,16 @@ impl Store {
 
     /// A sink for one file's bytes; also the proof that the store can be written.
     pub fn writer(&self) -> anyhow::Result<Writer> {
-        let folder = match &self.root {
-            Some(root) => {
-                let folder = root.join(SPOOL);
-                std::fs::create_dir_all(&folder).map_err(|e| unwritable(root, e))?;
-                folder
-            }
-            None => std::env::temp_dir(),
-        };
+        let folder = self.spool_folder()?;
         Writer::open(&folder).map_err(|e| unwritable(&folder, e))
+    }
+
+    /// Returns the folder of spools, which exists then.
+    fn spool_folder(&self) -> anyhow::Result<PathBuf> {
+        let Some(root) = &self.root else { return Ok(std::env::temp_dir()) };
+        let folder = root.join(SPOOL);
+        std::fs::create_dir_all(&folder).map_err(|e| unwritable(root, e))?;
+        Ok(folder)
     }
 
     /// Publishes a finished spool under `key`, durably, unless something is there; the spool is left for the caller
@@ -138,18 +150,24 @@ impl Store {
 
     /// The decompressed bytes under `key`, as a stream; meant for use inside `spawn_blocking`.
     pub async fn read(&self, key: &str) -> anyhow::Result<Reader> {
+        // `read` may be called and dropped anywhere; opening the decoder reads nothing yet.
+        let summed = Summed { inner: self.read_packed(key).await?, sum: Sum::default() };
+        let decoder =
+            zstd::Decoder::new(summed).with_context(|| format!("read {key} from the store {}", self.url))?;
+        Ok(Reader { decoder })
+    }
+
+    /// The bytes under `key` as they are stored.
+    async fn read_packed(&self, key: &str) -> anyhow::Result<Box<dyn Read + Send>> {
         let context = || format!("read {key} from the store {}", self.url);
-        let got = self.objects.get(&Key::parse(key)?).await.with_context(context)?;
-        let compressed: Box<dyn Read + Send> = match got.payload {
+        let got = self.objects.get(&Key::parse(key)?).await;
+        let got = got.map_err(|e| explain_refusal(e.into())).with_context(context)?;
+        Ok(match got.payload {
             GetResultPayload::File(file, _) => Box::new(file),
             GetResultPayload::Stream(stream) => {
                 Box::new(SyncIoBridge::new(StreamReader::new(stream.map_err(io::Error::other))))
             }
-        };
-        // `read` may be called and dropped anywhere; opening the decoder reads nothing yet.
-        let summed = Summed { inner: compressed, sum: Sum::default() };
-        let decoder = zstd::Decoder::new(summed).with_context(context)?;
-        Ok(Reader { decoder })
+        })
     }
 
     /// Writes the file's original bytes to `out` and returns their number; an error if they do not have the sha256
@@ -241,7 +259,7 @@ impl Store {
         let kind = e.chain().find_map(|c| c.downcast_ref::<io::Error>()).map(io::Error::kind);
         match (&self.root, kind) {
             (Some(root), Some(kind)) => unwritable(root, kind.into()).context(format!("{e:#}")),
-            _ => e,
+            _ => explain_refusal(e),
         }
     }
 }
@@ -273,12 +291,15 @@ const SPOOL: &str = "spool";
 /// A bucket, or a folder of one: `s3://bucket/folder`. Keys, region and endpoint come from the `AWS_…` variables, which
 /// object_store reads itself: they are Amazon's names, known to every tool that hands them out.
 #[cfg(feature = "s3")]
-fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn bucket(url: &Url, settings: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
     // The process has one TLS provider; object_store asks for whichever is installed.
     _ = rustls::crypto::ring::default_provider().install_default();
-    let builder =
+    let mut builder =
         AmazonS3Builder::from_env().with_url(url.as_str()).with_conditional_put(S3ConditionalPut::ETagMatch);
+    for (name, value) in settings {
+        builder = builder.with_config(name.parse()?, value);
+    }
     let objects = builder.build().with_context(|| format!("open the store {url}"))?;
     let folder =
         Key::from_url_path(url.path()).with_context(|| format!("the folder in VINOPS_STORE {url}"))?;
@@ -286,7 +307,7 @@ fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn bucket(url: &Url, _: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
     bail!(
         "VINOPS_STORE {url}: this vinops was built without the cargo feature `s3`; \
          build it with --features s3, or use file:///a/folder"
@@ -295,6 +316,26 @@ fn bucket(url: &Url) -> anyhow::Result<Arc<dyn ObjectStore>> {
 
 fn is_taken(e: &anyhow::Error) -> bool {
     matches!(e.downcast_ref(), Some(object_store::Error::AlreadyExists { .. }))
+}
+
+/// Names the variables of a bucket's keys where it has refused them.
+fn explain_refusal(e: anyhow::Error) -> anyhow::Error {
+    use object_store::Error::{Generic, PermissionDenied, Unauthenticated};
+    let refused = match e.downcast_ref() {
+        Some(PermissionDenied { .. } | Unauthenticated { .. }) => true,
+        // object_store gives the errors of listing no variant of their own
+        Some(Generic { source, .. }) => {
+            let said = source.to_string();
+            said.contains("status code: 403") || said.contains("status code: 401")
+        }
+        _ => false,
+    };
+    if !refused {
+        return e;
+    }
+    e.context(
+        "the bucket refuses these keys: look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and its policy",
+    )
 }
 
 fn unwritable(folder: &Path, e: io::Error) -> anyhow::Error {

@@ -45,8 +45,8 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ),
     (
         "workers",
-        &["cli", "queue", "store", "config", "workers/auction", "workers/listing"],
-        "workers/mod.rs puts the fleet together, in the shape in which the command line takes it",
+        &["cli", "queue", "auction", "store", "config", "workers/auction", "workers/listing"],
+        "workers/mod.rs puts the fleet together, in the shape in which the command line takes it; the types of a comparison are the domain's",
     ),
     (
         "workers/auction",

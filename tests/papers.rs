@@ -158,7 +158,7 @@ fn the_table_of_commands_is_what_help_lists() {
         command.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
     });
     assert_same(written, commands(&[]), "the README's table of commands and `vinops --help`");
-    for group in ["jobs", "raw", "migrate", "source", "verify"] {
+    for group in ["jobs", "raw", "store", "migrate", "source", "verify"] {
         let row = rows.iter().find(|row| row[0].starts_with(&format!("`vinops {group}"))).unwrap();
         let told =
             quoted(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());

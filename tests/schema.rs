@@ -10,6 +10,8 @@ use vinops::testing::{TestDb, database};
 
 #[path = "schema/deeds.rs"]
 mod deeds;
+#[path = "schema/dumps.rs"]
+mod dumps;
 #[path = "schema/months.rs"]
 mod months;
 #[path = "schema/rights.rs"]

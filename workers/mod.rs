@@ -1,5 +1,6 @@
 //! The jobs: everything that happens because a job ran.
 
+use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
 use crate::cli::{Fleet, LoggingIn, Receipt, Received};
 use crate::config::Config;
 use crate::queue::{Entry, Job, Tools};
@@ -24,7 +25,16 @@ pub const FLEET: &[Entry] = &[
 
 /// The fleet as the command line takes it.
 pub const fn fleet() -> Fleet {
-    Fleet { jobs: FLEET, fetch: &FLEET[0], tools, lacks, receive, login, counted: auction::counted::counted }
+    Fleet {
+        jobs: FLEET,
+        fetch: &FLEET[0],
+        tools,
+        lacks,
+        receive,
+        login,
+        counted: auction::counted::counted,
+        compare,
+    }
 }
 
 fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
@@ -52,6 +62,14 @@ fn login(config: &Config, pool: PgPool, source: String, who: String) -> LoggingI
 fn lacks(config: &Config, entry: &Entry) -> Option<&'static str> {
     (entry.kind == auction::fetch::Fetch::KIND && config.copart.feed_url.is_none())
         .then_some("COPART_FEED_URL is not set: it is the feed's address with its key, or name a file that holds it in COPART_FEED_URL_FILE")
+}
+
+fn compare(
+    pool: PgPool,
+    scope: ComparisonScope,
+    observer: ComparisonObserver,
+) -> BoxFuture<'static, anyhow::Result<ComparisonCounts>> {
+    auction::compare::compare_rows(pool, scope, observer).boxed()
 }
 
 fn receive(file: Received) -> BoxFuture<'static, anyhow::Result<Receipt>> {

@@ -8,6 +8,7 @@ drop function if exists public.feed_status;
 
 drop view if exists audit.upsert_conflicts;
 drop table if exists audit.lot_conflicts;
+drop table if exists raw.former_vins;
 
 -- a closed link has no place in the older index
 delete from public.images

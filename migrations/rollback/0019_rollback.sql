@@ -11,6 +11,7 @@ begin
   end if;
   if to_regnamespace('fleet') is not null then
     drop function if exists fleet.accept_size;
+    drop function if exists fleet.accept_window;
     drop function if exists fleet.remove_source;
     drop function if exists fleet.add_source;
     drop function if exists fleet.switch_source;

@@ -11,6 +11,7 @@ pub mod blank;
 mod column;
 pub mod column_names;
 pub mod completeness;
+pub mod difference;
 pub mod drift;
 pub mod fold;
 pub mod hash;

@@ -22,6 +22,10 @@
 //! rules, so they are written here. The yard's name decides, else the lot's location where the abbreviation is the
 //! province's own.
 //!
+//! One case is left with two instants: a yard whose name has neither a state nor a `*`, which sells lots of such a province
+//! and of another place under one abbreviation. A row of it says where its lot is located and not where the yard is, so no
+//! rule for a single row can join them. The location is the better guess: nearly every lot is sold where it is located.
+//!
 //! An empty or unknown abbreviation gets the zone of the yard's state, else of the lot's location, where that state or
 //! country has one zone only. A state with several zones gives none. A yard whose name begins with `*` sells for a
 //! whole region (`*NCS - MOUNTAIN REGION`), so the location of its lots is not consulted.

@@ -38,6 +38,23 @@ impl Bars {
         bar
     }
 
+    /// A bar that counts steps of `what`.
+    pub fn steps(&self, what: &str, total: u64) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::new(total));
+        bar.set_style(style("  {prefix:18} {bar:32.cyan/blue} {human_pos:>10} of {human_len:10} {elapsed}"));
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    }
+
+    /// A bar that counts lots.
+    pub fn lots(&self, what: &str) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::new(0));
+        bar.set_style(style("  {prefix:18} {bar:32.cyan/blue} {human_pos} of {human_len} lots {elapsed}"));
+        bar.set_prefix(what.to_owned());
+        bar
+    }
+
     /// A line with a spinner, for work whose end cannot be seen.
     pub fn spinner(&self, what: &str) -> ProgressBar {
         let bar = self.all.add(ProgressBar::new_spinner());

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 mod database;
 mod fleet;
+mod rows;
 
 /// Free space under which a store is soon full: about a week of windows; and under which it is.
 const LITTLE_SPACE: u64 = 10_000_000_000;
@@ -76,7 +77,10 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let mut reached = true;
     match Session::connect(config.clone(), &args.connect).await {
         Ok(session) => {
-            let sound = database::look(&session, &mut findings).await;
+            let (sound, may_read) = database::look(&session, &mut findings).await;
+            if may_read {
+                findings.push(rows::look(fleet, &session.db.pool).await);
+            }
             if sound {
                 fleet::look(&session.db.pool, fleet.jobs, &mut findings).await;
             }

@@ -225,7 +225,12 @@ impl<'a> FileChain<'a> {
     async fn state(&self) -> anyhow::Result<String> {
         sqlx::query_scalar!(
             "-- follow: state of the file
-            select state from raw.csv_files where file_id = $1",
+            select state
+            from raw.sightings
+            where file_id = $1
+            -- a file that came again is worked for each of its windows
+            order by state in ('received', 'ingested') desc, window_start_utc desc
+            limit 1",
             self.file_id
         )
         .fetch_one(&self.db.pool)
@@ -262,22 +267,42 @@ impl<'a> FileChain<'a> {
         }
         // its jobs were deleted: the first step passes a file on that it has done before
         let enqueued = sqlx::query_scalar!(
-            "-- follow: enqueue the first step
-            select fleet.enqueue($1, jsonb_build_object('file_id', $2::text), $2::text, max_attempts => $3)",
+            r#"-- follow: enqueue the first step
+            select count(
+              fleet.enqueue(
+                $1,
+                jsonb_strip_nulls(jsonb_build_object('file_id', $2::uuid, 'window_start_utc', u.again)),
+                concat_ws('@', $2::uuid, u.again),
+                max_attempts => $3
+              )
+            ) as "enqueued!"
+            from (
+              -- the window that a file came for first is named by the file alone
+              select
+                case
+                  when g.window_start_utc <> f.window_start_utc
+                    then to_char(g.window_start_utc at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                end as again
+              from raw.sightings g
+              join raw.csv_files f on f.file_id = g.file_id
+              where g.file_id = $2
+                and g.state in ('received', 'ingested')
+            ) as u"#,
             self.first.kind,
-            self.file_id.to_string(),
+            self.file_id,
             self.first.policy.max_attempts,
         )
         .fetch_one(&self.db.pool)
         .await
         .context("enqueue the chain's first step")?;
-        enqueued.map(|_| true).ok_or_else(|| {
-            anyhow!(
-                "file {} has no unfinished job, and its {} is completed\nhint: put its window back with `vinops replay`",
-                self.file_id,
-                self.first.kind
-            )
-        })
+        if enqueued > 0 {
+            return Ok(true);
+        }
+        Err(anyhow!(
+            "file {} has no unfinished job, and its {} is completed\nhint: put its window back with `vinops replay`",
+            self.file_id,
+            self.first.kind
+        ))
     }
 
     async fn failure(&self) -> anyhow::Result<FileEnd> {

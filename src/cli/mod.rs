@@ -4,6 +4,7 @@
 //! output, everything else to standard error; `--json` makes the result an object for programs. Exit codes: 0 done, 1 the
 //! work failed, 2 the call was wrong, 3 something needed is unreachable.
 
+use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
 use crate::config::Config;
 use crate::db::Db;
 use crate::queue::{Entry, Tools};
@@ -45,6 +46,7 @@ mod roles;
 mod session;
 mod show;
 mod source;
+mod store;
 mod summary;
 mod taxonomy;
 mod verify;
@@ -77,6 +79,12 @@ pub struct Fleet {
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
     /// Logs in to a source (the third), in somebody's name (the fourth).
     pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
+    /// Compares the rows that stand with what the stored versions say.
+    pub compare: fn(
+        PgPool,
+        ComparisonScope,
+        ComparisonObserver,
+    ) -> BoxFuture<'static, anyhow::Result<ComparisonCounts>>,
 }
 
 impl Fleet {
@@ -175,6 +183,9 @@ enum Command {
     /// Give back files as they came
     #[command(subcommand)]
     Raw(raw::Command),
+    /// Find files that the store has lost or spoiled, and repair them
+    #[command(subcommand)]
+    Store(store::Command),
     /// Show what became of a lot
     #[command(subcommand)]
     Lot(lot::Command),
@@ -187,7 +198,7 @@ enum Command {
     Digest(digest::Args),
     /// Bring the schema up or down, or check it
     Migrate(migrate::Args),
-    /// Prove that a database is what its documents demand
+    /// Prove that a database is what documents and stored versions demand
     #[command(subcommand)]
     Verify(verify::Command),
     /// Run a command beside a temporary, migrated PostgreSQL, with DATABASE_URL set
@@ -260,18 +271,19 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Serve(args) => roles::serve(args, fleet, config).await,
         Command::Ingest(args) => ingest::run(args, fleet, config).await,
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
-        Command::Windows(args) => windows::run(args, config).await,
+        Command::Windows(args) => windows::run(args, fleet, config).await,
         Command::Replay(args) => replay::run(args, fleet, config).await,
         Command::Source(command) => source::run(command, fleet, config).await,
         Command::Jobs(command) => jobs::run(command, fleet, config).await,
         Command::Workers(args) => workers::run(args, config).await,
         Command::Raw(command) => raw::run(command, config).await,
+        Command::Store(command) => store::run(command, config).await,
         Command::Lot(command) => lot::run(command, config).await,
         Command::Taxonomy(command) => taxonomy::run(command, config).await,
         Command::Doctor(args) => doctor::run(args, fleet, config).await,
         Command::Digest(args) => digest::run(args, config).await,
         Command::Migrate(args) => migrate::run(args, config).await,
-        Command::Verify(command) => verify::run(command, config).await,
+        Command::Verify(command) => verify::run(command, fleet, config).await,
         Command::Embedded(args) => embedded::run(args).await,
         Command::Completions(_) | Command::Man(_) => Ok(()), // told already
         Command::Bench(command) => bench::run(command, fleet, config).await,

@@ -2,12 +2,16 @@
 
 use super::migrate::Place;
 use super::show::{self, Json};
-use super::{Failure, session};
+use super::{Failure, Fleet, session};
 use crate::config::Config;
 use crate::db::{self, Db, listing, verify};
 use anyhow::{anyhow, bail};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
+
+mod lots;
+
+pub use lots::{line, remedy};
 
 /// Which domain's database.
 #[derive(Debug, Subcommand)]
@@ -31,10 +35,12 @@ with 100,000 listings. They need the tables' owner.
         #[command(flatten)]
         json: Json,
     },
+    /// Lots, vehicles and picture links, against the stored versions of their rows
+    Lots(lots::Args),
 }
 
 /// Runs `vinops verify`; fails where a line does.
-pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
+pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match command {
         Command::Auction { json } => {
             let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
@@ -48,6 +54,7 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
             sqlx::Connection::close(session).await?;
             Ok(auction(url, json.json).await?)
         }
+        Command::Lots(args) => lots::run(args, fleet, config).await,
         Command::Listing { place, json } => on_listing(&place, json, &config).await,
     }
 }

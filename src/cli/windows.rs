@@ -1,10 +1,10 @@
 //! `vinops windows`: the newest windows and what became of them; with `--missing` the quarter-hours of a span that
 //! brought nothing into the data.
 
-use super::Failure;
 use super::session::{Connect, Session};
 use super::show::{self, Json, count, right};
 use super::source::expect_source;
+use super::{Failure, Fleet};
 use crate::config::Config;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -12,9 +12,28 @@ use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+mod accept;
+
 /// Arguments of `vinops windows`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// What to do with a window.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Apply a quarantined file after all
+    Accept(accept::Args),
+}
+
+/// Arguments of the list.
+#[derive(Debug, clap::Args)]
+struct ListArgs {
     /// Only this source
     #[arg(long)]
     source: Option<String>,
@@ -54,8 +73,15 @@ struct Row {
     updated_at: DateTime<Utc>,
 }
 
-/// Prints them.
-pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
+/// Runs the command, or prints the windows if there is none.
+pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    match args.command {
+        Some(Command::Accept(accept)) => accept::run(accept, fleet, config).await,
+        None => list(args.list, config).await,
+    }
+}
+
+async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     if let Some(source) = &args.source {
         expect_source(&session.db.pool, source).await?;
@@ -144,7 +170,7 @@ struct Missing {
 
 /// The quarter-hours of the span that are over and have no applied or unchanged window, for each source that had a
 /// window before them, the newest first.
-async fn missing(pool: &PgPool, args: &Args) -> anyhow::Result<Vec<Missing>> {
+async fn missing(pool: &PgPool, args: &ListArgs) -> anyhow::Result<Vec<Missing>> {
     sqlx::query_file_as!(
         Missing,
         "src/cli/windows.missing.sql",

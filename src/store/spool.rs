@@ -1,5 +1,6 @@
 //! A file on its way into the store: hashed and compressed while it arrives, published by nobody yet.
 
+use super::check::sniffed;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -93,6 +94,60 @@ impl Spool {
     pub(super) fn reopen(&self) -> anyhow::Result<File> {
         File::open(&self.path).with_context(|| format!("open the spool file {}", self.path.display()))
     }
+}
+
+/// How an object is copied into a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repacking {
+    /// Byte for byte.
+    AsIs,
+    /// Compressed anew, as [`Writer`] compresses.
+    Compressed,
+    /// As the original bytes, not compressed.
+    Plain,
+}
+
+/// Copies an object, compressed or not, into `file` under `path`. The sums are of the copy, read back.
+pub(super) fn repack(
+    stored: impl Read,
+    file: File,
+    path: TempPath,
+    repacking: Repacking,
+) -> io::Result<Spool> {
+    let mut copy = BufWriter::with_capacity(128 << 10, file);
+    let (compressed, mut stored) = sniffed(stored)?;
+    if repacking == Repacking::AsIs {
+        io::copy(&mut stored, &mut copy)?;
+    } else {
+        let raw: &mut dyn Read = if compressed { &mut zstd::Decoder::new(&mut stored)? } else { &mut stored };
+        if repacking == Repacking::Compressed {
+            let mut encoder = zstd::Encoder::new(&mut copy, LEVEL)?;
+            io::copy(raw, &mut encoder)?;
+            encoder.finish()?;
+        } else {
+            io::copy(raw, &mut copy)?;
+        }
+    }
+    copy.flush()?;
+    let (compressed, mut copied) = sniffed(File::open(&path)?)?;
+    let mut raw = Sum::default();
+    if compressed {
+        let mut decoder = Summed { inner: zstd::Decoder::new(&mut copied)?, sum: raw };
+        io::copy(&mut decoder, &mut io::sink())?;
+        raw = decoder.sum;
+    } else {
+        let mut plain = Summed { inner: &mut copied, sum: raw };
+        io::copy(&mut plain, &mut io::sink())?;
+        raw = plain.sum;
+    }
+    let packed = copied.into_inner().1.sum;
+    Ok(Spool {
+        bytes: raw.bytes,
+        stored_bytes: packed.bytes,
+        sha256: raw.hex(),
+        packed_sha256: packed.hex(),
+        path,
+    })
 }
 
 /// What the compressor took and gave.

@@ -147,6 +147,59 @@ async fn what_a_killed_process_left_is_swept_after_a_day() {
 }
 
 #[tokio::test]
+async fn an_object_is_moved_aside_whole_and_can_be_moved_again_after_a_kill() {
+    let (_folder, local) = folder_store();
+    for store in [local, Store::open("memory:").unwrap()] {
+        let key = key("copart", window(), None);
+        let first = spool(&store, "first").await;
+        store.place(&first, &key).await.unwrap();
+        let sums = store.object_sums(&key).await.unwrap();
+        assert_eq!((sums.sha256.as_ref(), &sums.packed_sha256), (Ok(&first.sha256), &first.packed_sha256));
+        let aside = store.move_aside(&key, &sums.packed_sha256).await.unwrap();
+        assert_eq!(aside, format!("damaged/{key}.{}", &sums.packed_sha256[..8]));
+        assert_eq!(store.object_sums(&aside).await.unwrap(), sums);
+        assert!(is_not_found(&store.object_sums(&key).await.unwrap_err()));
+        // killed between the copy and the removal
+        store.place(&first, &key).await.unwrap();
+        assert_eq!(store.move_aside(&key, &sums.packed_sha256).await.unwrap(), aside);
+        assert_eq!(store.folders("raw").await.unwrap(), [""; 0]);
+        assert_eq!(store.folders(DAMAGED).await.unwrap(), ["damaged/raw/copart/2026/11/20"]);
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_copied_as_it_is_unpacked_and_packed_again() {
+    let (_folder, local) = folder_store();
+    for store in [local, Store::open("memory:").unwrap()] {
+        let first = spool(&store, &"first line\n".repeat(1000)).await;
+        store.place(&first, "raw/x").await.unwrap();
+        let same = store.spool_copy("raw/x", Repacking::AsIs).await.unwrap();
+        assert_eq!((&same.sha256, &same.packed_sha256), (&first.sha256, &first.packed_sha256));
+        assert_eq!((same.bytes, same.stored_bytes), (first.bytes, first.stored_bytes));
+        let plain = store.spool_copy("raw/x", Repacking::Plain).await.unwrap();
+        assert_eq!((&plain.packed_sha256, plain.stored_bytes), (&first.sha256, first.bytes));
+        assert_eq!(store.place(&plain, "raw/y.csv").await.unwrap(), Placed::New);
+        assert!(!store.object_sums("raw/y.csv").await.unwrap().compressed);
+        let packed = store.spool_copy("raw/y.csv", Repacking::Compressed).await.unwrap();
+        assert_eq!((&packed.sha256, &packed.packed_sha256), (&first.sha256, &first.packed_sha256));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_decompress_is_told_from_what_cannot_be_read() {
+    let (folder, store) = folder_store();
+    store.place(&spool(&store, &"text".repeat(1000)).await, "raw/x").await.unwrap();
+    let path = folder.path().join("raw/x");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+    assert!(store.object_sums("raw/x").await.unwrap().sha256.is_err());
+    // a directory can be opened and not be read
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(store.object_sums("raw/x").await.is_err());
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_named_with_both_sums() {
     let (folder, store) = folder_store();
     let spool = spool(&store, "the truth").await;

@@ -79,6 +79,23 @@ async fn a_chain_that_may_not_run_names_why_and_a_cancelled_one_is_put_back() {
 }
 
 #[tokio::test]
+async fn a_file_that_came_again_is_worked_for_its_window_though_its_jobs_were_deleted() {
+    let stage = Stage::new().await;
+    let (first, second) = (stage.file(0, None), stage.file(1, None));
+    stage.ingest(&first).await.is(0, "");
+    stage.ingest(&second).await.is(0, "");
+    let again = ["ingest", first.to_str().unwrap(), "--json", "--window", "2026-03-06T17:30:00Z"];
+    stage.run(&["jobs", "pause", "ingest"]).await.is(0, "");
+    assert_eq!(stage.run(&again).await.code, Some(1));
+    stage.run(&["jobs", "resume", "ingest"]).await.is(0, "");
+    sqlx::query("delete from fleet.jobs where state = 'available'").execute(stage.pool()).await.unwrap();
+    let said = stage.run(&again).await;
+    assert_eq!((said.code, &said.json()["state"]), (Some(0), &json!("applied")), "{}", said.err);
+    let state = "select state from fleet.windows where window_start_utc = '2026-03-06T17:30:00Z'";
+    assert_eq!(stage.text(state).await.as_deref(), Some("applied"));
+}
+
+#[tokio::test]
 async fn a_chain_that_fails_is_a_failure_each_time_it_is_typed() {
     let stage = Stage::new().await;
     let path = stage.file(0, None);

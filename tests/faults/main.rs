@@ -3,7 +3,8 @@
 //!
 //! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
 //! schemas and folders, `calls` the command line itself; `sources` are switched off and on, `replay` goes over a window
-//! again, `known` files are typed again, `jobs` what operators do to jobs, and `asked` what is asked before at a terminal.
+//! again, `known` files are typed again, `store` is checked, `jobs` what operators do to jobs, and `asked` what is asked
+//! before at a terminal.
 
 #![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
 
@@ -16,6 +17,7 @@ mod known;
 mod replay;
 mod sources;
 mod stage;
+mod store;
 mod surroundings;
 
 use serde_json::Value;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use vinops::queue::{Event, Tools, Worker};
+use vinops::simulator::fault::Fault;
 use vinops::store::Store;
 use vinops::workers::FLEET;
 
@@ -101,6 +102,122 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
     work(&stage, "detect-completion").await;
     assert_eq!(stage.window().await.0, "applied");
     assert_eq!(stage.stored().await, before);
+}
+
+/// Everything that a replay repairs, without what numbers and times it.
+async fn values(stage: &Stage) -> Value {
+    let query = "select jsonb_build_array(
+        (select jsonb_agg(to_jsonb(l) - '{id, created_at, updated_at, seen_window}'::text[] order by l.lot_external_id) from lots l),
+        (select jsonb_agg(to_jsonb(v) - '{created_at, updated_at, seen_window}'::text[] order by v.vin) from vehicles v),
+        (select jsonb_agg(jsonb_build_array(l.lot_external_id, i.variant, i.source_url) order by l.lot_external_id, i.variant)
+          from images i join lots l on l.id = i.lot_id where i.valid_until is null),
+        (select jsonb_agg(to_jsonb(s) - '{id, ingested_at}'::text[] order by s.window_start_utc, s.row_no)
+          from staging.copart_raw s))";
+    sqlx::query_scalar(query).fetch_one(stage.pool()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_replay_from_any_step_repairs_what_was_spoiled() {
+    let stage = three_windows().await;
+    let (right, stored) = (values(&stage).await, stage.stored().await);
+    let spoil = "
+        update lots set current_bid_usd = 1, damage_code = 'wrong' where lot_external_id in (
+          select lot_external_id from lots order by lot_external_id limit 3);
+        update vehicles set make = 'WRONG' where vin in (select vin from vehicles order by vin limit 3);
+        update images set source_url = 'wrong' where id in (select id from images where valid_until is null order by id limit 2);
+        update staging.copart_raw set make = 'WRONG' where lot_external_id in (
+          select lot_external_id from lots order by lot_external_id limit 3);
+        create temp table gone as select id, vin from lots order by lot_external_id desc limit 2;
+        delete from images where lot_id in (select id from gone);
+        delete from lots where id in (select id from gone);
+        delete from vehicles where vin in (select vin from gone) and vin not in (select vin from lots);
+        drop table gone";
+    for step in ["ingest", "upsert-vehicles"] {
+        sqlx::raw_sql(spoil).execute(stage.pool()).await.unwrap();
+        assert_ne!(values(&stage).await, right);
+        // each window repairs the lots of its file
+        let span =
+            ["replay", "--since", "2026-03-06T17:00:00Z", "--until", "2026-03-06T18:00:00Z", "--from", step];
+        let dry = stage.run(&[&span[..], &["--dry-run", "--json"]].concat()).await;
+        assert_eq!(dry.json().as_array().unwrap().iter().filter(|one| one["job"].is_null()).count(), 3);
+        let said = stage.run(&[&span[..], &["--yes", "--json"]].concat()).await;
+        assert_eq!(said.json().as_array().unwrap().len(), 3, "{}", said.err);
+        for _ in 0..3 {
+            work(&stage, "detect-completion").await;
+            let left: i64 = sqlx::query_scalar("select count(*) from fleet.jobs where finished_at is null")
+                .fetch_one(stage.pool())
+                .await
+                .unwrap();
+            if left == 0 {
+                break;
+            }
+        }
+        assert_eq!(values(&stage).await, right, "from {step}");
+    }
+    assert_eq!(stage.stored().await.digest, stored.digest);
+}
+
+#[tokio::test]
+async fn a_replay_stages_a_file_anew_whose_staged_rows_are_gone() {
+    let stage = three_windows().await;
+    let right = values(&stage).await[0].clone();
+    sqlx::raw_sql("truncate staging.copart_raw; update lots set current_bid_usd = 1")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    stage.run(&["replay", "2026-03-06T17:30Z", "--from", "upsert-lots", "--yes"]).await.is(0, "");
+    work(&stage, "detect-completion").await;
+    let staged: i64 =
+        sqlx::query_scalar("select count(*) from staging.copart_raw").fetch_one(stage.pool()).await.unwrap();
+    assert!(staged as usize > super::ROWS / 2, "{staged}");
+    let gone: i64 = sqlx::query_scalar(
+        "select count(*) from lots where current_bid_usd = 1 and source_updated_at is not null
+        and lot_external_id in (select lot_external_id from staging.copart_raw)",
+    )
+    .fetch_one(stage.pool())
+    .await
+    .unwrap();
+    let right_ones = right.as_array().unwrap().iter().filter(|lot| lot["current_bid_usd"] == 1.00).count();
+    assert!(gone as usize <= right_ones, "{gone} of {right_ones}");
+}
+
+#[tokio::test]
+async fn a_quarantined_file_is_applied_once_it_is_accepted() {
+    let stage = Stage::begun().await;
+    let said = stage.ingest(&stage.file(1, Some(Fault::BrokenRows { per_mille: 100 }))).await;
+    assert_eq!(said.json()["state"], "quarantined");
+    let window = "2026-03-06T17:15Z";
+    let accept = ["windows", "accept", window, "--reason", "its values are right", "--yes", "--json"];
+    stage.run(&["windows", "accept", "2026-03-06T17:00Z", "--reason", "x", "--yes"]).await.is(
+        1,
+        "vinops: window copart 2026-03-06T17:00:00Z has no quarantined file: `vinops windows` shows what there is\n",
+    );
+    let dry = stage.run(&[&accept[..], &["--dry-run"]].concat()).await;
+    assert!(dry.json()["job"].is_null());
+    assert_eq!(stage.window().await.0, "quarantined");
+    stage.run(&accept).await.is(0, "");
+    stage.run(&accept).await.is(
+        1,
+        &format!(
+            "vinops: window copart 2026-03-06T17:15:00Z is under way: job {} (ingest) is available\n",
+            last_job(&stage).await
+        ),
+    );
+    work(&stage, "detect-completion").await;
+    assert!(["applied", "incomplete"].contains(&stage.window().await.0.as_str()));
+    let repeated: i64 = sqlx::query_scalar(
+        "select count(*) - count(distinct row_no) from audit.parse_errors where window_start_utc = '2026-03-06T17:15Z'",
+    )
+    .fetch_one(stage.pool())
+    .await
+    .unwrap();
+    assert_eq!(repeated, 0, "each unreadable record is listed once");
+    let noted: i64 =
+        sqlx::query_scalar("select count(*) from audit.operator_actions where action = 'accept-window'")
+            .fetch_one(stage.pool())
+            .await
+            .unwrap();
+    assert_eq!(noted, 1);
 }
 
 #[tokio::test]

@@ -10,11 +10,13 @@ use vinops::testing::{TestDb, database};
 pub struct Stage {
     pub db: TestDb,
     pub folder: TempDir,
+    /// Variables of the processes besides their own, such as another store's.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Stage {
     pub async fn new() -> Stage {
-        Stage { db: database().await, folder: tempfile::tempdir().unwrap() }
+        Stage { db: database().await, folder: tempfile::tempdir().unwrap(), environment: Vec::new() }
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -32,6 +34,7 @@ impl Stage {
             .env("VINOPS_STORE", store.as_str())
             .env("VINOPS_LEASE", "300ms")
             .env("HOME", self.folder.path())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

@@ -13,6 +13,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
 
 mod books;
+#[cfg(feature = "s3")]
+#[expect(dead_code, reason = "the bucket of this story works as it should")]
+#[path = "../s3/server.rs"]
+mod server;
 #[path = "../faults/stage.rs"]
 mod stage;
 mod terminate;
@@ -72,7 +76,13 @@ enum Event {
 
 impl Play {
     async fn new() -> Play {
-        let stage = Stage::new().await;
+        Play::with(Vec::new()).await
+    }
+
+    /// With variables of its workers, such as those of a store in a bucket.
+    async fn with(environment: Vec<(String, String)>) -> Play {
+        let mut stage = Stage::new().await;
+        stage.environment = environment;
         sqlx::raw_sql(TELL).execute(stage.pool()).await.unwrap();
         let mut ear = stage.db.db.listener().await.unwrap();
         ear.listen("play").await.unwrap();
@@ -181,13 +191,28 @@ async fn fifty_kills_over_five_windows_change_nothing_in_the_end() {
     let began = Instant::now();
     let seed = seed();
     println!("to play it again: VINOPS_KILL_SEED={seed}");
-    timeout(PATIENCE, play(seed)).await.expect("it ends within its time");
+    timeout(PATIENCE, play(seed, Vec::new())).await.expect("it ends within its time");
     println!("in {:.1} s", began.elapsed().as_secs_f64());
 }
 
-async fn play(seed: u64) {
+#[cfg(feature = "s3")]
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_with_the_store_in_a_bucket_end_as_undisturbed_on_a_folder() {
+    let server = server::BucketServer::start().await;
+    server.faults().slow_down_every.store(9, std::sync::atomic::Ordering::SeqCst);
+    let seed = seed();
+    println!("to play it again: VINOPS_KILL_SEED={seed}");
+    let play = timeout(PATIENCE, play(seed, server.environment())).await.expect("it ends within its time");
+    let check = play.stage.vinops(&["store", "check", "--all"]).output().await.unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(said.starts_with("5 files, the bytes of 5 read: 5 whole"), "{said}");
+}
+
+/// Kills workers with these variables, and expects what an undisturbed run on a folder ends with.
+async fn play(seed: u64, environment: Vec<(String, String)>) -> Play {
     let (wanted, durations) = undisturbed().await;
-    let mut play = Play::new().await;
+    let mut play = Play::with(environment).await;
     let worker = play.worker();
     let mut reaper = Reaper { dice: StdRng::seed_from_u64(seed), worker, kills: 0, idle: 0 };
     let mut met: HashMap<i64, (usize, usize)> = HashMap::new();
@@ -240,6 +265,7 @@ async fn play(seed: u64) {
     assert_eq!(found.counts["window applied"], i64::from(WINDOWS));
     assert_eq!(found.counts["runs that ended a job"], 5 * i64::from(WINDOWS));
     assert_eq!(found.counts["leases"], 0);
+    play
 }
 
 /// A new one each time, unless one is to be played again.

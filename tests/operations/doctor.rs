@@ -64,7 +64,8 @@ async fn a_sound_fleet_has_nothing_that_fails() {
     }
     let found = answer(&mut with(&["doctor", "--json"])).await;
     assert_eq!(found.failed(), Vec::<&str>::new(), "{:?}", found.findings);
-    for about in ["database", "schema", "objects", "clock", "queue", "partitions", "store", "feed", "source"]
+    for about in
+        ["database", "schema", "objects", "rows", "clock", "queue", "partitions", "store", "feed", "source"]
     {
         assert_eq!(found.about(about).iter().map(|it| it.0).collect::<Vec<_>>(), ["PASS"], "{about}");
     }

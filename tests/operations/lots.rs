@@ -142,3 +142,49 @@ async fn a_value_that_comes_from_an_older_version_is_marked() {
         serde_json::from_str(&stage.told(&["lot", "show", "70000002", "--json"]).await).unwrap();
     assert_eq!(history["carried"], carried);
 }
+
+#[tokio::test]
+async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
+    let stage = Stage::new().await;
+    let options = Options { churn: 0.2, ..Options::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap()) };
+    let mut simulator = Simulator::new(options.clone());
+    for k in 0..2 {
+        let mut bytes = Vec::new();
+        simulator.window(k, &mut bytes).unwrap();
+        let path = stage.folder.path().join(format!("{k}.csv"));
+        std::fs::write(&path, bytes).unwrap();
+        let window = options.window_start(k).to_rfc3339();
+        stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
+    }
+    let as_operator = |arguments: &[&str]| {
+        let mut command = stage.vinops(arguments);
+        command.env("DATABASE_URL", format!("{}?options[role]=vinops_ops", stage.db.url));
+        command
+    };
+    let Output { status, stdout, stderr } =
+        as_operator(&["verify", "lots", "--all", "--json"]).output().await.unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let told: Value = serde_json::from_slice(&stdout).unwrap();
+    assert_eq!((&told["ok"], &told["differences"], &told["under_way"]), (&true.into(), &0.into(), &0.into()));
+    assert!(told["lots"].as_u64().unwrap() > 250, "{told}");
+    let sample = stage.told(&["verify", "lots", "--sample", "20", "--source", "copart"]).await;
+    assert!(!sample.starts_with("0 lots") && sample.ends_with(", 0 under way, 0 differences\n"), "{sample}");
+
+    sqlx::raw_sql("update lots set current_bid_usd = 0.25").execute(stage.pool()).await.unwrap();
+    let Output { status, stdout, .. } = as_operator(&["verify", "lots", "--all"]).output().await.unwrap();
+    let said = String::from_utf8(stdout).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.lines().next().unwrap().contains(" current_bid_usd is 0.25, and the stored versions say "),
+        "{said}"
+    );
+    assert!(said.contains("hint: vinops replay 2026-11-20T14:00:00Z --from ingest\n"), "{said}");
+
+    let output = stage.vinops(&["doctor", "--json"]).output().await.unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = told["findings"].as_array().unwrap().iter().find(|it| it["about"] == "rows").unwrap();
+    assert_eq!(rows["level"], "FAIL");
+    assert!(rows["remedy"].as_str().unwrap().starts_with("vinops replay 2026-11-20T14:"), "{rows}");
+    let (code, error) = stage.refused(&["verify", "lots", "--source", "nobody"]).await;
+    assert!(code != Some(0) && error.contains("nobody"), "{error}");
+}

@@ -73,6 +73,22 @@ async fn an_aborted_job_is_discarded_at_once() {
 }
 
 #[tokio::test]
+async fn a_job_is_discarded_though_its_payload_names_no_window_that_can_be_read() {
+    let test = database().await;
+    let pool = &test.db.pool;
+    for window in ["soon", "2026-02-31T00:00:00Z", ""] {
+        let job = put(pool, probe(Act::Abort)).await;
+        let name = "update fleet.jobs set payload = payload || jsonb_build_object('source', 'copart', 'window_start_utc', $2::text) where id = $1";
+        sqlx::query(name).bind(job).bind(window).execute(pool).await.unwrap();
+        let mut worker = start(&test.db, |worker| worker);
+        let end = within(worker.ended()).await;
+        assert_eq!((end.job, end.discarded), (job, true), "{window}");
+        assert_eq!(state(pool, job).await, "discarded", "{window}");
+        worker.left().await;
+    }
+}
+
+#[tokio::test]
 async fn a_snoozed_job_comes_back_after_its_time_with_all_its_attempts() {
     let test = database().await;
     let job = put(&test.db.pool, probe(Act::Snooze(0.05))).await;

@@ -8,15 +8,18 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
+use vinops::auction::difference::{ComparisonCounts, ComparisonProgress, ComparisonScope, RowDifference};
 use vinops::db::digest::{Digest, digest};
 use vinops::queue::{Event, Outcome, Tools, Worker, steer};
 use vinops::store::Store;
 use vinops::testing::{TestDb, database};
 use vinops::workers::FLEET;
+use vinops::workers::auction::compare::compare_rows;
 use vinops::workers::auction::download::Since;
 use vinops::workers::auction::receive::{Arrival, Receipt, keep, record};
 use vinops::workers::auction::sightings::Repetition;
@@ -182,6 +185,20 @@ impl House {
         digest(self.pool()).await.unwrap()
     }
 
+    /// Compares all rows with their stored versions. Each difference is a line: kind, table, row, column, what stands, what the
+    /// versions say, and the time of the window.
+    pub async fn compare(&self) -> (ComparisonCounts, Vec<String>) {
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&found);
+        let observer = Box::new(move |progress: ComparisonProgress| {
+            kept.lock().unwrap().extend(progress.found.iter().map(difference_line));
+        });
+        let scope = ComparisonScope { sample: None, source: None };
+        let counts = compare_rows(self.pool().clone(), scope, observer).await.unwrap();
+        let found = std::mem::take(&mut *found.lock().unwrap());
+        (counts, found)
+    }
+
     /// The one number a query gives.
     pub async fn number(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
@@ -196,4 +213,13 @@ impl House {
     pub async fn run(&self, statement: &'static str) {
         sqlx::raw_sql(statement).execute(self.pool()).await.unwrap();
     }
+}
+
+fn difference_line(it: &RowDifference) -> String {
+    let kind = format!("{:?}", it.kind).to_lowercase();
+    let lot = it.lot.map(|lot| format!("{}/{lot}", it.source.as_deref().unwrap()));
+    let row = it.vin.clone().or(lot).unwrap_or_default();
+    let column = it.column.as_deref().unwrap_or_default();
+    let window = it.window.map(|at| at.format("%H:%M").to_string()).unwrap_or_default();
+    format!("{kind} {} {row} {column} {} {} {window}", it.table, it.stands, it.versions)
 }

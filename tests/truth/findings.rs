@@ -1,4 +1,6 @@
 //! What was found in the real feed, and what the rules say of it: one test each, in files of a few rows.
+//!
+//! Long because the tests share their files of a few rows.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -139,6 +141,41 @@ async fn switched_off_the_detector_leaves_absent_lots_alone_and_on_again_it_find
         (on.count("detect-completion", "/pending_result"), status(&house, 40_000).await.as_str()),
         (1, "PENDING_RESULT")
     );
+}
+
+#[tokio::test]
+async fn a_closed_lot_that_is_opened_by_hand_is_absent_and_judged_again() {
+    let mut house = House::new().await;
+    let sold = Row { sale: "20261120,0500", ..row(40_000) };
+    let dateless = row(41_000);
+    house.chain(&file(&[&[sold, dateless], &rows(10_000..10_011)[..]].concat()), quarter(0)).await;
+    for n in 1..4 {
+        house.chain(&file(&rows(10_000..10_011 + n)), quarter(n.into())).await;
+    }
+    assert_eq!(
+        (status(&house, 40_000).await.as_str(), status(&house, 41_000).await.as_str()),
+        ("PENDING_RESULT", "removed")
+    );
+    // the partial rollback of a completion, as the runbook writes it
+    house.run("update lots set status = 'active' where status in ('PENDING_RESULT', 'removed')").await;
+    assert_eq!(
+        house.text("select string_agg(lot_external_id, ' ' order by 1) from audit.v_open_lots_absent").await,
+        "40000 41000"
+    );
+    let chain = house.chain(&file(&rows(10_000..10_016)), quarter(4)).await;
+    assert_eq!(
+        (chain.count("detect-completion", "/pending_result"), chain.count("detect-completion", "/removed")),
+        (1, 1)
+    );
+    // without a head a lot whose auction is over is judged all the same
+    house.run("update lots set status = 'active' where lot_external_id = '40000'; delete from raw.heads where lot = 40000").await;
+    assert_eq!(
+        house.text("select string_agg(lot_external_id, ' ') from audit.v_open_lots_absent").await,
+        "40000"
+    );
+    let chain = house.chain(&file(&rows(10_000..10_017)), quarter(5)).await;
+    assert_eq!(chain.count("detect-completion", "/pending_result"), 1);
+    assert_eq!(house.number("select count(*) from audit.v_open_lots_absent").await, 0);
 }
 
 #[tokio::test]

@@ -114,28 +114,50 @@ async fn any_order_of_files_with_such_values_gives_the_same_lots_vehicles_and_pi
 
 #[tokio::test]
 async fn a_vehicle_knows_what_a_lot_said_of_it_that_has_another_vin_now() {
-    // lot, last digit of the VIN, year, update time
-    let file = |clock: u32, rows: &[(u32, u8, &str, &str)]| {
-        let mut text = String::from("Id,Lot number,VIN,Year,Last Updated Time,Create Date/Time\n");
-        for (n, (lot, vin, year, updated)) in rows.iter().enumerate() {
-            text +=
-                &format!("{},{lot},1HGCM82633A00000{vin},{year},2026-11-20T{updated}:00Z,{clock}\n", n + 1);
+    for column in ["VIN", "Vin"] {
+        // lot, last digit of the VIN, year, update time
+        let file = |clock: u32, rows: &[(u32, u8, &str, &str)]| {
+            let mut text = format!("Id,Lot number,{column},Year,Last Updated Time,Create Date/Time\n");
+            for (n, (lot, vin, year, updated)) in rows.iter().enumerate() {
+                text += &format!(
+                    "{},{lot},1HGCM82633A00000{vin},{year},2026-11-20T{updated}:00Z,{clock}\n",
+                    n + 1
+                );
+            }
+            text.into_bytes()
+        };
+        let others = (70_000_002, 2, "2018", "10:20");
+        let files = [
+            file(0, &[(70_000_001, 1, "2016", "10:00"), (70_000_002, 1, "2017", "10:10")]),
+            file(1, &[(70_000_001, 1, "2016", "10:00"), others]),
+            file(2, &[(70_000_001, 1, "2O16", "10:30"), others]),
+            file(3, &[(70_000_001, 1, "2o16", "10:40"), others]),
+            // a lot that the file holds twice, the lesser row with the VIN
+            file(
+                4,
+                &[
+                    (70_000_001, 1, "2o16", "10:40"),
+                    others,
+                    (70_000_003, 3, "2020", "10:20"),
+                    (70_000_003, 1, "2019", "10:15"),
+                ],
+            ),
+            file(5, &[(70_000_001, 1, "2o17", "10:50"), others, (70_000_003, 3, "2020", "10:20")]),
+        ];
+        for (order, expected) in [
+            (vec![0, 1, 2, 3], "2017 2018"),
+            (vec![1, 2, 0, 3], "2017 2018"),
+            (vec![3, 2, 1, 0], "2017 2018"),
+            (vec![0, 1, 2, 3, 4, 5], "2019 2018 2020"),
+            (vec![5, 4, 3, 2, 1, 0], "2019 2018 2020"),
+        ] {
+            let mut house = House::new().await;
+            for n in &order {
+                house.chain(&files[*n], quarter(*n as i64)).await;
+            }
+            let years = "select string_agg(year::text, ' ' order by vin) from vehicles";
+            assert_eq!(house.text(years).await, expected, "{column} {order:?}");
         }
-        text.into_bytes()
-    };
-    let files = [
-        file(0, &[(70_000_001, 1, "2016", "10:00"), (70_000_002, 1, "2017", "10:10")]),
-        file(1, &[(70_000_001, 1, "2016", "10:00"), (70_000_002, 2, "2018", "10:20")]),
-        file(2, &[(70_000_001, 1, "2O16", "10:30"), (70_000_002, 2, "2018", "10:20")]),
-        file(3, &[(70_000_001, 1, "2o16", "10:40"), (70_000_002, 2, "2018", "10:20")]),
-    ];
-    for order in [[0, 1, 2, 3], [1, 2, 0, 3], [3, 2, 1, 0]] {
-        let mut house = House::new().await;
-        for n in order {
-            house.chain(&files[n], quarter(n as i64)).await;
-        }
-        let years = "select string_agg(year::text, ' ' order by vin) from vehicles";
-        assert_eq!(house.text(years).await, "2017 2018", "{order:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`order`]: hostile little files in any order, repeated, whole or by their changes, against a definition of the
 //!   greatest version that fits on a screen.
 //! - [`changes`]: a source that sends changes only, and one that refuses drift.
+//! - [`compared`]: the rows that stand, against the fold of the stored versions.
 //! - [`file_rows`]: each file's rows under its own names, against what the file says.
 //! - [`findings`]: what was found in the real feed, one test each.
 //! - [`fold`]: values that cannot be read and update times that cannot be right, in any order of files.
@@ -11,6 +12,7 @@
 //! - [`sources`]: two sources with the same lot numbers.
 //! - [`history`]: what is told of a lot's past, against the simulator's record of what it changed.
 //! - [`pictures`]: the links to a lot's pictures, against what its rows say.
+//! - [`reopened`]: closed lots that come back in records that cannot be read.
 //! - [`repeated`]: each completed job put back and run again.
 //! - [`stories`]: random stories of two sources, in order against a record, in any order against each other.
 //! - [`understood`]: what a file does not let us understand closes no lot, and is reported.
@@ -24,12 +26,14 @@
 
 mod chain;
 mod changes;
+mod compared;
 mod file_rows;
 mod findings;
 mod fold;
 mod history;
 mod order;
 mod pictures;
+mod reopened;
 mod repeated;
 mod sightings;
 mod simulated;

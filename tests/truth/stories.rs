@@ -98,6 +98,7 @@ async fn check(seed: u64) -> Result<(), String> {
     chance.shuffle(&mut way);
     let house = in_another_order(&files, &way).await;
     let mut differences = compare_all(&house, &record, false).await;
+    differences.extend(house.compare().await.1);
     if house.digest().await != expected {
         differences.push("the digest is another".to_owned());
     }
@@ -131,6 +132,7 @@ async fn in_order(files: &[File]) -> Result<(Record, Digest), String> {
         }
         shown(differences).map_err(|error| format!("after file {n}, {error}"))?;
     }
+    shown(house.compare().await.1).map_err(|error| format!("at the end, {error}"))?;
     Ok((record, house.digest().await))
 }
 

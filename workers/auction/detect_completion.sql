@@ -1,13 +1,7 @@
 -- detect-completion: move
 -- $1 file, $2 source, $3 the window that lots are judged by, $4 judge all absent lots, $5 absent lots may be removed,
 -- $6 the file's window, $7 the file is late: only its own open lots are judged
-with staged as (
-  select distinct lot_external_id
-  from staging.copart_raw
-  where file_id = $1
-    and window_start_utc = $6
-    and lot_external_id is not null
-),
+with
 -- open lots that are known to be absent: a complete file came without them
 absent as (
   select
@@ -29,7 +23,31 @@ absent as (
     and h.absent_since <= $3
     and l.status in ('active', 'scheduled')
     and $4::boolean
-    and (not $7::boolean or l.lot_external_id in (select lot_external_id from staged))
+    and (
+      not $7::boolean
+      or exists (
+        select
+        from staging.copart_raw s
+        where s.file_id = $1
+          and s.window_start_utc = $6
+          and s.lot_external_id = l.lot_external_id
+      )
+    )
+  union all
+  -- a lot without a head is not in the newest file either: somebody opened it by hand
+  select l.id, l.auction_datetime_utc, null, $3, 1
+  from public.lots l
+  where l.source = $2
+    and l.status in ('active', 'scheduled')
+    and l.auction_datetime_utc <= $3 - interval '2 hours'
+    and $4::boolean
+    and $5::boolean
+    and not exists (
+      select
+      from raw.heads h
+      where h.source = $2
+        and h.lot = case when l.lot_external_id ~ '^[0-9]{1,18}$' then l.lot_external_id::bigint end
+    )
 ),
 -- every rule that applies to a lot; of two, the first counts
 candidates as (
@@ -48,9 +66,11 @@ candidates as (
   select
     l.id, 3, public.feed_status(l.auction_datetime_utc, $3),
     case when l.status in ('active', 'scheduled') then 'sale_date_moved' else 'seen_again' end
-  from staged s
+  from staging.copart_raw s
   join public.lots l on l.source = $2 and l.lot_external_id = s.lot_external_id
-  where l.status is distinct from public.feed_status(l.auction_datetime_utc, $3)
+  where s.file_id = $1
+    and s.window_start_utc = $6
+    and l.status is distinct from public.feed_status(l.auction_datetime_utc, $3)
     and (not $7::boolean or l.status in ('active', 'scheduled'))
   union all
   select id, 4, 'active', 'sale_time_come'

@@ -23,8 +23,9 @@
 //! records, or a key column that is unreadable in more than half of its rows is quarantined: kept, reported, not applied.
 //! The job is done then; trying again would read the same bytes. A file that is not complete
 //! (`src/auction/completeness.rs`) is applied and judges no absence. A record that cannot be read but whose lot number can
-//! keeps its lot in the feed.
+//! keeps its lot in the feed, and opens a closed one again.
 
+use super::restage::restage;
 use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
 use crate::auction::mapping;
 use crate::db::copy::CopyStream;
@@ -36,7 +37,8 @@ use chrono::{DateTime, Utc};
 use earlier::Earlier;
 use heads::Heads;
 use lotless::LotlessRows;
-use scan::{Chunk, ColumnDrift, Count, Ended, Missing, Plan, Skipped, Unreadable};
+use scan::{Chunk, ColumnDrift, Count, Missing, Skipped, Unreadable};
+pub(super) use scan::{Ended, Plan, scan_checked};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use uuid::Uuid;
 
 mod ahead;
 mod columns;
+pub(super) use columns::{copy_into, copy_staged, staged_columns};
 mod earlier;
 mod finish;
 mod heads;
@@ -73,6 +76,9 @@ pub struct Ingest {
     /// Store and stage every row, whatever the heads say: the same result, at the price of a first window.
     #[serde(default)]
     pub full: bool,
+    /// The file is replayed: its rows are staged anew, and what stands is brought back to what the stored versions say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
 }
 
 /// What the file held; counts are rows.
@@ -146,8 +152,13 @@ impl Job for Ingest {
             return step.done(Report { state: "quarantined", ..Report::default() }).await;
         }
         if window.state != "received" {
-            step.enqueue(&UpsertVehicles { sighting: self.sighting }, &self.sighting.key()).await?;
-            return step.done(Report { state: "already", ..Report::default() }).await;
+            let staged = if self.repair {
+                restage(&run, &mut step, self.sighting.file_id, &window).await?.unsigned_abs()
+            } else {
+                0
+            };
+            step.enqueue(&self.next(), &self.sighting.key()).await?;
+            return step.done(Report { state: "already", staged, ..Report::default() }).await;
         }
         if others_under_way(&mut step, &window).await? {
             return Err(snooze(WAIT_FOR_OTHERS));
@@ -171,6 +182,7 @@ impl Job for Ingest {
             in_order: window.in_order,
             headless: heads.is_empty(),
             full: self.full,
+            accepted: window.accepted,
             mapping,
             spellings: Arc::new(vocabulary::spellings(&mut step).await?),
             earlier: Arc::new(earlier),
@@ -202,7 +214,7 @@ impl Job for Ingest {
                     finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day }).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 note_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
-                step.enqueue(&UpsertVehicles { sighting: self.sighting }, &self.sighting.key()).await?;
+                step.enqueue(&self.next(), &self.sighting.key()).await?;
                 step.done(report).await
             }
             Err(Ended::Refused(refusal)) => {
@@ -217,6 +229,12 @@ impl Job for Ingest {
             Err(altered @ Ended::Altered { .. }) => Err(abort(altered)),
             Err(other) => Err(anyhow::Error::new(other).into()),
         }
+    }
+}
+
+impl Ingest {
+    fn next(&self) -> UpsertVehicles {
+        UpsertVehicles { sighting: self.sighting, repair: self.repair, restage: false }
     }
 }
 

@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+pub mod compare;
 pub mod counted;
 pub mod detect_completion;
 pub mod download;
 pub mod fetch;
-mod fold;
+pub mod fold;
 pub mod ingest;
 pub mod receive;
+mod restage;
 pub mod session;
 pub mod sightings;
 pub mod upsert_lots;
@@ -70,6 +72,8 @@ pub struct Window {
     pub state: String,
     /// Whether it is newer than, or as new as, everything its source has had ingested; false for a late one.
     pub in_order: bool,
+    /// Whether an operator accepts the file although it was quarantined.
+    pub accepted: bool,
     /// Whether all of the feed seems to be in it; null before it is ingested.
     pub complete: Option<bool>,
     /// The window the source's heads stand at.
@@ -101,7 +105,7 @@ impl Window {
             r#"-- auction: lock the source
             select
               g.source, g.window_start_utc as start, f.window_start_utc as first_window, g.file_no, f.path, f.sha256,
-              f.packed_sha256, f.bytes, g.state, g.complete, s.head_window, s.completed_window,
+              f.packed_sha256, f.bytes, g.state, g.accepted, g.complete, s.head_window, s.completed_window,
               s.head_window is null or g.window_start_utc >= s.head_window as "in_order!"
             from raw.csv_files f
             join raw.sightings g

@@ -145,7 +145,8 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
             record_sighting(conn, &kept.source, kept.window, file_id, "received").await?;
             settle(conn, &kept.source, kept.window, WindowOutcome::Fetched, Some(file_id)).await?;
             let sighting = Sighting::first(file_id);
-            enqueue(conn, &Ingest { sighting, full: false }, Enqueue::once(sighting.key())).await?;
+            enqueue(conn, &Ingest { sighting, full: false, repair: false }, Enqueue::once(sighting.key()))
+                .await?;
             (file_id, None)
         }
         None => {

@@ -60,7 +60,8 @@ pub async fn record_repetition(
             enqueue(conn, &DetectCompletion { sighting }, Enqueue::once(sighting.key())).await?;
         }
         Repetition::Again => {
-            enqueue(conn, &Ingest { sighting, full: false }, Enqueue::once(sighting.key())).await?;
+            enqueue(conn, &Ingest { sighting, full: false, repair: false }, Enqueue::once(sighting.key()))
+                .await?;
         }
         Repetition::Known | Repetition::Quarantined => {}
     }

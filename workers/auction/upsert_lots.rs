@@ -6,6 +6,7 @@
 //! - *Safe to repeat because* a row only wins over a lesser one, and an equal one changes nothing.
 //! - *Followed by* detect-completion, enqueued in the same transaction.
 
+use super::restage::restage;
 use super::{Sighting, Window, detect_completion::DetectCompletion, fold, note_step, peak_rss_mb};
 use crate::queue::{Job, Run, Verdict};
 use anyhow::Context;
@@ -18,6 +19,12 @@ pub struct UpsertLots {
     /// The file and its window.
     #[serde(flatten)]
     pub sighting: Sighting,
+    /// The file is replayed: what stands is brought back to what the stored versions say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
+    /// The replay begins here: the file's rows are staged anew first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restage: bool,
 }
 
 /// What became of the file's lots.
@@ -49,6 +56,9 @@ impl Job for UpsertLots {
         let began = Instant::now();
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.sighting).await?;
+        if self.restage {
+            restage(&run, &mut step, self.sighting.file_id, &window).await?;
+        }
         let counts = sqlx::query!(
             r#"-- upsert-lots
             select inserted as "inserted!", updated as "updated!", unchanged as "unchanged!", to_fold
@@ -61,8 +71,13 @@ impl Job for UpsertLots {
         .context("upsert the file's lots")?;
         let staged = counts.to_fold.unwrap_or_default();
         let folded = fold::fold_lots(&mut step, self.sighting.file_id, &window, &staged).await?;
+        let repaired = if self.repair {
+            fold::repair::repair_lots(&run, &mut step, self.sighting.file_id, &window).await?
+        } else {
+            0
+        };
         // one that is new and folded counts as inserted
-        let folded = folded.min(counts.unchanged);
+        let folded = (folded + repaired).min(counts.unchanged);
         let report = Report {
             inserted: counts.inserted,
             updated: counts.updated + folded,

@@ -6,6 +6,7 @@
 //! - *Safe to repeat because* a row only wins over a lesser one, and an equal one changes nothing.
 //! - *Followed by* upsert-lots, enqueued in the same transaction.
 
+use super::restage::restage;
 use super::{Sighting, Window, fold, note_step, peak_rss_mb, upsert_lots::UpsertLots};
 use crate::queue::{Job, Run, Verdict};
 use anyhow::Context;
@@ -18,6 +19,12 @@ pub struct UpsertVehicles {
     /// The file and its window.
     #[serde(flatten)]
     pub sighting: Sighting,
+    /// The file is replayed: what stands is brought back to what the stored versions say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
+    /// The replay begins here: the file's rows are staged anew first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restage: bool,
 }
 
 /// What became of the file's vehicles; counts are VINs, but for `vin_conflicts`, which are rows.
@@ -51,6 +58,9 @@ impl Job for UpsertVehicles {
         let began = Instant::now();
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.sighting).await?;
+        if self.restage {
+            restage(&run, &mut step, self.sighting.file_id, &window).await?;
+        }
         let counts = sqlx::query!(
             r#"-- upsert-vehicles
             select inserted as "inserted!", updated as "updated!", unchanged as "unchanged!", to_fold, vin_conflicts as "vin_conflicts!"
@@ -63,8 +73,13 @@ impl Job for UpsertVehicles {
         .context("upsert the file's vehicles")?;
         let staged = counts.to_fold.unwrap_or_default();
         let folded = fold::fold_vehicles(&mut step, self.sighting.file_id, &window, &staged).await?;
+        let repaired = if self.repair {
+            fold::repair::repair_vehicles(&run, &mut step, self.sighting.file_id, &window).await?
+        } else {
+            0
+        };
         // one that is new and folded counts as inserted
-        let folded = folded.min(counts.unchanged);
+        let folded = (folded + repaired).min(counts.unchanged);
         let report = Report {
             inserted: counts.inserted,
             updated: counts.updated + folded,
@@ -74,7 +89,8 @@ impl Job for UpsertVehicles {
             peak_rss_mb: peak_rss_mb(),
         };
         note_step(&mut step, (self.sighting.file_id, window.start), "upsert_vehicles", &report).await?;
-        step.enqueue(&UpsertLots { sighting: self.sighting }, &self.sighting.key()).await?;
+        let next = UpsertLots { sighting: self.sighting, repair: self.repair, restage: false };
+        step.enqueue(&next, &self.sighting.key()).await?;
         step.done(report).await
     }
 }

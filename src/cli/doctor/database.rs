@@ -12,8 +12,9 @@ const OLDEST: i32 = 150_000;
 /// How long a notice may take that is not lost.
 const NOTICE: Duration = Duration::from_secs(1);
 
-/// Looks; answers whether the schema is there to look further.
-pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool {
+/// Looks; answers whether the schema is there to look further, and whether this login may read all of it.
+pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (bool, bool) {
+    let mut may_read = false;
     let pool = &session.db.pool;
     findings.push(or_fail("database", version(pool).await));
     let sound = match expect_schema(&session.db).await {
@@ -41,6 +42,7 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool
             Ok((rights, may_work)) => {
                 findings.push(rights);
                 // what may not be read cannot be proved
+                may_read = may_work;
                 if may_work {
                     findings.push(or_fail("objects", objects(pool).await));
                 }
@@ -57,7 +59,7 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> bool
         Ok(finding) => findings.push(finding),
         Err(error) => findings.push(fail("statements", format!("{error:#}"), "psql -c '\\dx'")),
     }
-    sound
+    (sound, may_read)
 }
 
 fn or_fail(about: &'static str, looked: anyhow::Result<Finding>) -> Finding {

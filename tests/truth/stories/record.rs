@@ -157,8 +157,13 @@ impl Record {
             self.lives.insert((file.source, row.lot), Life { status, ..Life::default() });
         }
         for lot in &file.torn {
-            if let Some(life) = self.lives.get_mut(&(file.source, *lot)) {
+            let key = (file.source, *lot);
+            let ahead = self.auction(key).is_some_and(|auction| auction > file.window);
+            if let Some(life) = self.lives.get_mut(&key) {
                 (life.absent_since, life.absences) = (None, 0);
+                if life.status.closed() {
+                    life.status = if ahead { Status::Scheduled } else { Status::Active };
+                }
             }
         }
     }
@@ -199,7 +204,8 @@ impl Record {
     }
 
     fn auction(&self, key: Key) -> Option<DateTime<Utc>> {
-        fold(&self.standing(key), |row| &row.sale).0
+        let versions = self.standing(key);
+        if versions.is_empty() { None } else { fold(&versions, |row| &row.sale).0 }
     }
 
     /// The versions of a lot, the greatest first.

@@ -1,60 +1,9 @@
-//! Folded rows as JSON objects of table columns, and how they are written.
+//! Folded rows as JSON objects of table columns.
 
-use super::StoredVersion;
+use super::stored::StoredVersion;
 use crate::auction::fold::Folded;
 use crate::auction::money::Decimal;
-use crate::queue::Step;
-use anyhow::Context;
-use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use sqlx::AssertSqlSafe;
-use uuid::Uuid;
-
-/// A table whose rows are folded.
-pub struct Target {
-    table: &'static str,
-    key: &'static [&'static str],
-    log: &'static str,
-    /// The log's columns beside window, file and changes, from the folded row `f`.
-    log_columns: &'static str,
-    log_values: &'static str,
-    /// Columns that are written and are no news: they belong to the order of versions.
-    unlogged: &'static [&'static str],
-}
-
-/// `lots`.
-pub const LOTS: Target = Target {
-    table: "public.lots",
-    key: &["source", "lot_external_id"],
-    log: "audit.lot_conflicts",
-    log_columns: "source, lot_external_id",
-    log_values: "f.source, f.lot_external_id",
-    unlogged: UNLOGGED,
-};
-
-/// `vehicles`.
-pub const VEHICLES: Target = Target {
-    table: "public.vehicles",
-    key: &["vin"],
-    log: "audit.vehicle_conflicts",
-    log_columns: "vin, source, lot_external_id",
-    log_values: "f.vin, f.source, f.source_lot::text",
-    unlogged: UNLOGGED,
-};
-
-const UNLOGGED: &[&str] = &[
-    "source",
-    "source_lot",
-    "source_updated_at",
-    "version_at",
-    "row_hash",
-    "seen_window",
-    "needs_fold",
-    "carried_columns",
-    "location_city",
-    "location_state",
-    "location_country",
-];
 
 /// A number that keeps its digits.
 fn number(decimal: Option<Decimal>) -> Value {
@@ -164,60 +113,4 @@ pub fn vehicle(vin: &str, version: &StoredVersion, folded: &Folded<'_>, needs_fo
         add_order(columns, version, folded, needs_fold);
     }
     columns
-}
-
-/// Writes folded rows over those that stand, and logs what changed. Returns how many rows changed.
-pub async fn write(
-    step: &mut Step,
-    target: Target,
-    (file_id, window): (Uuid, DateTime<Utc>),
-    rows: Vec<Value>,
-) -> anyhow::Result<i64> {
-    let Some(Value::Object(first)) = rows.first() else { return Ok(0) };
-    let written: Vec<&str> =
-        first.keys().map(String::as_str).filter(|name| !target.key.contains(name)).collect();
-    let Target { table, log, log_columns, log_values, unlogged, .. } = target;
-    let on = target.key.iter().map(|name| format!("l.{name} = f.{name}")).collect::<Vec<_>>().join(" and ");
-    let set = written.iter().map(|name| format!("{name} = b.{name}")).collect::<Vec<_>>().join(", ");
-    // the names are those of this file
-    let sql = format!(
-        "-- fold: write
-        with beside as (
-          select
-            l.ctid as place,
-            f.*,
-            (
-              select jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
-              from jsonb_each(to_jsonb(f)) as n
-              join jsonb_each(to_jsonb(l)) as o on o.key = n.key
-              where n.key = any ($4)
-                and n.value is distinct from o.value
-            ) as changes
-          from jsonb_populate_recordset(null::{table}, $1) as f
-          join {table} as l on {on}
-        ),
-        written as (
-          update {table} as l
-          set {set}, updated_at = case when b.changes is null then l.updated_at else now() end
-          from beside as b
-          where l.ctid = b.place
-          returning b.changes
-        ),
-        logged as (
-          insert into {log} (window_start_utc, file_id, {log_columns}, changes)
-          select $2, $3, {log_values}, f.changes
-          from beside as f
-          where f.changes is not null
-        )
-        select count(changes) from written"
-    );
-    let logged: Vec<&str> = written.into_iter().filter(|name| !unlogged.contains(name)).collect();
-    sqlx::query_scalar(AssertSqlSafe(sql))
-        .bind(Value::Array(rows.clone()))
-        .bind(window)
-        .bind(file_id)
-        .bind(logged)
-        .fetch_one(&mut **step)
-        .await
-        .with_context(|| format!("write the folded rows of {table}"))
 }

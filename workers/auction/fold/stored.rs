@@ -11,6 +11,9 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
+/// The stored versions of lots, by lot.
+pub type Versions = BTreeMap<LotKey, Vec<StoredVersion>>;
+
 /// A distinct version of a lot.
 pub struct StoredVersion {
     /// The source of the lot.
@@ -23,6 +26,8 @@ pub struct StoredVersion {
     pub first_window: DateTime<Utc>,
     /// The newest window known to hold the version.
     pub last_window: DateTime<Utc>,
+    /// The newest window that stored the version.
+    pub stored_window: DateTime<Utc>,
     /// The row.
     pub row: Kept,
 }
@@ -31,17 +36,14 @@ pub struct StoredVersion {
 ///
 /// A version is stored in the first window that holds it, once more in each month, and again whenever it returns. Until when it
 /// was seen is known of the lot's head, of what stands in `lots`, and of the versions that staged rows replaced.
-pub async fn read_versions(
-    connection: &mut PgConnection,
-    lots: &[LotKey],
-) -> anyhow::Result<BTreeMap<LotKey, Vec<StoredVersion>>> {
+pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Versions> {
     let sources: Vec<String> = lots.iter().map(|(source, _)| source.clone()).collect();
     let numbers: Vec<i64> = lots.iter().map(|(_, lot)| *lot).collect();
     let rows = sqlx::query_file!("workers/auction/fold/versions.sql", &sources, &numbers)
         .fetch_all(&mut *connection)
         .await
         .context("read the stored versions of lots")?;
-    let mut versions: BTreeMap<LotKey, Vec<StoredVersion>> = BTreeMap::new();
+    let mut versions = Versions::new();
     for row in rows {
         let Value::Object(payload) = row.payload else { continue };
         let header = serde_json::from_value(row.header).context("read a file's header")?;
@@ -54,6 +56,7 @@ pub async fn read_versions(
             Some(version) => {
                 version.first_window = version.first_window.min(row.window);
                 version.last_window = version.last_window.max(row.window);
+                version.stored_window = version.last_window;
             }
             None => of_lot.push(StoredVersion {
                 source: row.source,
@@ -61,6 +64,7 @@ pub async fn read_versions(
                 hash,
                 first_window: row.window,
                 last_window: row.window,
+                stored_window: row.window,
                 row: kept,
             }),
         }
@@ -85,4 +89,20 @@ async fn last_seen(
         .await
         .context("look up until when versions were seen")?;
     Ok(rows.into_iter().map(|row| ((row.source, row.lot, row.hash), row.seen)).collect())
+}
+
+/// Returns the lots that have or had the vehicles with these VINs, by VIN.
+pub async fn lots_of_vehicles(
+    connection: &mut PgConnection,
+    vins: &[String],
+) -> anyhow::Result<BTreeMap<String, Vec<LotKey>>> {
+    let rows = sqlx::query_file!("workers/auction/fold/lots_of_vehicles.sql", vins)
+        .fetch_all(connection)
+        .await
+        .context("look up the lots of vehicles")?;
+    let mut lots: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
+    for row in rows {
+        lots.entry(row.vin).or_default().push((row.source, row.lot));
+    }
+    Ok(lots)
 }

@@ -13,6 +13,16 @@ pub fn copy_staged(apart: Option<&str>) -> String {
     format!("copy {table} ({COLUMNS}) from stdin (format binary{freeze})")
 }
 
+/// The COPY statement that takes what [`stage`] encodes, into another table with the columns of `staging.copart_raw`.
+pub fn copy_into(table: &str) -> String {
+    format!("copy {table} ({COLUMNS}) from stdin (format binary)")
+}
+
+/// Returns the names of the columns that [`stage`] fills.
+pub fn staged_columns() -> impl Iterator<Item = &'static str> {
+    COLUMNS.split(',').map(str::trim)
+}
+
 const COLUMNS: &str = "file_id, window_start_utc, row_no, row_id, row_hash, prev_hash, prev_seen, lot_external_id, vin_raw, \
     vin, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, \
     color, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw, \

@@ -279,6 +279,18 @@ async fn move_heads(
         .await
         .context("mark the lots that are back")?;
     }
+    if !outcome.headless_unreadable.is_empty() {
+        sqlx::query_file!(
+            "workers/auction/ingest.back_closed.sql",
+            plan.file_id,
+            window.source,
+            plan.window,
+            &outcome.headless_unreadable
+        )
+        .execute(&mut *connection)
+        .await
+        .context("mark the closed lots that are back")?;
+    }
     sqlx::query!(
         "-- ingest: where the heads stand
         update raw.sources

@@ -35,6 +35,8 @@ pub struct Heads {
     parts: Vec<u32>,
     /// Parts per lot number.
     scale: f64,
+    /// Lots without a head that the file at hand holds in a record that cannot be read.
+    headless_unreadable: Vec<i64>,
 }
 
 /// Lots of a part, on average.
@@ -74,7 +76,7 @@ impl Heads {
         let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return Heads::default() };
         let parts = sorted.len() / PART + 1;
         let scale = parts as f64 / ((last.lot - first.lot) as f64 + 1.0);
-        let mut heads = Heads { sorted, parts: vec![0; parts + 1], scale };
+        let mut heads = Heads { sorted, parts: vec![0; parts + 1], scale, headless_unreadable: Vec::new() };
         for head in 0..heads.sorted.len() {
             let part = heads.part(heads.sorted[head].lot);
             heads.parts[part + 1] = head as u32 + 1;
@@ -115,9 +117,15 @@ impl Heads {
 
     /// Notes that the file at hand holds the lot in a record that cannot be read: the lot is present, its version unknown.
     pub fn note_unreadable(&mut self, lot: i64) {
-        if let Some(head) = self.find(lot) {
-            head.flags |= UNREADABLE;
+        match self.find(lot) {
+            Some(head) => head.flags |= UNREADABLE,
+            None => self.headless_unreadable.push(lot),
         }
+    }
+
+    /// Returns the lots without a head that the file at hand holds in records that cannot be read.
+    pub fn headless_unreadable(&self) -> Vec<i64> {
+        self.headless_unreadable.clone()
     }
 
     /// Returns the lots that stood in no newer file and that the file at hand holds only in records that cannot be read.
@@ -175,6 +183,7 @@ mod tests {
         }
         assert_eq!(heads.unseen(), (vec![2], vec![5]));
         assert_eq!(heads.back_unreadable(), [3, 4]);
+        assert_eq!(heads.headless_unreadable(), [99]);
         // the same lot in a record that can be read decides
         let before = heads.see(3, Uuid::from_u128(3)).unwrap();
         assert!(before.absent() && !before.again());

@@ -74,6 +74,8 @@ pub struct Plan {
     pub headless: bool,
     /// Write every row, whatever the heads say.
     pub full: bool,
+    /// An operator accepts the file: it is applied although most of it is wrong.
+    pub accepted: bool,
     /// How the files of its source are read.
     pub mapping: &'static SourceMapping,
     /// What words mean to this database.
@@ -206,6 +208,7 @@ fn conclude(pass: Pass<'_>) -> Result<Outcome, Ended> {
     outcome.snapshot_clock = if let Clock::One(clock) = clock { Some(clock) } else { None };
     (outcome.gone, outcome.absent) = heads.unseen();
     outcome.back_unreadable = heads.back_unreadable();
+    outcome.headless_unreadable = heads.headless_unreadable();
     outcome.lotless = lotless;
     Ok(outcome)
 }

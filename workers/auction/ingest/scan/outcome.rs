@@ -106,6 +106,8 @@ pub struct Outcome {
     pub absent: Vec<i64>,
     /// Lots absent before that the file holds in a record that cannot be read.
     pub back_unreadable: Vec<i64>,
+    /// Lots without a head that the file holds in a record that cannot be read: closed ones are open again.
+    pub headless_unreadable: Vec<i64>,
     /// Lots of staged rows that replace a version of which only the head knows until when it was seen.
     pub returned: Vec<String>,
     /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.

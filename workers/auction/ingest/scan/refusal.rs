@@ -72,11 +72,14 @@ impl From<Refused> for Ended {
 /// Returns why the file must not be applied, or None if it may be.
 pub fn refusal(plan: &Plan, outcome: &Outcome, keys: UnreadableKeys) -> Option<Refused> {
     let (rows, rejected, records) = (outcome.rows, outcome.rejected, outcome.lots.records);
+    if rows == 0 && (plan.accepted || rejected == 0) {
+        return Some(Refused::Empty);
+    }
+    if plan.accepted {
+        return None;
+    }
     if rejected * 50 > records {
         return Some(Refused::Rejected { rejected, records });
-    }
-    if rows == 0 {
-        return Some(Refused::Empty);
     }
     if let Some((column, unreadable)) = keys.mostly_unreadable(rows) {
         return Some(Refused::KeyColumn { column, unreadable, rows });
@@ -110,6 +113,7 @@ mod tests {
             in_order: true,
             headless: true,
             full: false,
+            accepted: false,
             spellings: Arc::new(Spellings::compiled().clone()),
             earlier: Arc::default(),
             policies,
@@ -148,6 +152,13 @@ mod tests {
                  and its policy is refuse"
             )
         );
+    }
+
+    #[test]
+    fn an_accepted_file_is_refused_only_where_nothing_of_it_can_be_applied() {
+        let accepted = Plan { accepted: true, ..plan(WARN) };
+        assert_eq!(why(&accepted, &outcome(1, 99, 0)), None);
+        assert_eq!(why(&accepted, &outcome(0, 99, 0)).as_deref(), Some("the file has a header but no rows"));
     }
 
     #[test]

@@ -1,0 +1,350 @@
+//! The comparison of `raw.csv_files` with the store, folder by folder.
+//!
+//! Memory grows with the files of some folders (a folder is a day of a source) and with what is wrong, not with the
+//! store. Rows are read before their folder is listed, and an object is placed before its row is committed, so a file that
+//! comes in meanwhile is never reported missing. Unnamed objects are looked up once more after the listing.
+
+use crate::cli::Failure;
+use crate::cli::bars::Bars;
+use crate::store::{self, DAMAGED, ObjectSums, Store, StoredObject};
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use sqlx::PgPool;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use uuid::Uuid;
+
+/// The newest files of each source whose bytes are read without `--all`: a day's windows.
+const NEWEST_FILES: i64 = 96;
+/// Folders whose rows are read by one query.
+const FOLDERS_PER_QUERY: usize = 32;
+/// Objects that are read at once. Each costs a decompressor of some megabytes.
+const READS_AT_ONCE: usize = 4;
+/// Unnamed objects that the report lists by key.
+const MAX_UNNAMED_KEYS: usize = 1000;
+/// The folder that only files are in.
+const RAW: &str = "raw";
+
+/// What a check found, and what was done about it.
+#[derive(Debug, Default, Serialize)]
+pub struct StoreReport {
+    /// Files that the database names.
+    pub files: i64,
+    /// Files whose bytes were read.
+    pub read: i64,
+    /// Files that are not whole.
+    pub problems: Vec<FileProblem>,
+    /// Files that were repaired.
+    pub repaired: usize,
+    /// Objects that no file names.
+    pub unnamed: UnnamedObjects,
+}
+
+impl StoreReport {
+    /// Returns the number of problems of one state.
+    pub fn count(&self, state: FileState) -> i64 {
+        self.problems.iter().filter(|problem| problem.state == state).count() as i64
+    }
+}
+
+/// Objects under `raw/` that no row names.
+#[derive(Debug, Default, Serialize)]
+pub struct UnnamedObjects {
+    /// Their number.
+    pub objects: i64,
+    /// Their size in bytes.
+    pub stored_bytes: i64,
+    /// The first thousand keys.
+    pub keys: Vec<String>,
+}
+
+/// A file that is not whole in the store.
+#[derive(Debug, Serialize)]
+pub struct FileProblem {
+    /// The file.
+    pub file_id: Uuid,
+    /// Its source.
+    pub source: String,
+    /// Its window.
+    pub window_start_utc: DateTime<Utc>,
+    /// The key that its row names.
+    pub key: String,
+    /// What is wrong.
+    pub state: FileState,
+    /// What was found under the key.
+    pub detail: Option<String>,
+    /// The key under which its bytes were found.
+    pub found_as: Option<String>,
+    /// Whether it is whole now.
+    pub repaired: bool,
+    /// What the repair did or would do.
+    pub outcome: Option<String>,
+    /// sha256 of the original bytes.
+    pub sha256: String,
+    /// sha256 of the stored bytes, where it was recorded.
+    pub packed_sha256: Option<String>,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// Nothing is under its key, nor are its bytes in its folder.
+    Missing,
+    /// Nothing is under its key, and its bytes are under another one.
+    Misplaced,
+    /// The object under its key is not the file.
+    Damaged,
+    /// The object under its key cannot be read.
+    Unreadable,
+}
+
+impl FileState {
+    /// Returns the state as it is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FileState::Missing => "missing",
+            FileState::Misplaced => "misplaced",
+            FileState::Damaged => "damaged",
+            FileState::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// A row of `raw.csv_files`.
+#[derive(Debug)]
+struct FileRow {
+    file_id: Uuid,
+    source: String,
+    window_start_utc: DateTime<Utc>,
+    key: String,
+    folder: String,
+    sha256: String,
+    packed_sha256: Option<String>,
+    stored_bytes: Option<i64>,
+}
+
+impl FileRow {
+    /// Whether the object has the recorded size, or none was recorded.
+    fn has_size_of(&self, object: &StoredObject) -> bool {
+        self.stored_bytes.is_none_or(|bytes| u64::try_from(bytes) == Ok(object.stored_bytes))
+    }
+
+    /// Returns why an object is not this file as it was stored, if it is not.
+    fn mismatch(&self, object: &ObjectSums) -> Option<String> {
+        match &object.sha256 {
+            Err(reason) => return Some(format!("does not decompress: {reason}")),
+            Ok(sha256) if *sha256 != self.sha256 => {
+                return Some(format!("holds other bytes, sha256 {sha256}"));
+            }
+            Ok(_) => {}
+        }
+        match (object.compressed, is_compressed(&self.key)) {
+            (false, true) => return Some("holds the file, but not compressed".to_owned()),
+            (true, false) => return Some("holds the file, but compressed".to_owned()),
+            _ => {}
+        }
+        let recorded = self.packed_sha256.as_ref().filter(|recorded| **recorded != object.packed_sha256)?;
+        Some(format!("holds the file, compressed to other bytes than those recorded, sha256 {recorded}"))
+    }
+
+    fn problem(&self, state: FileState, detail: Option<String>) -> FileProblem {
+        FileProblem {
+            file_id: self.file_id,
+            source: self.source.clone(),
+            window_start_utc: self.window_start_utc,
+            key: self.key.clone(),
+            state,
+            detail,
+            found_as: None,
+            repaired: false,
+            outcome: None,
+            sha256: self.sha256.clone(),
+            packed_sha256: self.packed_sha256.clone(),
+        }
+    }
+}
+
+/// Whether the object under a key is to be compressed.
+pub(super) fn is_compressed(key: &str) -> bool {
+    !key.ends_with(".csv")
+}
+
+/// The checksums of objects that were read, or why they could not be.
+type SumsByKey = HashMap<String, Result<ObjectSums, String>>;
+
+/// Compares every file with the store.
+///
+/// # Errors
+/// Returns an error if the database cannot be read or the store cannot be listed.
+pub async fn check(pool: &PgPool, store: &Store, all: bool, bars: &Bars) -> Result<StoreReport, Failure> {
+    let newest = newest_files(pool).await?;
+    let (row_folders, files) = folders_of_rows(pool).await?;
+    let mut folders = row_folders;
+    folders.extend(store.folders(RAW).await.map_err(Failure::unreachable)?);
+    let folders: Vec<String> = folders.into_iter().collect();
+    let bar = bars.steps("check", files);
+    let mut report = StoreReport::default();
+    for some in folders.chunks(FOLDERS_PER_QUERY) {
+        let mut rows: HashMap<String, Vec<FileRow>> = HashMap::new();
+        for row in rows_of_folders(pool, some).await? {
+            rows.entry(row.folder.clone()).or_default().push(row);
+        }
+        let mut unnamed = Vec::new();
+        for folder in some {
+            let rows = rows.remove(folder).unwrap_or_default();
+            let is_due = |row: &FileRow| all || newest.contains(&row.file_id);
+            unnamed.extend(check_folder(store, folder, &rows, is_due, &mut report).await?);
+            bar.inc(rows.len() as u64);
+        }
+        report.unnamed.add(without_named(pool, unnamed).await?);
+    }
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// Compares the files of one folder with its objects, and returns the objects that they do not name.
+async fn check_folder(
+    store: &Store,
+    folder: &str,
+    rows: &[FileRow],
+    is_due: impl Fn(&FileRow) -> bool,
+    report: &mut StoreReport,
+) -> anyhow::Result<Vec<StoredObject>> {
+    let listed = if store::is_key(folder) { store.list_folder(folder).await? } else { Vec::new() };
+    let objects: HashMap<&str, &StoredObject> =
+        listed.iter().map(|object| (object.key.as_str(), object)).collect();
+    let to_read = rows.iter().filter(|row| {
+        objects.get(row.key.as_str()).is_some_and(|object| is_due(row) || !row.has_size_of(object))
+    });
+    let mut sums = sums_of(store, to_read.map(|row| row.key.clone())).await;
+    report.files += rows.len() as i64;
+    report.read += sums.len() as i64;
+    let problem_of = |row: &FileRow| match (objects.get(row.key.as_str()), sums.get(&row.key)) {
+        (None, _) => Some(row.problem(FileState::Missing, None)),
+        (Some(_), None) => None,
+        (Some(_), Some(Ok(sums))) => {
+            row.mismatch(sums).map(|mismatch| row.problem(FileState::Damaged, Some(mismatch)))
+        }
+        (Some(_), Some(Err(error))) => Some(row.problem(FileState::Unreadable, Some(error.clone()))),
+    };
+    let mut problems: Vec<FileProblem> = rows.iter().filter_map(problem_of).collect();
+    let named: HashSet<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+    let unnamed: Vec<StoredObject> =
+        listed.iter().filter(|object| !named.contains(object.key.as_str())).cloned().collect();
+    if !problems.is_empty() && store::is_key(folder) {
+        let aside = store.list_folder(&format!("{DAMAGED}/{folder}")).await?;
+        let elsewhere = unnamed.iter().chain(&aside).map(|object| object.key.clone());
+        sums.extend(sums_of(store, elsewhere).await);
+        problems.iter_mut().for_each(|problem| find_elsewhere(problem, &sums));
+    }
+    report.problems.append(&mut problems);
+    let is_raw = folder == RAW || folder.starts_with("raw/");
+    Ok(if is_raw { unnamed } else { Vec::new() })
+}
+
+/// Reads objects, some at once.
+async fn sums_of(store: &Store, keys: impl Iterator<Item = String>) -> SumsByKey {
+    let reads = keys.map(|key| async move {
+        let sums = store.object_sums(&key).await.map_err(|error| format!("{error:#}"));
+        (key, sums)
+    });
+    stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS_AT_ONCE).collect().await
+}
+
+/// Looks for a file's bytes among the objects that were read. Those that were stored byte for byte come first, the file's
+/// own key last: what is there only has to be compressed as it was.
+fn find_elsewhere(problem: &mut FileProblem, sums: &SumsByKey) {
+    let rank = |key: &str, sums: &ObjectSums| {
+        let same = problem.packed_sha256.as_ref().is_none_or(|packed| *packed == sums.packed_sha256);
+        (key == problem.key, !same, key.to_owned())
+    };
+    let found = sums
+        .iter()
+        .filter_map(|(key, sums)| sums.as_ref().ok().map(|sums| (key, sums)))
+        .filter(|(_, sums)| sums.sha256.as_ref() == Ok(&problem.sha256))
+        .min_by_key(|(key, sums)| rank(key, sums));
+    problem.found_as = found.map(|(key, _)| key.clone());
+    if problem.state == FileState::Missing && problem.found_as.is_some() {
+        problem.state = FileState::Misplaced;
+    }
+}
+
+impl UnnamedObjects {
+    fn add(&mut self, objects: Vec<StoredObject>) {
+        for object in objects {
+            self.objects += 1;
+            self.stored_bytes += i64::try_from(object.stored_bytes).unwrap_or(i64::MAX);
+            if self.keys.len() < MAX_UNNAMED_KEYS {
+                self.keys.push(object.key);
+            }
+        }
+    }
+}
+
+async fn newest_files(pool: &PgPool) -> anyhow::Result<HashSet<Uuid>> {
+    let files = sqlx::query_scalar!(
+        "-- store check: newest files
+        select file_id
+        from (
+          select file_id, row_number() over (partition by source order by window_start_utc desc, file_no desc) as nth
+          from raw.csv_files
+        ) as f
+        where nth <= $1",
+        NEWEST_FILES
+    );
+    Ok(files.fetch_all(pool).await.context("look up the newest files")?.into_iter().collect())
+}
+
+/// Returns the folders that rows name, and the number of rows.
+async fn folders_of_rows(pool: &PgPool) -> anyhow::Result<(BTreeSet<String>, u64)> {
+    let folders = sqlx::query!(
+        r#"-- store check: folders of files
+        select regexp_replace(ltrim(path, '/'), '/?[^/]*$', '') as "folder!", count(*) as "files!"
+        from raw.csv_files
+        group by 1"#
+    )
+    .fetch_all(pool)
+    .await
+    .context("look up the folders of files")?;
+    let files = folders.iter().map(|folder| folder.files.unsigned_abs()).sum();
+    Ok((folders.into_iter().map(|folder| folder.folder).collect(), files))
+}
+
+async fn rows_of_folders(pool: &PgPool, folders: &[String]) -> anyhow::Result<Vec<FileRow>> {
+    sqlx::query_as!(
+        FileRow,
+        r#"-- store check: files of folders
+        select
+          file_id, source, window_start_utc, ltrim(path, '/') as "key!",
+          regexp_replace(ltrim(path, '/'), '/?[^/]*$', '') as "folder!", sha256, packed_sha256, stored_bytes
+        from raw.csv_files
+        where regexp_replace(ltrim(path, '/'), '/?[^/]*$', '') = any($1)
+        order by path, source"#,
+        folders
+    )
+    .fetch_all(pool)
+    .await
+    .context("read the files of some folders")
+}
+
+/// Leaves out the objects that a row names by now.
+async fn without_named(pool: &PgPool, mut objects: Vec<StoredObject>) -> anyhow::Result<Vec<StoredObject>> {
+    if objects.is_empty() {
+        return Ok(objects);
+    }
+    let keys: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
+    let named: HashSet<String> = sqlx::query_scalar!(
+        r#"-- store check: objects named meanwhile
+        select ltrim(path, '/') as "key!" from raw.csv_files where ltrim(path, '/') = any($1)"#,
+        &keys
+    )
+    .fetch_all(pool)
+    .await
+    .context("look up unnamed objects once more")?
+    .into_iter()
+    .collect();
+    objects.retain(|object| !named.contains(&object.key));
+    Ok(objects)
+}

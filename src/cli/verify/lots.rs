@@ -1,0 +1,128 @@
+//! `vinops verify lots`: the rows that stand, against what the stored versions say.
+
+use crate::auction::difference::{
+    ComparisonCounts, ComparisonObserver, ComparisonScope, DifferenceKind, RowDifference,
+};
+use crate::cli::bars::Bars;
+use crate::cli::session::{Connect, Session};
+use crate::cli::show::{self, Json, count};
+use crate::cli::{Failure, Fleet, source};
+use crate::config::Config;
+use crate::telemetry::visible_line;
+use anyhow::anyhow;
+use chrono::SecondsFormat;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Differences that `--json` lists, and windows that are named as a remedy.
+const LISTED: usize = 10_000;
+const REMEDIES: usize = 3;
+
+/// Arguments of `vinops verify lots`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Reads the stored versions of each lot, folds them in their order, and compares the result with `lots`, `vehicles` and the open picture links, column by column. It changes nothing and takes no lock. Lots that a window under way is about to change are counted and left out. Needs a login in vinops_ops or etl_rw.
+
+Ends with 0 if all are equal, and with 1 if there are differences. A replay of the named window from its ingest mends them.
+
+  vinops verify lots
+  vinops verify lots --all --source copart
+  vinops verify lots --sample 100 --json")]
+pub struct Args {
+    /// How many lots to pick at random
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sample: u32,
+    /// Compare all lots, and vehicles that no lot refers to
+    #[arg(long, conflicts_with = "sample")]
+    all: bool,
+    /// Compare the lots of this source only
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<String>,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// The answer for programs.
+#[derive(Serialize)]
+struct Answer<'a> {
+    ok: bool,
+    #[serde(flatten)]
+    counts: ComparisonCounts,
+    /// The first differences.
+    found: &'a [RowDifference],
+}
+
+/// Compares, and prints each difference.
+pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let session = Session::open(config, &args.connect).await?;
+    if let Some(name) = &args.source {
+        source::expect_source(&session.db.pool, name).await?;
+    }
+    let scope = ComparisonScope { sample: (!args.all).then_some(args.sample), source: args.source };
+    let listed = Arc::new(Mutex::new(Vec::new()));
+    let compared =
+        (fleet.compare)(session.db.pool.clone(), scope, observer(args.json.json, Arc::clone(&listed))).await;
+    session.close().await?;
+    let counts = compared?;
+    let listed = std::mem::take(&mut *listed.lock().unwrap_or_else(PoisonError::into_inner));
+    if args.json.json {
+        show::json(&Answer { ok: counts.differences == 0, counts, found: &listed })?;
+    } else {
+        println!(
+            "{} lots and {} vehicles compared, {} under way, {} differences",
+            count(i64::try_from(counts.lots).unwrap_or(i64::MAX)),
+            count(i64::try_from(counts.vehicles).unwrap_or(i64::MAX)),
+            count(i64::try_from(counts.under_way).unwrap_or(i64::MAX)),
+            count(i64::try_from(counts.differences).unwrap_or(i64::MAX)),
+        );
+        let remedies: BTreeSet<String> = listed.iter().filter_map(remedy).collect();
+        remedies.iter().take(REMEDIES).for_each(|remedy| println!("hint: {remedy}"));
+    }
+    match counts.differences {
+        0 => Ok(()),
+        1 => Err(anyhow!("one difference between standing rows and stored versions").into()),
+        n => Err(anyhow!("{n} differences between standing rows and stored versions").into()),
+    }
+}
+
+/// Prints differences as they are found, unless `quiet`, and keeps the first of them.
+fn observer(quiet: bool, listed: Arc<Mutex<Vec<RowDifference>>>) -> ComparisonObserver {
+    let bar = Bars::new(!quiet).lots("compare");
+    Box::new(move |progress| {
+        bar.set_length(progress.total);
+        bar.set_position((progress.counts.lots + progress.counts.under_way).min(progress.total));
+        if !quiet {
+            bar.suspend(|| progress.found.iter().for_each(|difference| println!("{}", line(difference))));
+        }
+        let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = LISTED - listed.len();
+        listed.extend(progress.found.into_iter().take(room));
+    })
+}
+
+/// Returns a difference as a line for people.
+pub fn line(it: &RowDifference) -> String {
+    let lot = it.lot.map(|lot| format!("{}/{lot}", it.source.as_deref().unwrap_or_default()));
+    let row = it.vin.clone().or(lot).unwrap_or_default();
+    let table = it.table;
+    let text = match (it.kind, &it.column) {
+        (DifferenceKind::Missing, None) => format!("{table} {row} is missing"),
+        (DifferenceKind::Unfounded, None) => format!("{table} {row} stands and no stored version makes it"),
+        (_, column) => {
+            let column = column.as_deref().unwrap_or_default();
+            format!("{table} {row} {column} is {}, and the stored versions say {}", it.stands, it.versions)
+        }
+    };
+    visible_line(&text).into_owned()
+}
+
+/// Returns the command that mends a difference.
+pub fn remedy(it: &RowDifference) -> Option<String> {
+    let (window, source) = (it.window?, it.source.as_ref()?);
+    let window = window.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let source = if source == "copart" { String::new() } else { format!(" --source {source}") };
+    Some(format!("vinops replay {window} --from ingest{source}"))
+}

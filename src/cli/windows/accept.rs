@@ -1,0 +1,121 @@
+//! `vinops windows accept WINDOW`: a file that was quarantined is applied after all.
+
+use crate::cli::ask::agreed;
+use crate::cli::replay::{self, Requeue, Target, expect_idle};
+use crate::cli::session::{Connect, Session};
+use crate::cli::show::{self, Json};
+use crate::cli::{Failure, Fleet, chain, source};
+use crate::config::Config;
+use anyhow::{Context, bail};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// Arguments of `vinops windows accept`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A file is quarantined when too much of it cannot be read. Look at it first: `vinops windows` says why it was quarantined,
+`vinops raw export` writes its bytes. An accepted file is applied like any other; what cannot be read is listed. A file
+without a header that is known, or without a readable row, stays quarantined.
+
+  vinops windows accept 2026-11-20T14:30:00Z --reason 'the feed has dropped its VINs'")]
+pub struct Args {
+    /// The window's start, RFC 3339
+    #[arg(value_name = "WINDOW", value_parser = replay::window)]
+    window: DateTime<Utc>,
+    /// Of which source
+    #[arg(long, default_value = "copart")]
+    source: String,
+    /// Which file, where several of the window are quarantined
+    #[arg(long, value_name = "FILE_ID")]
+    file: Option<Uuid>,
+    /// Show what would be accepted and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Why; kept with who and when
+    #[arg(long, alias = "why", value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// An accepted file.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    source: String,
+    window_start_utc: DateTime<Utc>,
+    file_id: Uuid,
+    /// The job that ingests the file; none of a dry run.
+    job: Option<i64>,
+}
+
+/// Asks, and accepts the file.
+pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    let steps = chain::kinds_from(fleet, fleet.fetch.next);
+    let session = Session::open(config, &args.connect).await?;
+    source::expect_source(&session.db.pool, &args.source).await?;
+    let window = format!("window {} {}", args.source, show::minute(args.window));
+    if !args.yes && !args.dry_run {
+        agreed(&format!("apply the quarantined file of {window}"))?;
+    }
+    let first = steps.first().copied().unwrap_or_default();
+    let entry = fleet.jobs.iter().find(|entry| entry.kind == first).context("the step has no job")?;
+    let accepted = accept(&session.db.pool, &args, &steps, entry.policy.max_attempts).await;
+    session.close().await?;
+    let accepted = accepted?;
+    if args.json.json {
+        show::json(&accepted)?;
+        return Ok(());
+    }
+    match accepted.job {
+        Some(job) => println!("{window} is accepted: file {}, job {job}", accepted.file_id),
+        None => println!("{window} would be accepted: file {}", accepted.file_id),
+    }
+    Ok(())
+}
+
+async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -> anyhow::Result<Accepted> {
+    let mut tx = pool.begin().await.context("begin to accept")?;
+    expect_idle(&mut tx, &args.source).await?;
+    let answer = sqlx::query!(
+        r#"-- accept: the file
+        select a.outcome as "outcome!", a.file_id, f.window_start_utc as "first_window?"
+        from fleet.accept_window($1, $2, $3, $4, $5) a
+        left join raw.csv_files f on f.file_id = a.file_id"#,
+        args.source,
+        args.window,
+        args.file,
+        source::operator(),
+        args.reason
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .context("accept the file")?;
+    let window = args.window.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let (file_id, first_window) = match (answer.outcome.as_str(), answer.file_id, answer.first_window) {
+        ("accepted", Some(file_id), Some(first_window)) => (file_id, first_window),
+        ("ambiguous", ..) => bail!(
+            "window {} {window} has several quarantined files: name one with --file; `vinops windows` shows them",
+            args.source
+        ),
+        _ => bail!(
+            "window {} {window} has no quarantined file: `vinops windows` shows what there is",
+            args.source
+        ),
+    };
+    let target = Target { window: args.window, file_id, first_window, rows: None };
+    let put = Requeue { target, steps, max_attempts, must_have_run: false, changes_nothing: args.dry_run };
+    let job = put.run(&mut tx).await?.and_then(|(job, _)| job);
+    if args.dry_run {
+        tx.rollback().await.context("change nothing")?;
+    } else {
+        tx.commit().await.context("commit the acceptance")?;
+    }
+    Ok(Accepted { source: args.source.clone(), window_start_utc: args.window, file_id, job })
+}

@@ -1,0 +1,198 @@
+//! Listing the store and verifying its objects: which keys there are, which bytes they hold, and how an object is moved
+//! aside or copied to the key where it belongs.
+//!
+//! No object is lost here. [`Store::move_aside`] copies an object to `damaged/`, reads the copy back, and deletes the
+//! original only then. A process that is killed in between leaves both, and a repeated call continues from there.
+
+use super::spool::{Repacking, repack};
+use super::{Key, ObjectStore, ObjectStoreExt, Spool, Store, Sum, Summed, digest, explain_refusal};
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use std::io::{self, Cursor, Read};
+use tokio::task::spawn_blocking;
+
+/// The folder of objects that were moved aside.
+pub const DAMAGED: &str = "damaged";
+
+/// The first bytes of a zstd frame.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// An object as the store lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its key, `raw/copart/2026/11/20/1430.csv.zst`.
+    pub key: String,
+    /// Its size in bytes, compressed.
+    pub stored_bytes: u64,
+    /// When it was written.
+    pub modified: DateTime<Utc>,
+}
+
+/// The checksums of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectSums {
+    /// sha256 of the original bytes, or the reason why the stored ones do not decompress.
+    pub sha256: Result<String, String>,
+    /// sha256 of the stored bytes.
+    pub packed_sha256: String,
+    /// Whether the stored bytes are a zstd frame. Those of a plain CSV file are not.
+    pub compressed: bool,
+}
+
+/// Whether an error of the store says that there is no such object.
+pub fn is_not_found(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(object_store::Error::NotFound { .. })))
+}
+
+/// Whether `text` can be a key or a folder of keys.
+pub fn is_key(text: &str) -> bool {
+    Key::parse(text).is_ok()
+}
+
+impl Store {
+    /// Returns the folders below `top` that hold objects, `top` among them, in the order of their names.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be listed.
+    pub async fn folders(&self, top: &str) -> anyhow::Result<Vec<String>> {
+        let mut found = Vec::new();
+        let mut open = vec![Key::parse(top)?];
+        while let Some(folder) = open.pop() {
+            let listed = self.objects.list_with_delimiter(Some(&folder)).await;
+            let listed = listed
+                .map_err(|e| explain_refusal(e.into()))
+                .with_context(|| format!("list {folder} in the store {}", self.url))?;
+            open.extend(listed.common_prefixes);
+            if !listed.objects.is_empty() {
+                found.push(folder.to_string());
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Returns the objects of one folder, in the order of their keys. A folder that does not exist has none.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be listed, or if `folder` cannot be part of a key.
+    pub async fn list_folder(&self, folder: &str) -> anyhow::Result<Vec<StoredObject>> {
+        let prefix = Key::parse(folder)?;
+        let listed = self.objects.list_with_delimiter(Some(&prefix)).await;
+        let listed = listed
+            .map_err(|e| explain_refusal(e.into()))
+            .with_context(|| format!("list {folder} in the store {}", self.url))?;
+        let mut objects: Vec<StoredObject> = listed
+            .objects
+            .into_iter()
+            .map(|meta| StoredObject {
+                key: meta.location.to_string(),
+                stored_bytes: meta.size,
+                modified: meta.last_modified,
+            })
+            .collect();
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// Returns the checksums of the object under `key`, read to its end whether it decompresses or not.
+    ///
+    /// # Errors
+    /// Returns an error if the object cannot be read. That says nothing of its bytes.
+    pub async fn object_sums(&self, key: &str) -> anyhow::Result<ObjectSums> {
+        let packed = self.read_packed(key).await?;
+        let summed = spawn_blocking(move || sum_object(packed)).await?;
+        summed.with_context(|| format!("read {key} from the store {}", self.url))
+    }
+
+    /// Copies the object under `key` into a spool, as it is or repacked. Its checksums are those of the copy.
+    ///
+    /// # Errors
+    /// Returns an error if the object cannot be read or does not decompress, or if the spool cannot be written.
+    pub async fn spool_copy(&self, key: &str, repacking: Repacking) -> anyhow::Result<Spool> {
+        let folder = self.spool_folder()?;
+        let packed = self.read_packed(key).await?;
+        let copied = spawn_blocking(move || {
+            let (file, path) = tempfile::Builder::new().prefix("vinops-").tempfile_in(folder)?.into_parts();
+            repack(packed, file, path, repacking)
+        });
+        copied.await?.with_context(|| format!("copy {key} of the store {} into a spool", self.url))
+    }
+
+    /// Moves the object under `key`, whose stored bytes have this sha256, to `damaged/<key>.<8 digits of it>`, and returns
+    /// the new key.
+    ///
+    /// # Errors
+    /// Returns an error if the copy cannot be made or does not have that sha256. The object is still under `key` then.
+    pub async fn move_aside(&self, key: &str, packed_sha256: &str) -> anyhow::Result<String> {
+        use object_store::Error::{AlreadyExists, NotFound, NotImplemented, NotSupported};
+        let aside = format!("{DAMAGED}/{key}.{}", &packed_sha256[..8]);
+        let context = || format!("move {key} of the store {} aside to {aside}", self.url);
+        let (from, to) = (Key::parse(key)?, Key::parse(&aside)?);
+        match self.objects.copy_if_not_exists(&from, &to).await {
+            Ok(()) | Err(AlreadyExists { .. }) => {}
+            // A bucket copies, but not create-only. The key names the content, so a copy that is there is the same.
+            Err(NotSupported { .. } | NotImplemented { .. }) => match self.objects.head(&to).await {
+                Ok(_) => {}
+                Err(NotFound { .. }) => self.objects.copy(&from, &to).await.with_context(context)?,
+                Err(e) => return Err(e).with_context(context),
+            },
+            Err(e) => return Err(e).with_context(context),
+        }
+        let copied = self.object_sums(&aside).await?;
+        ensure!(
+            copied.packed_sha256 == packed_sha256,
+            "{aside} in the store {} holds other bytes than {key}; nothing was moved",
+            self.url
+        );
+        self.objects.delete(&from).await.with_context(context)?;
+        Ok(aside)
+    }
+}
+
+/// Reads an object to its end and sums up both what is stored and what it decompresses to.
+fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
+    let (compressed, mut packed) = sniffed(Watched { inner: packed, broken: None })?;
+    let raw = if compressed {
+        zstd::Decoder::new(&mut packed)
+            .and_then(|mut decoder| digest(&mut decoder, &mut io::sink()))
+            .map(|(sha256, _)| sha256)
+    } else {
+        digest(&mut packed, &mut io::sink()).map(|(sha256, _)| sha256)
+    };
+    io::copy(&mut packed, &mut io::sink())?;
+    let (_, Summed { inner: watched, sum }) = packed.into_inner();
+    match watched.broken {
+        // The stream broke off, so the decoder's error says nothing of the bytes.
+        Some(e) => Err(e),
+        None => {
+            Ok(ObjectSums { sha256: raw.map_err(|e| e.to_string()), packed_sha256: sum.hex(), compressed })
+        }
+    }
+}
+
+/// An object's first bytes and the rest of it.
+type Sniffed<R> = io::Chain<Cursor<Vec<u8>>, Summed<R>>;
+
+/// Tells whether an object is compressed, by its first bytes, and returns it from its beginning.
+pub(super) fn sniffed<R: Read>(packed: R) -> io::Result<(bool, Sniffed<R>)> {
+    let mut packed = Summed { inner: packed, sum: Sum::default() };
+    let mut head = Vec::with_capacity(ZSTD_MAGIC.len());
+    (&mut packed).take(ZSTD_MAGIC.len() as u64).read_to_end(&mut head)?;
+    Ok((head == ZSTD_MAGIC, Cursor::new(head).chain(packed)))
+}
+
+/// A reader that remembers its own error, which a decoder above it would pass on as one of the format.
+struct Watched<R> {
+    inner: R,
+    broken: Option<io::Error>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).inspect_err(|e| {
+            if e.kind() != io::ErrorKind::Interrupted {
+                self.broken = Some(io::Error::new(e.kind(), e.to_string()));
+            }
+        })
+    }
+}

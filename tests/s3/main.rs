@@ -1,0 +1,179 @@
+//! The store in a bucket, on an S3 server that checks signatures and conditional puts and fails now and then; and the
+//! whole chain of windows on it. The kill story on a bucket is beside the one on a folder, in `tests/kill`.
+//!
+//! Every name has the word bucket, so that `cargo test --features s3 --test s3 --test kill bucket` is all of them.
+
+#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+
+mod server;
+#[path = "../faults/stage.rs"]
+mod stage;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use server::BucketServer;
+use stage::Stage;
+use std::io;
+use std::process::Output;
+use std::sync::atomic::Ordering;
+use vinops::db::digest::{Digest, digest};
+use vinops::simulator::{Options, Simulator};
+use vinops::store::{DAMAGED, Placed, Spool, Store, is_not_found};
+
+const KEY: &str = "raw/copart/2026/11/20/1430.csv.zst";
+
+fn open(server: &BucketServer) -> Store {
+    Store::open_with(&server.url(), &server.settings()).unwrap()
+}
+
+async fn spool(store: &Store, bytes: &[u8]) -> Spool {
+    let mut writer = store.writer().unwrap();
+    for chunk in bytes.chunks(64 << 10) {
+        writer.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    writer.finish().await.unwrap()
+}
+
+/// Bytes that do not compress, more than go up by one put.
+fn large_file() -> Vec<u8> {
+    let mut bytes = vec![0; 26 << 20];
+    StdRng::seed_from_u64(7).fill(&mut bytes[..]);
+    bytes
+}
+
+#[tokio::test]
+async fn a_bucket_takes_a_file_once_and_gives_it_back() {
+    let server = BucketServer::start().await;
+    let store = open(&server);
+    let first = spool(&store, b"first").await;
+    assert_eq!(store.place(&first, KEY).await.unwrap(), Placed::New);
+    assert_eq!(store.stored_bytes(KEY).await.unwrap(), first.stored_bytes);
+    assert_eq!(store.export(KEY, &first.sha256, io::sink()).await.unwrap(), 5);
+    let same = Placed::Same { packed_sha256: first.packed_sha256.clone() };
+    assert_eq!(store.place(&spool(&store, b"first").await, KEY).await.unwrap(), same);
+    assert_eq!(store.place(&spool(&store, b"second").await, KEY).await.unwrap(), Placed::Taken);
+    assert_eq!(store.export(KEY, &first.sha256, io::sink()).await.unwrap(), 5);
+    let puts: Vec<_> = server.requests().into_iter().filter(|it| it.method == "PUT").collect();
+    assert_eq!(puts.iter().map(|it| it.status.as_u16()).collect::<Vec<_>>(), [200, 412, 412]);
+    assert!(puts.iter().all(|it| it.if_none_match.as_deref() == Some("*")), "{puts:?}");
+    assert!(puts.iter().all(|it| it.authorization.starts_with("AWS4-HMAC-SHA256 ")), "{puts:?}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_asks_to_slow_down_is_asked_again() {
+    let server = BucketServer::start().await;
+    let store = open(&server);
+    let file = spool(&store, b"a file").await;
+    server.faults().slow_down.store(2, Ordering::SeqCst);
+    assert_eq!(store.place(&file, KEY).await.unwrap(), Placed::New);
+    server.faults().slow_down.store(2, Ordering::SeqCst);
+    assert_eq!(store.export(KEY, &file.sha256, io::sink()).await.unwrap(), 6);
+    assert_eq!(server.requests().iter().filter(|it| it.status == 503).count(), 4);
+}
+
+#[tokio::test]
+async fn a_bucket_takes_a_large_file_in_parts_though_they_are_slow_and_a_connection_is_cut() {
+    let server = BucketServer::start().await;
+    let store = open(&server);
+    let bytes = large_file();
+    let file = spool(&store, &bytes).await;
+    server.faults().part_delay.store(50, Ordering::SeqCst);
+    server.faults().cut_after.store(12 << 20, Ordering::SeqCst);
+    server.faults().slow_down_every.store(5, Ordering::SeqCst);
+    assert_eq!(store.place(&file, KEY).await.unwrap(), Placed::New);
+    assert_eq!(server.faults().cut_after.load(Ordering::SeqCst), 0, "a connection was cut");
+    assert_eq!(store.export(KEY, &file.sha256, io::sink()).await.unwrap(), bytes.len() as u64);
+    let parts = server.requests().into_iter().filter(|it| it.is_part() && it.status == 200).count();
+    assert!(parts >= 6, "{parts}");
+    assert!(server.requests().iter().any(|it| it.status == 503));
+    let same = Placed::Same { packed_sha256: file.packed_sha256.clone() };
+    assert_eq!(store.place(&file, KEY).await.unwrap(), same);
+}
+
+#[tokio::test]
+async fn a_bucket_refuses_a_wrong_key_and_the_error_names_the_variables() {
+    let server = BucketServer::start().await;
+    let file = spool(&open(&server), b"a file").await;
+    for (wrong, value) in [("aws_secret_access_key", "another"), ("aws_access_key_id", "nobody")] {
+        let mut settings = server.settings();
+        settings.iter_mut().find(|(name, _)| *name == wrong).unwrap().1 = value.to_owned();
+        let store = Store::open_with(&server.url(), &settings).unwrap();
+        for error in [
+            store.place(&file, KEY).await.unwrap_err(),
+            store.object_sums(KEY).await.unwrap_err(),
+            store.folders("raw").await.unwrap_err(),
+        ] {
+            let error = format!("{error:#}");
+            assert!(error.contains("AWS_ACCESS_KEY_ID") && error.contains(&server.url()), "{error}");
+        }
+    }
+    assert!(is_not_found(&open(&server).object_sums(KEY).await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn an_object_of_a_bucket_is_moved_aside_and_moved_again_after_a_kill() {
+    let server = BucketServer::start().await;
+    let store = open(&server);
+    let file = spool(&store, b"a file").await;
+    store.place(&file, KEY).await.unwrap();
+    let sums = store.object_sums(KEY).await.unwrap();
+    let aside = store.move_aside(KEY, &sums.packed_sha256).await.unwrap();
+    assert_eq!(store.object_sums(&aside).await.unwrap(), sums);
+    assert!(is_not_found(&store.object_sums(KEY).await.unwrap_err()));
+    store.place(&file, KEY).await.unwrap();
+    assert_eq!(store.move_aside(KEY, &sums.packed_sha256).await.unwrap(), aside);
+    assert_eq!(store.folders("raw").await.unwrap(), [""; 0]);
+    assert_eq!(store.folders(DAMAGED).await.unwrap(), ["damaged/raw/copart/2026/11/20"]);
+}
+
+/// Ingests three windows, and returns what is in the database then.
+async fn worked(stage: &Stage) -> Digest {
+    let options = Options::new(3, 400, "2026-03-06T17:00:00Z".parse().unwrap());
+    for k in 0..3 {
+        let start = options.window_start(k);
+        let path = stage.folder.path().join(format!("in/{}.csv", start.format("%Y/%m/%d/%H%M")));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        Simulator::new(options.clone()).window(k, &mut std::fs::File::create(&path).unwrap()).unwrap();
+        let said = said(stage, &["ingest", path.to_str().unwrap(), "--json"]).await;
+        assert!(said.0 == Some(0) && said.1.contains("\"applied\""), "{said:?}");
+    }
+    digest(stage.pool()).await.unwrap()
+}
+
+async fn said(stage: &Stage, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = stage.vinops(arguments).output().await.unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn windows_are_applied_on_a_bucket_as_on_a_folder_and_its_files_are_checked_and_repaired() {
+    let on_folder = worked(&Stage::new().await).await;
+    let server = BucketServer::start().await;
+    server.faults().slow_down_every.store(4, Ordering::SeqCst);
+    let mut stage = Stage::new().await;
+    stage.environment = server.environment();
+    assert_eq!(worked(&stage).await, on_folder);
+    let check = said(&stage, &["store", "check", "--all"]).await;
+    assert_eq!((check.0, &*check.2), (Some(0), ""), "{}", check.1);
+    assert!(check.1.starts_with("3 files, the bytes of 3 read: 3 whole"), "{}", check.1);
+
+    // the first file is misnamed, and another is in its place
+    let store = open(&server);
+    let [first, other] = ["1700", "1700-0a1b2c3d"].map(|it| format!("raw/copart/2026/03/06/{it}.csv.zst"));
+    let sums = store.object_sums(&first).await.unwrap();
+    let copy = store.spool_copy(&first, vinops::store::Repacking::AsIs).await.unwrap();
+    store.place(&copy, &other).await.unwrap();
+    store.move_aside(&first, &sums.packed_sha256).await.unwrap();
+    store.place(&spool(&store, b"not the file").await, &first).await.unwrap();
+    assert_eq!(said(&stage, &["store", "check"]).await.0, Some(1));
+    let fixed = said(&stage, &["store", "check", "--fix", "--yes"]).await;
+    assert_eq!((fixed.0, &*fixed.2), (Some(0), ""), "{}", fixed.1);
+    assert_eq!(store.object_sums(&first).await.unwrap(), sums);
+    let file: String = sqlx::query_scalar("select file_id::text from raw.csv_files where path = $1")
+        .bind(&first)
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    assert_eq!(said(&stage, &["raw", "export", &file, "--out", "/dev/null"]).await.0, Some(0));
+}

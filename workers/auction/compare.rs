@@ -1,0 +1,188 @@
+//! The comparison of standing rows with the fold of their stored versions: whether `lots`, `vehicles` and the open picture links are
+//! what the versions say.
+//!
+//! It reads only, as any role that may read `raw` and `staging`, and takes no lock that a worker would notice. Lots are read in
+//! batches, each in one snapshot, so memory is bounded and a step that commits meanwhile is seen whole or not at all. Between the
+//! ingest of a window and the end of its chain, versions are stored that are not applied yet. Lots and vehicles with staged rows of
+//! such a window are counted and not compared.
+//!
+//! Compared are the columns that the fold gives, without `seen_window`, which is brought up to date only where it decides. A row
+//! without a hash was not made by the feed and is left out. `is_removed` and the status are not the versions' business.
+
+use super::fold::compute::{FoldedLot, FoldedVehicle, compute_lots, compute_vehicles};
+use super::fold::stored::{Versions, lots_of_vehicles, read_versions};
+use super::fold::{LOTS_AT_ONCE, LotKey};
+use crate::auction::difference::{
+    ComparisonCounts, ComparisonObserver, ComparisonProgress, ComparisonScope, DifferenceKind, RowDifference,
+};
+use crate::db::vocabulary;
+use anyhow::Context;
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+mod rows;
+mod scope;
+
+/// Compares the rows in scope, and calls `observer` after each batch.
+pub async fn compare_rows(
+    pool: PgPool,
+    scope: ComparisonScope,
+    observer: ComparisonObserver,
+) -> anyhow::Result<ComparisonCounts> {
+    let mut comparison = Comparison {
+        pool,
+        observer,
+        counts: ComparisonCounts::default(),
+        total: 0,
+        differing: HashSet::new(),
+    };
+    let source = scope.source.as_deref();
+    if let Some(sample) = scope.sample {
+        let lots = scope::sample(&comparison.pool, source, sample).await?;
+        comparison.total = lots.len() as u64;
+        for lots in lots.chunks(LOTS_AT_ONCE) {
+            comparison.compare_batch(lots, &[]).await?;
+        }
+        return Ok(comparison.counts);
+    }
+    comparison.total = scope::count(&comparison.pool, source).await?;
+    let mut last = (String::new(), i64::MIN);
+    loop {
+        let lots = scope::lots_after(&comparison.pool, source, &last).await?;
+        let Some(newest) = lots.last() else { break };
+        last = newest.clone();
+        comparison.compare_batch(&lots, &[]).await?;
+    }
+    let mut last = i64::MIN;
+    loop {
+        let (lots, newest) = scope::headless_after(&comparison.pool, source, last).await?;
+        let Some(newest) = newest else { break };
+        last = newest;
+        comparison.compare_batch(&lots, &[]).await?;
+    }
+    let mut last = String::new();
+    loop {
+        let vins = scope::vehicles_alone_after(&comparison.pool, source, &last).await?;
+        let Some(newest) = vins.last() else { break };
+        last = newest.clone();
+        comparison.compare_batch(&[], &vins).await?;
+    }
+    Ok(comparison.counts)
+}
+
+struct Comparison {
+    pool: PgPool,
+    observer: ComparisonObserver,
+    counts: ComparisonCounts,
+    total: u64,
+    /// VINs with differences that are counted already: several batches may meet a vehicle.
+    differing: HashSet<String>,
+}
+
+impl Comparison {
+    /// Compares these lots with their links and their vehicles, and the vehicles with these VINs.
+    async fn compare_batch(&mut self, lots: &[LotKey], vins: &[String]) -> anyhow::Result<()> {
+        let mut tx = snapshot(&self.pool).await?;
+        let batch = Batch::read(&mut tx, lots, vins).await?;
+        let mut found = rows::lots(&mut tx, &batch.lots).await?;
+        found.extend(batch.unfounded_lots());
+        found.extend(rows::links(&mut tx, &batch.lots).await?);
+        let mut vehicles = rows::vehicles(&mut tx, &batch.vehicles).await?;
+        vehicles.extend(rows::unfounded_vehicles(&mut tx, &batch.vins, &batch.vehicles).await?);
+        tx.rollback().await.context("end the snapshot")?;
+        let differing: BTreeSet<String> =
+            vehicles.iter().filter_map(|difference| difference.vin.clone()).collect();
+        vehicles.retain(|it| it.vin.as_ref().is_none_or(|vin| !self.differing.contains(vin)));
+        self.differing.extend(differing);
+        found.extend(vehicles);
+        self.counts.lots += batch.lots.len() as u64;
+        self.counts.vehicles += batch.vehicles.len() as u64;
+        self.counts.under_way += batch.under_way;
+        self.counts.differences += found.len() as u64;
+        (self.observer)(ComparisonProgress { counts: self.counts, total: self.total, found });
+        Ok(())
+    }
+}
+
+/// Begins a transaction that only reads, in one snapshot.
+async fn snapshot(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let mut tx = pool.begin().await.context("begin a snapshot")?;
+    sqlx::raw_sql("set transaction isolation level repeatable read, read only; set local timezone = 'UTC'")
+        .execute(&mut *tx)
+        .await
+        .context("begin a snapshot")?;
+    Ok(tx)
+}
+
+/// What the versions say of some lots and of their vehicles, without what a window under way is about to change.
+struct Batch {
+    lots: Vec<FoldedLot>,
+    vehicles: Vec<FoldedVehicle>,
+    /// The VINs whose vehicles are compared.
+    vins: Vec<String>,
+    /// Lots that stand, by the feed, and that no version makes.
+    unfounded: Vec<LotKey>,
+    /// Lots and vehicles that are left out.
+    under_way: u64,
+}
+
+impl Batch {
+    async fn read(connection: &mut PgConnection, lots: &[LotKey], vins: &[String]) -> anyhow::Result<Batch> {
+        let spellings = vocabulary::spellings(connection).await?;
+        let mut versions = read_versions(connection, lots).await?;
+        let mut folded = compute_lots(&versions, &spellings);
+        let standing = scope::standing(connection, lots).await?;
+        let vins = vins_of(&folded, &standing, vins);
+        let of_each: Vec<String> = vins.iter().cloned().collect();
+        let mut vehicles = lots_of_vehicles(connection, &of_each).await?;
+        let more = missing_lots(&versions, &vehicles);
+        versions.extend(read_versions(connection, &more).await?);
+        let all: Vec<LotKey> = lots.iter().chain(&more).cloned().collect();
+        let under_way = scope::under_way(connection, &all, &vins).await?;
+
+        let made: HashSet<LotKey> = folded.iter().map(|lot| lot.key.clone()).collect();
+        let mut left_out = lots.iter().filter(|lot| under_way.lots.contains(*lot)).count();
+        folded.retain(|lot| !under_way.lots.contains(&lot.key));
+        let unfounded = standing
+            .into_iter()
+            .filter(|lot| lot.is_of_feed && !made.contains(&lot.key) && !under_way.lots.contains(&lot.key))
+            .map(|lot| lot.key)
+            .collect();
+        let (vins, changing): (Vec<String>, Vec<String>) = vins.into_iter().partition(|vin| {
+            let of_vehicle = vehicles.get(vin).map(Vec::as_slice).unwrap_or_default();
+            !under_way.vins.contains(vin) && !of_vehicle.iter().any(|lot| under_way.lots.contains(lot))
+        });
+        left_out += changing.len();
+        vehicles.retain(|vin, _| vins.binary_search(vin).is_ok());
+        let vehicles = compute_vehicles(&versions, &vehicles, &spellings);
+        Ok(Batch { lots: folded, vehicles, vins, unfounded, under_way: left_out as u64 })
+    }
+
+    fn unfounded_lots(&self) -> impl Iterator<Item = RowDifference> {
+        self.unfounded.iter().map(|(source, lot)| RowDifference {
+            kind: DifferenceKind::Unfounded,
+            table: "lots",
+            source: Some(source.clone()),
+            lot: Some(*lot),
+            vin: None,
+            column: None,
+            stands: Value::Null,
+            versions: Value::Null,
+            window: None,
+        })
+    }
+}
+
+/// Returns the VINs of these lots in all their versions, those that stand, and these.
+fn vins_of(lots: &[FoldedLot], standing: &[scope::StandingLot], vins: &[String]) -> BTreeSet<String> {
+    let of_versions = lots.iter().flat_map(|lot| &lot.vins);
+    of_versions.chain(standing.iter().map(|lot| &lot.vin)).chain(vins).cloned().collect()
+}
+
+/// Returns the lots of these vehicles whose versions have not been read.
+fn missing_lots(versions: &Versions, vehicles: &BTreeMap<String, Vec<LotKey>>) -> Vec<LotKey> {
+    let lots: BTreeSet<&LotKey> =
+        vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
+    lots.into_iter().cloned().collect()
+}

@@ -1,0 +1,144 @@
+//! Folded rows beside those that stand, column by column.
+
+use super::super::fold::compute::{FoldedLot, FoldedVehicle};
+use crate::auction::difference::{DifferenceKind, RowDifference};
+use anyhow::Context;
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, HashSet};
+
+/// Columns that the versions give and that are not kept exact.
+const NOT_COMPARED: &[&str] = &["seen_window"];
+
+/// Returns the columns to compare: those of a folded row.
+fn columns(row: Option<&Value>) -> Vec<String> {
+    let names = row.and_then(Value::as_object).into_iter().flat_map(|columns| columns.keys());
+    names.filter(|name| !NOT_COMPARED.contains(&name.as_str())).cloned().collect()
+}
+
+/// Returns the kind of a difference between a folded row and what stands.
+fn kind(missing: bool) -> DifferenceKind {
+    if missing { DifferenceKind::Missing } else { DifferenceKind::Value }
+}
+
+/// Compares lots.
+pub async fn lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
+    let columns = columns(lots.first().map(|lot| &lot.row));
+    let rows = Value::Array(lots.iter().map(|lot| lot.row.clone()).collect());
+    let found = sqlx::query_file!("workers/auction/compare/lots.sql", rows, &columns)
+        .fetch_all(connection)
+        .await
+        .context("compare lots")?;
+    let windows: BTreeMap<(&str, i64), _> =
+        lots.iter().map(|lot| ((lot.key.0.as_str(), lot.key.1), lot.stored_window)).collect();
+    let differences = found.into_iter().map(|row| {
+        let lot = row.lot.parse().ok();
+        RowDifference {
+            kind: kind(row.missing),
+            table: "lots",
+            window: lot.and_then(|lot| windows.get(&(row.source.as_str(), lot)).copied()),
+            source: Some(row.source),
+            lot,
+            vin: None,
+            column: row.column,
+            stands: row.stands.unwrap_or_default(),
+            versions: row.versions.unwrap_or_default(),
+        }
+    });
+    Ok(differences.collect())
+}
+
+/// Compares the open picture links of lots that stand.
+pub async fn links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
+    let sources: Vec<String> = lots.iter().map(|lot| lot.key.0.clone()).collect();
+    let numbers: Vec<i64> = lots.iter().map(|lot| lot.key.1).collect();
+    let thumbnails: Vec<Option<String>> = lots.iter().map(|lot| lot.thumbnail.clone()).collect();
+    let listings: Vec<Option<String>> = lots.iter().map(|lot| lot.listing.clone()).collect();
+    let found = sqlx::query_file!(
+        "workers/auction/compare/links.sql",
+        &sources,
+        &numbers,
+        thumbnails as Vec<Option<String>>,
+        listings as Vec<Option<String>>
+    )
+    .fetch_all(connection)
+    .await
+    .context("compare picture links")?;
+    let windows: BTreeMap<(&str, i64), _> =
+        lots.iter().map(|lot| ((lot.key.0.as_str(), lot.key.1), lot.stored_window)).collect();
+    let differences = found.into_iter().map(|row| RowDifference {
+        kind: match (&row.stands, &row.versions) {
+            (None, _) => DifferenceKind::Missing,
+            (_, None) => DifferenceKind::Unfounded,
+            _ => DifferenceKind::Value,
+        },
+        table: "images",
+        window: windows.get(&(row.source.as_str(), row.lot)).copied(),
+        source: Some(row.source),
+        lot: Some(row.lot),
+        vin: None,
+        column: Some(row.variant),
+        stands: row.stands.map(Value::String).unwrap_or_default(),
+        versions: row.versions.map(Value::String).unwrap_or_default(),
+    });
+    Ok(differences.collect())
+}
+
+/// Compares vehicles.
+pub async fn vehicles(
+    connection: &mut PgConnection,
+    vehicles: &[FoldedVehicle],
+) -> anyhow::Result<Vec<RowDifference>> {
+    let columns = columns(vehicles.first().map(|vehicle| &vehicle.row));
+    let rows = Value::Array(vehicles.iter().map(|vehicle| vehicle.row.clone()).collect());
+    let found = sqlx::query_file!("workers/auction/compare/vehicles.sql", rows, &columns)
+        .fetch_all(connection)
+        .await
+        .context("compare vehicles")?;
+    let folded: BTreeMap<&str, &FoldedVehicle> =
+        vehicles.iter().map(|vehicle| (vehicle.vin.as_str(), vehicle)).collect();
+    let differences = found.into_iter().map(|row| {
+        let vehicle = folded.get(row.vin.as_str());
+        RowDifference {
+            kind: kind(row.missing),
+            table: "vehicles",
+            source: vehicle.map(|vehicle| vehicle.lot.0.clone()),
+            lot: vehicle.map(|vehicle| vehicle.lot.1),
+            window: vehicle.map(|vehicle| vehicle.stored_window),
+            vin: Some(row.vin),
+            column: row.column,
+            stands: row.stands.unwrap_or_default(),
+            versions: row.versions.unwrap_or_default(),
+        }
+    });
+    Ok(differences.collect())
+}
+
+/// Returns the vehicles among these VINs that the feed made and that no version makes.
+pub async fn unfounded_vehicles(
+    connection: &mut PgConnection,
+    vins: &[String],
+    folded: &[FoldedVehicle],
+) -> anyhow::Result<Vec<RowDifference>> {
+    let made: HashSet<&str> = folded.iter().map(|vehicle| vehicle.vin.as_str()).collect();
+    let unmade: Vec<String> = vins.iter().filter(|vin| !made.contains(vin.as_str())).cloned().collect();
+    if unmade.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_file!("workers/auction/compare/vehicles_standing.sql", &unmade)
+        .fetch_all(connection)
+        .await
+        .context("read the vehicles that stand")?;
+    let differences = rows.into_iter().map(|row| RowDifference {
+        kind: DifferenceKind::Unfounded,
+        table: "vehicles",
+        source: row.source,
+        lot: row.source_lot,
+        vin: Some(row.vin),
+        column: None,
+        stands: Value::Null,
+        versions: Value::Null,
+        window: None,
+    });
+    Ok(differences.collect())
+}

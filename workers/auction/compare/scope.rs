@@ -1,0 +1,155 @@
+//! Which rows are compared, and which of them must wait.
+
+use super::super::fold::{LOTS_AT_ONCE, LotKey};
+use anyhow::Context;
+use sqlx::{PgConnection, PgPool};
+use std::collections::{BTreeSet, HashSet};
+
+/// Tables with fewer rows are sampled as a whole.
+const SMALL_TABLE_ROWS: f32 = 20_000.0;
+/// Rows on the sampled pages, for each row that is picked.
+const ROWS_PER_PICK: f32 = 20.0;
+
+/// Picks lots at random, of those that have a head and of those that stand.
+pub async fn sample(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::Result<Vec<LotKey>> {
+    let rows = sqlx::query!(
+        r#"-- verify lots: sizes
+        select
+          coalesce((select reltuples from pg_class where oid = to_regclass('raw.heads')), -1) as "heads!",
+          coalesce((select reltuples from pg_class where oid = to_regclass('public.lots')), -1) as "lots!""#
+    )
+    .fetch_one(pool)
+    .await
+    .context("look up the sizes of tables")?;
+    let percentage = |rows: f32| match rows < SMALL_TABLE_ROWS {
+        true => 100.0,
+        false => (100.0 * ROWS_PER_PICK * lots as f32 / rows).min(100.0),
+    };
+    let picked = sqlx::query_file!(
+        "workers/auction/compare/sample.sql",
+        source,
+        percentage(rows.heads),
+        percentage(rows.lots),
+        i64::from(lots)
+    )
+    .fetch_all(pool)
+    .await
+    .context("pick lots at random")?;
+    Ok(picked.into_iter().map(|row| (row.source, row.lot)).collect())
+}
+
+/// Counts the lots that have a head.
+pub async fn count(pool: &PgPool, source: Option<&str>) -> anyhow::Result<u64> {
+    let count = sqlx::query_scalar!(
+        r#"-- verify lots: count
+        select count(*) as "count!" from raw.heads where source = coalesce($1, source)"#,
+        source
+    )
+    .fetch_one(pool)
+    .await
+    .context("count the lots")?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+/// Returns the next lots that have a head.
+pub async fn lots_after(
+    pool: &PgPool,
+    source: Option<&str>,
+    (after_source, after_lot): &LotKey,
+) -> anyhow::Result<Vec<LotKey>> {
+    let rows = sqlx::query!(
+        r#"-- verify lots: the next lots
+        select source, lot
+        from raw.heads
+        where (source, lot) > ($2, $3)
+          and source = coalesce($1, source)
+        order by source, lot
+        limit $4"#,
+        source,
+        after_source,
+        after_lot,
+        LOTS_AT_ONCE as i64
+    )
+    .fetch_all(pool)
+    .await
+    .context("read the next lots")?;
+    Ok(rows.into_iter().map(|row| (row.source, row.lot)).collect())
+}
+
+/// Returns the next lots that stand and have no head, and the id of the last of them.
+pub async fn headless_after(
+    pool: &PgPool,
+    source: Option<&str>,
+    after: i64,
+) -> anyhow::Result<(Vec<LotKey>, Option<i64>)> {
+    let rows = sqlx::query_file!("workers/auction/compare/headless.sql", source, after, LOTS_AT_ONCE as i64)
+        .fetch_all(pool)
+        .await
+        .context("read the next lots without a head")?;
+    let last = rows.last().map(|row| row.id);
+    Ok((rows.into_iter().map(|row| (row.source, row.lot)).collect(), last))
+}
+
+/// Returns the next vehicles that no lot refers to.
+pub async fn vehicles_alone_after(
+    pool: &PgPool,
+    source: Option<&str>,
+    after: &str,
+) -> anyhow::Result<Vec<String>> {
+    let rows =
+        sqlx::query_file!("workers/auction/compare/vehicles_alone.sql", source, after, LOTS_AT_ONCE as i64)
+            .fetch_all(pool)
+            .await
+            .context("read the next vehicles without a lot")?;
+    Ok(rows.into_iter().map(|row| row.vin).collect())
+}
+
+/// A lot that stands.
+pub struct StandingLot {
+    pub key: LotKey,
+    pub vin: String,
+    /// Whether the feed made it.
+    pub is_of_feed: bool,
+}
+
+/// Returns those of these lots that stand.
+pub async fn standing(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Vec<StandingLot>> {
+    let (sources, numbers): (Vec<String>, Vec<i64>) = lots.iter().cloned().unzip();
+    let rows = sqlx::query_file!("workers/auction/compare/standing.sql", &sources, &numbers)
+        .fetch_all(connection)
+        .await
+        .context("read the lots that stand")?;
+    let lots = rows.into_iter().map(|row| StandingLot {
+        key: (row.source, row.lot),
+        vin: row.vin,
+        is_of_feed: row.is_of_feed,
+    });
+    Ok(lots.collect())
+}
+
+/// Lots and vehicles that a window under way is about to change.
+#[derive(Default)]
+pub struct UnderWay {
+    pub lots: HashSet<LotKey>,
+    pub vins: HashSet<String>,
+}
+
+/// Returns those of these lots and vehicles that a window under way is about to change.
+pub async fn under_way(
+    connection: &mut PgConnection,
+    lots: &[LotKey],
+    vins: &BTreeSet<String>,
+) -> anyhow::Result<UnderWay> {
+    let (sources, numbers): (Vec<String>, Vec<i64>) = lots.iter().cloned().unzip();
+    let vins: Vec<String> = vins.iter().cloned().collect();
+    let rows = sqlx::query_file!("workers/auction/compare/under_way.sql", &sources, &numbers, &vins)
+        .fetch_all(connection)
+        .await
+        .context("look for windows under way")?;
+    let mut found = UnderWay::default();
+    for row in rows {
+        found.lots.extend(row.lot.map(|lot| (row.source, lot)));
+        found.vins.extend(row.vin);
+    }
+    Ok(found)
+}

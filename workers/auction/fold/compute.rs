@@ -1,0 +1,125 @@
+//! What stored versions make of a lot and of a vehicle, without input or output.
+
+use super::stored::{StoredVersion, Versions};
+use super::{LotKey, columns};
+use crate::auction::blank::trim_blanks;
+use crate::auction::fold::{LOT_GROUPS, VEHICLE_GROUPS, fold};
+use crate::auction::row::Typed;
+use crate::taxonomy::Spellings;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A lot as its stored versions make it.
+pub struct FoldedLot {
+    /// The source and the number of the lot.
+    pub key: LotKey,
+    /// The VINs of all its versions.
+    pub vins: BTreeSet<String>,
+    /// The newest window that stored the greatest version.
+    pub stored_window: DateTime<Utc>,
+    /// The columns of `lots`, by name.
+    pub row: Value,
+    /// The link to the thumbnail.
+    pub thumbnail: Option<String>,
+    /// The link to the listing of all pictures.
+    pub listing: Option<String>,
+}
+
+/// A vehicle as the stored versions of its lots make it.
+pub struct FoldedVehicle {
+    /// The VIN.
+    pub vin: String,
+    /// The source and the number of the lot whose version stands.
+    pub lot: LotKey,
+    /// The newest window that stored that version.
+    pub stored_window: DateTime<Utc>,
+    /// The columns of `vehicles`, by name.
+    pub row: Value,
+}
+
+/// Folds each of these lots from all of its versions. A lot of which no version makes a lot is left out.
+pub fn compute_lots(versions: &Versions, spellings: &Spellings) -> Vec<FoldedLot> {
+    versions.values().filter_map(|versions| compute_lot(versions, spellings)).collect()
+}
+
+fn compute_lot(versions: &[StoredVersion], spellings: &Spellings) -> Option<FoldedLot> {
+    let records: Vec<_> = versions.iter().map(|version| version.row.record()).collect();
+    let mut typed: Vec<(&StoredVersion, Typed<'_>)> = versions
+        .iter()
+        .zip(&records)
+        .map(|(version, record)| (version, Typed::read(record, spellings, &mut Default::default())))
+        .filter(|(_, typed)| typed.skip_reason.is_none())
+        .collect();
+    typed.sort_by_key(|(v, t)| Reverse((v.version_at(t).0, v.last_window, v.hash)));
+    let (greatest, _) = typed.first()?;
+    let in_order: Vec<&Typed<'_>> = typed.iter().map(|(_, typed)| typed).collect();
+    let folded = fold(&in_order, LOT_GROUPS)?;
+    Some(FoldedLot {
+        key: (greatest.source.clone(), greatest.lot),
+        vins: typed.iter().filter_map(|(_, typed)| typed.vin.as_deref().map(str::to_owned)).collect(),
+        stored_window: greatest.stored_window,
+        row: columns::lot(greatest, &folded, needs_fold(&typed)),
+        thumbnail: folded.typed.image_thumbnail.map(|url| url.to_string()),
+        listing: folded.typed.image_url.map(|url| url.to_string()),
+    })
+}
+
+/// Folds each of these vehicles from the versions of its lots. `versions` has all versions of these lots, and may have more. A vehicle
+/// of which no version is left is left out.
+pub fn compute_vehicles(
+    versions: &Versions,
+    vehicles: &BTreeMap<String, Vec<LotKey>>,
+    spellings: &Spellings,
+) -> Vec<FoldedVehicle> {
+    vehicles
+        .iter()
+        .filter_map(|(vin, lots)| {
+            let versions = lots.iter().filter_map(|lot| versions.get(lot)).flatten();
+            compute_vehicle(vin, &versions.collect::<Vec<_>>(), spellings)
+        })
+        .collect()
+}
+
+fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &Spellings) -> Option<FoldedVehicle> {
+    let records: Vec<_> = versions.iter().map(|version| version.row.record()).collect();
+    let mut typed: Vec<(&StoredVersion, Typed<'_>)> = versions
+        .iter()
+        .zip(&records)
+        .map(|(version, record)| (*version, Typed::read(record, spellings, &mut Default::default())))
+        .filter(|(_, typed)| typed.skip_reason.is_none() && typed.vin.as_deref() == Some(vin))
+        .collect();
+    // the raw VIN that is equal to the normalised one owns the vehicle, else the least does; others never touch its fields
+    let owner = |typed: &Typed<'_>| {
+        let raw = trim_blanks(typed.vin_raw.unwrap_or_default()).to_ascii_uppercase();
+        (raw != vin, raw)
+    };
+    let first = typed.iter().map(|(_, typed)| owner(typed)).min()?;
+    typed.retain(|(_, typed)| owner(typed) == first);
+    typed.sort_by_key(|(v, t)| Reverse((v.version_at(t).0, v.source.clone(), v.lot, v.last_window, v.hash)));
+    let (greatest, _) = typed.first()?;
+    let in_order: Vec<&Typed<'_>> = typed.iter().map(|(_, typed)| typed).collect();
+    let folded = fold(&in_order, VEHICLE_GROUPS)?;
+    Some(FoldedVehicle {
+        vin: vin.to_owned(),
+        lot: (greatest.source.clone(), greatest.lot),
+        stored_window: greatest.stored_window,
+        row: columns::vehicle(vin, greatest, &folded, needs_fold(&typed)),
+    })
+}
+
+impl StoredVersion {
+    /// Returns the order key of the version, and whether that is its update time.
+    pub(super) fn version_at(&self, typed: &Typed<'_>) -> (DateTime<Utc>, bool) {
+        crate::auction::version::version_time(typed.source_updated_at, self.first_window)
+    }
+}
+
+/// Returns whether the next change must fold these versions again, the greatest first: the greatest has values that cannot be
+/// read, or the update time of any cannot be right. Such a version may come back in a window where its update time is no longer
+/// ahead, and only its first window tells.
+fn needs_fold(versions: &[(&StoredVersion, Typed<'_>)]) -> bool {
+    versions.first().is_some_and(|(_, greatest)| !greatest.unreadable.is_empty())
+        || versions.iter().any(|(version, typed)| !version.version_at(typed).1)
+}

@@ -1,0 +1,92 @@
+//! The repair of a file's lots and vehicles: what stands becomes what the stored versions say.
+//!
+//! A replay repairs. The upserts cannot: to them a row whose version stands already is done, whatever became of its values since.
+//! Here each lot of the file and each vehicle of those lots is folded from all of its stored versions, and a row that differs is
+//! written anew; one that is missing is inserted.
+
+use super::compute::{compute_lots, compute_vehicles};
+use super::stored::{lots_of_vehicles, read_versions};
+use super::write::{Mode, write_lots, write_vehicles};
+use super::{LOTS_AT_ONCE, LotKey};
+use crate::db::vocabulary;
+use crate::queue::{Run, Step};
+use crate::workers::auction::Window;
+use anyhow::Context;
+use std::collections::{BTreeMap, HashSet};
+use uuid::Uuid;
+
+/// Repairs the lots of a file. Returns how many were changed or inserted.
+pub async fn repair_lots(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+    let lots = lots_of_file(step, file_id, window).await?;
+    let spellings = vocabulary::spellings(step).await?;
+    let mut repaired = 0;
+    for (n, keys) in lots.chunks(LOTS_AT_ONCE).enumerate() {
+        run.progress((n * LOTS_AT_ONCE) as u64, lots.len() as u64);
+        let versions = read_versions(step, keys).await?;
+        let folded = compute_lots(&versions, &spellings);
+        repaired += write_lots(step, (file_id, window.start), folded, Mode::Repair).await?;
+    }
+    Ok(repaired)
+}
+
+/// Repairs the vehicles of a file: those of all versions of its lots. Returns how many were changed or inserted.
+pub async fn repair_vehicles(
+    run: &Run,
+    step: &mut Step,
+    file_id: Uuid,
+    window: &Window,
+) -> anyhow::Result<i64> {
+    let lots = lots_of_file(step, file_id, window).await?;
+    let spellings = vocabulary::spellings(step).await?;
+    let mut seen = HashSet::new();
+    let mut repaired = 0;
+    for (n, keys) in lots.chunks(LOTS_AT_ONCE).enumerate() {
+        run.progress((n * LOTS_AT_ONCE) as u64, lots.len() as u64);
+        let versions = read_versions(step, keys).await?;
+        let mut of_these: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
+        for lot in compute_lots(&versions, &spellings) {
+            for vin in lot.vins.into_iter().filter(|vin| !seen.contains(vin)) {
+                of_these.entry(vin).or_default().push(lot.key.clone());
+            }
+        }
+        seen.extend(of_these.keys().cloned());
+        let vins: Vec<String> = of_these.keys().cloned().collect();
+        let mut vehicles = lots_of_vehicles(step, &vins).await?;
+        for (vin, mut keys) in of_these {
+            vehicles.entry(vin).or_default().append(&mut keys);
+        }
+        for keys in vehicles.values_mut() {
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        let keys: Vec<LotKey> = vehicles.values().flatten().cloned().collect();
+        let versions = read_versions(step, &keys).await?;
+        let folded = compute_vehicles(&versions, &vehicles, &spellings);
+        repaired += write_vehicles(step, (file_id, window.start), folded, Mode::Repair).await?;
+    }
+    Ok(repaired)
+}
+
+/// Returns the lots of a file, by its manifest.
+async fn lots_of_file(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Vec<LotKey>> {
+    let lots = sqlx::query_scalar!(
+        r#"-- fold: the lots of a file
+        select distinct r.lot as "lot!"
+        from raw.manifests m
+        cross join unnest(m.row_ids) as u (row_id)
+        join raw.rows r
+          on r.id = u.row_id
+          and r.window_start_utc >= date_trunc('month', m.window_start_utc, 'UTC')
+          and r.window_start_utc < date_trunc('month', m.window_start_utc, 'UTC') + interval '1 month'
+        where m.file_id = $1
+          and m.window_start_utc = $2
+          and r.lot is not null
+        order by r.lot"#,
+        file_id,
+        window.start
+    )
+    .fetch_all(&mut **step)
+    .await
+    .context("look up the lots of the file")?;
+    Ok(lots.into_iter().map(|lot| (window.source.clone(), lot)).collect())
+}

@@ -1,0 +1,174 @@
+//! Staging a file anew: the file is read again, and its staged rows become what the file says.
+//!
+//! A replay needs the staged rows, and they may be spoiled or gone: staging is kept for a while only. Where rows of the file are
+//! staged, those that differ are written anew, and rows that the file stored itself and that are missing are inserted. Where none is
+//! left, all rows of the file are staged. What a staged row knows of the version that it replaced is kept.
+
+use super::Window;
+use super::ingest::{Ended, Plan, copy_into, copy_staged, scan_checked, staged_columns};
+use crate::auction::mapping;
+use crate::db::vocabulary;
+use crate::queue::{Run, Step};
+use crate::store::Store;
+use anyhow::{Context, anyhow};
+use sqlx::AssertSqlSafe;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// Chunks that the reading may be ahead of PostgreSQL.
+const CHUNKS_AHEAD: usize = 2;
+
+/// Stages the rows of a file anew. Returns how many staged rows were changed or inserted.
+///
+/// # Errors
+///
+/// A file that has no manifest for this window was never ingested. A file whose bytes are not those that were received is refused.
+pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+    let store = run.tool::<Store>()?;
+    let plan = plan(step, file_id, window).await?;
+    let packed_sha256 = match window.packed_sha256.clone() {
+        Some(sha256) => sha256,
+        None => match store.sums(&window.path).await? {
+            (found, packed) if found == window.sha256 => packed,
+            (found, _) => return Err(Ended::Altered { found, expected: window.sha256.clone() }.into()),
+        },
+    };
+    let day = sqlx::query_scalar!("-- restage: open the day\n select staging.open_day($1)", window.start)
+        .fetch_one(&mut **step)
+        .await
+        .context("open the day of staging.copart_raw")?;
+    let copy = match day.as_deref() {
+        Some(day) => copy_staged(Some(day)),
+        None => {
+            sqlx::query(
+                "-- restage: a table apart
+                create temp table restaged (like staging.copart_raw including defaults) on commit drop",
+            )
+            .execute(&mut **step)
+            .await
+            .context("make a table for the rows to stage")?;
+            copy_into("restaged")
+        }
+    };
+    let file = store.read(&window.path).await?;
+    let (chunks, mut arriving) = mpsc::channel(CHUNKS_AHEAD);
+    let scanning = tokio::task::spawn_blocking(move || {
+        scan_checked(file, &packed_sha256, &plan, Default::default(), &chunks)
+    });
+    let whole = u64::try_from(window.bytes).unwrap_or(0);
+    while let Some(chunk) = arriving.recv().await {
+        run.progress(chunk.bytes_read, whole);
+        chunk.staged.send(step, &copy).await.context("copy rows to stage")?;
+    }
+    match scanning.await.context("the scan panicked")? {
+        Ok(_) => {}
+        Err(Ended::Refused(refusal)) => {
+            return Err(anyhow!("the file cannot be read again: {}", refusal.why));
+        }
+        Err(other) => return Err(other.into()),
+    }
+    match day {
+        Some(_) => attach(step, file_id, window).await,
+        None => merge(step, file_id, window).await,
+    }
+}
+
+/// Returns how the file is read: as a first one, whose rows have their ids already.
+async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Plan> {
+    let ids = sqlx::query_scalar!(
+        "-- restage: the row ids of the file
+        select row_ids from raw.manifests where file_id = $1 and window_start_utc = $2",
+        file_id,
+        window.start
+    )
+    .fetch_optional(&mut **step)
+    .await
+    .context("read the manifest of the file")?
+    .with_context(|| format!("file {file_id} has no manifest for window {}", window.start))?;
+    let mapping = mapping::for_source(&window.source);
+    Ok(Plan {
+        file_id,
+        source: Arc::from(window.source.as_str()),
+        earlier_ids: Some(Arc::from(ids)),
+        file_no: window.file_no,
+        window: window.start,
+        head_window: None,
+        in_order: true,
+        headless: true,
+        full: true,
+        accepted: true,
+        mapping,
+        spellings: Arc::new(vocabulary::spellings(step).await?),
+        earlier: Arc::default(),
+        policies: mapping.drift_policies,
+    })
+}
+
+/// Makes the day, of which nothing was left, part of staging again. Returns how many rows it has.
+async fn attach(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+    sqlx::query!("-- restage: index the day\n select staging.index_day($1)", window.start)
+        .execute(&mut **step)
+        .await
+        .context("index the day's rows")?;
+    sqlx::query!("-- restage: attach the day\n select staging.attach_day($1)", window.start)
+        .execute(&mut **step)
+        .await
+        .context("attach the day to staging.copart_raw")?;
+    sqlx::query_scalar!(
+        r#"-- restage: the rows of the day
+        select count(*) as "rows!" from staging.copart_raw where file_id = $1 and window_start_utc = $2"#,
+        file_id,
+        window.start
+    )
+    .fetch_one(&mut **step)
+    .await
+    .context("count the staged rows")
+}
+
+/// Brings the file's staged rows to what was read. Returns how many were changed or inserted.
+async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+    let compared =
+        |name: &&str| !matches!(*name, "file_id" | "window_start_utc" | "row_no" | "prev_hash" | "prev_seen");
+    let columns: Vec<&str> = staged_columns().filter(compared).collect();
+    let set = columns.iter().map(|name| format!("{name} = t.{name}")).collect::<Vec<_>>().join(", ");
+    let differs = columns
+        .iter()
+        .map(|name| format!("s.{name} is distinct from t.{name}"))
+        .collect::<Vec<_>>()
+        .join(" or ");
+    let all = staged_columns().collect::<Vec<_>>().join(", ");
+    // the names are those of the program
+    sqlx::query_scalar(AssertSqlSafe(format!(
+        "-- restage: merge
+        with standing as materialized (
+          select row_no from staging.copart_raw where file_id = $1 and window_start_utc = $2
+        ),
+        changed as (
+          update staging.copart_raw as s
+          set {set}
+          from restaged as t
+          where s.file_id = $1
+            and s.window_start_utc = $2
+            and s.row_no = t.row_no
+            and ({differs})
+          returning 1
+        ),
+        added as (
+          insert into staging.copart_raw ({all})
+          select {all}
+          from restaged as t
+          where not exists (select from standing)
+            or t.row_id = ($3::bigint << 24) + t.row_no
+            and t.row_no not in (select row_no from standing where row_no is not null)
+          returning 1
+        )
+        select (select count(*) from changed) + (select count(*) from added)"
+    )))
+    .bind(file_id)
+    .bind(window.start)
+    .bind(window.file_no)
+    .fetch_one(&mut **step)
+    .await
+    .context("bring the staged rows to what the file says")
+}
