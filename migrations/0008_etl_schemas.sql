@@ -849,22 +849,29 @@ end
 $$;
 
 -- Puts back what raw.suspend took off. It executes nothing but what raw.suspend read from the catalogue: nobody else can
--- write raw.suspended.
+-- write raw.suspended. A small sample gives the planner its statistics: until autovacuum comes by, the steps of the next
+-- windows would be planned as if a full table had a handful of rows.
 create or replace function raw.resume(target regclass)
 returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set maintenance_work_mem = '128MB'
+set default_statistics_target = 10
 as $$
 declare
+  suspended boolean := false;
   piece record;
 begin
   for piece in
     delete from raw.suspended where relation = target returning place, ddl
   loop
     execute piece.ddl;
+    suspended := true;
   end loop;
+  if suspended then
+    execute format('analyze %s', target);
+  end if;
 end
 $$;
 

@@ -64,7 +64,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if new.lot_external_id !~ '^[0-9]{1,18}$' then
+  if (new.lot_external_id ~ '^[0-9]{1,18}$') is not true then
     return null;
   end if;
   insert into raw.heads (source, lot, row_hash, row_id, version_window, last_seen, absent_since)

@@ -61,7 +61,7 @@ pub struct ComparisonCounts {
     pub differences: u64,
 }
 
-/// What a comparison tells after each batch.
+/// What a comparison reports after each batch.
 #[derive(Clone, Debug, Default)]
 pub struct ComparisonProgress {
     /// The counts so far.

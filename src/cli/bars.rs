@@ -31,27 +31,19 @@ impl Bars {
 
     /// A bar that counts bytes of `what`.
     pub fn bytes(&self, what: &str, total: u64) -> ProgressBar {
-        let bar = self.all.add(ProgressBar::new(total));
-        bar.set_style(style("  {prefix:18} {bar:32.cyan/blue} {bytes:>10} of {total_bytes:10} {elapsed}"));
-        bar.set_prefix(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(100));
-        bar
+        self.bar(what, total, "  {prefix:18} {bar:32.cyan/blue} {bytes:>10} of {total_bytes:10} {elapsed}")
     }
 
     /// A bar that counts steps of `what`.
     pub fn steps(&self, what: &str, total: u64) -> ProgressBar {
-        let bar = self.all.add(ProgressBar::new(total));
-        bar.set_style(style("  {prefix:18} {bar:32.cyan/blue} {human_pos:>10} of {human_len:10} {elapsed}"));
-        bar.set_prefix(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(100));
-        bar
+        self.bar(what, total, "  {prefix:18} {bar:32.cyan/blue} {human_pos:>10} of {human_len:10} {elapsed}")
     }
 
-    /// A bar that counts lots.
-    pub fn lots(&self, what: &str) -> ProgressBar {
-        let bar = self.all.add(ProgressBar::new(0));
-        bar.set_style(style("  {prefix:18} {bar:32.cyan/blue} {human_pos} of {human_len} lots {elapsed}"));
+    fn bar(&self, what: &str, total: u64, template: &str) -> ProgressBar {
+        let bar = self.all.add(ProgressBar::new(total));
+        bar.set_style(style(template));
         bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
         bar
     }
 

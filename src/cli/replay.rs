@@ -16,7 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 /// Arguments of `vinops replay`.
@@ -70,7 +70,7 @@ pub fn window(text: &str) -> Result<DateTime<Utc>, &'static str> {
 
 /// What was put back.
 #[derive(Debug, Serialize)]
-pub struct Replayed {
+struct Replayed {
     source: String,
     window_start_utc: DateTime<Utc>,
     file_id: Uuid,
@@ -78,7 +78,7 @@ pub struct Replayed {
     /// Rows of the file.
     rows: Option<i32>,
     /// The new job of the first step; none of a dry run.
-    pub job: Option<i64>,
+    job: Option<i64>,
     /// Ended jobs that gave up their keys.
     replaced: Vec<i64>,
 }
@@ -157,8 +157,8 @@ async fn replay(
     let mut replayed = Vec::new();
     for target in targets {
         let (window, file_id, rows) = (target.window, target.file_id, target.rows);
-        let put = Requeue { target, steps, max_attempts, must_have_run: true, changes_nothing: args.dry_run };
-        let Some((job, replaced)) = put.run(&mut tx).await? else {
+        let chain = Requeue { target, steps, max_attempts, must_have_run: true, repair: true };
+        let Some((job, replaced)) = chain.run(&mut tx).await? else {
             if args.window.is_none() {
                 continue;
             }
@@ -168,26 +168,30 @@ async fn replay(
                 rfc3339(window)
             );
         };
-        if let Some(job) = job {
-            sqlx::query!(
-                "-- replay: note it
-                select fleet.note_action($1, 'replay', $2, $3, jsonb_build_object('from', $4::text, 'job', $5::bigint, 'replaced', $6::bigint[]))",
-                source::operator(),
-                format!("{}/{}", args.source, rfc3339(window)),
-                args.reason,
-                from,
-                job,
-                &replaced,
-            )
-            .execute(&mut *tx)
-            .await
-            .context("note the replay")?;
-        }
+        sqlx::query!(
+            "-- replay: note it
+            select fleet.note_action($1, 'replay', $2, $3, jsonb_build_object('from', $4::text, 'job', $5::bigint, 'replaced', $6::bigint[]))",
+            source::operator(),
+            format!("{}/{}", args.source, rfc3339(window)),
+            args.reason,
+            from,
+            job,
+            &replaced,
+        )
+        .execute(&mut *tx)
+        .await
+        .context("note the replay")?;
+        let job = (!args.dry_run).then_some(job);
         let (source, from) = (args.source.clone(), from.to_owned());
         replayed.push(Replayed { source, window_start_utc: window, file_id, from, rows, job, replaced });
     }
-    tx.commit().await.context("commit the replay")?;
+    end(tx, args.dry_run).await?;
     Ok(replayed)
+}
+
+/// Ends the transaction of a command: a dry run takes back what it did.
+pub async fn end(tx: Transaction<'_, Postgres>, dry_run: bool) -> anyhow::Result<()> {
+    if dry_run { tx.rollback().await } else { tx.commit().await }.context("end the transaction")
 }
 
 fn rfc3339(at: DateTime<Utc>) -> String {
@@ -294,14 +298,14 @@ pub struct Requeue<'a> {
     pub max_attempts: i32,
     /// Whether the first step must have been enqueued before.
     pub must_have_run: bool,
-    /// Whether nothing is changed.
-    pub changes_nothing: bool,
+    /// Whether what stands is brought back to what the stored versions say.
+    pub repair: bool,
 }
 
 impl Requeue<'_> {
-    /// Takes the keys of the ended jobs and enqueues the first step. Returns the new job, none where nothing is changed, and the
-    /// ended jobs; or none if the chain has never come as far as that step.
-    pub async fn run(&self, tx: &mut PgConnection) -> anyhow::Result<Option<(Option<i64>, Vec<i64>)>> {
+    /// Takes the keys of the ended jobs and enqueues the first step. Returns the new job and the ended ones, or none if the chain
+    /// has never come as far as that step.
+    pub async fn run(&self, tx: &mut PgConnection) -> anyhow::Result<Option<(i64, Vec<i64>)>> {
         let (key, payload) = self.key_and_payload();
         let jobs = sqlx::query!(
             "-- replay: the chain's jobs
@@ -323,9 +327,6 @@ impl Requeue<'_> {
         }
         let replaced: Vec<i64> =
             jobs.iter().filter(|job| job.state == "completed").map(|job| job.id).collect();
-        if self.changes_nothing {
-            return Ok(Some((None, replaced)));
-        }
         sqlx::query!(
             "-- replay: ended jobs give up their keys
             update fleet.jobs set key = key || '/replayed-' || id where id = any($1)",
@@ -346,21 +347,24 @@ impl Requeue<'_> {
         .await
         .context("enqueue the step")?
         .with_context(|| format!("another {from} of this file was enqueued meanwhile"))?;
-        Ok(Some((Some(job), replaced)))
+        Ok(Some((job, replaced)))
     }
 
-    /// Returns how the jobs of the chain name the file, and the payload of the first step. A step that is not the first of the chain
-    /// stages the file anew.
+    /// Returns how the jobs of the chain name the file, and the payload of the first step. A repair that begins with a later step
+    /// stages the file anew there.
     fn key_and_payload(&self) -> (String, Value) {
         let Target { window, file_id, first_window, .. } = self.target;
-        let mut payload = json!({ "file_id": file_id, "repair": true });
+        let mut payload = json!({ "file_id": file_id });
         let mut key = file_id.to_string();
         if first_window != window {
             payload["window_start_utc"] = json!(rfc3339(window));
             key = format!("{file_id}@{}", rfc3339(window));
         }
-        if self.steps.first().is_some_and(|step| *step != "ingest") {
-            payload["restage"] = json!(true);
+        if self.repair {
+            payload["repair"] = json!(true);
+            if self.steps.first().is_some_and(|step| *step != "ingest") {
+                payload["restage"] = json!(true);
+            }
         }
         (key, payload)
     }

@@ -1,4 +1,4 @@
-//! The pretend feed's server, on loopback: it answers as the real one does, and fails as it is told to.
+//! The pretend feed's server, on loopback: it answers as the real one does, and fails as a test asks.
 //!
 //! Like the real one it gives a static file with a length, a date and an `ETag` of hexadecimal mtime and size, and
 //! understands `If-None-Match`, `Range` and `If-Range`. Each window's file is made once, in a temporary folder, and

@@ -173,7 +173,7 @@ fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
 /// An object's first bytes and the rest of it.
 type Sniffed<R> = io::Chain<Cursor<Vec<u8>>, Summed<R>>;
 
-/// Tells whether an object is compressed, by its first bytes, and returns it from its beginning.
+/// Returns whether an object is compressed, by its first bytes, and the object from its beginning.
 pub(super) fn sniffed<R: Read>(packed: R) -> io::Result<(bool, Sniffed<R>)> {
     let mut packed = Summed { inner: packed, sum: Sum::default() };
     let mut head = Vec::with_capacity(ZSTD_MAGIC.len());

@@ -1,4 +1,4 @@
-//! An S3 server on loopback over a folder, which checks signatures and conditional puts, and fails as it is told to.
+//! An S3 server on loopback over a folder, which checks signatures and conditional puts, and fails as a test asks.
 
 use axum::Router;
 use axum::body::Body;

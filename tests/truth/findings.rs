@@ -167,6 +167,8 @@ async fn a_closed_lot_that_is_opened_by_hand_is_absent_and_judged_again() {
         (chain.count("detect-completion", "/pending_result"), chain.count("detect-completion", "/removed")),
         (1, 1)
     );
+    // a lot without a number has no head to get back
+    house.run("update lots set lot_external_id = null, status = 'PENDING_RESULT' where lot_external_id = '10000'; update lots set status = 'active' where lot_external_id is null; update lots set lot_external_id = '10000' where lot_external_id is null").await;
     // without a head a lot whose auction is over is judged all the same
     house.run("update lots set status = 'active' where lot_external_id = '40000'; delete from raw.heads where lot = 40000").await;
     assert_eq!(

@@ -18,6 +18,21 @@ fn quarter(n: i64) -> DateTime<Utc> {
     at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
 }
 
+#[tokio::test]
+async fn a_first_fill_leaves_statistics_for_the_planner() {
+    let mut house = House::new().await;
+    let rows =
+        [(10_001, ONE, "https://a/1", "https://b/1", 1), (10_002, THREE, "https://a/3", "https://b/3", 1)];
+    house.chain(&file(&rows), quarter(0)).await;
+    let tables = house
+        .text(
+            "select string_agg(distinct tablename, ' ' order by tablename) from pg_stats
+            where schemaname = 'public' and tablename in ('images', 'lots', 'vehicles')",
+        )
+        .await;
+    assert_eq!(tables, "images lots vehicles");
+}
+
 const ONE: &str = "1HGCM82633A004351";
 const TWO: &str = "1HGCM82633A004352";
 const THREE: &str = "1HGCM82633A004353";

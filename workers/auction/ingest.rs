@@ -30,7 +30,7 @@ use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, upsert_
 use crate::auction::mapping;
 use crate::db::copy::CopyStream;
 use crate::db::vocabulary;
-use crate::queue::{Job, Run, Step, Verdict, abort, snooze};
+use crate::queue::{Job, Run, Step, Stop, Verdict, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -193,13 +193,7 @@ impl Job for Ingest {
             .await
             .context("open the day of staging.copart_raw")?;
         let copy_staged = columns::copy_staged(day.as_deref());
-        let packed_sha256 = match window.packed_sha256.clone() {
-            Some(sha256) => sha256,
-            None => match store.sums(&window.path).await? {
-                (found, packed) if found == window.sha256 => packed,
-                (found, _) => return Err(abort(Ended::Altered { found, expected: window.sha256 })),
-            },
-        };
+        let packed_sha256 = packed_sha256(&store, &window).await?;
         let file =
             store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
         let (chunks, arriving) = mpsc::channel(CHUNKS_AHEAD);
@@ -229,6 +223,23 @@ impl Job for Ingest {
             Err(altered @ Ended::Altered { .. }) => Err(abort(altered)),
             Err(other) => Err(anyhow::Error::new(other).into()),
         }
+    }
+}
+
+/// Returns the sha256 that the stored bytes of the file must have. Of a file that another program wrote down they are read for it.
+///
+/// # Errors
+///
+/// Bytes that are not those of the file abort the job.
+pub(super) async fn packed_sha256(store: &Store, window: &Window) -> Result<String, Stop> {
+    if let Some(sha256) = &window.packed_sha256 {
+        return Ok(sha256.clone());
+    }
+    let (found, packed) = store.sums(&window.path).await?;
+    if found == window.sha256 {
+        Ok(packed)
+    } else {
+        Err(abort(Ended::Altered { found, expected: window.sha256.clone() }))
     }
 }
 

@@ -5,10 +5,10 @@
 //! left, all rows of the file are staged. What a staged row knows of the version that it replaced is kept.
 
 use super::Window;
-use super::ingest::{Ended, Plan, copy_into, copy_staged, scan_checked, staged_columns};
+use super::ingest::{Ended, Plan, copy_into, copy_staged, packed_sha256, scan_checked, staged_columns};
 use crate::auction::mapping;
 use crate::db::vocabulary;
-use crate::queue::{Run, Step};
+use crate::queue::{Run, Step, Stop, abort};
 use crate::store::Store;
 use anyhow::{Context, anyhow};
 use sqlx::AssertSqlSafe;
@@ -23,17 +23,12 @@ const CHUNKS_AHEAD: usize = 2;
 ///
 /// # Errors
 ///
-/// A file that has no manifest for this window was never ingested. A file whose bytes are not those that were received is refused.
-pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+/// A file that has no manifest for this window was never ingested, which aborts the job, and so do bytes that are not those that
+/// were received.
+pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> Result<i64, Stop> {
     let store = run.tool::<Store>()?;
     let plan = plan(step, file_id, window).await?;
-    let packed_sha256 = match window.packed_sha256.clone() {
-        Some(sha256) => sha256,
-        None => match store.sums(&window.path).await? {
-            (found, packed) if found == window.sha256 => packed,
-            (found, _) => return Err(Ended::Altered { found, expected: window.sha256.clone() }.into()),
-        },
-    };
+    let packed_sha256 = packed_sha256(&store, window).await?;
     let day = sqlx::query_scalar!("-- restage: open the day\n select staging.open_day($1)", window.start)
         .fetch_one(&mut **step)
         .await
@@ -64,18 +59,19 @@ pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window)
     match scanning.await.context("the scan panicked")? {
         Ok(_) => {}
         Err(Ended::Refused(refusal)) => {
-            return Err(anyhow!("the file cannot be read again: {}", refusal.why));
+            return Err(abort(anyhow!("the file cannot be read again: {}", refusal.why)));
         }
-        Err(other) => return Err(other.into()),
+        Err(altered @ Ended::Altered { .. }) => return Err(abort(altered)),
+        Err(other) => return Err(anyhow::Error::new(other).into()),
     }
-    match day {
-        Some(_) => attach(step, file_id, window).await,
-        None => merge(step, file_id, window).await,
-    }
+    Ok(match day {
+        Some(_) => attach(step, file_id, window).await?,
+        None => merge(step, file_id, window).await?,
+    })
 }
 
 /// Returns how the file is read: as a first one, whose rows have their ids already.
-async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Plan> {
+async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, Stop> {
     let ids = sqlx::query_scalar!(
         "-- restage: the row ids of the file
         select row_ids from raw.manifests where file_id = $1 and window_start_utc = $2",
@@ -85,7 +81,7 @@ async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result
     .fetch_optional(&mut **step)
     .await
     .context("read the manifest of the file")?
-    .with_context(|| format!("file {file_id} has no manifest for window {}", window.start))?;
+    .ok_or_else(|| abort(anyhow!("file {file_id} has no manifest for window {}", window.start)))?;
     let mapping = mapping::for_source(&window.source);
     Ok(Plan {
         file_id,

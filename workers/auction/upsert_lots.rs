@@ -47,7 +47,7 @@ impl Job for UpsertLots {
     const VERB: &'static str = "brings the lots of a file up to date";
     const WHEN: &'static str = "after upsert-vehicles";
     const READS: &'static str = "staging.copart_raw, vehicles, raw.heads, raw.rows";
-    const WRITES: &'static str = "lots, images, audit.lot_conflicts";
+    const WRITES: &'static str = "lots, images, raw.former_vins, audit.lot_conflicts";
     const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
     const NEXT: &'static str = "detect-completion";
     type Report = Report;

@@ -11,7 +11,7 @@ use std::time::Duration;
 const ABOUT: &str = "rows";
 /// How many lots are picked.
 const SAMPLE: u32 = 50;
-/// How long that may take; on a sound database it takes a tenth of a second.
+/// How long that may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Compares a sample.

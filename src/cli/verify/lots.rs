@@ -24,7 +24,7 @@ const REMEDIES: usize = 3;
 #[command(after_help = "\
 Reads the stored versions of each lot, folds them in their order, and compares the result with `lots`, `vehicles` and the open picture links, column by column. It changes nothing and takes no lock. Lots that a window under way is about to change are counted and left out. Needs a login in vinops_ops or etl_rw.
 
-Ends with 0 if all are equal, and with 1 if there are differences. A replay of the named window from its ingest mends them.
+Ends with 0 if all are equal, and with 1 if there are differences. A replay of the named window from its ingest repairs them.
 
   vinops verify lots
   vinops verify lots --all --source copart
@@ -90,7 +90,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 
 /// Prints differences as they are found, unless `quiet`, and keeps the first of them.
 fn observer(quiet: bool, listed: Arc<Mutex<Vec<RowDifference>>>) -> ComparisonObserver {
-    let bar = Bars::new(!quiet).lots("compare");
+    let bar = Bars::new(!quiet).steps("compare lots", 0);
     Box::new(move |progress| {
         bar.set_length(progress.total);
         bar.set_position((progress.counts.lots + progress.counts.under_way).min(progress.total));
@@ -119,7 +119,7 @@ pub fn line(it: &RowDifference) -> String {
     visible_line(&text).into_owned()
 }
 
-/// Returns the command that mends a difference.
+/// Returns the command that repairs a difference.
 pub fn remedy(it: &RowDifference) -> Option<String> {
     let (window, source) = (it.window?, it.source.as_ref()?);
     let window = window.to_rfc3339_opts(SecondsFormat::Secs, true);

@@ -1,7 +1,7 @@
 //! `vinops windows accept WINDOW`: a file that was quarantined is applied after all.
 
 use crate::cli::ask::agreed;
-use crate::cli::replay::{self, Requeue, Target, expect_idle};
+use crate::cli::replay::{self, Requeue, Target, end, expect_idle};
 use crate::cli::session::{Connect, Session};
 use crate::cli::show::{self, Json};
 use crate::cli::{Failure, Fleet, chain, source};
@@ -110,12 +110,8 @@ async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
         ),
     };
     let target = Target { window: args.window, file_id, first_window, rows: None };
-    let put = Requeue { target, steps, max_attempts, must_have_run: false, changes_nothing: args.dry_run };
-    let job = put.run(&mut tx).await?.and_then(|(job, _)| job);
-    if args.dry_run {
-        tx.rollback().await.context("change nothing")?;
-    } else {
-        tx.commit().await.context("commit the acceptance")?;
-    }
+    let chain = Requeue { target, steps, max_attempts, must_have_run: false, repair: false };
+    let job = chain.run(&mut tx).await?.filter(|_| !args.dry_run).map(|(job, _)| job);
+    end(tx, args.dry_run).await?;
     Ok(Accepted { source: args.source.clone(), window_start_utc: args.window, file_id, job })
 }
