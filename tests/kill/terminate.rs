@@ -26,6 +26,21 @@ async fn waiting(stage: &Stage, sessions: i64) {
     timeout(PATIENCE, come).await.expect("they come to the lock, or leave it");
 }
 
+/// Waits until a session waits for this transaction itself: a short wait elsewhere, for a claim or a relation's
+/// extension, is not the run that the test holds.
+async fn blocked_by(lock: &mut sqlx::PgConnection, stage: &Stage) {
+    let holder: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(lock).await.unwrap();
+    let ask = "select exists (
+        select from pg_stat_activity where datname = current_database() and $1 = any (pg_blocking_pids(pid))
+    )";
+    let come = async {
+        while !sqlx::query_scalar::<_, bool>(ask).bind(holder).fetch_one(stage.pool()).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, come).await.expect("the run comes to the lock");
+}
+
 /// A worker that has claimed the first file's ingest and waits there: the test holds the lock on its source.
 struct Held {
     play: Play,
@@ -51,7 +66,7 @@ async fn held(drain: &str) -> Held {
         .spawn()
         .unwrap();
     let log = BufReader::new(worker.stderr.take().unwrap()).lines();
-    waiting(&play.stage, 1).await;
+    blocked_by(&mut lock, &play.stage).await;
     Held { play, worker, log, lock }
 }
 
