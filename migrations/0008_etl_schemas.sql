@@ -84,7 +84,7 @@ end
 $$;
 
 -- One row per source and distinct file: the same bytes again are the same file of that source, and another file of
--- another source. file_no is short, so that a row's id can be made
+-- another source. The bytes of a withdrawn file may come again: as a new file. file_no is short, so that a row's id can be made
 -- of it and the row's position without asking the database: file_no * 2^24 + row_no.
 create table if not exists raw.csv_files (
   file_id uuid not null default gen_random_uuid(),
@@ -116,8 +116,6 @@ create table if not exists raw.csv_files (
   ingested_at timestamptz,
   constraint csv_files_pkey primary key (file_id),
   constraint csv_files_file_no_key unique (file_no),
-  constraint csv_files_source_sha256_key unique (source, sha256),
-  constraint csv_files_source_path_key unique (source, path),
   constraint csv_files_header_no_fkey foreign key (header_no) references raw.headers (header_no),
   constraint csv_files_path_format_ck check (
     path ~ '(^|/)[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{4}(-[0-9a-f]{8})?\.csv(\.zst)?$'
@@ -130,8 +128,12 @@ create table if not exists raw.csv_files (
     incomplete_reason is null or incomplete_reason in ('size', 'lots') and complete is false
   ),
   constraint csv_files_recognised_lots_ck check (recognised_lots between 0 and record_count),
-  constraint csv_files_state_ck check (state in ('received', 'ingested', 'applied', 'late', 'incomplete', 'quarantined'))
+  constraint csv_files_state_ck check (
+    state in ('received', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'withdrawn')
+  )
 );
+create unique index if not exists csv_files_source_sha256_key on raw.csv_files (source, sha256) where state <> 'withdrawn';
+create unique index if not exists csv_files_source_path_key on raw.csv_files (source, path) where state <> 'withdrawn';
 create index if not exists idx_csv_files_window on raw.csv_files (source, window_start_utc);
 
 -- Which file each window brought, one row per sighting: a file that comes again, for another window, is sighted again. The step
@@ -152,7 +154,7 @@ create table if not exists raw.sightings (
   constraint sightings_pkey primary key (source, window_start_utc, file_id),
   constraint sightings_file_id_fkey foreign key (file_id) references raw.csv_files (file_id) on delete cascade,
   constraint sightings_state_ck check (
-    state in ('received', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'unchanged')
+    state in ('received', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'unchanged', 'withdrawn')
   )
 );
 create index if not exists idx_sightings_file on raw.sightings (file_id);
@@ -460,7 +462,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if at is null or at < '2010-01-01T00:00Z' or at > now() + interval '5 years' then
+  if at is null or at < '2010-01-01T00:00Z' or at >= '2100-01-01T00:00Z' then
     raise exception 'window % is out of range', coalesce(at::text, 'null')
       using errcode = 'datetime_field_overflow', hint = 'windows lie between 2010 and five years from now';
   end if;

@@ -14,7 +14,9 @@ create table if not exists fleet.windows (
   ended_at timestamptz,                                -- when its present file first ended well; a rerun does not move it
   constraint windows_pkey primary key (source, window_start_utc),
   constraint windows_state_ck check (
-    state in ('due', 'fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'failed', 'missed')
+    state in (
+      'due', 'fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'failed', 'missed', 'withdrawn'
+    )
   ),
   constraint windows_quarter_hour_ck check (extract(epoch from window_start_utc)::bigint % 900 = 0),
   constraint windows_start_is_an_instant check (

@@ -129,6 +129,7 @@ runs as (
     from raw.csv_files as f
     where f.source = s.source
       and f.ingested_at is not null
+      and f.state <> 'withdrawn'
     order by f.window_start_utc desc, f.received_at desc
     limit 1
   ) as newest

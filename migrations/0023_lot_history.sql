@@ -71,6 +71,7 @@ select
 from (
   select window_start_utc, file_id
   from raw.sightings
+  where state <> 'withdrawn'
   union
   select window_start_utc, file_id
   from fleet.windows

@@ -4,41 +4,49 @@
 //! file `name` (lower case) in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`). The first found wins, one
 //! trailing line end is cut, and an empty value counts as none, so that `NAME=` in an environment file switches it
 //! off. Secrets are wrapped: `Debug` prints nothing of them, and errors name the variable and never its value.
+//!
+//! Every variable is checked when the program starts, and a wrong one is an error of the commands that use it
+//! ([`Setting`]). `vinops doctor` reports all of them.
 
 use anyhow::{Context, bail};
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What the environment says, checked.
+mod setting;
+
+use setting::{Environment, value};
+pub use setting::{Setting, SettingError};
+
+/// The environment, each variable checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `DATABASE_URL`: pooled work; may lead through a pooler in transaction mode.
-    pub database_url: Option<SecretString>,
+    pub database_url: Setting<Option<SecretString>>,
     /// `DATABASE_DIRECT_URL`: LISTEN and migrations; by default the same.
-    pub database_direct_url: Option<SecretString>,
+    pub database_direct_url: Setting<Option<SecretString>>,
     /// `LISTING_DATABASE_URL`: the listing helper's database, without a pooler; by default the above.
-    pub listing_database_url: Option<SecretString>,
+    pub listing_database_url: Setting<Option<SecretString>>,
     /// `VINOPS_STORE`: where files are kept, as a URL; by default a local folder.
-    pub store: String,
+    pub store: Setting<String>,
     /// `VINOPS_LEASE`: how long a job belongs to a worker that has not been heard of; 30 s.
-    pub lease: Duration,
+    pub lease: Setting<Duration>,
     /// `COPART_…`: the feed.
-    pub copart: Copart,
+    pub copart: Setting<Copart>,
     /// `VINOPS_COOKIE_KEY`: encrypts session cookies at rest.
-    pub cookie_key: Option<SecretString>,
+    pub cookie_key: Setting<Option<SecretString>>,
     /// `VINOPS_FETCH_DELAY`: how long after its window's start a fetch is enqueued; 10 s.
-    pub fetch_delay: Option<Duration>,
+    pub fetch_delay: Setting<Option<Duration>>,
     /// `VINOPS_FETCH_JITTER`: the most that chance adds to that; 20 s.
-    pub fetch_jitter: Option<Duration>,
+    pub fetch_jitter: Setting<Option<Duration>>,
     /// `VINOPS_LISTEN`: where a role shows health and metrics, such as `127.0.0.1:9464`.
-    pub listen: Option<String>,
+    pub listen: Setting<Option<String>>,
     /// `VINOPS_LOG_FORMAT`: whether log lines are for people or programs; by default as they are looked at.
-    pub log_format: Option<LogFormat>,
+    pub log_format: Setting<Option<LogFormat>>,
     /// `VINOPS_LOG`: what is logged, in the words of `tracing_subscriber`'s `EnvFilter`.
-    pub log: Option<String>,
+    pub log: Setting<Option<String>>,
     /// `VINOPS_MAPPINGS`: a folder of `<source>.json` files that say how the files of a source are read.
-    pub mappings: Option<PathBuf>,
+    pub mappings: Setting<Option<PathBuf>>,
 }
 
 /// For whom log lines are.
@@ -98,122 +106,148 @@ const MOST_DELAY: Duration = Duration::from_secs(240);
 
 impl Config {
     /// Reads the process's environment.
-    pub fn from_env() -> anyhow::Result<Config> {
+    pub fn from_env() -> Config {
         Config::read(&environment)
     }
 
-    fn read(environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Config> {
+    fn read(environment: &Environment) -> Config {
         let text = |name: &str| value(name, environment);
         let secret = |name: &str| Ok::<_, anyhow::Error>(text(name)?.map(SecretString::from));
-        let database = |name: &str| {
-            let url = text(name)?;
-            if let Some(url) = &url
-                && !(url.starts_with("postgres://") || url.starts_with("postgresql://"))
-            {
-                bail!("{name} is not a PostgreSQL URL (postgres://user:password@host:5432/database)");
-            }
-            Ok(url.map(SecretString::from))
-        };
-        let store = match text("VINOPS_STORE")? {
-            Some(store) => store,
-            None => default_store(environment)?,
-        };
-        url::Url::parse(&store)
-            .context("VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder)")?;
-        let feed_url = secret("COPART_FEED_URL")?;
+        Config {
+            database_url: database_url("DATABASE_URL", environment).into(),
+            database_direct_url: database_url("DATABASE_DIRECT_URL", environment).into(),
+            listing_database_url: database_url("LISTING_DATABASE_URL", environment).into(),
+            store: store(environment).into(),
+            lease: lease(environment).into(),
+            copart: Copart::read(environment).into(),
+            cookie_key: secret("VINOPS_COOKIE_KEY").into(),
+            fetch_delay: delay("VINOPS_FETCH_DELAY", environment).into(),
+            fetch_jitter: delay("VINOPS_FETCH_JITTER", environment).into(),
+            listen: text("VINOPS_LISTEN").into(),
+            log_format: log_format(environment).into(),
+            log: text("VINOPS_LOG").into(),
+            mappings: text("VINOPS_MAPPINGS").map(|folder| folder.map(PathBuf::from)).into(),
+        }
+    }
+
+    /// Returns the errors of all variables, in the order of the fields.
+    pub fn errors(&self) -> Vec<SettingError> {
+        let errors = [
+            self.database_url.error(),
+            self.database_direct_url.error(),
+            self.listing_database_url.error(),
+            self.store.error(),
+            self.lease.error(),
+            self.copart.error(),
+            self.cookie_key.error(),
+            self.fetch_delay.error(),
+            self.fetch_jitter.error(),
+            self.listen.error(),
+            self.log_format.error(),
+            self.log.error(),
+            self.mappings.error(),
+        ];
+        errors.into_iter().flatten().collect()
+    }
+
+    /// Returns the URL for migrations and checks of the auction's schema, `DATABASE_DIRECT_URL` or `DATABASE_URL`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error where the variable that decides cannot be used.
+    pub fn direct_url(&self) -> Result<Option<&SecretString>, SettingError> {
+        match self.database_direct_url.get()? {
+            Some(url) => Ok(Some(url)),
+            None => Ok(self.database_url.get()?.as_ref()),
+        }
+    }
+}
+
+impl Copart {
+    fn read(environment: &Environment) -> anyhow::Result<Copart> {
+        let text = |name: &str| value(name, environment);
+        let feed_url = text("COPART_FEED_URL")?.map(SecretString::from);
         if let Some(url) = &feed_url {
             // The parser's own error says what is wrong without saying the address.
             url::Url::parse(secrecy::ExposeSecret::expose_secret(url))
                 .context("COPART_FEED_URL is not a URL")?;
         }
-        let delay = |name: &str| {
-            let Some(text) = text(name)? else { return Ok(None) };
-            match humantime::parse_duration(&text).with_context(|| format!("{name} (such as 10s)"))? {
-                delay if delay > MOST_DELAY => bail!("{name} is over 4m: the window would be half over"),
-                delay => Ok(Some(delay)),
-            }
-        };
         let login_url = text("COPART_LOGIN_URL")?;
         if let Some(url) = &login_url {
             url::Url::parse(url).context("COPART_LOGIN_URL is not a URL")?;
         }
-        Ok(Config {
-            database_url: database("DATABASE_URL")?,
-            database_direct_url: database("DATABASE_DIRECT_URL")?,
-            listing_database_url: database("LISTING_DATABASE_URL")?,
-            store,
-            lease: match text("VINOPS_LEASE")? {
-                None => LEASE,
-                Some(lease) => {
-                    match humantime::parse_duration(&lease).context("VINOPS_LEASE (such as 30s)")? {
-                        lease if lease < Duration::from_millis(100) => bail!("VINOPS_LEASE is under 100ms"),
-                        lease => lease,
-                    }
-                }
-            },
-            copart: Copart {
-                feed_url,
-                user: text("COPART_USER")?,
-                password: secret("COPART_PASSWORD")?,
-                login_url,
-                user_agent: text("COPART_USER_AGENT")?,
-                referer: text("COPART_REFERER")?,
-            },
-            cookie_key: secret("VINOPS_COOKIE_KEY")?,
-            fetch_delay: delay("VINOPS_FETCH_DELAY")?,
-            fetch_jitter: delay("VINOPS_FETCH_JITTER")?,
-            listen: text("VINOPS_LISTEN")?,
-            log_format: match text("VINOPS_LOG_FORMAT")?.as_deref() {
-                None => None,
-                Some("text") => Some(LogFormat::Text),
-                Some("json") => Some(LogFormat::Json),
-                Some(_) => bail!("VINOPS_LOG_FORMAT is neither text nor json"),
-            },
-            log: text("VINOPS_LOG")?,
-            mappings: text("VINOPS_MAPPINGS")?.map(PathBuf::from),
+        Ok(Copart {
+            feed_url,
+            user: text("COPART_USER")?,
+            password: text("COPART_PASSWORD")?.map(SecretString::from),
+            login_url,
+            user_agent: text("COPART_USER_AGENT")?,
+            referer: text("COPART_REFERER")?,
         })
     }
 }
 
-/// `name` from the first of its three places that has it.
-fn value(name: &str, environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<String>> {
-    let filled = |text: String| (!text.is_empty()).then_some(text);
-    if let Some(text) = environment(name).and_then(filled) {
-        return Ok(Some(text));
+fn database_url(name: &str, environment: &Environment) -> anyhow::Result<Option<SecretString>> {
+    let url = value(name, environment)?;
+    if let Some(url) = &url
+        && !(url.starts_with("postgres://") || url.starts_with("postgresql://"))
+    {
+        bail!("{name} is not a PostgreSQL URL (postgres://user:password@host:5432/database)");
     }
-    let file_name = format!("{name}_FILE");
-    if let Some(path) = environment(&file_name).and_then(filled) {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("{file_name}: read {path}"))?;
-        return Ok(filled(without_line_end(text)));
-    }
-    if let Some(folder) = environment("CREDENTIALS_DIRECTORY").and_then(filled) {
-        let path = Path::new(&folder).join(name.to_lowercase());
-        return match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(filled(without_line_end(text))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("{name}: read {}", path.display())),
-        };
-    }
-    Ok(None)
+    Ok(url.map(SecretString::from))
 }
 
-fn without_line_end(text: String) -> String {
-    text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
+fn store(environment: &Environment) -> anyhow::Result<String> {
+    let store = match value("VINOPS_STORE", environment)? {
+        Some(store) => store,
+        None => default_store(environment)?,
+    };
+    url::Url::parse(&store)
+        .context("VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder)")?;
+    Ok(store)
+}
+
+fn lease(environment: &Environment) -> anyhow::Result<Duration> {
+    let Some(text) = value("VINOPS_LEASE", environment)? else { return Ok(LEASE) };
+    let lease = humantime::parse_duration(&text).context("VINOPS_LEASE (such as 30s)")?;
+    if lease < Duration::from_millis(100) {
+        bail!("VINOPS_LEASE is under 100ms");
+    }
+    Ok(lease)
+}
+
+fn delay(name: &str, environment: &Environment) -> anyhow::Result<Option<Duration>> {
+    let Some(text) = value(name, environment)? else { return Ok(None) };
+    let delay = humantime::parse_duration(&text).with_context(|| format!("{name} (such as 10s)"))?;
+    if delay > MOST_DELAY {
+        bail!("{name} is over 4m: the window would be half over");
+    }
+    Ok(Some(delay))
+}
+
+fn log_format(environment: &Environment) -> anyhow::Result<Option<LogFormat>> {
+    match value("VINOPS_LOG_FORMAT", environment)?.as_deref() {
+        None => Ok(None),
+        Some("text") => Ok(Some(LogFormat::Text)),
+        Some("json") => Ok(Some(LogFormat::Json)),
+        Some(_) => bail!("VINOPS_LOG_FORMAT is neither text nor json"),
+    }
 }
 
 /// The machine's folder if it is there and ours to write, or can be made; else the user's own.
-fn default_store(environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<String> {
+fn default_store(environment: &Environment) -> anyhow::Result<String> {
     let shared = Path::new(SHARED_STORE);
     // Looked at, not made: reading the configuration leaves no trace.
     let nearest = shared.ancestors().find(|folder| folder.exists()).unwrap_or(shared);
     let writable = nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK).is_ok();
-    let folder = match writable {
-        true => shared.to_owned(),
-        false => data_folder(environment)
+    let folder = if writable {
+        shared.to_owned()
+    } else {
+        data_folder(environment)
             .with_context(|| {
                 format!("VINOPS_STORE is not set, {SHARED_STORE} is not writable, and there is no HOME")
             })?
-            .join("store"),
+            .join("store")
     };
     match url::Url::from_file_path(&folder) {
         Ok(url) => Ok(url.to_string()),
@@ -221,7 +255,7 @@ fn default_store(environment: &dyn Fn(&str) -> Option<String>) -> anyhow::Result
     }
 }
 
-fn data_folder(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+fn data_folder(environment: &Environment) -> Option<PathBuf> {
     let absolute = |path: String| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     let home = environment("XDG_DATA_HOME")
         .and_then(absolute)
@@ -265,19 +299,21 @@ pub fn now() -> chrono::DateTime<chrono::Utc> {
 mod tests {
     use super::*;
     use secrecy::ExposeSecret;
+    use std::collections::BTreeMap;
 
-    fn read(variables: &[(&str, &str)]) -> anyhow::Result<Config> {
-        Config::read(&|name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
+    fn read(variables: &[(&str, &str)]) -> Config {
+        let variables: BTreeMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::read(&move |name| variables.get(name).cloned())
     }
 
     #[test]
     fn an_empty_environment_is_enough() {
-        let config = read(&[("HOME", "/home/somebody")]).unwrap();
-        assert_eq!(config.lease, Duration::from_secs(30));
-        assert!(config.database_url.is_none());
-        assert!(config.store.starts_with("file:///"));
+        let config = read(&[("HOME", "/home/somebody")]);
+        assert_eq!(config.errors(), []);
+        assert_eq!(config.lease.get(), Ok(&Duration::from_secs(30)));
+        assert!(config.database_url.get().unwrap().is_none());
+        assert!(config.store.get().unwrap().starts_with("file:///"));
     }
 
     #[test]
@@ -285,17 +321,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         std::fs::write(&path, "open sesame\n").unwrap();
-        let config = read(&[("COPART_PASSWORD_FILE", path.to_str().unwrap()), ("HOME", "/h")]).unwrap();
-        assert_eq!(config.copart.password.unwrap().expose_secret(), "open sesame");
+        let config = read(&[("COPART_PASSWORD_FILE", path.to_str().unwrap()), ("HOME", "/h")]);
+        assert_eq!(config.copart.get().unwrap().password.as_ref().unwrap().expose_secret(), "open sesame");
     }
 
     #[test]
     fn a_secret_comes_from_the_credentials_directory() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("database_url"), "postgres://h/d\n").unwrap();
-        let config =
-            read(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]).unwrap();
-        assert_eq!(config.database_url.unwrap().expose_secret(), "postgres://h/d");
+        let config = read(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]);
+        assert_eq!(config.database_url.get().unwrap().as_ref().unwrap().expose_secret(), "postgres://h/d");
     }
 
     #[test]
@@ -310,15 +345,26 @@ mod tests {
             ("VINOPS_STORE", "somewhere"),
             ("COPART_PASSWORD_FILE", "/nonexistent/file"),
         ] {
-            let error = format!("{:#}", read(&[(name, value), ("HOME", "/h")]).unwrap_err());
+            let errors = read(&[(name, value), ("HOME", "/h")]).errors();
+            let [error] = &errors[..] else { panic!("one variable is wrong: {errors:?}") };
+            let error = error.to_string();
             assert!(error.contains(name), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
+    fn a_wrong_variable_is_an_error_of_its_own_setting_only() {
+        let config =
+            read(&[("VINOPS_STORE", "somewhere"), ("DATABASE_URL", "postgres://h/d"), ("HOME", "/h")]);
+        assert!(config.store.get().unwrap_err().to_string().starts_with("VINOPS_STORE is not a URL"));
+        assert!(config.direct_url().unwrap().is_some());
+        assert!(config.lease.get().is_ok() && config.copart.get().is_ok());
+    }
+
+    #[test]
     fn debug_prints_no_secret() {
-        let config = read(&[("DATABASE_URL", "postgres://u:hunter2@h/d"), ("HOME", "/h")]).unwrap();
+        let config = read(&[("DATABASE_URL", "postgres://u:hunter2@h/d"), ("HOME", "/h")]);
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

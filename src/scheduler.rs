@@ -16,6 +16,7 @@
 //! once. A host's clock only decides when to wake, and its error is taken off; which window is due, the database says.
 //! A host whose clock is more than two seconds wrong is told so ([`clock`]).
 
+use crate::auction::window::WINDOW_LENGTH;
 use crate::config;
 use crate::db::passing::{Passing, passing};
 use crate::queue::Entry;
@@ -71,7 +72,7 @@ impl Scheduler {
         Scheduler {
             fetch: *fetch,
             sources: sources.iter().map(|source| source.as_ref().to_owned()).collect(),
-            window: Duration::from_secs(900),
+            window: WINDOW_LENGTH,
             start: WAKING[0],
             jitter: WAKING[1],
             simulated: false,
@@ -149,7 +150,7 @@ impl Scheduler {
         source: &str,
         start: DateTime<Utc>,
     ) -> anyhow::Result<Option<i64>> {
-        let key = key(source, start);
+        let key = source::fetch_key(source, start);
         sqlx::query_scalar!(
             "-- scheduler: enqueue
             select fleet.enqueue(
@@ -286,11 +287,6 @@ async fn reopen(tx: &mut PgConnection, source: &str, start: DateTime<Utc>) -> an
     .await
     .context("open the window again")?;
     Ok(reopened.rows_affected() == 1)
-}
-
-/// `copart/2026-11-20T14:30Z`: the key of a window's fetch.
-pub fn key(source: &str, window: DateTime<Utc>) -> String {
-    format!("{source}/{}", window.format("%Y-%m-%dT%H:%MZ"))
 }
 
 #[cfg(test)]

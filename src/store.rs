@@ -34,6 +34,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
 mod check;
+mod object;
 mod spool;
 pub use check::{DAMAGED, ObjectSums, StoredObject, is_key, is_not_found};
 pub use spool::{Repacking, Spool, Writer};

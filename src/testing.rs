@@ -14,6 +14,7 @@ use crate::db::migrations::AUCTION;
 use crate::db::{self, Db, migrate, seed};
 use crate::embedded::{Embedded, Options};
 use anyhow::Context;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,8 +120,7 @@ impl Cluster {
         };
         let text =
             Sha256::new().chain_update(AUCTION.fingerprint()).chain_update(seed::fingerprint()).finalize();
-        let template =
-            format!("vinops_template_{:02x}{:02x}{:02x}{:02x}", text[0], text[1], text[2], text[3]);
+        let template = format!("vinops_template_{}", HEXLOWER.encode(&text[..4]));
         let mut connection = db::session(&admin).await?;
         build_template(&mut connection, &admin, &template).await?;
         sweep(&mut connection).await?;

@@ -1,16 +1,19 @@
 //! The jobs: everything that happens because a job ran.
 
 use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
-use crate::cli::{Fleet, LoggingIn, Receipt, Received};
+use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
+use crate::cli::{FileInStore, Fleet, LoggingIn, Receipt, Received};
 use crate::config::Config;
 use crate::queue::{Entry, Job, Tools};
 use crate::store::Store;
 use anyhow::Context;
-use auction::download::{Feed, FeedOptions};
+use auction::download::{Feed, FeedOptions, Since};
+use auction::receive::StoredFile;
 use auction::session::Login;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 pub mod auction;
 
@@ -31,27 +34,34 @@ pub const fn fleet() -> Fleet {
         tools,
         lacks,
         receive,
+        register,
         login,
         counted: auction::counted::counted,
         compare,
+        withdraw,
     }
 }
 
 fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
     let tools = Tools::new().with(store);
     // a worker without the feed's address can do everything else
-    if config.copart.feed_url.is_none() {
+    let copart = config.copart.get()?;
+    if copart.feed_url.is_none() {
         return Ok(tools);
     }
-    let tools = tools.with(Feed::new(FeedOptions::from_config(&config.copart)?)?);
-    Ok(match Login::from_config(&config.copart, config.cookie_key.as_ref())? {
+    let tools = tools.with(Feed::new(FeedOptions::from_config(copart)?)?);
+    Ok(match logins(config)? {
         Some(login) => tools.with(login),
         None => tools,
     })
 }
 
+fn logins(config: &Config) -> anyhow::Result<Option<Login>> {
+    Login::from_config(config.copart.get()?, config.cookie_key.get()?.as_ref())
+}
+
 fn login(config: &Config, pool: PgPool, source: String, who: String) -> LoggingIn {
-    let login = Login::from_config(&config.copart, config.cookie_key.as_ref());
+    let login = logins(config);
     async move {
         let login = login?.context("COPART_USER is not set: there is nobody to log in as")?;
         login.by_hand(&pool, &source, &who).await
@@ -60,7 +70,9 @@ fn login(config: &Config, pool: PgPool, source: String, who: String) -> LoggingI
 }
 
 fn lacks(config: &Config, entry: &Entry) -> Option<&'static str> {
-    (entry.kind == auction::fetch::Fetch::KIND && config.copart.feed_url.is_none())
+    // A wrong address is an error of its own, which `tools` returns.
+    let no_feed = config.copart.get().is_ok_and(|copart| copart.feed_url.is_none());
+    (entry.kind == auction::fetch::Fetch::KIND && no_feed)
         .then_some("COPART_FEED_URL is not set: it is the feed's address with its key, or name a file that holds it in COPART_FEED_URL_FILE")
 }
 
@@ -70,6 +82,14 @@ fn compare(
     observer: ComparisonObserver,
 ) -> BoxFuture<'static, anyhow::Result<ComparisonCounts>> {
     auction::compare::compare_rows(pool, scope, observer).boxed()
+}
+
+fn withdraw(
+    connection: &mut PgConnection,
+    request: WithdrawalRequest,
+    observer: WithdrawalObserver,
+) -> BoxFuture<'_, anyhow::Result<Withdrawal>> {
+    async move { auction::withdraw::withdraw(connection, &request, &observer).await }.boxed()
 }
 
 fn receive(file: Received) -> BoxFuture<'static, anyhow::Result<Receipt>> {
@@ -85,6 +105,17 @@ fn receive(file: Received) -> BoxFuture<'static, anyhow::Result<Receipt>> {
             bytes: receipt.bytes,
             kind: auction::ingest::Ingest::KIND,
         })
+    }
+    .boxed()
+}
+
+fn register(conn: &mut PgConnection, stored: FileInStore) -> BoxFuture<'_, anyhow::Result<Uuid>> {
+    async move {
+        let FileInStore { file, bytes, stored_bytes, etag, last_modified, placed } = stored;
+        let (source, window, sha256) = (file.source, file.window_start_utc, file.sha256);
+        let since = Since { etag, last_modified };
+        let stored = StoredFile { source, window, sha256, bytes, stored_bytes, since, placed };
+        Ok(auction::receive::register(conn, stored).await?.file_id)
     }
     .boxed()
 }

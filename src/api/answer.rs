@@ -3,6 +3,7 @@
 use super::lang::Lang;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -21,12 +22,16 @@ pub fn json(request: &HeaderMap, lang: Option<Lang>, keep: Keep, content: &impl 
         Ok(body) => body,
         Err(error) => return super::problem::Problem::internal(&error.into()).into_response(),
     };
-    // weak, for the same content may be compressed or not
-    let tag = format!("W/\"{:032x}\"", xxh3_128(&body));
-    let known = names(request, &tag);
-    let mut response = match known {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+    // Weak, since the same content may be compressed or not.
+    let tag = match format!("W/\"{:032x}\"", xxh3_128(&body)).parse::<ETag>() {
+        Ok(tag) => tag,
+        Err(error) => return super::problem::Problem::internal(&error.into()).into_response(),
+    };
+    let condition = request.typed_get::<IfNoneMatch>();
+    let mut response = if condition.is_none_or(|condition| condition.precondition_passes(&tag)) {
+        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    } else {
+        StatusCode::NOT_MODIFIED.into_response()
     };
     let headers = response.headers_mut();
     let keep = match keep {
@@ -34,23 +39,10 @@ pub fn json(request: &HeaderMap, lang: Option<Lang>, keep: Keep, content: &impl 
         Keep::Minutes => "public, max-age=300",
     };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
-    }
+    headers.typed_insert(tag);
     if let Some(lang) = lang {
         headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(lang.name()));
         headers.append(header::VARY, HeaderValue::from_static("accept-language"));
     }
     response
-}
-
-/// Whether `If-None-Match` names the tag; strength makes no difference to it (RFC 9110, 13.1.2).
-fn names(request: &HeaderMap, tag: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    request
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|known| known.trim() == "*" || opaque(known) == opaque(tag))
 }

@@ -5,6 +5,7 @@
 //! would skip and repeat without anybody noticing. A key that is null has its own mark; such rows come last.
 
 use super::problem::Problem;
+use data_encoding::HEXLOWER;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Of this form; a later program refuses older ones rather than misread them.
@@ -30,13 +31,13 @@ impl Cursor {
         // against typing errors; nothing here is a secret
         let sum = xxh3_64(&bytes) as u16;
         bytes.extend(sum.to_be_bytes());
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&bytes)
     }
 
     /// As it came back, with the question that it came with.
     pub fn read(text: &str, question: &str) -> Result<Cursor, Problem> {
-        let wrong = || Problem::parameter("cursor", "is none that a page gave");
-        let bytes = unhex(text).ok_or_else(wrong)?;
+        let wrong = || Problem::parameter("cursor", "is not a cursor that a page returned");
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| wrong())?;
         let (rest, sum) = bytes.split_last_chunk::<2>().ok_or_else(wrong)?;
         if xxh3_64(rest) as u16 != u16::from_be_bytes(*sum) {
             return Err(wrong());
@@ -48,21 +49,21 @@ impl Cursor {
             eight
         };
         if head[0] != VERSION {
-            return Err(Problem::parameter("cursor", "is of another version: begin again"));
+            return Err(Problem::parameter(
+                "cursor",
+                "is of another version of the program, so begin at the first page",
+            ));
         }
         if u64::from_be_bytes(number(1)) != xxh3_64(question.as_bytes()) {
-            return Err(Problem::parameter("cursor", "is of a page with other filters or another sort"));
+            return Err(Problem::parameter(
+                "cursor",
+                "is of a page with other filters or another sort order",
+            ));
         }
         let key = (head[9] == 1).then(|| i64::from_be_bytes(number(10)));
         let tie = std::str::from_utf8(tie).map_err(|_| wrong())?.to_owned();
         Ok(Cursor { key, tie })
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| Some((digit(pair[0])? * 16 + digit(*pair.get(1)?)?) as u8)).collect()
 }
 
 #[cfg(test)]

@@ -33,11 +33,11 @@ const NAMES: [&str; COUNT + 1] = {
 };
 
 const BESIDES: &[Param] = &[
-    Param::many("facet", Shape::OneOf(&NAMES), "only these facets: all if not said"),
+    Param::many("facet", Shape::OneOf(&NAMES), "Facet to return, all by default"),
     Param::one(
         "options",
         Shape::Number(1, 1000),
-        "the most options of a facet, the most frequent: 100 if not said",
+        "Maximum number of options per facet, the most frequent first, 100 by default",
     ),
 ];
 
@@ -52,40 +52,40 @@ impl IntoParams for Everything {
     }
 }
 
-/// The counts of all facets asked for.
+/// Counts of the requested facets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Facets {
-    /// Lots that pass all filters
+    /// Number of lots that match all filters
     pub total: u32,
-    /// In the order of the filters
+    /// Facets, in the order of the filters
     pub facets: Vec<Facet>,
-    /// The state of the data
+    /// State of the data
     pub as_of: AsOf,
 }
 
-/// One filter's options.
+/// Options of one filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Facet {
-    /// The filter's name; `year` stands for year_min and year_max
+    /// Filter name. `year` is the facet of `year_min` and `year_max`
     pub name: String,
-    /// The options that give any lot, the most frequent first
+    /// Options with at least one lot, most frequent first
     pub options: Vec<FacetOption>,
-    /// How many there are, shown or not
+    /// Number of options, including those that are not listed
     pub total_options: usize,
 }
 
-/// An option, and what it gives with all other filters as they are.
+/// Option of a filter and the number of lots it matches together with all other filters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FacetOption {
-    /// What to ask for; null where nobody knows what the value means
+    /// Value of the filter, or null if the value has no code
     pub code: Option<String>,
-    /// In words, or the value as it came where there is no code
+    /// Label of the code, or the raw value if there is no code
     pub label: String,
-    /// The value as it came, where there is no code
+    /// Raw value, if there is no code
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub raw: Option<String>,
-    /// How many lots
+    /// Number of lots
     #[schema(minimum = 1)]
     pub count: u32,
 }
@@ -164,11 +164,11 @@ fn facets(
 
 /// Facets
 ///
-/// For each filter its options and how many lots each gives while all other filters stay; its own does not count, so that
-/// a reader sees what he could ask for instead. Options without a lot are left out.
+/// Returns the options of each filter and the number of lots that each option matches. A facet ignores its own filter and
+/// applies all others, so that it also counts the alternatives to the selected value. Options without lots are omitted.
 #[utoipa::path(
     get, path = "/api/v1/facets", tag = "search", params(Everything),
-    responses((status = 200, description = "the options and their counts", body = Facets), super::openapi::Refused)
+    responses((status = 200, description = "Options and their counts", body = Facets), super::openapi::Refused)
 )]
 pub async fn handle(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
     let asked = search::read(&ask, BESIDES)?;

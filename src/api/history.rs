@@ -26,7 +26,7 @@ use utoipa::{IntoParams, ToSchema};
 mod sight;
 mod standing;
 
-const TIME: Param = Param::needed("time", Shape::Instant, "the moment: how the lot stood then");
+const TIME: Param = Param::needed("time", Shape::Instant, "Time for which the lot is returned");
 
 /// Everything `at` knows.
 pub struct Moment;
@@ -37,160 +37,160 @@ impl IntoParams for Moment {
     }
 }
 
-/// What became of a lot.
+/// History of a lot.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct LotHistory {
-    /// The auction's number of the lot
+    /// Lot number at the source
     #[schema(example = "63868745")]
     pub lot: String,
-    /// Whose feed it is from
+    /// Source whose feed contains the lot
     pub source: String,
-    /// What is sold
+    /// VIN of the lot's vehicle
     pub vin: String,
-    /// Where it is in its life
+    /// Status of the lot
     pub status: Option<Coded>,
-    /// The oldest window whose file holds it
+    /// Oldest window whose file contains the lot
     pub first_seen: Option<DateTime<Utc>>,
-    /// The newest window that saw it, be it in a file that was repeated or came late
+    /// Newest window that contained the lot, in a repeated or late file too
     pub last_seen: Option<DateTime<Utc>>,
-    /// Whether it stands in the newest file
+    /// Whether the newest file contains the lot
     pub in_feed: bool,
-    /// What changed, in the order in which it was applied: where a window came late, not that of windows
+    /// Changes in the order in which they were applied, which differs from the order of windows where a file came late
     pub events: Vec<Event>,
-    /// Every lot of the vehicle, this one too, in the order in which they came
+    /// All lots of the vehicle including this one, oldest first
     pub listings: Vec<Listing>,
 }
 
-/// What one window's file changed of a lot.
+/// Changes of a lot by the file of one window.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Event {
-    /// The window it came in
+    /// Window of the file
     pub window_start_utc: DateTime<Utc>,
-    /// When it was applied
+    /// Time at which the change was applied
     pub applied_at: DateTime<Utc>,
-    /// Whose values changed: the vehicle's as this lot describes it, the lot's, or the lot's status
+    /// Object that changed: the vehicle as this lot describes it, the lot, or the lot's status
     #[schema(inline)]
     pub what: Whose,
-    /// Why, of a status
+    /// Reason for a change of the status
     #[schema(example = "absent_after_auction")]
     pub reason: Option<String>,
-    /// Column by column
+    /// Changed columns
     pub changes: Vec<Change>,
 }
 
-/// Whose values changed.
+/// Object whose values changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Whose {
-    /// The vehicle's
+    /// Vehicle
     Vehicle,
-    /// The lot's
+    /// Lot
     Lot,
-    /// The lot's status
+    /// Status of the lot
     Status,
 }
 
-/// What changed.
+/// Change of a column.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Change {
-    /// The column, as the tables name it
+    /// Column name in the database
     #[schema(example = "current_bid_usd")]
     pub column: String,
-    /// What stood; null where there was nothing
+    /// Previous value, or null if there was none
     pub before: Option<Value>,
-    /// What came
+    /// New value
     pub after: Option<Value>,
 }
 
-/// A value: coded, an amount, a text (an instant is RFC 3339 in UTC), a number, yes or no.
+/// Value: coded, an amount, a text (times are RFC 3339 in UTC), a number or a boolean.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Value {
-    /// A word of the vocabulary
+    /// Coded value of a taxonomy
     Coded(Coded),
-    /// An amount
+    /// Amount in its currency
     Money(Money),
-    /// A text, or an instant
+    /// Text or time
     Text(String),
-    /// A number
+    /// Number
     Number(f64),
-    /// Yes or no
+    /// Boolean
     Truth(bool),
 }
 
 /// A lot among the others of its vehicle.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Listing {
-    /// The auction's number of the lot
+    /// Lot number at the source
     pub lot: String,
-    /// Whose feed it is from
+    /// Source whose feed contains the lot
     pub source: String,
-    /// Where it is in its life
+    /// Status of the lot
     pub status: Option<Coded>,
-    /// The oldest window whose file holds it
+    /// Oldest window whose file contains the lot
     pub first_seen: Option<DateTime<Utc>>,
-    /// The newest window that saw it, be it in a file that was repeated or came late
+    /// Newest window that contained the lot, in a repeated or late file too
     pub last_seen: Option<DateTime<Utc>>,
-    /// Whether it stands in the newest file
+    /// Whether the newest file contains the lot
     pub in_feed: bool,
-    /// When it is or was to be sold
+    /// Time of the sale
     pub sale_at: Option<DateTime<Utc>>,
-    /// The highest bid known
+    /// Current high bid
     pub current_bid: Option<Value>,
-    /// What it has run
+    /// Odometer reading
     pub odometer: Option<Value>,
-    /// The unit of that: `mi` or `km`
+    /// Unit of the odometer reading: `mi` or `km`
     pub odometer_unit: Option<String>,
-    /// What is broken
+    /// Primary damage
     pub damage: Option<Coded>,
-    /// The fields of this object whose values come from an older row of the feed, since the newest row has values there that
-    /// cannot be read; empty where there are none
+    /// Fields of this object whose values come from an older row of the feed, because the newest row's values cannot be
+    /// parsed. Empty if there are none
     #[schema(example = json!(["sale_at"]))]
     pub carried: Vec<String>,
 }
 
-/// How a lot stood.
+/// Lot at a time in the past.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct LotAt {
-    /// The auction's number of the lot
+    /// Lot number at the source
     pub lot: String,
-    /// Whose feed it is from
+    /// Source whose feed contains the lot
     pub source: String,
-    /// The moment that was asked for
+    /// Requested time
     pub time: DateTime<Utc>,
-    /// The newest window at or before it; null before the first
+    /// Newest window at or before the time, or null before the first window
     pub window_start_utc: Option<DateTime<Utc>>,
-    /// Whether the lot was in the feed then
+    /// Presence of the lot in the feed at the time
     #[schema(inline)]
     pub presence: Seen,
-    /// The oldest window whose file holds it
+    /// Oldest window whose file contains the lot
     pub first_seen: Option<DateTime<Utc>>,
-    /// The lot as it stood, in the shape of today's; null before it was seen. `created_at` is when it was first seen,
-    /// `updated_at` a window that held what stood
+    /// Lot at the time, or null if no file had contained it. `created_at` is the window that first contained it,
+    /// `updated_at` a window that contained these values
     pub standing: Option<Lot>,
 }
 
-/// Whether a lot was in the feed.
+/// Presence of a lot in the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
-    /// No file had held it
+    /// No file had contained the lot
     NotYetSeen,
-    /// The newest file held it
+    /// The newest file contained the lot
     InFeed,
-    /// The newest complete file did not
+    /// The newest complete file did not contain the lot
     Gone,
 }
 
 /// A lot's history
 ///
-/// Every change of its values and its status, each with the window it came in; and every lot of its vehicle. The number is
-/// enough while one source has it.
+/// Returns every change of the lot's values and status with its window, and all lots of the vehicle. The path without a
+/// source works while one source has the lot number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}/history", tag = "lots",
     params(super::openapi::Lot, super::openapi::Lang),
     responses(
-        (status = 200, description = "its history", body = LotHistory),
+        (status = 200, description = "History of the lot", body = LotHistory),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
     )
 )]
@@ -200,7 +200,7 @@ pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> 
     let words = shared.words();
     let mut tx = shared.read().await?;
     let place = place::find(&mut tx, &path).await?;
-    let unknown = || Problem::unknown(format!("no history of lot {}", place.lot));
+    let unknown = || Problem::unknown(format!("Lot {} has no history.", place.lot));
     let source = place.source.as_deref().ok_or_else(unknown)?;
     let told =
         history::history(&mut tx, Some(source), &place.lot, &words.spellings).await?.ok_or_else(unknown)?;
@@ -231,14 +231,14 @@ pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> 
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &told))
 }
 
-/// A lot's history, of a source
+/// History of a lot of a source
 ///
-/// By source and number: every change of its values and its status, and every lot of its vehicle.
+/// Returns every change of the lot's values and status with its window, and all lots of the vehicle.
 #[utoipa::path(
     get, path = "/api/v1/lots/{source}/{lot}/history", tag = "lots",
     params(super::openapi::SourceAndLot, super::openapi::Lang),
     responses(
-        (status = 200, description = "its history", body = LotHistory),
+        (status = 200, description = "History of the lot", body = LotHistory),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
     )
 )]
@@ -246,15 +246,15 @@ pub async fn lot_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) -
     lot(state, path, ask).await
 }
 
-/// A lot as it stood
+/// A lot at a time
 ///
-/// At a moment: what the newest file at or before it made of the lot, in whatever order the files came. The number is enough
-/// while one source has it.
+/// Returns the lot as of the newest file at or before the time, whatever the order in which files were ingested. The path
+/// without a source works while one source has the lot number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}/at", tag = "lots",
     params(super::openapi::Lot, Moment),
     responses(
-        (status = 200, description = "the lot then", body = LotAt),
+        (status = 200, description = "Lot at the time", body = LotAt),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
     )
 )]
@@ -265,7 +265,7 @@ pub async fn at(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> R
     let words = shared.words();
     let mut tx = shared.read().await?;
     let place = place::find(&mut tx, &path).await?;
-    let unknown = || Problem::unknown(format!("no history of lot {}", place.lot));
+    let unknown = || Problem::unknown(format!("Lot {} has no history.", place.lot));
     let source = place.source.as_deref().ok_or_else(unknown)?;
     let mut told =
         history::at(&mut tx, Some(source), &place.lot, time, &words.spellings).await?.ok_or_else(unknown)?;
@@ -293,14 +293,14 @@ pub async fn at(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> R
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &told))
 }
 
-/// A lot as it stood, of a source
+/// A lot of a source at a time
 ///
-/// By source and number, at a moment: what the newest file at or before it made of the lot.
+/// Returns the lot as of the newest file at or before the time.
 #[utoipa::path(
     get, path = "/api/v1/lots/{source}/{lot}/at", tag = "lots",
     params(super::openapi::SourceAndLot, Moment),
     responses(
-        (status = 200, description = "the lot then", body = LotAt),
+        (status = 200, description = "Lot at the time", body = LotAt),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
     )
 )]

@@ -58,14 +58,14 @@ fn preferred(accepted: &str) -> Lang {
     best.0
 }
 
-/// A value of a taxonomy.
+/// Coded value of a taxonomy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Coded {
-    /// Its code; null where nobody knows the spelling
+    /// Code, or null if the raw value has none
     pub code: Option<String>,
-    /// The code in words, or the value as it came where there is no code
+    /// Label of the code, or the raw value if there is no code
     pub label: String,
-    /// The value as it came, where there is no code
+    /// Raw value, if there is no code
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub raw: Option<String>,

@@ -1,70 +1,96 @@
-//! How much of anything one reader may ask for: length of the address, headers, a body, requests at once.
+//! Limits of the API: length of the address, headers, a body, concurrent requests, time.
 //!
-//! What is over is refused before anything is read or looked up. The server below refuses by itself what it can't hold at
-//! all (over a hundred headers, or some 400 KB of them: 431).
+//! What is over a limit is refused before anything is read or looked up. The body limit in bytes is the endpoint's
+//! (`src/http/observe.rs`). The server itself refuses what it cannot hold at all (over a hundred headers, or some 400 KB of
+//! them: 431).
 
-use super::Shared;
 use super::problem::Problem;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Router};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::timeout::TimeoutLayer;
 
 /// Bytes of path and query.
 pub const ADDRESS: usize = 4096;
 /// Bytes of all headers, names and values.
 pub const HEADERS: usize = 16 * 1024;
-/// Bytes of a body, which no request needs.
-pub const BODY: u64 = 1024;
 /// Requests answered at the same time; those beyond are turned away.
 pub const AT_ONCE: usize = 64;
+/// Longest time for an answer. A statement of the database ends after ten seconds.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections to the database; requests beyond wait for one.
 pub const CONNECTIONS: u32 = 8;
 /// How long they wait.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-fn refused(request: &Request) -> Option<Problem> {
+/// Puts the limits around all routes of a router. Routers that are given the same semaphore share its permits.
+pub fn limited<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    permits: Arc<Semaphore>,
+    timeout: Duration,
+) -> Router<S> {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(count_request))
+        .layer(from_fn(refuse_oversized))
+        .layer(HandleErrorLayer::new(overloaded))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(permits))
+        .layer(TimeoutLayer::new(timeout));
+    router.layer(layers)
+}
+
+/// Returns the answer to a request that was shed, or that was not answered in time.
+async fn overloaded(error: BoxError) -> Problem {
+    if error.is::<tower::timeout::error::Elapsed>() {
+        tracing::warn!("request timed out");
+        return Problem::busy("The request took too long to answer.");
+    }
+    Problem::busy("The server is answering as many requests as it can at the same time.")
+}
+
+async fn refuse_oversized(request: Request, next: Next) -> Response {
+    match refusal(&request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(request: &Request) -> Option<Problem> {
     let address = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
     if address > ADDRESS {
-        let detail = format!("path and query are longer than {ADDRESS} bytes");
+        let detail = format!("The path and the query together are longer than {ADDRESS} bytes.");
         return Some(Problem::too_large(StatusCode::URI_TOO_LONG, detail));
     }
-    let headers: usize =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if headers > HEADERS {
-        let detail = format!("the headers are longer than {HEADERS} bytes");
+    if header_bytes(request.headers()) > HEADERS {
+        let detail = format!("The headers together are longer than {HEADERS} bytes.");
         return Some(Problem::too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
     }
-    if body(request.headers()) > BODY {
-        let detail = format!("the body is longer than {BODY} bytes");
+    // No resource reads a body, so the limit on the bytes read would never be met.
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        let detail = "The body has no Content-Length, so its length is not known.".to_owned();
         return Some(Problem::too_large(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
-    // before the router, which would answer without a word
     (![Method::GET, Method::HEAD].contains(request.method())).then(Problem::method)
 }
 
-/// The length of a body as announced; of one in pieces nobody knows it.
-fn body(headers: &HeaderMap) -> u64 {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return u64::MAX;
-    }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    length.map_or(0, |length| length.parse().unwrap_or(u64::MAX))
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// Lets a request through if it is within all limits; counts it either way.
-pub async fn hold(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// Counts a request and measures its duration, whatever its answer is.
+async fn count_request(request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map(|path| route(path.as_str()));
-    let mut response = match (refused(&request), shared.gate.try_acquire()) {
-        (Some(problem), _) => problem.into_response(),
-        (None, Err(_)) => Problem::busy("too many requests at once").into_response(),
-        (None, Ok(_permit)) => next.run(request).await,
-    };
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let route = route.unwrap_or("other");
+    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route(path.as_str()));
+    let response = next.run(request).await;
     metrics::counter!("vinops_api_requests_total", "route" => route, "status" => class(response.status()))
         .increment(1);
     metrics::histogram!("vinops_api_request_duration_seconds", "route" => route).record(began.elapsed());
@@ -82,5 +108,31 @@ fn class(status: StatusCode) -> &'static str {
         ..400 => "ok",
         400..500 => "refused",
         _ => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use serde_json::Value;
+    use tower::Service;
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_a_503_with_retry_after() {
+        let router = Router::new().route("/slow", get(async || std::future::pending::<&str>().await));
+        let mut router = limited(router, Arc::new(Semaphore::new(1)), Duration::from_millis(10));
+        for _ in 0..2 {
+            let request = Request::get("/slow").body(Body::empty()).unwrap();
+            let response = router.call(request).await.unwrap();
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["retry-after"]),
+                (503, &"1".parse().unwrap())
+            );
+            let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(problem["detail"], "The request took too long to answer.");
+        }
     }
 }

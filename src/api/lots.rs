@@ -25,59 +25,59 @@ use utoipa::ToSchema;
 /// One vehicle put up for sale.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Lot {
-    /// The auction's number of the lot
+    /// Lot number at the source
     #[schema(example = "63868745", pattern = "^[1-9][0-9]{0,17}$")]
     pub lot: String,
-    /// Whose feed it is from
+    /// Source whose feed contains the lot
     pub source: Option<String>,
-    /// Where it is in its life
+    /// Status of the lot
     pub status: Option<Coded>,
-    /// What is sold
+    /// Vehicle that is sold
     pub vehicle: Vehicle,
-    /// When and how
+    /// Date and type of the sale
     pub sale: Sale,
-    /// The vehicle's papers
+    /// Title type
     pub title: Option<Coded>,
-    /// The state that issued them
+    /// State that issued the title
     pub title_state: Option<String>,
-    /// What is broken
+    /// Primary damage
     pub damage: Option<Coded>,
-    /// What else is
+    /// Secondary damage
     pub secondary_damage: Option<Coded>,
-    /// What it has run
+    /// Odometer reading
     pub odometer: Option<Odometer>,
-    /// Whether there are keys
+    /// Whether keys are present
     pub keys: Option<Coded>,
-    /// What was tried at the yard
+    /// Result of the yard's engine start and drive test
     pub runs_drives: Option<Coded>,
-    /// The auction's one-letter condition
+    /// Lot condition, a one-letter code of the auction
     pub condition: Option<Coded>,
-    /// The auction's class of vehicle
+    /// Vehicle type at the auction
     pub vehicle_type: Option<Coded>,
-    /// Where it stands
+    /// Yard at which the vehicle is stored
     pub yard: Yard,
-    /// The highest bid so far
+    /// Current high bid
     pub current_bid: Option<Money>,
-    /// The price at which it is sold at once
+    /// Buy-it-now price
     pub buy_it_now: Option<Money>,
-    /// What it would be worth undamaged
+    /// Estimated retail value, undamaged
     pub retail_value: Option<Money>,
-    /// What mending it would cost
+    /// Estimated repair cost
     pub repair_cost: Option<Money>,
-    /// Whether offers are taken
+    /// Whether the seller accepts offers
     pub make_offer: Option<bool>,
-    /// The auction's remark
+    /// Special note of the auction
     pub special_note: Option<String>,
-    /// Its pictures
+    /// Images of the vehicle
     pub images: Vec<Image>,
-    /// When it was first seen
+    /// Time at which the lot was first stored
     pub created_at: DateTime<Utc>,
-    /// When it last changed here
+    /// Time of the last change in this database
     pub updated_at: DateTime<Utc>,
-    /// When the source last changed it
+    /// Time of the last change at the source
     pub source_updated_at: Option<DateTime<Utc>>,
-    /// The fields, by their path in this object, whose values come from an older row of the feed, since the newest row has
-    /// values there that cannot be read; empty where there are none
+    /// Paths of the fields in this object whose values come from an older row of the feed, because the newest row's values
+    /// cannot be parsed. Empty if there are none
     #[schema(example = json!(["odometer", "sale.at"]))]
     pub carried: Vec<String>,
 }
@@ -85,10 +85,10 @@ pub struct Lot {
 /// An amount in its own currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Money {
-    /// Decimal, with two digits after the point
+    /// Decimal amount with two digits after the point
     #[schema(example = "10674.00", pattern = r"^[0-9]+\.[0-9]{2}$")]
     pub amount: String,
-    /// ISO 4217; null where the feed names none
+    /// ISO 4217 currency code, or null if the feed names no currency
     #[schema(example = "USD")]
     pub currency: Option<String>,
 }
@@ -96,41 +96,41 @@ pub struct Money {
 /// When and how a lot is sold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sale {
-    /// The instant; null until there is a date whose time zone is known
+    /// Time of the sale in UTC, or null while there is no date with a known time zone
     pub at: Option<DateTime<Utc>>,
-    /// The same by the yard's clock
+    /// Time of the sale in the yard's time zone
     #[schema(example = "2026-03-16T12:00:00-07:00", format = DateTime)]
     pub local: Option<String>,
-    /// The yard's time zone
+    /// Time zone of the yard, an IANA name
     #[schema(example = "America/Los_Angeles")]
     pub zone: Option<String>,
-    /// How it is sold
+    /// Sale type
     #[serde(rename = "type")]
     pub kind: Option<Coded>,
-    /// Its place in the sale
+    /// Item number in the sale
     pub item_number: Option<i32>,
-    /// Where it stands on the yard
+    /// Grid and row on the yard
     pub grid_row: Option<String>,
 }
 
-/// What a vehicle has run.
+/// Odometer reading of a vehicle.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Odometer {
-    /// How much
+    /// Distance
     pub value: Option<f64>,
-    /// The unit of the value: miles, or kilometres where the lot is in Canada
+    /// Unit of the distance: miles, or kilometres for lots in Canada
     #[schema(example = "mi", pattern = "^(mi|km)$")]
     pub unit: Option<String>,
-    /// How far that is to be believed
+    /// Odometer brand, the reliability of the reading
     pub brand: Option<Coded>,
 }
 
-/// Where a lot stands.
+/// Yard at which a vehicle is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Yard {
-    /// The yard's number
+    /// Yard number
     pub code: Option<String>,
-    /// Its name
+    /// Yard name
     pub name: Option<String>,
     /// City
     pub city: Option<String>,
@@ -143,12 +143,12 @@ pub struct Yard {
     pub zip: Option<String>,
 }
 
-/// A picture.
+/// Image of a vehicle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
-    /// Which form of it: thumbnail or listing
+    /// Size of the image: thumbnail or listing
     pub variant: Option<String>,
-    /// Where it is
+    /// URL of the image
     pub url: String,
 }
 
@@ -228,11 +228,29 @@ pub fn local(at: DateTime<Utc>, place: SalePlace<'_>) -> Option<(String, String)
 }
 
 impl Row {
-    /// As a reader is shown it.
-    pub fn shown(self, words: &Words, lang: Lang) -> Lot {
-        let money = |amount: Option<String>| {
-            amount.map(|amount| Money { amount, currency: self.currency_code.clone() })
-        };
+    /// Moves the vehicle's columns out.
+    fn take_vehicle(&mut self) -> vehicles::Row {
+        vehicles::Row {
+            body: self.body.take(),
+            fuel: self.fuel.take(),
+            transmission: self.transmission.take(),
+            drive: self.drive.take(),
+            color: self.color.take(),
+            vin: std::mem::take(&mut self.vin),
+            vin_raw: self.vin_raw.take(),
+            year: self.year,
+            make: self.make.take(),
+            model: self.model.take(),
+            model_detail: self.model_detail.take(),
+            trim: self.trim.take(),
+            engine: self.engine.take(),
+            cylinders: self.cylinders,
+            carried_columns: None,
+        }
+    }
+
+    /// Returns the date and type of the sale.
+    fn sale(&self, words: &Words, lang: Lang) -> Sale {
         let place = SalePlace {
             abbreviation: self.tz.as_deref().unwrap_or_default(),
             yard: self.yard_name.as_deref().unwrap_or_default(),
@@ -240,6 +258,24 @@ impl Row {
             country: self.country.as_deref().unwrap_or_default(),
         };
         let (local, zone) = self.auction_datetime_utc.and_then(|at| local(at, place)).unzip();
+        let (code, raw) = (self.sale_type_code.as_deref(), self.sale_type.as_deref());
+        Sale {
+            at: self.auction_datetime_utc,
+            local,
+            zone,
+            kind: words.coded(Domain::SaleTypes, code, raw, lang),
+            item_number: self.item_number,
+            grid_row: self.grid_row.clone(),
+        }
+    }
+
+    /// Returns the lot as the API shows it, with labels in a language.
+    pub fn shown(mut self, words: &Words, lang: Lang) -> Lot {
+        let vehicle = self.take_vehicle().shown(words, lang);
+        let sale = self.sale(words, lang);
+        let money = |amount: Option<String>| {
+            amount.map(|amount| Money { amount, currency: self.currency_code.clone() })
+        };
         let written = |domain, code: &Option<String>, raw: &Option<String>| {
             words.coded(domain, code.as_deref(), raw.as_deref(), lang)
         };
@@ -257,14 +293,7 @@ impl Row {
         Lot {
             carried: carried::paths(&carried),
             status: spelled(Domain::Statuses, &self.status),
-            sale: Sale {
-                at: self.auction_datetime_utc,
-                local,
-                zone,
-                kind: written(Domain::SaleTypes, &self.sale_type_code, &self.sale_type),
-                item_number: self.item_number,
-                grid_row: self.grid_row,
-            },
+            sale,
             title: words.title(self.title_type.as_deref(), self.title_state.as_deref(), lang),
             damage: written(Domain::DamageTypes, &self.damage_code, &self.damage_description),
             secondary_damage: written(
@@ -281,24 +310,7 @@ impl Row {
             buy_it_now: money(self.buy_it_now),
             retail_value: money(self.retail_value),
             repair_cost: money(self.repair_cost),
-            vehicle: vehicles::Row {
-                body: self.body,
-                fuel: self.fuel,
-                transmission: self.transmission,
-                drive: self.drive,
-                color: self.color,
-                vin: self.vin,
-                vin_raw: self.vin_raw,
-                year: self.year,
-                make: self.make,
-                model: self.model,
-                model_detail: self.model_detail,
-                trim: self.trim,
-                engine: self.engine,
-                cylinders: self.cylinders,
-                carried_columns: None,
-            }
-            .shown(words, lang),
+            vehicle,
             lot: self.lot,
             source: self.source,
             title_state: self.title_state,
@@ -322,12 +334,12 @@ impl Row {
 
 /// A lot
 ///
-/// By its number, as it stands after the newest window applied. The number is enough while one source has it.
+/// Returns the lot with this number as of the newest applied window, while only one source has the number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}", tag = "lots",
     params(super::openapi::Lot, super::openapi::Lang),
     responses(
-        (status = 200, description = "the lot", body = Lot),
+        (status = 200, description = "Lot", body = Lot),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
     )
 )]
@@ -338,18 +350,21 @@ pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> 
     let place = place::find(&mut tx, &path).await?;
     let found = read(&mut tx, &[place.id]).await?;
     drop(tx);
-    let row = found.into_iter().next().ok_or_else(|| Problem::unknown(format!("no lot {}", place.lot)))?;
+    let row = found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Problem::unknown(format!("Lot {} does not exist.", place.lot)))?;
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &row.shown(&shared.words(), lang)))
 }
 
 /// A lot of a source
 ///
-/// By its source and number, as it stands after the newest window applied.
+/// Returns the lot with this number at a source as of the newest applied window.
 #[utoipa::path(
     get, path = "/api/v1/lots/{source}/{lot}", tag = "lots",
     params(super::openapi::SourceAndLot, super::openapi::Lang),
     responses(
-        (status = 200, description = "the lot", body = Lot),
+        (status = 200, description = "Lot", body = Lot),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
     )
 )]

@@ -18,7 +18,6 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
@@ -26,7 +25,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
-use tower_http::compression::CompressionLayer;
 
 pub mod answer;
 mod carried;
@@ -68,7 +66,8 @@ pub struct Shared {
     /// What the keeper saw last; held while it reads.
     signs: Mutex<keeper::Signs>,
     alike: Mutex<Alike>,
-    gate: Semaphore,
+    /// One permit for each request that may be answered at the same time.
+    permits: Arc<Semaphore>,
 }
 
 impl Api {
@@ -94,9 +93,9 @@ impl Api {
         let mut tx = begin(&pool).await?;
         let words = RwLock::new(Arc::new(Words::load(&mut tx).await?));
         tx.commit().await?;
-        let gate = Semaphore::new(limits::AT_ONCE);
+        let permits = Arc::new(Semaphore::new(limits::AT_ONCE));
         let (catalogue, signs, alike) = Default::default();
-        let shared = Arc::new(Shared { pool, words, catalogue, signs, alike, gate });
+        let shared = Arc::new(Shared { pool, words, catalogue, signs, alike, permits });
         shared.refresh(true).await?;
         tokio::spawn(keeper::keep(Arc::downgrade(&shared)));
         Ok(Api { shared })
@@ -107,10 +106,9 @@ impl Api {
         self.shared.refresh(true).await
     }
 
-    /// Its routes, to be merged into a server's.
+    /// Returns the routes within their limits, to be merged into a server's.
     pub fn router(&self) -> Router {
         let shared = Arc::clone(&self.shared);
-        let page = get(openapi::page).layer(from_fn_with_state(Arc::clone(&shared), limits::hold));
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
             // the router wants one name for one place of a path: it is the lot where it stands alone, else the source
@@ -127,12 +125,12 @@ impl Api {
             .route("/windows", get(windows::windows))
             .route("/openapi.json", get(openapi::document))
             .route("/", get(openapi::page))
-            .fallback(async || Problem::unknown("nothing is at this path"))
-            .layer(from_fn_with_state(Arc::clone(&shared), limits::hold))
-            .layer(CompressionLayer::new())
-            .with_state(shared);
-        // with its slash the page is beside the nest, not in it
-        Router::new().nest("/api/v1", routes).route("/api/v1/", page)
+            .fallback(async || Problem::unknown("There is no resource at this path."))
+            .with_state(Arc::clone(&shared));
+        let limited = |routes| limits::limited(routes, Arc::clone(&shared.permits), limits::REQUEST_TIMEOUT);
+        // With its slash the page is beside the nest, not in it.
+        let page = Router::new().route("/api/v1/", get(openapi::page));
+        Router::new().nest("/api/v1", limited(routes)).merge(limited(page))
     }
 }
 
@@ -208,7 +206,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(name)| Named(name)).map_err(|_| Problem::unknown("the path is no text"))
+        path.map(|Path(name)| Named(name)).map_err(|_| Problem::unknown("The path is not UTF-8."))
     }
 }
 

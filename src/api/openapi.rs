@@ -17,9 +17,10 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
 #[openapi(
     info(
         title = "vinops",
-        description = "Vehicles and lots of the auction's feed, read only. Coded values come as code and label; without \
-                       a code the value as it came. Times are RFC 3339 in UTC; a sale's also by the yard's clock. \
-                       Errors are problem documents (RFC 9457)."
+        description = "Read-only API of the vehicles and lots in the auctions' feeds. Coded values have a code and a \
+                       label, or the raw value if there is no code. Times are RFC 3339 in UTC. The time of a sale is \
+                       also given in the yard's time zone. Errors are problem documents (RFC 9457). Every answer has the \
+                       header `x-request-id`, which is the client's own if it is printable and has at most 64 characters."
     ),
     paths(
         super::search::search,
@@ -82,12 +83,15 @@ pub struct Refused;
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let told = [
-            ("400", "a parameter is unknown or wrong; `parameter` names it"),
-            ("413", "the request has a body of more than 1 KB"),
-            ("414", "path and query are longer than 4 KB"),
-            ("431", "the headers are longer than 16 KB"),
-            ("500", "something failed; `request_id` leads to its cause in the log"),
-            ("503", "too many requests at once, or no database; `Retry-After` says when to come again"),
+            ("400", "A parameter is unknown or invalid. `parameter` names it"),
+            ("413", "The body is longer than 1 KB"),
+            ("414", "The path and the query are longer than 4 KB"),
+            ("431", "The headers are longer than 16 KB"),
+            ("500", "The server failed. Its log has the cause under `request_id`"),
+            (
+                "503",
+                "Too many concurrent requests, a timeout, or an unreachable database. `Retry-After` is the delay before a retry",
+            ),
         ];
         told.into_iter().map(|(status, what)| (status.to_owned(), problem(what))).collect()
     }
@@ -98,7 +102,7 @@ pub struct NotThere;
 
 impl IntoResponses for NotThere {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        BTreeMap::from([("404".to_owned(), problem("there is none"))])
+        BTreeMap::from([("404".to_owned(), problem("The resource does not exist"))])
     }
 }
 
@@ -107,7 +111,7 @@ pub struct Gone;
 
 impl IntoResponses for Gone {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        BTreeMap::from([("410".to_owned(), problem("it was removed"))])
+        BTreeMap::from([("410".to_owned(), problem("The resource was removed"))])
     }
 }
 
@@ -116,7 +120,7 @@ pub struct Ambiguous;
 
 impl IntoResponses for Ambiguous {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        let what = "several sources have a lot of this number: `sources` names them, and `/lots/{source}/{lot}` one lot";
+        let what = "Several sources have a lot of this number. `sources` lists them, and `/lots/{source}/{lot}` identifies one lot";
         BTreeMap::from([("409".to_owned(), problem(what))])
     }
 }
@@ -126,8 +130,7 @@ pub struct SourceAndLot;
 
 impl IntoParams for SourceAndLot {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let source =
-            path_parameter("source", "the source whose number it is", |text| text.examples(["copart"]));
+        let source = path_parameter("source", "Source of the lot", |text| text.examples(["copart"]));
         [source].into_iter().chain(Lot::into_params(|| None)).collect()
     }
 }
@@ -138,7 +141,7 @@ pub struct Lot;
 impl IntoParams for Lot {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let number = |text: ObjectBuilder| text.pattern(Some("^0*[1-9][0-9]{0,17}$")).max_length(Some(18));
-        vec![path_parameter("lot", "the source's number of the lot", number)]
+        vec![path_parameter("lot", "Lot number at the source", number)]
     }
 }
 

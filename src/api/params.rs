@@ -71,9 +71,10 @@ impl Param {
     /// As OpenAPI has it.
     pub fn document(&self) -> Parameter {
         let schema = self.shape.schema();
-        let schema: RefOr<Schema> = match self.many {
-            true => ArrayBuilder::new().items(schema).min_items(Some(1)).max_items(Some(MANY)).into(),
-            false => schema,
+        let schema: RefOr<Schema> = if self.many {
+            ArrayBuilder::new().items(schema).min_items(Some(1)).max_items(Some(MANY)).into()
+        } else {
+            schema
         };
         ParameterBuilder::new()
             .name(self.name)
@@ -89,7 +90,7 @@ impl Param {
 pub const LANG: Param = Param::one(
     "lang",
     Shape::OneOf(&["en", "ru"]),
-    "tongue of the labels; without it the Accept-Language header decides",
+    "Language of the labels, by default that of the Accept-Language header",
 );
 
 impl Shape {
@@ -122,11 +123,11 @@ impl Shape {
             Shape::Text if value.chars().count() > LONGEST => {
                 Some(format!("is longer than {LONGEST} characters"))
             }
-            Shape::Text if value.contains('\0') => Some("holds a NUL".to_owned()),
+            Shape::Text if value.contains('\0') => Some("contains a NUL".to_owned()),
             Shape::Code(domain) => (!entries(domain).iter().any(|entry| entry.code == value))
-                .then(|| format!("is no code of {}", domain.name())),
+                .then(|| format!("is not a code of {}", domain.name())),
             Shape::OneOf(words) if !words.contains(&value) => {
-                Some(format!("is none of {}", words.join(", ")))
+                Some(format!("is not one of {}", words.join(", ")))
             }
             Shape::Number(least, most) => match whole(value) {
                 Some(number) if (least..=most).contains(&number) => None,
@@ -142,7 +143,7 @@ impl Shape {
                 let letter = |c: char| c.is_ascii_alphanumeric() && !"IOQioq".contains(c);
                 let right = (1..=17).contains(&value.len()) && value.chars().all(letter);
                 (!right).then(|| {
-                    "is not the beginning of a VIN: up to 17 letters and digits, no I, O, Q".to_owned()
+                    "is not the beginning of a VIN, up to 17 letters and digits without I, O and Q".to_owned()
                 })
             }
             Shape::Text | Shape::OneOf(_) | Shape::Cursor => None,
@@ -183,7 +184,7 @@ impl Asked {
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
             let Some(param) = known.iter().copied().flatten().find(|param| param.name == name) else {
                 let name: String = name.chars().take(LONGEST).collect();
-                return Err(Problem::parameter(&name, "is not a parameter here"));
+                return Err(Problem::parameter(&name, "is unknown to this resource"));
             };
             if let Some(complaint) = param.shape.complaint(&value) {
                 return Err(Problem::parameter(param.name, complaint));

@@ -1,6 +1,7 @@
 //! The lot that a path names: by its source and number, or by its number alone while one source has it in sight.
 
 use super::problem::Problem;
+use crate::auction::lot_number::lot_number_of_digits;
 use anyhow::Context;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -18,7 +19,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LotPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<LotPath, Problem> {
-        let wrong = || Problem::unknown("the path is no text");
+        let wrong = || Problem::unknown("The path is not UTF-8.");
         let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let mut names = path.map_err(|_| wrong())?.0.into_iter().map(|(_, text)| text);
         match (names.next(), names.next()) {
@@ -46,7 +47,8 @@ pub struct Place {
 ///
 /// 404 where there is none, 410 where it or its vehicle was removed, 409 where several sources have it.
 pub async fn find(connection: &mut PgConnection, path: &LotPath) -> Result<Place, Problem> {
-    let lot = number(&path.lot)?;
+    let lot = lot_number_of_digits(&path.lot)
+        .ok_or_else(|| Problem::parameter("lot", "is not a lot number of 1 to 18 digits"))?;
     let lots = sqlx::query!(
         r#"-- api: the lot of a path
         select l.id, l.source, l.is_removed or v.is_removed as "removed!"
@@ -62,27 +64,17 @@ pub async fn find(connection: &mut PgConnection, path: &LotPath) -> Result<Place
     .await
     .context("look for a lot")?;
     let name = match &path.source {
-        None => format!("lot {lot}"),
-        Some(source) => format!("lot {lot} of source {source:?}"),
+        None => format!("Lot {lot}"),
+        Some(source) => format!("Lot {lot} of source {source:?}"),
     };
     if lots.is_empty() {
-        return Err(Problem::unknown(format!("no {name}")));
+        return Err(Problem::unknown(format!("{name} does not exist.")));
     }
     let mut open: Vec<_> = lots.into_iter().filter(|lot| !lot.removed).collect();
     if open.len() > 1 {
         let sources = open.into_iter().map(|lot| lot.source).collect();
         return Err(Problem::ambiguous(lot, sources));
     }
-    let found = open.pop().ok_or_else(|| Problem::gone(format!("{name} was removed")))?;
+    let found = open.pop().ok_or_else(|| Problem::gone(format!("{name} was removed.")))?;
     Ok(Place { id: found.id, source: Some(found.source), lot: lot.to_owned() })
-}
-
-/// Returns a lot's number as it stands in the tables: 1 to 18 digits, without leading zeros.
-fn number(text: &str) -> Result<&str, Problem> {
-    let digits = text.trim_start_matches('0');
-    let right = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    match right && !digits.is_empty() {
-        true => Ok(digits),
-        false => Err(Problem::parameter("lot", "is not a lot's number: 1 to 18 digits")),
-    }
 }

@@ -1,154 +1,148 @@
-//! What a reader is told when there is no answer: problem documents (RFC 9457).
+//! Problem documents (RFC 9457), the bodies of all errors.
 //!
-//! They say what the reader can mend and nothing of what lies behind: a failure of ours is a status and a request id, its
-//! cause is in the log under that id.
+//! A problem document explains what the client can change, and nothing of how the server works. A failure of the server is
+//! a status and a request id, and the cause is logged under that id. The request id is added by `src/http/observe.rs`.
 
 use crate::db::passing::{Passing, passing};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
-/// Seconds after which somebody who was turned away may come again.
-const AGAIN: u32 = 1;
+/// Seconds after which a client that was answered 503 may retry.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem it is; the same for all problems of the kind
+    /// Type of the problem, the same for all problems of the type
     #[serde(rename = "type")]
     #[schema(example = "urn:vinops:problem:parameter")]
     pub kind: &'static str,
-    /// The kind in words
+    /// Phrase of the status
+    #[schema(example = "Bad Request")]
     pub title: &'static str,
-    /// The status of the answer
+    /// Status code of the answer
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What is wrong this time
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub detail: Option<String>,
-    /// The parameter that is wrong
+    /// Explanation of this problem in a sentence
+    #[schema(example = "The parameter `limit` is not a whole number from 1 to 200.")]
+    pub detail: String,
+    /// Name of the parameter that is wrong
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub parameter: Option<String>,
-    /// The sources that have a lot of this number; `/lots/{source}/{lot}` names one of them
+    /// Sources that have a lot of this number. `/lots/{source}/{lot}` names one of them
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, nullable = false, example = json!(["copart", "iaai"]))]
     pub sources: Option<Box<[String]>>,
-    /// By which the log names what happened
+    /// Id of the request, as in the header `x-request-id` and in the server's log
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub request_id: Option<Uuid>,
+    #[schema(value_type = Option<String>, nullable = false, max_length = 64)]
+    pub request_id: Option<Box<str>>,
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: Option<String>) -> Problem {
+    fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {
         Problem {
             kind,
-            title,
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail,
+            detail: detail.into(),
             parameter: None,
             sources: None,
             request_id: None,
         }
     }
 
-    /// A parameter, of the query or of the path, that cannot be taken as it is.
-    pub fn parameter(name: &str, detail: impl Into<String>) -> Problem {
-        let new = Problem::new(
-            StatusCode::BAD_REQUEST,
-            "urn:vinops:problem:parameter",
-            "a parameter is wrong",
-            Some(detail.into()),
-        );
+    /// Returns the problem of a status for which nothing else is known.
+    pub fn of(status: StatusCode) -> Problem {
+        match status {
+            StatusCode::NOT_FOUND => Problem::unknown("There is no resource at this path."),
+            StatusCode::METHOD_NOT_ALLOWED => Problem::method(),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Problem::too_large(status, "The body is longer than a request may be.".to_owned())
+            }
+            StatusCode::SERVICE_UNAVAILABLE => Problem::busy("The server cannot answer at the moment."),
+            StatusCode::INTERNAL_SERVER_ERROR => Problem::new(
+                status,
+                "urn:vinops:problem:internal",
+                "The server failed to answer. Its log has the cause under this request id.",
+            ),
+            // RFC 9457, 4.2.1: the status says all there is.
+            _ => Problem::new(status, "about:blank", "The server cannot answer this request."),
+        }
+    }
+
+    /// Returns the same problem with the id of its request.
+    pub fn with_request_id(self, id: String) -> Problem {
+        Problem { request_id: Some(id.into()), ..self }
+    }
+
+    /// Returns the problem of a parameter, of the query or of the path. The complaint goes on after the name, such as
+    /// `is missing`.
+    pub fn parameter(name: &str, complaint: impl AsRef<str>) -> Problem {
+        let detail = format!("The parameter `{name}` {}.", complaint.as_ref());
+        let new = Problem::new(StatusCode::BAD_REQUEST, "urn:vinops:problem:parameter", detail);
         Problem { parameter: Some(name.to_owned()), ..new }
     }
 
-    /// There is none of this.
-    pub fn unknown(what: impl Into<String>) -> Problem {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "urn:vinops:problem:unknown",
-            "there is no such thing",
-            Some(what.into()),
-        )
+    /// Returns the problem of a resource that does not exist.
+    pub fn unknown(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "urn:vinops:problem:unknown", detail)
     }
 
-    /// Returns the problem of a resource that was taken out of sight.
-    pub fn gone(what: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::GONE, "urn:vinops:problem:gone", "this was removed", Some(what.into()))
+    /// Returns the problem of a resource that was removed.
+    pub fn gone(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::GONE, "urn:vinops:problem:gone", detail)
     }
 
     /// Returns the problem of a lot number that several sources have.
     pub fn ambiguous(lot: &str, sources: Vec<String>) -> Problem {
-        let detail = format!("several sources have lot {lot}; ask for /lots/{{source}}/{lot}");
-        let new = Problem::new(
-            StatusCode::CONFLICT,
-            "urn:vinops:problem:ambiguous",
-            "the lot number is ambiguous",
-            Some(detail),
-        );
+        let detail = format!("Several sources have lot {lot}. Request /lots/{{source}}/{lot} instead.");
+        let new = Problem::new(StatusCode::CONFLICT, "urn:vinops:problem:ambiguous", detail);
         Problem { sources: Some(sources.into()), ..new }
     }
 
-    /// Only GET and HEAD are understood.
+    /// Returns the problem of a method other than GET and HEAD.
     pub fn method() -> Problem {
-        Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "urn:vinops:problem:method",
-            "this interface is read only",
-            None,
-        )
+        let detail = "Only GET and HEAD are allowed, since nothing can be written here.";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "urn:vinops:problem:method", detail)
     }
 
-    /// The request is greater than it may be.
+    /// Returns the problem of a request that exceeds a limit of its size.
     pub fn too_large(status: StatusCode, detail: String) -> Problem {
-        Problem::new(status, "urn:vinops:problem:too-large", "the request is too large", Some(detail))
+        Problem::new(status, "urn:vinops:problem:too-large", detail)
     }
 
-    /// Too many at once, or a database that does not answer: the reader may come again.
+    /// Returns the problem of an overloaded server or an unreachable database. The client may retry.
     pub fn busy(detail: &str) -> Problem {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "urn:vinops:problem:busy",
-            "no answer at this moment",
-            Some(detail.to_owned()),
-        )
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "urn:vinops:problem:busy", detail)
     }
 
-    /// Something of ours failed; the cause goes to the log.
+    /// Returns the problem of a failure of the server, whose cause is only logged.
     pub fn internal(error: &anyhow::Error) -> Problem {
-        let id = Uuid::new_v4();
-        tracing::error!(request_id = %id, error = format!("{error:#}"), "an answer of the API failed");
-        let new = Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "urn:vinops:problem:internal",
-            "this is our fault",
-            None,
-        );
-        Problem { request_id: Some(id), ..new }
+        tracing::error!(error = format!("{error:#}"), "API request failed");
+        Problem::of(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
 impl From<anyhow::Error> for Problem {
-    /// A statement that took too long and a database that is away pass by; all else is our fault.
+    /// A statement that timed out and an unreachable database are transient. Any other error is a failure of the server.
     fn from(error: anyhow::Error) -> Problem {
         let code = error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
             sqlx::Error::Database(told) => told.code(),
             _ => None,
         });
         if code.as_deref() == Some("57014") {
-            tracing::warn!(error = format!("{error:#}"), "a statement of the API was cut off");
-            return Problem::busy("the answer took too long to find");
+            tracing::warn!(error = format!("{error:#}"), "API statement timed out");
+            return Problem::busy("The query took too long.");
         }
-        // who can't write and tries to is wrong, whatever it may mean to a job
+        // 25006, a write in a read-only transaction, is transient for a job only.
         match passing(&error) {
             Some(Passing::Connection) if code.as_deref() != Some("25006") => {
-                tracing::warn!(error = format!("{error:#}"), "the API has no database");
-                Problem::busy("the database does not answer")
+                tracing::warn!(error = format!("{error:#}"), "API database unreachable");
+                Problem::busy("The database cannot be reached.")
             }
             _ => Problem::internal(&error),
         }
@@ -169,11 +163,13 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, headers, body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(AGAIN));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
         }
+        // For the layer that adds the request id.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -27,18 +27,26 @@ const REMEMBERED: usize = 256;
 
 /// Filters that are no dimension.
 pub const RANGES: &[Param] = &[
-    Param::one("q", Shape::Text, "like make and model, misspelt or in part"),
-    Param::one("vin", Shape::VinPrefix, "the beginning of the VIN"),
-    Param::one("year_min", Shape::Number(1900, 2100), "model year from"),
-    Param::one("year_max", Shape::Number(1900, 2100), "model year to"),
+    Param::one(
+        "q",
+        Shape::Text,
+        "Make and model, matched by similarity, so that misspelt and partial texts match too",
+    ),
+    Param::one("vin", Shape::VinPrefix, "VIN prefix"),
+    Param::one("year_min", Shape::Number(1900, 2100), "Minimum model year"),
+    Param::one("year_max", Shape::Number(1900, 2100), "Maximum model year"),
     Param::one(
         "price_min",
         Shape::Money,
-        "highest bid from, in the lot's own currency; lots without a bid are left out",
+        "Minimum high bid, in the lot's own currency. Lots without a bid are omitted",
     ),
-    Param::one("price_max", Shape::Money, "highest bid to, likewise"),
-    Param::one("sale_from", Shape::Instant, "sold from this instant on; lots without a date are left out"),
-    Param::one("sale_to", Shape::Instant, "sold until this instant, likewise"),
+    Param::one(
+        "price_max",
+        Shape::Money,
+        "Maximum high bid, in the lot's own currency. Lots without a bid are omitted",
+    ),
+    Param::one("sale_from", Shape::Instant, "Earliest time of the sale. Lots without a date are omitted"),
+    Param::one("sale_to", Shape::Instant, "Latest time of the sale. Lots without a date are omitted"),
 ];
 
 const FILTERS: [Param; COUNT] = {
@@ -56,10 +64,10 @@ const PAGE: &[Param] = &[
     Param::one(
         "sort",
         Shape::OneOf(Sort::NAMES),
-        "order, with a minus the other way round: sale_date if not said; lots without a value come last",
+        "Sort order, descending with a minus, `sale_date` by default. Lots without a value come last",
     ),
-    Param::one("limit", Shape::Number(1, 200), "lots of a page: 50 if not said"),
-    Param::one("cursor", Shape::Cursor, "`next` of the page before"),
+    Param::one("limit", Shape::Number(1, 200), "Number of lots per page, 50 by default"),
+    Param::one("cursor", Shape::Cursor, "`next` of the previous page"),
 ];
 
 /// The filters of search and facets.
@@ -82,10 +90,10 @@ impl IntoParams for Everything {
     }
 }
 
-/// The state of the data that an answer was found in.
+/// State of the data of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AsOf {
-    /// The newest window that ended well, of any source: its file, or the one it repeats, was applied
+    /// Newest window of any source whose file, or the file that it repeats, was applied
     pub window: Option<DateTime<Utc>>,
 }
 
@@ -98,13 +106,13 @@ impl AsOf {
 /// A page of lots.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Found {
-    /// Lots that pass all filters
+    /// Number of lots that match all filters
     pub total: u32,
-    /// Those of this page, in the order asked for
+    /// Lots of this page, in the requested order
     pub lots: Vec<Lot>,
-    /// Give this as `cursor` for the next page; null after the last
+    /// Value of `cursor` for the next page, or null on the last page
     pub next: Option<String>,
-    /// The state of the data
+    /// State of the data
     pub as_of: AsOf,
 }
 
@@ -184,11 +192,12 @@ fn place(Cursor { key, tie }: Cursor) -> Option<Place> {
 
 /// Search
 ///
-/// Lots that pass all filters. Values of one filter that is given several times are alternatives. Pages go on by the
-/// last lot shown, so lots that come and go between them neither repeat nor hide one that did not change.
+/// Returns the lots that match all filters. A repeated filter matches any of its values. A page begins after the last lot
+/// of the previous one, so that lots which appear or disappear meanwhile neither repeat nor hide a lot that did not
+/// change.
 #[utoipa::path(
     get, path = "/api/v1/search", tag = "search", params(Everything),
-    responses((status = 200, description = "a page of lots", body = Found), super::openapi::Refused)
+    responses((status = 200, description = "Page of lots", body = Found), super::openapi::Refused)
 )]
 pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
     let asked = read(&ask, PAGE)?;
@@ -198,9 +207,10 @@ pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Respo
     let cursor = asked.one("cursor").map(|text| Cursor::read(text, &question)).transpose()?;
     let mut after = match cursor {
         None => None,
-        Some(cursor) => {
-            Some(place(cursor).ok_or_else(|| Problem::parameter("cursor", "is none that a page gave"))?)
-        }
+        Some(cursor) => Some(
+            place(cursor)
+                .ok_or_else(|| Problem::parameter("cursor", "is not a cursor that a page returned"))?,
+        ),
     };
     let limit = usize::try_from(asked.number("limit").unwrap_or(LIMIT)).unwrap_or(1);
     let catalogue = shared.catalogue();

@@ -13,15 +13,15 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// A domain and how many codes it has.
+/// Taxonomy domain and the number of its codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DomainSummary {
-    /// Its name
+    /// Domain name
     #[schema(example = "damage_types")]
     pub domain: String,
-    /// How many codes it has
+    /// Number of codes
     pub codes: usize,
-    /// Where it is
+    /// Path of the domain's codes
     #[schema(example = "/api/v1/taxonomies/damage_types")]
     pub href: String,
 }
@@ -29,25 +29,25 @@ pub struct DomainSummary {
 /// All domains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Domains {
-    /// By name
+    /// Domains, in alphabetical order
     pub domains: Vec<DomainSummary>,
 }
 
 /// A domain's codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Codes {
-    /// Its name
+    /// Domain name
     pub domain: String,
-    /// Its codes in their order
+    /// Codes, in display order
     pub codes: Vec<Entry>,
 }
 
 /// Domains
 ///
-/// The lookup tables there are.
+/// Returns the taxonomy domains.
 #[utoipa::path(
     get, path = "/api/v1/taxonomies", tag = "taxonomies",
-    responses((status = 200, description = "all domains", body = Domains), super::openapi::Refused)
+    responses((status = 200, description = "All domains", body = Domains), super::openapi::Refused)
 )]
 pub async fn domains(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
     Asked::read(ask.query(), &[])?;
@@ -62,11 +62,11 @@ pub async fn domains(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
 
 /// A domain
 ///
-/// Its codes with their labels, in the order in which lists show them.
+/// Returns the codes of a domain with their labels, in display order.
 #[utoipa::path(
     get, path = "/api/v1/taxonomies/{domain}", tag = "taxonomies",
-    params(("domain" = String, Path, description = "its name"), super::openapi::Lang),
-    responses((status = 200, description = "its codes", body = Codes), super::openapi::Refused, super::openapi::NotThere)
+    params(("domain" = String, Path, description = "Domain name"), super::openapi::Lang),
+    responses((status = 200, description = "Codes of the domain", body = Codes), super::openapi::Refused, super::openapi::NotThere)
 )]
 pub async fn domain(
     State(shared): State<Arc<Shared>>,
@@ -76,7 +76,7 @@ pub async fn domain(
     let asked = Asked::read(ask.query(), &[&[LANG]])?;
     let lang = Lang::of(&asked, &ask.headers);
     let Some(domain) = Domain::named(&name) else {
-        return Err(Problem::unknown("no such domain: /api/v1/taxonomies names them"));
+        return Err(Problem::unknown("The domain does not exist. /api/v1/taxonomies lists the domains."));
     };
     let codes = Codes { domain: name, codes: shared.words().entries(domain, lang) };
     Ok(json(&ask.headers, Some(lang), Keep::Minutes, &codes))

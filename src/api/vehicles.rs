@@ -17,13 +17,13 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// What a VIN names.
+/// Vehicle, identified by its VIN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Vehicle {
-    /// Normalised
+    /// Normalised VIN
     #[schema(example = "1HGCM82633A004352", pattern = "^[A-HJ-NPR-Z0-9]{11,17}$")]
     pub vin: String,
-    /// As the feed spells it
+    /// VIN as written in the feed
     pub vin_raw: Option<String>,
     /// Model year
     pub year: Option<i32>,
@@ -31,23 +31,23 @@ pub struct Vehicle {
     pub make: Option<String>,
     /// Model group
     pub model: Option<String>,
-    /// Model, in detail
+    /// Model detail
     pub model_detail: Option<String>,
-    /// Trim
+    /// Trim level
     pub trim: Option<String>,
-    /// Body
+    /// Body style
     pub body: Option<Coded>,
-    /// What it runs on
+    /// Fuel type
     pub fuel: Option<Coded>,
-    /// Gearbox
+    /// Transmission type
     pub transmission: Option<Coded>,
-    /// Driven wheels
+    /// Drive type
     pub drive: Option<Coded>,
-    /// Paint
+    /// Colour
     pub color: Option<Coded>,
     /// Engine
     pub engine: Option<String>,
-    /// Its cylinders
+    /// Number of cylinders
     pub cylinders: Option<i32>,
 }
 
@@ -101,11 +101,11 @@ pub struct VehicleWithLots {
     /// The vehicle
     #[serde(flatten)]
     pub vehicle: Vehicle,
-    /// The vehicle's fields whose values come from an older row of the feed, since the newest row has values there that cannot
-    /// be read; empty where there are none
+    /// Fields of the vehicle whose values come from an older row of the feed, because the newest row's values cannot be
+    /// parsed. Empty if there are none
     #[schema(example = json!(["year"]))]
     pub carried: Vec<String>,
-    /// Every time it was put up for sale, the newest first
+    /// Lots of the vehicle, newest first
     pub lots: Vec<Lot>,
 }
 
@@ -114,20 +114,21 @@ const LOTS: i64 = 200;
 
 fn vin(text: &str) -> Result<String, Problem> {
     let letter = |c: char| c.is_ascii_alphanumeric() && !"IOQioq".contains(c);
-    match (11..=17).contains(&text.len()) && text.chars().all(letter) {
-        true => Ok(text.to_ascii_uppercase()),
-        false => Err(Problem::parameter("vin", "is not a VIN: 11 to 17 letters and digits, no I, O, Q")),
+    if (11..=17).contains(&text.len()) && text.chars().all(letter) {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err(Problem::parameter("vin", "is not a VIN of 11 to 17 letters and digits without I, O and Q"))
     }
 }
 
 /// A vehicle
 ///
-/// By its VIN, with every lot it was offered as that is in sight.
+/// Returns the vehicle with this VIN and all its visible lots.
 #[utoipa::path(
     get, path = "/api/v1/vehicles/{vin}", tag = "vehicles",
-    params(("vin" = String, Path, description = "its VIN, in either case", pattern = "^[A-HJ-NPR-Za-hj-npr-z0-9]{11,17}$"), super::openapi::Lang),
+    params(("vin" = String, Path, description = "VIN, in upper or lower case", pattern = "^[A-HJ-NPR-Za-hj-npr-z0-9]{11,17}$"), super::openapi::Lang),
     responses(
-        (status = 200, description = "the vehicle", body = VehicleWithLots),
+        (status = 200, description = "Vehicle", body = VehicleWithLots),
         super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
     )
 )]
@@ -149,9 +150,9 @@ pub async fn vehicle(
     .await
     .context("look for a vehicle")?;
     match found {
-        None => return Err(Problem::unknown(format!("no vehicle {vin}"))),
+        None => return Err(Problem::unknown(format!("Vehicle {vin} does not exist."))),
         Some(found) if found.is_removed => {
-            return Err(Problem::gone(format!("vehicle {vin} was removed")));
+            return Err(Problem::gone(format!("Vehicle {vin} was removed.")));
         }
         Some(_) => {}
     }

@@ -29,13 +29,14 @@ const STATES: &[&str] = &[
     "quarantined",
     "failed",
     "missed",
+    "withdrawn",
 ];
 
 const PARAMS: &[Param] = &[
-    Param::many("state", Shape::OneOf(STATES), "only those in this state"),
-    Param::one("source", Shape::Text, "only those of this source"),
-    Param::one("limit", Shape::Number(1, 200), "windows of a page: 50 if not said"),
-    Param::one("cursor", Shape::Cursor, "`next` of the page before"),
+    Param::many("state", Shape::OneOf(STATES), "Window state"),
+    Param::one("source", Shape::Text, "Source name"),
+    Param::one("limit", Shape::Number(1, 200), "Number of windows per page, 50 by default"),
+    Param::one("cursor", Shape::Cursor, "`next` of the previous page"),
 ];
 
 /// Everything windows know.
@@ -50,40 +51,40 @@ impl IntoParams for Everything {
 /// A source and a quarter-hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Window {
-    /// Whose feed
+    /// Source name
     #[schema(example = "copart")]
     pub source: String,
-    /// When it begins; it lasts a quarter of an hour
+    /// Start of the window, which lasts a quarter of an hour
     pub start: DateTime<Utc>,
-    /// What became of it
+    /// Window state
     #[schema(example = "applied")]
     pub state: String,
-    /// Rows of its file
+    /// Number of rows in the window's file
     pub rows: Option<i32>,
-    /// When its state last changed
+    /// Time of the last change of the state
     pub updated_at: DateTime<Utc>,
 }
 
 /// A page of windows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Windows {
-    /// The newest first
+    /// Windows, newest first
     pub windows: Vec<Window>,
-    /// Give this as `cursor` for the next page; null after the last
+    /// Value of `cursor` for the next page, or null on the last page
     pub next: Option<String>,
 }
 
 /// Windows
 ///
-/// The quarter-hours of all sources, the newest first, and what became of them.
+/// Returns the windows of all sources with their states, newest first.
 #[utoipa::path(
     get, path = "/api/v1/windows", tag = "windows", params(Everything),
-    responses((status = 200, description = "a page of windows", body = Windows), super::openapi::Refused)
+    responses((status = 200, description = "Page of windows", body = Windows), super::openapi::Refused)
 )]
 pub async fn windows(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
     let asked = Asked::read(ask.query(), &[PARAMS])?;
     let question = asked.without(&["limit", "cursor"]);
-    let wrong = || Problem::parameter("cursor", "is none that a page gave");
+    let wrong = || Problem::parameter("cursor", "is not a cursor that a page returned");
     let after = match asked.one("cursor").map(|text| Cursor::read(text, &question)).transpose()? {
         None => None,
         Some(Cursor { key, tie }) => {

@@ -12,39 +12,39 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use utoipa::ToSchema;
 
-/// A code with all that is known of it.
+/// Code of a taxonomy with its labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Entry {
-    /// The code
+    /// Code
     pub code: String,
-    /// In the tongue that was asked for
+    /// Label in the requested language
     pub label: String,
-    /// In English
+    /// English label
     pub en: String,
-    /// In Russian; null where nobody has translated it
+    /// Russian label, or null if there is no translation
     pub ru: Option<String>,
-    /// The group of codes it belongs to
+    /// Group of codes
     pub category: Option<String>,
-    /// Its place in lists, ascending
+    /// Position in lists, ascending
     pub sort_order: i32,
-    /// Whether a speaker of the language still has to confirm it
+    /// Whether the translation still has to be reviewed
     pub needs_review: bool,
-    /// What states call this title, where they have a name of their own for it
+    /// Names of the title in states that have their own
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub states: Vec<StateLabel>,
 }
 
-/// A state's own label of a title.
+/// Name of a title in a state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StateLabel {
-    /// Two capital letters
+    /// State, two capital letters
     pub state: String,
-    /// In the tongue that was asked for
+    /// Label in the requested language
     pub label: String,
-    /// In English
+    /// English label
     pub en: String,
-    /// In Russian
+    /// Russian label
     pub ru: Option<String>,
 }
 

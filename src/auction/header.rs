@@ -156,9 +156,10 @@ pub(super) fn beginning(line: &[u8]) -> String {
     String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned()
 }
 
-/// Whether a first line belongs to a web page.
-pub(super) fn is_html(line: &[u8]) -> bool {
-    line.trim_ascii_start().first() == Some(&b'<')
+/// Returns whether text begins as a web page does, after an optional byte order mark. No CSV file does.
+pub fn is_html(start: &[u8]) -> bool {
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    start.trim_ascii_start().starts_with(b"<")
 }
 
 #[cfg(test)]
@@ -172,6 +173,16 @@ mod tests {
 
     fn feed() -> Vec<&'static str> {
         Column::ALL.map(Column::name).to_vec()
+    }
+
+    #[test]
+    fn a_web_page_is_recognised_behind_blanks_and_a_byte_order_mark() {
+        for page in [&b"<html>"[..], b"\n <!DOCTYPE html>", b"\xef\xbb\xbf\n<p>"] {
+            assert!(is_html(page), "{page:?}");
+        }
+        for feed in [&b""[..], b"Id,a<b", b"\xef\xbb\xbf\"Id\",\"Lot number\""] {
+            assert!(!is_html(feed), "{feed:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,12 @@ pub fn lot_number(text: &str) -> Option<Cow<'_, str>> {
     canonical(&digits).map(|digits| Cow::Owned(digits.to_owned()))
 }
 
+/// Returns the canonical form of a lot number as a user writes it: digits only, without the separators and fractions that
+/// files have.
+pub fn lot_number_of_digits(text: &str) -> Option<&str> {
+    canonical(text).filter(|_| is_digits(text))
+}
+
 /// Returns the canonical lot number of a rejected record: the field at the header's lot position, split by the tolerant
 /// rule. None where the record ends within that field, where only a part of it was kept, or where it is no lot number.
 pub fn lot_of_rejected<'a>(header: &Header, rejected: &Rejected<'a>) -> Option<Cow<'a, str>> {
@@ -97,6 +103,15 @@ mod tests {
     use super::super::mapping::copart;
     use super::super::reader::{Item, Limits, Reader};
     use super::*;
+
+    #[test]
+    fn a_user_writes_a_lot_number_in_digits_only() {
+        assert_eq!(lot_number_of_digits("0045148624"), Some("45148624"));
+        assert_eq!(lot_number_of_digits("0123456789012345678"), Some("123456789012345678"));
+        for text in ["", "0", "12a", "-1", "45,148,624", "45148624.0", " 1", "1234567890123456789"] {
+            assert_eq!(lot_number_of_digits(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_lot_number_has_one_form_however_it_is_written() {

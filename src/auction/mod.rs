@@ -32,6 +32,7 @@ pub mod time;
 pub mod version;
 pub mod vin;
 pub mod window;
+pub mod withdrawal;
 pub mod zone;
 
 pub use column::{Column, ColumnSet};

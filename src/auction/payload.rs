@@ -65,15 +65,21 @@ impl Kept {
         if names.is_empty() {
             names = payload.keys().cloned().collect();
         }
+        let first_line = names.join(",");
+        let header = Header::map(names, first_line.as_bytes(), mapping)?;
+        Ok(Kept::of_header(header, payload))
+    }
+
+    /// Returns the stored row of a payload whose file has this header.
+    pub fn of_header(header: Header, payload: &Map<String, Value>) -> Kept {
         let mut text = String::new();
-        let mut spans = Vec::with_capacity(names.len());
-        for name in &names {
+        let mut spans = Vec::with_capacity(header.width());
+        for name in header.names() {
             let begin = text.len() as u32;
             text.push_str(payload.get(name).and_then(Value::as_str).unwrap_or(""));
             spans.push((begin, text.len() as u32));
         }
-        let first_line = names.join(",");
-        Ok(Kept { header: Header::map(names, first_line.as_bytes(), mapping)?, text, spans })
+        Kept { header, text, spans }
     }
 
     /// The record; of its place in the file and its bytes nothing is known.

@@ -16,8 +16,10 @@ use chrono_tz::America::Los_Angeles;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Length of a window, in seconds.
-const QUARTER_HOUR: i64 = 900;
+/// Length of a window: a quarter of an hour.
+pub const WINDOW_LENGTH: std::time::Duration = std::time::Duration::from_secs(900);
+/// The same in seconds.
+const QUARTER_HOUR: i64 = WINDOW_LENGTH.as_secs() as i64;
 /// How far ahead of the present a window may begin.
 const MAX_AHEAD: Duration = Duration::minutes(15);
 /// How far a window may be from the nearer instant of its file's clock.

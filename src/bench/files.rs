@@ -8,6 +8,7 @@ use crate::auction::reader::{Item, Limits, Reader};
 use crate::simulator::{Options, Simulator};
 use anyhow::Context;
 use chrono::{TimeZone, Utc};
+use data_encoding::HEXLOWER;
 use memchr::memchr;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -110,7 +111,7 @@ impl<W> Hashing<W> {
     }
 
     fn hex(self) -> String {
-        self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&self.hash.finalize())
     }
 }
 

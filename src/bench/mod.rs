@@ -15,9 +15,9 @@
 //! - The run ends with a proof that the work was done: files come back byte for byte, and the digest is that of a run
 //!   that took no short cut.
 //!
-//! `files` makes what is read, `place` where it goes, `hand` works it, `floor` is what it is held against, `growth` and
-//! `proof` look at what is left, `rivals` are other queues, `readers` ask the API, `windows`, `queue` and `api` put the measurements together, `figure` holds them against the
-//! limits.
+//! `files` makes the input, `place` the databases, and `hand` runs the windows. `floor` is the baseline. `growth` and `proof`
+//! check the result. `rivals` are other queues, and `readers` are clients of the API. `windows`, `queue` and `api` put the
+//! measurements together, and `figure` compares them with the limits.
 
 pub mod api;
 pub mod figure;

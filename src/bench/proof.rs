@@ -36,7 +36,12 @@ impl Proof {
 pub async fn files_come_back(ground: &Ground, files: &Files) -> anyhow::Result<usize> {
     for window in &files.windows {
         let file_id = sqlx::query_scalar!(
-            "-- bench: a file by its bytes\n select file_id from raw.csv_files where source = 'copart' and sha256 = $1",
+            "-- bench: a file by its bytes
+            select file_id
+            from raw.csv_files
+            where source = 'copart'
+              and sha256 = $1
+              and state <> 'withdrawn'",
             window.sha256
         )
         .fetch_one(&ground.db.pool)
@@ -86,7 +91,7 @@ pub async fn full_digest(
     let (watchers, events) = broadcast::channel(4096);
     let leave = CancellationToken::new();
     let worker = Worker::new(&ground.db, fleet.jobs)
-        .lease(config.lease)
+        .lease(*config.lease.get()?)
         .tools((fleet.tools)(config, store)?)
         .observe(watchers)
         .run(leave.clone());

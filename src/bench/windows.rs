@@ -156,17 +156,8 @@ pub async fn measure(
     growths.sort_by(|a, b| a.total_mb.total_cmp(&b.total_mb));
     let growth = growths.get(growths.len() / 2).cloned().context("no growth was measured")?;
 
-    let peaks =
-        |worked: &[(Worked, f64)]| Spread::of(worked.iter().map(|(worked, _)| worked.summary.peak_rss_mb));
-    let (first_mb, steady_mb) = (peaks(&firsts), peaks(&steadies));
     drop(files);
-    let larger = match plan.memory_rows {
-        Some(rows) => {
-            told(format!("simulating 2 windows of {rows} rows, for memory"));
-            Some(larger(&plan, rows, place, &first_mb, &steady_mb).await?)
-        }
-        None => None,
-    };
+    let memory = memory(&plan, place, &firsts, &steadies, told).await?;
     let mut report = Report {
         machine,
         floor_rows,
@@ -178,7 +169,7 @@ pub async fn measure(
             let s = &worked.summary;
             100.0 * (s.new + s.changed) as f64 / s.rows.max(1) as f64
         })),
-        memory: Memory { first_mb, steady_mb, larger },
+        memory,
         growth,
         proof: proved.context("nothing was proved")?,
         figures: Vec::new(),
@@ -186,6 +177,27 @@ pub async fn measure(
     };
     report.figures = figures(&report);
     Ok(report)
+}
+
+/// Compares the memory of the windows, and of larger ones if the plan has any.
+async fn memory(
+    plan: &Plan,
+    place: &Place,
+    firsts: &[(Worked, f64)],
+    steadies: &[(Worked, f64)],
+    told: &(dyn Fn(String) + Sync),
+) -> anyhow::Result<Memory> {
+    let peaks =
+        |worked: &[(Worked, f64)]| Spread::of(worked.iter().map(|(worked, _)| worked.summary.peak_rss_mb));
+    let (first_mb, steady_mb) = (peaks(firsts), peaks(steadies));
+    let larger = match plan.memory_rows {
+        Some(rows) => {
+            told(format!("simulating 2 windows of {rows} rows, for memory"));
+            Some(larger(plan, rows, place, &first_mb, &steady_mb).await?)
+        }
+        None => None,
+    };
+    Ok(Memory { first_mb, steady_mb, larger })
 }
 
 async fn prove(

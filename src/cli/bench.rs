@@ -101,7 +101,7 @@ struct On {
 
 impl On {
     async fn open(&self, config: &Config) -> Result<Place, Failure> {
-        let place = match (&config.database_url, self.server) {
+        let place = match (config.database_url.get()?, self.server) {
             (Some(url), true) => Place::on(url.expose_secret()).await,
             (None, true) => return Err(Failure::wrong(anyhow!("--server needs DATABASE_URL"))),
             (_, false) => Place::temporary().await,
@@ -149,10 +149,10 @@ async fn measured(
             } else {
                 print!("{}", report.text(args.verbose));
             }
-            match report.holds() {
-                true => Ok(()),
-                false => Err(anyhow!("the measured windows did not give what full processing gives").into()),
+            if !report.holds() {
+                return Err(anyhow!("the measured windows did not give what full processing gives").into());
             }
+            Ok(())
         }
         Command::Queue(args) => {
             let report = queue::measure(args.jobs, args.repeats, place, told).await?;

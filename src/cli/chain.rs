@@ -1,12 +1,14 @@
 //! A worker inside a command: for files ingested by hand, the demonstration and the measurements.
 
 use super::bars::Bars;
+use super::follow::FileChain;
+use super::session::Session;
 use super::{Failure, Fleet};
 use crate::config::Config;
 use crate::db::Db;
 use crate::queue::{Event, Worker};
 use crate::store::Store;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
 use tokio::sync::broadcast::{self, Receiver};
@@ -40,7 +42,7 @@ impl Hand {
         let (events, watching) = broadcast::channel(EVENTS);
         let leave = CancellationToken::new();
         let mut worker = Worker::new(db, fleet.jobs)
-            .lease(config.lease)
+            .lease(*config.lease.get()?)
             .tools((fleet.tools)(config, store)?)
             .observe(events.clone());
         if !kinds.is_empty() {
@@ -79,6 +81,33 @@ pub fn kinds_from(fleet: Fleet, first: &'static str) -> Vec<&'static str> {
         }
     }
     kinds
+}
+
+/// Runs the jobs of these files in this process too, with progress bars unless `quiet`, and waits until their chains end.
+///
+/// # Errors
+/// Returns an error if a chain fails or may not run. The chains after it are left to the workers.
+pub async fn finish_chains(
+    session: &Session,
+    fleet: Fleet,
+    files: &[Uuid],
+    quiet: bool,
+) -> Result<(), Failure> {
+    let steps = kinds_from(fleet, fleet.fetch.next);
+    let first = fleet.known(steps.first().copied().unwrap_or_default())?;
+    let bars = Bars::new(!quiet);
+    let hand = Hand::start(&session.db, fleet, &session.config, session.store()?, &steps, &bars)?;
+    let mut failure = None;
+    for file_id in files {
+        let end = FileChain::fresh(&session.db, *file_id, first).work(&bars, hand.watch()).await?;
+        if !end.is_applied() {
+            let reason = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            failure = Some(anyhow!("file {file_id} is {}{reason}", end.state));
+            break;
+        }
+    }
+    hand.stop().await?;
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// How a window ended.

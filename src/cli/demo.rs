@@ -6,7 +6,7 @@ use super::face::{Face, Listen, Serve};
 use super::session::Session;
 use super::show::{self, Json, count, right};
 use super::{Failure, Fleet, Summary, summary};
-use crate::config::Config;
+use crate::config::{Config, Copart};
 use crate::db::Db;
 use crate::embedded::{Embedded, Options};
 use crate::scheduler::Scheduler;
@@ -68,9 +68,10 @@ pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Fai
         .map_err(Failure::unreachable)?;
     bars.say(format!("  {}", embedded.describe()));
     let url = embedded.url(super::session::DATABASE);
-    config.store = url::Url::from_directory_path(folder.path())
+    let store = url::Url::from_directory_path(folder.path())
         .map_err(|()| anyhow!("{} is not an absolute path", folder.path().display()))?
         .to_string();
+    config.store = store.into();
     let session = Session::on(config, embedded).await?;
     waiting.set_message("migrating");
     super::migrate::bring_up(&session.db, |_| {}).await?;
@@ -118,8 +119,9 @@ async fn work(
     let server = FeedServer::start(simulator, stopping.clone()).await?;
     making.finish_and_clear();
     let mut config = session.config.clone();
-    config.copart.feed_url = Some(SecretString::from(server.url()));
-    let store = Store::open(&config.store)?;
+    let feed_url = Some(SecretString::from(server.url()));
+    config.copart = Copart { feed_url, ..config.copart.get()?.clone() }.into();
+    let store = Store::open(config.store.get()?)?;
     let hand = Hand::start(&session.db, fleet, &config, store, &[], bars)?;
     face.follow(hand.watch());
     let scheduler = Scheduler::new(fleet.fetch, &[SOURCE]).simulated();

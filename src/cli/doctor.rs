@@ -4,6 +4,7 @@
 //! changes nothing but a file in the store, which it takes away again. A line that is no PASS names its remedy; WARN is
 //! for what works and should not stay so.
 
+use super::mappings;
 use super::session::{Connect, Session};
 use super::show::{self, Json};
 use super::{Failure, Fleet};
@@ -88,18 +89,19 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         }
         Err(failure) => {
             reached = false;
-            let remedy = match config.database_url {
-                Some(_) if failure.pooler() => {
+            let remedy = match config.database_url.get() {
+                Ok(Some(_)) if failure.pooler() => {
                     "psql -p 6432 pgbouncer -c 'set max_prepared_statements = 200'"
                 }
-                Some(_) => "psql \"$DATABASE_URL\" -c 'select 1'",
-                None => "export DATABASE_URL=postgres://user:password@host:5432/vinops",
+                Ok(Some(_)) => "psql \"$DATABASE_URL\" -c 'select 1'",
+                _ => "export DATABASE_URL=postgres://user:password@host:5432/vinops",
             };
             findings.push(fail("database", failure.said(), remedy));
         }
     }
+    findings.extend(settings(&config));
     findings.push(time_zones(config::now()));
-    findings.push(store(&config));
+    findings.extend(config.store.get().ok().map(|url| store(url)));
     findings.extend(lacks(fleet, &config));
 
     let failed = findings.iter().filter(|finding| finding.level == Level::Fail).count();
@@ -136,25 +138,38 @@ fn print(finding: &Finding) {
     }
 }
 
+/// Reports every variable that cannot be used. Commands that use one of them fail with the same text.
+fn settings(config: &Config) -> Vec<Finding> {
+    const ABOUT: &str = "environment";
+    let mut wrong: Vec<String> = config.errors().iter().map(ToString::to_string).collect();
+    if let Ok(Some(folder)) = config.mappings.get() {
+        wrong.extend(mappings::check(folder).err().map(|error| format!("{error:#}")));
+    }
+    if wrong.is_empty() {
+        return vec![pass(ABOUT, "every variable has a valid value")];
+    }
+    let remedy = "env | cut -d= -f1 | grep -E 'VINOPS|COPART|DATABASE|CREDENTIALS'";
+    wrong.into_iter().map(|said| fail(ABOUT, said, remedy)).collect()
+}
+
 /// Checks the age of the tz data, by which the instants of sales are computed.
 fn time_zones(now: DateTime<Utc>) -> Finding {
     const ABOUT: &str = "time zones";
     let Some(released) = TZ_DATA_RELEASED else { return pass(ABOUT, format!("tz data {TZ_DATA_VERSION}")) };
     let said = format!("tz data {TZ_DATA_VERSION}, released {released}");
-    match now.date_naive() - released > TZ_DATA_MAX_AGE {
-        true => warn(
-            ABOUT,
-            said + ", is over a year old: a zone whose rules have changed since is an hour off",
-            "cargo update -p chrono-tz",
-        ),
-        false => pass(ABOUT, said),
+    if now.date_naive() - released <= TZ_DATA_MAX_AGE {
+        return pass(ABOUT, said);
     }
+    warn(
+        ABOUT,
+        said + ", is over a year old: a zone whose rules have changed since is an hour off",
+        "cargo update -p chrono-tz",
+    )
 }
 
 /// Whether the store can be written, and for how long.
-fn store(config: &Config) -> Finding {
+fn store(url: &str) -> Finding {
     const ABOUT: &str = "store";
-    let url = &config.store;
     if let Err(error) = Store::open(url).and_then(|store| store.writer().map(drop)) {
         let remedy = match folder(url) {
             Some(folder) => format!("sudo install -d -o \"$(id -un)\" {folder}"),
@@ -183,6 +198,9 @@ fn folder(url: &str) -> Option<String> {
 
 /// What a worker with these settings would have to leave to others.
 fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
+    let (Ok(login), Ok(cookie_key)) = (config.copart.get(), config.cookie_key.get()) else {
+        return Vec::new();
+    };
     let mut findings: Vec<Finding> = fleet
         .jobs
         .iter()
@@ -198,8 +216,7 @@ fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(pass("feed", "COPART_FEED_URL is set"));
     }
-    let login = &config.copart;
-    match (&login.user, &login.password, &config.cookie_key) {
+    match (&login.user, &login.password, cookie_key) {
         (None, None, _) => {}
         (Some(_), Some(_), Some(_)) => {
             findings.push(pass("login", "user, password and the cookies' key are set"))

@@ -3,7 +3,7 @@
 use super::session::Session;
 use super::{Failure, Fleet};
 use crate::api::Api;
-use crate::config::Config;
+use crate::config::{Config, SettingError};
 use crate::http;
 use crate::queue::{Event, Outcome, Worker};
 use crate::telemetry;
@@ -27,8 +27,12 @@ pub struct Listen {
 
 impl Listen {
     /// The same, at `usual` where neither flag nor environment names an address.
-    pub fn or(self, config: &Config, usual: &str) -> Listen {
-        Listen { listen: self.listen.or_else(|| config.listen.clone()).or_else(|| Some(usual.to_owned())) }
+    pub fn or(self, config: &Config, usual: &str) -> Result<Listen, SettingError> {
+        let listen = match self.listen {
+            Some(address) => Some(address),
+            None => config.listen.get()?.clone(),
+        };
+        Ok(Listen { listen: listen.or_else(|| Some(usual.to_owned())) })
     }
 }
 
@@ -61,7 +65,10 @@ impl Face {
         leave: &CancellationToken,
         api: Serve,
     ) -> Result<Face, Failure> {
-        let asked = listen.listen.as_deref().or(session.config.listen.as_deref());
+        let asked = match listen.listen.as_deref() {
+            Some(address) => Some(address),
+            None => session.config.listen.get()?.as_deref(),
+        };
         let address = asked.or(usual);
         let mut shown = Face { fleet, server: None, counting: JoinSet::new() };
         let Some(address) = address else { return Ok(shown) };

@@ -10,7 +10,7 @@ use super::{Failure, Fleet, summary};
 use crate::config::Config;
 use crate::db::Db;
 use crate::queue::{Event, steer};
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::source;
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
@@ -43,7 +43,7 @@ pub struct Args {
 
 /// Enqueues and follows.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    if config.copart.feed_url.is_none() {
+    if config.copart.get()?.feed_url.is_none() {
         return Err(Failure::wrong(anyhow!(
             "COPART_FEED_URL is not set: it is the feed's address with its key, a secret; or name a file that holds it in \
              COPART_FEED_URL_FILE"
@@ -153,9 +153,10 @@ impl Following<'_> {
         let row = self.fetched(&mut events).await?;
         let Some(file_id) = row.file_id else { return Ok((row, None)) };
         let first = self.fleet.known(self.fleet.fetch.next)?;
-        let chain = match known || row.state == "unchanged" {
-            true => FileChain::known(self.db, file_id, first),
-            false => FileChain::fresh(self.db, file_id, first),
+        let chain = if known || row.state == "unchanged" {
+            FileChain::known(self.db, file_id, first)
+        } else {
+            FileChain::fresh(self.db, file_id, first)
         };
         let chain = chain.held_by(held);
         let end = match chain.ended().await? {
@@ -177,7 +178,7 @@ impl Following<'_> {
             order by id desc
             limit 1",
             self.fleet.fetch.kind,
-            scheduler::key(self.source, self.window)
+            source::fetch_key(self.source, self.window)
         )
         .fetch_optional(&self.db.pool)
         .await
@@ -192,7 +193,7 @@ impl Following<'_> {
 
     /// Waits until the window has a file, or has ended without one.
     async fn fetched(&self, events: &mut Receiver<Event>) -> anyhow::Result<WindowRow> {
-        let key = scheduler::key(self.source, self.window);
+        let key = source::fetch_key(self.source, self.window);
         loop {
             let job = UnfinishedJob::find(self.db, None, Some((self.fleet.fetch.kind, &key))).await?;
             let row = self.look().await?;

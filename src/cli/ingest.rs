@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::queue::operate;
 use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -120,7 +121,7 @@ async fn survey(path: &Path, mapping: &'static SourceMapping) -> anyhow::Result<
         let mut file = Hashing { inner: File::open(&name)?, hasher: Sha256::new() };
         let clock = FileClock::read(&mut file, mapping)?;
         io::copy(&mut file, &mut io::sink())?;
-        let sha256 = file.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = HEXLOWER.encode(&file.hasher.finalize());
         Ok::<Survey, io::Error>(Survey { clock, sha256 })
     };
     let survey = tokio::task::spawn_blocking(read).await.context("the reading panicked")?;
@@ -134,7 +135,11 @@ async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure
     let named = args.window.or_else(|| time_in_path(&args.file));
     let known = sqlx::query_scalar!(
         "-- ingest: window of a known file
-        select window_start_utc from raw.csv_files where source = $1 and sha256 = $2",
+        select window_start_utc
+        from raw.csv_files
+        where source = $1
+          and sha256 = $2
+          and state <> 'withdrawn'",
         args.source,
         sha256
     )
@@ -196,9 +201,10 @@ async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<Outcome
     let kinds = kinds_from(fleet, receipt.kind);
     let first = fleet.known(receipt.kind)?;
     let (db, file_id) = (&session.db, receipt.file_id);
-    let chain = match receipt.duplicate {
-        true => FileChain::known(db, file_id, first),
-        false => FileChain::fresh(db, file_id, first),
+    let chain = if receipt.duplicate {
+        FileChain::known(db, file_id, first)
+    } else {
+        FileChain::fresh(db, file_id, first)
     };
     let holder = UnfinishedJob::find(db, Some(file_id), None).await?.and_then(UnfinishedJob::worker);
     let chain = chain.held_by(holder);

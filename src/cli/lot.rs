@@ -3,6 +3,7 @@
 use super::Failure;
 use super::session::{Connect, Session};
 use super::show::{self, Json};
+use crate::auction::lot_number::lot_number_of_digits;
 use crate::config::Config;
 use crate::db::history::told::{Told, Word};
 use crate::db::history::{self, AmbiguousLot, Change, LotAt, LotHistory, Presence, What};
@@ -44,10 +45,8 @@ pub struct ShowArgs {
 /// Runs it.
 pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     let Command::Show(args) = command;
-    let number = args.lot.trim_start_matches('0');
-    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Failure::wrong(anyhow!("{:?} is no lot number: it has digits only", args.lot)));
-    }
+    let number = lot_number_of_digits(&args.lot)
+        .ok_or_else(|| Failure::wrong(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot)))?;
     let session = Session::open(config, &args.connect).await?;
     let mut connection = session.db.pool.acquire().await.context("take a connection")?;
     let spellings = vocabulary::spellings(&mut connection).await?;

@@ -17,6 +17,15 @@ pub fn install(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads the folder without installing anything.
+///
+/// # Errors
+///
+/// Returns an error that names the file that cannot be read or is not a mapping.
+pub fn check(folder: &Path) -> anyhow::Result<()> {
+    read(folder).map(drop)
+}
+
 fn read(folder: &Path) -> anyhow::Result<BTreeMap<String, SourceMapping>> {
     let mut mappings = BTreeMap::new();
     let read = || format!("read the folder {} of VINOPS_MAPPINGS", folder.display());

@@ -111,7 +111,7 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
         return listing::run(&args.place, args.what, config).await;
     }
     listings_only(&args).map_err(Failure::wrong)?;
-    let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
+    let url = config.direct_url()?;
     let Some(url) = url.map(ExposeSecret::expose_secret) else {
         return Err(Failure::unreachable(anyhow!(
             "DATABASE_URL is not set: it names the database to migrate"

@@ -5,15 +5,17 @@
 //! work failed, 2 the call was wrong, 3 something needed is unreachable.
 
 use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
+use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::catalogue::FileOfWindow;
 use crate::queue::{Entry, Tools};
 use crate::store::Store;
 use crate::telemetry::visible;
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use futures::future::BoxFuture;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ mod mappings;
 mod migrate;
 mod pipe;
 mod raw;
+mod rebuild;
 mod replay;
 mod roles;
 mod session;
@@ -77,6 +80,8 @@ pub struct Fleet {
     pub counted: fn(&str, &serde_json::Value),
     /// Takes in a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
+    /// Registers a file where it lies in the store and enqueues the first job of its chain, in the caller's transaction.
+    pub register: for<'a> fn(&'a mut PgConnection, FileInStore) -> BoxFuture<'a, anyhow::Result<Uuid>>,
     /// Logs in to a source (the third), in somebody's name (the fourth).
     pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
     /// Compares the rows that stand with what the stored versions say.
@@ -85,6 +90,12 @@ pub struct Fleet {
         ComparisonScope,
         ComparisonObserver,
     ) -> BoxFuture<'static, anyhow::Result<ComparisonCounts>>,
+    /// Withdraws a file in the caller's transaction.
+    pub withdraw: for<'a> fn(
+        &'a mut PgConnection,
+        WithdrawalRequest,
+        WithdrawalObserver,
+    ) -> BoxFuture<'a, anyhow::Result<Withdrawal>>,
 }
 
 impl Fleet {
@@ -111,6 +122,23 @@ pub struct Received {
     pub window: Option<DateTime<Utc>>,
     /// Told of the progress.
     pub told: Told,
+}
+
+/// A file that lies in the store, to be registered for a window.
+#[derive(Debug)]
+pub struct FileInStore {
+    /// The file and its window.
+    pub file: FileOfWindow,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Size of the object in bytes.
+    pub stored_bytes: u64,
+    /// The validator `ETag` of the answer that brought it.
+    pub etag: Option<String>,
+    /// The validator `Last-Modified` of the answer that brought it.
+    pub last_modified: Option<DateTime<Utc>>,
+    /// The key in the store and, where it is known, the sha256 of what is there; none for a file that is registered already.
+    pub placed: Option<(String, Option<String>)>,
 }
 
 /// What became of a local file.
@@ -172,6 +200,8 @@ enum Command {
     Windows(windows::Args),
     /// Put the chain of a window back to work, from a step on
     Replay(replay::Args),
+    /// Make vehicles, lots and statuses from the store, in an empty database
+    Rebuild(rebuild::Args),
     /// Look at sources, and turn their switches
     #[command(subcommand)]
     Source(source::Command),
@@ -212,6 +242,30 @@ enum Command {
     Bench(bench::Command),
 }
 
+impl Command {
+    /// Returns whether the command may read rows of files, for which it needs the mappings of the sources.
+    fn reads_rows(&self) -> bool {
+        use Command::{
+            Completions, Digest, Doctor, Embedded, Jobs, Man, Migrate, Raw, Scheduler, Source, Store, Workers,
+        };
+        !matches!(
+            self,
+            Completions(_)
+                | Digest(_)
+                | Doctor(_)
+                | Embedded(_)
+                | Jobs(_)
+                | Man(_)
+                | Migrate(_)
+                | Raw(_)
+                | Scheduler(_)
+                | Source(_)
+                | Store(_)
+                | Workers(_)
+        )
+    }
+}
+
 /// Prints help, or why the arguments are wrong. An argument that a terminal would obey is printed without colours.
 fn refused(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
@@ -240,18 +294,10 @@ pub fn run(fleet: Fleet) -> ExitCode {
     if let Some(told) = told {
         return told.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
     }
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(error) => return Failure::wrong(error).report(),
-    };
-    if let Some(Err(error)) = config.mappings.as_deref().map(mappings::install) {
-        return Failure::wrong(error).report();
+    let config = Config::from_env();
+    if let Err(failure) = prepare(&cli.command, &config) {
+        return failure.report();
     }
-    let role = matches!(
-        &cli.command,
-        Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_)
-    );
-    crate::telemetry::init(config.log.as_deref(), config.log_format, role);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(anyhow::Error::new(error).context("start the runtime")).report(),
@@ -260,6 +306,26 @@ pub fn run(fleet: Fleet) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Applies the settings that a command uses before it runs: its mappings and its log.
+fn prepare(command: &Command, config: &Config) -> Result<(), Failure> {
+    if command.reads_rows()
+        && let Some(folder) = config.mappings.get()?
+    {
+        mappings::install(folder).map_err(Failure::wrong)?;
+    }
+    let role =
+        matches!(command, Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_));
+    let (filter, format) = match (config.log.get(), config.log_format.get()) {
+        // It reports them as findings.
+        (filter, format) if matches!(command, Command::Doctor(_)) => {
+            (filter.ok().and_then(Option::as_deref), format.ok().copied().flatten())
+        }
+        (filter, format) => (filter?.as_deref(), *format?),
+    };
+    crate::telemetry::init(filter, format, role);
+    Ok(())
 }
 
 async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
@@ -273,6 +339,7 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Fetch(args) => fetch::run(args, fleet, config).await,
         Command::Windows(args) => windows::run(args, fleet, config).await,
         Command::Replay(args) => replay::run(args, fleet, config).await,
+        Command::Rebuild(args) => rebuild::run(args, fleet, config).await,
         Command::Source(command) => source::run(command, fleet, config).await,
         Command::Jobs(command) => jobs::run(command, fleet, config).await,
         Command::Workers(args) => workers::run(args, config).await,

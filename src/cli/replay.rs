@@ -22,7 +22,7 @@ use uuid::Uuid;
 /// Arguments of `vinops replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The bytes come from the store; nothing is asked of the feed. Workers do the work: `vinops jobs list` shows how far it is.
+The bytes come from the store; nothing is asked of the feed. Workers do the work: `vinops jobs list` shows how far it is. With --wait this process works too, shows the progress and ends with 1 if a window fails.
 Lots, vehicles, picture links and staged rows that were changed by hand or spoiled become what the stored versions and
 the file say.
 
@@ -50,6 +50,9 @@ pub struct Args {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Run the jobs here too, and wait until they end
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
     /// Why; kept with who and when
     #[arg(long, alias = "why", value_name = "TEXT", default_value = "replayed by hand")]
     reason: String,
@@ -118,6 +121,13 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     }
     let entry = fleet.jobs.iter().find(|entry| entry.kind == from).context("the step has no job")?;
     let replayed = replay(&session.db.pool, &args, &steps[first..], entry.policy.max_attempts).await;
+    let ended = match &replayed {
+        Ok(replayed) if args.wait => {
+            let files: Vec<Uuid> = replayed.iter().map(|one| one.file_id).collect();
+            chain::finish_chains(&session, fleet, &files, args.json.json).await
+        }
+        _ => Ok(()),
+    };
     session.close().await?;
     let replayed = replayed?;
     if args.json.json {
@@ -125,7 +135,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
             (Some(_), Some(one)) => show::json(one)?,
             _ => show::json(&replayed)?,
         }
-        return Ok(());
+        return ended;
     }
     for one in &replayed {
         let window = format!("window {} {}", one.source, show::minute(one.window_start_utc));
@@ -137,7 +147,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     if replayed.is_empty() {
         println!("{what}: none has come as far as {from}");
     }
-    Ok(())
+    ended
 }
 
 /// Puts the chains back in one transaction.
@@ -205,7 +215,7 @@ async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> a
         select
           w.state, f.file_id as "file_id?", f.window_start_utc as "its_window?", f.row_count,
           -- a file that came again is worked for this window too, unless nothing was new in it
-          coalesce(g.state <> 'unchanged', false) as "worked!"
+          coalesce(g.state not in ('unchanged', 'withdrawn'), false) as "worked!"
         from fleet.windows w
         left join raw.csv_files f on f.file_id = w.file_id
         left join raw.sightings g
@@ -226,6 +236,9 @@ async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> a
     let Some((file_id, first_window)) = file.file_id.zip(file.its_window) else {
         bail!("window {source} {} is {}: it has no file to replay", rfc3339(window), file.state);
     };
+    if file.state == "withdrawn" {
+        bail!("window {source} {} is withdrawn: its file no longer counts", rfc3339(window));
+    }
     if first_window != window && !file.worked {
         bail!(
             "window {source} {} is {}: its bytes are those of {}; replay that one",
@@ -253,7 +266,7 @@ async fn targets(tx: &mut PgConnection, args: &Args) -> anyhow::Result<Vec<Targe
         where w.source = $1
           and w.window_start_utc >= $2
           and w.window_start_utc < coalesce($3, now())
-          and g.state not in ('unchanged', 'quarantined')
+          and g.state not in ('unchanged', 'quarantined', 'withdrawn')
         order by w.window_start_utc
         for update of w"#,
         args.source,

@@ -1,10 +1,10 @@
-//! The long-running roles: worker, scheduler, and both in one process.
+//! The long-running roles: worker, scheduler, serve, and worker and scheduler in one process (`up`).
 
 use super::face::{Face, Listen, Serve};
 use super::session::{self, Connect, Session};
 use super::source::expect_source;
 use super::{Failure, Fleet};
-use crate::config::Config;
+use crate::config::{Config, SettingError};
 use crate::queue::Worker;
 use crate::scheduler::{Scheduler, WAKING};
 use anyhow::{Context, anyhow};
@@ -58,11 +58,18 @@ pub struct SchedulerArgs {
 /// Arguments of `vinops serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Read-only, so the login of DATABASE_URL needs no more than the role app_ro. What each path says:
-  /api/v1/  the API: a page to browse, openapi.json beside it
-  /livez    the process goes
-  /readyz   the database answers, its schema is this program's, and nobody told it to leave; else 503 and why
-  /metrics  for Prometheus; queue, windows and sources are the same whichever process is asked")]
+Read-only: the login of DATABASE_URL needs only the role app_ro. Paths:
+  /         links to the paths below
+  /api/v1/  API documentation, and the API itself
+  /livez    the process is running
+  /readyz   the database is reachable, its schema version matches, and the
+            process is not shutting down; otherwise 503 with the reason
+  /metrics  metrics in Prometheus's text format; those of the queue, the windows
+            and the sources are the same in every process
+
+Each request is logged with the id that its answer has as x-request-id:
+  vinops serve --listen 127.0.0.1:9464
+  curl -i http://127.0.0.1:9464/")]
 pub struct ServeArgs {
     #[command(flatten)]
     listen: Listen,
@@ -135,8 +142,27 @@ fn at_most(text: &str) -> Result<(String, usize), &'static str> {
     parts.filter(|(_, most)| *most > 0).ok_or("write the kind and a number from 1, such as fetch=1")
 }
 
+/// Checks the settings that a worker uses, before it connects.
+fn check_worker_settings(config: &Config) -> Result<(), SettingError> {
+    config.copart.get()?;
+    config.cookie_key.get()?;
+    config.store.get()?;
+    config.lease.get()?;
+    config.listen.get()?;
+    Ok(())
+}
+
+/// Checks the settings that a scheduler uses, before it connects.
+fn check_scheduler_settings(config: &Config) -> Result<(), SettingError> {
+    config.fetch_delay.get()?;
+    config.fetch_jitter.get()?;
+    config.listen.get()?;
+    Ok(())
+}
+
 /// Works until told to leave.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    check_worker_settings(&config)?;
     let kinds = kinds(&args.kind, fleet, &config)?;
     for (kind, _) in &args.max_per_kind {
         fleet.known(kind)?;
@@ -153,7 +179,7 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
         .max_per_kind
         .iter()
         .fold(worker, |worker, (kind, most)| worker.at_most(kind, *most))
-        .lease(session.config.lease)
+        .lease(*session.config.lease.get()?)
         .concurrency(args.concurrency)
         .drain(args.drain)
         .tools((fleet.tools)(&session.config, session.store()?)?);
@@ -164,9 +190,10 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
 }
 
 /// The scheduler of these sources, waking when the configuration says.
-fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Scheduler {
-    let start = config.fetch_delay.unwrap_or(WAKING[0]);
-    Scheduler::new(fleet.fetch, sources).waking(start, config.fetch_jitter.unwrap_or(WAKING[1]))
+fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Result<Scheduler, SettingError> {
+    let start = config.fetch_delay.get()?.unwrap_or(WAKING[0]);
+    let jitter = config.fetch_jitter.get()?.unwrap_or(WAKING[1]);
+    Ok(Scheduler::new(fleet.fetch, sources).waking(start, jitter))
 }
 
 /// Checks that all of these sources are known.
@@ -179,11 +206,13 @@ async fn expect_sources(session: &Session, sources: &[String]) -> Result<(), Fai
 
 /// Schedules until told to leave.
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+    check_scheduler_settings(&config)?;
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
     expect_sources(&session, &args.source).await?;
+    let scheduler = schedules(fleet, &args.source, &session.config)?;
     let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave, Serve::Nothing).await?;
-    schedules(fleet, &args.source, &session.config).run(&session.db.pool, leave).await;
+    scheduler.run(&session.db.pool, leave).await;
     face.close().await;
     session.close().await
 }
@@ -192,7 +221,7 @@ pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Res
 pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
-    let listen = args.listen.or(&session.config, LOOPBACK);
+    let listen = args.listen.or(&session.config, LOOPBACK)?;
     let face = Face::show("serve", &listen, None, &session, fleet, &leave, Serve::Api).await?;
     leave.cancelled().await;
     face.close().await;
@@ -201,14 +230,16 @@ pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), 
 
 /// Both roles at once, on whatever database there is.
 pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    if config.copart.feed_url.is_none() {
+    if config.copart.get()?.feed_url.is_none() {
         return Err(Failure::wrong(anyhow!(
             "COPART_FEED_URL is not set: `up` fetches the real feed, whose address holds a key; to see vinops at work \
              without one, run `vinops demo`"
         )));
     }
+    check_worker_settings(&config)?;
+    check_scheduler_settings(&config)?;
     let leave = until_told()?;
-    let session = match config.database_url {
+    let session = match config.database_url.get()? {
         Some(_) => Session::connect(config, &Connect::default()).await?,
         None => Session::on(config, session::kept().await?).await?,
     };
@@ -216,10 +247,10 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
     expect_sources(&session, &args.source).await?;
     let store = session.store()?;
     let worker = Worker::new(&session.db, fleet.jobs)
-        .lease(session.config.lease)
+        .lease(*session.config.lease.get()?)
         .concurrency(args.concurrency)
         .tools((fleet.tools)(&session.config, store)?);
-    let scheduler = schedules(fleet, &args.source, &session.config);
+    let scheduler = schedules(fleet, &args.source, &session.config)?;
     let mut face =
         Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::ApiBesides).await?;
     let worker = face.counting(worker);

@@ -1,6 +1,6 @@
 //! What a command begins with: the database it was told of, with a schema it knows; and what it ends with when it fails.
 
-use crate::config::Config;
+use crate::config::{Config, SettingError};
 use crate::db::Db;
 use crate::db::encoding::EncodingError;
 use crate::db::pooler::{LOSES, lost_statement};
@@ -37,20 +37,16 @@ impl Failure {
 
     /// What keeps a schema from being brought up: exit code 3 where the database cannot be used at all, else 1.
     pub fn of_schema(error: anyhow::Error) -> Failure {
-        match error.is::<EncodingError>() {
-            true => Failure::unreachable(error),
-            false => Failure::from(error),
-        }
+        if error.is::<EncodingError>() { Failure::unreachable(error) } else { Failure::from(error) }
     }
 
     /// What went wrong, with its causes.
     pub fn said(&self) -> String {
-        match self.pooler() {
-            true if !self.error.chain().any(|cause| cause.to_string() == LOSES) => {
-                format!("{LOSES}: {:#}", self.error)
-            }
-            _ => format!("{:#}", self.error),
+        let named = self.error.chain().any(|cause| cause.to_string() == LOSES);
+        if self.pooler() && !named {
+            return format!("{LOSES}: {:#}", self.error);
         }
+        format!("{:#}", self.error)
     }
 
     /// Whether a pooler that loses statements is to blame.
@@ -67,7 +63,10 @@ impl Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure { code: 1, error: error.into() }
+        let error = error.into();
+        // A setting is validated by the command that uses it, wherever that happens.
+        let code = if error.is::<SettingError>() { 2 } else { 1 };
+        Failure { code, error }
     }
 }
 
@@ -101,23 +100,25 @@ impl Session {
         if connect.embedded {
             return Session::on(config, kept().await?).await;
         }
-        let Some(url) = config.database_url.clone() else {
+        let Some(url) = config.database_url.get()?.clone() else {
             return Err(Failure::unreachable(anyhow::anyhow!(
                 "DATABASE_URL is not set: name a database (postgres://user:password@host:5432/vinops), or use --embedded \
                  for the private one of `vinops up`, or try `vinops demo`"
             )));
         };
-        let direct = config.database_direct_url.clone();
+        let direct = config.database_direct_url.get()?.clone();
         let connected = async {
             // a pool tries a refused address for half a minute; one connection tells at once
             crate::db::session(url.expose_secret()).await?.close().await?;
             Db::connect(url.expose_secret(), direct.as_ref().map(ExposeSecret::expose_secret), 16).await
         };
-        let db = connected.await.map_err(|error| match lost_statement(&error) {
-            true => Failure::unreachable(error),
-            false => Failure::unreachable(error.context(
+        let db = connected.await.map_err(|error| {
+            if lost_statement(&error) {
+                return Failure::unreachable(error);
+            }
+            Failure::unreachable(error.context(
                 "cannot reach the database of DATABASE_URL: is the server up, and the address right?",
-            )),
+            ))
         })?;
         Ok(Session { config, db, embedded: None })
     }
@@ -131,7 +132,7 @@ impl Session {
 
     /// The store of VINOPS_STORE.
     pub fn store(&self) -> Result<Store, Failure> {
-        Store::open(&self.config.store).map_err(Failure::unreachable)
+        Store::open(self.config.store.get()?).map_err(Failure::unreachable)
     }
 
     /// Disconnects, and stops an embedded cluster. A statement of a job that was cut off may run on at the server, up to
@@ -147,8 +148,11 @@ impl Session {
 
 /// The listing helper's database, with a session of its own: migrations and their proof need one.
 pub fn listing_url(config: &Config) -> Result<&str, Failure> {
-    let urls = [&config.listing_database_url, &config.database_direct_url, &config.database_url];
-    urls.into_iter().flatten().next().map(ExposeSecret::expose_secret).ok_or_else(|| {
+    let url = match config.listing_database_url.get()? {
+        Some(url) => Some(url),
+        None => config.direct_url()?,
+    };
+    url.map(ExposeSecret::expose_secret).ok_or_else(|| {
         Failure::unreachable(anyhow::anyhow!(
             "neither LISTING_DATABASE_URL nor DATABASE_URL is set: they name the listing helper's database"
         ))

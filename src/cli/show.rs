@@ -60,7 +60,7 @@ fn visible_cell(cell: Cell) -> Cell {
     }
 }
 
-/// A table with these headings; cells of the columns in `numbers` are aligned to the right.
+/// Returns an empty table with these headings. [`right`] aligns a cell to the right.
 pub fn table(headings: &[&str]) -> Table {
     let mut table = comfy_table::Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);

@@ -1,12 +1,13 @@
 //! `vinops source`: how sources are, and the switches that operators turn.
 
+pub(super) use super::session::who as operator;
 use super::session::{Connect, Session};
 use super::show::{self, Json};
 use super::{Failure, Fleet};
 use crate::config::Config;
 use crate::source::{self, Removal, Status, UnknownSource, WARN};
 use crate::telemetry::visible_line;
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgPool;
@@ -126,10 +127,9 @@ pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), F
 
 /// Checks that a source is known; the call was wrong if it is not.
 pub(super) async fn expect_source(pool: &PgPool, source: &str) -> Result<(), Failure> {
-    source::expect_known(pool, source).await.map_err(|error| match error.is::<UnknownSource>() {
-        true => Failure::wrong(error),
-        false => error.into(),
-    })
+    source::expect_known(pool, source)
+        .await
+        .map_err(|error| if error.is::<UnknownSource>() { Failure::wrong(error) } else { error.into() })
 }
 
 async fn add(args: NameArgs, config: Config) -> Result<(), Failure> {
@@ -276,7 +276,10 @@ async fn reset_breaker(args: SwitchArgs, config: Config) -> Result<(), Failure> 
 
 async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
-    let accepted = source::accept_size(&session.db.pool, &args.source, &operator(), &args.reason).await?;
+    let mut connection = session.db.pool.acquire().await.context("take a connection")?;
+    let accepted = source::accept_size(&mut connection, &args.source, &operator(), &args.reason).await;
+    drop(connection);
+    let accepted = accepted?;
     session.close().await?;
     let (window, rows) = (accepted.window_start_utc, accepted.row_count);
     let file = format!(
@@ -325,7 +328,7 @@ fn say(json: Json, source: &str, changed: bool, what: &str) -> Result<(), Failur
 }
 
 async fn login(args: LoginArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    if config.copart.user.is_none() {
+    if config.copart.get()?.user.is_none() {
         return Err(Failure::wrong(anyhow!(
             "COPART_USER is not set: set it with COPART_PASSWORD and VINOPS_COOKIE_KEY, or name files that hold them in \
              COPART_USER_FILE, COPART_PASSWORD_FILE and VINOPS_COOKIE_KEY_FILE"
@@ -343,12 +346,4 @@ async fn login(args: LoginArgs, fleet: Fleet, config: Config) -> Result<(), Fail
         println!("logged in to {} until {}", args.source, show::minute(ends));
     }
     Ok(())
-}
-
-/// Whose command this is.
-pub(super) fn operator() -> String {
-    nix::unistd::User::from_uid(nix::unistd::geteuid())
-        .ok()
-        .flatten()
-        .map_or_else(|| "an operator".to_owned(), |user| user.name)
 }

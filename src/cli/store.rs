@@ -11,6 +11,7 @@ use anyhow::anyhow;
 use check::{FileProblem, FileState, StoreReport};
 use fix::Repairer;
 
+mod catalogue;
 mod check;
 mod fix;
 
@@ -36,6 +37,8 @@ A file is one of these:
 Every file is looked up by listing the store. The bytes are read of the newest 96 files of each source, of files whose size \
 is not the recorded one, and with --all of every file. Objects under raw/ that no file names are counted and left alone: \
 they cost space, and one may be a file that is just coming in.
+
+The catalogue, which `vinops rebuild` goes by, is compared too: entries that the store has lost, and files without an entry, are named and do not change the exit code. With --fix they are written from the database.
 
 With --fix, bytes that are found by their sha256 in the file's folder (or that folder of damaged/) are copied to the file's key. \
 A damaged object is moved to damaged/ first. Nothing is deleted or overwritten. What cannot be repaired has to come back from a backup.
@@ -95,17 +98,26 @@ async fn check_and_fix(args: &CheckArgs, session: &Session) -> Result<StoreRepor
     let store = session.store()?;
     let bars = Bars::new(!args.json.json);
     let mut report = check::check(&session.db.pool, &store, args.all, &bars).await?;
+    report.catalogue = catalogue::check(&session.db.pool, &store).await?;
     if !args.fix {
         return Ok(report);
     }
     let repairable = report.problems.iter().filter(|problem| problem.found_as.is_some()).count();
-    if repairable > 0 && !args.dry_run && !args.yes {
-        agreed(&format!("put {} files back in {}", count(repairable as i64), store.url()))?;
+    let entries = report.catalogue.repairable();
+    if repairable + entries > 0 && !args.dry_run && !args.yes {
+        let also = match entries {
+            0 => String::new(),
+            entries => format!(" and {} entries of the catalogue", count(entries as i64)),
+        };
+        agreed(&format!("put {} files{also} back in {}", count(repairable as i64), store.url()))?;
     }
     let mut repairer = Repairer::new(&session.db.pool, &store);
     if args.dry_run {
         report.problems.iter_mut().for_each(|problem| repairer.plan(problem));
         return Ok(report);
+    }
+    if entries > 0 {
+        catalogue::fix(&session.db.pool, &store, &mut report.catalogue).await?;
     }
     if repairable > 0 {
         repairer.note("fix-store", &args.reason, &serde_json::json!({ "files": repairable })).await?;
@@ -155,6 +167,7 @@ fn print(args: &CheckArgs, report: &StoreReport) {
     if args.fix && !args.dry_run {
         println!("{} files repaired", count(report.repaired as i64));
     }
+    print_catalogue(report);
     if report.unnamed.objects > 0 {
         println!(
             "{} objects under raw/ ({}) are named by no file: {}{}",
@@ -163,6 +176,29 @@ fn print(args: &CheckArgs, report: &StoreReport) {
             report.unnamed.keys.iter().take(3).cloned().collect::<Vec<_>>().join(", "),
             if report.unnamed.objects > 3 { ", …" } else { "" }
         );
+    }
+}
+
+fn print_catalogue(report: &StoreReport) {
+    let catalogue = &report.catalogue;
+    let keys = |keys: &[String]| {
+        let more = if keys.len() > 3 { ", …" } else { "" };
+        format!("{}{more}", keys.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
+    };
+    let files = catalogue.files_without_entry.iter();
+    let files: Vec<String> =
+        files.map(|file| format!("{} {}", file.source, show::minute(file.window_start_utc))).collect();
+    for (what, items) in [
+        ("entries of the catalogue are missing in the store", &catalogue.missing),
+        ("files have no entry in the catalogue", &files),
+        ("objects under catalogue/ are unknown to the database", &catalogue.unnamed),
+    ] {
+        if !items.is_empty() {
+            println!("{} {what}: {}", count(items.len() as i64), keys(items));
+        }
+    }
+    if catalogue.written > 0 {
+        println!("{} entries of the catalogue written", count(catalogue.written.cast_signed()));
     }
 }
 

@@ -171,6 +171,19 @@ struct Completion {
     peak_rss_mb: f64,
 }
 
+impl Reports {
+    /// Returns the greatest peak of memory of all steps, in MB.
+    fn peak_rss_mb(&self) -> f64 {
+        let peaks = [
+            self.ingest.peak_rss_mb,
+            self.upsert_vehicles.peak_rss_mb,
+            self.upsert_lots.peak_rss_mb,
+            self.detect_completion.peak_rss_mb,
+        ];
+        peaks.into_iter().fold(0.0, f64::max)
+    }
+}
+
 /// What became of the file; `duplicate` is the caller's knowledge.
 pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<Summary> {
     let file = sqlx::query!(
@@ -196,14 +209,9 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
         Some(report) => serde_json::from_value(report).context("read the run's report")?,
         None => Reports::default(),
     };
+    let peak_rss_mb = reports.peak_rss_mb();
     let Reports { ingest, upsert_vehicles, upsert_lots, detect_completion } = reports;
     let steps = [ingest.seconds, upsert_vehicles.seconds, upsert_lots.seconds, detect_completion.seconds];
-    let peaks = [
-        ingest.peak_rss_mb,
-        upsert_vehicles.peak_rss_mb,
-        upsert_lots.peak_rss_mb,
-        detect_completion.peak_rss_mb,
-    ];
     Ok(Summary {
         file_id,
         source: file.source,
@@ -239,7 +247,7 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
             detect_completion: steps[3],
             total: file.duration_seconds.unwrap_or_else(|| steps.iter().sum()),
         },
-        peak_rss_mb: peaks.into_iter().fold(0.0, f64::max),
+        peak_rss_mb,
         stored_bytes: file.stored_bytes,
     })
 }

@@ -43,7 +43,7 @@ with 100,000 listings. They need the tables' owner.
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match command {
         Command::Auction { json } => {
-            let url = config.database_direct_url.as_ref().or(config.database_url.as_ref());
+            let url = config.direct_url()?;
             let Some(url) = url.map(ExposeSecret::expose_secret) else {
                 return Err(Failure::unreachable(anyhow!(
                     "DATABASE_URL is not set: it names the database to verify"

@@ -12,7 +12,8 @@ use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-mod accept;
+pub(super) mod accept;
+mod withdraw;
 
 /// Arguments of `vinops windows`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,8 @@ pub struct Args {
 enum Command {
     /// Apply a quarantined file after all
     Accept(accept::Args),
+    /// Take a file back that was ingested by mistake
+    Withdraw(withdraw::Args),
 }
 
 /// Arguments of the list.
@@ -77,6 +80,7 @@ struct Row {
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match args.command {
         Some(Command::Accept(accept)) => accept::run(accept, fleet, config).await,
+        Some(Command::Withdraw(withdraw)) => withdraw::run(withdraw, fleet, config).await,
         None => list(args.list, config).await,
     }
 }

@@ -7,9 +7,9 @@
 //! and `creates`.
 
 use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 
 /// One numbered change of the schema.
 #[derive(Debug)]
@@ -108,6 +108,7 @@ pub const AUCTION: Set = Set {
         migration!("0020", "fleet_figures"),
         migration!("0021", "vocabulary"),
         migration!("0023", "lot_history"),
+        migration!("0024", "store_catalogue"),
     ],
 };
 
@@ -145,7 +146,7 @@ impl Set {
     /// Changes whenever any applied file does.
     pub fn fingerprint(&self) -> String {
         let all = self.active().fold(Sha256::new(), |all, migration| all.chain_update(migration.up));
-        hex(&all.finalize())
+        HEXLOWER.encode(&all.finalize())
     }
 }
 
@@ -157,7 +158,7 @@ impl Migration {
 
     /// SHA-256 of the file, hexadecimal: what says that an applied file was changed afterwards.
     pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(self.up))
+        HEXLOWER.encode(&Sha256::digest(self.up))
     }
 
     /// What the file's head says.
@@ -199,11 +200,4 @@ impl Migration {
         }
         Ok(head)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

@@ -12,6 +12,7 @@
 //! within `PROOF` that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
 //! Accepted: a job's own statement in the midst of which that happens waits for its kind's time limit.
 
+pub mod catalogue;
 pub mod copy;
 pub mod digest;
 pub mod encoding;
@@ -19,6 +20,7 @@ pub mod history;
 pub mod listing;
 pub mod migrate;
 pub mod migrations;
+pub mod operator;
 pub mod papers;
 pub mod passing;
 pub mod pooler;

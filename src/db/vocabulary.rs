@@ -9,6 +9,7 @@
 //! (`CODED`). A lot's keys and condition keep their words only in the payload (`payload`): the version that stands is
 //! looked up there.
 
+use super::catalogue::{ActAuthor, CatalogueAct, note_act};
 use crate::taxonomy::{Domain, LONGEST, Spellings, fold};
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
@@ -89,14 +90,7 @@ pub struct Mapped {
     pub known_now: Vec<String>,
 }
 
-/// Who teaches, and why; kept in `audit.operator_actions`.
-#[derive(Clone, Debug)]
-pub struct By {
-    /// The operator.
-    pub who: String,
-    /// The reason.
-    pub why: String,
-}
+pub use super::operator::By;
 
 /// Lets a spelling mean `code`, and codes the rows that have it. An error where the table has no such code.
 pub async fn map(
@@ -117,18 +111,7 @@ pub async fn map(
     .await
     .context("wait for the jobs under way")?;
     let table = domain.name();
-    let known = sqlx::query_scalar!(
-        r#"-- vocabulary: is it a code
-        select exists (select from taxonomies.labels where domain = $1 and code = $2) as "known!""#,
-        table,
-        code
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .context("look for the code")?;
-    if !known {
-        bail!("{table} has no code {code}: `vinops taxonomy export --domain {table}` shows those it has");
-    }
+    expect_code(&mut tx, table, code).await?;
     let before = sqlx::query_scalar!(
         "-- vocabulary: what it meant\n select code from taxonomies.aliases where domain = $1 and raw = $2",
         table,
@@ -171,8 +154,29 @@ pub async fn map(
     .execute(&mut *tx)
     .await
     .context("note who mapped it")?;
+    let author = ActAuthor { operator: by.who.clone(), reason: by.why.clone() };
+    let (domain, meaning) = (table.to_owned(), code.to_owned());
+    let act = CatalogueAct::Mapping { domain, spelling: spelling.clone(), code: meaning, author };
+    note_act(&mut tx, &act).await?;
     tx.commit().await.context("commit the spelling")?;
     Ok(Mapped { domain: table, spelling, code: code.to_owned(), before, lots, known_now })
+}
+
+/// Checks that a lookup table has a code.
+async fn expect_code(connection: &mut PgConnection, table: &str, code: &str) -> anyhow::Result<()> {
+    let known = sqlx::query_scalar!(
+        r#"-- vocabulary: is it a code
+        select exists (select from taxonomies.labels where domain = $1 and code = $2) as "known!""#,
+        table,
+        code
+    )
+    .fetch_one(connection)
+    .await
+    .context("look for the code")?;
+    if !known {
+        bail!("{table} has no code {code}: `vinops taxonomy export --domain {table}` shows those it has");
+    }
+    Ok(())
 }
 
 /// Codes the rows of a table whose words fold to the spelling. Folded here, by the rule that the feed is read by.
@@ -280,7 +284,7 @@ pub async fn labels(connection: impl PgExecutor<'_>, domain: Option<Domain>) -> 
 /// code is not there, or an English label is empty.
 pub async fn relabel(connection: &mut PgConnection, labels: &[Label], by: &By) -> anyhow::Result<u64> {
     let mut tx = connection.begin().await.context("begin to write labels")?;
-    let mut changed = 0;
+    let mut edited = Vec::new();
     for (at, label) in labels.iter().enumerate() {
         let line = at + 2; // after the heading
         let Label { domain, code, state, .. } = label;
@@ -313,10 +317,12 @@ pub async fn relabel(connection: &mut PgConnection, labels: &[Label], by: &By) -
         .await
         .with_context(|| format!("line {line}: write the label of {code}"))?;
         match done {
-            Some(other) => changed += u64::from(other),
+            Some(true) => edited.push(label.clone()),
+            Some(false) => {}
             None => bail!("line {line}: {domain} has no code {code} {state}"),
         }
     }
+    let changed = edited.len() as u64;
     sqlx::query!(
         "-- vocabulary: note the labels
         insert into audit.operator_actions (who, action, subject, reason, details)
@@ -328,6 +334,10 @@ pub async fn relabel(connection: &mut PgConnection, labels: &[Label], by: &By) -
     .execute(&mut *tx)
     .await
     .context("note who wrote them")?;
+    if !edited.is_empty() {
+        let author = ActAuthor { operator: by.who.clone(), reason: by.why.clone() };
+        note_act(&mut tx, &CatalogueAct::Labels { labels: edited, author }).await?;
+    }
     tx.commit().await.context("commit the labels")?;
     Ok(changed)
 }

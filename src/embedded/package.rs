@@ -6,9 +6,9 @@
 //! and renamed into place, so that a half-unpacked server is never found, and of two processes at once either wins.
 
 use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha512};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -100,10 +100,7 @@ fn fetch(package: &str, folder: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn check(tarball: &[u8], sha512: &str) -> anyhow::Result<()> {
-    let got = Sha512::digest(tarball).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let got = HEXLOWER.encode(&Sha512::digest(tarball));
     if got != sha512 {
         bail!("its SHA-512 is {got}, not the pinned {sha512}");
     }

@@ -5,19 +5,23 @@
 //! would look like a dead one. What costs the database anything is asked at most every few seconds, however often
 //! somebody looks: a dozen of probes and scrapers are one statement. Its connections are bounded (`connections.rs`).
 //!
+//! Around all of it are the layers of `observe`: request ids, the access log, problem documents.
+//!
 //! | path | says |
 //! |---|---|
+//! | `/` | links to what is served here |
 //! | `/livez` | the process and its runtime go; nothing else, so that a database that is away kills nobody |
 //! | `/readyz` | the database answers, its schema is this program's, and nobody told it to leave; else 503 and why |
 //! | `/metrics` | everything in `src/telemetry/names.rs`; with the database away, what this process counts itself |
 
 use crate::api::Api;
+use crate::api::problem::Problem;
 use crate::db::{Db, SchemaError, expect_schema};
 use crate::queue::Entry;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use connections::{BoundedListener, CONNECTION_TIMEOUT, MAX_CONNECTIONS};
@@ -32,7 +36,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod connections;
+mod index;
+mod observe;
 mod readings;
+
+pub use observe::observed;
 
 /// How long the database may take to answer a question of this face.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -82,14 +90,18 @@ impl Server {
             .acquire_timeout(PATIENCE)
             .connect_lazy_with((*face.db.pool.connect_options()).clone());
         let figures = face.figures.clone();
+        let has_api = face.api.is_some();
         let beside = face.api.as_ref().map(Api::router).unwrap_or_default();
         let shown = Arc::new(Shown { face, ready: Mutex::default(), readings: Mutex::default() });
         let app = Router::new()
+            .route("/", get(async move |headers: HeaderMap| index::index(&headers, has_api)))
             .route("/livez", get(async || answer(StatusCode::OK, &json!({ "alive": true }))))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(shown)
-            .merge(beside);
+            .merge(beside)
+            .fallback(async || Problem::of(StatusCode::NOT_FOUND));
+        let app = observed(app);
         let stop = CancellationToken::new();
         let until = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {

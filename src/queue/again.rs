@@ -22,15 +22,23 @@ use std::time::{Duration, Instant};
 const CONFLICTS: u32 = 5;
 /// A connection that is lost so long after the first failure is final.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest delay between two retries, without its jitter.
+pub(super) const MAX_BACKOFF_DELAY: Duration = Duration::from_secs(2);
+
+/// Returns the delays between retries while the database has a transient error: 50 ms, doubling to 2 s, with jitter, without
+/// end.
+pub(super) fn transient_backoff() -> backon::ExponentialBackoff {
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(MAX_BACKOFF_DELAY)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
 
 /// Runs the handler, again where only the database was at fault.
 pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Value) -> Erased {
-    let waits = backon::ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(2))
-        .without_max_times()
-        .with_jitter();
-    let mut waits = waits.build();
+    let mut waits = transient_backoff();
     let (mut conflicts, mut first) = (0, None);
     loop {
         let ended = (entry.run)(run.clone(), payload.clone()).await;

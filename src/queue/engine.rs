@@ -4,6 +4,7 @@
 //! the handlers' pool, ten handlers waiting for connections would keep the lease renewals waiting too, and a busy worker
 //! would look like a dead one.
 
+use super::again::{MAX_BACKOFF_DELAY, transient_backoff};
 use super::away::{Away, conflict};
 use super::entry::Entry;
 use super::event::{Event, Outcome};
@@ -351,7 +352,6 @@ impl Link {
     /// Returns the wait until the next try: 50 ms, doubling to 2 s, with jitter. A conflict with other transactions is no
     /// outage: it is not logged as one, and the wait after it does not grow.
     pub fn down(&mut self, error: &sqlx::Error) -> Duration {
-        use backon::BackoffBuilder;
         if is_conflict(error) {
             return conflict(&self.engine.name, self.doing, error);
         }
@@ -360,15 +360,7 @@ impl Link {
             let (worker, doing) = (&self.engine.name, self.doing);
             tracing::warn!(worker, doing, %error, "the database is away; trying until it is back");
         }
-        let waits = self.waits.get_or_insert_with(|| {
-            backon::ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(50))
-                .with_max_delay(Duration::from_secs(2))
-                .without_max_times()
-                .with_jitter()
-                .build()
-        });
-        waits.next().unwrap_or(Duration::from_secs(2))
+        self.waits.get_or_insert_with(transient_backoff).next().unwrap_or(MAX_BACKOFF_DELAY)
     }
 }
 

@@ -22,8 +22,8 @@ pub struct Enqueue {
     /// Attempts; the kind's policy if none.
     pub max_attempts: Option<i32>,
     /// The states in which it keeps its key from others: [`UNFINISHED`] and any of the other three; those above if
-    /// none. All jobs of a kind that share keys should
-    /// use the same, since the usual ones and those that chose do not see each other.
+    /// none. All jobs of a kind that share keys should use the same, since the usual ones and those that chose do not see
+    /// each other.
     pub unique_over: Option<&'static [&'static str]>,
 }
 

@@ -1,6 +1,6 @@
 //! One row of the fleet's table of jobs: everything anybody may ask about a kind, and how to run it.
 //!
-//! `workers::FLEET` is a const slice of these. Scheduler, command line, metrics, console and README are drawn from it,
+//! `workers::FLEET` is a const slice of these. Scheduler, command line, metrics and README are drawn from it,
 //! so a job is added in one place. The handler is kept with its types erased: payload in and report out are JSON,
 //! which is what lets one worker serve many kinds from one claim.
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A piece of work that the fleet does: its fields are the payload, identifiers only.
 ///
 /// The payload is stored as JSON and read back by whatever version of the program claims it, so fields added later
-/// need `#[serde(default)]`. The seven words are the job's row in the README's table and on the console.
+/// need `#[serde(default)]`. The seven words are the job's row in the README's table.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name under which jobs of this type are stored: a literal, data, never reused for something else.
     const KIND: &'static str;

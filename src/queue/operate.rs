@@ -1,6 +1,6 @@
 //! What operators see of the queue: jobs, their runs, counts, workers, what is paused, and ends as they happen.
 //!
-//! Everything here is one statement, so it needs no worker and takes no lock. The command line, the console and the API
+//! Everything here is one statement, so it needs no worker and takes no lock. The command line
 //! draw from this one face; what they do to jobs is next door, in `steer`.
 
 use anyhow::Context;

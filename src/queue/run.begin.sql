@@ -1,9 +1,10 @@
 -- queue: begin step
--- One row if the job is still ours: the backend and the beginning that name this transaction to whoever has to end it
--- from outside. The settings hold for this transaction only. Two are limits. A step's statements run
--- once, on sizes the planner can only guess: compiling them for its guess has cost more than three times what running
--- them does; and what they look up is nearly always in memory. And the server looks once a second whether the worker is still there, or a dead one's statement would run
--- on and keep the successor from its locks.
+-- Returns one row if the job is still this run's: the backend and the start that identify this transaction to a process
+-- that has to end it from outside. The settings hold for this transaction only. Two are limits of time. `jit` is off, since
+-- a step's statements run once on sizes that the planner can only guess, and compiling them has cost more than three times
+-- what running them does. `random_page_cost` is low, since what they look up is nearly always in memory. The server checks
+-- once a second whether the worker is still connected, or a dead worker's statement would run on and keep the successor
+-- from its locks.
 select
   pg_backend_pid() as "backend!",
   now() as "began!",

@@ -13,24 +13,10 @@ use serde::Serialize;
 use sqlx::PgPool;
 use std::fmt::Display;
 
+pub use crate::db::operator::By;
+
 /// Jobs that one transaction takes.
 const BATCH: usize = 500;
-
-/// Who acts, and why; kept with what was done.
-#[derive(Clone, Debug)]
-pub struct By {
-    /// The operator.
-    pub who: String,
-    /// The reason.
-    pub why: String,
-}
-
-impl By {
-    /// `who`, because of `why`.
-    pub fn new(who: impl Display, why: impl Display) -> By {
-        By { who: who.to_string(), why: why.to_string() }
-    }
-}
 
 /// A job that was cancelled, or is going to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

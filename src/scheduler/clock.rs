@@ -1,7 +1,8 @@
 //! The host's clock against the database's.
 //!
-//! What is due is the database's word, so a wrong clock harms nothing that is kept; but it makes a scheduler wake at
-//! the wrong moment, and its log lie. Over two seconds is an error, in the scheduler's log and in `doctor`. Half of the question's way there and back is the measurement's own error, and is not held against the host.
+//! The database decides what is due, so a wrong clock of the host damages no data. It makes a scheduler wake at the wrong
+//! time, and its log wrong. A difference of over two seconds is an error in the scheduler's log and in `vinops doctor`. Half
+//! of the query's round trip is the error of the measurement, and is not counted against the host.
 
 use crate::config;
 use anyhow::Context;

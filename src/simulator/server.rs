@@ -15,12 +15,13 @@ use axum::routing::get;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt};
+use headers::{ETag, HeaderMapExt, IfNoneMatch, IfRange, LastModified};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,24 @@ impl Served {
     }
 
     fn last_modified(&self) -> String {
-        self.modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+        httpdate::fmt_http_date(self.modified.into())
+    }
+
+    /// Returns whether the file has changed since the version that `If-Range` names. Without the header it has not.
+    fn is_modified(&self, headers: &HeaderMap) -> bool {
+        let Some(condition) = headers.typed_get::<IfRange>() else { return false };
+        let tag = self.etag().parse::<ETag>().ok();
+        condition.is_modified(tag.as_ref(), Some(&LastModified::from(SystemTime::from(self.modified))))
+    }
+
+    /// Returns whether `If-None-Match`, or without it `If-Modified-Since`, names the file as it is.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        match headers.typed_get::<IfNoneMatch>() {
+            Some(tags) => self.etag().parse().is_ok_and(|tag| !tags.precondition_passes(&tag)),
+            None => headers
+                .get(header::IF_MODIFIED_SINCE)
+                .is_some_and(|since| since.as_bytes() == self.last_modified().as_bytes()),
+        }
     }
 }
 
@@ -246,10 +264,6 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
 async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (etag, modified) = (file.etag(), file.last_modified());
-    let known = match text(header::IF_NONE_MATCH) {
-        Some(tags) => tags.split(',').any(|tag| tag.trim() == etag),
-        None => text(header::IF_MODIFIED_SINCE) == Some(modified.as_str()),
-    };
     let told = match (fault, text(header::RANGE)) {
         (Some(Fault::WrongEtag { .. }), Some(_)) => "\"0-0\"",
         _ => etag.as_str(),
@@ -258,11 +272,11 @@ async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Respo
         .header(header::ETAG, told)
         .header(header::LAST_MODIFIED, &modified)
         .header(header::ACCEPT_RANGES, "bytes");
-    let built = if known {
+    let built = if file.is_known(headers) {
         answer.status(StatusCode::NOT_MODIFIED).body(Body::empty())
     } else {
-        let valid = text(header::IF_RANGE).is_none_or(|tag| tag == etag || tag == modified);
-        let range = text(header::RANGE).filter(|_| valid).and_then(|range| span(range, file.size));
+        let current = !file.is_modified(headers);
+        let range = text(header::RANGE).filter(|_| current).and_then(|range| span(range, file.size));
         let (from, to) = range.unwrap_or((0, file.size));
         if from >= to && range.is_some() {
             let unit = format!("bytes */{}", file.size);

@@ -16,10 +16,11 @@
 //! Accepted: the probe is due by its slot and not by the second. A breaker that opened at 15:00:45, in the slot of
 //! 15:00, is probed by the fetch of 16:00.
 
+use crate::db::catalogue::{ActAuthor, CatalogueAct, note_act};
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 
 mod registry;
 pub mod seal;
@@ -29,6 +30,12 @@ pub use registry::{
     KnownSource, Removal, UnknownSource, add, can_fetch_again, expect_known, hold_known, is_source_name,
     list, remove,
 };
+
+/// Returns the key of the job that fetches a window, such as `copart/2026-11-20T14:30Z`. `src/scheduler.expire.sql` spells
+/// the same key in SQL, where it joins windows with their jobs.
+pub fn fetch_key(source: &str, window: DateTime<Utc>) -> String {
+    format!("{source}/{}", window.format("%Y-%m-%dT%H:%MZ"))
+}
 
 /// Failed slots in a row from which `status` warns; the breaker opens at five.
 pub const WARN: i32 = 3;
@@ -321,12 +328,13 @@ pub struct SizeAcceptance {
 /// Accepts the size of the source's newest file as normal: later files are compared with it, and with the complete files
 /// since, instead of the larger files before.
 pub async fn accept_size(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     source: &str,
     who: &str,
     why: &str,
 ) -> anyhow::Result<SizeAcceptance> {
-    sqlx::query_as!(
+    let mut tx = conn.begin().await.context("begin to accept a size")?;
+    let accepted = sqlx::query_as!(
         SizeAcceptance,
         r#"-- source: accept the size
         select outcome as "outcome!", window_start_utc, row_count
@@ -335,9 +343,15 @@ pub async fn accept_size(
         who,
         why,
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *tx)
     .await
-    .with_context(|| format!("accept the size of source {source}"))
+    .with_context(|| format!("accept the size of source {source}"))?;
+    if accepted.outcome == "accepted" {
+        let author = ActAuthor { operator: who.to_owned(), reason: why.to_owned() };
+        note_act(&mut tx, &CatalogueAct::AcceptSize { source: source.to_owned(), author }).await?;
+    }
+    tx.commit().await.with_context(|| format!("accept the size of source {source}"))?;
+    Ok(accepted)
 }
 
 /// Closes the breaker and forgets its failures; false when there was nothing to reset.

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 /// The error of a name that no row of `fleet.sources` has.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub async fn hold_known(conn: &mut PgConnection, name: &str) -> anyhow::Result<b
 }
 
 /// Makes a source known. Returns false if it was known already.
-pub async fn add(pool: &PgPool, name: &str, who: &str, why: &str) -> anyhow::Result<bool> {
+pub async fn add(executor: impl PgExecutor<'_>, name: &str, who: &str, why: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: add
         select fleet.add_source($1, $2, $3) as "added!""#,
@@ -66,7 +66,7 @@ pub async fn add(pool: &PgPool, name: &str, who: &str, why: &str) -> anyhow::Res
         who,
         why,
     )
-    .fetch_one(pool)
+    .fetch_one(executor)
     .await
     .with_context(|| format!("add source {name}"))
 }

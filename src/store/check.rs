@@ -33,6 +33,8 @@ pub struct StoredObject {
 pub struct ObjectSums {
     /// sha256 of the original bytes, or the reason why the stored ones do not decompress.
     pub sha256: Result<String, String>,
+    /// Size of the original bytes; 0 where the stored ones do not decompress.
+    pub bytes: u64,
     /// sha256 of the stored bytes.
     pub packed_sha256: String,
     /// Whether the stored bytes are a zstd frame. Those of a plain CSV file are not.
@@ -153,11 +155,9 @@ impl Store {
 fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
     let (compressed, mut packed) = sniffed(Watched { inner: packed, broken: None })?;
     let raw = if compressed {
-        zstd::Decoder::new(&mut packed)
-            .and_then(|mut decoder| digest(&mut decoder, &mut io::sink()))
-            .map(|(sha256, _)| sha256)
+        zstd::Decoder::new(&mut packed).and_then(|mut decoder| digest(&mut decoder, &mut io::sink()))
     } else {
-        digest(&mut packed, &mut io::sink()).map(|(sha256, _)| sha256)
+        digest(&mut packed, &mut io::sink())
     };
     io::copy(&mut packed, &mut io::sink())?;
     let (_, Summed { inner: watched, sum }) = packed.into_inner();
@@ -165,7 +165,9 @@ fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
         // The stream broke off, so the decoder's error says nothing of the bytes.
         Some(e) => Err(e),
         None => {
-            Ok(ObjectSums { sha256: raw.map_err(|e| e.to_string()), packed_sha256: sum.hex(), compressed })
+            let bytes = raw.as_ref().map_or(0, |(_, bytes)| *bytes);
+            let sha256 = raw.map(|(sha256, _)| sha256).map_err(|e| e.to_string());
+            Ok(ObjectSums { sha256, bytes, packed_sha256: sum.hex(), compressed })
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::check::sniffed;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -184,7 +185,7 @@ impl Sum {
     }
 
     pub(super) fn hex(self) -> String {
-        hex(&self.hash.finalize())
+        HEXLOWER.encode(&self.hash.finalize())
     }
 }
 
@@ -213,12 +214,4 @@ impl<T: Read> Read for Summed<T> {
         self.sum.add(&out[..read]);
         Ok(read)
     }
-}
-
-fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write;
-    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

@@ -113,7 +113,7 @@ async fn what_is_wrong_or_hidden_is_named() {
         let body: Value = answer.json();
         assert_eq!(
             (answer.status, body["detail"].as_str().unwrap()),
-            (410, format!("lot {lot} was removed").as_str())
+            (410, format!("Lot {lot} was removed.").as_str())
         );
     }
 }

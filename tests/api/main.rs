@@ -58,7 +58,7 @@ impl Answer {
 impl Reader {
     async fn of(test: &TestDb) -> Reader {
         let api = Api::open(&test.db).await.unwrap();
-        let router = api.router();
+        let router = vinops::http::observed(api.router());
         Reader { api, router }
     }
 

@@ -48,7 +48,13 @@ async fn what_is_wrong_is_named() {
             (&problem["status"], &problem["type"]),
             (&400.into(), &"urn:vinops:problem:parameter".into())
         );
-        assert!(problem["detail"].as_str().unwrap().len() > 5, "{problem}");
+        assert_eq!(problem["title"], "Bad Request");
+        assert_eq!(problem["request_id"], answer.header("x-request-id"));
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with(&format!("The parameter `{parameter}` ")) && detail.ends_with('.'),
+            "{detail}"
+        );
     }
 }
 
@@ -61,6 +67,11 @@ async fn what_is_not_there_is_not_found() {
         let answer = reader.get(path).await;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.header("content-type"), "application/problem+json", "{path}");
+        let problem = answer.json();
+        assert_eq!(problem["title"], "Not Found", "{path}");
+        assert_eq!(problem["request_id"], answer.header("x-request-id"), "{path}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(char::is_uppercase) && detail.ends_with('.'), "{detail}");
     }
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let request = Request::builder().method(method).uri("/api/v1/lots/1000");
@@ -78,7 +89,8 @@ async fn a_failure_of_ours_shows_an_id_and_nothing_of_what_failed() {
     assert_eq!(answer.status, 500);
     let problem = answer.json();
     let keys: Vec<&str> = problem.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["request_id", "status", "title", "type"]);
+    assert_eq!(keys, ["detail", "request_id", "status", "title", "type"]);
+    assert_eq!(problem["request_id"], answer.header("x-request-id"));
     let text = problem.to_string().to_lowercase();
     for secret in ["images", "relation", "select", "sql", "/src/", "postgres"] {
         assert!(!text.contains(secret), "{text}");
@@ -140,6 +152,7 @@ async fn beyond_so_many_at_once_readers_are_asked_to_come_again() {
         if answer.status == 503 {
             assert_eq!(answer.header("retry-after"), "1");
             assert_eq!(answer.json()["type"], "urn:vinops:problem:busy");
+            assert_eq!(answer.json()["title"], "Service Unavailable");
             break;
         }
         assert!(began.elapsed() < Duration::from_secs(60), "nobody was turned away");
@@ -171,7 +184,13 @@ async fn who_has_the_answer_is_told_that_it_still_holds() {
             assert_eq!((again.status, again.body.len()), (304, 0), "{path} {known}");
             assert_eq!(again.header("etag"), tag);
         }
-        assert_eq!(reader.get_with(path, &[("if-none-match", "\"other\"")]).await.status, 200, "{path}");
+        for other in ["\"other\"", "\"a,*,b\"", &format!("\"x,{},y\"", tag.replace('"', "'"))] {
+            assert_eq!(
+                reader.get_with(path, &[("if-none-match", other)]).await.status,
+                200,
+                "{path} {other}"
+            );
+        }
     }
     let tag = reader.get("/lots/1000").await.header("etag").to_owned();
     run(&test.db.pool, "update public.lots set current_bid_usd = 7777 where lot_external_id = '1000'").await;

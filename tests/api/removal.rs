@@ -2,6 +2,7 @@
 //! number.
 
 use super::{Reader, number, plain, run, simulated};
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -185,8 +186,7 @@ async fn a_page_whose_last_lot_was_removed_since_goes_on_after_the_last_one_show
         let lots = page["lots"].as_array().unwrap();
         shown.extend(lots.iter().map(|lot| lot["lot"].as_str().unwrap().to_owned()));
         let Some(next) = page["next"].as_str() else { break };
-        let bytes: Vec<u8> =
-            (0..next.len() / 2).map(|n| u8::from_str_radix(&next[2 * n..2 * n + 2], 16).unwrap()).collect();
+        let bytes = HEXLOWER.decode(next.as_bytes()).unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         for removed in ["1002", "1003", "1004", "1005"] {
             assert!(!text.contains(&format!("{removed}.")), "the cursor names {removed}");

@@ -162,7 +162,8 @@ async fn the_document_names_every_parameter_and_the_page_loads_nothing_from_else
             // known, for the complaint is of the value, or there is none
             let name = param["name"].as_str().unwrap();
             let answer = reader.get(&format!("{path}?{name}=%00")).await;
-            assert_ne!(answer.json()["detail"], "is not a parameter here", "{route} {name}");
+            let detail = answer.json()["detail"].as_str().unwrap_or("").to_owned();
+            assert!(!detail.contains("unknown"), "{route} {name}: {detail}");
             assert!(param["description"].as_str().unwrap().len() > 3, "{name}");
         }
     }

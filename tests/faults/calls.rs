@@ -95,6 +95,45 @@ async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_o
 }
 
 #[tokio::test]
+async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
+    const STORE: &str = "VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder): relative URL without a base";
+    let stage = Stage::new().await;
+    let run = async |call: &[&str], (name, value): (&str, &str)| {
+        stage.said(stage.vinops(call).env(name, value).output().await.unwrap())
+    };
+    let wrong = [
+        ("VINOPS_STORE", "plain/path"),
+        ("VINOPS_LEASE", "soon"),
+        ("VINOPS_FETCH_DELAY", "1h"),
+        ("COPART_FEED_URL", "no address"),
+        ("VINOPS_MAPPINGS", "/nonexistent"),
+    ];
+    for setting in wrong {
+        for call in [&["--help"][..], &["migrate", "status"], &["jobs", "list"]] {
+            let said = run(call, setting).await;
+            assert_eq!(said.code, Some(0), "{setting:?} {call:?}: {}", said.err);
+        }
+        let said = run(&["doctor"], setting).await;
+        assert_eq!(said.code, Some(1), "{setting:?}: {}", said.err);
+        let fails: Vec<&str> =
+            said.out.lines().filter(|line| line.starts_with("FAIL  environment")).collect();
+        assert!(fails.len() == 1 && fails[0].contains(setting.0), "{}", said.out);
+    }
+    let file = stage.file(0, None);
+    run(&["ingest", file.to_str().unwrap()], wrong[0]).await.is(2, &format!("vinops: {STORE}\n"));
+    let mappings =
+        "vinops: read the folder /nonexistent of VINOPS_MAPPINGS: No such file or directory (os error 2)\n";
+    run(&["ingest", file.to_str().unwrap()], wrong[4]).await.is(2, mappings);
+    let said = run(&["scheduler"], wrong[2]).await;
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (Some(2), "vinops: VINOPS_FETCH_DELAY is over 4m: the window would be half over\n")
+    );
+    let said = run(&["doctor", "--json"], ("VINOPS_LOG_FORMAT", "xml")).await;
+    assert!(said.out.contains("VINOPS_LOG_FORMAT is neither text nor json"), "{}", said.out);
+}
+
+#[tokio::test]
 async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
     let stage = Stage::new().await;
     stage.run(&["worker", "--kind", "fetch"]).await.is(

@@ -3,22 +3,25 @@
 //!
 //! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
 //! schemas and folders, `calls` the command line itself; `sources` are switched off and on, `replay` goes over a window
-//! again, `known` files are typed again, `store` is checked, `jobs` what operators do to jobs, and `asked` what is asked
+//! again, `known` files are typed again, `store` is checked, a file is `withdrawn`, commands are `killed`, `jobs` what operators do to jobs, and `asked` what is asked
 //! before at a terminal.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
 
 mod asked;
 mod calls;
 mod feed;
 mod files;
 mod jobs;
+mod killed;
 mod known;
+mod rebuild;
 mod replay;
 mod sources;
 mod stage;
 mod store;
 mod surroundings;
+mod withdrawn;
 
 use serde_json::Value;
 use stage::Stage;
@@ -94,7 +97,8 @@ impl Stage {
     async fn begun() -> Stage {
         let stage = Stage::new().await;
         let said = stage.ingest(&stage.file(0, None)).await;
-        said.is(0, "");
+        // on a busy machine a job may be rescued on the way, and the log says so
+        assert_eq!(said.code, Some(0), "{}", said.err);
         assert_eq!(said.json()["state"], "applied");
         stage
     }

@@ -2,6 +2,7 @@
 
 use super::{Role, figure};
 use crate::stage::Stage;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -264,6 +265,71 @@ async fn serve_needs_no_more_than_the_right_to_read() {
     assert_eq!(serve.get("/readyz").await.0, 200);
     assert_eq!(serve.get("/nothing").await.0, 404);
     assert_eq!(serve.leave().await, Some(0));
+}
+
+#[tokio::test]
+async fn every_request_has_an_id_and_a_log_line() {
+    let stage = Stage::new().await;
+    let mut serve = Role::start(&mut stage.vinops(&["serve"])).await;
+    let asked = "/api/v1/lots/77?lang=en";
+    let (status, head, body) = serve.get_with(asked, "X-Request-Id: proxy-7\r\n").await;
+    assert_eq!((status, head.contains("x-request-id: proxy-7")), (404, true), "{head}");
+    let problem: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&problem["request_id"], &problem["title"]), (&"proxy-7".into(), &"Not Found".into()));
+    let line = serve.line("request completed").await;
+    assert_eq!(
+        (&line["method"], &line["path"], &line["status"], &line["request_id"]),
+        (&"GET".into(), &"/api/v1/lots/77".into(), &404.into(), &"proxy-7".into())
+    );
+    assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
+
+    // Probes have an id too, and no line of their own while they succeed.
+    for probe in ["/livez", "/readyz", "/metrics"] {
+        let (status, head, _) = serve.get_with(probe, "X-Request-Id: not printable\r\n").await;
+        assert!(status == 200 && head.contains("x-request-id: ") && !head.contains("printable"), "{head}");
+    }
+    run_and_log_failure(&stage, &mut serve).await;
+    assert_eq!(serve.leave().await, Some(0));
+    let probed = |line: &String| line.contains("\"path\":\"/readyz\"");
+    assert!(!serve.said.iter().any(probed), "{:#?}", serve.said);
+}
+
+/// The log line of a failure has the request id of its answer.
+async fn run_and_log_failure(stage: &Stage, serve: &mut Role) {
+    sqlx::raw_sql("alter table public.images rename to pictures; alter table public.lots rename to auctions")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let (status, _, body) = serve.get_with("/api/v1/lots/77", "X-Request-Id: proxy-8\r\n").await;
+    assert_eq!(status, 500, "{body}");
+    let line = serve.line("API request failed").await;
+    assert_eq!((&line["request_id"], &line["level"]), (&"proxy-8".into(), &"ERROR".into()), "{line}");
+    assert!(line["error"].as_str().unwrap().contains("lots"), "{line}");
+}
+
+#[tokio::test]
+async fn the_root_links_what_is_served_and_other_paths_are_problem_documents() {
+    let stage = Stage::new().await;
+    for (role, api) in [("serve", true), ("scheduler", false)] {
+        let mut role = Role::start(&mut stage.vinops(&[role])).await;
+        let (status, body) = role.get("/").await;
+        let index: Value = serde_json::from_str(&body).unwrap();
+        let (_, head, page) = role.get_with("/", "Accept: text/html,*/*\r\n").await;
+        assert!(status == 200 && head.contains("content-type: text/html"), "{head}");
+        let mut paths = vec!["/livez", "/readyz", "/metrics"];
+        paths.extend(["/api/v1/", "/api/v1/openapi.json"].iter().filter(|_| api));
+        let listed = index["endpoints"].as_array().unwrap();
+        assert_eq!(listed.len(), paths.len(), "{body}");
+        for path in paths {
+            assert!(listed.iter().any(|endpoint| endpoint["path"] == path), "{path}: {body}");
+            assert!(page.contains(&format!("<a href=\"{path}\">")), "{path}: {page}");
+            assert_eq!(role.get(path).await.0, 200, "{path}");
+        }
+        let (status, head, body) = role.get_with("/favicon.ico", "").await;
+        assert!(status == 404 && head.contains("application/problem+json"), "{head}");
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["title"], "Not Found");
+        assert_eq!(role.leave().await, Some(0));
+    }
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
         (&["lot", "show", &lot][..], 2, "hint: name one of them with --source"),
         (&["lot", "show", &lot, "--source", "none"], 1, "of source \"none\""),
         (&["lot", "show", "1"], 1, "there is no lot 1"),
-        (&["lot", "show", "goat"], 2, "\"goat\" is no lot number"),
+        (&["lot", "show", "goat"], 2, "\"goat\" is not a lot number"),
         (&["lot", "show", "1", "--at", "noon"], 2, "write the date, the time and the zone"),
         (&["lot", "show", "1", "--lang", "la"], 2, "possible values: en, ru"),
     ] {

@@ -76,13 +76,20 @@ impl Role {
 
     /// Status and body of a request.
     async fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.get_with(path, "").await;
+        (status, body)
+    }
+
+    /// Status, head and body of a request with more headers, each of which ends in a line end.
+    async fn get_with(&self, path: &str, headers: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: vinops\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: vinops\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (status, head.to_lowercase(), body.to_owned())
     }
 
     /// Asks until the answer is as wished; an answer may be a few seconds old.

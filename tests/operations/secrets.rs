@@ -230,7 +230,7 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
         ("COPART_PASSWORD_FILE", "/nonexistent/file"),
         ("DATABASE_DIRECT_URL_FILE", folder.join("binary").to_str().unwrap()),
     ] {
-        let mut command = stage.vinops(&["windows"]);
+        let mut command = stage.vinops(&["worker"]);
         let output = command.env(name, value).output().await.unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(name), "{name}: {said}");

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use vinops::db::digest::{Digest, digest};
 use vinops::simulator::{Options, Simulator};
 use vinops::store::{DAMAGED, Placed, Spool, Store, is_not_found};
+use vinops::testing::database;
 
 const KEY: &str = "raw/copart/2026/11/20/1430.csv.zst";
 
@@ -176,4 +177,22 @@ async fn windows_are_applied_on_a_bucket_as_on_a_folder_and_its_files_are_checke
         .await
         .unwrap();
     assert_eq!(said(&stage, &["raw", "export", &file, "--out", "/dev/null"]).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_lost_database_is_rebuilt_from_a_bucket_and_its_catalogue() {
+    let server = BucketServer::start().await;
+    server.faults().slow_down_every.store(5, Ordering::SeqCst);
+    let mut stage = Stage::new().await;
+    stage.environment = server.environment();
+    let worked = worked(&stage).await;
+    let puts =
+        server.requests().into_iter().filter(|it| it.method == "PUT" && it.path.contains("/catalogue/"));
+    assert!(puts.clone().all(|it| it.if_none_match.as_deref() == Some("*")));
+    assert_eq!(puts.filter(|it| it.status == 200).count(), 3);
+    stage.db = database().await;
+    let rebuilt = said(&stage, &["rebuild", "--yes", "--json"]).await;
+    assert_eq!(rebuilt.0, Some(0), "{rebuilt:?}");
+    assert!(rebuilt.1.contains("\"basis\": \"catalogue\""), "{}", rebuilt.1);
+    assert_eq!(digest(stage.pool()).await.unwrap(), worked);
 }

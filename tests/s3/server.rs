@@ -55,6 +55,7 @@ pub struct Faults {
 #[derive(Clone, Debug)]
 pub struct ServedRequest {
     pub method: Method,
+    pub path: String,
     pub query: String,
     pub status: StatusCode,
     pub if_none_match: Option<String>,
@@ -145,6 +146,7 @@ fn header(request: &Request, name: &str) -> Option<String> {
 async fn answer(State(state): State<Arc<ServerState>>, request: Request) -> Response {
     let mut served = ServedRequest {
         method: request.method().clone(),
+        path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
         status: StatusCode::SERVICE_UNAVAILABLE,
         if_none_match: header(&request, "if-none-match"),

@@ -2,7 +2,7 @@
 //!
 //! Each story is checked twice. In order: after each file the lots, vehicles, open picture links and statuses are those of an
 //! independent [`record`]. In another order, with some files once more: the digest is that of the first way, since only
-//! statuses depend on the order of files.
+//! statuses depend on the order of files. A third check withdraws a file ([`withdrawn`]).
 //!
 //! `VINOPS_TEST_STORIES` asks for more stories than the usual ones, `VINOPS_TEST_SEED` for others: the first story has this
 //! seed, each further one the next number.
@@ -22,6 +22,7 @@ use vinops::db::digest::Digest;
 mod chance;
 mod record;
 mod script;
+mod withdrawn;
 
 /// Stories of an ordinary run.
 const STORIES: u64 = 20;
@@ -32,7 +33,17 @@ const SHOWN: usize = 8;
 
 #[test]
 fn a_story_in_order_is_what_its_record_says_and_in_any_order_gives_the_same_values() {
-    let count = config::test_number("VINOPS_TEST_STORIES").unwrap_or(STORIES);
+    check_stories(STORIES, check);
+}
+
+#[test]
+fn a_story_whose_wrong_file_is_withdrawn_is_the_story_without_it() {
+    check_stories(STORIES, withdrawn::check);
+}
+
+/// Checks the asked number of stories, or the usual one, several at once.
+fn check_stories<F: Future<Output = Result<(), String>>>(usual: u64, check: fn(u64) -> F) {
+    let count = config::test_number("VINOPS_TEST_STORIES").unwrap_or(usual);
     let first = config::test_number("VINOPS_TEST_SEED").unwrap_or(1);
     let next = AtomicU64::new(first);
     let failed = Mutex::new(BTreeMap::new());

@@ -17,9 +17,10 @@
 //! No lot is removed without a new file. Of a source that sends changes only, absence is never judged: what moves is what the
 //! clock decides, and what the file holds.
 
-use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb};
+use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, write_catalogue};
 use crate::auction::mapping;
 use crate::queue::{Job, Run, Step, Verdict, snooze};
+use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,7 @@ impl Job for DetectCompletion {
 
     async fn run(self, run: Run) -> Verdict<Report> {
         let began = Instant::now();
+        write_catalogue(run.pool(), &*run.tool::<Store>()?).await?;
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.sighting).await?;
         let enabled = sqlx::query_scalar!(

@@ -22,6 +22,7 @@ use super::download::{DownloadError, Feed, Since};
 use super::receive::{Arrival, WindowOutcome, keep, record, settle};
 use super::session::Login;
 use super::sightings::record_repetition;
+use crate::auction::window::WINDOW_LENGTH;
 use crate::config::now;
 use crate::db::passing::{Passing, passing};
 use crate::queue::{Job, Policy, Run, Step, Stop, Verdict, abort, snooze};
@@ -37,9 +38,6 @@ use uuid::Uuid;
 
 /// How long a fetch stands aside when the database is away for a moment.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Length of a slot.
-const SLOT: Duration = Duration::from_secs(900);
 
 /// Bring in the file of this window.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,7 +95,7 @@ pub enum Outcome {
 impl Fetch {
     /// What the job is about: `copart/2026-11-20T14:30Z`.
     pub fn key(&self) -> String {
-        format!("{}/{}", self.source, self.window_start_utc.format("%Y-%m-%dT%H:%MZ"))
+        source::fetch_key(&self.source, self.window_start_utc)
     }
 
     /// Writes down that the window gets no file, and why.
@@ -158,7 +156,7 @@ impl Fetch {
         if self.late_ok {
             return feed;
         }
-        let end = self.window_start_utc + SLOT;
+        let end = self.window_start_utc + WINDOW_LENGTH;
         Arc::new(feed.with_retry_within((end - now()).to_std().unwrap_or_default()))
     }
 }

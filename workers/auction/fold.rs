@@ -61,7 +61,7 @@ pub async fn fold_lots(
         let keys: Vec<LotKey> = lots.iter().map(|lot| (window.source.clone(), *lot)).collect();
         let versions = read_versions(step, &keys).await?;
         let lots = compute_lots(&versions, &spellings);
-        changed += write_lots(step, (file_id, window.start), lots, Mode::Replace).await?;
+        changed += write_lots(step, (Some(file_id), window.start), lots, Mode::Replace).await?;
     }
     Ok(changed)
 }
@@ -92,7 +92,7 @@ pub async fn fold_vehicles(
         let keys: Vec<LotKey> = lots.values().flatten().cloned().collect();
         let versions = read_versions(step, &keys).await?;
         let folded = compute_vehicles(&versions, &lots, &spellings);
-        changed += write_vehicles(step, (file_id, window.start), folded, Mode::Replace).await?;
+        changed += write_vehicles(step, (Some(file_id), window.start), folded, Mode::Replace).await?;
     }
     Ok(changed)
 }

@@ -26,7 +26,8 @@
 //! keeps its lot in the feed, and opens a closed one again.
 
 use super::restage::restage;
-use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, upsert_vehicles::UpsertVehicles};
+use super::upsert_vehicles::UpsertVehicles;
+use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, write_catalogue};
 use crate::auction::mapping;
 use crate::db::copy::CopyStream;
 use crate::db::vocabulary;
@@ -50,6 +51,7 @@ mod ahead;
 mod columns;
 pub(super) use columns::{copy_into, copy_staged, staged_columns};
 mod earlier;
+pub(super) use earlier::earlier_files;
 mod finish;
 mod heads;
 mod lotless;
@@ -146,6 +148,7 @@ impl Job for Ingest {
     async fn run(self, run: Run) -> Verdict<Report> {
         let began = Instant::now();
         let store = run.tool::<Store>()?;
+        write_catalogue(run.pool(), &store).await?;
         let mut step = run.begin().await?;
         let window = Window::lock(&mut step, self.sighting).await?;
         if window.state == "quarantined" {

@@ -3,7 +3,9 @@
 //! Four of the five carry a file id and work under the lock of the file's source ([`Window::lock`]), so that the windows
 //! of one source are applied one after the other while sources run side by side.
 
+use crate::db::catalogue;
 use crate::queue::{Stop, abort};
+use crate::store::Store;
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ pub mod session;
 pub mod sightings;
 pub mod upsert_lots;
 pub mod upsert_vehicles;
+pub mod withdraw;
 
 /// A file of a window, as the payloads of a chain name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +124,9 @@ impl Window {
         .await
         .context("lock the source of the file")?
         .ok_or_else(|| abort(anyhow!("file {} is not in raw.sightings", sighting.key())))?;
+        if window.state == "withdrawn" {
+            return Err(abort(anyhow!("file {} is withdrawn: it no longer counts", sighting.key())));
+        }
         window.advance_head(connection).await?;
         // the log lines of a job say whose it is, though its payload names but the file
         let span = tracing::Span::current();
@@ -171,6 +177,17 @@ impl Window {
         }
         Ok(())
     }
+}
+
+/// Puts the catalogue's objects that the store lacks, before a step changes anything.
+///
+/// # Errors
+/// Returns an error if the store or the database is away; the step is tried again.
+pub(super) async fn write_catalogue(pool: &PgPool, store: &Store) -> anyhow::Result<()> {
+    catalogue::write_unwritten(pool, |key, body| store.create_object(key, body))
+        .await
+        .context("write the store's catalogue")?;
+    Ok(())
 }
 
 /// Creates the partitions of the window's month, in a transaction of its own.

@@ -11,6 +11,9 @@
 //! source and sha256: the second waits for the first's commit, then finds a duplicate. The same bytes of another source are that
 //! source's file.
 //!
+//! A receipt, and a repeat of known bytes, is noted in the catalogue in the same transaction (`src/db/catalogue.rs`). The next step
+//! of the chain puts its object into the store. A rebuild registers files that way without receiving them ([`register`]).
+//!
 //! A source must be known before anything of it is stored; the transaction that writes down its file keeps it from being
 //! removed meanwhile.
 
@@ -18,7 +21,9 @@ use super::Sighting;
 use super::download::Since;
 use super::ingest::Ingest;
 use super::sightings::{Repetition, record_repetition, record_sighting};
+use crate::auction::header::is_html;
 use crate::auction::window::{WindowError, quarter_hour, time_in_path};
+use crate::db::catalogue::{CatalogueAct, FileOfWindow, note_act};
 use crate::queue::{Enqueue, enqueue};
 use crate::source;
 use crate::store::{Placed, Spool, Store, key};
@@ -54,7 +59,7 @@ pub struct Kept {
     bytes: u64,
     stored_bytes: u64,
     /// Where in the store, and the sha256 of what is there; none when the bytes were known already.
-    placed: Option<(String, String)>,
+    placed: Option<(String, Option<String>)>,
 }
 
 /// What became of a file that came in.
@@ -96,12 +101,20 @@ pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Res
     let Arrival { source, window, since, spool } = arrival;
     let known = sqlx::query_scalar!(
         r#"-- receive: known bytes
-        select exists (select from raw.csv_files where source = $1 and sha256 = $2) as "known!""#,
+        select exists (
+          select from raw.csv_files where source = $1 and sha256 = $2 and state <> 'withdrawn'
+        ) as "known!""#,
         source,
         spool.sha256
     );
     let known = known.fetch_one(pool).await.context("look for the file's sha256")?;
-    let placed = if known { None } else { Some(place(store, &spool, &source, window).await?) };
+    let placed = match known {
+        true => None,
+        false => {
+            let (key, packed_sha256) = place(store, &spool, &source, window).await?;
+            Some((key, Some(packed_sha256)))
+        }
+    };
     let Spool { sha256, bytes, stored_bytes, .. } = spool;
     Ok(Kept { source, window, since, sha256, bytes, stored_bytes, placed })
 }
@@ -136,7 +149,7 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
         kept.source
     );
     let inserted = match &kept.placed {
-        Some((path, packed_sha256)) => insert(conn, kept, path, packed_sha256).await?,
+        Some((path, packed_sha256)) => insert(conn, kept, path, packed_sha256.as_deref()).await?,
         None => None,
     };
     let duplicate = inserted.is_none();
@@ -155,10 +168,59 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
             (file_id, Some(repetition))
         }
     };
+    if repetition != Some(Repetition::Known) {
+        note_act(conn, &act_of(kept, duplicate)).await?;
+    }
     let sighting = sighting_of(conn, file_id, kept.window).await?;
     let stored_bytes = if duplicate { 0 } else { kept.stored_bytes };
     let (sha256, bytes) = (kept.sha256.clone(), kept.bytes);
     Ok(Receipt { file_id, duplicate, sighting, repetition, sha256, bytes, stored_bytes })
+}
+
+/// Returns what the catalogue says of a file that came, or of a known one that came again.
+fn act_of(kept: &Kept, duplicate: bool) -> CatalogueAct {
+    let Kept { source, window, sha256, .. } = kept;
+    let file = FileOfWindow { source: source.clone(), window_start_utc: *window, sha256: sha256.clone() };
+    match &kept.placed {
+        Some((path, packed_sha256)) if !duplicate => CatalogueAct::Receipt {
+            file,
+            path: path.clone(),
+            packed_sha256: packed_sha256.clone(),
+            bytes: kept.bytes,
+            stored_bytes: Some(kept.stored_bytes),
+            etag: kept.since.etag.clone(),
+            last_modified: kept.since.last_modified,
+        },
+        _ => CatalogueAct::Repeat { file },
+    }
+}
+
+/// A file that lies in the store already, and what is known of it.
+#[derive(Debug)]
+pub struct StoredFile {
+    /// Its source: `copart`.
+    pub source: String,
+    /// The start of its window.
+    pub window: DateTime<Utc>,
+    /// sha256 of its bytes, in hex.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Size of the object in bytes.
+    pub stored_bytes: u64,
+    /// What the answer that brought it said of itself.
+    pub since: Since,
+    /// The key in the store and, where it is known, the sha256 of what is there; none for a file that is registered already.
+    pub placed: Option<(String, Option<String>)>,
+}
+
+/// Writes down a file where it lies, its window and its ingest job, in the caller's transaction.
+///
+/// # Errors
+/// Returns an error if the source is unknown, or if the file has no place and is not registered.
+pub async fn register(conn: &mut PgConnection, file: StoredFile) -> anyhow::Result<Receipt> {
+    let StoredFile { source, window, sha256, bytes, stored_bytes, since, placed } = file;
+    record(conn, &Kept { source, window, since, sha256, bytes, stored_bytes, placed }).await
 }
 
 /// Returns how the jobs of this window name the file.
@@ -183,7 +245,7 @@ async fn insert(
     conn: &mut PgConnection,
     kept: &Kept,
     path: &str,
-    packed_sha256: &str,
+    packed_sha256: Option<&str>,
 ) -> anyhow::Result<Option<Uuid>> {
     sqlx::query_scalar!(
         "-- receive: file
@@ -209,7 +271,7 @@ async fn insert(
 async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
     sqlx::query_scalar!(
         "-- receive: known file
-        select file_id from raw.csv_files where source = $1 and sha256 = $2",
+        select file_id from raw.csv_files where source = $1 and sha256 = $2 and state <> 'withdrawn'",
         kept.source,
         kept.sha256
     )
@@ -244,7 +306,7 @@ pub(super) async fn settle(
         values ($1, $2, $3, $4)
         on conflict (source, window_start_utc) do update
         set state = excluded.state, file_id = excluded.file_id, note = null, updated_at = now()
-        where excluded.state = 'fetched' or w.state in ('due', 'failed', 'missed')",
+        where excluded.state = 'fetched' or w.state in ('due', 'failed', 'missed', 'withdrawn')",
         source,
         window,
         state,
@@ -285,7 +347,7 @@ pub async fn receive_file(
         if n == 0 {
             break;
         }
-        ensure!(read > 0 || !is_page(&chunk), "{name} is an HTML page, not a feed; look at what made it");
+        ensure!(read > 0 || !is_html(&chunk), "{name} is an HTML page, not a feed; look at what made it");
         read += n as u64;
         writer.write(chunk.freeze()).await?;
         progress(read, about.len());
@@ -300,12 +362,6 @@ pub async fn receive_file(
         metrics::counter!("etl_duplicate_files_total").increment(1);
     }
     Ok((window, receipt))
-}
-
-/// Whether text begins as no CSV does.
-fn is_page(start: &[u8]) -> bool {
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
-    start.trim_ascii_start().starts_with(b"<")
 }
 
 #[cfg(test)]

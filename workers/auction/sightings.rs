@@ -122,7 +122,7 @@ async fn classify(
                 on w.source = g.source
                 and w.window_start_utc = g.window_start_utc
               where g.source = $1
-                and g.state <> 'quarantined'
+                and g.state not in ('quarantined', 'withdrawn')
               order by g.window_start_utc desc, g.seen_at desc
               limit 1
             ),

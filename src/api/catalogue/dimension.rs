@@ -71,39 +71,42 @@ pub const COUNT: usize = 21;
 
 /// All of them, in the order of facets.
 pub const DIMENSIONS: &[Dimension; COUNT] = &[
-    text("make", "make", |row| raw(&row.make)),
-    text("model", "model group", |row| raw(&row.model)),
-    coded("status", Domain::Statuses, "where the lot is in its life", |row| raw(&row.status)),
-    coded("damage", Domain::DamageTypes, "what is broken", |row| {
+    text("make", "Make", |row| raw(&row.make)),
+    text("model", "Model group", |row| raw(&row.model)),
+    coded("status", Domain::Statuses, "Status of the lot", |row| raw(&row.status)),
+    coded("damage", Domain::DamageTypes, "Primary damage", |row| {
         both(&row.damage_code, &row.damage_description)
     }),
-    coded("secondary_damage", Domain::DamageTypes, "what else is", |row| {
+    coded("secondary_damage", Domain::DamageTypes, "Secondary damage", |row| {
         both(&row.secondary_damage_code, &row.secondary_damage)
     }),
-    coded("title", Domain::TitleTypes, "the vehicle's papers", |row| raw(&row.title_type)),
-    text("title_state", "the state that issued them", |row| raw(&row.title_state)),
-    coded("sale_type", Domain::SaleTypes, "how it is sold", |row| both(&row.sale_type_code, &row.sale_type)),
-    coded("keys", Domain::HasKeys, "whether there are keys", |row| code(&row.has_keys_code)),
-    coded("runs_drives", Domain::RunsDrives, "what was tried at the yard", |row| raw(&row.runs_drives)),
-    coded("condition", Domain::LotConditions, "the auction's one-letter condition", |row| {
+    coded("title", Domain::TitleTypes, "Title type", |row| raw(&row.title_type)),
+    text("title_state", "State that issued the title", |row| raw(&row.title_state)),
+    coded("sale_type", Domain::SaleTypes, "Sale type", |row| both(&row.sale_type_code, &row.sale_type)),
+    coded("keys", Domain::HasKeys, "Presence of keys", |row| code(&row.has_keys_code)),
+    coded("runs_drives", Domain::RunsDrives, "Result of the yard's engine start and drive test", |row| {
+        raw(&row.runs_drives)
+    }),
+    coded("condition", Domain::LotConditions, "Lot condition, a one-letter code of the auction", |row| {
         code(&row.lot_condition_code)
     }),
-    coded("vehicle_type", Domain::VehicleTypes, "the auction's class of vehicle", |row| {
-        raw(&row.vehicle_type)
-    }),
-    coded("odometer_brand", Domain::OdometerBrands, "how far the odometer is to be believed", |row| {
-        raw(&row.odometer_brand)
-    }),
-    coded("body", Domain::BodyStyles, "body", |row| raw(&row.body)),
-    coded("fuel", Domain::FuelTypes, "what it runs on", |row| raw(&row.fuel)),
-    coded("transmission", Domain::TransmissionTypes, "gearbox", |row| raw(&row.transmission)),
-    coded("drive", Domain::DriveTypes, "driven wheels", |row| raw(&row.drive)),
-    coded("color", Domain::Colors, "paint", |row| raw(&row.color)),
-    text("yard", "the yard, by number or name", |row| Word {
+    coded("vehicle_type", Domain::VehicleTypes, "Vehicle type at the auction", |row| raw(&row.vehicle_type)),
+    coded(
+        "odometer_brand",
+        Domain::OdometerBrands,
+        "Odometer brand, the reliability of the reading",
+        |row| raw(&row.odometer_brand),
+    ),
+    coded("body", Domain::BodyStyles, "Body style", |row| raw(&row.body)),
+    coded("fuel", Domain::FuelTypes, "Fuel type", |row| raw(&row.fuel)),
+    coded("transmission", Domain::TransmissionTypes, "Transmission type", |row| raw(&row.transmission)),
+    coded("drive", Domain::DriveTypes, "Drive type", |row| raw(&row.drive)),
+    coded("color", Domain::Colors, "Colour", |row| raw(&row.color)),
+    text("yard", "Yard number or name", |row| Word {
         raw: row.site_code.clone(),
         name: row.yard_name.clone(),
         ..Word::default()
     }),
-    text("state", "state or province of the yard", |row| raw(&row.region)),
-    text("country", "country of the yard", |row| raw(&row.country)),
+    text("state", "State or province of the yard", |row| raw(&row.region)),
+    text("country", "Country of the yard", |row| raw(&row.country)),
 ];

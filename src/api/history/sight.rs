@@ -91,7 +91,7 @@ pub async fn hide(
     .await
     .context("read what of the lot was removed")?;
     if hidden.vehicle {
-        return Err(Problem::gone(format!("lot {} was then of a vehicle that was removed", place.lot)));
+        return Err(Problem::gone(format!("Lot {} belonged to a vehicle that was removed.", place.lot)));
     }
     for link in [&mut standing.thumbnail_url, &mut standing.image_url] {
         if link.as_ref().is_some_and(|url| hidden.links.contains(url)) {

@@ -4,6 +4,7 @@ use super::super::lots::{self, Image};
 use crate::db::history::Standing;
 use crate::db::history::told::{Money, Word};
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 
 /// Returns a version in the shape of a row of the tables, to be shown as those are.
 pub fn row(
@@ -16,8 +17,6 @@ pub fn row(
     let raw = |word: &Option<Word>| word.as_ref().and_then(|word| word.raw.clone());
     let code = |word: &Option<Word>| word.as_ref().and_then(|word| word.code.clone());
     let amount = |money: Option<Money>| money.map(|money| money.amount);
-    let image =
-        |variant: &str, url: Option<String>| url.map(|url| Image { variant: Some(variant.to_owned()), url });
     lots::Row {
         id: 0,
         lot: lot.to_owned(),
@@ -74,11 +73,12 @@ pub fn row(
         engine: s.engine,
         cylinders: s.cylinders,
         color: raw(&s.color),
-        images: sqlx::types::Json(
-            [image("listing", s.image_url), image("thumbnail", s.thumbnail_url)]
-                .into_iter()
-                .flatten()
-                .collect(),
-        ),
+        images: images(s.image_url, s.thumbnail_url),
     }
+}
+
+fn images(listing: Option<String>, thumbnail: Option<String>) -> Json<Vec<Image>> {
+    let image =
+        |variant: &str, url: Option<String>| url.map(|url| Image { variant: Some(variant.to_owned()), url });
+    Json([image("listing", listing), image("thumbnail", thumbnail)].into_iter().flatten().collect())
 }

@@ -96,9 +96,10 @@ fn compared(clocks: Measured) -> Finding {
     let ahead = clocks.ahead.as_seconds_f64();
     let word = if ahead > 0.0 { "behind" } else { "ahead of" };
     let said = format!("this host is {:.3} s {word} the database", ahead.abs());
-    match clocks.is_wrong() {
-        true => fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true"),
-        false => pass("clock", said),
+    if clocks.is_wrong() {
+        fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true")
+    } else {
+        pass("clock", said)
     }
 }
 
@@ -269,7 +270,7 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     }
     if now.connected * 10 > i64::from(now.connections) * 8 {
         let said = format!(
-            "{} of {} connections are taken; a worker has up to 22; takes a restart",
+            "{} of {} connections are taken; a worker has up to 24 and one for each of its slots; takes a restart",
             now.connected, now.connections
         );
         findings.push(warn(ABOUT, said, set("max_connections", "400")));
@@ -288,14 +289,14 @@ async fn statements(pool: &PgPool) -> anyhow::Result<Finding> {
     )
     .fetch_one(pool)
     .await?;
-    Ok(match there {
-        true => pass("statements", "pg_stat_statements tells which of the named statements cost most"),
-        false => warn(
-            "statements",
-            "pg_stat_statements is not there: optional, but it tells which statements cost most",
-            "psql -c 'create extension pg_stat_statements'",
-        ),
-    })
+    if there {
+        return Ok(pass("statements", "pg_stat_statements tells which of the named statements cost most"));
+    }
+    Ok(warn(
+        "statements",
+        "pg_stat_statements is not there: optional, but it tells which statements cost most",
+        "psql -c 'create extension pg_stat_statements'",
+    ))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! What the database says of the fleet: sources, windows, the queue, and whether next month has its place.
 
 use super::{Finding, fail, pass, warn};
+use crate::auction::window::WINDOW_LENGTH;
 use crate::queue::Entry;
 use sqlx::PgPool;
 
-/// Seconds without a window that ended well: three quarter-hours.
-const STALE: f64 = 2700.0;
 /// Seconds that a due job may wait.
-const WAITS: f64 = 900.0;
+const WAITS: f64 = WINDOW_LENGTH.as_secs() as f64;
+/// Seconds without a window that ended well.
+const STALE: f64 = 3.0 * WAITS;
 
 /// Looks at all of it; what this login may not see is left out.
 pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Finding>) {
@@ -207,12 +208,12 @@ async fn switches(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     )
     .fetch_one(pool)
     .await?;
-    Ok(match config.completion_detector_enabled {
-        true => Vec::new(),
-        false => vec![warn(
-            "switches",
-            "the completion detector is off: lots keep their status when they vanish",
-            "psql -c 'update config set completion_detector_enabled = true'",
-        )],
-    })
+    if config.completion_detector_enabled {
+        return Ok(Vec::new());
+    }
+    Ok(vec![warn(
+        "switches",
+        "the completion detector is off: lots keep their status when they vanish",
+        "psql -c 'update config set completion_detector_enabled = true'",
+    )])
 }

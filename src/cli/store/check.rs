@@ -4,6 +4,7 @@
 //! store. Rows are read before their folder is listed, and an object is placed before its row is committed, so a file that
 //! comes in meanwhile is never reported missing. Unnamed objects are looked up once more after the listing.
 
+use super::catalogue::CatalogueReport;
 use crate::cli::Failure;
 use crate::cli::bars::Bars;
 use crate::store::{self, DAMAGED, ObjectSums, Store, StoredObject};
@@ -39,6 +40,8 @@ pub struct StoreReport {
     pub repaired: usize,
     /// Objects that no file names.
     pub unnamed: UnnamedObjects,
+    /// The catalogue.
+    pub catalogue: CatalogueReport,
 }
 
 impl StoreReport {

@@ -6,10 +6,11 @@ use crate::cli::session::{Connect, Session};
 use crate::cli::show::{self, Json};
 use crate::cli::{Failure, Fleet, chain, source};
 use crate::config::Config;
+use crate::db::catalogue::{self, ActAuthor, CatalogueAct};
 use anyhow::{Context, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 /// Arguments of `vinops windows accept`.
@@ -36,6 +37,9 @@ pub struct Args {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Run the jobs here too, and wait until they end
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
     /// Why; kept with who and when
     #[arg(long, alias = "why", value_name = "TEXT")]
     reason: String,
@@ -67,51 +71,94 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let first = steps.first().copied().unwrap_or_default();
     let entry = fleet.jobs.iter().find(|entry| entry.kind == first).context("the step has no job")?;
     let accepted = accept(&session.db.pool, &args, &steps, entry.policy.max_attempts).await;
+    let ended = match &accepted {
+        Ok(accepted) if args.wait => {
+            chain::finish_chains(&session, fleet, &[accepted.file_id], args.json.json).await
+        }
+        _ => Ok(()),
+    };
     session.close().await?;
     let accepted = accepted?;
     if args.json.json {
         show::json(&accepted)?;
-        return Ok(());
+        return ended;
     }
     match accepted.job {
         Some(job) => println!("{window} is accepted: file {}, job {job}", accepted.file_id),
         None => println!("{window} would be accepted: file {}", accepted.file_id),
     }
-    Ok(())
+    ended
 }
 
 async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -> anyhow::Result<Accepted> {
     let mut tx = pool.begin().await.context("begin to accept")?;
     expect_idle(&mut tx, &args.source).await?;
-    let answer = sqlx::query!(
-        r#"-- accept: the file
-        select a.outcome as "outcome!", a.file_id, f.window_start_utc as "first_window?"
-        from fleet.accept_window($1, $2, $3, $4, $5) a
-        left join raw.csv_files f on f.file_id = a.file_id"#,
-        args.source,
-        args.window,
-        args.file,
-        source::operator(),
-        args.reason
-    )
-    .fetch_one(&mut *tx)
-    .await
-    .context("accept the file")?;
-    let window = args.window.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let (file_id, first_window) = match (answer.outcome.as_str(), answer.file_id, answer.first_window) {
-        ("accepted", Some(file_id), Some(first_window)) => (file_id, first_window),
-        ("ambiguous", ..) => bail!(
-            "window {} {window} has several quarantined files: name one with --file; `vinops windows` shows them",
-            args.source
-        ),
-        _ => bail!(
-            "window {} {window} has no quarantined file: `vinops windows` shows what there is",
-            args.source
-        ),
+    let accepting = Acceptance {
+        source: &args.source,
+        window: args.window,
+        file: args.file,
+        author: &ActAuthor { operator: source::operator(), reason: args.reason.clone() },
     };
-    let target = Target { window: args.window, file_id, first_window, rows: None };
-    let chain = Requeue { target, steps, max_attempts, must_have_run: false, repair: false };
-    let job = chain.run(&mut tx).await?.filter(|_| !args.dry_run).map(|(job, _)| job);
+    let (file_id, job) = accepting.run(&mut tx, steps, max_attempts).await?;
     end(tx, args.dry_run).await?;
+    let job = job.filter(|_| !args.dry_run);
     Ok(Accepted { source: args.source.clone(), window_start_utc: args.window, file_id, job })
+}
+
+/// The acceptance of a quarantined file.
+pub struct Acceptance<'a> {
+    /// The source.
+    pub source: &'a str,
+    /// The start of the window.
+    pub window: DateTime<Utc>,
+    /// Which file, where several of the window are quarantined.
+    pub file: Option<Uuid>,
+    /// Who accepts it, and why.
+    pub author: &'a ActAuthor,
+}
+
+impl Acceptance<'_> {
+    /// Accepts the file, notes that in the catalogue and enqueues the chain. Returns the file and the job of its ingest.
+    pub async fn run(
+        &self,
+        tx: &mut PgConnection,
+        steps: &[&str],
+        max_attempts: i32,
+    ) -> anyhow::Result<(Uuid, Option<i64>)> {
+        let (file_id, first_window) = self.open(tx).await?;
+        let file = catalogue::file_of_window(tx, file_id, self.window).await?;
+        let author = self.author.clone();
+        catalogue::note_act(tx, &CatalogueAct::Accept { file, author }).await?;
+        let target = Target { window: self.window, file_id, first_window, rows: None };
+        let chain = Requeue { target, steps, max_attempts, must_have_run: false, repair: false };
+        Ok((file_id, chain.run(tx).await?.map(|(job, _)| job)))
+    }
+
+    /// Takes the file out of quarantine. Returns it and the window that it came for first.
+    async fn open(&self, tx: &mut PgConnection) -> anyhow::Result<(Uuid, DateTime<Utc>)> {
+        let answer = sqlx::query!(
+            r#"-- accept: the file
+            select a.outcome as "outcome!", a.file_id, f.window_start_utc as "first_window?"
+            from fleet.accept_window($1, $2, $3, $4, $5) a
+            left join raw.csv_files f on f.file_id = a.file_id"#,
+            self.source,
+            self.window,
+            self.file,
+            self.author.operator,
+            self.author.reason
+        )
+        .fetch_one(tx)
+        .await
+        .context("accept the file")?;
+        let (source, window) = (self.source, self.window.to_rfc3339_opts(SecondsFormat::Secs, true));
+        match (answer.outcome.as_str(), answer.file_id, answer.first_window) {
+            ("accepted", Some(file_id), Some(first_window)) => Ok((file_id, first_window)),
+            ("ambiguous", ..) => bail!(
+                "window {source} {window} has several quarantined files: name one with --file; `vinops windows` shows them"
+            ),
+            _ => bail!(
+                "window {source} {window} has no quarantined file: `vinops windows` shows what there is"
+            ),
+        }
+    }
 }

@@ -12,9 +12,9 @@ use super::Place;
 use crate::config;
 use crate::db::migrate::REGISTRY;
 use anyhow::Context;
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use std::fmt::Write as _;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -105,11 +105,7 @@ fn hashed(path: &Path) -> std::io::Result<(u64, String)> {
             }
         }
     }
-    let hex = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    Ok((bytes, hex))
+    Ok((bytes, HEXLOWER.encode(&hash.finalize())))
 }
 
 /// Runs `pg_dump` into the file.

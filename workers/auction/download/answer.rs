@@ -3,7 +3,8 @@
 use super::Since;
 use super::tries::Partial;
 use crate::config::now;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
+use headers::{ContentRange, ETag, HeaderMapExt, IfRange};
 use reqwest::Response;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -28,12 +29,6 @@ const TELLING: usize = 5;
 pub(super) fn begins_the_header(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     head.starts_with(b"\"Id\",") || head.starts_with(b"Id,")
-}
-
-/// Whether a body begins as a page does, whatever its `Content-Type` is.
-pub(super) fn begins_a_page(head: &[u8]) -> bool {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    head.trim_ascii_start().starts_with(b"<")
 }
 
 /// Returns the `Content-Encoding`, if it is none that leaves the body as it is.
@@ -71,18 +66,15 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.to_std().unwrap_or(Duration::ZERO))
 }
 
-/// Returns what `If-Range` may name: a strong ETag, or, without any ETag, a modification time that is a strong
-/// validator, which is at least a second older than the answer (RFC 9110, 13.1.5 and 8.8.2.2).
-pub(super) fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
+/// Returns the `If-Range` that resumes this body: a well-formed strong ETag, or, without any ETag, a modification time
+/// that is a strong validator, which is at least a second older than the answer (RFC 9110, 13.1.5 and 8.8.2.2).
+pub(super) fn validator(headers: &HeaderMap) -> Option<IfRange> {
     let since = since(headers);
-    match &since.etag {
-        Some(etag) if etag.starts_with("W/") => None,
-        Some(etag) => HeaderValue::from_str(etag).ok(),
-        None => {
-            let older = |at: &DateTime<Utc>| date(headers) - at >= chrono::Duration::seconds(1);
-            since.last_modified.filter(older).map(http_date)
-        }
+    if since.etag.is_some() {
+        return headers.typed_get::<ETag>().filter(|etag| !etag.is_weak()).map(IfRange::etag);
     }
+    let older = |at: &DateTime<Utc>| date(headers) - at >= chrono::Duration::seconds(1);
+    since.last_modified.filter(older).map(|at| IfRange::date(at.into()))
 }
 
 pub(super) fn range_from(offset: u64) -> HeaderValue {
@@ -90,19 +82,9 @@ pub(super) fn range_from(offset: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("bytes={offset}-")).expect("visible ASCII")
 }
 
-pub(super) fn http_date(time: DateTime<Utc>) -> HeaderValue {
-    #[expect(clippy::expect_used, reason = "chrono's English names and digits are always a header's value")]
-    HeaderValue::from_str(&time.format("%a, %d %b %Y %H:%M:%S GMT").to_string()).expect("visible ASCII")
-}
-
 /// Reads a date in the three forms of RFC 9110, 5.6.7.
 fn read_http_date(text: &str) -> Option<DateTime<Utc>> {
-    let obsolete = |format| NaiveDateTime::parse_from_str(text, format).ok().map(|at| at.and_utc());
-    DateTime::parse_from_rfc2822(text)
-        .map(|at| at.to_utc())
-        .ok()
-        .or_else(|| obsolete("%A, %d-%b-%y %H:%M:%S GMT"))
-        .or_else(|| obsolete("%a %b %e %H:%M:%S %Y"))
+    httpdate::parse_http_date(text).ok().map(DateTime::from)
 }
 
 /// The headers in which a 206 must agree with the answer that began the body.
@@ -146,15 +128,12 @@ impl Identity {
 /// Returns the total length that a 206 names, where it goes on exactly at the end of the partial body, in the same
 /// file; else what differs.
 pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<Option<u64>, String> {
-    let range = text(headers, header::CONTENT_RANGE).unwrap_or("none");
-    let parsed = range.strip_prefix("bytes ").and_then(|r| {
-        let (span, total) = r.split_once('/')?;
-        let (first, _) = span.split_once('-')?;
-        Some((first.trim().parse::<u64>().ok()?, total.trim().parse::<u64>().ok()))
-    });
-    let Some((first, total)) = parsed else {
+    let range = headers.typed_get::<ContentRange>();
+    let Some((range, (first, _))) = range.and_then(|range| Some((range.clone(), range.bytes_range()?)))
+    else {
         return Err("a 206 without a Content-Range of bytes".into());
     };
+    let total = range.bytes_len();
     if first != partial.received {
         return Err(format!("asked for bytes from {}, got them from {first}", partial.received));
     }

@@ -4,11 +4,14 @@ use super::answer::Identity;
 use super::error::{Break, DownloadError, Refusal};
 use super::gunzip::{Gunzip, PIECE_BYTES, format_of};
 use super::{Feed, File, MOST_REDIRECTS, Progress, Since, answer};
+use crate::auction::header::is_html;
 use crate::store::{Store, Writer};
 use bytes::Bytes;
+use headers::{HeaderMapExt, IfModifiedSince, IfRange};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
 use secrecy::ExposeSecret;
+use std::time::SystemTime;
 use tokio::time::timeout;
 
 /// One download's state from try to try.
@@ -35,7 +38,7 @@ pub(super) struct Partial {
     pub(super) since: Since,
     pub(super) identity: Identity,
     /// For `If-Range`: a strong ETag, or the modification time.
-    validator: Option<HeaderValue>,
+    validator: Option<IfRange>,
 }
 
 /// How the bytes of a body become those of the file, by the first of them.
@@ -100,14 +103,16 @@ impl Tries<'_> {
         match &self.partial {
             Some(partial) => {
                 headers.insert(header::RANGE, answer::range_from(partial.received));
-                headers.extend(partial.validator.clone().map(|v| (header::IF_RANGE, v)));
+                if let Some(validator) = partial.validator.clone() {
+                    headers.typed_insert(validator);
+                }
             }
             None => {
                 let etag = self.since.etag.as_deref().and_then(|e| HeaderValue::from_str(e).ok());
                 headers.extend(etag.map(|e| (header::IF_NONE_MATCH, e)));
-                headers.extend(
-                    self.since.last_modified.map(|t| (header::IF_MODIFIED_SINCE, answer::http_date(t))),
-                );
+                if let Some(modified) = self.since.last_modified {
+                    headers.typed_insert(IfModifiedSince::from(SystemTime::from(modified)));
+                }
             }
         }
         headers.extend(self.feed.cookies.clone().map(|cookies| (header::COOKIE, cookies)));
@@ -222,10 +227,9 @@ impl Partial {
     async fn open(&mut self, feed: &Feed) -> Result<(), DownloadError> {
         if !answer::begins_the_header(&self.head) {
             let body = feed.mask.clean(&self.head);
-            return Err(match answer::begins_a_page(&self.head) {
-                true => Refusal::Html { body }.into(),
-                false => Refusal::FirstBytes { body }.into(),
-            });
+            // Judged by its bytes, whatever its Content-Type is.
+            let html = is_html(&self.head);
+            return Err(if html { Refusal::Html { body } } else { Refusal::FirstBytes { body } }.into());
         }
         Ok(self.writer.write(Bytes::copy_from_slice(&self.head)).await?)
     }

@@ -24,7 +24,7 @@ pub async fn repair_lots(run: &Run, step: &mut Step, file_id: Uuid, window: &Win
         run.progress((n * LOTS_AT_ONCE) as u64, lots.len() as u64);
         let versions = read_versions(step, keys).await?;
         let folded = compute_lots(&versions, &spellings);
-        repaired += write_lots(step, (file_id, window.start), folded, Mode::Repair).await?;
+        repaired += write_lots(step, (Some(file_id), window.start), folded, Mode::Repair).await?;
     }
     Ok(repaired)
 }
@@ -62,7 +62,7 @@ pub async fn repair_vehicles(
         let keys: Vec<LotKey> = vehicles.values().flatten().cloned().collect();
         let versions = read_versions(step, &keys).await?;
         let folded = compute_vehicles(&versions, &vehicles, &spellings);
-        repaired += write_vehicles(step, (file_id, window.start), folded, Mode::Repair).await?;
+        repaired += write_vehicles(step, (Some(file_id), window.start), folded, Mode::Repair).await?;
     }
     Ok(repaired)
 }

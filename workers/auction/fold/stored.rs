@@ -2,12 +2,14 @@
 
 use super::LotKey;
 use crate::auction::hash::RowHasher;
+use crate::auction::header::Header;
 use crate::auction::mapping;
 use crate::auction::payload::Kept;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
@@ -44,13 +46,29 @@ pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> an
         .await
         .context("read the stored versions of lots")?;
     let mut versions = Versions::new();
+    let mut headers: HashMap<Uuid, (Header, RowHasher)> = HashMap::new();
     for row in rows {
         let Value::Object(payload) = row.payload else { continue };
-        let header = serde_json::from_value(row.header).context("read a file's header")?;
-        let kept = Kept::read(header, &payload, mapping::for_source(&row.source))
-            .with_context(|| format!("read row version {}", row.row_id))?;
+        // mapping a header takes longer than reading a row
+        let (header, hasher) = match headers.entry(row.file_id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let mut names: Vec<String> =
+                    serde_json::from_value(row.header).context("read a file's header")?;
+                if names.is_empty() {
+                    // another program wrote the file down
+                    names = payload.keys().cloned().collect();
+                }
+                let first_line = names.join(",");
+                let header = Header::map(names, first_line.as_bytes(), mapping::for_source(&row.source))
+                    .with_context(|| format!("read row version {}", row.row_id))?;
+                let hasher = RowHasher::new(&header);
+                place.insert((header, hasher))
+            }
+        };
+        let kept = Kept::of_header(header.clone(), &payload);
         let record = kept.record();
-        let hash = Uuid::from_u128(RowHasher::new(record.header()).hash(&record));
+        let hash = Uuid::from_u128(hasher.hash(&record));
         let of_lot = versions.entry((row.source.clone(), row.lot)).or_default();
         match of_lot.iter_mut().find(|version| version.hash == hash) {
             Some(version) => {

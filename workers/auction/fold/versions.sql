@@ -3,6 +3,7 @@ select
   f.source,
   r.lot as "lot!",
   r.id as row_id,
+  r.file_id,
   r.window_start_utc as window,
   f.headers_jsonb as header,
   r.payload_jsonb as payload

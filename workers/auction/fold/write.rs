@@ -1,11 +1,10 @@
 //! How folded rows are written over those that stand, with the log of what changed.
 
 use super::compute::{FoldedLot, FoldedVehicle};
-use crate::queue::Step;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 /// A table whose rows are folded.
@@ -70,8 +69,8 @@ const UNLOGGED: &[&str] = &[
 /// Writes folded lots and their picture links over those that stand, and logs what changed as of this file and window. Returns how
 /// many lots changed or were inserted.
 pub async fn write_lots(
-    step: &mut Step,
-    sighting: (Uuid, DateTime<Utc>),
+    connection: &mut PgConnection,
+    sighting: (Option<Uuid>, DateTime<Utc>),
     lots: Vec<FoldedLot>,
     mode: Mode,
 ) -> anyhow::Result<i64> {
@@ -85,7 +84,7 @@ pub async fn write_lots(
         links.3.push(lot.listing);
         rows.push(lot.row);
     }
-    let changed = write_rows(step, LOTS, sighting, rows, mode).await?;
+    let changed = write_rows(connection, LOTS, sighting, rows, mode).await?;
     let (sources, numbers, thumbnails, listings) = links;
     sqlx::query!(
         r#"-- fold: picture links
@@ -98,7 +97,7 @@ pub async fn write_lots(
         listings as Vec<Option<String>>,
         sighting.1
     )
-    .fetch_one(&mut **step)
+    .fetch_one(&mut *connection)
     .await
     .context("replace the picture links of folded lots")?;
     Ok(changed)
@@ -107,19 +106,19 @@ pub async fn write_lots(
 /// Writes folded vehicles over those that stand, and logs what changed as of this file and window. Returns how many vehicles changed
 /// or were inserted.
 pub async fn write_vehicles(
-    step: &mut Step,
-    sighting: (Uuid, DateTime<Utc>),
+    connection: &mut PgConnection,
+    sighting: (Option<Uuid>, DateTime<Utc>),
     vehicles: Vec<FoldedVehicle>,
     mode: Mode,
 ) -> anyhow::Result<i64> {
     let rows = vehicles.into_iter().map(|vehicle| vehicle.row).collect();
-    write_rows(step, VEHICLES, sighting, rows, mode).await
+    write_rows(connection, VEHICLES, sighting, rows, mode).await
 }
 
 async fn write_rows(
-    step: &mut Step,
+    connection: &mut PgConnection,
     target: Target,
-    (file_id, window): (Uuid, DateTime<Utc>),
+    (file_id, window): (Option<Uuid>, DateTime<Utc>),
     rows: Vec<Value>,
     mode: Mode,
 ) -> anyhow::Result<i64> {
@@ -193,7 +192,7 @@ async fn write_rows(
         .bind(window)
         .bind(file_id)
         .bind(logged)
-        .fetch_one(&mut **step)
+        .fetch_one(&mut *connection)
         .await
         .with_context(|| format!("write the folded rows of {table}"))
 }

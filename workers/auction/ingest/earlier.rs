@@ -35,11 +35,7 @@ impl Earlier {
         window: &Window,
         file_id: Uuid,
     ) -> anyhow::Result<Earlier> {
-        let complete_sizes = complete_sizes(connection, window, file_id).await?;
-        let small = small_files(connection, window, file_id).await?;
-        let small_since = small.last().map(|(at, _)| *at);
-        let small_sizes = small.iter().take(COMPARED_FILES).map(|(_, rows)| *rows).collect();
-        let files = EarlierFiles { complete_sizes, small_since, small_sizes };
+        let files = earlier_files(connection, &window.source, window.start, file_id).await?;
         let last = sqlx::query!(
             r#"-- ingest: unreadable values of the last complete file
             select
@@ -77,10 +73,25 @@ impl Earlier {
     }
 }
 
+/// Reads what the completeness of a file is judged by.
+pub async fn earlier_files(
+    connection: &mut PgConnection,
+    source: &str,
+    window: DateTime<Utc>,
+    file_id: Uuid,
+) -> anyhow::Result<EarlierFiles> {
+    let complete_sizes = complete_sizes(connection, source, window, file_id).await?;
+    let small = small_files(connection, source, window, file_id).await?;
+    let small_since = small.last().map(|(at, _)| *at);
+    let small_sizes = small.iter().take(COMPARED_FILES).map(|(_, rows)| *rows).collect();
+    Ok(EarlierFiles { complete_sizes, small_since, small_sizes })
+}
+
 /// The rows of the last complete files, newest first. After a size was accepted that size counts as the oldest of them.
 async fn complete_sizes(
     connection: &mut PgConnection,
-    window: &Window,
+    source: &str,
+    window: DateTime<Utc>,
     file_id: Uuid,
 ) -> anyhow::Result<Vec<i32>> {
     sqlx::query_scalar!(
@@ -106,8 +117,8 @@ async fn complete_sizes(
         from sizes
         order by at desc, file_no desc
         limit $4"#,
-        window.source,
-        window.start,
+        source,
+        window,
         file_id,
         COMPARED_FILES as i64
     )
@@ -119,7 +130,8 @@ async fn complete_sizes(
 /// The windows and rows of the files that were too small and nothing else, since the last file that was not, newest first.
 async fn small_files(
     connection: &mut PgConnection,
-    window: &Window,
+    source: &str,
+    window: DateTime<Utc>,
     file_id: Uuid,
 ) -> anyhow::Result<Vec<(DateTime<Utc>, i32)>> {
     let files = sqlx::query!(
@@ -150,8 +162,8 @@ async fn small_files(
           and f.file_id <> $3
           and f.window_start_utc > coalesce((select max(o.at) from other o), '-infinity')
         order by f.window_start_utc desc, f.file_no desc"#,
-        window.source,
-        window.start,
+        source,
+        window,
         file_id
     )
     .fetch_all(connection)

@@ -6,6 +6,7 @@ use crate::store::Store;
 use crate::testing::{TestDb, database};
 use axum::body::Body;
 use axum::http::{HeaderMap as Heard, StatusCode};
+use data_encoding::HEXLOWER;
 use std::sync::Mutex;
 
 const PASSWORD: &str = "PLANTED-pässword/9";
@@ -137,13 +138,9 @@ async fn the_session_is_sealed_at_rest_and_another_key_logs_in_anew() {
         r#"select s::text || encode(sealed, 'escape') as "text!" from fleet.source_sessions s"#
     );
     let row = row.fetch_one(pool(&test)).await.unwrap();
-    assert!(!row.contains("PLANTED") && !row.contains(&hex("PLANTED")), "{row}");
+    assert!(!row.contains("PLANTED") && !row.contains(&HEXLOWER.encode(b"PLANTED")), "{row}");
     assert!(cookies(&desk.login("j"), &test, "three").await.is_some());
     assert_eq!(desk.logins(), 2, "what the new key cannot read is as good as none");
-}
-
-fn hex(text: &str) -> String {
-    text.bytes().map(|b| format!("{b:02x}")).collect()
 }
 
 #[tokio::test]

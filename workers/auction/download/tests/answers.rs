@@ -76,7 +76,8 @@ async fn a_last_modified_later_than_the_answers_date_or_older_than_the_web_is_no
 
 #[tokio::test]
 async fn a_date_resumes_a_body_only_where_it_is_older_than_the_answer_and_there_is_no_etag() {
-    let cases: [(Headers, Option<&str>); 4] = [
+    let cases: [(Headers, Option<&str>); 5] = [
+        (&[("date", DATE), ("last-modified", BEFORE), ("etag", "unquoted")], None),
         (&[("date", DATE), ("last-modified", BEFORE)], Some(BEFORE)),
         (&[("date", DATE), ("last-modified", DATE)], None),
         (&[("date", DATE), ("last-modified", AFTER)], None),

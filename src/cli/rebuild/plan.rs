@@ -1,0 +1,241 @@
+//! What a rebuild will do: the catalogue's entries in the order of their keys, or, where there is no catalogue, the files in
+//! the order of the windows that their names say.
+
+use super::report::{NamedFile, RebuildReport};
+use crate::auction::window::time_in_path;
+use crate::cli::Failure;
+use crate::db::catalogue::{self, CatalogueAct, CatalogueEntry, FileOfWindow};
+use crate::store::{Store, StoredObject};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+/// The store's folder of files.
+const RAW: &str = "raw";
+/// Objects of the catalogue that are read at once.
+const READS_AT_ONCE: usize = 16;
+
+/// What a rebuild goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanBasis {
+    /// The entries of the catalogue.
+    Catalogue,
+    /// The names of the files.
+    Names,
+}
+
+impl PlanBasis {
+    /// Returns the word that `audit.operator_actions` keeps.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PlanBasis::Catalogue => "catalogue",
+            PlanBasis::Names => "names",
+        }
+    }
+}
+
+/// One act of a rebuild.
+#[derive(Debug)]
+pub enum PlannedAct {
+    /// An entry of the catalogue is repeated.
+    Entry(CatalogueEntry),
+    /// An entry of the catalogue is written down and nothing else: its file is withdrawn for that window.
+    Withdrawn(CatalogueEntry),
+    /// A file is registered by its name.
+    Named(NamedFile),
+}
+
+/// All acts of a rebuild, and the files of the store.
+#[derive(Debug)]
+pub struct RebuildPlan {
+    /// What the acts follow from.
+    pub basis: PlanBasis,
+    /// The acts in their order.
+    pub acts: Vec<PlannedAct>,
+    /// The first receipt of each file, by source and sha256.
+    pub receipts: HashMap<(String, String), CatalogueAct>,
+    /// The objects under `raw/`, by key.
+    pub objects: HashMap<String, StoredObject>,
+    /// Objects under `raw/` that no entry names.
+    unlisted: Vec<String>,
+}
+
+impl RebuildPlan {
+    /// Reads the catalogue and lists the files. Without `basis` it goes by the catalogue if there is one.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read, or if an object of the catalogue cannot be understood.
+    pub async fn read(store: &Store, basis: Option<PlanBasis>) -> Result<RebuildPlan, Failure> {
+        let objects = list(store, RAW).await.map_err(Failure::unreachable)?;
+        let entries = match basis {
+            Some(PlanBasis::Names) => Vec::new(),
+            _ => read_entries(store).await?,
+        };
+        let objects: HashMap<String, StoredObject> =
+            objects.into_iter().map(|object| (object.key.clone(), object)).collect();
+        let basis = basis.unwrap_or(match entries.is_empty() {
+            true => PlanBasis::Names,
+            false => PlanBasis::Catalogue,
+        });
+        Ok(match basis {
+            PlanBasis::Catalogue => RebuildPlan::of_entries(entries, objects),
+            PlanBasis::Names => RebuildPlan::of_names(objects),
+        })
+    }
+
+    fn of_entries(entries: Vec<CatalogueEntry>, objects: HashMap<String, StoredObject>) -> RebuildPlan {
+        let mut receipts = HashMap::new();
+        for entry in &entries {
+            if let CatalogueAct::Receipt { file, .. } = &entry.act {
+                let name = (file.source.clone(), file.sha256.clone());
+                receipts.entry(name).or_insert_with(|| entry.act.clone());
+            }
+        }
+        let listed: HashSet<&str> = entries.iter().filter_map(|entry| path_of(&entry.act)).collect();
+        let mut unlisted: Vec<String> =
+            objects.keys().filter(|key| !listed.contains(key.as_str())).cloned().collect();
+        unlisted.sort_unstable();
+        // from the last entry on, so that a file that came again after it was withdrawn stays
+        let mut withdrawn: HashSet<FileOfWindow> = HashSet::new();
+        let mut acts = Vec::with_capacity(entries.len());
+        for entry in entries.into_iter().rev() {
+            let skip = match &entry.act {
+                CatalogueAct::Withdrawal { file, .. } => {
+                    withdrawn.insert(file.clone());
+                    true
+                }
+                CatalogueAct::Receipt { file, .. } => withdrawn.remove(file),
+                CatalogueAct::Repeat { file } | CatalogueAct::Accept { file, .. } => withdrawn.contains(file),
+                _ => false,
+            };
+            acts.push(if skip { PlannedAct::Withdrawn(entry) } else { PlannedAct::Entry(entry) });
+        }
+        acts.reverse();
+        RebuildPlan { basis: PlanBasis::Catalogue, acts, receipts, objects, unlisted }
+    }
+
+    fn of_names(objects: HashMap<String, StoredObject>) -> RebuildPlan {
+        let mut files = Vec::new();
+        let mut unlisted = Vec::new();
+        for object in objects.values() {
+            match window_of(&object.key) {
+                Some((source, window_start_utc)) => files.push(NamedFile {
+                    source: source.to_owned(),
+                    window_start_utc,
+                    key: object.key.clone(),
+                    stored_bytes: object.stored_bytes,
+                }),
+                None => unlisted.push(object.key.clone()),
+            }
+        }
+        unlisted.sort_unstable();
+        // of one window the plain name came first
+        files.sort_unstable_by(|a, b| {
+            let order = |file: &NamedFile| {
+                (file.window_start_utc, file.source.clone(), file.key.len(), file.key.clone())
+            };
+            order(a).cmp(&order(b))
+        });
+        let acts = files.into_iter().map(PlannedAct::Named).collect();
+        RebuildPlan { basis: PlanBasis::Names, acts, receipts: HashMap::new(), objects, unlisted }
+    }
+
+    /// Returns what will be done, in numbers.
+    pub fn report(&self, dry_run: bool) -> RebuildReport {
+        let mut report = RebuildReport::new(self.basis, dry_run, self.unlisted.clone());
+        let mut windows = BTreeSet::new();
+        for act in &self.acts {
+            match act {
+                PlannedAct::Entry(entry) => self.count(entry, &mut windows, &mut report),
+                PlannedAct::Withdrawn(entry) => {
+                    if let CatalogueAct::Withdrawal { file, .. } = &entry.act {
+                        report.withdrawn.push(file.clone());
+                    }
+                }
+                PlannedAct::Named(file) => {
+                    windows.insert((file.source.clone(), file.window_start_utc));
+                    report.files += 1;
+                    report.stored_bytes += file.stored_bytes;
+                }
+            }
+        }
+        report.windows = windows.len();
+        report
+    }
+
+    fn count(
+        &self,
+        entry: &CatalogueEntry,
+        windows: &mut BTreeSet<(String, DateTime<Utc>)>,
+        report: &mut RebuildReport,
+    ) {
+        match &entry.act {
+            CatalogueAct::Receipt { file, path, bytes, .. } => {
+                windows.insert((file.source.clone(), file.window_start_utc));
+                report.files += 1;
+                report.bytes = Some(report.bytes.unwrap_or_default() + bytes);
+                match self.objects.get(path) {
+                    Some(object) => report.stored_bytes += object.stored_bytes,
+                    None => report.missing.push(path.clone()),
+                }
+            }
+            CatalogueAct::Repeat { file } => {
+                windows.insert((file.source.clone(), file.window_start_utc));
+                report.repeats += 1;
+            }
+            CatalogueAct::Accept { .. } => report.accepts += 1,
+            CatalogueAct::AcceptSize { .. } => report.accepted_sizes += 1,
+            CatalogueAct::Mapping { .. } => report.mappings += 1,
+            CatalogueAct::Labels { .. } => report.label_edits += 1,
+            CatalogueAct::Removal { .. } => report.removals += 1,
+            CatalogueAct::Withdrawal { .. } => {}
+        }
+    }
+}
+
+/// Returns the key of a receipt's file; none for another act.
+pub fn path_of(act: &CatalogueAct) -> Option<&str> {
+    match act {
+        CatalogueAct::Receipt { path, .. } => Some(path.trim_start_matches('/')),
+        _ => None,
+    }
+}
+
+/// Returns the source and the window that the key of a file names: `raw/copart/2026/11/20/1430.csv.zst`.
+fn window_of(key: &str) -> Option<(&str, DateTime<Utc>)> {
+    let (source, rest) = key.strip_prefix("raw/")?.split_once('/')?;
+    let plain = rest.strip_suffix(".csv.zst")?;
+    let (day, name) = plain.rsplit_once('/')?;
+    let minute = match name.split_once('-') {
+        Some((minute, sha8)) if sha8.len() == 8 && sha8.bytes().all(|b| b.is_ascii_hexdigit()) => minute,
+        Some(_) => return None,
+        None => name,
+    };
+    Some((source, time_in_path(Path::new(&format!("{day}/{minute}.csv")))?))
+}
+
+/// Returns all objects under a folder.
+async fn list(store: &Store, folder: &str) -> anyhow::Result<Vec<StoredObject>> {
+    let mut objects = Vec::new();
+    for folder in store.folders(folder).await? {
+        objects.extend(store.list_folder(&folder).await?);
+    }
+    Ok(objects)
+}
+
+/// Reads the catalogue, in the order of its keys.
+async fn read_entries(store: &Store) -> Result<Vec<CatalogueEntry>, Failure> {
+    let objects = list(store, catalogue::FOLDER).await.map_err(Failure::unreachable)?;
+    let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+    keys.sort_unstable();
+    let reads = stream::iter(keys).map(|key| async move {
+        let body = store.read_object(&key).await?;
+        CatalogueEntry::parse(&key, body)
+    });
+    Ok(reads.buffered(READS_AT_ONCE).try_collect().await?)
+}
+
+#[cfg(test)]
+mod tests;

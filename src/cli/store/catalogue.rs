@@ -1,0 +1,143 @@
+//! The comparison of `raw.catalogue` with the store's folder `catalogue/`, and of both with the files.
+//!
+//! Rows are read before the folder is listed, and a row says that its object is there only once it is. So an act that is
+//! noted meanwhile is never reported missing.
+
+use crate::cli::Failure;
+use crate::db::catalogue::{self, FileOfWindow};
+use crate::store::Store;
+use anyhow::Context;
+use serde::Serialize;
+use sqlx::PgPool;
+use std::collections::HashSet;
+
+/// What the catalogue lacks, and what was written.
+#[derive(Debug, Default, Serialize)]
+pub struct CatalogueReport {
+    /// Entries that the database has.
+    pub entries: i64,
+    /// Entries whose object the next step of a chain puts.
+    pub unwritten: i64,
+    /// Keys of entries whose object was put and is not there.
+    pub missing: Vec<String>,
+    /// Files of windows that no entry names.
+    pub files_without_entry: Vec<FileOfWindow>,
+    /// Objects that no entry of the database names.
+    pub unnamed: Vec<String>,
+    /// Objects that were put.
+    pub written: u64,
+}
+
+impl CatalogueReport {
+    /// Returns the number of objects that a repair puts.
+    pub fn repairable(&self) -> usize {
+        self.missing.len()
+            + self.files_without_entry.len()
+            + usize::try_from(self.unwritten).unwrap_or_default()
+    }
+}
+
+/// Compares the catalogue with the store and with the files.
+///
+/// # Errors
+/// Returns an error if the database cannot be read or the store cannot be listed.
+pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Failure> {
+    let entries = sqlx::query!(
+        r#"-- store check: entries of the catalogue
+        select key, written_at is not null as "written!" from raw.catalogue order by key"#
+    )
+    .fetch_all(pool)
+    .await
+    .context("read raw.catalogue")?;
+    let files_without_entry = sqlx::query_as!(
+        FileOfWindow,
+        r#"-- store check: files without an entry
+        select g.source, g.window_start_utc, f.sha256
+        from raw.sightings g
+        join raw.csv_files f on f.file_id = g.file_id
+        where g.state <> 'withdrawn'
+          and not exists (
+          select
+          from raw.catalogue c
+          where c.kind in ('receipt', 'repeat')
+            and c.body::jsonb ->> 'sha256' = f.sha256
+            and c.body::jsonb ->> 'source' = g.source
+            and (c.body::jsonb ->> 'window_start_utc')::timestamptz = g.window_start_utc
+        )
+        order by g.seen_at, g.window_start_utc"#
+    )
+    .fetch_all(pool)
+    .await
+    .context("look for files that the catalogue does not name")?;
+    let mut there = HashSet::new();
+    for folder in store.folders(catalogue::FOLDER).await.map_err(Failure::unreachable)? {
+        there.extend(store.list_folder(&folder).await?.into_iter().map(|object| object.key));
+    }
+    let mut report = CatalogueReport { files_without_entry, ..CatalogueReport::default() };
+    for entry in entries {
+        report.entries += 1;
+        let is_there = there.remove(&entry.key);
+        match entry.written {
+            false => report.unwritten += 1,
+            true if !is_there => report.missing.push(entry.key),
+            true => {}
+        }
+    }
+    report.unnamed = there.into_iter().collect();
+    report.unnamed.sort_unstable();
+    Ok(report)
+}
+
+/// Writes what the catalogue lacks, from the database. Of a file without an entry its receipt or its repeat is written, at
+/// the moment when it was seen.
+///
+/// # Errors
+/// Returns the error of a put, or of the database.
+pub async fn fix(pool: &PgPool, store: &Store, report: &mut CatalogueReport) -> anyhow::Result<()> {
+    let mut tx = pool.begin().await.context("begin to repair the catalogue")?;
+    for file in &report.files_without_entry {
+        add_file(&mut tx, file).await?;
+    }
+    sqlx::query!(
+        "-- store check: entries whose object is lost
+        update raw.catalogue set written_at = null where key = any($1)",
+        &report.missing
+    )
+    .execute(&mut *tx)
+    .await
+    .context("mark the entries whose object is lost")?;
+    tx.commit().await.context("repair the catalogue")?;
+    report.written = catalogue::write_unwritten(pool, |key, body| store.create_object(key, body)).await?;
+    Ok(())
+}
+
+async fn add_file(conn: &mut sqlx::PgConnection, file: &FileOfWindow) -> anyhow::Result<()> {
+    sqlx::query!(
+        "-- store check: a file's entry
+        select raw.add_to_catalogue(
+          g.seen_at,
+          case when f.window_start_utc = g.window_start_utc
+            then to_jsonb(c) || jsonb_build_object('kind', 'receipt')
+            else jsonb_build_object(
+              'kind', 'repeat', 'source', c.source, 'window_start_utc', c.window_start_utc, 'sha256', c.sha256
+            )
+          end
+        )
+        from raw.sightings g
+        join raw.csv_files f on f.file_id = g.file_id
+        cross join lateral (
+          select
+            g.source, g.window_start_utc, f.sha256, f.path, f.packed_sha256, f.bytes, f.stored_bytes, f.etag, f.last_modified
+        ) as c
+        where g.source = $1
+          and g.window_start_utc = $2
+          and f.sha256 = $3",
+        file.source,
+        file.window_start_utc,
+        file.sha256
+    )
+    .execute(conn)
+    .await
+    .with_context(|| format!("write down the file {}", file.sha256))?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! One variable of the environment: where its value is looked for, and the value or its error.
+
+use anyhow::Context;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The value of a variable, or the reason why it cannot be used.
+///
+/// A wrong value is an error of the commands that use it, and of no other: `vinops migrate status` works whatever
+/// `VINOPS_STORE` contains.
+#[derive(Clone, Debug)]
+pub struct Setting<T>(Result<T, SettingError>);
+
+/// A variable cannot be used. The message names the variable and never its value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingError(Arc<str>);
+
+impl<T> Setting<T> {
+    /// Returns the value.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error where the environment has a value that cannot be used.
+    pub fn get(&self) -> Result<&T, SettingError> {
+        self.0.as_ref().map_err(SettingError::clone)
+    }
+
+    /// Returns the reason why the value cannot be used.
+    pub(super) fn error(&self) -> Option<SettingError> {
+        self.0.as_ref().err().cloned()
+    }
+}
+
+impl<T> From<T> for Setting<T> {
+    fn from(value: T) -> Setting<T> {
+        Setting(Ok(value))
+    }
+}
+
+impl<T> From<anyhow::Result<T>> for Setting<T> {
+    fn from(value: anyhow::Result<T>) -> Setting<T> {
+        Setting(value.map_err(|error| SettingError(format!("{error:#}").into())))
+    }
+}
+
+/// Looks up a variable by its name.
+pub(super) type Environment = dyn Fn(&str) -> Option<String>;
+
+/// Returns the value of a variable from the first of its three places that has one.
+pub(super) fn value(name: &str, environment: &Environment) -> anyhow::Result<Option<String>> {
+    let filled = |text: String| (!text.is_empty()).then_some(text);
+    if let Some(text) = environment(name).and_then(filled) {
+        return Ok(Some(text));
+    }
+    let file_name = format!("{name}_FILE");
+    if let Some(path) = environment(&file_name).and_then(filled) {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("{file_name}: read {path}"))?;
+        return Ok(filled(without_line_end(text)));
+    }
+    if let Some(folder) = environment("CREDENTIALS_DIRECTORY").and_then(filled) {
+        let path = Path::new(&folder).join(name.to_lowercase());
+        return match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(filled(without_line_end(text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{name}: read {}", path.display())),
+        };
+    }
+    Ok(None)
+}
+
+fn without_line_end(text: String) -> String {
+    text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
+}

@@ -1,0 +1,50 @@
+//! Small objects that are no files: created once, read whole.
+
+use super::{Key, ObjectStore, ObjectStoreExt, PutMode, PutOptions, Store, explain_refusal};
+use anyhow::{Context, ensure};
+use object_store::Error::AlreadyExists;
+
+/// The largest object that is read whole, in bytes.
+const MAX_OBJECT_BYTES: u64 = 4 << 20;
+
+impl Store {
+    /// Creates a small object, durably. An object of the same bytes that is there is accepted.
+    ///
+    /// # Errors
+    /// Returns an error if the store refuses the put, or has other bytes under the key.
+    pub async fn create_object(&self, key: String, body: String) -> anyhow::Result<()> {
+        let key = key.as_str();
+        let context = || format!("put {key} into the store {}", self.url);
+        let create = PutOptions { mode: PutMode::Create, ..Default::default() };
+        match self.objects.put_opts(&Key::parse(key)?, body.clone().into(), create).await {
+            Ok(_) => Ok(()),
+            Err(AlreadyExists { .. }) => {
+                let found = self.read_object(key).await?;
+                ensure!(
+                    found == body,
+                    "the store {} holds other bytes under {key}; move that object away",
+                    self.url
+                );
+                Ok(())
+            }
+            Err(e) => Err(self.explain(e.into())).with_context(context),
+        }
+    }
+
+    /// Returns a small object's text.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such object, if it cannot be read, is no UTF-8, or is larger than 4 MiB.
+    pub async fn read_object(&self, key: &str) -> anyhow::Result<String> {
+        let context = || format!("read {key} from the store {}", self.url);
+        let got = self.objects.get(&Key::parse(key)?).await;
+        let got = got.map_err(|e| explain_refusal(e.into())).with_context(context)?;
+        ensure!(
+            got.meta.size <= MAX_OBJECT_BYTES,
+            "{key} in the store {} is too large for an object of text",
+            self.url
+        );
+        let bytes = got.bytes().await.with_context(context)?;
+        String::from_utf8(bytes.to_vec()).with_context(context)
+    }
+}

@@ -1,0 +1,364 @@
+//! A lost database, made again from the store: everything is as it was, however often the command is killed.
+
+use super::stage::Stage;
+use super::{ROWS, Said};
+use rand::RngExt;
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+use vinops::config::test_number;
+use vinops::db::catalogue::{ActAuthor, note_withdrawal};
+use vinops::simulator::fault::Fault;
+use vinops::simulator::{Options, Simulator};
+use vinops::testing::{TestDb, database};
+
+const REBUILD: &[&str] = &["rebuild", "--yes", "--json", "--reason", "the disk is lost"];
+
+/// What must be the same again, besides what [`Stage::stored`] counts.
+const STANDING: &str = "select jsonb_build_object(
+    'lots', (select jsonb_agg(jsonb_build_array(source, lot_external_id, status, is_removed) order by lot_external_id) from lots),
+    'hidden', (select jsonb_agg(vin order by vin) from vehicles where is_removed),
+    'pictures', (select jsonb_agg(source_url order by source_url) from images where is_removed),
+    'windows', (select jsonb_agg(jsonb_build_array(window_start_utc, state) order by window_start_utc) from fleet.windows),
+    'sightings', (
+      select jsonb_agg(jsonb_build_array(g.window_start_utc, g.state, f.sha256, f.path, g.accepted) order by g.window_start_utc, f.sha256)
+      from raw.sightings g join raw.csv_files f using (file_id)
+    ),
+    'moves', (
+      select jsonb_agg(jsonb_build_array(window_start_utc, lot_external_id, old_status, new_status, reason)
+        order by window_start_utc, lot_external_id, old_status, new_status)
+      from audit.status_transitions
+    ),
+    'spellings', (select jsonb_agg(jsonb_build_array(domain, raw, code) order by domain, raw) from taxonomies.aliases where code <> seeded_code),
+    'label', (select en || ru from taxonomies.labels where code = 'color_white'),
+    'catalogue', (select jsonb_agg(jsonb_build_array(key, body, written_at is null) order by key) from raw.catalogue))";
+
+impl Stage {
+    async fn standing(&self) -> Value {
+        sqlx::query_scalar(STANDING).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// Loses the database; an empty one takes its place.
+    pub async fn lose_database(&mut self) -> TestDb {
+        std::mem::replace(&mut self.db, database().await)
+    }
+
+    /// The same bytes for another window.
+    fn again(&self, file: &PathBuf, minute: &str) -> PathBuf {
+        let copy = file.with_file_name(format!("{minute}.csv"));
+        fs::copy(file, &copy).unwrap();
+        copy
+    }
+
+    fn catalogue(&self) -> PathBuf {
+        self.folder.path().join("store/catalogue")
+    }
+
+    async fn ingest_all(&self, files: &[PathBuf]) -> Vec<String> {
+        let mut states = Vec::new();
+        for file in files {
+            states.push(self.ingest(file).await.json()["state"].as_str().unwrap().to_owned());
+        }
+        states
+    }
+}
+
+/// Windows in order, late, repeated, quarantined and accepted; a mapped spelling, an edited label, and things hidden.
+async fn eventful() -> Stage {
+    let stage = Stage::begun().await;
+    let file = |k| stage.file(k, None);
+    assert_eq!(stage.ingest_all(&[file(1), file(3), file(2)]).await, ["applied", "applied", "late"]);
+    let map = ["taxonomy", "map", "damage_types", "FRONT END", "damage_vandalism"];
+    stage.run(&map).await.is(0, "");
+    let labels = stage.folder.path().join("labels.csv");
+    fs::write(&labels, "domain,code,state,en,ru,needs_review\ncolors,color_white,,Snow,Снежный,false\n")
+        .unwrap();
+    stage.run(&["taxonomy", "import", labels.to_str().unwrap()]).await.is(0, "");
+    // the newest bytes again, and older ones
+    assert_eq!(stage.ingest_all(&[stage.again(&file(3), "1800")]).await, ["applied"]);
+    stage.ingest_all(&[stage.again(&file(1), "1815")]).await;
+    let broken = stage.file(6, Some(Fault::BrokenRows { per_mille: 100 }));
+    assert_eq!(stage.ingest_all(std::slice::from_ref(&broken)).await, ["quarantined"]);
+    let accept = ["windows", "accept", "2026-03-06T18:30Z", "--reason", "its values are right", "--yes"];
+    stage.run(&accept).await.is(0, "");
+    stage.ingest_all(&[broken]).await;
+    sqlx::raw_sql(
+        "update lots set is_removed = true where lot_external_id in (select lot_external_id from lots order by lot_external_id limit 2);
+        update vehicles set is_removed = true where vin in (select vin from vehicles order by vin limit 2);
+        update images set is_removed = true where id in (select id from images where valid_until is null order by source_url limit 2);
+        update lots set is_removed = false where lot_external_id in (select lot_external_id from lots order by lot_external_id limit 1)",
+    )
+    .execute(stage.pool())
+    .await
+    .unwrap();
+    stage.ingest_all(&[file(7), file(8)]).await;
+    stage
+}
+
+#[tokio::test]
+async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
+    let mut stage = eventful().await;
+    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    assert!(
+        standing["hidden"].as_array().unwrap().len() == 2
+            && standing["spellings"].as_array().unwrap().len() == 1
+    );
+    assert_eq!(standing["label"], "SnowСнежный");
+    let refused = stage.run(REBUILD).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.starts_with("vinops: the database is not empty: it has 7 files\nhint: "),
+        "{}",
+        refused.err
+    );
+    stage.lose_database().await;
+    let dry = stage.run(&["rebuild", "--dry-run", "--json"]).await;
+    dry.is(0, "");
+    let counts = |said: &Said| {
+        let json = said.json();
+        ["files", "windows", "repeats", "accepts", "mappings", "label_edits", "removals"]
+            .map(|name| json[name].as_u64().unwrap())
+    };
+    assert_eq!(counts(&dry), [7, 9, 2, 1, 1, 1, 7]);
+    assert_eq!(stage.count("raw.csv_files").await, 0);
+    let unasked = stage.run(&["rebuild"]).await;
+    assert_eq!(unasked.code, Some(2), "there is no terminal to ask at: {}", unasked.err);
+
+    let said = stage.run(REBUILD).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(counts(&said), [7, 9, 2, 1, 1, 1, 7]);
+    for list in ["missing", "failed", "skipped", "unlisted", "unknown", "withdrawn"] {
+        assert_eq!(said.json()[list], serde_json::json!([]), "{list}");
+    }
+    assert!(said.err.contains("file 1 of 7: copart 2026-03-06 17:00 UTC: applied\n"), "{}", said.err);
+    assert_eq!(stage.stored().await, stored);
+    assert_eq!(stage.standing().await, standing);
+    let noted: Vec<String> = sqlx::query_scalar(
+        "select action || ' ' || reason from audit.operator_actions where action like 'rebuild%' order by id",
+    )
+    .fetch_all(stage.pool())
+    .await
+    .unwrap();
+    assert_eq!(noted, ["rebuild the disk is lost", "rebuild-end the disk is lost"]);
+    assert_eq!(stage.run(REBUILD).await.code, Some(1), "it is not empty any more");
+    // and the fleet goes on
+    assert_eq!(stage.ingest_all(&[stage.file(9, None)]).await, ["applied"]);
+    stage.run(&["store", "check", "--all"]).await.is(0, "");
+}
+
+#[tokio::test]
+async fn a_rebuild_that_is_killed_goes_on_where_it_stopped() {
+    let mut stage = eventful().await;
+    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    stage.lose_database().await;
+    let began = Instant::now();
+    stage.run(REBUILD).await;
+    let whole = began.elapsed();
+    stage.lose_database().await;
+    let kills = test_number("VINOPS_TEST_KILLS").unwrap_or(5);
+    let (mut killed, mut rebuilt) = (0, 0);
+    while killed < kills {
+        let mut process = stage.vinops(REBUILD).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let moment = whole.mul_f64(0.7 * rand::rng().random::<f64>());
+        match timeout(moment, process.wait()).await {
+            Err(_) => {
+                process.kill().await.unwrap();
+                killed += 1;
+            }
+            // with 1 where the last kill came when everything was done
+            Ok(_) => {
+                assert_eq!(stage.stored().await, stored);
+                assert_eq!(stage.standing().await, standing);
+                rebuilt += 1;
+                stage.lose_database().await;
+            }
+        }
+    }
+    let said = stage.run(REBUILD).await;
+    // a kill may have come when everything was done
+    assert!(said.code == Some(0) || said.err.contains("the database is not empty"), "{}", said.err);
+    println!("{killed} kills, {rebuilt} rebuilt in between");
+    assert_eq!(stage.stored().await, stored);
+    assert_eq!(stage.standing().await, standing);
+}
+
+#[tokio::test]
+async fn a_store_without_a_catalogue_is_rebuilt_by_names_and_has_one_afterwards() {
+    let mut stage = Stage::begun().await;
+    let file = |k| stage.file(k, None);
+    stage.ingest_all(&[file(1), file(3), file(2), stage.again(&file(3), "1800"), file(5)]).await;
+    let digest = stage.stored().await.digest;
+    for _ in 0..2 {
+        stage.lose_database().await;
+        fs::remove_dir_all(stage.catalogue()).unwrap();
+        let said = stage.run(REBUILD).await;
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        let report = said.json();
+        assert_eq!((&report["basis"], &report["files"]), (&"names".into(), &5.into()));
+        assert_eq!(report["unknown"].as_array().unwrap().len(), 6);
+        assert_eq!(stage.stored().await.digest, digest);
+    }
+    stage.lose_database().await;
+    let said = stage.run(REBUILD).await;
+    assert_eq!((said.code, &said.json()["basis"]), (Some(0), &"catalogue".into()), "{}", said.err);
+    assert_eq!(stage.stored().await.digest, digest);
+    assert!(digest.lot_count as usize > ROWS / 2);
+}
+
+#[tokio::test]
+async fn what_the_store_has_lost_is_listed_and_comes_in_once_it_is_back() {
+    let mut stage = Stage::begun().await;
+    stage.ingest_all(&[stage.file(1, None), stage.file(2, None)]).await;
+    let (stored, old) = (stage.stored().await, stage.lose_database().await);
+    let object = stage.folder.path().join("store/raw/copart/2026/03/06/1730.csv.zst");
+    fs::rename(&object, stage.folder.path().join("aside")).unwrap();
+    fs::write(stage.folder.path().join("store/raw/copart/2026/03/06/stranger"), "of nobody").unwrap();
+    let said = stage.run(REBUILD).await;
+    assert_eq!(said.code, Some(1));
+    assert_eq!(said.json()["missing"], serde_json::json!(["raw/copart/2026/03/06/1730.csv.zst"]));
+    assert_eq!(said.json()["unlisted"], serde_json::json!(["raw/copart/2026/03/06/stranger"]));
+    fs::rename(stage.folder.path().join("aside"), &object).unwrap();
+    let said = stage.run(REBUILD).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(said.json()["done_before"], 2);
+    assert_eq!(stage.stored().await, stored);
+    drop(old);
+}
+
+#[tokio::test]
+async fn a_file_is_not_applied_before_the_catalogue_has_it() {
+    let stage = Stage::begun().await;
+    fs::rename(stage.catalogue(), stage.folder.path().join("aside")).unwrap();
+    fs::write(stage.catalogue(), "no folder").unwrap();
+    let path = stage.file(1, None);
+    let mut ingest = stage.vinops(&["ingest", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
+    let failed = async {
+        let error = "select error from fleet.jobs where kind = 'ingest' and state in ('scheduled', 'retryable') limit 1";
+        loop {
+            let error: Option<Option<String>> =
+                sqlx::query_scalar(error).fetch_optional(stage.pool()).await.unwrap();
+            match error.flatten() {
+                Some(error) => return error,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let error = timeout(Duration::from_secs(30), failed).await.unwrap();
+    assert!(error.contains("write the store's catalogue"), "{error}");
+    assert_eq!(stage.count("raw.manifests").await, 1);
+    fs::remove_file(stage.catalogue()).unwrap();
+    fs::rename(stage.folder.path().join("aside"), stage.catalogue()).unwrap();
+    assert!(ingest.wait().await.unwrap().success());
+    assert_eq!(stage.count("raw.catalogue where written_at is not null").await, 2);
+}
+
+#[tokio::test]
+async fn a_catalogue_that_has_lost_entries_is_mended_from_the_database() {
+    let mut stage = Stage::begun().await;
+    let first = stage.file(1, None);
+    stage.ingest_all(&[first.clone(), stage.again(&first, "1730"), stage.file(3, None)]).await;
+    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    fs::remove_dir_all(stage.catalogue()).unwrap();
+    sqlx::raw_sql("delete from raw.catalogue where key <> (select min(key) from raw.catalogue)")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    let check = stage.run(&["store", "check", "--json"]).await;
+    check.is(0, "");
+    let catalogue = &check.json()["catalogue"];
+    assert_eq!(catalogue["missing"].as_array().unwrap().len(), 1);
+    assert_eq!(catalogue["files_without_entry"].as_array().unwrap().len(), 3);
+    let fix = stage.run(&["store", "check", "--fix", "--yes", "--json"]).await;
+    assert_eq!(fix.json()["catalogue"]["written"], 4);
+    let said = stage.run(&["store", "check"]).await;
+    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+    stage.lose_database().await;
+    let said = stage.run(REBUILD).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(stage.stored().await, stored);
+    let mut rebuilt = stage.standing().await;
+    rebuilt["catalogue"] = standing["catalogue"].clone();
+    assert_eq!(rebuilt, standing);
+}
+
+#[tokio::test]
+async fn a_withdrawn_file_is_left_out_as_if_it_had_never_come() {
+    let other = Stage::begun().await;
+    other.ingest_all(&[other.file(2, None), other.file(3, None)]).await;
+    let (stored, mut standing) = (other.stored().await, other.standing().await);
+    let mut stage = Stage::begun().await;
+    stage.ingest_all(&[stage.file(1, None), stage.file(2, None)]).await;
+    let mut tx = stage.pool().begin().await.unwrap();
+    let (file, window) = sqlx::query_as(
+        "select file_id, window_start_utc from raw.csv_files where window_start_utc = '2026-03-06T17:15Z'",
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .unwrap();
+    let author = ActAuthor { operator: "nana".to_owned(), reason: "another day's file".to_owned() };
+    note_withdrawal(&mut tx, file, window, author).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.ingest_all(&[stage.file(3, None)]).await;
+    stage.lose_database().await;
+    let said = stage.run(REBUILD).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(said.json()["withdrawn"][0]["window_start_utc"], "2026-03-06T17:15:00Z");
+    assert_eq!(stage.stored().await, stored);
+    standing["catalogue"] = stage.standing().await["catalogue"].clone();
+    assert_eq!(stage.standing().await, standing);
+}
+
+#[tokio::test]
+#[ignore = "it measures: `.ci/full rebuild`"]
+async fn what_a_rebuild_of_a_day_of_windows_takes_is_printed() {
+    let number = |name, usual| u32::try_from(test_number(name).unwrap_or(usual)).unwrap();
+    let (windows, rows) = (number("VINOPS_TEST_WINDOWS", 96), number("VINOPS_TEST_ROWS", 153_991));
+    let mut stage = Stage::new().await;
+    let mut feed = Simulator::new(Options::new(3, rows as usize, "2026-03-06T00:00:00Z".parse().unwrap()));
+    let mut worked = Duration::ZERO;
+    for k in 0..windows {
+        let name = feed.options().window_start(k).format("in/%Y/%m/%d/%H%M.csv").to_string();
+        let path = stage.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        feed.window(k, &mut fs::File::create(&path).unwrap()).unwrap();
+        let began = Instant::now();
+        assert_eq!(stage.ingest_all(std::slice::from_ref(&path)).await, ["applied"]);
+        worked += began.elapsed();
+        fs::remove_file(path).unwrap();
+    }
+    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    stage.lose_database().await;
+    let said = stage.run(REBUILD).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(stage.stored().await, stored);
+    assert_eq!(stage.standing().await, standing);
+    println!(
+        "{windows} windows of {rows} rows: rebuilt in {:.1} s, digest and statuses equal; one `vinops ingest` each took {:.1} s",
+        said.json()["seconds"].as_f64().unwrap(),
+        worked.as_secs_f64()
+    );
+}
+
+#[tokio::test]
+async fn a_size_that_was_accepted_is_accepted_at_its_place() {
+    let mut stage = Stage::begun().await;
+    stage.ingest_all(&[stage.file(1, None), stage.file(2, None)]).await;
+    let small = |k| {
+        let path = stage.file(k, None);
+        let options = Options::new(3, ROWS / 2, "2026-03-06T17:00:00Z".parse().unwrap());
+        Simulator::new(options).window(k, &mut fs::File::create(&path).unwrap()).unwrap();
+        path
+    };
+    assert_eq!(stage.ingest_all(&[small(3)]).await, ["incomplete"]);
+    stage.run(&["source", "accept-size", "copart", "--reason", "fewer yards"]).await.is(0, "");
+    assert_eq!(stage.ingest_all(&[small(4)]).await, ["applied"]);
+    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    stage.lose_database().await;
+    let said = stage.run(REBUILD).await;
+    assert_eq!((said.code, &said.json()["accepted_sizes"]), (Some(0), &1.into()), "{}", said.err);
+    assert_eq!(stage.stored().await, stored);
+    assert_eq!(stage.standing().await, standing);
+}

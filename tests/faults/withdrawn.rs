@@ -1,0 +1,259 @@
+//! A file taken back: lots, vehicles, links and statuses are those of a database that never had it.
+
+use super::ROWS;
+use super::stage::Stage;
+use rand::RngExt;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use vinops::config;
+use vinops::simulator::{Options, Simulator};
+
+const WRONG_WINDOW: &str = "2062-01-01T00:00:00Z";
+const STRANGERS_WINDOW: &str = "2026-03-06T17:45:00Z";
+/// How often a command is killed in an ordinary run.
+const KILLS: u64 = 5;
+
+/// The file of another auction: other lots, other vehicles.
+fn strangers(stage: &Stage) -> PathBuf {
+    let options = Options::new(77, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
+    let path = stage.folder.path().join("strangers.csv");
+    let mut simulator = Simulator::new(options);
+    simulator.window(3, &mut std::fs::File::create(&path).unwrap()).unwrap();
+    path
+}
+
+async fn ingest(stage: &Stage, path: &std::path::Path, more: &[&str]) -> Value {
+    let said = stage.run(&[&["ingest", path.to_str().unwrap(), "--json"], more].concat()).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    said.json()
+}
+
+/// Six windows: the second file as one of the year 2062, and strangers in place of the fourth.
+async fn six_windows() -> Stage {
+    let stage = Stage::begun().await;
+    let even_so = ["--even-so", "--reason", "a test"];
+    ingest(&stage, &stage.file(1, None), &[&["--window", WRONG_WINDOW], &even_so[..]].concat()).await;
+    ingest(&stage, &stage.file(2, None), &[]).await;
+    ingest(&stage, &strangers(&stage), &[&["--window", STRANGERS_WINDOW], &even_so[..]].concat()).await;
+    for k in [4, 5] {
+        ingest(&stage, &stage.file(k, None), &[]).await;
+    }
+    stage
+}
+
+/// The other four.
+async fn four_windows() -> Stage {
+    let stage = Stage::begun().await;
+    for k in [2, 4, 5] {
+        ingest(&stage, &stage.file(k, None), &[]).await;
+    }
+    stage
+}
+
+/// What must be equal besides the digest: the status of each lot, the state of each window.
+async fn statuses(stage: &Stage) -> Value {
+    sqlx::query_scalar(
+        "select jsonb_build_array(
+          (select jsonb_object_agg(lot_external_id, status) from lots),
+          (select jsonb_object_agg(window_start_utc, state) from fleet.windows where state <> 'withdrawn'),
+          (select jsonb_object_agg(lot, jsonb_build_array(row_hash, last_seen, absent_since)) from raw.heads),
+          (select jsonb_agg(jsonb_build_array(head_window, completed_window)) from raw.sources)
+        )",
+    )
+    .fetch_one(stage.pool())
+    .await
+    .unwrap()
+}
+
+async fn withdraw(stage: &Stage, window: &str, more: &[&str]) -> super::Said {
+    let arguments = ["windows", "withdraw", window, "--reason", "a test", "--yes", "--json"];
+    stage.run(&[&arguments[..], more].concat()).await
+}
+
+#[tokio::test]
+async fn two_withdrawn_files_of_six_leave_what_the_other_four_make() {
+    let (mut stage, expected) = (six_windows().await, four_windows().await);
+    let before = stage.stored().await;
+    let dry = withdraw(&stage, WRONG_WINDOW, &["--dry-run"]).await;
+    dry.is(0, "");
+    assert_eq!(stage.stored().await, before, "a dry run changes nothing");
+    let said = withdraw(&stage, WRONG_WINDOW, &[]).await;
+    said.is(0, "");
+    let (planned, done) = (dry.json(), said.json());
+    assert_eq!(planned["versions_deleted"], done["versions_deleted"]);
+    assert_eq!((&done["file_withdrawn"], &done["lots_deleted"]), (&json!(true), &json!(0)), "{done}");
+    assert_eq!(done["windows_changed"].as_array().unwrap().len(), 4, "they were late: {done}");
+    let said = withdraw(&stage, STRANGERS_WINDOW, &[]).await;
+    said.is(0, "");
+    assert!(said.json()["lots_deleted"].as_u64().unwrap() > 200, "{}", said.out);
+    assert_eq!(stage.stored().await.digest, expected.stored().await.digest);
+    assert_eq!(statuses(&stage).await, statuses(&expected).await);
+    let states: Vec<(String, String)> = sqlx::query_as(
+        "select w.state, f.state from fleet.windows w join raw.csv_files f using (file_id)
+        where w.state = 'withdrawn' order by w.window_start_utc",
+    )
+    .fetch_all(stage.pool())
+    .await
+    .unwrap();
+    assert_eq!(states, vec![("withdrawn".to_owned(), "withdrawn".to_owned()); 2]);
+    let verified = stage.run(&["verify", "lots", "--all"]).await;
+    assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
+    let noted: Vec<(String, String)> = sqlx::query_as(
+        "select subject, reason from audit.operator_actions where action = 'withdraw-window' order by id",
+    )
+    .fetch_all(stage.pool())
+    .await
+    .unwrap();
+    let subject = |window: &str| (format!("copart/{window}"), "a test".to_owned());
+    assert_eq!(noted, [subject(WRONG_WINDOW), subject(STRANGERS_WINDOW)]);
+    // the next window puts the withdrawals into the store's catalogue, and a rebuild leaves the files out
+    ingest(&stage, &stage.file(6, None), &[]).await;
+    let (digest, standing) = (stage.stored().await.digest, statuses(&stage).await);
+    stage.lose_database().await;
+    let rebuilt = stage.run(&["rebuild", "--yes", "--json", "--reason", "a test"]).await;
+    assert_eq!(rebuilt.code, Some(0), "{}", rebuilt.err);
+    assert_eq!(rebuilt.json()["withdrawn"].as_array().unwrap().len(), 2, "{}", rebuilt.out);
+    assert_eq!((stage.stored().await.digest, statuses(&stage).await), (digest, standing));
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_withdrawn_file_may_come_again_under_their_own_window() {
+    let stage = six_windows().await;
+    withdraw(&stage, WRONG_WINDOW, &[]).await.is(0, "");
+    let again = ingest(&stage, &stage.file(1, None), &[]).await;
+    assert_eq!((&again["duplicate"], &again["state"]), (&json!(false), &json!("late")), "{again}");
+    withdraw(&stage, WRONG_WINDOW, &[]).await.is(
+        1,
+        "vinops: window copart 2062-01-01T00:00:00Z has no file to withdraw\n\
+        hint: `vinops windows` shows which windows have one\n",
+    );
+    let replay = stage.run(&["replay", WRONG_WINDOW, "--reason", "a test", "--yes"]).await;
+    replay.is(1, "vinops: window copart 2062-01-01T00:00:00Z is withdrawn: its file no longer counts\n");
+}
+
+#[tokio::test]
+async fn a_withdrawal_waits_for_no_chain_and_asks_before_it_writes() {
+    let stage = Stage::begun().await;
+    stage.run(&["windows", "withdraw", "2026-03-06T17:00Z", "--reason", "a test"]).await.is(
+        2,
+        "vinops: this would withdraw the file of window copart 2026-03-06 17:00, and there is no terminal to ask at: \
+        add --yes if it is meant\n",
+    );
+    let replayed = stage.run(&["replay", "2026-03-06T17:00Z", "--reason", "a test", "--yes", "--json"]).await;
+    let job = replayed.json()["job"].as_i64().unwrap();
+    withdraw(&stage, "2026-03-06T17:00Z", &[]).await.is(
+        1,
+        &format!(
+            "vinops: window copart 2026-03-06T17:00:00Z is under way: job {job} (ingest) is available\n"
+        ),
+    );
+}
+
+#[tokio::test]
+async fn the_only_file_of_a_source_leaves_nothing() {
+    let stage = Stage::begun().await;
+    withdraw(&stage, "2026-03-06T17:00Z", &[]).await.is(0, "");
+    let left: Value = sqlx::query_scalar(
+        "select jsonb_build_array(
+          (select count(*) from lots), (select count(*) from vehicles), (select count(*) from images),
+          (select count(*) from raw.heads), (select count(*) from raw.rows), (select count(*) from staging.copart_raw),
+          (select head_window from raw.sources)
+        )",
+    )
+    .fetch_one(stage.pool())
+    .await
+    .unwrap();
+    assert_eq!(left, json!([0, 0, 0, 0, 0, 0, null]));
+    // the next file is a first one
+    let said = stage.ingest(&stage.file(1, None)).await;
+    assert_eq!(said.json()["state"], "applied", "{}", said.err);
+}
+
+/// Killed at any moment, a withdrawal has happened or has not; `VINOPS_TEST_KILLS` asks for more kills than the usual ones.
+#[tokio::test]
+async fn killed_a_withdrawal_is_done_by_the_next_one() {
+    let (stage, expected) = (six_windows().await, four_windows().await);
+    let kills = config::test_number("VINOPS_TEST_KILLS").unwrap_or(KILLS);
+    let mut done = 0;
+    for window in [WRONG_WINDOW, STRANGERS_WINDOW] {
+        let before = stage.stored().await;
+        for _ in 0..kills.div_ceil(2) {
+            let mut command = stage.vinops(&["windows", "withdraw", window, "--reason", "a test", "--yes"]);
+            let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let wait = Duration::from_millis(rand::rng().random_range(0..600));
+            let ended = tokio::time::timeout(wait, process.wait()).await;
+            process.kill().await.unwrap();
+            if ended.is_ok_and(|status| status.unwrap().success()) {
+                done += 1;
+            }
+        }
+        let said = withdraw(&stage, window, &[]).await;
+        assert!(said.code == Some(0) || said.err.contains("no file to withdraw"), "{}", said.err);
+        assert_ne!(stage.stored().await, before);
+    }
+    println!("{kills} kills, {done} too late");
+    assert_eq!(stage.stored().await.digest, expected.stored().await.digest);
+    assert_eq!(statuses(&stage).await, statuses(&expected).await);
+}
+
+/// The same file with other lot numbers: strangers share none.
+fn renumbered(bytes: &[u8]) -> Vec<u8> {
+    let mut reader = csv::Reader::from_reader(bytes);
+    let header = reader.headers().unwrap().clone();
+    let lot = header.iter().position(|name| name == "Lot number").unwrap();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(&header).unwrap();
+    for record in reader.records() {
+        let record = record.unwrap();
+        let cells = record.iter().enumerate();
+        writer
+            .write_record(cells.map(|(n, cell)| if n == lot { format!("7{cell}") } else { cell.to_owned() }))
+            .unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+/// How long the two withdrawals take beside the first window, which the command line measures itself. `VINOPS_TEST_ROWS` asks for
+/// files of another size; at the size of the real feed each takes at most three times as long.
+#[tokio::test]
+async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
+    let rows = config::test_number("VINOPS_TEST_ROWS");
+    let options =
+        Options::new(3, rows.map_or(ROWS, |rows| rows as usize), "2026-03-06T17:00:00Z".parse().unwrap());
+    let stage = Stage::new().await;
+    let mut simulator = Simulator::new(options.clone());
+    let mut first = 0.0;
+    for k in 0..6 {
+        let path = stage.folder.path().join("feed.csv");
+        simulator.window(k, &mut std::io::BufWriter::new(std::fs::File::create(&path).unwrap())).unwrap();
+        if k == 3 {
+            let mut bytes = Vec::new();
+            let options = Options { seed: 77, inch_quotes: false, ..options.clone() };
+            Simulator::new(options).window(k, &mut bytes).unwrap();
+            std::fs::write(&path, renumbered(&bytes)).unwrap();
+        }
+        let window = options.window_start(k).to_rfc3339();
+        let window = if k == 1 { WRONG_WINDOW } else { &window };
+        let more = ["--window", window, "--even-so", "--reason", "a test"];
+        let report = ingest(&stage, &path, &more).await;
+        if k == 0 {
+            first = report["seconds"]["total"].as_f64().unwrap();
+        }
+    }
+    let strangers = options.window_start(3).to_rfc3339();
+    for window in [WRONG_WINDOW, &strangers] {
+        let began = std::time::Instant::now();
+        let said = withdraw(&stage, window, &[]).await;
+        said.is(0, "");
+        let seconds = began.elapsed().as_secs_f64();
+        println!(
+            "first window {first:.2} s, withdrawal {seconds:.2} s, {:.2} of it: {}",
+            seconds / first,
+            said.out
+        );
+        // of small files the start of the program is most
+        assert!(rows.is_none() || seconds <= 3.0 * first, "{seconds:.2} s beside {first:.2} s");
+    }
+}

@@ -1,0 +1,111 @@
+//! Stories with a file that should not have come: once it is withdrawn, all is as in the story without it.
+
+use super::chance::Chance;
+use super::script::{self, File, Kind};
+use super::{House, Record, compare_all, house, shown, window_state};
+use crate::chain::at;
+use vinops::auction::withdrawal::{Withdrawal, WithdrawalRequest};
+use vinops::workers::auction::withdraw::withdraw;
+
+/// What else than lots and vehicles must be equal: heads, files and their rows, and where the sources stand.
+const BESIDES: [&str; 4] = [
+    "select concat_ws(' ', 'head', source, lot, row_hash, last_seen, absent_since) from raw.heads order by 1",
+    "select concat_ws(' ', 'file', source, window_start_utc, sha256, state, complete, incomplete_reason)
+      from raw.csv_files where state <> 'withdrawn' order by 1",
+    "select concat_ws(' ', 'rows of', f.source, f.sha256, count(*), md5(string_agg(r.payload_jsonb::text, '' order by r.row_no)))
+      from raw.file_rows r join raw.csv_files f on f.file_id = r.file_id
+      where f.state <> 'withdrawn' group by f.source, f.sha256 order by 1",
+    "select concat_ws(' ', 'source', s.source, s.head_window, f.sha256, s.completed_window, s.size_accepted_rows)
+      from raw.sources s left join raw.csv_files f on f.file_id = s.head_file_id
+      where s.head_window is not null order by 1",
+];
+
+/// The rows of a digest, as text.
+const ROWS: [&str; 3] = [
+    "select (to_jsonb(l) - '{id,status,created_at,updated_at,seen_window,file_id}'::text[])::text from lots l order by 1",
+    "select (to_jsonb(v) - '{id,created_at,updated_at,seen_window,file_id}'::text[])::text from vehicles v order by 1",
+    "select concat_ws(' ', l.source, l.lot_external_id, i.vin, i.variant, i.source_url)
+      from images i left join lots l on l.id = i.lot_id where i.valid_until is null order by 1",
+];
+
+/// Checks the story of this seed with a file too many, at its own window or as one of the year 2062.
+pub async fn check(seed: u64) -> Result<(), String> {
+    let mut files = script::write(seed);
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    // a file that comes again would be a new one without its first coming
+    let single = |file: &File| files.iter().filter(|other| other.number == file.number).count() == 1;
+    let wrong: Vec<usize> =
+        (0..files.len()).filter(|n| files[*n].kind == Kind::Feed && single(&files[*n])).collect();
+    let Some(nth) = (!wrong.is_empty()).then(|| wrong[chance.below(wrong.len())]) else { return Ok(()) };
+    let is_misdated = chance.percent(50);
+    if is_misdated {
+        files[nth].window = at("2062-01-01T00:00:00Z");
+    }
+    let description = script::describe(&files);
+    let with = apply(&files, None).await;
+    let withdrawn = withdraw_file(&with, &files[nth]).await;
+    let without = apply(&files, Some(nth)).await;
+    let mut record = Record::default();
+    let mut states = Vec::new();
+    for (n, file) in files.iter().enumerate().filter(|(n, _)| *n != nth) {
+        states.push((n, record.enter(file)));
+    }
+    let mut differences = compare_all(&with, &record, true).await;
+    differences.extend(with.compare().await.1);
+    if with.digest().await != without.digest().await {
+        differences.push("the digest is another".to_owned());
+        for query in ROWS {
+            differences.extend(different(&with, &without, query).await);
+        }
+    }
+    for query in BESIDES {
+        differences.extend(different(&with, &without, query).await);
+    }
+    for (n, _) in states {
+        let (found, expected) =
+            (window_state(&with, &files[n]).await, window_state(&without, &files[n]).await);
+        // between two comings of one file there was the wrong one, so its chain ran again
+        let is_repeat =
+            files[n].again && expected == "unchanged" && ["applied", "incomplete"].contains(&&*found);
+        if found != expected && !is_repeat {
+            differences.push(format!("the window of file {n} is {found}, not {expected}"));
+        }
+    }
+    if window_state(&with, &files[nth]).await != "withdrawn" {
+        differences.push("the window is not withdrawn".to_owned());
+    }
+    shown(differences).map_err(|error| {
+        format!("file {nth} withdrawn ({:?}), {error}\n{description}", withdrawn.windows_changed)
+    })
+}
+
+async fn apply(files: &[File], without: Option<usize>) -> House {
+    let mut house = house().await;
+    for (_, file) in files.iter().enumerate().filter(|(n, _)| Some(*n) != without) {
+        house.source = file.source;
+        house.chain(&file.bytes, file.window).await;
+    }
+    house
+}
+
+async fn withdraw_file(house: &House, file: &File) -> Withdrawal {
+    let request = WithdrawalRequest { source: file.source.to_owned(), window: file.window, file_id: None };
+    let observer: vinops::auction::withdrawal::WithdrawalObserver = Box::new(|_, _, _| {});
+    let mut tx = house.pool().begin().await.unwrap();
+    let withdrawn = withdraw(&mut tx, &request, &observer).await.unwrap();
+    tx.commit().await.unwrap();
+    withdrawn
+}
+
+/// Names the lines of a query that only one of two databases has.
+async fn different(with: &House, without: &House, query: &'static str) -> Vec<String> {
+    let (found, expected) = (texts(with, query).await, texts(without, query).await);
+    let only = |word: &str, these: &[String], those: &[String]| -> Vec<String> {
+        these.iter().filter(|line| !those.contains(line)).map(|line| format!("{word}: {line}")).collect()
+    };
+    [only("not", &found, &expected), only("but", &expected, &found)].concat()
+}
+
+async fn texts(house: &House, query: &'static str) -> Vec<String> {
+    sqlx::query_scalar(query).fetch_all(house.pool()).await.unwrap()
+}

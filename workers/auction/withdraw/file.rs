@@ -1,0 +1,242 @@
+//! The rows that a file left behind: its manifest, the versions it stored, and its staged rows.
+
+use super::Target;
+use crate::auction::withdrawal::WithdrawalObserver;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::{BTreeSet, HashMap};
+use uuid::Uuid;
+
+/// What a file had left behind.
+#[derive(Default)]
+pub struct Removed {
+    /// The lots of its manifest, sorted.
+    pub lots: Vec<i64>,
+    /// The lots whose rows it staged: new, changed and returned ones. All lots of the versions it stored if its staged rows are gone.
+    pub staged: HashMap<i64, Replaced>,
+    /// Row versions that were deleted.
+    pub deleted: u64,
+    /// Row versions that stay, since other files name them.
+    pub kept: u64,
+}
+
+/// The version that a staged row replaced.
+#[derive(Clone, Copy, Default)]
+pub struct Replaced {
+    /// Its row hash.
+    pub hash: Option<Uuid>,
+    /// The newest window that held it.
+    pub seen: Option<DateTime<Utc>>,
+}
+
+/// Deletes the file's manifest, the row versions that only it names, and its staged rows.
+pub async fn remove(
+    connection: &mut PgConnection,
+    target: &Target,
+    observer: &WithdrawalObserver,
+) -> anyhow::Result<Removed> {
+    if !target.ingested {
+        return Ok(Removed::default());
+    }
+    let lots = lots_of_manifest(connection, target).await?;
+    let stored = stored_versions(connection, target).await?;
+    let named = named_elsewhere(connection, target, &stored, observer).await?;
+    delete_manifest(connection, target).await?;
+    let deleted: Vec<i64> = stored.keys().copied().filter(|row_id| !named.contains_key(row_id)).collect();
+    let (kept, windows): (Vec<i64>, Vec<DateTime<Utc>>) = named.into_iter().unzip();
+    delete_versions(connection, target, &deleted).await?;
+    date_versions(connection, target, &kept, &windows).await?;
+    let mut staged = take_staged_rows(connection, target).await?;
+    if staged.is_empty() {
+        staged = stored.values().flatten().map(|lot| (*lot, Replaced::default())).collect();
+    }
+    correct_replaced(connection, target, &staged).await?;
+    Ok(Removed { lots, staged, deleted: deleted.len() as u64, kept: kept.len() as u64 })
+}
+
+async fn lots_of_manifest(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
+    let rows = sqlx::query_file!("workers/auction/withdraw/manifest.sql", target.file_id, target.window)
+        .fetch_all(connection)
+        .await
+        .context("read the lots of the file")?;
+    let lots: BTreeSet<i64> = rows.into_iter().map(|row| row.lot).collect();
+    Ok(lots.into_iter().collect())
+}
+
+/// Returns the versions that the file stored, and the lot of each.
+async fn stored_versions(
+    connection: &mut PgConnection,
+    target: &Target,
+) -> anyhow::Result<HashMap<i64, Option<i64>>> {
+    let rows = sqlx::query!(
+        "-- withdraw: versions that the file stored
+        select id, lot from raw.rows where file_id = $1 and window_start_utc = $2",
+        target.file_id,
+        target.window
+    )
+    .fetch_all(connection)
+    .await
+    .context("read the row versions that the file stored")?;
+    Ok(rows.into_iter().map(|row| (row.id, row.lot)).collect())
+}
+
+/// Returns those of these versions that other manifests name, with the oldest window of each. Only manifests of the same month that
+/// were written later can.
+async fn named_elsewhere(
+    connection: &mut PgConnection,
+    target: &Target,
+    stored: &HashMap<i64, Option<i64>>,
+    observer: &WithdrawalObserver,
+) -> anyhow::Result<HashMap<i64, DateTime<Utc>>> {
+    let manifests = sqlx::query!(
+        r#"-- withdraw: manifests that may name the file's versions
+        select m.file_id, m.window_start_utc as window
+        from raw.manifests m
+        join raw.sightings g on g.file_id = m.file_id and g.window_start_utc = m.window_start_utc
+        where g.source = $1
+          and (m.file_id, m.window_start_utc) <> ($2, $3)
+          and g.ingested_at >= $4
+          and m.window_start_utc >= date_trunc('month', $3::timestamptz, 'UTC')
+          and m.window_start_utc < date_trunc('month', $3::timestamptz, 'UTC') + interval '1 month'
+        order by m.window_start_utc desc"#,
+        target.source,
+        target.file_id,
+        target.window,
+        target.arrived_at
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .context("look up the manifests after the file")?;
+    let mut named = HashMap::new();
+    for (n, manifest) in manifests.iter().enumerate() {
+        observer("reading manifests", n as u64, manifests.len() as u64);
+        for row_id in row_ids(connection, manifest.file_id, manifest.window).await? {
+            if stored.contains_key(&row_id) {
+                named.insert(row_id, manifest.window);
+            }
+        }
+    }
+    Ok(named)
+}
+
+/// Returns the row ids of a manifest, in the order of the file; 0 stands for a record that could not be read.
+pub async fn row_ids(
+    connection: &mut PgConnection,
+    file_id: Uuid,
+    window: DateTime<Utc>,
+) -> anyhow::Result<Vec<i64>> {
+    sqlx::query_scalar!(
+        "-- withdraw: a manifest
+        select row_ids from raw.manifests where file_id = $1 and window_start_utc = $2",
+        file_id,
+        window
+    )
+    .fetch_one(connection)
+    .await
+    .context("read a manifest")
+}
+
+async fn delete_manifest(connection: &mut PgConnection, target: &Target) -> anyhow::Result<()> {
+    sqlx::query!(
+        "-- withdraw: the manifest
+        delete from raw.manifests where file_id = $1 and window_start_utc = $2",
+        target.file_id,
+        target.window
+    )
+    .execute(connection)
+    .await
+    .context("delete the manifest")?;
+    Ok(())
+}
+
+async fn delete_versions(
+    connection: &mut PgConnection,
+    target: &Target,
+    row_ids: &[i64],
+) -> anyhow::Result<()> {
+    sqlx::query!(
+        "-- withdraw: versions of this file alone
+        with lotless as (
+          delete from raw.lotless_rows where source = $3 and row_id = any ($1)
+        )
+        delete from raw.rows where id = any ($1) and window_start_utc = $2",
+        row_ids,
+        target.window,
+        target.source
+    )
+    .execute(connection)
+    .await
+    .context("delete the row versions of the file")?;
+    Ok(())
+}
+
+/// Dates versions by the oldest window that is left of those that hold them.
+async fn date_versions(
+    connection: &mut PgConnection,
+    target: &Target,
+    row_ids: &[i64],
+    windows: &[DateTime<Utc>],
+) -> anyhow::Result<()> {
+    sqlx::query_file!(
+        "workers/auction/withdraw/date_versions.sql",
+        row_ids,
+        windows,
+        target.window,
+        target.source
+    )
+    .execute(connection)
+    .await
+    .context("date the row versions that stay")?;
+    Ok(())
+}
+
+/// Deletes the file's staged rows. Returns the version that each lot's row replaced.
+async fn take_staged_rows(
+    connection: &mut PgConnection,
+    target: &Target,
+) -> anyhow::Result<HashMap<i64, Replaced>> {
+    let rows = sqlx::query!(
+        r#"-- withdraw: staged rows
+        delete from staging.copart_raw
+        where file_id = $1
+          and window_start_utc = $2
+        returning lot_external_id::bigint as lot, prev_hash, prev_seen"#,
+        target.file_id,
+        target.window
+    )
+    .fetch_all(connection)
+    .await
+    .context("delete the staged rows")?;
+    let replaced = rows
+        .into_iter()
+        .filter_map(|row| Some((row.lot?, Replaced { hash: row.prev_hash, seen: row.prev_seen })));
+    Ok(replaced.collect())
+}
+
+/// Corrects until when versions were seen that other files replaced, where that was in the withdrawn windows.
+async fn correct_replaced(
+    connection: &mut PgConnection,
+    target: &Target,
+    staged: &HashMap<i64, Replaced>,
+) -> anyhow::Result<()> {
+    let (mut lots, mut hashes, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+    for (lot, replaced) in staged {
+        lots.push(lot.to_string());
+        hashes.push(replaced.hash);
+        seen.push(replaced.seen);
+    }
+    sqlx::query_file!(
+        "workers/auction/withdraw/replaced.sql",
+        target.source,
+        &target.windows,
+        target.arrived_at,
+        &lots,
+        hashes as Vec<Option<Uuid>>,
+        seen as Vec<Option<DateTime<Utc>>>
+    )
+    .execute(connection)
+    .await
+    .context("correct until when versions were seen")?;
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The lots and vehicles of a withdrawn file, folded again from the versions that are left.
+
+use super::file::Removed;
+use super::{Target, sightings};
+use crate::auction::withdrawal::WithdrawalObserver;
+use crate::db::vocabulary;
+use crate::taxonomy::Spellings;
+use crate::workers::auction::fold::compute::{compute_lots, compute_vehicles};
+use crate::workers::auction::fold::stored::{Versions, lots_of_vehicles, read_versions};
+use crate::workers::auction::fold::write::{Mode, write_lots, write_vehicles};
+use crate::workers::auction::fold::{LOTS_AT_ONCE, LotKey};
+use anyhow::Context;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Rows that were folded again.
+#[derive(Default)]
+pub struct Folded {
+    /// The lots, deleted ones included.
+    pub lots: Vec<i64>,
+    /// Lots that were deleted: no version is left of them.
+    pub lots_deleted: u64,
+    /// Vehicles that were folded.
+    pub vehicles: u64,
+    /// Vehicles that were deleted.
+    pub vehicles_deleted: u64,
+    /// VINs that no version has any more.
+    unmade: Vec<String>,
+    /// VINs that have been folded.
+    done: HashSet<String>,
+}
+
+/// Folds the lots that the file changed, and their vehicles.
+pub async fn fold_again(
+    connection: &mut PgConnection,
+    target: &Target,
+    removed: &Removed,
+    observer: &WithdrawalObserver,
+) -> anyhow::Result<Folded> {
+    let staged: Vec<i64> = removed.staged.keys().copied().collect();
+    let affected = sqlx::query_file!(
+        "workers/auction/withdraw/affected.sql",
+        target.source,
+        &target.windows,
+        &removed.lots,
+        &staged,
+        target.window,
+        target.arrived_at
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .context("look up the lots to fold")?;
+    let lots: BTreeSet<i64> = affected.iter().filter_map(|row| row.lot).collect();
+    let vins: Vec<String> = affected.into_iter().filter_map(|row| row.vin).collect();
+    let lots: Vec<i64> = lots.into_iter().collect();
+    sightings::record(connection, target, &lots).await?;
+    let spellings = vocabulary::spellings(&mut *connection).await?;
+    let mut folded = Folded { lots: lots.clone(), ..Folded::default() };
+    for (n, lots) in lots.chunks(LOTS_AT_ONCE).enumerate() {
+        observer("computing lots", (n * LOTS_AT_ONCE) as u64, folded.lots.len() as u64);
+        fold_batch(connection, target, lots, &spellings, &mut folded).await?;
+    }
+    for vins in vins.chunks(LOTS_AT_ONCE) {
+        fold_vehicles(connection, target, vins, BTreeMap::new(), Versions::new(), &spellings, &mut folded)
+            .await?;
+    }
+    folded.vehicles_deleted = delete_vehicles(connection, &folded.unmade).await?;
+    Ok(folded)
+}
+
+async fn fold_batch(
+    connection: &mut PgConnection,
+    target: &Target,
+    lots: &[i64],
+    spellings: &Spellings,
+    folded: &mut Folded,
+) -> anyhow::Result<()> {
+    let keys: Vec<LotKey> = lots.iter().map(|lot| (target.source.clone(), *lot)).collect();
+    let versions = read_versions(connection, &keys).await?;
+    let made = compute_lots(&versions, spellings);
+    let mut vehicles: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
+    for lot in &made {
+        for vin in &lot.vins {
+            vehicles.entry(vin.clone()).or_default().push(lot.key.clone());
+        }
+    }
+    let mut vins = standing_vins(connection, target, lots).await?;
+    vins.extend(vehicles.keys().cloned());
+    let vins: Vec<String> = vins.into_iter().collect();
+    fold_vehicles(connection, target, &vins, vehicles, versions, spellings, folded).await?;
+    let left: HashSet<i64> = made.iter().map(|lot| lot.key.1).collect();
+    write_lots(connection, (None, target.window), made, Mode::Replace).await?;
+    let gone: Vec<i64> = lots.iter().copied().filter(|lot| !left.contains(lot)).collect();
+    folded.lots_deleted += delete_lots(connection, target, &gone).await?;
+    Ok(())
+}
+
+/// Folds the vehicles with these VINs. `more` has lots of theirs that may not stand with the VIN, `versions` what has been read.
+async fn fold_vehicles(
+    connection: &mut PgConnection,
+    target: &Target,
+    vins: &[String],
+    mut more: BTreeMap<String, Vec<LotKey>>,
+    mut versions: Versions,
+    spellings: &Spellings,
+    folded: &mut Folded,
+) -> anyhow::Result<()> {
+    let vins: Vec<String> = vins.iter().filter(|vin| folded.done.insert((*vin).clone())).cloned().collect();
+    let mut vehicles = lots_of_vehicles(connection, &vins).await?;
+    for vin in &vins {
+        let lots = vehicles.entry(vin.clone()).or_default();
+        lots.append(&mut more.remove(vin).unwrap_or_default());
+        lots.sort_unstable();
+        lots.dedup();
+    }
+    let keys: BTreeSet<&LotKey> =
+        vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
+    let keys: Vec<LotKey> = keys.into_iter().cloned().collect();
+    versions.extend(read_versions(connection, &keys).await?);
+    let made = compute_vehicles(&versions, &vehicles, spellings);
+    let left: HashSet<&str> = made.iter().map(|vehicle| vehicle.vin.as_str()).collect();
+    folded.unmade.extend(vins.iter().filter(|vin| !left.contains(vin.as_str())).cloned());
+    folded.vehicles += made.len() as u64;
+    write_vehicles(connection, (None, target.window), made, Mode::Replace).await?;
+    Ok(())
+}
+
+/// Returns the VINs that lots have as they stand, and those of the vehicles that show a version of these lots.
+async fn standing_vins(
+    connection: &mut PgConnection,
+    target: &Target,
+    lots: &[i64],
+) -> anyhow::Result<BTreeSet<String>> {
+    let vins = sqlx::query_scalar!(
+        r#"-- withdraw: vehicles of lots
+        select l.vin as "vin!"
+        from unnest($2::bigint[]) as u (lot)
+        join public.lots l on l.source = $1 and l.lot_external_id = u.lot::text
+        union
+        select f.vin
+        from raw.former_vins f
+        where f.source = $1
+          and f.lot = any ($2)"#,
+        target.source,
+        lots
+    )
+    .fetch_all(connection)
+    .await
+    .context("look up the vehicles of lots")?;
+    Ok(vins.into_iter().collect())
+}
+
+/// Deletes lots of which no version is left, with their picture links.
+async fn delete_lots(connection: &mut PgConnection, target: &Target, lots: &[i64]) -> anyhow::Result<u64> {
+    if lots.is_empty() {
+        return Ok(0);
+    }
+    let deleted = sqlx::query_file_scalar!("workers/auction/withdraw/delete_lots.sql", target.source, lots)
+        .fetch_one(&mut *connection)
+        .await
+        .context("delete the lots of the file")?;
+    sqlx::query!(
+        "-- withdraw: lots\n delete from public.lots where id = any ($1)",
+        deleted.as_deref().unwrap_or_default()
+    )
+    .execute(connection)
+    .await
+    .context("delete the lots of the file")?;
+    Ok(deleted.map_or(0, |ids| ids.len() as u64))
+}
+
+/// Deletes vehicles that no version has any more and that nothing else refers to.
+async fn delete_vehicles(connection: &mut PgConnection, vins: &[String]) -> anyhow::Result<u64> {
+    if vins.is_empty() {
+        return Ok(0);
+    }
+    sqlx::query!(
+        "-- withdraw: closed picture links of vehicles
+        delete from public.images where vin = any ($1) and valid_until is not null",
+        vins
+    )
+    .execute(&mut *connection)
+    .await
+    .context("delete the picture links of vehicles")?;
+    let deleted = sqlx::query!(
+        "-- withdraw: vehicles
+        delete from public.vehicles v
+        where v.vin = any ($1)
+          and v.row_hash is not null
+          and not exists (select from public.lots l where l.vin = v.vin)
+          and not exists (select from public.images i where i.vin = v.vin)
+          and not exists (select from public.sale_events e where e.vin = v.vin)",
+        vins
+    )
+    .execute(connection)
+    .await
+    .context("delete the vehicles of the file")?;
+    Ok(deleted.rows_affected())
+}

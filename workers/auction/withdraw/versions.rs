@@ -1,0 +1,109 @@
+//! The stored versions of lots, as far as a withdrawal reads them.
+
+use super::Target;
+use crate::auction::Column;
+use crate::auction::hash::RowHasher;
+use crate::auction::header::Header;
+use crate::auction::instant::update_time;
+use crate::auction::mapping;
+use crate::auction::payload::Kept;
+use crate::auction::version::version_time;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use uuid::Uuid;
+
+/// Payloads in memory at once.
+const ROWS_AT_ONCE: usize = 2_000;
+
+/// The lot of each row and the window that stored it, by row id.
+pub type StoredRows = HashMap<i64, (i64, DateTime<Utc>)>;
+
+/// Returns the stored versions of these lots: the lot of each row and the window that stored it.
+pub async fn rows_of(
+    connection: &mut PgConnection,
+    target: &Target,
+    lots: &[i64],
+) -> anyhow::Result<StoredRows> {
+    let rows = sqlx::query!(
+        r#"-- withdraw: versions of lots
+        select r.id, r.lot as "lot!", r.window_start_utc as window
+        from raw.rows r
+        join raw.csv_files f on f.file_id = r.file_id
+        where f.source = $1
+          and r.lot = any ($2)"#,
+        target.source,
+        lots
+    )
+    .fetch_all(connection)
+    .await
+    .context("read the versions of lots")?;
+    Ok(rows.into_iter().map(|row| (row.id, (row.lot, row.window))).collect())
+}
+
+/// Reads rows, and returns what puts the versions of a lot in order: its time and its hash.
+pub async fn read_order(
+    connection: &mut PgConnection,
+    target: &Target,
+    row_ids: &[i64],
+    windows: &StoredRows,
+) -> anyhow::Result<HashMap<i64, (DateTime<Utc>, Uuid)>> {
+    let mut headers: HashMap<Uuid, (Header, RowHasher)> = HashMap::new();
+    let mut order = HashMap::with_capacity(row_ids.len());
+    for row_ids in row_ids.chunks(ROWS_AT_ONCE) {
+        let rows = sqlx::query!(
+            "-- withdraw: rows
+            select id, file_id, payload_jsonb
+            from raw.rows
+            where id = any ($1)",
+            row_ids
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .context("read row versions")?;
+        for row in rows {
+            let Value::Object(payload) = row.payload_jsonb else { continue };
+            let (header, hasher) = match headers.entry(row.file_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let header = read_header(connection, target, row.file_id, &payload).await?;
+                    let hasher = RowHasher::new(&header);
+                    place.insert((header, hasher))
+                }
+            };
+            let kept = Kept::of_header(header.clone(), &payload);
+            let record = kept.record();
+            let hash = Uuid::from_u128(hasher.hash(&record));
+            let window = windows.get(&row.id).map_or(target.window, |(_, window)| *window);
+            let (at, _) = version_time(update_time(record.get(Column::LastUpdatedTime).trim()), window);
+            order.insert(row.id, (at, hash));
+        }
+    }
+    Ok(order)
+}
+
+/// Reads the header of a file. Reading it once per row would take longer than the rows.
+async fn read_header(
+    connection: &mut PgConnection,
+    target: &Target,
+    file_id: Uuid,
+    payload: &Map<String, Value>,
+) -> anyhow::Result<Header> {
+    let names = sqlx::query_scalar!(
+        "-- withdraw: header\n select headers_jsonb from raw.csv_files where file_id = $1",
+        file_id
+    )
+    .fetch_one(connection)
+    .await
+    .context("look up a file's header")?;
+    let mut names: Vec<String> = serde_json::from_value(names).context("read a file's header")?;
+    if names.is_empty() {
+        // another program wrote the file down
+        names = payload.keys().cloned().collect();
+    }
+    let first_line = names.join(",");
+    Ok(Header::map(names, first_line.as_bytes(), mapping::for_source(&target.source))?)
+}

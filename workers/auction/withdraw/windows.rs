@@ -1,0 +1,118 @@
+//! The states of windows and files: the withdrawn ones, and those that were judged beside them.
+
+use super::Target;
+use crate::auction::completeness::{Completeness, RecognisedLots, judge, judge_changes};
+use crate::workers::auction::ingest::earlier_files;
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// The note of a window whose file is not complete.
+const NOT_COMPLETE: &str = "the file is not complete";
+
+/// Marks the windows as withdrawn, and the file if no other window has it. Returns whether the file is.
+pub async fn mark_withdrawn(connection: &mut PgConnection, target: &Target) -> anyhow::Result<bool> {
+    let left = sqlx::query_file_scalar!(
+        "workers/auction/withdraw/mark.sql",
+        target.source,
+        target.file_id,
+        &target.windows
+    )
+    .fetch_one(connection)
+    .await
+    .context("mark the withdrawn windows")?;
+    Ok(!left)
+}
+
+/// A window that was ingested after the file.
+struct Later {
+    file_id: Uuid,
+    window: DateTime<Utc>,
+    state: String,
+    complete: Option<bool>,
+    /// Whether the file counts as complete; of a file that came again that is its first window.
+    file_complete: Option<bool>,
+    /// Whether it is the window that the file came for first.
+    is_first: bool,
+    rows: i32,
+    records: i32,
+    recognised: i32,
+}
+
+/// Judges the windows again that were ingested after the file: a late one may be in order, and a file may have been compared with the
+/// withdrawn one. Returns those whose state changed.
+pub async fn judge_again(
+    connection: &mut PgConnection,
+    target: &Target,
+) -> anyhow::Result<Vec<DateTime<Utc>>> {
+    sqlx::query_file!(
+        "workers/auction/withdraw/forget_size.sql",
+        target.source,
+        &target.windows,
+        target.arrived_at
+    )
+    .execute(&mut *connection)
+    .await
+    .context("forget the accepted size")?;
+    let later =
+        sqlx::query_file_as!(Later, "workers/auction/withdraw/later.sql", target.source, target.arrived_at)
+            .fetch_all(&mut *connection)
+            .await
+            .context("look up the windows after the file")?;
+    let mut changed = Vec::new();
+    for window in later {
+        let judged = judge_one(connection, target, &window).await?;
+        let complete = judged.is_complete();
+        let state = if complete { "applied" } else { "incomplete" };
+        let is_known = window.state == state && window.complete == Some(complete);
+        if is_known && (!window.is_first || window.file_complete == Some(complete)) {
+            continue;
+        }
+        sqlx::query_file!(
+            "workers/auction/withdraw/judged.sql",
+            target.source,
+            window.window,
+            window.file_id,
+            state,
+            complete,
+            judged.incomplete_reason(),
+            window.is_first,
+            (!complete).then_some(NOT_COMPLETE)
+        )
+        .execute(&mut *connection)
+        .await
+        .context("note the state of a window")?;
+        if !is_known {
+            changed.push(window.window);
+        }
+    }
+    Ok(changed)
+}
+
+async fn judge_one(
+    connection: &mut PgConnection,
+    target: &Target,
+    window: &Later,
+) -> anyhow::Result<Completeness> {
+    let count = |n: i32| u64::from(n.unsigned_abs());
+    let lots = RecognisedLots { recognised: count(window.recognised), records: count(window.records) };
+    if !target.absence_is_judged {
+        return Ok(judge_changes(lots));
+    }
+    let earlier = earlier_files(connection, &target.source, window.window, window.file_id).await?;
+    let judged = judge(window.window, count(window.rows), lots, &earlier);
+    if judged == Completeness::SizeAccepted {
+        sqlx::query!(
+            "-- withdraw: accept the size
+            update raw.sources set size_accepted_window = $2, size_accepted_rows = $3 where source = $1",
+            target.source,
+            window.window,
+            window.rows
+        )
+        .execute(connection)
+        .await
+        .context("accept the size of a file")?;
+    }
+    Ok(judged)
+}
