@@ -65,7 +65,7 @@ begin
 end
 $$;
 
--- Notes that a vehicle, a lot or a picture was hidden or shown again. Nothing but a statement of somebody's own does that.
+-- Notes that a vehicle, a lot or a picture was hidden or shown again. Only SQL statements of operators do that.
 create or replace function raw.note_removal()
 returns trigger
 language plpgsql

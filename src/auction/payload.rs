@@ -55,7 +55,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Of a payload and the header of its file, as `raw.csv_files` keeps both; a row put in by hand has no file's header
+    /// Reads a payload by the header of its file, as `raw.csv_files` keeps both; a row put in by hand has no file's header
     /// and is read by its own names. `mapping` is that of the file's source.
     pub fn read(
         mut names: Vec<String>,

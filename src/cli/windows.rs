@@ -4,7 +4,7 @@
 use super::session::{Connect, Session};
 use super::show::{self, Json, count, right};
 use super::source::expect_source;
-use super::{Failure, Fleet};
+use super::{Failure, Fleet, replay};
 use crate::config::Config;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -32,6 +32,33 @@ enum Command {
     Accept(accept::Args),
     /// Take a file back that was ingested by mistake
     Withdraw(withdraw::Args),
+}
+
+/// Arguments of a command that acts on the file of a window.
+#[derive(Debug, clap::Args)]
+struct WindowActArgs {
+    /// The window's start, RFC 3339
+    #[arg(value_name = "WINDOW", value_parser = replay::window)]
+    window: DateTime<Utc>,
+    /// Source of the file
+    #[arg(long, default_value = "copart")]
+    source: String,
+    /// Which file, if the window has several
+    #[arg(long, value_name = "FILE_ID")]
+    file: Option<Uuid>,
+    /// Show what would be changed and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+    /// Reason, recorded with the operator and the time
+    #[arg(long, alias = "why", value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Arguments of the list.

@@ -12,6 +12,8 @@ use vinops::simulator::{Options, Simulator};
 
 const WRONG_WINDOW: &str = "2062-01-01T00:00:00Z";
 const STRANGERS_WINDOW: &str = "2026-03-06T17:45:00Z";
+/// Rows of the real feed.
+const REAL_ROWS: u64 = 153_991;
 /// How often a command is killed in an ordinary run.
 const KILLS: u64 = 5;
 
@@ -216,12 +218,12 @@ fn renumbered(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// How long the two withdrawals take beside the first window, which the command line measures itself. `VINOPS_TEST_ROWS` asks for
-/// files of another size; at the size of the real feed each takes at most three times as long.
+/// files of another size than the real feed's.
 #[tokio::test]
+#[ignore = "it measures: `.ci/full withdraw`"]
 async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
-    let rows = config::test_number("VINOPS_TEST_ROWS");
-    let options =
-        Options::new(3, rows.map_or(ROWS, |rows| rows as usize), "2026-03-06T17:00:00Z".parse().unwrap());
+    let rows = config::test_number("VINOPS_TEST_ROWS").unwrap_or(REAL_ROWS);
+    let options = Options::new(3, rows as usize, "2026-03-06T17:00:00Z".parse().unwrap());
     let stage = Stage::new().await;
     let mut simulator = Simulator::new(options.clone());
     let mut first = 0.0;
@@ -253,7 +255,6 @@ async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
             seconds / first,
             said.out
         );
-        // of small files the start of the program is most
-        assert!(rows.is_none() || seconds <= 3.0 * first, "{seconds:.2} s beside {first:.2} s");
+        assert!(seconds <= 3.0 * first, "{seconds:.2} s beside {first:.2} s");
     }
 }

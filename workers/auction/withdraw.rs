@@ -42,7 +42,7 @@ struct Target {
     windows: Vec<DateTime<Utc>>,
     /// Whether the source's heads are those of this window.
     is_newest: bool,
-    /// Whether the source's files tell which lots are absent.
+    /// Whether a lot that a file of the source lacks counts as absent.
     absence_is_judged: bool,
 }
 
@@ -117,7 +117,7 @@ async fn find_target(connection: &mut PgConnection, request: &WithdrawalRequest)
         sha256: file.sha256.clone(),
         arrived_at: file.arrived_at,
         ingested: file.ingested,
-        is_newest: file.ingested && head_window.is_some_and(|head| windows.contains(&head)),
+        is_newest: head_window.is_some_and(|head| windows.contains(&head)),
         windows,
         absence_is_judged: mapping::for_source(source).absence_is_judged(),
     })

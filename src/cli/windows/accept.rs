@@ -1,9 +1,10 @@
 //! `vinops windows accept WINDOW`: a file that was quarantined is applied after all.
 
+use super::WindowActArgs;
 use crate::cli::ask::agreed;
-use crate::cli::replay::{self, Requeue, Target, end, expect_idle};
-use crate::cli::session::{Connect, Session};
-use crate::cli::show::{self, Json};
+use crate::cli::replay::{Requeue, Target, end, expect_idle};
+use crate::cli::session::Session;
+use crate::cli::show;
 use crate::cli::{Failure, Fleet, chain, source};
 use crate::config::Config;
 use crate::db::catalogue::{self, ActAuthor, CatalogueAct};
@@ -22,31 +23,11 @@ without a header that is known, or without a readable row, stays quarantined.
 
   vinops windows accept 2026-11-20T14:30:00Z --reason 'the feed has dropped its VINs'")]
 pub struct Args {
-    /// The window's start, RFC 3339
-    #[arg(value_name = "WINDOW", value_parser = replay::window)]
-    window: DateTime<Utc>,
-    /// Of which source
-    #[arg(long, default_value = "copart")]
-    source: String,
-    /// Which file, where several of the window are quarantined
-    #[arg(long, value_name = "FILE_ID")]
-    file: Option<Uuid>,
-    /// Show what would be accepted and change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    act: WindowActArgs,
     /// Run the jobs here too, and wait until they end
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
-    /// Why; kept with who and when
-    #[arg(long, alias = "why", value_name = "TEXT")]
-    reason: String,
-    #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    json: Json,
 }
 
 /// An accepted file.
@@ -62,10 +43,10 @@ struct Accepted {
 /// Asks, and accepts the file.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let steps = chain::kinds_from(fleet, fleet.fetch.next);
-    let session = Session::open(config, &args.connect).await?;
-    source::expect_source(&session.db.pool, &args.source).await?;
-    let window = format!("window {} {}", args.source, show::minute(args.window));
-    if !args.yes && !args.dry_run {
+    let session = Session::open(config, &args.act.connect).await?;
+    source::expect_source(&session.db.pool, &args.act.source).await?;
+    let window = format!("window {} {}", args.act.source, show::minute(args.act.window));
+    if !args.act.yes && !args.act.dry_run {
         agreed(&format!("apply the quarantined file of {window}"))?;
     }
     let first = steps.first().copied().unwrap_or_default();
@@ -73,13 +54,13 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let accepted = accept(&session.db.pool, &args, &steps, entry.policy.max_attempts).await;
     let ended = match &accepted {
         Ok(accepted) if args.wait => {
-            chain::finish_chains(&session, fleet, &[accepted.file_id], args.json.json).await
+            chain::finish_chains(&session, fleet, &[accepted.file_id], args.act.json.json).await
         }
         _ => Ok(()),
     };
     session.close().await?;
     let accepted = accepted?;
-    if args.json.json {
+    if args.act.json.json {
         show::json(&accepted)?;
         return ended;
     }
@@ -92,17 +73,17 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 
 async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -> anyhow::Result<Accepted> {
     let mut tx = pool.begin().await.context("begin to accept")?;
-    expect_idle(&mut tx, &args.source).await?;
+    expect_idle(&mut tx, &args.act.source).await?;
     let accepting = Acceptance {
-        source: &args.source,
-        window: args.window,
-        file: args.file,
-        author: &ActAuthor { operator: source::operator(), reason: args.reason.clone() },
+        source: &args.act.source,
+        window: args.act.window,
+        file: args.act.file,
+        author: &ActAuthor { operator: source::operator(), reason: args.act.reason.clone() },
     };
     let (file_id, job) = accepting.run(&mut tx, steps, max_attempts).await?;
-    end(tx, args.dry_run).await?;
-    let job = job.filter(|_| !args.dry_run);
-    Ok(Accepted { source: args.source.clone(), window_start_utc: args.window, file_id, job })
+    end(tx, args.act.dry_run).await?;
+    let job = job.filter(|_| !args.act.dry_run);
+    Ok(Accepted { source: args.act.source.clone(), window_start_utc: args.act.window, file_id, job })
 }
 
 /// The acceptance of a quarantined file.

@@ -1,11 +1,12 @@
 //! `vinops windows withdraw WINDOW`: a file that was ingested by mistake no longer counts.
 
+use super::WindowActArgs;
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
 use crate::cli::ask::agreed;
 use crate::cli::bars::Bars;
-use crate::cli::replay::{self, end, expect_idle};
-use crate::cli::session::{Connect, Session};
-use crate::cli::show::{self, Json, count};
+use crate::cli::replay::{end, expect_idle};
+use crate::cli::session::Session;
+use crate::cli::show::{self, count};
 use crate::cli::{Failure, Fleet, source};
 use crate::config::Config;
 use crate::db::catalogue::{ActAuthor, note_withdrawal};
@@ -14,7 +15,6 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgPool;
-use uuid::Uuid;
 
 /// Arguments of `vinops windows withdraw`.
 #[derive(Debug, clap::Args)]
@@ -26,28 +26,8 @@ All of it is one transaction, which waits for no worker and refuses to begin whi
   vinops windows withdraw 2062-01-01T00:00:00Z --reason 'wrong --window' --dry-run
   vinops windows withdraw 2026-11-20T14:30:00Z --reason 'a file of another auction'")]
 pub struct Args {
-    /// The window's start, RFC 3339
-    #[arg(value_name = "WINDOW", value_parser = replay::window)]
-    window: DateTime<Utc>,
-    /// Source of the file
-    #[arg(long, default_value = "copart")]
-    source: String,
-    /// Which file, if the window has several
-    #[arg(long, value_name = "FILE_ID")]
-    file: Option<Uuid>,
-    /// Show what would be changed and change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask for confirmation
-    #[arg(long)]
-    yes: bool,
-    /// Reason, recorded with the operator and the time
-    #[arg(long, alias = "why", value_name = "TEXT")]
-    reason: String,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    json: Json,
+    act: WindowActArgs,
 }
 
 /// The answer for programs.
@@ -60,43 +40,51 @@ struct Answer<'a> {
 
 /// Asks for confirmation, and withdraws the file.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    source::expect_source(&session.db.pool, &args.source).await?;
-    if !args.yes && !args.dry_run {
-        agreed(&format!("withdraw the file of window {} {}", args.source, show::minute(args.window)))?;
+    let session = Session::open(config, &args.act.connect).await?;
+    source::expect_source(&session.db.pool, &args.act.source).await?;
+    if !args.act.yes && !args.act.dry_run {
+        agreed(&format!(
+            "withdraw the file of window {} {}",
+            args.act.source,
+            show::minute(args.act.window)
+        ))?;
     }
     let withdrawn = withdraw(&session.db.pool, fleet, &args).await;
     session.close().await?;
     let withdrawn = withdrawn?;
-    if args.json.json {
-        show::json(&Answer { dry_run: args.dry_run, withdrawal: &withdrawn })?;
+    if args.act.json.json {
+        show::json(&Answer { dry_run: args.act.dry_run, withdrawal: &withdrawn })?;
     } else {
-        print(&withdrawn, args.dry_run);
+        print(&withdrawn, args.act.dry_run);
     }
     Ok(())
 }
 
 async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Withdrawal> {
-    let request = WithdrawalRequest { source: args.source.clone(), window: args.window, file_id: args.file };
+    let request = WithdrawalRequest {
+        source: args.act.source.clone(),
+        window: args.act.window,
+        file_id: args.act.file,
+    };
     let mut tx = pool.begin().await.context("begin the withdrawal")?;
-    expect_idle(&mut tx, &args.source).await?;
-    let withdrawn = (fleet.withdraw)(&mut tx, request, observer(args.json.json)).await?;
+    expect_idle(&mut tx, &args.act.source).await?;
+    let withdrawn = (fleet.withdraw)(&mut tx, request, observer(args.act.json.json)).await?;
     sqlx::query!(
         "-- withdraw: note it
         select fleet.note_action($1, 'withdraw-window', $2, $3, $4)",
         source::operator(),
-        format!("{}/{}", args.source, args.window.to_rfc3339_opts(SecondsFormat::Secs, true)),
-        args.reason,
+        format!("{}/{}", args.act.source, args.act.window.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        args.act.reason,
         json!(withdrawn),
     )
     .execute(&mut *tx)
     .await
     .context("record the withdrawal")?;
     for window in &withdrawn.windows {
-        let author = ActAuthor { operator: source::operator(), reason: args.reason.clone() };
+        let author = ActAuthor { operator: source::operator(), reason: args.act.reason.clone() };
         note_withdrawal(&mut tx, withdrawn.file_id, *window, author).await?;
     }
-    end(tx, args.dry_run).await?;
+    end(tx, args.act.dry_run).await?;
     Ok(withdrawn)
 }
 

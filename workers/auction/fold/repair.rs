@@ -5,13 +5,12 @@
 //! written anew; one that is missing is inserted.
 
 use super::compute::{compute_lots, compute_vehicles};
-use super::stored::{lots_of_vehicles, read_versions};
+use super::stored::{lots_of_manifest, lots_of_vehicles, read_versions};
 use super::write::{Mode, write_lots, write_vehicles};
 use super::{LOTS_AT_ONCE, LotKey};
 use crate::db::vocabulary;
 use crate::queue::{Run, Step};
 use crate::workers::auction::Window;
-use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
@@ -67,26 +66,8 @@ pub async fn repair_vehicles(
     Ok(repaired)
 }
 
-/// Returns the lots of a file, by its manifest.
+/// Returns the keys of a file's lots.
 async fn lots_of_file(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Vec<LotKey>> {
-    let lots = sqlx::query_scalar!(
-        r#"-- fold: the lots of a file
-        select distinct r.lot as "lot!"
-        from raw.manifests m
-        cross join unnest(m.row_ids) as u (row_id)
-        join raw.rows r
-          on r.id = u.row_id
-          and r.window_start_utc >= date_trunc('month', m.window_start_utc, 'UTC')
-          and r.window_start_utc < date_trunc('month', m.window_start_utc, 'UTC') + interval '1 month'
-        where m.file_id = $1
-          and m.window_start_utc = $2
-          and r.lot is not null
-        order by r.lot"#,
-        file_id,
-        window.start
-    )
-    .fetch_all(&mut **step)
-    .await
-    .context("look up the lots of the file")?;
+    let lots = lots_of_manifest(step, file_id, window.start).await?;
     Ok(lots.into_iter().map(|lot| (window.source.clone(), lot)).collect())
 }

@@ -124,3 +124,30 @@ pub async fn lots_of_vehicles(
     }
     Ok(lots)
 }
+
+/// Returns the lots that a file holds, in ascending order, by its manifest for a window.
+pub async fn lots_of_manifest(
+    connection: &mut PgConnection,
+    file_id: Uuid,
+    window: DateTime<Utc>,
+) -> anyhow::Result<Vec<i64>> {
+    sqlx::query_scalar!(
+        r#"-- fold: the lots of a file
+        select distinct r.lot as "lot!"
+        from raw.manifests m
+        cross join unnest(m.row_ids) as u (row_id)
+        join raw.rows r
+          on r.id = u.row_id
+          and r.window_start_utc >= date_trunc('month', m.window_start_utc, 'UTC')
+          and r.window_start_utc < date_trunc('month', m.window_start_utc, 'UTC') + interval '1 month'
+        where m.file_id = $1
+          and m.window_start_utc = $2
+          and r.lot is not null
+        order by r.lot"#,
+        file_id,
+        window
+    )
+    .fetch_all(connection)
+    .await
+    .context("look up the lots of a file")
+}

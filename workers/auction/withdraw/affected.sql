@@ -1,7 +1,7 @@
 -- withdraw: lots and vehicles to fold again
 -- $1 source, $2 withdrawn windows, $3 lots of the file, $4 lots that it staged, $5 its window, $6 its arrival
 with
--- until when a version was seen is not known of these: the fold finds out
+-- the fold sets seen_window again, from the windows that are left
 lots as (
   update public.lots l
   set seen_window = null
@@ -56,7 +56,7 @@ from later g
 join staging.copart_raw s on s.file_id = g.file_id and s.window_start_utc = g.window_start_utc
 join of_file u on u.lot::text = s.lot_external_id
 union
--- where its staged rows are gone: a copy of a version in another month cannot be told from a new one
+-- without staged rows a month's copy of a version looks like a new version
 select u.lot, null
 from later g
 join raw.rows r on r.file_id = g.file_id and r.window_start_utc = g.window_start_utc

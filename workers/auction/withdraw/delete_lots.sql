@@ -1,5 +1,5 @@
 -- withdraw: lots of which no version is left
--- Returns their ids; their picture links, heads and former VINs are deleted. A lot that somebody entered by hand has no hash and stays.
+-- Returns their ids; their picture links, heads and former VINs are deleted. A lot that was inserted by hand has no hash and stays.
 with gone as (
   select l.id, u.lot
   from unnest($2::bigint[]) as u (lot)

@@ -2,10 +2,11 @@
 
 use super::Target;
 use crate::auction::withdrawal::WithdrawalObserver;
+use crate::workers::auction::fold::stored::lots_of_manifest;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// What a file had left behind.
@@ -37,9 +38,11 @@ pub async fn remove(
     observer: &WithdrawalObserver,
 ) -> anyhow::Result<Removed> {
     if !target.ingested {
-        return Ok(Removed::default());
+        let lots = lots_of_repeated(connection, target).await?;
+        correct_replaced(connection, target, &HashMap::new()).await?;
+        return Ok(Removed { lots, ..Removed::default() });
     }
-    let lots = lots_of_manifest(connection, target).await?;
+    let lots = lots_of_manifest(connection, target.file_id, target.window).await?;
     let stored = stored_versions(connection, target).await?;
     let named = named_elsewhere(connection, target, &stored, observer).await?;
     delete_manifest(connection, target).await?;
@@ -55,13 +58,24 @@ pub async fn remove(
     Ok(Removed { lots, staged, deleted: deleted.len() as u64, kept: kept.len() as u64 })
 }
 
-async fn lots_of_manifest(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
-    let rows = sqlx::query_file!("workers/auction/withdraw/manifest.sql", target.file_id, target.window)
-        .fetch_all(connection)
-        .await
-        .context("read the lots of the file")?;
-    let lots: BTreeSet<i64> = rows.into_iter().map(|row| row.lot).collect();
-    Ok(lots.into_iter().collect())
+/// Returns the lots of a file that was only seen again, as the newest one: those of its manifest before. None of a quarantined file.
+async fn lots_of_repeated(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
+    let repeated = sqlx::query_scalar!(
+        r#"-- withdraw: the manifest that was repeated
+        select max(window_start_utc) as window
+        from raw.manifests
+        where file_id = $1
+          and window_start_utc < $2"#,
+        target.file_id,
+        target.window
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .context("look up the manifest that was repeated")?;
+    match repeated {
+        Some(window) => lots_of_manifest(connection, target.file_id, window).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Returns the versions that the file stored, and the lot of each.

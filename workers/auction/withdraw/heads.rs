@@ -12,6 +12,7 @@ use crate::auction::lot_number::lot_of_rejected;
 use crate::auction::mapping;
 use crate::auction::reader::{Limits, Reason, Rejected};
 use crate::auction::withdrawal::WithdrawalObserver;
+use crate::workers::auction::fold::stored::lots_of_manifest;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -80,7 +81,7 @@ pub async fn rebuild(
     let unjudged = manifests.iter().take_while(|manifest| !manifest.complete).count();
     let looked_at = if target.is_newest || unjudged > 0 { unjudged + 1 } else { 0 };
     for manifest in manifests.iter().take(looked_at) {
-        wanted.extend(lots_of(connection, manifest).await?);
+        wanted.extend(lots_of_manifest(connection, manifest.file_id, manifest.window).await?);
     }
     if target.is_newest {
         wanted.extend(removed.lots.iter().chain(standing.keys()));
@@ -133,14 +134,6 @@ async fn standing(connection: &mut PgConnection, target: &Target) -> anyhow::Res
         (row.lot, Standing { row_id: row.row_id, row_hash: row.row_hash, last_seen: row.last_seen })
     });
     Ok(heads.collect())
-}
-
-async fn lots_of(connection: &mut PgConnection, manifest: &Manifest) -> anyhow::Result<Vec<i64>> {
-    let rows = sqlx::query_file!("workers/auction/withdraw/manifest.sql", manifest.file_id, manifest.window)
-        .fetch_all(connection)
-        .await
-        .context("read the lots of the newest file")?;
-    Ok(rows.into_iter().map(|row| row.lot).collect())
 }
 
 /// Returns for each lot the newest manifest that holds it.
@@ -311,7 +304,7 @@ async fn place_source(
     )
     .execute(connection)
     .await
-    .context("note where the heads stand")?;
+    .context("update the newest file of the source")?;
     Ok(())
 }
 

@@ -8,7 +8,10 @@ with sightings as (
     and g.window_start_utc = any ($3)
 ),
 left_of_file as (
-  select min(g.window_start_utc) as first_window
+  select
+    min(g.window_start_utc) as first_window,
+    -- the state of its latest chain
+    (array_agg(g.state order by coalesce(g.ingested_at, g.seen_at) desc) filter (where g.state <> 'unchanged'))[1] as state
   from raw.sightings g
   where g.file_id = $2
     and g.state <> 'withdrawn'
@@ -17,7 +20,7 @@ left_of_file as (
 file as (
   update raw.csv_files f
   set
-    state = case when l.first_window is null then 'withdrawn' else f.state end,
+    state = case when l.first_window is null then 'withdrawn' else coalesce(l.state, f.state) end,
     complete = case when f.window_start_utc = any ($3) then null else f.complete end,
     incomplete_reason = case when f.window_start_utc = any ($3) then null else f.incomplete_reason end,
     -- the file is that of the oldest window that is left

@@ -95,7 +95,7 @@ async fn fold_batch(
     Ok(())
 }
 
-/// Folds the vehicles with these VINs. `more` has lots of theirs that may not stand with the VIN, `versions` what has been read.
+/// Folds the vehicles with these VINs. `more` adds lots that had the VIN in a version, `versions` holds the versions already read.
 async fn fold_vehicles(
     connection: &mut PgConnection,
     target: &Target,
@@ -125,7 +125,7 @@ async fn fold_vehicles(
     Ok(())
 }
 
-/// Returns the VINs that lots have as they stand, and those of the vehicles that show a version of these lots.
+/// Returns the VINs of these lots, now and in former versions.
 async fn standing_vins(
     connection: &mut PgConnection,
     target: &Target,

@@ -1,7 +1,7 @@
-//! Sightings that only the withdrawn file made needless to record.
+//! Sightings of versions that were not recorded because of the withdrawn file.
 //!
-//! A file that was late because of the withdrawn one, and that held the version of the withdrawn file too, left no record of having seen
-//! it: the newer window was evidence enough. Such sightings are written down where those of replaced versions are, in `staging`.
+//! A file that was late because of the withdrawn one, and that holds the same version of a lot, stored and staged nothing for it: the newer
+//! window was evidence enough. Such sightings are recorded where those of replaced versions are, in `staging.copart_raw`.
 
 use super::Target;
 use super::file::row_ids;
@@ -10,7 +10,7 @@ use anyhow::Context;
 use sqlx::PgConnection;
 use std::collections::HashSet;
 
-/// Writes down until when the versions of these lots were seen in older windows that came after the file.
+/// Records the last sighting of each version of these lots in older windows that came after the file.
 pub async fn record(connection: &mut PgConnection, target: &Target, lots: &[i64]) -> anyhow::Result<()> {
     let late = sqlx::query!(
         r#"-- withdraw: older windows that came after the file

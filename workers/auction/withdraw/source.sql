@@ -1,4 +1,4 @@
--- withdraw: where the heads stand
+-- withdraw: the newest file of the source
 -- $1 source, $2 newest file, $3 the newest window that saw it
 update raw.sources s
 set

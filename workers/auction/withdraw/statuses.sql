@@ -41,7 +41,7 @@ standing as (
   join public.lots l on l.source = $1 and l.lot_external_id = u.lot
   join raw.heads h on h.source = $1 and h.lot = u.lot::bigint
   join raw.sources s on s.source = $1
-  -- other statuses are somebody else's word
+  -- other statuses are not set by detect-completion
   where l.status in ('active', 'scheduled', 'PENDING_RESULT', 'removed')
 ),
 moves as materialized (
