@@ -1,4 +1,4 @@
-"""Is the demonstration's output what it must be? Its feed is made from a seed, so every count is known."""
+"""Checks the output of the demonstration. Its feed is generated from a seed, so every count is known."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ with open(sys.argv[1]) as output:
     demo = json.load(output)
 
 # rows, new, changed, unchanged, gone; lots inserted, updated, unchanged; skipped rows of the whole file.
-# They change only when the simulator makes other windows, or the rules read them otherwise.
+# They change only if the simulator generates other windows, or the rules read them in another way.
 EXPECTED = [
     (5000, 5000, 0, 0, 0, 4978, 0, 0, 22),
     (5001, 21, 170, 4810, 20, 19, 161, 9, 24),
@@ -26,7 +26,7 @@ def counts(window):
 
 def check(holds, what, window):
     if not holds:
-        sys.exit(f"the demonstration is wrong: {what}\n{json.dumps(window, indent=2)}")
+        sys.exit(f"the output of the demonstration is wrong: {what}\n{json.dumps(window, indent=2)}")
 
 
 check(demo["ok"] is True, "ok is not true", demo)
@@ -36,15 +36,15 @@ for window, expected in zip(windows, EXPECTED):
     check(window["state"] == "applied" and not window["duplicate"], "a window is not applied", window)
     check(window["rows"] == window["new"] + window["changed"] + window["unchanged"], "rows do not add up", window)
     check(window["parse_errors"] == 0, "records could not be read", window)
-    # Every row that says something new is a lot, or is skipped for a reason that is written down.
+    # Every new or changed row is a lot, or is skipped with a recorded reason.
     lots = window["lots"]
-    told = lots["inserted"] + lots["updated"] + lots["unchanged"]
-    untold = window["new"] + window["changed"] - told
-    check(0 <= untold <= sum(window["skipped"].values()), f"{untold} rows came to nothing", window)
-    # No change without its entry in the log: that log is the lots' history.
+    applied = lots["inserted"] + lots["updated"] + lots["unchanged"]
+    dropped = window["new"] + window["changed"] - applied
+    check(0 <= dropped <= sum(window["skipped"].values()), f"{dropped} rows are neither lots nor skipped", window)
+    # Every change has its entry in the log, which is the lots' history.
     check(window["conflicts"]["lot"] == lots["updated"], "lots changed without a log entry", window)
-    check(window["conflicts"]["vehicle"] == window["vehicles"]["updated"], "vehicles likewise", window)
-    check(0 < window["stored_bytes"] < window["bytes"], "the file is not kept compressed", window)
+    check(window["conflicts"]["vehicle"] == window["vehicles"]["updated"], "vehicles changed without a log entry", window)
+    check(0 < window["stored_bytes"] < window["bytes"], "the file is not stored compressed", window)
     check(window["seconds"]["total"] > 0 and window["peak_rss_mb"] > 0, "nothing was measured", window)
     check(counts(window) == expected, f"counts are {counts(window)} instead of {expected}", window)
-print("the demonstration's windows are as they must be:", *(f"{window['rows']} rows" for window in windows))
+print("the demonstration's windows are correct:", *(f"{window['rows']} rows" for window in windows))

@@ -1,6 +1,6 @@
-"""Does the API keep to its own document? A fuzzer makes requests from it, right and wrong ones, to a real server.
+"""Checks that the API matches its OpenAPI document: a fuzzer sends valid and invalid requests to a real server.
 
-Usage: fuzz.py VINOPS SCHEMATHESIS. The server is a demonstration with a few lots, which keeps up until it is told to leave.
+Usage: fuzz.py VINOPS SCHEMATHESIS. The server is a demonstration with a few lots, which runs until it receives SIGTERM.
 """
 
 import json
@@ -11,14 +11,14 @@ import tempfile
 import time
 import urllib.request
 
-PATIENCE = 120
-# A cursor is only right if a page gave it, and no schema can say so.
-UNSAYABLE = "positive_data_acceptance"
+TIMEOUT_SECONDS = 120
+# Only a cursor that a page returned is valid, and a schema cannot express that.
+EXCLUDED_CHECK = "positive_data_acceptance"
 
 
-def asked(address, path):
-    with urllib.request.urlopen(f"http://{address}/api/v1{path}", timeout=10) as answer:
-        return json.load(answer)
+def get_json(address, path):
+    with urllib.request.urlopen(f"http://{address}/api/v1{path}", timeout=10) as response:
+        return json.load(response)
 
 
 def main(vinops, schemathesis):
@@ -36,12 +36,12 @@ def main(vinops, schemathesis):
             return fuzz(schemathesis, folder, address, lots)
         finally:
             server.terminate()
-            server.wait(PATIENCE)
+            server.wait(TIMEOUT_SECONDS)
 
 
 def wait(server, log):
-    """Its address and some lots, once the last window is applied and found."""
-    until = time.monotonic() + PATIENCE
+    """Returns the server's address and some lots, once the last window is applied and in the search results."""
+    until = time.monotonic() + TIMEOUT_SECONDS
     address = None
     while time.monotonic() < until:
         if server.poll() is not None:
@@ -51,15 +51,15 @@ def wait(server, log):
             lines = [line for line in open(log) if line.startswith('{"') and '"address"' in line]
             address = json.loads(lines[0])["address"] if lines else None
             continue
-        windows = asked(address, "/windows")["windows"]
-        lots = asked(address, "/search?limit=20")["lots"]
+        windows = get_json(address, "/windows")["windows"]
+        lots = get_json(address, "/search?limit=20")["lots"]
         if len(windows) == 3 and windows[0]["state"] == "applied" and lots:
             return address, lots
-    sys.exit("the server shows no lots:\n" + open(log).read())
+    sys.exit("the server returns no lots:\n" + open(log).read())
 
 
 def fuzz(schemathesis, folder, address, lots):
-    # what is there cannot be guessed, so the paths get it from here; wrong ones are the tests' business
+    # The fuzzer cannot guess existing lots and vehicles, so they are set here. The tests cover unknown ones.
     settings = os.path.join(folder, "schemathesis.toml")
     with open(settings, "w") as file:
         file.write(
@@ -89,7 +89,7 @@ parameters = {{ "path.domain" = "title_types" }}
         "--checks",
         "all",
         "--exclude-checks",
-        UNSAYABLE,
+        EXCLUDED_CHECK,
         "--phases",
         "examples,coverage,fuzzing",
         "--max-examples",

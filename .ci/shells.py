@@ -1,5 +1,5 @@
-"""Do the shells complete the command line, and does `man` read its pages? Tried as a person would: each shell in a terminal of
-its own, with the completions that the program prints for it, and what is typed there ends in TAB.
+"""Checks that the shells complete the command line and that `man` reads its pages. Each shell runs in a terminal of its own,
+with the completions that the program prints for it. The script types a line and TAB, as a person would.
 
     shells.py PROGRAM SHELL…    a SHELL is bash, zsh, fish, or man
 """
@@ -16,7 +16,7 @@ import tempfile
 import termios
 import time
 
-# What is typed before TAB, and what must come: nothing of that stands in what was typed.
+# The text typed before TAB, and the completions that must appear. No completion is part of the typed text.
 CASES = [
     ("vinops jobs ", ["requeue", "cancel", "run-now"]),
     ("vinops jobs list --", ["--kind", "--state", "--json"]),
@@ -24,10 +24,10 @@ CASES = [
     ("vinops source reset-", ["breaker"]),
 ]
 READY = "READY>"
-# No shell takes so many seconds, but a busy machine might.
-PATIENCE = 20
+# Longer than any shell takes, for busy machines.
+TIMEOUT_SECONDS = 20
 
-# How each is started, and told what to complete; the last line says that it is ready.
+# The command of each shell and its set-up lines. The last line sets the prompt, which shows that the shell is ready.
 SHELLS = {
     "bash": (["bash", "--noprofile", "--norc", "-i"], ["bind 'set completion-query-items 0'", "source {script}", "PS1={ready}"]),
     "zsh": (
@@ -36,7 +36,7 @@ SHELLS = {
     ),
     "fish": (["fish", "--no-config", "-i"], ["source {script}", "function fish_prompt; echo {ready}; end"]),
 }
-# bash lists at the second TAB, at the first it only completes what is common to all
+# bash lists at the second TAB. At the first it only completes the common prefix.
 TAB = {"bash": "\t\t", "zsh": "\t", "fish": "\t"}
 
 
@@ -47,7 +47,7 @@ class Terminal:
         if self.process == 0:
             os.chdir(folder)
             os.execvpe(command[0], command, environment)
-        # wide and high enough that nothing is broken or asked about
+        # Large enough that no line is wrapped and no pager asks.
         fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 200, 200, 0, 0))
         self.seen = ""
 
@@ -55,15 +55,15 @@ class Terminal:
         os.write(self.end, text.encode())
 
     def shows(self, words, after=0):
-        """Waits until all of the words have been shown; whether they were."""
-        until = time.monotonic() + PATIENCE
+        """Waits for all of the words in the output. Returns false on timeout."""
+        until = time.monotonic() + TIMEOUT_SECONDS
         while not all(word in self.seen[after:] for word in words):
             left = until - time.monotonic()
             if left <= 0 or not select.select([self.end], [], [], left)[0]:
                 return False
             try:
                 self.seen += os.read(self.end, 1 << 16).decode(errors="replace")
-            except OSError:  # its end
+            except OSError:  # the terminal is closed
                 return False
         return True
 
@@ -83,10 +83,10 @@ def complete(program, shell):
         for typed, wanted in CASES:
             terminal = Terminal(command, folder)
             try:
-                # written apart, so that the line that sets the prompt is not taken for it
+                # Written in two parts, so that the line that sets the prompt is not mistaken for the prompt.
                 for line in lines:
                     terminal.types(line.format(folder=folder, script=script, ready="READY''\\>") + "\n")
-                assert terminal.shows([READY]), f"{shell} does not begin:\n{terminal.seen}"
+                assert terminal.shows([READY]), f"{shell} shows no prompt:\n{terminal.seen}"
                 begun = len(terminal.seen)
                 terminal.types(typed + TAB[shell])
                 assert terminal.shows(wanted, begun), f"{shell}: {typed!r} TAB does not offer {wanted}:\n{terminal.seen[begun:]}"

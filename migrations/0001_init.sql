@@ -1,16 +1,16 @@
 -- 0001_init
--- purpose: the four core tables: what a vehicle is, where it is offered, how it sold, how it looks
+-- purpose: the four core tables: vehicles, lots, sale events and images
 -- depends: none
 -- rollback: destructive
 -- creates: public.vehicles, public.lots, public.sale_events, public.images
 
--- Trusted extensions: the database's owner may create them without being superuser. Here rather than where each
--- is first used, so that a server that lacks one says so before the first table exists.
+-- These extensions are trusted: the owner of the database may create them without being a superuser. All three are
+-- created here, so that a server without one of them fails before the first table exists.
 create extension if not exists pgcrypto;
 create extension if not exists pg_trgm;
 create extension if not exists citext;
 
--- One row per normalised VIN; `vin_raw` is the spelling of the row that owns it.
+-- One row per normalised VIN. `vin_raw` is the VIN as written in the row that owns the vehicle.
 create table if not exists public.vehicles (
   vin text primary key,
   vin_raw text,
@@ -26,10 +26,10 @@ create table if not exists public.vehicles (
   updated_at timestamptz not null default now()
 );
 
--- One row per lot number (the number itself arrives with 0009). `tz` is the abbreviation that the feed writes (EST, MDT),
--- which is the one in force when the row was last updated; the zone of the sale follows from it and the yard
--- (src/auction/zone.rs) and is in `auction_datetime_utc`. `retail_value_usd` is in the lot's own currency whatever its
--- name says (0013 stores which).
+-- One row per lot number (the number is added by 0009). `tz` is the abbreviation that the feed writes (EST, MDT), as of
+-- the last update of the row. The time zone of the sale is derived from the abbreviation and the yard
+-- (src/auction/zone.rs), and the result is in `auction_datetime_utc`. `retail_value_usd` is in the lot's own currency,
+-- despite its name. 0013 adds the currency.
 create table if not exists public.lots (
   id bigserial primary key,
   vin text not null,
@@ -46,7 +46,7 @@ create table if not exists public.lots (
   updated_at timestamptz not null default now()
 );
 
--- One row per time a vehicle crossed the block; it outlives its lot.
+-- One row per sale of a vehicle. A sale event is kept when its lot is deleted.
 create table if not exists public.sale_events (
   id bigserial primary key,
   vin text not null,
@@ -60,7 +60,7 @@ create table if not exists public.sale_events (
   updated_at timestamptz not null default now()
 );
 
--- One row per picture and variant of it; `storage_key` stays null until somebody copies what `source_url` names.
+-- One row per image and variant. `storage_key` is null until the image at `source_url` has been copied.
 create table if not exists public.images (
   id bigserial primary key,
   vin text not null,

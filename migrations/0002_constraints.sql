@@ -1,17 +1,17 @@
 -- 0002_constraints
--- purpose: what no row may contradict: VIN format, references, status words, money, one row per picture
+-- purpose: constraints: VIN format, references, status values, amounts of money, one row per image
 -- depends: 0001
 -- rollback: yes
 -- creates: vehicles_vin_format_ck, vehicles_year_ck, lots_vin_fkey, lots_status_ck, lots_retail_value_usd_ck, sale_events_vin_fkey, sale_events_lot_id_fkey, sale_events_status_ck, sale_events_final_bid_usd_ck, sale_events_currency_ck, images_vin_fkey, images_lot_id_fkey, images_seq_ck, images_width_ck, images_height_ck, images_bytes_ck, public.images_vin_lot_seq_variant_uidx
 
--- PostgreSQL has no `add constraint if not exists`, so each is looked up by table and name first.
--- Vehicles are never deleted under their lots: `on delete restrict` lets no lot be orphaned or vanish with its
--- vehicle, and `on update cascade` lets a corrected VIN carry its lots along. A sale or a picture may outlive its lot.
+-- PostgreSQL has no `add constraint if not exists`, so each constraint is first looked up by table and name. `on delete
+-- restrict` keeps a vehicle while it has lots, and `on update cascade` applies a corrected VIN to the lots. A sale
+-- event or an image may outlive its lot.
 do $$
 declare
-  wanted record;
+  missing_constraint record;
 begin
-  for wanted in
+  for missing_constraint in
     select w.relation, w.name, w.definition
     from (values
       ('vehicles', 'vehicles_vin_format_ck',
@@ -54,12 +54,15 @@ begin
         and c.conname = w.name
     )
   loop
-    execute format('alter table public.%I add constraint %I %s', wanted.relation, wanted.name, wanted.definition);
+    execute format(
+      'alter table public.%I add constraint %I %s',
+      missing_constraint.relation, missing_constraint.name, missing_constraint.definition
+    );
   end loop;
 end
 $$;
 
--- An index and not a constraint, since a missing variant counts as one. Nulls in lot_id stay distinct on purpose:
--- the pictures of two deleted lots of one vehicle must not collide, or `on delete set null` would forbid the delete.
+-- This is an index, not a constraint, because a missing variant counts as a value. Nulls in `lot_id` stay distinct:
+-- images of two deleted lots of one vehicle must not collide, or `on delete set null` would fail.
 create unique index if not exists images_vin_lot_seq_variant_uidx
   on public.images (vin, lot_id, seq, coalesce(variant, ''));

@@ -1,5 +1,5 @@
 -- 0003_indexes
--- purpose: read paths of the catalogue and of a vehicle's card
+-- purpose: indexes for the catalogue and for the page of one vehicle
 -- depends: 0002
 -- rollback: yes
 -- creates: public.lots_status_auction_idx, public.lots_vin_idx, public.sale_events_vin_date_idx, public.images_vin_idx, public.images_lot_id_idx

@@ -1,5 +1,5 @@
 -- 0004_policy_flags
--- purpose: take a vehicle, lot or picture out of sight without losing it
+-- purpose: hide a vehicle, lot or image without deleting it
 -- depends: 0003
 -- rollback: yes
 -- creates: public.vehicles.is_removed, public.lots.is_removed, public.images.is_removed, public.vehicles_visible_idx, public.lots_visible_idx, public.images_visible_idx
@@ -13,9 +13,9 @@ alter table public.lots
 alter table public.images
   add column if not exists is_removed boolean not null default false;
 
--- Nearly every row is visible, so these are as long as their tables and a first window pays for 154,000 entries in
--- each. Their keys only ever grow (a load appends to the last page) and never change (an update stays heap-only);
--- they serve walks over what is visible: newest vehicles, keyset pages of lots and pictures.
+-- Nearly every row is visible, so these indexes are as long as their tables: a first window inserts 154,000 entries
+-- into each. Their keys only grow (a load appends to the last page) and never change (an update stays heap-only). They
+-- serve scans of visible rows: the newest vehicles, and keyset pages of lots and images.
 create index if not exists vehicles_visible_idx
   on public.vehicles (created_at)
   where is_removed = false;

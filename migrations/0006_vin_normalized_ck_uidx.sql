@@ -1,15 +1,15 @@
 -- 0006_vin_normalized_ck_uidx
--- purpose: the rule that makes VINs comparable, and its proof on every vehicle
+-- purpose: the normalisation of VINs, and the check that every vehicle satisfies it
 -- depends: 0004
 -- rollback: yes
 -- creates: public.normalize_vin, public.vehicles.vin_normalized, vehicles_vin_normalized_format_ck, public.vehicles_vin_normalized_uidx
 
--- Upper case first, then without I, O and Q (ISO 3779 has none): the other order would leave their lower-case letters
--- in. Letters are ASCII's, whatever the database's locale, so that the Rust twin agrees on every string. Blanks are those
--- of Unicode, characters without width and marks of writing direction, as in src/auction/blank.rs (the vertical tab is
--- \x0b here: PostgreSQL reads \v as a letter). Three times `replace` say what one `regexp_replace` or `translate` would, at
--- a fraction of the cost where there is nothing to replace; a body of one expression is inlined into the queries that
--- call it.
+-- Converts to upper case first, then removes I, O and Q (ISO 3779 has none). The reverse order would leave their
+-- lower-case forms in. Only ASCII letters are converted, independent of the database's locale, so that the Rust
+-- function returns the same result for every string. Blanks are those of Unicode, zero-width characters and marks of
+-- writing direction, as in src/auction/blank.rs. The vertical tab is written \x0b because PostgreSQL reads \v as a
+-- letter. Three calls of `replace` do the work of one `regexp_replace` or `translate` at a fraction of the cost where
+-- nothing is replaced. A body of one expression is inlined into the calling queries.
 create or replace function public.normalize_vin(raw text)
 returns text
 language sql
@@ -24,7 +24,8 @@ as $$
   ) collate "C"), 'I', ''), 'O', ''), 'Q', '')
 $$;
 
--- The expression is spelled out rather than called: a column that depends on the function would pin it for ever.
+-- The expression is repeated instead of calling the function, because a generated column that depends on the function
+-- would prevent later changes of the function.
 alter table public.vehicles
   add column if not exists vin_normalized text
   generated always as (replace(replace(replace(upper(vin collate "C"), 'I', ''), 'O', ''), 'Q', '')) stored;

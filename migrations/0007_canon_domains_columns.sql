@@ -4,7 +4,8 @@
 -- rollback: destructive
 -- creates: public.lots.title_type, public.lots.damage_description, public.lots.secondary_damage, public.lots.odometer, public.lots.odometer_brand, public.lots.location_city, public.lots.location_state, public.lots.location_country
 
--- The location trio repeats city, region and country of 0001: the documents ask for both, and both are filled.
+-- The three location columns repeat city, region and country of 0001. The documentation requires both, and both are
+-- filled.
 alter table public.lots
   add column if not exists title_type text,
   add column if not exists damage_description text,

@@ -1,12 +1,12 @@
 -- 0010_audit_views
--- purpose: what came in, what it lacked and what could not be read, per file
+-- purpose: views per file: rows ingested, missing keys, parse errors
 -- depends: 0009
 -- rollback: yes
 -- creates: audit.v_ingest_count, audit.v_unknown_rate, audit.v_parse_errors
 
--- A file's rows are mostly versions that came with earlier files, so counting raw.rows by file_id would count only
--- what was new, and read millions of rows to do it. The manifest knows every row; 0 marks a rejected record.
--- last_row_id is the last version that this very file brought, null if it brought none.
+-- Most rows of a file are versions stored by earlier files, so counting raw.rows by file_id would count only new
+-- versions and read millions of rows. The manifest lists every row, and 0 marks a rejected record. `last_row_id` is the
+-- last version stored by this file, null if it stored none.
 create or replace view audit.v_ingest_count as
 select
   f.file_id,
@@ -29,8 +29,8 @@ left join raw.manifests as m
   on m.file_id = f.file_id
   and m.window_start_utc = f.window_start_utc;
 
--- Ingest counts missing keys while it reads, so that no alert ever has to scan payloads. A file is as unknown as the
--- worse of its two keys.
+-- Ingest counts missing keys while reading, so that no alert has to scan payloads. The unknown rate of a file is the
+-- greater rate of its two keys.
 create or replace view audit.v_unknown_rate as
 select
   e.file_id,
@@ -52,7 +52,7 @@ cross join lateral (
     coalesce(100.0 * e.rows_missing_lot / nullif(e.rows_processed, 0), 0) as lot_null_pct
 ) as share;
 
--- Files that had anything to say. An error is a rejected record; a repaired one is kept whole and counted apart.
+-- Files with parse errors. An error is a rejected record. A repaired record is stored and counted separately.
 create or replace view audit.v_parse_errors as
 select
   p.file_id,

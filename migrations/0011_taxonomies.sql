@@ -1,12 +1,12 @@
 -- 0011_taxonomies
--- purpose: the feed's vocabulary: one code per meaning, its labels in two tongues, and the spellings nobody knew
+-- purpose: taxonomy of the feed: one code per meaning, labels in two languages, and unknown raw values
 -- depends: 0010
 -- rollback: destructive
 -- creates: taxonomies.damage_types, taxonomies.title_types, taxonomies.statuses, taxonomies.sale_types, taxonomies.odometer_brands, taxonomies.colors, taxonomies.body_styles, taxonomies.fuel_types, taxonomies.drive_types, taxonomies.transmission_types, taxonomies.vehicle_types, taxonomies.runs_drives, taxonomies.has_keys, taxonomies.lot_conditions, taxonomies.sale_lights, taxonomies.title_labels, taxonomies.aliases, taxonomies.labels, taxonomies.label, audit.unknown_taxonomy_values
 
 create schema if not exists taxonomies;
 
--- The shape of every domain. The rows are data, not DDL: the program upserts them from its own files.
+-- The structure of every domain. The rows are data, not DDL: the program upserts them from its own files.
 create table if not exists taxonomies.damage_types (
   code text primary key,
   en text not null,
@@ -34,7 +34,7 @@ create table if not exists taxonomies.has_keys (like taxonomies.damage_types inc
 create table if not exists taxonomies.lot_conditions (like taxonomies.damage_types including all);
 create table if not exists taxonomies.sale_lights (like taxonomies.damage_types including all);
 
--- The same title code means different papers in different states; title_types has the general label.
+-- The same title code means different documents in different states. `title_types` has the general label.
 create table if not exists taxonomies.title_labels (
   code text not null references taxonomies.title_types (code) on update cascade on delete cascade,
   state text not null,
@@ -46,7 +46,8 @@ create table if not exists taxonomies.title_labels (
   primary key (code, state)
 );
 
--- Many spellings to one code. `raw` is folded (case, blanks, punctuation) by the program before it is stored or sought.
+-- Aliases: many raw values map to one code. The program folds `raw` (case, blanks, punctuation) before it stores or
+-- looks up a value.
 create table if not exists taxonomies.aliases (
   domain text not null,
   raw text not null,
@@ -54,7 +55,7 @@ create table if not exists taxonomies.aliases (
   primary key (domain, raw)
 );
 
--- Spellings without a code, kept as they came. A spelling counts once per file, however many rows use it.
+-- Raw values without a code, as received. A raw value counts once per file, however many rows contain it.
 create table if not exists audit.unknown_taxonomy_values (
   domain text not null,
   raw_value text not null,
@@ -66,7 +67,7 @@ create table if not exists audit.unknown_taxonomy_values (
   constraint unknown_taxonomy_values_occurrences_ck check (occurrences > 0)
 );
 
--- All domains as one; a query that names its domain reads that table only.
+-- All domains in one view. A query with a constant domain reads only that domain's table.
 create or replace view taxonomies.labels as
 select 'damage_types'::text as domain, code, en, ru, category, sort_order, needs_review from taxonomies.damage_types
 union all
@@ -98,7 +99,8 @@ select 'lot_conditions', code, en, ru, category, sort_order, needs_review from t
 union all
 select 'sale_lights', code, en, ru, category, sort_order, needs_review from taxonomies.sale_lights;
 
--- A code's label in 'en' or 'ru'; English where Russian is missing, the code itself where there is no label.
+-- Returns the label of a code in language 'en' or 'ru'. Falls back to English if there is no Russian label, and to the
+-- code if there is no label.
 create or replace function taxonomies.label(domain text, code text, lang text default 'en')
 returns text
 language sql

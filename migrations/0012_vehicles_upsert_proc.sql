@@ -1,5 +1,5 @@
 -- 0012_vehicles_upsert_proc
--- purpose: the feed's vehicle columns, the log of their changes, and the set-based upsert of a file's vehicles
+-- purpose: vehicle columns of the feed, the log of changes, and the set-based upsert of vehicles
 -- depends: 0011
 -- rollback: destructive
 -- creates: audit.vehicle_conflicts, public.trim_blanks, public.upsert_vehicles_batch
@@ -18,20 +18,21 @@ alter table public.vehicles
   add column if not exists drive_code text,
   add column if not exists color_code text,
   add column if not exists source_updated_at timestamptz,
-  -- the order key of the row that won: see upsert_vehicles_batch
+  -- order key of the row that won, see upsert_vehicles_batch
   add column if not exists version_at timestamptz,
   add column if not exists source text,
   add column if not exists source_lot bigint,
   add column if not exists row_hash uuid,
   add column if not exists seen_window timestamptz,
-  -- the row that won is irregular: the vehicle is folded from all stored versions
+  -- true if the row that won is irregular: the vehicle is then folded from all stored versions
   add column if not exists needs_fold boolean not null default false,
-  -- columns whose values come from an older version, since the row that won has them unreadable; null for none
+  -- columns whose values come from an older version because they are unreadable in the row that won; null for none
   add column if not exists carried_columns text[];
 alter table public.vehicles set (fillfactor = 85);
 
--- The same two rules, told faster: a bounded repetition costs PostgreSQL's regular expressions three times as much as
--- an unbounded one, for each of 154,000 rows, and again at each update. Of letters that are ASCII's, bytes are as many.
+-- Faster forms of the same two checks. A bounded repetition costs PostgreSQL's regular expressions three times as much
+-- as an unbounded one, for each of 154,000 rows, and again at each update. Since the letters are ASCII, the length in
+-- bytes equals the length in characters.
 alter table public.vehicles
   drop constraint vehicles_vin_format_ck,
   add constraint vehicles_vin_format_ck
@@ -48,7 +49,7 @@ create table if not exists audit.vehicle_conflicts (
   source text not null default 'copart',
   lot_external_id text,
   conflict_type text not null default 'update',
-  -- {"column": [old, new]}, the changed columns only
+  -- {"column": [old, new]}, changed columns only
   changes jsonb not null,
   resolution text not null default 'applied',
   detected_at timestamptz not null default now(),
@@ -56,8 +57,8 @@ create table if not exists audit.vehicle_conflicts (
 ) partition by range (window_start_utc);
 create index if not exists idx_vehicle_conflicts_vin on audit.vehicle_conflicts (vin);
 
--- A text without the blanks at both ends, those that public.normalize_vin trims. It is not called there, since 0006 may
--- have been applied by hand.
+-- Returns a text without leading and trailing blanks, those that public.normalize_vin trims. normalize_vin does not
+-- call this function because 0006 may have been applied manually.
 create or replace function public.trim_blanks(raw text)
 returns text
 language sql
@@ -72,8 +73,9 @@ as $$
   )
 $$;
 
--- The newest sighting of a version. Unchanged rows are not written, so a stored row knows only where it was first
--- applied; where the lot's head (or the version the head replaced) is that same version, it has been seen since.
+-- Returns the newest window in which a version was seen. Unchanged rows are not written, so a stored row records only
+-- the window in which it was first applied. If the lot's head (or the version that the head replaced) is the same
+-- version, it has been seen since.
 create or replace function raw.seen(stored timestamptz, stored_hash uuid, head raw.heads, head_window timestamptz)
 returns timestamptz
 language sql
@@ -85,13 +87,14 @@ $$;
 
 -- Applies the staged rows of a file to vehicles.
 --
--- Of all rows ever seen for a VIN the greatest stands, whatever order they come in: first by the owner's raw VIN (equal
--- to the normalised one, else the least), then by (version_at, source, lot, newest window with this version, row hash).
--- The lot comes before the window, since an unchanged row is not staged: were it the other way round, a lot that stays
--- in the feed would have to take the vehicle over, untold, when another lot of the same vehicle and time leaves.
--- Repeating the call changes nothing. Vehicles of which a row here, or the row that stands, is irregular are left as they are and
--- returned as staged ids in `to_fold`: the job folds them from all stored versions. No CTE is joined with another: their sizes cannot be foreseen, and a nested loop
--- over two large ones takes minutes.
+-- Of all rows ever seen for a VIN the greatest is stored, in any order of arrival. Rows are ordered first by the
+-- owner's raw VIN (a raw VIN equal to the normalised one wins, otherwise the least), then by (version_at, source, lot,
+-- newest window with this version, row hash). The lot precedes the window because an unchanged row is not staged. In
+-- the reverse order, a lot that stays in the feed would have to take over the vehicle without being staged when another
+-- lot of the same vehicle and time is removed. Repeating the call changes nothing. A vehicle is not changed here if the
+-- stored row or a row of this file is irregular. The ids of such staged rows are returned in `to_fold`, and the job
+-- folds these vehicles from all stored versions. No CTE is joined with another CTE, since their sizes cannot be
+-- estimated and a nested loop over two large ones takes minutes.
 create or replace function public.upsert_vehicles_batch(staging_file_id uuid, of_window timestamptz default null)
 returns table (inserted bigint, updated bigint, unchanged bigint, vin_conflicts bigint, to_fold bigint[])
 language plpgsql
@@ -104,8 +107,8 @@ declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
-  repeated boolean;
-  beaten bigint[];
+  is_repeat boolean;
+  losing_ids bigint[];
 begin
   select
     f.source,
@@ -125,11 +128,11 @@ begin
   left join raw.sources s on s.source = f.source
   where f.file_id = staging_file_id;
   if at is null then
-    raise exception 'no file %', staging_file_id;
+    raise exception 'unknown file %', staging_file_id;
   end if;
 
-  -- a repeated call doubts no VIN once more
-  repeated := exists (
+  -- a repeated call logs no VIN conflict again
+  is_repeat := exists (
     select
     from audit.etl_runs r
     where r.file_id = staging_file_id
@@ -142,7 +145,7 @@ begin
       and c.window_start_utc = at
   );
 
-  -- an empty table is filled first and indexed afterwards; only the file's own rows are to be judged
+  -- An empty table is filled first and indexed afterwards. Only the file's own rows are compared.
   if not exists (select from public.vehicles) then
     perform raw.suspend('public.vehicles');
     insert into public.vehicles (
@@ -161,7 +164,7 @@ begin
       and s.lot_external_id is not null
     order by
       s.vin collate "C",
-      -- nearly all are equal as they stand
+      -- most raw VINs already equal the normalised VIN
       (s.vin_raw = s.vin or upper(public.trim_blanks(s.vin_raw) collate "C") = s.vin) desc,
       case when s.vin_raw = s.vin then s.vin else upper(public.trim_blanks(s.vin_raw)) end collate "C",
       s.version_at desc,
@@ -170,8 +173,10 @@ begin
     get diagnostics inserted = row_count;
     perform raw.resume('public.vehicles');
 
-    -- a raw VIN equal to the normalised one owns it, so only others are in doubt
-    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, source, lot_external_id, conflict_reason)
+    -- a raw VIN equal to the normalised one owns the vehicle, so only other raw VINs can conflict
+    insert into audit.vin_conflicts (
+      window_start_utc, file_id, vin_raw, vin_normalized, source, lot_external_id, conflict_reason
+    )
     select at, staging_file_id, r.vin_raw, r.vin, feed, r.lot_external_id, 'characters_lost'
     from (
       select s.vin, s.vin_raw, s.lot_external_id, upper(public.trim_blanks(s.vin_raw) collate "C") as owner_raw
@@ -184,7 +189,7 @@ begin
     ) r
     where r.owner_raw <> r.vin;
     get diagnostics vin_conflicts = row_count;
-    -- where a VIN has several rows, one of them irregular, no row alone says what stands
+    -- if a VIN has several rows and one is irregular, the vehicle must be folded
     select array_agg(i.id) into to_fold
     from (
       select min(s.id) as id, s.vin
@@ -211,7 +216,7 @@ begin
     return;
   end if;
 
-  with staged as (
+  with staged_rows as (
     select
       s.id, s.vin, s.vin_raw, s.year, s.make, s.model, s.model_detail, s.trim, s.body, s.fuel, s.transmission, s.drive,
       s.engine, s.cylinders, s.color, s.odometer::int as odometer_value, s.odometer_unit, s.odometer_brand,
@@ -229,38 +234,38 @@ begin
       and s.vin is not null
       and s.lot_external_id is not null
   ),
-  -- all rows of a VIN side by side, the greatest first
-  ranked as (
+  -- all rows of a VIN, the greatest first
+  ranked_rows as (
     select
-      staged.*,
-      row_number() over w as place,
+      staged_rows.*,
+      row_number() over w as row_rank,
       first_value(owner_raw) over w as best_raw,
       bool_or(irregular) over (partition by vin collate "C") as any_irregular,
       count(*) over (partition by vin collate "C") as rows_of_vin
-    from staged
+    from staged_rows
     window w as (
       partition by vin collate "C"
       order by (owner_raw = vin) desc, owner_raw collate "C", version_at desc, lot desc, row_hash desc
     )
   ),
-  -- beside what stands, whose order key is brought up to date
-  beside as (
+  -- each row with the stored vehicle, whose order key is brought up to date
+  comparisons as (
     select
       r.*,
-      v.vin is not null as known,
-      v.ctid as place_of_vehicle,
-      upper(public.trim_blanks(v.vin_raw) collate "C") as stood_raw,
-      v.row_hash as stood_hash,
-      coalesce(v.source, '') as stood_source,
-      coalesce(v.source_lot, 0) as stood_lot,
-      coalesce(v.version_at, '-infinity') as stood_at,
-      coalesce(v.needs_fold, false) as stood_irregular,
+      v.vin is not null as vehicle_exists,
+      v.ctid as vehicle_ctid,
+      upper(public.trim_blanks(v.vin_raw) collate "C") as stored_raw,
+      v.row_hash as stored_hash,
+      coalesce(v.source, '') as stored_source,
+      coalesce(v.source_lot, 0) as stored_lot,
+      coalesce(v.version_at, '-infinity') as stored_at,
+      coalesce(v.needs_fold, false) as stored_irregular,
       greatest(
         raw.seen(v.seen_window, v.row_hash, h, heads_at),
         case when v.source = feed and v.source_lot = r.lot and v.row_hash = r.prev_hash then r.prev_seen end,
         '-infinity'
-      ) as stood_seen,
-      -- old and new values of the columns that differ
+      ) as stored_seen,
+      -- old and new values of the differing columns
       nullif(concat_ws(', ',
         case when v.vin_raw is distinct from r.vin_raw then '"vin_raw": '::text || jsonb_build_array(v.vin_raw, r.vin_raw) end,
         case when v.year is distinct from r.year then '"year": '::text || jsonb_build_array(v.year, r.year) end,
@@ -279,46 +284,51 @@ begin
         case when v.odometer_unit is distinct from r.odometer_unit then '"odometer_unit": '::text || jsonb_build_array(v.odometer_unit, r.odometer_unit) end,
         case when v.odometer_brand is distinct from r.odometer_brand then '"odometer_brand": '::text || jsonb_build_array(v.odometer_brand, r.odometer_brand) end
       ), '') as differences
-    from ranked r
+    from ranked_rows r
     left join public.vehicles v on v.vin = r.vin
-    -- until when it was seen decides only between versions of one lot with one update time: no look-up without need
+    -- the time of last sighting decides only between versions of one lot with one update time, so other rows need no
+    -- look-up
     left join raw.heads h
       on h.source = feed
       and h.lot = case when v.source = feed and v.source_lot = r.lot and v.version_at = r.version_at then r.lot end
   ),
-  -- told before they are overwritten, and beside the row itself: no look-up twice
-  judged as materialized (
+  -- Changes are computed before the rows are overwritten. Each decision is stored beside its row, so that no row is
+  -- looked up twice.
+  decisions as materialized (
     select
       w.id, w.vin, w.vin_raw, w.year, w.make, w.model, w.model_detail, w.trim, w.body, w.fuel, w.transmission, w.drive,
       w.engine, w.cylinders, w.color, w.odometer_value, w.odometer_unit, w.odometer_brand, w.source_updated_at,
-      w.version_at, w.irregular, w.lot, w.row_hash, w.owner_raw, w.best_raw, w.stood_raw, w.place, w.known,
-      w.place_of_vehicle, w.folds, w.wins,
-      case when w.wins and w.known then w.differences end as differences
+      w.version_at, w.irregular, w.lot, w.row_hash, w.owner_raw, w.best_raw, w.stored_raw, w.row_rank, w.vehicle_exists,
+      w.vehicle_ctid, w.fold_needed, w.is_winner,
+      case when w.is_winner and w.vehicle_exists then w.differences end as differences
     from (
       select
         b.*,
-        b.place = 1 and b.folds and not b.known
-          or b.place = 1 and not b.folds and (
-          not b.known
-          or b.stood_hash is null
+        b.row_rank = 1 and b.fold_needed and not b.vehicle_exists
+          or b.row_rank = 1 and not b.fold_needed and (
+          not b.vehicle_exists
+          or b.stored_hash is null
           or case
-               when b.owner_raw = b.stood_raw
+               when b.owner_raw = b.stored_raw
                  then (b.version_at, feed collate "C", b.lot, at, b.row_hash)
-                   > (b.stood_at, b.stood_source collate "C", b.stood_lot, b.stood_seen, b.stood_hash)
+                   > (b.stored_at, b.stored_source collate "C", b.stored_lot, b.stored_seen, b.stored_hash)
                when b.owner_raw = b.vin then true
-               when b.stood_raw = b.vin then false
-               else b.owner_raw collate "C" < b.stood_raw collate "C"
+               when b.stored_raw = b.vin then false
+               else b.owner_raw collate "C" < b.stored_raw collate "C"
              end
-        ) as wins
+        ) as is_winner
       from (
         select
-          beside.*,
-          case when known then any_irregular or stood_irregular else any_irregular and rows_of_vin > 1 end as folds
-        from beside
+          comparisons.*,
+          case
+            when vehicle_exists then any_irregular or stored_irregular
+            else any_irregular and rows_of_vin > 1
+          end as fold_needed
+        from comparisons
       ) b
     ) w
   ),
-  added as (
+  new_vehicles as (
     insert into public.vehicles (
       vin, vin_raw, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, color,
       odometer_value, odometer_unit, odometer_brand, source_updated_at, version_at, source, source_lot, row_hash,
@@ -328,13 +338,13 @@ begin
       w.vin, w.vin_raw, w.year, w.make, w.model, w.model_detail, w.trim, w.body, w.fuel, w.transmission, w.drive,
       w.engine, w.cylinders, w.color, w.odometer_value, w.odometer_unit, w.odometer_brand, w.source_updated_at,
       w.version_at, feed, w.lot, w.row_hash, at, w.irregular
-    from judged w
-    where w.wins
-      and not w.known
+    from decisions w
+    where w.is_winner
+      and not w.vehicle_exists
     order by w.vin collate "C"
     returning 1
   ),
-  overwritten as (
+  updated_vehicles as (
     update public.vehicles v
     set
       vin_raw = w.vin_raw,
@@ -360,50 +370,52 @@ begin
       row_hash = w.row_hash,
       seen_window = at,
       updated_at = case when w.differences is null then v.updated_at else now() end
-    from judged w
-    where w.wins
-      and w.known
-      and v.ctid = w.place_of_vehicle
+    from decisions w
+    where w.is_winner
+      and w.vehicle_exists
+      and v.ctid = w.vehicle_ctid
     returning w.differences
   ),
-  logged as (
+  change_log as (
     insert into audit.vehicle_conflicts (window_start_utc, file_id, vin, source, lot_external_id, changes)
     select at, staging_file_id, vin, feed, lot::text, ('{' || differences || '}')::jsonb
-    from judged
+    from decisions
     where differences is not null
     returning 1
   ),
-  doubted as (
-    insert into audit.vin_conflicts (window_start_utc, file_id, vin_raw, vin_normalized, source, lot_external_id, conflict_reason)
+  conflict_rows as (
+    insert into audit.vin_conflicts (
+      window_start_utc, file_id, vin_raw, vin_normalized, source, lot_external_id, conflict_reason
+    )
     select
       at, staging_file_id, j.vin_raw, j.vin, feed, j.lot::text,
       case when j.owner_raw <> j.vin then 'characters_lost' else 'raw_differs' end
-    from judged j
-    where not repeated
-      and (j.owner_raw <> j.vin or j.owner_raw <> j.best_raw or j.owner_raw <> j.stood_raw)
+    from decisions j
+    where not is_repeat
+      and (j.owner_raw <> j.vin or j.owner_raw <> j.best_raw or j.owner_raw <> j.stored_raw)
     returning 1
   ),
   counts as (
     select
-      (select count(*) from judged where place = 1) as vins,
-      (select count(*) from added) as added,
-      (select count(*) from overwritten where differences is not null) as changed
+      (select count(*) from decisions where row_rank = 1) as vin_count,
+      (select count(*) from new_vehicles) as new_count,
+      (select count(*) from updated_vehicles where differences is not null) as changed_count
   )
   select
-    c.added, c.changed, c.vins - c.added - c.changed,
-    (select count(*) from doubted),
-    (select array_agg(id) from judged where place = 1 and folds),
-    (select array_agg(id) from judged where not wins)
-  into inserted, updated, unchanged, vin_conflicts, to_fold, beaten
+    c.new_count, c.changed_count, c.vin_count - c.new_count - c.changed_count,
+    (select count(*) from conflict_rows),
+    (select array_agg(id) from decisions where row_rank = 1 and fold_needed),
+    (select array_agg(id) from decisions where not is_winner)
+  into inserted, updated, unchanged, vin_conflicts, to_fold, losing_ids
   from counts c;
 
-  -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then (that
-  -- of the VIN which the lot had before: upsert_lots_batch)
+  -- A stored version that wins although another version has replaced it as the lot's head was seen until the
+  -- replacement. For the VIN that the lot had before, see upsert_lots_batch.
   update public.vehicles v
   set seen_window = s.prev_seen
   from staging.copart_raw s
   left join public.lots l on l.source = feed and l.lot_external_id = s.lot_external_id
-  where s.id = any (beaten)
+  where s.id = any (losing_ids)
     and s.window_start_utc = at
     and s.prev_hash is not null
     and v.vin = any (array[s.vin, l.vin])

@@ -1,11 +1,11 @@
 -- 0013_lots_upsert_proc
--- purpose: the feed's lot columns, the log of their changes, and the set-based upsert of a file's lots and image links
+-- purpose: lot columns of the feed, the log of changes, and the set-based upsert of lots and image links
 -- depends: 0012
 -- rollback: destructive
 -- creates: audit.lot_conflicts, audit.upsert_conflicts, raw.former_vins, public.images.valid_until, public.feed_status, public.sale_day, public.replace_image_links, public.upsert_lots_batch
 
--- The documents' 0007 has location_city, location_state and location_country beside city, region and country: both pairs
--- are filled.
+-- 0007 adds location_city, location_state and location_country beside city, region and country, as the documentation
+-- requires. Both sets are filled.
 alter table public.lots
   add column if not exists yard_name text,
   add column if not exists location_zip text,
@@ -21,7 +21,7 @@ alter table public.lots
   add column if not exists has_keys boolean,
   add column if not exists has_keys_code text,
   add column if not exists lot_condition_code text,
-  -- mi or km, where there is an odometer
+  -- mi or km; null without an odometer
   add column if not exists odometer_unit text,
   add column if not exists odometer_brand_code text,
   add column if not exists repair_cost_usd numeric(12, 2),
@@ -32,22 +32,23 @@ alter table public.lots
   add column if not exists current_bid_usd numeric(12, 2),
   add column if not exists special_note text,
   add column if not exists currency_code char(3),
-  -- stays null: the feed's Create Date/Time is the snapshot's clock, kept on raw.csv_files
+  -- always null: the feed's Create Date/Time is the snapshot's clock, stored in raw.csv_files
   add column if not exists created_at_raw text,
   add column if not exists grid_row text,
   add column if not exists make_offer_eligible boolean,
   add column if not exists buy_it_now_usd numeric(12, 2),
-  -- the order key of the row that won: see upsert_lots_batch
+  -- order key of the row that won, see upsert_lots_batch
   add column if not exists version_at timestamptz,
   add column if not exists row_hash uuid,
   add column if not exists seen_window timestamptz,
-  -- the row that won is irregular: the lot is folded from all stored versions
+  -- true if the row that won is irregular: the lot is then folded from all stored versions
   add column if not exists needs_fold boolean not null default false,
-  -- columns whose values come from an older version, since the row that won has them unreadable; null for none
+  -- columns whose values come from an older version because they are unreadable in the row that won; null for none
   add column if not exists carried_columns text[];
 alter table public.lots set (fillfactor = 85);
 
--- The window whose row no longer has the link; null while the link is open. Closed links are history, and out of what is unique.
+-- The window whose row no longer contains the link; null while the link is open. Closed links are history and are
+-- exempt from the unique index.
 alter table public.images
   add column if not exists valid_until timestamptz;
 drop index if exists public.images_vin_lot_seq_variant_uidx;
@@ -62,7 +63,7 @@ create table if not exists audit.lot_conflicts (
   source text not null default 'copart',
   lot_external_id text not null,
   conflict_type text not null default 'update',
-  -- {"column": [old, new]}, the changed columns only: the lot's history
+  -- {"column": [old, new]}, changed columns only: the history of the lot
   changes jsonb not null,
   resolution text not null default 'applied',
   detected_at timestamptz not null default now(),
@@ -70,8 +71,8 @@ create table if not exists audit.lot_conflicts (
 ) partition by range (window_start_utc);
 create index if not exists idx_lot_conflicts_lot on audit.lot_conflicts (lot_external_id);
 
--- Lots with versions of several vehicles, and each of these. A vehicle is folded from the versions of all lots that ever had its
--- VIN, whatever their files call that column.
+-- Lots with versions of several vehicles, one row per lot and VIN. A vehicle is folded from the versions of all lots
+-- that ever had its VIN, whatever their files call that column.
 create table if not exists raw.former_vins (
   vin text not null,
   source text not null,
@@ -79,7 +80,7 @@ create table if not exists raw.former_vins (
   constraint former_vins_pkey primary key (vin, source, lot)
 );
 
--- The documents' log: what stood and what came, of lots and of vehicles.
+-- The log that the documentation requires: stored and incoming values of lots and of vehicles.
 create or replace view audit.upsert_conflicts as
 select
   c.lot_external_id,
@@ -93,10 +94,14 @@ select
   c.window_start_utc,
   c.detected_at
 from (
-  select source, lot_external_id, null::text as vin, 'lot_' || conflict_type as conflict_type, changes, resolution, file_id, window_start_utc, detected_at
+  select
+    source, lot_external_id, null::text as vin, 'lot_' || conflict_type as conflict_type, changes, resolution, file_id,
+    window_start_utc, detected_at
   from audit.lot_conflicts
   union all
-  select source, lot_external_id, vin, 'vehicle_' || conflict_type, changes, resolution, file_id, window_start_utc, detected_at
+  select
+    source, lot_external_id, vin, 'vehicle_' || conflict_type, changes, resolution, file_id, window_start_utc,
+    detected_at
   from audit.vehicle_conflicts
 ) c
 cross join lateral (
@@ -104,7 +109,8 @@ cross join lateral (
   from jsonb_each(c.changes) e
 ) d;
 
--- What a lot that stands in the feed is, measured from the window and not from now(), so that replays decide alike.
+-- Returns the status of a lot that is in the feed. The status is measured from the window and not from now(), so that
+-- replays return the same status.
 create or replace function public.feed_status(auction_datetime_utc timestamptz, at timestamptz)
 returns text
 language sql
@@ -114,7 +120,7 @@ as $$
   select case when auction_datetime_utc > at then 'scheduled' else 'active' end
 $$;
 
--- The day of a YYYYMMDD number, from 2000 to 2100; null for what is no day.
+-- Returns the day of a YYYYMMDD number from 2000 to 2100, or null if the number is not a day.
 create or replace function public.sale_day(yyyymmdd int)
 returns date
 language sql
@@ -134,8 +140,9 @@ as $$
   ) as m
 $$;
 
--- Reserves numbers in a row for the lots of a staged file, one per id between its first and its last staged row. Returns the
--- first, or null where nothing is staged. Meant for the first fill of public.lots: with rows there, another session may be taking numbers one by one.
+-- Reserves consecutive ids for the lots of a staged file, one per id between its first and its last staged row. Returns
+-- the first id, or null if nothing is staged. The function is meant for the first load of public.lots. With rows
+-- present, another session may be taking ids one by one.
 create or replace function raw.reserve_lot_ids(staged_file uuid)
 returns bigint
 language plpgsql
@@ -145,32 +152,32 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- a file has fewer rows: see raw.csv_files
-  most constant bigint := 16777216;
-  needed bigint;
+  -- the maximum of rows of a file, see raw.csv_files
+  max_rows constant bigint := 16777216;
+  id_count bigint;
 begin
   lock table public.lots in access exclusive mode;
   if exists (select from public.lots) then
     raise exception 'table public.lots is not empty' using errcode = 'object_not_in_prerequisite_state';
   end if;
-  select max(s.id) - min(s.id) + 1 into needed
+  select max(s.id) - min(s.id) + 1 into id_count
   from raw.csv_files f
   join staging.copart_raw s on s.file_id = f.file_id
   where f.file_id = staged_file;
-  if needed > most then
-    raise exception 'the staged rows of file % span % ids', staged_file, needed
-      using errcode = 'program_limit_exceeded', detail = format('a file has at most %s rows', most);
+  if id_count > max_rows then
+    raise exception 'the staged rows of file % span % ids', staged_file, id_count
+      using errcode = 'program_limit_exceeded', detail = format('A file has at most %s rows.', max_rows);
   end if;
-  if needed is null then
+  if id_count is null then
     return null;
   end if;
-  return setval('public.lots_id_seq', nextval('public.lots_id_seq') + needed - 1) - needed + 1;
+  return setval('public.lots_id_seq', nextval('public.lots_id_seq') + id_count - 1) - id_count + 1;
 end
 $$;
 
--- Makes the open picture links of these lots those of the rows that stand: `thumbnails` and `listings` are the links of `lots`, in
--- the same order. A link of a former VIN, of a former row, or that went away is closed. One that was removed from sight stays so
--- when it comes again.
+-- Replaces the open image links of these lots with the links of the stored rows: `thumbnails` and `listings` are the
+-- links of `lots`, in the same order. A link of a former VIN, a link of a former row and a link that is no longer
+-- listed are closed. A link that was hidden stays hidden when it appears again.
 create or replace function public.replace_image_links(
   lots bigint[], thumbnails text[], listings text[], at timestamptz)
 returns void
@@ -220,12 +227,13 @@ begin
 end
 $$;
 
--- Applies the staged rows of a file to lots and to their image links. Rows without a vehicle make no lot.
+-- Applies the staged rows of a file to lots and to their image links. Rows without a vehicle produce no lot.
 --
--- Of all rows ever seen for a lot the greatest stands by (version_at, newest window with this version, row hash), whatever order
--- they come in. version_at is the update time, or, where that cannot be right, the start of the first window with this version.
--- Lots of which a row here, or the row that stands, is irregular are left as they are and returned as staged ids in `to_fold`: the
--- job folds them from all stored versions. The status of a lot that exists is left alone: detect-completion moves it.
+-- Of all rows ever seen for a lot the greatest by (version_at, newest window with this version, row hash) is stored, in
+-- any order of arrival. `version_at` is the update time, or, if that is implausible, the start of the first window with
+-- this version. A lot is not changed here if the stored row or a row of this file is irregular. The ids of such staged
+-- rows are returned in `to_fold`, and the job folds these lots from all stored versions. The status of an existing lot
+-- is not changed here. detect-completion changes it.
 create or replace function public.upsert_lots_batch(staging_file_id uuid, of_window timestamptz default null)
 returns table (inserted bigint, updated bigint, unchanged bigint, to_fold bigint[])
 language plpgsql
@@ -238,12 +246,12 @@ declare
   feed text;
   at timestamptz;
   heads_at timestamptz;
-  beaten bigint[];
-  turned bigint[];
-  turned_from text[];
-  doubled bigint[];
-  pictured bigint[];
-  numbered bigint;
+  losing_ids bigint[];
+  vin_change_ids bigint[];
+  previous_vins text[];
+  duplicate_ids bigint[];
+  image_change_ids bigint[];
+  id_offset bigint;
 begin
   select
     f.source,
@@ -263,17 +271,17 @@ begin
   left join raw.sources s on s.source = f.source
   where f.file_id = staging_file_id;
   if at is null then
-    raise exception 'no file %', staging_file_id;
+    raise exception 'unknown file %', staging_file_id;
   end if;
 
-  -- Empty tables are filled first and indexed afterwards; with every lot in the file once there is nothing to judge.
-  -- Should one be there twice, the unique index says so, and all is taken back and judged. A lot's number follows from that
-  -- of its staged row, so that its pictures are told without looking it up.
+  -- Empty tables are filled first and indexed afterwards. If every lot occurs once in the file, nothing has to be
+  -- compared. If a lot occurs twice, the unique index fails, the load is rolled back, and the rows are compared below.
+  -- The id of a lot is derived from the id of its staged row, so that its images are inserted without a look-up.
   if not exists (select from public.lots) and not exists (select from public.images) then
     begin
       perform raw.suspend('public.lots');
       perform raw.suspend('public.images');
-      select raw.reserve_lot_ids(staging_file_id) - min(s.id) into numbered
+      select raw.reserve_lot_ids(staging_file_id) - min(s.id) into id_offset
       from staging.copart_raw s
       where s.file_id = staging_file_id
         and s.window_start_utc = at;
@@ -287,7 +295,7 @@ begin
         version_at, row_hash, seen_window, needs_fold
       )
       select
-        numbered + s.id, s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country,
+        id_offset + s.id, s.lot_external_id, feed, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country,
         s.location_zip, s.tz, s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc,
         s.item_number, s.vehicle_type, s.damage_description, s.damage_code, s.secondary_damage,
         s.secondary_damage_code, s.title_state, s.title_type,
@@ -305,7 +313,7 @@ begin
       perform raw.resume('public.lots');
 
       insert into public.images (vin, lot_id, seq, variant, source_url)
-      select s.vin, numbered + s.id, 1, 'thumbnail', s.thumbnail_url
+      select s.vin, id_offset + s.id, 1, 'thumbnail', s.thumbnail_url
       from staging.copart_raw s
       where s.file_id = staging_file_id
         and s.window_start_utc = at
@@ -313,7 +321,7 @@ begin
         and s.vin is not null
         and s.thumbnail_url is not null
       union all
-      select s.vin, numbered + s.id, 1, 'listing', s.image_url
+      select s.vin, id_offset + s.id, 1, 'listing', s.image_url
       from staging.copart_raw s
       where s.file_id = staging_file_id
         and s.window_start_utc = at
@@ -331,15 +339,15 @@ begin
     end;
   end if;
 
-  with staged as (
+  with staged_rows as (
     select
       s.id, s.lot_external_id, s.vin, s.site_code, s.yard_name, s.city, s.region, s.country, s.location_zip, s.tz,
       s.sale_date_raw, s.sale_day_of_week, s.sale_time_hhmm, s.auction_datetime_utc, s.item_number, s.vehicle_type,
       s.damage_description, s.damage_code, s.secondary_damage, s.secondary_damage_code, s.title_state, s.title_type,
       s.has_keys, s.has_keys_code, s.lot_condition_code, s.odometer, s.odometer_brand, s.retail_value_usd,
       s.repair_cost_usd, s.runs_drives, s.sale_type, s.sale_type_code, s.current_bid_usd, s.special_note,
-      s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.odometer_unit, s.thumbnail_url, s.image_url,
-      s.source_updated_at,
+      s.currency_code, s.grid_row, s.make_offer_eligible, s.buy_it_now_usd, s.odometer_unit, s.thumbnail_url,
+      s.image_url, s.source_updated_at,
       coalesce(s.version_at, s.source_updated_at, at) as version_at,
       s.irregular,
       s.row_hash,
@@ -348,7 +356,7 @@ begin
       row_number() over (
         partition by s.lot_external_id collate "C"
         order by coalesce(s.version_at, s.source_updated_at, at) desc, s.row_hash desc
-      ) as place,
+      ) as row_rank,
       bool_or(s.irregular) over (partition by s.lot_external_id collate "C") as any_irregular,
       count(*) over (partition by s.lot_external_id collate "C") as rows_of_lot
     from staging.copart_raw s
@@ -357,25 +365,25 @@ begin
       and s.lot_external_id is not null
       and s.vin is not null
   ),
-  -- the greatest staged row of each lot beside what stands, whose order key is brought up to date
-  beside as (
+  -- the greatest staged row of each lot with the stored lot, whose order key is brought up to date
+  comparisons as (
     select
       i.*,
       l.id as lot_id,
-      l.ctid as place_of_lot,
-      l.vin as stood_vin,
-      l.row_hash as stood_hash,
-      coalesce(l.version_at, '-infinity') as stood_at,
+      l.ctid as lot_ctid,
+      l.vin as stored_vin,
+      l.row_hash as stored_hash,
+      coalesce(l.version_at, '-infinity') as stored_at,
       case
         when l.id is null then i.any_irregular and i.rows_of_lot > 1
         else i.any_irregular or l.needs_fold
-      end as folds,
+      end as fold_needed,
       greatest(
         raw.seen(l.seen_window, l.row_hash, h, heads_at),
         case when l.row_hash = i.prev_hash then i.prev_seen end,
         '-infinity'
-      ) as stood_seen,
-      -- old and new values of the columns that differ
+      ) as stored_seen,
+      -- old and new values of the differing columns
       nullif(concat_ws(', ',
         case when l.vin is distinct from i.vin then '"vin": '::text || jsonb_build_array(l.vin, i.vin) end,
         case when l.site_code is distinct from i.site_code then '"site_code": '::text || jsonb_build_array(l.site_code, i.site_code) end,
@@ -415,38 +423,39 @@ begin
         case when l.make_offer_eligible is distinct from i.make_offer_eligible then '"make_offer_eligible": '::text || jsonb_build_array(l.make_offer_eligible, i.make_offer_eligible) end,
         case when l.buy_it_now_usd is distinct from i.buy_it_now_usd then '"buy_it_now_usd": '::text || jsonb_build_array(l.buy_it_now_usd, i.buy_it_now_usd) end
       ), '') as differences
-    from staged i
+    from staged_rows i
     left join public.lots l on l.source = feed and l.lot_external_id = i.lot_external_id
-    -- until when it was seen decides only between equal update times: no look-up without need
+    -- the time of last sighting decides only between equal update times, so other rows need no look-up
     left join raw.heads h
       on h.source = feed
       and h.lot = case when l.version_at = i.version_at then l.lot_external_id::bigint end
-    where i.place = 1
+    where i.row_rank = 1
   ),
-  -- told before they are overwritten, and beside the row itself: no look-up twice
-  judged as materialized (
+  -- Changes are computed before the rows are overwritten. Each decision is stored beside its row, so that no row is
+  -- looked up twice.
+  decisions as materialized (
     select
       w.id, w.lot_external_id, w.vin, w.site_code, w.yard_name, w.city, w.region, w.country, w.location_zip, w.tz,
       w.sale_date_raw, w.sale_day_of_week, w.sale_time_hhmm, w.auction_datetime_utc, w.item_number, w.vehicle_type,
       w.damage_description, w.damage_code, w.secondary_damage, w.secondary_damage_code, w.title_state, w.title_type,
       w.has_keys, w.has_keys_code, w.lot_condition_code, w.odometer, w.odometer_brand, w.retail_value_usd,
       w.repair_cost_usd, w.runs_drives, w.sale_type, w.sale_type_code, w.current_bid_usd, w.special_note,
-      w.currency_code, w.grid_row, w.make_offer_eligible, w.buy_it_now_usd, w.odometer_unit, w.thumbnail_url, w.image_url,
-      w.source_updated_at, w.version_at, w.irregular, w.row_hash, w.lot_id, w.place_of_lot, w.stood_vin, w.stood_hash,
-      w.folds, w.wins, w.rows_of_lot,
-      case when w.wins and w.lot_id is not null then w.differences end as differences
+      w.currency_code, w.grid_row, w.make_offer_eligible, w.buy_it_now_usd, w.odometer_unit, w.thumbnail_url,
+      w.image_url, w.source_updated_at, w.version_at, w.irregular, w.row_hash, w.lot_id, w.lot_ctid,
+      w.stored_vin, w.stored_hash, w.fold_needed, w.is_winner, w.rows_of_lot,
+      case when w.is_winner and w.lot_id is not null then w.differences end as differences
     from (
       select
         b.*,
         b.lot_id is null
-          or not b.folds and (
-            b.stood_hash is null
-            or (b.version_at, at, b.row_hash) > (b.stood_at, b.stood_seen, b.stood_hash)
-          ) as wins
-      from beside b
+          or not b.fold_needed and (
+            b.stored_hash is null
+            or (b.version_at, at, b.row_hash) > (b.stored_at, b.stored_seen, b.stored_hash)
+          ) as is_winner
+      from comparisons b
     ) w
   ),
-  added as (
+  new_lots as (
     insert into public.lots (
       lot_external_id, source, vin, site_code, yard_name, city, region, country, location_zip, tz, sale_date_raw,
       sale_day_of_week, sale_time_hhmm, auction_datetime_utc, item_number, vehicle_type, damage_description,
@@ -463,14 +472,14 @@ begin
       w.has_keys, w.has_keys_code, w.lot_condition_code, w.odometer, w.odometer_brand, w.retail_value_usd,
       w.repair_cost_usd, w.runs_drives, w.sale_type, w.sale_type_code, w.current_bid_usd, w.special_note,
       w.currency_code, w.grid_row, w.make_offer_eligible, w.buy_it_now_usd, w.city, w.region, w.country,
-      w.odometer_unit, public.feed_status(w.auction_datetime_utc, at), w.source_updated_at, w.version_at, w.row_hash, at,
-      w.irregular
-    from judged w
+      w.odometer_unit, public.feed_status(w.auction_datetime_utc, at), w.source_updated_at, w.version_at, w.row_hash,
+      at, w.irregular
+    from decisions w
     where w.lot_id is null
     order by w.vin collate "C", w.lot_external_id collate "C"
     returning 1
   ),
-  overwritten as (
+  updated_lots as (
     update public.lots l
     set
       vin = w.vin,
@@ -518,52 +527,54 @@ begin
       row_hash = w.row_hash,
       seen_window = at,
       updated_at = case when w.differences is null then l.updated_at else now() end
-    from judged w
-    where w.wins
-      and l.ctid = w.place_of_lot
+    from decisions w
+    where w.is_winner
+      and l.ctid = w.lot_ctid
     returning w.differences
   ),
-  logged as (
+  change_log as (
     insert into audit.lot_conflicts (window_start_utc, file_id, source, lot_external_id, changes)
     select at, staging_file_id, feed, lot_external_id, ('{' || differences || '}')::jsonb
-    from judged
+    from decisions
     where differences is not null
     returning 1
   ),
   counts as (
     select
-      (select count(*) from judged) as lots,
-      (select count(*) from added) as added,
-      (select count(*) from overwritten where differences is not null) as changed
+      (select count(*) from decisions) as lot_count,
+      (select count(*) from new_lots) as new_count,
+      (select count(*) from updated_lots where differences is not null) as changed_count
   )
   select
-    c.added, c.changed, c.lots - c.added - c.changed, b.to_fold, b.beaten, b.turned, b.turned_from, b.doubled, b.pictured
-  into inserted, updated, unchanged, to_fold, beaten, turned, turned_from, doubled, pictured
+    c.new_count, c.changed_count, c.lot_count - c.new_count - c.changed_count,
+    b.to_fold, b.losing_ids, b.vin_change_ids, b.previous_vins, b.duplicate_ids, b.image_change_ids
+  into inserted, updated, unchanged, to_fold, losing_ids, vin_change_ids, previous_vins, duplicate_ids, image_change_ids
   from counts c
   cross join (
     select
-      array_agg(id) filter (where folds) as to_fold,
-      array_agg(id) filter (where not wins) as beaten,
-      array_agg(id) filter (where stood_vin <> vin) as turned,
-      array_agg(stood_vin) filter (where stood_vin <> vin) as turned_from,
-      array_agg(id) filter (where rows_of_lot > 1) as doubled,
-      -- a row hash ends in the hash of the row's links: most lots have the pictures they had
+      array_agg(id) filter (where fold_needed) as to_fold,
+      array_agg(id) filter (where not is_winner) as losing_ids,
+      array_agg(id) filter (where stored_vin <> vin) as vin_change_ids,
+      array_agg(stored_vin) filter (where stored_vin <> vin) as previous_vins,
+      array_agg(id) filter (where rows_of_lot > 1) as duplicate_ids,
+      -- the end of a row hash is the hash of the row's links, and most lots keep their images
       array_agg(id) filter (
-        where wins
+        where is_winner
           and (
-            stood_hash is null
-            or stood_vin <> vin
-            or substr(uuid_send(row_hash), 11) <> substr(uuid_send(stood_hash), 11)
+            stored_hash is null
+            or stored_vin <> vin
+            or substr(uuid_send(row_hash), 11) <> substr(uuid_send(stored_hash), 11)
           )
-      ) as pictured
-    from judged
+      ) as image_change_ids
+    from decisions
   ) b;
 
-  -- a stored version that stands, though another has taken its place at the head of its lot, was seen until then
+  -- A stored version that wins although another version has replaced it as the lot's head was seen until the
+  -- replacement.
   update public.lots l
   set seen_window = s.prev_seen
   from staging.copart_raw s
-  where s.id = any (beaten)
+  where s.id = any (losing_ids)
     and s.window_start_utc = at
     and s.prev_hash is not null
     and l.source = feed
@@ -571,10 +582,10 @@ begin
     and l.row_hash = s.prev_hash
     and l.seen_window < s.prev_seen;
 
-  -- so was that of the vehicle which the lot had before
+  -- The same applies to the version of the vehicle that the lot had before.
   update public.vehicles v
   set seen_window = s.prev_seen
-  from unnest(turned, turned_from) as t (id, vin)
+  from unnest(vin_change_ids, previous_vins) as t (id, vin)
   join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
   where s.prev_hash is not null
     and v.vin = t.vin
@@ -587,28 +598,28 @@ begin
   select t.vin, feed, t.lot
   from (
     select x.vin, s.lot_external_id::bigint as lot
-    from unnest(turned, turned_from) as t (id, vin)
+    from unnest(vin_change_ids, previous_vins) as t (id, vin)
     join staging.copart_raw s on s.id = t.id and s.window_start_utc = at
     cross join lateral (values (s.vin), (t.vin)) as x (vin)
     union
-    -- a lot that the file holds twice
+    -- a lot that occurs twice in the file
     select o.vin, s.lot_external_id::bigint
     from staging.copart_raw s
     join staging.copart_raw o
       on o.file_id = s.file_id
       and o.window_start_utc = s.window_start_utc
       and o.lot_external_id = s.lot_external_id
-    where s.id = any (doubled)
+    where s.id = any (duplicate_ids)
       and s.window_start_utc = at
       and o.vin is not null
   ) as t
   on conflict do nothing;
 
-  -- the pictures of the lots that this file's rows have just become
+  -- images of the lots whose stored row is now one of this file
   perform public.replace_image_links(array_agg(l.id), array_agg(s.thumbnail_url), array_agg(s.image_url), at)
   from staging.copart_raw s
   join public.lots l on l.source = feed and l.lot_external_id = s.lot_external_id
-  where s.id = any (pictured)
+  where s.id = any (image_change_ids)
     and s.window_start_utc = at;
   return next;
 end

@@ -1,5 +1,5 @@
 -- 0014_completion_views
--- purpose: the log of status moves, what waits to be completed, and the switches of config
+-- purpose: the log of status changes, lots that await completion, and the switches of public.config
 -- depends: 0013
 -- rollback: destructive
 -- creates: audit.status_transitions, audit.v_open_lots_absent, audit.v_pending_result, public.config, public.restore_head
@@ -19,7 +19,8 @@ create table if not exists audit.status_transitions (
 ) partition by range (window_start_utc);
 create index if not exists idx_status_transitions_lot on audit.status_transitions (lot_external_id);
 
--- One row, always: the documents' `update config set completion_detector_enabled = false` works as written.
+-- The table always has one row, so that `update config set completion_detector_enabled = false` works as the
+-- documentation writes it.
 create table if not exists public.config (
   single boolean not null default true,
   completion_detector_enabled boolean not null default true,
@@ -30,8 +31,9 @@ create table if not exists public.config (
 );
 insert into public.config default values on conflict do nothing;
 
--- Open lots that stand in no newest file, since when, and in how many complete files in a row they were not. A source that
--- sends changes only has none. A lot that was opened by hand may have no head: it is absent as well.
+-- Open lots that are absent from the newest file, the window since which they are absent, and the number of consecutive
+-- complete files without them. A source that sends changes only has no absent lots. A lot that was reopened manually
+-- may have no head and is included.
 create or replace view audit.v_open_lots_absent as
 select
   l.lot_external_id,
@@ -55,9 +57,9 @@ where (h.lot is null or h.last_seen is not null)
   and not s.sends_changes
   and l.status in ('active', 'scheduled');
 
--- Gives a lot that is opened again its head back, which it lost when it was closed: without it the lot is known to be absent only
--- once its auction is over. No version has the hash zero, so the lot's next row counts as changed. A lot that a file brings back
--- has its head already.
+-- Restores the head of a reopened lot, which was deleted when the lot was closed. Without a head the lot is detected as
+-- absent only after its auction. No version has the hash zero, so the lot's next row counts as changed. A lot that
+-- reappears in a file already has a head.
 create or replace function public.restore_head()
 returns trigger
 language plpgsql
@@ -73,20 +75,20 @@ begin
     new.lot_external_id::bigint,
     '00000000-0000-0000-0000-000000000000',
     0,
-    w.seen,
-    w.seen,
+    w.last_window,
+    w.last_window,
     (
       select min(f.window_start_utc)
       from raw.csv_files f
       where f.source = new.source
         and f.complete
-        and f.window_start_utc > w.seen
+        and f.window_start_utc > w.last_window
         and not s.sends_changes
     )
   from raw.sources s
-  cross join lateral (select coalesce(new.seen_window, s.head_window) as seen) w
+  cross join lateral (select coalesce(new.seen_window, s.head_window) as last_window) w
   where s.source = new.source
-    and w.seen is not null
+    and w.last_window is not null
   on conflict do nothing;
   return null;
 end

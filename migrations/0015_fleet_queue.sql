@@ -1,18 +1,18 @@
 -- 0015_fleet_queue
--- purpose: the queue: what is to be done, is being done and was done, and how each run of it ended
+-- purpose: the job queue: jobs, their runs and the outcomes of the runs
 -- depends: none
 -- rollback: destructive
 -- creates: fleet.jobs, fleet.job_runs, fleet.job_attempts, fleet.enqueue, fleet.ready_depth, fleet.stamp_db_user, fleet.prune_jobs
 
--- fleet.jobs holds what is to be done, is being done and was done; fleet.job_attempts one line per ended run of a job.
--- What the columns mean, which states lead to which, and which races exist: head of src/queue/mod.rs.
--- Every rule that must hold however a row came to be written is a named constraint here, not a line of code.
+-- fleet.jobs contains waiting, running and finished jobs. fleet.job_attempts has one row per ended run of a job. The
+-- meaning of the columns, the state transitions and the possible races are described in the head of src/queue/mod.rs.
+-- Every rule that must hold regardless of how a row was written is a named constraint here, not code.
 
 create schema if not exists fleet;
 
--- Rules of a single column are its domain's, which looks at a value when it is assigned. A check of the table is read
--- from the catalogue, planned and asked anew by every statement that updates a row, whatever it sets; a claim or an end
--- of few jobs would pay more for that than for its rows.
+-- Rules for a single column are constraints of its domain, which are checked when a value is assigned. A check
+-- constraint of the table is read from the catalogue, planned and evaluated by every statement that updates a row,
+-- whichever columns change. For a claim, or for the end of a few jobs, that would cost more than the rows.
 do $$
 begin
   create domain fleet.job_kind as text
@@ -31,24 +31,24 @@ $$;
 
 create table if not exists fleet.jobs (
   id           bigint generated always as identity primary key,
-  kind         fleet.job_kind not null,                   -- what to do: the literal of one row of FLEET
-  key          fleet.job_key,                             -- what it is about; one unfinished or completed job per (kind, key)
+  kind         fleet.job_kind not null,                   -- name of a job in the table of jobs (FLEET)
+  key          fleet.job_key,                             -- subject; one unfinished or completed job per (kind, key)
   payload      fleet.job_payload not null default '{}',   -- identifiers, never rows and never secrets
   state        fleet.job_state not null default 'available',
   priority     smallint not null default 0,               -- the smaller number runs first
-  run_at       timestamptz not null default now(),        -- not before this instant of the database's clock
+  run_at       timestamptz not null default now(),        -- earliest start, by the database's clock
   attempt      integer not null default 0,                -- spent attempts, the running one included
   max_attempts integer not null default 10,
-  run          bigint not null default 0,                 -- fence token: one up at each claim, never back
-  rescues      integer not null default 0,                -- leases lost; not attempts
-  lease_until  timestamptz,                               -- whoever reads a later clock may take the job back
+  run          bigint not null default 0,                 -- fence token, incremented at each claim
+  rescues      integer not null default 0,                -- lost leases, which are not attempts
+  lease_until  timestamptz,                               -- after this instant another worker may rescue the job
   locked_by    text,                                      -- worker: host-pid-starttime(-n)
-  result       jsonb,                                     -- the report of the run that completed it
-  error        text,                                      -- the latest error, its whole chain
+  result       jsonb,                                     -- the report of the run that completed the job
+  error        text,                                      -- the latest error with its causes
   created_at   timestamptz not null default now(),
   started_at   timestamptz,                               -- the latest claim
   finished_at  timestamptz,
-  completed_by text,                                      -- worker of the run that completed it: that run is told here alone
+  completed_by text,                                      -- worker of the completing run, recorded only here
 
   constraint jobs_running_means_leased check ((state = 'running') = (lease_until is not null)),
   constraint jobs_lease_has_a_holder check ((lease_until is null) = (locked_by is null)),
@@ -61,56 +61,56 @@ create table if not exists fleet.jobs (
     lease_until is not null or finished_at is not null or attempt < max_attempts),
   constraint jobs_each_attempt_was_a_run check (attempt <= run),
   constraint jobs_rescues_count_up check (rescues >= 0),
-  -- years of four digits: what RFC 3339 writes and every program reads; infinity is none
+  -- years of four digits, as RFC 3339 writes them and every program reads them; infinity is excluded
   constraint jobs_run_at_is_an_instant check (run_at >= '0001-01-01T00:00Z' and run_at < '10000-01-01T00:00Z')
 ) with (
-  -- A job's row is rewritten about three times in its life: room on the page, and vacuum before bloat.
+  -- A job's row is updated about three times: leave free space on the page, and vacuum before bloat.
   fillfactor = 70,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 500,
   autovacuum_analyze_scale_factor = 0.05
 );
 
-comment on table fleet.jobs is 'the queue: one row per job, kept after its end';
+comment on table fleet.jobs is 'the queue: one row per job, kept after the job has finished';
 
--- Idempotency: enqueueing what is waiting, running or completed does nothing. A cancelled or discarded job does not
--- block its key: its work was not done.
+-- Idempotency: enqueueing a key that is waiting, running or completed does nothing. A cancelled or discarded job does
+-- not block its key, because its work was not done.
 create unique index if not exists jobs_key_is_unique
   on fleet.jobs (key, kind)
   where state not in ('cancelled', 'discarded');
 
--- The claim reads the head of each of its kinds; finished jobs are not in here, so a claim costs the same beside a
--- million of them.
+-- A claim reads the first waiting jobs of each kind. Finished jobs are not in this index, so a claim costs the same
+-- beside a million of them.
 create index if not exists jobs_waiting
   on fleet.jobs (kind, priority, run_at, id)
   where state in ('available', 'scheduled', 'retryable');
 
--- The rescue looks through the running jobs, which are never more than the fleet has slots. lease_until itself is
--- not indexed on purpose: its renewals then stay on their page (HOT) and touch no index.
+-- The rescue scans the running jobs, of which there are never more than the fleet has slots. `lease_until` is
+-- deliberately not indexed: renewals stay on their page (HOT) and update no index.
 create index if not exists jobs_running
   on fleet.jobs (id)
   where state = 'running';
 
--- To follow completions as they come (jobs tail): rows are rewritten in about the order of their ends.
+-- For following completions (jobs tail): rows are updated roughly in the order in which jobs complete.
 create index if not exists jobs_by_completion
   on fleet.jobs using brin (finished_at)
   with (pages_per_range = 16)
   where completed_by is not null;
 
--- Runs that did not complete their job, or did and have something to tell of it, and what operators did to waiting and
--- finished ones. Written when the run ends: until then the job's own row says who runs it and since when. In the order
--- of their ends, which is what makes a block range index enough to follow them.
+-- Runs that did not complete their job, completing runs with a note, and actions of operators on waiting and finished
+-- jobs. A row is inserted when the run ends. Until then the job's own row contains the worker and the start. Rows are
+-- in the order of their ends, so a block range index is enough to follow them.
 create table if not exists fleet.job_runs (
   job_id      bigint not null references fleet.jobs (id) on delete cascade,
   run         bigint not null,                            -- the fence token of that run
-  attempt     integer not null,                           -- what jobs.attempt was then
+  attempt     integer not null,                           -- jobs.attempt at that time
   kind        fleet.job_kind not null,
-  worker      text not null,                              -- for a requeue: who
+  worker      text not null,                              -- for a requeue: the operator
   started_at  timestamptz not null default now(),
   finished_at timestamptz not null,
   outcome     text not null,
-  error       text,                                       -- the whole chain; for a requeue: why
-  db_user     text not null default session_user,         -- the login that wrote this row, whatever `worker` says
+  error       text,                                       -- the error with its causes; for a requeue: the reason
+  db_user     text not null default session_user,         -- the login that wrote this row, whatever `worker` contains
 
   primary key (job_id, run),
   constraint job_runs_outcome_is_known check (
@@ -124,9 +124,10 @@ create index if not exists job_runs_by_end
   on fleet.job_runs using brin (finished_at)
   with (pages_per_range = 16);
 
-comment on table fleet.job_runs is 'ended runs that the row of their job does not tell: read fleet.job_attempts';
+comment on table fleet.job_runs is
+  'ended runs that are not recorded in the row of their job; query fleet.job_attempts for all runs';
 
--- Writes the login beside the name that a caller gives. Of all tables with a column db_user.
+-- Records the login beside the name that the caller gives, for all tables with a column `db_user`.
 create or replace function fleet.stamp_db_user()
 returns trigger
 language plpgsql
@@ -143,8 +144,8 @@ before insert on fleet.job_runs
 for each row
 execute function fleet.stamp_db_user();
 
--- The whole history. Nearly every job is completed by its first run, of which its own row knows everything: a second
--- row for it would be the dearest write of its life.
+-- All ended runs. Nearly every job is completed by its first run, which the job's row records completely. A second row
+-- would be the most expensive write of the job.
 create or replace view fleet.job_attempts as
 select job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error
 from fleet.job_runs
@@ -153,11 +154,12 @@ select id, run, attempt, kind, completed_by, started_at, finished_at, 'done', nu
 from fleet.jobs
 where completed_by is not null;
 
-comment on view fleet.job_attempts is 'one row per ended run of a job: who ran it, from when to when, and how it ended';
+comment on view fleet.job_attempts is 'one row per ended run of a job: worker, start, end and outcome';
 
--- Puts a job into the queue inside the caller's transaction, from any language. Null: the key is taken, nothing was
--- done. Listeners of channel "fleet" get the kind when the caller commits. Who enqueues many keys in one transaction sorts
--- them: two transactions that take the same keys in different orders wait for each other, and one ends as a deadlock.
+-- Enqueues a job in the caller's transaction, from any language. Returns null if the key is in use, and then does
+-- nothing. Listeners of channel "fleet" receive the kind when the caller commits. A caller that enqueues many keys in
+-- one transaction must sort them: two transactions that lock the same keys in different orders wait for each other, and
+-- one fails with a deadlock.
 create or replace function fleet.enqueue(
   kind         text,
   payload      jsonb default '{}',
@@ -173,7 +175,7 @@ create or replace function fleet.enqueue(
 as $$
 #variable_conflict use_column
 declare
-  enqueued bigint;
+  new_id bigint;
 begin
   insert into fleet.jobs (kind, payload, key, run_at, priority, max_attempts, state)
   values (
@@ -185,18 +187,18 @@ begin
     coalesce(enqueue.max_attempts, 10),
     case when enqueue.run_at > now() then 'scheduled' else 'available' end)
   on conflict (kind, key) where state not in ('cancelled', 'discarded') do nothing
-  returning id into enqueued;
+  returning id into new_id;
 
-  if enqueued is not null then
+  if new_id is not null then
     perform pg_notify('fleet', enqueue.kind);
   end if;
-  return enqueued;
+  return new_id;
 end
 $$;
 
-comment on function fleet.enqueue is 'enqueues a job in the caller''s transaction; null when its key is taken';
+comment on function fleet.enqueue is 'enqueues a job in the caller''s transaction; returns null if the key is in use';
 
--- How many jobs could run this instant if somebody claimed them: what an autoscaler should look at.
+-- Returns the number of jobs that could run now if workers claimed them. An autoscaler should use this value.
 create or replace function fleet.ready_depth(kinds text[] default null) returns bigint
   language sql
   stable
@@ -210,12 +212,12 @@ as $$
       and (ready_depth.kinds is null or job.kind = any(ready_depth.kinds))
 $$;
 
-comment on function fleet.ready_depth is 'jobs that are due and unclaimed, of these kinds or of all';
+comment on function fleet.ready_depth is 'number of due, unclaimed jobs of these kinds, or of all kinds';
 
--- Deletes one batch of finished jobs with their history: of the jobs after `after_id`, as many as `batch` (at most 10,000)
--- are looked at, and those go that ended longer ago than jobs of their end are kept (at least a day). Returns the last id
--- looked at, how many went, and whether older ones may follow; nothing while another session prunes. Workers have no other
--- right to delete jobs.
+-- Deletes one batch of finished jobs with their history: of the first `batch` jobs (at most 10,000) after `after_id`,
+-- those that finished longer ago than the retention for their final state (at least a day). Returns the last id
+-- inspected, the number of deleted jobs, and whether older jobs may follow. Does nothing while another session prunes.
+-- Workers have no other right to delete jobs.
 create or replace function fleet.prune_jobs(
   after_id bigint, batch integer, keep_completed interval, keep_failed interval,
   out last bigint, out pruned bigint, out more boolean)
@@ -225,10 +227,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  looked_at constant integer := greatest(1, least(coalesce(batch, 1), 10000));
-  completed_before constant timestamptz := now() - greatest(keep_completed, interval '1 day');
-  failed_before constant timestamptz := now() - greatest(keep_failed, interval '1 day');
-  old bigint[];
+  batch_size constant integer := greatest(1, least(coalesce(batch, 1), 10000));
+  completed_cutoff constant timestamptz := now() - greatest(keep_completed, interval '1 day');
+  failed_cutoff constant timestamptz := now() - greatest(keep_failed, interval '1 day');
+  old_ids bigint[];
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('fleet: prune', 0)) then
     pruned := 0;
@@ -238,25 +240,25 @@ begin
   select
     max(j.id),
     array_agg(j.id) filter (
-      where j.state = 'completed' and j.finished_at < completed_before
-        or j.state in ('cancelled', 'discarded') and j.finished_at < failed_before
+      where j.state = 'completed' and j.finished_at < completed_cutoff
+        or j.state in ('cancelled', 'discarded') and j.finished_at < failed_cutoff
     ),
-    -- a job ends after it was put in, so beyond a young one there is nothing old
-    count(*) = looked_at and min(j.created_at) < greatest(completed_before, failed_before)
-  into last, old, more
+    -- a job finishes after it was created, so no old job follows a young one
+    count(*) = batch_size and min(j.created_at) < greatest(completed_cutoff, failed_cutoff)
+  into last, old_ids, more
   from (
     select id, state, created_at, finished_at
     from fleet.jobs
     where id > after_id
     order by id
-    limit looked_at
+    limit batch_size
   ) as j;
-  -- asked again of the row itself: somebody may have put it back just now
+  -- checked again on the row, which may have been requeued meanwhile
   delete from fleet.jobs
-  where id = any (old)
-    and finished_at < greatest(completed_before, failed_before);
+  where id = any (old_ids)
+    and finished_at < greatest(completed_cutoff, failed_cutoff);
   get diagnostics pruned = row_count;
 end
 $$;
 
-comment on function fleet.prune_jobs is 'deletes a batch of jobs that ended long ago, with their history';
+comment on function fleet.prune_jobs is 'deletes a batch of jobs that finished long ago, with their history';

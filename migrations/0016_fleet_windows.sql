@@ -1,5 +1,5 @@
 -- 0016_fleet_windows
--- purpose: one row per source and quarter-hour, the one guard against a second fetch, and the picture operators look at
+-- purpose: one row per source and quarter-hour: the guard against a second fetch, and the state of each window
 -- depends: 0015
 -- rollback: destructive
 -- creates: fleet.windows, fleet.note_window_fate, fleet.note_window_end
@@ -11,23 +11,26 @@ create table if not exists fleet.windows (
   file_id uuid,
   note text,
   updated_at timestamptz not null default now(),
-  ended_at timestamptz,                                -- when its present file first ended well; a rerun does not move it
+  ended_at timestamptz,                                -- first end of the present file; a rerun does not change it
   constraint windows_pkey primary key (source, window_start_utc),
   constraint windows_state_ck check (
     state in (
-      'due', 'fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'failed', 'missed', 'withdrawn'
+      'due', 'fetched', 'unchanged', 'ingested', 'applied', 'late', 'incomplete', 'quarantined', 'failed', 'missed',
+      'withdrawn'
     )
   ),
   constraint windows_quarter_hour_ck check (extract(epoch from window_start_utc)::bigint % 900 = 0),
   constraint windows_start_is_an_instant check (
     window_start_utc >= '0001-01-01T00:00Z' and window_start_utc < '10000-01-01T00:00Z')
 );
-create index if not exists idx_windows_underway on fleet.windows (source, window_start_utc) where state in ('fetched', 'ingested');
+create index if not exists idx_windows_underway
+  on fleet.windows (source, window_start_utc)
+  where state in ('fetched', 'ingested');
 create index if not exists idx_windows_file on fleet.windows (file_id);
 create index if not exists idx_windows_ended on fleet.windows (source, window_start_utc) where ended_at is not null;
 
--- Dates the end of a window: the first time that its present file ends it as applied, incomplete or unchanged. A repeated
--- step and a replay leave the date alone; another file starts over. No later than the row's own time.
+-- Sets the end of a window: the first time that its present file ends as applied, incomplete or unchanged. A repeated
+-- step and a replay keep the time. Another file resets the time. The end is never later than the row's `updated_at`.
 create or replace function fleet.note_window_end()
 returns trigger
 language plpgsql
@@ -48,14 +51,15 @@ before insert or update on fleet.windows
 for each row
 execute function fleet.note_window_end();
 
--- A window whose job is given up has failed, whoever gave it up; one whose job is put back is under way again.
+-- Marks a window failed when its job is discarded or cancelled by any process or operator, and due, fetched or ingested
+-- again when its job is requeued.
 create or replace function fleet.note_window_fate()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  named timestamptz;
+  payload_window timestamptz;
 begin
   if (new.state in ('discarded', 'cancelled')) = (old.state in ('discarded', 'cancelled'))
     or not new.payload ?| array['file_id', 'window_start_utc']
@@ -63,9 +67,9 @@ begin
     return null;
   end if;
   begin
-    named := (new.payload ->> 'window_start_utc')::timestamptz;
+    payload_window := (new.payload ->> 'window_start_utc')::timestamptz;
   exception when data_exception then
-    -- a payload that names no window: the job ends, and there is nothing to mark
+    -- the payload contains no valid window, so there is nothing to mark
     return null;
   end;
   update fleet.windows w
@@ -80,13 +84,13 @@ begin
     updated_at = now()
   from (select) as one
   left join raw.csv_files f on f.file_id::text = new.payload ->> 'file_id'
-  -- a file that came again is worked for the window that the payload names
+  -- a file that arrived again is processed for the window in the payload
   left join raw.sightings g
     on g.file_id = f.file_id
-    and g.window_start_utc = coalesce(named, f.window_start_utc)
+    and g.window_start_utc = coalesce(payload_window, f.window_start_utc)
   where case
       when new.payload ? 'file_id' then w.source = g.source and w.window_start_utc = g.window_start_utc
-      else w.source = new.payload ->> 'source' and w.window_start_utc = named
+      else w.source = new.payload ->> 'source' and w.window_start_utc = payload_window
     end
     and case
       when new.state in ('discarded', 'cancelled') then w.state in ('due', 'fetched', 'ingested')
@@ -96,7 +100,8 @@ begin
 end
 $$;
 
--- Every end of every job reads this condition anew, so it is short; the function says the rest. A claim does not.
+-- Every end of every job evaluates this condition, so it is short, and the function checks the rest. A claim does not
+-- evaluate it.
 create or replace trigger note_window_fate
 after update of finished_at on fleet.jobs
 for each row

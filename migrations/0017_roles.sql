@@ -1,58 +1,59 @@
 -- 0017_roles
--- purpose: who may do what: vinops_admin owns, etl_rw works, app_ro reads, vinops_ops steers
+-- purpose: roles and grants: vinops_admin owns, etl_rw works, app_ro reads, vinops_ops operates
 -- depends: 0016
 -- rollback: yes
 -- creates: vinops_admin, etl_rw, app_ro, vinops_ops
 
--- The migrating user owns the database and is superuser or has CREATEROLE. The four roles have no login; people and
+-- The migrating user owns the database and is a superuser or has CREATEROLE. The four roles have no login. People and
 -- programs get logins that are members of one of them.
 --
--- Roles belong to the cluster, so another database may have made them already, or be making them now.
+-- Roles belong to the cluster, so another database may have created them already, or may be creating them now.
 do $$
 declare
-  wanted text;
+  role_name text;
 begin
-  foreach wanted in array array['vinops_admin', 'etl_rw', 'app_ro', 'vinops_ops'] loop
-    if not exists (select from pg_roles where rolname = wanted) then
+  foreach role_name in array array['vinops_admin', 'etl_rw', 'app_ro', 'vinops_ops'] loop
+    if not exists (select from pg_roles where rolname = role_name) then
       begin
-        execute format('create role %I nologin', wanted);
+        execute format('create role %I nologin', role_name);
       exception
         when duplicate_object or unique_violation then null;
       end;
     end if;
   end loop;
-  -- to hand objects over, and to migrate on afterwards, one must be a member of their owner
+  -- to transfer objects, and to apply later migrations, the user must be a member of the owner
   if not pg_has_role(current_user, 'vinops_admin', 'usage') then
     execute format('grant vinops_admin to %I', current_user);
   end if;
 end
 $$;
 
--- Other databases of old have it: nobody makes tables where everybody looks first.
+-- Databases of older PostgreSQL versions grant this right to everyone, although schema public is searched first.
 revoke create on schema public from public;
 
 grant usage, create on schema public to vinops_admin;
 grant usage on schema public, raw, staging, audit, taxonomies, fleet to etl_rw, vinops_ops;
 grant usage on schema public, raw, audit, taxonomies, fleet to app_ro;
 
--- vinops_admin owns everything, the `security definer` functions above all: they make and drop partitions with its
--- rights. In public only what is ours changes hands: extensions and strangers live there too.
+-- vinops_admin owns everything, above all the `security definer` functions, which create and drop partitions with its
+-- rights. In schema public only this project's objects change their owner, since extensions and other objects are there
+-- too.
 do $$
 declare
-  ours constant text[] := array['raw', 'staging', 'audit', 'taxonomies', 'fleet'];
-  change text;
+  own_schemas constant text[] := array['raw', 'staging', 'audit', 'taxonomies', 'fleet'];
+  statement text;
 begin
-  for change in
+  for statement in
     select format('alter schema %I owner to vinops_admin', n.nspname)
     from pg_namespace as n
-    where n.nspname = any (ours)
+    where n.nspname = any (own_schemas)
     union all
-    -- `alter table` speaks of views and sequences too; sequences that belong to a column follow their table
+    -- `alter table` also applies to views and sequences. Sequences that belong to a column follow their table.
     select format('alter table %I.%I owner to vinops_admin', n.nspname, c.relname)
     from pg_class as c
     join pg_namespace as n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p', 'v', 'm', 'S')
-      and (n.nspname = any (ours) or c.oid in (
+      and (n.nspname = any (own_schemas) or c.oid in (
         select to_regclass('public.' || name)
         from unnest(array['vehicles', 'lots', 'sale_events', 'images', 'config']) as name
       ))
@@ -67,39 +68,41 @@ begin
     select format('alter routine %s owner to vinops_admin', p.oid::regprocedure)
     from pg_proc as p
     join pg_namespace as n on n.oid = p.pronamespace
-    where n.nspname = any (ours)
+    where n.nspname = any (own_schemas)
       or (
         n.nspname = 'public'
-        and p.proname in ('trim_blanks', 'normalize_vin', 'feed_status', 'sale_day', 'replace_image_links', 'upsert_vehicles_batch', 'upsert_lots_batch')
+        and p.proname in (
+          'trim_blanks', 'normalize_vin', 'feed_status', 'sale_day', 'replace_image_links', 'upsert_vehicles_batch',
+          'upsert_lots_batch')
       )
   loop
-    execute change;
+    execute statement;
   end loop;
 end
 $$;
 
--- Functions are open to everybody unless closed; closed here first, then opened to whom they are for.
+-- Functions are executable by everyone by default. The right is revoked here, then granted to the roles that need it.
 revoke execute on all routines in schema raw, staging, audit, fleet from public;
 revoke execute on function
   public.upsert_vehicles_batch(uuid, timestamptz), public.upsert_lots_batch(uuid, timestamptz),
   public.replace_image_links(bigint[], text[], text[], timestamptz)
 from public;
 
--- What each role may do is listed, object by object, in SECURITY.md, and a test compares the two. A table or function that
--- workers write or call gets its line here, or in its own migration where that is a later one.
+-- SECURITY.md lists the rights of each role, object by object, and a test compares the two. A table or function that
+-- workers write or call gets its grant here, or in its own migration if that is a later one.
 --
--- etl_rw: no DDL, and no way to unsay what was written. Core rows are upserted, never deleted; row versions, manifests
--- and the logs of audit only grow (their old partitions go through functions).
+-- etl_rw: no DDL, and no right to change what was recorded. Core rows are upserted, never deleted. Row versions,
+-- manifests and the logs of audit are only inserted (functions drop their old partitions).
 grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to etl_rw;
 grant insert, update on public.vehicles, public.lots, public.images to etl_rw;
 grant insert on raw.rows, raw.manifests, raw.former_vins to etl_rw;
 grant insert on raw.headers, raw.header_changes to etl_rw;
 grant insert, update on raw.sightings, raw.sources to etl_rw;
--- which bytes a file has, where they lie and whose they are stays as it was written down
+-- the bytes of a file, its path and its source stay as first recorded
 grant insert on raw.csv_files to etl_rw;
 grant update (
-  state, row_count, headers_jsonb, header_no, snapshot_clock, complete, incomplete_reason, record_count, recognised_lots,
-  ingested_at
+  state, row_count, headers_jsonb, header_no, snapshot_clock, complete, incomplete_reason, record_count,
+  recognised_lots, ingested_at
 ) on raw.csv_files to etl_rw;
 grant insert, update, delete on raw.heads, raw.lotless_rows to etl_rw;
 grant insert, update on staging.copart_raw to etl_rw;
@@ -128,27 +131,27 @@ grant execute on function
   public.replace_image_links(bigint[], text[], text[], timestamptz)
 to etl_rw;
 
--- app_ro: the core and the vocabulary whole; of the machinery the windows and the views, which read with their owner's
--- rights.
+-- app_ro: all of the core tables and the taxonomy; of the other schemas the windows and the views, which run with their
+-- owner's rights.
 grant select on all tables in schema public, taxonomies to app_ro;
 grant select on fleet.windows to app_ro;
 
 do $$
 declare
-  granted text;
+  grant_statement text;
 begin
-  for granted in
+  for grant_statement in
     select format('grant select on %I.%I to app_ro', schemaname, viewname)
     from pg_views
     where schemaname in ('raw', 'audit', 'fleet')
   loop
-    execute granted;
+    execute grant_statement;
   end loop;
 end
 $$;
 
--- vinops_ops: sees everything, moves jobs and windows, turns the switches, teaches the vocabulary. No DDL, no deletes but
--- of spellings that are unknown no more.
+-- vinops_ops: reads everything, changes jobs and windows, sets the switches, edits the taxonomy. No DDL, and no deletes
+-- except of unknown raw values.
 grant select on all tables in schema public, raw, staging, audit, taxonomies, fleet to vinops_ops;
 grant insert, update on fleet.jobs, fleet.windows to vinops_ops;
 grant insert on fleet.job_runs to vinops_ops;
@@ -157,30 +160,30 @@ grant delete on audit.unknown_taxonomy_values to vinops_ops;
 
 do $$
 declare
-  granted text;
+  grant_statement text;
 begin
-  for granted in
+  for grant_statement in
     select format('grant insert, update on %I.%I to vinops_ops', schemaname, tablename)
     from pg_tables
     where schemaname = 'taxonomies'
       and tablename <> 'seeds'
     union all
-    -- 0018 has one with other arguments in its place
+    -- 0018 replaces it by a function with other arguments
     select format('grant execute on function %s to etl_rw, vinops_ops', p.oid::regprocedure)
     from pg_proc as p
     where p.pronamespace = 'fleet'::regnamespace
       and p.proname = 'enqueue'
   loop
-    execute granted;
+    execute grant_statement;
   end loop;
 end
 $$;
 
--- What raw.resume executes is nobody's to read or write but its owner's.
+-- Only the owner may read or write what raw.resume executes.
 revoke all on raw.suspended from public, etl_rw, app_ro, vinops_ops;
 
--- What later migrations add is readable by the same readers at once; the right to write is granted where the table is
--- made. For partitions, which vinops_admin makes, their parent's grants decide: they are read and written through it.
+-- Tables of later migrations are readable by the same roles at once. The right to write is granted where the table is
+-- created. Partitions, which vinops_admin creates, are read and written through their parent, whose grants apply.
 alter default privileges in schema public, raw, staging, audit, taxonomies, fleet
   grant select on tables to etl_rw, vinops_ops;
 alter default privileges in schema public, taxonomies

@@ -1,27 +1,28 @@
 -- 0019_fleet_sources
--- purpose: what the whole fleet knows of a source: its switch, its breaker, its quarter-hour slots, its session
+-- purpose: state of each source, shared by the fleet: switch, circuit breaker, fetch slots, session
 -- depends: 0018
 -- rollback: destructive
 -- creates: fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view, fleet.begin_fetch, fleet.end_fetch, fleet.note_fetch_end, fleet.move_breaker, fleet.reset_breaker, fleet.switch_source, fleet.accept_size, fleet.add_source, fleet.remove_source, fleet.accept_window, fleet.note_action
 
--- The rules of fetching, held for all workers at once whoever they are:
+-- The rules of fetching, enforced for all workers together:
 --   a slot (source and quarter-hour) has one attempt, which belongs to one job: the primary key of fetch_slots;
---   five failed slots in a row open the breaker; while it is open nothing is fetched but one probe, whose job is named
---   here, so that the job's lease is the probe's; a slot whose fetch never began says nothing of the source.
--- Whoever writes takes the locks in this order: the job, the source, the slot, the window.
+--   five failed slots in a row open the breaker; while it is open nothing is fetched except one probe;
+--   the probe's job is recorded in the source's row, so the lease of that job is the lease of the probe;
+--   a slot whose fetch never began does not count for the source.
+-- Locks are taken in this order: the job, the source, the slot, the window.
 
--- A source is known by its row here, which an operator adds; nothing else does, so a misspelt name makes none.
+-- A source exists if it has a row here, which only an operator adds. A misspelt name therefore creates no source.
 create table if not exists fleet.sources (
   source text not null,
-  enabled boolean not null default true,               -- off: nothing is scheduled and nothing fetched, by hand neither
+  enabled boolean not null default true,               -- false: no fetch is scheduled or run, not even manually
   breaker text not null default 'closed',
-  consecutive_failures integer not null default 0,     -- slots in a row
-  opened_at timestamptz,                               -- since when it has not been closed
-  probe_at timestamptz,                                -- no probe before this slot: an hour after the one that opened it
-  probe_job bigint,                                    -- the fetch that decides, while half open
+  consecutive_failures integer not null default 0,     -- failed slots in a row
+  opened_at timestamptz,                               -- time since which the breaker is not closed
+  probe_at timestamptz,                                -- earliest slot of a probe: an hour after the opening slot
+  probe_job bigint,                                    -- the probe's job while half open
   last_success_at timestamptz,
   last_failure_at timestamptz,
-  last_error text,                                     -- of the latest failed slot
+  last_error text,                                     -- error of the latest failed slot
   updated_at timestamptz not null default now(),
   constraint sources_pkey primary key (source),
   constraint sources_source_is_a_word check (source ~ '^[a-z][a-z0-9_-]{0,62}$'),
@@ -38,9 +39,9 @@ create table if not exists fleet.source_transitions (
   at timestamptz not null default clock_timestamp(),
   from_state text not null,
   to_state text not null,
-  who text not null,                                   -- an operator, or the job that brought it about
+  who text not null,                                   -- an operator, or the job that caused the transition
   why text not null,
-  db_user text not null default session_user,          -- the login, whatever `who` says
+  db_user text not null default session_user,          -- the login, whatever `who` contains
   constraint source_transitions_pkey primary key (id),
   constraint source_transitions_states_are_known check (
     from_state in ('closed', 'open', 'half_open') and to_state in ('closed', 'open', 'half_open')
@@ -57,29 +58,33 @@ execute function fleet.stamp_db_user();
 create table if not exists fleet.fetch_slots (
   source text not null,
   slot timestamptz not null,
-  job_id bigint not null,                              -- whose attempt it is; a rescued job goes on with it
-  run bigint not null,                                 -- the run that holds it, never an earlier one
+  job_id bigint not null,                              -- job of the attempt; a rescued job continues it
+  run bigint not null,                                 -- run of the attempt, never an earlier one
   started_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
-  outcome text,                                        -- null while under way
-  unkept_by bigint,                                    -- the run whose file came and could not be kept
+  outcome text,                                        -- null while in progress
+  unkept_by bigint,                                    -- run that downloaded a file and failed to store it
   constraint fetch_slots_pkey primary key (source, slot),
   constraint fetch_slots_quarter_hour_ck check (extract(epoch from slot)::bigint % 900 = 0),
   constraint fetch_slots_slot_is_an_instant check (slot >= '0001-01-01T00:00Z' and slot < '10000-01-01T00:00Z'),
-  -- failed counts for the breaker; what is our own fault (unkept), nobody's (lost) or an operator's (cancelled) does not
-  constraint fetch_slots_outcome_is_known check (outcome in ('fetched', 'unchanged', 'failed', 'unkept', 'lost', 'cancelled')),
+  -- Only `failed` counts for the breaker. Not counted: a failure on our side (unkept), a lost run (lost), a
+  -- cancellation (cancelled).
+  constraint fetch_slots_outcome_is_known check (
+    outcome in ('fetched', 'unchanged', 'failed', 'unkept', 'lost', 'cancelled')),
   constraint fetch_slots_outcome_means_over check ((outcome is null) = (finished_at is null))
 );
-create unique index if not exists fetch_slots_one_attempt_of_a_job on fleet.fetch_slots (job_id) where outcome is null;
+create unique index if not exists fetch_slots_one_attempt_of_a_job
+  on fleet.fetch_slots (job_id)
+  where outcome is null;
 
 create table if not exists fleet.source_sessions (
   source text not null,
-  sealed bytea,                                        -- the cookies, encrypted; nonce first
+  sealed bytea,                                        -- the encrypted cookies, nonce first
   obtained_at timestamptz,
   expires_at timestamptz,
-  refreshing_by text,                                  -- the one who is logging in, until then
+  refreshing_by text,                                  -- the worker that is logging in
   refreshing_until timestamptz,
-  retry_at timestamptz,                                -- after a refused login, not before
+  retry_at timestamptz,                                -- earliest login after a rejected one
   last_error text,
   updated_at timestamptz not null default now(),
   constraint source_sessions_pkey primary key (source),
@@ -90,7 +95,8 @@ create table if not exists fleet.source_sessions (
 
 create index if not exists idx_windows_applied on fleet.windows (source, window_start_utc) where state = 'applied';
 
--- The public picture of a source, for dashboards and metrics. Enabled: its own switch and that of config.
+-- The state of a source, for dashboards and metrics. `enabled` combines the switch of the source and that of
+-- public.config.
 create or replace view fleet.sources_view as
 select
   s.source,
@@ -112,7 +118,7 @@ left join fleet.source_sessions x on x.source = s.source;
 
 comment on view fleet.sources_view is 'one row per source: switch, breaker, last success, last applied window, session';
 
--- Notes what an operator did, in the transaction of the act.
+-- Records an operator's action, in the transaction of the action.
 create or replace function fleet.note_action(who text, action text, subject text, reason text, details jsonb)
 returns void
 language sql
@@ -122,8 +128,8 @@ as $$
   values (who, action, subject, reason, details)
 $$;
 
--- Moves the breaker and writes down who did it and why. The caller holds the source's row. The notice is the log line
--- of whoever caused it.
+-- Changes the state of the breaker and records who did so and why. The caller has locked the source's row. The notice
+-- becomes a log line of the calling process.
 create or replace function fleet.move_breaker(
   of_source text, to_state text, who text, why text, next_probe timestamptz default null, probe bigint default null)
 returns void
@@ -131,9 +137,9 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  was text;
+  old_state text;
 begin
-  select s.breaker into was from fleet.sources s where s.source = of_source;
+  select s.breaker into old_state from fleet.sources s where s.source = of_source;
   update fleet.sources s
   set breaker = to_state,
     opened_at = case when to_state <> 'closed' then coalesce(s.opened_at, clock_timestamp()) end,
@@ -143,25 +149,25 @@ begin
     updated_at = clock_timestamp()
   where s.source = of_source;
   insert into fleet.source_transitions (source, from_state, to_state, who, why)
-  values (of_source, was, to_state, who, why);
+  values (of_source, old_state, to_state, who, why);
   if to_state = 'open' then
-    raise warning 'source %: the breaker is open (was %): %; probe at %', of_source, was, why,
+    raise warning 'source %: the breaker is open (was %): %; probe at %', of_source, old_state, why,
       to_char(coalesce(next_probe, now()) at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI"Z"');
   else
-    raise warning 'source %: the breaker is % (was %): %', of_source, to_state, was, why;
+    raise warning 'source %: the breaker is % (was %): %', of_source, to_state, old_state, why;
   end if;
 end
 $$;
 
--- Asks for the slot's one attempt on behalf of a job's run. The answer is one word:
---   go               the attempt is this run's
---   already_fetched  the window has come to something
---   missed           its quarter-hour is over
---   disabled, open   the source is switched off, or its breaker lets only the probe through
---   under_way        another job's attempt is under way
---   unknown          there is no such source; nothing is written
+-- Requests the slot's only attempt for a run of a job. Returns one word:
+--   go               the attempt belongs to this run
+--   already_fetched  the window already has a result
+--   missed           the quarter-hour of the window has passed
+--   disabled, open   the source is disabled, or its breaker admits only the probe
+--   under_way        the attempt of another job is in progress
+--   unknown          the source does not exist, and nothing is written
 --   spent            the slot's attempt has ended
--- A simulated source has a clock of its own: its slot is the window, and no window is over.
+-- A simulated source has its own clock: its slot is the window, and no window has passed.
 create or replace function fleet.begin_fetch(
   of_source text, of_window timestamptz, job bigint, its_run bigint, simulated boolean default false)
 returns text
@@ -169,16 +175,16 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  its_slot constant timestamptz :=
+  slot_start constant timestamptz :=
     case when simulated then of_window else date_bin('15 minutes', clock_timestamp(), 'epoch'::timestamptz) end;
-  known fleet.sources;
+  source_row fleet.sources;
   window_state text;
 begin
-  select * into known from fleet.sources s where s.source = of_source for update;
+  select * into source_row from fleet.sources s where s.source = of_source for update;
   if not found then
     return 'unknown';
   end if;
-  -- a job that nobody's schedule made: put in from psql
+  -- a job that the scheduler did not enqueue, for example from psql
   insert into fleet.windows (source, window_start_utc) values (of_source, of_window) on conflict do nothing;
   select w.state into strict window_state
   from fleet.windows w
@@ -186,16 +192,16 @@ begin
 
   if window_state not in ('due', 'failed', 'missed') then
     return 'already_fetched';
-  elsif not simulated and of_window + interval '15 minutes' <= its_slot then
+  elsif not simulated and of_window + interval '15 minutes' <= slot_start then
     return 'missed';
-  elsif not known.enabled then
+  elsif not source_row.enabled then
     return 'disabled';
-  elsif known.breaker <> 'closed' and known.probe_job is distinct from job then
+  elsif source_row.breaker <> 'closed' and source_row.probe_job is distinct from job then
     return 'open';
   end if;
 
   insert into fleet.fetch_slots as s (source, slot, job_id, run)
-  values (of_source, its_slot, job, its_run)
+  values (of_source, slot_start, job, its_run)
   on conflict (source, slot) do update
   set run = excluded.run
   where s.job_id = excluded.job_id and s.outcome is null and s.run <= excluded.run;
@@ -205,24 +211,25 @@ begin
   return (
     select case when s.outcome is null then 'under_way' else 'spent' end
     from fleet.fetch_slots s
-    where s.source = of_source and s.slot = its_slot
+    where s.source = of_source and s.slot = slot_start
   );
 end
 $$;
 
-comment on function fleet.begin_fetch is 'asks for the one attempt of a source''s quarter-hour slot';
+comment on function fleet.begin_fetch is 'requests the only attempt of a source''s quarter-hour slot';
 
--- Ends a run's attempt, which closes the breaker. False: the attempt is not that run's any more.
+-- Ends a run's attempt with success, which closes the breaker. Returns false if the attempt no longer belongs to that
+-- run.
 create or replace function fleet.end_fetch(job bigint, its_run bigint, its_outcome text)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  known fleet.sources;
+  source_row fleet.sources;
 begin
   perform from fleet.jobs j where j.id = job for update;
-  select s.* into known
+  select s.* into source_row
   from fleet.sources s
   join fleet.fetch_slots f on f.source = s.source
   where f.job_id = job and f.run = its_run and f.outcome is null
@@ -238,28 +245,28 @@ begin
   set consecutive_failures = 0,
     last_success_at = clock_timestamp(),
     updated_at = clock_timestamp()
-  where s.source = known.source;
-  if known.breaker <> 'closed' then
-    perform fleet.move_breaker(known.source, 'closed', 'job ' || job, 'the probe succeeded');
+  where s.source = source_row.source;
+  if source_row.breaker <> 'closed' then
+    perform fleet.move_breaker(source_row.source, 'closed', 'job ' || job, 'the probe succeeded');
   end if;
   return true;
 end
 $$;
 
--- What the end of a fetch job says of its source, whoever ended it. The attempt of a job that was given up has failed,
--- unless its last run said that the fault is ours. A probe that ends without a word leaves the breaker open, and the next
--- slot is its probe.
+-- Applies the end of a fetch job to its source, for any cause of the end. The attempt of a discarded job has failed,
+-- unless its last run recorded a failure on our side. If the probe's job ends without an outcome, the breaker stays
+-- open, and the next slot is the probe.
 create or replace function fleet.note_fetch_end()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  known fleet.sources;
-  its_slot timestamptz;
-  its_outcome text;
+  source_row fleet.sources;
+  slot_start timestamptz;
+  slot_outcome text;
 begin
-  select * into known from fleet.sources s where s.source = new.payload ->> 'source' for update;
+  select * into source_row from fleet.sources s where s.source = new.payload ->> 'source' for update;
   if not found then
     return null;
   end if;
@@ -272,68 +279,71 @@ begin
     end,
     finished_at = clock_timestamp()
   where f.job_id = new.id and f.outcome is null
-  returning f.slot, f.outcome into its_slot, its_outcome;
+  returning f.slot, f.outcome into slot_start, slot_outcome;
 
-  if its_outcome = 'failed' then
-    known.consecutive_failures := known.consecutive_failures + 1;
+  if slot_outcome = 'failed' then
+    source_row.consecutive_failures := source_row.consecutive_failures + 1;
     update fleet.sources s
-    set consecutive_failures = known.consecutive_failures,
+    set consecutive_failures = source_row.consecutive_failures,
       last_failure_at = clock_timestamp(),
       last_error = left(new.error, 500),
       updated_at = clock_timestamp()
-    where s.source = known.source;
-    if known.breaker = 'half_open' and known.probe_job = new.id then
-      perform fleet.move_breaker(known.source, 'open', 'job ' || new.id, 'the probe failed', its_slot + interval '1 hour');
-    elsif known.breaker = 'closed' and known.consecutive_failures >= 5 then
+    where s.source = source_row.source;
+    if source_row.breaker = 'half_open' and source_row.probe_job = new.id then
       perform fleet.move_breaker(
-        known.source, 'open', 'job ' || new.id, known.consecutive_failures || ' slots failed in a row',
-        its_slot + interval '1 hour');
-    elsif known.consecutive_failures >= 3 then
-      raise warning 'source %: % slots failed in a row; the breaker opens at 5', known.source, known.consecutive_failures;
+        source_row.source, 'open', 'job ' || new.id, 'the probe failed', slot_start + interval '1 hour');
+    elsif source_row.breaker = 'closed' and source_row.consecutive_failures >= 5 then
+      perform fleet.move_breaker(
+        source_row.source, 'open', 'job ' || new.id, source_row.consecutive_failures || ' slots failed in a row',
+        slot_start + interval '1 hour');
+    elsif source_row.consecutive_failures >= 3 then
+      raise warning 'source %: % slots failed in a row; the breaker opens at 5',
+        source_row.source, source_row.consecutive_failures;
     end if;
-  elsif known.breaker = 'half_open' and known.probe_job = new.id then
-    perform fleet.move_breaker(known.source, 'open', 'job ' || new.id, 'the probe ended without an answer');
+  elsif source_row.breaker = 'half_open' and source_row.probe_job = new.id then
+    perform fleet.move_breaker(source_row.source, 'open', 'job ' || new.id, 'the probe ended without an answer');
   end if;
   return null;
 end
 $$;
 
--- Every end of every job reads this condition anew, so it is short. A claim does not.
+-- Every end of every job evaluates this condition, so it is short. A claim does not evaluate it.
 create or replace trigger note_fetch_end
 after update of finished_at on fleet.jobs
 for each row
 when (old.finished_at is null and new.finished_at is not null and new.kind = 'fetch')
 execute function fleet.note_fetch_end();
 
--- Closes the breaker by hand and forgets the failures; false when there was nothing to reset.
+-- Closes the breaker manually and resets the failure count. Returns false if there was nothing to reset.
 create or replace function fleet.reset_breaker(of_source text, who text, why text)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  known fleet.sources;
+  source_row fleet.sources;
 begin
-  select * into known from fleet.sources s where s.source = of_source for update;
-  if not found or (known.breaker = 'closed' and known.consecutive_failures = 0) then
+  select * into source_row from fleet.sources s where s.source = of_source for update;
+  if not found or (source_row.breaker = 'closed' and source_row.consecutive_failures = 0) then
     return false;
   end if;
   perform fleet.move_breaker(of_source, 'closed', who, why);
   perform fleet.note_action(who, 'reset-breaker', of_source, why,
-    jsonb_build_object('from', known.breaker, 'consecutive_failures', known.consecutive_failures));
+    jsonb_build_object('from', source_row.breaker, 'consecutive_failures', source_row.consecutive_failures));
   return true;
 end
 $$;
 
--- Switches a source on or off by hand; false when it was so already. An unknown source is an error: P0002.
+-- Enables or disables a source manually. Returns false if the source was in that state already. An unknown source is an
+-- error (P0002).
 create or replace function fleet.switch_source(of_source text, turn_on boolean, who text, why text)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  word constant text := case when turn_on then 'enabled' else 'disabled' end;
-  other constant text := case when turn_on then 'disabled' else 'enabled' end;
+  new_state constant text := case when turn_on then 'enabled' else 'disabled' end;
+  old_state constant text := case when turn_on then 'disabled' else 'enabled' end;
 begin
   perform from fleet.sources s where s.source = of_source for update;
   if not found then
@@ -347,18 +357,18 @@ begin
     return false;
   end if;
   insert into fleet.source_transitions (source, from_state, to_state, who, why)
-  values (of_source, other, word, who, why);
-  raise warning 'source % is %: %', of_source, word, why;
+  values (of_source, old_state, new_state, who, why);
+  raise warning 'source % is %: %', of_source, new_state, why;
   perform fleet.note_action(who, case when turn_on then 'enable' else 'disable' end, of_source, why, '{}');
   return true;
 end
 $$;
 
--- Accepts the size of the newest judged file of a source as normal: files after its window are compared with this size and
--- with the complete files since. Waits for a step that holds the source. The outcome is one word:
+-- Accepts the size of the newest judged file of a source as normal. Files after its window are compared with this size
+-- and with the complete files since. Waits for a step that has locked the source. The outcome is one word:
 --   accepted   the size of this file counts as normal
 --   unknown    no file of the source has been judged
---   complete   the file is complete: there is nothing to accept
+--   complete   the file is complete, so there is nothing to accept
 --   lots       the file is incomplete because of its lot numbers, whatever its size
 create or replace function fleet.accept_size(
   of_source text, who text, why text, out outcome text, out window_start_utc timestamptz, out row_count int)
@@ -366,37 +376,38 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  newest raw.csv_files;
+  newest_file raw.csv_files;
 begin
   perform from raw.sources s where s.source = of_source for update;
-  select f.* into newest
+  select f.* into newest_file
   from raw.csv_files f
   where f.source = of_source and f.complete is not null
   order by f.window_start_utc desc, f.file_no desc
   limit 1;
-  window_start_utc := newest.window_start_utc;
-  row_count := newest.row_count;
+  window_start_utc := newest_file.window_start_utc;
+  row_count := newest_file.row_count;
   outcome := case
-    when newest.file_id is null then 'unknown'
-    when newest.complete then 'complete'
-    when newest.incomplete_reason = 'lots' then 'lots'
+    when newest_file.file_id is null then 'unknown'
+    when newest_file.complete then 'complete'
+    when newest_file.incomplete_reason = 'lots' then 'lots'
     else 'accepted'
   end;
   if outcome <> 'accepted' then
     return;
   end if;
   update raw.sources s
-  set size_accepted_window = newest.window_start_utc,
-    size_accepted_rows = newest.row_count
+  set size_accepted_window = newest_file.window_start_utc,
+    size_accepted_rows = newest_file.row_count
   where s.source = of_source;
   perform fleet.note_action(who, 'accept-size', of_source, why,
-    jsonb_build_object('file_id', newest.file_id, 'window_start_utc', newest.window_start_utc, 'rows', newest.row_count));
+    jsonb_build_object(
+      'file_id', newest_file.file_id, 'window_start_utc', newest_file.window_start_utc, 'rows', newest_file.row_count));
 end
 $$;
 
 comment on function fleet.accept_size is 'accepts the size of a source''s newest file as normal';
 
--- Makes a source known; false when it was known already.
+-- Adds a source. Returns false if it exists already.
 create or replace function fleet.add_source(of_source text, who text, why text)
 returns boolean
 language plpgsql
@@ -412,8 +423,9 @@ begin
 end
 $$;
 
--- Forgets a source that has no file and no work, with its windows, slots and session. Its transitions stay: they are
--- history. The answer is one word: removed, unknown, files or jobs. Runs as its owner, since operators may delete nothing.
+-- Removes a source without a file and without an unfinished job, with its windows, slots and session. The transitions
+-- are kept as history. Returns one word: removed, unknown, files or jobs. Runs with its owner's rights, since operators
+-- have no right to delete.
 create or replace function fleet.remove_source(of_source text, who text, why text)
 returns text
 language plpgsql
@@ -443,12 +455,13 @@ begin
 end
 $$;
 
--- Lets a quarantined file be applied: its window is as it was when the file had been received, and the ingest that follows does
--- not judge the file again. Of several quarantined files of a window one must be named. The records that could not be read are
--- listed anew by that ingest. Runs as its owner, since operators change no file. The outcome is one word:
+-- Accepts a quarantined file: its window returns to the state of a received file, and the following ingest does not
+-- judge the file again. If a window has several quarantined files, the caller must name one. The listed unreadable
+-- records are deleted, since that ingest lists them again. Runs with its owner's rights, since operators have no right
+-- to change files. The outcome is one word:
 --   accepted    the file may be ingested
 --   unknown     the window has no quarantined file, or not this one
---   ambiguous   it has several
+--   ambiguous   the window has several
 create or replace function fleet.accept_window(
   of_source text, of_window timestamptz, of_file uuid, who text, why text, out outcome text, out file_id uuid)
 language plpgsql
@@ -491,12 +504,12 @@ $$;
 
 comment on function fleet.accept_window is 'lets a quarantined file of a window be applied';
 
--- Owner and rights, as 0017 gives them to the rest.
+-- Owner and grants, in the same form as 0017.
 do $$
 declare
-  change text;
+  statement text;
 begin
-  for change in
+  for statement in
     select format('alter table fleet.%I owner to vinops_admin', name)
     from unnest(array['sources', 'source_transitions', 'fetch_slots', 'source_sessions', 'sources_view']) as name
     union all
@@ -507,7 +520,7 @@ begin
         'begin_fetch', 'end_fetch', 'note_fetch_end', 'move_breaker', 'reset_breaker', 'switch_source', 'accept_size',
         'add_source', 'remove_source', 'accept_window', 'note_action')
   loop
-    execute change;
+    execute statement;
   end loop;
 end
 $$;
@@ -532,9 +545,9 @@ grant update (size_accepted_window, size_accepted_rows) on raw.sources to vinops
 grant select on fleet.sources, fleet.source_transitions, fleet.fetch_slots, fleet.source_sessions, fleet.sources_view
 to etl_rw, vinops_ops;
 grant insert, update on fleet.fetch_slots, fleet.source_sessions to etl_rw, vinops_ops;
--- operators make sources known, workers do not
+-- operators add sources, workers do not
 grant update on fleet.sources to etl_rw;
 grant insert, update on fleet.sources to vinops_ops;
--- insert-only: the history of a source is not rewritten
+-- insert-only: the history of a source is never changed
 grant insert on fleet.source_transitions to etl_rw, vinops_ops;
 grant select on fleet.sources_view, fleet.source_transitions to app_ro;

@@ -1,13 +1,13 @@
 -- 0024_store_catalogue
--- purpose: what a database is rebuilt from besides the files: the acts that the store keeps under catalogue/
+-- purpose: actions recorded for a rebuild, in addition to the files: the catalogue/ folder of the store
 -- depends: 0023
 -- rollback: yes
 -- creates: raw.catalogue, raw.add_to_catalogue, raw.note_in_catalogue, raw.note_removal
 
--- One row per object of the store's folder catalogue/. A row is added in the transaction of its act. The object is put
--- afterwards, by the next step of a chain, which notes the time in `written_at`. `body` is the object, byte for byte.
+-- One row per object in the store's folder catalogue/. A row is inserted in the transaction of the action. The next
+-- step of a chain stores the object afterwards and sets `written_at`. `body` is the object, byte for byte.
 create table if not exists raw.catalogue (
-  -- in the order of the acts
+  -- sorts in the order of the actions
   key text collate "C" not null,
   at timestamptz not null,
   kind text not null,
@@ -18,11 +18,11 @@ create table if not exists raw.catalogue (
     key ~ '^catalogue/[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{6}\.[0-9]{6}-[a-z_]+-[0-9a-f]{8}\.json$'
   )
 );
-comment on table raw.catalogue is 'receipts, repeats and operators'' acts, as the store''s catalogue keeps them';
+comment on table raw.catalogue is 'receipts, repeats and operator actions, as stored in the store''s catalogue';
 create index if not exists idx_catalogue_at on raw.catalogue (at);
 create index if not exists idx_catalogue_unwritten on raw.catalogue (key) where written_at is null;
 
--- Adds the act of a moment. The same act of the same moment is added once.
+-- Adds the action of a moment. The same action of the same moment is added once.
 create or replace function raw.add_to_catalogue(moment timestamptz, act jsonb)
 returns void
 language sql
@@ -34,9 +34,9 @@ as $$
       'catalogue/%s-%s-%s.json',
       to_char(moment at time zone 'UTC', 'YYYY/MM/DD/HH24MISS.US'),
       act ->> 'kind',
-      left(encode(sha256(convert_to(made.body, 'UTF8')), 'hex'), 8)
+      left(encode(sha256(convert_to(entry.body, 'UTF8')), 'hex'), 8)
     ),
-    moment, act ->> 'kind', made.body
+    moment, act ->> 'kind', entry.body
   from (
     select (
       act || jsonb_build_object(
@@ -44,12 +44,13 @@ as $$
         'at', to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
       )
     )::text as body
-  ) as made
+  ) as entry
   on conflict do nothing
 $$;
 
--- Notes an act in its own transaction. Its moment is later than those of all acts that are committed, even where the clock has
--- been set back. A rebuild repeats acts that are in the catalogue already, and switches this off for its transaction.
+-- Records an action in the transaction of the action. Its moment is later than that of every committed action, even if
+-- the clock has been set back. A rebuild repeats actions that are in the catalogue already, and disables this for its
+-- transaction.
 create or replace function raw.note_in_catalogue(act jsonb)
 returns void
 language plpgsql
@@ -65,7 +66,7 @@ begin
 end
 $$;
 
--- Notes that a vehicle, a lot or a picture was hidden or shown again. Only SQL statements of operators do that.
+-- Records that a vehicle, a lot or an image was hidden or shown again. Only SQL statements of operators do that.
 create or replace function raw.note_removal()
 returns trigger
 language plpgsql
@@ -79,9 +80,14 @@ begin
   elsif tg_table_name = 'lots' then
     act := act || jsonb_build_object('source', new.source, 'lot', new.lot_external_id);
   else
-    act := act || jsonb_strip_nulls(jsonb_build_object('image', new.source_url, 'variant', new.variant, 'vin', new.vin))
+    act := act
+      || jsonb_strip_nulls(jsonb_build_object('image', new.source_url, 'variant', new.variant, 'vin', new.vin))
       || coalesce(
-        (select jsonb_build_object('source', l.source, 'lot', l.lot_external_id) from public.lots l where l.id = new.lot_id),
+        (
+          select jsonb_build_object('source', l.source, 'lot', l.lot_external_id)
+          from public.lots l
+          where l.id = new.lot_id
+        ),
         '{}'
       );
   end if;
@@ -116,6 +122,6 @@ revoke execute on function raw.add_to_catalogue(timestamptz, jsonb), raw.note_in
 from public;
 grant execute on function raw.add_to_catalogue(timestamptz, jsonb), raw.note_in_catalogue(jsonb)
 to etl_rw, vinops_ops;
--- what was written down stays as it was; only when its object was put is noted later
+-- recorded actions never change; only the time when the object was stored is set later
 grant select, insert on raw.catalogue to etl_rw, vinops_ops;
 grant update (written_at) on raw.catalogue to etl_rw, vinops_ops;

@@ -1,11 +1,11 @@
-//! Everything that comes from outside, read once: the environment, the clock.
+//! The configuration from the environment, and the single entry points to the environment and the clock.
 //!
-//! A variable `NAME` is looked for in three places: itself; the file that `NAME_FILE` names (Docker, Kubernetes); the
-//! file `name` (lower case) in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`). The first found wins, one
-//! trailing line end is cut, and an empty value counts as none, so that `NAME=` in an environment file switches it
-//! off. Secrets are wrapped: `Debug` prints nothing of them, and errors name the variable and never its value.
+//! A variable `NAME` is read from the first of three places that has it: the variable, the file named by `NAME_FILE`
+//! (Docker, Kubernetes), the file `name` (lower case) in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`). One
+//! trailing line end is removed. An empty value counts as unset, so `NAME=` in an environment file disables a variable.
+//! Secrets are wrapped: `Debug` prints nothing of them, and errors name the variable and never the value.
 //!
-//! Every variable is checked when the program starts, and a wrong one is an error of the commands that use it
+//! Every variable is checked when the program starts. A wrong variable is an error of the commands that use it
 //! ([`Setting`]). `vinops doctor` reports all of them.
 
 use anyhow::{Context, bail};
@@ -18,64 +18,65 @@ mod setting;
 use setting::{Environment, value};
 pub use setting::{Setting, SettingError};
 
-/// The environment, each variable checked.
+/// The configuration, each variable checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `DATABASE_URL`: pooled work; may lead through a pooler in transaction mode.
+    /// `DATABASE_URL`: the database for pooled connections, possibly through a pooler in transaction mode.
     pub database_url: Setting<Option<SecretString>>,
-    /// `DATABASE_DIRECT_URL`: LISTEN and migrations; by default the same.
+    /// `DATABASE_DIRECT_URL`: the database without a pooler, for LISTEN and migrations. Default: `DATABASE_URL`.
     pub database_direct_url: Setting<Option<SecretString>>,
-    /// `LISTING_DATABASE_URL`: the listing helper's database, without a pooler; by default the above.
+    /// `LISTING_DATABASE_URL`: the listing helper's database, without a pooler. Default: the two above.
     pub listing_database_url: Setting<Option<SecretString>>,
-    /// `VINOPS_STORE`: where files are kept, as a URL; by default a local folder.
+    /// `VINOPS_STORE`: URL of the store of files. Default: a local folder.
     pub store: Setting<String>,
-    /// `VINOPS_LEASE`: how long a job belongs to a worker that has not been heard of; 30 s.
+    /// `VINOPS_LEASE`: the lease of a claimed job without renewal. Default: 30 s.
     pub lease: Setting<Duration>,
-    /// `COPART_…`: the feed.
+    /// `COPART_…`: address and login of the feed.
     pub copart: Setting<Copart>,
-    /// `VINOPS_COOKIE_KEY`: encrypts session cookies at rest.
+    /// `VINOPS_COOKIE_KEY`: key that encrypts session cookies at rest.
     pub cookie_key: Setting<Option<SecretString>>,
-    /// `VINOPS_FETCH_DELAY`: how long after its window's start a fetch is enqueued; 10 s.
+    /// `VINOPS_FETCH_DELAY`: delay of a fetch after the start of its window. Default: 10 s.
     pub fetch_delay: Setting<Option<Duration>>,
-    /// `VINOPS_FETCH_JITTER`: the most that chance adds to that; 20 s.
+    /// `VINOPS_FETCH_JITTER`: upper bound of the random delay added to the fetch delay. Default: 20 s.
     pub fetch_jitter: Setting<Option<Duration>>,
-    /// `VINOPS_LISTEN`: where a role shows health and metrics, such as `127.0.0.1:9464`.
+    /// `VINOPS_LISTEN`: address of health and metrics, such as `127.0.0.1:9464`.
     pub listen: Setting<Option<String>>,
-    /// `VINOPS_LOG_FORMAT`: whether log lines are for people or programs; by default as they are looked at.
+    /// `VINOPS_LOG_FORMAT`: format of log lines. Default: text for terminals and commands, JSON for roles without a
+    /// terminal.
     pub log_format: Setting<Option<LogFormat>>,
-    /// `VINOPS_LOG`: what is logged, in the words of `tracing_subscriber`'s `EnvFilter`.
+    /// `VINOPS_LOG`: log filter in the syntax of `tracing_subscriber`'s `EnvFilter`.
     pub log: Setting<Option<String>>,
-    /// `VINOPS_MAPPINGS`: a folder of `<source>.json` files that say how the files of a source are read.
+    /// `VINOPS_MAPPINGS`: folder of `<source>.json` files, the mappings of the sources' columns.
     pub mappings: Setting<Option<PathBuf>>,
 }
 
-/// For whom log lines are.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `text`: people.
+    /// `text`: lines for people.
     Text,
-    /// `json`: programs, one object a line.
+    /// `json`: one JSON object per line.
     Json,
 }
 
-/// How the feed is asked for.
+/// The address, login and request headers of the feed.
 #[derive(Clone, Debug)]
 pub struct Copart {
-    /// `COPART_FEED_URL`: it grants access, so it is a secret; none, and nothing is fetched.
+    /// `COPART_FEED_URL`: URL of the feed, a secret, since it grants access. Without it, nothing is fetched.
     pub feed_url: Option<SecretString>,
-    /// `COPART_USER`.
+    /// `COPART_USER`: user of the login.
     pub user: Option<String>,
-    /// `COPART_PASSWORD`.
+    /// `COPART_PASSWORD`: password of the login.
     pub password: Option<SecretString>,
-    /// `COPART_LOGIN_URL`: where a login is posted; by default the auction's own.
+    /// `COPART_LOGIN_URL`: URL to which a login is posted. Default: the auction's own.
     pub login_url: Option<String>,
-    /// `COPART_USER_AGENT`.
+    /// `COPART_USER_AGENT`: header `User-Agent` of requests to the feed.
     pub user_agent: Option<String>,
-    /// `COPART_REFERER`.
+    /// `COPART_REFERER`: header `Referer` of requests to the feed.
     pub referer: Option<String>,
 }
 
-/// Every variable read here, for help texts and for the sample configuration's test.
+/// Names of all variables of the configuration, for help texts and for the test of the sample configuration.
 pub const VARIABLES: &[&str] = &[
     "DATABASE_URL",
     "DATABASE_DIRECT_URL",
@@ -98,14 +99,14 @@ pub const VARIABLES: &[&str] = &[
     "VINOPS_COOKIE_KEY",
 ];
 
-/// The store of a machine that is set up for vinops.
+/// Store folder of a machine that is set up for vinops.
 const SHARED_STORE: &str = "/var/data/vinops";
 const LEASE: Duration = Duration::from_secs(30);
-/// A fetch that begins later than this into its quarter-hour could not end in it.
+/// Longest fetch delay. A later fetch could not finish within its quarter-hour.
 const MOST_DELAY: Duration = Duration::from_secs(240);
 
 impl Config {
-    /// Reads the process's environment.
+    /// Reads the environment of the process.
     pub fn from_env() -> Config {
         Config::read(&environment)
     }
@@ -154,7 +155,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Returns an error where the variable that decides cannot be used.
+    /// Returns an error if the variable that decides has an invalid value.
     pub fn direct_url(&self) -> Result<Option<&SecretString>, SettingError> {
         match self.database_direct_url.get()? {
             Some(url) => Ok(Some(url)),
@@ -168,7 +169,7 @@ impl Copart {
         let text = |name: &str| value(name, environment);
         let feed_url = text("COPART_FEED_URL")?.map(SecretString::from);
         if let Some(url) = &feed_url {
-            // The parser's own error says what is wrong without saying the address.
+            // The error of the parser does not contain the address.
             url::Url::parse(secrecy::ExposeSecret::expose_secret(url))
                 .context("COPART_FEED_URL is not a URL")?;
         }
@@ -192,7 +193,7 @@ fn database_url(name: &str, environment: &Environment) -> anyhow::Result<Option<
     if let Some(url) = &url
         && !(url.starts_with("postgres://") || url.starts_with("postgresql://"))
     {
-        bail!("{name} is not a PostgreSQL URL (postgres://user:password@host:5432/database)");
+        bail!("{name} is not a PostgreSQL URL such as postgres://user:password@host:5432/database");
     }
     Ok(url.map(SecretString::from))
 }
@@ -209,18 +210,19 @@ fn store(environment: &Environment) -> anyhow::Result<String> {
 
 fn lease(environment: &Environment) -> anyhow::Result<Duration> {
     let Some(text) = value("VINOPS_LEASE", environment)? else { return Ok(LEASE) };
-    let lease = humantime::parse_duration(&text).context("VINOPS_LEASE (such as 30s)")?;
+    let lease = humantime::parse_duration(&text).context("VINOPS_LEASE is not a duration such as 30s")?;
     if lease < Duration::from_millis(100) {
-        bail!("VINOPS_LEASE is under 100ms");
+        bail!("VINOPS_LEASE is shorter than 100ms");
     }
     Ok(lease)
 }
 
 fn delay(name: &str, environment: &Environment) -> anyhow::Result<Option<Duration>> {
     let Some(text) = value(name, environment)? else { return Ok(None) };
-    let delay = humantime::parse_duration(&text).with_context(|| format!("{name} (such as 10s)"))?;
+    let delay =
+        humantime::parse_duration(&text).with_context(|| format!("{name} is not a duration such as 10s"))?;
     if delay > MOST_DELAY {
-        bail!("{name} is over 4m: the window would be half over");
+        bail!("{name} is longer than 4m, and a later fetch could not finish within its quarter-hour");
     }
     Ok(Some(delay))
 }
@@ -230,14 +232,14 @@ fn log_format(environment: &Environment) -> anyhow::Result<Option<LogFormat>> {
         None => Ok(None),
         Some("text") => Ok(Some(LogFormat::Text)),
         Some("json") => Ok(Some(LogFormat::Json)),
-        Some(_) => bail!("VINOPS_LOG_FORMAT is neither text nor json"),
+        Some(_) => bail!("VINOPS_LOG_FORMAT has an unknown value; expected one of text, json"),
     }
 }
 
-/// The machine's folder if it is there and ours to write, or can be made; else the user's own.
+/// Returns the URL of the machine's store folder if that is writable or can be created, else of the user's own folder.
 fn default_store(environment: &Environment) -> anyhow::Result<String> {
     let shared = Path::new(SHARED_STORE);
-    // Looked at, not made: reading the configuration leaves no trace.
+    // Only checked, not created: reading the configuration has no side effects.
     let nearest = shared.ancestors().find(|folder| folder.exists()).unwrap_or(shared);
     let writable = nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK).is_ok();
     let folder = if writable {
@@ -245,13 +247,17 @@ fn default_store(environment: &Environment) -> anyhow::Result<String> {
     } else {
         data_folder(environment)
             .with_context(|| {
-                format!("VINOPS_STORE is not set, {SHARED_STORE} is not writable, and there is no HOME")
+                format!(
+                    "VINOPS_STORE is not set, {SHARED_STORE} is not writable, and HOME is no absolute path"
+                )
             })?
             .join("store")
     };
     match url::Url::from_file_path(&folder) {
         Ok(url) => Ok(url.to_string()),
-        Err(()) => bail!("{} is not an absolute path: set VINOPS_STORE", folder.display()),
+        Err(()) => {
+            bail!("VINOPS_STORE is not set, and the folder {} is not an absolute path", folder.display())
+        }
     }
 }
 
@@ -263,34 +269,39 @@ fn data_folder(environment: &Environment) -> Option<PathBuf> {
     Some(home.join("vinops"))
 }
 
-/// The user's own folder for vinops's data; none without a home.
+/// Returns the user's own folder for the data of vinops, or `None` without a home folder.
 pub fn user_data_folder() -> Option<PathBuf> {
     data_folder(&environment)
 }
 
-/// `VINOPS_PG_BINDIR`: the programs of the PostgreSQL to embed. Read apart from [`Config`], since tests embed too.
+/// Returns `VINOPS_PG_BINDIR`, the folder with the programs of the embedded PostgreSQL.
+///
+/// The variable is not part of [`Config`], since tests embed a server too.
 pub fn pg_bindir() -> Option<PathBuf> {
     environment("VINOPS_PG_BINDIR").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// `VINOPS_TEST_DATABASE_URL`: a running server for tests to use, as superuser, in place of one of their own.
+/// Returns `VINOPS_TEST_DATABASE_URL`, a running server that tests use as superuser instead of an embedded one.
 pub fn test_database_url() -> Option<String> {
     environment("VINOPS_TEST_DATABASE_URL").filter(|url| !url.is_empty())
 }
 
-/// A number for tests, such as `VINOPS_TEST_STORIES` (how many random stories) and `VINOPS_TEST_SEED` (the first of them).
+/// Returns a number for tests, such as `VINOPS_TEST_STORIES` (number of random stories) or `VINOPS_TEST_SEED` (the
+/// first story).
 pub fn test_number(name: &str) -> Option<u64> {
     environment(name).and_then(|text| text.parse().ok())
 }
 
-/// The one door to the environment.
-#[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
+/// Returns the value of an environment variable. All reads of the environment go through this function.
+#[expect(clippy::disallowed_methods, reason = "this is the alternative that the lint names")]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The one door to the clock of day. What a *file* means is decided by its window, never by this.
-#[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
+/// Returns the present time. All reads of the wall clock go through this function.
+///
+/// The time of a *file* is decided by its window, never by this clock.
+#[expect(clippy::disallowed_methods, reason = "this is the alternative that the lint names")]
 pub fn now() -> chrono::DateTime<chrono::Utc> {
     chrono::Utc::now()
 }

@@ -1,8 +1,8 @@
-//! vinops: a fleet of workers over a PostgreSQL queue that keeps Copart's inventory feed, losslessly, and turns
-//! each quarter-hour window of it into vehicles, lots and statuses.
+//! vinops: workers over a PostgreSQL queue that ingest Copart's inventory feed without loss, and update vehicles, lots
+//! and statuses from each quarter-hour window.
 //!
-//! Rooms: [`auction`] knows the feed's rules, [`queue`] the jobs' life, [`db`] the schema, [`store`] the bytes,
-//! [`simulator`] a pretend feed, [`embedded`] a private PostgreSQL. What happens because a job ran is in [`workers`].
+//! Modules: [`auction`] contains the rules of the feed, [`queue`] the life of jobs, [`db`] the schema, [`store`] the
+//! stored files, [`simulator`] a simulated feed, [`embedded`] a private PostgreSQL. The jobs are in [`workers`].
 
 pub mod api;
 pub mod auction;
@@ -23,6 +23,6 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod testing;
 
-// The jobs sit beside `src/`, so that adding one touches no room of the library.
+// The jobs are beside `src/`, so that a new job changes no module of the library.
 #[path = "../workers/mod.rs"]
 pub mod workers;

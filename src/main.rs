@@ -1,4 +1,4 @@
-//! The `vinops` binary: hands the fleet to the command line.
+//! The `vinops` binary: passes the job registry to the command line.
 
 use vinops::{cli, workers};
 

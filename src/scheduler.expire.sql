@@ -1,8 +1,8 @@
 -- scheduler: expire windows
--- Fetches that still wait although their window has passed. Locked first: one that a worker is claiming is skipped,
--- and none can be claimed before the caller has cancelled it. The window is named before its job is cancelled, so
--- that the trigger on jobs finds it ended and does not call it failed.
-with waiting as (
+-- Returns fetch jobs that still wait although their window has passed. The jobs are locked first: a job that a worker
+-- is claiming is skipped, and none can be claimed before the caller has cancelled it. The window is marked missed
+-- before its job is cancelled, so that the trigger on jobs finds it finished and does not mark it failed.
+with expired_jobs as (
   select job.id, w.source, w.window_start_utc
   from fleet.windows as w
   join fleet.jobs as job
@@ -14,15 +14,15 @@ with waiting as (
     and job.state in ('available', 'scheduled', 'retryable')
   for update of job skip locked
 ),
-named as (
+missed_windows as (
   update fleet.windows as w
   set state = 'missed',
     note = 'no worker took its fetch in time',
     updated_at = now()
-  from waiting
-  where w.source = waiting.source
-    and w.window_start_utc = waiting.window_start_utc
+  from expired_jobs
+  where w.source = expired_jobs.source
+    and w.window_start_utc = expired_jobs.window_start_utc
     and w.state = 'due'
 )
 select id as "id!"
-from waiting
+from expired_jobs

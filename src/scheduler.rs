@@ -1,20 +1,20 @@
-//! Which window is due, and exactly one fetch for it.
+//! The scheduler: determines the due window of each source and enqueues exactly one fetch for the window.
 //!
-//! A window is a source and a quarter-hour of the *database's* clock. The primary key of `fleet.windows` is the one
-//! guard: whoever inserts the window's row enqueues its fetch, in the same transaction; everybody else finds the row
-//! there and does nothing. Hence no leader: any number of schedulers may run, and one that dies between two
-//! statements leaves nothing behind.
+//! A window is a source and a quarter-hour of the *database's* clock. The primary key of `fleet.windows` is the only
+//! guard: the scheduler that inserts the row of a window also enqueues the fetch, in the same transaction. All other
+//! schedulers find the row and do nothing. Hence there is no leader: any number of schedulers may run, and one that
+//! dies between two statements leaves nothing behind.
 //!
-//! The feed knows only "now". A window that passed while no scheduler ran can therefore not be fetched any more: it
-//! gets a row that says `missed`, and so does one whose fetch still waited, unclaimed, when its quarter-hour ended;
-//! that fetch is cancelled. One that is running is left alone. A window that gets no fetch because its source is
-//! switched off, or its breaker is open, is missed too, and its note says why; the first one an hour after the breaker
-//! opened gets the fetch that is its probe.
+//! The feed serves only the current state, so a window that passed while no scheduler ran cannot be fetched any more.
+//! The window gets a row with state `missed`. A window whose fetch was still unclaimed at the end of the quarter-hour
+//! also becomes `missed`, and the fetch is cancelled. A running fetch is left alone. A window without a fetch, because
+//! the source is disabled or the breaker is open, is `missed` too, with the reason in the note. The first window an
+//! hour after the breaker opened gets a fetch as the breaker's probe.
 //!
-//! The loop wakes 10 s into each quarter-hour (`VINOPS_FETCH_DELAY`), since the server regenerates its file in the
-//! first seconds, plus up to 20 s of chance (`VINOPS_FETCH_JITTER`), so that a fleet of schedulers does not knock at
-//! once. A host's clock only decides when to wake, and its error is taken off; which window is due, the database says.
-//! A host whose clock is more than two seconds wrong is told so ([`clock`]).
+//! The loop wakes 10 s into each quarter-hour (`VINOPS_FETCH_DELAY`), since the server regenerates the file in the
+//! first seconds. A random delay of up to 20 s (`VINOPS_FETCH_JITTER`) is added, so that many schedulers do not request
+//! the feed at the same time. The clock of the host decides only when to wake, and its measured skew is subtracted. The
+//! database decides which window is due. A clock that is more than two seconds wrong is logged as an error ([`clock`]).
 
 use crate::auction::window::WINDOW_LENGTH;
 use crate::config;
@@ -31,15 +31,15 @@ use tokio_util::sync::CancellationToken;
 pub mod clock;
 use clock::Skew;
 
-/// How long one look may take; the next one gets another connection.
+/// Longest duration of one scheduling pass. The next pass gets another connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a look that is under way may take when told to leave.
+/// Time for a running pass to finish after the shutdown begins.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The start of a window's fetch after the window's own, and the most that chance adds.
+/// Default delay of a fetch after the start of the window, and the default upper bound of the added jitter.
 pub const WAKING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
-/// The sources to schedule, and how.
+/// Schedules the fetches of a set of sources.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     fetch: Entry,
@@ -51,23 +51,23 @@ pub struct Scheduler {
     by_hand: bool,
 }
 
-/// What one look at the clock did for one source.
+/// The due window of one source, with the effects of one scheduling pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Due {
-    /// The source.
+    /// Name of the source.
     pub source: String,
-    /// The window that is due.
+    /// Start of the due window.
     pub window_start_utc: DateTime<Utc>,
-    /// The fetch that this call enqueued; none if somebody had already.
+    /// The fetch that this call enqueued, null if the window already had one or gets none.
     pub job: Option<i64>,
-    /// Windows that this call named as missed.
+    /// Number of windows that this call marked missed.
     pub missed: i64,
-    /// Why the window gets no fetch, where this call decided that.
+    /// Reason why the window gets no fetch, if this call decided that.
     pub held: Option<String>,
 }
 
 impl Scheduler {
-    /// Schedules `fetch` for each source, every quarter-hour, 10 to 30 s into it.
+    /// Returns a scheduler that enqueues `fetch` for each source, 10 to 30 s into every quarter-hour.
     pub fn new(fetch: &Entry, sources: &[impl AsRef<str>]) -> Scheduler {
         Scheduler {
             fetch: *fetch,
@@ -80,28 +80,34 @@ impl Scheduler {
         }
     }
 
-    /// The same, waking `start` into each window plus up to `jitter`.
+    /// Sets the wake-up: `start` after the start of each window, plus a random delay of up to `jitter`.
     pub fn waking(self, start: Duration, jitter: Duration) -> Scheduler {
         Scheduler { start, jitter, ..self }
     }
 
-    /// The same for a feed that runs on a clock of its own: no window is too late to be fetched.
+    /// Schedules a simulated feed with a clock of its own: no window is too late to be fetched.
     pub fn simulated(self) -> Scheduler {
         Scheduler { simulated: true, ..self }
     }
 
-    /// The same for a person who asks: the switch of config does not count, and a window that was let go by may still be
-    /// fetched while its quarter-hour lasts.
+    /// Schedules on an operator's request.
+    ///
+    /// The configuration's switch for automatic fetches is ignored, and a missed window may still be fetched within its
+    /// quarter-hour.
     pub fn by_hand(self) -> Scheduler {
         Scheduler { by_hand: true, ..self }
     }
 
-    /// Enqueues the window of each source that is due at `at`, or by the database's clock.
+    /// Enqueues the fetch of each source's window that is due at `at`. Without `at`, the database's clock decides.
+    ///
+    /// Returns one entry per source.
     pub async fn due(&self, pool: &PgPool, at: Option<DateTime<Utc>>) -> anyhow::Result<Vec<Due>> {
         let mut due = Vec::with_capacity(self.sources.len());
         for source in &self.sources {
             due.push(
-                self.due_of(pool, source, at).await.with_context(|| format!("schedule source {source}"))?,
+                self.due_of(pool, source, at)
+                    .await
+                    .with_context(|| format!("could not schedule source {source}"))?,
             );
         }
         Ok(due)
@@ -118,13 +124,13 @@ impl Scheduler {
         )
         .fetch_one(&mut *tx)
         .await
-        .context("ask which window is due")?;
+        .context("could not determine the due window")?;
         let mut held = standing.hold(source, start, self.by_hand);
         let window =
             sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), start, held,)
                 .fetch_one(&mut *tx)
                 .await
-                .context("open the window")?;
+                .context("could not open the window")?;
         let opened =
             window.opened || (held.is_none() && self.by_hand && reopen(&mut tx, source, start).await?);
         let mut job = None;
@@ -137,9 +143,9 @@ impl Scheduler {
         tx.commit().await?;
         held = held.filter(|_| opened || self.by_hand);
         if let Some(job) = job {
-            tracing::info!(job, source, window = %start, missed = window.missed, "window is due");
-        } else if let Some(why) = &held {
-            tracing::warn!(source, window = %start, missed = window.missed, "window is not fetched: {why}");
+            tracing::info!(job, source, window = %start, missed = window.missed, "window fetch enqueued");
+        } else if let Some(reason) = &held {
+            tracing::warn!(source, window = %start, missed = window.missed, reason, "window not fetched");
         }
         Ok(Due { source: source.to_owned(), window_start_utc: start, job, missed: window.missed, held })
     }
@@ -167,11 +173,11 @@ impl Scheduler {
         )
         .fetch_one(tx)
         .await
-        .with_context(|| format!("enqueue {} {key}", self.fetch.kind))
+        .with_context(|| format!("could not enqueue job {} {key}", self.fetch.kind))
     }
 
-    /// Names as missed what still waits for its fetch although its window has passed by the database's clock, and
-    /// cancels those fetches; tells how many.
+    /// Marks windows missed that have passed by the database's clock before their fetch was claimed, and cancels those
+    /// fetches. Returns the number of windows.
     pub async fn expire(&self, pool: &PgPool) -> anyhow::Result<u64> {
         let mut tx = pool.begin().await?;
         let expired = sqlx::query_file_scalar!(
@@ -182,7 +188,7 @@ impl Scheduler {
         )
         .fetch_all(&mut *tx)
         .await
-        .context("name passed windows as missed")?;
+        .context("could not mark passed windows missed")?;
         sqlx::query!(
             "-- scheduler: cancel expired
             update fleet.jobs
@@ -192,15 +198,18 @@ impl Scheduler {
         )
         .execute(&mut *tx)
         .await
-        .context("cancel fetches of passed windows")?;
+        .context("could not cancel the fetches of passed windows")?;
         tx.commit().await?;
         if !expired.is_empty() {
-            tracing::warn!(windows = expired.len(), "windows passed before a worker took them");
+            tracing::warn!(
+                windows = expired.len(),
+                "windows missed: no worker claimed their fetches in time"
+            );
         }
         Ok(expired.len() as u64)
     }
 
-    /// Schedules until told to leave. The database may go away and come back; only changes are logged.
+    /// Schedules until `leave` is cancelled. Survives outages of the database and logs only their start and end.
     pub async fn run(&self, pool: &PgPool, leave: CancellationToken) {
         let (mut away, mut skew) = (false, Skew::default());
         let mut wait = self.until_first(config::now(), rand::random());
@@ -216,7 +225,9 @@ impl Scheduler {
             };
             let looked = async {
                 let looked = tokio::time::timeout(PATIENCE, looked).await;
-                looked.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", PATIENCE.as_secs())))
+                looked.unwrap_or_else(|_| {
+                    Err(anyhow!("the database did not respond within {} s", PATIENCE.as_secs()))
+                })
             };
             let overdue = async {
                 leave.cancelled().await;
@@ -229,23 +240,20 @@ impl Scheduler {
             wait = match looked {
                 Ok(_) => {
                     if std::mem::take(&mut away) {
-                        tracing::info!("scheduling again");
+                        tracing::info!("scheduling resumed");
                     }
                     self.until_next(config::now() + skew.behind(), rand::random())
                 }
-                // other transactions were in the way: the database is there
+                // A conflict with other transactions is not an outage.
                 Err(error) if passing(&error) == Some(Passing::Conflict) => {
-                    tracing::info!(
-                        error = format!("{error:#}"),
-                        "conflict with another transaction; trying again"
-                    );
+                    tracing::info!(error = format!("{error:#}"), "transaction conflict, retrying");
                     Duration::from_secs(1).mul_f64(0.5 + rand::random::<f64>())
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
                         tracing::warn!(
                             error = format!("{error:#}"),
-                            "cannot schedule; trying every few seconds"
+                            "scheduling failed, retrying every few seconds"
                         );
                     }
                     Duration::from_secs(1) + Duration::from_secs(4).mul_f64(rand::random())
@@ -254,14 +262,16 @@ impl Scheduler {
         }
     }
 
-    /// From a start at `now` to the first waking: none, unless the window is so young that its file may not be there.
-    fn until_first(&self, now: DateTime<Utc>, luck: f64) -> Duration {
-        (self.start + self.jitter.mul_f64(luck)).saturating_sub(self.since_start(now))
+    /// Returns the delay from the start of the process at `now` to the first pass.
+    ///
+    /// The delay is zero unless the window is so young that its file may not be ready. `jitter` is from 0 to 1.
+    fn until_first(&self, now: DateTime<Utc>, jitter: f64) -> Duration {
+        (self.start + self.jitter.mul_f64(jitter)).saturating_sub(self.since_start(now))
     }
 
-    /// From `now` to the next waking; `luck` from 0 to 1 places it within the jitter.
-    fn until_next(&self, now: DateTime<Utc>, luck: f64) -> Duration {
-        self.window - self.since_start(now) + self.start + self.jitter.mul_f64(luck)
+    /// Returns the delay from `now` to the next pass. `jitter` from 0 to 1 selects a point within the random delay.
+    fn until_next(&self, now: DateTime<Utc>, jitter: f64) -> Duration {
+        self.window - self.since_start(now) + self.start + self.jitter.mul_f64(jitter)
     }
 
     fn since_start(&self, now: DateTime<Utc>) -> Duration {
@@ -270,7 +280,7 @@ impl Scheduler {
     }
 }
 
-/// Gives a window that was let go by another chance, unless its slot has had its attempt.
+/// Reopens a missed window unless its slot's attempt is used. Returns true if the window was reopened.
 async fn reopen(tx: &mut PgConnection, source: &str, start: DateTime<Utc>) -> anyhow::Result<bool> {
     let reopened = sqlx::query!(
         "-- scheduler: reopen
@@ -285,7 +295,7 @@ async fn reopen(tx: &mut PgConnection, source: &str, start: DateTime<Utc>) -> an
     )
     .execute(tx)
     .await
-    .context("open the window again")?;
+    .context("could not reopen the window")?;
     Ok(reopened.rows_affected() == 1)
 }
 

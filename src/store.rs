@@ -1,20 +1,20 @@
-//! The store: every file's bytes, kept compressed, given back byte for byte.
+//! The store of files: the bytes of each file, compressed, and returned byte for byte.
 //!
-//! A file lives under `raw/<source>/YYYY/MM/DD/HHmm.csv.zst`, in a folder (`file:///…`), in memory (`memory:`, for
-//! tests) or in a bucket (`s3://…`, with the cargo feature `s3`). It comes in through a [`Writer`], which hashes and
-//! compresses while the bytes arrive, into a spool file; [`Store::place`] publishes the spool once somebody has said
-//! yes to it. A spool that is dropped leaves nothing; one whose process was killed leaves a file in `spool/`, swept
-//! after a day.
+//! A file has the key `raw/<source>/YYYY/MM/DD/HHmm.csv.zst`, in a folder (`file:///…`), in memory (`memory:`, for
+//! tests) or in a bucket (`s3://…`, with the cargo feature `s3`). A [`Writer`] hashes and compresses the bytes into a
+//! spool file while they arrive. [`Store::place`] publishes the spool once the caller has accepted the file. A dropped
+//! spool leaves nothing. A process that was killed leaves a file in `spool/`, which is removed after a day.
 //!
-//! **Nothing is ever overwritten.** `place` creates its key or tells what it found there: the same bytes (a crash
-//! came between the put and the commit, and the retry brought them again) or others (another file of that window).
-//! So a worker that lost its lease in the middle of an upload, and wakes after its successor has finished, cannot
-//! change a file that the database already describes. One race is accepted: in a bucket, a file over 24 MiB
-//! compressed goes up in parts, where create-only is not to be had; the key is looked up first, and two workers that
-//! both find it free within one upload's time would leave the later one's bytes. [`Store::export`] would report that
-//! by its sha256.
+//! **Nothing is ever overwritten.** `place` creates its key, or returns what is under the key: the same bytes (the
+//! process crashed between put and commit, and the retry has the same file) or other bytes (another file of that
+//! window). So a worker that lost its lease during an upload, and resumes after its successor has finished, cannot
+//! change a file that the database already describes.
 //!
-//! Nothing here holds a file in memory: reading and writing are streams with bounded buffers.
+//! Accepted: one race. In a bucket, a file over 24 MiB compressed is uploaded in parts, for which there is no
+//! create-only mode. The key is looked up first. If two workers both find the key free within the duration of one
+//! upload, the later upload wins. [`Store::export`] would report the difference by its sha256.
+//!
+//! No file is held in memory as a whole: reading and writing are streams with bounded buffers.
 
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
@@ -40,89 +40,96 @@ pub use check::{DAMAGED, ObjectSums, StoredObject, is_key, is_not_found};
 pub use spool::{Repacking, Spool, Writer};
 use spool::{Sum, Summed};
 
-/// Parts of an upload to a bucket, and the largest chunk held while reading a spool, in bytes.
+/// Size of the parts of a multipart upload, and of the chunks in which a spool is read, in bytes.
 const PART: usize = 5 << 20;
-/// A compressed file up to this many bytes is created in a bucket by one conditional put; larger ones go in parts.
+/// A compressed file up to this many bytes is created in a bucket by one conditional put. Larger files are uploaded in
+/// parts.
 const ONE_PUT: u64 = 24 << 20;
-/// Spool files older than this belong to a process that was killed.
+/// Age from which a spool file is taken to belong to a process that was killed.
 const STALE_SPOOL: TimeDelta = TimeDelta::days(1);
 
-/// Where a file's bytes are kept; cheap to clone.
+/// A store of files and small objects. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Store {
     url: String,
     objects: Arc<dyn ObjectStore>,
-    /// The store's folder, when it is one: there a spool is published by a link instead of a copy.
+    /// The store's folder, if it is one. In a folder a spool is published by a hard link instead of a copy.
     root: Option<PathBuf>,
 }
 
-/// What [`Store::place`] found under the key.
+/// Result of [`Store::place`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// The key was free and holds the file now.
+    /// The key was free, and now has the file.
     New,
-    /// The key already held exactly these bytes, compressed by another hand perhaps.
+    /// The key already had the same original bytes, which another process may have compressed differently.
     Same {
-        /// sha256 of the compressed bytes that are there.
+        /// sha256 of the compressed bytes under the key.
         packed_sha256: String,
     },
-    /// The key holds another file; nothing was written.
+    /// The key has another file, and nothing was written.
     Taken,
 }
 
-/// The key of a window's file: `raw/copart/2026/11/20/1430.csv.zst`, and with the first eight hex digits of a sha256
-/// `raw/copart/2026/11/20/1430-0a1b2c3d.csv.zst`, for a window whose plain key is another file's.
+/// Returns the key of a window's file, such as `raw/copart/2026/11/20/1430.csv.zst`.
+///
+/// With the first eight hex digits of a sha256 the key is `raw/copart/2026/11/20/1430-0a1b2c3d.csv.zst`, for a window
+/// whose plain key has another file.
 pub fn key(source: &str, window: DateTime<Utc>, sha8: Option<&str>) -> String {
     let suffix = sha8.map(|s| format!("-{s}")).unwrap_or_default();
     format!("raw/{source}/{}{suffix}.csv.zst", window.format("%Y/%m/%d/%H%M"))
 }
 
 impl Store {
-    /// Opens the store at `url`, creating the folder of a `file:///…` one.
+    /// Opens the store at `url`. A missing folder is created.
     ///
-    /// Errors name the URL or the folder, and the way out.
+    /// # Errors
+    /// Returns an error if the URL is not valid, or if the folder cannot be created. The error names the fix.
     pub fn open(url: &str) -> anyhow::Result<Store> {
         let parsed = Url::parse(url)
-            .with_context(|| format!("VINOPS_STORE {url:?} is not a URL; write file:///a/folder"))?;
+            .with_context(|| format!("VINOPS_STORE {url:?} is not a URL, such as file:///a/folder"))?;
         match parsed.scheme() {
             "file" => {
-                let root = parsed
-                    .to_file_path()
-                    .map_err(|()| anyhow!("VINOPS_STORE {url:?} names no folder; write file:///a/folder"))?;
+                let root = parsed.to_file_path().map_err(|()| {
+                    anyhow!("VINOPS_STORE {url:?} names no folder\nhint: use file:///a/folder")
+                })?;
                 std::fs::create_dir_all(&root).map_err(|e| unwritable(&root, e))?;
                 sweep(&root.join(SPOOL));
                 let objects = LocalFileSystem::new_with_prefix(&root)
-                    .with_context(|| format!("open the store's folder {}", root.display()))?
+                    .with_context(|| format!("could not open the store folder {}", root.display()))?
                     .with_fsync(true);
                 Ok(Store { url: url.to_owned(), objects: Arc::new(objects), root: Some(root) })
             }
             "memory" => Ok(Store { url: url.to_owned(), objects: Arc::new(InMemory::new()), root: None }),
             "s3" => Store::open_with(url, &[]),
-            other => bail!("VINOPS_STORE {url:?}: the store knows file:///… and s3://…, not {other}://"),
+            other => {
+                bail!("VINOPS_STORE {url:?} has the unknown scheme \"{other}\"; expected one of file, s3")
+            }
         }
     }
 
-    /// Opens a bucket with settings that come before those of the `AWS_…` variables, by the same names in lower case.
+    /// Opens a bucket with settings that override the `AWS_…` variables. The settings have the same names in lower
+    /// case.
     ///
     /// # Errors
-    /// Returns an error if `url` or a setting cannot be understood, or if this program was built without the feature `s3`.
+    /// Returns an error if `url` or a setting is not valid, or if this program was built without the feature `s3`.
     pub fn open_with(url: &str, settings: &[(&str, String)]) -> anyhow::Result<Store> {
         let parsed = Url::parse(url).with_context(|| format!("VINOPS_STORE {url:?} is not a URL"))?;
         Ok(Store { url: url.to_owned(), objects: bucket(&parsed, settings)?, root: None })
     }
 
-    /// The URL it was opened with.
+    /// Returns the URL with which the store was opened.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A sink for one file's bytes; also the proof that the store can be written.
+    /// Returns a writer for one file's bytes. Success also shows that the store is writable.
     pub fn writer(&self) -> anyhow::Result<Writer> {
         let folder = self.spool_folder()?;
         Writer::open(&folder).map_err(|e| unwritable(&folder, e))
     }
 
-    /// Returns the folder of spools, which exists then.
+    /// Returns the folder of spools, which is created if it is missing.
     fn spool_folder(&self) -> anyhow::Result<PathBuf> {
         let Some(root) = &self.root else { return Ok(std::env::temp_dir()) };
         let folder = root.join(SPOOL);
@@ -130,8 +137,9 @@ impl Store {
         Ok(folder)
     }
 
-    /// Publishes a finished spool under `key`, durably, unless something is there; the spool is left for the caller
-    /// to drop, or to place under another key.
+    /// Publishes a finished spool under `key`, durably, unless the key is in use.
+    ///
+    /// The caller may drop the spool afterwards, or place it under another key.
     pub async fn place(&self, spool: &Spool, key: &str) -> anyhow::Result<Placed> {
         let put = match &self.root {
             Some(root) => self.link(root, spool, key).await,
@@ -142,25 +150,27 @@ impl Store {
             Ok(()) => Ok(Placed::New),
             Err(e) if is_taken(&e) => match self.sums(key).await {
                 Ok((found, packed_sha256)) if found == spool.sha256 => Ok(Placed::Same { packed_sha256 }),
-                // Other bytes, or something that does not even decompress: either way, not ours to touch.
+                // other bytes, or an object that does not decompress: in both cases the object stays as it is
                 _ => Ok(Placed::Taken),
             },
-            Err(e) => Err(self.explain(e).context(format!("put {key} into the store {}", self.url))),
+            Err(e) => Err(self
+                .explain(e)
+                .context(format!("could not put the object {key} into the store {}", self.url))),
         }
     }
 
-    /// The decompressed bytes under `key`, as a stream; meant for use inside `spawn_blocking`.
+    /// Returns a reader of the decompressed bytes under `key`, for use inside `spawn_blocking`.
     pub async fn read(&self, key: &str) -> anyhow::Result<Reader> {
-        // `read` may be called and dropped anywhere; opening the decoder reads nothing yet.
+        // async code may call `read` and drop the reader, since opening the decoder reads nothing yet
         let summed = Summed { inner: self.read_packed(key).await?, sum: Sum::default() };
-        let decoder =
-            zstd::Decoder::new(summed).with_context(|| format!("read {key} from the store {}", self.url))?;
+        let decoder = zstd::Decoder::new(summed)
+            .with_context(|| format!("could not read the object {key} from the store {}", self.url))?;
         Ok(Reader { decoder })
     }
 
-    /// The bytes under `key` as they are stored.
+    /// Returns a reader of the stored bytes under `key`.
     async fn read_packed(&self, key: &str) -> anyhow::Result<Box<dyn Read + Send>> {
-        let context = || format!("read {key} from the store {}", self.url);
+        let context = || format!("could not read the object {key} from the store {}", self.url);
         let got = self.objects.get(&Key::parse(key)?).await;
         let got = got.map_err(|e| explain_refusal(e.into())).with_context(context)?;
         Ok(match got.payload {
@@ -171,8 +181,11 @@ impl Store {
         })
     }
 
-    /// Writes the file's original bytes to `out` and returns their number; an error if they do not have the sha256
-    /// that the database recorded. `out` has received the bytes by then: write to a temporary file and rename it.
+    /// Writes the original bytes of a file to `out`. Returns their number.
+    ///
+    /// # Errors
+    /// Returns an error if the object cannot be read, or if its bytes do not have the given sha256. `out` has the bytes
+    /// by then, so callers write to a temporary file and rename it.
     pub async fn export(
         &self,
         key: &str,
@@ -182,23 +195,25 @@ impl Store {
         let mut reader = self.read(key).await?;
         let (found, bytes) = spawn_blocking(move || digest(&mut reader, &mut out))
             .await?
-            .with_context(|| format!("export {key} from the store {}", self.url))?;
+            .with_context(|| format!("could not export the object {key} from the store {}", self.url))?;
         ensure!(
             found == sha256,
-            "{key} in the store {} is damaged: its sha256 is {found}, the database recorded {sha256}; \
-             restore that object from a backup",
+            "the object {key} in the store {} is damaged\ndetail: its sha256 is {found}, the database recorded {sha256}\n\
+             hint: restore the object from a backup",
             self.url
         );
         Ok(bytes)
     }
 
-    /// The size of what is kept under `key`, compressed.
+    /// Returns the size of the object under `key` in bytes, compressed.
     pub async fn stored_bytes(&self, key: &str) -> anyhow::Result<u64> {
         let meta = self.objects.head(&Key::parse(key)?).await;
-        Ok(meta.with_context(|| format!("look up {key} in the store {}", self.url))?.size)
+        Ok(meta
+            .with_context(|| format!("could not look up the object {key} in the store {}", self.url))?
+            .size)
     }
 
-    /// The sha256 of the original bytes under `key`, and of the packed ones.
+    /// Returns the sha256 of the original bytes under `key`, and that of the stored bytes.
     pub async fn sums(&self, key: &str) -> anyhow::Result<(String, String)> {
         let mut reader = self.read(key).await?;
         let summing = spawn_blocking(move || {
@@ -208,11 +223,11 @@ impl Store {
         Ok(summing.await??)
     }
 
-    /// The spool is already on the store's file system: a hard link publishes it, whole or not at all.
+    /// Publishes a spool by a hard link, which is atomic. The spool is on the store's file system.
     async fn link(&self, root: &Path, spool: &Spool, key: &str) -> anyhow::Result<()> {
         let file = spool.reopen()?;
-        spawn_blocking(move || file.sync_all()).await?.context("sync the spool")?;
-        let name = spool.path.strip_prefix(root).context("the spool is not in the store's folder")?;
+        spawn_blocking(move || file.sync_all()).await?.context("could not sync the spool file")?;
+        let name = spool.path.strip_prefix(root).context("the spool file is not in the store folder")?;
         let from = Key::parse(name.to_string_lossy())?;
         Ok(self.objects.copy_if_not_exists(&from, &Key::parse(key)?).await?)
     }
@@ -226,7 +241,8 @@ impl Store {
             }
             Ok(chunks)
         });
-        let payload: PutPayload = chunks.await?.context("read the spool")?.into_iter().collect();
+        let payload: PutPayload =
+            chunks.await?.context("could not read the spool file")?.into_iter().collect();
         let create = PutOptions { mode: PutMode::Create, ..Default::default() };
         self.objects.put_opts(&Key::parse(key)?, payload, create).await?;
         Ok(())
@@ -255,24 +271,25 @@ impl Store {
         Ok(())
     }
 
-    /// Names the folder and the way out where the reason is the file system's.
+    /// Adds a hint to an error of the file system or of a bucket's access control.
     fn explain(&self, e: anyhow::Error) -> anyhow::Error {
         let kind = e.chain().find_map(|c| c.downcast_ref::<io::Error>()).map(io::Error::kind);
         match (&self.root, kind) {
-            (Some(root), Some(kind)) => unwritable(root, kind.into()).context(format!("{e:#}")),
+            (Some(root), Some(kind)) => anyhow!("{e:#}\nhint: {}", write_hint(root, kind)),
             _ => explain_refusal(e),
         }
     }
 }
 
-/// A file's original bytes, decompressed while they are read. What is read of the packed ones is summed up: a sixth of
-/// the work that summing up the original ones would be.
+/// A reader of a file's original bytes, which are decompressed while they are read.
+///
+/// The stored bytes are hashed on the way, which is a sixth of the work of hashing the original bytes.
 pub struct Reader {
     decoder: zstd::Decoder<'static, BufReader<Summed<Box<dyn Read + Send>>>>,
 }
 
 impl Reader {
-    /// The sha256 of the packed bytes, whole: what has not been read of them yet is read now.
+    /// Returns the sha256 of all stored bytes, and reads those that have not been read yet.
     pub fn packed_sha256(self) -> io::Result<String> {
         let mut packed = self.decoder.finish();
         io::copy(&mut packed, &mut io::sink())?;
@@ -286,32 +303,33 @@ impl Read for Reader {
     }
 }
 
-/// The folder of unpublished files, inside a `file:///…` store.
+/// The folder of unpublished files in a `file:///…` store.
 const SPOOL: &str = "spool";
 
-/// A bucket, or a folder of one: `s3://bucket/folder`. Keys, region and endpoint come from the `AWS_…` variables, which
-/// object_store reads itself: they are Amazon's names, known to every tool that hands them out.
+/// Opens a bucket, or a folder of a bucket: `s3://bucket/folder`.
+///
+/// object_store reads keys, region and endpoint from the `AWS_…` variables. These are the names of Amazon's own tools.
 #[cfg(feature = "s3")]
 fn bucket(url: &Url, settings: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
-    // The process has one TLS provider; object_store asks for whichever is installed.
+    // object_store needs a TLS provider for the whole process
     _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder =
         AmazonS3Builder::from_env().with_url(url.as_str()).with_conditional_put(S3ConditionalPut::ETagMatch);
     for (name, value) in settings {
         builder = builder.with_config(name.parse()?, value);
     }
-    let objects = builder.build().with_context(|| format!("open the store {url}"))?;
-    let folder =
-        Key::from_url_path(url.path()).with_context(|| format!("the folder in VINOPS_STORE {url}"))?;
+    let objects = builder.build().with_context(|| format!("could not open the store {url}"))?;
+    let folder = Key::from_url_path(url.path())
+        .with_context(|| format!("VINOPS_STORE {url} has an invalid folder"))?;
     Ok(Arc::new(object_store::prefix::PrefixStore::new(objects, folder)))
 }
 
 #[cfg(not(feature = "s3"))]
 fn bucket(url: &Url, _: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
     bail!(
-        "VINOPS_STORE {url}: this vinops was built without the cargo feature `s3`; \
-         build it with --features s3, or use file:///a/folder"
+        "VINOPS_STORE {url} needs a program built with the cargo feature `s3`\n\
+         hint: build with --features s3, or use file:///a/folder"
     )
 }
 
@@ -319,12 +337,12 @@ fn is_taken(e: &anyhow::Error) -> bool {
     matches!(e.downcast_ref(), Some(object_store::Error::AlreadyExists { .. }))
 }
 
-/// Names the variables of a bucket's keys where it has refused them.
+/// Adds a hint to the error of a bucket that rejects the credentials.
 fn explain_refusal(e: anyhow::Error) -> anyhow::Error {
     use object_store::Error::{Generic, PermissionDenied, Unauthenticated};
     let refused = match e.downcast_ref() {
         Some(PermissionDenied { .. } | Unauthenticated { .. }) => true,
-        // object_store gives the errors of listing no variant of their own
+        // object_store has no error variant for a rejected listing
         Some(Generic { source, .. }) => {
             let said = source.to_string();
             said.contains("status code: 403") || said.contains("status code: 401")
@@ -334,23 +352,32 @@ fn explain_refusal(e: anyhow::Error) -> anyhow::Error {
     if !refused {
         return e;
     }
-    e.context(
-        "the bucket refuses these keys: look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and its policy",
+    anyhow!(
+        "the bucket rejects the credentials: {e:#}\nhint: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and \
+         the policy of the bucket"
     )
 }
 
+/// Returns the error of a folder that is not writable, with a hint.
 fn unwritable(folder: &Path, e: io::Error) -> anyhow::Error {
-    let folder = folder.display();
-    let way_out = match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there, or",
-        _ => "give it to this user (chown), or",
-    };
-    anyhow!(e).context(format!(
-        "write to the store's folder {folder}: {way_out} set VINOPS_STORE=file:///a/folder/of/yours"
-    ))
+    anyhow!(
+        "could not write to the store folder {}: {e}\nhint: {}",
+        folder.display(),
+        write_hint(folder, e.kind())
+    )
 }
 
-/// Removes what killed processes left; nothing depends on its success.
+/// Returns the hint for a failed write to the store's folder.
+fn write_hint(folder: &Path, kind: io::ErrorKind) -> String {
+    let folder = folder.display();
+    let fix = match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("free some space in {folder}"),
+        _ => format!("give {folder} to this user (chown)"),
+    };
+    format!("{fix}, or set VINOPS_STORE=file:///another/folder")
+}
+
+/// Removes spool files of killed processes. Errors are ignored, since no caller depends on the result.
 fn sweep(spool: &Path) {
     let Ok(entries) = std::fs::read_dir(spool) else { return };
     let stale = |e: &std::fs::DirEntry| {
@@ -362,7 +389,7 @@ fn sweep(spool: &Path) {
     }
 }
 
-/// At most one part's worth of bytes; `None` at the end.
+/// Returns the bytes of at most one part, or `None` at the end.
 fn next_part(file: &mut std::fs::File) -> io::Result<Option<Bytes>> {
     let mut part = Vec::with_capacity(PART);
     file.take(PART as u64).read_to_end(&mut part)?;

@@ -1,15 +1,14 @@
-//! Logs and metrics: how they are set up, and the names they go by.
+//! Set-up of logs and metrics, and the definitions of all metrics.
 //!
-//! Logs go to standard error, as JSON where a long-running role writes to a pipe and as lines for people otherwise;
-//! `VINOPS_LOG_FORMAT` decides otherwise, `VINOPS_LOG` filters.
+//! Logs go to standard error: as JSON if a long-running role writes to a pipe, as text otherwise. `VINOPS_LOG_FORMAT`
+//! overrides the format, `VINOPS_LOG` sets the filter.
 //!
-//! Metrics are rendered for Prometheus to fetch. **Every counter exists from the start, at zero**, with each value of
-//! its labels: Prometheus's `increase()` sees nothing of a series that is born at one, and an alert on the first
-//! parse error would stay silent. Histograms have buckets, since the summaries they would otherwise be cannot be
-//! added up over workers.
+//! Metrics are rendered for Prometheus. **Every counter exists from the start, at zero**, with each value of its
+//! labels: Prometheus's `increase()` ignores the first sample of a series, so an alert on the first parse error would
+//! stay silent. Histograms have buckets, because the default summaries cannot be added up over workers.
 //!
-//! Accepted: a process that dies between the commit of a step and the next scrape takes its counts with it. What an
-//! alert must not miss is therefore read from the database; see `names`.
+//! Accepted: a process that dies between the commit of a step and the next scrape loses its counts. Values that an
+//! alert must not miss are therefore read from the database (see `names`).
 
 use crate::config::LogFormat;
 use anyhow::Context;
@@ -31,15 +30,18 @@ pub use names::{
 
 pub use visible::{visible, visible_json, visible_line};
 
-/// Libraries that tell of bytes on the wire, headers and addresses with keys among them: never below a warning,
-/// whatever `VINOPS_LOG` says.
+/// Libraries that log bytes on the wire, including headers and URLs with keys. Only their warnings and errors are
+/// logged, whatever `VINOPS_LOG` contains.
 const INDISCREET: &[&str] = &["h2", "hyper", "hyper_util", "reqwest", "rustls", "object_store"];
 
-/// Starts logging to standard error; `filter` is `VINOPS_LOG`, `format` `VINOPS_LOG_FORMAT`. A `role` runs for weeks and
-/// tells what it does; a command prints its result and logs only what is wrong, except for what it tells anyway: how
-/// its jobs and files ended, the target `told`. Once per process; again changes nothing.
+/// Starts logging to standard error. `filter` is `VINOPS_LOG`, `format` is `VINOPS_LOG_FORMAT`.
+///
+/// A `role` runs for weeks and logs at level info. A command prints a result and logs only warnings, without the
+/// target `outcome`: a command prints the results of jobs and files anyway. The first call per process counts, later
+/// calls have no effect.
 pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
-    let usual = if role { "info,sqlx=error,sqlx::postgres::notice=warn" } else { "warn,told=off,sqlx=error" };
+    let usual =
+        if role { "info,sqlx=error,sqlx::postgres::notice=warn" } else { "warn,outcome=off,sqlx=error" };
     let (filter, complaint) = match filter.map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(usual), Some(error)),
@@ -60,11 +62,11 @@ pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
     if begun.is_ok()
         && let Some(error) = complaint
     {
-        tracing::warn!("VINOPS_LOG: {error}: logging as usual");
+        tracing::warn!(%error, "invalid VINOPS_LOG, default filter used");
     }
 }
 
-/// Writes the fields of a text line; what they hold from outside is made visible.
+/// Returns the formatter for the fields of a text line. Control characters in values are escaped.
 fn text_fields() -> impl for<'writer> FormatFields<'writer> + Clone + 'static {
     format::debug_fn(|writer, field, value| {
         let text = format!("{value:?}");
@@ -83,11 +85,17 @@ fn discreet(filter: EnvFilter) -> EnvFilter {
         .fold(filter, |filter, directive| filter.add_directive(directive))
 }
 
-/// Starts measuring and returns what renders the figures for Prometheus; `kinds` are the fleet's. Once per process.
+/// Installs the metrics recorder of the process and returns the handle that renders its metrics for Prometheus.
+///
+/// `kinds` are the names of all job kinds.
+///
+/// # Errors
+///
+/// Returns an error on the second call in a process.
 pub fn measure(role: &'static str, kinds: &[&'static str]) -> anyhow::Result<PrometheusHandle> {
     let recorder = builder()?.build_recorder();
     let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).context("start measuring")?;
+    metrics::set_global_recorder(recorder).context("could not install the metrics recorder")?;
     announce(kinds);
     metrics::gauge!("vinops_build_info", "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1.0);
     Ok(handle)
@@ -97,12 +105,12 @@ fn builder() -> anyhow::Result<PrometheusBuilder> {
     METRICS.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
         Kind::Seconds(buckets) => builder
             .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
-            .with_context(|| format!("buckets of {}", metric.name)),
+            .with_context(|| format!("invalid buckets of metric {}", metric.name)),
         Kind::Counter | Kind::Gauge => Ok(builder),
     })
 }
 
-/// Gives every metric of this process its help and every counter and histogram its zeros.
+/// Registers the help text of every metric of this process, and the zero values of all counters and histograms.
 fn announce(kinds: &[&'static str]) {
     for metric in METRICS.iter().filter(|metric| metric.origin == Origin::Process) {
         match metric.kind {

@@ -1,13 +1,13 @@
-//! A migrated database for each test, in tens of milliseconds.
+//! Creates a migrated database for each test, in tens of milliseconds.
 //!
-//! One cluster per test binary, started by the first test that asks and gone with the process; one template in it,
-//! migrated as `vinops migrate up` does; one copy of the template per test, dropped when the test lets go of it. So
-//! tests run side by side, on a real PostgreSQL, and none sees another's rows.
+//! Each test binary has one cluster, started by the first test that needs it and deleted with the process. The cluster
+//! has one template, migrated like `vinops migrate up` does. Each test has a copy of the template, dropped at the end
+//! of the test. So tests run in parallel on a real PostgreSQL, isolated from each other.
 //!
-//! With `VINOPS_TEST_DATABASE_URL` (any database of a running server, as superuser) that server is used, and the
-//! template, named after the migrations' text, is kept for the next run: the fast inner loop.
+//! With `VINOPS_TEST_DATABASE_URL` (any database of a running server, as superuser) that server is used. The template
+//! is named after the text of the migrations and reused by the next run, which makes the inner loop fast.
 //!
-//! Nothing here returns an error: a test cannot go on without its database, so each failure panics with its cause.
+//! The functions return no errors: a test cannot continue without its database, so each failure panics with its cause.
 
 use crate::config;
 use crate::db::migrations::AUCTION;
@@ -21,15 +21,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::OnceCell;
 
-/// Connections of a test's pool.
+/// Maximum number of connections of a test's pool.
 const CONNECTIONS: u32 = 10;
 
-/// A migrated database of one test; dropped with this.
+/// The database of one test. The database is dropped with this value.
 #[derive(Debug)]
 pub struct TestDb {
-    /// Connected to it as superuser.
+    /// Connections as superuser.
     pub db: Db,
-    /// Its URL, password included.
+    /// URL of the database, password included.
     pub url: String,
     name: String,
     janitor: mpsc::Sender<String>,
@@ -37,22 +37,22 @@ pub struct TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        // The janitor outlives every test; if it is gone, so is the process.
+        // The janitor outlives every test. A send fails only at the end of the process.
         let _ = self.janitor.send(std::mem::take(&mut self.name));
     }
 }
 
-/// A fresh database with the auction's schema.
+/// Returns a new database with the schema of the auction.
 pub async fn database() -> TestDb {
     from_template(Some("vinops_template")).await
 }
 
-/// A fresh database without any schema, for tests of the migrations themselves.
+/// Returns a new database without any schema, for tests of the migrations themselves.
 pub async fn empty_database() -> TestDb {
     from_template(None).await
 }
 
-/// The log of a test that runs on one thread, from [`TestLog::start`] on.
+/// The log lines of a test that runs on one thread, from [`TestLog::start`] on.
 pub struct TestLog {
     lines: LogLines,
     _guard: tracing::subscriber::DefaultGuard,
@@ -62,7 +62,7 @@ pub struct TestLog {
 struct LogLines(Arc<Mutex<Vec<u8>>>);
 
 impl TestLog {
-    /// Starts to gather what this thread logs.
+    /// Starts to collect the log lines of this thread.
     pub fn start() -> TestLog {
         let lines = LogLines::default();
         let writer = lines.clone();
@@ -70,7 +70,7 @@ impl TestLog {
         TestLog { lines, _guard: tracing::subscriber::set_default(log) }
     }
 
-    /// Returns what has been logged.
+    /// Returns the text of all log lines so far.
     pub fn text(&self) -> String {
         let lines = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&lines).into_owned()
@@ -92,7 +92,7 @@ async fn from_template(template: Option<&str>) -> TestDb {
     or_panic(cluster.create(template.map(|_| cluster.template.as_str())).await)
 }
 
-/// The one way out for errors here: see the module's head.
+/// Panics on an error. All errors of this module end here, see the module documentation.
 fn or_panic<T>(result: anyhow::Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
 }
@@ -140,8 +140,10 @@ impl Cluster {
     }
 }
 
-/// Makes the template unless it is there. It gets its name only when it is complete, so that a run that was cut off
-/// leaves none that lacks half its tables; of several processes on one server the first builds and the others wait.
+/// Builds the template unless it exists.
+///
+/// The template is renamed to its final name at the end, so an aborted run leaves no incomplete template. Of several
+/// processes on one server, the first builds and the others wait.
 async fn build_template(admin: &mut PgConnection, url: &str, template: &str) -> anyhow::Result<()> {
     run(admin, "select pg_advisory_lock(hashtextextended('vinops_template', 0))".to_owned()).await?;
     let there: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
@@ -153,14 +155,16 @@ async fn build_template(admin: &mut PgConnection, url: &str, template: &str) -> 
         run(admin, format!("drop database if exists {unfinished} with (force)")).await?;
         run(admin, format!("create database {unfinished} template template0")).await?;
         let mut connection = db::session(&with_database(url, &unfinished)?).await?;
-        migrate::up(&mut connection, &AUCTION, |_| {}).await.context("migrate the tests' template")?;
+        migrate::up(&mut connection, &AUCTION, |_| {})
+            .await
+            .context("could not migrate the test template")?;
         sqlx::Connection::close(connection).await?;
         run(admin, format!("alter database {unfinished} rename to {template}")).await?;
     }
     run(admin, "select pg_advisory_unlock_all()".to_owned()).await
 }
 
-/// Drops what processes that are gone left on a server that outlives them.
+/// Drops the databases of ended test processes, on a server that outlives them.
 async fn sweep(admin: &mut PgConnection) -> anyhow::Result<()> {
     let names: Vec<String> =
         sqlx::query_scalar("select datname::text from pg_database where datname ^@ 'vinops_test_'")
@@ -175,14 +179,15 @@ async fn sweep(admin: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A thread that drops databases: a test's `Drop` cannot wait for one, and its runtime ends with it.
+/// Starts a thread that drops databases. The `Drop` of a test cannot wait, and the runtime of a test ends with the
+/// test.
 fn start_janitor(admin: String) -> anyhow::Result<mpsc::Sender<String>> {
     let (sender, names) = mpsc::channel::<String>();
     std::thread::Builder::new().name("test databases".to_owned()).spawn(move || -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut connection = runtime.block_on(db::session(&admin))?;
         for name in names {
-            // Whatever stays is swept by a later run, or goes with the cluster.
+            // A database that remains is dropped by a later run, or deleted with the cluster.
             let _ = runtime
                 .block_on(run(&mut connection, format!("drop database if exists {name} with (force)")));
         }
@@ -191,14 +196,14 @@ fn start_janitor(admin: String) -> anyhow::Result<mpsc::Sender<String>> {
     Ok(sender)
 }
 
-/// Runs a statement made of names from this file.
+/// Runs a statement that contains only names from this file.
 async fn run(connection: &mut PgConnection, statement: String) -> anyhow::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(connection).await.context(statement)?;
     Ok(())
 }
 
 fn with_database(url: &str, database: &str) -> anyhow::Result<String> {
-    let mut url = url::Url::parse(url).context("VINOPS_TEST_DATABASE_URL")?;
+    let mut url = url::Url::parse(url).context("VINOPS_TEST_DATABASE_URL is not a URL")?;
     url.set_path(database);
     Ok(url.into())
 }

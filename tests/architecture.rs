@@ -1,15 +1,16 @@
-//! The shape of the source, held: who may see whom, how long a file and a function may be, that no SQL file lies about unused, that
-//! there is one list of jobs. It reads the source as text, which is cruder than a compiler and good enough: paths
-//! begin with `crate::` (rooms) here, and a `use` that hides one (`use crate::{db, queue}`) is taken apart.
+//! Rules of the source's structure: which module may depend on which, maximum lengths of files and functions, no unused
+//! SQL file, and one list of jobs. The tests read the source as text, which is cruder than a compiler and good enough:
+//! paths begin with `crate::` here, and a grouped `use crate::{db, queue}` is split.
 //!
 //! Long because each rule keeps its table, its reasons and its test together.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A room, the rooms it may see besides itself, and why so. One that sees everything in `src/` is not here but below.
+/// Allowed dependencies: a module, the modules that it may use, and the reason. Modules that may use all of `src/` are
+/// in [`WIDE`].
 const SIGHT: &[(&str, &[&str], &str)] = &[
     ("config", &[], "everybody reads it, so it reads nobody"),
     ("taxonomy", &[], "codes and spellings are data"),
@@ -53,19 +54,19 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// These see all of `src/`, the fleet only as they are handed it: people ask the first two for anything, and tests of
-/// any room ask the third.
+/// Modules that may use all of `src/`, and the jobs only through the registry. People run the first two, and tests of
+/// any module use the third.
 const WIDE: &[&str] = &["cli", "bench", "testing"];
 
-/// Words that only they may know: outside these rooms an engine or a library could not be replaced.
+/// Crate names that only these modules may contain. Otherwise an engine or a library could not be replaced.
 const KNOWS: &[(&str, &[&str])] =
     &[("apalis", &["queue"]), ("clap", &["cli"]), ("axum", &["api", "http", "simulator"])];
 
-/// A file this long is read in parts.
+/// A longer file needs a reason in its head.
 const LONG: usize = 400;
-/// A file this long is two files.
+/// A longer file fails the test.
 const TOO_LONG: usize = 600;
-/// A function this long is read in one screen; a longer one is split.
+/// A longer function needs an entry in [`LONG_FUNCTIONS`].
 const LONG_FUNCTION: usize = 70;
 /// Functions that may be longer: file, function, reason.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
@@ -95,18 +96,18 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
         "two statements that must agree on which version is the latest",
     ),
 ];
-/// How a file longer than [`LONG`] begins the line of its head that gives the reason.
+/// The beginning of the head line that gives the reason for a file longer than [`LONG`].
 const REASON: &str = "//! Long because ";
 
-/// A source file, read once.
+/// A source file and its text.
 struct Source {
     path: String,
     text: String,
 }
 
 impl Source {
-    /// `src/db/migrate.rs` → `db`, `workers/auction/ingest.rs` → `workers/auction`, `workers/mod.rs` → `workers`; empty
-    /// for `lib.rs` and `main.rs`, which see all.
+    /// Returns the module: `src/db/migrate.rs` → `db`, `workers/auction/ingest.rs` → `workers/auction`,
+    /// `workers/mod.rs` → `workers`. Empty for `lib.rs` and `main.rs`, which may use all modules.
     fn room(&self) -> String {
         let mut parts = self.path.trim_end_matches(".rs").split('/');
         match (parts.next(), parts.next(), parts.next()) {
@@ -118,7 +119,7 @@ impl Source {
         }
     }
 
-    /// The files that this one includes for its tests only, by `#[cfg(test)] mod name;`.
+    /// Returns the files that this one includes for its tests only, by `#[cfg(test)] mod name;`.
     fn tests(&self) -> impl Iterator<Item = PathBuf> {
         let path = Path::new(&self.path);
         let folder = path.parent().unwrap();
@@ -140,7 +141,7 @@ impl Source {
         })
     }
 
-    /// The program's part: up to the tests beside it, without comments, each line with its number.
+    /// Returns the lines before the file's tests, without comments, each with its number.
     fn program(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
         lines.enumerate().map(|(at, line)| (at + 1, line.split("//").next().unwrap_or("")))
@@ -168,7 +169,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Source of the program and of the workers, without what is there for their tests only: that may see everything.
+/// Returns the sources of the program and of the workers, without their test-only files, which may use everything.
 fn program() -> Vec<Source> {
     let all: Vec<Source> = ["src", "workers"].into_iter().flat_map(sources).collect();
     let tests: Vec<PathBuf> = all.iter().flat_map(Source::tests).collect();
@@ -178,7 +179,7 @@ fn program() -> Vec<Source> {
         .collect()
 }
 
-/// The rooms that the text after `crate::` names: `db::Db` → db; `{db, queue::Job}` → db, queue.
+/// Returns the modules in the text after `crate::`: `db::Db` → db; `{db, queue::Job}` → db, queue.
 fn named(after: &str) -> Vec<&str> {
     let word = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let Some(group) = after.strip_prefix('{') else { return vec![&after[..word(after)]] };
@@ -201,7 +202,7 @@ fn named(after: &str) -> Vec<&str> {
     rooms.into_iter().map(str::trim).filter(|room| !room.is_empty()).map(|room| &room[..word(room)]).collect()
 }
 
-/// Every room that a file sees, with the workers' domain where it names one.
+/// Returns the modules that a file uses, with the workers' domain if it names one.
 fn seen(source: &Source) -> BTreeSet<String> {
     let text: String = source.program().flat_map(|(_, line)| [line, " "]).collect();
     let mut seen = BTreeSet::new();
@@ -257,8 +258,8 @@ fn every_allowed_edge_is_used() {
     assert_none(unused.collect(), "allowed and never used, so the permission goes:");
 }
 
-/// The functions of rustfmt's text with their lengths: the closing brace stands under the line that begins the function. A
-/// string of several lines that has such a brace would end one too early.
+/// Returns the functions of a text formatted by rustfmt, with their lengths. The closing brace is in the column of the
+/// line that begins the function. A multi-line string with such a brace would end a function too early.
 fn functions(text: &str) -> Vec<(&str, usize)> {
     let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).collect();
     let mut found = Vec::new();
@@ -378,7 +379,7 @@ fn every_sql_file_is_loaded_by_somebody() {
     );
 }
 
-/// What follows `const KIND: &'static str = ` in the workers.
+/// Returns the literals after `const KIND: &'static str = ` in the workers.
 fn kinds() -> Vec<String> {
     let workers = sources("workers");
     let lines = workers.iter().flat_map(|source| source.text.lines());
@@ -393,7 +394,7 @@ fn a_kind_is_written_once_and_nowhere_else() {
     assert_eq!(distinct.len(), kinds.len(), "two jobs share a kind: {kinds:?}");
     let mut wrong = Vec::new();
     for source in program().iter().filter(|source| source.path.starts_with("src/")) {
-        // A kind of one plain word ("fetch") is also an English one, so it alone is no list.
+        // A kind of one word ("fetch") is also an English word, so a single one is not a list.
         let telling = kinds.iter().filter(|kind| kind.contains('-'));
         for kind in telling {
             let quoted = format!("\"{kind}\"");

@@ -1,7 +1,7 @@
-//! The migrations as the command line runs them: up, down, at once, adopted, interfered with; and the papers that are
-//! written from the files. What the SQL itself makes is proved in `tests/schema.rs`.
+//! The migrations through the command line: up, down, concurrently, adopted and interrupted, and the documentation that
+//! is generated from the files. `tests/schema.rs` tests what the SQL itself creates.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 use std::collections::BTreeSet;
 use vinops::db::migrations::{AUCTION, LISTING, Migration, SETS, Set};

@@ -1,14 +1,14 @@
-//! The papers, held true: what they list is what there is, and what they name can be found. A table that has drifted is
-//! shown as it must be, ready to be pasted.
+//! The documentation matches the project: its tables list what exists, and its links and paths resolve. A test whose table
+//! differs prints the table as it must be.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vinops::{config, workers};
 
-/// Every page that people read; a new one belongs here.
+/// All pages of documentation. A new page must be added here.
 const PAPERS: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
@@ -26,7 +26,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The cells of the table whose heading begins with these; a cell's text is trimmed.
+/// Returns the trimmed cells of the table whose header row begins with `headings`, row by row.
 fn table(page: &str, headings: &str) -> Vec<Vec<String>> {
     let text = read(page);
     let mut lines = text.lines().skip_while(|line| !line.starts_with(headings));
@@ -38,7 +38,7 @@ fn table(page: &str, headings: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What stands in backticks.
+/// Returns the texts in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -74,7 +74,7 @@ fn the_table_of_jobs_is_the_fleet() {
     assert_eq!(written, fleet, "the README's table of jobs must be:\n{}\n", lines.join("\n"));
 }
 
-/// Names under `[section]` of Cargo.toml.
+/// Returns the names under `[section]` of Cargo.toml.
 fn dependencies(section: &str) -> Vec<String> {
     let manifest = read("Cargo.toml");
     let (_, rest) = manifest.split_once(&format!("\n[{section}]\n")).unwrap();
@@ -114,7 +114,7 @@ fn every_dependency_is_named_by_the_code() {
     assert!(unused.is_empty(), "dependencies that nothing uses: {unused:?}");
 }
 
-/// Whether the text has this word, not as the end of a longer one.
+/// Returns true if the text contains the word, and not only as the end of a longer word.
 fn names(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
@@ -134,7 +134,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The commands that `vinops COMMAND… --help` lists.
+/// Returns the commands that `vinops COMMAND… --help` lists.
 fn commands(of: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_vinops")).args(of).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -142,7 +142,7 @@ fn commands(of: &[&str]) -> Vec<String> {
     listed
         .lines()
         .take_while(|line| line.starts_with("  "))
-        // a description that is wrapped stands further to the right
+        // a wrapped description is indented further
         .filter(|line| !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
@@ -155,7 +155,7 @@ fn the_table_of_commands_is_what_help_lists() {
     let rows = table("README.md", "| command | does |");
     let written = rows.iter().map(|row| {
         let command = row[0].trim_start_matches("`vinops ");
-        command.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
+        command.split(|c: char| !c.is_alphanumeric() && c != '-').next().unwrap().to_owned()
     });
     assert_same(written, commands(&[]), "the README's table of commands and `vinops --help`");
     for group in ["jobs", "raw", "store", "migrate", "source", "verify"] {
@@ -169,7 +169,7 @@ fn the_table_of_commands_is_what_help_lists() {
 
 #[test]
 fn the_table_of_variables_is_what_is_read() {
-    let rows = table("README.md", "| variable | holds |");
+    let rows = table("README.md", "| variable | meaning |");
     let written = rows.iter().flat_map(|row| quoted(&row[0]));
     assert_same(
         written,
@@ -180,14 +180,14 @@ fn the_table_of_variables_is_what_is_read() {
 
 #[test]
 fn every_room_is_on_the_map() {
-    let map = table("README.md", "| room | knows |").concat().join("\n");
+    let map = table("README.md", "| module | contents |").concat().join("\n");
     for entry in std::fs::read_dir("src").unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let known = ["lib.rs", "main.rs", "testing.rs"].contains(&name.as_str());
         let shown = map.contains(&format!("(src/{name})")) || name.ends_with(".sql");
-        // a room's tests and its files of SQL lie in a folder beside its file
+        // a module's tests and SQL files are in a folder beside its file
         let beside = Path::new("src").join(format!("{name}.rs")).exists();
-        assert!(known || shown || beside, "src/{name} is not on the README's map");
+        assert!(known || shown || beside, "src/{name} is not in the README's map");
     }
 }
 

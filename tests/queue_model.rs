@@ -1,18 +1,19 @@
-//! The queue against a model of it: random operations, and after each the same jobs in the same states.
+//! The queue against a model: random operations, and after each the same jobs in the same states.
 //!
-//! The model is what the essay of `src/queue/mod.rs` says, in a hundred lines and without a database: jobs in a map, a
-//! clock that the test turns. The queue's side are the very statements that workers, scheduler and operators run, one
-//! at a time, so a difference is a wrong statement and not a race (races have `queue_engine`). Time passes by moving
-//! every instant in the database back; a unit is 25,000 seconds, so that the seconds a case really takes decide
-//! nothing.
+//! The model implements the documentation of `src/queue/mod.rs` in a hundred lines and without a database: jobs in a
+//! map, and a clock that the test advances. The queue's side are the statements that workers, scheduler and operators
+//! run, one at a time, so a difference is a wrong statement and not a race (`queue_engine` tests races). Time passes by
+//! moving every instant in the database back. A unit is 25,000 seconds, so the real seconds of a case decide nothing.
 //!
-//! Two workers hold what they believe to be theirs, long after it was taken from them: the fence is asked all the time.
+//! Two workers keep jobs that they believe to be theirs, long after another one claimed them, so the fence is tested
+//! all the time.
 //!
-//! Long because the model and what it is held against are read side by side, operation by operation.
+//! Long because the model and the statements are compared operation by operation.
 //!
-//! A failure prints its seed and the shortest list of operations that shows it; `QUEUE_SEED=…` runs that seed again.
+//! A failure prints its seed and the shortest list of operations that reproduces it. `QUEUE_SEED=…` runs that seed
+//! again.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -23,14 +24,15 @@ use vinops::queue::hand::Hand;
 use vinops::queue::steer::{self, By};
 use vinops::queue::{Claimed, Keep, Outcome};
 
-/// Seconds of the database's clock in a unit of the model's: four units are more than the day that every finished job is kept.
+/// Seconds of the database's clock in one unit of the model. Four units are more than the day for which every finished
+/// job stays.
 const UNIT: i64 = 25_000;
-/// How long a claim holds, in units.
+/// Length of a lease, in units.
 const LEASE: i64 = 2;
-/// Attempts, and units that finished jobs are kept.
+/// Maximum number of attempts. [`KEEP`] is the retention of completed and failed jobs, in units.
 const ATTEMPTS: i32 = 3;
 const KEEP: (i64, i64) = (4, 8);
-/// Kinds: keys of the first are unique as usual, of the second while unfinished.
+/// Kinds. Keys of the first are unique as by default, keys of the second while unfinished.
 const KINDS: [&str; 2] = ["usual", "chosen"];
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ enum Op {
         worker: usize,
         jobs: usize,
     },
-    /// Ends what a worker believes to have.
+    /// Ends a run that a worker believes to be its own.
     End {
         belief: usize,
         how: How,
@@ -122,7 +124,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A job as both sides must see it; instants in units, those that say nothing any more as none.
+/// A job as the model and the database must both have it. Instants are in units, and `None` if they have no meaning any
+/// more.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     kind: usize,
@@ -145,12 +148,12 @@ impl Row {
         matches!(&*self.state, "available" | "scheduled" | "retryable")
     }
 
-    /// Whether it keeps its key from others.
+    /// Returns true if the job's key is taken for other jobs.
     fn keeps_key(&self) -> bool {
         self.waits() || self.state == "running" || self.state == "completed" && self.kind == 0
     }
 
-    /// The run is over, and so the job is, if it is.
+    /// Ends the run with this outcome, and sets the job's new state.
     fn become_(&mut self, state: &str, outcome: &str, now: i64) {
         self.state = state.to_owned();
         self.outcomes.push(outcome.to_owned());
@@ -165,7 +168,7 @@ struct Model {
     jobs: BTreeMap<i64, Row>,
     paused: [bool; 2],
     limits: [Option<i32>; 2],
-    /// What the workers believe to have: worker and claim.
+    /// The runs that the workers believe to be their own: worker and claim.
     beliefs: Vec<(usize, Claimed)>,
     acts: i64,
 }
@@ -181,7 +184,7 @@ impl Model {
         self.jobs.iter().filter(|(_, row)| due(row)).map(|(id, _)| *id).collect()
     }
 
-    /// How many jobs of a kind may be claimed now.
+    /// Returns how many jobs of a kind may be claimed now.
     fn room(&self, kind: usize) -> usize {
         if self.paused[kind] {
             return 0;
@@ -191,7 +194,7 @@ impl Model {
     }
 }
 
-/// The queue, driven by hand.
+/// The database side, which runs one statement at a time.
 struct Queue {
     pool: PgPool,
     hands: [Hand; 2],
@@ -209,7 +212,7 @@ macro_rules! agree {
 impl Queue {
     async fn play(&self, ops: &[Op]) -> Result<(), TestCaseError> {
         let empty =
-            "truncate fleet.jobs, fleet.job_runs, fleet.kinds, audit.operator_actions restart identity";
+            "truncate fleet.jobs, fleet.job_runs, fleet.job_kind_settings, audit.operator_actions restart identity";
         sqlx::query(empty).execute(&self.pool).await.unwrap();
         let mut model = Model::default();
         for (at, op) in ops.iter().enumerate() {
@@ -268,7 +271,7 @@ impl Queue {
                 for job in &claimed {
                     let row = &model.jobs[&job.id];
                     agree!(due[row.kind].contains(&job.id), true, told);
-                    // Nothing that waits should have come before it.
+                    // No waiting job should have been claimed before it.
                     let left = due[row.kind].iter().filter(|id| !claimed.iter().any(|job| job.id == **id));
                     let first = left.map(|id| (model.jobs[id].priority, model.jobs[id].run_at)).min();
                     agree!(first.is_some_and(|first| first < (row.priority, row.run_at)), false, told);
@@ -471,7 +474,7 @@ impl Queue {
         Ok(())
     }
 
-    /// What the database says, in the model's words.
+    /// Reads the jobs from the database in the form of the model.
     async fn rows(&self, now: i64) -> BTreeMap<i64, Row> {
         type Read = (
             i64,
@@ -499,7 +502,7 @@ impl Queue {
         .fetch_all(&self.pool)
         .await
         .unwrap();
-        // An instant lies up to a case's duration before the unit it belongs to.
+        // An instant is up to a case's duration before its unit.
         let unit = |seconds: f64| now + (seconds / UNIT as f64).ceil() as i64;
         let row = |read: Read| {
             let (
@@ -538,7 +541,7 @@ impl Queue {
         read.into_iter().map(row).collect()
     }
 
-    /// What must hold whatever happened.
+    /// Checks the invariants, which do not depend on the operations.
     async fn invariants(&self, model: &Model, told: &str) -> Result<(), TestCaseError> {
         let questions = "select
             (select count(*) from fleet.jobs where (state = 'running') <> (lease_until is not null and locked_by is not null)),
@@ -582,7 +585,7 @@ fn random_operations_leave_the_queue_as_the_model_says() {
     let queue = Queue { pool: pool.clone(), hands: [hand("one"), hand("other")] };
     let began = Instant::now();
     let played = runner.run(&prop::collection::vec(op(), 1..80), |ops| {
-        // A slow machine plays fewer cases, not longer.
+        // A slow machine runs fewer cases, not longer.
         if began.elapsed() > Duration::from_secs(15) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! The schema as its users meet it: it walks up over data, down and up again; the documents' queries run as written;
-//! references act as promised; each role may do its work and nothing else; and `verify` sees what somebody broke.
+//! The schema for its users: it migrates up over data, down and up again; the documents' queries run as written;
+//! references act as promised; each role may do its work and nothing else; and `verify` reports every change.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ mod roles;
 #[path = "schema/sabotage.rs"]
 mod sabotage;
 
-/// The applied migrations, `(number, file)`, in order; 0005 is superseded and never applied.
+/// Returns the applied migrations as `(number, file)`, in order. 0005 is superseded and never applied.
 fn migrations() -> Vec<(u32, PathBuf)> {
     let mut files: Vec<_> = std::fs::read_dir("migrations")
         .unwrap()
@@ -61,7 +61,7 @@ async fn text(pool: &PgPool, sql: &str) -> String {
     sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(pool).await.unwrap().get(0)
 }
 
-/// A sold car with its lot, sale and picture, in the columns of 0001.
+/// Inserts a sold car with its lot, sale and picture, in the columns of 0001.
 const A_CAR: &str = "
     insert into vehicles (vin, vin_raw, year, make) values ('1HGCM82633A004352', '1hgcm82633a004352', 2003, 'HONDA');
     insert into lots (vin, source, status, retail_value_usd) values ('1HGCM82633A004352', 'copart', 'sold', 8000);
@@ -109,7 +109,7 @@ async fn migrations_walk_up_over_data_down_and_up_again() {
     }
     assert_eq!(failures(pool).await, []);
 
-    // what the baseline holds survives the way down to it, and the way up again
+    // the baseline's rows survive the rollback to it, and the migration up again
     for (number, _) in migrations().iter().rev().take_while(|(n, _)| *n > 1) {
         down(pool, *number).await;
     }
@@ -140,7 +140,7 @@ async fn each_step_down_is_repaired_by_its_step_up() {
 async fn running_our_migrations_twice_changes_nothing() {
     let t = database().await;
     run(&t.db.pool, A_CAR).await.unwrap();
-    // the queue's own file is not written to be run twice; the ledger keeps that from happening
+    // the queue's file does not support a second run, which the ledger prevents
     for (number, file) in migrations().into_iter().filter(|(n, _)| *n != 15) {
         up(&t.db.pool, number, &file).await;
     }
@@ -197,7 +197,7 @@ async fn rows_that_contradict_the_rules_are_refused_by_name() {
     }
 }
 
-/// One file of three records, one rejected, the first two stored as versions, with its run's counters.
+/// Inserts one file of three records, one rejected, the first two stored as versions, with the counters of its run.
 async fn a_file(t: &TestDb) {
     run(
         &t.db.pool,

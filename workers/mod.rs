@@ -1,4 +1,4 @@
-//! The jobs: everything that happens because a job ran.
+//! The jobs of the worker: everything that happens because a job ran.
 
 use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub mod auction;
 
-/// Every kind of job there is, in the order of a window's chain.
+/// The definitions of all job kinds, in the order of a window's chain.
 pub const FLEET: &[Entry] = &[
     Entry::of::<auction::fetch::Fetch>(),
     Entry::of::<auction::ingest::Ingest>(),
@@ -26,7 +26,7 @@ pub const FLEET: &[Entry] = &[
     Entry::of::<auction::detect_completion::DetectCompletion>(),
 ];
 
-/// The fleet as the command line takes it.
+/// Returns the job registry that the command line uses.
 pub const fn fleet() -> Fleet {
     Fleet {
         jobs: FLEET,
@@ -44,7 +44,7 @@ pub const fn fleet() -> Fleet {
 
 fn tools(config: &Config, store: Store) -> anyhow::Result<Tools> {
     let tools = Tools::new().with(store);
-    // a worker without the feed's address can do everything else
+    // A worker without COPART_FEED_URL can run every other kind.
     let copart = config.copart.get()?;
     if copart.feed_url.is_none() {
         return Ok(tools);
@@ -63,17 +63,17 @@ fn logins(config: &Config) -> anyhow::Result<Option<Login>> {
 fn login(config: &Config, pool: PgPool, source: String, who: String) -> LoggingIn {
     let login = logins(config);
     async move {
-        let login = login?.context("COPART_USER is not set: there is nobody to log in as")?;
+        let login = login?.context("COPART_USER is not set")?;
         login.by_hand(&pool, &source, &who).await
     }
     .boxed()
 }
 
 fn lacks(config: &Config, entry: &Entry) -> Option<&'static str> {
-    // A wrong address is an error of its own, which `tools` returns.
+    // An invalid URL is a separate error, which `tools` returns.
     let no_feed = config.copart.get().is_ok_and(|copart| copart.feed_url.is_none());
     (entry.kind == auction::fetch::Fetch::KIND && no_feed)
-        .then_some("COPART_FEED_URL is not set: it is the feed's address with its key, or name a file that holds it in COPART_FEED_URL_FILE")
+        .then_some("COPART_FEED_URL is not set; set it to the feed's address with its key, or set COPART_FEED_URL_FILE to a file that contains it")
 }
 
 fn compare(

@@ -1,12 +1,12 @@
 -- 000_base
--- purpose: the seven tables that the listing helper starts from, each only where it is absent
+-- purpose: the seven tables that the listing helper requires, each created only if absent
 -- depends: none
 -- rollback: destructive
 -- creates: listings, settings, listing_images, scores, alerts, keepa_data, tasks
 
--- Names are found by the search_path: the schema is the operator's choice (`listing`, unless told otherwise). A database
--- that has some of these tables keeps them as they are. The five after settings are legacy: only that they are there and
--- belong to a listing is known of them.
+-- Names are resolved by the search_path, since the operator chooses the schema (default: `listing`). Tables that exist
+-- are left unchanged. The five tables after settings are legacy: only their existence and their reference to a listing
+-- are known.
 create table if not exists listings (
   id serial primary key,
   sku varchar(100) not null constraint listings_sku_key unique,
@@ -26,12 +26,18 @@ create table if not exists listings (
 
 do $$
 declare
-  part text;
+  column_name text;
 begin
-  -- an adopted table may lack one of these, or have another name for it
-  foreach part in array array['sku', 'asin', 'status'] loop
-    if exists (select from pg_attribute where attrelid = to_regclass('listings') and attname = part and not attisdropped) then
-      execute format('create index if not exists %I on listings (%I)', 'idx_listings_' || part, part);
+  -- an adopted table may lack one of these columns, or name it differently
+  foreach column_name in array array['sku', 'asin', 'status'] loop
+    if exists (
+      select
+      from pg_attribute
+      where attrelid = to_regclass('listings')
+        and attname = column_name
+        and not attisdropped
+    ) then
+      execute format('create index if not exists %I on listings (%I)', 'idx_listings_' || column_name, column_name);
     end if;
   end loop;
 end

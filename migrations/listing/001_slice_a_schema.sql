@@ -1,26 +1,40 @@
 -- 001_slice_a_schema
--- purpose: slice A: marketplaces, suppliers, components, bills of materials and what a listing costs besides
+-- purpose: slice A: marketplaces, suppliers, components, bills of materials and further costs of a listing
 -- depends: 000
 -- needs: table listings, table settings, column settings.key, column settings.value
 -- rollback: destructive
 -- creates: marketplaces, suppliers, components, boms, bom_lines, listing_cost_overrides, bom_scope_type
 
--- Three columns get the names that the rest of the system uses. One that has its new name is left alone; a table that has
--- neither is no table of listings.
+-- Renames three columns to the names used by the rest of the system. A column that already has its new name is left
+-- unchanged. A table with neither name is not the expected listings table.
 do $$
 declare
-  old text;
-  new text;
+  old_name text;
+  new_name text;
 begin
-  foreach old in array array['sku', 'price', 'quantity'] loop
-    new := case old when 'sku' then 'seller_sku' when 'price' then 'price_inc_vat' else 'available_quantity' end;
-    if exists (select from pg_attribute where attrelid = to_regclass('listings') and attname = new and not attisdropped) then
+  foreach old_name in array array['sku', 'price', 'quantity'] loop
+    new_name :=
+      case old_name when 'sku' then 'seller_sku' when 'price' then 'price_inc_vat' else 'available_quantity' end;
+    if exists (
+      select
+      from pg_attribute
+      where attrelid = to_regclass('listings')
+        and attname = new_name
+        and not attisdropped
+    ) then
       continue;
     end if;
-    if not exists (select from pg_attribute where attrelid = to_regclass('listings') and attname = old and not attisdropped) then
-      raise exception 'listings has neither % nor %: it is not the table that this slice extends', old, new;
+    if not exists (
+      select
+      from pg_attribute
+      where attrelid = to_regclass('listings')
+        and attname = old_name
+        and not attisdropped
+    ) then
+      raise exception 'table listings has neither column % nor column %', old_name, new_name
+        using hint = 'Check that this schema contains the listings table that slice A extends.';
     end if;
-    execute format('alter table listings rename column %I to %I', old, new);
+    execute format('alter table listings rename column %I to %I', old_name, new_name);
   end loop;
   if to_regtype('bom_scope_type') is null then
     create type bom_scope_type as enum ('LISTING', 'ASIN_SCENARIO');
@@ -44,14 +58,18 @@ insert into marketplaces (amazon_marketplace_id, name, country_code, currency_co
 values ('A1F83G8C2ARO7P', 'Amazon UK', 'GB', 'GBP', 0.20)
 on conflict (amazon_marketplace_id) do nothing;
 
--- Every listing that is there is of this marketplace: as the default of a new column, which rewrites no row. A column that
--- was there before is filled where it is empty.
+-- Every existing listing belongs to this marketplace. The value is the default of the new column, which rewrites no
+-- row. A column that existed before is filled where it is null.
 do $$
 declare
   gb integer := (select id from marketplaces where amazon_marketplace_id = 'A1F83G8C2ARO7P');
 begin
   if not exists (
-    select from pg_attribute where attrelid = to_regclass('listings') and attname = 'marketplace_id' and not attisdropped
+    select
+    from pg_attribute
+    where attrelid = to_regclass('listings')
+      and attname = 'marketplace_id'
+      and not attisdropped
   ) then
     execute format('alter table listings add column marketplace_id integer default %s', gb);
     alter table listings alter column marketplace_id drop default;
@@ -117,7 +135,7 @@ create index if not exists idx_components_supplier on components (supplier_id);
 create index if not exists idx_components_category on components (category);
 create index if not exists idx_components_is_active on components (is_active);
 
--- The reference of asin_entity_id comes with its table, in 003.
+-- 003 adds the foreign key of asin_entity_id with its table.
 create table if not exists boms (
   id serial primary key,
   listing_id integer references listings (id) on delete cascade,
@@ -166,9 +184,9 @@ create index if not exists idx_listing_cost_overrides_listing on listing_cost_ov
 
 insert into settings (key, value, description)
 values
-  ('guardrails.min_margin', '0.15', 'least margin after a price change'),
-  ('guardrails.max_price_change_pct_per_day', '0.05', 'most that a price may move in a day, as a share of it'),
-  ('guardrails.min_days_of_cover_before_price_change', '7', 'no price goes down with less stock than for these days'),
-  ('guardrails.min_stock_threshold', '5', 'stock under this is warned of'),
-  ('default_vat_rate', '0.20', 'where a marketplace has none')
+  ('guardrails.min_margin', '0.15', 'minimum margin after a price change'),
+  ('guardrails.max_price_change_pct_per_day', '0.05', 'maximum price change per day, as a fraction of the price'),
+  ('guardrails.min_days_of_cover_before_price_change', '7', 'minimum days of cover before a price is reduced'),
+  ('guardrails.min_stock_threshold', '5', 'stock level below which a warning is raised'),
+  ('default_vat_rate', '0.20', 'VAT rate of a marketplace without a rate of its own')
 on conflict (key) do nothing;

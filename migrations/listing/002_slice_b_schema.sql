@@ -1,5 +1,5 @@
 -- 002_slice_b_schema
--- purpose: slice B: jobs, what happened to a listing, its current offer and the fees it was told
+-- purpose: slice B: jobs, events of a listing, its current offer and its fee snapshots
 -- depends: 001
 -- needs: table listings, table settings, table boms, table marketplaces
 -- rollback: destructive
@@ -52,13 +52,13 @@ begin
 end
 $$;
 
--- The base has the first and the last; there the ledger notes that this slice did not add them.
+-- The base has the first and the last of these columns. The ledger then records that this slice did not add them.
 alter table listings
   add column if not exists status varchar(20) default 'active',
   add column if not exists fulfillment_channel varchar(10) default 'FBM',
   add column if not exists category varchar(100);
 
--- The reference of asin_entity_id comes with its table, in 003.
+-- 003 adds the foreign key of asin_entity_id with its table.
 create table if not exists jobs (
   id serial primary key,
   job_type job_type not null,
@@ -136,12 +136,12 @@ create table if not exists fee_snapshots (
 create index if not exists idx_fee_snapshots_listing on fee_snapshots (listing_id);
 create index if not exists idx_fee_snapshots_captured on fee_snapshots (listing_id, captured_at desc);
 
--- Four of these are 001's; only the last is new.
+-- Four of these settings belong to 001. Only the last one is new.
 insert into settings (key, value, description)
 values
-  ('guardrails.min_margin', '0.15', 'least margin after a price change'),
-  ('guardrails.max_price_change_pct_per_day', '0.05', 'most that a price may move in a day, as a share of it'),
-  ('guardrails.min_days_of_cover_before_price_change', '7', 'no price goes down with less stock than for these days'),
-  ('guardrails.min_stock_threshold', '5', 'stock under this is warned of'),
-  ('guardrails.allow_price_below_break_even', 'false', 'whether a price may be under its costs')
+  ('guardrails.min_margin', '0.15', 'minimum margin after a price change'),
+  ('guardrails.max_price_change_pct_per_day', '0.05', 'maximum price change per day, as a fraction of the price'),
+  ('guardrails.min_days_of_cover_before_price_change', '7', 'minimum days of cover before a price is reduced'),
+  ('guardrails.min_stock_threshold', '5', 'stock level below which a warning is raised'),
+  ('guardrails.allow_price_below_break_even', 'false', 'true if a price may be below cost')
 on conflict (key) do nothing;

@@ -1,5 +1,5 @@
 -- 003_slice_c_schema
--- purpose: slice C: ASINs, what Keepa and the catalogue said of them, daily sales and computed features
+-- purpose: slice C: ASINs, snapshots of Keepa and the catalogue, daily sales and computed features
 -- depends: 002
 -- needs: table listings, table marketplaces, table boms, table jobs
 -- rollback: destructive
@@ -37,16 +37,16 @@ create index if not exists idx_asin_entities_marketplace on asin_entities (marke
 create index if not exists idx_asin_entities_listing on asin_entities (listing_id);
 create index if not exists idx_asin_entities_tracked on asin_entities (is_tracked) where is_tracked = true;
 
--- The runbook promises the second of these; the helper's own slice never made it. An id without its ASIN, which nothing
--- has kept out until now, would refuse them, so it is named.
+-- The runbook promises the second foreign key, but the listing helper's own slice did not create it. An id without its
+-- ASIN, which nothing has prevented until now, would violate the foreign keys, so such rows are listed in the error.
 do $$
 declare
-  lost text;
+  orphans text;
 begin
-  select string_agg(what, '; ')
-  into lost
+  select string_agg(orphan_group, '; ')
+  into orphans
   from (
-    select 'boms ' || string_agg(b.id::text, ', ' order by b.id) as what
+    select 'boms ' || string_agg(b.id::text, ', ' order by b.id) as orphan_group
     from boms as b
     where b.asin_entity_id is not null
       and not exists (select from asin_entities as a where a.id = b.asin_entity_id)
@@ -55,16 +55,26 @@ begin
     from jobs as j
     where j.asin_entity_id is not null
       and not exists (select from asin_entities as a where a.id = j.asin_entity_id)
-  ) as found;
-  if lost is not null then
-    raise exception 'these name an ASIN that is not there: %', lost
-      using hint = 'set their asin_entity_id to null, or delete them, then come back';
+  ) as orphan_groups;
+  if orphans is not null then
+    raise exception 'rows refer to ASINs that do not exist: %', orphans
+      using hint = 'Set their asin_entity_id to null or delete the rows, then run this again.';
   end if;
-  if not exists (select from pg_constraint where conrelid = to_regclass('boms') and conname = 'boms_asin_entity_fk') then
+  if not exists (
+    select
+    from pg_constraint
+    where conrelid = to_regclass('boms')
+      and conname = 'boms_asin_entity_fk'
+  ) then
     alter table boms add constraint boms_asin_entity_fk
       foreign key (asin_entity_id) references asin_entities (id) on delete cascade;
   end if;
-  if not exists (select from pg_constraint where conrelid = to_regclass('jobs') and conname = 'jobs_asin_entity_fk') then
+  if not exists (
+    select
+    from pg_constraint
+    where conrelid = to_regclass('jobs')
+      and conname = 'jobs_asin_entity_fk'
+  ) then
     alter table jobs add constraint jobs_asin_entity_fk
       foreign key (asin_entity_id) references asin_entities (id) on delete set null;
   end if;
@@ -119,7 +129,7 @@ create table if not exists listing_sales_daily (
 create index if not exists idx_listing_sales_daily_listing on listing_sales_daily (listing_id);
 create index if not exists idx_listing_sales_daily_date on listing_sales_daily (listing_id, date desc);
 
--- An entity is a listing or an ASIN, so that entity_id can have no reference.
+-- An entity is a listing or an ASIN, so entity_id cannot have a foreign key.
 create table if not exists feature_store (
   id serial primary key,
   entity_type feature_entity_type not null,

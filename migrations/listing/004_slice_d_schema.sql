@@ -1,5 +1,5 @@
 -- 004_slice_d_schema
--- purpose: slice D: recommendations and what became of them
+-- purpose: slice D: recommendations and their events
 -- depends: 003
 -- needs: table jobs, table feature_store, type feature_entity_type
 -- rollback: destructive

@@ -1,4 +1,5 @@
--- 0001_rollback: the core tables go, with every row. The extensions stay: others may use them, or have brought them.
+-- 0001_rollback: deletes the core tables with every row. The extensions stay, since other objects may use or have
+-- created them.
 
 drop table if exists public.images;
 drop table if exists public.sale_events;

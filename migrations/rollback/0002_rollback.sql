@@ -1,4 +1,4 @@
--- 0002_rollback: rows lose their guards, none is lost.
+-- 0002_rollback: drops the constraints. No rows are deleted.
 
 drop index if exists public.images_vin_lot_seq_variant_uidx;
 

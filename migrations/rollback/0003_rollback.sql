@@ -1,4 +1,4 @@
--- 0003_rollback: reads get slow, no row is lost.
+-- 0003_rollback: drops the indexes. Reads become slow, no rows are deleted.
 
 drop index if exists public.images_lot_id_idx;
 drop index if exists public.images_vin_idx;

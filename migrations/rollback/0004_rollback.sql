@@ -1,5 +1,5 @@
--- 0004_rollback: the indexes only. The flags stay, as the documents ask: who was taken out of sight must not
--- reappear because an index went; going up again finds the columns and keeps them.
+-- 0004_rollback: drops the indexes only. The flags stay, as the documentation requires: a hidden row must not become
+-- visible because an index was dropped. Applying the migration again finds the columns and keeps them.
 
 drop index if exists public.images_visible_idx;
 drop index if exists public.lots_visible_idx;

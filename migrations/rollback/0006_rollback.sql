@@ -1,4 +1,4 @@
--- 0006_rollback: the column is computed from `vin`, so nothing is lost with it.
+-- 0006_rollback: drops the column, which is computed from `vin`, so no data is lost.
 
 drop index if exists public.vehicles_vin_normalized_uidx;
 

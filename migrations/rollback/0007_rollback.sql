@@ -1,4 +1,4 @@
--- 0007_rollback: title, damage, odometer and location of every lot go.
+-- 0007_rollback: deletes title, damage, odometer and location of every lot.
 
 alter table public.lots
   drop column if exists location_country,

@@ -1,4 +1,4 @@
--- 0008_rollback: every file's record, row version, conflict and run goes; the files in the store stay.
+-- 0008_rollback: deletes the records of all files, row versions, conflicts and runs. The files in the store stay.
 
 drop schema if exists audit cascade;
 drop schema if exists staging cascade;

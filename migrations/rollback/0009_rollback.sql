@@ -1,4 +1,4 @@
--- 0009_rollback: lots lose their number and their clock; the next window would insert each of them again.
+-- 0009_rollback: deletes lot numbers and update times. The next window would insert every lot again.
 
 drop index if exists public.idx_lots_external_id;
 

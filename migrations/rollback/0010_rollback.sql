@@ -1,4 +1,4 @@
--- 0010_rollback: three views, no row.
+-- 0010_rollback: drops three views. No rows are deleted.
 
 drop view if exists audit.v_parse_errors;
 drop view if exists audit.v_unknown_rate;

@@ -1,4 +1,4 @@
--- 0011_rollback: labels go, operators' own among them, and the list of unknown spellings.
+-- 0011_rollback: deletes the labels, operators' edits included, and the list of unknown raw values.
 
 drop table if exists audit.unknown_taxonomy_values;
 

@@ -1,4 +1,4 @@
--- 0012_rollback: the feed's vehicle columns and the log of their changes go; the vehicles stay.
+-- 0012_rollback: deletes the feed's vehicle columns and the log of their changes. The vehicles stay.
 
 drop function if exists public.upsert_vehicles_batch;
 drop function if exists public.trim_blanks;

@@ -1,4 +1,4 @@
--- 0013_rollback: the feed's lot columns and the lots' history go; lots and pictures stay.
+-- 0013_rollback: deletes the feed's lot columns and the history of the lots. Lots and images stay.
 
 drop function if exists public.upsert_lots_batch;
 drop function if exists public.replace_image_links;
@@ -10,7 +10,7 @@ drop view if exists audit.upsert_conflicts;
 drop table if exists audit.lot_conflicts;
 drop table if exists raw.former_vins;
 
--- a closed link has no place in the older index
+-- the older index does not allow closed links
 delete from public.images
 where valid_until is not null;
 drop index if exists public.images_vin_lot_seq_variant_uidx;

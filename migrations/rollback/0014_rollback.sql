@@ -1,4 +1,4 @@
--- 0014_rollback: the log of status moves and the switches go; the lots keep the status they have.
+-- 0014_rollback: deletes the log of status changes and the switches. The lots keep their status.
 
 drop trigger if exists restore_head on public.lots;
 drop function if exists public.restore_head();

@@ -1,4 +1,4 @@
--- 0015_rollback: the queue goes, with every job and its history; jobs that wait are never run.
+-- 0015_rollback: deletes the queue, with every job and its history. Waiting jobs are never run.
 
 drop function if exists fleet.prune_jobs(bigint, integer, interval, interval);
 drop function if exists fleet.ready_depth(text[]);

@@ -1,8 +1,9 @@
--- 0016_rollback: the windows' fates go. Without them nothing stops a second fetch of a window: stop the fleet first.
+-- 0016_rollback: deletes the states of all windows. Without them nothing prevents a second fetch of a window, so stop
+-- the fleet first.
 
 do $$
 begin
-  -- `drop trigger if exists` still wants its table
+  -- `drop trigger if exists` requires the table
   if to_regclass('fleet.jobs') is not null then
     drop trigger if exists note_window_fate on fleet.jobs;
   end if;

@@ -1,5 +1,5 @@
--- 0018_rollback: pauses and limits end, jobs whose cancellation was asked for run on, the operators' log is lost. Jobs
--- whose keys were unique over chosen states keep theirs only where the usual rule allows it.
+-- 0018_rollback: ends pauses and limits, drops cancellation requests, so that those jobs continue, and deletes the
+-- operators' log. Jobs with chosen unique states keep their keys only where the default rule allows it.
 
 drop view if exists fleet.jobs_view;
 drop function if exists fleet.enqueue(text, jsonb, text, timestamptz, integer, integer, text[]);
@@ -19,7 +19,7 @@ create or replace function fleet.enqueue(
 as $$
 #variable_conflict use_column
 declare
-  enqueued bigint;
+  new_id bigint;
 begin
   insert into fleet.jobs (kind, payload, key, run_at, priority, max_attempts, state)
   values (
@@ -31,16 +31,16 @@ begin
     coalesce(enqueue.max_attempts, 10),
     case when enqueue.run_at > now() then 'scheduled' else 'available' end)
   on conflict (kind, key) where state not in ('cancelled', 'discarded') do nothing
-  returning id into enqueued;
+  returning id into new_id;
 
-  if enqueued is not null then
+  if new_id is not null then
     perform pg_notify('fleet', enqueue.kind);
   end if;
-  return enqueued;
+  return new_id;
 end
 $$;
 
-comment on function fleet.enqueue is 'enqueues a job in the caller''s transaction; null when its key is taken';
+comment on function fleet.enqueue is 'enqueues a job in the caller''s transaction; returns null if the key is in use';
 alter function fleet.enqueue(text, jsonb, text, timestamptz, integer, integer) owner to vinops_admin;
 revoke execute on function fleet.enqueue(text, jsonb, text, timestamptz, integer, integer) from public;
 grant execute on function fleet.enqueue(text, jsonb, text, timestamptz, integer, integer) to etl_rw, vinops_ops;
@@ -59,22 +59,22 @@ as $$
 $$;
 
 drop function if exists fleet.free_slots(text);
-drop table if exists fleet.kinds;
+drop table if exists fleet.job_kind_settings;
 drop table if exists fleet.workers;
 drop table if exists audit.operator_actions;
 
--- Of the jobs that chose their states, the newest of a key keeps it.
+-- Of the jobs with chosen unique states, the newest of a key keeps the key.
 update fleet.jobs as job
 set key = null, unique_over = null
 where job.unique_over is not null
   and job.state not in ('cancelled', 'discarded')
   and exists (
     select
-    from fleet.jobs as other
-    where other.kind = job.kind
-      and other.key = job.key
-      and other.state not in ('cancelled', 'discarded')
-      and (other.id > job.id or other.unique_over is null and other.id <> job.id)
+    from fleet.jobs as other_job
+    where other_job.kind = job.kind
+      and other_job.key = job.key
+      and other_job.state not in ('cancelled', 'discarded')
+      and (other_job.id > job.id or other_job.unique_over is null and other_job.id <> job.id)
   );
 drop index if exists fleet.jobs_key_is_unique_over;
 drop index if exists fleet.jobs_key_is_unique;

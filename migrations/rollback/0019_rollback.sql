@@ -1,8 +1,9 @@
--- 0019_rollback: breaker, slots and sessions go. Without them nothing limits how often a source is asked: stop the fleet first.
+-- 0019_rollback: deletes breaker states, slots and sessions. Without them nothing limits how often a source is
+-- requested, so stop the fleet first.
 
 do $$
 begin
-  -- `drop trigger if exists` still wants its table
+  -- `drop trigger if exists` requires the table
   if to_regclass('fleet.jobs') is not null then
     drop trigger if exists note_fetch_end on fleet.jobs;
   end if;

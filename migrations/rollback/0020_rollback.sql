@@ -1,4 +1,4 @@
--- 0020_rollback: two views, no row.
+-- 0020_rollback: drops two views. No rows are deleted.
 
-drop view if exists fleet.figures;
+drop view if exists fleet.metrics;
 drop view if exists fleet.freshness;

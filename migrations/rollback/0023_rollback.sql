@@ -1,4 +1,4 @@
--- 0023_rollback: views and an index, no row.
+-- 0023_rollback: drops views and an index. No rows are deleted.
 
 drop view if exists audit.vehicle_changes;
 drop view if exists audit.lot_changes;

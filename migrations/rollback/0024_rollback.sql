@@ -1,4 +1,4 @@
--- 0024_rollback: the acts stay in the store, whose objects are not touched.
+-- 0024_rollback: keeps the actions in the store, whose objects are not changed.
 
 drop trigger if exists note_removal on public.images;
 drop trigger if exists note_removal on public.lots;

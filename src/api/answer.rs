@@ -1,4 +1,5 @@
-//! Answers: JSON with a tag of its content, so that who has it already is told so and sent nothing.
+//! JSON responses with an ETag of their content. A conditional request for unchanged content returns 304 without a
+//! body.
 
 use super::lang::Lang;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -7,22 +8,22 @@ use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// For how long an answer may be shown without asking again.
+/// Caching policy of a response, sent as `Cache-Control`.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
-    /// Asks each time whether it still holds: what changes with each window.
+    /// Caches revalidate each time. For data that changes with each window.
     Asking,
-    /// Minutes: labels, which operators edit now and then.
+    /// Caches may reuse the response for five minutes. For labels, which operators edit rarely.
     Minutes,
 }
 
-/// The content as JSON, or 304 where the request's `If-None-Match` names it.
+/// Returns the content as JSON with an ETag, or 304 if the request's `If-None-Match` contains that ETag.
 pub fn json(request: &HeaderMap, lang: Option<Lang>, keep: Keep, content: &impl Serialize) -> Response {
     let body = match serde_json::to_vec(content) {
         Ok(body) => body,
         Err(error) => return super::problem::Problem::internal(&error.into()).into_response(),
     };
-    // Weak, since the same content may be compressed or not.
+    // Weak, because the same content may be sent compressed or uncompressed.
     let tag = match format!("W/\"{:032x}\"", xxh3_128(&body)).parse::<ETag>() {
         Ok(tag) => tag,
         Err(error) => return super::problem::Problem::internal(&error.into()).into_response(),

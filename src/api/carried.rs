@@ -1,6 +1,7 @@
-//! The fields of a lot whose values come from an older row of the feed, by their paths.
+//! Converts the names of carried values (values from an older row of the feed) to the paths of JSON fields of a lot.
 
-/// The paths in a [`super::lots::Lot`] of values as [`crate::db::history::Standing`] names them, where they differ.
+/// Field paths in a [`super::lots::Lot`] of the values whose name in [`crate::db::history::Standing`] differs from the
+/// path. `None` marks a value that has no field of its own.
 const PATHS: [(&str, Option<&str>); 26] = [
     ("auction_datetime_utc", Some("sale.at")),
     ("auction_local", Some("sale.local")),
@@ -13,12 +14,12 @@ const PATHS: [(&str, Option<&str>); 26] = [
     ("region", Some("yard.state")),
     ("country", Some("yard.country")),
     ("location_zip", Some("yard.zip")),
-    // the three fall back together
+    // Value, unit and brand of the odometer are carried over together.
     ("odometer_unit", Some("odometer")),
     ("odometer_brand", Some("odometer")),
-    // shown with each amount
+    // The currency is part of each amount.
     ("currency_code", None),
-    // shown as the word
+    // The field `keys` contains the coded value.
     ("has_keys", None),
     ("lot_condition", Some("condition")),
     ("make_offer_eligible", Some("make_offer")),
@@ -33,7 +34,7 @@ const PATHS: [(&str, Option<&str>); 26] = [
     ("title_state", Some("title_state")),
 ];
 
-/// Returns the paths of the fields that show these values, each once.
+/// Returns the paths of the fields that contain these values, without duplicates.
 pub fn paths(values: &[&'static str]) -> Vec<String> {
     let mut paths: Vec<String> = Vec::new();
     for value in values {

@@ -1,40 +1,45 @@
-//! Where a page ended: opaque to the reader, and of one question only.
+//! Cursors of pages: an opaque text that marks the end of a page of one query.
 //!
-//! It holds the sort key and the tie-breaker of the last row shown, not a count of rows: rows that come and go before it
-//! shift nothing. It also holds a fingerprint of the question (filters and sort), since going on with another one
-//! would skip and repeat without anybody noticing. A key that is null has its own mark; such rows come last.
+//! A cursor contains the sort key and the tie-breaker of the last row of the page instead of a row count. Rows that
+//! appear or disappear before that row therefore do not shift the next page. A cursor also contains a fingerprint of
+//! the query (filters and sort order). With another query, the next page would silently skip and repeat rows. A null
+//! sort key has a flag of its own, and rows with a null key come last.
 
 use super::problem::Problem;
 use data_encoding::HEXLOWER;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Of this form; a later program refuses older ones rather than misread them.
+/// Version of the binary format. A cursor of another version is rejected instead of being misread.
 const VERSION: u8 = 2;
 
-/// The last row shown.
+/// Position of the last row of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// Its sort key; none where that is null.
+    /// Sort key of the row. `None` if the key is null.
     pub key: Option<i64>,
-    /// What tells it from others with the same key.
+    /// Tie-breaker among rows with the same sort key.
     pub tie: String,
 }
 
 impl Cursor {
-    /// For the reader of the answer to this question.
+    /// Encodes the cursor for a query as lower-case hexadecimal text.
     pub fn text(&self, question: &str) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend(xxh3_64(question.as_bytes()).to_be_bytes());
         bytes.push(u8::from(self.key.is_some()));
         bytes.extend(self.key.unwrap_or(0).to_be_bytes());
         bytes.extend(self.tie.as_bytes());
-        // against typing errors; nothing here is a secret
+        // Detects typing errors. The content is not secret.
         let sum = xxh3_64(&bytes) as u16;
         bytes.extend(sum.to_be_bytes());
         HEXLOWER.encode(&bytes)
     }
 
-    /// As it came back, with the question that it came with.
+    /// Decodes the cursor that a client sent with a query.
+    ///
+    /// # Errors
+    /// Returns the problem of the parameter `cursor` if the text is no cursor, has another version or belongs to
+    /// another query.
     pub fn read(text: &str, question: &str) -> Result<Cursor, Problem> {
         let wrong = || Problem::parameter("cursor", "is not a cursor that a page returned");
         let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| wrong())?;
@@ -51,13 +56,13 @@ impl Cursor {
         if head[0] != VERSION {
             return Err(Problem::parameter(
                 "cursor",
-                "is of another version of the program, so begin at the first page",
+                "has the format of another program version. Begin at the first page",
             ));
         }
         if u64::from_be_bytes(number(1)) != xxh3_64(question.as_bytes()) {
             return Err(Problem::parameter(
                 "cursor",
-                "is of a page with other filters or another sort order",
+                "belongs to a page with other filters or another sort order",
             ));
         }
         let key = (head[9] == 1).then(|| i64::from_be_bytes(number(10)));
@@ -93,7 +98,7 @@ mod tests {
             wrong[at] = char::from_digit(digit, 16).unwrap();
             let wrong: String = wrong.into_iter().collect();
             prop_assume!(wrong != text);
-            // sixteen bits of checksum let one in 65,536 pass; none of those may panic
+            // A 16-bit checksum accepts one wrong text in 65,536. Such a text may not cause a panic.
             let _ = Cursor::read(&wrong, "");
         }
     }

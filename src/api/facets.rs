@@ -1,4 +1,4 @@
-//! Facets: how many lots each option of each filter would give, counted in memory.
+//! Facets: the number of lots that match each option of each filter, counted in memory.
 
 use super::answer::{Keep, json};
 use super::catalogue::{COUNT, Catalogue, Counts, DIMENSIONS, Kind, YEARS};
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
-/// Options of a facet unless told otherwise.
+/// Default maximum number of options per facet.
 const OPTIONS: i64 = 100;
-/// The facet of model years, which are no words.
+/// Name of the facet of model years, which are numbers and therefore no dimension.
 const YEAR: &str = "year";
 
 const NAMES: [&str; COUNT + 1] = {
@@ -33,15 +33,15 @@ const NAMES: [&str; COUNT + 1] = {
 };
 
 const BESIDES: &[Param] = &[
-    Param::many("facet", Shape::OneOf(&NAMES), "Facet to return, all by default"),
+    Param::many("facet", Shape::OneOf(&NAMES), "Facet to return. Default: all facets"),
     Param::one(
         "options",
         Shape::Number(1, 1000),
-        "Maximum number of options per facet, the most frequent first, 100 by default",
+        "Maximum number of options per facet, the most frequent first. Default: 100",
     ),
 ];
 
-/// Everything facets know.
+/// OpenAPI parameters of the facets.
 pub struct Everything;
 
 impl IntoParams for Everything {
@@ -57,7 +57,7 @@ impl IntoParams for Everything {
 pub struct Facets {
     /// Number of lots that match all filters
     pub total: u32,
-    /// Facets, in the order of the filters
+    /// Requested facets, in the order of the filters, with `year` last
     pub facets: Vec<Facet>,
     /// State of the data
     pub as_of: AsOf,
@@ -66,7 +66,7 @@ pub struct Facets {
 /// Options of one filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Facet {
-    /// Filter name. `year` is the facet of `year_min` and `year_max`
+    /// Name of the filter parameter. `year` is the facet of `year_min` and `year_max`
     pub name: String,
     /// Options with at least one lot, most frequent first
     pub options: Vec<FacetOption>,
@@ -77,15 +77,15 @@ pub struct Facet {
 /// Option of a filter and the number of lots it matches together with all other filters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FacetOption {
-    /// Value of the filter, or null if the value has no code
+    /// Value to use in the filter, or null if the raw value is not mapped to a code
     pub code: Option<String>,
-    /// Label of the code, or the raw value if there is no code
+    /// Label of the code in the requested language, or the raw value if there is no code
     pub label: String,
-    /// Raw value, if there is no code
+    /// Raw value as written in the feed. Absent if there is a code
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub raw: Option<String>,
-    /// Number of lots
+    /// Number of lots with this option that match all other filters
     #[schema(minimum = 1)]
     pub count: u32,
 }
@@ -96,7 +96,7 @@ impl FacetOption {
     }
 }
 
-/// The options of a dimension: spellings of one code are one option.
+/// Returns the options of a dimension with their counts, unordered. All aliases of one code are one option.
 fn options(
     catalogue: &Catalogue,
     words: &Words,
@@ -162,10 +162,10 @@ fn facets(
     NAMES.iter().enumerate().filter(asked).map(facet).collect()
 }
 
-/// Facets
+/// Facets of the search
 ///
-/// Returns the options of each filter and the number of lots that each option matches. A facet ignores its own filter and
-/// applies all others, so that it also counts the alternatives to the selected value. Options without lots are omitted.
+/// Returns the options of each filter with the number of lots that each option matches. A facet applies all filters
+/// except its own, and therefore also counts the alternatives to the selected value. Options without lots are omitted.
 #[utoipa::path(
     get, path = "/api/v1/facets", tag = "search", params(Everything),
     responses((status = 200, description = "Options and their counts", body = Facets), super::openapi::Refused)

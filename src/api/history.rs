@@ -1,7 +1,7 @@
-//! A lot's past: what changed and when, and how it stood at a moment.
+//! The resources of a lot's past: its history of changes, and its values at a time.
 //!
-//! The rules are those of [`crate::db::history`]; here they are given the shapes and labels of the other answers. What is
-//! hidden from the other answers is hidden here.
+//! [`crate::db::history`] contains the rules. This module converts its results to the JSON forms and labels of the
+//! other resources. Vehicles, lots and images that other resources hide are hidden here too.
 
 use super::answer::{Keep, json};
 use super::lang::{Coded, Lang};
@@ -26,9 +26,10 @@ use utoipa::{IntoParams, ToSchema};
 mod sight;
 mod standing;
 
-const TIME: Param = Param::needed("time", Shape::Instant, "Time for which the lot is returned");
+const TIME: Param =
+    Param::needed("time", Shape::Instant, "Time for which the lot is returned, past or present");
 
-/// Everything `at` knows.
+/// OpenAPI query parameters of a lot at a time.
 pub struct Moment;
 
 impl IntoParams for Moment {
@@ -43,38 +44,39 @@ pub struct LotHistory {
     /// Lot number at the source
     #[schema(example = "63868745")]
     pub lot: String,
-    /// Source whose feed contains the lot
+    /// Name of the source whose feed contains the lot
     pub source: String,
-    /// VIN of the lot's vehicle
+    /// Normalised VIN of the lot's vehicle
     pub vin: String,
-    /// Status of the lot
+    /// Current status of the lot
     pub status: Option<Coded>,
-    /// Oldest window whose file contains the lot
+    /// Start of the oldest window whose file contains the lot
     pub first_seen: Option<DateTime<Utc>>,
-    /// Newest window that contained the lot, in a repeated or late file too
+    /// Start of the newest window whose file contains the lot, including repeated and late files
     pub last_seen: Option<DateTime<Utc>>,
-    /// Whether the newest file contains the lot
+    /// True if the newest file contains the lot
     pub in_feed: bool,
-    /// Changes in the order in which they were applied, which differs from the order of windows where a file came late
+    /// Changes in the order in which they were applied. This order differs from the order of windows if a file was
+    /// ingested late
     pub events: Vec<Event>,
     /// All lots of the vehicle including this one, oldest first
     pub listings: Vec<Listing>,
 }
 
-/// Changes of a lot by the file of one window.
+/// Changes of one object by the file of one window.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Event {
-    /// Window of the file
+    /// Start of the window of the file
     pub window_start_utc: DateTime<Utc>,
     /// Time at which the change was applied
     pub applied_at: DateTime<Utc>,
     /// Object that changed: the vehicle as this lot describes it, the lot, or the lot's status
     #[schema(inline)]
     pub what: Whose,
-    /// Reason for a change of the status
+    /// Reason for a change of the status, or null for other changes
     #[schema(example = "absent_after_auction")]
     pub reason: Option<String>,
-    /// Changed columns
+    /// Changed columns with their values
     pub changes: Vec<Change>,
 }
 
@@ -82,7 +84,7 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Whose {
-    /// Vehicle
+    /// Vehicle, as this lot describes it
     Vehicle,
     /// Lot
     Lot,
@@ -90,7 +92,7 @@ pub enum Whose {
     Status,
 }
 
-/// Change of a column.
+/// Change of the value of a column.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Change {
     /// Column name in the database
@@ -98,11 +100,11 @@ pub struct Change {
     pub column: String,
     /// Previous value, or null if there was none
     pub before: Option<Value>,
-    /// New value
+    /// New value, or null if there is none
     pub after: Option<Value>,
 }
 
-/// Value: coded, an amount, a text (times are RFC 3339 in UTC), a number or a boolean.
+/// Value of a column: a coded value, an amount, a text (times are RFC 3339 in UTC), a number or a boolean.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Value {
@@ -110,7 +112,7 @@ pub enum Value {
     Coded(Coded),
     /// Amount in its currency
     Money(Money),
-    /// Text or time
+    /// Text, or a time in RFC 3339 form
     Text(String),
     /// Number
     Number(f64),
@@ -118,30 +120,30 @@ pub enum Value {
     Truth(bool),
 }
 
-/// A lot among the others of its vehicle.
+/// Summary of one lot of a vehicle.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Listing {
     /// Lot number at the source
     pub lot: String,
-    /// Source whose feed contains the lot
+    /// Name of the source whose feed contains the lot
     pub source: String,
-    /// Status of the lot
+    /// Current status of the lot
     pub status: Option<Coded>,
-    /// Oldest window whose file contains the lot
+    /// Start of the oldest window whose file contains the lot
     pub first_seen: Option<DateTime<Utc>>,
-    /// Newest window that contained the lot, in a repeated or late file too
+    /// Start of the newest window whose file contains the lot, including repeated and late files
     pub last_seen: Option<DateTime<Utc>>,
-    /// Whether the newest file contains the lot
+    /// True if the newest file contains the lot
     pub in_feed: bool,
-    /// Time of the sale
+    /// Time of the sale in UTC, or null while there is no date with a known time zone
     pub sale_at: Option<DateTime<Utc>>,
-    /// Current high bid
+    /// Current high bid, or null if there is no bid
     pub current_bid: Option<Value>,
-    /// Odometer reading
+    /// Odometer reading in `odometer_unit`
     pub odometer: Option<Value>,
     /// Unit of the odometer reading: `mi` or `km`
     pub odometer_unit: Option<String>,
-    /// Primary damage
+    /// Primary damage, a coded value. Null if the feed contains none
     pub damage: Option<Coded>,
     /// Fields of this object whose values come from an older row of the feed, because the newest row's values cannot be
     /// parsed. Empty if there are none
@@ -149,24 +151,24 @@ pub struct Listing {
     pub carried: Vec<String>,
 }
 
-/// Lot at a time in the past.
+/// Lot at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct LotAt {
     /// Lot number at the source
     pub lot: String,
-    /// Source whose feed contains the lot
+    /// Name of the source whose feed contains the lot
     pub source: String,
     /// Requested time
     pub time: DateTime<Utc>,
-    /// Newest window at or before the time, or null before the first window
+    /// Start of the source's newest window at or before the time, or null before the first window
     pub window_start_utc: Option<DateTime<Utc>>,
     /// Presence of the lot in the feed at the time
     #[schema(inline)]
     pub presence: Seen,
-    /// Oldest window whose file contains the lot
+    /// Start of the oldest window whose file contains the lot
     pub first_seen: Option<DateTime<Utc>>,
-    /// Lot at the time, or null if no file had contained it. `created_at` is the window that first contained it,
-    /// `updated_at` a window that contained these values
+    /// Lot at the time, or null if no file had contained the lot. `created_at` is the start of the window that first
+    /// contained the lot, and `updated_at` is the start of a window that contained these values
     pub standing: Option<Lot>,
 }
 
@@ -178,14 +180,14 @@ pub enum Seen {
     NotYetSeen,
     /// The newest file contained the lot
     InFeed,
-    /// The newest complete file did not contain the lot
+    /// The newest complete file did not contain the lot. Not used for a source whose files contain only changes
     Gone,
 }
 
-/// A lot's history
+/// History of a lot by its number
 ///
-/// Returns every change of the lot's values and status with its window, and all lots of the vehicle. The path without a
-/// source works while one source has the lot number.
+/// Returns every change of the lot's values and status with its window, and all lots of the vehicle. Returns 409 if
+/// several sources have a lot with the number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}/history", tag = "lots",
     params(super::openapi::Lot, super::openapi::Lang),
@@ -231,7 +233,7 @@ pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> 
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &told))
 }
 
-/// History of a lot of a source
+/// History of a lot by its source and number
 ///
 /// Returns every change of the lot's values and status with its window, and all lots of the vehicle.
 #[utoipa::path(
@@ -246,10 +248,10 @@ pub async fn lot_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) -
     lot(state, path, ask).await
 }
 
-/// A lot at a time
+/// Lot at a time by its number
 ///
-/// Returns the lot as of the newest file at or before the time, whatever the order in which files were ingested. The path
-/// without a source works while one source has the lot number.
+/// Returns the lot as of the newest file at or before the time, regardless of the order in which files were ingested.
+/// Returns 409 if several sources have a lot with the number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}/at", tag = "lots",
     params(super::openapi::Lot, Moment),
@@ -293,9 +295,9 @@ pub async fn at(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> R
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &told))
 }
 
-/// A lot of a source at a time
+/// Lot at a time by its source and number
 ///
-/// Returns the lot as of the newest file at or before the time.
+/// Returns the lot as of the newest file at or before the time, regardless of the order in which files were ingested.
 #[utoipa::path(
     get, path = "/api/v1/lots/{source}/{lot}/at", tag = "lots",
     params(super::openapi::SourceAndLot, Moment),
@@ -308,7 +310,7 @@ pub async fn at_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) ->
     at(state, path, ask).await
 }
 
-/// A word with its label.
+/// Returns the coded value of a taxonomy value, with the label that its state uses for titles.
 fn said(word: Word, words: &Words, lang: Lang) -> Option<Coded> {
     let state = word.state.as_deref();
     let title = state.and_then(|state| words.title(word.raw.as_deref(), Some(state), lang));
@@ -352,7 +354,7 @@ impl Event {
     }
 }
 
-/// Returns the field of a listing that shows this value.
+/// Returns the name of the listing's field that contains a carried value.
 fn listed_name(value: &'static str) -> &'static str {
     if value == "auction_datetime_utc" { "sale_at" } else { value }
 }

@@ -1,7 +1,7 @@
-//! Keeps what is in memory up to date: looks once a second whether anything was written, and reads it if so.
+//! Refreshes the data in memory: polls once a second for writes, and reads the changed rows.
 //!
-//! Whether something was written is told by the server's own counters of the tables, whoever wrote; they follow a commit
-//! within seconds. A window's end is looked at besides, since it is what readers wait for.
+//! Writes are detected by PostgreSQL's own statistics counters of the tables, which count every writer and follow a
+//! commit within seconds. The ends of windows are polled directly as well, because API clients wait for them.
 
 use super::Shared;
 use super::words::Words;
@@ -10,15 +10,15 @@ use sqlx::{Connection, PgConnection};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-/// How often it looks.
+/// Interval between two polls.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the server's counters said.
+/// Values of the change counters at one poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Signs {
     lots: String,
     words: String,
-    /// Rows of lots and vehicles that were deleted: those must be looked for everywhere.
+    /// Number of deleted rows of lots and vehicles. Deletions require a full reload.
     deleted: i64,
 }
 
@@ -27,7 +27,7 @@ impl Signs {
         sqlx::query_as!(
             Signs,
             r#"-- api: was anything written
-            with counted as (
+            with table_writes as (
               select
                 n.nspname,
                 pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) as written,
@@ -37,45 +37,45 @@ impl Signs {
               where c.relkind = 'r'
                 and (n.nspname = 'taxonomies' or (n.nspname = 'public' and c.relname in ('lots', 'vehicles')))
             ),
-            ended as (
-              select count(*) as windows, max(updated_at) as latest
+            window_updates as (
+              select count(*) as windows, max(updated_at) as latest_update
               from fleet.windows
               where state in ('applied', 'incomplete', 'late')
             )
             select
               concat_ws(
                 ' ',
-                (select sum(written + deleted) from counted where nspname = 'public'),
-                (select windows from ended),
-                (select latest from ended),
+                (select sum(written + deleted) from table_writes where nspname = 'public'),
+                (select windows from window_updates),
+                (select latest_update from window_updates),
                 (select max(ended_at) from fleet.freshness)
               ) as "lots!",
-              coalesce((select sum(written + deleted) from counted where nspname = 'taxonomies'), 0)::text as "words!",
-              coalesce((select sum(deleted) from counted where nspname = 'public'), 0)::bigint as "deleted!""#
+              coalesce((select sum(written + deleted) from table_writes where nspname = 'taxonomies'), 0)::text as "words!",
+              coalesce((select sum(deleted) from table_writes where nspname = 'public'), 0)::bigint as "deleted!""#
         )
         .fetch_one(connection)
         .await
-        .context("look whether anything was written")
+        .context("could not read the change counters")
     }
 }
 
-/// Looks until nobody serves any more.
+/// Refreshes the data in memory until the API is dropped.
 pub(super) async fn keep(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(shared) = shared.upgrade() else { return };
-        // a database that is away comes back; until then the last state is served
+        // While the database is unreachable, the API serves the last state.
         if let Err(error) = shared.refresh(false).await {
-            tracing::warn!(error = format!("{error:#}"), "the API's memory is not up to date");
+            tracing::warn!(error = format!("{error:#}"), "API refresh failed");
         }
     }
 }
 
 impl Shared {
-    /// Reads what has changed since the last time, if there is a sign of it or in any case.
+    /// Reads labels and lots if their counters changed since the last refresh, or always if `any` is true.
     pub(super) async fn refresh(&self, any: bool) -> anyhow::Result<()> {
         let mut known = self.signs.lock().await;
-        let mut connection = self.pool.acquire().await.context("take a connection")?;
+        let mut connection = self.pool.acquire().await.context("could not acquire a database connection")?;
         let signs = Signs::look(&mut connection).await?;
         if any || signs.words != known.words {
             let mut tx = connection.begin_with(super::BEGIN).await?;
@@ -91,7 +91,7 @@ impl Shared {
             let mut tx = connection.begin_with(super::BEGIN).await?;
             let next = last.next(&mut tx).await?;
             tx.commit().await?;
-            tracing::debug!(lots = next.len(), "the catalogue is up to date");
+            tracing::debug!(lots = next.len(), "catalogue refreshed");
             *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         }
         *known = signs;

@@ -1,11 +1,11 @@
-//! The two tongues, and how coded values are said in them.
+//! The two languages of labels, the choice between them, and the JSON form of coded values.
 
 use super::params::{Asked, LANG};
 use axum::http::{HeaderMap, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A tongue of labels.
+/// Language of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lang {
     /// English.
@@ -15,7 +15,7 @@ pub enum Lang {
 }
 
 impl Lang {
-    /// As asked by `lang`, else as the reader's program prefers, else English.
+    /// Returns the language of the parameter `lang`, otherwise of `Accept-Language`, otherwise English.
     pub fn of(asked: &Asked, headers: &HeaderMap) -> Lang {
         match asked.one(LANG.name) {
             Some("ru") => Lang::Ru,
@@ -27,7 +27,7 @@ impl Lang {
         }
     }
 
-    /// Its name, as in `Content-Language`.
+    /// Returns the language tag, as sent in `Content-Language`.
     pub const fn name(self) -> &'static str {
         match self {
             Lang::En => "en",
@@ -36,7 +36,9 @@ impl Lang {
     }
 }
 
-/// Of an `Accept-Language` the first of the greatest weight that we speak.
+/// Returns the supported language with the greatest weight in an `Accept-Language` value, the first of equal ones.
+///
+/// Returns English if the value contains no supported language.
 fn preferred(accepted: &str) -> Lang {
     let mut best = (Lang::En, 0.0);
     for range in accepted.split(',') {
@@ -61,11 +63,11 @@ fn preferred(accepted: &str) -> Lang {
 /// Coded value of a taxonomy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Coded {
-    /// Code, or null if the raw value has none
+    /// Code of the taxonomy, or null if the raw value is not mapped to a code
     pub code: Option<String>,
-    /// Label of the code, or the raw value if there is no code
+    /// Label of the code in the requested language, or the raw value if there is no code
     pub label: String,
-    /// Raw value, if there is no code
+    /// Raw value as written in the feed. Absent if there is a code
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub raw: Option<String>,

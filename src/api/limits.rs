@@ -1,8 +1,8 @@
-//! Limits of the API: length of the address, headers, a body, concurrent requests, time.
+//! Limits of API requests: URI length, header size, body size, concurrency and time.
 //!
-//! What is over a limit is refused before anything is read or looked up. The body limit in bytes is the endpoint's
-//! (`src/http/observe.rs`). The server itself refuses what it cannot hold at all (over a hundred headers, or some 400 KB of
-//! them: 431).
+//! A request over a limit is rejected before any handler runs. `src/http/observe.rs` enforces the limit on the bytes of
+//! a body. The HTTP server rejects a request with over a hundred headers or about 400 KB of headers (431) before the
+//! request reaches these layers.
 
 use super::problem::Problem;
 use axum::error_handling::HandleErrorLayer;
@@ -19,20 +19,20 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 
-/// Bytes of path and query.
+/// Maximum length of path and query together, in bytes. A longer URI returns 414.
 pub const ADDRESS: usize = 4096;
-/// Bytes of all headers, names and values.
+/// Maximum size of all headers, names and values, in bytes. Larger headers return 431.
 pub const HEADERS: usize = 16 * 1024;
-/// Requests answered at the same time; those beyond are turned away.
+/// Maximum number of concurrent requests. Further requests return 503.
 pub const AT_ONCE: usize = 64;
-/// Longest time for an answer. A statement of the database ends after ten seconds.
+/// Maximum time for a response. A database statement is cancelled after ten seconds.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// Connections to the database; requests beyond wait for one.
+/// Number of database connections. Further requests wait for a connection.
 pub const CONNECTIONS: u32 = 8;
-/// How long they wait.
+/// Maximum time that a request waits for a database connection.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Puts the limits around all routes of a router. Routers that are given the same semaphore share its permits.
+/// Applies the limits to all routes of a router. Routers with the same semaphore share its permits.
 pub fn limited<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     permits: Arc<Semaphore>,
@@ -48,13 +48,13 @@ pub fn limited<S: Clone + Send + Sync + 'static>(
     router.layer(layers)
 }
 
-/// Returns the answer to a request that was shed, or that was not answered in time.
+/// Converts a shed request or an elapsed timeout to the 503 problem.
 async fn overloaded(error: BoxError) -> Problem {
     if error.is::<tower::timeout::error::Elapsed>() {
-        tracing::warn!("request timed out");
+        tracing::warn!("API request timed out");
         return Problem::busy("The request took too long to answer.");
     }
-    Problem::busy("The server is answering as many requests as it can at the same time.")
+    Problem::busy("The server is answering the maximum number of concurrent requests.")
 }
 
 async fn refuse_oversized(request: Request, next: Next) -> Response {
@@ -74,7 +74,7 @@ fn refusal(request: &Request) -> Option<Problem> {
         let detail = format!("The headers together are longer than {HEADERS} bytes.");
         return Some(Problem::too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
     }
-    // No resource reads a body, so the limit on the bytes read would never be met.
+    // No resource reads a body, so the limit on the bytes read would never apply.
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         let detail = "The body has no Content-Length, so its length is not known.".to_owned();
         return Some(Problem::too_large(StatusCode::PAYLOAD_TOO_LARGE, detail));
@@ -86,7 +86,7 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// Counts a request and measures its duration, whatever its answer is.
+/// Counts a request and measures its duration, including rejected requests.
 async fn count_request(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route(path.as_str()));
@@ -97,7 +97,7 @@ async fn count_request(request: Request, next: Next) -> Response {
     response
 }
 
-/// The resource that a path of the router leads to.
+/// Returns the metric label of a route: the first segment of its path, or `other`.
 fn route(path: &str) -> &'static str {
     let resource = path.trim_start_matches("/api/v1/").split('/').next().unwrap_or("");
     crate::telemetry::ROUTES.iter().find(|route| **route == resource).copied().unwrap_or("other")

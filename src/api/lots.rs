@@ -1,4 +1,4 @@
-//! A lot: one vehicle put up for sale, with all that is known of it.
+//! The resource of a lot: one vehicle put up for sale, with its sale, its condition and its images.
 
 use super::answer::{Keep, json};
 use super::carried;
@@ -22,67 +22,67 @@ use sqlx::types::Json;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// One vehicle put up for sale.
+/// Lot: one vehicle put up for sale.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Lot {
-    /// Lot number at the source
+    /// Lot number at the source, 1 to 18 digits without leading zeros
     #[schema(example = "63868745", pattern = "^[1-9][0-9]{0,17}$")]
     pub lot: String,
-    /// Source whose feed contains the lot
+    /// Name of the source whose feed contains the lot
     pub source: Option<String>,
-    /// Status of the lot
+    /// Status of the lot, a coded value derived from the feed and the time of the sale
     pub status: Option<Coded>,
     /// Vehicle that is sold
     pub vehicle: Vehicle,
-    /// Date and type of the sale
+    /// Time and type of the sale
     pub sale: Sale,
-    /// Title type
+    /// Title type, a coded value, with the label of the state that issued the title if the state has its own
     pub title: Option<Coded>,
-    /// State that issued the title
+    /// State that issued the title, an abbreviation
     pub title_state: Option<String>,
-    /// Primary damage
+    /// Primary damage, a coded value. Null if the feed contains none
     pub damage: Option<Coded>,
-    /// Secondary damage
+    /// Secondary damage, a coded value. Null if the feed contains none
     pub secondary_damage: Option<Coded>,
-    /// Odometer reading
+    /// Odometer reading, or null if there is neither a distance nor a brand
     pub odometer: Option<Odometer>,
-    /// Whether keys are present
+    /// Presence of keys, a coded value. Null if the feed does not state it
     pub keys: Option<Coded>,
-    /// Result of the yard's engine start and drive test
+    /// Result of the yard's engine start and drive test, a coded value. Null if the feed contains none
     pub runs_drives: Option<Coded>,
-    /// Lot condition, a one-letter code of the auction
+    /// Lot condition stated by the auction, a coded value such as runs and drives, or not verified
     pub condition: Option<Coded>,
-    /// Vehicle type at the auction
+    /// Vehicle type at the auction, a coded value such as automobile
     pub vehicle_type: Option<Coded>,
     /// Yard at which the vehicle is stored
     pub yard: Yard,
-    /// Current high bid
+    /// Current high bid, or null if there is no bid
     pub current_bid: Option<Money>,
-    /// Buy-it-now price
+    /// Buy-it-now price, or null if the lot is not offered at a fixed price
     pub buy_it_now: Option<Money>,
-    /// Estimated retail value, undamaged
+    /// Estimated retail value of the undamaged vehicle, or null if the feed contains none
     pub retail_value: Option<Money>,
-    /// Estimated repair cost
+    /// Estimated repair cost, or null if the feed contains none
     pub repair_cost: Option<Money>,
-    /// Whether the seller accepts offers
+    /// True if the seller accepts offers. Null if the feed does not state it
     pub make_offer: Option<bool>,
-    /// Special note of the auction
+    /// Special note of the auction, free text. Null if there is none
     pub special_note: Option<String>,
-    /// Images of the vehicle
+    /// Images of the vehicle. Empty if there are none
     pub images: Vec<Image>,
-    /// Time at which the lot was first stored
+    /// Time at which the lot was first stored in this database
     pub created_at: DateTime<Utc>,
     /// Time of the last change in this database
     pub updated_at: DateTime<Utc>,
-    /// Time of the last change at the source
+    /// Time of the last change at the source, or null if the feed contains no readable time
     pub source_updated_at: Option<DateTime<Utc>>,
-    /// Paths of the fields in this object whose values come from an older row of the feed, because the newest row's values
-    /// cannot be parsed. Empty if there are none
+    /// Paths of the fields in this object whose values come from an older row of the feed, because the newest row's
+    /// values cannot be parsed. Empty if there are none
     #[schema(example = json!(["odometer", "sale.at"]))]
     pub carried: Vec<String>,
 }
 
-/// An amount in its own currency.
+/// Amount of money in its own currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Money {
     /// Decimal amount with two digits after the point
@@ -93,66 +93,67 @@ pub struct Money {
     pub currency: Option<String>,
 }
 
-/// When and how a lot is sold.
+/// Time and type of a lot's sale.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sale {
     /// Time of the sale in UTC, or null while there is no date with a known time zone
     pub at: Option<DateTime<Utc>>,
-    /// Time of the sale in the yard's time zone
+    /// Time of the sale in the yard's time zone, RFC 3339 with the zone's offset. Null if `at` is null or the zone is
+    /// not known
     #[schema(example = "2026-03-16T12:00:00-07:00", format = DateTime)]
     pub local: Option<String>,
-    /// Time zone of the yard, an IANA name
+    /// Time zone of the yard: an IANA name, or a fixed offset such as `UTC-09:00`. Null if `local` is null
     #[schema(example = "America/Los_Angeles")]
     pub zone: Option<String>,
-    /// Sale type
+    /// Sale type, a coded value. Null if the feed contains none
     #[serde(rename = "type")]
     pub kind: Option<Coded>,
-    /// Item number in the sale
+    /// Item number in the order of the sale, or null if none is assigned
     pub item_number: Option<i32>,
-    /// Grid and row on the yard
+    /// Grid and row at which the vehicle is parked in the yard
     pub grid_row: Option<String>,
 }
 
 /// Odometer reading of a vehicle.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Odometer {
-    /// Distance
+    /// Distance in `unit`, or null if only the brand is known
     pub value: Option<f64>,
-    /// Unit of the distance: miles, or kilometres for lots in Canada
+    /// Unit of the distance: `mi` for miles, or `km` for kilometres
     #[schema(example = "mi", pattern = "^(mi|km)$")]
     pub unit: Option<String>,
-    /// Odometer brand, the reliability of the reading
+    /// Odometer brand: reliability of the reading, such as actual or exempt
     pub brand: Option<Coded>,
 }
 
 /// Yard at which a vehicle is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Yard {
-    /// Yard number
+    /// Yard number at the source
     pub code: Option<String>,
-    /// Yard name
+    /// Yard name at the source
     pub name: Option<String>,
-    /// City
+    /// City in which the vehicle is located
     pub city: Option<String>,
-    /// State or province
+    /// State or province in which the vehicle is located, an abbreviation
     pub state: Option<String>,
-    /// Country
+    /// Country in which the vehicle is located, an abbreviation
     #[schema(example = "USA")]
     pub country: Option<String>,
-    /// Postal code
+    /// Postal code of the location
     pub zip: Option<String>,
 }
 
 /// Image of a vehicle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
-    /// Size of the image: thumbnail or listing
+    /// Size of the image: `thumbnail` or `listing`
     pub variant: Option<String>,
-    /// URL of the image
+    /// URL of the image at the source
     pub url: String,
 }
 
-/// As it stands in the tables.
+/// Row of a lot, its vehicle and its images, as read from the database.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names are the columns'")]
 pub struct Row {
@@ -210,25 +211,28 @@ pub struct Row {
     pub cylinders: Option<i32>,
     pub color: Option<String>,
     pub images: Json<Vec<Image>>,
-    /// The lot's columns that come from an older row.
+    /// Columns of the lot whose values come from an older row of the feed.
     pub carried_columns: Option<Vec<String>>,
-    /// The vehicle's columns that do.
+    /// Columns of the vehicle whose values come from an older row of the feed.
     pub vehicle_carried_columns: Option<Vec<String>>,
 }
 
-/// Returns the lots with these ids that are in sight, in no order.
+/// Returns the visible lots with these ids, unordered.
 pub async fn read(connection: &mut PgConnection, ids: &[i64]) -> anyhow::Result<Vec<Row>> {
-    sqlx::query_file_as!(Row, "src/api/lots.sql", ids).fetch_all(connection).await.context("read lots")
+    sqlx::query_file_as!(Row, "src/api/lots.sql", ids)
+        .fetch_all(connection)
+        .await
+        .context("could not read the lots")
 }
 
-/// Returns an instant by the clock of the sale, and the name of its zone.
+/// Returns a time in the zone of the sale as RFC 3339, and the name of the zone. `None` if the zone is not known.
 pub fn local(at: DateTime<Utc>, place: SalePlace<'_>) -> Option<(String, String)> {
     let zone = place.zone()?;
     Some((zone.local(at)?.to_rfc3339_opts(SecondsFormat::Secs, true), zone.name()))
 }
 
 impl Row {
-    /// Moves the vehicle's columns out.
+    /// Moves the vehicle's columns out of the row.
     fn take_vehicle(&mut self) -> vehicles::Row {
         vehicles::Row {
             body: self.body.take(),
@@ -249,7 +253,7 @@ impl Row {
         }
     }
 
-    /// Returns the date and type of the sale.
+    /// Returns the time and type of the sale, with labels in a language.
     fn sale(&self, words: &Words, lang: Lang) -> Sale {
         let place = SalePlace {
             abbreviation: self.tz.as_deref().unwrap_or_default(),
@@ -269,7 +273,7 @@ impl Row {
         }
     }
 
-    /// Returns the lot as the API shows it, with labels in a language.
+    /// Converts the row to the JSON form of the lot, with labels in a language.
     pub fn shown(mut self, words: &Words, lang: Lang) -> Lot {
         let vehicle = self.take_vehicle().shown(words, lang);
         let sale = self.sale(words, lang);
@@ -332,9 +336,10 @@ impl Row {
     }
 }
 
-/// A lot
+/// Lot by its number
 ///
-/// Returns the lot with this number as of the newest applied window, while only one source has the number.
+/// Returns the lot with this number as of the newest applied window. Returns 409 if several sources have a lot with the
+/// number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}", tag = "lots",
     params(super::openapi::Lot, super::openapi::Lang),
@@ -357,9 +362,9 @@ pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> 
     Ok(json(&ask.headers, Some(lang), Keep::Asking, &row.shown(&shared.words(), lang)))
 }
 
-/// A lot of a source
+/// Lot by its source and number
 ///
-/// Returns the lot with this number at a source as of the newest applied window.
+/// Returns the lot with this number at a source, as of the newest applied window.
 #[utoipa::path(
     get, path = "/api/v1/lots/{source}/{lot}", tag = "lots",
     params(super::openapi::SourceAndLot, super::openapi::Lang),

@@ -1,5 +1,5 @@
 -- api: lots
--- Every column that a reader is shown, of the lots with these ids that are in sight.
+-- All columns shown to readers, for the visible lots among these ids.
 select
   l.id,
   l.lot_external_id as "lot!",
@@ -56,7 +56,7 @@ select
   v.engine,
   v.cylinders,
   v.color,
-  -- scalar, so that only the lots asked for look up their pictures
+  -- a scalar subquery, so that images are looked up only for the requested lots
   coalesce(
     (
       select jsonb_agg(jsonb_build_object('variant', i.variant, 'url', i.source_url) order by i.seq, i.variant)

@@ -1,15 +1,16 @@
-//! The API, version 1: vehicles, lots and the vocabulary, for those who read the data. Read only.
+//! The read-only HTTP API, version 1: vehicles, lots, taxonomies and windows.
 //!
-//! **Nothing can be written through it.** Each request has one transaction that is read only, begins as role `app_ro`
-//! whatever the login may do besides, and ends its statements after ten seconds. Settings are the transaction's own, since
-//! the connection may lead through a pooler.
+//! **No request can write.** Each request runs in one read-only transaction as role `app_ro`, whatever other rights the
+//! login has, with a statement timeout of ten seconds. The settings belong to the transaction, because the connection
+//! may go through a pooler.
 //!
-//! **Nothing of SQL or paths leaves it.** What fails here is a status and a request id; the cause is in the log.
+//! **A response contains no SQL and no file path.** A failed request returns a status and a request id. The cause is in
+//! the log.
 //!
-//! One file a resource: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and facets are
-//! answered from memory ([`catalogue`], which says why, kept by `keeper`). Around them `params` (what may be asked, as
-//! data), `cursor` (where a page ended), `lang` (tongues), `words` (the vocabulary in memory), `answer` (JSON, tags),
-//! `problem` (errors), `limits`, `openapi` (the document).
+//! Each resource is one file: `lots`, `history`, `vehicles`, `search`, `facets`, `taxonomies`, `windows`. Search and
+//! facets are computed from the lots in memory ([`catalogue`], which contains the reason), which `refresher` updates.
+//! The other modules are `params` (query parameters as data), `cursor` (the end of a page), `language`, `labels` (the
+//! taxonomies in memory), `response` (JSON and ETags), `problem` (errors), `limits` and `openapi` (the document).
 
 use crate::db::passing::{Passing, passing};
 use crate::db::{self, Db};
@@ -50,32 +51,37 @@ use catalogue::Catalogue;
 use problem::Problem;
 use words::Words;
 
-/// What was found like a text: by catalogue, its reading and the text.
+/// Cached results of the similarity search: for each make and model of a catalogue, `true` if it is similar to a text.
+///
+/// The key is the catalogue's address, the time at which it was read and the text in upper case.
 type Alike = HashMap<(usize, DateTime<Utc>, String), Vec<bool>>;
 
-/// The API, ready to be served.
+/// The API with its lots loaded, ready to be served.
 pub struct Api {
     shared: Arc<Shared>,
 }
 
-/// What all requests share.
+/// State that all requests share.
 pub struct Shared {
     pool: PgPool,
     words: RwLock<Arc<Words>>,
     catalogue: RwLock<Arc<Catalogue>>,
-    /// What the keeper saw last; held while it reads.
+    /// Counters of the last refresh. The lock is held during a refresh.
     signs: Mutex<keeper::Signs>,
     alike: Mutex<Alike>,
-    /// One permit for each request that may be answered at the same time.
+    /// One permit for each concurrent request.
     permits: Arc<Semaphore>,
 }
 
 impl Api {
-    /// Over connections of its own to the database. An error where the login may not read as `app_ro`.
+    /// Opens a connection pool, loads labels and lots, and starts the task that refreshes them.
+    ///
+    /// # Errors
+    /// Returns an error if the login is not a member of `app_ro` or the database is unreachable.
     pub async fn open(db: &Db) -> anyhow::Result<Api> {
         let pool = db::pool()
             .max_connections(limits::CONNECTIONS)
-            // all from the start: a reader in a crowd should not be the one who waits for a connection to be made
+            // All are opened at the start, so that no request waits for a new connection under load.
             .min_connections(limits::CONNECTIONS)
             .acquire_timeout(limits::PATIENCE)
             .test_before_acquire(false)
@@ -86,9 +92,9 @@ impl Api {
         )
         .fetch_one(&pool)
         .await
-        .context("ask for the login's roles")?;
+        .context("could not read the roles of the database login")?;
         if !told.may {
-            bail!("the API reads as app_ro, and {0} is no member: grant app_ro to {0}", told.login);
+            bail!("database login {0} is not a member of role app_ro\nhint: grant app_ro to {0}", told.login);
         }
         let mut tx = begin(&pool).await?;
         let words = RwLock::new(Arc::new(Words::load(&mut tx).await?));
@@ -101,17 +107,17 @@ impl Api {
         Ok(Api { shared })
     }
 
-    /// Brings what is in memory up to date now, as happens by itself within seconds.
+    /// Refreshes labels and lots now, which otherwise happens within seconds of a change.
     pub async fn refresh(&self) -> anyhow::Result<()> {
         self.shared.refresh(true).await
     }
 
-    /// Returns the routes within their limits, to be merged into a server's.
+    /// Returns the routes of the API with their limits, to be merged into a server's router.
     pub fn router(&self) -> Router {
         let shared = Arc::clone(&self.shared);
         let routes = Router::new()
             .route("/vehicles/{vin}", get(vehicles::vehicle))
-            // the router wants one name for one place of a path: it is the lot where it stands alone, else the source
+            // The router requires one name per path segment: `first` is the lot if it is alone, otherwise the source.
             .route("/lots/{first}", get(lots::lot))
             .route("/lots/{first}/history", get(history::lot))
             .route("/lots/{first}/at", get(history::at))
@@ -128,38 +134,40 @@ impl Api {
             .fallback(async || Problem::unknown("There is no resource at this path."))
             .with_state(Arc::clone(&shared));
         let limited = |routes| limits::limited(routes, Arc::clone(&shared.permits), limits::REQUEST_TIMEOUT);
-        // With its slash the page is beside the nest, not in it.
+        // A nested router does not match its own prefix with a trailing slash.
         let page = Router::new().route("/api/v1/", get(openapi::page));
         Router::new().nest("/api/v1", limited(routes)).merge(limited(page))
     }
 }
 
 impl Shared {
-    /// A transaction that can only read, as `app_ro`. It is dropped rather than committed, so that no reader waits for
-    /// its end.
+    /// Begins a read-only transaction as `app_ro`. Callers drop the transaction instead of committing, so that no
+    /// response waits for its end.
     pub async fn read(&self) -> Result<Transaction<'static, Postgres>, Problem> {
         begin(&self.pool).await.map_err(Problem::from)
     }
 
-    /// The vocabulary as it stands.
+    /// Returns the taxonomy labels and aliases of the last refresh.
     pub fn words(&self) -> Arc<Words> {
         Arc::clone(&self.words.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The lots in memory.
+    /// Returns the lots in memory, as of the last refresh.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// One message: a transaction that can only read, as whom, and for how long.
+/// Begins a read-only transaction with its role and its statement timeout in one round trip.
 const BEGIN: &str = "-- api: begin
     begin transaction isolation level repeatable read, read only;
     set local role app_ro;
     set local statement_timeout = '10s'";
 
-/// It is also the proof that the connection lives, so nothing is asked of it before: one that has died meanwhile is
-/// thrown away, and the next is taken, as long as there may be any left of before.
+/// Begins a read-only transaction on a pooled connection.
+///
+/// The pool does not test connections, because the begin statement is the test. A dead connection is discarded and the
+/// next one is tried, at most once for each connection that the pool can hold.
 async fn begin(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
     let until = Instant::now() + limits::PATIENCE;
     let mut failed = sqlx::Error::PoolTimedOut.into();
@@ -173,10 +181,10 @@ async fn begin(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> 
             break;
         }
     }
-    Err(failed.context("begin to read"))
+    Err(failed.context("could not begin a read-only transaction"))
 }
 
-/// What is asked besides the path.
+/// Extractor of the query string and the headers of a request.
 pub struct Ask {
     query: Option<String>,
     /// The request's headers.
@@ -184,7 +192,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// The query as it came.
+    /// Returns the raw query string, or `None` if the URL has no query.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
@@ -198,7 +206,7 @@ impl<S: Sync> FromRequestParts<S> for Ask {
     }
 }
 
-/// The name in the path.
+/// Extractor of the only parameter of a path.
 pub struct Named(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
@@ -240,7 +248,7 @@ mod tests {
             let code = refused.as_database_error().unwrap().code().unwrap().into_owned();
             assert!(["25006", "42501"].contains(&code.as_str()), "{deed}: {refused}");
         }
-        // the role alone is enough, should a statement ever begin a transaction of its own
+        // The role alone forbids writes, even in a transaction that is not read-only.
         let mut tx = api.shared.pool.begin().await.unwrap();
         sqlx::raw_sql("set local role app_ro").execute(&mut *tx).await.unwrap();
         let refused = sqlx::raw_sql("update public.lots set status = 'sold'").execute(&mut *tx).await;

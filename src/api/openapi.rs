@@ -1,4 +1,4 @@
-//! The OpenAPI document, from the code, and a page to browse it that loads nothing from elsewhere.
+//! The OpenAPI document, generated from the code, and an HTML page to browse it that loads no external resource.
 
 use super::params::{LANG, Param};
 use super::problem::Problem;
@@ -12,15 +12,17 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, OpenApi};
 
-/// All of it.
+/// The OpenAPI document of all resources.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "vinops",
         description = "Read-only API of the vehicles and lots in the auctions' feeds. Coded values have a code and a \
                        label, or the raw value if there is no code. Times are RFC 3339 in UTC. The time of a sale is \
-                       also given in the yard's time zone. Errors are problem documents (RFC 9457). Every answer has the \
-                       header `x-request-id`, which is the client's own if it is printable and has at most 64 characters."
+                       also given in the yard's time zone. Null means that the feed contains no readable value, unless a \
+                       field describes another meaning. Errors are problem documents (RFC 9457). Every response has the \
+                       header `x-request-id`: the id sent by the client if it is printable and has at most 64 characters, \
+                       otherwise a generated id."
     ),
     paths(
         super::search::search,
@@ -42,7 +44,7 @@ struct Document;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default());
 
-/// The document itself.
+/// Returns the OpenAPI document as JSON.
 pub async fn document() -> Response {
     (
         [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")],
@@ -51,7 +53,7 @@ pub async fn document() -> Response {
         .into_response()
 }
 
-/// The page to browse it. It may load nothing and talk to nobody but this API.
+/// Returns the HTML page to browse the API. Its content security policy allows requests to this API only.
 pub async fn page() -> Response {
     const ONLY_US: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
                            form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
@@ -63,7 +65,7 @@ pub async fn page() -> Response {
     (headers, include_str!("page.html")).into_response()
 }
 
-/// The parameter `lang`.
+/// The query parameter `lang`, for resources that have no other parameter.
 pub struct Lang;
 
 impl IntoParams for Lang {
@@ -72,12 +74,12 @@ impl IntoParams for Lang {
     }
 }
 
-/// Parameters as the document has them.
+/// Converts query parameters to their OpenAPI form.
 pub fn documented(params: &[Param]) -> Vec<Parameter> {
     params.iter().map(Param::document).collect()
 }
 
-/// What every resource may say instead of answering.
+/// Error responses that every resource can return.
 pub struct Refused;
 
 impl IntoResponses for Refused {
@@ -87,17 +89,18 @@ impl IntoResponses for Refused {
             ("413", "The body is longer than 1 KB"),
             ("414", "The path and the query are longer than 4 KB"),
             ("431", "The headers are longer than 16 KB"),
-            ("500", "The server failed. Its log has the cause under `request_id`"),
+            ("500", "The server failed. The server's log contains the cause with `request_id`"),
             (
                 "503",
-                "Too many concurrent requests, a timeout, or an unreachable database. `Retry-After` is the delay before a retry",
+                "Too many concurrent requests, a timeout, or an unreachable database. `Retry-After` is the delay before a \
+                 retry, in seconds",
             ),
         ];
         told.into_iter().map(|(status, what)| (status.to_owned(), problem(what))).collect()
     }
 }
 
-/// 404.
+/// The response 404 Not Found.
 pub struct NotThere;
 
 impl IntoResponses for NotThere {
@@ -106,7 +109,7 @@ impl IntoResponses for NotThere {
     }
 }
 
-/// 410.
+/// The response 410 Gone.
 pub struct Gone;
 
 impl IntoResponses for Gone {
@@ -115,7 +118,7 @@ impl IntoResponses for Gone {
     }
 }
 
-/// 409, of paths that name a lot without its source.
+/// The response 409 Conflict of the paths that identify a lot by its number alone.
 pub struct Ambiguous;
 
 impl IntoResponses for Ambiguous {
@@ -125,7 +128,7 @@ impl IntoResponses for Ambiguous {
     }
 }
 
-/// The path parameters of a lot of a source.
+/// The path parameters `source` and `lot`.
 pub struct SourceAndLot;
 
 impl IntoParams for SourceAndLot {
@@ -135,7 +138,7 @@ impl IntoParams for SourceAndLot {
     }
 }
 
-/// The path parameter of a lot.
+/// The path parameter `lot`.
 pub struct Lot;
 
 impl IntoParams for Lot {

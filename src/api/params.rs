@@ -1,8 +1,7 @@
-//! What may be asked: parameters as data, from which requests are read and the OpenAPI document is written, so that the two
-//! cannot differ.
+//! Query parameters as data. Request parsing and the OpenAPI document use the same list, so they cannot differ.
 //!
-//! Everything that is not foreseen is refused with its name: a misspelt filter that is passed over shows the reader all
-//! there is, and he believes it.
+//! An unknown parameter is an error that names the parameter. If a misspelt filter were ignored, the response would
+//! contain all lots and look like a filtered result.
 
 use super::problem::Problem;
 use crate::taxonomy::{Domain, entries};
@@ -11,64 +10,64 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Required};
 
-/// The longest text a parameter may hold, in characters.
+/// Maximum length of a text value, in characters.
 const LONGEST: usize = 100;
-/// The most values of one parameter.
+/// Maximum number of values of one repeated parameter.
 const MANY: usize = 50;
 
-/// What a value looks like.
+/// Type of a parameter's value, with its validation and its OpenAPI schema.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
-    /// Any words.
+    /// Text of 1 to 100 characters, not blank and without NUL.
     Text,
-    /// A code of a taxonomy.
+    /// Code of a taxonomy domain.
     Code(Domain),
-    /// One of these.
+    /// One of the listed values.
     OneOf(&'static [&'static str]),
-    /// A whole number between these.
+    /// Whole number between a minimum and a maximum, both included.
     Number(i64, i64),
-    /// An amount of money, such as 1250 or 1250.50.
+    /// Decimal amount of money, such as `1250` or `1250.50`.
     Money,
-    /// An instant, RFC 3339.
+    /// Time in RFC 3339 form.
     Instant,
-    /// The beginning of a VIN, or all of it.
+    /// First 1 to 17 characters of a VIN.
     VinPrefix,
-    /// What a page gave to go on with.
+    /// Cursor that a page returned in `next`.
     Cursor,
 }
 
-/// A parameter of a query.
+/// Definition of a query parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Param {
-    /// Its name.
+    /// Name in the query string.
     pub name: &'static str,
-    /// What it looks like.
+    /// Type of the value.
     pub shape: Shape,
-    /// Whether it may be given more than once; the values are then alternatives.
+    /// True if the parameter may be repeated. The values are then alternatives.
     pub many: bool,
-    /// Whether it must be given.
+    /// True if a request without the parameter is an error.
     pub required: bool,
-    /// What it does, one line.
+    /// Description in the OpenAPI document, one line.
     pub about: &'static str,
 }
 
 impl Param {
-    /// A parameter that may be given once.
+    /// Returns an optional parameter that may be given once.
     pub const fn one(name: &'static str, shape: Shape, about: &'static str) -> Param {
         Param { name, shape, many: false, required: false, about }
     }
 
-    /// One that may be given several times.
+    /// Returns an optional parameter that may be repeated.
     pub const fn many(name: &'static str, shape: Shape, about: &'static str) -> Param {
         Param { name, shape, many: true, required: false, about }
     }
 
-    /// One that must be given.
+    /// Returns a required parameter.
     pub const fn needed(name: &'static str, shape: Shape, about: &'static str) -> Param {
         Param { name, shape, many: false, required: true, about }
     }
 
-    /// As OpenAPI has it.
+    /// Returns the parameter in its OpenAPI form.
     pub fn document(&self) -> Parameter {
         let schema = self.shape.schema();
         let schema: RefOr<Schema> = if self.many {
@@ -86,11 +85,11 @@ impl Param {
     }
 }
 
-/// `lang`, which every answer with labels knows.
+/// The parameter `lang`, accepted by every resource that returns labels.
 pub const LANG: Param = Param::one(
     "lang",
     Shape::OneOf(&["en", "ru"]),
-    "Language of the labels, by default that of the Accept-Language header",
+    "Language of the labels. Default: the language of the Accept-Language header, otherwise English",
 );
 
 impl Shape {
@@ -116,7 +115,7 @@ impl Shape {
         .into()
     }
 
-    /// What is wrong with this value.
+    /// Returns the end of the sentence that describes what is invalid in a value, or `None` if the value is valid.
     fn complaint(self, value: &str) -> Option<String> {
         match self {
             Shape::Text if value.trim().is_empty() => Some("is empty".to_owned()),
@@ -151,14 +150,14 @@ impl Shape {
     }
 }
 
-/// A whole number without sign tricks, blanks or leading zeros that would give it two spellings.
+/// Parses a whole number of ASCII digits with an optional minus sign. A plus sign and blanks are invalid.
 fn whole(value: &str) -> Option<i64> {
     let digits = value.strip_prefix('-').unwrap_or(value);
     let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if number { value.parse().ok() } else { None }
 }
 
-/// Cents of an amount.
+/// Parses a decimal amount and returns it in cents.
 fn cents(value: &str) -> Option<i64> {
     let (whole, part) = value.split_once('.').unwrap_or((value, "0"));
     let digits = |text: &str, most: usize| {
@@ -171,14 +170,17 @@ fn cents(value: &str) -> Option<i64> {
     Some(whole.parse::<i64>().ok()? * 100 + part)
 }
 
-/// A query that was read and is as it should be.
+/// Parsed and validated query parameters.
 #[derive(Debug, Default)]
 pub struct Asked {
     values: Vec<(&'static str, String)>,
 }
 
 impl Asked {
-    /// Reads a query string; the first parameter that is unknown, wrong, given too often or not at all is the problem.
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// Returns the problem of the first parameter that is unknown, invalid, repeated too often or missing.
     pub fn read(query: Option<&str>, known: &[&[Param]]) -> Result<Asked, Problem> {
         let mut asked = Asked::default();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
@@ -205,32 +207,32 @@ impl Asked {
         }
     }
 
-    /// The value, if given.
+    /// Returns the first value of a parameter, or `None` if the request does not contain the parameter.
     pub fn one(&self, name: &str) -> Option<&str> {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// All values.
+    /// Returns all values of a parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
         self.values.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// A number.
+    /// Returns the value of a parameter as a whole number.
     pub fn number(&self, name: &str) -> Option<i64> {
         whole(self.one(name)?)
     }
 
-    /// Cents.
+    /// Returns the value of a parameter as an amount in cents.
     pub fn cents(&self, name: &str) -> Option<i64> {
         cents(self.one(name)?)
     }
 
-    /// An instant.
+    /// Returns the value of a parameter as a time.
     pub fn instant(&self, name: &str) -> Option<DateTime<Utc>> {
         Some(DateTime::parse_from_rfc3339(self.one(name)?).ok()?.to_utc())
     }
 
-    /// Everything asked but these, as one text that is the same however the query was written.
+    /// Returns all parameters except `names` as one sorted query string. Equal queries return equal strings.
     pub fn without(&self, names: &[&str]) -> String {
         let mut rest: Vec<_> = self.values.iter().filter(|(name, _)| !names.contains(name)).collect();
         rest.sort();

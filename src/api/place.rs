@@ -1,4 +1,4 @@
-//! The lot that a path names: by its source and number, or by its number alone while one source has it in sight.
+//! Path parameters of a lot: source and number, or the number alone while only one source has a visible lot with it.
 
 use super::problem::Problem;
 use crate::auction::lot_number::lot_number_of_digits;
@@ -7,11 +7,11 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use sqlx::PgConnection;
 
-/// The lot that a path names, with or without its source.
+/// Extractor of the lot in a path, with or without its source.
 pub struct LotPath {
-    /// Its source, where the path names it.
+    /// Source of the lot. `None` if the path contains the number alone.
     pub source: Option<String>,
-    /// Its number as it was written.
+    /// Lot number as written in the path, not validated.
     pub lot: String,
 }
 
@@ -30,22 +30,22 @@ impl<S: Send + Sync> FromRequestParts<S> for LotPath {
     }
 }
 
-/// A lot in sight that a path names.
+/// Visible lot that a path identifies.
 #[derive(Debug)]
 pub struct Place {
-    /// Its id in `lots`.
+    /// Id of the row in `lots`.
     pub id: i64,
-    /// Its source; none for a row that no feed brought.
+    /// Source of the lot. Always set by [`find`].
     pub source: Option<String>,
-    /// Its number.
+    /// Lot number in its normal form, without leading zeros.
     pub lot: String,
 }
 
-/// Returns the lot that a path names. A short path finds the one lot of this number that is in sight.
+/// Returns the visible lot that a path identifies. A path without a source finds the only visible lot with the number.
 ///
 /// # Errors
-///
-/// 404 where there is none, 410 where it or its vehicle was removed, 409 where several sources have it.
+/// Returns 400 if the number is invalid, 404 if no lot exists, 410 if the lot or its vehicle was removed, and 409 if
+/// several sources have the number.
 pub async fn find(connection: &mut PgConnection, path: &LotPath) -> Result<Place, Problem> {
     let lot = lot_number_of_digits(&path.lot)
         .ok_or_else(|| Problem::parameter("lot", "is not a lot number of 1 to 18 digits"))?;
@@ -62,7 +62,7 @@ pub async fn find(connection: &mut PgConnection, path: &LotPath) -> Result<Place
     )
     .fetch_all(connection)
     .await
-    .context("look for a lot")?;
+    .context("could not look up a lot")?;
     let name = match &path.source {
         None => format!("Lot {lot}"),
         Some(source) => format!("Lot {lot} of source {source:?}"),

@@ -1,7 +1,7 @@
 //! Problem documents (RFC 9457), the bodies of all errors.
 //!
-//! A problem document explains what the client can change, and nothing of how the server works. A failure of the server is
-//! a status and a request id, and the cause is logged under that id. The request id is added by `src/http/observe.rs`.
+//! A problem document explains what the client can change and contains no internals of the server. A server failure
+//! returns a status and a request id, and the cause is logged with that id. `src/http/observe.rs` adds the request id.
 
 use crate::db::passing::{Passing, passing};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,34 +9,35 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Seconds after which a client that was answered 503 may retry.
+/// Value of `Retry-After` in a 503 response, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// A problem document.
+/// Problem document of a failed request (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
-    /// Type of the problem, the same for all problems of the type
+    /// Type of the problem as a URN, or `about:blank` if only the status describes the problem
     #[serde(rename = "type")]
     #[schema(example = "urn:vinops:problem:parameter")]
     pub kind: &'static str,
-    /// Phrase of the status
+    /// Reason phrase of the HTTP status
     #[schema(example = "Bad Request")]
     pub title: &'static str,
-    /// Status code of the answer
+    /// HTTP status code of the response
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// Explanation of this problem in a sentence
+    /// Explanation of this problem, one or two sentences in English
     #[schema(example = "The parameter `limit` is not a whole number from 1 to 200.")]
     pub detail: String,
-    /// Name of the parameter that is wrong
+    /// Name of the invalid parameter of the query or the path. Absent in other problems
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub parameter: Option<String>,
-    /// Sources that have a lot of this number. `/lots/{source}/{lot}` names one of them
+    /// Sources that have a lot with the requested number. `/lots/{source}/{lot}` identifies one lot. Absent in other
+    /// problems
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, nullable = false, example = json!(["copart", "iaai"]))]
     pub sources: Option<Box<[String]>>,
-    /// Id of the request, as in the header `x-request-id` and in the server's log
+    /// Id of the request, as in the header `x-request-id` and in the server's log. Absent if the server assigned no id
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false, max_length = 64)]
     pub request_id: Option<Box<str>>,
@@ -55,7 +56,7 @@ impl Problem {
         }
     }
 
-    /// Returns the problem of a status for which nothing else is known.
+    /// Returns the general problem of a status, for responses without a problem of their own.
     pub fn of(status: StatusCode) -> Problem {
         match status {
             StatusCode::NOT_FOUND => Problem::unknown("There is no resource at this path."),
@@ -67,60 +68,60 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR => Problem::new(
                 status,
                 "urn:vinops:problem:internal",
-                "The server failed to answer. Its log has the cause under this request id.",
+                "The server failed to answer. The server's log contains the cause with this request id.",
             ),
-            // RFC 9457, 4.2.1: the status says all there is.
+            // RFC 9457, 4.2.1: `about:blank` means that the status alone describes the problem.
             _ => Problem::new(status, "about:blank", "The server cannot answer this request."),
         }
     }
 
-    /// Returns the same problem with the id of its request.
+    /// Returns the problem with the id of its request.
     pub fn with_request_id(self, id: String) -> Problem {
         Problem { request_id: Some(id.into()), ..self }
     }
 
-    /// Returns the problem of a parameter, of the query or of the path. The complaint goes on after the name, such as
-    /// `is missing`.
+    /// Returns the 400 problem of a parameter of the query or the path. `complaint` continues the sentence after the
+    /// parameter's name, such as `is missing`.
     pub fn parameter(name: &str, complaint: impl AsRef<str>) -> Problem {
         let detail = format!("The parameter `{name}` {}.", complaint.as_ref());
         let new = Problem::new(StatusCode::BAD_REQUEST, "urn:vinops:problem:parameter", detail);
         Problem { parameter: Some(name.to_owned()), ..new }
     }
 
-    /// Returns the problem of a resource that does not exist.
+    /// Returns the 404 problem of a resource that does not exist.
     pub fn unknown(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "urn:vinops:problem:unknown", detail)
     }
 
-    /// Returns the problem of a resource that was removed.
+    /// Returns the 410 problem of a resource that was removed.
     pub fn gone(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::GONE, "urn:vinops:problem:gone", detail)
     }
 
-    /// Returns the problem of a lot number that several sources have.
+    /// Returns the 409 problem of a lot number that several sources have.
     pub fn ambiguous(lot: &str, sources: Vec<String>) -> Problem {
         let detail = format!("Several sources have lot {lot}. Request /lots/{{source}}/{lot} instead.");
         let new = Problem::new(StatusCode::CONFLICT, "urn:vinops:problem:ambiguous", detail);
         Problem { sources: Some(sources.into()), ..new }
     }
 
-    /// Returns the problem of a method other than GET and HEAD.
+    /// Returns the 405 problem of a method other than GET and HEAD.
     pub fn method() -> Problem {
-        let detail = "Only GET and HEAD are allowed, since nothing can be written here.";
+        let detail = "Only GET and HEAD are allowed. The API is read-only.";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "urn:vinops:problem:method", detail)
     }
 
-    /// Returns the problem of a request that exceeds a limit of its size.
+    /// Returns the problem of a request that exceeds a size limit, with status 413, 414 or 431.
     pub fn too_large(status: StatusCode, detail: String) -> Problem {
         Problem::new(status, "urn:vinops:problem:too-large", detail)
     }
 
-    /// Returns the problem of an overloaded server or an unreachable database. The client may retry.
+    /// Returns the 503 problem of an overloaded server, a timeout or an unreachable database. The client may retry.
     pub fn busy(detail: &str) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "urn:vinops:problem:busy", detail)
     }
 
-    /// Returns the problem of a failure of the server, whose cause is only logged.
+    /// Logs the cause of a server failure and returns the 500 problem, which does not contain the cause.
     pub fn internal(error: &anyhow::Error) -> Problem {
         tracing::error!(error = format!("{error:#}"), "API request failed");
         Problem::of(StatusCode::INTERNAL_SERVER_ERROR)
@@ -128,7 +129,7 @@ impl Problem {
 }
 
 impl From<anyhow::Error> for Problem {
-    /// A statement that timed out and an unreachable database are transient. Any other error is a failure of the server.
+    /// Converts a statement timeout and a lost connection to 503, and any other error to 500.
     fn from(error: anyhow::Error) -> Problem {
         let code = error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
             sqlx::Error::Database(told) => told.code(),
@@ -138,7 +139,7 @@ impl From<anyhow::Error> for Problem {
             tracing::warn!(error = format!("{error:#}"), "API statement timed out");
             return Problem::busy("The query took too long.");
         }
-        // 25006, a write in a read-only transaction, is transient for a job only.
+        // SQLSTATE 25006, a write in a read-only transaction, is transient for a job but not here.
         match passing(&error) {
             Some(Passing::Connection) if code.as_deref() != Some("25006") => {
                 tracing::warn!(error = format!("{error:#}"), "API database unreachable");
@@ -168,7 +169,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
         }
-        // For the layer that adds the request id.
+        // The layer that adds the request id reads the problem from here.
         response.extensions_mut().insert(self);
         response
     }

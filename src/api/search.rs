@@ -1,4 +1,4 @@
-//! Search: lots by what they are like, page by page.
+//! Search: pages of lots that match filters, in a sort order.
 
 use super::answer::{Keep, json};
 use super::catalogue::{COUNT, Catalogue, DIMENSIONS, Filter, Place, Range, Sort};
@@ -18,23 +18,24 @@ use std::sync::Arc;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
-/// Lots of a page unless told otherwise.
+/// Default number of lots per page.
 const LIMIT: i64 = 50;
-/// The least likeness of a text to a make and model, of 1: one letter left out of six still is.
+/// Minimum trigram similarity of a text to a make and model, from 0 to 1. A name of six letters with one missing letter
+/// still matches.
 const ALIKE: f32 = 0.4;
-/// Texts remembered with what is like them.
+/// Maximum number of texts in the similarity cache.
 const REMEMBERED: usize = 256;
 
-/// Filters that are no dimension.
+/// Filter parameters that are not a dimension: the text, the VIN and the ranges.
 pub const RANGES: &[Param] = &[
     Param::one(
         "q",
         Shape::Text,
-        "Make and model, matched by similarity, so that misspelt and partial texts match too",
+        "Text compared with make and model by similarity, so that misspelt and partial texts match too",
     ),
-    Param::one("vin", Shape::VinPrefix, "VIN prefix"),
-    Param::one("year_min", Shape::Number(1900, 2100), "Minimum model year"),
-    Param::one("year_max", Shape::Number(1900, 2100), "Maximum model year"),
+    Param::one("vin", Shape::VinPrefix, "First characters of the VIN, in upper or lower case"),
+    Param::one("year_min", Shape::Number(1900, 2100), "Minimum model year. Lots without a year are omitted"),
+    Param::one("year_max", Shape::Number(1900, 2100), "Maximum model year. Lots without a year are omitted"),
     Param::one(
         "price_min",
         Shape::Money,
@@ -59,18 +60,18 @@ const FILTERS: [Param; COUNT] = {
     params
 };
 
-/// By which a page is chosen.
+/// Parameters that select a page of the result.
 const PAGE: &[Param] = &[
     Param::one(
         "sort",
         Shape::OneOf(Sort::NAMES),
-        "Sort order, descending with a minus, `sale_date` by default. Lots without a value come last",
+        "Sort order, descending with a minus. Default: `sale_date`. Lots without a value come last",
     ),
-    Param::one("limit", Shape::Number(1, 200), "Number of lots per page, 50 by default"),
-    Param::one("cursor", Shape::Cursor, "`next` of the previous page"),
+    Param::one("limit", Shape::Number(1, 200), "Maximum number of lots per page. Default: 50"),
+    Param::one("cursor", Shape::Cursor, "Value of `next` from the previous page"),
 ];
 
-/// The filters of search and facets.
+/// OpenAPI parameters that search and facets share: filters and language.
 pub struct Filters;
 
 impl IntoParams for Filters {
@@ -79,7 +80,7 @@ impl IntoParams for Filters {
     }
 }
 
-/// Everything search knows.
+/// OpenAPI parameters of the search.
 pub struct Everything;
 
 impl IntoParams for Everything {
@@ -90,10 +91,11 @@ impl IntoParams for Everything {
     }
 }
 
-/// State of the data of an answer.
+/// State of the data in a response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AsOf {
-    /// Newest window of any source whose file, or the file that it repeats, was applied
+    /// Start of the newest window of any source whose file, or the file that it repeats, was applied. Null before the
+    /// first applied window
     pub window: Option<DateTime<Utc>>,
 }
 
@@ -106,7 +108,7 @@ impl AsOf {
 /// A page of lots.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Found {
-    /// Number of lots that match all filters
+    /// Number of lots that match all filters, on all pages
     pub total: u32,
     /// Lots of this page, in the requested order
     pub lots: Vec<Lot>,
@@ -116,12 +118,12 @@ pub struct Found {
     pub as_of: AsOf,
 }
 
-/// Reads a query of filters and of these besides.
+/// Parses a query of the filter parameters and the parameters in `besides`.
 pub(super) fn read(ask: &Ask, besides: &[Param]) -> Result<Asked, Problem> {
     Asked::read(ask.query(), &[&FILTERS, RANGES, &[LANG], besides])
 }
 
-/// The question, compiled.
+/// Compiles the filters of a query for a catalogue.
 pub(super) async fn filter(
     shared: &Shared,
     catalogue: &Arc<Catalogue>,
@@ -141,8 +143,10 @@ pub(super) async fn filter(
 }
 
 impl Shared {
-    /// Which makes and models are like a text, as pg_trgm has it. They are few thousand, whatever number of lots there
-    /// is, so the server compares them all; what it said is remembered until the catalogue is another one.
+    /// Returns for each make and model of a catalogue whether it is similar to a text, by pg_trgm.
+    ///
+    /// There are a few thousand makes and models regardless of the number of lots, so PostgreSQL compares all of them.
+    /// The result is cached until the catalogue changes.
     async fn alike(&self, catalogue: &Arc<Catalogue>, text: &str) -> Result<Vec<bool>, Problem> {
         let key = (Arc::as_ptr(catalogue) as usize, catalogue.read_at, text.to_uppercase());
         if let Some(known) = self.alike.lock().await.get(&key) {
@@ -162,7 +166,7 @@ impl Shared {
         )
         .fetch_all(&mut *tx)
         .await
-        .context("compare makes and models")?;
+        .context("could not compare makes and models with the text")?;
         drop(tx);
         let mut passing = vec![false; names.len()];
         for place in alike {
@@ -179,22 +183,22 @@ impl Shared {
     }
 }
 
-/// Returns the cursor that goes on after a lot.
+/// Returns the cursor of the page that begins after a lot.
 fn cursor_at(place: Place) -> Cursor {
     Cursor { key: place.key, tie: format!("{}.{}", place.lot, place.id) }
 }
 
-/// Returns the place that a cursor goes on after; none where it is no cursor of a search.
+/// Returns the sort position in a cursor, or `None` if the cursor was not returned by a search.
 fn place(Cursor { key, tie }: Cursor) -> Option<Place> {
     let (lot, id) = tie.split_once('.')?;
     Some(Place { key, lot: lot.parse().ok()?, id: id.parse().ok()? })
 }
 
-/// Search
+/// Search for lots
 ///
-/// Returns the lots that match all filters. A repeated filter matches any of its values. A page begins after the last lot
-/// of the previous one, so that lots which appear or disappear meanwhile neither repeat nor hide a lot that did not
-/// change.
+/// Returns the lots that match all filters. A repeated filter matches any of its values. Each page begins after the
+/// last lot of the previous page. If lots appear or disappear between two requests, unchanged lots are neither repeated
+/// nor skipped.
 #[utoipa::path(
     get, path = "/api/v1/search", tag = "search", params(Everything),
     responses((status = 200, description = "Page of lots", body = Found), super::openapi::Refused)
@@ -216,7 +220,7 @@ pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Respo
     let catalogue = shared.catalogue();
     let filter = filter(&shared, &catalogue, &asked).await?;
     let words = shared.words();
-    // a lot that was hidden since the catalogue was read is left out, and is not where the next page begins
+    // A lot that was removed since the catalogue was read is omitted, and the next page does not begin after it.
     let (total, shown, more) = loop {
         let page = catalogue.page(&filter, sort, after, limit);
         let ids: Vec<i64> = page.lots.iter().map(|place| place.id).collect();

@@ -1,4 +1,4 @@
-//! The vocabulary: domains, their codes and labels.
+//! Taxonomies: domains, their codes and labels.
 
 use super::answer::{Keep, json};
 use super::lang::Lang;
@@ -16,35 +16,36 @@ use utoipa::ToSchema;
 /// Taxonomy domain and the number of its codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DomainSummary {
-    /// Domain name
+    /// Name of the domain
     #[schema(example = "damage_types")]
     pub domain: String,
     /// Number of codes
     pub codes: usize,
-    /// Path of the domain's codes
+    /// URL path of the resource with the domain's codes
     #[schema(example = "/api/v1/taxonomies/damage_types")]
     pub href: String,
 }
 
-/// All domains.
+/// All taxonomy domains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Domains {
     /// Domains, in alphabetical order
     pub domains: Vec<DomainSummary>,
 }
 
-/// A domain's codes.
+/// Codes of a taxonomy domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Codes {
-    /// Domain name
+    /// Name of the domain
     pub domain: String,
-    /// Codes, in display order
+    /// Codes of the domain, in display order
     pub codes: Vec<Entry>,
 }
 
-/// Domains
+/// Taxonomy domains
 ///
-/// Returns the taxonomy domains.
+/// Returns all taxonomy domains with the number of their codes. A domain is a list of codes for one kind of value, such
+/// as `damage_types`.
 #[utoipa::path(
     get, path = "/api/v1/taxonomies", tag = "taxonomies",
     responses((status = 200, description = "All domains", body = Domains), super::openapi::Refused)
@@ -60,12 +61,12 @@ pub async fn domains(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
     Ok(json(&ask.headers, None, Keep::Minutes, &Domains { domains: Domain::ALL.map(domain).into() }))
 }
 
-/// A domain
+/// Codes of a taxonomy domain
 ///
 /// Returns the codes of a domain with their labels, in display order.
 #[utoipa::path(
     get, path = "/api/v1/taxonomies/{domain}", tag = "taxonomies",
-    params(("domain" = String, Path, description = "Domain name"), super::openapi::Lang),
+    params(("domain" = String, Path, description = "Domain name, such as `damage_types`"), super::openapi::Lang),
     responses((status = 200, description = "Codes of the domain", body = Codes), super::openapi::Refused, super::openapi::NotThere)
 )]
 pub async fn domain(

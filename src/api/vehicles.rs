@@ -1,4 +1,4 @@
-//! A vehicle: what a VIN names, with all its lots.
+//! The resource of a vehicle: the vehicle that a VIN identifies, with all its lots.
 
 use super::answer::{Keep, json};
 use super::lang::{Coded, Lang};
@@ -20,38 +20,38 @@ use utoipa::ToSchema;
 /// Vehicle, identified by its VIN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Vehicle {
-    /// Normalised VIN
+    /// Normalised VIN, 11 to 17 capital letters and digits
     #[schema(example = "1HGCM82633A004352", pattern = "^[A-HJ-NPR-Z0-9]{11,17}$")]
     pub vin: String,
-    /// VIN as written in the feed
+    /// VIN as written in the feed, before normalisation
     pub vin_raw: Option<String>,
-    /// Model year
+    /// Model year, four digits
     pub year: Option<i32>,
-    /// Make
+    /// Make, as written in the feed
     pub make: Option<String>,
-    /// Model group
+    /// Model group, as written in the feed
     pub model: Option<String>,
-    /// Model detail
+    /// Model detail, more specific than the model group
     pub model_detail: Option<String>,
-    /// Trim level
+    /// Trim level, as written in the feed
     pub trim: Option<String>,
-    /// Body style
+    /// Body style, a coded value
     pub body: Option<Coded>,
-    /// Fuel type
+    /// Fuel type, a coded value
     pub fuel: Option<Coded>,
-    /// Transmission type
+    /// Transmission type, a coded value
     pub transmission: Option<Coded>,
-    /// Drive type
+    /// Drive type (driven wheels), a coded value
     pub drive: Option<Coded>,
-    /// Colour
+    /// Exterior colour, a coded value
     pub color: Option<Coded>,
-    /// Engine
+    /// Engine description, free text
     pub engine: Option<String>,
-    /// Number of cylinders
+    /// Number of cylinders of the engine
     pub cylinders: Option<i32>,
 }
 
-/// A vehicle as it stands in the tables.
+/// Row of a vehicle, as read from the database.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names are the columns'")]
 pub struct Row {
@@ -73,7 +73,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Returns it as a reader is shown it.
+    /// Converts the row to the JSON form of the vehicle, with labels in a language.
     pub fn shown(self, words: &Words, lang: Lang) -> Vehicle {
         let spelled = |domain, raw: &Option<String>| words.spelled(domain, raw.as_deref(), lang);
         Vehicle {
@@ -95,21 +95,21 @@ impl Row {
     }
 }
 
-/// A vehicle and its lots.
+/// Vehicle with its lots.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct VehicleWithLots {
-    /// The vehicle
+    /// Fields of the vehicle
     #[serde(flatten)]
     pub vehicle: Vehicle,
     /// Fields of the vehicle whose values come from an older row of the feed, because the newest row's values cannot be
     /// parsed. Empty if there are none
     #[schema(example = json!(["year"]))]
     pub carried: Vec<String>,
-    /// Lots of the vehicle, newest first
+    /// Visible lots of the vehicle, newest first, at most 200
     pub lots: Vec<Lot>,
 }
 
-/// The most lots of one vehicle that are shown: a vehicle is put up again a few times, never hundreds.
+/// Maximum number of lots in the response of one vehicle. Vehicles are usually offered a few times.
 const LOTS: i64 = 200;
 
 fn vin(text: &str) -> Result<String, Problem> {
@@ -121,9 +121,9 @@ fn vin(text: &str) -> Result<String, Problem> {
     }
 }
 
-/// A vehicle
+/// Vehicle by its VIN
 ///
-/// Returns the vehicle with this VIN and all its visible lots.
+/// Returns the vehicle with this VIN and its visible lots, newest first.
 #[utoipa::path(
     get, path = "/api/v1/vehicles/{vin}", tag = "vehicles",
     params(("vin" = String, Path, description = "VIN, in upper or lower case", pattern = "^[A-HJ-NPR-Za-hj-npr-z0-9]{11,17}$"), super::openapi::Lang),
@@ -148,7 +148,7 @@ pub async fn vehicle(
     )
     .fetch_optional(&mut *tx)
     .await
-    .context("look for a vehicle")?;
+    .context("could not look up a vehicle")?;
     match found {
         None => return Err(Problem::unknown(format!("Vehicle {vin} does not exist."))),
         Some(found) if found.is_removed => {
@@ -168,7 +168,7 @@ pub async fn vehicle(
     )
     .fetch_one(&mut *tx)
     .await
-    .context("read a vehicle")?;
+    .context("could not read the vehicle")?;
     let ids = sqlx::query_scalar!(
         r#"-- api: lots of a vehicle
         select l.id
@@ -183,7 +183,7 @@ pub async fn vehicle(
     )
     .fetch_all(&mut *tx)
     .await
-    .context("read the lots of a vehicle")?;
+    .context("could not read the lots of the vehicle")?;
     let mut rows = lots::read(&mut tx, &ids).await?;
     drop(tx);
     rows.sort_by_key(|row| Reverse(row.id));

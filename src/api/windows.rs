@@ -1,4 +1,4 @@
-//! Windows: what came in, quarter-hour by quarter-hour.
+//! Windows: each source's quarter-hours with their state.
 
 use super::answer::{Keep, json};
 use super::cursor::Cursor;
@@ -14,10 +14,10 @@ use std::sync::Arc;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
-/// Windows of a page unless told otherwise.
+/// Default number of windows per page.
 const LIMIT: i64 = 50;
 
-/// States of a window, as `fleet.windows` has them.
+/// Window states, as stored in `fleet.windows`.
 const STATES: &[&str] = &[
     "due",
     "fetched",
@@ -33,13 +33,13 @@ const STATES: &[&str] = &[
 ];
 
 const PARAMS: &[Param] = &[
-    Param::many("state", Shape::OneOf(STATES), "Window state"),
-    Param::one("source", Shape::Text, "Source name"),
-    Param::one("limit", Shape::Number(1, 200), "Number of windows per page, 50 by default"),
-    Param::one("cursor", Shape::Cursor, "`next` of the previous page"),
+    Param::many("state", Shape::OneOf(STATES), "Window state. Repeat to match any of several states"),
+    Param::one("source", Shape::Text, "Source name, such as `copart`"),
+    Param::one("limit", Shape::Number(1, 200), "Maximum number of windows per page. Default: 50"),
+    Param::one("cursor", Shape::Cursor, "Value of `next` from the previous page"),
 ];
 
-/// Everything windows know.
+/// OpenAPI parameters of the list of windows.
 pub struct Everything;
 
 impl IntoParams for Everything {
@@ -48,18 +48,19 @@ impl IntoParams for Everything {
     }
 }
 
-/// A source and a quarter-hour.
+/// Window: a source and a quarter-hour, in which at most one file is fetched from the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Window {
-    /// Source name
+    /// Name of the source
     #[schema(example = "copart")]
     pub source: String,
-    /// Start of the window, which lasts a quarter of an hour
+    /// Start of the window, which lasts 15 minutes
     pub start: DateTime<Utc>,
-    /// Window state
+    /// State of the window: `due`, `fetched`, `unchanged`, `ingested`, `applied`, `late`, `incomplete`, `quarantined`,
+    /// `failed`, `missed` or `withdrawn`
     #[schema(example = "applied")]
     pub state: String,
-    /// Number of rows in the window's file
+    /// Number of rows in the window's file, or null if the window has no file or the rows are not counted yet
     pub rows: Option<i32>,
     /// Time of the last change of the state
     pub updated_at: DateTime<Utc>,
@@ -68,13 +69,13 @@ pub struct Window {
 /// A page of windows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Windows {
-    /// Windows, newest first
+    /// Windows of this page, newest first
     pub windows: Vec<Window>,
     /// Value of `cursor` for the next page, or null on the last page
     pub next: Option<String>,
 }
 
-/// Windows
+/// List of windows
 ///
 /// Returns the windows of all sources with their states, newest first.
 #[utoipa::path(
@@ -118,7 +119,7 @@ pub async fn windows(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
     )
     .fetch_all(&mut *tx)
     .await
-    .context("read windows")?;
+    .context("could not read the windows")?;
     drop(tx);
     let most = usize::try_from(limit).unwrap_or(1);
     let more = windows.len() > most;

@@ -1,7 +1,8 @@
-//! The vocabulary in memory: labels in both tongues, and the spellings by which raw words are coded when they are read.
+//! Taxonomies in memory: labels in both languages, and the aliases that map raw values to codes.
 //!
-//! Labels come from the tables, since operators edit them. Of a lot's words only damage, sale type, keys and condition
-//! have columns with their codes; all others are coded here, as they are read, which costs the rows nothing.
+//! Labels are read from the tables, because operators edit them. Only damage, sale type, keys and condition have
+//! columns with codes in `lots`. All other raw values are mapped to codes here when a row is read, so that the rows
+//! need no further columns.
 
 use super::lang::{Coded, Lang};
 use crate::db::vocabulary;
@@ -15,21 +16,21 @@ use utoipa::ToSchema;
 /// Code of a taxonomy with its labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Entry {
-    /// Code
+    /// Code, unique in its domain
     pub code: String,
-    /// Label in the requested language
+    /// Label in the requested language, in English if there is no translation
     pub label: String,
-    /// English label
+    /// Label in English
     pub en: String,
     /// Russian label, or null if there is no translation
     pub ru: Option<String>,
-    /// Group of codes
+    /// Name of the group of codes, or null if the code has no group
     pub category: Option<String>,
     /// Position in lists, ascending
     pub sort_order: i32,
-    /// Whether the translation still has to be reviewed
+    /// True if the translation still has to be reviewed
     pub needs_review: bool,
-    /// Names of the title in states that have their own
+    /// Names of the title in states that use a name of their own. Absent if there are none
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub states: Vec<StateLabel>,
@@ -38,28 +39,28 @@ pub struct Entry {
 /// Name of a title in a state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StateLabel {
-    /// State, two capital letters
+    /// State that issues the title, two capital letters
     pub state: String,
-    /// Label in the requested language
+    /// Label in the requested language, in English if there is no translation
     pub label: String,
-    /// English label
+    /// Label in English
     pub en: String,
-    /// Russian label
+    /// Russian label, or null if there is no translation
     pub ru: Option<String>,
 }
 
-/// The vocabulary as it stood when it was read.
+/// Labels and aliases of all taxonomy domains, as of one read.
 #[derive(Debug)]
 pub struct Words {
     entries: HashMap<Domain, Vec<Entry>>,
-    /// From domain and code to the entry's place.
+    /// Index of each entry in `entries`, by domain and code.
     places: HashMap<Domain, HashMap<String, usize>>,
-    /// What raw words mean.
+    /// Aliases that map raw values to codes.
     pub spellings: Spellings,
 }
 
 impl Words {
-    /// Reads all of it.
+    /// Reads all labels and aliases from the database.
     pub async fn load(connection: &mut PgConnection) -> anyhow::Result<Words> {
         let spellings = vocabulary::spellings(connection).await?;
         let rows = sqlx::query!(
@@ -72,14 +73,14 @@ impl Words {
         )
         .fetch_all(&mut *connection)
         .await
-        .context("read the labels")?;
+        .context("could not read the taxonomy labels")?;
         let states = sqlx::query!(
             "-- api: labels of states
             select code, state, en, ru from taxonomies.title_labels order by code, state"
         )
         .fetch_all(connection)
         .await
-        .context("read the states' labels")?;
+        .context("could not read the title labels of states")?;
         let mut of_code: HashMap<String, Vec<StateLabel>> = HashMap::new();
         for row in states {
             let own = StateLabel { state: row.state, label: row.en.clone(), en: row.en, ru: row.ru };
@@ -111,7 +112,7 @@ impl Words {
         Ok(Words { entries, places, spellings })
     }
 
-    /// A table's codes in their order, labelled in this tongue.
+    /// Returns the codes of a domain in display order, with labels in a language.
     pub fn entries(&self, domain: Domain, lang: Lang) -> Vec<Entry> {
         let mut entries = self.entries.get(&domain).cloned().unwrap_or_default();
         for entry in &mut entries {
@@ -123,7 +124,7 @@ impl Words {
         entries
     }
 
-    /// How many codes a table has.
+    /// Returns the number of codes of a domain.
     pub fn count(&self, domain: Domain) -> usize {
         self.entries.get(&domain).map_or(0, Vec::len)
     }
@@ -132,18 +133,18 @@ impl Words {
         self.entries.get(&domain)?.get(*self.places.get(&domain)?.get(code)?)
     }
 
-    /// The place of a code in lists; those that have none come last.
+    /// Returns the sort order of a code in lists, or the greatest number if the domain does not contain the code.
     pub fn place(&self, domain: Domain, code: &str) -> i32 {
         self.entry(domain, code).map_or(i32::MAX, |entry| entry.sort_order)
     }
 
-    /// The label of a code; one without a label shows as itself.
+    /// Returns the label of a code in a language, or the code if it has no label.
     pub fn label(&self, domain: Domain, code: &str, lang: Lang) -> String {
         self.entry(domain, code)
             .map_or_else(|| code.to_owned(), |entry| said(lang, &entry.en, entry.ru.as_ref()))
     }
 
-    /// A value by the code that was written beside it; the raw one where there is none.
+    /// Returns the coded value of a stored code, or the raw value if no code is stored. `None` if both are missing.
     pub fn coded(&self, domain: Domain, code: Option<&str>, raw: Option<&str>, lang: Lang) -> Option<Coded> {
         match (code, raw) {
             (Some(code), _) => {
@@ -154,13 +155,13 @@ impl Words {
         }
     }
 
-    /// A value by what its spelling means.
+    /// Returns the coded value of a raw value, with the code of its alias if there is one.
     pub fn spelled(&self, domain: Domain, raw: Option<&str>, lang: Lang) -> Option<Coded> {
         let raw = raw?;
         self.coded(domain, self.spellings.code(domain, raw), Some(raw), lang)
     }
 
-    /// A title: as its state calls it, else in general.
+    /// Returns the coded value of a title type, with the label that its state uses if the state has one of its own.
     pub fn title(&self, raw: Option<&str>, state: Option<&str>, lang: Lang) -> Option<Coded> {
         let mut coded = self.spelled(Domain::TitleTypes, raw, lang)?;
         let entry = coded.code.as_deref().and_then(|code| self.entry(Domain::TitleTypes, code));
@@ -174,7 +175,7 @@ impl Words {
     }
 }
 
-/// In this tongue, else in English.
+/// Returns the label in a language, or in English if there is no translation.
 fn said(lang: Lang, en: &str, ru: Option<&String>) -> String {
     match (lang, ru) {
         (Lang::Ru, Some(ru)) => ru.clone(),

@@ -1,17 +1,18 @@
-//! Blank characters: what a value is trimmed of, and what may separate the digits of a number.
+//! Blank characters: the characters trimmed from a value, and the separators allowed between the digits of a number.
 //!
-//! Spreadsheets and web pages leave more blanks than a keyboard has: no-break blanks (U+00A0, U+202F), characters of no
-//! width (U+200B, U+FEFF) and marks of writing direction. None of them is ever part of a value. The SQL function
+//! Spreadsheets and web pages leave more blanks than a keyboard has: no-break blanks (U+00A0, U+202F), zero-width
+//! characters (U+200B, U+FEFF) and marks of writing direction. A blank is never part of a value. The SQL function
 //! `public.normalize_vin` trims the same characters, and a property test keeps the two lists equal.
 
-/// Returns true for a character that shows nothing: a blank of any width, a line end or a mark of writing direction.
+/// Returns true for a character without a visible form: a blank of any width, a line end or a mark of writing
+/// direction.
 pub fn is_blank(c: char) -> bool {
     matches!(c,
         '\t'..='\r' | ' ' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{180e}' | '\u{2000}'..='\u{200f}'
         | '\u{2028}'..='\u{202f}' | '\u{205f}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{3000}' | '\u{feff}')
 }
 
-/// Returns true for a blank that takes no room, and so cannot separate anything.
+/// Returns true for a blank of zero width, which cannot separate anything.
 pub fn is_zero_width(c: char) -> bool {
     matches!(c, '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
         | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -19,13 +20,13 @@ pub fn is_zero_width(c: char) -> bool {
 
 /// Returns the text without the blanks at both ends.
 pub fn trim_blanks(text: &str) -> &str {
-    // Most values need no trimming, and their first and last byte already say so.
+    // Most values need no trimming. A visible first and last byte prove that without a scan.
     let visible = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
     let bytes = text.as_bytes();
     if visible(bytes.first()) && visible(bytes.last()) { text } else { text.trim_matches(is_blank) }
 }
 
-/// Returns true if the bytes, UTF-8 or Latin-1, begin with a blank that is no line end.
+/// Returns true if the bytes, UTF-8 or Latin-1, begin with a blank other than a line end.
 pub(super) fn begins_with_blank(bytes: &[u8]) -> bool {
     match bytes {
         [b' ' | b'\t' | 0xa0, ..] => true,

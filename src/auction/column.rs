@@ -1,7 +1,7 @@
-//! The 59 columns of the feed, by their names of 2025/26 and in their order.
+//! The 59 columns of the feed in order, under the names of 2025/26.
 //!
-//! Code names a column by this enum and never by its position: the feed has had 45, 49, 56 and 59 columns, and
-//! [`Header`](super::header::Header) knows where in a given file each of them is.
+//! Code refers to a column by this enum and never by position: the feed has had 45, 49, 56 and 59 columns.
+//! [`Header`](super::header::Header) maps each column to its position in a given file.
 
 macro_rules! columns {
     ($($variant:ident = $name:literal,)*) => {
@@ -14,12 +14,12 @@ macro_rules! columns {
             /// All columns in the feed's order.
             pub const ALL: [Column; [$($name),*].len()] = [$(Column::$variant),*];
 
-            /// The name in the feed's header.
+            /// Returns the name in the feed's header.
             pub const fn name(self) -> &'static str {
                 match self { $(Column::$variant => $name,)* }
             }
 
-            /// The variant's name, from which [`Column::key`] is made.
+            /// Returns the variant's name, from which [`Column::key`] is derived.
             const fn variant_name(self) -> &'static str {
                 match self { $(Column::$variant => stringify!($variant),)* }
             }
@@ -90,12 +90,13 @@ columns! {
 }
 
 impl Column {
-    /// Without these a row has no identity or no place in time: every mapping requires the first two, Copart's all.
+    /// The columns that give a row its identity and its place in time. Every mapping requires the first two, Copart's
+    /// mapping requires all three.
     pub const KEYS: [Column; 3] = [Column::LotNumber, Column::Vin, Column::LastUpdatedTime];
-    /// How many there are.
+    /// Number of columns.
     pub const COUNT: usize = Column::ALL.len();
 
-    /// Returns our name of the column in mapping files: `lot_number`, `last_updated_time`.
+    /// Returns the column's key in mapping files, such as `lot_number` or `last_updated_time`.
     pub fn key(self) -> String {
         let mut key = String::new();
         for c in self.variant_name().chars() {
@@ -107,20 +108,20 @@ impl Column {
         key
     }
 
-    /// Returns the column with this name in mapping files.
+    /// Returns the column with this key in mapping files.
     pub fn with_key(key: &str) -> Option<Column> {
         Column::ALL.into_iter().find(|column| column.key() == key)
     }
 }
 
-/// A set of columns, one bit for each.
+/// A set of columns, stored as one bit per column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ColumnSet(u64);
 
 const _: () = assert!(Column::COUNT <= u64::BITS as usize, "a column has a bit of its own");
 
 impl ColumnSet {
-    /// The set without a column.
+    /// The empty set.
     pub const EMPTY: ColumnSet = ColumnSet(0);
 
     /// Returns the set of these columns.
@@ -148,7 +149,7 @@ impl ColumnSet {
         self.0 & other.0 != 0
     }
 
-    /// Returns true if there is no column in the set.
+    /// Returns true if the set contains no column.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -158,7 +159,7 @@ impl ColumnSet {
         Column::ALL.into_iter().filter(move |column| self.contains(*column))
     }
 
-    /// Returns the set as a number: bit `n` is the feed's column `n`, counted from 0.
+    /// Returns the set as a bit mask. Bit `n` is the feed's column `n`, counted from 0.
     pub const fn bits(self) -> u64 {
         self.0
     }

@@ -1,16 +1,16 @@
-//! Which name of a header is which column.
+//! Maps the names in a header to column keys.
 //!
-//! A row version is stored under the names of the file that stored it, and is shown under the names of any other file that
-//! holds it (`raw.file_rows`). Both headers are compared by these keys, which are those of the row hash: two files hold the
-//! same version exactly when their columns agree by key.
+//! A row version is stored under the names of the file that stored it, and is shown under the names of any other file
+//! that contains it (`raw.file_rows`). Both headers are compared by these keys, which the row hash uses too: two files
+//! contain the same version exactly when their columns agree by key.
 
 use super::Column;
 use super::header::Header;
 use crate::taxonomy::fold;
 use serde_json::{Map, Value};
 
-/// Returns the header's names by what they are: a known column by its canonical name, an unknown one by `?` and its folded
-/// name. A folded name that occurs again has its number after it: `?aura`, `?aura 2`.
+/// Returns the header's names by key. The key of a known column is its canonical name, and that of an unknown column is
+/// `?` with the folded name. A repeated folded name is followed by a number: `?aura`, `?aura 2`.
 pub fn column_names(header: &Header) -> Map<String, Value> {
     let name = |place: usize| Value::from(header.names()[place].as_str());
     let known = Column::ALL.into_iter().filter_map(|column| Some((column.name(), header.place(column)?)));

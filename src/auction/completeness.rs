@@ -1,75 +1,75 @@
-//! Whether a file holds the whole feed: judged by how many of its lot numbers are recognised, and by its size.
+//! Decides whether a file contains the whole feed, by its share of recognised lot numbers and by its size.
 //!
-//! A lot that is missing from a complete file is absent, and absence closes lots. So a file is complete only if its lot
-//! numbers were understood (in at least 95 % of its records, which is at most 5 points below any other file) and if it has
-//! at least 70 % of the median of the last three complete files' rows. Files that are not complete are no measure
-//! for others. A feed that stays small becomes the measure when an operator accepts its size, or by itself once its files
-//! were too small and nothing else for 24 hours of windows.
+//! A lot that is missing from a complete file is absent, and absence closes lots. A complete file therefore needs two
+//! things. Its lot numbers are recognised in at least 95 % of its records, which is at most 5 points below any other
+//! file. It has at least 70 % of the median row count of the last three complete files. Incomplete files are not used
+//! as a reference for others. A smaller size becomes the reference when an operator accepts it, or automatically once
+//! files were too small, with no other defect, for 24 hours of windows.
 //!
-//! A file of a source that sends changes only has any number of rows. It is judged by its lot numbers alone, and absence is
-//! not judged by it.
+//! A source that sends only changes has files of any size. Such a file is judged by its lot numbers alone, and never
+//! used to judge absence.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Sizes that a file is compared with, at most.
+/// Maximum number of earlier sizes that a file is compared with.
 pub const COMPARED_FILES: usize = 3;
-/// After so long a size that stays small is accepted.
+/// Time after which a size that stays small is accepted.
 pub const SMALL_FOR: TimeDelta = TimeDelta::hours(24);
-/// A complete file has at least this share of recognised lots, in percent.
+/// Minimum share of recognised lots in a complete file, in percent.
 const COMPLETE_PERCENT: u64 = 95;
-/// A file with a smaller share of recognised lots is not applied, in percent.
+/// Minimum share of recognised lots in a file that is applied, in percent.
 const APPLIED_PERCENT: u64 = 50;
 
-/// How many records of a file have a lot number that can be read. Records that cannot be parsed count among all of them,
-/// and among the recognised ones where their lot number can be read.
+/// Number of records with a readable lot number, among all records of a file. Rejected records are included in the
+/// total, and in the recognised ones if their lot number can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecognisedLots {
-    /// Records with a lot number that can be read.
+    /// Records with a readable lot number.
     pub recognised: u64,
-    /// All records.
+    /// All records, rejected ones included.
     pub records: u64,
 }
 
 impl RecognisedLots {
-    /// Returns the share in percent; 100 for a file without records.
+    /// Returns the share in percent, or 100 for a file without records.
     pub fn percent(self) -> f64 {
         if self.records == 0 { 100.0 } else { 100.0 * self.recognised as f64 / self.records as f64 }
     }
 
-    /// Returns true if the share is so small that the file must not be applied.
+    /// Returns true if the share is too small for the file to be applied.
     pub fn is_unusable(self) -> bool {
         self.recognised * 100 < APPLIED_PERCENT * self.records
     }
 
-    /// Returns true if absence may be judged by a file with this share. The rule that the share may not fall by more than 5
-    /// points against the last complete file is part of it: from at most 100 % such a fall ends below 95 %.
+    /// Returns true if absence may be judged by a file with this share. This includes the rule that the share may not
+    /// fall by more than 5 points against the last complete file: from at most 100 %, such a fall ends below 95 %.
     fn is_sufficient(self) -> bool {
         self.recognised * 100 >= COMPLETE_PERCENT * self.records
     }
 }
 
-/// What a file is compared with: the files of its source up to its window.
+/// The files of the same source up to a file's window, which the file is compared with.
 #[derive(Clone, Debug, Default)]
 pub struct EarlierFiles {
-    /// Rows of the last complete files and of the accepted size, newest first, at most [`COMPARED_FILES`].
+    /// Row counts of the last complete files and of the accepted size, newest first, at most [`COMPARED_FILES`].
     pub complete_sizes: Vec<i32>,
-    /// The window of the first of the files that were too small, and nothing else, since the last complete one.
+    /// The window of the first file since the last complete one that was too small and had no other defect.
     pub small_since: Option<DateTime<Utc>>,
-    /// Rows of the last of them, newest first, at most [`COMPARED_FILES`].
+    /// Row counts of the newest such files, newest first, at most [`COMPARED_FILES`].
     pub small_sizes: Vec<i32>,
 }
 
-/// What a file is judged to be.
+/// The result of judging a file's completeness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completeness {
-    /// All of the feed seems to be in it.
+    /// The file seems to contain the whole feed.
     #[default]
     Complete,
-    /// Complete by a smaller size, which is the measure from now on: the feed stayed small for [`SMALL_FOR`].
+    /// Complete at a smaller size, which is the reference from now on: the feed stayed small for [`SMALL_FOR`].
     SizeAccepted,
-    /// Too few rows, and nothing else.
+    /// Too few rows, with no other defect.
     TooSmall,
-    /// Too few recognised lots, whatever the number of rows.
+    /// Too few recognised lots, with any number of rows.
     TooFewLots,
 }
 
@@ -79,7 +79,7 @@ impl Completeness {
         matches!(self, Completeness::Complete | Completeness::SizeAccepted)
     }
 
-    /// Returns the value of `raw.csv_files.incomplete_reason`.
+    /// Returns the value of `raw.csv_files.incomplete_reason`, or None for a complete file.
     pub fn incomplete_reason(self) -> Option<&'static str> {
         match self {
             Completeness::Complete | Completeness::SizeAccepted => None,
@@ -89,7 +89,7 @@ impl Completeness {
     }
 }
 
-/// Judges a file of `window` with this many rows that could be read.
+/// Returns the completeness of a snapshot of `window` with `rows` readable rows.
 pub fn judge(window: DateTime<Utc>, rows: u64, lots: RecognisedLots, earlier: &EarlierFiles) -> Completeness {
     if !lots.is_sufficient() {
         return Completeness::TooFewLots;
@@ -98,20 +98,20 @@ pub fn judge(window: DateTime<Utc>, rows: u64, lots: RecognisedLots, earlier: &E
         return Completeness::Complete;
     }
     let small_for = earlier.small_since.map(|since| window - since);
-    // a file that is far smaller than the small ones is no evidence that the feed has their size
+    // A file far smaller than the earlier small ones does not show that the feed has their size.
     if small_for.is_some_and(|time| time >= SMALL_FOR) && has_usual_size(rows, &earlier.small_sizes) {
         return Completeness::SizeAccepted;
     }
     Completeness::TooSmall
 }
 
-/// Judges a file of changes, whose number of rows says nothing.
+/// Returns the completeness of a file of changes, whose row count is not used.
 pub fn judge_changes(lots: RecognisedLots) -> Completeness {
     if lots.is_sufficient() { Completeness::Complete } else { Completeness::TooFewLots }
 }
 
-/// Returns true if `rows` is at least 70 % of the median of these sizes, or if there are none. Of two sizes the greater
-/// counts as the median: doubting a whole file costs a quarter-hour, believing half of one closes lots.
+/// Returns true if `rows` is at least 70 % of the median of these sizes, or if there are none. The median of two sizes
+/// is the greater one: wrongly doubting a whole file costs a quarter-hour, wrongly accepting half a file closes lots.
 fn has_usual_size(rows: u64, sizes: &[i32]) -> bool {
     let mut sorted = sizes.to_vec();
     sorted.sort_unstable();
@@ -152,7 +152,7 @@ mod tests {
         assert!(!judged(share(949, 1_000)));
         assert!(judged(share(95_000, 100_000)));
         assert!(!judged(share(94_999, 100_000)));
-        // one that is incomplete for its lots is not called small, whatever its size
+        // A file with too few recognised lots is never reported as too small.
         let earlier = EarlierFiles { complete_sizes: vec![100], ..EarlierFiles::default() };
         assert_eq!(judge(WINDOW, 10, share(9, 10), &earlier), Completeness::TooFewLots);
     }

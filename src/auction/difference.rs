@@ -1,76 +1,76 @@
-//! Differences between the rows that stand and what the stored versions say.
+//! Differences between stored rows and the rows computed from stored versions.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-/// The kind of a difference.
+/// The kind of a difference between a stored row and its versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DifferenceKind {
     /// A column has another value.
     Value,
-    /// The versions make a row and none stands.
+    /// The versions yield a row that the table lacks.
     Missing,
-    /// A row stands and no stored version makes it.
+    /// The table contains a row that no stored version yields.
     Unfounded,
 }
 
-/// A difference between a standing row and the stored versions.
+/// A difference between a stored row and the row computed from its versions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RowDifference {
     /// The kind of the difference.
     pub kind: DifferenceKind,
     /// The table: `lots`, `vehicles` or `images`.
     pub table: &'static str,
-    /// The source of the lot whose version should stand.
+    /// The source of the lot whose version should be in effect.
     pub source: Option<String>,
     /// The number of that lot.
     pub lot: Option<i64>,
-    /// The VIN, of a vehicle.
+    /// The VIN of a vehicle.
     pub vin: Option<String>,
-    /// The column, or the variant of a picture link; none where the whole row differs.
+    /// The column, or the variant of a picture link. Null if the whole row differs.
     pub column: Option<String>,
-    /// The value that stands.
+    /// The stored value.
     pub stands: Value,
-    /// The value that the versions give.
+    /// The value computed from the versions.
     pub versions: Value,
-    /// The newest window that stored the version which should stand.
+    /// The newest window that stored the version which should be in effect.
     pub window: Option<DateTime<Utc>>,
 }
 
 /// The rows that a comparison covers.
 #[derive(Clone, Debug)]
 pub struct ComparisonScope {
-    /// How many lots to pick at random; none for all.
+    /// Number of lots to pick at random, or None for all lots.
     pub sample: Option<u32>,
     /// The source of the lots; none for all.
     pub source: Option<String>,
 }
 
-/// Counts of a comparison, so far.
+/// Running counts of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ComparisonCounts {
-    /// Lots that were compared, with their open picture links.
+    /// Compared lots, with their open picture links.
     pub lots: u64,
-    /// Vehicles that were compared. One that lots of several batches share is counted in each.
+    /// Compared vehicles. A vehicle shared by lots of several batches is counted once per batch.
     pub vehicles: u64,
-    /// Lots and vehicles that a window under way is about to change, which were not compared.
+    /// Lots and vehicles that were skipped because an unfinished window is about to change them.
     pub under_way: u64,
-    /// Differences that were found.
+    /// Differences found.
     pub differences: u64,
 }
 
-/// What a comparison reports after each batch.
+/// Progress of a comparison, reported after each batch.
 #[derive(Clone, Debug, Default)]
 pub struct ComparisonProgress {
     /// The counts so far.
     pub counts: ComparisonCounts,
-    /// How many lots there are to compare.
+    /// Total number of lots to compare.
     pub total: u64,
-    /// The differences of this batch.
+    /// Differences found in this batch.
     pub found: Vec<RowDifference>,
 }
 
-/// Called after each batch of a comparison.
+/// Callback that receives the progress after each batch of a comparison.
 pub type ComparisonObserver = Box<dyn Fn(ComparisonProgress) + Send + Sync>;

@@ -1,9 +1,9 @@
-//! Columns whose values are no longer understood: drift, and key columns without which a file is not applied.
+//! Detects columns whose values can no longer be read: drift, and unreadable key columns.
 //!
-//! A value is unreadable if it is there and its column cannot be read from it; an empty value is readable. The feed drifts
-//! when most values of a column are unreadable that were readable before. What follows is the column's contract, which the
-//! mapping of the source names ([`super::mapping`]): a warning, or the file is refused. Of the key columns every row is judged, changed or not, since a file whose keys are
-//! not understood must not replace what is known.
+//! A value is unreadable if it is present and cannot be parsed for its column. An empty value is readable. A column
+//! drifts when most of its values are unreadable that were readable before. The consequence is the column's policy in
+//! the mapping of the source ([`super::mapping`]): a warning, or the file is refused. The key columns are judged over
+//! every row, changed or not: a file with unreadable keys must not replace known data.
 
 use super::Column;
 use super::blank::trim_blanks;
@@ -11,19 +11,19 @@ use super::instant::update_time;
 use super::reader::Record;
 use serde::Deserialize;
 
-/// A file with fewer new and changed rows says nothing about a column.
+/// Minimum number of new and changed rows in a file before its columns are judged.
 pub const JUDGED_ROWS: u64 = 200;
-/// A column drifts from a smaller share of unreadable values than this, in percent.
+/// Upper bound of the usual share of unreadable values, in percent. Only a column below the bound can drift.
 const USUAL_PERCENT: u64 = 5;
 
-/// What follows when a column drifts.
+/// The consequence of column drift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftPolicy {
-    /// A warning; the file is applied.
+    /// Report a warning and apply the file.
     #[default]
     Warn,
-    /// The file is quarantined.
+    /// Quarantine the file.
     Refuse,
 }
 
@@ -40,25 +40,25 @@ impl DriftPolicy {
 /// The policy of each column, in the order of [`Column::ALL`].
 pub type DriftPolicies = [DriftPolicy; Column::COUNT];
 
-/// How many of the values of a column that were read could not be understood.
+/// Number of unreadable values of a column, among the rows whose values were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnreadableShare {
     /// Values that could not be read.
     pub unreadable: u64,
-    /// Rows whose values were read: new and changed ones.
+    /// New and changed rows, whose values were read.
     pub rows: u64,
 }
 
 impl UnreadableShare {
-    /// Returns true if the column drifted since the last complete file, of which `before` is the share: more than half of
-    /// at least [`JUDGED_ROWS`] rows are unreadable, and less than 5 % were.
+    /// Returns true if the column drifted since the last complete file, whose share is `before`: more than half of at
+    /// least [`JUDGED_ROWS`] rows are unreadable, and less than 5 % were.
     pub fn has_drifted(self, before: UnreadableShare) -> bool {
         let usual = before.unreadable == 0 || before.unreadable * 100 < USUAL_PERCENT * before.rows;
         self.rows >= JUDGED_ROWS && self.unreadable * 2 > self.rows && usual
     }
 }
 
-/// Counts of rows in which a key column is unreadable, over all rows of a file.
+/// Number of rows of a file in which a key column is unreadable.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnreadableKeys {
     lot_number: u64,
@@ -66,7 +66,8 @@ pub struct UnreadableKeys {
 }
 
 impl UnreadableKeys {
-    /// Notes a row. A VIN can be read whatever its form: one of no known form makes no vehicle, and is no reading error.
+    /// Counts the unreadable keys of a row. A VIN is always readable: a VIN of no known form yields no vehicle and is
+    /// not a read error.
     pub fn note(&mut self, record: &Record<'_>, has_lot: bool) {
         if !has_lot && !trim_blanks(record.get(Column::LotNumber)).is_empty() {
             self.lot_number += 1;
@@ -78,7 +79,7 @@ impl UnreadableKeys {
         }
     }
 
-    /// Returns the key column that is unreadable in more than half of `rows` rows, and in how many.
+    /// Returns the key column that is unreadable in more than half of `rows` rows, with the number of such rows.
     pub fn mostly_unreadable(self, rows: u64) -> Option<(Column, u64)> {
         [(Column::LotNumber, self.lot_number), (Column::LastUpdatedTime, self.last_updated_time)]
             .into_iter()
@@ -86,8 +87,8 @@ impl UnreadableKeys {
     }
 }
 
-/// Returns true for an update time in the form that nearly all have, `2025-10-14T07:01:00Z`. Days after the 28th are left
-/// to the full rule, which knows the months.
+/// Returns true for an update time in the usual form, `2025-10-14T07:01:00Z`. Days after the 28th need the full parser,
+/// which checks the length of the month.
 fn has_usual_form(text: &[u8]) -> bool {
     let Ok(text) = <&[u8; 20]>::try_from(text) else { return false };
     let two = |at: usize| {

@@ -1,23 +1,23 @@
-//! The fold: what stands of several versions, where some of them have values that cannot be read.
+//! Folds several versions of a lot into one row when the greatest version has unreadable values.
 //!
-//! Of all versions of a lot the greatest stands. A value of it that is there and cannot be read must not replace one that is
-//! known, so each group of columns that mean something together falls back to the greatest version in which the whole group can
-//! be read. A group that no version can be read in stays as the greatest has it: null.
+//! The greatest version of a lot is in effect. An unreadable value in it must not replace a known one, so each group of
+//! columns that belong together falls back to the greatest version in which the whole group is readable. A group that
+//! no version has readable stays null, as in the greatest version.
 //!
-//! An amount means nothing without its currency. It falls back alone to a version of the same currency. Where the version that
-//! can be read has another currency, all amounts and the currency fall back together.
+//! An amount has no meaning without its currency. It falls back alone to a version of the same currency. If the
+//! readable version has another currency, all amounts and the currency fall back together.
 
 use super::row::Typed;
 use super::{Column, ColumnSet};
 
-/// Columns that mean something together.
+/// A group of columns that fall back together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// When and where the sale is.
+    /// Time and place of the sale.
     Sale,
     /// Odometer, brand and unit.
     Odometer,
-    /// Every amount, with the currency.
+    /// All amounts, with the currency.
     Amounts,
     /// The high bid.
     Bid,
@@ -27,7 +27,7 @@ pub enum Group {
     RetailValue,
     /// The repair cost.
     RepairCost,
-    /// Whether there are keys.
+    /// Presence of keys.
     Keys,
     /// The damage and its code.
     Damage,
@@ -39,13 +39,13 @@ pub enum Group {
     Condition,
     /// The position in the sale.
     ItemNumber,
-    /// Whether offers are accepted.
+    /// Eligibility for offers.
     MakeOffer,
     /// The title type.
     Title,
     /// The vehicle type.
     VehicleType,
-    /// Whether it runs and drives.
+    /// Ability to run and drive.
     RunsDrives,
     /// The model year.
     Year,
@@ -63,7 +63,7 @@ pub enum Group {
     Color,
 }
 
-/// The groups of `lots`, the currency before the amounts that depend on it.
+/// The column groups of `lots`, with the currency before the amounts that depend on it.
 pub const LOT_GROUPS: &[Group] = &[
     Group::Sale,
     Group::Odometer,
@@ -84,7 +84,7 @@ pub const LOT_GROUPS: &[Group] = &[
     Group::RunsDrives,
 ];
 
-/// The groups of `vehicles`.
+/// The column groups of `vehicles`.
 pub const VEHICLE_GROUPS: &[Group] = &[
     Group::Odometer,
     Group::Year,
@@ -97,7 +97,7 @@ pub const VEHICLE_GROUPS: &[Group] = &[
 ];
 
 impl Group {
-    /// Returns the feed's columns of the group: it can be read where each of them can.
+    /// Returns the group's feed columns. The group is readable if each of them is.
     pub const fn columns(self) -> ColumnSet {
         ColumnSet::of(match self {
             Group::Sale => &[
@@ -182,7 +182,7 @@ impl Group {
         }
     }
 
-    /// Copies the group's values.
+    /// Copies the group's values from another row.
     fn copy<'a>(self, to: &mut Typed<'a>, from: &Typed<'a>) {
         match self {
             Group::Sale => {
@@ -237,22 +237,22 @@ impl Group {
         }
     }
 
-    /// Returns whether the group is an amount, which means nothing without its currency.
+    /// Returns true for an amount, which has no meaning without its currency.
     const fn is_amount(self) -> bool {
         matches!(self, Group::Bid | Group::BuyItNow | Group::RetailValue | Group::RepairCost)
     }
 }
 
-/// What stands of several versions.
+/// The row folded from several versions of a lot.
 #[derive(Clone, Debug)]
 pub struct Folded<'a> {
-    /// The values.
+    /// The folded values.
     pub typed: Typed<'a>,
-    /// The names of the columns whose values come from an older version.
+    /// Names of the columns whose values come from an older version.
     pub carried: Vec<&'static str>,
 }
 
-/// Folds versions, the greatest first. Returns none where there is no version.
+/// Returns the fold of `versions`, given with the greatest first, or None if there is none.
 pub fn fold<'a>(versions: &[&Typed<'a>], groups: &[Group]) -> Option<Folded<'a>> {
     let (greatest, older) = versions.split_first()?;
     let mut folded = Folded { typed: (*greatest).clone(), carried: Vec::new() };
@@ -286,7 +286,7 @@ mod tests {
     use crate::auction::row::Warnings;
     use crate::taxonomy::Spellings;
 
-    /// Folds these rows, the greatest first, and shows the result.
+    /// Returns the fold of these rows, given with the greatest first, formatted by `show`.
     fn folded(rows: &[Specimen], show: impl Fn(&Folded<'_>) -> String) -> String {
         let kept: Vec<_> = rows.iter().map(Specimen::kept).collect();
         let records: Vec<_> = kept.iter().map(|row| row.record()).collect();
@@ -312,7 +312,7 @@ mod tests {
             Some("60019.0")
         );
         assert_eq!(folded(&[known.clone(), broken], show), r#"60019.0 Some("A") []"#);
-        // empty is readable: it replaces what was known
+        // An empty value is readable and replaces the known one.
         let empty = specimen::civic().with("Odometer", "").with("Odometer Brand", "N");
         assert_eq!(folded(&[empty, known], show), r#" Some("N") []"#);
     }

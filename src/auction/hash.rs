@@ -1,14 +1,14 @@
-//! The row hash: equal exactly when the lot's row says the same as before.
+//! The row hash, which changes exactly when a lot's row changes.
 //!
-//! Left out are `Id` (the export's row number) and `Create Date/Time` (the snapshot's clock), which change in every
-//! row of every file. The rest goes in by canonical column, not by position, so that a renamed or moved column
-//! (`Copart Select` became `Wholesale`) does not make 154,000 rows new. A missing column counts as an empty one;
-//! of unknown columns only the ones with a value count, by folded name, so that an empty new column is no change
-//! either. Each value has its length before it: no value can pretend to be two.
+//! `Id` (the export's row number) and `Create Date/Time` (the snapshot's clock) are left out, since they change in
+//! every row of every file. All other values are hashed by canonical column and not by position, so that a renamed or
+//! moved column (`Copart Select` became `Wholesale`) does not make 154,000 rows new. A missing column hashes like an
+//! empty one. An unknown column is hashed by folded name, and only if its value is not empty, so that a new empty
+//! column is not a change either. Each value is preceded by its length, so that adjacent values cannot be confused.
 //!
-//! The last 48 bits, a UUID's last group, are those of the picture links alone: by them upsert-lots sees which lots have
-//! the pictures they had, and need not look for them. What is compared are two versions of one lot, never all with all,
-//! so 80 bits for the row and 48 for its links are plenty.
+//! The last 48 bits, a UUID's last group, are the hash of the picture links alone. With them upsert-lots finds the lots
+//! whose pictures are unchanged without querying them. Hashes are compared between two versions of one lot, never
+//! across all lots, so 80 bits for the row and 48 bits for its links are enough.
 
 use super::Column;
 use super::header::Header;
@@ -16,21 +16,21 @@ use super::reader::Record;
 use crate::taxonomy::fold;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-/// Which bits are of the picture links.
+/// Mask of the bits that hash the picture links.
 const LINKS: u128 = (1 << 48) - 1;
 
-/// Hashes the rows of one file; reuses its buffer.
+/// Hashes the rows of one file with a reused buffer.
 #[derive(Clone, Debug)]
 pub struct RowHasher {
     known: Vec<Option<usize>>,
     links: [Option<usize>; 2],
-    /// Folded name (in ascending order) and position.
+    /// Folded names, in ascending order, with their positions.
     unknown: Vec<(String, usize)>,
     scratch: Vec<u8>,
 }
 
 impl RowHasher {
-    /// For files with this header.
+    /// Returns a hasher for files with this header.
     pub fn new(header: &Header) -> RowHasher {
         let counts = |c: &Column| !matches!(c, Column::Id | Column::CreateDateTime);
         let known = Column::ALL.into_iter().filter(counts).map(|c| header.place(c)).collect();
@@ -41,7 +41,7 @@ impl RowHasher {
         RowHasher { known, links, unknown, scratch: Vec::with_capacity(4096) }
     }
 
-    /// The hash (xxh3) of a row of that file.
+    /// Returns the hash (xxh3) of a row of a file with the hasher's header.
     pub fn hash(&mut self, record: &Record<'_>) -> u128 {
         self.scratch.clear();
         for place in &self.known {
@@ -63,7 +63,7 @@ impl RowHasher {
     }
 }
 
-/// A value with its length before it; a record has at most 4 GB.
+/// Appends a value preceded by its length. A record has at most 4 GB.
 fn put(out: &mut Vec<u8>, value: &str) {
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
     out.extend_from_slice(value.as_bytes());

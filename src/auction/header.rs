@@ -1,52 +1,52 @@
-//! Which field of a file is which column.
+//! Maps the fields of a file to columns.
 //!
-//! Copart renames and adds columns without notice (`Copart Select` became `Wholesale` in October 2025; 45, 49, 56
-//! and 59 columns have been seen), so columns are found by name, never by position: first by their own name, then
-//! by an alias, both from the source's [`SourceMapping`] and compared without case, blanks and punctuation. What does not fit is told, not refused:
-//! unknown columns stay in the payload and in the hash, missing ones read as empty. Only a file without a
-//! required column is refused, since each of its rows would be nobody's.
+//! Copart renames and adds columns without notice (`Copart Select` became `Wholesale` in October 2025; 45, 49, 56 and
+//! 59 columns have been seen). Columns are therefore found by name, never by position: first by their own name, then by
+//! an alias. Both come from the source's [`SourceMapping`] and are compared without case, blanks and punctuation.
+//! Mismatches are reported, not refused: unknown columns stay in the payload and in the hash, and missing ones read as
+//! empty. Only a file without a required column is refused, since its rows would have no identity.
 //!
-//! A column that occurs twice counts where it stands first; the second is an unknown column and is called
-//! `VIN (2)`, since a JSON object has each key once and the second value must not push out the first.
+//! A repeated column counts at its first position. The second occurrence is an unknown column named `VIN (2)`, since a
+//! JSON object has each key once and the second value must not replace the first.
 
 use super::Column;
 use super::mapping::SourceMapping;
 use crate::taxonomy::fold;
 
-/// How many bytes of a wrong first line an error shows.
+/// Maximum number of bytes of the first line that an error shows.
 const SHOWN: usize = 80;
 
-/// Why a file has no usable header.
+/// The error for a file without a usable header.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// Nothing but blank lines.
-    #[error("the file is empty: it has no header")]
+    /// The file contains only blank lines.
+    #[error("the file is empty")]
     Empty,
-    /// An error page in the place of the feed.
-    #[error("the file is an HTML page, not the feed: it begins {0:?}")]
+    /// The file is an HTML page, usually an error page of the server.
+    #[error("the file is an HTML page and not the feed; the first line begins {0:?}")]
     Html(String),
-    /// A table, or some text, that is not the feed.
-    #[error("the header has no column {missing}: it begins {begins:?}")]
+    /// The file is a table or a text without the required columns.
+    #[error("the header has no column {missing}; the first line begins {begins:?}")]
     MissingKeys {
-        /// The names of the key columns that are not there, with commas.
+        /// Names of the missing required columns, separated by commas.
         missing: String,
-        /// The first line's beginning.
+        /// The beginning of the first line.
         begins: String,
     },
-    /// No line end in sight.
-    #[error("the first line is longer than {limit} bytes, no header is: it begins {begins:?}")]
+    /// The first line exceeds the maximum record length.
+    #[error("the first line is longer than {limit} bytes; it begins {begins:?}")]
     TooLong {
-        /// The limit that it passed.
+        /// The exceeded limit, in bytes.
         limit: usize,
-        /// The first line's beginning.
+        /// The beginning of the first line.
         begins: String,
     },
-    /// The bytes did not come.
-    #[error("read the header")]
+    /// Reading the file failed.
+    #[error("could not read the header")]
     Io(#[from] std::io::Error),
 }
 
-/// A file's header: its names, and where each column is.
+/// A file's header: the column names, and the position of each known column.
 #[derive(Clone, Debug)]
 pub struct Header {
     mapping: &'static SourceMapping,
@@ -58,7 +58,10 @@ pub struct Header {
 }
 
 impl Header {
-    /// Maps the names of a header to columns; `first_line` is shown if a required column is missing.
+    /// Returns the header with these names, mapped to columns. `first_line` is quoted in errors.
+    ///
+    /// # Errors
+    /// Returns [`HeaderError::MissingKeys`] if a required column is missing.
     pub fn map(
         names: Vec<String>,
         first_line: &[u8],
@@ -75,7 +78,7 @@ impl Header {
                 taken[i] = true;
             }
         };
-        // A column's own name comes before any alias, wherever the two stand.
+        // A column's own name takes precedence over an alias, at any position.
         mapping.folded_names().for_each(|(name, column)| take(column, name));
 
         let absent = |column: &Column| places[*column as usize].is_none();
@@ -90,48 +93,49 @@ impl Header {
         Ok(Header { mapping, names, places, unknown, missing, repeated })
     }
 
-    /// The mapping of the file's source.
+    /// Returns the mapping of the file's source.
     pub fn mapping(&self) -> &'static SourceMapping {
         self.mapping
     }
 
-    /// The names as in the file, in its order; one that occurs again has ` (2)` after it.
+    /// Returns the names in the file's order. A repeated name is followed by ` (2)`.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// How many fields each record has.
+    /// Returns the number of fields in each record.
     pub fn width(&self) -> usize {
         self.names.len()
     }
 
-    /// Where a column is, if the file has it.
+    /// Returns the position of a column, or None if the file lacks the column.
     pub fn place(&self, column: Column) -> Option<usize> {
         self.places[column as usize].map(usize::from)
     }
 
-    /// Positions of the columns nobody here knows.
+    /// Returns the positions of unknown columns.
     pub fn unknown(&self) -> &[usize] {
         &self.unknown
     }
 
-    /// Names of the columns nobody here knows: a counted warning.
+    /// Returns the names of unknown columns, which are counted as warnings.
     pub fn unknown_names(&self) -> impl Iterator<Item = &str> {
         self.unknown.iter().map(|i| self.names[*i].as_str())
     }
 
-    /// Columns of the mapping that the file lacks (never a required one): a counted warning.
+    /// Returns the columns of the mapping that the file lacks, which are counted as warnings. A required column is
+    /// never among them.
     pub fn missing(&self) -> &[Column] {
         &self.missing
     }
 
-    /// Names that occur more than once, as often as they occur again.
+    /// Returns each repeated name, once per repetition.
     pub fn repeated(&self) -> &[String] {
         &self.repeated
     }
 }
 
-/// Gives every name that occurs again a number, and says which those were.
+/// Returns the names with a number added to each repetition, and the repeated names.
 fn distinct(names: Vec<String>) -> (Vec<String>, Vec<String>) {
     let mut repeated = Vec::new();
     let mut given: Vec<String> = Vec::with_capacity(names.len());
@@ -151,12 +155,12 @@ fn distinct(names: Vec<String>) -> (Vec<String>, Vec<String>) {
     (given, repeated)
 }
 
-/// The beginning of a line, to be shown in an error.
+/// Returns the beginning of a line, to be quoted in an error.
 pub(super) fn beginning(line: &[u8]) -> String {
     String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned()
 }
 
-/// Returns whether text begins as a web page does, after an optional byte order mark. No CSV file does.
+/// Returns true if the text begins with `<` after an optional byte order mark, as a web page does and no CSV file.
 pub fn is_html(start: &[u8]) -> bool {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     start.trim_ascii_start().starts_with(b"<")
@@ -223,7 +227,7 @@ mod tests {
         let error = map(&["Id", "Lot number", "Make"]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "the header has no column VIN, Last Updated Time: it begins \"Id,Lot number,Make\""
+            "the header has no column VIN, Last Updated Time; the first line begins \"Id,Lot number,Make\""
         );
     }
 

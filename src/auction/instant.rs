@@ -1,14 +1,14 @@
-//! Days and instants as sources write them, where only one reading is possible.
+//! Parses days and instants in the formats that sources write, where only one interpretation is possible.
 //!
-//! A feed's format changes without notice (`+0000` and a missing offset have been seen beside RFC 3339), and a person who
-//! repairs a file in a spreadsheet leaves that program's format. What has two readings, such as a year of two digits, is
-//! unreadable, and so is what no table holds: `infinity`, a year before 1900, a 30th of February.
+//! A feed's format changes without notice (`+0000` and a missing offset have been seen beside RFC 3339), and a person
+//! who repairs a file in a spreadsheet saves it in that program's format. An ambiguous value, such as a year of two
+//! digits, is unreadable. So is a value that no table accepts: `infinity`, a year before 1900, a 30th of February.
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeZone, Utc};
 
-/// Returns the instant of a `Last Updated Time`: a day as `YYYY-MM-DD`, `T` or a blank, a time of day with or without
-/// seconds and their fraction, and an offset as `Z`, `UTC`, `+00:00`, `+0000` or `+00`. No offset means UTC. None for
-/// anything else.
+/// Returns the instant of a `Last Updated Time`, or None for another text. The text is a day as `YYYY-MM-DD`, `T` or a
+/// blank, a time of day with or without seconds and their fraction, and an offset as `Z`, `UTC`, `+00:00`, `+0000` or
+/// `+00`. A missing offset means UTC.
 pub fn update_time(text: &str) -> Option<DateTime<Utc>> {
     let (day, rest) = text.split_at_checked("YYYY-MM-DD".len())?;
     let day = written_day(day, '-')?;
@@ -20,9 +20,9 @@ pub fn update_time(text: &str) -> Option<DateTime<Utc>> {
     (1900..=9999).contains(&at.year()).then_some(at)
 }
 
-/// Returns a day as the number `YYYYMMDD`: from `YYYY-MM-DD`, `YYYY/MM/DD` or `MM/DD/YYYY`, of which month and day may
-/// have one digit and a midnight may follow. A day of zeros (`0000-00-00`) is 0, as a missing one. None for anything
-/// else.
+/// Returns a day as the number `YYYYMMDD`, or None for another text. The text is `YYYY-MM-DD`, `YYYY/MM/DD` or
+/// `MM/DD/YYYY`. Month and day may have one digit, and a midnight may follow. A day of zeros (`0000-00-00`) is 0, like
+/// a missing one.
 pub fn day_number(text: &str) -> Option<i32> {
     let text = match text.find(['T', ' ']) {
         Some(at) => {
@@ -42,7 +42,7 @@ pub fn day_number(text: &str) -> Option<i32> {
     Some(number)
 }
 
-/// Returns the time of day of `HH:MM` or `HH:MM:SS`, without seconds, as the number `HHMM`; `9:05` is 905.
+/// Returns the time of day of `HH:MM` or `HH:MM:SS` as the number `HHMM`. Seconds must be zero. `9:05` is 905.
 pub fn time_number(text: &str) -> Option<i32> {
     let (hour, rest) = text.split_once(':')?;
     let (minute, second) = rest.split_once(':').unwrap_or((rest, "00"));
@@ -51,7 +51,7 @@ pub fn time_number(text: &str) -> Option<i32> {
     (hour < 24 && minute < 60 && second == "00").then(|| i32::try_from(hour * 100 + minute).ok())?
 }
 
-/// Returns the day of `YYYY-MM-DD`, `YYYY/MM/DD` or `MM/DD/YYYY`.
+/// Returns the day written as `YYYY-MM-DD`, `YYYY/MM/DD` or `MM/DD/YYYY`.
 fn written_day(text: &str, separator: char) -> Option<NaiveDate> {
     let mut parts = text.split(separator);
     let (first, second, third) = (parts.next()?, parts.next()?, parts.next()?);
@@ -64,7 +64,7 @@ fn written_day(text: &str, separator: char) -> Option<NaiveDate> {
     parts.next().is_none().then(|| NaiveDate::from_ymd_opt(year, digits(month, 2)?, digits(day, 2)?))?
 }
 
-/// Returns the time of `HH:MM`, `HH:MM:SS` or `HH:MM:SS.fraction`; digits past the nanosecond are dropped.
+/// Returns the time written as `HH:MM`, `HH:MM:SS` or `HH:MM:SS.fraction`. Digits past the nanosecond are dropped.
 fn time_of_day(text: &str) -> Option<NaiveTime> {
     let (clock, fraction) = match text.split_once(['.', ',']) {
         Some((clock, fraction)) if clock.len() == "HH:MM:SS".len() => (clock, fraction),
@@ -77,12 +77,12 @@ fn time_of_day(text: &str) -> Option<NaiveTime> {
     let second = parts.next().map_or(Some(0), &mut two)?;
     let fraction = fraction.get(..9).unwrap_or(fraction);
     let nanos = digits(fraction, 9)? * 10_u32.pow(9 - u32::try_from(fraction.len()).ok()?);
-    // A leap second is the last one of its minute.
+    // A leap second is the last second of a minute.
     let (second, nanos) = if second == 60 { (59, 1_000_000_000 + nanos) } else { (second, nanos) };
     parts.next().is_none().then(|| NaiveTime::from_hms_nano_opt(hour, minute, second, nanos))?
 }
 
-/// Returns the offset of `Z`, `UTC`, `GMT`, `+HH:MM`, `+HHMM` or `+HH`, and UTC for an empty text.
+/// Returns the offset written as `Z`, `UTC`, `GMT`, `+HH:MM`, `+HHMM` or `+HH`, and UTC for an empty text.
 fn offset(text: &str) -> Option<FixedOffset> {
     if ["", "Z", "UTC", "GMT"].iter().any(|utc| text.eq_ignore_ascii_case(utc)) {
         return FixedOffset::east_opt(0);

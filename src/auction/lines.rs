@@ -1,29 +1,29 @@
 //! Physical lines of a stream, in a buffer that does not grow with the file.
 //!
-//! Positions are counted from the *head*, the first byte not yet consumed, so they survive a refill that moves the
-//! bytes. The buffer holds one chunk and what the caller looks ahead over, which the caller bounds by `cap`.
+//! Positions are relative to the *head*, the first byte not yet consumed, so they survive a refill that moves the
+//! bytes. The buffer contains one chunk and the caller's look-ahead, which the caller bounds by `cap`.
 
 use memchr::memchr;
 use std::io::{self, ErrorKind, Read};
 
-/// The lines of `inner` from the head on.
+/// The lines of `inner`, starting at the head.
 pub(super) struct Lines<R> {
     inner: R,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Where in the file the head is.
+    /// Byte offset of the head in the file.
     offset: u64,
     chunk: usize,
     ended: bool,
 }
 
-/// What there is at a position.
+/// Result of scanning for a line at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// A line: its text ends at `end`, without LF or CRLF; the following one begins at `next`.
+    /// A line. The text ends at `end`, without LF or CRLF, and the following line begins at `next`.
     Here { end: usize, next: usize },
-    /// A line of more than `cap` bytes; nothing is known of its end.
+    /// A line of more than `cap` bytes, whose end was not searched.
     TooLong,
     /// The end of the file.
     End,
@@ -34,12 +34,12 @@ impl<R: Read> Lines<R> {
         Lines { inner, buffer: Vec::new(), start: 0, end: 0, offset: 0, chunk: chunk.max(1), ended: false }
     }
 
-    /// Where in the file the head is.
+    /// Returns the byte offset of the head in the file.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The bytes from the head to `end`.
+    /// Returns the bytes from the head to `end`.
     pub(super) fn text(&self, end: usize) -> &[u8] {
         &self.buffer[self.start..self.start + end]
     }
@@ -50,7 +50,7 @@ impl<R: Read> Lines<R> {
         self.offset += bytes as u64;
     }
 
-    /// The line that begins at `from`.
+    /// Returns the line that begins at `from`.
     pub(super) fn line(&mut self, from: usize, cap: usize) -> io::Result<Line> {
         let mut seen = from;
         loop {
@@ -73,7 +73,8 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Throws away the line at the head, however long; its first `kept` bytes go to `out`. Its whole length.
+    /// Discards the line at the head, however long, and appends its first `kept` bytes to `out`. Returns the full
+    /// length of the line in bytes.
     pub(super) fn skip(&mut self, kept: usize, out: &mut Vec<u8>) -> io::Result<u64> {
         let mut length = 0;
         loop {
@@ -89,7 +90,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Reads once more; false at the end of the file.
+    /// Reads once more. Returns false at the end of the file.
     fn fill(&mut self) -> io::Result<bool> {
         if self.ended {
             return Ok(false);

@@ -1,9 +1,9 @@
-//! Lot numbers: 1 to 18 digits, in one canonical form however a file writes them.
+//! Lot numbers: 1 to 18 digits, in one canonical form for all notations.
 //!
 //! Spreadsheets turn a lot number into `70000001.0` or `45,148,624`, and copying from a web page adds no-break blanks.
-//! The canonical form is the digits without leading zeros, one text for one number. A separator must group all digits
-//! by three, since two numbers in one field would otherwise become a third one. Letters, signs, a fraction other than
-//! zero and an exponent (`7.0E7` has lost digits) make a value unreadable.
+//! The canonical form is the digits without leading zeros, one text per number. A separator must group all digits by
+//! three, since two numbers in one field would otherwise become a third one. Letters, signs, a nonzero fraction and an
+//! exponent (`7.0E7` has lost digits) make a value unreadable.
 
 use super::Column;
 use super::blank::{is_blank, is_zero_width, trim_blanks};
@@ -12,11 +12,10 @@ use super::record::{Reason, Rejected};
 use super::split::Split;
 use std::borrow::Cow;
 
-/// A lot number has no more digits, so that it fits a `bigint`.
+/// Maximum number of digits of a lot number, so that it fits a `bigint`.
 const MAX_DIGITS: usize = 18;
 
-/// Returns the canonical form of a lot number, or None for a text that is not one. Allocates only where digits are
-/// separated.
+/// Returns the canonical form of a lot number, or None for another text. Allocates only if the digits are separated.
 pub fn lot_number(text: &str) -> Option<Cow<'_, str>> {
     let text = trim_blanks(text);
     if is_digits(text) {
@@ -33,14 +32,15 @@ pub fn lot_number(text: &str) -> Option<Cow<'_, str>> {
     canonical(&digits).map(|digits| Cow::Owned(digits.to_owned()))
 }
 
-/// Returns the canonical form of a lot number as a user writes it: digits only, without the separators and fractions that
-/// files have.
+/// Returns the canonical form of a lot number typed by a user: digits only, without the separators and fractions of
+/// files.
 pub fn lot_number_of_digits(text: &str) -> Option<&str> {
     canonical(text).filter(|_| is_digits(text))
 }
 
 /// Returns the canonical lot number of a rejected record: the field at the header's lot position, split by the tolerant
-/// rule. None where the record ends within that field, where only a part of it was kept, or where it is no lot number.
+/// rule. Returns None if the record ends within that field, if only a part of the field was stored, or if the field is
+/// not a lot number.
 pub fn lot_of_rejected<'a>(header: &Header, rejected: &Rejected<'a>) -> Option<Cow<'a, str>> {
     let place = header.place(Column::LotNumber)?;
     let bytes = rejected.bytes;
@@ -48,7 +48,7 @@ pub fn lot_of_rejected<'a>(header: &Header, rejected: &Rejected<'a>) -> Option<C
     split.run(bytes, place);
     let (begin, end) = split.spans.get(place).copied()?;
     let (begin, end) = (begin as usize, end as usize);
-    // A field at the end of the kept bytes may go on after them, unless it is quoted or the line ends there.
+    // A field at the end of the stored bytes may continue after them, unless it is quoted or the line ends there.
     let line_is_whole = rejected.reason != Reason::Truncated && rejected.length == bytes.len() as u64;
     if end == bytes.len() && !line_is_whole {
         return None;
@@ -72,7 +72,7 @@ fn canonical(digits: &str) -> Option<&str> {
 }
 
 /// Returns the digits of a number whose thousands are separated by one kind of comma, blank or apostrophe throughout.
-/// Characters without width are dropped wherever they are.
+/// Zero-width characters are dropped at any position.
 pub(super) fn ungrouped(text: &str) -> Option<String> {
     let mut digits = String::with_capacity(text.len());
     let mut separator = None;
@@ -172,7 +172,8 @@ mod tests {
         }
     }
 
-    /// Returns the lots of the rejected records of a file with these lines, which keeps `kept` bytes of each.
+    /// Returns the lot numbers of the rejected records of a file with these lines. The reader stores `kept` bytes of
+    /// each.
     fn lots(lines: &str, kept: usize) -> Vec<Option<String>> {
         let file = format!("\"Id\",\"Make\",\"Lot number\",\"VIN\",\"Last Updated Time\"\n{lines}");
         let limits = Limits { kept, record: 100, ..Limits::default() };

@@ -1,23 +1,23 @@
-//! How a source's files are read: one strict data file for each source.
+//! The mapping of a source: one strict data file that defines how the source's files are read.
 //!
-//! A mapping is a JSON object. JSON, because the columns need names, aliases and flags side by side, and serde refuses an
-//! unknown field, a missing one and a wrong type by name. Copart's is `mappings/copart.json`. Its fields:
+//! A mapping is a JSON object. JSON allows names, aliases and flags side by side, and serde refuses an unknown field, a
+//! missing field and a wrong type by name. Copart's mapping is `mappings/copart.json`. The fields:
 //!
 //! | field | value |
 //! |---|---|
-//! | `kind` | `snapshot`: each file has every open lot, and absence is judged. `changes`: a file has what changed, and absence is never judged |
-//! | `columns` | a list of `{"ours": …, "name": …, "aliases": […]}`: our column, its name in the source's header, and other names that it has had. Names are compared without case, blanks and punctuation. A column of ours that the source lacks is left out and reads as empty. A column of the source without an entry is kept in the payload |
-//! | `required` | our columns without which a file is refused; `lot_number` and `vin` always are |
+//! | `kind` | `snapshot`: each file has every open lot, and absence is judged. `changes`: a file has only changed lots, and absence is never judged |
+//! | `columns` | a list of `{"ours": …, "name": …, "aliases": […]}`: our column, its name in the source's header, and other names that it has had. Names are compared without case, blanks and punctuation. A column of ours that the source lacks is left out and reads as empty. A column of the source without an entry stays in the payload |
+//! | `required` | our columns without which a file is refused; `lot_number` and `vin` are mandatory |
 //! | `lot_number` | `digits`: 1 to 18 digits; there is no other rule yet |
-//! | `quote_before_blank_closes` | whether `",` and a blank close a quoted field. False for a source that writes no blank after its commas, since there they are text: `LIFT 6", 35" TIRES` |
-//! | `zone` | `abbreviation`: the time zone column, yard and state decide ([`super::time`]). Otherwise an IANA name, such as `America/New_York`, that holds for every sale |
+//! | `quote_before_blank_closes` | whether `",` and a blank close a quoted field. False for a source that writes no blank after its commas, since they are text there: `LIFT 6", 35" TIRES` |
+//! | `zone` | `abbreviation`: the time zone column, yard and state decide ([`super::time`]). Otherwise an IANA name, such as `America/New_York`, that applies to every sale |
 //! | `odometer_unit` | `{"default": "mi", "by_country": {"CAN": "km"}}`: the unit by the lot's country |
-//! | `default_currency` | three capital letters where the currency column is empty, or null |
-//! | `drift` | optional; `{"odometer": "refuse"}`: what follows when most values of our column can no longer be read ([`super::drift`]). `warn`, the default, reports it and applies the file. `refuse` quarantines the file |
+//! | `default_currency` | three capital letters, used if the currency column is empty, or null |
+//! | `drift` | optional; `{"odometer": "refuse"}`: the policy for a column of ours whose values become unreadable ([`super::drift`]). `warn`, the default, reports the drift and applies the file. `refuse` quarantines the file |
 //!
-//! Dates, amounts and numbers are read alike for all sources ([`super::instant`], [`super::money`]). A source without a
-//! mapping of its own is read by Copart's. Mappings of an operator are read once, when the program starts
-//! ([`install`]), and come before the built-in ones.
+//! Dates, amounts and numbers are read in the same way for all sources ([`super::instant`], [`super::money`]). A source
+//! without a mapping is read by Copart's. An operator's mappings are read once, at startup ([`install`]), and take
+//! precedence over the built-in one.
 
 use super::Column;
 use super::drift::{DriftPolicies, DriftPolicy};
@@ -27,22 +27,22 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{LazyLock, OnceLock};
 
-/// What a file of a source contains.
+/// The content of a source's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
-    /// Every open lot: a lot that is not in the file is absent.
+    /// Every open lot. A lot that is missing from the file is absent.
     Snapshot,
-    /// What has changed since the file before: of absence it says nothing.
+    /// Only lots that changed since the file before. A missing lot is not absent.
     Changes,
 }
 
-/// How the auction's time zone is found.
+/// The rule that determines the time zone of a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneRule {
-    /// By abbreviation, yard and state.
+    /// Zone by abbreviation, yard and state.
     Abbreviation,
-    /// The same region for every sale.
+    /// One region for every sale.
     Region(Tz),
 }
 
@@ -58,7 +58,7 @@ pub enum OdometerUnit {
 }
 
 impl OdometerUnit {
-    /// Returns the unit as `lots.odometer_unit` has it.
+    /// Returns the unit's value in `lots.odometer_unit`.
     pub const fn as_str(self) -> &'static str {
         match self {
             OdometerUnit::Miles => "mi",
@@ -67,71 +67,70 @@ impl OdometerUnit {
     }
 }
 
-/// Why a mapping file is refused.
+/// The error for an invalid mapping file.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
-    /// Not JSON, or not an object with these fields and types.
+    /// The text is not JSON, or not an object with these fields and types.
     #[error("the mapping is not valid: {0}")]
     Format(#[from] serde_json::Error),
-    /// A name that is none of our columns.
+    /// The key is not one of our columns.
     #[error("unknown column {0:?}; expected one of {list}", list = Column::ALL.map(Column::key).join(", "))]
     UnknownColumn(String),
-    /// A column of ours with two entries.
+    /// A column of ours has two entries.
     #[error("column {0:?} has two entries")]
     RepeatedColumn(String),
-    /// A name of the source that would be two columns, or nothing.
+    /// A name of the source is empty or belongs to two columns.
     #[error("name {name:?} of column {column:?} is empty, or is a name of another column too")]
     AmbiguousName {
-        /// The name.
+        /// The ambiguous name.
         name: String,
-        /// The second column that has it.
+        /// The second column with the name.
         column: String,
     },
-    /// A required column without an entry.
+    /// A required column has no entry.
     #[error("required column {0:?} has no entry in columns")]
     RequiredWithoutEntry(String),
-    /// A drift policy of a column without an entry.
+    /// A drift policy names a column without an entry.
     #[error("column {0:?} of drift has no entry in columns")]
     DriftWithoutEntry(String),
-    /// A column that no row may lack.
+    /// A mandatory column is not listed as required.
     #[error("column {0:?} must be among the required ones")]
     NotRequired(String),
-    /// No such zone.
+    /// The zone is not an IANA name.
     #[error("unknown zone {0:?}; expected abbreviation or an IANA name such as America/New_York")]
     UnknownZone(String),
-    /// No such currency.
+    /// The currency is not three capital letters.
     #[error("invalid default_currency {0:?}; expected three capital letters")]
     InvalidCurrency(String),
 }
 
-/// How the files of a source are read.
+/// The parsed mapping of a source.
 #[derive(Clone, Debug)]
 pub struct SourceMapping {
-    /// What a file contains.
+    /// The content of a file.
     pub kind: SourceKind,
-    /// Whether a quote, a comma and a blank close a quoted field.
+    /// True if a quote, a comma and a blank close a quoted field.
     pub quote_before_blank_closes: bool,
-    /// How the auction's time zone is found.
+    /// The rule for the time zone of a sale.
     pub zone: ZoneRule,
-    /// The currency of amounts whose row names none.
+    /// The currency of amounts in a row without a currency.
     pub default_currency: Option<String>,
-    /// What follows when a column drifts.
+    /// The drift policy of each column.
     pub drift_policies: DriftPolicies,
     names: [Option<String>; Column::COUNT],
     /// Folded names, then folded aliases, with their columns.
     folded: Vec<(String, Column)>,
     required: Vec<Column>,
     default_unit: OdometerUnit,
-    /// Countries in capital letters.
+    /// Units by country, with the country in capital letters.
     units_by_country: BTreeMap<String, OdometerUnit>,
 }
 
 impl SourceMapping {
-    /// Reads a mapping file.
+    /// Parses a mapping file.
     ///
     /// # Errors
-    ///
-    /// Returns an error that names the first field or column that is wrong.
+    /// Returns an error that names the first invalid field or column.
     pub fn parse(text: &str) -> Result<SourceMapping, MappingError> {
         let file: MappingFile = serde_json::from_str(text)?;
         let LotNumberRule::Digits = file.lot_number;
@@ -192,7 +191,7 @@ impl SourceMapping {
         })
     }
 
-    /// Returns the name that a column has in the source's header, or None if the source has no such column.
+    /// Returns a column's name in the source's header, or None if the source has no such column.
     pub fn name(&self, column: Column) -> Option<&str> {
         self.names[column as usize].as_deref()
     }
@@ -202,12 +201,12 @@ impl SourceMapping {
         self.required.iter().copied()
     }
 
-    /// Returns true if a lot that is not in a file is absent.
+    /// Returns true if a lot that is missing from a file is absent.
     pub fn absence_is_judged(&self) -> bool {
         self.kind == SourceKind::Snapshot
     }
 
-    /// Returns the odometer's unit of a lot in this country.
+    /// Returns the odometer unit of a lot in this country.
     pub fn odometer_unit(&self, country: Option<&str>) -> OdometerUnit {
         let by_country = |country: &str| {
             self.units_by_country.iter().find(|(known, _)| known.eq_ignore_ascii_case(country))
@@ -245,7 +244,7 @@ struct ColumnEntry {
     aliases: Vec<String>,
 }
 
-/// What a key of a lot may be.
+/// The accepted form of a lot number.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum LotNumberRule {
@@ -264,7 +263,7 @@ fn column(key: &str) -> Result<Column, MappingError> {
     Column::with_key(key).ok_or_else(|| MappingError::UnknownColumn(key.to_owned()))
 }
 
-/// Returns the drift policy of every column; those that are not named warn.
+/// Returns the drift policy of every column. Columns that are not named get the default, a warning.
 fn drift_policies(
     named: &BTreeMap<String, DriftPolicy>,
     names: &[Option<String>],
@@ -292,13 +291,13 @@ pub fn copart() -> &'static SourceMapping {
     &COPART
 }
 
-/// Returns the mapping of a source: the operator's, else the built-in one, else Copart's, whose layout a source without a
-/// mapping has.
+/// Returns the operator's mapping of a source. The default is Copart's mapping, since a source without its own mapping
+/// has Copart's layout.
 pub fn for_source(source: &str) -> &'static SourceMapping {
     INSTALLED.get().and_then(|installed| installed.get(source)).unwrap_or_else(copart)
 }
 
-/// Installs the mappings of an operator, by source. Returns false if some are installed already.
+/// Installs an operator's mappings, by source. Returns false if mappings are already installed.
 pub fn install(mappings: BTreeMap<String, SourceMapping>) -> bool {
     INSTALLED.set(mappings).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Mappings: what a file of one must have, and what a source with other names and rules becomes.
+//! Tests of mappings: required content, and the result for a source with other names and rules.
 
 use super::super::header::Header;
 use super::super::reader::{Item, Limits, Reader};
@@ -6,7 +6,7 @@ use super::super::row::{Typed, Warnings};
 use super::*;
 use crate::taxonomy::Spellings;
 
-/// A feed of changes from a yard in New York, with names of its own.
+/// A feed of changes from a yard in New York, with its own column names.
 const OTHER: &str = r#"{
   "kind": "changes",
   "columns": [
@@ -79,7 +79,7 @@ fn another_source_is_read_by_its_own_names_and_rules() {
 fn a_file_of_another_layout_is_refused_with_the_names_of_its_source() {
     let names = vec!["Lot number".to_owned(), "VIN".to_owned()];
     let error = Header::map(names, b"Lot number,VIN", other()).unwrap_err().to_string();
-    assert_eq!(error, "the header has no column Stock#, Chassis: it begins \"Lot number,VIN\"");
+    assert_eq!(error, "the header has no column Stock#, Chassis; the first line begins \"Lot number,VIN\"");
 }
 
 #[test]

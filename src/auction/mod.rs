@@ -1,11 +1,17 @@
-//! The feed's rules: what is true of an auction's inventory file without asking a database.
+//! The feed's rules: everything about an auction's inventory file that needs no database.
 //!
-//! Every source has a [`mapping`], a data file that says how its files are read. A file goes through this room once, in
-//! this order: [`reader`] turns bytes into records and says which lines are none, [`header`] says which field is which
-//! [`Column`], [`hash`] tells whether a lot changed since the window before, [`payload`] writes the row as lossless
-//! JSON, and [`row`] reads it into typed values with [`lot_number`], [`vin`], [`time`], [`zone`], [`instant`]
-//! and [`money`]. [`window`] says which window a file given by hand belongs to.
-//! Everything is pure: no clock, no database, no async, and no memory that grows with the file.
+//! Every source has a [`mapping`], a data file that defines how its files are read. A file passes through this module
+//! once, in this order:
+//!
+//! - [`reader`] parses bytes into records and rejected lines.
+//! - [`header`] assigns each field of a file to a [`Column`].
+//! - [`hash`] detects whether a lot's row has changed since the window before.
+//! - [`payload`] writes the row as lossless JSON.
+//! - [`row`] parses the row into typed values with [`lot_number`], [`vin`], [`time`], [`zone`], [`instant`] and
+//!   [`money`].
+//!
+//! [`window`] determines the window of a file that an operator ingests. The module is pure: no clock, no database, no
+//! async, and no memory that grows with the file.
 
 pub mod blank;
 mod column;

@@ -1,24 +1,24 @@
-//! Decimals as the feed writes them (`60019.0`, `22157.88`), exactly: a float would turn cents into dust.
+//! Exact decimals in the feed's notation (`60019.0`, `22157.88`). A float would lose cents.
 //!
-//! Spreadsheets write them for people, `60,019` and `$1,275.00`. Such a number is read where its thousands are grouped by
-//! three throughout, and its currency is the row's. A comma is never a decimal point.
+//! Spreadsheets format numbers for people: `60,019` and `$1,275.00`. Such a number is accepted if its thousands are
+//! grouped by three throughout and its currency is the row's. A comma is never a decimal point.
 
 use super::lot_number::ungrouped;
 use std::borrow::Cow;
 use std::fmt;
 
-/// `unscaled / 10^scale`.
+/// A decimal number with the value `unscaled / 10^scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Decimal {
     /// The digits with their sign.
     pub unscaled: i64,
-    /// How many of the digits stand after the point.
+    /// Number of digits after the decimal point.
     pub scale: u8,
 }
 
 impl Decimal {
-    /// Reads an optional sign, digits, and a point with digits, rounding half away from zero to `scale` (at most 9)
-    /// digits. None for anything else, and for what does not fit.
+    /// Parses an optional sign, digits, and a point with digits, rounding half away from zero to `scale` (at most 9)
+    /// digits. Returns None for another text and for a number out of range.
     pub fn parse(text: &str, scale: u8) -> Option<Decimal> {
         let (negative, digits) = match text.as_bytes() {
             [b'-', rest @ ..] => (true, rest),
@@ -59,7 +59,7 @@ impl Decimal {
     }
 }
 
-/// Returns a number without the separators of its thousands. None where they do not group all digits by three, or where a
+/// Returns a number without thousands separators. Returns None if they do not group all digits by three, or if a
 /// grouped number begins with a zero: `0,500` may be a half.
 pub fn plain_number(text: &str) -> Option<Cow<'_, str>> {
     let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+');
@@ -78,14 +78,14 @@ pub fn plain_number(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(digits))
 }
 
-/// Returns an amount without its currency: `$` or the code of `currency`, before or behind it. Another currency is left
-/// in place, where it makes the amount unreadable.
+/// Returns an amount without its currency: `$` or the code of `currency`, before or behind the amount. Another currency
+/// is left in place and makes the amount unreadable.
 pub fn without_currency<'a>(text: &'a str, currency: Option<&str>) -> &'a str {
     let sign = if matches!(currency, None | Some("USD" | "CAD")) { "$" } else { "" };
     strip(strip(text, currency.unwrap_or("")), sign)
 }
 
-/// Returns the text without a unit at its beginning, else without one at its end.
+/// Returns the text without a unit at the beginning, or else without a unit at the end.
 fn strip<'a>(text: &'a str, unit: &str) -> &'a str {
     let is_unit = |part: &str| part.eq_ignore_ascii_case(unit);
     let cut = text.len().saturating_sub(unit.len());

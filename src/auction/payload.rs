@@ -1,10 +1,11 @@
-//! The lossless payload: a row as a JSON object, header names to texts.
+//! The lossless payload: a row as a JSON object of header names and texts.
 //!
-//! All fields are there, empty ones too, under the names of their own file, so that nothing has to be known to read
-//! a version of last year. Keys come in the order in which JSONB keeps them (by length, then bytewise), because
-//! PostgreSQL sorts faster what is sorted.
+//! The object contains every field, empty ones too, under the names of the row's own file, so that a version of last
+//! year can be read without further data. Keys are in the order of JSONB (by length, then bytewise), because PostgreSQL
+//! sorts presorted keys faster.
 //!
-//! [`Kept`] is the way back: a stored payload is read, typed and hashed as the record it was made from.
+//! [`Kept`] is the inverse: it reads a stored payload as the record that the payload was made from, for parsing and
+//! hashing.
 
 use super::header::{Header, HeaderError};
 use super::mapping::SourceMapping;
@@ -13,15 +14,15 @@ use super::record::Flags;
 use super::split::Span;
 use serde_json::{Map, Value};
 
-/// Writes the rows of one file.
+/// Writes the payloads of one file's rows.
 #[derive(Clone, Debug)]
 pub struct Payload {
-    /// Field position, and all that stands before its value: `","Make":"`.
+    /// Field positions, each with the bytes that precede its value: `","Make":"`.
     keys: Vec<(usize, Vec<u8>)>,
 }
 
 impl Payload {
-    /// For files with this header.
+    /// Returns a writer for files with this header.
     pub fn new(header: &Header) -> Payload {
         let mut order: Vec<usize> = (0..header.width()).collect();
         order.sort_by_key(|i| (header.names()[*i].len(), header.names()[*i].as_bytes()));
@@ -34,7 +35,7 @@ impl Payload {
         Payload { keys: order.into_iter().enumerate().map(key).collect() }
     }
 
-    /// Appends the row's object to `out`.
+    /// Appends the row's JSON object to `out`.
     pub fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         let plain = record.plain();
         for (i, before) in &self.keys {
@@ -46,7 +47,7 @@ impl Payload {
     }
 }
 
-/// A stored payload, to be read as a record.
+/// A stored row, which can be read as a record.
 #[derive(Clone, Debug)]
 pub struct Kept {
     header: Header,
@@ -55,8 +56,11 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Reads a payload by the header of its file, as `raw.csv_files` keeps both; a row put in by hand has no file's header
-    /// and is read by its own names. `mapping` is that of the file's source.
+    /// Returns the stored row of a payload, read with the header of its file as in `raw.csv_files`. A row that was
+    /// inserted manually has no file and is read by its own names. `mapping` is the mapping of the file's source.
+    ///
+    /// # Errors
+    /// Returns an error if the names lack a required column.
     pub fn read(
         mut names: Vec<String>,
         payload: &Map<String, Value>,
@@ -70,7 +74,7 @@ impl Kept {
         Ok(Kept::of_header(header, payload))
     }
 
-    /// Returns the stored row of a payload whose file has this header.
+    /// Returns the stored row of a payload from a file with this header.
     pub fn of_header(header: Header, payload: &Map<String, Value>) -> Kept {
         let mut text = String::new();
         let mut spans = Vec::with_capacity(header.width());
@@ -82,7 +86,7 @@ impl Kept {
         Kept { header, text, spans }
     }
 
-    /// The record; of its place in the file and its bytes nothing is known.
+    /// Returns the row as a record. Position, offset and raw bytes are unknown: 0 and empty.
     pub fn record(&self) -> Record<'_> {
         Record {
             header: &self.header,
@@ -97,7 +101,7 @@ impl Kept {
     }
 }
 
-/// The body of a JSON string.
+/// Appends the text as the body of a JSON string.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut from = 0;

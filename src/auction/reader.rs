@@ -1,29 +1,30 @@
-//! The tolerant record reader: bytes in, records or rejections out, in memory that does not grow with the file.
+//! The tolerant record reader: parses bytes into records and rejections, in memory that does not grow with the file.
 //!
 //! The feed is not RFC 4180: inch quotes inside quoted fields are not escaped (`"113" SLEEPER CAB"`), and a strict
-//! parser stopped in production at line 4,108. A lenient one is worse: it reads `"A"B` as `AB`, with the right
-//! number of fields and two bytes lost. So a reading counts only if it has exactly the header's number of fields
-//! and every byte of the line is accounted for. The readings of a line, in this order:
+//! parser stopped in production at line 4,108. A lenient parser is worse: it reads `"A"B` as `AB`, with the right
+//! number of fields and two bytes lost. A reading therefore counts only if it has exactly the header's number of fields
+//! and accounts for every byte of the line. The readings of a line, in this order:
 //!
-//! 1. *Strict* (RFC 4180), one line. A line without inner quotes ends here, without a copy or an allocation: the
-//!    values are slices of the line. Where each inner quote is doubled, this reading wins over the tolerant one
-//!    though that may give the same count: `"113"" CAB"` is the value `113" CAB`, and a file that means two inch
-//!    marks in a row cannot be told from one that escapes.
-//! 2. *Tolerant*, one line: a quote closes a field only before a comma or the line end. `"SUMMIT 850 X 165""` is
-//!    the value `SUMMIT 850 X 165"`. Before a comma and a blank it closes none where the source's mapping says that
-//!    the source writes no blank there, as Copart's does: `"LIFT 6", 35" TIRES"` is one value. (Strict would read on past the comma, and breaks at the next opening quote.)
-//! 3. Strict, then tolerant, over this line and the following ones: a field may hold line ends. Strict goes first
+//! 1. *Strict* (RFC 4180), one line. A line without inner quotes ends here, without a copy or an allocation: the values
+//!    are slices of the line. Where each inner quote is doubled, this reading takes precedence over the tolerant one,
+//!    even if that gives the same count: `"113"" CAB"` is the value `113" CAB`, and a file that means two inch marks in
+//!    a row cannot be distinguished from one that escapes.
+//! 2. *Tolerant*, one line: a quote closes a field only before a comma or the line end. `"SUMMIT 850 X 165""` is the
+//!    value `SUMMIT 850 X 165"`. A quote before a comma and a blank does not close a field if the source's mapping says
+//!    that the source writes no blank there, as Copart's does: `"LIFT 6", 35" TIRES"` is one value. (Strict would read
+//!    on past the comma, and breaks at the next opening quote.)
+//! 3. Strict, then tolerant, over this line and the following ones: a field may contain line ends. Strict goes first
 //!    even where 2 gave the right count, if it is inside quotes at the line's end and closes later with the right
 //!    count, since it then explains bytes that 2 would leave over as broken lines.
 //!
-//! A following line that is a whole record by itself is never joined, which stops one lost quote from swallowing
-//! the file; nor is anything past [`Limits::record`] bytes or [`Limits::lines`] lines. What has no reading is
-//! [`Rejected`], one physical line of it, and reading goes on at the next. What stays ambiguous is accepted: a
-//! value that contains `",` splits there unless a blank follows, and if the count comes out right by chance the row is wrong; its bytes are
-//! in the store.
+//! A following line that is a whole record by itself is never joined, which stops one lost quote from swallowing the
+//! file. The same applies to everything past [`Limits::record`] bytes or [`Limits::lines`] lines. One physical line
+//! without a reading is [`Rejected`], and reading continues at the next line. Remaining ambiguity is accepted: a value
+//! that contains `",` splits there unless a blank follows. If the count is right by chance, the row is wrong. Its bytes
+//! are in the store.
 //!
-//! NUL becomes U+FFFD (PostgreSQL stores none). A field that is not UTF-8 is read as Latin-1, which keeps every
-//! byte. Both are flagged on the record, and [`Record::raw`] has the bytes. Blank lines are no records.
+//! NUL becomes U+FFFD (PostgreSQL stores no NUL). A field that is not UTF-8 is read as Latin-1, which preserves every
+//! byte. Both are flagged on the record, and [`Record::raw`] returns the bytes. Blank lines are not records.
 
 use super::header::{Header, HeaderError, beginning, is_html};
 use super::lines::{Line, Lines};
@@ -33,16 +34,16 @@ use super::split::{Ending, Span, Split};
 use memchr::memchr;
 use std::io::{self, Read};
 
-/// What bounds the reader's memory and patience.
+/// Bounds on the reader's memory and look-ahead.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes asked of the source at a time.
+    /// Bytes requested from the source at a time.
     pub chunk: usize,
-    /// Bytes of the longest record; of a longer line only the beginning is kept.
+    /// Maximum length of a record, in bytes. Only the beginning of a longer line is stored.
     pub record: usize,
-    /// How many following lines a record may take in.
+    /// Maximum number of following lines that a record may span.
     pub lines: usize,
-    /// Bytes kept of a rejected line.
+    /// Maximum number of bytes stored of a rejected line.
     pub kept: usize,
 }
 
@@ -58,17 +59,17 @@ pub struct Reader<R> {
     limits: Limits,
     header: Header,
     row_no: u64,
-    /// Bytes of the item that was handed out last.
+    /// Bytes of the last returned item.
     taken: usize,
     strict: Split,
     tolerant: Split,
-    /// Values that could not be borrowed from the line, and their places.
+    /// Values that could not be borrowed from the line, concatenated.
     values: String,
     spans: Vec<Span>,
     kept: Vec<u8>,
 }
 
-/// A reading that gave the right number of fields.
+/// A reading with the right number of fields.
 struct Reading {
     repaired: bool,
     end: usize,
@@ -76,7 +77,10 @@ struct Reading {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the header, past a BOM and blank lines, by the mapping of the file's source.
+    /// Reads the header, after an optional BOM and blank lines, by the mapping of the file's source.
+    ///
+    /// # Errors
+    /// Returns an error if the file has no usable header or cannot be read.
     pub fn new(inner: R, limits: Limits, mapping: &'static SourceMapping) -> Result<Reader<R>, HeaderError> {
         let mut lines = Lines::new(inner, limits.chunk);
         let (mut values, mut spans) = (String::new(), Vec::new());
@@ -124,17 +128,17 @@ impl<R: Read> Reader<R> {
         Ok(Reader { lines, limits, header, row_no: 0, taken: 0, strict, tolerant, values, spans, kept })
     }
 
-    /// The file's header.
+    /// Returns the file's header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// How many bytes of the file are behind; for progress.
+    /// Returns the number of bytes read so far, for progress.
     pub fn position(&self) -> u64 {
         self.lines.offset() + self.taken as u64
     }
 
-    /// The next record or rejection; None at the end of the file.
+    /// Returns the next record or rejection, or None at the end of the file.
     pub fn read(&mut self) -> io::Result<Option<Item<'_>>> {
         self.lines.consume(std::mem::take(&mut self.taken));
         let (end, next) = loop {
@@ -159,7 +163,8 @@ impl<R: Read> Reader<R> {
         }))
     }
 
-    /// Readings 2 and 3 of the essay for the line at the head, which strict alone did not make whole.
+    /// Tries readings 2 and 3 of the module documentation for the line at the head, which is not complete by the strict
+    /// rule. Returns None if the line must be rejected.
     fn mend(&mut self, mut strict: Ending, mut end: usize, mut next: usize) -> io::Result<Option<Reading>> {
         let width = self.header.width();
         self.tolerant.clear();
@@ -203,7 +208,7 @@ impl<R: Read> Reader<R> {
         Ok(found)
     }
 
-    /// The record of a reading; its bytes are consumed when the next one is asked for.
+    /// Returns the record of a reading. Its bytes are consumed by the next read.
     fn record(&mut self, reading: &Reading) -> Record<'_> {
         let Reader { lines, header, strict, tolerant, values, spans, .. } = self;
         self.taken = reading.next;
@@ -253,17 +258,17 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Whether a line that follows an unfinished one is a record of its own.
+/// Returns true if a line that follows an unfinished one is a record of its own.
 fn stands_alone(line: &[u8], header: &Header) -> bool {
     let width = header.width();
     let mut tolerant = Split::tolerant(header.mapping().quote_before_blank_closes);
     Split::whole(Split::strict().run(line, width), width)
-        // A quote in a field without quotes around it is the mark of a record's tail.
+        // A quote inside an unquoted field indicates the tail of a record.
         || (Split::whole(tolerant.run(line, width), width) && !tolerant.stray)
 }
 
-/// Copies the values out of a line that cannot be borrowed from: with doubled quotes, NULs or other than UTF-8.
-/// Says whether there was a NUL, and whether a field was read as Latin-1.
+/// Copies the values out of a line that cannot be borrowed from: with doubled quotes, NULs or bytes that are not UTF-8.
+/// Returns whether there was a NUL, and whether a field was read as Latin-1.
 fn decode(raw: &[u8], from: &[Span], escaped: bool, values: &mut String, to: &mut Vec<Span>) -> (bool, bool) {
     values.clear();
     to.clear();
@@ -275,7 +280,7 @@ fn decode(raw: &[u8], from: &[Span], escaped: bool, values: &mut String, to: &mu
             nul |= c == '\0';
             values.push(if c == '\0' { char::REPLACEMENT_CHARACTER } else { c });
         };
-        // Of two quotes in a row the first is dropped; a lone one cannot be here if `escaped`.
+        // The first of two quotes in a row is dropped. With `escaped` every quote is doubled.
         let mut dropped = false;
         let mut keep = |c: char| {
             dropped = escaped && c == '"' && !dropped;

@@ -1,4 +1,4 @@
-//! The reader against the findings of real files, and against hostile ones.
+//! Tests of the reader with the findings of real files, and with hostile input.
 //!
 //! Long because each finding and each kind of hostile text is a test of its own, over the same header.
 
@@ -8,11 +8,11 @@ use super::*;
 use proptest::prelude::*;
 use std::io::Write;
 
-/// A key-only header: as narrow as a header can be, plus two.
+/// A header of the key columns and two more.
 const HEADER: &str = "\"Lot number\",\"VIN\",\"Last Updated Time\",\"Make\",\"Special Note\"\n";
 const WIDTH: usize = 5;
 
-/// What a reader gave, without borrowing from it.
+/// An item of the reader's output, without borrowing from the reader.
 #[derive(Clone, Debug, PartialEq)]
 enum Got {
     Row(Vec<String>, Flags),
@@ -21,7 +21,7 @@ enum Got {
 
 struct Run {
     items: Vec<Got>,
-    /// row_no, byte_offset and length of each.
+    /// `row_no`, `byte_offset` and length of each item.
     places: Vec<(u64, u64, u64)>,
 }
 
@@ -53,7 +53,7 @@ fn read_by(mapping: &'static SourceMapping, file: &[u8], limits: Limits) -> Run 
     run
 }
 
-/// The same file by the mapping of a source that writes blanks after its commas.
+/// Returns Copart's mapping for a source that writes blanks after its commas.
 fn with_blanks() -> &'static SourceMapping {
     let mut mapping = copart().clone();
     mapping.quote_before_blank_closes = true;
@@ -96,7 +96,7 @@ fn an_inch_quote_before_a_comma_and_a_blank_is_part_of_the_value() {
             row(["3", "V", "T", "", "53\", "], true),
         ]
     );
-    // a Latin-1 file has its no-break blank in one byte
+    // In a Latin-1 file a no-break blank is one byte.
     assert_eq!(items(b"1,V,T,\"6\",\xa035\" TIRES\",N\n").len(), 1);
     assert!(
         matches!(&items(b"1,V,T,\"6\",\xa035\" TIRES\",N\n")[0], Got::Row(f, _) if f[3] == "6\",\u{a0}35\" TIRES")
@@ -126,7 +126,7 @@ fn a_source_that_writes_blanks_after_its_commas_is_read_by_its_mapping() {
     let got = |mapping| read_by(mapping, file.as_bytes(), Limits::default()).items;
     assert_eq!(got(with_blanks()), [row(["1", " V", "T", "113\" CAB", " N"], true)]);
     assert_eq!(got(copart()), [Got::Rejected(Reason::OpenQuote)]);
-    // where every inner quote is doubled, a blank may follow a comma in any mapping
+    // If every inner quote is doubled, a blank may follow a comma in any mapping.
     let file = format!("{HEADER}\"1\", V,T,\"113\"\" CAB\", N\n");
     let strict = read(file.as_bytes(), Limits::default()).items;
     assert_eq!(strict, [row(["1", " V", "T", "113\" CAB", " N"], false)]);
@@ -196,7 +196,7 @@ fn joining_stops_at_the_limits() {
     let lines = |lines| read(file.as_bytes(), Limits { lines, ..Limits::default() }).items.len();
     assert_eq!((lines(3), lines(2)), (1, 4));
     let record = |record| read(file.as_bytes(), Limits { record, ..Limits::default() }).items.len();
-    // The header has 60 bytes, so only the joined record is in question.
+    // The header has 60 bytes, so only the joined record exceeds the limit.
     let long = file.replace("\nb\n", &format!("\n{}\n", "b".repeat(60)));
     assert_eq!(record(64), 1);
     assert_eq!(read(long.as_bytes(), Limits { record: 64, ..Limits::default() }).items.len(), 4);
@@ -259,7 +259,7 @@ fn a_field_that_is_not_utf_8_is_read_as_latin_1_and_its_neighbours_are_not() {
     let got = items(b"1,V,T,CITRO\xcbN,\"caf\xc3\xa9\"\n");
     let fields = ["1", "V", "T", "CITROËN", "café"].map(str::to_owned).to_vec();
     assert_eq!(got, [Got::Row(fields, Flags { latin1: true, ..Flags::default() })]);
-    // Two halves of a character in two fields are valid side by side and not by themselves.
+    // Two halves of a character in two fields are valid together but not separately.
     let got = items(b"1,V,T,\xc3,\xa9\n");
     assert!(matches!(&got[0], Got::Row(f, flags) if f[3] == "Ã" && f[4] == "©" && flags.latin1));
 }
@@ -269,7 +269,7 @@ fn an_html_page_is_called_one() {
     let error = refusal(b"\n <html><head><META NAME=\"robots\">\n");
     assert_eq!(
         error,
-        "the file is an HTML page, not the feed: it begins \" <html><head><META NAME=\\\"robots\\\">\""
+        "the file is an HTML page and not the feed; the first line begins \" <html><head><META NAME=\\\"robots\\\">\""
     );
     let endless = [b"<!DOCTYPE html>".as_slice(), &[b' '; 70_000]].concat();
     assert!(refusal(&endless).starts_with("the file is an HTML page"));
@@ -278,15 +278,18 @@ fn an_html_page_is_called_one() {
 #[test]
 fn an_empty_file_is_called_one() {
     for empty in ["", "\u{feff}", "\r\n\n  \n"] {
-        assert_eq!(refusal(empty.as_bytes()), "the file is empty: it has no header");
+        assert_eq!(refusal(empty.as_bytes()), "the file is empty");
     }
 }
 
 #[test]
 fn a_wrong_header_is_refused_with_the_names_it_lacks() {
     let error = refusal(b"id;name\n1;x\n");
-    assert_eq!(error, "the header has no column Lot number, VIN, Last Updated Time: it begins \"id;name\"");
-    assert!(refusal(&[b'x'; 70_000]).starts_with("the first line is longer than 65536 bytes, no header is"));
+    assert_eq!(
+        error,
+        "the header has no column Lot number, VIN, Last Updated Time; the first line begins \"id;name\""
+    );
+    assert!(refusal(&[b'x'; 70_000]).starts_with("the first line is longer than 65536 bytes; it begins"));
 }
 
 #[test]
@@ -313,7 +316,7 @@ fn a_source_that_fails_in_the_middle_is_an_error_and_not_an_end() {
     assert_eq!(reader.read().unwrap_err().to_string(), "gone");
 }
 
-/// The file of a table: how `quote` writes a text is the writer's business.
+/// Returns a file with this table. `quote` writes one text.
 fn written(table: &[Vec<String>], quote: impl Fn(&str) -> String) -> Vec<u8> {
     let mut file = HEADER.as_bytes().to_vec();
     for row in table {
@@ -383,7 +386,7 @@ proptest! {
         prop_assert_eq!(values(read(&file, Limits::default())), table);
     }
 
-    // Without commas and quotes in the text no tail of a record can look like a whole one, which is never joined.
+    // Without commas and quotes in the text no tail of a record looks like a whole record, which is never joined.
     #[test]
     fn line_ends_in_a_table_written_as_rfc_4180_read_back_equal(table in table("[a-z \r\n]{1,6}")) {
         let file = written(&table, |v| format!("\"{v}\""));

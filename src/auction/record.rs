@@ -1,7 +1,7 @@
-//! What the reader hands out: records, and the lines that are none.
+//! The reader's output: records, and the rejected lines.
 //!
-//! Both borrow from the reader's buffer until the next one is asked for; what must live longer is copied by whoever
-//! needs it, which for an unchanged row is nobody.
+//! Both borrow from the reader's buffer until the next one is read. A caller copies the parts that must live longer. An
+//! unchanged row needs no copy.
 
 use super::Column;
 use super::header::Header;
@@ -10,45 +10,45 @@ use super::reader::Limits;
 use super::split::Span;
 use std::fmt::{self, Display};
 
-/// What was found at a row's position.
+/// An item at a row's position: a record or a rejected line.
 #[derive(Debug)]
 pub enum Item<'a> {
-    /// A record.
+    /// A complete record.
     Row(Record<'a>),
-    /// A line that is none.
+    /// A line that cannot be parsed as a record.
     Rejected(Rejected<'a>),
 }
 
-/// A line that has no reading with the header's number of fields.
+/// A line that cannot be split into the header's number of fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Rejected<'a> {
-    /// Its position among the file's records, from 1.
+    /// Position among the file's records, from 1.
     pub row_no: u64,
-    /// Where in the file it begins.
+    /// Byte offset of the line in the file.
     pub byte_offset: u64,
-    /// Its bytes without the line end, at most [`Limits::kept`] of them.
+    /// Bytes of the line without the line end, at most [`Limits::kept`].
     pub bytes: &'a [u8],
-    /// How many bytes it has in the file.
+    /// Full length in the file, in bytes.
     pub length: u64,
-    /// Why.
+    /// The reason of the rejection.
     pub reason: Reason,
 }
 
-/// Why a line is no record.
+/// The reason why a line is not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Another number of fields than the header's.
+    /// The number of fields differs from the header's.
     Fields {
-        /// As many as the line has by the tolerant rule.
+        /// Number of fields by the tolerant rule.
         found: usize,
-        /// As many as the header has.
+        /// Number of fields in the header.
         expected: usize,
     },
-    /// A quoted field that nothing closes within the limits.
+    /// A quoted field is not closed within the limits.
     OpenQuote,
-    /// The last line, without a line end and without all its fields.
+    /// The last line has no line end and lacks fields.
     Truncated,
-    /// Longer than [`Limits::record`].
+    /// The line is longer than [`Limits::record`].
     TooLong,
 }
 
@@ -63,18 +63,18 @@ impl Display for Reason {
     }
 }
 
-/// What was mended in a record: each is a counted warning.
+/// The repairs made to a record. Each is counted as a warning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Read by the tolerant rule: it has quotes that are not escaped.
+    /// The record was read by the tolerant rule: it contains unescaped quotes.
     pub repaired: bool,
-    /// It had a NUL, now U+FFFD.
+    /// A NUL was replaced with U+FFFD.
     pub nul: bool,
-    /// It had a field that is not UTF-8, now read as Latin-1.
+    /// A field is not UTF-8 and was read as Latin-1.
     pub latin1: bool,
 }
 
-/// One row of the file, borrowed from the reader until the next one is asked for.
+/// One row of the file, borrowed from the reader until the next one is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     pub(super) header: &'a Header,
@@ -84,50 +84,50 @@ pub struct Record<'a> {
     pub(super) raw: &'a [u8],
     pub(super) text: &'a str,
     pub(super) spans: &'a [Span],
-    /// Some value may hold a quote.
+    /// True if a value may contain a quote.
     pub(super) quotes: bool,
 }
 
 impl<'a> Record<'a> {
-    /// Its position among the file's records, from 1; rejected ones count.
+    /// Returns the position among the file's records, from 1. Rejected records count.
     pub fn row_no(&self) -> u64 {
         self.row_no
     }
 
-    /// Where in the file it begins.
+    /// Returns the byte offset of the record in the file.
     pub fn byte_offset(&self) -> u64 {
         self.byte_offset
     }
 
-    /// What was mended.
+    /// Returns the repairs made to the record.
     pub fn flags(&self) -> Flags {
         self.flags
     }
 
-    /// Its bytes in the file, without the last line end.
+    /// Returns the record's bytes in the file, without the last line end.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
 
-    /// The header of its file.
+    /// Returns the header of the record's file.
     pub fn header(&self) -> &'a Header {
         self.header
     }
 
-    /// The value of field `i`, in the file's order, as it stands (not trimmed).
+    /// Returns the untrimmed value of field `i`, in the file's order.
     pub fn field(&self, i: usize) -> &'a str {
         let (begin, end) = self.spans[i];
         &self.text[begin as usize..end as usize]
     }
 
-    /// The value of a column, as it stands; empty if the file lacks the column.
+    /// Returns the untrimmed value of a column, or an empty text if the file lacks the column.
     pub fn get(&self, column: Column) -> &'a str {
         self.header.place(column).map_or("", |i| self.field(i))
     }
 
-    /// Whether no value holds a byte that JSON escapes. True is certain, false only likely.
+    /// Returns true if no value contains a byte that JSON escapes. A false result may be wrong.
     pub(super) fn plain(&self) -> bool {
-        // Without a branch, so that the compiler looks at many bytes at once.
+        // Branch-free, so that the compiler vectorizes the loop.
         let odd = |found: bool, byte: &u8| found | (*byte < 0x20) | (*byte == b'\\');
         !self.quotes && !self.text.as_bytes().iter().fold(false, odd)
     }

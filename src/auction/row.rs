@@ -1,13 +1,13 @@
-//! A row's typed values: what ingest copies into the typed columns of staging.
+//! A row's typed values, which ingest copies into the typed columns of staging.
 //!
-//! Normalised once, here, and never again in SQL. Texts are trimmed and borrowed, all but the raw VIN; empty is None.
-//! What the feed writes for "unknown" is None too: `0` for a sale date, a bid, a Buy-It-Now price or a year; 99999, 299999,
-//! 999999 and 9999999 miles; a repair cost of 9999999.99. Zero elsewhere (a repair cost, an item number before
-//! the run list exists) is a value. The payload keeps every text as it came.
+//! Values are normalised here once, and never again in SQL. Texts are trimmed and borrowed, except for the raw VIN.
+//! Empty is None. The feed's values for "unknown" are None too: `0` for a sale date, a bid, a Buy-It-Now price or a
+//! year; 99999, 299999, 999999 and 9999999 miles; a repair cost of 9999999.99. Zero elsewhere (a repair cost, an item
+//! number before the run list exists) is a value. The payload stores every text unchanged.
 //!
-//! A value that cannot be read, or that its column could not hold, is None and is counted in [`Warnings`]: a letter
-//! in a number costs that number, never the row. [`Typed::unreadable`] names the columns of the row. Amounts are in `currency_code`, whatever the columns' names say:
-//! Canadian lots are CAD.
+//! A value that cannot be read, or that is out of its column's range, is None and is counted in [`Warnings`]: a letter
+//! in a number costs that number, never the row. [`Typed::unreadable`] contains the columns of the row. Amounts are in
+//! `currency_code`, regardless of the columns' names: Canadian lots are in CAD.
 //!
 //! Long because the fields of a row, how each is read and what could not be read are one list that is read together.
 
@@ -26,19 +26,19 @@ use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a row makes no vehicle and no lot.
+/// The reason why a row yields no vehicle and no lot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SkipReason {
-    /// No VIN.
+    /// The VIN is empty.
     VinEmpty,
-    /// A VIN that is none: a trailer's, a boat's, an old car's.
+    /// The VIN is not a valid one: that of a trailer, a boat or an old car.
     VinFormat,
-    /// No lot number of 1 to 18 digits; reported first, since such a row has no identity at all.
+    /// The lot number is not 1 to 18 digits. Reported before the other reasons, since such a row has no identity.
     LotMissing,
 }
 
 impl SkipReason {
-    /// As in `audit.skipped_lots`.
+    /// Returns the value in `audit.skipped_lots`.
     pub const fn as_str(self) -> &'static str {
         match self {
             SkipReason::VinEmpty => "vin_empty",
@@ -48,12 +48,12 @@ impl SkipReason {
     }
 }
 
-/// An `https` address without its scheme: the feed writes none, or `http`, and the server redirects.
+/// An `https` address without its scheme. The feed writes no scheme or `http`, and the server redirects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Https<'a>(pub &'a str);
 
 impl Https<'_> {
-    /// What stands before the borrowed part.
+    /// The scheme that precedes the borrowed part.
     pub const SCHEME: &'static str = "https://";
 }
 
@@ -63,12 +63,12 @@ impl fmt::Display for Https<'_> {
     }
 }
 
-/// Counts of values that could not be read, by column, with the first of each.
+/// Number of values that could not be read, by column, with the first value of each.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings(Vec<(Column, u64, String)>);
 
 impl Warnings {
-    /// One more value of this column.
+    /// Counts one more unreadable value of this column.
     pub fn add(&mut self, column: Column, value: &str) {
         match self.0.iter_mut().find(|(c, ..)| *c == column) {
             Some((_, count, _)) => *count += 1,
@@ -76,29 +76,29 @@ impl Warnings {
         }
     }
 
-    /// Column, count and the first value of each column that has any.
+    /// Returns column, count and first value of each column with unreadable values.
     pub fn iter(&self) -> impl Iterator<Item = (Column, u64, &str)> {
         self.0.iter().map(|(column, count, first)| (*column, *count, first.as_str()))
     }
 
-    /// All of them.
+    /// Returns the number of unreadable values over all columns.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|(_, count, _)| count).sum()
     }
 }
 
-/// The normalised row; fields are named as the columns of `staging.copart_raw`.
+/// The normalised row, with fields named after the columns of `staging.copart_raw`.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the names are the staging columns'; what needs a word has one")]
 pub struct Typed<'a> {
     /// 1 to 18 digits without leading zeros, so that it is one text for one number.
     pub lot_external_id: Option<Cow<'a, str>>,
-    /// The field as it stands, blanks included; None where there is nothing else.
+    /// The untrimmed field, or None if it is blank.
     pub vin_raw: Option<&'a str>,
-    /// Only where it makes a vehicle.
+    /// The normalised VIN, if it is valid.
     pub vin: Option<Cow<'a, str>>,
     pub skip_reason: Option<SkipReason>,
-    /// 1900 to 2100.
+    /// A year from 1900 to 2100.
     pub year: Option<i32>,
     pub make: Option<&'a str>,
     pub model: Option<&'a str>,
@@ -118,7 +118,7 @@ pub struct Typed<'a> {
     pub country: Option<&'a str>,
     pub location_zip: Option<&'a str>,
     pub tz: Option<&'a str>,
-    /// `YYYYMMDD`, also where that is no day.
+    /// The number `YYYYMMDD`, even if it is not a valid day.
     pub sale_date_raw: Option<i32>,
     pub sale_day_of_week: Option<&'a str>,
     pub sale_time_hhmm: Option<i32>,
@@ -131,30 +131,30 @@ pub struct Typed<'a> {
     pub secondary_damage_code: Option<&'a str>,
     pub title_state: Option<&'a str>,
     pub title_type: Option<&'a str>,
-    /// What `has_keys_code` means; None for exempt, which is not "no".
+    /// The meaning of `has_keys_code`. None for exempt, which is not "no".
     pub has_keys: Option<bool>,
-    /// As it stands; not staged, nor is `lot_condition`.
+    /// The trimmed raw value. Not staged, and neither is `lot_condition`.
     pub has_keys_raw: Option<&'a str>,
     pub has_keys_code: Option<&'a str>,
     pub lot_condition: Option<&'a str>,
     pub lot_condition_code: Option<&'a str>,
-    /// One digit after the point.
+    /// Distance with one digit after the decimal point.
     pub odometer: Option<Decimal>,
-    /// `mi` or `km` by the lot's country, where there is an odometer.
+    /// `mi` or `km` by the lot's country. None without an odometer.
     pub odometer_unit: Option<&'static str>,
     pub odometer_brand: Option<&'a str>,
-    /// Cents of `currency_code`, as all amounts.
+    /// Amount in `currency_code` with two decimal places, like all amounts.
     pub retail_value_usd: Option<Decimal>,
     pub repair_cost_usd: Option<Decimal>,
     pub runs_drives: Option<&'a str>,
-    /// `Sale Status` as it stands: a type of sale, never a state of the lot.
+    /// `Sale Status` as written: a type of sale, never a state of the lot.
     pub sale_type: Option<&'a str>,
     pub sale_type_code: Option<&'a str>,
     pub current_bid_usd: Option<Decimal>,
     pub special_note: Option<&'a str>,
-    /// Three capital letters; the mapping's default where the row has none.
+    /// Three capital letters. The mapping's default if the row has none.
     pub currency_code: Option<&'a str>,
-    /// Of wholesale lots; not staged.
+    /// The light of a wholesale lot. Not staged.
     pub sale_light: Option<&'a str>,
     pub image_thumbnail: Option<Https<'a>>,
     pub image_url: Option<Https<'a>>,
@@ -162,20 +162,21 @@ pub struct Typed<'a> {
     pub make_offer_eligible: Option<bool>,
     pub buy_it_now_usd: Option<Decimal>,
     pub source_updated_at: Option<DateTime<Utc>>,
-    /// Columns whose value is there and could not be read. An empty value, one that means "unknown" and a spelling
-    /// without a code are readable.
+    /// Columns whose value is present and could not be read. An empty value, a value that means "unknown" and a raw
+    /// value without a code are readable.
     pub unreadable: ColumnSet,
 }
 
-/// Digits of `numeric(12,2)` and `numeric(10,1)`: a greater amount would fail the whole copy.
+/// Exclusive upper limits of `numeric(12,2)` in cents and `numeric(10,1)` in tenths. A greater amount would fail the
+/// whole COPY.
 const MONEY: i64 = 1_000_000_000_000;
 const MILES: i64 = 10_000_000_000;
-/// Odometer readings that mean "unknown", in tenths.
+/// Odometer values that mean "unknown", in tenths.
 const NO_MILES: [i64; 4] = [999_990, 2_999_990, 9_999_990, 99_999_990];
 /// The repair cost that means "unknown", in cents.
 const NO_COST: i64 = 999_999_999;
 
-/// Reads one record's columns and counts what it cannot read.
+/// Reads the columns of one record and counts the unreadable ones.
 struct Cells<'a, 'w> {
     record: Record<'a>,
     warnings: &'w mut Warnings,
@@ -187,7 +188,7 @@ impl<'a> Cells<'a, '_> {
         Some(trim_blanks(self.record.get(column))).filter(|text| !text.is_empty())
     }
 
-    /// Notes that a value could not be read; an empty one could.
+    /// Records that a value could not be read. An empty value is readable.
     fn note_unreadable(&mut self, column: Column) {
         if let Some(text) = self.text(column) {
             self.warnings.add(column, text);
@@ -195,7 +196,7 @@ impl<'a> Cells<'a, '_> {
         }
     }
 
-    /// A present text that `read` must understand.
+    /// Parses a text with `read`. A present text that `read` rejects is counted as unreadable.
     fn parse<T>(&mut self, column: Column, read: impl FnOnce(&'a str) -> Option<T>) -> Option<T> {
         let text = self.text(column)?;
         let value = read(text);
@@ -213,7 +214,7 @@ impl<'a> Cells<'a, '_> {
         self.parse(column, |text| decimal(text, scale, limit))
     }
 
-    /// An amount in the row's currency.
+    /// Reads an amount in the row's currency.
     fn money(&mut self, column: Column, currency: Option<&str>) -> Option<Decimal> {
         self.parse(column, |text| {
             decimal(text, 2, MONEY).or_else(|| decimal(without_currency(text, currency), 2, MONEY))
@@ -229,7 +230,7 @@ impl<'a> Cells<'a, '_> {
         })
     }
 
-    /// A text of the vocabulary, with its code. A text that is longer than any spelling has no code and is unreadable.
+    /// Reads a raw value of the taxonomy. A text longer than any alias has no code and is unreadable.
     fn word(&mut self, column: Column) -> Option<&'a str> {
         let text = self.text(column)?;
         if !is_spelling(text) {
@@ -251,7 +252,7 @@ impl<'a> Cells<'a, '_> {
         self.parse(Column::LotNumber, lot_number)
     }
 
-    /// The instant of the sale; what keeps a known day from having one is counted.
+    /// Returns the instant of the sale. A known day without an instant is counted, with the column that prevents it.
     fn auction(&mut self, date: Option<i32>, hhmm: Option<i32>) -> Option<DateTime<Utc>> {
         let day = self.told(Column::SaleDate, day(date?))?;
         let time = match hhmm {
@@ -265,6 +266,7 @@ impl<'a> Cells<'a, '_> {
         auction_instant(day, time, self.told(Column::TimeZone, zone)?)
     }
 
+    /// Returns `value`, and counts the column as unreadable if the value is None.
     fn told<T>(&mut self, column: Column, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.note_unreadable(column);
@@ -273,7 +275,7 @@ impl<'a> Cells<'a, '_> {
     }
 }
 
-/// Returns a whole number; `4.0` and `2,507` are some.
+/// Returns a whole number. `4.0` and `2,507` are accepted.
 fn whole_number(text: &str) -> Option<i32> {
     text.parse().ok().or_else(|| {
         let plain = plain_number(text)?;
@@ -282,17 +284,18 @@ fn whole_number(text: &str) -> Option<i32> {
     })
 }
 
-/// Returns a number from 0 to under `limit`, rounded to `scale` digits after the point.
+/// Returns a number from 0 to below `limit`, rounded to `scale` digits after the decimal point. `limit` is in units of
+/// the last digit.
 fn decimal(text: &str, scale: u8, limit: i64) -> Option<Decimal> {
     Decimal::parse(&plain_number(text)?, scale).filter(|d| (0..limit).contains(&d.unscaled))
 }
 
-/// Returns true if a text of the vocabulary is no longer than a spelling may be.
+/// Returns true if a raw value is no longer than an alias may be.
 fn is_spelling(text: &str) -> bool {
     text.len() <= LONGEST || text.chars().count() <= LONGEST
 }
 
-/// Returns what a code of the keys means as yes or no; exempt is neither.
+/// Returns the meaning of a keys code as yes or no, or None for exempt.
 pub fn has_keys(code: Option<&str>) -> Option<bool> {
     match code {
         Some("keys_yes") => Some(true),
@@ -305,17 +308,17 @@ fn not_zero(decimal: &Decimal) -> bool {
     decimal.unscaled != 0
 }
 
-/// What a record is about, and whether it makes a lot: all that an unchanged row is asked.
+/// The identity of a record and whether it yields a lot. An unchanged row needs no other values.
 #[derive(Clone, Debug)]
 pub struct Key<'a> {
     /// The lot number in its canonical form.
     pub lot_external_id: Option<Cow<'a, str>>,
-    /// Why the row makes no vehicle and no lot, if it does not.
+    /// The reason why the row yields no vehicle and no lot, or None if it does.
     pub skip_reason: Option<SkipReason>,
 }
 
 impl<'a> Key<'a> {
-    /// Reads the two columns it takes; what cannot be read is counted by [`Typed::read`].
+    /// Reads the two columns of the key. Unreadable values are counted by [`Typed::read`].
     pub fn read(record: &Record<'a>) -> Key<'a> {
         let lot_external_id = lot_number(record.get(Column::LotNumber));
         let skip_reason = match (&lot_external_id, classify(record.get(Column::Vin))) {
@@ -329,7 +332,8 @@ impl<'a> Key<'a> {
 }
 
 impl<'a> Typed<'a> {
-    /// Reads a record, its words by these spellings; allocates only for a VIN that normalising changes.
+    /// Reads a record and maps its raw values to codes with these aliases. Allocates only for a VIN that normalising
+    /// changes.
     pub fn read(record: &Record<'a>, spellings: &'a Spellings, warnings: &mut Warnings) -> Typed<'a> {
         let mut cells = Cells { record: *record, warnings, unreadable: ColumnSet::EMPTY };
         let c = &mut cells;
@@ -424,16 +428,16 @@ impl<'a> Typed<'a> {
             make_offer_eligible: c.yes(Column::MakeOfferEligible),
             buy_it_now_usd: c.money(Column::BuyItNowPrice, currency_code).filter(not_zero),
             source_updated_at: c.parse(Column::LastUpdatedTime, update_time),
-            // The last one, since every column that is read before may add to it.
+            // Must be the last field: every column read before may add to the set.
             unreadable: c.unreadable,
         }
     }
 
-    /// How many words a row has.
+    /// Number of taxonomy values in a row.
     pub const WORDS: usize = 15;
 
-    /// The row's words, in one order, with their domain; and, of those that were coded here, whether they have a code.
-    /// A text that is longer than any spelling is no word.
+    /// Returns the row's raw values in a fixed order, each with its domain. For a value that is coded here, the third
+    /// element is whether it has a code. A text longer than any alias is left out.
     pub fn words(&self) -> [(Domain, Option<&'a str>, Option<bool>); Typed::WORDS] {
         let coded = |code: Option<&str>| Some(code.is_some());
         let words = [

@@ -1,11 +1,11 @@
-//! Typed values: what each oddity of the feed becomes.
+//! Tests of typed values: the result for each irregularity of the feed.
 //!
 //! Long because each oddity is a test of its own, over the same row.
 
 use super::super::specimen::{Specimen, civic};
 use super::*;
 
-/// Typed values as text, since they borrow from a reader that is gone.
+/// Returns the result of `f` and the warnings of a row. Values are copied, since they borrow from the reader.
 fn typed<T>(row: &Specimen, f: impl FnOnce(&Typed<'_>) -> T) -> (T, Vec<(Column, u64, String)>) {
     row.read(|record| {
         let mut warnings = Warnings::default();
@@ -134,7 +134,7 @@ fn the_boolean_of_the_keys_follows_their_code_whatever_the_spelling() {
         assert_eq!(value, (code.map(str::to_owned), keys), "{raw:?}");
         assert_eq!(warnings, [], "{raw:?}");
     }
-    // a spelling of this database alone
+    // An alias of this database only.
     let spellings = Spellings::of([(Domain::HasKeys, "MAYBE", "keys_no")]);
     civic().with("Has Keys-Yes or No", "maybe").read(|record| {
         let row = Typed::read(record, &spellings, &mut Warnings::default());
@@ -259,7 +259,7 @@ fn a_text_longer_than_any_spelling_is_reported_and_has_no_code_and_is_no_word() 
         let (words, warnings) = typed(&civic().with(name, &"я".repeat(128)), |row| unknown_words(row).len());
         assert_eq!((words, warnings), (1, vec![]), "{name}");
     }
-    // spelled with blanks, it would fold to a known word
+    // Written with blanks, the text would fold to a known alias.
     let hail = format!("HAIL{}", " .".repeat(70));
     let (code, _) = typed(&civic().with("Damage Description", &hail), |row| row.damage_code.is_some());
     assert!(!code);
@@ -301,7 +301,7 @@ fn an_empty_value_an_unknown_one_a_spelling_without_a_code_and_a_skipped_vin_are
         .with("Damage Description", "EATEN BY GOAT")
         .with("VIN", "TRAILER1");
     assert_eq!(typed(&row, |row| row.unreadable), (ColumnSet::EMPTY, vec![]));
-    // A known day without a zone has no instant, and nothing in it is unreadable.
+    // A known day without a zone has no instant, and no value is unreadable.
     let row = civic().with("Time Zone", "").with("Yard name", "TX - DALLAS").with("Location state", "TX");
     assert_eq!(
         typed(&row, |row| (row.auction_datetime_utc, row.unreadable)),
@@ -348,7 +348,7 @@ fn a_known_day_that_gets_no_instant_is_counted() {
         row.auction_datetime_utc.unwrap().to_rfc3339()
     });
     assert_eq!((at.as_str(), warnings.len()), ("2025-10-17T19:00:00+00:00", 1));
-    // Without a day the zone is of no account.
+    // Without a day the zone is ignored.
     let (_, warnings) = typed(&nowhere().with("Sale Date M/D/CY", "0"), |_| ());
     assert_eq!(warnings, []);
 }
@@ -361,7 +361,7 @@ fn the_zone_of_a_sale_is_read_from_yard_state_and_country_where_the_abbreviation
         assert_eq!(at(civic().with("Time Zone", odd)), (noon.clone(), vec![]));
         assert_eq!(at(civic().with("Time Zone", odd).with("Yard name", "")), (noon.clone(), vec![]));
     }
-    // Located in Arizona and sold by another yard, and the other way round.
+    // Located in Arizona and sold by another yard, and the reverse.
     let mountain = civic().with("Time Zone", "MDT").with("Location state", "AZ");
     let region = mountain.clone().with("Yard name", "*NCS - MOUNTAIN REGION");
     assert_eq!(at(region), (Some("2025-10-17T18:00:00+00:00".to_owned()), vec![]));

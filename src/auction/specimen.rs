@@ -1,15 +1,15 @@
-//! Rows for the tests of this room: one real-looking row, changed column by column.
+//! Row fixtures for the tests of this module: one realistic row, changed column by column.
 
 use super::Column;
 use super::mapping::{SourceMapping, copart};
 use super::reader::{Item, Limits, Reader, Record};
 
-/// Names and values of one row.
+/// Column names and values of one row.
 #[derive(Clone, Debug)]
 pub(crate) struct Specimen(Vec<(String, String)>);
 
 impl Specimen {
-    /// Sets a value; an unknown name becomes a new last column.
+    /// Sets a value. An unknown name becomes a new last column.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Specimen {
         match self.0.iter_mut().find(|(n, _)| n == name) {
             Some((_, v)) => value.clone_into(v),
@@ -18,18 +18,18 @@ impl Specimen {
         self
     }
 
-    /// The same row under an older or newer header.
+    /// Renames a column, as under an older or newer header.
     pub(crate) fn renamed(mut self, from: &str, to: &str) -> Specimen {
         self.0.iter_mut().filter(|(n, _)| n == from).for_each(|(n, _)| to.clone_into(n));
         self
     }
 
-    /// Turns the order of the columns.
+    /// Reverses the order of the columns.
     pub(crate) fn reverse(&mut self) {
         self.0.reverse();
     }
 
-    /// A file of this row alone, written as RFC 4180 has it.
+    /// Returns a file with this single row, written in RFC 4180.
     pub(crate) fn file(&self) -> Vec<u8> {
         let mut writer =
             csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
@@ -38,19 +38,19 @@ impl Specimen {
         writer.into_inner().unwrap()
     }
 
-    /// The row as the database stores it.
+    /// Returns the row as the database stores it.
     pub(crate) fn kept(&self) -> super::payload::Kept {
         let payload = self.0.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         let names = self.0.iter().map(|(name, _)| name.clone()).collect();
         super::payload::Kept::read(names, &payload, copart()).unwrap()
     }
 
-    /// Reads that file back and hands its record to `f`.
+    /// Reads the row's file back and passes the record to `f`.
     pub(crate) fn read<T>(&self, f: impl FnOnce(&Record<'_>) -> T) -> T {
         self.read_by(copart(), f)
     }
 
-    /// The same by the mapping of a source.
+    /// Reads the row's file back by a source's mapping and passes the record to `f`.
     pub(crate) fn read_by<T>(&self, mapping: &'static SourceMapping, f: impl FnOnce(&Record<'_>) -> T) -> T {
         let file = self.file();
         let mut reader = Reader::new(&file[..], Limits::default(), mapping).unwrap();
@@ -61,7 +61,7 @@ impl Specimen {
     }
 }
 
-/// A row as of October 2025.
+/// Returns a row as of October 2025.
 pub(crate) fn civic() -> Specimen {
     let values = "1|371|CA - VALLEJO|20251017|FRIDAY|1200|PDT|2507|45148624|V|2016|HONDA|CIVIC|CIVIC LX|SEDAN 4D|WHITE|\
         FRONT END|SIDE|CA|SC|YES|D|2HGFC2F59GH512345|60019.0|A|12563.0|22157.88|2.0L  4|FRONT WHEEL DRIVE|AUTOMATIC|\

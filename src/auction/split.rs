@@ -1,28 +1,28 @@
-//! One line, or several joined, into fields, by one of two rules.
+//! Splits one line, or several joined lines, into fields by one of two rules.
 //!
-//! *Strict* is RFC 4180: inside quotes a quote is written twice, outside there is none. *Tolerant* is what the
-//! feed does: a quote closes a field only before a comma or the end, any other is part of the value as it stands.
-//! Where a source writes no blank after its commas, a comma and a blank behind a quote are text too, so that
-//! `LIFT 6", 35" TIRES` is one value. Strict says `Broken` where the text is not RFC 4180; tolerant is never broken.
+//! *Strict* is RFC 4180: inside quotes a quote is doubled, outside quotes there is none. *Tolerant* is the feed's
+//! practice: a quote closes a field only before a comma or the end, and any other quote is part of the value. If a
+//! source writes no blank after its commas, a comma and a blank behind a quote are text too, so that `LIFT 6", 35"
+//! TIRES` is one value. The strict rule returns `Broken` for a text that is not RFC 4180. The tolerant rule never does.
 //!
-//! A split can be resumed on the same text grown at its end, so that joining lines costs no second look at what
-//! was read. Hence a quote at the very end counts as closing for now and is looked at again after growth: then a
-//! line end follows it, which is no comma.
+//! A split can be resumed on the same text grown at its end, so that joining lines does not rescan the text. Hence a
+//! quote at the very end is treated as closing for now and is checked again after growth: then a line end follows it,
+//! which is not a comma.
 
 use super::blank::begins_with_blank;
 use memchr::memchr;
 
-/// A field's place in its text: first byte, and the byte after the last.
+/// A field's position in its text: first byte, and the byte after the last.
 pub(super) type Span = (u32, u32);
 
-/// How a text ended.
+/// The result of splitting a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Outside quotes, after this many fields; whether the last one was quoted.
+    /// The text ends outside quotes, after this many fields. `quoted` is true if the last field was quoted.
     Closed { fields: usize, quoted: bool },
-    /// Inside quotes, in the field of this number (from 1).
+    /// The text ends inside quotes, in the field of this number (from 1).
     Open { fields: usize },
-    /// Not RFC 4180.
+    /// The text is not RFC 4180.
     Broken,
 }
 
@@ -30,29 +30,29 @@ pub(super) enum Ending {
 #[derive(Clone, Debug)]
 pub(super) struct Split {
     strict: bool,
-    /// A quote, a comma and a blank close a field.
+    /// True if a quote, a comma and a blank close a field.
     blank_closes: bool,
-    /// The fields; after `Closed` the last one is among them.
+    /// The fields. After `Closed` the last field is among them.
     pub(super) spans: Vec<Span>,
-    /// A doubled quote was met: the values must be unescaped.
+    /// A doubled quote was found: the values must be unescaped.
     pub(super) escaped: bool,
-    /// A field without quotes around it had one inside.
+    /// An unquoted field contains a quote.
     pub(super) stray: bool,
-    /// Where the next look begins.
+    /// Position at which the next call continues.
     at: usize,
-    /// Where the open quoted field's value begins.
+    /// Start of the open quoted field's value.
     open: Option<usize>,
-    /// The last span is provisional: its closing quote stood at the end of the text.
+    /// The last span is provisional: its closing quote was at the end of the text.
     provisional: bool,
 }
 
 impl Split {
-    /// Returns a reading by RFC 4180, which any blank may follow a comma in.
+    /// Returns a reading by RFC 4180, in which any blank may follow a comma.
     pub(super) fn strict() -> Split {
         Split { strict: true, ..Split::tolerant(true) }
     }
 
-    /// Returns a reading by the tolerant rule of a mapping, which says if a quote, a comma and a blank close a field.
+    /// Returns a reading by the tolerant rule. `blank_closes` is the mapping's `quote_before_blank_closes`.
     pub(super) fn tolerant(blank_closes: bool) -> Split {
         Split {
             strict: false,
@@ -66,18 +66,19 @@ impl Split {
         }
     }
 
-    /// Forgets the text before; keeps the room for spans.
+    /// Resets the state for a new text and reuses the buffer of spans.
     pub(super) fn clear(&mut self) {
         self.spans.clear();
         (self.escaped, self.stray, self.at, self.open, self.provisional) = (false, false, 0, None, false);
     }
 
-    /// Whether `ending` is a whole record of `width` fields.
+    /// Returns true if `ending` is a complete record of `width` fields.
     pub(super) fn whole(ending: Ending, width: usize) -> bool {
         matches!(ending, Ending::Closed { fields, .. } if fields == width)
     }
 
-    /// Reads `text` from where the last call stopped, to its end, or until it has more than `limit` fields.
+    /// Reads `text` from the end of the last call, until the end of the text or until there are more than `limit`
+    /// fields.
     pub(super) fn run(&mut self, text: &[u8], limit: usize) -> Ending {
         if std::mem::take(&mut self.provisional) {
             self.spans.pop();
@@ -129,10 +130,10 @@ impl Split {
         }
     }
 
-    /// A field without quotes around it; whether a comma ended it.
+    /// Reads an unquoted field. Returns true if a comma ended the field.
     fn bare(&mut self, text: &[u8]) -> bool {
         let begin = self.at;
-        // A byte loop: such a field is a number, and a call to `memchr` costs more than its few bytes.
+        // A byte loop, since such a field is a number and a call to `memchr` costs more for a few bytes.
         let mut end = begin;
         while let Some(byte) = text.get(end) {
             match byte {

@@ -1,29 +1,29 @@
-//! When an auction takes place, in UTC.
+//! The instant of an auction in UTC.
 //!
 //! The feed gives a day, a local time and a zone ([`super::zone`]).
 //!
-//! Decided, not observed: a local time that the change to daylight time skips is read with the offset before it
-//! (02:30 becomes 03:30); of a time that occurs twice the first counts. A known day with a missing, zero or broken
-//! time is noon: that keeps the local day right in every region and errs by half a working day, where midnight
-//! would call the auction over before it began. A day without a zone gives no instant, and is counted.
+//! Decided, not observed: a local time that the change to daylight time skips is read with the offset before it (02:30
+//! becomes 03:30). If a time occurs twice, the first occurrence counts. A known day with a missing, zero or broken time
+//! is noon. Noon gives the right local day in every region and errs by half a working day, while midnight would end the
+//! auction before it began. A day without a zone gives no instant, and is counted.
 
 use super::zone::Zone;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
-/// The day of a `YYYYMMDD` number, from 2000 to 2100; None for 0 (not scheduled) and for what is no day.
+/// Returns the day of a `YYYYMMDD` number from 2000 to 2100, or None for 0 (not scheduled) and for an invalid day.
 pub fn day(yyyymmdd: i32) -> Option<NaiveDate> {
     let (year, month, day) = (yyyymmdd / 10_000, yyyymmdd / 100 % 100, yyyymmdd % 100);
     let known = (2000..=2100).contains(&year);
     known.then(|| NaiveDate::from_ymd_opt(year, u32::try_from(month).ok()?, u32::try_from(day).ok()?))?
 }
 
-/// The time of an unpadded `HHMM` number (800 is 08:00); None for 0 and for what is no time.
+/// Returns the time of an unpadded `HHMM` number (800 is 08:00), or None for 0 and for an invalid time.
 pub fn clock(hhmm: i32) -> Option<NaiveTime> {
     let (hour, minute) = (u32::try_from(hhmm / 100).ok()?, u32::try_from(hhmm % 100).ok()?);
     if hhmm == 0 { None } else { NaiveTime::from_hms_opt(hour, minute, 0) }
 }
 
-/// The instant of a sale on this day; no time means noon.
+/// Returns the instant of a sale on this day. The default time is noon.
 pub fn auction_instant(day: NaiveDate, time: Option<NaiveTime>, zone: Zone) -> Option<DateTime<Utc>> {
     let local = day.and_time(time.unwrap_or(NaiveTime::from_hms_opt(12, 0, 0)?));
     zone.instant(local)

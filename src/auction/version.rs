@@ -1,19 +1,20 @@
-//! Where a version stands among the versions of its lot.
+//! The order of a version among the versions of its lot.
 //!
-//! Versions of a lot are ordered by their update time. An update time that is empty, unreadable, or more than a day later than
-//! the end of the first window that holds the version cannot be right, and one of the year 2062 would win for ever. Such a version
-//! takes the start of its first window instead. It is *irregular*: a window that turns out to have held it earlier moves it, so the
-//! lot is folded again from all of its stored versions.
+//! Versions of a lot are ordered by their update time. An update time cannot be right if it is empty, unreadable, or
+//! more than a day later than the end of the first window that contains the version. One of the year 2062 would win for
+//! ever. Such a version takes the start of its first window instead. It is *irregular*: an earlier window that is found
+//! to contain the version moves it, so the lot is folded again from all of its stored versions.
 
 use super::instant::update_time;
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Length of a window, in minutes.
 const WINDOW_MINUTES: i64 = 15;
-/// How much later than the end of its first window an update time may be, in hours.
+/// Maximum time from the end of the first window to the update time, in hours.
 const TOLERANCE_HOURS: i64 = 24;
 
-/// Returns the order key of a version whose first known window starts at `window`, and whether that is its update time.
+/// Returns the order key of a version whose first known window starts at `window`, and whether the key is the update
+/// time.
 pub fn version_time(updated: Option<DateTime<Utc>>, window: DateTime<Utc>) -> (DateTime<Utc>, bool) {
     let limit = window + TimeDelta::minutes(WINDOW_MINUTES) + TimeDelta::hours(TOLERANCE_HOURS);
     match updated {
@@ -22,7 +23,7 @@ pub fn version_time(updated: Option<DateTime<Utc>>, window: DateTime<Utc>) -> (D
     }
 }
 
-/// Returns whether the text of `Last Updated Time` orders a version that a window starting at `window` holds.
+/// Returns true if the text of `Last Updated Time` is the order key of a version in a window that starts at `window`.
 pub fn is_regular(updated: &str, window: DateTime<Utc>) -> bool {
     version_time(update_time(updated.trim()), window).1
 }

@@ -1,25 +1,26 @@
-//! The VIN: how it is normalised, and which ones make a vehicle.
+//! Normalises VINs and decides which of them identify a vehicle.
 //!
-//! The documents define `normalize_vin` as upper case without I, O and Q, which no VIN has. They remove before they
-//! raise, so that `1hgcq…` keeps its Q; here, and in the SQL function of the same name, upper comes first. The two
-//! must agree on every text: blanks are those of [`super::blank`], letters the 26 ASCII ones, nothing else changes.
-//! About 625 of 153,991 rows (trailers, boats, cars before 1981) have no VIN in this sense and make no vehicle.
+//! The documents define `normalize_vin` as upper case without I, O and Q, which no VIN has. Their function removes
+//! before it changes the case, so that `1hgcq…` keeps its Q. Here, and in the SQL function of the same name, upper case
+//! comes first. The two must agree on every text: blanks are those of [`super::blank`], letters are the 26 ASCII ones,
+//! and nothing else changes. About 625 of 153,991 rows (trailers, boats, cars before 1981) have no VIN in this sense
+//! and yield no vehicle.
 
 use super::blank::trim_blanks;
 use std::borrow::Cow;
 
-/// What a VIN field holds.
+/// The content of a VIN field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vin<'a> {
-    /// `^[A-HJ-NPR-Z0-9]{11,17}$` once normalised: this.
+    /// The normalised VIN, which matches `^[A-HJ-NPR-Z0-9]{11,17}$`.
     Valid(Cow<'a, str>),
-    /// Nothing but blanks.
+    /// Only blanks.
     Empty,
-    /// Something else.
+    /// Any other text.
     Malformed,
 }
 
-/// Trims blanks, raises ASCII letters, then removes I, O and Q; borrows where that changes nothing inside.
+/// Trims blanks, converts ASCII letters to upper case, then removes I, O and Q. Borrows if nothing inside changes.
 pub fn normalize_vin(raw: &str) -> Cow<'_, str> {
     let trimmed = trim_blanks(raw);
     if trimmed.bytes().any(|b| b.is_ascii_lowercase() || removed(char::from(b))) {
@@ -29,7 +30,7 @@ pub fn normalize_vin(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether the VIN makes a vehicle.
+/// Returns the class of a VIN field: valid, empty or malformed.
 pub fn classify(raw: &str) -> Vin<'_> {
     let vin = normalize_vin(raw);
     if trim_blanks(raw).is_empty() {
@@ -43,7 +44,8 @@ pub fn classify(raw: &str) -> Vin<'_> {
     }
 }
 
-/// Whether normalising removes characters other than blanks at the ends: such a VIN may have become another's.
+/// Returns true if normalising removes characters other than blanks at the ends. Such a VIN may equal another
+/// vehicle's.
 pub fn lost_characters(raw: &str) -> bool {
     raw.chars().any(|c| removed(c.to_ascii_uppercase()))
 }
@@ -91,7 +93,7 @@ mod tests {
         fn normalising_twice_changes_nothing_more(raw in "[ \t]{0,2}\\PC{0,20}[ \r\n]{0,2}") {
             let once = normalize_vin(&raw).into_owned();
             let has_bare_ends = trim_blanks(&once) == once;
-            // `I A` becomes ` A`: blanks inside may come to stand at an end, in SQL as here.
+            // `I A` becomes ` A`: an inner blank may move to an end, in SQL as here.
             prop_assume!(has_bare_ends);
             prop_assert_eq!(normalize_vin(&once), once.as_str());
         }

@@ -1,11 +1,11 @@
-//! The window of a file that was not fetched: the path that names it, or the clock of its snapshot.
+//! The window of a file that was not fetched, from the file's path or from the clock of its snapshot.
 //!
-//! `Create Date/Time` is written as `2026-11-27-02.10.06.000795` in US Pacific time, on a 12-hour dial without AM or
-//! PM, about five minutes before the window that the file belongs to. So one clock has two instants, half a day apart.
-//! An instant is *possible* if it is neither before the file's greatest `Last Updated Time`, since no row can be newer
-//! than the snapshot, nor ahead of the present. Each instant stands for the quarter-hour it is nearest to; as the
-//! rounding moves it by up to 7.5 minutes, it is possible if either the instant or its quarter-hour is. In the hour that
-//! Pacific clocks show twice, both readings count. Only a clock that all rows of the file share says anything.
+//! `Create Date/Time` is written as `2026-11-27-02.10.06.000795` in US Pacific time, on a 12-hour clock without AM or
+//! PM, about five minutes before the file's window. One clock therefore has two instants, half a day apart. An instant
+//! is *possible* if it is neither before the file's greatest `Last Updated Time`, since no row can be newer than the
+//! snapshot, nor ahead of the present. Each instant is rounded to the nearest quarter-hour. The rounding moves it by up
+//! to 7.5 minutes, so it is possible if either the instant or its quarter-hour is. In the hour that Pacific clocks show
+//! twice, both readings count. A clock is used only if all rows of the file share it.
 
 use super::Column;
 use super::instant::update_time;
@@ -18,71 +18,72 @@ use std::path::Path;
 
 /// Length of a window: a quarter of an hour.
 pub const WINDOW_LENGTH: std::time::Duration = std::time::Duration::from_secs(900);
-/// The same in seconds.
+/// Length of a window, in seconds.
 const QUARTER_HOUR: i64 = WINDOW_LENGTH.as_secs() as i64;
-/// How far ahead of the present a window may begin.
+/// Maximum time from the present to the start of a window.
 const MAX_AHEAD: Duration = Duration::minutes(15);
-/// How far a window may be from the nearer instant of its file's clock.
+/// Maximum distance of a window from the nearer instant of its file's clock.
 const MAX_FROM_CLOCK: Duration = Duration::hours(36);
 
-/// What a file says of its own time.
+/// The times recorded in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileClock {
-    /// `Create Date/Time`, if all records that can be read share one value that is a clock.
+    /// `Create Date/Time`, if all readable records share one value that is a valid clock.
     pub clock: Option<String>,
-    /// The greatest `Last Updated Time` of its records.
+    /// The greatest `Last Updated Time` of the file's records.
     pub greatest_update: Option<DateTime<Utc>>,
 }
 
-/// Why a file gets no window.
+/// The error for a file without a valid window.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
-    /// Neither path nor clock names one.
+    /// Neither path nor clock gives a window.
     #[error(
-        "the file names no window: its path does not end in YYYY/MM/DD/HHmm.csv, and its column \"Create Date/Time\" is \
-         not one clock for all rows\nhint: name the window with --window"
+        "the file names no window\ndetail: its path does not end in YYYY/MM/DD/HHmm.csv, and its column \"Create \
+         Date/Time\" is not one clock for all rows\nhint: name the window with --window"
     )]
     Unnamed,
-    /// The clock has not exactly one possible instant.
+    /// The clock does not have exactly one possible instant.
     #[error(
-        "the file's clock {clock:?} does not name one window: it is {} in UTC, and {}\nhint: name the window with --window",
+        "the file's clock {clock:?} does not name one window\ndetail: the clock shows {} in UTC, and {}\nhint: name \
+         the window with --window",
         written(.candidates, " or "),
         if *.possible == 0 { "none of them is possible" } else { "more than one of them is possible" }
     )]
     Ambiguous {
-        /// The clock as the file has it.
+        /// The text of the clock in the file.
         clock: String,
-        /// The quarter-hours of its instants.
+        /// The nearest quarter-hours of the clock's instants.
         candidates: Vec<DateTime<Utc>>,
-        /// How many of them are possible.
+        /// Number of possible instants.
         possible: usize,
     },
     /// The window has not begun.
     #[error(
-        "window {} is more than 15 minutes ahead of the database's clock, which shows {}\nhint: name the right window \
-         with --window, or take this one with --even-so --reason \"…\"",
+        "window {} is more than 15 minutes ahead of the database's clock\ndetail: the clock shows {}\nhint: name \
+         the right window with --window, or accept this one with --even-so --reason \"…\"",
         text(*.window),
         text(*.now)
     )]
     Ahead {
-        /// The window.
+        /// The start of the window.
         window: DateTime<Utc>,
         /// The database's clock.
         now: DateTime<Utc>,
     },
-    /// The window is of another day than the file.
+    /// The window is too far from the file's clock.
     #[error(
-        "window {} is more than 36 hours from the file's clock {clock:?}, which is {} in UTC\nhint: name the right window \
-         with --window, or take this one with --even-so --reason \"…\"",
+        "window {} is more than 36 hours from the file's clock {clock:?}\ndetail: the clock shows {} in UTC\nhint: \
+         name the right window with --window, or accept this one with --even-so --reason \"…\"",
         text(*.window),
         written(.candidates, " or ")
     )]
     FarFromClock {
-        /// The window.
+        /// The start of the window.
         window: DateTime<Utc>,
-        /// The clock as the file has it.
+        /// The text of the clock in the file.
         clock: String,
-        /// The quarter-hours of its instants.
+        /// The nearest quarter-hours of the clock's instants.
         candidates: Vec<DateTime<Utc>>,
     },
 }
@@ -101,12 +102,12 @@ pub fn quarter_hour(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds - seconds.rem_euclid(QUARTER_HOUR), 0).unwrap_or(time)
 }
 
-/// Returns the quarter-hour whose start is nearest to `time`.
+/// Returns the start of the quarter-hour nearest to `time`.
 fn nearest_quarter_hour(time: DateTime<Utc>) -> DateTime<Utc> {
     quarter_hour(time + Duration::seconds(QUARTER_HOUR / 2))
 }
 
-/// Returns the time that a path ending in `YYYY/MM/DD/HHmm.csv` names, in UTC.
+/// Returns the time, in UTC, of a path that ends in `YYYY/MM/DD/HHmm.csv`.
 pub fn time_in_path(path: &Path) -> Option<DateTime<Utc>> {
     let mut parts = path.iter().rev().map(|part| part.to_str());
     let mut digits = |suffix: &str, len: usize| {
@@ -120,8 +121,8 @@ pub fn time_in_path(path: &Path) -> Option<DateTime<Utc>> {
     Some(date.and_hms_opt(time / 100, time % 100, 0)?.and_utc())
 }
 
-/// Returns the instants at which Pacific clocks of twelve hours show `clock`, the earliest first. Empty if it is no such
-/// clock.
+/// Returns the instants at which 12-hour Pacific clocks show `clock`, the earliest first. Empty if the text is not such
+/// a clock.
 pub fn clock_instants(clock: &str) -> Vec<DateTime<Utc>> {
     let Ok(shown) = NaiveDateTime::parse_from_str(clock.trim(), "%Y-%m-%d-%H.%M.%S%.f") else {
         return Vec::new();
@@ -141,7 +142,7 @@ pub fn clock_instants(clock: &str) -> Vec<DateTime<Utc>> {
 }
 
 impl FileClock {
-    /// Reads a file to its end, by the mapping of its source. A file that is not the feed says nothing of its time.
+    /// Reads a file to its end, by the mapping of its source. The result for a file without a feed header is empty.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
@@ -163,10 +164,10 @@ impl FileClock {
         Ok(found)
     }
 
-    /// Returns the window of a file: `named` (a flag or a path), else the one that its clock names.
+    /// Returns the window of a file: `named` (a flag or a path), otherwise the window of the file's clock.
     ///
     /// # Errors
-    /// Returns an error if nothing names exactly one window.
+    /// Returns an error if neither gives exactly one window.
     pub fn window(
         &self,
         named: Option<DateTime<Utc>>,
@@ -196,7 +197,7 @@ impl FileClock {
         }
     }
 
-    /// Checks that a window may be this file's.
+    /// Checks that a window is plausible for this file.
     ///
     /// # Errors
     /// Returns an error if the window is more than 15 minutes ahead of `now`, or more than 36 hours from the nearer
@@ -231,12 +232,12 @@ mod tests {
         for (clock, instants) in [
             ("2026-11-27-02.10.06.000795", ["2026-11-27T10:10:06.000795Z", "2026-11-27T22:10:06.000795Z"]),
             ("2026-07-01-12.55.00.000000", ["2026-07-01T07:55:00Z", "2026-07-01T19:55:00Z"]),
-            // the clocks are put forward between the two
+            // The clocks go forward between the two.
             ("2026-03-08-01.00.00.000000", ["2026-03-08T09:00:00Z", "2026-03-08T20:00:00Z"]),
         ] {
             assert_eq!(clock_instants(clock), instants.map(at), "{clock}");
         }
-        // an hour that is skipped has one instant, one that is shown twice has a third
+        // A skipped hour has one instant. An hour shown twice has a third.
         assert_eq!(clock_instants("2026-03-08-02.30.00.000000"), [at("2026-03-08T21:30:00Z")]);
         assert_eq!(
             clock_instants("2026-11-01-01.30.00.000000"),
@@ -253,7 +254,7 @@ mod tests {
     fn a_clock_names_the_window_nearest_to_its_only_possible_instant() {
         let clock = file_clock("2026-11-27-02.10.06.000795", "2026-11-27T07:01:00Z");
         assert_eq!(clock.window(None, at("2026-11-27T20:00:00Z")), Ok(at("2026-11-27T10:15:00Z")));
-        // the morning is before the newest row
+        // The morning instant is before the newest row.
         let evening = file_clock("2026-11-27-02.10.06.000795", "2026-11-27T11:00:00Z");
         assert_eq!(evening.window(None, at("2026-11-30T00:00:00Z")), Ok(at("2026-11-27T22:15:00Z")));
         let down = file_clock("2026-11-27-02.07.00.000000", "2026-11-27T10:06:00Z");
@@ -266,13 +267,14 @@ mod tests {
         let both = clock.window(None, at("2026-11-28T00:00:00Z")).unwrap_err();
         assert_eq!(
             both.to_string(),
-            "the file's clock \"2026-11-27-02.10.06.000795\" does not name one window: it is 2026-11-27T10:15:00Z or \
-             2026-11-27T22:15:00Z in UTC, and more than one of them is possible\nhint: name the window with --window"
+            "the file's clock \"2026-11-27-02.10.06.000795\" does not name one window\ndetail: the clock shows \
+             2026-11-27T10:15:00Z or 2026-11-27T22:15:00Z in UTC, and more than one of them is possible\nhint: name \
+             the window with --window"
         );
         let none = clock.window(None, at("2026-11-27T09:00:00Z")).unwrap_err();
         assert!(matches!(none, WindowError::Ambiguous { possible: 0, .. }), "{none}");
         assert_eq!(FileClock::default().window(None, at("2026-11-28T00:00:00Z")), Err(WindowError::Unnamed));
-        // a flag or a path is taken as it is, floored
+        // A window from a flag or a path is only rounded down.
         let named = clock.window(Some(at("2026-11-20T14:59:59Z")), at("2026-11-28T00:00:00Z"));
         assert_eq!(named, Ok(at("2026-11-20T14:45:00Z")));
     }

@@ -1,17 +1,17 @@
-//! The withdrawal of a file that should not have been ingested: what is asked, and what was done.
+//! The withdrawal of a file that should not have been ingested: request and result.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-/// A file to withdraw.
+/// The file to withdraw.
 #[derive(Clone, Debug)]
 pub struct WithdrawalRequest {
     /// The source of the file.
     pub source: String,
     /// The start of the window that the file was ingested for.
     pub window: DateTime<Utc>,
-    /// The file, where the window has several.
+    /// The file, required if the window has several.
     pub file_id: Option<Uuid>,
 }
 
@@ -22,31 +22,31 @@ pub struct Withdrawal {
     pub source: String,
     /// The file.
     pub file_id: Uuid,
-    /// The sha256 of its bytes, in hex.
+    /// The sha256 of the file's bytes, in hex.
     pub sha256: String,
-    /// The withdrawn windows: the one that was named, and those that repeated its file as unchanged.
+    /// The withdrawn windows: the requested one, and those that repeated its file as unchanged.
     pub windows: Vec<DateTime<Utc>>,
-    /// Whether no window of the file is left, so that the file is withdrawn too.
+    /// True if the file itself is withdrawn, since no other window refers to it.
     pub file_withdrawn: bool,
-    /// Row versions that only this file held, which are deleted.
+    /// Deleted row versions, which only this file contained.
     pub versions_deleted: u64,
-    /// Row versions that the file stored and that other files hold too, which stay.
+    /// Row versions that this file stored and that remain, since other files contain them too.
     pub versions_kept: u64,
-    /// Lots whose values were computed again.
+    /// Lots whose values were recomputed.
     pub lots_recomputed: u64,
-    /// Lots that no other file holds, which are deleted.
+    /// Deleted lots, which no other file contains.
     pub lots_deleted: u64,
-    /// Vehicles whose values were computed again.
+    /// Vehicles whose values were recomputed.
     pub vehicles_recomputed: u64,
-    /// Vehicles that no other file holds, which are deleted.
+    /// Deleted vehicles, which no other file contains.
     pub vehicles_deleted: u64,
-    /// Lots that got another status.
+    /// Lots whose status changed.
     pub statuses_changed: u64,
-    /// Windows that have another state without this file, such as late ones that are in order now.
+    /// Windows whose state changed without this file, such as late ones that are in order now.
     pub windows_changed: Vec<DateTime<Utc>>,
-    /// The newest window that is left; none if the source has no other file.
+    /// The newest remaining window, or null if the source has no other file.
     pub newest_window: Option<DateTime<Utc>>,
 }
 
-/// Receives the name of the phase under way, how much of it is done, and how much there is.
+/// Callback that receives the name of the current phase, the amount of work that is done, and the total amount.
 pub type WithdrawalObserver = Box<dyn Fn(&'static str, u64, u64) + Send + Sync>;

@@ -1,17 +1,17 @@
 //! The time zone of a sale.
 //!
-//! A row names its zone by an abbreviation, and by the places of the yard and of the lot. The abbreviation is the one
-//! that was in force when the row was last *updated*. Of 429 lots with a sale after the change to daylight time of
-//! 2026-03-08, last updated before it, all 429 still had EST, CST, MST or PST. So an abbreviation stands for a region
-//! (`EST` and `EDT` are both New York), and the offset is the region's on the day of the sale.
+//! A row gives its zone as an abbreviation, and by the locations of the yard and of the lot. The abbreviation is the
+//! one that was in force when the row was last *updated*. All 429 lots with a sale after the change to daylight time of
+//! 2026-03-08 that were last updated before it still had EST, CST, MST or PST. An abbreviation is therefore read as a
+//! region (`EST` and `EDT` are both New York), and the offset is the region's on the day of the sale.
 //!
 //! A sale has one clock, which is the yard's. A lot can be located in another state than the yard that sells it. The
 //! state in the yard's name (`NJ - TRENTON`) therefore comes before the state of the lot's location, so that lots of
 //! one yard, date and time get one instant.
 //!
 //! Exceptions, each from observed sales:
-//! - `AKST` at the yard ATLANTIC CANADA AUCTION (New Brunswick, Nova Scotia) is a fixed UTC-9. Its sales are at 0800
-//!   in winter and at 0700 in summer, which is 13:00 Atlantic time only in that reading.
+//! - `AKST` at the yard ATLANTIC CANADA AUCTION (New Brunswick, Nova Scotia) is a fixed UTC-9. Its sales are at 0800 in
+//!   winter and at 0700 in summer, which is 13:00 Atlantic time only in that reading.
 //! - `ASDT` and `ADDT` are a fixed UTC-1 at Anchorage. 2000 in winter and 1900 in summer are noon in Alaska only in
 //!   that reading.
 //! - Arizona has one offset all year. Its yards write PDT in summer and MST in winter. The yard's name decides, never
@@ -19,15 +19,16 @@
 //!
 //! Provinces that ended the change of clocks: Alberta (UTC-6) and British Columbia (UTC-7) have one offset from
 //! 2026-11-01 on, Saskatchewan (UTC-6) always. The tz data of chrono-tz is version 2025b and older than the first two
-//! rules, so they are written here. The yard's name decides, else the lot's location where the abbreviation is the
-//! province's own.
+//! rules, so they are written here. The yard's name decides. If it has no state, the lot's location decides, provided
+//! that the abbreviation is the province's own.
 //!
-//! One case is left with two instants: a yard whose name has neither a state nor a `*`, which sells lots of such a province
-//! and of another place under one abbreviation. A row of it says where its lot is located and not where the yard is, so no
-//! rule for a single row can join them. The location is the better guess: nearly every lot is sold where it is located.
+//! One case is left with two instants: a yard whose name has neither a state nor a `*`, which sells lots of such a
+//! province and of another place under one abbreviation. A row of it contains the lot's location but not the yard's, so
+//! no rule for a single row can join them. The location is the better guess: nearly every lot is sold where it is
+//! located.
 //!
-//! An empty or unknown abbreviation gets the zone of the yard's state, else of the lot's location, where that state or
-//! country has one zone only. A state with several zones gives none. A yard whose name begins with `*` sells for a
+//! An empty or unknown abbreviation gets the zone of the yard's state, otherwise of the lot's location, if that state
+//! or country has only one zone. A state with several zones gives none. A yard whose name begins with `*` sells for a
 //! whole region (`*NCS - MOUNTAIN REGION`), so the location of its lots is not consulted.
 
 use super::Column;
@@ -37,11 +38,11 @@ use chrono::{
 };
 use chrono_tz::{America, Asia, Europe, Pacific, Tz};
 
-/// The version of the tz data that the rules above were compared with, and that chrono-tz is built from.
+/// The tz data version that the rules above were checked against, and that chrono-tz is built from.
 pub const TZ_DATA_VERSION: &str = "2025b";
-/// The day on which that version was released.
+/// The release day of [`TZ_DATA_VERSION`].
 pub const TZ_DATA_RELEASED: Option<NaiveDate> = NaiveDate::from_ymd_opt(2025, 3, 22);
-/// An older version of the tz data probably lacks a rule that is in force.
+/// Maximum age of the tz data. Older data probably lacks a rule that is in force.
 pub const TZ_DATA_MAX_AGE: Duration = Duration::days(365);
 
 /// The first day on which Alberta and British Columbia have one offset for good.
@@ -52,11 +53,11 @@ const ONE_OFFSET_SINCE: Option<NaiveDate> = NaiveDate::from_ymd_opt(2026, 11, 1)
 pub enum Zone {
     /// A region with the rules of the tz data.
     Region(Tz),
-    /// The same hours behind UTC on every day.
+    /// A fixed number of hours behind UTC.
     Fixed(i32),
-    /// A region up to 2026-10-31, and the same hours behind UTC on every day since.
+    /// A region up to 2026-10-31, and a fixed number of hours behind UTC afterwards.
     OneOffset {
-        /// The region, whose name the zone has.
+        /// The region, which gives the zone its name.
         region: Tz,
         /// Hours behind UTC since 2026-11-01.
         behind: i32,
@@ -74,7 +75,7 @@ const ALBERTA: Zone = Zone::OneOffset { region: America::Edmonton, behind: 6 };
 const BRITISH_COLUMBIA: Zone = Zone::OneOffset { region: America::Vancouver, behind: 7 };
 const SASKATCHEWAN: Zone = Zone::Region(America::Regina);
 
-/// The abbreviations of the feed and their regions.
+/// The abbreviations of the feed, with their regions.
 const ABBREVIATIONS: &[(&str, Zone)] = &[
     ("EST", EASTERN),
     ("EDT", EASTERN),
@@ -95,9 +96,9 @@ const ABBREVIATIONS: &[(&str, Zone)] = &[
 const PROVINCES: &[(&str, Zone, Zone)] =
     &[("AB", ALBERTA, MOUNTAIN), ("BC", BRITISH_COLUMBIA, PACIFIC), ("SK", SASKATCHEWAN, CENTRAL)];
 
-/// The states of the United States and their zone, where they have one only.
+/// The states of the United States and the provinces of Canada, each with its zone if there is only one.
 ///
-/// Arizona is among those with none, since only a yard's name leads to it.
+/// Arizona has none here, since only a yard's name leads to its zone.
 #[rustfmt::skip]
 const STATES: &[(&str, Option<Zone>)] = &[
     ("AK", None), ("AL", Some(CENTRAL)), ("AR", Some(CENTRAL)), ("AZ", None), ("CA", Some(PACIFIC)),
@@ -119,7 +120,7 @@ const STATES: &[(&str, Option<Zone>)] = &[
     ("SK", Some(SASKATCHEWAN)), ("YT", Some(Zone::Region(America::Whitehorse))),
 ];
 
-/// The names of the countries whose states are in [`STATES`]; a row without a country is read as one of theirs.
+/// The names of the countries whose states are in [`STATES`]. A row without a country is read as one of theirs.
 const COUNTRIES_WITH_STATES: &[&str] = &["", "USA", "US", "CAN", "CA"];
 
 /// Countries with one zone.
@@ -148,7 +149,7 @@ pub struct SalePlace<'a> {
 }
 
 impl<'a> SalePlace<'a> {
-    /// Reads the columns of a record.
+    /// Reads the columns from a record.
     pub fn of(record: &Record<'a>) -> SalePlace<'a> {
         SalePlace {
             abbreviation: record.get(Column::TimeZone),
@@ -160,7 +161,7 @@ impl<'a> SalePlace<'a> {
 }
 
 impl SalePlace<'_> {
-    /// Returns the zone of the sale, or None where the columns leave none or several.
+    /// Returns the zone of the sale, or None if the columns allow none or several.
     pub fn zone(&self) -> Option<Zone> {
         let yard = self.yard.trim();
         if begins_with_arizona(yard) {
@@ -177,7 +178,7 @@ impl SalePlace<'_> {
         }
     }
 
-    /// Returns the region that the abbreviation stands for.
+    /// Returns the region of the abbreviation.
     fn written(&self, yard: &str) -> Option<Zone> {
         let abbreviation = self.abbreviation.trim();
         if yard.eq_ignore_ascii_case("ATLANTIC CANADA AUCTION")
@@ -188,14 +189,15 @@ impl SalePlace<'_> {
         ABBREVIATIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(abbreviation)).map(|(_, zone)| *zone)
     }
 
-    /// Returns the known state with which the yard's name begins: `NJ` for `NJ - TRENTON`.
+    /// Returns the known state at the beginning of the yard's name: `NJ` for `NJ - TRENTON`.
     fn state_of_yard<'a>(&self, yard: &'a str) -> Option<&'a str> {
         let (code, rest) = yard.split_at_checked(2)?;
         let code = Some(code).filter(|_| rest.trim_start().starts_with('-'))?;
         self.has_states().then_some(code).filter(|code| state(code).is_some())
     }
 
-    /// Returns the zone of the province in which the lot is located, where `region` is what that province writes.
+    /// Returns the zone of the province in which the lot is located, if `region` is the one whose abbreviations the
+    /// province writes.
     fn province_of_lot(&self, region: Zone) -> Option<Zone> {
         let (_, zone, own) = province(self.state.trim()).filter(|_| self.has_states())?;
         (*own == region).then_some(*zone)
@@ -216,7 +218,7 @@ impl SalePlace<'_> {
     }
 }
 
-/// Whether a yard's name begins with the state `AZ`, and not with a longer word.
+/// Returns true if a yard's name begins with the state `AZ`, and not with a longer word.
 fn begins_with_arizona(yard: &str) -> bool {
     yard.split_at_checked(2).is_some_and(|(code, rest)| {
         code.eq_ignore_ascii_case("AZ") && !rest.starts_with(|next: char| next.is_alphanumeric())
@@ -248,7 +250,7 @@ impl Zone {
         }
     }
 
-    /// Returns `at` with the offset that this zone has then.
+    /// Returns `at` with the offset of this zone at that instant.
     pub fn local(self, at: DateTime<Utc>) -> Option<DateTime<FixedOffset>> {
         let of = |region: Tz| Some(region.offset_from_utc_datetime(&at.naive_utc()).fix());
         let offset = match self {
@@ -261,7 +263,7 @@ impl Zone {
         Some(at.with_timezone(&offset?))
     }
 
-    /// Returns the IANA name of the region, or `UTC-09:00` where the zone is a fixed offset.
+    /// Returns the IANA name of the region, or `UTC-09:00` for a fixed offset.
     pub fn name(self) -> String {
         match self {
             Zone::Region(region) | Zone::OneOffset { region, .. } => region.name().to_owned(),
@@ -278,7 +280,7 @@ fn fixed(behind: i32, local: NaiveDateTime) -> Option<DateTime<Utc>> {
     Some(FixedOffset::west_opt(behind * 3600)?.from_local_datetime(&local).single()?.to_utc())
 }
 
-/// Returns the first instant at which the region's clocks show `local`, or would have without the change.
+/// Returns the first instant at which the region's clocks show `local`, or would show it without the change.
 fn first(region: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
     match region.from_local_datetime(&local) {
         MappedLocalTime::Single(at) | MappedLocalTime::Ambiguous(at, _) => Some(at.to_utc()),

@@ -1,39 +1,39 @@
-//! `vinops bench api`: how soon the API answers while windows are being applied.
+//! `vinops bench api`: response times of the API while windows are being applied.
 //!
-//! A real `vinops serve` on a database that the real fleet has filled (`vinops ingest`), readers at an even rate that do
-//! not wait for one another, and further windows worked beside them one by one, each from its own pause on. What is
-//! timed is from the moment a request is due to be sent until its last byte has come. No figure is of a warm answer only:
-//! every request asks for another lot or filter.
+//! The benchmark runs `vinops serve` on a database that `vinops ingest` filled. Clients send requests at a constant
+//! rate and do not wait for one another. Meanwhile further windows are processed one by one, at a fixed interval. The
+//! response time is measured from the moment a request is sent until its last byte arrives. No result consists of
+//! cached responses only, because every request uses another lot or filter.
 //!
-//! # Which indexes, and why none
+//! # Why the API has no indexes of its own
 //!
-//! EXPLAIN (ANALYZE, BUFFERS) on 155,137 lots of the simulated feed, PostgreSQL 15, everything in shared buffers, before
-//! there was a catalogue in memory (`src/api/catalogue/mod.rs`). Three filters, sorted by sale date, 51 rows:
+//! EXPLAIN (ANALYZE, BUFFERS) on 155,137 lots of the simulated feed, PostgreSQL 15, all data in shared buffers, before
+//! the catalogue in memory existed (`src/api/catalogue/mod.rs`). Three filters, sorted by sale date, 51 rows:
 //!
 //! ```text
-//! no index besides those there are                                              72 ms
+//! existing indexes only                                                          72 ms
 //!   Nested Loop
 //!     Gather Merge, Sort: Parallel Seq Scan on lots   (8,290 buffers; damage_code = …; 79,944 rows)
 //!     Index Scan using vehicles_pkey on vehicles      (1,335 times; make = …, year between …)
 //! lots (damage_code, auction_datetime_utc, id)                                   5.9 ms
 //!   Nested Loop
 //!     Index Scan using … on lots                      (1,335 rows), then vehicles_pkey 1,335 times
-//! the same, how many there are, with all four indexes tried                       71 ms
+//! the number of matching lots, with all four indexes                              71 ms
 //!   Parallel Hash Join: Parallel Seq Scan on lots, Bitmap Heap Scan on vehicles
-//! a facet, make given, with all four                                              63 ms
+//! a facet with a filter on make, with all four indexes                            63 ms
 //!   Partial HashAggregate: Parallel Hash Join: Parallel Seq Scan on lots, Bitmap Heap Scan on vehicles
 //! make % …, model % … by gin (make gin_trgm_ops, model gin_trgm_ops)              19 ms
-//!   Bitmap Heap Scan on vehicles                      (20,355 rows, to be joined and sorted yet)
+//!   Bitmap Heap Scan on vehicles                      (20,355 rows, not joined and sorted yet)
 //! ```
 //!
-//! The four tried, (make, model, year), (damage_code, auction_datetime_utc, id), (auction_datetime_utc, id) and the
-//! trigrams, took 213, 262, 114 and 296 ms to build, which each first window would pay (its limit leaves 50), and 19 MB;
-//! they serve some combinations of filters, and neither totals nor facets. So there are none: filters, sorts and counts
-//! are answered from memory, and rows are read by the keys there are:
+//! The four indexes were (make, model, year), (damage_code, auction_datetime_utc, id), (auction_datetime_utc, id) and
+//! the trigrams. They took 213, 262, 114 and 296 ms to build, in every first window, whose limit leaves 50 ms. They
+//! took 19 MB. They serve some combinations of filters, and neither totals nor facets. Therefore the API has no indexes
+//! of its own. Filters, sorts and counts use the catalogue in memory, and rows are read by the existing keys:
 //!
 //! ```text
-//! a lot: idx_lots_external_id, vehicles_pkey, images_lot_id_idx                   0.1 ms (0.7 to plan)
-//! what has changed since a reading: one pass over each table by xmin               35 ms, once a window
+//! a lot: idx_lots_external_id, vehicles_pkey, images_lot_id_idx                   0.1 ms (0.7 ms planning)
+//! changes since the last read: one pass over each table by xmin                    35 ms, once per window
 //! ```
 
 use super::figure::{Figure, Spread, markdown, quantile};
@@ -51,69 +51,69 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// How long the server may take to show itself: it reads all lots first.
+/// Maximum time until the server logs its address. The server reads all lots first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is measured.
+/// Parameters of the benchmark.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Plan {
-    /// Rows of a window.
+    /// Number of rows of a window.
     pub rows: usize,
-    /// Seconds of asking.
+    /// Duration of the measurement, in seconds.
     pub seconds: u32,
-    /// Seconds from the start of one window to that of the next.
+    /// Seconds from the start of one window to the start of the next.
     pub every: u32,
-    /// Of the feed and of the questions.
+    /// Seed of the simulated feed and of the requests.
     pub seed: u64,
 }
 
-/// How soon one kind of request was answered, in milliseconds.
+/// Response times of one kind of request, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Answered {
-    /// What was asked.
+    /// Kind of the request.
     pub kind: &'static str,
-    /// How often.
+    /// Number of requests.
     pub requests: usize,
-    /// Half took less.
+    /// Median response time.
     pub p50: f64,
-    /// All but one in a hundred took less.
+    /// 99th percentile of the response times.
     pub p99: f64,
-    /// The longest.
+    /// Longest response time.
     pub max: f64,
 }
 
-/// Everything that was measured.
+/// Results of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What on.
+    /// Machine and server.
     pub machine: Machine,
-    /// What was to be done.
+    /// Parameters of the benchmark.
     pub plan: Plan,
-    /// Lots that could be found at the end.
+    /// Number of visible lots at the end.
     pub lots: u64,
-    /// Windows applied while readers asked.
+    /// Number of windows applied during the measurement.
     pub windows: usize,
-    /// Seconds that each took, from the claim of its first job on.
+    /// Duration of each window from the claim of its first job, in seconds.
     pub window_seconds: Spread,
-    /// Seconds from the server's start until it answered, with all lots read.
+    /// Seconds from the start of `vinops serve` until it listened with all lots read.
     pub start_seconds: f64,
-    /// Peak memory of the server, in 10^6 bytes.
+    /// Peak memory of the server, in MB (10^6 bytes).
     pub memory_mb: f64,
-    /// By kind of request.
+    /// Response times by kind of request.
     pub answers: Vec<Answered>,
-    /// Against the limits.
+    /// Metrics that have a limit.
     pub figures: Vec<Figure>,
 }
 
-/// Measures, telling how far it is.
+/// Runs the benchmark and reports progress through a callback.
 pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) -> anyhow::Result<Report> {
-    ensure!(plan.seconds > 0 && plan.every > 0, "nothing to measure in no time");
+    ensure!(plan.seconds > 0 && plan.every > 0, "--seconds and --every must be greater than 0");
     let windows = 1 + plan.seconds.div_ceil(plan.every);
-    told(format!("simulates {windows} windows of {} rows", plan.rows));
+    told(format!("simulating {windows} windows of {} rows", plan.rows));
     let files = Files::simulate(plan.seed, plan.rows, windows).await?;
     let ground = place.ground().await?;
     let machine = Machine::look(&ground.db.pool, place.describe().await?).await?;
-    let (first, rest) = files.windows.split_first().context("no window")?;
+    let (first, rest) = files.windows.split_first().context("no window was simulated")?;
     let worked = hand::work(&ground, first).await?;
     told(format!("first window: {} rows in {:.1} s", worked.summary.rows, worked.seconds));
     execute(&mut ground.session().await?, "vacuum analyze".to_owned()).await?;
@@ -121,7 +121,7 @@ pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) 
     let began = Instant::now();
     let mut server = Served::start(&ground).await?;
     let start_seconds = began.elapsed().as_secs_f64();
-    told(format!("serves after {start_seconds:.1} s"));
+    told(format!("server started in {start_seconds:.1} s"));
     let readers = Readers::new(&server.address, plan.seed).await?;
     let until = Instant::now() + Duration::from_secs(u64::from(plan.seconds));
     let working = async {
@@ -133,7 +133,7 @@ pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) 
                 break;
             }
             let worked = hand::work(&ground, window).await?;
-            told(format!("a window in {:.2} s", worked.seconds));
+            told(format!("window applied in {:.2} s", worked.seconds));
             seconds.push(worked.seconds);
         }
         Ok::<_, anyhow::Error>(seconds)
@@ -173,7 +173,7 @@ fn figures(answers: &[Answered], standard: bool) -> Vec<Figure> {
     let limits = [
         ("search, three filters", "search with three filters, p99", 25.0),
         ("a lot", "a single lot, p99", 5.0),
-        ("facets", "facets, p99, always counted afresh", 40.0),
+        ("facets", "facets (never cached), p99", 40.0),
     ];
     let figure = |(kind, name, limit): (&str, &'static str, f64)| {
         let of = answers.iter().find(|answered| answered.kind == kind)?;
@@ -183,12 +183,12 @@ fn figures(answers: &[Answered], standard: bool) -> Vec<Figure> {
 }
 
 impl Report {
-    /// For people, in Markdown.
+    /// Formats the report as Markdown.
     pub fn text(&self) -> String {
         let Report { plan, window_seconds, .. } = self;
         let mut out = format!(
-            "{}\n{} lots; {RATE} requests/s for {} s, {} windows applied meanwhile in {} s each\nthe server began in {:.1} s, \
-             all lots read; its peak memory was {:.0} MB\n\n",
+            "{}\n{} lots, {RATE} requests/s for {} s, {} windows applied meanwhile in {} s each\n\
+             Server start with all lots read: {:.1} s. Peak memory of the server: {:.0} MB.\n\n",
             self.machine.text(),
             self.lots,
             plan.seconds,
@@ -216,7 +216,7 @@ impl Report {
     }
 }
 
-/// `vinops serve` on the ground.
+/// Running `vinops serve` process. The process is killed on drop.
 struct Served {
     process: Child,
     address: String,
@@ -224,18 +224,20 @@ struct Served {
 
 impl Served {
     async fn start(ground: &Ground) -> anyhow::Result<Served> {
-        let mut process = Command::new(std::env::current_exe().context("find this program")?)
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .env("DATABASE_URL", ground.url())
-            .env("DATABASE_DIRECT_URL", ground.url())
-            .env("VINOPS_LOG_FORMAT", "json")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("run `vinops serve`")?;
-        let mut lines = BufReader::new(process.stderr.take().context("its log")?).lines();
+        let mut process =
+            Command::new(std::env::current_exe().context("could not find the path of this program")?)
+                .args(["serve", "--listen", "127.0.0.1:0"])
+                .env("DATABASE_URL", ground.url())
+                .env("DATABASE_DIRECT_URL", ground.url())
+                .env("VINOPS_LOG_FORMAT", "json")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()
+                .context("could not start `vinops serve`")?;
+        let mut lines =
+            BufReader::new(process.stderr.take().context("`vinops serve` has no standard error")?).lines();
         let shown = async {
             while let Some(line) = lines.next_line().await? {
                 let line: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -243,10 +245,11 @@ impl Served {
                     return Ok(address.to_owned());
                 }
             }
-            bail!("`vinops serve` ended")
+            bail!("`vinops serve` stopped before it listened")
         };
-        let address = tokio::time::timeout(PATIENCE, shown).await.context("wait for `vinops serve`")??;
-        // a process whose log nobody reads stands still in the end
+        let address =
+            tokio::time::timeout(PATIENCE, shown).await.context("`vinops serve` did not start in time")??;
+        // A process blocks once the pipe of its unread log is full.
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 eprintln!("{line}");
@@ -256,7 +259,7 @@ impl Served {
     }
 
     fn peak_mb(&self) -> anyhow::Result<f64> {
-        let id = self.process.id().context("the server has ended")?;
+        let id = self.process.id().context("`vinops serve` has stopped")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = peak.and_then(|text| text.trim().split(' ').next()?.parse::<f64>().ok());
@@ -264,6 +267,6 @@ impl Served {
     }
 
     async fn stop(&mut self) -> anyhow::Result<()> {
-        self.process.kill().await.context("end `vinops serve`")
+        self.process.kill().await.context("could not stop `vinops serve`")
     }
 }

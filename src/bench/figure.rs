@@ -1,22 +1,22 @@
-//! Numbers and what they must keep to: spreads, limits, and the Markdown they are printed as.
+//! Statistics of measurements, metrics with limits, and their Markdown tables.
 
 use serde::Serialize;
 
-/// Measurements of one thing.
+/// Measurements of one quantity with their statistics.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Spread {
-    /// The middle one; of an even number the mean of the two in the middle.
+    /// Median. For an even number of measurements, the mean of the two middle ones.
     pub median: f64,
-    /// The smallest.
+    /// Minimum.
     pub min: f64,
-    /// The greatest.
+    /// Maximum.
     pub max: f64,
-    /// All, in the order they were taken.
+    /// All measurements, in the order in which they were taken.
     pub all: Vec<f64>,
 }
 
 impl Spread {
-    /// Of these; zeros of none.
+    /// Computes the statistics of measurements. Returns zeros if there are none.
     pub fn of(all: impl IntoIterator<Item = f64>) -> Spread {
         let all: Vec<f64> = all.into_iter().collect();
         let mut sorted = all.clone();
@@ -25,14 +25,14 @@ impl Spread {
         Spread { median: quantile(&sorted, 0.5), min, max, all }
     }
 
-    /// `3.21 (3.05..4.80)`.
+    /// Formats the median, minimum and maximum, such as `3.21 (3.05..4.80)`.
     pub fn text(&self, digits: usize) -> String {
         let Spread { median, min, max, .. } = self;
         format!("{median:.digits$} ({min:.digits$}..{max:.digits$})")
     }
 }
 
-/// The value below which `share` of the sorted values lie, between two of them where it falls so.
+/// Returns the quantile `share` (0 to 1) of sorted values, interpolated linearly. Returns 0 if there are none.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let at = share.clamp(0.0, 1.0) * last as f64;
@@ -40,28 +40,28 @@ pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (at - at.floor())
 }
 
-/// A measured value and the most it may be.
+/// Measured value with its limit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What was measured.
+    /// Name of the metric.
     pub name: &'static str,
-    /// How much.
+    /// Measured value, in `unit`.
     pub value: f64,
-    /// Of what: MB are 10^6 bytes.
+    /// Unit of value and limit. MB are 10^6 bytes.
     pub unit: &'static str,
-    /// The most it may be.
+    /// Maximum permitted value, in `unit`.
     pub limit: f64,
-    /// Whether it is; none where the limit was set for another size.
+    /// True if the value is within the limit. Null if the limit was set for another size of the input.
     pub pass: Option<bool>,
 }
 
 impl Figure {
-    /// `value` against `limit`, judged if `applies`.
+    /// Returns a metric, compared with its limit if `applies` is true.
     pub fn new(name: &'static str, value: f64, unit: &'static str, limit: f64, applies: bool) -> Figure {
         Figure { name, value, unit, limit, pass: applies.then_some(value <= limit) }
     }
 
-    /// PASS, FAIL or a dash.
+    /// Returns `PASS`, `FAIL` or, for a limit that does not apply, a dash.
     pub fn verdict(&self) -> &'static str {
         match self.pass {
             Some(true) => "PASS",
@@ -71,7 +71,7 @@ impl Figure {
     }
 }
 
-/// A table in Markdown, columns padded so that it reads as plain text too; all but the first aligned to the right.
+/// Returns a Markdown table with padded columns, readable as plain text. All columns but the first are right-aligned.
 pub fn markdown(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

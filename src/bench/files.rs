@@ -1,6 +1,6 @@
-//! What is measured on: windows of the simulated feed as files, and the first one's rows as ready JSON.
+//! Input of the benchmarks: windows of the simulated feed as CSV files, and the rows of the first window as JSON.
 //!
-//! Made before any timing, on a blocking thread, in a folder that goes with the run.
+//! The files are written before any measurement, on a blocking thread, in a folder that is deleted with the run.
 
 use crate::auction::mapping::copart;
 use crate::auction::payload::Payload;
@@ -16,54 +16,61 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Files of windows in their order.
+/// Files of consecutive windows, in a temporary folder.
 pub struct Files {
     folder: TempDir,
-    /// One per window.
+    /// Files in the order of the windows.
     pub windows: Vec<Window>,
 }
 
-/// The file of one window.
+/// File of one window.
 pub struct Window {
-    /// Ends `YYYY/MM/DD/HHmm.csv`, from which its window is read.
+    /// Path, which ends in `YYYY/MM/DD/HHmm.csv`. `vinops ingest` reads the window from the path.
     pub path: PathBuf,
-    /// Of its bytes, in hex.
+    /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
 }
 
 impl Files {
-    /// Simulates `windows` windows of `rows` rows.
+    /// Simulates `windows` windows of `rows` rows each.
     pub async fn simulate(seed: u64, rows: usize, windows: u32) -> anyhow::Result<Files> {
         tokio::task::spawn_blocking(move || Files::simulate_blocking(seed, rows, windows))
             .await
-            .context("simulate the feed")?
+            .context("could not simulate the feed")?
     }
 
     fn simulate_blocking(seed: u64, rows: usize, windows: u32) -> anyhow::Result<Files> {
-        let folder =
-            tempfile::Builder::new().prefix("vinops-bench-feed-").tempdir().context("make a folder")?;
-        let start = Utc.with_ymd_and_hms(2026, 3, 6, 17, 0, 0).single().context("the first window")?;
+        let folder = tempfile::Builder::new()
+            .prefix("vinops-bench-feed-")
+            .tempdir()
+            .context("could not create a folder for the simulated feed")?;
+        let start = Utc
+            .with_ymd_and_hms(2026, 3, 6, 17, 0, 0)
+            .single()
+            .context("could not compute the start of the first window")?;
         let mut simulator = Simulator::new(Options::new(seed, rows, start));
         let mut made = Vec::new();
         for k in 0..windows {
             let name = simulator.options().window_start(k).format("%Y/%m/%d/%H%M.csv").to_string();
             let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().context("a window's folder")?)?;
+            std::fs::create_dir_all(path.parent().context("window file has no folder")?)?;
             let mut out = Hashing::new(BufWriter::new(File::create(&path)?));
-            simulator.window(k, &mut out).with_context(|| format!("write {}", path.display()))?;
+            simulator
+                .window(k, &mut out)
+                .with_context(|| format!("could not write the file {}", path.display()))?;
             out.flush()?;
             made.push(Window { path, sha256: out.hex() });
         }
         Ok(Files { folder, windows: made })
     }
 
-    /// Writes the first window's rows as JSON for `copy … from` in text format; gives the file and its rows.
+    /// Writes the rows of the first window as JSON in COPY's text format. Returns the file and the number of rows.
     pub async fn ready_json(&self) -> anyhow::Result<(PathBuf, u64)> {
-        let from = self.windows.first().context("no window to take rows from")?.path.clone();
+        let from = self.windows.first().context("no window was simulated")?.path.clone();
         let to = self.folder.path().join("ready.jsonl");
         tokio::task::spawn_blocking(move || Ok((to.clone(), write_json(&from, &to)?)))
             .await
-            .context("write the rows as JSON")?
+            .context("could not write the rows as JSON")?
     }
 }
 
@@ -76,7 +83,7 @@ fn write_json(from: &Path, to: &Path) -> anyhow::Result<u64> {
         let Item::Row(record) = item else { continue };
         row.clear();
         payload.append(&record, &mut row);
-        // COPY's text format has an escape of its own; line ends and tabs are escapes already.
+        // COPY's text format treats a backslash as an escape. JSON already escapes line ends and tabs.
         let mut rest = row.as_slice();
         while let Some(at) = memchr(b'\\', rest) {
             out.write_all(&rest[..=at])?;
@@ -91,15 +98,15 @@ fn write_json(from: &Path, to: &Path) -> anyhow::Result<u64> {
     Ok(rows)
 }
 
-/// The hash of a file's bytes, in hex.
+/// Returns the SHA-256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> anyhow::Result<String> {
     let mut out = Hashing::new(io::sink());
-    let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    io::copy(&mut file, &mut out).with_context(|| format!("read {}", path.display()))?;
+    let mut file = File::open(path).with_context(|| format!("could not open the file {}", path.display()))?;
+    io::copy(&mut file, &mut out).with_context(|| format!("could not read the file {}", path.display()))?;
     Ok(out.hex())
 }
 
-/// Hashes what goes through it.
+/// Writer that computes the SHA-256 of all bytes written through it.
 struct Hashing<W> {
     out: W,
     hash: Sha256,

@@ -1,7 +1,9 @@
-//! The floor of a first window: the same rows, ready as JSONB, into a bare heap, by PostgreSQL's own client.
+//! Baseline of a first window: the same rows as ready JSONB, loaded into a table without indexes by PostgreSQL's
+//! client.
 //!
-//! No parsing of CSV, no index, no key, no second table, one statement: less than this no lossless loader writes. Where
-//! there is no `psql`, our own connection sends the same file by the same COPY, and the report says so.
+//! The baseline parses no CSV and has no index, no key, no second table and one statement. A loader that stores every
+//! row cannot write less. If `psql` is not installed, our own connection sends the same file by the same COPY, and the
+//! report contains this fact.
 
 use super::place::{Ground, execute};
 use anyhow::{Context, bail};
@@ -10,24 +12,24 @@ use std::process::Stdio;
 use std::time::Instant;
 use tokio::io::AsyncReadExt;
 
-/// What the floor is measured with.
+/// Input and client of the baseline.
 pub struct Floor {
-    /// One row of JSON to a line, for COPY's text format.
+    /// File with one JSON row per line, in COPY's text format.
     pub file: PathBuf,
-    /// PostgreSQL's client, where there is one.
+    /// Path of `psql`, if it is installed.
     pub psql: Option<PathBuf>,
 }
 
 impl Floor {
-    /// How it is measured, for people.
+    /// Returns the name of the client, for reports.
     pub fn via(&self) -> &'static str {
         match self.psql {
             Some(_) => r"psql \copy",
-            None => "COPY through our own connection, for want of psql",
+            None => "COPY through our own connection (psql is not installed)",
         }
     }
 
-    /// Seconds of one load into a new table of `ground`.
+    /// Loads the file into a new table of a database. Returns the duration of the load in seconds.
     pub async fn measure(&self, ground: &Ground) -> anyhow::Result<f64> {
         let mut session = ground.session().await?;
         execute(&mut session, "drop table if exists floor; create table floor (payload jsonb)".to_owned())
@@ -36,7 +38,8 @@ impl Floor {
         match &self.psql {
             Some(psql) => self.by_psql(psql, ground).await,
             None => {
-                let mut file = tokio::fs::File::open(&self.file).await.context("open the floor's rows")?;
+                let mut file =
+                    tokio::fs::File::open(&self.file).await.context("could not open the baseline's rows")?;
                 let mut buffer = vec![0; 1 << 18];
                 let began = Instant::now();
                 let mut copy = session.copy_in_raw("copy floor (payload) from stdin").await?;
@@ -46,22 +49,22 @@ impl Floor {
                         read => copy.send(&buffer[..read]).await?,
                     };
                 }
-                copy.finish().await.context("copy the floor's rows")?;
+                copy.finish().await.context("could not copy the baseline's rows")?;
                 Ok(began.elapsed().as_secs_f64())
             }
         }
     }
 
-    /// psql's own clock, so that its start does not count.
+    /// Loads the file by `psql`. Returns the seconds of psql's own timer, which exclude its start.
     async fn by_psql(&self, psql: &std::path::Path, ground: &Ground) -> anyhow::Result<f64> {
         let mut url = url::Url::parse(&ground.url)?;
         let password = url.password().map(decoded);
-        // In the environment it is not for everybody to read, as arguments are.
+        // Other users can read arguments but not the environment.
         if url.set_password(None).is_err() {
-            bail!("the server's URL cannot be given to psql");
+            bail!("server URL has no host, which psql needs");
         }
         let file =
-            self.file.to_str().context("the temporary folder's name is not UTF-8")?.replace('\'', "''");
+            self.file.to_str().context("the path of the temporary folder is not UTF-8")?.replace('\'', "''");
         let mut command = tokio::process::Command::new(psql);
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url.as_str()]);
         command.args(["-c", r"\timing on", "-c", &format!(r"\copy floor (payload) from '{file}'")]);
@@ -69,22 +72,22 @@ impl Floor {
         if let Some(password) = password {
             command.env("PGPASSWORD", password);
         }
-        let said = command.output().await.with_context(|| format!("run {}", psql.display()))?;
+        let said = command.output().await.with_context(|| format!("could not run {}", psql.display()))?;
         if !said.status.success() {
-            bail!("psql: {}: {}", said.status, String::from_utf8_lossy(&said.stderr).trim());
+            bail!("psql failed ({}): {}", said.status, String::from_utf8_lossy(&said.stderr).trim());
         }
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        let milliseconds = timing(&text).with_context(|| format!("psql told no time: {text:?}"))?;
+        let milliseconds = timing(&text).with_context(|| format!("psql printed no time: {text:?}"))?;
         Ok(milliseconds / 1000.0)
     }
 }
 
-/// The milliseconds of psql's `Time: 2840.123 ms (00:02.840)`.
+/// Returns the milliseconds in psql's output, such as `Time: 2840.123 ms (00:02.840)`.
 fn timing(said: &str) -> Option<f64> {
     said.lines().find_map(|line| line.strip_prefix("Time: ")?.split(' ').next()?.parse().ok())
 }
 
-/// A part of a URL without its percent signs.
+/// Decodes the percent-encoding of a part of a URL.
 fn decoded(part: &str) -> String {
     let pair = format!("p={}", part.replace('+', "%2B").replace('&', "%26"));
     url::form_urlencoded::parse(pair.as_bytes())

@@ -1,4 +1,4 @@
-//! How much there is: the database by relation, and the store.
+//! Sizes of the database by relation and of the store, and their growth per window.
 
 use super::place::{Ground, execute};
 use anyhow::Context;
@@ -6,31 +6,31 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Sizes in bytes at one moment.
+/// Sizes of the database and the store at one time, in bytes.
 pub struct Size {
     database: i64,
     store: i64,
-    /// Per table, its indexes and TOAST included.
+    /// Size by table, including indexes and TOAST.
     relations: BTreeMap<String, i64>,
 }
 
-/// What one window adds, in MB (10^6 bytes), averaged over `windows`.
+/// Growth per window, in MB (10^6 bytes), averaged over `windows`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Growth {
-    /// Over how many windows.
+    /// Number of windows.
     pub windows: u32,
-    /// Database and store together.
+    /// Growth of database and store together.
     pub total_mb: f64,
-    /// The database.
+    /// Growth of the database.
     pub database_mb: f64,
-    /// The store.
+    /// Growth of the store.
     pub store_mb: f64,
-    /// The relations that grow most, with their indexes.
+    /// Up to ten relations with the largest growth of table, indexes and TOAST, the largest first.
     pub relations: Vec<(String, f64)>,
 }
 
 impl Size {
-    /// Settles what autovacuum would settle within the quarter-hour, then measures.
+    /// Vacuums and analyses the changed tables, as autovacuum would within the quarter-hour, then measures the sizes.
     pub async fn settled(ground: &Ground) -> anyhow::Result<Size> {
         let mut session = ground.session().await?;
         let changed = sqlx::query_scalar!(
@@ -42,9 +42,9 @@ impl Size {
         )
         .fetch_all(&mut session)
         .await
-        .context("look for changed tables")?;
+        .context("could not read the changed tables")?;
         for name in changed {
-            // quoted by regclass
+            // The name is quoted by regclass.
             execute(&mut session, format!("vacuum (analyze) {name}")).await?;
         }
         execute(&mut session, "checkpoint".to_owned()).await?;
@@ -54,7 +54,7 @@ impl Size {
         )
         .fetch_one(&mut session)
         .await
-        .context("measure the database")?;
+        .context("could not read the size of the database")?;
         let relations = sqlx::query!(
             r#"-- bench: size of the relations
             select c.oid::regclass::text as "name!", pg_total_relation_size(c.oid) as "bytes!"
@@ -66,7 +66,7 @@ impl Size {
         )
         .fetch_all(&mut session)
         .await
-        .context("measure the relations")?;
+        .context("could not read the sizes of the relations")?;
         Ok(Size {
             database,
             store: folder(ground.store_folder())?,
@@ -74,7 +74,7 @@ impl Size {
         })
     }
 
-    /// What was added since, per window.
+    /// Returns the growth per window since `before`, averaged over `windows`.
     pub fn since(&self, before: &Size, windows: u32) -> Growth {
         let each = |bytes: i64| bytes as f64 / 1e6 / f64::from(windows.max(1));
         let grown = |(name, bytes): (&String, &i64)| {
@@ -95,10 +95,12 @@ impl Size {
     }
 }
 
-/// Bytes of all files under `path`.
+/// Returns the total size of all files in a folder and its subfolders, in bytes.
 fn folder(path: &Path) -> anyhow::Result<i64> {
     let mut bytes = 0;
-    for entry in std::fs::read_dir(path).with_context(|| format!("look into {}", path.display()))? {
+    for entry in
+        std::fs::read_dir(path).with_context(|| format!("could not read the folder {}", path.display()))?
+    {
         let entry = entry?;
         let about = entry.metadata()?;
         bytes += if about.is_dir() { folder(&entry.path())? } else { i64::try_from(about.len())? };

@@ -1,4 +1,4 @@
-//! A window worked by a process of its own: `vinops ingest FILE --json`, as an operator would call it.
+//! Runs one window in a process of its own: `vinops ingest FILE --json`, as an operator would call it.
 
 use super::files::Window;
 use super::place::Ground;
@@ -9,32 +9,37 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Instant;
 
-/// Runs its command as a child and hands on how it ended. A process inherits, for good, the peak memory of the one that
-/// called it into being; a shell in between is small, so that the peak is the worker's own.
+/// Shell script that runs its arguments as a child and exits with the child's status.
+///
+/// A process permanently inherits the peak memory of the process that created it. A shell in between is small, so the
+/// measured peak is that of the worker.
 const BETWEEN: &str = r#""$0" "$@"; exit $?"#;
 
-/// One window, worked.
+/// Result of one processed window.
 #[derive(Clone, Debug, Serialize)]
 pub struct Worked {
-    /// What the command printed.
+    /// Summary that the command printed.
     pub summary: Summary,
-    /// From the claim of the first job to the end of the last, waits in the queue included.
+    /// Seconds from the claim of the first job to the end of the last job, including waits in the queue.
     pub seconds: f64,
-    /// Of the whole command: connecting and taking in the file as well.
+    /// Seconds of the whole command, including the connection and the import of the file.
     pub command_seconds: f64,
 }
 
-/// Works one window on `ground`.
+/// Processes one window in a database with `vinops ingest`.
+///
+/// # Errors
+/// Returns an error if the window does not end as applied.
 pub async fn work(ground: &Ground, window: &Window) -> anyhow::Result<Worked> {
-    let path = window.path.to_str().context("the temporary folder's name is not UTF-8")?;
+    let path = window.path.to_str().context("the path of the temporary folder is not UTF-8")?;
     ground.checkpoint().await?;
     let began = Instant::now();
     let said = vinops(ground, &["ingest", path, "--json"]).await?;
     let command_seconds = began.elapsed().as_secs_f64();
     let summary: Summary =
-        serde_json::from_slice(&said.stdout).context("read what `vinops ingest` printed")?;
+        serde_json::from_slice(&said.stdout).context("could not parse the output of `vinops ingest`")?;
     if summary.state != "applied" {
-        bail!("{path} ended {}", summary.state);
+        bail!("file {path} ended in state {}; expected applied", summary.state);
     }
     let seconds = sqlx::query_scalar!(
         r#"-- bench: span of a file's chain
@@ -46,13 +51,16 @@ pub async fn work(ground: &Ground, window: &Window) -> anyhow::Result<Worked> {
     )
     .fetch_one(&ground.db.pool)
     .await
-    .context("measure the chain")?;
+    .context("could not read the duration of the window's jobs")?;
     Ok(Worked { summary, seconds, command_seconds })
 }
 
-/// Runs this program on `ground`; an error holds what it said.
+/// Runs this program on a database and its store, and returns its output.
+///
+/// # Errors
+/// Returns an error with the program's standard error if the program fails.
 pub async fn vinops(ground: &Ground, arguments: &[&str]) -> anyhow::Result<Output> {
-    let program = std::env::current_exe().context("find this program")?;
+    let program = std::env::current_exe().context("could not find the path of this program")?;
     let said = tokio::process::Command::new(Path::new("/bin/sh"))
         .args(["-c", BETWEEN])
         .arg(program)
@@ -64,10 +72,10 @@ pub async fn vinops(ground: &Ground, arguments: &[&str]) -> anyhow::Result<Outpu
         .kill_on_drop(true)
         .output()
         .await
-        .context("run this program once more")?;
+        .context("could not start this program as a child")?;
     if !said.status.success() {
         bail!(
-            "vinops {}: {}: {}",
+            "`vinops {}` failed ({}): {}",
             arguments.join(" "),
             said.status,
             String::from_utf8_lossy(&said.stderr).trim()

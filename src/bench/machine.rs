@@ -1,30 +1,30 @@
-//! What the figures were taken on.
+//! The machine and the PostgreSQL server on which a benchmark ran.
 
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::PgPool;
 
-/// A machine and its PostgreSQL.
+/// Description of the machine and its PostgreSQL server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// Processors that this process may use.
+    /// Number of processors that this process may use.
     pub cores: usize,
-    /// What they call themselves.
+    /// Model name of the processor, or the architecture if the name is not known.
     pub cpu: String,
-    /// In 10^6 bytes.
+    /// Memory in MB (10^6 bytes), or 0 if not known.
     pub memory_mb: u64,
-    /// The load over the last minute when the run began: neighbours show in the spread.
+    /// Load average of the minute before the run, or 0 if not known.
     pub load: f64,
-    /// Which server, and where its programs come from.
+    /// Version of the server and origin of its programs.
     pub postgres: String,
-    /// The settings that decide about writing, as the server has them.
+    /// Server settings that affect writes, as `name=value` pairs.
     pub settings: String,
-    /// Whether this program was built with optimisation.
+    /// True if this program is an optimised build.
     pub optimised: bool,
 }
 
 impl Machine {
-    /// Looks around; `postgres` is how the place describes its server.
+    /// Reads the description of the machine and the server's settings. `postgres` is the description of the server.
     pub async fn look(pool: &PgPool, postgres: String) -> anyhow::Result<Machine> {
         let settings = sqlx::query_scalar!(
             r#"-- bench: settings
@@ -37,7 +37,7 @@ impl Machine {
         )
         .fetch_one(pool)
         .await
-        .context("read the server's settings")?;
+        .context("could not read the server's settings")?;
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let kilobytes = field(&read("/proc/meminfo"), "MemTotal")
             .and_then(|total| total.trim_end_matches("kB").trim().parse::<u64>().ok());
@@ -53,10 +53,13 @@ impl Machine {
         })
     }
 
-    /// In three lines, for people.
+    /// Formats the description as three lines of text, with a warning for a debug build.
     pub fn text(&self) -> String {
-        let warning =
-            if self.optimised { "" } else { "\nNot optimised (a debug build): the figures mean nothing." };
+        let warning = if self.optimised {
+            ""
+        } else {
+            "\nDebug build without optimisation: the results are not valid."
+        };
         format!(
             "{} cores of {}, {:.0} GB of memory, load {:.1} at the start\n{}\n{}{warning}",
             self.cores,
@@ -69,7 +72,7 @@ impl Machine {
     }
 }
 
-/// The value of a line `name : value`, as the files of `/proc` have them.
+/// Returns the value of a line `name : value` in a file of `/proc`.
 fn field(text: &str, name: &str) -> Option<String> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())

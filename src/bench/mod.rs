@@ -1,23 +1,22 @@
-//! Measuring: the figures of the README, each beside a floor taken in the same run.
+//! Benchmarks: the results in the README, each with a baseline measured in the same run.
 //!
-//! A second is worth nothing without the machine it was taken on, so no figure here stands alone. Windows are held
-//! against `psql \copy` of the same rows as ready JSONB into a bare heap, the queue against a bare loop that claims and
-//! acknowledges: what the same PostgreSQL can do when nothing is asked of it but the writing. The ratio travels from
-//! machine to machine, the seconds do not.
+//! Seconds depend on the machine, so every result is compared with a baseline on the same PostgreSQL. The baseline of a
+//! window is `psql \copy` of the same rows as ready JSONB into a table without indexes. The baseline of the queue is a
+//! loop that claims rows and acknowledges them. Ratios to a baseline can be compared between machines, seconds cannot.
 //!
-//! What keeps the figures honest:
+//! Rules that keep the results comparable:
 //!
-//! - Floor and figure are taken in turn, so that a neighbour's load falls on both; each begins with a CHECKPOINT.
-//! - A window is worked by `vinops ingest`, a process of its own: memory and seconds are those of a real worker.
-//! - Every repeat has a new database, copied from a migrated template, and a new store.
-//! - Between windows the changed tables are vacuumed and analysed, as autovacuum would within the quarter-hour. Its time
-//!   counts for nobody; without it growth would be the bloat of one window, not of a day.
-//! - The run ends with a proof that the work was done: files come back byte for byte, and the digest is that of a run
-//!   that took no short cut.
+//! - Baseline and measurement alternate, so that other load on the machine affects both. Each begins with a CHECKPOINT.
+//! - A window is processed by `vinops ingest`, a process of its own. Memory and seconds are those of a real worker.
+//! - Every repeat uses a new database, copied from a migrated template, and a new store.
+//! - Between windows the changed tables are vacuumed and analysed, as autovacuum would do within the quarter-hour. This
+//!   time is not measured. Without the vacuum, growth would be the bloat of one window instead of the growth of a day.
+//! - The run ends with a verification of the work: exported files are equal byte for byte, and the digest is equal to
+//!   that of full processing.
 //!
-//! `files` makes the input, `place` the databases, and `hand` runs the windows. `floor` is the baseline. `growth` and `proof`
-//! check the result. `rivals` are other queues, and `readers` are clients of the API. `windows`, `queue` and `api` put the
-//! measurements together, and `figure` compares them with the limits.
+//! `files` creates the input, `server` the databases, and `run_window` runs the windows. `baseline` measures the
+//! baseline. `growth` and `verification` check the result. `competitors` are other queues, and `clients` are clients of
+//! the API. `windows`, `queue` and `api` combine the measurements, and `metric` compares them with the limits.
 
 pub mod api;
 pub mod figure;

@@ -1,7 +1,8 @@
-//! Where measurements happen: a server, and databases on it that nobody else uses.
+//! The PostgreSQL server of the benchmarks, and databases on it that nothing else uses.
 //!
-//! Either a temporary cluster of our own, durable like a real one, or (`--server`) the server of DATABASE_URL, in
-//! databases named after this process that are dropped at the end. Both need the rights of a superuser: CHECKPOINT.
+//! The server is a temporary cluster with durable writes, or, with `--server`, the server of DATABASE_URL. On the
+//! latter, the databases are named after this process and are dropped at the end. Both need a superuser, because of
+//! CHECKPOINT.
 
 use crate::db::migrations::AUCTION;
 use crate::db::{Db, migrate};
@@ -14,7 +15,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
-/// A server with a migrated template on it.
+/// Server with a migrated template database.
 pub struct Place {
     admin: String,
     prefix: String,
@@ -22,24 +23,24 @@ pub struct Place {
     made: AtomicU32,
 }
 
-/// A migrated database and an empty store.
+/// Migrated database with an empty store.
 pub struct Ground {
-    /// Connected to the database.
+    /// Connection pool of the database.
     pub db: Db,
-    /// Its URL, password included.
+    /// URL of the database, including the password.
     pub url: String,
     name: String,
     store: TempDir,
 }
 
 impl Place {
-    /// On a temporary cluster.
+    /// Starts a temporary cluster and creates the template on it.
     pub async fn temporary() -> anyhow::Result<Place> {
         let embedded = Embedded::start(Options { temporary: true, ..Options::default() }).await?;
         Place::open(embedded.near_url("postgres"), Some(embedded)).await
     }
 
-    /// On a server that runs already; `url` is any of its databases.
+    /// Creates the template on a running server. `url` is any of the server's databases.
     pub async fn on(url: &str) -> anyhow::Result<Place> {
         Place::open(url.to_owned(), None).await
     }
@@ -50,12 +51,14 @@ impl Place {
         let template = place.template();
         place.run(format!("create database {template} template template0")).await?;
         let mut session = session(&place.url(&template)?).await?;
-        migrate::up(&mut session, &AUCTION, |_| {}).await.context("migrate the template")?;
+        migrate::up(&mut session, &AUCTION, |_| {})
+            .await
+            .context("could not migrate the template database")?;
         session.close().await?;
         Ok(place)
     }
 
-    /// A new migrated database and a new store.
+    /// Creates a migrated database and a store.
     pub async fn ground(&self) -> anyhow::Result<Ground> {
         let name = format!("{}_{}", self.prefix, self.made.fetch_add(1, Ordering::Relaxed));
         self.run(format!("create database {name} template {}", self.template())).await?;
@@ -63,7 +66,7 @@ impl Place {
         let store = tempfile::Builder::new()
             .prefix("vinops-bench-")
             .tempdir()
-            .context("make a folder for a store")?;
+            .context("could not create a folder for the store")?;
         Ok(Ground { db: Db::connect(&url, None, 16).await?, url, name, store })
     }
 
@@ -73,7 +76,7 @@ impl Place {
         self.run(format!("drop database if exists {} with (force)", ground.name)).await
     }
 
-    /// Drops all there is of this run and stops a server of our own.
+    /// Stops the temporary cluster, or drops all databases of this run on another server.
     pub async fn close(self) -> anyhow::Result<()> {
         if let Some(embedded) = self.embedded {
             return embedded.stop().await;
@@ -84,7 +87,7 @@ impl Place {
         self.run(format!("drop database if exists {} with (force)", self.template())).await
     }
 
-    /// Which server this is, for people.
+    /// Returns the server's version and origin, for reports.
     pub async fn describe(&self) -> anyhow::Result<String> {
         if let Some(embedded) = &self.embedded {
             return Ok(embedded.describe());
@@ -96,10 +99,10 @@ impl Place {
         )
         .fetch_one(&mut session)
         .await?;
-        Ok(format!("{version}, the server of DATABASE_URL"))
+        Ok(format!("{version}, server of DATABASE_URL"))
     }
 
-    /// `psql`: beside the server's programs, else wherever the shell would find it.
+    /// Returns the path of `psql`: from the folder of the server's programs, otherwise from PATH.
     pub fn psql(&self) -> Option<PathBuf> {
         let beside = self.embedded.as_ref().map(|embedded| embedded.binaries().folder.clone());
         let named = beside.or_else(crate::config::pg_bindir).map(|folder| folder.join("psql"));
@@ -117,7 +120,7 @@ impl Place {
     }
 
     fn url(&self, database: &str) -> anyhow::Result<String> {
-        let mut url = url::Url::parse(&self.admin).context("read the server's URL")?;
+        let mut url = url::Url::parse(&self.admin).context("server URL is invalid")?;
         url.set_path(database);
         Ok(url.into())
     }
@@ -131,41 +134,41 @@ impl Place {
 }
 
 impl Ground {
-    /// Writes out what is in memory, so that what follows starts even.
+    /// Runs CHECKPOINT, so that earlier writes do not affect the next measurement.
     pub async fn checkpoint(&self) -> anyhow::Result<()> {
         execute(&mut self.session().await?, "checkpoint".to_owned()).await
     }
 
-    /// A connection of its own.
+    /// Opens a connection outside the pool.
     pub async fn session(&self) -> anyhow::Result<PgConnection> {
         session(&self.url).await
     }
 
-    /// Its URL, password included.
+    /// Returns the URL of the database, including the password.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The store as VINOPS_STORE names it.
+    /// Returns the URL of the store, in the form of VINOPS_STORE.
     pub fn store(&self) -> anyhow::Result<String> {
         let url = url::Url::from_directory_path(self.store.path());
         url.map(String::from).map_err(|()| anyhow!("{} is not an absolute path", self.store.path().display()))
     }
 
-    /// The store's folder.
+    /// Returns the folder of the store.
     pub fn store_folder(&self) -> &Path {
         self.store.path()
     }
 }
 
-/// A connection that does not warn of slow statements: checkpoints and dropped databases take their time.
+/// Opens a connection that logs no slow statements, because checkpoints and dropped databases are slow.
 async fn session(url: &str) -> anyhow::Result<PgConnection> {
-    let options = PgConnectOptions::from_str(url).context("read the server's URL")?;
+    let options = PgConnectOptions::from_str(url).context("server URL is invalid")?;
     let options = options.disable_statement_logging();
-    options.connect().await.context("connect to the server that is measured")
+    options.connect().await.context("could not connect to the benchmark server")
 }
 
-/// Runs a statement whose names come from this room or, quoted, from the catalogue.
+/// Runs a statement. Names in the statement are constants of the benchmarks or quoted names from the catalog.
 pub async fn execute(connection: &mut PgConnection, statement: String) -> anyhow::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(connection).await.context(statement)?;
     Ok(())

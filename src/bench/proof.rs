@@ -1,4 +1,4 @@
-//! Proof that the measured work was done: fast and wrong is no figure.
+//! Verification that the measured work was done correctly.
 
 use super::files::{Files, sha256};
 use super::hand;
@@ -14,25 +14,25 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// What was proved.
+/// Result of the verification.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
-    /// Files that `vinops raw export` gave back byte for byte: all of them.
+    /// Number of files, all of which `vinops raw export` returned byte for byte.
     pub files: usize,
-    /// Of the database that the measured windows made.
+    /// Digest of the database that the measured windows filled.
     pub measured: Digest,
-    /// Of one where every window stored and applied every row; none unless asked for.
+    /// Digest of a database in which every window stored and applied every row. Null without `--verify`.
     pub full: Option<Digest>,
 }
 
 impl Proof {
-    /// Whether all that was looked at is as it must be.
+    /// Returns true if the two digests are equal or only one was computed.
     pub fn holds(&self) -> bool {
         self.full.as_ref().is_none_or(|full| *full == self.measured)
     }
 }
 
-/// Exports each window of `ground` and compares it with its file; gives how many there were.
+/// Exports the file of each window and compares its hash with that of the input. Returns the number of files.
 pub async fn files_come_back(ground: &Ground, files: &Files) -> anyhow::Result<usize> {
     for window in &files.windows {
         let file_id = sqlx::query_scalar!(
@@ -46,18 +46,18 @@ pub async fn files_come_back(ground: &Ground, files: &Files) -> anyhow::Result<u
         )
         .fetch_one(&ground.db.pool)
         .await
-        .with_context(|| format!("look for {}", window.path.display()))?;
+        .with_context(|| format!("could not find the stored file of {}", window.path.display()))?;
         let out = window.path.with_extension("out");
-        let to = out.to_str().context("the temporary folder's name is not UTF-8")?;
+        let to = out.to_str().context("the path of the temporary folder is not UTF-8")?;
         hand::vinops(ground, &["raw", "export", &file_id.to_string(), "--out", to]).await?;
         let sha256 = sha256(&out)?;
         std::fs::remove_file(&out)?;
-        ensure!(sha256 == window.sha256, "{} came back with other bytes", window.path.display());
+        ensure!(sha256 == window.sha256, "exported file {} differs from its input", window.path.display());
     }
     Ok(files.windows.len())
 }
 
-/// The digest of what all windows give when every row of each is stored and applied.
+/// Processes all windows in full in a new database, so that every row is stored and applied. Returns its digest.
 pub async fn full_digest(
     place: &Place,
     files: &Files,
@@ -85,7 +85,7 @@ pub async fn full_digest(
         )
         .execute(&ground.db.pool)
         .await?;
-        ensure!(asked.rows_affected() == 1, "file {} has no first job", receipt.file_id);
+        ensure!(asked.rows_affected() == 1, "file {} has no ingest job", receipt.file_id);
         file_ids.push(receipt.file_id);
     }
     let (watchers, events) = broadcast::channel(4096);
@@ -98,7 +98,7 @@ pub async fn full_digest(
     let worker = tokio::spawn(worker);
     let applied = applied(&ground, &file_ids, events).await;
     leave.cancel();
-    worker.await.context("the worker panicked")??;
+    worker.await.context("worker panicked")??;
     applied?;
     let full = digest(&ground.db.pool).await?;
     place.leave(ground).await?;
@@ -106,6 +106,9 @@ pub async fn full_digest(
 }
 
 /// Waits until these files are applied.
+///
+/// # Errors
+/// Returns an error if a job was discarded or the worker stopped before.
 async fn applied(
     ground: &Ground,
     files: &[Uuid],
@@ -124,10 +127,10 @@ async fn applied(
         }
         match events.recv().await {
             Ok(Event::Ended { kind, error, discarded: true, .. }) => {
-                bail!("{kind} was given up: {}", error.unwrap_or_default())
+                bail!("{kind} job was discarded: {}", error.unwrap_or_default())
             }
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => bail!("the worker left before its work was done"),
+            Err(broadcast::error::RecvError::Closed) => bail!("worker stopped before all files were applied"),
         }
     }
 }

@@ -1,15 +1,15 @@
-//! `vinops bench queue`: what a job costs when it does nothing, and how soon an idle worker starts one.
+//! `vinops bench queue`: throughput of jobs that do nothing, and the delay until an idle worker starts a job.
 //!
-//! The floor is a loop over a bare table that claims rows (`for update skip locked`) and acknowledges them, one statement
-//! each, as many at a time as the worker claims ahead and in as many connections as it has slots: no lease, no fence, no
-//! history of attempts, no wake-up. What the queue does beyond that is what its jobs pay for. In return the loop waits for
-//! the disk, and claims and the ends of these jobs do not, since a crash of the server would only run them again. The queue has everything
-//! on: history, a paused kind, and a limit for the whole fleet on the kind that is measured, which it never reaches but
-//! asks about with each claim.
+//! The baseline is a loop over a plain table that claims rows (`for update skip locked`) and acknowledges them, one
+//! statement each. The batch size is the number of jobs that the worker prefetches, and the number of connections is
+//! the number of its slots. The baseline has no lease, no fence, no history of attempts and no wake-up. The difference
+//! is the cost of the queue's features. In return, the baseline's commits wait for the disk. Claims and the ends of
+//! these jobs do not, because a crash of the server would only rerun them. All features of the queue are on: history, a
+//! paused kind, and a fleet-wide limit on the measured kind, which is never reached but checked by each claim.
 //!
-//! graphile-worker and procrastinate are measured beside it where they are installed; nothing is installed for that.
+//! graphile-worker and procrastinate are measured too if they are installed. The benchmark does not install them.
 //!
-//! Every measurement has a database of its own, so that none inherits another's bloat.
+//! Every measurement uses a database of its own, so that no measurement is affected by the bloat of another.
 
 use super::figure::{Spread, markdown, quantile};
 use super::machine::Machine;
@@ -28,27 +28,28 @@ use tokio_util::sync::CancellationToken;
 
 mod floor;
 
-/// Jobs that the worker runs at once, and connections of the floor.
+/// Number of jobs that the worker runs concurrently, and of connections of the baseline.
 pub const SLOTS: usize = 10;
-/// Jobs that one statement puts in.
+/// Number of jobs enqueued by one statement.
 const BATCH: i64 = 100;
-/// Jobs that the worker claims ahead; beside each the floor's batch.
+/// Measured numbers of prefetched jobs, each with the batch size of the baseline.
 const AHEAD: [(usize, i64); 3] = [(0, 1), (10, 10), (100, 100)];
-/// Finished jobs beside which a claim is measured, and how many claims.
+/// Number of finished jobs in the table in the second measurement of claims.
 const FINISHED: i64 = 1_000_000;
+/// Number of measured claims.
 const CLAIMS: usize = 500;
-/// Jobs whose way from commit to handler is measured.
+/// Number of jobs whose delay from commit to handler is measured.
 const PINGS: usize = 200;
-/// How often the end of a backlog is looked for.
+/// Interval of the checks whether a backlog is finished.
 const LOOK: Duration = Duration::from_millis(2);
-/// A worker that has not woken in this time has not been told.
+/// Maximum time until a worker wakes up. After this time the notification is considered lost.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A job that does nothing.
+/// Job that does nothing.
 #[derive(Debug, Serialize, Deserialize)]
 struct Nothing {}
 
-/// Told when a handler starts, where somebody wants to know.
+/// Channel that receives the start time of each handler.
 struct Bell(mpsc::UnboundedSender<Instant>);
 
 impl Job for Nothing {
@@ -59,7 +60,7 @@ impl Job for Nothing {
     type Report = ();
 
     async fn run(self, run: Run) -> Verdict<()> {
-        // Nobody listens at the end of a measurement, and that is fine.
+        // The receiver may be closed, either because it is not needed or because the measurement is over.
         let _ = run.tool::<Bell>()?.0.send(Instant::now());
         run.done(()).await
     }
@@ -67,68 +68,69 @@ impl Job for Nothing {
 
 const NOTHING: &[Entry] = &[Entry::of::<Nothing>()];
 
-/// Everything that was measured. Rates are jobs a second.
+/// Results of the benchmark. Rates are in jobs per second.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What on.
+    /// Machine and server.
     pub machine: Machine,
-    /// Jobs of each measurement.
+    /// Number of jobs of each measurement.
     pub jobs: usize,
-    /// How often worker and floor were measured.
+    /// Number of measurements of worker and baseline.
     pub repeats: usize,
-    /// Jobs a worker ran at once.
+    /// Number of jobs that the worker ran concurrently.
     pub slots: usize,
-    /// One worker and the floor beside it, by how many jobs the worker claims ahead.
+    /// Rates of one worker and of the baseline, by the number of prefetched jobs.
     pub worker: Vec<Drained>,
-    /// The same of other queues, where they are installed.
+    /// Rates of other queues, if they are installed.
     pub rivals: Vec<rivals::Rival>,
-    /// One at a time, each its own transaction.
+    /// Rate of enqueuing one job per transaction.
     pub enqueue_single: f64,
-    /// A hundred to a statement.
+    /// Rate of enqueuing a hundred jobs per statement.
     pub enqueue_bulk: f64,
-    /// Milliseconds from just before the enqueuing commit to the handler's first line, on an idle worker that never polls.
+    /// Milliseconds from just before the enqueuing commit to the first line of the handler, on an idle worker that is
+    /// woken by notifications only.
     pub latency_ms: Latency,
-    /// Milliseconds of a claim of one job in a table of a thousand.
+    /// Milliseconds of a claim of one job in a table of a thousand jobs.
     pub claim_ms: Latency,
-    /// The same beside a million finished jobs.
+    /// Milliseconds of a claim of one job in a table with a million finished jobs.
     pub claim_beside_finished_ms: Latency,
 }
 
-/// How fast a backlog went, in jobs a second.
+/// Rates at which a backlog was processed, in jobs per second.
 #[derive(Clone, Debug, Serialize)]
 pub struct Drained {
-    /// Jobs claimed beyond the slots.
+    /// Number of jobs that the worker prefetched beyond its slots.
     pub ahead: usize,
-    /// Rows that the floor claimed at a time.
+    /// Number of rows that the baseline claimed per statement.
     pub batch: i64,
-    /// One worker.
+    /// Rate of one worker.
     pub rate: Spread,
-    /// The floor.
+    /// Rate of the baseline.
     pub floor: Spread,
-    /// The worker over the floor measured just before it.
+    /// Ratio of the worker's rate to the baseline measured just before.
     pub of_floor: Spread,
 }
 
-/// How long an idle worker takes to start a job, in milliseconds.
+/// Statistics of durations, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// Half take less.
+    /// Median.
     pub p50: f64,
-    /// All but one in a hundred take less.
+    /// 99th percentile.
     pub p99: f64,
-    /// All of them.
+    /// All measurements.
     pub spread: Spread,
 }
 
-/// Measures, telling how far it is.
+/// Runs the benchmark and reports progress through a callback.
 pub async fn measure(
     jobs: usize,
     repeats: usize,
     place: &Place,
     told: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<Report> {
-    ensure!(jobs >= 1, "no jobs to measure with");
-    ensure!(repeats >= 1, "not even one measurement");
+    ensure!(jobs >= 1, "--jobs must be at least 1");
+    ensure!(repeats >= 1, "--repeats must be at least 1");
     let ground = place.ground().await?;
     let machine = Machine::look(&ground.db.pool, place.describe().await?).await?;
     place.leave(ground).await?;
@@ -143,7 +145,9 @@ pub async fn measure(
             filled.push(fill(&ground, jobs).await?);
             everything_on(&ground).await?;
             let rate = drain(&ground, jobs, ahead).await?;
-            told(format!("worker, {ahead} ahead: {rate:.0} jobs/s; floor, {batch} at a time: {floor:.0}"));
+            told(format!(
+                "worker, {ahead} prefetched: {rate:.0} jobs/s; baseline, batch of {batch}: {floor:.0} jobs/s"
+            ));
             rates.push((rate, floor));
             place.leave(ground).await?;
         }
@@ -161,7 +165,7 @@ pub async fn measure(
     place.leave(ground).await?;
     let ground = place.ground().await?;
     let enqueue_single = put(&ground, jobs.min(5000)).await?;
-    told(format!("enqueue: {enqueue_single:.0} jobs/s one by one, {enqueue_bulk:.0} in bulk"));
+    told(format!("enqueue: {enqueue_single:.0} jobs/s one by one, {enqueue_bulk:.0} jobs/s in bulk"));
     place.leave(ground).await?;
 
     let ground = place.ground().await?;
@@ -192,14 +196,14 @@ pub async fn measure(
     })
 }
 
-/// A paused kind, and a limit on the one that is measured.
+/// Pauses a kind and sets a fleet-wide limit on the measured kind, so that every claim checks both.
 async fn everything_on(ground: &Ground) -> anyhow::Result<()> {
     let by = By::new("bench", "to pay for it");
     steer::pause(&ground.db.pool, &["bench-paused".to_owned()], &by).await?;
     steer::limit(&ground.db.pool, Nothing::KIND, Some(10_000), &by).await
 }
 
-/// Puts a million finished jobs beside those that wait.
+/// Inserts a million finished jobs.
 async fn finished(ground: &Ground) -> anyhow::Result<()> {
     let mut session = ground.session().await?;
     let fill = format!(
@@ -212,7 +216,7 @@ async fn finished(ground: &Ground) -> anyhow::Result<()> {
     ground.checkpoint().await
 }
 
-/// Claims jobs one by one and leaves them running.
+/// Claims jobs one by one and leaves them running. Returns the durations of the claims.
 async fn claims(ground: &Ground) -> anyhow::Result<Latency> {
     let hand = Hand {
         pool: ground.db.pool.clone(),
@@ -225,12 +229,12 @@ async fn claims(ground: &Ground) -> anyhow::Result<Latency> {
         let began = Instant::now();
         let claimed = hand.claim(1).await?;
         taken.push(began.elapsed().as_secs_f64() * 1000.0);
-        ensure!(claimed.len() == 1, "a claim found no job");
+        ensure!(claimed.len() == 1, "claim returned no job");
     }
     Ok(Latency::of(taken))
 }
 
-/// Puts in `jobs` jobs in bulk; jobs a second.
+/// Enqueues `jobs` jobs in batches. Returns jobs per second.
 async fn fill(ground: &Ground, jobs: usize) -> anyhow::Result<f64> {
     let mut connection = ground.db.pool.acquire().await?;
     ground.checkpoint().await?;
@@ -248,7 +252,7 @@ async fn fill(ground: &Ground, jobs: usize) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
-/// Puts in `jobs` jobs, each by a transaction of its own; jobs a second.
+/// Enqueues `jobs` jobs, each in a transaction of its own. Returns jobs per second.
 async fn put(ground: &Ground, jobs: usize) -> anyhow::Result<f64> {
     let mut connection = ground.db.pool.acquire().await?;
     ground.checkpoint().await?;
@@ -259,9 +263,9 @@ async fn put(ground: &Ground, jobs: usize) -> anyhow::Result<f64> {
     Ok(jobs as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Lets one worker end all `jobs` jobs; jobs a second, its start included.
+/// Runs one worker until all `jobs` jobs are done. Returns jobs per second, including the worker's start.
 async fn drain(ground: &Ground, jobs: usize, prefetch: usize) -> anyhow::Result<f64> {
-    // Two events a job, and none may be missed.
+    // Each job sends two events, and the receiver may not miss any.
     let (watchers, mut events) = broadcast::channel((jobs * 2 + 64).next_power_of_two());
     let (bell, _) = mpsc::unbounded_channel();
     let leave = CancellationToken::new();
@@ -275,63 +279,70 @@ async fn drain(ground: &Ground, jobs: usize, prefetch: usize) -> anyhow::Result<
     let worker = tokio::spawn(worker);
     let mut left = jobs;
     while left > 0 {
-        let mut told = Some(events.recv().await.context("follow the worker")?);
+        let mut told = Some(events.recv().await.context("could not receive the worker's events")?);
         while let Some(event) = told {
             if let Event::Ended { outcome, error, .. } = event {
                 ensure!(
                     outcome == Outcome::Done,
-                    "a job that does nothing ended {}: {error:?}",
-                    outcome.word()
+                    "benchmark job ended {}: {}",
+                    outcome.word(),
+                    error.unwrap_or_default()
                 );
                 left -= 1;
             }
             told = events.try_recv().ok();
         }
-        // Woken by each event it would take its share of what is measured.
+        // Waking up for each event would use processor time that is being measured.
         tokio::time::sleep(LOOK).await;
     }
     let rate = jobs as f64 / began.elapsed().as_secs_f64();
     leave.cancel();
-    worker.await.context("the worker panicked")??;
+    worker.await.context("worker panicked")??;
     Ok(rate)
 }
 
-/// Puts jobs in one by one, each when the worker is idle again.
+/// Enqueues jobs one by one, each when the worker is idle. Returns the delays from commit to handler.
 async fn latency(ground: &Ground) -> anyhow::Result<Latency> {
     let (watchers, mut events) = broadcast::channel(1024);
     let (bell, mut rings) = mpsc::unbounded_channel();
     let leave = CancellationToken::new();
     let worker = Worker::new(&ground.db, NOTHING)
         .concurrency(SLOTS)
-        // Only a notification can wake it.
+        // Only a notification can wake the worker.
         .poll(Duration::from_secs(3600))
         .tools(Tools::new().with(Bell(bell)))
         .observe(watchers)
         .run(leave.clone());
     let worker = tokio::spawn(worker);
     let mut taken = Vec::new();
-    // The first finds the worker starting, and does not count.
+    // The first job may find the worker still starting and is not measured.
     for n in 0..=PINGS {
         let mut transaction = ground.db.pool.begin().await?;
         enqueue(&mut transaction, &Nothing {}, Enqueue::once(n.to_string())).await?;
         let asked = Instant::now();
         transaction.commit().await?;
-        let started = tokio::time::timeout(PATIENCE, rings.recv()).await.context("no notification came")?;
-        let started = started.context("the worker is gone")?;
+        let started =
+            tokio::time::timeout(PATIENCE, rings.recv()).await.context("worker received no notification")?;
+        let started = started.context("worker stopped during a measurement")?;
         if n > 0 {
             taken.push(started.saturating_duration_since(asked).as_secs_f64() * 1000.0);
         }
         loop {
-            match tokio::time::timeout(PATIENCE, events.recv()).await.context("the job does not end")? {
+            match tokio::time::timeout(PATIENCE, events.recv())
+                .await
+                .context("benchmark job did not end in time")?
+            {
                 Ok(Event::Ended { outcome: Outcome::Done, .. }) => break,
-                Ok(Event::Ended { outcome, .. }) => bail!("a job that does nothing ended {}", outcome.word()),
+                Ok(Event::Ended { outcome, .. }) => {
+                    bail!("benchmark job ended {}; expected done", outcome.word())
+                }
                 Ok(_) => {}
-                Err(error) => return Err(error).context("follow the worker"),
+                Err(error) => return Err(error).context("could not receive the worker's events"),
             }
         }
     }
     leave.cancel();
-    worker.await.context("the worker panicked")??;
+    worker.await.context("worker panicked")??;
     Ok(Latency::of(taken))
 }
 
@@ -344,7 +355,7 @@ impl Latency {
 }
 
 impl Report {
-    /// In Markdown, as the README has it.
+    /// Formats the report as Markdown, in the form of the README.
     pub fn text(&self) -> String {
         let line = |name: String, rate: f64, floor: Option<&Spread>| {
             vec![name, format!("{rate:.0}"), floor.map(|of| of.text(2)).unwrap_or_default()]
@@ -352,8 +363,8 @@ impl Report {
         let mut rows = Vec::new();
         for Drained { ahead, batch, rate, floor, of_floor } in &self.worker {
             let slots = self.slots;
-            rows.push(line(format!("floor: {batch} at a time, {slots} connections"), floor.median, None));
-            let name = format!("one worker, {slots} slots, {ahead} claimed ahead");
+            rows.push(line(format!("baseline: batch of {batch}, {slots} connections"), floor.median, None));
+            let name = format!("one worker, {slots} slots, {ahead} prefetched");
             rows.push(line(name, rate.median, Some(of_floor)));
         }
         for rival in &self.rivals {
@@ -362,17 +373,18 @@ impl Report {
                 Err(why) => vec![rival.name.clone(), why.clone(), String::new()],
             });
         }
-        rows.push(line("enqueue, one to a transaction".to_owned(), self.enqueue_single, None));
-        rows.push(line(format!("enqueue, {BATCH} to a statement"), self.enqueue_bulk, None));
+        rows.push(line("enqueue, one job per transaction".to_owned(), self.enqueue_single, None));
+        rows.push(line(format!("enqueue, {BATCH} jobs per statement"), self.enqueue_bulk, None));
         let (idle, few, many) = (&self.latency_ms, &self.claim_ms, &self.claim_beside_finished_ms);
         format!(
-            "{}\n{} jobs that do nothing; history, a paused kind and a fleet-wide limit on; medians of {}\n\n{}\nIdle worker, from commit to \
-             the job's first line: p50 {:.2} ms, p99 {:.2} ms (of {PINGS}, by notification alone).\nA claim of one job: p50 \
-             {:.2} ms, p99 {:.2} ms; beside {FINISHED} finished jobs: p50 {:.2} ms, p99 {:.2} ms (of {CLAIMS}).\n",
+            "{}\n{} jobs that do nothing, with history, a paused kind and a fleet-wide limit; medians of {}\n\n{}\n\
+             Idle worker, from commit to the job's first line: p50 {:.2} ms, p99 {:.2} ms ({PINGS} jobs, by notification \
+             only).\nClaim of one job: p50 {:.2} ms, p99 {:.2} ms; with {FINISHED} finished jobs in the table: p50 {:.2} ms, \
+             p99 {:.2} ms ({CLAIMS} claims).\n",
             self.machine.text(),
             self.jobs,
             self.repeats,
-            markdown(&["", "jobs/s", "of the floor"], &rows),
+            markdown(&["", "jobs/s", "of the baseline"], &rows),
             idle.p50,
             idle.p99,
             few.p50,

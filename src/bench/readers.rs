@@ -1,7 +1,7 @@
-//! Readers of the API: what they ask, at an even rate, and how long each answer takes.
+//! Simulated clients of the API, which send requests at a constant rate and measure the duration of each response.
 //!
-//! They are written by hand, a request and its answer over a connection that is kept, so that what is timed is the API
-//! and not a client. No reader waits for another: a slow answer delays nobody's question.
+//! The HTTP client is minimal, one request and one response over a persistent connection, so that the API is measured
+//! and not a client library. Requests do not wait for one another: a slow response does not delay the next request.
 
 use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Requests a second.
+/// Number of requests per second.
 pub const RATE: u32 = 20;
 
-/// What readers ask, and how many of a hundred ask so.
+/// Kinds of requests with their share in percent.
 pub const MIX: &[(&str, u32)] = &[
     ("search, three filters", 30),
     ("search, a next page", 10),
@@ -26,7 +26,7 @@ pub const MIX: &[(&str, u32)] = &[
     ("a taxonomy", 5),
 ];
 
-/// Who asks, and what there is to ask for.
+/// Simulated clients with the values that their requests use.
 pub struct Readers {
     address: String,
     dice: StdRng,
@@ -37,7 +37,7 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Of the API at this address; asks it what there is to ask for.
+    /// Reads the values for the requests from the API at an address.
     pub async fn new(address: &str, seed: u64) -> anyhow::Result<Readers> {
         let mut stream = None;
         let facets = "/api/v1/facets?facet=make&facet=damage&facet=state";
@@ -54,12 +54,12 @@ impl Readers {
             });
             lots.extend(pairs);
         }
-        ensure!(!lots.is_empty(), "there is nothing to ask for");
+        ensure!(!lots.is_empty(), "the API returned no lots");
         let (address, dice) = (address.to_owned(), StdRng::seed_from_u64(seed));
         Ok(Readers { address, dice, lots, makes: options(0), damages: options(1), states: options(2) })
     }
 
-    /// The next question: its kind, and its path.
+    /// Returns the kind and the path of the next random request.
     fn question(&mut self) -> (&'static str, String) {
         let mut throw: u32 = self.dice.random_range(0..100);
         let mut kind = MIX[0].0;
@@ -91,14 +91,14 @@ impl Readers {
             "a vehicle" => format!("vehicles/{vin}"),
             "facets" => format!("facets?make={make}&year_min={year}&state={state}"),
             "a taxonomy" => "taxonomies/damage_types?lang=ru".to_owned(),
-            // the page after a first one is asked for by the caller
+            // The caller requests the second page.
             "search, a next page" => format!("search?make={make}&sort=-price&limit=20"),
             _ => format!("search?make={make}&year_min={year}&damage={damage}&lang=ru"),
         };
         (kind, format!("/api/v1/{path}"))
     }
 
-    /// Asks at the rate until the end; gives the milliseconds by kind.
+    /// Sends requests at the rate until a time. Returns the durations in milliseconds by kind of request.
     pub async fn ask_until(mut self, until: Instant) -> anyhow::Result<BTreeMap<&'static str, Vec<f64>>> {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
         let mut asked = tokio::task::JoinSet::new();
@@ -121,24 +121,27 @@ impl Readers {
                 Ok::<_, anyhow::Error>((kind, began.elapsed().as_secs_f64() * 1000.0, stream))
             });
             while let Some(done) = asked.try_join_next() {
-                let (kind, milliseconds, stream) = done.context("a reader panicked")??;
+                let (kind, milliseconds, stream) = done.context("client task panicked")??;
                 taken.entry(kind).or_default().push(milliseconds);
                 idle.extend(stream);
             }
         }
         while let Some(done) = asked.join_next().await {
-            let (kind, milliseconds, _) = done.context("a reader panicked")??;
+            let (kind, milliseconds, _) = done.context("client task panicked")??;
             taken.entry(kind).or_default().push(milliseconds);
         }
         Ok(taken)
     }
 }
 
-/// One request over a connection that is kept; an error unless the answer is 200.
+/// Sends one GET request over a persistent connection and returns the JSON body.
+///
+/// # Errors
+/// Returns an error if the status is not 200.
 pub async fn ask(stream: &mut Option<TcpStream>, address: &str, path: &str) -> anyhow::Result<Value> {
     let mut connection = match stream.take() {
         Some(connection) => connection,
-        None => TcpStream::connect(address).await.context("connect to the API")?,
+        None => TcpStream::connect(address).await.context("could not connect to the API")?,
     };
     connection.set_nodelay(true)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
@@ -148,16 +151,23 @@ pub async fn ask(stream: &mut Option<TcpStream>, address: &str, path: &str) -> a
         if let Some(at) = memchr::memmem::find(&answer, b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&answer[..at]).to_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-            let length: usize = length.and_then(|text| text.trim().parse().ok()).context("no length")?;
+            let length: usize =
+                length.and_then(|text| text.trim().parse().ok()).context("response has no Content-Length")?;
             break (head, at + 4 + length);
         }
-        ensure!(connection.read_buf(&mut answer).await? > 0, "the API hung up");
+        ensure!(
+            connection.read_buf(&mut answer).await? > 0,
+            "the API closed the connection during a response"
+        );
     };
     while answer.len() < length {
-        ensure!(connection.read_buf(&mut answer).await? > 0, "the API hung up");
+        ensure!(
+            connection.read_buf(&mut answer).await? > 0,
+            "the API closed the connection during a response"
+        );
     }
     let body = answer.split_off(memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |at| at + 4));
     ensure!(head.starts_with("http/1.1 200"), "{path}: {head}\n{}", String::from_utf8_lossy(&body));
     *stream = Some(connection);
-    serde_json::from_slice(&body).with_context(|| format!("read the answer to {path}"))
+    serde_json::from_slice(&body).with_context(|| format!("could not parse the response to {path}"))
 }

@@ -1,6 +1,8 @@
-//! Other queues over PostgreSQL, measured beside ours where they are installed: graphile-worker, found by Node.js from the
-//! working directory or globally, and procrastinate, found by python3. Each gets the same jobs that do nothing, put in by its
-//! own means, and one worker with as many slots as ours; the clock runs from the worker's start to the last job's end.
+//! Other queues on PostgreSQL, measured if they are installed: graphile-worker and procrastinate.
+//!
+//! Node.js finds graphile-worker from the working directory or globally, and python3 finds procrastinate. Each queue
+//! gets the same number of jobs that do nothing, enqueued by its own function, and one worker with as many slots as
+//! ours. The measurement lasts from the worker's start to the end of the last job.
 
 use super::queue::SLOTS;
 use serde::Serialize;
@@ -8,20 +10,20 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 
-/// Another queue.
+/// Result of another queue.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rival {
-    /// Its name, with its version where it told.
+    /// Name of the queue, with its version if it was measured.
     pub name: String,
-    /// Jobs a second, or why there is no figure.
+    /// Jobs per second, or the reason why there is no result.
     pub measured: Result<f64, String>,
 }
 
-/// A rival that takes longer than this is not waited for.
+/// Maximum duration of one measurement.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Measures what is installed; both take their database's URL, the number of jobs and of slots, and print their version
-/// and the seconds.
+/// Measures both queues. Their scripts take the database URL, the number of jobs and the number of slots, and print the
+/// version and the seconds.
 pub async fn measure(url: &str, jobs: usize) -> anyhow::Result<Vec<Rival>> {
     let graphile = rival("graphile-worker", "node", &["-e", GRAPHILE_WORKER], url, jobs).await;
     let procrastinate = rival("procrastinate", "python3", &["-c", PROCRASTINATE], url, jobs).await;
@@ -35,8 +37,8 @@ async fn rival(name: &str, program: &str, arguments: &[&str], url: &str, jobs: u
     let without = |why: String| Rival { name: name.to_owned(), measured: Err(why) };
     let said = match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(Ok(said)) => said,
-        Ok(Err(_)) => return without(format!("not measured: no {program}")),
-        Err(_) => return without(format!("not done in {} s", PATIENCE.as_secs())),
+        Ok(Err(_)) => return without(format!("not measured: {program} is not installed")),
+        Err(_) => return without(format!("not finished in {} s", PATIENCE.as_secs())),
     };
     if said.status.code() == Some(ABSENT) {
         return without("not measured: not installed".to_owned());
@@ -49,12 +51,12 @@ async fn rival(name: &str, program: &str, arguments: &[&str], url: &str, jobs: u
         }
         None => {
             let error = String::from_utf8_lossy(&said.stderr);
-            without(format!("failed: {}", error.lines().last().unwrap_or("without a word")))
+            without(format!("failed: {}", error.lines().last().unwrap_or("no error output")))
         }
     }
 }
 
-/// What both scripts exit with when the package is not there.
+/// Exit code of both scripts if the package is not installed.
 const ABSENT: i32 = 86;
 
 const GRAPHILE_WORKER: &str = r#"

@@ -1,7 +1,7 @@
-//! `vinops bench windows`: what a window costs in time, memory and space.
+//! `vinops bench windows`: time, memory and disk space of a window.
 //!
-//! Each repeat: the floor, then a new database and its first window, then the steady windows that follow. The limits are
-//! those this project set itself for [`STANDARD_ROWS`]; at other sizes the figures are printed without a verdict.
+//! Each repeat measures the baseline, then the first window of a new database, then the steady windows after it. The
+//! limits are goals of this project for [`STANDARD_ROWS`]. At other sizes the metrics are printed without a comparison.
 
 use super::figure::{Figure, Spread, markdown};
 use super::files::Files;
@@ -17,97 +17,97 @@ use crate::db::digest::digest;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-/// Rows of the feed's real file, for which the limits are set.
+/// Number of rows of the feed's real file, for which the limits are set.
 pub const STANDARD_ROWS: usize = 153_991;
 
-/// What to measure.
+/// Parameters of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// Rows of a window.
+    /// Number of rows of a window.
     pub rows: usize,
-    /// Windows of a repeat, the first included.
+    /// Number of windows of a repeat, including the first.
     pub windows: u32,
-    /// How often, each time anew.
+    /// Number of repeats, each in a new database.
     pub repeats: u32,
-    /// Rows of a second, larger feed, for memory only.
+    /// Number of rows of a second, larger feed, of which only the memory is measured. None without such a feed.
     pub memory_rows: Option<usize>,
-    /// Whether to prove the digest by working all windows in full as well.
+    /// True if all windows are also processed in full, to compare the digests.
     pub verify: bool,
-    /// Of the simulated feed.
+    /// Seed of the simulated feed.
     pub seed: u64,
 }
 
-/// Everything that was measured.
+/// Results of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What on.
+    /// Machine and server.
     pub machine: Machine,
-    /// What was asked for.
+    /// Parameters of the benchmark.
     pub plan: Plan,
-    /// Rows of the floor: the readable ones of the first window.
+    /// Number of rows of the baseline: the readable rows of the first window.
     pub floor_rows: u64,
-    /// How the floor was measured.
+    /// Client that loaded the baseline.
     pub floor_via: &'static str,
-    /// Seconds of the floor.
+    /// Duration of the baseline, in seconds.
     pub floor: Spread,
-    /// First windows.
+    /// Durations of the first windows.
     pub first: Timing,
-    /// Steady windows.
+    /// Durations of the steady windows.
     pub steady: Timing,
-    /// The share of rows that a steady window changed or brought, in percent.
+    /// Share of new and changed rows in a steady window, in percent.
     pub changed_percent: Spread,
-    /// Peaks of the worker.
+    /// Peak memory of the worker.
     pub memory: Memory,
-    /// Of a steady window.
+    /// Growth per steady window, of the repeat with the median total.
     pub growth: Growth,
-    /// That the work was done.
+    /// Verification of the work.
     pub proof: Proof,
-    /// All that has a limit.
+    /// Metrics that have a limit.
     pub figures: Vec<Figure>,
 }
 
-/// Seconds of windows of one sort.
+/// Durations of first or of steady windows, in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Timing {
-    /// From the first claim to the chain's end.
+    /// Duration from the first claim to the end of the last job.
     pub seconds: Spread,
-    /// Held against the floor of the same repeat.
+    /// Ratio of the duration to the baseline of the same repeat.
     pub ratio: Spread,
-    /// Of each step, by its own report, in the order of the chain.
+    /// Duration of each step, from the report of its job, in the order of the jobs.
     pub steps: Vec<(&'static str, Spread)>,
-    /// Between the steps: claims, commits.
+    /// Duration between the steps, for claims and commits.
     pub between: Spread,
-    /// Of the whole command, connecting and taking in the file included.
+    /// Duration of the whole command, including the connection and the import of the file.
     pub command: Spread,
 }
 
-/// The most memory a worker held, in MB (10^6 bytes).
+/// Peak memory of the worker, in MB (10^6 bytes).
 #[derive(Clone, Debug, Serialize)]
 pub struct Memory {
-    /// In a first window.
+    /// Peak in a first window.
     pub first_mb: Spread,
-    /// In a steady one.
+    /// Peak in a steady window.
     pub steady_mb: Spread,
-    /// At the larger size.
+    /// Peaks with the larger feed. Null without such a feed.
     pub larger: Option<Larger>,
 }
 
-/// Memory at another size than the plan's.
+/// Peak memory with the larger feed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Larger {
-    /// Rows of its first window.
+    /// Number of rows of the first window.
     pub rows: i64,
-    /// Peak of its first window, in MB.
+    /// Peak in the first window, in MB.
     pub first_mb: f64,
-    /// Peak of its second, in MB.
+    /// Peak in the second window, in MB.
     pub steady_mb: f64,
-    /// What a row beyond the plan's size adds to a first window's peak.
+    /// Additional peak memory of a first window per additional row, in bytes.
     pub first_bytes_per_row: f64,
-    /// The same for a steady window.
+    /// Additional peak memory of a steady window per additional row, in bytes.
     pub steady_bytes_per_row: f64,
 }
 
-/// Measures, telling how far it is.
+/// Runs the benchmark and reports progress through a callback.
 pub async fn measure(
     plan: Plan,
     place: &Place,
@@ -115,7 +115,7 @@ pub async fn measure(
     config: &Config,
     told: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<Report> {
-    ensure!(plan.windows >= 2 && plan.repeats >= 1, "there must be a steady window, and a repeat of all");
+    ensure!(plan.windows >= 2 && plan.repeats >= 1, "at least two windows and one repeat are required");
     told(format!("simulating {} windows of {} rows", plan.windows, plan.rows));
     let files = Files::simulate(plan.seed, plan.rows, plan.windows).await?;
     let (ready, floor_rows) = files.ready_json().await?;
@@ -134,7 +134,7 @@ pub async fn measure(
         let before = Size::settled(&ground).await?;
         let mut after = None;
         let mut said = format!(
-            "repeat {repeat} of {}: floor {base:.2} s, first window {:.2} s",
+            "repeat {repeat} of {}: baseline {base:.2} s, first window {:.2} s",
             plan.repeats, first.seconds
         );
         firsts.push((first, base));
@@ -171,7 +171,7 @@ pub async fn measure(
         })),
         memory,
         growth,
-        proof: proved.context("nothing was proved")?,
+        proof: proved.context("no repeat was verified")?,
         figures: Vec::new(),
         plan,
     };
@@ -179,7 +179,7 @@ pub async fn measure(
     Ok(report)
 }
 
-/// Compares the memory of the windows, and of larger ones if the plan has any.
+/// Returns the peak memory of the windows, and of windows of the larger feed if the plan has one.
 async fn memory(
     plan: &Plan,
     place: &Place,
@@ -212,7 +212,7 @@ async fn prove(
     let count = proof::files_come_back(ground, files).await?;
     let measured = digest(&ground.db.pool).await?;
     let full = if plan.verify {
-        told("working all windows in full, to compare".to_owned());
+        told("processing all windows in full, to compare the digests".to_owned());
         Some(proof::full_digest(place, files, fleet, config).await?)
     } else {
         None
@@ -227,10 +227,12 @@ async fn larger(
     first: &Spread,
     steady: &Spread,
 ) -> anyhow::Result<Larger> {
-    ensure!(rows > plan.rows, "--memory-rows must be more than --rows");
+    ensure!(rows > plan.rows, "--memory-rows {rows} is not greater than --rows {}", plan.rows);
     let files = Files::simulate(plan.seed, rows, 2).await?;
     let ground = place.ground().await?;
-    let [first_window, next] = files.windows.as_slice() else { anyhow::bail!("two windows were asked for") };
+    let [first_window, next] = files.windows.as_slice() else {
+        anyhow::bail!("expected two simulated windows")
+    };
     let (big_first, big_steady) = (work(&ground, first_window).await?, work(&ground, next).await?);
     place.leave(ground).await?;
     let beyond = (rows - plan.rows) as f64;
@@ -244,7 +246,7 @@ async fn larger(
     })
 }
 
-/// A step's word in the tables, and its seconds.
+/// Name of a step in the table, and the function that returns its seconds.
 type Step = (&'static str, fn(&Worked) -> f64);
 
 const STEPS: [Step; 4] = [
@@ -270,7 +272,7 @@ impl Timing {
     }
 }
 
-/// A line's word in the table of times, and what it shows.
+/// Name of a row in the table of durations, and the function that returns its statistics.
 type Line = (&'static str, fn(&Timing) -> &Spread);
 
 fn figures(report: &Report) -> Vec<Figure> {
@@ -278,8 +280,8 @@ fn figures(report: &Report) -> Vec<Figure> {
     let figure = |name, value, unit, limit| Figure::new(name, value, unit, limit, standard);
     let floor = report.floor.median;
     let mut figures = vec![
-        figure("first window / floor", report.first.seconds.median / floor, "x", 2.8),
-        figure("steady window / floor", report.steady.seconds.median / floor, "x", 0.4),
+        figure("first window / baseline", report.first.seconds.median / floor, "x", 2.8),
+        figure("steady window / baseline", report.steady.seconds.median / floor, "x", 0.4),
         figure("peak memory, first window", report.memory.first_mb.max, "MB", 64.0),
         figure("peak memory, steady window", report.memory.steady_mb.max, "MB", 64.0),
     ];
@@ -292,12 +294,12 @@ fn figures(report: &Report) -> Vec<Figure> {
 }
 
 impl Report {
-    /// Whether what was proved holds.
+    /// Returns true if the verification succeeded.
     pub fn holds(&self) -> bool {
         self.proof.holds()
     }
 
-    /// In Markdown, as the README has it.
+    /// Formats the report as Markdown, in the form of the README. `verbose` adds the growth by relation.
     pub fn text(&self, verbose: bool) -> String {
         let plan = &self.plan;
         let mut out = format!(
@@ -335,14 +337,15 @@ impl Report {
     fn times(&self) -> String {
         let headings = ["s", "first window", "steady window"];
         let both = |name: &str, first: String, steady: String| vec![name.to_owned(), first, steady];
-        let mut rows = vec![both(&format!("floor: {}", self.floor_via), self.floor.text(2), String::new())];
+        let mut rows =
+            vec![both(&format!("baseline: {}", self.floor_via), self.floor.text(2), String::new())];
         for ((name, first), (_, steady)) in self.first.steps.iter().zip(&self.steady.steps) {
             rows.push(both(name, first.text(2), steady.text(2)));
         }
         let lines: [Line; 4] = [
             ("between the steps", |timing| &timing.between),
             ("all steps", |timing| &timing.seconds),
-            ("all steps / floor of the same repeat", |timing| &timing.ratio),
+            ("all steps / baseline of the same repeat", |timing| &timing.ratio),
             ("`vinops ingest`, start to end", |timing| &timing.command),
         ];
         rows.extend(
@@ -353,7 +356,7 @@ impl Report {
 
     fn rest(&self) -> String {
         let mut out = format!(
-            "Floor: {} rows into a bare heap. A steady window changed or brought {} % of the rows.\n",
+            "Baseline: {} rows into a table without indexes. New and changed rows in a steady window: {} %.\n",
             self.floor_rows,
             self.changed_percent.text(1)
         );
@@ -368,11 +371,11 @@ impl Report {
                 larger.rows, larger.first_mb, larger.steady_mb
             ));
         }
-        out.push_str(&format!("`vinops raw export` gave back {} files byte for byte.\n", self.proof.files));
+        out.push_str(&format!("`vinops raw export` returned {} files byte for byte.\n", self.proof.files));
         match &self.proof.full {
-            None => out.push_str("The digest was not compared with full processing (--verify does).\n"),
+            None => out.push_str("The digest was not compared with full processing (see --verify).\n"),
             Some(full) if *full == self.proof.measured => {
-                out.push_str("The digest is that of full processing.\n");
+                out.push_str("The digest is equal to that of full processing.\n");
             }
             Some(full) => {
                 out.push_str(&format!(

@@ -1,26 +1,29 @@
-//! The one question that a command asks: whether it shall. The answer decides before anything has been done.
+//! The confirmation that a command asks for before it changes anything.
 //!
-//! `y` or `yes` is a yes; whatever else, an empty line and the end of input among it, is a no, and the command ends with
-//! 1. Where there is no terminal nobody can answer: the call was wrong, for `--yes` was missing.
+//! `y` and `yes` confirm. Every other input, including an empty line and the end of input, declines, and the command
+//! exits with 1. Without a terminal a confirmation is impossible. The command then exits with 2 and names `--yes`.
 
 use super::Failure;
 use anyhow::{Context, anyhow};
 use std::io::{BufRead, IsTerminal, Write};
 
-/// Asks at the terminal whether to do `what`, such as `cancel 3 jobs`.
+/// Asks at the terminal for a confirmation of `what`, for example `cancel 3 jobs`.
+///
+/// # Errors
+/// Returns an error if the operator declines, and a usage error if standard input is no terminal.
 pub fn agreed(what: &str) -> Result<(), Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(Failure::wrong(anyhow!(
-            "this would {what}, and there is no terminal to ask at: add --yes if it is meant"
+            "this would {what}, and standard input is not a terminal\nhint: pass --yes to confirm"
         )));
     }
     eprint!("{what}? [y/N] ");
-    std::io::stderr().flush().context("ask")?;
+    std::io::stderr().flush().context("could not write the question")?;
     let mut answer = String::new();
-    stdin.lock().read_line(&mut answer).context("read the answer")?;
+    stdin.lock().read_line(&mut answer).context("could not read the answer")?;
     if answer.is_empty() {
-        // what comes next begins a line of its own
+        // The end of input leaves the cursor behind the question.
         eprintln!();
     }
     match answer.trim().to_ascii_lowercase().as_str() {

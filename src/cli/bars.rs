@@ -1,4 +1,4 @@
-//! Progress bars drawn from what a worker tells its watchers; nothing is drawn where nobody looks.
+//! Progress bars, drawn from the events of a worker. Nothing is drawn if standard error is not a terminal.
 
 use crate::queue::{Event, Outcome};
 use crate::telemetry::visible;
@@ -7,20 +7,20 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-/// The bars of one command.
+/// The progress bars of one command.
 #[derive(Clone)]
 pub struct Bars {
     all: MultiProgress,
 }
 
 impl Bars {
-    /// On standard error, if that is a terminal and `show` says so.
+    /// Returns bars on standard error. They are hidden unless `show` is set and standard error is a terminal.
     pub fn new(show: bool) -> Bars {
         let target = if show { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Bars { all: MultiProgress::with_draw_target(target) }
     }
 
-    /// A line that stays above the bars.
+    /// Prints a line that stays above the bars.
     pub fn say(&self, line: impl AsRef<str>) {
         if self.all.is_hidden() {
             eprintln!("{}", line.as_ref());
@@ -29,12 +29,12 @@ impl Bars {
         }
     }
 
-    /// A bar that counts bytes of `what`.
+    /// Adds a bar that counts bytes.
     pub fn bytes(&self, what: &str, total: u64) -> ProgressBar {
         self.bar(what, total, "  {prefix:18} {bar:32.cyan/blue} {bytes:>10} of {total_bytes:10} {elapsed}")
     }
 
-    /// A bar that counts steps of `what`.
+    /// Adds a bar that counts steps.
     pub fn steps(&self, what: &str, total: u64) -> ProgressBar {
         self.bar(what, total, "  {prefix:18} {bar:32.cyan/blue} {human_pos:>10} of {human_len:10} {elapsed}")
     }
@@ -47,7 +47,7 @@ impl Bars {
         bar
     }
 
-    /// A line with a spinner, for work whose end cannot be seen.
+    /// Adds a line with a spinner, for work of unknown length.
     pub fn spinner(&self, what: &str) -> ProgressBar {
         let bar = self.all.add(ProgressBar::new_spinner());
         bar.set_style(style("  {prefix:18} {spinner:.cyan} {msg} {elapsed}"));
@@ -56,7 +56,7 @@ impl Bars {
         bar
     }
 
-    /// Follows a worker until it is gone.
+    /// Draws the events of a worker until the worker drops the channel.
     pub async fn follow(self, mut events: Receiver<Event>) {
         let mut running: HashMap<i64, ProgressBar> = HashMap::new();
         loop {
@@ -76,7 +76,7 @@ impl Bars {
                     if let Some(bar) = running.remove(&job) {
                         bar.finish_and_clear();
                     }
-                    // a job that is given up ends its window, and then the command says why
+                    // A discarded job ends its window. The command then prints the reason.
                     if let (Some(error), false) = (error, discarded || outcome == Outcome::Done) {
                         self.say(format!("  {kind}: {}: {error}", outcome.word()));
                     }
@@ -90,7 +90,7 @@ impl Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // a template is part of the program: a faulty one shows as a plain bar
+    // A template is a constant of the program. An invalid one is shown as a plain bar.
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("█▉▊▋▌▍▎▏ ")

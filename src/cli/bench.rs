@@ -1,4 +1,4 @@
-//! `vinops bench`: the figures of the README, each against a floor in the same run.
+//! `vinops bench`: the benchmark results of the README, each with a baseline measured in the same run.
 
 use super::show::{self, Json};
 use super::{Failure, Fleet};
@@ -7,46 +7,46 @@ use crate::config::Config;
 use anyhow::anyhow;
 use secrecy::ExposeSecret;
 
-/// `vinops bench …`.
+/// The subcommands of `vinops bench`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Time, memory and space of a window
+    /// Measure time, memory and disk space per window
     Windows(WindowsArgs),
-    /// Jobs a second, and how soon an idle worker starts one
+    /// Measure jobs per second and the start latency of an idle worker
     Queue(QueueArgs),
-    /// How soon the API answers while windows are being applied
+    /// Measure the API's latency while windows are being applied
     Api(ApiArgs),
 }
 
 /// Arguments of `vinops bench windows`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Takes about a minute a repeat at the usual size and some 3 GB in the temporary folder. A quiet machine gives quiet figures:
-each is printed with its smallest and greatest value, and the load at the start.
+A repeat takes about a minute at the default size and some 3 GB in the temporary folder. Results vary with the load \
+of the machine: each is printed with its smallest and greatest value, and the report contains the load at the start.
 
   vinops bench windows
   vinops bench windows --verify --memory-rows 1500000 --json
   vinops bench windows --rows 5000 --repeats 2")]
 pub struct WindowsArgs {
-    /// Rows of a window
+    /// Rows per window
     #[arg(long, default_value_t = windows::STANDARD_ROWS)]
     rows: usize,
-    /// Windows of a repeat, the first included
+    /// Windows per repeat, including the first
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..))]
     windows: u32,
-    /// How often to measure, each time in a new database
+    /// Number of measurements, each in a new database
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// Also work a feed of so many rows, to see what memory a further row takes
+    /// Also process a feed of this many rows, to measure memory per row
     #[arg(long, value_name = "ROWS")]
     memory_rows: Option<usize>,
-    /// Also work all windows in full, and compare the digests
+    /// Also process all windows in full, and compare the digests
     #[arg(long)]
     verify: bool,
-    /// Also show which relations grow
+    /// Also show the growth of each relation
     #[arg(long)]
     verbose: bool,
-    /// Of the simulated feed
+    /// Seed of the simulated feed
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -58,10 +58,10 @@ pub struct WindowsArgs {
 /// Arguments of `vinops bench queue`.
 #[derive(Debug, clap::Args)]
 pub struct QueueArgs {
-    /// Jobs of each measurement
+    /// Jobs per measurement
     #[arg(long, default_value_t = 20_000)]
     jobs: usize,
-    /// How often worker and floor are measured; medians are told
+    /// Number of measurements; medians are reported
     #[arg(long, default_value_t = 5)]
     repeats: usize,
     #[command(flatten)]
@@ -73,16 +73,16 @@ pub struct QueueArgs {
 /// Arguments of `vinops bench api`.
 #[derive(Debug, clap::Args)]
 pub struct ApiArgs {
-    /// Rows of a window
+    /// Rows per window
     #[arg(long, default_value_t = windows::STANDARD_ROWS)]
     rows: usize,
-    /// Seconds of asking, at 20 requests a second
+    /// Duration of the load in seconds, at 20 requests per second
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Seconds from one window to the next
+    /// Seconds between two windows
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     every: u32,
-    /// Of the simulated feed and of the questions
+    /// Seed of the simulated feed and of the requests
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -91,26 +91,32 @@ pub struct ApiArgs {
     json: Json,
 }
 
-/// Which server to measure on.
+/// The choice of the server that is measured.
 #[derive(Debug, clap::Args)]
 struct On {
-    /// On the server of DATABASE_URL, in databases made for this, instead of a temporary cluster
+    /// Measure on the server of DATABASE_URL, in new databases, instead of a temporary cluster
     #[arg(long)]
     server: bool,
 }
 
 impl On {
+    /// Connects to the server of `DATABASE_URL`, or starts a temporary cluster.
     async fn open(&self, config: &Config) -> Result<Place, Failure> {
         let place = match (config.database_url.get()?, self.server) {
             (Some(url), true) => Place::on(url.expose_secret()).await,
-            (None, true) => return Err(Failure::wrong(anyhow!("--server needs DATABASE_URL"))),
+            (None, true) => {
+                return Err(Failure::wrong(anyhow!("DATABASE_URL is not set, and --server requires it")));
+            }
             (_, false) => Place::temporary().await,
         };
         place.map_err(Failure::unreachable)
     }
 }
 
-/// Measures; fails if what was measured is not what was to be done.
+/// Runs a benchmark.
+///
+/// # Errors
+/// Returns an error if the measured run gives other data than full processing.
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = super::roles::until_told()?;
     let told = |line: String| eprintln!("  {line}");
@@ -150,7 +156,7 @@ async fn measured(
                 print!("{}", report.text(args.verbose));
             }
             if !report.holds() {
-                return Err(anyhow!("the measured windows did not give what full processing gives").into());
+                return Err(anyhow!("the measured windows give other data than full processing").into());
             }
             Ok(())
         }

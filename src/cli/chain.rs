@@ -1,4 +1,4 @@
-//! A worker inside a command: for files ingested by hand, the demonstration and the measurements.
+//! A worker that runs inside a command: for `vinops ingest` and `fetch`, the demonstration and the benchmarks.
 
 use super::bars::Bars;
 use super::follow::FileChain;
@@ -16,12 +16,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Events kept for a watcher that is behind.
+/// Events that are buffered for a slow receiver.
 const EVENTS: usize = 4096;
-/// How often the database is asked, should an event have been missed or another worker be at work.
+/// The interval between two reads of the window's state. An event can be lost, and another worker may run the job.
 const ASK: Duration = Duration::from_millis(500);
 
-/// A worker at work in this process, drawing its progress.
+/// A worker that runs in this process and draws its progress.
 pub struct Hand {
     events: broadcast::Sender<Event>,
     leave: CancellationToken,
@@ -30,7 +30,7 @@ pub struct Hand {
 }
 
 impl Hand {
-    /// Starts a worker for `kinds`; all of the fleet's when there are none.
+    /// Starts a worker for `kinds`. An empty list means all job kinds.
     pub fn start(
         db: &Db,
         fleet: Fleet,
@@ -56,12 +56,12 @@ impl Hand {
         })
     }
 
-    /// What happens from now on.
+    /// Returns a receiver of all events from now on.
     pub fn watch(&self) -> Receiver<Event> {
         self.events.subscribe()
     }
 
-    /// Lets it finish what it holds.
+    /// Shuts down the worker after its running jobs have finished.
     pub async fn stop(self) -> Result<(), Failure> {
         self.leave.cancel();
         self.worker.await.context("the worker panicked")??;
@@ -71,7 +71,7 @@ impl Hand {
     }
 }
 
-/// The kinds that follow `first` in the fleet's own words, itself included.
+/// Returns `first` and the kinds that follow it in a chain.
 pub fn kinds_from(fleet: Fleet, first: &'static str) -> Vec<&'static str> {
     let mut kinds = vec![first];
     while let Some(entry) = kinds.last().and_then(|last| fleet.jobs.iter().find(|e| e.kind == *last)) {
@@ -83,10 +83,11 @@ pub fn kinds_from(fleet: Fleet, first: &'static str) -> Vec<&'static str> {
     kinds
 }
 
-/// Runs the jobs of these files in this process too, with progress bars unless `quiet`, and waits until their chains end.
+/// Runs the jobs of these files in this process too, with progress bars unless `quiet`, and waits until their chains
+/// end.
 ///
 /// # Errors
-/// Returns an error if a chain fails or may not run. The chains after it are left to the workers.
+/// Returns an error if a chain fails or may not run. Other workers run the chains after it.
 pub async fn finish_chains(
     session: &Session,
     fleet: Fleet,
@@ -110,18 +111,21 @@ pub async fn finish_chains(
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-/// How a window ended.
+/// The final state of a window.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// applied, late, incomplete, quarantined, unchanged, missed or failed.
+    /// The state: applied, late, incomplete, quarantined, unchanged, missed or failed.
     pub state: String,
-    /// Its file, if it has one.
+    /// The file of the window, if there is one.
     pub file_id: Option<Uuid>,
-    /// Why, where that is not plain.
+    /// The reason of the state, if one is recorded.
     pub note: Option<String>,
 }
 
-/// Waits until the window has ended.
+/// Waits until the window has a final state.
+///
+/// # Errors
+/// Returns an error if the window is deleted meanwhile.
 pub async fn ended(
     db: &Db,
     source: &str,
@@ -140,14 +144,14 @@ pub async fn ended(
         )
         .fetch_optional(&db.pool)
         .await
-        .context("ask how far the window is")?;
-        let Some(row) = row else { bail!("window {source} {window} has disappeared from fleet.windows") };
+        .context("could not read the state of the window")?;
+        let Some(row) = row else { bail!("window {source} {window} was deleted from fleet.windows") };
         let through = !matches!(row.state.as_str(), "due" | "fetched" | "ingested");
         let file_through = !matches!(row.file_state.as_deref(), Some("received" | "ingested"));
         if through && (file_through || row.state == "failed") {
             return Ok(Ended { state: row.state, file_id: row.file_id, note: row.note });
         }
-        // an ended job is the moment to look again; the timeout covers other workers and events lost
+        // The state is read again when a job of this process ends. The timeout covers other workers and lost events.
         let ended = async {
             while let Ok(event) = events.recv().await {
                 if matches!(event, Event::Ended { .. }) {

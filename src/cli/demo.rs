@@ -1,4 +1,4 @@
-//! `vinops demo`: everything at work, on a private PostgreSQL and a pretend feed, leaving nothing behind.
+//! `vinops demo`: all roles on a temporary PostgreSQL and a simulated feed. Nothing is left behind.
 
 use super::bars::Bars;
 use super::chain::{Hand, ended};
@@ -25,22 +25,22 @@ const SOURCE: &str = "copart";
 /// Arguments of `vinops demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Starts a temporary PostgreSQL, migrates it, serves a simulated feed on loopback, and lets the fleet fetch, ingest and apply
-one window after the other on a fast clock. Everything is gone when it ends.
+Starts a temporary PostgreSQL, migrates it and serves a simulated feed on loopback. A worker fetches, ingests and \
+applies one window after the other, without waiting for the clock. The database and the files are deleted at the end.
 
   vinops demo
   vinops demo --rows 5000 --windows 3 --json --exit")]
 pub struct Args {
-    /// Rows of the feed
+    /// Rows per window
     #[arg(long, default_value_t = 154_000)]
     rows: usize,
-    /// Windows to work
+    /// Number of windows to process
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     windows: u32,
-    /// Of the simulated feed: the same seed gives the same bytes
+    /// Seed of the simulated feed; the same seed gives the same bytes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// End after the summary instead of keeping the database up to look at
+    /// Exit after the summary instead of keeping the database running
     #[arg(long)]
     exit: bool,
     #[command(flatten)]
@@ -49,18 +49,20 @@ pub struct Args {
     listen: Listen,
 }
 
-/// What a window added: the summary, and growth of database and store in bytes.
+/// A processed window: the summary, and the growth of the database and the store in bytes.
 struct Worked {
     summary: Summary,
     added: i64,
 }
 
-/// Runs the show.
+/// Runs the demonstration.
 pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Failure> {
     let bars = Bars::new(!args.json.json);
     let leave = super::roles::until_told()?;
-    let folder =
-        tempfile::Builder::new().prefix("vinops-demo-").tempdir().context("make a temporary folder")?;
+    let folder = tempfile::Builder::new()
+        .prefix("vinops-demo-")
+        .tempdir()
+        .context("could not create a temporary folder")?;
     let waiting = bars.spinner("PostgreSQL");
     waiting.set_message("starting a temporary cluster");
     let embedded = Embedded::start(Options { temporary: true, ..Options::default() })
@@ -93,7 +95,7 @@ pub async fn run(args: Args, fleet: Fleet, mut config: Config) -> Result<(), Fai
         println!("{}", table(&worked));
     }
     if !args.exit {
-        eprintln!("\nThe database is up until you press Ctrl-C. Where to look next:");
+        eprintln!("\nThe database runs until you press Ctrl-C. Next commands:");
         eprintln!("  psql {url} -c 'select * from fleet.windows'");
         eprintln!("  DATABASE_URL={url} vinops windows");
         eprintln!("  DATABASE_URL={url} vinops jobs list");
@@ -111,8 +113,10 @@ async fn work(
     bars: &Bars,
     stopping: &CancellationToken,
 ) -> Result<Vec<Worked>, Failure> {
-    let first =
-        Utc.with_ymd_and_hms(2026, 3, 6, 17, 0, 0).single().context("the demonstration's first window")?;
+    let first = Utc
+        .with_ymd_and_hms(2026, 3, 6, 17, 0, 0)
+        .single()
+        .context("the first window of the demonstration is no valid time")?;
     let simulator = Simulator::new(simulator::Options::new(args.seed, args.rows, first));
     let making = bars.spinner("feed");
     making.set_message("simulating the first window");
@@ -137,7 +141,7 @@ async fn work(
         let end = ended(&session.db, SOURCE, at, events).await?;
         let Some(file_id) = end.file_id.filter(|_| end.state == "applied") else {
             return Err(anyhow!(
-                "window {} ended {}: {}",
+                "window {} is {}: {}",
                 show::minute(at),
                 end.state,
                 end.note.unwrap_or_default()
@@ -173,13 +177,13 @@ async fn database_size(db: &Db) -> anyhow::Result<i64> {
     )
     .fetch_one(&db.pool)
     .await
-    .context("measure the database")
+    .context("could not measure the size of the database")
 }
 
-/// A measure's name, and how it is read off a window.
+/// The name of a metric, and the function that formats the metric of a window.
 type Measure = (&'static str, fn(&Worked) -> String);
 
-/// Windows side by side, a measure to a line.
+/// Returns a table with a column per window and a row per metric.
 fn table(worked: &[Worked]) -> show::Table {
     let mut headings = vec!["".to_owned()];
     headings.extend(worked.iter().map(|w| w.summary.window_start_utc.format("%m-%d %H:%M").to_string()));

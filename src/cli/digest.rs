@@ -1,4 +1,4 @@
-//! `vinops digest`: the content hashes of vehicles, lots and open picture links.
+//! `vinops digest`: the content hashes of vehicles, lots and open image links.
 
 use super::Failure;
 use super::session::{Connect, Session};
@@ -14,7 +14,7 @@ pub struct Args {
     json: Json,
 }
 
-/// Prints the hashes.
+/// Prints the content hashes.
 pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let digest = crate::db::digest::digest(&session.db.pool).await?;

@@ -1,9 +1,10 @@
-//! `vinops doctor`: what is wrong, or soon will be, each with the one command that mends it.
+//! `vinops doctor`: checks the installation and prints a fix for each problem.
 //!
-//! It looks from where it runs, with the environment it has: run it where a worker runs, with a worker's settings. It
-//! changes nothing but a file in the store, which it takes away again. A line that is no PASS names its remedy; WARN is
-//! for what works and should not stay so.
+//! The checks run on this host with this environment, so run the doctor where a worker runs, with the settings of a
+//! worker. The doctor changes nothing, except for a file in the store that it deletes again. Each finding that is not
+//! PASS contains a command that fixes it. WARN means that the installation works, but should be changed.
 
+use super::error_text::{error_line, text_line};
 use super::mappings;
 use super::session::{Connect, Session};
 use super::show::{self, Json};
@@ -20,15 +21,16 @@ mod database;
 mod fleet;
 mod rows;
 
-/// Free space under which a store is soon full: about a week of windows; and under which it is.
+/// The free bytes below which the store gives a warning: about a week of windows.
 const LITTLE_SPACE: u64 = 10_000_000_000;
+/// The free bytes below which the store fails the check.
 const NO_SPACE: u64 = 1_000_000_000;
 
 /// Arguments of `vinops doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Run it where a worker runs and with a worker's settings: it looks at the database, its clock and its settings, at the
-rights of this login, the store, the feed and the sources. Ends with 0 unless something FAILs.
+Run the doctor where a worker runs, with the settings of a worker. It checks the database with its clock and its \
+settings, the rights of the login, the store, the feed and the sources. Exits with 0 unless a check is FAIL.
 
   vinops doctor
   vinops doctor --json")]
@@ -39,7 +41,7 @@ pub struct Args {
     json: Json,
 }
 
-/// How a check ended.
+/// The level of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Level {
@@ -48,15 +50,15 @@ enum Level {
     Fail,
 }
 
-/// One line of the answer.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Finding {
     level: Level,
-    /// What was looked at.
+    /// The subject of the check.
     about: &'static str,
-    /// What was found.
+    /// The result as text.
     said: String,
-    /// The command that mends it.
+    /// A command that fixes the problem. Null if the level is PASS.
     remedy: Option<String>,
 }
 
@@ -72,7 +74,10 @@ fn fail(about: &'static str, said: impl Into<String>, remedy: impl Into<String>)
     Finding { level: Level::Fail, about, said: said.into(), remedy: Some(remedy.into()) }
 }
 
-/// Looks at everything and says what it found.
+/// Runs all checks and prints the findings.
+///
+/// # Errors
+/// Returns an error if a check is FAIL, with exit code 3 if the database is unavailable.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let mut findings = Vec::new();
     let mut reached = true;
@@ -118,32 +123,33 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     match failed {
         0 => Ok(()),
         _ if !reached => {
-            Err(Failure::unreachable(anyhow!("the database cannot be reached, so little was looked at")))
+            Err(Failure::unreachable(anyhow!("the database is unavailable, so most checks were skipped")))
         }
-        1 => Err(anyhow!("one check failed").into()),
+        1 => Err(anyhow!("1 check failed").into()),
         n => Err(anyhow!("{n} checks failed").into()),
     }
 }
 
+/// Prints a finding as text.
 fn print(finding: &Finding) {
     let word = match finding.level {
         Level::Pass => "PASS",
         Level::Warn => "WARN",
         Level::Fail => "FAIL",
     };
-    // a line that a value could begin would look like a finding
+    // A value with a line feed could look like a finding, so line feeds are escaped.
     println!("{word}  {:<12}  {}", finding.about, visible_line(&finding.said));
     if let Some(remedy) = &finding.remedy {
         println!("{:20}$ {remedy}", "");
     }
 }
 
-/// Reports every variable that cannot be used. Commands that use one of them fail with the same text.
+/// Reports every invalid variable. Commands that use one of them fail with the same text.
 fn settings(config: &Config) -> Vec<Finding> {
     const ABOUT: &str = "environment";
-    let mut wrong: Vec<String> = config.errors().iter().map(ToString::to_string).collect();
+    let mut wrong: Vec<String> = config.errors().iter().map(text_line).collect();
     if let Ok(Some(folder)) = config.mappings.get() {
-        wrong.extend(mappings::check(folder).err().map(|error| format!("{error:#}")));
+        wrong.extend(mappings::check(folder).err().map(|error| error_line(&error)));
     }
     if wrong.is_empty() {
         return vec![pass(ABOUT, "every variable has a valid value")];
@@ -152,7 +158,7 @@ fn settings(config: &Config) -> Vec<Finding> {
     wrong.into_iter().map(|said| fail(ABOUT, said, remedy)).collect()
 }
 
-/// Checks the age of the tz data, by which the instants of sales are computed.
+/// Checks the age of the time zone data, which is used to compute the times of sales.
 fn time_zones(now: DateTime<Utc>) -> Finding {
     const ABOUT: &str = "time zones";
     let Some(released) = TZ_DATA_RELEASED else { return pass(ABOUT, format!("tz data {TZ_DATA_VERSION}")) };
@@ -162,12 +168,12 @@ fn time_zones(now: DateTime<Utc>) -> Finding {
     }
     warn(
         ABOUT,
-        said + ", is over a year old: a zone whose rules have changed since is an hour off",
+        said + ", is over a year old: times of a zone whose rules have changed since are an hour off",
         "cargo update -p chrono-tz",
     )
 }
 
-/// Whether the store can be written, and for how long.
+/// Checks that the store is writable and has free space.
 fn store(url: &str) -> Finding {
     const ABOUT: &str = "store";
     if let Err(error) = Store::open(url).and_then(|store| store.writer().map(drop)) {
@@ -175,28 +181,29 @@ fn store(url: &str) -> Finding {
             Some(folder) => format!("sudo install -d -o \"$(id -un)\" {folder}"),
             None => "export VINOPS_STORE=file:///var/data/vinops".to_owned(),
         };
-        return fail(ABOUT, format!("{error:#}"), remedy);
+        return fail(ABOUT, error_line(&error), remedy);
     }
-    let Some(folder) = folder(url) else { return pass(ABOUT, format!("{url} can be written")) };
+    let Some(folder) = folder(url) else { return pass(ABOUT, format!("{url} is writable")) };
     let Ok(there) = nix::sys::statvfs::statvfs(folder.as_str()) else {
-        return pass(ABOUT, format!("{folder} can be written"));
+        return pass(ABOUT, format!("{folder} is writable"));
     };
     let free = there.blocks_available() * there.fragment_size();
-    let said = format!("{folder} can be written; {:.1} GB are free", free as f64 / 1e9);
+    let said = format!("{folder} is writable, {:.1} GB are free", free as f64 / 1e9);
     let remedy = format!("df -h {folder}");
     match free {
-        free if free < NO_SPACE => fail(ABOUT, said + ", which is too little for a day", remedy),
-        free if free < LITTLE_SPACE => warn(ABOUT, said + ", about 1.5 GB a day are needed", remedy),
+        free if free < NO_SPACE => fail(ABOUT, said + ", too little for one day", remedy),
+        free if free < LITTLE_SPACE => warn(ABOUT, said + ", a day needs about 1.5 GB", remedy),
         _ => pass(ABOUT, said),
     }
 }
 
+/// Returns the path of a store in a local folder.
 fn folder(url: &str) -> Option<String> {
     let path = url::Url::parse(url).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()?;
     Some(path.display().to_string())
 }
 
-/// What a worker with these settings would have to leave to others.
+/// Checks the settings that job kinds require: the feed's address and the login.
 fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
     let (Ok(login), Ok(cookie_key)) = (config.copart.get(), config.cookie_key.get()) else {
         return Vec::new();
@@ -208,7 +215,7 @@ fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
         .map(|(entry, why)| {
             warn(
                 "feed",
-                format!("a worker here leaves {} to others: {why}", entry.kind),
+                format!("a worker with these settings does not run {}: {}", entry.kind, text_line(why)),
                 "export COPART_FEED_URL_FILE=/etc/vinops/credentials/copart_feed_url",
             )
         })
@@ -219,16 +226,16 @@ fn lacks(fleet: Fleet, config: &Config) -> Vec<Finding> {
     match (&login.user, &login.password, cookie_key) {
         (None, None, _) => {}
         (Some(_), Some(_), Some(_)) => {
-            findings.push(pass("login", "user, password and the cookies' key are set"))
+            findings.push(pass("login", "COPART_USER, COPART_PASSWORD and VINOPS_COOKIE_KEY are set"))
         }
         (Some(_), Some(_), None) => findings.push(fail(
             "login",
-            "COPART_USER is set and VINOPS_COOKIE_KEY is not: it encrypts the session",
+            "VINOPS_COOKIE_KEY is not set: it encrypts the session of COPART_USER",
             "openssl rand -hex 32 > /etc/vinops/credentials/vinops_cookie_key",
         )),
         _ => findings.push(fail(
             "login",
-            "of COPART_USER and COPART_PASSWORD only one is set",
+            "only one of COPART_USER and COPART_PASSWORD is set",
             "export COPART_PASSWORD_FILE=/etc/vinops/credentials/copart_password",
         )),
     }

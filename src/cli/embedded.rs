@@ -1,5 +1,5 @@
-//! `vinops embedded -- COMMAND…`: lends a migrated PostgreSQL to a command that needs `DATABASE_URL`, such as `cargo
-//! sqlx prepare`, and takes it back when the command ends.
+//! `vinops with-postgres -- COMMAND…`: runs a command with `DATABASE_URL` set to a temporary, migrated PostgreSQL, for
+//! example `cargo sqlx prepare`. The server stops when the command ends.
 
 use super::Failure;
 use super::session::DATABASE;
@@ -7,17 +7,22 @@ use crate::db::{self, migrate, migrations::AUCTION};
 use crate::embedded::{Embedded, Options};
 use anyhow::{Context, anyhow};
 
-/// The command to lend a database to.
+/// Arguments of `vinops with-postgres`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  vinops with-postgres -- cargo sqlx prepare")]
 pub struct Args {
-    /// The command and its arguments.
+    /// Command to run, with its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
-/// Runs the command; fails if it does.
+/// Starts the server, runs the command and stops the server.
+///
+/// # Errors
+/// Returns an error if the command fails.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let (program, arguments) = args.command.split_first().context("no command to run")?;
+    let (program, arguments) = args.command.split_first().context("no command is given")?;
     let embedded = Embedded::start(Options { temporary: true, durable: false, ..Options::default() })
         .await
         .map_err(Failure::unreachable)?;
@@ -31,7 +36,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         .env("DATABASE_DIRECT_URL", &url)
         .status()
         .await
-        .with_context(|| format!("run {program}"))?;
+        .with_context(|| format!("could not run {program}"))?;
     embedded.stop().await?;
     if !status.success() {
         return Err(anyhow!("{program} ended with {status}").into());

@@ -1,5 +1,6 @@
-//! What a long-running role shows of itself while it works: its HTTP face, and the counting of what its jobs report.
+//! The HTTP endpoint of a long-running role, and the metrics of the jobs that the role runs.
 
+use super::error_text::error_line;
 use super::session::Session;
 use super::{Failure, Fleet};
 use crate::api::Api;
@@ -12,21 +13,21 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Events kept while the counting is behind: minutes of the busiest worker.
+/// Events that are buffered while counting lags behind: minutes of the busiest worker.
 const EVENTS: usize = 65_536;
-/// How long the last ends may take to be counted.
+/// The longest wait for the last events to be counted.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Where a role shows health and metrics.
+/// The address of the HTTP endpoint.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Listen {
-    /// Show /metrics, /livez and /readyz at this address, such as 127.0.0.1:9464; VINOPS_LISTEN else
+    /// Serve /metrics, /livez and /readyz on this address, e.g. 127.0.0.1:9464 [env: VINOPS_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }
 
 impl Listen {
-    /// The same, at `usual` where neither flag nor environment names an address.
+    /// Returns the address of the flag, or of the environment, or `usual`.
     pub fn or(self, config: &Config, usual: &str) -> Result<Listen, SettingError> {
         let listen = match self.listen {
             Some(address) => Some(address),
@@ -36,18 +37,18 @@ impl Listen {
     }
 }
 
-/// What a role serves beside health and metrics.
+/// The choice to serve the API in addition to health and metrics.
 #[derive(Clone, Copy, Debug)]
 pub enum Serve {
-    /// The API; what it is there for.
+    /// The role serves the API and fails to start without it.
     Api,
-    /// The API if its login may read as app_ro; no reason not to work.
+    /// The role serves the API if the login may read as `app_ro`. Otherwise it logs a warning.
     ApiBesides,
-    /// Nothing.
+    /// The role serves no API.
     Nothing,
 }
 
-/// A role's face; without an address nothing is shown and nothing counted.
+/// The HTTP endpoint of a role. Without an address nothing is served and nothing is counted.
 pub struct Face {
     fleet: Fleet,
     server: Option<http::Server>,
@@ -55,7 +56,11 @@ pub struct Face {
 }
 
 impl Face {
-    /// Shows the role at the address of the flag or of the environment, else at `usual` if that is free, else nowhere.
+    /// Starts the endpoint on the address of the flag or of the environment. Without one it uses `usual`, if that
+    /// address is free.
+    ///
+    /// # Errors
+    /// Returns an error with exit code 3 if the configured address cannot be used.
     pub async fn show(
         role: &'static str,
         listen: &Listen,
@@ -79,7 +84,7 @@ impl Face {
             Serve::ApiBesides => match Api::open(&session.db).await {
                 Ok(api) => Some(api),
                 Err(error) => {
-                    tracing::warn!("the API is not served: {error:#}");
+                    tracing::warn!(error = error_line(&error), "API not served");
                     None
                 }
             },
@@ -90,16 +95,16 @@ impl Face {
         shown.server = match http::Server::start(address, face).await {
             Ok(server) => Some(server),
             Err(error) if asked.is_some() => return Err(Failure::unreachable(error)),
-            // nobody asked for it: that is no reason not to work
+            // The default address is optional, so the role runs without it.
             Err(error) => {
-                tracing::warn!("nothing is shown: {error:#}");
+                tracing::warn!(error = error_line(&error), "HTTP endpoint not started");
                 None
             }
         };
         Ok(shown)
     }
 
-    /// The worker, with what becomes of its jobs counted here if anybody can see it.
+    /// Counts the job runs of a worker if the endpoint is served. Returns the worker.
     pub fn counting(&mut self, worker: Worker) -> Worker {
         if self.server.is_none() {
             return worker;
@@ -109,17 +114,17 @@ impl Face {
         worker.observe(events)
     }
 
-    /// Counts what these events tell, if anybody can see it.
+    /// Counts events if the endpoint is served.
     pub fn follow(&mut self, events: broadcast::Receiver<Event>) {
         if self.server.is_some() {
             self.counting.spawn(count(self.fleet, events));
         }
     }
 
-    /// Ends it, once the last figures are there for whoever still asks.
+    /// Shuts down the endpoint after the last events have been counted.
     pub async fn close(self) {
         let Face { server, counting, .. } = self;
-        // a handler that was abandoned may hold on to its worker's channel
+        // An abandoned handler may keep the worker's channel open.
         tokio::time::timeout(GOODBYE, counting.join_all()).await.ok();
         if let Some(server) = server {
             server.stop().await;
@@ -127,14 +132,14 @@ impl Face {
     }
 }
 
-/// Counts how runs ended and what they reported, until no worker tells any more.
+/// Counts the outcomes and reports of job runs until the channel is closed.
 async fn count(fleet: Fleet, mut events: broadcast::Receiver<Event>) {
     loop {
         match events.recv().await {
             Ok(Event::Ended { kind, outcome, report, discarded, duration, .. }) => {
                 let known = fleet.jobs.iter().find(|entry| entry.answers_to(&kind));
                 let kind = known.map_or("other", |entry| entry.kind);
-                // before the run itself, so that whoever sees the run finds its report counted
+                // The report is counted before the run, so a scrape that contains the run contains its report.
                 if outcome == Outcome::Done {
                     (fleet.counted)(kind, &report);
                 }

@@ -1,4 +1,4 @@
-//! `vinops fetch --now`: enqueue a fetch of the current window, and follow it.
+//! `vinops fetch`: enqueues a fetch of the current window and follows the window to its final state.
 
 use super::bars::Bars;
 use super::chain::Hand;
@@ -20,19 +20,19 @@ use uuid::Uuid;
 /// Arguments of `vinops fetch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A window is fetched once: if the scheduler has already asked for the current one, this follows that. A chain that was
-left unfinished is worked to its end, one that failed is put back. A source that is disabled, or whose breaker is open, is
-not asked.
+A window is fetched once. If the scheduler has already enqueued the fetch, the command follows that job. An \
+unfinished chain is run to its end, a failed one is requeued. A source that is disabled, or whose breaker is open, \
+is not fetched. The feed serves only the current quarter-hour.
 
-Exit code 0: the window's file, or the file it repeats, is applied, late or incomplete; 1: it failed or is quarantined, or
-its chain may not run.
+Exit code 0: the window's file, or the file it repeats, is applied, late or incomplete. Exit code 1: it failed or is \
+quarantined, or its chain may not run.
 
-  COPART_FEED_URL_FILE=/run/secrets/feed vinops fetch --now")]
+  COPART_FEED_URL_FILE=/run/secrets/feed vinops fetch")]
 pub struct Args {
-    /// The current quarter-hour; the feed has no other
-    #[arg(long, required = true)]
+    /// Ignored: the feed serves only the current window
+    #[arg(long, hide = true)]
     now: bool,
-    /// From where
+    /// Source to fetch from
     #[arg(long, default_value = "copart")]
     source: String,
     #[command(flatten)]
@@ -41,12 +41,12 @@ pub struct Args {
     json: Json,
 }
 
-/// Enqueues and follows.
+/// Enqueues the fetch and follows the window.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     if config.copart.get()?.feed_url.is_none() {
         return Err(Failure::wrong(anyhow!(
-            "COPART_FEED_URL is not set: it is the feed's address with its key, a secret; or name a file that holds it in \
-             COPART_FEED_URL_FILE"
+            "COPART_FEED_URL is not set\nhint: set it to the feed's address with its key, or set \
+             COPART_FEED_URL_FILE to the path of a file that contains the address"
         )));
     }
     let session = Session::open(config, &args.connect).await?;
@@ -55,7 +55,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let bars = Bars::new(!args.json.json);
     let scheduler = Scheduler::new(fleet.fetch, &[&args.source]).by_hand();
     let window = scheduler.due(&session.db.pool, None).await?;
-    let due = window.first().context("the scheduler named no window")?;
+    let due = window.first().context("the scheduler returned no window")?;
     let window = due.window_start_utc;
     if let Some(why) = &due.held {
         let lift = way_on(&session, &args.source).await?;
@@ -94,7 +94,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     Err(anyhow!("window {} is {repeats}{}: {reason}", show::minute(window), end.state).into())
 }
 
-/// Returns the hint that names the command by which a source may be fetched again.
+/// Returns a hint with the command that allows fetches from the source again, or an empty text.
 async fn way_on(session: &Session, source: &str) -> anyhow::Result<String> {
     let status = source::status(&session.db.pool, Some(source)).await?;
     let act = match status.first() {
@@ -102,7 +102,7 @@ async fn way_on(session: &Session, source: &str) -> anyhow::Result<String> {
         Some(status) if status.breaker != "closed" => "reset-breaker",
         _ => return Ok(String::new()),
     };
-    Ok(format!("\nhint: lift it with `vinops source {act} {source} --reason \"…\"`"))
+    Ok(format!("\nhint: run `vinops source {act} {source} --reason \"…\"`"))
 }
 
 /// A row of `fleet.windows`.
@@ -112,7 +112,7 @@ struct WindowRow {
     note: Option<String>,
 }
 
-/// The window that is fetched.
+/// Follows the window that is being fetched.
 struct Following<'a> {
     db: &'a Db,
     fleet: Fleet,
@@ -122,6 +122,7 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
+    /// Reads the window's row.
     async fn look(&self) -> anyhow::Result<WindowRow> {
         sqlx::query_as!(
             WindowRow,
@@ -134,12 +135,13 @@ impl Following<'_> {
         )
         .fetch_optional(&self.db.pool)
         .await
-        .context("ask how far the window is")?
-        .with_context(|| format!("window {} {} has disappeared from fleet.windows", self.source, self.window))
+        .context("could not read the state of the window")?
+        .with_context(|| format!("window {} {} was deleted from fleet.windows", self.source, self.window))
     }
 
-    /// Waits for the fetch, then works the chain of the window's file. Returns the window, and how its file ended if it
-    /// has one. `held` is the worker that ran a job of the file before this command did anything.
+    /// Waits for the fetch, then runs the chain of the window's file. Returns the window's row and, if there is a
+    /// file, the result of the file. `held` is the worker that ran a job of the file before this command did
+    /// anything.
     async fn work(
         &self,
         before: WindowRow,
@@ -166,7 +168,7 @@ impl Following<'_> {
         Ok((self.look().await?, Some(end)))
     }
 
-    /// Puts back a fetch that failed before the slot's attempt was spent. Returns whether there was one.
+    /// Requeues a fetch that failed before the slot's attempt was used. Returns false if there is none.
     async fn fetch_again(&self) -> anyhow::Result<bool> {
         let job = sqlx::query_scalar!(
             "-- fetch: given up
@@ -182,16 +184,16 @@ impl Following<'_> {
         )
         .fetch_optional(&self.db.pool)
         .await
-        .context("look for the fetch that was given up")?;
+        .context("could not read the failed fetch job")?;
         let Some(job) = job else { return Ok(false) };
         if !source::can_fetch_again(&self.db.pool, job).await? {
             return Ok(false);
         }
-        steer::requeue(&self.db.pool, job, who(), "the window was fetched by hand again").await?;
+        steer::requeue(&self.db.pool, job, who(), "the window was fetched again by an operator").await?;
         Ok(true)
     }
 
-    /// Waits until the window has a file, or has ended without one.
+    /// Waits until the window has a file, or a final state without one.
     async fn fetched(&self, events: &mut Receiver<Event>) -> anyhow::Result<WindowRow> {
         let key = source::fetch_key(self.source, self.window);
         loop {
@@ -200,7 +202,8 @@ impl Following<'_> {
             match job {
                 _ if row.state != "due" => return Ok(row),
                 None => anyhow::bail!(
-                    "window {} is due, and no job fetches it\nhint: `vinops jobs list --source {}` shows what became of it",
+                    "window {} is due, and no job fetches it\nhint: `vinops jobs list --source {}` lists the fetch \
+                     jobs",
                     show::minute(self.window),
                     self.source
                 ),

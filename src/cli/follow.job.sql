@@ -1,5 +1,5 @@
 -- follow: unfinished job
--- The unfinished job that a file ($1) or a key of a kind ($2, $3) waits for, the running one first.
+-- Returns the unfinished job of a file ($1) or of a key of a kind ($2, $3), the running one first.
 select
   j.id,
   j.kind,
@@ -18,7 +18,7 @@ select
   k.paused_because,
   k.max_running
 from fleet.jobs as j
-left join fleet.kinds as k
+left join fleet.job_kind_settings as k
   on k.kind = j.kind
 where j.state in ('available', 'scheduled', 'retryable', 'running')
   and (j.payload ->> 'file_id' = $1 or j.kind = $2 and j.key = $3)

@@ -1,9 +1,9 @@
-//! Works the chain of a file to its end, wherever it stands: new, taken over from a dead worker, followed at a live one,
-//! or put back after it had failed.
+//! Runs the chain of a file to its end. The chain may be new, taken over from a dead worker, running on another
+//! worker, or requeued after a failure.
 //!
-//! What is looked at are the file's state and its unfinished job, so it does not matter which process works. A chain
-//! that may not run (its kind is paused, or limited to none) is not waited for: the answer names why, and the command that
-//! lifts it.
+//! The file's state and its unfinished job are polled, so it does not matter which process runs the job. A chain that
+//! may not run, because its kind is paused or limited to zero, is not waited for. The result contains the reason and
+//! a hint with the command that allows the kind to run.
 
 use super::bars::Bars;
 use super::session::who;
@@ -17,28 +17,28 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
 
-/// How often the database is asked, should an event have been missed or another worker be at work.
+/// The interval between two reads of the file's state. An event can be lost, and another worker may run the job.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The reason that is kept with what this command does to jobs.
-const REASON: &str = "the file was ingested by hand again";
+/// The reason that is recorded when this command requeues a job.
+const REASON: &str = "the file was ingested again by an operator";
 
-/// How a file's chain ended for now.
+/// The state of a file when its chain has ended or may not run.
 #[derive(Debug, Clone)]
 pub struct FileEnd {
-    /// applied, late, incomplete, quarantined, failed, or where a blocked chain stands: received, ingested.
+    /// The state: applied, late, incomplete, quarantined or failed. A blocked chain leaves it received or ingested.
     pub state: String,
-    /// Why, where the file does not stand in the data.
+    /// The reason, if the file is not applied.
     pub reason: Option<String>,
 }
 
 impl FileEnd {
-    /// Returns whether the file's rows stand in the data.
+    /// Returns true if the rows of the file are applied.
     pub fn is_applied(&self) -> bool {
         matches!(self.state.as_str(), "applied" | "late" | "incomplete")
     }
 }
 
-/// A job that has not ended.
+/// An unfinished job of a chain.
 #[derive(Debug)]
 pub struct UnfinishedJob {
     id: i64,
@@ -71,80 +71,80 @@ impl UnfinishedJob {
         )
         .fetch_optional(&db.pool)
         .await
-        .context("look for the chain's job")
+        .context("could not read the unfinished job of the chain")
     }
 
-    /// Returns the worker that runs the job.
+    /// Returns the name of the worker that runs the job.
     pub fn worker(self) -> Option<String> {
         self.worker
     }
 
-    /// Returns why no worker may claim the job, and the command that lifts it.
+    /// Returns the reason why no worker may claim the job, with a hint on how to change that.
     pub fn blocked(&self) -> Option<String> {
         if self.state == "running" {
             return None;
         }
         let (job, kind) = (self.id, &self.kind);
         if let Some(at) = self.paused_at {
-            let by = self.paused_by.as_deref().unwrap_or("somebody");
+            let by = self.paused_by.as_deref().unwrap_or("an unknown operator");
             let because = self.paused_because.as_deref().unwrap_or("no reason given");
             return Some(format!(
-                "job {job} may not run: its kind {kind} is paused since {} UTC by {by}: {because}\nhint: lift it with \
+                "job {job} may not run: its kind {kind} is paused since {} UTC by {by}: {because}\nhint: run \
                  `vinops jobs resume {kind} --reason \"…\"`",
                 show::minute(at)
             ));
         }
         self.max_running.filter(|most| *most <= 0).map(|most| {
             format!(
-                "job {job} may not run: its kind {kind} is limited to {most} at once\nhint: lift it with `vinops jobs \
-                 limit {kind} none --reason \"…\"`"
+                "job {job} may not run: its kind {kind} is limited to {most} at once\nhint: run `vinops jobs limit \
+                 {kind} none --reason \"…\"`"
             )
         })
     }
 
-    /// Returns who holds the job, for people; none if no worker does.
+    /// Returns a line about the worker that runs the job, or `None` if no worker does.
     fn holder(&self) -> Option<String> {
         let worker = self.worker.as_deref().filter(|_| self.state == "running")?;
         let (job, kind) = (self.id, &self.kind);
         Some(if self.alive {
-            format!("following job {job} ({kind}) at worker {worker}")
+            format!("following job {job} ({kind}) on worker {worker}")
         } else {
             let until = self.lease_until.map(|at| at.format("%H:%M:%S").to_string()).unwrap_or_default();
             format!(
-                "taking over job {job} ({kind}): its worker {worker} is gone, its lease ends at {until} UTC"
+                "taking over job {job} ({kind}): its worker {worker} is lost, its lease ends at {until} UTC"
             )
         })
     }
 }
 
-/// The chain of one file.
+/// The chain of jobs of one file.
 pub struct FileChain<'a> {
     db: &'a Db,
     file_id: Uuid,
     first: &'a Entry,
-    /// A failure is put back once if it is older than this command.
+    /// True if a failure that is older than this command may still be requeued. That happens once.
     may_restart: bool,
-    /// The worker that held a job of the file when this command began.
+    /// The worker that ran a job of the file when this command began.
     other_worker: Option<String>,
 }
 
 impl<'a> FileChain<'a> {
-    /// The chain of a file that this command has just received.
+    /// Returns the chain of a file that this command has just received. A failure is not requeued.
     pub fn fresh(db: &'a Db, file_id: Uuid, first: &'a Entry) -> FileChain<'a> {
         FileChain { db, file_id, first, may_restart: false, other_worker: None }
     }
 
-    /// The chain of a file that was known before; if it has failed, it is put back once.
+    /// Returns the chain of a file that was known before. A failure is requeued once.
     pub fn known(db: &'a Db, file_id: Uuid, first: &'a Entry) -> FileChain<'a> {
         FileChain { db, file_id, first, may_restart: true, other_worker: None }
     }
 
-    /// The same chain, of which another worker runs a job: while it does, that is shown.
+    /// Sets the worker that runs a job of the chain. The progress display names the worker while it does.
     pub fn held_by(self, worker: Option<String>) -> FileChain<'a> {
         FileChain { other_worker: worker, ..self }
     }
 
-    /// Returns how the file has ended, if no job of it is left.
+    /// Returns the result of the file, or `None` if a job of the file is unfinished.
     pub async fn ended(&self) -> anyhow::Result<Option<FileEnd>> {
         if UnfinishedJob::find(self.db, Some(self.file_id), None).await?.is_some() {
             return Ok(None);
@@ -166,21 +166,21 @@ impl<'a> FileChain<'a> {
             from raw.sightings g
             where g.file_id = $1
               and g.state <> 'unchanged'
-            -- a file that came again is worked for each of its windows
+            -- a file that arrived again is processed for each of its windows
             order by g.state in ('received', 'ingested') desc, g.window_start_utc desc
             limit 1"#,
             self.file_id
         )
         .fetch_optional(&self.db.pool)
         .await
-        .context("ask how far the file is")?
-        .with_context(|| format!("file {} has disappeared from raw.sightings", self.file_id))?;
+        .context("could not read the state of the file")?
+        .with_context(|| format!("file {} was deleted from raw.sightings", self.file_id))?;
         let under_way = matches!(file.state.as_str(), "received" | "ingested");
         Ok((!under_way).then_some(FileEnd { state: file.state, reason: file.reason }))
     }
 
-    /// Works the chain until the file has ended, has failed, or may not go on. Some worker must be up, in this process
-    /// or another; `events` wakes it when a job of this process ends.
+    /// Waits until the file has a final state, has failed, or may not continue. A worker must run, in this process or
+    /// in another. `events` are the events of the worker in this process.
     pub async fn work(mut self, bars: &Bars, mut events: Receiver<Event>) -> anyhow::Result<FileEnd> {
         let mut following = None;
         let end = loop {
@@ -214,7 +214,7 @@ impl<'a> FileChain<'a> {
         Ok(end)
     }
 
-    /// Makes a job due that waits for its next attempt: whoever types the command again wants it now.
+    /// Makes a retryable job due now, because the operator has entered the command again.
     async fn hurry(&self, job: &UnfinishedJob) -> anyhow::Result<()> {
         if self.may_restart && job.waits && job.state != "running" {
             steer::run_now(&self.db.pool, &[job.id], &By::new(who(), REASON)).await?;
@@ -222,23 +222,24 @@ impl<'a> FileChain<'a> {
         Ok(())
     }
 
+    /// Reads the state of the file.
     async fn state(&self) -> anyhow::Result<String> {
         sqlx::query_scalar!(
             "-- follow: state of the file
             select state
             from raw.sightings
             where file_id = $1
-            -- a file that came again is worked for each of its windows
+            -- a file that arrived again is processed for each of its windows
             order by state in ('received', 'ingested') desc, window_start_utc desc
             limit 1",
             self.file_id
         )
         .fetch_one(&self.db.pool)
         .await
-        .context("ask how far the file is")
+        .context("could not read the state of the file")
     }
 
-    /// The newest job of the file that was given up: id and error.
+    /// Returns the id and the error of the file's newest cancelled or discarded job.
     async fn given_up(&self) -> anyhow::Result<Option<(i64, String)>> {
         let job = sqlx::query!(
             "-- follow: given up
@@ -252,11 +253,11 @@ impl<'a> FileChain<'a> {
         )
         .fetch_optional(&self.db.pool)
         .await
-        .context("look for the job that was given up")?;
+        .context("could not read the failed job of the file")?;
         Ok(job.map(|job| (job.id, job.error.unwrap_or(job.state))))
     }
 
-    /// Puts the chain back to work, once. Returns false if that was done before.
+    /// Requeues the chain, once. Returns false if that was done before.
     async fn restart(&mut self) -> anyhow::Result<bool> {
         if !std::mem::take(&mut self.may_restart) {
             return Ok(false);
@@ -265,24 +266,24 @@ impl<'a> FileChain<'a> {
             steer::requeue(&self.db.pool, job, who(), REASON).await?;
             return Ok(true);
         }
-        // its jobs were deleted: the first step passes a file on that it has done before
+        // The jobs were deleted. The first step enqueues the next one for a file that is already ingested.
         let enqueued = sqlx::query_scalar!(
             r#"-- follow: enqueue the first step
             select count(
               fleet.enqueue(
                 $1,
-                jsonb_strip_nulls(jsonb_build_object('file_id', $2::uuid, 'window_start_utc', u.again)),
-                concat_ws('@', $2::uuid, u.again),
+                jsonb_strip_nulls(jsonb_build_object('file_id', $2::uuid, 'window_start_utc', u.repeat_window)),
+                concat_ws('@', $2::uuid, u.repeat_window),
                 max_attempts => $3
               )
             ) as "enqueued!"
             from (
-              -- the window that a file came for first is named by the file alone
+              -- for the first window of a file, the payload and key contain only the file
               select
                 case
                   when g.window_start_utc <> f.window_start_utc
                     then to_char(g.window_start_utc at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-                end as again
+                end as repeat_window
               from raw.sightings g
               join raw.csv_files f on f.file_id = g.file_id
               where g.file_id = $2
@@ -294,24 +295,25 @@ impl<'a> FileChain<'a> {
         )
         .fetch_one(&self.db.pool)
         .await
-        .context("enqueue the chain's first step")?;
+        .context("could not enqueue the first job of the chain")?;
         if enqueued > 0 {
             return Ok(true);
         }
         Err(anyhow!(
-            "file {} has no unfinished job, and its {} is completed\nhint: put its window back with `vinops replay`",
+            "file {} has no unfinished job, and its {} is completed\nhint: rerun its window with `vinops replay`",
             self.file_id,
             self.first.kind
         ))
     }
 
+    /// Returns the result of a failed chain.
     async fn failure(&self) -> anyhow::Result<FileEnd> {
         let given_up = self.given_up().await?;
         Ok(FileEnd { state: "failed".to_owned(), reason: given_up.map(|(_, error)| error) })
     }
 }
 
-/// Waits until a job of this process has ended, at most the poll interval.
+/// Waits until a job of this process has ended, for one poll interval at most.
 pub async fn wait(events: &mut Receiver<Event>) {
     let ended = async {
         while let Ok(event) = events.recv().await {

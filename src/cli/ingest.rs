@@ -1,8 +1,8 @@
-//! `vinops ingest FILE`: one file, by hand, to the end of its chain.
+//! `vinops ingest FILE`: ingests one file and runs its chain of jobs to the end.
 //!
-//! The file is read once before anything is stored, for its sha256 and its clock: a window that cannot be the file's is
-//! refused, and a file that is known already needs no window. What is known is not what is applied, so the chain of a
-//! known file is worked to its end like that of a new one.
+//! The file is read once before anything is stored, for its sha256 and its clock. A window that contradicts the clock
+//! is rejected. A known file needs no window. A known file may be unapplied, so its chain is run to the end like the
+//! chain of a new file.
 
 use super::bars::Bars;
 use super::chain::{Hand, kinds_from};
@@ -27,32 +27,34 @@ use std::path::{Path, PathBuf};
 /// Arguments of `vinops ingest`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The window is --window, else what a path ending YYYY/MM/DD/HHmm.csv names (UTC), else what the snapshot's clock names
-(the column Create Date/Time, US Pacific, twelve hours without AM or PM) if only one of its two instants is possible. A
-window more than 15 minutes ahead of the database's clock, or more than 36 hours from the file's, is refused unless
---even-so says otherwise.
+The window is taken from --window, or from a path that ends in YYYY/MM/DD/HHmm.csv (UTC), or from the snapshot's \
+clock (column Create Date/Time, US Pacific, 12 hours without AM or PM) if only one of its two instants is possible. \
+A window more than 15 minutes ahead of the database's clock, or more than 36 hours from the file's clock, is \
+rejected unless --even-so is given.
 
-A source knows a file by its bytes. A known file that stands in the data is skipped; one whose chain is unfinished is
-worked to its end, one that failed is put back. Running workers may take the file's jobs; without any, this command works
-them itself. Exit code 0: the file is applied, late or incomplete; 1: it failed or is quarantined, or its chain may not
+A file is identified by its bytes. A known file that is applied is skipped. If its chain is unfinished, the chain is \
+run to its end. If its chain failed, the failed job is requeued. Running workers may claim the file's jobs. This \
+command runs them if no other worker does.
+
+Exit code 0: the file is applied, late or incomplete. Exit code 1: it failed or is quarantined, or its chain may not \
 run.
 
   vinops ingest salesdata.csv
   vinops ingest /data/2026/11/20/1430.csv --json
   vinops ingest old.csv --window 2026-11-20T14:30:00Z")]
 pub struct Args {
-    /// The file
+    /// CSV file of the feed
     file: PathBuf,
-    /// The window it belongs to, RFC 3339
+    /// Start of the file's window, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     window: Option<DateTime<Utc>>,
-    /// The source it comes from
+    /// Source of the file
     #[arg(long, default_value = "copart")]
     source: String,
-    /// Take a window that the clocks speak against
+    /// Accept a window that contradicts the clocks
     #[arg(long, requires = "reason")]
     even_so: bool,
-    /// Why; kept with who and when
+    /// Reason, recorded with the operator and the time
     #[arg(long, alias = "why", value_name = "TEXT", requires = "even_so", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: Option<String>,
     #[command(flatten)]
@@ -61,7 +63,10 @@ pub struct Args {
     json: Json,
 }
 
-/// Takes the file in and works its chain.
+/// Ingests the file and runs its chain.
+///
+/// # Errors
+/// Returns an error if the file is not applied at the end.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     readable(&args.file).map_err(Failure::wrong)?;
     let session = Session::open(config, &args.connect).await?;
@@ -76,31 +81,29 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     if end.is_applied() {
         return Ok(());
     }
-    let reason = end.reason.unwrap_or_else(|| "no reason was kept".to_owned());
+    let reason = end.reason.unwrap_or_else(|| "no reason is recorded".to_owned());
     Err(anyhow!("the file is {}: {reason}", end.state).into())
 }
 
-/// Whether there is a file to take in; a wrong name should not cost a connection.
+/// Checks that the path is a readable file, before the command connects.
 fn readable(path: &Path) -> anyhow::Result<()> {
     let name = path.display();
-    let about =
-        std::fs::metadata(path).with_context(|| format!("look at {name}: name a CSV file of the feed"))?;
-    ensure!(
-        !about.is_dir(),
-        "{name} is a directory: name one of its files, or take them in one after the other"
-    );
-    File::open(path)
-        .with_context(|| format!("open {name}: give this user the right to read it (chmod, chown)"))?;
+    let about = std::fs::metadata(path)
+        .with_context(|| format!("could not find the file {name}\nhint: name a CSV file of the feed"))?;
+    ensure!(!about.is_dir(), "{name} is a directory\nhint: ingest its files one after the other");
+    File::open(path).with_context(|| {
+        format!("could not open the file {name}\nhint: let this user read it (chmod, chown)")
+    })?;
     Ok(())
 }
 
-/// What one reading of the file finds out.
+/// The clock and the checksum of a file, found by reading the file once.
 struct Survey {
     clock: FileClock,
     sha256: String,
 }
 
-/// Passes on what is read and hashes it.
+/// A reader that hashes all bytes that are read.
 struct Hashing<R> {
     inner: R,
     hasher: Sha256,
@@ -124,11 +127,14 @@ async fn survey(path: &Path, mapping: &'static SourceMapping) -> anyhow::Result<
         let sha256 = HEXLOWER.encode(&file.hasher.finalize());
         Ok::<Survey, io::Error>(Survey { clock, sha256 })
     };
-    let survey = tokio::task::spawn_blocking(read).await.context("the reading panicked")?;
-    survey.with_context(|| format!("read {}", path.display()))
+    let survey = tokio::task::spawn_blocking(read).await.context("reading the file panicked")?;
+    survey.with_context(|| format!("could not read the file {}", path.display()))
 }
 
-/// Decides the file's window; the call was wrong if none is named, or one that cannot be.
+/// Returns the window of the file.
+///
+/// # Errors
+/// Returns a usage error if the window is unknown or contradicts the clocks.
 async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure> {
     let Survey { clock, sha256 } = survey(&args.file, mapping::for_source(&args.source)).await?;
     let pool = &session.db.pool;
@@ -145,7 +151,7 @@ async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure
     )
     .fetch_optional(pool)
     .await
-    .context("look for the file's sha256")?;
+    .context("could not look up the sha256 of the file")?;
     if let (None, Some(window)) = (named, known) {
         return Ok(window);
     }
@@ -167,18 +173,19 @@ async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure
     )
     .execute(pool)
     .await
-    .context("note what was overridden")?;
+    .context("could not record the override of the clocks")?;
     Ok(window)
 }
 
-/// What became of the file.
+/// The result of the command.
 struct Outcome {
     summary: Summary,
     end: FileEnd,
-    /// Whether anything was left to do.
+    /// True if the chain had unfinished jobs.
     worked: bool,
 }
 
+/// Imports the file and runs its chain to the end.
 async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<Outcome, Failure> {
     expect_source(&session.db.pool, &args.source).await?;
     let bars = Bars::new(!args.json.json);
@@ -223,7 +230,7 @@ async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<Outcome
     Ok(Outcome { summary, end, worked })
 }
 
-/// The summary that operators know.
+/// Prints the summary of the file.
 fn print(args: &Args, s: &Summary, worked: bool) {
     let line = "=".repeat(60);
     println!("{line}\n  Copart CSV ingestion\n{line}\n");
@@ -251,7 +258,7 @@ fn print(args: &Args, s: &Summary, worked: bool) {
     println!("  new              {}", count(s.new));
     println!("  changed          {}", share(s.changed));
     println!("  unchanged        {}", count(s.unchanged));
-    println!("Gone:              {}", count(s.gone));
+    println!("Disappeared:       {}", count(s.gone));
     println!("Parse errors:      {} (repaired: {})", count(s.parse_errors), count(s.repaired));
     println!("Missing Lot ID:    {}", share(s.skipped.lot_missing));
     println!("Missing VIN:       {}", share(s.skipped.vin_empty));
@@ -268,7 +275,7 @@ fn print(args: &Args, s: &Summary, worked: bool) {
         );
     }
     println!(
-        "Statuses:          {} pending result, {} removed, {} returned",
+        "Statuses:          {} pending result, {} removed, {} reappeared",
         count(s.pending_result),
         count(s.removed),
         count(s.returned)
@@ -281,5 +288,5 @@ fn print(args: &Args, s: &Summary, worked: bool) {
         s.seconds.upsert_lots,
         s.seconds.detect_completion
     );
-    println!("Kept in the store: {}", show::megabytes(s.stored_bytes));
+    println!("Stored:            {} (compressed)", show::megabytes(s.stored_bytes));
 }

@@ -1,4 +1,4 @@
-//! `vinops jobs`: look at jobs, follow them, and steer them.
+//! `vinops jobs`: lists, follows and manages jobs.
 
 mod act;
 mod tail;
@@ -16,56 +16,56 @@ use chrono::{DateTime, Utc};
 use clap::builder::{PossibleValue, TypedValueParser};
 use std::ffi::OsStr;
 
-/// `vinops jobs …`.
+/// The subcommands of `vinops jobs`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List jobs, the newest first
+    /// List jobs, newest first
     List(ListArgs),
-    /// Show one job and every run of it
+    /// Show one job and all its runs
     Show(ShowArgs),
-    /// Put finished jobs back, history kept
+    /// Requeue finished jobs and keep their run history
     Requeue(act::Args),
-    /// Cancel jobs that wait, and cut off those that run
+    /// Cancel waiting jobs and interrupt running ones
     Cancel(act::Args),
-    /// Run jobs now that wait for their time or their next attempt
+    /// Make scheduled and retryable jobs due now
     RunNow(act::Args),
-    /// Let no worker claim jobs of a kind; what runs goes on
+    /// Pause job kinds; running jobs continue
     Pause(act::KindArgs),
-    /// Let workers claim them again
+    /// Resume paused job kinds
     Resume(act::KindArgs),
-    /// Let only so many jobs of a kind run at once in the whole fleet
+    /// Limit how many jobs of a kind run at once on all workers
     Limit(act::LimitArgs),
-    /// Count jobs by kind and state, and show what is paused or limited
+    /// Count jobs by kind and state, and list paused and limited kinds
     Stats(ListArgs),
-    /// Follow the ends of runs as they happen
+    /// Follow finished job runs
     Tail(ListArgs),
 }
 
-/// Which jobs; the same for every command.
+/// The filter of jobs, shared by the subcommands.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FilterArgs {
-    /// Only these kinds
+    /// Match jobs of these kinds, separated by commas
     #[arg(long, value_delimiter = ',')]
     kind: Vec<String>,
-    /// Only these states: available, scheduled, running, retryable, completed, cancelled, discarded
+    /// Match jobs in these states, separated by commas
     #[arg(long, value_delimiter = ',', value_parser = StateParser)]
     state: Vec<String>,
-    /// Only jobs of this source
+    /// Match jobs of this source
     #[arg(long)]
     source: Option<String>,
-    /// Only jobs of this window, RFC 3339
+    /// Match jobs of this window, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     window: Option<DateTime<Utc>>,
-    /// Only keys that begin so, such as copart/2026-11-20
+    /// Match jobs whose key begins with this text, e.g. copart/2026-11-20
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
-    /// Only jobs put in since (tail: runs ended since), RFC 3339
+    /// Match jobs enqueued since this time (tail: runs finished since), RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     since: Option<DateTime<Utc>>,
-    /// Only jobs whose error contains this
+    /// Match jobs whose error contains this text
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
-    /// At most so many, the newest; else list shows 50, and the others take all
+    /// Maximum number of jobs, newest first [list: 50, other commands: no limit]
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     limit: Option<i64>,
 }
@@ -80,7 +80,7 @@ fn state(text: &str) -> Result<String, String> {
         .ok_or_else(|| format!("unknown job state {text:?}; expected one of {}", STATES.join(", ")))
 }
 
-/// Reads a job's state, and names the states to shells that complete.
+/// A value parser for job states, which also lists the states in shell completions.
 #[derive(Clone)]
 struct StateParser;
 
@@ -114,7 +114,10 @@ impl FilterArgs {
             && limit.is_none()
     }
 
-    /// Connects and returns the filter; the call was wrong if it names a kind or a source that is unknown.
+    /// Connects and returns the filter.
+    ///
+    /// # Errors
+    /// Returns a usage error if the filter contains an unknown kind or source.
     async fn open(
         self,
         fleet: Fleet,
@@ -135,7 +138,8 @@ impl FilterArgs {
 
 /// Arguments of `vinops jobs list`, `stats` and `tail`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops jobs list --state discarded --kind fetch --error 403")]
+#[command(after_help = "Example:
+  vinops jobs list --state discarded --kind fetch --error 403")]
 pub struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
@@ -148,7 +152,7 @@ pub struct ListArgs {
 /// Arguments of `vinops jobs show`.
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
-    /// The job's id
+    /// Id of the job
     id: i64,
     #[command(flatten)]
     connect: Connect,
@@ -156,7 +160,7 @@ pub struct ShowArgs {
     json: Json,
 }
 
-/// Runs it.
+/// Runs a subcommand of `vinops jobs`.
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match command {
         Command::List(args) => list(args, fleet, config).await,
@@ -202,7 +206,7 @@ async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Fa
     let session = Session::open(config, &args.connect).await?;
     let shown = operate::show(&session.db.pool, args.id).await?;
     let Shown { job, attempts } = shown
-        .ok_or_else(|| anyhow!("there is no job {}: `vinops jobs list` shows what there is", args.id))?;
+        .ok_or_else(|| anyhow!("job {} does not exist\nhint: `vinops jobs list` lists the jobs", args.id))?;
     let hint = way_back(&session, fleet, &job).await?;
     session.close().await?;
     if args.json.json {
@@ -215,7 +219,7 @@ async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Fa
         job.state, job.attempt, job.max_attempts, job.rescues
     );
     if let Some(cancelling) = &job.cancelling {
-        println!("          {}; its worker has been asked to let go of it", visible_line(cancelling));
+        println!("          {}; its worker has been asked to release it", visible_line(cancelling));
     }
     println!("key       {}", job.key.as_deref().unwrap_or("none"));
     println!("payload   {}", job.payload);
@@ -246,7 +250,8 @@ async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Fa
     Ok(())
 }
 
-/// Returns how a job that was given up can be put back, or why it cannot be; none for any other job.
+/// Returns a hint for a discarded or cancelled job: the command that requeues the job, or the reason why that is
+/// impossible. Returns `None` for a job in another state.
 async fn way_back(session: &Session, fleet: Fleet, job: &JobRow) -> anyhow::Result<Option<String>> {
     if !matches!(job.state.as_str(), "discarded" | "cancelled") {
         return Ok(None);
@@ -254,14 +259,14 @@ async fn way_back(session: &Session, fleet: Fleet, job: &JobRow) -> anyhow::Resu
     let pool = &session.db.pool;
     if job.kind == fleet.fetch.kind && !source::can_fetch_again(pool, job.id).await? {
         return Ok(Some(
-            "it cannot be put back: a source is asked once in a quarter-hour, and this one's attempt is spent or its time \
-             over; the next window has a fetch of its own"
+            "the job cannot be requeued: a source is fetched once per quarter-hour, and the attempt of this window \
+             is used or its time is over. The next window has its own fetch job."
                 .to_owned(),
         ));
     }
     Ok(Some(match operate::successor(pool, job.id).await? {
-        Some(other) => format!("it cannot be put back: job {other} has taken its place"),
-        None => format!("put it back with: vinops jobs requeue {}", job.id),
+        Some(other) => format!("the job cannot be requeued: job {other} has its key"),
+        None => format!("to requeue the job: vinops jobs requeue {}", job.id),
     }))
 }
 
@@ -292,7 +297,7 @@ async fn stats(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failu
     println!("{table}");
     for kind in kinds {
         if let Some(most) = kind.max_running {
-            println!("{}: at most {most} at once in the whole fleet", kind.kind);
+            println!("{}: limited to {most} at once on all workers", kind.kind);
         }
         if let (Some(at), Some(who), Some(why)) = (kind.paused_at, kind.paused_by, kind.paused_because) {
             let because = format!("{who}: {why}");

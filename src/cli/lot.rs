@@ -1,4 +1,4 @@
-//! `vinops lot show`: what became of a lot, window by window, or how it stood at a moment.
+//! `vinops lot show`: the changes of a lot by window, or a snapshot of the lot at a moment.
 
 use super::Failure;
 use super::session::{Connect, Session};
@@ -14,26 +14,27 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::HashMap;
 
-/// `vinops lot …`.
+/// The subcommands of `vinops lot`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show what changed of a lot and when, or how it stood at a moment
+    /// Show the history of a lot, or a snapshot of it at a moment
     Show(ShowArgs),
 }
 
 /// Arguments of `vinops lot show`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops lot show 45148624 --at 2026-11-20T14:30:00Z --lang ru")]
+#[command(after_help = "Example:
+  vinops lot show 45148624 --at 2026-11-20T14:30:00Z --lang ru")]
 pub struct ShowArgs {
-    /// The lot number
+    /// Lot number
     lot: String,
-    /// The source whose number it is; needed where several sources have it
+    /// Source of the lot; required if several sources have the number
     #[arg(long)]
     source: Option<String>,
-    /// How it stood then, RFC 3339, in place of its history
+    /// Show a snapshot at this time, RFC 3339, instead of the history
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     at: Option<DateTime<Utc>>,
-    /// The tongue of words
+    /// Language of labels
     #[arg(long, default_value = "en", value_parser = ["en", "ru"])]
     lang: String,
     #[command(flatten)]
@@ -42,19 +43,20 @@ pub struct ShowArgs {
     json: Json,
 }
 
-/// Runs it.
+/// Runs a subcommand of `vinops lot`.
 pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     let Command::Show(args) = command;
     let number = lot_number_of_digits(&args.lot)
         .ok_or_else(|| Failure::wrong(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot)))?;
     let session = Session::open(config, &args.connect).await?;
-    let mut connection = session.db.pool.acquire().await.context("take a connection")?;
+    let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
     let spellings = vocabulary::spellings(&mut connection).await?;
     let labels = Labels::read(&mut connection, &args.lang).await?;
     let of = args.source.as_ref().map_or_else(String::new, |source| format!(" of source {source:?}"));
     let none = || {
         anyhow!(
-            "there is no lot {number}{of}: it was in no file that is here, or has no VIN (audit.skipped_lots tells those)"
+            "lot {number}{of} does not exist\ndetail: no stored file contains it, or it has no VIN\nhint: \
+             audit.skipped_lots contains the lots without a VIN"
         )
     };
     let source = args.source.as_deref();
@@ -83,7 +85,7 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns how a command fails for this error: a lot number that several sources have is a wrong call.
+/// Returns the error of the command. A lot number that several sources have is a usage error.
 fn ambiguous(error: anyhow::Error) -> Failure {
     match error.downcast::<AmbiguousLot>() {
         Ok(error) => Failure::wrong(anyhow!("{error}\nhint: name one of them with --source")),
@@ -91,15 +93,17 @@ fn ambiguous(error: anyhow::Error) -> Failure {
     }
 }
 
+/// The result that the command prints.
 enum Shown {
     History(Box<LotHistory>),
     At(Box<LotAt>),
 }
 
-/// Labels in one tongue, by domain, code and state.
+/// Labels in one language, by domain, code and state.
 struct Labels(HashMap<(String, String, String), String>);
 
 impl Labels {
+    /// Reads all labels. A missing Russian label is replaced by the English one.
     async fn read(connection: &mut PgConnection, lang: &str) -> anyhow::Result<Labels> {
         let labels = vocabulary::labels(connection, None).await?;
         let said = |label: Label| {
@@ -109,7 +113,7 @@ impl Labels {
         Ok(Labels(labels.into_iter().map(said).collect()))
     }
 
-    /// A title is called what its state calls it, else what it is called anywhere.
+    /// Sets the label of a code. A title has the label of its state, or the general label if the state has none.
     fn put(&self, word: &mut Word) {
         let Some(code) = &word.code else { return };
         let key = |state: &str| (word.domain.name().to_owned(), code.clone(), state.to_owned());
@@ -118,10 +122,12 @@ impl Labels {
     }
 }
 
+/// Returns a time to the minute, or the text `an unknown time`.
 fn instant(at: Option<DateTime<Utc>>) -> String {
     at.map_or_else(|| "an unknown time".to_owned(), show::minute)
 }
 
+/// Prints the history of a lot.
 fn show_history(told: LotHistory) {
     println!("lot       {} ({}), {}", told.lot, told.source, told.status.said());
     println!("vehicle   {}", told.vin);
@@ -132,7 +138,7 @@ fn show_history(told: LotHistory) {
     }
     let any_carried = !told.carried.is_empty() || told.listings.iter().any(|lot| !lot.carried.is_empty());
     if told.events.is_empty() {
-        println!("nothing of it has changed");
+        println!("no changes are recorded");
     } else {
         let mut table = show::table(&["window (UTC)", "what", "before", "after", "why"]);
         for event in told.events {
@@ -190,6 +196,7 @@ fn show_history(told: LotHistory) {
     }
 }
 
+/// Prints the snapshot of a lot.
 fn show_at(told: &LotAt) -> anyhow::Result<()> {
     let when = match told.window_start_utc {
         Some(window) => format!("as of the window {} UTC", show::minute(window)),
@@ -198,15 +205,15 @@ fn show_at(told: &LotAt) -> anyhow::Result<()> {
     let presence = match told.presence {
         Presence::NotYetSeen => format!("not yet seen; first seen {}", instant(told.first_seen)),
         Presence::InFeed => "in the feed".to_owned(),
-        Presence::Gone => "not in the feed any more".to_owned(),
+        Presence::Gone => "no longer in the feed".to_owned(),
     };
     println!("lot       {} ({}), {when}: {presence}", told.lot, told.source);
     if let Some(status) = &told.status {
         println!("status    {}", status.said());
     }
     let Some(standing) = &told.standing else { return Ok(()) };
-    let values = serde_json::to_value(standing).context("print the lot")?;
-    let mut table = show::table(&["", "then"]);
+    let values = serde_json::to_value(standing).context("could not print the lot")?;
+    let mut table = show::table(&["column", "value"]);
     let shown = |(name, value): &(&String, &Value)| !value.is_null() && *name != "carried";
     for (name, value) in values.as_object().into_iter().flatten().filter(shown) {
         let carried = if standing.carried.contains(&name.as_str()) { CARRIED } else { "" };
@@ -219,13 +226,13 @@ fn show_at(told: &LotAt) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The word after a value that comes from an older version.
+/// The mark after a value that comes from an older version.
 const CARRIED: &str = " (carried)";
-/// What that word means.
+/// The explanation of the mark.
 const CARRIED_MEANS: &str =
-    "carried: the value comes from an older version, since the newest has one that cannot be read";
+    "carried: the value comes from an older version, because the value of the newest version is unreadable";
 
-/// A value of a standing lot: a word by its label, an amount with its currency.
+/// Returns a value of a snapshot as text: a code by its label, an amount with its currency.
 fn said(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

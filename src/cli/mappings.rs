@@ -1,4 +1,4 @@
-//! The operator's mappings: `<source>.json` files in the folder of `VINOPS_MAPPINGS`, read when the program starts.
+//! The operator's mappings: `<source>.json` files in the folder `VINOPS_MAPPINGS`, read when the program starts.
 
 use crate::auction::mapping::{self, SourceMapping};
 use anyhow::Context;
@@ -6,39 +6,41 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Reads the folder and installs what it has.
+/// Reads the folder and installs the mappings.
 ///
 /// # Errors
-///
-/// Returns an error that names the file that cannot be read or is not a mapping.
+/// Returns an error with the name of the file if a file cannot be read or is no mapping.
 pub fn install(folder: &Path) -> anyhow::Result<()> {
-    // A process installs once; a second call in the same one is a test's.
+    // A process installs mappings once. Only tests call this again in the same process.
     let _ = mapping::install(read(folder)?);
     Ok(())
 }
 
-/// Reads the folder without installing anything.
+/// Reads the folder without installing the mappings.
 ///
 /// # Errors
-///
-/// Returns an error that names the file that cannot be read or is not a mapping.
+/// Returns an error with the name of the file if a file cannot be read or is no mapping.
 pub fn check(folder: &Path) -> anyhow::Result<()> {
     read(folder).map(drop)
 }
 
+/// Reads the mappings of a folder, by source.
 fn read(folder: &Path) -> anyhow::Result<BTreeMap<String, SourceMapping>> {
     let mut mappings = BTreeMap::new();
-    let read = || format!("read the folder {} of VINOPS_MAPPINGS", folder.display());
+    let read = || format!("could not read the folder {} of VINOPS_MAPPINGS", folder.display());
     for entry in std::fs::read_dir(folder).with_context(read)? {
         let path = entry.with_context(read)?.path();
         if path.extension() != Some(OsStr::new("json")) {
             continue;
         }
-        let about = || format!("read the mapping {}", path.display());
+        let about = || format!("could not read the mapping {}", path.display());
         let text = std::fs::read_to_string(&path).with_context(about)?;
         let mapping = SourceMapping::parse(&text).with_context(about)?;
-        let source =
-            path.file_stem().and_then(OsStr::to_str).context("the name is not UTF-8").with_context(about)?;
+        let source = path
+            .file_stem()
+            .and_then(OsStr::to_str)
+            .context("the file name is not UTF-8")
+            .with_context(about)?;
         mappings.insert(source.to_owned(), mapping);
     }
     Ok(mappings)

@@ -1,7 +1,7 @@
-//! `vinops migrate`: brings the schema up and down, adopts a database, says how it stands, proves what is there.
+//! `vinops migrate`: applies and rolls back migrations, lists their states and adopts an existing database.
 //!
-//! The auction's set is this file's; the listing helper's, whose slices are applied in a way of their own, is
-//! `listing`'s.
+//! This module handles the migrations of the auction set. The module `listing` handles the listing helper's set, whose
+//! slices are applied differently.
 
 use super::{Failure, verify};
 use crate::config::Config;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 mod listing;
 
-/// Which of the ways to deal with the schema.
+/// Arguments of `vinops migrate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which domain's migrations.
+    /// Set of migrations: auction or listing
     #[arg(long, default_value = "auction", global = true)]
     set: String,
     #[command(flatten)]
@@ -28,80 +28,86 @@ pub struct Args {
     what: What,
 }
 
-/// Where the listing helper's tables are.
+/// The schema of the listing helper's tables.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Place {
-    /// The listing helper's schema, where it is not `listing`; the first `up` keeps it in mind
+    /// Listing: schema of the tables, recorded by the first `up` [default: listing]
     #[arg(long, global = true, value_name = "NAME")]
     pub schema: Option<String>,
 }
 
-/// What is done about the listing helper's rows before they are migrated.
+/// The backup of the listing helper's rows before a migration.
 #[derive(Debug, Default, clap::Args)]
 struct Rows {
-    /// Listing: go on without a backup of the rows that are there
+    /// Listing: migrate without a backup of existing rows
     #[arg(long)]
     no_backup: bool,
-    /// Listing: the backup's folder, where it is not `backups` in the user's data folder
+    /// Listing: folder of the backup [default: `backups` in the user's data folder]
     #[arg(long, value_name = "FOLDER")]
     backup_dir: Option<PathBuf>,
 }
 
+/// The subcommands of `vinops migrate`.
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Apply what is missing.
+    /// Apply pending migrations
     Up {
-        /// Listing: the last migration to apply, such as 003; else all
+        /// Listing: last migration to apply, e.g. 003 [default: the newest]
         #[arg(long)]
         to: Option<String>,
         #[command(flatten)]
         rows: Rows,
     },
-    /// Take back everything after a migration.
+    /// Roll back all migrations after a given one
     Down {
-        /// The last migration to keep, such as 0014; 0000 for none. Listing: such as 002; without it one step
+        /// Last migration to keep, e.g. 0014, or 0000 for none. Listing: e.g. 002 [default: one step]
         #[arg(long)]
         to: Option<String>,
-        /// Do it although rows are lost.
+        /// Roll back even if rows are lost
         #[arg(long)]
         destructive: bool,
-        /// Listing, with --destructive: the runbook's own statements, which drop what was there before, and cascade
-        #[arg(long)]
+        /// Listing, with --destructive: run the runbook's statements verbatim, which also drop older objects and
+        /// cascade
+        #[arg(long = "verbatim-runbook", alias = "literal")]
         literal: bool,
-        /// Listing, with --to 000: give renamed columns their old names back
+        /// Listing, with --to 000: restore the old names of renamed columns
         #[arg(long)]
         restore_names: bool,
         #[command(flatten)]
         rows: Rows,
     },
-    /// Say how each migration stands in the database.
+    /// List migrations with their states in the database
     Status {
-        /// For programs.
+        /// Print JSON, for programs
         #[arg(long)]
         json: bool,
     },
-    /// Prove that every object is there as it must be, one line each.
+    /// Check every object of the schema: an alias of `vinops verify auction` and `vinops verify listing`
+    #[command(hide = true)]
     Verify {
-        /// For programs.
+        /// Print JSON, for programs
         #[arg(long)]
         json: bool,
     },
-    /// Adopt a database that was made by hand: note its migrations as applied, run nothing.
+    /// Adopt a manually created database: record its migrations as applied and run nothing
     Baseline {
-        /// The last migration that it has, such as 0007.
+        /// Last migration that the database has, e.g. 0007
         #[arg(long)]
         at: String,
     },
-    /// Print the registry that is made from the files.
+    /// Print the registry that is generated from the migration files
     #[command(hide = true)]
     Registry {
-        /// Write `_registry.json` and `INDEX.md` into `migrations/` of the current folder instead.
+        /// Write `_registry.json` and `INDEX.md` into `migrations/` of the current folder instead
         #[arg(long)]
         write: bool,
     },
 }
 
-/// Runs `vinops migrate`; fails where `status` or `verify` finds something wrong.
+/// Runs `vinops migrate`.
+///
+/// # Errors
+/// Returns an error if `status` or `verify` finds a deviation.
 pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let set = Set::named(&args.set).map_err(Failure::wrong)?;
     if let What::Registry { write } = args.what {
@@ -114,43 +120,49 @@ pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let url = config.direct_url()?;
     let Some(url) = url.map(ExposeSecret::expose_secret) else {
         return Err(Failure::unreachable(anyhow!(
-            "DATABASE_URL is not set: it names the database to migrate"
+            "DATABASE_URL is not set\nhint: set it to the URL of the database to migrate"
         )));
     };
     let mut session = db::session(url).await.map_err(Failure::unreachable)?;
     on(&mut session, url, set, &args.what).await
 }
 
-/// Refuses what means something for the listing helper only.
+/// Rejects options that apply to the listing helper only, and `down` without `--to`.
 fn listings_only(args: &Args) -> anyhow::Result<()> {
     let rows = |rows: &Rows| rows.no_backup || rows.backup_dir.is_some();
     let strange = match &args.what {
         What::Up { to, rows: of } => to.is_some() || rows(of),
         What::Down { to: None, .. } => {
-            bail!("--to is missing: the last migration to keep, such as 0014; 0000 for none")
+            bail!(
+                "--to is missing\nhint: give the last migration to keep, for example 0014, or 0000 for none"
+            )
         }
         What::Down { literal, restore_names, rows: of, .. } => *literal || *restore_names || rows(of),
         _ => false,
     };
     if strange || args.place.schema.is_some() {
         bail!(
-            "--schema, --no-backup, --backup-dir, --literal, --restore-names and `up --to` are for --set listing"
+            "--schema, --no-backup, --backup-dir, --verbatim-runbook, --restore-names and `up --to` require --set \
+             listing"
         );
     }
     Ok(())
 }
 
-/// Applies what is missing, for the roles that do so themselves; `tell` hears a line for each.
+/// Applies pending migrations of the auction set, for the commands that migrate by themselves. Calls `tell` with a
+/// line per migration.
 pub async fn bring_up(db: &Db, mut tell: impl FnMut(&str)) -> Result<(), Failure> {
     let mut session = db.session().await?;
     migrate::up(&mut session, &AUCTION, |line| tell(&applied(line))).await.map_err(Failure::of_schema)?;
     Ok(())
 }
 
+/// Returns the printed line of an applied migration.
 fn applied(line: &Applied) -> String {
     format!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms)
 }
 
+/// Runs a subcommand on the auction set.
 async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Result<(), Failure> {
     match what {
         What::Up { .. } => {
@@ -161,7 +173,7 @@ async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Re
         }
         What::Down { to, destructive, .. } => {
             let to = to.as_deref().unwrap_or_default();
-            let told = |migration: &Migration| println!("took back {}", migration.stem());
+            let told = |migration: &Migration| println!("rolled back {}", migration.stem());
             migrate::down(session, set, to, *destructive, told).await?;
         }
         What::Status { json } => status(session, set, *json).await?,
@@ -176,6 +188,7 @@ async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Re
     Ok(())
 }
 
+/// Prints the registry, or writes it and the index into the folder of the set.
 fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
     if write {
         return papers::write(set, Path::new(papers::folder(set)));
@@ -184,8 +197,12 @@ fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints the state of each migration.
+///
+/// # Errors
+/// Returns an error if a migration is unknown to this program or was changed.
 async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Result<()> {
-    let standings = migrate::status(session, set).await.context("read vinops.migrations")?;
+    let standings = migrate::status(session, set).await.context("could not read vinops.migrations")?;
     if json {
         super::show::json(&standings)?;
     } else {
@@ -205,7 +222,7 @@ async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Re
         }
     }
     if standings.iter().any(|line| matches!(line.state, State::Changed | State::Unknown)) {
-        bail!("the database's history is not this binary's");
+        bail!("migrations of the database are changed or unknown to this program");
     }
     Ok(())
 }

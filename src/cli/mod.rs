@@ -1,8 +1,8 @@
-//! The command line: what operators type, and what they see.
+//! The command line: arguments, commands and printed results.
 //!
-//! It knows no worker: `main` hands it the [`Fleet`], and kinds, verbs and order come from there. Results go to standard
-//! output, everything else to standard error; `--json` makes the result an object for programs. Exit codes: 0 done, 1 the
-//! work failed, 2 the call was wrong, 3 something needed is unreachable.
+//! The command line names no worker. `main` passes it the [`Fleet`], which supplies the job kinds and their order.
+//! Results go to standard output, everything else goes to standard error. `--json` prints the result as an object for
+//! programs. Exit codes: 0 success, 1 the work failed, 2 usage error, 3 a dependency is unavailable.
 
 use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
@@ -33,6 +33,7 @@ mod demo;
 mod digest;
 mod doctor;
 mod embedded;
+mod error_text;
 mod face;
 mod fetch;
 mod follow;
@@ -59,32 +60,33 @@ mod workers;
 pub use session::Failure;
 pub use summary::{Summary, summary};
 
-/// Told how many bytes have been read, and of how many.
+/// A callback for progress. The arguments are the bytes read so far and the total bytes.
 pub type Told = Box<dyn Fn(u64, u64) + Send + Sync>;
 
-/// A login under way; in the end it tells when the session ends.
+/// A running login. Returns the time at which the session expires.
 pub type LoggingIn = BoxFuture<'static, anyhow::Result<DateTime<Utc>>>;
 
-/// The jobs, and the two doors to them that the command line needs.
+/// The job definitions, and the functions of the workers that commands call.
 #[derive(Clone, Copy)]
 pub struct Fleet {
-    /// Every kind of job.
+    /// All job definitions.
     pub jobs: &'static [Entry],
-    /// The one that brings in a window: the scheduler's.
+    /// The definition of the fetch job, which the scheduler enqueues for each window.
     pub fetch: &'static Entry,
-    /// What the jobs need besides a database.
+    /// Builds the extensions that jobs use in addition to the database.
     pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
-    /// Why a worker with this configuration must leave a kind to others; none where it need not.
+    /// Returns the reason why a worker with this configuration must not run a kind, or `None` if the worker may run it.
     pub lacks: fn(&Config, &Entry) -> Option<&'static str>,
-    /// Counts, for monitoring, what a completed job of a kind reports.
+    /// Records the report of a completed job, given by its kind, as metrics.
     pub counted: fn(&str, &serde_json::Value),
-    /// Takes in a local file and enqueues the first job of its chain.
+    /// Imports a local file and enqueues the first job of its chain.
     pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
-    /// Registers a file where it lies in the store and enqueues the first job of its chain, in the caller's transaction.
+    /// Registers a file of the store and enqueues the first job of its chain, in the caller's transaction. Returns
+    /// the file's id.
     pub register: for<'a> fn(&'a mut PgConnection, FileInStore) -> BoxFuture<'a, anyhow::Result<Uuid>>,
-    /// Logs in to a source (the third), in somebody's name (the fourth).
+    /// Logs in to a source (third argument) on behalf of an operator (fourth argument).
     pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
-    /// Compares the rows that stand with what the stored versions say.
+    /// Compares lots, vehicles and images with the stored row versions.
     pub compare: fn(
         PgPool,
         ComparisonScope,
@@ -99,7 +101,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The entry of a kind, by its name or an earlier one; the call was wrong if there is none.
+    /// Returns the definition of a job kind, by its current or an earlier name.
+    ///
+    /// # Errors
+    /// Returns a usage error if the kind is unknown.
     fn known(&self, kind: &str) -> Result<&'static Entry, Failure> {
         self.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
             let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
@@ -108,73 +113,75 @@ impl Fleet {
     }
 }
 
-/// A local file to be taken in.
+/// A local file to import.
 pub struct Received {
-    /// The database.
+    /// The database that the file is registered in.
     pub db: Db,
-    /// Where its bytes go.
+    /// The store that receives the bytes.
     pub store: Store,
-    /// The file.
+    /// The path of the local file.
     pub path: PathBuf,
-    /// Its source.
+    /// The source of the file.
     pub source: String,
-    /// Its window; read from the path if none.
+    /// The start of the window. `None` reads the window from the path.
     pub window: Option<DateTime<Utc>>,
-    /// Told of the progress.
+    /// Receives the progress of the import.
     pub told: Told,
 }
 
-/// A file that lies in the store, to be registered for a window.
+/// A file in the store that is to be registered for a window.
 #[derive(Debug)]
 pub struct FileInStore {
-    /// The file and its window.
+    /// The identity of the file: source, window and sha256.
     pub file: FileOfWindow,
     /// Size of the file in bytes.
     pub bytes: u64,
     /// Size of the object in bytes.
     pub stored_bytes: u64,
-    /// The validator `ETag` of the answer that brought it.
+    /// The `ETag` header of the response that contained the file.
     pub etag: Option<String>,
-    /// The validator `Last-Modified` of the answer that brought it.
+    /// The `Last-Modified` header of the response that contained the file.
     pub last_modified: Option<DateTime<Utc>>,
-    /// The key in the store and, where it is known, the sha256 of what is there; none for a file that is registered already.
+    /// The key in the store and, if recorded, the sha256 of the stored object. `None` for a file that is registered
+    /// already.
     pub placed: Option<(String, Option<String>)>,
 }
 
-/// What became of a local file.
+/// The result of an import of a local file.
 #[derive(Debug, Clone)]
 pub struct Receipt {
-    /// The file, the known one of a duplicate.
+    /// The id of the file. A duplicate has the id of the known file.
     pub file_id: Uuid,
-    /// Its window.
+    /// The start of the window.
     pub window: DateTime<Utc>,
-    /// Whether its bytes were known.
+    /// True if the bytes were known already.
     pub duplicate: bool,
-    /// Of its bytes, in hex.
+    /// The sha256 of the bytes, in hex.
     pub sha256: String,
-    /// Its size in bytes.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// The kind of the first job of its chain.
+    /// The kind of the first job of the chain.
     pub kind: &'static str,
 }
 
-/// Turns Copart's inventory feed into vehicles, lots and statuses, by a fleet of workers over a PostgreSQL queue.
+/// Ingest Copart's inventory feed into vehicles, lots and statuses, with workers on a PostgreSQL queue
 #[derive(Debug, Parser)]
-#[command(name = "vinops", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "vinops", version, max_term_width = 80, arg_required_else_help = true)]
 #[command(after_help = "\
 First steps:
-  vinops demo                         everything on a private PostgreSQL and a pretend feed
-  vinops migrate up                   the schema, in the database of DATABASE_URL
-  vinops ingest salesdata.csv         one file, by hand
-  vinops up                           everything in one process, against the real feed
+  vinops demo                  run all roles on a simulated feed
+  vinops migrate up            create the schema in the database of DATABASE_URL
+  vinops ingest salesdata.csv  ingest one file
+  vinops up                    run all roles in one process, on the real feed
 
-Configuration comes from the environment: DATABASE_URL, DATABASE_DIRECT_URL, LISTING_DATABASE_URL,
-VINOPS_STORE, VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG,
-VINOPS_LOG_FORMAT, VINOPS_MAPPINGS, VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD,
-COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER, VINOPS_COOKIE_KEY; each also as NAME_FILE, a
-file that holds the value, or as a systemd credential.
+Settings are read from the environment: DATABASE_URL, DATABASE_DIRECT_URL, LISTING_DATABASE_URL, VINOPS_STORE, \
+VINOPS_LEASE, VINOPS_LISTEN, VINOPS_FETCH_DELAY, VINOPS_FETCH_JITTER, VINOPS_LOG, VINOPS_LOG_FORMAT, VINOPS_MAPPINGS, \
+VINOPS_PG_BINDIR, COPART_FEED_URL, COPART_USER, COPART_PASSWORD, COPART_LOGIN_URL, COPART_USER_AGENT, COPART_REFERER, \
+VINOPS_COOKIE_KEY. Each can also be set as NAME_FILE, the path of a file that contains the value, or as a systemd \
+credential.
 
-Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 3 something needed is unreachable.")]
+Exit codes: 0 success, 1 the work failed, 2 usage error, 3 a dependency is unavailable, 130 second SIGINT, 141 \
+broken pipe.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -182,68 +189,69 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show everything at work on a private PostgreSQL and a pretend feed
+    /// Run all roles on a temporary PostgreSQL and a simulated feed
     Demo(demo::Args),
-    /// Run all roles in one process, on a private PostgreSQL unless DATABASE_URL is set
+    /// Run all roles in one process
     Up(roles::UpArgs),
-    /// Claim and run jobs; any number may run anywhere
+    /// Claim and run jobs
     Worker(roles::WorkerArgs),
-    /// Enqueue the due window of each source; any number may run
+    /// Enqueue the due window of each source
     Scheduler(roles::SchedulerArgs),
-    /// Serve the API, health and metrics; read-only
+    /// Serve the read-only API, health checks and metrics
     Serve(roles::ServeArgs),
-    /// Take in one file and work its chain to the end
+    /// Ingest one file and run its chain of jobs to the end
     Ingest(ingest::Args),
-    /// Enqueue a fetch of the current window
+    /// Fetch the current window and run its chain of jobs to the end
     Fetch(fetch::Args),
-    /// Show the newest windows and what became of them
+    /// List windows, accept or withdraw the file of a window
     Windows(windows::Args),
-    /// Put the chain of a window back to work, from a step on
+    /// Rerun a window's jobs, starting at a given step
     Replay(replay::Args),
-    /// Make vehicles, lots and statuses from the store, in an empty database
+    /// Rebuild an empty database from the files of the store
     Rebuild(rebuild::Args),
-    /// Look at sources, and turn their switches
+    /// Manage sources, their breakers and their sessions
     #[command(subcommand)]
     Source(source::Command),
-    /// Look at jobs, follow and steer them
+    /// Manage jobs: list, follow, requeue, cancel, pause, limit
     #[command(subcommand)]
     Jobs(jobs::Command),
-    /// Show the workers of the fleet, lost ones too
+    /// List workers, including lost ones
     Workers(workers::Args),
-    /// Give back files as they came
-    #[command(subcommand)]
+    /// Export stored files
+    #[command(subcommand, visible_alias = "file")]
     Raw(raw::Command),
-    /// Find files that the store has lost or spoiled, and repair them
+    /// Check the store for missing or damaged files, and repair them
     #[command(subcommand)]
     Store(store::Command),
-    /// Show what became of a lot
+    /// Show the history of a lot
     #[command(subcommand)]
     Lot(lot::Command),
-    /// Teach the vocabulary, and move its labels to translators and back
+    /// Manage taxonomy codes, aliases and translations
     #[command(subcommand)]
     Taxonomy(taxonomy::Command),
-    /// Say what is wrong or soon will be, each with the command that mends it
+    /// Check the installation and print a fix for each problem
     Doctor(doctor::Args),
-    /// Print the content hashes of vehicles and lots
+    /// Print the content hashes of vehicles, lots and images
     Digest(digest::Args),
-    /// Bring the schema up or down, or check it
+    /// Apply, roll back or list schema migrations
     Migrate(migrate::Args),
-    /// Prove that a database is what documents and stored versions demand
+    /// Check a database against its documentation and row versions
     #[command(subcommand)]
     Verify(verify::Command),
-    /// Run a command beside a temporary, migrated PostgreSQL, with DATABASE_URL set
+    /// Run a command with a temporary, migrated PostgreSQL
+    #[command(name = "with-postgres", alias = "embedded")]
     Embedded(embedded::Args),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(completions::Args),
-    /// Print the manual's page
+    /// Print or write manual pages
     Man(completions::ManArgs),
-    /// Measure, against a floor in the same run
+    /// Run benchmarks against a baseline measured in the same run
     #[command(subcommand)]
     Bench(bench::Command),
 }
 
 impl Command {
-    /// Returns whether the command may read rows of files, for which it needs the mappings of the sources.
+    /// Returns true if the command may read rows of files. Such a command loads the mappings of the sources.
     fn reads_rows(&self) -> bool {
         use Command::{
             Completions, Digest, Doctor, Embedded, Jobs, Man, Migrate, Raw, Scheduler, Source, Store, Workers,
@@ -266,7 +274,7 @@ impl Command {
     }
 }
 
-/// Prints help, or why the arguments are wrong. An argument that a terminal would obey is printed without colours.
+/// Prints help or a usage error. A message with control characters is printed escaped and without colours.
 fn refused(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     match visible(&plain) {
@@ -278,14 +286,14 @@ fn refused(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Runs what the arguments ask for.
+/// Parses the arguments and runs the command. Returns the exit code.
 pub fn run(fleet: Fleet) -> ExitCode {
     pipe::end_quietly_when_broken();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
     };
-    // these two need nothing but themselves
+    // These two need neither settings nor a runtime.
     let told = match &cli.command {
         Command::Completions(args) => Some(completions::run(args)),
         Command::Man(args) => Some(completions::man(args)),
@@ -300,7 +308,9 @@ pub fn run(fleet: Fleet) -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::from(anyhow::Error::new(error).context("start the runtime")).report(),
+        Err(error) => {
+            return Failure::from(anyhow::Error::new(error).context("could not start the runtime")).report();
+        }
     };
     match runtime.block_on(dispatch(cli.command, fleet, config)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -308,7 +318,7 @@ pub fn run(fleet: Fleet) -> ExitCode {
     }
 }
 
-/// Applies the settings that a command uses before it runs: its mappings and its log.
+/// Applies the settings that a command uses before it runs: mappings and logging.
 fn prepare(command: &Command, config: &Config) -> Result<(), Failure> {
     if command.reads_rows()
         && let Some(folder) = config.mappings.get()?
@@ -318,7 +328,7 @@ fn prepare(command: &Command, config: &Config) -> Result<(), Failure> {
     let role =
         matches!(command, Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_));
     let (filter, format) = match (config.log.get(), config.log_format.get()) {
-        // It reports them as findings.
+        // The doctor reports invalid settings as findings.
         (filter, format) if matches!(command, Command::Doctor(_)) => {
             (filter.ok().and_then(Option::as_deref), format.ok().copied().flatten())
         }
@@ -352,7 +362,10 @@ async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), 
         Command::Migrate(args) => migrate::run(args, config).await,
         Command::Verify(command) => verify::run(command, fleet, config).await,
         Command::Embedded(args) => embedded::run(args).await,
-        Command::Completions(_) | Command::Man(_) => Ok(()), // told already
+        Command::Completions(_) | Command::Man(_) => Ok(()), // printed by `run`
         Command::Bench(command) => bench::run(command, fleet, config).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

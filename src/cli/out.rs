@@ -1,8 +1,8 @@
-//! The one door of printed text: `println!`, `print!`, `eprintln!` and `eprint!` of the command line's modules.
+//! The macros `println!`, `print!`, `eprintln!` and `eprint!` of the command line's modules.
 //!
-//! They shadow the standard ones, so a line added anywhere here passes it without knowing. What they print has no control or
-//! bidirectional character but the line feed (`crate::telemetry::visible`). Bytes that must stay as they are, such as an
-//! exported file, are written to standard output by `Write`.
+//! They shadow the standard macros, so every printed line is escaped. The output contains no control or bidirectional
+//! character except the line feed (`crate::telemetry::visible`). Bytes that must not change, such as an exported
+//! file, are written to standard output with `Write`.
 
 macro_rules! println {
     ($($argument:tt)*) => {

@@ -1,16 +1,16 @@
-//! What happens when nobody reads any more: `vinops windows | head` ends quietly, as other programs do.
+//! Broken pipes: `vinops windows | head` exits without a message, as other programs do.
 //!
-//! Rust ignores SIGPIPE, so a print into a closed pipe fails, and `println!` panics. Restoring the signal would mend
-//! that with one line, and kill a worker whose database hangs up in the middle of a vectored write to its socket: the
-//! signal knows no difference between standard output and a connection. So the panic is recognised instead, wherever
-//! the print stands, by the words that the standard library gives it.
+//! Rust ignores SIGPIPE, so a print into a closed pipe fails and `println!` panics. Restoring the signal takes one
+//! line, but it would kill a worker whose database closes the connection during a vectored write, because the signal
+//! does not distinguish standard output from a socket. Instead, a panic hook recognises the panic by the standard
+//! library's message.
 
 use std::panic;
 
-/// What a shell reports of a program that SIGPIPE ended.
+/// The exit code that a shell reports for a program that SIGPIPE has ended.
 pub const CODE: i32 = 128 + 13;
 
-/// From now on a print that nobody reads ends the process with [`CODE`] instead of a panic.
+/// Installs a panic hook. A print into a closed pipe then exits with [`CODE`] instead of panicking.
 pub fn end_quietly_when_broken() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -1,4 +1,4 @@
-//! `vinops raw export`: a file as it came, byte for byte.
+//! `vinops raw export`: writes the original bytes of a file.
 
 use super::Failure;
 use super::session::{Connect, Session};
@@ -9,27 +9,28 @@ use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 use uuid::Uuid;
 
-/// `vinops raw …`.
+/// The subcommands of `vinops raw`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Write a file's original bytes, checked against its sha256
+    /// Write the original bytes of a file and check their sha256
     Export(ExportArgs),
 }
 
 /// Arguments of `vinops raw export`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops raw export 28e3e071-5c48-4047-87d2-88a4db94e5cf --out salesdata.csv")]
+#[command(after_help = "Example:
+  vinops raw export 28e3e071-5c48-4047-87d2-88a4db94e5cf --out salesdata.csv")]
 pub struct ExportArgs {
-    /// The file's id, as `vinops windows` shows it
+    /// Id of the file, as listed by `vinops windows`
     file_id: Uuid,
-    /// Write here instead of to standard output
+    /// Write to this path instead of standard output
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     #[command(flatten)]
     connect: Connect,
 }
 
-/// Runs it.
+/// Runs a subcommand of `vinops raw`.
 pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     let Command::Export(args) = command;
     let session = Session::open(config, &args.connect).await?;
@@ -40,10 +41,12 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     )
     .fetch_optional(&session.db.pool)
     .await
-    .context("look for the file")?
-    .ok_or_else(|| anyhow!("there is no file {}: `vinops windows` shows what there is", args.file_id))?;
+    .context("could not look up the file")?
+    .ok_or_else(|| anyhow!("file {} does not exist\nhint: `vinops windows` lists the files", args.file_id))?;
     let out: Box<dyn Write + Send> = match &args.out {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("create {}", path.display()))?),
+        Some(path) => Box::new(
+            File::create(path).with_context(|| format!("could not create the file {}", path.display()))?,
+        ),
         None => Box::new(stdout()),
     };
     let exported = store.export(&file.path, &file.sha256, BufWriter::new(out)).await;

@@ -1,4 +1,4 @@
-//! `vinops rebuild`: makes vehicles, lots, pictures, statuses and their logs from the store, in an empty database.
+//! `vinops rebuild`: rebuilds vehicles, lots, images, statuses and their logs from the store, in an empty database.
 
 use super::ask::agreed;
 use super::bars::Bars;
@@ -22,32 +22,33 @@ mod report;
 /// Arguments of `vinops rebuild`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The store of VINOPS_STORE keeps every file, and under catalogue/ in which order files came and what operators did. Into an \
-empty, migrated database the files are registered where they lie and applied one after the other, and accepted files, mapped \
-spellings, edited labels, accepted sizes and removals are repeated at their places. Withdrawn files are left out. Nothing in \
-the store is copied or changed.
+The store of VINOPS_STORE contains every file. Its folder catalogue/ records the order in which the files came and \
+the actions of operators. The files are registered in an empty, migrated database without being copied, and are \
+applied one after the other. Accepted files, mapped values, edited labels, accepted sizes and removals are repeated \
+in the recorded order. Withdrawn files are left out. The store does not change.
 
-A store without a catalogue is rebuilt by the names of its files, in the order of their windows; what it does not say is \
-listed. Stop the fleet first: a window that is fetched meanwhile makes all others late.
+A store without a catalogue is rebuilt from the names of its files, in the order of their windows. The report lists \
+what is unknown in that case. Stop all workers and the scheduler first: a window that is fetched meanwhile makes all \
+others late.
 
-A rebuild that was interrupted goes on with the same command. So does one of which files are missing, once they are back.
+To continue an interrupted rebuild, run the same command again. The same applies if files were missing and are restored.
 
-Exit codes: 0 every file is in the data; 1 a file is not, or the database is not empty.
+Exit codes: 0 every file is applied, 1 a file is missing or failed, or the database is not empty.
 
   vinops rebuild --dry-run
   vinops rebuild --yes --reason 'the disk of the database is lost'")]
 pub struct Args {
-    /// Go by the names of the files, although there is a catalogue
+    /// Use the names of the files even if there is a catalogue
     #[arg(long)]
     by_names: bool,
-    /// Show what would be done, and do nothing
+    /// Print the plan and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Why; kept with who and when
-    #[arg(long, alias = "why", value_name = "TEXT", default_value = "rebuilt by hand")]
+    /// Reason, recorded with the operator and the time
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "rebuilt manually")]
     reason: String,
     #[command(flatten)]
     connect: Connect,
@@ -55,7 +56,10 @@ pub struct Args {
     json: Json,
 }
 
-/// Runs it; fails where a file is not in the data in the end.
+/// Runs the rebuild and prints the report.
+///
+/// # Errors
+/// Returns an error if a file is missing or failed at the end.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let report = rebuild(&args, fleet, &session).await;
@@ -69,8 +73,8 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     match report.lost_files() {
         0 => Ok(()),
         lost => Err(anyhow!(
-            "{lost} of {} files {} missing or failed\nhint: `vinops store check --all` says more; once they are back, \
-             the same command goes on",
+            "{lost} of {} files {} missing or failed\nhint: run `vinops store check --all` for details, restore the \
+             files, and run the same command again",
             report.files,
             if lost == 1 { "is" } else { "are" }
         )
@@ -78,6 +82,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     }
 }
 
+/// Plans and runs the rebuild. A dry run ends after the plan.
 async fn rebuild(args: &Args, fleet: Fleet, session: &Session) -> Result<RebuildReport, Failure> {
     let pool = &session.db.pool;
     let begun = expect_empty(pool).await?;
@@ -96,7 +101,7 @@ async fn rebuild(args: &Args, fleet: Fleet, session: &Session) -> Result<Rebuild
     let details = json!({ "basis": plan.basis.as_str(), "files": report.files, "windows": report.windows });
     note(pool, "rebuild", store.url(), &args.reason, &details).await?;
     let steps = chain::kinds_from(fleet, fleet.fetch.next);
-    let first = steps.first().copied().context("a window's chain has no step")?;
+    let first = steps.first().copied().context("no job follows the fetch job")?;
     let first = fleet.known(first)?;
     let bars = Bars::new(!args.json.json);
     let hand = Hand::start(&session.db, fleet, &session.config, store.clone(), &steps, &bars)?;
@@ -116,7 +121,7 @@ async fn rebuild(args: &Args, fleet: Fleet, session: &Session) -> Result<Rebuild
     Ok(report)
 }
 
-/// Checks that the database has no file, or that a rebuild of it is under way. Returns what that goes by.
+/// Checks that the database contains no file, or that a rebuild of it has begun. Returns the basis of a begun rebuild.
 async fn expect_empty(pool: &PgPool) -> Result<Option<PlanBasis>, Failure> {
     let found = sqlx::query!(
         r#"-- rebuild: is the database empty
@@ -132,13 +137,13 @@ async fn expect_empty(pool: &PgPool) -> Result<Option<PlanBasis>, Failure> {
     )
     .fetch_one(pool)
     .await
-    .context("look for files in the database")?;
+    .context("could not count the files of the database")?;
     match (found.files, found.basis.as_deref()) {
         (_, Some("catalogue")) => Ok(Some(PlanBasis::Catalogue)),
         (_, Some("names")) => Ok(Some(PlanBasis::Names)),
         (0, _) => Ok(None),
         (files, _) => Err(anyhow!(
-            "the database is not empty: it has {} files\nhint: rebuild into a new one: create it, set DATABASE_URL to it, \
+            "the database is not empty: it contains {} files\nhint: create a new database, set DATABASE_URL to it, \
              and run `vinops migrate up`",
             count(files)
         )
@@ -146,6 +151,7 @@ async fn expect_empty(pool: &PgPool) -> Result<Option<PlanBasis>, Failure> {
     }
 }
 
+/// Records an operator action.
 async fn note(
     pool: &PgPool,
     action: &str,
@@ -163,6 +169,6 @@ async fn note(
     )
     .execute(pool)
     .await
-    .context("note the rebuild")?;
+    .context("could not record the rebuild")?;
     Ok(())
 }

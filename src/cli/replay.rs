@@ -1,11 +1,11 @@
-//! `vinops replay WINDOW`, or of a span of windows: put their chains back to work, from a step on.
+//! `vinops replay`: reruns the jobs of a window, or of a span of windows, starting at a given step.
 //!
-//! A step is once per file: while its job is completed the queue lets no other of its key in. So the ended jobs from
-//! the step on give up their keys (`…/replayed-ID`; they and their history stay), the step is enqueued anew, and each
-//! step enqueues the next as on the first day. All steps are safe to repeat, and hours are counted from the window, so
-//! the data is the same afterwards. What had been changed by hand, or spoiled, is repaired: lots, vehicles and picture links
-//! become what the stored versions say, and the staged rows what the file says. Nothing is replayed while a chain of the source is
-//! under way.
+//! A step runs once per file, because the queue accepts no second job with the key of a completed one. So the
+//! completed jobs from the step on get other keys (`…/replayed-ID`). These jobs and their history stay. The step is
+//! enqueued again, and each step enqueues the next one as usual. All steps are safe to repeat, and times are measured
+//! from the window, so the data is the same afterwards. Manual changes and damage are repaired: lots, vehicles and
+//! image links are computed from the stored versions, and staged rows from the file. Nothing is replayed while a
+//! chain of the source is unfinished.
 
 use super::ask::agreed;
 use super::session::{Connect, Session};
@@ -22,39 +22,41 @@ use uuid::Uuid;
 /// Arguments of `vinops replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The bytes come from the store; nothing is asked of the feed. Workers do the work: `vinops jobs list` shows how far it is. With --wait this process works too, shows the progress and ends with 1 if a window fails.
-Lots, vehicles, picture links and staged rows that were changed by hand or spoiled become what the stored versions and
-the file say.
+The bytes are read from the store, not from the feed. Workers run the jobs; `vinops jobs list` shows the progress. \
+With --wait, this process runs jobs too, shows the progress and exits with 1 if a window fails.
+
+Manual changes and damage of lots, vehicles, image links and staged rows are repaired from the stored versions and \
+the file.
 
   vinops replay 2026-11-20T14:30:00Z --from upsert-lots
-  vinops replay --since 2026-11-20T00:00:00Z --until 2026-11-20T06:00:00Z --dry-run")]
+  vinops replay --since 2026-11-20T00:00:00Z --dry-run")]
 pub struct Args {
-    /// The window's start, RFC 3339
+    /// Start of the window, RFC 3339
     #[arg(value_name = "WINDOW", value_parser = window, required_unless_present = "since", conflicts_with_all = ["since", "until"])]
     window: Option<DateTime<Utc>>,
-    /// All windows with a file from this time on, RFC 3339
+    /// Replay all windows with a file from this time on, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     since: Option<DateTime<Utc>>,
-    /// Only windows before this time, RFC 3339; now unless it is given
+    /// Replay only windows before this time, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME", value_parser = show::time, requires = "since")]
     until: Option<DateTime<Utc>>,
-    /// From which step on; the first if none
+    /// First step to rerun [default: the first step of the chain]
     #[arg(long, value_name = "STEP")]
     from: Option<String>,
-    /// Of which source
+    /// Source of the windows
     #[arg(long, default_value = "copart")]
     source: String,
-    /// Show what would be replayed and change nothing
+    /// Print the windows and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Run the jobs here too, and wait until they end
+    /// Run jobs in this process too, and wait until all have ended
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
-    /// Why; kept with who and when
-    #[arg(long, alias = "why", value_name = "TEXT", default_value = "replayed by hand")]
+    /// Reason, recorded with the operator and the time
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "replayed manually")]
     reason: String,
     #[command(flatten)]
     connect: Connect,
@@ -62,7 +64,7 @@ pub struct Args {
     json: Json,
 }
 
-/// A window as an argument; the seconds may be missing, as in the keys of jobs.
+/// Parses the start of a window. The seconds may be missing, as in the keys of jobs.
 pub fn window(text: &str) -> Result<DateTime<Utc>, &'static str> {
     let whole = text
         .strip_suffix('Z')
@@ -71,40 +73,40 @@ pub fn window(text: &str) -> Result<DateTime<Utc>, &'static str> {
     show::time(whole.as_deref().unwrap_or(text))
 }
 
-/// What was put back.
+/// A replayed window.
 #[derive(Debug, Serialize)]
 struct Replayed {
     source: String,
     window_start_utc: DateTime<Utc>,
     file_id: Uuid,
     from: String,
-    /// Rows of the file.
+    /// Number of rows of the file.
     rows: Option<i32>,
-    /// The new job of the first step; none of a dry run.
+    /// Id of the new job of the first step. Null in a dry run.
     job: Option<i64>,
-    /// Ended jobs that gave up their keys.
+    /// Ids of completed jobs whose keys were changed.
     replaced: Vec<i64>,
 }
 
-/// A window and its file, to be replayed.
+/// A window and its file, which are to be replayed.
 #[derive(Debug)]
 pub struct Target {
-    /// The window.
+    /// The start of the window.
     pub window: DateTime<Utc>,
-    /// Its file.
+    /// The file of the window.
     pub file_id: Uuid,
-    /// The window that the file came for first.
+    /// The first window that the file came for.
     pub first_window: DateTime<Utc>,
-    /// Rows of the file.
+    /// Number of rows of the file.
     pub rows: Option<i32>,
 }
 
-/// Asks, and puts the chains back.
+/// Asks for a confirmation and replays the windows.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let steps = chain::kinds_from(fleet, fleet.fetch.next);
     let from = args.from.clone().unwrap_or_else(|| steps.first().copied().unwrap_or_default().to_owned());
     let Some(first) = steps.iter().position(|step| *step == from) else {
-        return Err(Failure::wrong(anyhow!("no step {from}: a window's are {}", steps.join(", "))));
+        return Err(Failure::wrong(anyhow!("unknown step {from:?}; expected one of {}", steps.join(", "))));
     };
     let session = Session::open(config, &args.connect).await?;
     source::expect_source(&session.db.pool, &args.source).await?;
@@ -117,7 +119,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         }
     };
     if !args.yes && !args.dry_run {
-        agreed(&format!("put {what} back to work from {from}"))?;
+        agreed(&format!("replay {what} from {from}"))?;
     }
     let entry = fleet.jobs.iter().find(|entry| entry.kind == from).context("the step has no job")?;
     let replayed = replay(&session.db.pool, &args, &steps[first..], entry.policy.max_attempts).await;
@@ -145,19 +147,19 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         }
     }
     if replayed.is_empty() {
-        println!("{what}: none has come as far as {from}");
+        println!("{what}: {from} has not run for any of them");
     }
     ended
 }
 
-/// Puts the chains back in one transaction.
+/// Replays the windows in one transaction.
 async fn replay(
     pool: &PgPool,
     args: &Args,
     steps: &[&str],
     max_attempts: i32,
 ) -> anyhow::Result<Vec<Replayed>> {
-    let mut tx = pool.begin().await.context("begin the replay")?;
+    let mut tx = pool.begin().await.context("could not begin a transaction")?;
     let targets = match args.window {
         Some(window) => vec![target(&mut tx, &args.source, window).await?],
         None => targets(&mut tx, args).await?,
@@ -173,7 +175,7 @@ async fn replay(
                 continue;
             }
             bail!(
-                "window {} {} has never come as far as {from}: replay it from an earlier step",
+                "{from} has not run for window {} {}\nhint: replay the window from an earlier step",
                 args.source,
                 rfc3339(window)
             );
@@ -190,7 +192,7 @@ async fn replay(
         )
         .execute(&mut *tx)
         .await
-        .context("note the replay")?;
+        .context("could not record the replay")?;
         let job = (!args.dry_run).then_some(job);
         let (source, from) = (args.source.clone(), from.to_owned());
         replayed.push(Replayed { source, window_start_utc: window, file_id, from, rows, job, replaced });
@@ -199,22 +201,25 @@ async fn replay(
     Ok(replayed)
 }
 
-/// Ends the transaction of a command: a dry run takes back what it did.
+/// Commits the transaction of a command. A dry run is rolled back.
 pub async fn end(tx: Transaction<'_, Postgres>, dry_run: bool) -> anyhow::Result<()> {
-    if dry_run { tx.rollback().await } else { tx.commit().await }.context("end the transaction")
+    if dry_run { tx.rollback().await } else { tx.commit().await }.context("could not end the transaction")
 }
 
 fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Returns a window's own file, or else the last that came for it; a duplicate's belongs to another window.
+/// Returns the window's own file, or the last file that came for the window.
+///
+/// # Errors
+/// Returns an error if the window has no file, is withdrawn, or only repeats the bytes of another window.
 async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> anyhow::Result<Target> {
     let file = sqlx::query!(
         r#"-- replay: the window's file
         select
           w.state, f.file_id as "file_id?", f.window_start_utc as "its_window?", f.row_count,
-          -- a file that came again is worked for this window too, unless nothing was new in it
+          -- a file that arrived again is processed for this window too, unless it repeats the newest file
           coalesce(g.state not in ('unchanged', 'withdrawn'), false) as "worked!"
         from fleet.windows w
         left join raw.csv_files f on f.file_id = w.file_id
@@ -229,19 +234,22 @@ async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> a
     )
     .fetch_optional(tx)
     .await
-    .context("look up the window")?
+    .context("could not look up the window")?
     .with_context(|| {
-        format!("there is no window {source} {}: `vinops windows` shows what there is", rfc3339(window))
+        format!(
+            "window {source} {} does not exist\nhint: `vinops windows` lists the windows",
+            rfc3339(window)
+        )
     })?;
     let Some((file_id, first_window)) = file.file_id.zip(file.its_window) else {
-        bail!("window {source} {} is {}: it has no file to replay", rfc3339(window), file.state);
+        bail!("window {source} {} is {} and has no file to replay", rfc3339(window), file.state);
     };
     if file.state == "withdrawn" {
-        bail!("window {source} {} is withdrawn: its file no longer counts", rfc3339(window));
+        bail!("window {source} {} is withdrawn", rfc3339(window));
     }
     if first_window != window && !file.worked {
         bail!(
-            "window {source} {} is {}: its bytes are those of {}; replay that one",
+            "window {source} {} is {} and repeats the bytes of another window\nhint: replay window {}",
             rfc3339(window),
             file.state,
             rfc3339(first_window)
@@ -250,7 +258,7 @@ async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> a
     Ok(Target { window, file_id, first_window, rows: file.row_count })
 }
 
-/// Returns the windows of a span that have a file of their own, the oldest first.
+/// Returns the windows of a span that have their own file, oldest first.
 async fn targets(tx: &mut PgConnection, args: &Args) -> anyhow::Result<Vec<Target>> {
     sqlx::query_as!(
         Target,
@@ -275,10 +283,10 @@ async fn targets(tx: &mut PgConnection, args: &Args) -> anyhow::Result<Vec<Targe
     )
     .fetch_all(tx)
     .await
-    .context("look up the windows of the span")
+    .context("could not look up the windows of the span")
 }
 
-/// Returns an error if a chain of the source is under way.
+/// Returns an error if a chain of the source is unfinished.
 pub async fn expect_idle(tx: &mut PgConnection, source: &str) -> anyhow::Result<()> {
     let under_way = sqlx::query!(
         r#"-- replay: is a chain of the source under way
@@ -293,31 +301,31 @@ pub async fn expect_idle(tx: &mut PgConnection, source: &str) -> anyhow::Result<
     )
     .fetch_optional(tx)
     .await
-    .context("look for work under way")?;
+    .context("could not look up unfinished jobs")?;
     if let Some(job) = under_way {
         let window = rfc3339(job.window_start_utc);
-        bail!("window {source} {window} is under way: job {} ({}) is {}", job.id, job.kind, job.state);
+        bail!("window {source} {window} is unfinished: job {} ({}) is {}", job.id, job.kind, job.state);
     }
     Ok(())
 }
 
-/// A chain to be put back to work.
+/// A chain that is to be enqueued again.
 pub struct Requeue<'a> {
     /// The window and its file.
     pub target: Target,
-    /// The steps, the first one to be enqueued.
+    /// The job kinds from the first one to enqueue to the last one of the chain.
     pub steps: &'a [&'a str],
-    /// Attempts of the first step.
+    /// The number of attempts of the first step.
     pub max_attempts: i32,
-    /// Whether the first step must have been enqueued before.
+    /// True if the first step must have been enqueued before.
     pub must_have_run: bool,
-    /// Whether what stands is brought back to what the stored versions say.
+    /// True if lots, vehicles and images are computed again from the stored versions.
     pub repair: bool,
 }
 
 impl Requeue<'_> {
-    /// Takes the keys of the ended jobs and enqueues the first step. Returns the new job and the ended ones, or none if the chain
-    /// has never come as far as that step.
+    /// Changes the keys of the completed jobs and enqueues the first step. Returns the new job and the completed
+    /// ones, or `None` if the first step must have run and has not.
     pub async fn run(&self, tx: &mut PgConnection) -> anyhow::Result<Option<(i64, Vec<i64>)>> {
         let (key, payload) = self.key_and_payload();
         let jobs = sqlx::query!(
@@ -333,7 +341,7 @@ impl Requeue<'_> {
         )
         .fetch_all(&mut *tx)
         .await
-        .context("look up the chain's jobs")?;
+        .context("could not look up the jobs of the chain")?;
         let from = self.steps.first().copied().unwrap_or_default();
         if self.must_have_run && !jobs.iter().any(|job| job.kind == from) {
             return Ok(None);
@@ -347,7 +355,7 @@ impl Requeue<'_> {
         )
         .execute(&mut *tx)
         .await
-        .context("take the keys of the ended jobs")?;
+        .context("could not change the keys of the completed jobs")?;
         let job = sqlx::query_scalar!(
             "-- replay: enqueue the first step
             select fleet.enqueue($1, $2, $3, max_attempts => $4)",
@@ -358,13 +366,13 @@ impl Requeue<'_> {
         )
         .fetch_one(tx)
         .await
-        .context("enqueue the step")?
+        .context("could not enqueue the step")?
         .with_context(|| format!("another {from} of this file was enqueued meanwhile"))?;
         Ok(Some((job, replaced)))
     }
 
-    /// Returns how the jobs of the chain name the file, and the payload of the first step. A repair that begins with a later step
-    /// stages the file anew there.
+    /// Returns the key of the chain's jobs and the payload of the first step. A repair that begins with a later step
+    /// stages the file again in that step.
     fn key_and_payload(&self) -> (String, Value) {
         let Target { window, file_id, first_window, .. } = self.target;
         let mut payload = json!({ "file_id": file_id });

@@ -12,29 +12,29 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Where `serve` and `up` show themselves unless told otherwise: to this machine only.
+/// The default address of `serve` and `up`, which only this machine can reach.
 const LOOPBACK: &str = "127.0.0.1:9464";
 
 /// Arguments of `vinops worker`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-SIGTERM and SIGINT drain: no new jobs, running ones may finish within --drain, the rest is given back. A worker that is
-killed loses its jobs' leases (VINOPS_LEASE, 30 s); others then take them over.
+SIGTERM and SIGINT drain the worker: it claims no new jobs, running jobs may finish within --drain, and the rest is \
+released. The jobs of a killed worker are rescued by other workers when their leases expire (VINOPS_LEASE, 30 s).
 
   vinops worker
   vinops worker --kind fetch --concurrency 1
   vinops worker --max-per-kind ingest=1,fetch=1")]
 pub struct WorkerArgs {
-    /// Only jobs of these kinds
+    /// Run only jobs of these kinds, separated by commas
     #[arg(long, value_delimiter = ',')]
     kind: Vec<String>,
-    /// How many jobs at once
+    /// Number of concurrent jobs
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
-    /// Of a kind no more than so many of them, such as fetch=1
+    /// Limit concurrent jobs of a kind on this worker, e.g. fetch=1
     #[arg(long, alias = "at-most", value_name = "KIND=N", value_delimiter = ',', value_parser = at_most)]
     max_per_kind: Vec<(String, usize)>,
-    /// How long running jobs may take to finish when told to stop
+    /// Grace period for running jobs at shutdown
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     drain: Duration,
     #[command(flatten)]
@@ -58,16 +58,17 @@ pub struct SchedulerArgs {
 /// Arguments of `vinops serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Read-only: the login of DATABASE_URL needs only the role app_ro. Paths:
+The server only reads: the login of DATABASE_URL needs the role app_ro. Paths:
   /         links to the paths below
-  /api/v1/  API documentation, and the API itself
+  /api/v1/  API documentation and the API
   /livez    the process is running
   /readyz   the database is reachable, its schema version matches, and the
             process is not shutting down; otherwise 503 with the reason
   /metrics  metrics in Prometheus's text format; those of the queue, the windows
             and the sources are the same in every process
 
-Each request is logged with the id that its answer has as x-request-id:
+Each request is logged with the id that the response contains as x-request-id.
+
   vinops serve --listen 127.0.0.1:9464
   curl -i http://127.0.0.1:9464/")]
 pub struct ServeArgs {
@@ -80,24 +81,26 @@ pub struct ServeArgs {
 /// Arguments of `vinops up`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Uses DATABASE_URL if set, else a private PostgreSQL that it keeps between starts, and migrates it."
+    after_help = "Uses DATABASE_URL if it is set, and a private PostgreSQL otherwise, whose data is kept between \
+        starts. Applies pending migrations first. Serves the API, health checks and metrics on 127.0.0.1:9464 by \
+        default."
 )]
 pub struct UpArgs {
     /// Sources to schedule
     #[arg(long, value_delimiter = ',', default_value = "copart")]
     source: Vec<String>,
-    /// How many jobs at once
+    /// Number of concurrent jobs
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
     #[command(flatten)]
     listen: Listen,
 }
 
-/// Cancelled by SIGTERM or SIGINT; a second SIGINT leaves at once, which is as safe as being killed.
+/// Returns a token that SIGTERM or SIGINT cancels. A second SIGINT exits at once with 130, which is as safe as a kill.
 pub fn until_told() -> anyhow::Result<CancellationToken> {
     let leave = CancellationToken::new();
-    let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut term = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
     tokio::spawn({
         let leave = leave.clone();
         async move {
@@ -119,8 +122,8 @@ pub fn until_told() -> anyhow::Result<CancellationToken> {
     Ok(leave)
 }
 
-/// The kinds to serve: those asked for, or all that this worker has what it takes for. One without the feed's address
-/// must not claim a fetch: it would spend the window's one attempt.
+/// Returns the kinds that a worker runs: the requested ones, or all whose prerequisites this worker has. A worker
+/// without the feed's address must not claim a fetch, because that would use the only attempt of the window.
 fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static str>, Failure> {
     let mut kinds = Vec::new();
     for kind in asked {
@@ -139,10 +142,10 @@ fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static
 
 fn at_most(text: &str) -> Result<(String, usize), &'static str> {
     let parts = text.split_once('=').and_then(|(kind, most)| Some((kind.to_owned(), most.parse().ok()?)));
-    parts.filter(|(_, most)| *most > 0).ok_or("write the kind and a number from 1, such as fetch=1")
+    parts.filter(|(_, most)| *most > 0).ok_or("expected a kind and a number from 1, for example fetch=1")
 }
 
-/// Checks the settings that a worker uses, before it connects.
+/// Checks the settings that a worker uses, before the worker connects.
 fn check_worker_settings(config: &Config) -> Result<(), SettingError> {
     config.copart.get()?;
     config.cookie_key.get()?;
@@ -152,7 +155,7 @@ fn check_worker_settings(config: &Config) -> Result<(), SettingError> {
     Ok(())
 }
 
-/// Checks the settings that a scheduler uses, before it connects.
+/// Checks the settings that a scheduler uses, before the scheduler connects.
 fn check_scheduler_settings(config: &Config) -> Result<(), SettingError> {
     config.fetch_delay.get()?;
     config.fetch_jitter.get()?;
@@ -160,7 +163,7 @@ fn check_scheduler_settings(config: &Config) -> Result<(), SettingError> {
     Ok(())
 }
 
-/// Works until told to leave.
+/// Runs a worker until SIGTERM or SIGINT.
 pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     check_worker_settings(&config)?;
     let kinds = kinds(&args.kind, fleet, &config)?;
@@ -171,7 +174,7 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
     let session = Session::open(config, &args.connect).await?;
     for entry in fleet.jobs.iter().filter(|_| args.kind.is_empty()) {
         if let Some(why) = (fleet.lacks)(&session.config, entry) {
-            tracing::warn!(kind = entry.kind, "left to other workers: {why}");
+            tracing::warn!(kind = entry.kind, reason = why, "job kind not served");
         }
     }
     let worker = Worker::new(&session.db, fleet.jobs).kinds(&kinds);
@@ -189,14 +192,14 @@ pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<()
     session.close().await
 }
 
-/// The scheduler of these sources, waking when the configuration says.
+/// Returns a scheduler of these sources with the configured wake-up time.
 fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Result<Scheduler, SettingError> {
     let start = config.fetch_delay.get()?.unwrap_or(WAKING[0]);
     let jitter = config.fetch_jitter.get()?.unwrap_or(WAKING[1]);
     Ok(Scheduler::new(fleet.fetch, sources).waking(start, jitter))
 }
 
-/// Checks that all of these sources are known.
+/// Returns an error unless all of these sources are known.
 async fn expect_sources(session: &Session, sources: &[String]) -> Result<(), Failure> {
     for source in sources {
         expect_source(&session.db.pool, source).await?;
@@ -204,7 +207,7 @@ async fn expect_sources(session: &Session, sources: &[String]) -> Result<(), Fai
     Ok(())
 }
 
-/// Schedules until told to leave.
+/// Runs a scheduler until SIGTERM or SIGINT.
 pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     check_scheduler_settings(&config)?;
     let leave = until_told()?;
@@ -217,7 +220,7 @@ pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Res
     session.close().await
 }
 
-/// Serves the API and shows health and metrics until told to leave.
+/// Serves the API, health checks and metrics until SIGTERM or SIGINT.
 pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let session = Session::open(config, &args.connect).await?;
@@ -228,12 +231,12 @@ pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), 
     session.close().await
 }
 
-/// Both roles at once, on whatever database there is.
+/// Runs all roles in one process, on the database of `DATABASE_URL` or on the private cluster.
 pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     if config.copart.get()?.feed_url.is_none() {
         return Err(Failure::wrong(anyhow!(
-            "COPART_FEED_URL is not set: `up` fetches the real feed, whose address holds a key; to see vinops at work \
-             without one, run `vinops demo`"
+            "COPART_FEED_URL is not set, and `vinops up` fetches the real feed\nhint: set it to the feed's address \
+             with its key, or run `vinops demo` on a simulated feed"
         )));
     }
     check_worker_settings(&config)?;
@@ -243,7 +246,7 @@ pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failur
         Some(_) => Session::connect(config, &Connect::default()).await?,
         None => Session::on(config, session::kept().await?).await?,
     };
-    super::migrate::bring_up(&session.db, |line| tracing::info!("{line}")).await?;
+    super::migrate::bring_up(&session.db, |line| tracing::info!("migration {line}")).await?;
     expect_sources(&session, &args.source).await?;
     let store = session.store()?;
     let worker = Worker::new(&session.db, fleet.jobs)

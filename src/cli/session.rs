@@ -1,5 +1,8 @@
-//! What a command begins with: the database it was told of, with a schema it knows; and what it ends with when it fails.
+//! The database session of a command, and the error that a failed command ends with.
+//!
+//! A session checks the version of the schema before it is used. An error carries its exit code.
 
+use super::error_text::ErrorText;
 use crate::config::{Config, SettingError};
 use crate::db::Db;
 use crate::db::encoding::EncodingError;
@@ -11,13 +14,13 @@ use sqlx::Connection;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long connections may take to close in order.
+/// The longest wait for connections to close in order.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Name of the database inside an embedded cluster.
+/// The name of the database inside a private cluster.
 pub const DATABASE: &str = "vinops";
 
-/// An error and the exit code it means.
+/// An error and the exit code of the command that ends with it.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
@@ -25,38 +28,43 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The call was wrong: exit code 2.
+    /// Returns a usage error, exit code 2.
     pub fn wrong(error: impl Into<anyhow::Error>) -> Failure {
         Failure { code: 2, error: error.into() }
     }
 
-    /// Something needed is unreachable: exit code 3.
+    /// Returns an error for a dependency that is unavailable, exit code 3.
     pub fn unreachable(error: impl Into<anyhow::Error>) -> Failure {
         Failure { code: 3, error: error.into() }
     }
 
-    /// What keeps a schema from being brought up: exit code 3 where the database cannot be used at all, else 1.
+    /// Returns an error for a failed migration. The exit code is 3 if the database cannot be used at all, and 1
+    /// otherwise.
     pub fn of_schema(error: anyhow::Error) -> Failure {
         if error.is::<EncodingError>() { Failure::unreachable(error) } else { Failure::from(error) }
     }
 
-    /// What went wrong, with its causes.
+    /// Returns the error with its causes on one line.
     pub fn said(&self) -> String {
-        let named = self.error.chain().any(|cause| cause.to_string() == LOSES);
-        if self.pooler() && !named {
-            return format!("{LOSES}: {:#}", self.error);
-        }
-        format!("{:#}", self.error)
+        self.text().to_line()
     }
 
-    /// Whether a pooler that loses statements is to blame.
+    /// Returns the message, the details and the hints. An error of a pooler that loses statements begins with that
+    /// fact.
+    fn text(&self) -> ErrorText {
+        let causes: Vec<String> = self.error.chain().map(ToString::to_string).collect();
+        let lost = self.pooler() && !causes.iter().any(|cause| cause == LOSES);
+        ErrorText::from_chain(lost.then(|| LOSES.to_owned()).into_iter().chain(causes))
+    }
+
+    /// Returns whether the cause is a pooler that loses prepared statements.
     pub fn pooler(&self) -> bool {
         lost_statement(&self.error)
     }
 
-    /// Prints it and gives its exit code.
+    /// Prints the error to standard error. Returns the exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("vinops: {}", self.said());
+        eprintln!("{}", self.text());
         ExitCode::from(self.code)
     }
 }
@@ -70,45 +78,48 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Which database a command works on.
+/// The choice of the database that a command uses.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Connect {
-    /// Use the private PostgreSQL that `vinops up` keeps, instead of DATABASE_URL
-    #[arg(long)]
+    /// Use the private PostgreSQL of `vinops up` instead of DATABASE_URL
+    #[arg(long = "private-cluster", alias = "embedded")]
     pub embedded: bool,
 }
 
-/// A command's database and what keeps it alive.
+/// The database of a command, and the private cluster if the command started one.
 pub struct Session {
-    /// The environment.
+    /// The settings of the environment.
     pub config: Config,
-    /// The database.
+    /// The connection pool.
     pub db: Db,
     embedded: Option<Embedded>,
 }
 
 impl Session {
-    /// Connects to a database whose schema is this program's.
+    /// Connects to a database and checks that the schema has the version of this program.
+    ///
+    /// # Errors
+    /// Returns an error with exit code 3 if the database is unavailable or the schema has another version.
     pub async fn open(config: Config, connect: &Connect) -> Result<Session, Failure> {
         let session = Session::connect(config, connect).await?;
         crate::db::expect_schema(&session.db).await.map_err(Failure::unreachable)?;
         Ok(session)
     }
 
-    /// Connects, whatever the schema.
+    /// Connects without a check of the schema.
     pub async fn connect(config: Config, connect: &Connect) -> Result<Session, Failure> {
         if connect.embedded {
             return Session::on(config, kept().await?).await;
         }
         let Some(url) = config.database_url.get()?.clone() else {
             return Err(Failure::unreachable(anyhow::anyhow!(
-                "DATABASE_URL is not set: name a database (postgres://user:password@host:5432/vinops), or use --embedded \
-                 for the private one of `vinops up`, or try `vinops demo`"
+                "DATABASE_URL is not set\nhint: set it (postgres://user:password@host:5432/vinops), or use \
+                 --private-cluster for the private PostgreSQL of `vinops up`, or try `vinops demo`"
             )));
         };
         let direct = config.database_direct_url.get()?.clone();
         let connected = async {
-            // a pool tries a refused address for half a minute; one connection tells at once
+            // A pool retries a refused address for half a minute. A single connection fails at once.
             crate::db::session(url.expose_secret()).await?.close().await?;
             Db::connect(url.expose_secret(), direct.as_ref().map(ExposeSecret::expose_secret), 16).await
         };
@@ -117,26 +128,28 @@ impl Session {
                 return Failure::unreachable(error);
             }
             Failure::unreachable(error.context(
-                "cannot reach the database of DATABASE_URL: is the server up, and the address right?",
+                "could not connect to the database of DATABASE_URL\nhint: check that the server is running and that \
+                 the address is right",
             ))
         })?;
         Ok(Session { config, db, embedded: None })
     }
 
-    /// On an embedded cluster, which stops with the session.
+    /// Connects to a private cluster. The cluster stops when the session is closed.
     pub async fn on(config: Config, embedded: Embedded) -> Result<Session, Failure> {
         embedded.database(DATABASE).await.map_err(Failure::unreachable)?;
         let db = Db::connect(&embedded.near_url(DATABASE), None, 16).await.map_err(Failure::unreachable)?;
         Ok(Session { config, db, embedded: Some(embedded) })
     }
 
-    /// The store of VINOPS_STORE.
+    /// Opens the store of `VINOPS_STORE`.
     pub fn store(&self) -> Result<Store, Failure> {
         Store::open(self.config.store.get()?).map_err(Failure::unreachable)
     }
 
-    /// Disconnects, and stops an embedded cluster. A statement of a job that was cut off may run on at the server, up to
-    /// its kind's time limit; the command does not wait for that, and the server sees that nobody listens any more.
+    /// Disconnects, and stops a private cluster. A statement of an interrupted job may continue on the server until
+    /// the time limit of the job kind. The command does not wait for that. The server notices that the client is
+    /// gone.
     pub async fn close(self) -> Result<(), Failure> {
         tokio::time::timeout(GOODBYE, self.db.pool.close()).await.ok();
         if let Some(embedded) = self.embedded {
@@ -146,7 +159,7 @@ impl Session {
     }
 }
 
-/// The listing helper's database, with a session of its own: migrations and their proof need one.
+/// Returns the URL of the listing helper's database. Migrations and their verification need a direct connection.
 pub fn listing_url(config: &Config) -> Result<&str, Failure> {
     let url = match config.listing_database_url.get()? {
         Some(url) => Some(url),
@@ -154,18 +167,19 @@ pub fn listing_url(config: &Config) -> Result<&str, Failure> {
     };
     url.map(ExposeSecret::expose_secret).ok_or_else(|| {
         Failure::unreachable(anyhow::anyhow!(
-            "neither LISTING_DATABASE_URL nor DATABASE_URL is set: they name the listing helper's database"
+            "neither LISTING_DATABASE_URL nor DATABASE_URL is set\nhint: set one of them to the URL of the listing \
+             helper's database"
         ))
     })
 }
 
-/// Who types.
+/// Returns the name of the operating system's user, which is recorded with operator actions.
 pub fn who() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
     user.map_or_else(|| "an operator".to_owned(), |user| user.name)
 }
 
-/// The private cluster that stays from one start to the next.
+/// Starts the private cluster, whose data stays from one start to the next.
 pub async fn kept() -> Result<Embedded, Failure> {
     let options = Options::default();
     Embedded::start(options).await.map_err(Failure::unreachable)

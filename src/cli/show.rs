@@ -1,4 +1,4 @@
-//! How things are printed: tables for people, JSON for programs.
+//! Printed output: tables as text, and JSON for programs.
 
 use crate::telemetry::{visible, visible_json};
 use anyhow::Context;
@@ -6,12 +6,12 @@ use chrono::{DateTime, Utc};
 use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
 
-/// A time as an argument.
+/// Parses a time argument.
 pub fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    text.parse().map_err(|_| "write the date, the time and the zone, such as 2026-11-20T14:30:00Z")
+    text.parse().map_err(|_| "expected a date, a time and a zone, for example 2026-11-20T14:30:00Z")
 }
 
-/// `--json`.
+/// The option `--json`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Json {
     /// Print JSON, for programs
@@ -21,20 +21,19 @@ pub struct Json {
 
 /// Prints `value` as JSON.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(value).context("print the result as JSON")?;
+    let text = serde_json::to_string_pretty(value).context("could not convert the result to JSON")?;
     println!("{}", visible_json(&text));
     Ok(())
 }
 
 /// Prints `value` as JSON on one line.
 pub fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string(value).context("print the result as JSON")?;
+    let text = serde_json::to_string(value).context("could not convert the result to JSON")?;
     println!("{}", visible_json(&text));
     Ok(())
 }
 
-/// A table for people. Its cells are as wide as what is shown of them: characters that a terminal obeys are escaped before
-/// the columns are measured.
+/// A table of text. Control characters are escaped before the widths of columns are measured.
 #[derive(Debug)]
 pub struct Table(comfy_table::Table);
 
@@ -68,12 +67,12 @@ pub fn table(headings: &[&str]) -> Table {
     Table(table)
 }
 
-/// A cell aligned to the right.
+/// Returns a cell that is aligned to the right.
 pub fn right(text: impl ToString) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-/// `153,991`.
+/// Formats a count with groups of thousands, for example `153,991`.
 pub fn count(n: impl TryInto<i64>) -> String {
     let n = n.try_into().unwrap_or(i64::MAX);
     let digits = n.unsigned_abs().to_string();
@@ -90,17 +89,17 @@ pub fn count(n: impl TryInto<i64>) -> String {
     out
 }
 
-/// `19.2 MB`, in units of 10^6 bytes.
+/// Formats a size in units of 10^6 bytes, for example `19.2 MB`.
 pub fn megabytes(bytes: i64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// `1.23 s`.
+/// Formats a duration, for example `1.23 s`.
 pub fn seconds(seconds: f64) -> String {
     format!("{seconds:.2} s")
 }
 
-/// `2026-11-20 14:30`, UTC.
+/// Formats a time in UTC, for example `2026-11-20 14:30`.
 pub fn minute(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M").to_string()
 }

@@ -1,4 +1,4 @@
-//! `vinops source`: how sources are, and the switches that operators turn.
+//! `vinops source`: manages sources, their breakers and their sessions.
 
 pub(super) use super::session::who as operator;
 use super::session::{Connect, Session};
@@ -12,39 +12,40 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgPool;
 
-/// `vinops source …`.
+/// The subcommands of `vinops source`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show switch, breaker, last success and session of each source
+    /// Show the state, breaker, last success and session of each source
     Status(StatusArgs),
-    /// Let a source be fetched again
+    /// Allow fetches from a source again
     Enable(SwitchArgs),
-    /// Fetch nothing more from a source, neither by schedule nor by hand
+    /// Stop all fetches from a source, scheduled and manual
     Disable(SwitchArgs),
-    /// Close a source's breaker and forget its failures
+    /// Close a source's breaker and reset its failure count
     ResetBreaker(SwitchArgs),
-    /// Accept the size of a source's newest file, when the feed has become smaller and stays so
+    /// Accept the size of a source's newest file after the feed has become smaller
     AcceptSize(SwitchArgs),
-    /// Log in now and keep the session for the fleet
+    /// Log in now and store the session for all workers
     Login(LoginArgs),
-    /// Make a source known, so that files can be ingested and fetched under its name
+    /// Add a source, so that its files can be ingested and fetched
     Add(NameArgs),
-    /// List the known sources
+    /// List sources
     List(ListArgs),
-    /// Forget a source that has no file
+    /// Remove a source that has no file
     Remove(NameArgs),
 }
 
 /// Arguments of `vinops source add` and `remove`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "  vinops source add iaai --reason \"a second auction\"\n  vinops source remove iaai --reason \"misspelt\""
+    after_help = "Examples:\n  vinops source add iaai --reason \"a second auction\"\n  vinops source remove iaai \
+    --reason \"misspelt\""
 )]
 pub struct NameArgs {
-    /// The source: a lower-case letter, then up to 62 lower-case letters, digits, _ and -
+    /// Name: a lower-case letter, then up to 62 lower-case letters, digits, _ and -
     #[arg(value_name = "NAME", value_parser = name)]
     source: String,
-    /// Why; kept with who and when
+    /// Reason, recorded with the operator and the time
     #[arg(long, alias = "why", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
     #[command(flatten)]
@@ -65,13 +66,13 @@ pub struct ListArgs {
 fn name(text: &str) -> Result<String, &'static str> {
     source::is_source_name(text)
         .then(|| text.to_owned())
-        .ok_or("write a lower-case letter, then up to 62 lower-case letters, digits, _ and -")
+        .ok_or("expected a lower-case letter, then up to 62 lower-case letters, digits, _ and -")
 }
 
 /// Arguments of `vinops source status`.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Only this one
+    /// Show only this source
     source: Option<String>,
     #[command(flatten)]
     connect: Connect,
@@ -79,14 +80,15 @@ pub struct StatusArgs {
     json: Json,
 }
 
-/// Arguments of those that turn a switch.
+/// Arguments of `vinops source enable`, `disable`, `reset-breaker` and `accept-size`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops source reset-breaker copart --reason \"the address was renewed\"")]
+#[command(after_help = "Example:
+  vinops source reset-breaker copart --reason \"the address was renewed\"")]
 pub struct SwitchArgs {
-    /// Which source
+    /// Name of the source
     #[arg(default_value = "copart")]
     source: String,
-    /// Why; kept with who and when
+    /// Reason, recorded with the operator and the time
     #[arg(long, alias = "why", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
     #[command(flatten)]
@@ -98,10 +100,10 @@ pub struct SwitchArgs {
 /// Arguments of `vinops source login`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Logs in as COPART_USER with COPART_PASSWORD; the cookies are kept under VINOPS_COOKIE_KEY."
+    after_help = "Logs in as COPART_USER with COPART_PASSWORD. The cookies are stored encrypted with VINOPS_COOKIE_KEY."
 )]
 pub struct LoginArgs {
-    /// Which source
+    /// Name of the source
     #[arg(default_value = "copart")]
     source: String,
     #[command(flatten)]
@@ -110,7 +112,7 @@ pub struct LoginArgs {
     json: Json,
 }
 
-/// Runs it.
+/// Runs a subcommand of `vinops source`.
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match command {
         Command::Status(args) => status(args, config).await,
@@ -125,7 +127,10 @@ pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), F
     }
 }
 
-/// Checks that a source is known; the call was wrong if it is not.
+/// Checks that a source is known.
+///
+/// # Errors
+/// Returns a usage error if the source is unknown.
 pub(super) async fn expect_source(pool: &PgPool, source: &str) -> Result<(), Failure> {
     source::expect_known(pool, source)
         .await
@@ -136,7 +141,7 @@ async fn add(args: NameArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let added = source::add(&session.db.pool, &args.source, &operator(), &args.reason).await?;
     session.close().await?;
-    say(args.json, &args.source, added, &format!("source {} is known", args.source))
+    say(args.json, &args.source, added, &format!("source {} is added", args.source))
 }
 
 async fn remove(args: NameArgs, config: Config) -> Result<(), Failure> {
@@ -149,12 +154,12 @@ async fn remove(args: NameArgs, config: Config) -> Result<(), Failure> {
         Removal::Removed => say(args.json, name, true, &format!("source {name} is removed")),
         Removal::Unknown => Err(Failure::wrong(anyhow!("unknown source {name:?}"))),
         Removal::HasFiles => Err(anyhow!(
-            "source {name:?} has files, which stay\nhint: to fetch nothing more from it, `vinops source disable {name} \
-             --reason \"…\"`"
+            "source {name:?} has files and cannot be removed\nhint: to stop its fetches, run `vinops source disable \
+             {name} --reason \"…\"`"
         )
         .into()),
         Removal::HasJobs => Err(anyhow!(
-            "source {name:?} has jobs that wait or run\nhint: cancel them with `vinops jobs cancel --source {name}`"
+            "source {name:?} has unfinished jobs\nhint: cancel them with `vinops jobs cancel --source {name}`"
         )
         .into()),
     }
@@ -193,7 +198,7 @@ async fn status(args: StatusArgs, config: Config) -> Result<(), Failure> {
         return Ok(());
     }
     if sources.is_empty() {
-        println!("no sources yet: `vinops source add NAME --reason \"…\"` makes one known");
+        println!("no sources yet: `vinops source add NAME --reason \"…\"` adds one");
     }
     for status in sources {
         println!("{}", told(&status));
@@ -201,25 +206,23 @@ async fn status(args: StatusArgs, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A source in lines for people.
+/// Returns the status of a source as lines of text.
 fn told(status: &Status) -> String {
     let at = |at: Option<DateTime<Utc>>| at.map_or_else(|| "never".to_owned(), show::minute);
     let fetching = match (status.enabled, status.auto_fetch_enabled) {
         (false, _) => format!("disabled; vinops source enable {}", status.source),
-        (true, false) => "by hand only: config.auto_fetch_enabled is false".to_owned(),
+        (true, false) => "manually only: config.auto_fetch_enabled is false".to_owned(),
         (true, true) => "every quarter-hour".to_owned(),
     };
     let breaker = match (status.breaker.as_str(), status.probe_job) {
-        ("half_open", Some(job)) => format!("half open since job {job} is its probe"),
+        ("half_open", Some(job)) => format!("half open, job {job} is the probe"),
         ("open", _) => format!(
             "open since {}, probe at {}; vinops source reset-breaker {}",
             at(status.opened_at),
             at(status.probe_at),
             status.source
         ),
-        _ if status.consecutive_failures >= WARN => {
-            "closed, and near opening (5 failed slots in a row)".to_owned()
-        }
+        _ if status.consecutive_failures >= WARN => "closed, opens after 5 failed slots in a row".to_owned(),
         (other, _) => other.to_owned(),
     };
     let mut lines = vec![
@@ -237,7 +240,7 @@ fn told(status: &Status) -> String {
         .session_expires_at
         .map_or_else(|| "none".to_owned(), |end| format!("until {}", show::minute(end)));
     lines.push(match &status.session_error {
-        Some(error) => format!("session       {until}; the last login was refused: {}", visible_line(error)),
+        Some(error) => format!("session       {until}; the last login failed: {}", visible_line(error)),
         None => format!("session       {until}"),
     });
     if !status.transitions.is_empty() {
@@ -276,7 +279,7 @@ async fn reset_breaker(args: SwitchArgs, config: Config) -> Result<(), Failure> 
 
 async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
-    let mut connection = session.db.pool.acquire().await.context("take a connection")?;
+    let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
     let accepted = source::accept_size(&mut connection, &args.source, &operator(), &args.reason).await;
     drop(connection);
     let accepted = accepted?;
@@ -291,14 +294,14 @@ async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
     match accepted.outcome.as_str() {
         "unknown" => {
             return Err(Failure::wrong(anyhow!(
-                "source \"{}\" has no file whose size could be accepted\nhint: `vinops source status` lists the sources",
+                "source \"{}\" has no file whose size can be accepted\nhint: `vinops source status` lists the sources",
                 args.source
             )));
         }
         "lots" => {
             return Err(anyhow!(
-                "{file} is incomplete because of its lot numbers, not its size\nhint: too few of its records have a lot \
-                 number that can be read; the report of its ingest has the counts"
+                "{file}, is incomplete because of its lot numbers, not its size\ndetail: too few of its records have \
+                 a readable lot number\nhint: the report of its ingest job contains the counts"
             )
             .into());
         }
@@ -311,18 +314,19 @@ async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
         });
         show::json(&json)?;
     } else if changed {
-        println!("the size of {file} is accepted: the files after it are compared with it");
+        println!("accepted the size of {file}: later files are compared with it");
     } else {
-        println!("{file} is complete; nothing changed");
+        println!("{file}, is complete; nothing changed");
     }
     Ok(())
 }
 
+/// Prints the result of a change of a source.
 fn say(json: Json, source: &str, changed: bool, what: &str) -> Result<(), Failure> {
     if json.json {
         show::json(&json!({ "source": source, "changed": changed }))?;
     } else {
-        println!("{what}{}", if changed { "" } else { ", as it was" });
+        println!("{what}{}", if changed { "" } else { " already" });
     }
     Ok(())
 }
@@ -330,8 +334,8 @@ fn say(json: Json, source: &str, changed: bool, what: &str) -> Result<(), Failur
 async fn login(args: LoginArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     if config.copart.get()?.user.is_none() {
         return Err(Failure::wrong(anyhow!(
-            "COPART_USER is not set: set it with COPART_PASSWORD and VINOPS_COOKIE_KEY, or name files that hold them in \
-             COPART_USER_FILE, COPART_PASSWORD_FILE and VINOPS_COOKIE_KEY_FILE"
+            "COPART_USER is not set\nhint: set COPART_USER, COPART_PASSWORD and VINOPS_COOKIE_KEY, or set \
+             COPART_USER_FILE, COPART_PASSWORD_FILE and VINOPS_COOKIE_KEY_FILE to the paths of files that contain them"
         )));
     }
     let session = Session::open(config, &args.connect).await?;

@@ -1,5 +1,5 @@
-//! `vinops store check`: compares the files that the database names with the objects of the store, and puts back what
-//! can be repaired from the store itself.
+//! `vinops store check`: compares the files of the database with the objects of the store, and restores files from
+//! the store itself where that is possible.
 
 use super::Failure;
 use super::ask::agreed;
@@ -15,55 +15,59 @@ mod catalogue;
 mod check;
 mod fix;
 
-/// Most problems that are printed for people; `--json` lists every one.
+/// The greatest number of problems that are printed as text. `--json` contains all problems.
 const MAX_SHOWN: usize = 100;
 
-/// `vinops store …`.
+/// The subcommands of `vinops store`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Find files that the store has lost or spoiled, and put back what it holds elsewhere
+    /// Find missing and damaged files, and restore them from copies in the store
     Check(CheckArgs),
 }
 
 /// Arguments of `vinops store check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A file is one of these:
-  missing     nothing is under its key, nor are its bytes anywhere in its folder
-  misplaced   nothing is under its key, and its bytes are under another key of its folder
-  damaged     what is under its key does not decompress, or is not the file
-  unreadable  the store gives an error while the object is read; its bytes were not judged
+States of a problem:
+  missing     no object has the file's key, and its folder does not contain its
+              bytes under another key
+  misplaced   no object has the file's key, but another key of its folder
+              contains its bytes
+  damaged     the object does not decompress, or contains other bytes
+  unreadable  the store returned an error while the object was read
 
-Every file is looked up by listing the store. The bytes are read of the newest 96 files of each source, of files whose size \
-is not the recorded one, and with --all of every file. Objects under raw/ that no file names are counted and left alone: \
-they cost space, and one may be a file that is just coming in.
+Every file is looked up in a listing of the store. The command reads the bytes of the newest 96 files of each \
+source, of files whose size differs from the recorded size, and with --all of every file. Objects under raw/ that \
+belong to no file are counted and not changed. Such an object may be a file that is being stored.
 
-The catalogue, which `vinops rebuild` goes by, is compared too: entries that the store has lost, and files without an entry, are named and do not change the exit code. With --fix they are written from the database.
+The catalogue, which `vinops rebuild` uses, is compared too. Missing entries and files without an entry are listed \
+and do not change the exit code. With --fix they are written from the database.
 
-With --fix, bytes that are found by their sha256 in the file's folder (or that folder of damaged/) are copied to the file's key. \
-A damaged object is moved to damaged/ first. Nothing is deleted or overwritten. What cannot be repaired has to come back from a backup.
+With --fix, bytes that are found by their sha256 in the file's folder, or in that folder of damaged/, are copied to \
+the file's key. A damaged object is moved to damaged/ first. Nothing is deleted or overwritten. Restore other files \
+from a backup.
 
-Exit codes: 0 every file is whole, or was repaired; 1 a file is not.
+Exit codes: 0 every file is intact or was repaired, 1 a file is not.
 
   vinops store check
   vinops store check --all --json
   vinops store check --fix --dry-run
-  vinops store check --fix --reason 'the bucket was restored from its replica'")]
+  vinops store check --fix --reason 'the bucket was restored'")]
 pub struct CheckArgs {
     /// Read the bytes of every file
     #[arg(long)]
     all: bool,
-    /// Repair what can be repaired from the store itself
+    /// Restore files from copies in the store
     #[arg(long)]
     fix: bool,
-    /// Show what --fix would do, and do nothing
+    /// Print the repairs and change nothing
     #[arg(long, requires = "fix")]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, requires = "fix")]
     yes: bool,
-    /// Why; kept with who and when in audit.operator_actions
-    #[arg(long, alias = "why", requires = "fix", value_name = "TEXT", default_value = "repaired by hand")]
+    /// Reason, recorded in audit.operator_actions
+    #[arg(long, alias = "why", requires = "fix", value_name = "TEXT", default_value = "repaired manually")]
     reason: String,
     #[command(flatten)]
     connect: Connect,
@@ -71,7 +75,10 @@ pub struct CheckArgs {
     json: Json,
 }
 
-/// Runs `vinops store`; fails where a file is not whole in the end.
+/// Runs `vinops store check`.
+///
+/// # Errors
+/// Returns an error if a file is missing or damaged at the end.
 pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     let Command::Check(args) = command;
     let session = Session::open(config, &args.connect).await?;
@@ -94,6 +101,7 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     }
 }
 
+/// Checks the store and, with `--fix`, repairs files and catalogue entries. Returns the report.
 async fn check_and_fix(args: &CheckArgs, session: &Session) -> Result<StoreReport, Failure> {
     let store = session.store()?;
     let bars = Bars::new(!args.json.json);
@@ -109,7 +117,7 @@ async fn check_and_fix(args: &CheckArgs, session: &Session) -> Result<StoreRepor
             0 => String::new(),
             entries => format!(" and {} entries of the catalogue", count(entries as i64)),
         };
-        agreed(&format!("put {} files{also} back in {}", count(repairable as i64), store.url()))?;
+        agreed(&format!("restore {} files{also} in {}", count(repairable as i64), store.url()))?;
     }
     let mut repairer = Repairer::new(&session.db.pool, &store);
     if args.dry_run {
@@ -134,9 +142,10 @@ async fn check_and_fix(args: &CheckArgs, session: &Session) -> Result<StoreRepor
     Ok(report)
 }
 
+/// Prints the report as text.
 fn print(args: &CheckArgs, report: &StoreReport) {
     if !report.problems.is_empty() {
-        let mut table = show::table(&["window (UTC)", "source", "state", "key", "what"]);
+        let mut table = show::table(&["window (UTC)", "source", "state", "key", "detail"]);
         for problem in report.problems.iter().take(MAX_SHOWN) {
             table.add_row(vec![
                 show::minute(problem.window_start_utc),
@@ -148,14 +157,11 @@ fn print(args: &CheckArgs, report: &StoreReport) {
         }
         println!("{table}");
         if report.problems.len() > MAX_SHOWN {
-            println!(
-                "and {} more: --json lists every one",
-                count((report.problems.len() - MAX_SHOWN) as i64)
-            );
+            println!("and {} more (--json lists all)", count((report.problems.len() - MAX_SHOWN) as i64));
         }
     }
     println!(
-        "{} files, the bytes of {} read: {} whole, {} missing, {} misplaced, {} damaged, {} unreadable",
+        "{} files, {} read in full: {} intact, {} missing, {} misplaced, {} damaged, {} unreadable",
         count(report.files),
         count(report.read),
         count(report.files - report.problems.len() as i64),
@@ -170,7 +176,7 @@ fn print(args: &CheckArgs, report: &StoreReport) {
     print_catalogue(report);
     if report.unnamed.objects > 0 {
         println!(
-            "{} objects under raw/ ({}) are named by no file: {}{}",
+            "{} objects under raw/ ({}) belong to no file: {}{}",
             count(report.unnamed.objects),
             megabytes(report.unnamed.stored_bytes),
             report.unnamed.keys.iter().take(3).cloned().collect::<Vec<_>>().join(", "),
@@ -179,6 +185,7 @@ fn print(args: &CheckArgs, report: &StoreReport) {
     }
 }
 
+/// Prints the part of the report that is about the catalogue.
 fn print_catalogue(report: &StoreReport) {
     let catalogue = &report.catalogue;
     let keys = |keys: &[String]| {
@@ -202,8 +209,9 @@ fn print_catalogue(report: &StoreReport) {
     }
 }
 
+/// Returns the detail, the place of the bytes and the outcome of a problem as text.
 fn described(problem: &FileProblem) -> String {
-    let found = problem.found_as.as_ref().map(|key| format!("its bytes are under {key}"));
+    let found = problem.found_as.as_ref().map(|key| format!("bytes found under {key}"));
     let parts = [problem.detail.clone(), found, problem.outcome.clone()];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -1,4 +1,4 @@
-//! What became of a file: the object that `vinops ingest --json` prints, drawn from the database.
+//! The summary of a file and its chain, read from the database. `vinops ingest --json` prints this object.
 
 use crate::db::Db;
 use anyhow::Context;
@@ -7,124 +7,125 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// One file and its chain. Counts are rows unless said otherwise; a step that has not run counts as zeros.
+/// The summary of a file and its chain. Counts are numbers of rows unless stated otherwise. The counts of a step that
+/// has not run are zero.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Summary {
-    /// The file.
+    /// The id of the file.
     pub file_id: Uuid,
-    /// Its source.
+    /// The source of the file.
     pub source: String,
-    /// The start of its quarter-hour.
+    /// The start of the file's quarter-hour.
     pub window_start_utc: DateTime<Utc>,
-    /// Of its bytes, in hex.
+    /// The sha256 of the bytes, in hex.
     pub sha256: String,
-    /// Whether the bytes were known before.
+    /// True if the bytes were known before.
     pub duplicate: bool,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: i64,
-    /// received, ingested, applied, late, incomplete or quarantined.
+    /// The state: received, ingested, applied, late, incomplete, quarantined, withdrawn or failed.
     pub state: String,
-    /// Readable records: new + changed + unchanged.
+    /// Readable records. The sum of `new`, `changed` and `unchanged`.
     pub rows: i64,
-    /// Rows of lots without a head: lots not seen before, and closed ones that are back. A row without a lot number is new
-    /// in the first file that holds it.
+    /// Rows of lots without a lot head: lots that were not seen before, and closed lots that reappeared. A row
+    /// without a lot number is new in the first file that contains it.
     pub new: i64,
-    /// That differ from the lot's newest version.
+    /// Rows that differ from the lot's newest version.
     pub changed: i64,
-    /// That do not, or have no lot number and came before.
+    /// Rows that equal the lot's newest version, or that have no lot number and came before.
     pub unchanged: i64,
-    /// Lots of the file before that are not in this one.
+    /// Lots of the previous file that are not in this one.
     pub gone: i64,
-    /// Records that could not be read.
+    /// Records that could not be parsed.
     pub parse_errors: i64,
-    /// Records that took the tolerant rules to read.
+    /// Records that only the tolerant rules could parse.
     pub repaired: i64,
-    /// Rows that make no vehicle and no lot.
+    /// Rows that give neither a vehicle nor a lot.
     pub skipped: Skipped,
-    /// Distinct spellings the taxonomies do not know.
+    /// Number of distinct raw values without a code in the taxonomies.
     pub unknown_values: i64,
-    /// Values of new and changed rows that are there and cannot be read, by the feed's column.
+    /// Unreadable values of new and changed rows, by the feed's column.
     pub unreadable: BTreeMap<String, Unreadable>,
-    /// VINs.
+    /// Counts of the vehicle upserts.
     pub vehicles: Upserted,
-    /// Lots.
+    /// Counts of the lot upserts.
     pub lots: Upserted,
-    /// Entries in the conflict logs.
+    /// New entries in the conflict logs.
     pub conflicts: Conflicts,
-    /// Lots moved to PENDING_RESULT.
+    /// Number of lots whose status changed to PENDING_RESULT.
     pub pending_result: i64,
-    /// Lots moved to removed.
+    /// Number of lots whose status changed to removed.
     pub removed: i64,
-    /// Closed lots that are back.
+    /// Number of closed lots that reappeared.
     pub returned: i64,
-    /// Of each step, and from the ingest's start to the chain's end.
+    /// Durations of the steps and of the whole chain.
     pub seconds: Seconds,
-    /// The most memory a worker held, in 10^6 bytes.
+    /// The greatest memory use of a worker, in 10^6 bytes.
     pub peak_rss_mb: f64,
-    /// Size in the store.
+    /// Size of the stored object in bytes.
     pub stored_bytes: i64,
 }
 
-/// Rows skipped, by reason.
+/// Counts of skipped rows, by reason.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Skipped {
-    /// No VIN.
+    /// Rows without a VIN.
     pub vin_empty: i64,
-    /// Not a VIN.
+    /// Rows with an invalid VIN.
     pub vin_format: i64,
-    /// No lot number.
+    /// Rows without a lot number.
     pub lot_missing: i64,
 }
 
-/// The values of a column that cannot be read.
+/// The unreadable values of a column.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
-    /// How many.
+    /// Number of values.
     pub count: i64,
-    /// The first of them, at most 80 characters.
+    /// The first value, at most 80 characters.
     pub first: String,
 }
 
-/// What an upsert did.
+/// The counts of an upsert.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Upserted {
-    /// Not there before.
+    /// Number of inserted rows.
     pub inserted: i64,
-    /// With at least one field changed.
+    /// Number of rows with at least one changed field.
     pub updated: i64,
-    /// As before.
+    /// Number of unchanged rows.
     pub unchanged: i64,
 }
 
-/// Entries in the logs of conflicts and changes.
+/// Counts of new entries in the logs of conflicts and changes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Conflicts {
-    /// `audit.vin_conflicts`.
+    /// New rows of `audit.vin_conflicts`.
     pub vin: i64,
-    /// `audit.vehicle_conflicts`.
+    /// New rows of `audit.vehicle_conflicts`.
     pub vehicle: i64,
-    /// `audit.lot_conflicts`.
+    /// New rows of `audit.lot_conflicts`.
     pub lot: i64,
 }
 
-/// Durations.
+/// Durations in seconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Seconds {
-    /// Of ingest.
+    /// Duration of ingest.
     pub ingest: f64,
-    /// Of upsert-vehicles.
+    /// Duration of upsert-vehicles.
     pub upsert_vehicles: f64,
-    /// Of upsert-lots.
+    /// Duration of upsert-lots.
     pub upsert_lots: f64,
-    /// Of detect-completion.
+    /// Duration of detect-completion.
     pub detect_completion: f64,
-    /// From the start of ingest to the end of the chain, waits between the steps included.
+    /// Duration from the start of ingest to the end of the chain, including waits between the steps.
     pub total: f64,
 }
 
-/// The steps' reports as they lie in `audit.etl_runs.report`.
+/// The reports of the steps, as stored in `audit.etl_runs.report`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reports {
@@ -172,7 +173,7 @@ struct Completion {
 }
 
 impl Reports {
-    /// Returns the greatest peak of memory of all steps, in MB.
+    /// Returns the greatest memory use of all steps, in 10^6 bytes.
     fn peak_rss_mb(&self) -> f64 {
         let peaks = [
             self.ingest.peak_rss_mb,
@@ -184,7 +185,7 @@ impl Reports {
     }
 }
 
-/// What became of the file; `duplicate` is the caller's knowledge.
+/// Reads the summary of a file. The caller passes `duplicate`, which the database does not record.
 pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<Summary> {
     let file = sqlx::query!(
         r#"-- summary
@@ -204,9 +205,9 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
     )
     .fetch_one(&db.pool)
     .await
-    .with_context(|| format!("read what became of file {file_id}"))?;
+    .with_context(|| format!("could not read the summary of file {file_id}"))?;
     let reports: Reports = match file.report {
-        Some(report) => serde_json::from_value(report).context("read the run's report")?,
+        Some(report) => serde_json::from_value(report).context("could not parse the report of the run")?,
         None => Reports::default(),
     };
     let peak_rss_mb = reports.peak_rss_mb();

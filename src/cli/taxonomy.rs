@@ -1,4 +1,4 @@
-//! `vinops taxonomy`: words that nobody knew, what they mean, and labels for translators.
+//! `vinops taxonomy`: lists raw values without a code, maps them to codes, and exchanges labels with translators.
 
 use super::Failure;
 use super::session::{Connect, Session, who};
@@ -12,26 +12,26 @@ use std::fs::File;
 use std::io::{Read, Write, stdin, stdout};
 use std::path::PathBuf;
 
-/// `vinops taxonomy …`.
+/// The subcommands of `vinops taxonomy`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show the spellings nobody knows, the most frequent first
+    /// List raw values without a code, most frequent first
     Unknown(UnknownArgs),
-    /// Let a spelling mean a code, and code the rows that have it
+    /// Map a raw value to a code, and recode the rows that contain it
     Map(MapArgs),
     /// Write labels as CSV, for a translator
     Export(ExportArgs),
-    /// Read labels from such a CSV, all of them or none
+    /// Read labels from an exported CSV file, all or none
     Import(ImportArgs),
 }
 
 /// Arguments of `vinops taxonomy unknown`.
 #[derive(Debug, clap::Args)]
 pub struct UnknownArgs {
-    /// Only of this domain, such as damage_types
+    /// List only this domain, e.g. damage_types
     #[arg(long, value_parser = domain)]
     domain: Option<Domain>,
-    /// How many
+    /// Maximum number of values
     #[arg(long, default_value_t = 50)]
     limit: i64,
     #[command(flatten)]
@@ -42,17 +42,19 @@ pub struct UnknownArgs {
 
 /// Arguments of `vinops taxonomy map`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops taxonomy map fuel_types \"FLEX FUEL\" fuel_flex")]
+#[command(after_help = "Example:
+  vinops taxonomy map fuel_types \"FLEX FUEL\" fuel_flex")]
 pub struct MapArgs {
-    /// The table, such as damage_types
+    /// Domain of the value, e.g. damage_types
     #[arg(value_parser = domain)]
     domain: Domain,
-    /// The spelling; case, blanks and punctuation make no difference
+    /// Raw value; case, blanks and punctuation are ignored
+    #[arg(value_name = "VALUE")]
     raw: String,
-    /// A code of the table
+    /// Code of the domain
     code: String,
-    /// Why; kept in audit.operator_actions
-    #[arg(long, alias = "why", value_name = "TEXT", default_value = "mapped by hand")]
+    /// Reason, recorded in audit.operator_actions
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "mapped manually")]
     reason: String,
     #[command(flatten)]
     connect: Connect,
@@ -63,10 +65,10 @@ pub struct MapArgs {
 /// Arguments of `vinops taxonomy export`.
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Only of this domain, such as damage_types
+    /// Export only this domain, e.g. damage_types
     #[arg(long, value_parser = domain)]
     domain: Option<Domain>,
-    /// Write here instead of to standard output
+    /// Write to this path instead of standard output
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -76,9 +78,9 @@ pub struct ExportArgs {
 /// Arguments of `vinops taxonomy import`.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
-    /// The CSV; - for standard input
+    /// CSV file, or - for standard input
     file: PathBuf,
-    /// Why; kept in audit.operator_actions
+    /// Reason, recorded in audit.operator_actions
     #[arg(long, alias = "why", value_name = "TEXT", default_value = "translated")]
     reason: String,
     #[command(flatten)]
@@ -88,10 +90,12 @@ pub struct ImportArgs {
 }
 
 fn domain(name: &str) -> Result<Domain, String> {
-    Domain::named(name).ok_or_else(|| format!("the domains are {}", Domain::ALL.map(Domain::name).join(", ")))
+    Domain::named(name).ok_or_else(|| {
+        format!("unknown domain {name:?}; expected one of {}", Domain::ALL.map(Domain::name).join(", "))
+    })
 }
 
-/// Runs it.
+/// Runs a subcommand of `vinops taxonomy`.
 pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     match command {
         Command::Unknown(args) => unknown(args, config).await,
@@ -110,10 +114,10 @@ async fn unknown(args: UnknownArgs, config: Config) -> Result<(), Failure> {
         return Ok(());
     }
     if unknown.is_empty() {
-        println!("every spelling is known");
+        println!("every value has a code");
         return Ok(());
     }
-    let mut table = show::table(&["domain", "spelling", "files", "first seen", "last seen"]);
+    let mut table = show::table(&["domain", "value", "files", "first seen", "last seen"]);
     for row in unknown {
         table.add_row([
             row.domain.into(),
@@ -123,14 +127,14 @@ async fn unknown(args: UnknownArgs, config: Config) -> Result<(), Failure> {
             show::minute(row.last_seen_at).into(),
         ]);
     }
-    println!("{table}\nvinops taxonomy map DOMAIN SPELLING CODE says what one means");
+    println!("{table}\nto map a value to a code: vinops taxonomy map DOMAIN VALUE CODE");
     Ok(())
 }
 
 async fn map(args: MapArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let by = By { who: who(), why: args.reason };
-    let mut connection = session.db.pool.acquire().await.context("take a connection")?;
+    let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
     let mapped = vocabulary::map(&mut connection, args.domain, &args.raw, &args.code, &by).await;
     drop(connection);
     session.close().await?;
@@ -145,7 +149,7 @@ async fn map(args: MapArgs, config: Config) -> Result<(), Failure> {
         _ => String::new(),
     };
     println!(
-        "{domain}: {:?} is {code}{before}; {} lots recoded",
+        "{domain}: {:?} is mapped to {code}{before}; {} lots recoded",
         args.raw,
         count(i64::try_from(*lots).unwrap_or(i64::MAX))
     );
@@ -157,14 +161,16 @@ async fn export(args: ExportArgs, config: Config) -> Result<(), Failure> {
     let labels = vocabulary::labels(&session.db.pool, args.domain).await?;
     session.close().await?;
     let out: Box<dyn Write> = match &args.out {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("create {}", path.display()))?),
+        Some(path) => Box::new(
+            File::create(path).with_context(|| format!("could not create the file {}", path.display()))?,
+        ),
         None => Box::new(stdout()),
     };
     let mut writer = csv::Writer::from_writer(out);
     for label in &labels {
-        writer.serialize(label).context("write the labels")?;
+        writer.serialize(label).context("could not write the labels")?;
     }
-    writer.flush().context("write the labels")?;
+    writer.flush().context("could not write the labels")?;
     Ok(())
 }
 
@@ -173,16 +179,22 @@ async fn import(args: ImportArgs, config: Config) -> Result<(), Failure> {
     let from: Box<dyn Read> = if args.file.as_os_str() == "-" {
         Box::new(stdin())
     } else {
-        Box::new(File::open(&args.file).with_context(|| format!("open {named}")).map_err(Failure::wrong)?)
+        Box::new(
+            File::open(&args.file)
+                .with_context(|| format!("could not open the file {named}"))
+                .map_err(Failure::wrong)?,
+        )
     };
     let labels: Vec<Label> = csv::Reader::from_reader(from)
         .deserialize()
         .collect::<Result<_, _>>()
-        .with_context(|| format!("read {named} as `vinops taxonomy export` writes it"))
+        .with_context(|| {
+            format!("could not read labels from {named}\nhint: `vinops taxonomy export` writes the expected columns")
+        })
         .map_err(Failure::wrong)?;
     let session = Session::open(config, &args.connect).await?;
     let by = By { who: who(), why: args.reason };
-    let mut connection = session.db.pool.acquire().await.context("take a connection")?;
+    let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
     let changed = vocabulary::relabel(&mut connection, &labels, &by).await;
     drop(connection);
     session.close().await?;

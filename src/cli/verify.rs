@@ -1,4 +1,4 @@
-//! `vinops verify`: proof that a database is what its documents demand, line by line, on the live database.
+//! `vinops verify`: checks a live database against its documentation and against the stored row versions.
 
 use super::migrate::Place;
 use super::show::{self, Json};
@@ -13,19 +13,19 @@ mod lots;
 
 pub use lots::{line, remedy};
 
-/// Which domain's database.
+/// The subcommands of `vinops verify`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Every object of the auction's schema, as `vinops migrate verify`
+    /// Check every object of the auction's schema
     Auction {
         #[command(flatten)]
         json: Json,
     },
-    /// Every check of the listing helper's runbook, and its verdict
+    /// Run every check of the listing helper's runbook
     #[command(after_help = "\
-Some lines insert, drop and migrate, and all of that is rolled back. Lines 12 and 29 to 34 hold
-the tables' strongest locks for as long as the slices take: tens of milliseconds, under a second
-with 100,000 listings. They need the tables' owner.
+Some checks insert, drop and migrate; all of that is rolled back. Checks 12 and 29 to 34 take ACCESS EXCLUSIVE locks \
+on the tables while the slices run: tens of milliseconds, under a second with 100,000 listings. They require the \
+login that owns the tables.
 
   vinops verify listing
   vinops verify listing --json")]
@@ -35,21 +35,24 @@ with 100,000 listings. They need the tables' owner.
         #[command(flatten)]
         json: Json,
     },
-    /// Lots, vehicles and picture links, against the stored versions of their rows
+    /// Compare lots, vehicles and image links with the stored versions of their rows
     Lots(lots::Args),
 }
 
-/// Runs `vinops verify`; fails where a line does.
+/// Runs `vinops verify`.
+///
+/// # Errors
+/// Returns an error if a check fails.
 pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match command {
         Command::Auction { json } => {
             let url = config.direct_url()?;
             let Some(url) = url.map(ExposeSecret::expose_secret) else {
                 return Err(Failure::unreachable(anyhow!(
-                    "DATABASE_URL is not set: it names the database to verify"
+                    "DATABASE_URL is not set\nhint: set it to the URL of the database to verify"
                 )));
             };
-            // a pool tries a refused address for half a minute; one connection tells at once
+            // A pool retries a refused address for half a minute. A single connection fails at once.
             let session = db::session(url).await.map_err(Failure::unreachable)?;
             sqlx::Connection::close(session).await?;
             Ok(auction(url, json.json).await?)
@@ -59,7 +62,10 @@ pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), F
     }
 }
 
-/// Prints a line for each object of the auction's schema.
+/// Checks every object of the auction's schema and prints a line per object.
+///
+/// # Errors
+/// Returns an error if a check fails.
 pub async fn auction(url: &str, json: bool) -> anyhow::Result<()> {
     let db = Db::connect(url, None, 2).await?;
     let checks = verify::verify(&db.pool).await?;
@@ -79,7 +85,10 @@ pub async fn auction(url: &str, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the runbook's lines and its verdict.
+/// Runs the checks of the listing helper's runbook and prints a line per check.
+///
+/// # Errors
+/// Returns an error if a check fails, and exit code 3 if the database has no listing helper.
 pub async fn on_listing(place: &Place, json: Json, config: &Config) -> Result<(), Failure> {
     let url = session::listing_url(config)?;
     let mut session = db::session(url).await.map_err(Failure::unreachable)?;
@@ -87,7 +96,7 @@ pub async fn on_listing(place: &Place, json: Json, config: &Config) -> Result<()
     let there = listing::Place::registered(&mut session).await?.is_some();
     if !there {
         return Err(Failure::unreachable(anyhow!(
-            "this database has no listing helper: `vinops migrate --set listing up` brings it"
+            "the database has no listing helper\nhint: run `vinops migrate --set listing up`"
         )));
     }
     let place = listing::Place::find(&mut session, wanted).await.map_err(Failure::wrong)?;
@@ -99,10 +108,11 @@ pub async fn on_listing(place: &Place, json: Json, config: &Config) -> Result<()
     }
     match report.checks.iter().filter(|check| !check.passed).count() {
         0 if report.ok => Ok(()),
-        failed => Err(anyhow!("{failed} of {} lines failed", report.checks.len()).into()),
+        failed => Err(anyhow!("{failed} of {} checks failed", report.checks.len()).into()),
     }
 }
 
+/// Prints the checks, and a table of their results by subject.
 fn print(report: &listing::verify::Report) {
     for check in &report.checks {
         let verdict = if check.passed { "PASS" } else { "FAIL" };
@@ -118,7 +128,8 @@ fn print(report: &listing::verify::Report) {
     println!("\nSchema {}\n{table}", report.schema);
     if let Some(flagged) = report.flagged_margins {
         println!(
-            "Margins outside -1..1 are flagged (flagged_margins), not refused, since a loss is data: {flagged}"
+            "Margins outside -1..1 are flagged in flagged_margins, not rejected, because a loss is valid data: \
+             {flagged}"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! `vinops windows`: the newest windows and what became of them; with `--missing` the quarter-hours of a span that
-//! brought nothing into the data.
+//! `vinops windows`: lists the newest windows with their states. With `--missing` it lists the quarter-hours of a span
+//! without an applied or unchanged window.
 
 use super::session::{Connect, Session};
 use super::show::{self, Json, count, right};
@@ -25,28 +25,28 @@ pub struct Args {
     list: ListArgs,
 }
 
-/// What to do with a window.
+/// The subcommands of `vinops windows`.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Apply a quarantined file after all
+    /// Apply a quarantined file
     Accept(accept::Args),
-    /// Take a file back that was ingested by mistake
+    /// Withdraw a file that was ingested by mistake
     Withdraw(withdraw::Args),
 }
 
 /// Arguments of a command that acts on the file of a window.
 #[derive(Debug, clap::Args)]
 struct WindowActArgs {
-    /// The window's start, RFC 3339
+    /// Start of the window, RFC 3339
     #[arg(value_name = "WINDOW", value_parser = replay::window)]
     window: DateTime<Utc>,
     /// Source of the file
     #[arg(long, default_value = "copart")]
     source: String,
-    /// Which file, if the window has several
+    /// Id of the file, if the window has several
     #[arg(long, value_name = "FILE_ID")]
     file: Option<Uuid>,
-    /// Show what would be changed and change nothing
+    /// Print the changes and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Do not ask for confirmation
@@ -64,19 +64,19 @@ struct WindowActArgs {
 /// Arguments of the list.
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// Only this source
+    /// List only this source
     #[arg(long)]
     source: Option<String>,
-    /// Only quarter-hours without an applied or unchanged window; those of the last day unless a span is given
-    #[arg(long)]
+    /// List quarter-hours without an applied or unchanged window [default span: the last day]
+    #[arg(long, visible_alias = "gaps")]
     missing: bool,
-    /// Only from this time on, RFC 3339
+    /// List only windows from this time on, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     since: Option<DateTime<Utc>>,
-    /// Only before this time, RFC 3339
+    /// List only windows before this time, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = show::time)]
     until: Option<DateTime<Utc>>,
-    /// How many, the newest first; of the missing ones all unless it is given
+    /// Maximum number of windows, newest first [default: 20; with --missing: no limit]
     #[arg(long)]
     limit: Option<i64>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ struct ListArgs {
     json: Json,
 }
 
-/// A window as it is shown.
+/// A row of the list of windows.
 #[derive(Debug, Serialize)]
 struct Row {
     source: String,
@@ -103,7 +103,7 @@ struct Row {
     updated_at: DateTime<Utc>,
 }
 
-/// Runs the command, or prints the windows if there is none.
+/// Runs the subcommand, or lists the windows if there is none.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     match args.command {
         Some(Command::Accept(accept)) => accept::run(accept, fleet, config).await,
@@ -112,6 +112,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     }
 }
 
+/// Lists the windows, or the missing ones.
 async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     if let Some(source) = &args.source {
@@ -145,7 +146,7 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     )
     .fetch_all(&session.db.pool)
     .await
-    .context("read fleet.windows")?;
+    .context("could not read fleet.windows")?;
     session.close().await?;
     if args.json.json {
         show::json(&rows)?;
@@ -153,7 +154,7 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     }
     if rows.is_empty() {
         println!(
-            "no windows yet: `vinops scheduler` enqueues one each quarter-hour, `vinops ingest FILE` takes in a file"
+            "no windows yet: `vinops scheduler` enqueues one per quarter-hour, `vinops ingest FILE` ingests a file"
         );
         return Ok(());
     }
@@ -189,18 +190,18 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A quarter-hour that brought nothing.
+/// A quarter-hour without an applied or unchanged window.
 #[derive(Debug, Serialize)]
 struct Missing {
     source: String,
     window_start_utc: DateTime<Utc>,
-    /// What became of it; none where nobody opened it.
+    /// The state of the window. Null if the scheduler never opened the window.
     state: Option<String>,
     note: Option<String>,
 }
 
-/// The quarter-hours of the span that are over and have no applied or unchanged window, for each source that had a
-/// window before them, the newest first.
+/// Returns the past quarter-hours of the span without an applied or unchanged window, newest first. A source is
+/// included from its first window on.
 async fn missing(pool: &PgPool, args: &ListArgs) -> anyhow::Result<Vec<Missing>> {
     sqlx::query_file_as!(
         Missing,
@@ -212,9 +213,10 @@ async fn missing(pool: &PgPool, args: &ListArgs) -> anyhow::Result<Vec<Missing>>
     )
     .fetch_all(pool)
     .await
-    .context("look for missing windows")
+    .context("could not read missing windows")
 }
 
+/// Prints the missing windows.
 fn show_missing(rows: &[Missing], json: Json) -> Result<(), Failure> {
     if json.json {
         show::json(&rows)?;
@@ -224,7 +226,7 @@ fn show_missing(rows: &[Missing], json: Json) -> Result<(), Failure> {
         println!("no window is missing");
         return Ok(());
     }
-    let mut table = show::table(&["window (UTC)", "source", "state", "why"]);
+    let mut table = show::table(&["window (UTC)", "source", "state", "reason"]);
     for row in rows {
         table.add_row(vec![
             show::minute(row.window_start_utc),

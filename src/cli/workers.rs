@@ -1,4 +1,4 @@
-//! `vinops workers`: who works, on what, and who was lost.
+//! `vinops workers`: lists the workers with their states and job kinds.
 
 use super::Failure;
 use super::session::{Connect, Session};
@@ -9,7 +9,8 @@ use crate::queue::operate;
 /// Arguments of `vinops workers`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A worker that was not seen for a whole lease is lost: its jobs have been taken over by others, its row stays for a day.")]
+A worker without a heartbeat for a whole lease is lost. Other workers have taken over its jobs. Its row stays for a \
+day.")]
 pub struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -17,7 +18,7 @@ pub struct Args {
     json: Json,
 }
 
-/// Runs it.
+/// Lists the workers.
 pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     let workers = operate::workers(&session.db.pool).await?;

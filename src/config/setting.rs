@@ -1,4 +1,4 @@
-//! One variable of the environment: where its value is looked for, and the value or its error.
+//! One variable of the configuration: the lookup of its value, and the value or its error.
 
 use anyhow::Context;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 /// The value of a variable, or the reason why it cannot be used.
 ///
-/// A wrong value is an error of the commands that use it, and of no other: `vinops migrate status` works whatever
+/// A wrong value is an error only of the commands that use the variable: `vinops migrate status` works whatever
 /// `VINOPS_STORE` contains.
 #[derive(Clone, Debug)]
 pub struct Setting<T>(Result<T, SettingError>);
 
-/// A variable cannot be used. The message names the variable and never its value.
+/// The error of a variable with an invalid value. The message names the variable and never the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingError(Arc<str>);
@@ -21,7 +21,7 @@ impl<T> Setting<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error where the environment has a value that cannot be used.
+    /// Returns an error if the environment has an invalid value.
     pub fn get(&self) -> Result<&T, SettingError> {
         self.0.as_ref().map_err(SettingError::clone)
     }
@@ -44,7 +44,7 @@ impl<T> From<anyhow::Result<T>> for Setting<T> {
     }
 }
 
-/// Looks up a variable by its name.
+/// A function that returns the value of an environment variable.
 pub(super) type Environment = dyn Fn(&str) -> Option<String>;
 
 /// Returns the value of a variable from the first of its three places that has one.
@@ -55,7 +55,8 @@ pub(super) fn value(name: &str, environment: &Environment) -> anyhow::Result<Opt
     }
     let file_name = format!("{name}_FILE");
     if let Some(path) = environment(&file_name).and_then(filled) {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("{file_name}: read {path}"))?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{file_name}: could not read the file {path}"))?;
         return Ok(filled(without_line_end(text)));
     }
     if let Some(folder) = environment("CREDENTIALS_DIRECTORY").and_then(filled) {
@@ -63,7 +64,9 @@ pub(super) fn value(name: &str, environment: &Environment) -> anyhow::Result<Opt
         return match std::fs::read_to_string(&path) {
             Ok(text) => Ok(filled(without_line_end(text))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("{name}: read {}", path.display())),
+            Err(error) => {
+                Err(error).with_context(|| format!("{name}: could not read the file {}", path.display()))
+            }
         };
     }
     Ok(None)

@@ -1,24 +1,26 @@
-//! The catalogue: what a database is rebuilt from besides the files themselves.
+//! The catalogue: the recorded actions from which, together with the stored files, a database can be rebuilt.
 //!
-//! Each receipt of a file, each repeat of known bytes, and each act of an operator that changes vehicles, lots or statuses
-//! (accept, withdrawal, mapped spelling, edited labels, accepted size, removal) is one row of `raw.catalogue` and one small JSON
-//! object under `catalogue/` in the store. Keys sort by the moment of the act:
-//! `catalogue/2026/11/20/143012.345678-receipt-0a1b2c3d.json`, with the first eight hex digits of the object's sha256.
+//! Three kinds of actions are recorded: the receipt of a file, the repeat of known bytes, and each operator action that
+//! changes vehicles, lots or statuses (accept, withdrawal, mapped alias, edited labels, accepted size, removal). Each
+//! action is one row of `raw.catalogue` and one small JSON object under `catalogue/` in the store. Keys sort by the
+//! time of the action, as in `catalogue/2026/11/20/143012.345678-receipt-0a1b2c3d.json`, which ends in the first eight
+//! hex digits of the object's sha256.
 //!
-//! **The row is committed with its act, the object is put afterwards** (a transactional outbox). So there is no object of an
-//! act that was rolled back. An act whose process dies before the put keeps its row without `written_at`, and the next
-//! step puts it: ingest and detect-completion begin with [`write_unwritten`], before they change anything. While the put
-//! fails, the step fails and is retried, so no file is applied that the store's catalogue does not know. Objects are created
-//! and never overwritten. A put that is repeated, because its process died before it noted it, meets the same bytes under
-//! the same key. Commands of operators do not put anything, since an operator's host may have no store.
+//! **The row is committed with its action, and the object is put afterwards** (a transactional outbox). So there is no
+//! object of an action that was rolled back. If a process dies before the put, the row has no `written_at`, and the
+//! next step puts the object: ingest and detect-completion begin with [`write_unwritten`], before they change anything.
+//! While the put fails, the step fails and is retried, so no file is applied that is missing in the store's catalogue.
+//! Objects are created and never overwritten. A put is repeated if its process died before the update of `written_at`,
+//! and then finds the same bytes under the same key. Operator commands do not put objects, since an operator's host may
+//! have no access to the store.
 //!
-//! **Removals** (`is_removed` of a vehicle, a lot or a picture) are statements that somebody types, since no command does it. A
-//! trigger notes them. Sources are not in the catalogue: one that has files cannot be removed, and one without files is
-//! nothing that a rebuild needs. Other statements that are typed, such as a status set by hand or a switch of `public.config`, are
-//! not in it either.
+//! **Removals** (`is_removed` of a vehicle, a lot or an image) are manual SQL statements, since no command does them. A
+//! trigger records them. Other manual statements are not recorded, such as a changed status or a changed row of
+//! `public.config`. Sources are not in the catalogue either: a source with files cannot be removed, and a source
+//! without files is not needed by a rebuild.
 //!
-//! An object has `version`, `kind`, `at` and the fields of [`CatalogueAct`]. Readers ignore fields that they do not know,
-//! and refuse versions and kinds that they do not know.
+//! An object has `version`, `kind`, `at` and the fields of [`CatalogueAct`]. Readers ignore unknown fields, and reject
+//! unknown versions and kinds.
 
 use super::vocabulary::Label;
 use anyhow::{Context, ensure};
@@ -27,17 +29,17 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-/// The store's folder of catalogue objects.
+/// The folder of catalogue objects in the store.
 pub const FOLDER: &str = "catalogue";
-/// The version of objects that this program writes and reads.
+/// Version of the objects that this program writes and reads.
 const VERSION: u32 = 1;
-/// Rows that one query of unwritten entries returns.
+/// Number of rows that one query of pending entries returns.
 const BATCH_ROWS: i64 = 1000;
 
-/// A file of a window, as acts name it: file ids differ from database to database.
+/// Reference to a file of a window, without the file id, since file ids differ between databases.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileOfWindow {
-    /// The source.
+    /// The name of the source.
     pub source: String,
     /// The start of the window.
     pub window_start_utc: DateTime<Utc>,
@@ -45,20 +47,20 @@ pub struct FileOfWindow {
     pub sha256: String,
 }
 
-/// The operator and the reason of an act.
+/// Operator and reason of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActAuthor {
-    /// Who did it.
+    /// The name of the operator.
     pub operator: String,
-    /// Why.
+    /// The reason that the operator gave.
     pub reason: String,
 }
 
-/// An act as the catalogue keeps it.
+/// A recorded action of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CatalogueAct {
-    /// A file came that its source had not brought before.
+    /// A file arrived with bytes that are new for its source.
     Receipt {
         /// The file and its window.
         #[serde(flatten)]
@@ -71,14 +73,14 @@ pub enum CatalogueAct {
         bytes: u64,
         /// Size of the object in bytes.
         stored_bytes: Option<u64>,
-        /// The validator `ETag` of the answer that brought it.
+        /// The validator `ETag` of the response with the file.
         etag: Option<String>,
-        /// The validator `Last-Modified` of the answer that brought it.
+        /// The validator `Last-Modified` of the response with the file.
         last_modified: Option<DateTime<Utc>>,
     },
-    /// Bytes that the source had brought before came for a window.
+    /// Bytes that are known from the same source arrived for a window.
     Repeat {
-        /// The file and the window that it came for again.
+        /// The file, and the window of the repeat.
         #[serde(flatten)]
         file: FileOfWindow,
     },
@@ -87,119 +89,123 @@ pub enum CatalogueAct {
         /// The file and its window.
         #[serde(flatten)]
         file: FileOfWindow,
-        /// Who and why.
+        /// Operator and reason.
         #[serde(flatten)]
         author: ActAuthor,
     },
-    /// A file was withdrawn: it no longer counts for this window.
+    /// A file was withdrawn, and no longer counts for this window.
     Withdrawal {
         /// The file and its window.
         #[serde(flatten)]
         file: FileOfWindow,
-        /// Who and why.
+        /// Operator and reason.
         #[serde(flatten)]
         author: ActAuthor,
     },
     /// The size of a source's newest judged file was accepted as normal.
     AcceptSize {
-        /// The source.
+        /// The name of the source.
         source: String,
-        /// Who and why.
+        /// Operator and reason.
         #[serde(flatten)]
         author: ActAuthor,
     },
-    /// A spelling was given a meaning.
+    /// A raw value was mapped to a code.
     Mapping {
-        /// The table, such as `damage_types`.
+        /// The taxonomy table, such as `damage_types`.
         domain: String,
-        /// The spelling, folded.
+        /// The folded raw value.
         spelling: String,
-        /// What it means since.
+        /// The code that the raw value has since.
         code: String,
-        /// Who and why.
+        /// Operator and reason.
         #[serde(flatten)]
         author: ActAuthor,
     },
     /// Labels were edited.
     Labels {
-        /// The labels that had said something else.
+        /// The labels that differed from the table before.
         labels: Vec<Label>,
-        /// Who and why.
+        /// Operator and reason.
         #[serde(flatten)]
         author: ActAuthor,
     },
-    /// A vehicle (`vin` alone), a lot (`source`, `lot`) or a picture (`image`) was hidden or shown again. The trigger
-    /// `raw.note_removal` writes it.
+    /// A vehicle (`vin` alone), a lot (`source`, `lot`) or an image (`image`) was hidden or shown again. The trigger
+    /// `raw.note_removal` writes this action.
     Removal {
-        /// Whether it is hidden since.
+        /// True if hidden, false if shown again.
         removed: bool,
-        /// The login whose statement it was.
+        /// The login that executed the statement.
         login: String,
-        /// The vehicle, or the picture's.
+        /// VIN of the vehicle, or of the image's vehicle.
         vin: Option<String>,
-        /// The source of the lot, or of the picture's lot.
+        /// Source of the lot, or of the image's lot.
         source: Option<String>,
-        /// The number of the lot, or of the picture's lot.
+        /// Number of the lot, or of the image's lot.
         lot: Option<String>,
-        /// The picture's link.
+        /// The URL of the image.
         image: Option<String>,
-        /// Which of the lot's pictures it is.
+        /// The variant of the image within its lot.
         variant: Option<String>,
     },
 }
 
-/// An object of the catalogue, read.
+/// An entry of the catalogue, parsed from its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogueEntry {
-    /// Its key in the store.
+    /// The key in the store.
     pub key: String,
-    /// The moment of the act.
+    /// The time of the action.
     pub at: DateTime<Utc>,
-    /// What was done.
+    /// The recorded action.
     pub act: CatalogueAct,
-    /// The object, byte for byte.
+    /// The text of the object, unchanged.
     pub body: String,
 }
 
 impl CatalogueEntry {
-    /// Reads an object.
+    /// Parses an object.
     ///
     /// # Errors
-    /// Returns an error if the object is no JSON of the catalogue, or of a version or kind that this program does not know.
+    /// Returns an error if the text is no JSON of the catalogue, or has a version or kind that this program does not
+    /// know.
     pub fn parse(key: &str, body: String) -> anyhow::Result<CatalogueEntry> {
         #[derive(Deserialize)]
         struct Envelope {
             version: u32,
             at: DateTime<Utc>,
         }
-        let context = || format!("read the catalogue's object {key}");
+        let context = || format!("could not parse the catalogue object {key}");
         let Envelope { version, at } = serde_json::from_str(&body).with_context(context)?;
         ensure!(
             version == VERSION,
-            "catalogue object {key} is of version {version}, and this program reads version {VERSION}\n\
-             hint: use the program that wrote it, or a newer one"
+            "catalogue object {key} has version {version}, and this program reads version {}\n\
+             hint: use the program that wrote the object, or a newer one",
+            VERSION
         );
         let act = serde_json::from_str(&body).with_context(context)?;
         Ok(CatalogueEntry { key: key.to_owned(), at, act, body })
     }
 }
 
-/// Notes an act in its transaction. The next step of a chain puts its object into the store. Nothing is noted in a
-/// transaction of a rebuild ([`begin_rebuilding`]).
+/// Records an action in its transaction. A later step puts the object into the store.
+///
+/// In a transaction of a rebuild ([`begin_rebuilding`]) nothing is recorded.
 ///
 /// # Errors
 /// Returns an error if the database is not reachable, or the login may not write `raw.catalogue`.
 pub async fn note_act(conn: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<()> {
-    let act = serde_json::to_value(act).context("print an act of the catalogue as JSON")?;
+    let act = serde_json::to_value(act).context("could not print a catalogue action as JSON")?;
     sqlx::query!("-- catalogue: note an act\n select raw.note_in_catalogue($1)", act)
         .execute(conn)
         .await
-        .context("note the act in raw.catalogue")?;
+        .context("could not record the action in raw.catalogue")?;
     Ok(())
 }
 
-/// Notes that a file no longer counts for a window, in the transaction that withdraws it. A file that is withdrawn for several
-/// windows is noted for each.
+/// Records that a file no longer counts for a window, in the transaction that withdraws the file.
+///
+/// A file that is withdrawn for several windows needs one call for each.
 ///
 /// # Errors
 /// Returns an error if the file is not in `raw.csv_files`, or the database is not reachable.
@@ -213,7 +219,7 @@ pub async fn note_withdrawal(
     note_act(conn, &CatalogueAct::Withdrawal { file, author }).await
 }
 
-/// Returns how acts name a file.
+/// Returns the reference by which actions name a file.
 ///
 /// # Errors
 /// Returns an error if the file is not in `raw.csv_files`.
@@ -228,12 +234,13 @@ pub async fn file_of_window(
     )
     .fetch_optional(conn)
     .await
-    .context("look up the file of an act")?
+    .context("could not read the file of a catalogue action")?
     .with_context(|| format!("file {file_id} is not in raw.csv_files"))?;
     Ok(FileOfWindow { source: file.source, window_start_utc, sha256: file.sha256 })
 }
 
-/// Begins to repeat acts of the catalogue: until the transaction ends, [`note_act`] and the trigger note nothing.
+/// Turns recording off until the transaction ends, for [`note_act`] and for the trigger. A rebuild repeats recorded
+/// actions.
 ///
 /// # Errors
 /// Returns an error if the database is not reachable.
@@ -241,11 +248,11 @@ pub async fn begin_rebuilding(conn: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::query!("-- catalogue: repeat acts\n select set_config('vinops.rebuild', 'on', true)")
         .fetch_one(conn)
         .await
-        .context("switch raw.note_in_catalogue off")?;
+        .context("could not turn off raw.note_in_catalogue")?;
     Ok(())
 }
 
-/// Writes down an entry that the store has already. Returns false if it was written down before.
+/// Inserts an entry that the store already has. Returns false if the table has the entry.
 ///
 /// # Errors
 /// Returns an error if the database is not reachable.
@@ -263,15 +270,16 @@ pub async fn adopt_entry(conn: &mut PgConnection, entry: &CatalogueEntry) -> any
     )
     .execute(conn)
     .await
-    .with_context(|| format!("write down the catalogue's entry {}", entry.key))?;
+    .with_context(|| format!("could not insert the catalogue entry {}", entry.key))?;
     Ok(adopted.rows_affected() > 0)
 }
 
-/// Puts the objects of all entries that have none yet, in the order of their keys. `put` creates an object, and accepts
-/// one that is there. Returns the number of entries.
+/// Puts the objects of all entries without one, in the order of their keys. Returns the number of entries.
+///
+/// `put` creates an object, and accepts an existing one with the same bytes.
 ///
 /// # Errors
-/// Returns the error of a put, or of the database. What was put until then is noted.
+/// Returns the error of a put, or of the database. Objects put before the error are recorded as written.
 pub async fn write_unwritten<F>(pool: &PgPool, put: impl Fn(String, String) -> F) -> anyhow::Result<u64>
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -285,7 +293,7 @@ where
         )
         .fetch_all(pool)
         .await
-        .context("look for entries of the catalogue that the store lacks")?;
+        .context("could not read the catalogue entries that are not in the store")?;
         if entries.is_empty() {
             return Ok(written);
         }
@@ -298,7 +306,7 @@ where
             )
             .execute(pool)
             .await
-            .context("note that an entry of the catalogue is in the store")?;
+            .context("could not mark a catalogue entry as written")?;
             written += 1;
         }
     }

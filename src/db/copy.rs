@@ -1,8 +1,8 @@
-//! Rows in PostgreSQL's binary COPY format.
+//! Encoder for PostgreSQL's binary COPY format.
 //!
-//! Bulk data goes in by COPY because it is several times faster than INSERT, and in binary because neither side then
-//! escapes or parses text. A [`CopyBuf`] collects rows; a [`CopyStream`] takes many
-//! of them in bounded memory; a [`CopySpool`] keeps the rows of one table while the connection serves another.
+//! Bulk data is loaded by COPY because COPY is several times faster than INSERT, and in binary format because neither
+//! side then escapes or parses text. A [`CopyBuf`] collects rows. A [`CopyStream`] sends many buffers with bounded
+//! memory. A [`CopySpool`] stores the rows of one table while the connection serves another.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -10,14 +10,14 @@ use std::io::{Read, Seek, Write};
 use uuid::Uuid;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// A spool holds this many bytes in memory.
+/// Bytes that a spool keeps in memory before it uses a file.
 const SPOOL_MEMORY: usize = 8 << 20;
-/// It is sent in pieces of this many bytes.
+/// Bytes of a spool that are sent at a time.
 const SPOOL_READ: usize = 1 << 20;
-/// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+/// Microseconds from the Unix epoch to PostgreSQL's epoch, 2000-01-01.
 const EPOCH_2000: i64 = 946_684_800_000_000;
 
-/// Rows of one table, encoded, waiting to be sent.
+/// Encoded rows of one table.
 #[derive(Debug, Default)]
 pub struct CopyBuf {
     bytes: Vec<u8>,
@@ -25,23 +25,23 @@ pub struct CopyBuf {
 }
 
 impl CopyBuf {
-    /// Begins a row of `columns` columns; exactly that many `put`s must follow.
+    /// Begins a row of `columns` columns. Exactly that many `put_…` calls must follow.
     pub fn row(&mut self, columns: i16) {
         self.rows += 1;
         self.bytes.extend_from_slice(&columns.to_be_bytes());
     }
 
-    /// How many rows it holds.
+    /// Returns the number of rows.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// How many bytes it holds.
+    /// Returns the length of the encoded rows in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether it holds no row.
+    /// Returns true if the buffer has no row.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
@@ -51,12 +51,12 @@ impl CopyBuf {
         self.bytes.extend_from_slice(value);
     }
 
-    /// NULL.
+    /// Appends NULL.
     pub fn null(&mut self) {
         self.bytes.extend_from_slice(&(-1i32).to_be_bytes());
     }
 
-    /// `text`, `char(n)`.
+    /// Appends a `text` or `char(n)`.
     pub fn text(&mut self, value: Option<&str>) {
         match value {
             Some(v) => self.sized(v.as_bytes()),
@@ -64,23 +64,23 @@ impl CopyBuf {
         }
     }
 
-    /// `text`, as it displays itself.
+    /// Appends the `Display` form of a value as `text`.
     pub fn display(&mut self, value: Option<impl std::fmt::Display>) {
         let Some(value) = value else { return self.null() };
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
-        // writing to memory does not fail
+        // a write to memory does not fail
         let _ = std::io::Write::write_fmt(&mut self.bytes, format_args!("{value}"));
         let length = (self.bytes.len() - at - 4) as u32;
         self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// `bytea`.
+    /// Appends a `bytea`.
     pub fn bytea(&mut self, value: &[u8]) {
         self.sized(value);
     }
 
-    /// `int`.
+    /// Appends an `int`.
     pub fn int(&mut self, value: Option<i32>) {
         match value {
             Some(v) => self.sized(&v.to_be_bytes()),
@@ -88,23 +88,25 @@ impl CopyBuf {
         }
     }
 
-    /// `bigint`.
+    /// Appends a `bigint`.
     pub fn bigint(&mut self, value: i64) {
         self.sized(&value.to_be_bytes());
     }
 
-    /// The head of a `bigint[]` of so many values; exactly that many `bigint`s must follow, in this buffer or the next of
-    /// the same stream. The driver would encode an array whole.
+    /// Appends the header of a `bigint[]` with this many elements. Exactly that many [`CopyBuf::bigint`] calls must
+    /// follow, in this buffer or in the next buffers of the same stream.
+    ///
+    /// sqlx would encode an array as a whole, in memory.
     pub fn bigints(&mut self, values: usize) {
-        const BIGINT: u32 = 20; // the type's number
+        const BIGINT: u32 = 20; // pg_type.oid of bigint
         let values = values as u32;
-        // its bytes, dimensions, whether there are NULLs, of what, how many, from which number on
+        // length in bytes, dimensions, whether there are NULLs, element type, element count, lower bound
         for word in [20 + 12 * values, 1, 0, BIGINT, values, 1] {
             self.bytes.extend_from_slice(&word.to_be_bytes());
         }
     }
 
-    /// `boolean`.
+    /// Appends a `boolean`.
     pub fn boolean(&mut self, value: Option<bool>) {
         match value {
             Some(v) => self.sized(&[u8::from(v)]),
@@ -112,7 +114,7 @@ impl CopyBuf {
         }
     }
 
-    /// `uuid`.
+    /// Appends a `uuid`.
     pub fn uuid(&mut self, value: Option<Uuid>) {
         match value {
             Some(v) => self.sized(v.as_bytes()),
@@ -120,7 +122,7 @@ impl CopyBuf {
         }
     }
 
-    /// `timestamptz`, to the microsecond.
+    /// Appends a `timestamptz`, with microsecond precision.
     pub fn timestamptz(&mut self, value: Option<DateTime<Utc>>) {
         match value {
             Some(v) => self.sized(&(v.timestamp_micros() - EPOCH_2000).to_be_bytes()),
@@ -128,10 +130,10 @@ impl CopyBuf {
         }
     }
 
-    /// `numeric`: `unscaled` / 10^`scale`, for scales up to 4.
+    /// Appends a `numeric` of the value `unscaled` / 10^`scale`, for scales up to 4.
     pub fn numeric(&mut self, value: Option<(i64, u8)>) {
         let Some((unscaled, scale)) = value else { return self.null() };
-        // four decimal digits to a group: bring the fraction to one whole group
+        // a group is four decimal digits: scale the fraction to one whole group
         let fraction_unit = 10u64.pow(4 - u32::from(scale.min(4)));
         let magnitude = u128::from(unscaled.unsigned_abs()) * u128::from(fraction_unit);
         let mut groups = [0u16; 10];
@@ -155,7 +157,7 @@ impl CopyBuf {
         }
     }
 
-    /// `jsonb`: `write` appends the JSON text.
+    /// Appends a `jsonb`. `write` appends the JSON text.
     pub fn jsonb(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0, 0, 0, 0, 1]);
@@ -164,12 +166,13 @@ impl CopyBuf {
         self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Takes what it holds, leaving it empty.
+    /// Returns the rows, and leaves the buffer empty.
     pub fn take(&mut self) -> CopyBuf {
         std::mem::take(self)
     }
 
-    /// Sends the rows by the COPY statement `sql` (`copy … from stdin (format binary)`); returns how many went in.
+    /// Sends the rows by the COPY statement `sql` (`copy … from stdin (format binary)`). Returns the number of rows
+    /// copied.
     pub async fn send(self, connection: &mut PgConnection, sql: &str) -> sqlx::Result<u64> {
         if self.is_empty() {
             return Ok(0);
@@ -182,9 +185,9 @@ impl CopyBuf {
 
 /// One COPY statement fed by many buffers.
 ///
-/// A statement costs more than its bytes: the driver leaves Nagle's algorithm on, and the short message that ends a COPY
-/// may wait 40 ms for the server's delayed acknowledgement (over TCP; a Unix socket has no such wait). Hence long streams, or
-/// statements of some megabytes, never small ones.
+/// A COPY statement has a fixed cost. The driver leaves Nagle's algorithm on, so the short message that ends a COPY may
+/// wait 40 ms for the server's delayed acknowledgement (over TCP only, not over a Unix socket). So callers use long
+/// streams, or statements of some megabytes, and never small statements.
 pub struct CopyStream<'c> {
     copy: sqlx::postgres::PgCopyIn<&'c mut PgConnection>,
     begun: bool,
@@ -204,17 +207,17 @@ impl<'c> CopyStream<'c> {
         self.copy.send(buf.bytes).await.map(|_| ())
     }
 
-    /// Ends the statement; returns how many rows went in.
+    /// Ends the statement. Returns the number of rows copied.
     pub async fn finish(mut self) -> sqlx::Result<u64> {
         if !self.begun {
             self.copy.send(HEADER).await?;
         }
-        // the trailer may be left out: the end of the data says the same
+        // the trailer is optional: the end of the data has the same effect
         self.copy.finish().await
     }
 }
 
-/// Rows kept until their turn comes: in memory while they are few, then in a file that goes with the process.
+/// Buffered rows of one table: in memory up to 8 MiB, then in a temporary file that is deleted with the process.
 #[derive(Debug)]
 pub struct CopySpool {
     file: tempfile::SpooledTempFile,
@@ -228,7 +231,7 @@ impl Default for CopySpool {
 }
 
 impl CopySpool {
-    /// Keeps the rows of `buf`, which is then empty.
+    /// Appends the rows of `buf`, which is empty afterwards.
     pub fn keep(&mut self, buf: &mut CopyBuf) -> std::io::Result<()> {
         self.rows += buf.rows;
         self.file.write_all(&buf.bytes)?;
@@ -237,7 +240,7 @@ impl CopySpool {
         Ok(())
     }
 
-    /// Sends all by the COPY statement `sql`; returns how many went in.
+    /// Sends all rows by the COPY statement `sql`. Returns the number of rows copied.
     pub async fn send(mut self, connection: &mut PgConnection, sql: &str) -> anyhow::Result<u64> {
         if self.rows == 0 {
             return Ok(0);

@@ -1,14 +1,15 @@
-//! The content of `vehicles`, `lots` and their picture links as three hashes, by which two ways of getting there are proved equal.
+//! Hashes of `vehicles`, `lots` and their image links. Tests and operators compare them to check that two databases are
+//! equal.
 //!
-//! Left out is what may differ between equal histories: surrogate ids, statuses (they depend on when a window was
-//! judged), row timestamps, and how long a version is known to have been seen.
+//! The hashes exclude what may differ between equal histories: surrogate ids, statuses (which depend on when a window
+//! was judged), row timestamps, and the newest window in which a version was seen.
 
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 const LEFT_OUT: [&str; 5] = ["id", "status", "created_at", "updated_at", "seen_window"];
-/// Hashes the open picture links.
+/// Hashes the open image links.
 const IMAGES: &str = "-- digest: images
     select coalesce(md5(string_agg(md5(row(l.source, l.lot_external_id, i.vin, i.seq, i.variant, i.source_url)::text), ''
       order by l.lot_external_id collate \"C\", l.source collate \"C\", i.seq, i.variant collate \"C\")), md5('')), count(*)
@@ -16,34 +17,36 @@ const IMAGES: &str = "-- digest: images
     join public.lots l on l.id = i.lot_id
     where i.valid_until is null";
 
-/// Hashes of the contents, 32 hex digits each, and how many rows they cover.
+/// Hashes of the contents, 32 hex digits each, with the number of rows that each hash covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Digest {
-    /// Of `vehicles`.
+    /// Hash of `vehicles`.
     pub vehicles: String,
-    /// Rows of `vehicles`.
+    /// Number of rows of `vehicles`.
     pub vehicle_count: i64,
-    /// Of `lots`.
+    /// Hash of `lots`.
     pub lots: String,
-    /// Rows of `lots`.
+    /// Number of rows of `lots`.
     pub lot_count: i64,
-    /// Of the open picture links of lots.
+    /// Hash of the open image links of lots.
     pub images: String,
-    /// How many of them there are.
+    /// Number of open image links.
     pub image_count: i64,
 }
 
-/// Computes both hashes in one snapshot.
+/// Computes all hashes in one snapshot. Returns an error if the database is not reachable.
 pub async fn digest(pool: &PgPool) -> anyhow::Result<Digest> {
-    let mut transaction = pool.begin().await.context("connect to digest the data")?;
+    let mut transaction = pool.begin().await.context("could not begin the transaction of the digest")?;
     sqlx::raw_sql("set transaction isolation level repeatable read, read only; set local timezone = 'UTC'")
         .execute(&mut *transaction)
         .await?;
     let (vehicles, vehicle_count) = table(&mut transaction, "vehicles", "vin").await?;
     let (lots, lot_count) =
         table(&mut transaction, "lots", "lot_external_id collate \"C\", t.source").await?;
-    let (images, image_count) =
-        sqlx::query_as(IMAGES).fetch_one(&mut *transaction).await.context("digest the picture links")?;
+    let (images, image_count) = sqlx::query_as(IMAGES)
+        .fetch_one(&mut *transaction)
+        .await
+        .context("could not hash the image links")?;
     Ok(Digest { vehicles, vehicle_count, lots, lot_count, images, image_count })
 }
 
@@ -59,11 +62,14 @@ async fn table(connection: &mut PgConnection, name: &str, key: &str) -> anyhow::
     )
     .fetch_one(&mut *connection)
     .await
-    .with_context(|| format!("read the columns of {name}"))?;
-    // names come from the catalogue, quoted
+    .with_context(|| format!("could not read the columns of table {name}"))?;
+    // the names come quoted from the catalog
     let sql = format!(
         "-- digest: {name}\n select coalesce(md5(string_agg(md5(row({columns})::text), '' order by t.{key} collate \"C\")), md5('')), \
          count(*) from public.{name} t"
     );
-    sqlx::query_as(AssertSqlSafe(sql)).fetch_one(connection).await.with_context(|| format!("digest {name}"))
+    sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .with_context(|| format!("could not hash table {name}"))
 }

@@ -1,25 +1,25 @@
-//! The encoding of a database: a feed's text is Unicode, and what stores it must be.
+//! Encoding of a database. The feed's text is Unicode, so the database must store Unicode.
 
 use anyhow::Context;
 use sqlx::PgConnection;
 
-/// A database whose text is not Unicode. Ends a command with exit code 3: the feed's text cannot be stored there.
+/// A database whose encoding is not UTF8. A command ends with exit code 3, since the feed's text cannot be stored.
 #[derive(Debug, thiserror::Error)]
-#[error("database \"{database}\" has encoding {encoding}; vinops needs UTF8\nhint: {REMEDY}")]
+#[error("database \"{database}\" has encoding {encoding}; vinops needs UTF8\nhint: {}", REMEDY)]
 pub struct EncodingError {
-    /// The database.
+    /// The name of the database.
     pub database: String,
-    /// What `server_encoding` says.
+    /// The value of `server_encoding`.
     pub encoding: String,
 }
 
-/// The statement that creates a database which can be migrated.
+/// Statement that creates a database with the right encoding.
 pub const REMEDY: &str = "create database vinops encoding 'UTF8' template template0";
 
-/// Passes where the database stores text as UTF-8.
+/// Checks that the database stores text as UTF-8.
 ///
 /// # Errors
-/// [`EncodingError`] where it does not, and the error of a database that does not answer.
+/// Returns [`EncodingError`] if the encoding is another, or an error if the database is not reachable.
 pub async fn expect_utf8(connection: &mut PgConnection) -> anyhow::Result<()> {
     let (database, encoding): (String, String) = sqlx::query_as(
         "-- migrate: encoding
@@ -27,7 +27,7 @@ pub async fn expect_utf8(connection: &mut PgConnection) -> anyhow::Result<()> {
     )
     .fetch_one(connection)
     .await
-    .context("read the database's encoding")?;
+    .context("could not read the encoding of the database")?;
     match encoding.as_str() {
         "UTF8" => Ok(()),
         _ => Err(EncodingError { database, encoding }.into()),

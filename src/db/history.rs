@@ -1,29 +1,29 @@
-//! A lot's past: what changed and when, how it stood at a moment, and where its vehicle was offered before and since.
+//! History of a lot: the changes, the values at a given time, and the other listings of its vehicle.
 //!
-//! **What changed** is told by the logs that the upserts and detect-completion write; nothing is derived. Events come in
-//! the order in which they were applied, so that each old value is the new one before it. Where windows came late that is
-//! not the order of windows, and both are told.
+//! **Changes** come from the logs that the upserts and detect-completion write. Nothing is derived. Events are in the
+//! order in which they were applied, so that each old value equals the new value of the event before. If windows came
+//! late, that order differs from the order of windows, so an event contains both times.
 //!
-//! **How it stood** ([`at()`]) is told by the row versions, by the rule that `lots` itself follows: of all versions that a
-//! file at or before the moment held, the greatest by (`version_at`, newest such file, hash). A value that cannot be read
-//! falls back to an older one of them ([`crate::auction::fold`]) and is marked ([`carried`]). So asked for now it
-//! answers what `lots` says, and asked for then what `lots` said, had all files come in their order. Whether the lot
-//! was in the feed is told by the manifests of the newest file that can tell: one that holds it, or a complete one that
-//! does not. Its status then is told by the log.
+//! **Values at a time** ([`at()`]) come from the row versions, by the rule that `lots` itself follows. Of all versions
+//! in files at or before that time, the greatest by (`version_at`, newest such file, hash) wins. An unreadable value is
+//! replaced by that of an older version ([`crate::auction::fold`]) and is marked ([`carried`]). The result for the
+//! present equals the row in `lots`. For the past the result equals what `lots` would have contained, had all files
+//! arrived in order. The presence of the lot in the feed comes from the manifests. The newest file that decides is one
+//! that contains the lot, or a complete one that does not. The status comes from the log.
 //!
-//! **What it costs**: some index look-ups for each month that is kept, and one manifest (a file's million bytes) where
-//! presence is asked. More manifests are read only where files came late or hold a lot twice, and rows disagree with one
-//! time of update.
+//! **Cost**: some index look-ups per stored month, and one manifest (one megabyte per file) for the presence. More
+//! manifests are read only if files came late or contain a lot twice, and rows differ that have the same update time.
 //!
-//! A version is found by the canonical lot number that ingest read, which `raw.rows` has as a column of its own: how a file
-//! writes the number and what it calls the column make no difference. Eight bytes a version and 23 of index (1.5 % of what a
-//! version takes) cost less than searching manifests for row ids, and closed lots have no head to start from.
+//! A version is found by the canonical lot number that ingest read, which is a column of `raw.rows`. So the form of the
+//! number and the name of its column in a file make no difference. Eight bytes per version and 23 bytes of index (1.5 %
+//! of a version's size) cost less than searching manifests for row ids. Closed lots have no lot head to start from.
 //!
-//! A lot is known by its source and its number. Where the source is not named, the number must be that of one source.
+//! A lot is identified by its source and number. A call without a source fails if several sources have the number.
 //!
-//! Of raw and audit it reads views only, so that app_ro may.
+//! Only views of the schemas raw and audit are read, so that `app_ro` has sufficient rights.
 //!
-//! Long because a lot, its changes and its vehicle's listings are one answer, and its types are read beside the queries that fill them.
+//! This file is long because a lot, its changes and its vehicle's listings are one response, and its types are easier
+//! to read beside the queries that fill them.
 
 use crate::taxonomy::Spellings;
 use anyhow::Context;
@@ -44,104 +44,104 @@ mod windows;
 
 pub use moment::{LotAt, Presence, Standing, at};
 
-/// A lot's whole history.
+/// The whole history of a lot.
 #[derive(Debug, Serialize)]
 pub struct LotHistory {
     /// The lot number.
     pub lot: String,
-    /// Its source.
+    /// The name of the source.
     pub source: String,
-    /// The vehicle.
+    /// The VIN of the vehicle.
     pub vin: String,
-    /// Where it stands now.
+    /// The present status.
     pub status: Told,
-    /// The oldest window that holds it; none once that month is gone from the database.
+    /// The oldest window that contains the lot. None if that month is no longer in the database.
     pub first_seen: Option<DateTime<Utc>>,
-    /// The newest window that saw it, be it in a file that was repeated or came late.
+    /// The newest window that contains the lot, including windows of repeated and late files.
     pub last_seen: Option<DateTime<Utc>>,
-    /// Whether it stands in the newest file.
+    /// True if the newest file contains the lot.
     pub in_feed: bool,
-    /// The names of its values that come from an older version, as [`Standing`] names them.
+    /// Names of the values that come from an older version, as [`Standing`] names them.
     pub carried: Vec<&'static str>,
-    /// What changed, in the order in which it was applied.
+    /// The changes, in the order in which they were applied.
     pub events: Vec<Event>,
-    /// Every lot of the vehicle, this one too, in the order in which they came.
+    /// All lots of the vehicle including this one, the oldest first.
     pub listings: Vec<Listing>,
 }
 
-/// What one file changed of a lot.
+/// The changes of a lot by one file.
 #[derive(Debug, Serialize)]
 pub struct Event {
-    /// The window it came in.
+    /// The window of the file.
     pub window_start_utc: DateTime<Utc>,
-    /// When that was applied.
+    /// Time at which the change was applied.
     pub applied_at: DateTime<Utc>,
-    /// The file.
+    /// The id of the file.
     pub file_id: Option<Uuid>,
-    /// Of what: the lot, its status, or the vehicle as this lot describes it.
+    /// The changed object: the lot, its status, or the vehicle as this lot describes it.
     pub what: What,
-    /// Why, of a status.
+    /// Reason of a change of status. None for other changes.
     pub reason: Option<String>,
-    /// Which vehicle, where the vehicle's values changed.
+    /// VIN of the changed vehicle. None if the vehicle did not change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vin: Option<String>,
-    /// Column by column.
+    /// The changed columns.
     pub changes: Vec<Change>,
 }
 
-/// Whose values changed.
+/// The object that a change applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// The vehicle's.
+    /// The values of the vehicle.
     Vehicle,
-    /// The lot's.
+    /// The values of the lot.
     Lot,
-    /// The lot's status.
+    /// The status of the lot.
     Status,
 }
 
-/// A column's change.
+/// The change of one column.
 #[derive(Debug, Serialize)]
 pub struct Change {
-    /// Its name in `lots`, or in `vehicles`.
+    /// The column of `lots` or `vehicles`.
     pub column: String,
-    /// What stood.
+    /// The value before.
     pub before: Told,
-    /// What came.
+    /// The value after.
     pub after: Told,
 }
 
-/// A lot among others of its vehicle.
+/// A lot of a vehicle, in the list of all lots of that vehicle.
 #[derive(Debug, Serialize)]
 pub struct Listing {
     /// The lot number.
     pub lot: String,
-    /// Its source.
+    /// The name of the source.
     pub source: String,
-    /// Where it stands.
+    /// The present status.
     pub status: Told,
-    /// The oldest window that holds it.
+    /// The oldest window that contains the lot. None if that month is no longer in the database.
     pub first_seen: Option<DateTime<Utc>>,
-    /// The newest window that saw it, be it in a file that was repeated or came late.
+    /// The newest window that contains the lot, including windows of repeated and late files.
     pub last_seen: Option<DateTime<Utc>>,
-    /// Whether it stands in the newest file.
+    /// True if the newest file contains the lot.
     pub in_feed: bool,
-    /// When it is or was to be sold.
+    /// Time of the sale, in the future or in the past.
     pub auction_datetime_utc: Option<DateTime<Utc>>,
-    /// The last bid known.
+    /// The last known bid.
     pub current_bid: Told,
-    /// The last odometer known.
+    /// The last known odometer reading.
     pub odometer: Told,
-    /// Its unit, `mi` or `km`.
+    /// Unit of the odometer, `mi` or `km`.
     pub odometer_unit: Option<String>,
-    /// What is broken.
+    /// The primary damage.
     pub damage: Told,
-    /// The names of these values that come from an older version.
+    /// Names of the values that come from an older version.
     pub carried: Vec<&'static str>,
 }
 
-/// The values of a [`Listing`] that can be carried.
+/// Values of a [`Listing`] that can come from an older version.
 const LISTED: [&str; 5] = ["auction_datetime_utc", "current_bid", "odometer", "odometer_unit", "damage"];
 
 /// A lot number that several sources have.
@@ -150,11 +150,11 @@ const LISTED: [&str; 5] = ["auction_datetime_utc", "current_bid", "odometer", "o
 pub struct AmbiguousLot {
     /// The lot number.
     pub lot: String,
-    /// The sources that have it, by name.
+    /// Names of the sources that have the number.
     pub sources: Vec<String>,
 }
 
-/// What `lots` has of a lot.
+/// The present row of a lot in `lots`.
 #[derive(Debug)]
 struct Known {
     source: String,
@@ -166,11 +166,10 @@ struct Known {
     vehicle_carried: Option<Vec<String>>,
 }
 
-/// Returns the lot with this number; none where `lots` has no such lot.
+/// Returns the lot with this number, or `None` if `lots` has no such lot.
 ///
 /// # Errors
-///
-/// [`AmbiguousLot`] where `source` is `None` and several sources have the number.
+/// Returns [`AmbiguousLot`] if `source` is `None` and several sources have the number.
 async fn find(
     connection: &mut PgConnection,
     source: Option<&str>,
@@ -191,7 +190,7 @@ async fn find(
     )
     .fetch_all(connection)
     .await
-    .context("look for the lot")?;
+    .context("could not read the lot")?;
     if lots.len() > 1 {
         let sources = lots.into_iter().map(|lot| lot.source).collect();
         return Err(AmbiguousLot { lot: lot.to_owned(), sources }.into());
@@ -199,11 +198,10 @@ async fn find(
     Ok(lots.pop())
 }
 
-/// Returns the history of a lot; none where `lots` has no such lot.
+/// Returns the history of a lot, or `None` if `lots` has no such lot.
 ///
 /// # Errors
-///
-/// [`AmbiguousLot`] where `source` is `None` and several sources have the number.
+/// Returns [`AmbiguousLot`] if `source` is `None` and several sources have the number.
 pub async fn history(
     connection: &mut PgConnection,
     source: Option<&str>,
@@ -224,7 +222,7 @@ pub async fn history(
     )
     .fetch_all(&mut *connection)
     .await
-    .context("read the lot's changes")?;
+    .context("could not read the changes of the lot")?;
     rows.extend(vehicle_changes(connection, (&known.source, lot), &known.vin, &rows).await?);
     let setting = Setting { currency: known.currency, title_state: known.title_state };
     let mine = listings.iter().find(|listing| listing.lot == lot && listing.source == known.source);
@@ -242,7 +240,7 @@ pub async fn history(
     }))
 }
 
-/// A line of the log.
+/// A row of the change log.
 #[derive(Debug)]
 struct Logged {
     window_start_utc: DateTime<Utc>,
@@ -266,7 +264,7 @@ impl Logged {
     }
 }
 
-/// What the lot's rows changed of its vehicle, and of those it was said to be before.
+/// Returns the changes by this lot's rows of its vehicle, and of the vehicles that the lot had before.
 async fn vehicle_changes(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
@@ -288,11 +286,13 @@ async fn vehicle_changes(
     )
     .fetch_all(connection)
     .await
-    .context("read the vehicle's changes")
+    .context("could not read the changes of the vehicle")
 }
 
-/// The log as events, in the order in which it was written. What amounts are in, and whose paper a title is, is known
-/// of now; going back, each change of it tells what was before.
+/// Converts rows of the log to events, in the order in which they were applied.
+///
+/// The currency and the title state are known for the present. Going back in time, each change of them contains the
+/// value before.
 fn events(mut rows: Vec<Logged>, mut setting: Setting, spellings: &Spellings) -> Vec<Event> {
     rows.sort_by_key(|row| (row.applied_at, row.file_no, row.what(), row.id));
     let mut events: Vec<Event> = Vec::with_capacity(rows.len());
@@ -337,7 +337,7 @@ fn changes(
     .collect()
 }
 
-/// Every lot of a vehicle, in the order in which they came.
+/// Returns all lots of a vehicle, the oldest first.
 pub async fn relistings(
     connection: &mut PgConnection,
     vin: &str,
@@ -358,7 +358,7 @@ pub async fn relistings(
     )
     .fetch_all(&mut *connection)
     .await
-    .context("read the lots of the vehicle")?;
+    .context("could not read the lots of the vehicle")?;
     let mut listings = Vec::with_capacity(lots.len());
     for lot in lots {
         let places = versions::places(connection, &lot.source, &lot.lot).await?;
@@ -394,7 +394,7 @@ pub async fn relistings(
 }
 
 impl LotHistory {
-    /// Every word in it, to be given its label.
+    /// Returns all taxonomy values of the history, so that the caller can set their labels.
     pub fn words(&mut self) -> impl Iterator<Item = &mut Word> {
         let changes = self.events.iter_mut().flat_map(|event| &mut event.changes);
         let changed = changes.flat_map(|change| [&mut change.before, &mut change.after]);

@@ -1,19 +1,21 @@
-//! How the listing helper's migrations are applied and taken back, and what is noted of it.
+//! Applies the listing helper's migrations, rolls them back, and records what they changed.
 //!
-//! Unlike the auction's, these files name no schema: their tables are where the operator wants them, in schema `listing`
-//! beside the fleet's, in another, or in a database of their own. Where that is stands in `vinops.places` from the first
-//! `up` on, so that nobody has to say it twice. Each file is run with a search_path of that one schema, in UTC, since its
-//! timestamps have no zone.
+//! Unlike the auction's files, these files name no schema. The operator chooses where the tables are: in schema
+//! `listing` beside the auction's schemas, in another schema, or in a separate database. The first `up` records the
+//! choice in `vinops.places`, so that later commands need no `--schema`. Each file runs with a search_path of that one
+//! schema, and in UTC, since its timestamps have no time zone.
 //!
-//! **A slice is one transaction**: what it needs is looked for first, by name, since a registry can't tell what somebody
-//! dropped by hand; then the file; then the ledger. A failure anywhere leaves nothing.
+//! **A slice is one transaction** of three steps. The first step checks that the objects exist which the slice needs.
+//! They are looked up by name, since a registry does not contain what was dropped manually. The second step executes
+//! the file. The third step writes the ledger. An error in any step leaves nothing.
 //!
-//! **The ledger says what a slice really added.** A database that was there before us may have some of it already, even
-//! all. So the catalogue is read before and after each file, and the difference is kept in `vinops.added`, together with
-//! what was found; a way back drops what is on its list *and* in the ledger. Settings keep their seeded value there, so that
-//! an edited one is recognised. [`LITERAL`] is the runbook's own way back, which drops and cascades regardless.
+//! **The ledger contains what a slice really added.** A database that existed before may already have some of the
+//! objects, or all of them. So the catalog is read before and after each file, and the difference is stored in
+//! `vinops.added`, together with the objects found before. A rollback drops the objects that are in its list *and* in
+//! the ledger. The ledger also contains the seeded value of each setting, so that an edited setting is recognized.
+//! [`LITERAL`] contains the runbook's own rollbacks, which drop objects and cascade without that check.
 //!
-//! Statements on the set's own tables are not checked when compiling: where those are is known at run time only.
+//! Statements on the set's own tables are not checked at compile time, since their schema is only known at run time.
 
 use super::migrate::{self, Applied};
 use super::migrations::{LISTING, Migration};
@@ -29,10 +31,10 @@ pub mod verify;
 pub use ledger::{Thing, lacking, listed, rows, settings, slice_tables, things};
 use ledger::{enter, ledger_there, note, settle};
 
-/// Where the tables are unless somebody says otherwise.
+/// Default schema of the tables.
 pub const SCHEMA: &str = "listing";
 
-/// The runbook's ways back as they are written there.
+/// The runbook's rollbacks, verbatim, by migration id.
 pub const LITERAL: &[(&str, &str)] = &[
     ("001", include_str!("../../migrations/listing/rollback/001_literal.sql")),
     ("002", include_str!("../../migrations/listing/rollback/002_literal.sql")),
@@ -40,37 +42,47 @@ pub const LITERAL: &[(&str, &str)] = &[
     ("004", include_str!("../../migrations/listing/rollback/004_literal.sql")),
 ];
 
-/// Schemas that are somebody else's.
+/// Schemas with another use.
 const TAKEN: &[&str] = &["vinops", "raw", "staging", "audit", "taxonomies", "fleet", "information_schema"];
 
-/// The schema that has the set's tables.
+/// The schema of the listing helper's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     schema: String,
 }
 
 impl Place {
-    /// The schema called `name`: lower case, one that nobody else uses.
+    /// Returns the schema of this name.
+    ///
+    /// # Errors
+    /// Returns an error if the name is not plain lower case, or if the schema has another use.
     pub fn named(name: &str) -> anyhow::Result<Place> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
             || !name.chars().all(plain)
             || name.len() > 63
         {
-            bail!("{name:?} is no name for a schema: lower-case letters, digits and _, such as {SCHEMA}");
+            bail!(
+                "invalid schema name {name:?}\nhint: use lower-case letters, digits and _, such as {}",
+                SCHEMA
+            );
         }
         if name.starts_with("pg_") || TAKEN.contains(&name) {
-            bail!("schema {name} has another use: choose one of its own, such as {SCHEMA}");
+            bail!("schema {name} is reserved\nhint: use a schema of its own, such as {}", SCHEMA);
         }
         Ok(Place { schema: name.to_owned() })
     }
 
-    /// Where the set is in this database; else where it is wanted, else [`SCHEMA`].
+    /// Returns the registered schema of this database, otherwise `wanted`, otherwise [`SCHEMA`].
+    ///
+    /// # Errors
+    /// Returns an error if the registered schema differs from `wanted`.
     pub async fn find(connection: &mut PgConnection, wanted: Option<Place>) -> anyhow::Result<Place> {
         let there = Place::registered(connection).await?;
         match (there, wanted) {
             (Some(there), Some(wanted)) if there != wanted => bail!(
-                "this database has the listing helper in schema {}, not {}: leave out --schema, or use another database",
+                "the listing helper of this database is in schema {}, not in schema {}\nhint: omit --schema, or use \
+                 another database",
                 there.schema,
                 wanted.schema
             ),
@@ -80,7 +92,7 @@ impl Place {
         }
     }
 
-    /// Where the set is in this database; none before its first `up`.
+    /// Returns the registered schema of this database, or `None` before the first `up`.
     pub async fn registered(connection: &mut PgConnection) -> anyhow::Result<Option<Place>> {
         if !ledger_there(connection).await? {
             return Ok(None);
@@ -96,12 +108,12 @@ impl Place {
         schema.map(|schema| Place::named(&schema)).transpose()
     }
 
-    /// Its name, which needs no quotes.
+    /// Returns the name, which needs no quotes.
     pub fn schema(&self) -> &str {
         &self.schema
     }
 
-    /// From here to the end of the transaction names are found in this schema, and clocks show UTC.
+    /// Sets the search_path to this schema, and the time zone to UTC, until the transaction ends.
     pub async fn enter(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         let schema = &self.schema;
         let enter = format!("set local search_path = {schema}; set local timezone = 'UTC'");
@@ -109,7 +121,8 @@ impl Place {
     }
 }
 
-/// Runs a migration inside a transaction and notes what it added. The registry is the caller's.
+/// Executes a migration in the caller's transaction, and records in the ledger what was added. The caller writes the
+/// registry.
 pub async fn apply(
     tx: &mut PgConnection,
     place: &Place,
@@ -118,7 +131,7 @@ pub async fn apply(
     place.enter(tx).await?;
     let lacking = lacking(tx, migration).await?;
     if !lacking.is_empty() {
-        bail!("schema {} lacks {}: nothing was done", place.schema, lacking.join(", "));
+        bail!("schema {} lacks {}\ndetail: nothing was changed", place.schema, lacking.join(", "));
     }
     let create = format!("create schema if not exists {}", place.schema);
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *tx).await?;
@@ -138,7 +151,8 @@ pub async fn apply(
     Ok(())
 }
 
-/// Takes a slice back inside a transaction, as the ledger or the runbook's letter says. The registry is the caller's.
+/// Rolls back a slice in the caller's transaction, by the ledger, or verbatim if `literal` is set. The caller writes
+/// the registry.
 pub async fn take_back(
     tx: &mut PgConnection,
     place: &Place,
@@ -147,9 +161,9 @@ pub async fn take_back(
 ) -> anyhow::Result<()> {
     place.enter(tx).await?;
     let letter = LITERAL.iter().find(|(id, _)| literal && *id == migration.id).map(|(_, text)| *text);
-    let text = letter.or(migration.down).context("it has no way back")?;
+    let text = letter.or(migration.down).context("the migration has no rollback file")?;
     sqlx::raw_sql(text).execute(&mut *tx).await.map_err(told)?;
-    // an edited setting is the operator's from now on; an old name may be wanted back later
+    // an edited setting belongs to the operator from now on, and an old column name may be needed later
     sqlx::query(
         "-- listing: forget
          delete from vinops.added
@@ -163,22 +177,28 @@ pub async fn take_back(
     Ok(())
 }
 
-/// What the database says, with what it adds: which view stands in the way, which rows.
+/// Converts a database error to its message, with detail and hint on lines of their own. The detail names the view or
+/// the rows that prevented a change.
 fn told(error: sqlx::Error) -> anyhow::Error {
     let Some(said) = error.as_database_error().and_then(|it| it.try_downcast_ref::<PgDatabaseError>()) else {
         return error.into();
     };
-    let mut words = said.message().to_owned();
-    for more in [said.detail(), said.hint()].into_iter().flatten() {
-        // a hint that would cascade is none here
+    let mut message = said.message().to_owned();
+    for (label, more) in [("detail", said.detail()), ("hint", said.hint())] {
+        let Some(more) = more else { continue };
+        // a hint to cascade would be wrong here
         if !more.contains("CASCADE") {
-            words = format!("{words}: {}", more.replace('\n', "; "));
+            message += &format!("\n{label}: {}", more.replace('\n', "; "));
         }
     }
-    anyhow!(words)
+    anyhow!(message)
 }
 
-/// What the next `up` applies, at most to `to`; refuses a history that is not this binary's, and what lacks its ground.
+/// Returns the migrations that the next `up` applies, at most up to `to`.
+///
+/// # Errors
+/// Returns an error if the registry differs from this program, or if an object is missing that the first migration
+/// needs.
 pub async fn pending(
     connection: &mut PgConnection,
     place: &Place,
@@ -196,19 +216,19 @@ pub async fn pending(
         let lacking = lacking(&mut tx, first).await?;
         if !lacking.is_empty() {
             bail!(
-                "apply {}: schema {} lacks {}: nothing was done",
+                "could not apply migration {}: schema {} lacks {}\ndetail: nothing was changed",
                 first.stem(),
                 place.schema,
                 lacking.join(", ")
             );
         }
-        // public is the auction's where that is
+        // the schema public belongs to the auction if the auction's tables are there
         let auction: bool = sqlx::query_scalar("select to_regclass('public.vehicles') is not null")
             .fetch_one(&mut *tx)
             .await?;
         if place.schema == "public" && auction {
             bail!(
-                "schema public of this database is the auction's: leave out --schema, or use another database"
+                "schema public of this database belongs to the auction\nhint: omit --schema, or use another database"
             );
         }
         tx.rollback().await?;
@@ -220,22 +240,26 @@ fn known(to: Option<&str>) -> anyhow::Result<()> {
     match to {
         Some(to) if LISTING.active().all(|migration| migration.id != to) => {
             let ids: Vec<_> = LISTING.active().map(|migration| migration.id).collect();
-            bail!("there is no migration {to}; there are {}", ids.join(", "))
+            bail!("unknown migration \"{to}\"; expected one of {}", ids.join(", "))
         }
         _ => Ok(()),
     }
 }
 
-/// Makes what is noted here possible; does nothing the second time.
+/// Creates the registry and the ledger if they are missing.
 pub async fn open(connection: &mut PgConnection) -> anyhow::Result<()> {
     migrate::create_registry(connection).await?;
     let mut tx = migrate::locked(connection).await?;
-    sqlx::raw_sql(include_str!("listing/ledger.sql")).execute(&mut *tx).await.context("create the ledger")?;
+    sqlx::raw_sql(include_str!("listing/ledger.sql"))
+        .execute(&mut *tx)
+        .await
+        .context("could not create the ledger")?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Applies what is missing up to `to`, in order. `tell` hears of each as it is in.
+/// Applies the pending migrations up to `to`, in order. Calls `tell` after each. Returns the number of applied
+/// migrations.
 pub async fn up(
     connection: &mut PgConnection,
     place: &Place,
@@ -248,8 +272,9 @@ pub async fn up(
     let mut done = 0;
     for migration in pending {
         let stem = migration.stem();
-        if let Some(line) =
-            step_up(connection, place, migration).await.with_context(|| format!("apply {stem}"))?
+        if let Some(line) = step_up(connection, place, migration)
+            .await
+            .with_context(|| format!("could not apply migration {stem}"))?
         {
             tell(&line);
             done += 1;
@@ -272,7 +297,7 @@ async fn step_up(
     if let Some(needed) = migration.head()?.depends
         && there.iter().all(|line| line.id != needed)
     {
-        bail!("it depends on {needed}, which is not applied");
+        bail!("the migration depends on {needed}, which is not applied");
     }
     apply(&mut tx, place, migration).await?;
     let took = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -281,7 +306,7 @@ async fn step_up(
     Ok(Some(line))
 }
 
-/// What a `down` to `to` takes back, newest first; without `to`, the newest only.
+/// Returns the migrations that a `down` to `to` rolls back, the newest first. Without `to` that is the newest only.
 pub async fn returning(
     connection: &mut PgConnection,
     to: Option<&str>,
@@ -296,12 +321,13 @@ pub async fn returning(
         back.truncate(1);
     }
     if back.last().is_some_and(|last| last.id == "000") {
-        bail!("000 is the base, with the listings and settings: it stays");
+        bail!("migration 000 cannot be rolled back, since its tables contain the listings and settings");
     }
     Ok(back)
 }
 
-/// Takes back what [`returning`] says, each in a transaction of its own. `tell` hears of each.
+/// Rolls back the migrations of [`returning`], each in its own transaction. Calls `tell` after each. Returns their
+/// number.
 pub async fn down(
     connection: &mut PgConnection,
     place: &Place,
@@ -323,24 +349,24 @@ pub async fn down(
             tx.commit().await?;
             anyhow::Ok(())
         };
-        step.await.with_context(|| format!("take back {stem}"))?;
+        step.await.with_context(|| format!("could not roll back migration {stem}"))?;
         tell(migration);
     }
     Ok(back.len())
 }
 
-/// Only the newest slice may go, and nothing of a newer one may be left, registered or not.
+/// Returns an error unless the migration is the newest one, and no object of a newer slice is left, registered or not.
 pub async fn expect_order(tx: &mut PgConnection, migration: &Migration) -> anyhow::Result<()> {
     let applied = migrate::applied(tx, &LISTING).await?;
     let ours = LISTING.active().take(applied.len()).map(|migration| migration.id);
     if !ours.eq(applied.iter().map(|line| line.id.as_str())) {
         let there: Vec<_> = applied.iter().map(|line| line.id.as_str()).collect();
-        bail!("the registry has {} and so a gap: there is no order to go back in", there.join(", "));
+        bail!("the registry of migrations has a gap\ndetail: it contains {}", there.join(", "));
     }
     if let Some(newest) = applied.last()
         && newest.id != migration.id
     {
-        bail!("{} is applied, and goes first", newest.id);
+        bail!("migration {} must be rolled back first", newest.id);
     }
     let left: Option<String> = sqlx::query_scalar(
         "-- listing: left by a newer slice
@@ -354,12 +380,12 @@ pub async fn expect_order(tx: &mut PgConnection, migration: &Migration) -> anyho
     .fetch_one(tx)
     .await?;
     match left {
-        Some(left) => bail!("the ledger still has {left}, which must go first"),
+        Some(left) => bail!("the ledger still has {left}\nhint: roll back the newer slice first"),
         None => Ok(()),
     }
 }
 
-/// Gives the columns that 001 renamed their old names back; returns them.
+/// Renames the columns back that 001 renamed. Returns one line of text for each column.
 pub async fn restore_names(connection: &mut PgConnection, place: &Place) -> anyhow::Result<Vec<String>> {
     let mut tx = migrate::locked(connection).await?;
     place.enter(&mut tx).await?;
@@ -374,10 +400,13 @@ pub async fn restore_names(connection: &mut PgConnection, place: &Place) -> anyh
     .await?;
     let mut told = Vec::new();
     for (was, is) in renamed {
-        let (table, old) = was.split_once('.').context("a ledger's line without a table")?;
+        let (table, old) = was.split_once('.').context("a renamed column in the ledger has no table")?;
         let rename = format!("alter table {table} rename column {is} to {old}");
-        sqlx::raw_sql(AssertSqlSafe(rename.clone())).execute(&mut *tx).await.context(rename)?;
-        told.push(format!("{table}.{is} is {old} again"));
+        sqlx::raw_sql(AssertSqlSafe(rename))
+            .execute(&mut *tx)
+            .await
+            .with_context(|| format!("could not rename column {table}.{is} to {old}"))?;
+        told.push(format!("renamed column {table}.{is} to {old}"));
     }
     tx.commit().await?;
     Ok(told)

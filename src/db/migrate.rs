@@ -1,15 +1,19 @@
-//! Brings a database to the schema that this binary needs, and tells which one it has.
+//! Applies the migrations that this program needs to a database, and compares what a database has with what the program
+//! needs.
 //!
-//! **Each migration is one transaction** with its line in `vinops.migrations`, so a failure leaves the schema as the
-//! one before left it. Every transaction first takes one advisory lock and then looks again: two `up` at once give
-//! what one would. Inside, no statement waits longer than ten seconds for a lock on a table, since everybody else
-//! queues behind a waiting `alter table`; the next `up` goes on where this one stopped.
+//! **Each migration is one transaction**, together with its row in `vinops.migrations`. So a failure leaves the schema
+//! of the migration before. Each transaction first takes an advisory lock and then reads the registry again, so two
+//! concurrent `up` have the effect of one. No statement in the transaction waits longer than ten seconds for a lock on
+//! a table, since all other transactions queue behind a waiting `alter table`. After such a timeout the next `up`
+//! continues with the same migration.
 //!
-//! **An applied file is history.** Its hash is kept, and a file that was changed afterwards is refused: what it says
-//! now was never run. The registry has a schema of its own, outside all data, so that no way back drops it; whoever
-//! connects may read it, for that is how a worker knows that it meets the right schema.
+//! **An applied file must not change.** The registry contains the hash of each applied file, and a changed file is
+//! rejected, since its present text was never executed. The registry is in a schema of its own without other data, so
+//! that no rollback drops it. Every role may read the registry, since that is how a worker checks that the schema is
+//! the right one.
 //!
-//! The statements here are not checked when compiling: they create what they would be checked against.
+//! The statements here are not checked at compile time, since they create the tables that they would be checked
+//! against.
 
 use super::encoding::expect_utf8;
 use super::migrations::{AUCTION, Head, Migration, Set};
@@ -20,7 +24,7 @@ use serde::Serialize;
 use sqlx::{Connection, FromRow, PgConnection, PgTransaction};
 use std::time::Instant;
 
-/// The registry, whichever set.
+/// SQL that creates the registry of all migration sets.
 pub(super) const REGISTRY: &str = "-- migrate: create registry
          create schema if not exists vinops;
          create table if not exists vinops.migrations (
@@ -36,73 +40,92 @@ pub(super) const REGISTRY: &str = "-- migrate: create registry
          grant usage on schema vinops to public;
          grant select on vinops.migrations to public";
 
-/// One line of `vinops.migrations`.
+/// One row of `vinops.migrations`.
 #[derive(Clone, Debug, FromRow, Serialize)]
 pub struct Applied {
-    /// "0008".
+    /// The number, such as "0008".
     pub id: String,
-    /// "etl_schemas".
+    /// The name after the number, such as "etl_schemas".
     pub name: String,
-    /// Of the file that was run.
+    /// SHA-256 of the file that was executed, in hex.
     pub sha256: String,
-    /// When.
+    /// Time at which the migration was applied.
     pub applied_at: DateTime<Utc>,
-    /// How long it took.
+    /// Duration of the execution in milliseconds. 0 for an adopted migration.
     pub execution_ms: i64,
-    /// Adopted as already there, not run.
+    /// True if the migration was adopted by `migrate baseline` and not executed.
     pub baseline: bool,
 }
 
-/// How a migration stands in a database.
+/// State of a migration in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is in.
+    /// The migration is applied.
     Applied,
-    /// The next `up` applies it.
+    /// The next `up` applies the migration.
     Pending,
-    /// Never applied; another took its place.
+    /// Another migration replaced this one, which is never applied.
     Superseded,
-    /// It is in, and its file says something else by now.
+    /// The migration is applied, and its file has changed since.
     Changed,
-    /// It is in, and this binary does not know it: the database is newer.
+    /// The migration is applied, and this program does not contain it. The database is newer than the program.
     Unknown,
 }
 
 /// One line of `vinops migrate status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Standing {
-    /// "0008".
+    /// The number, such as "0008".
     pub id: String,
-    /// "etl_schemas".
+    /// The name after the number, such as "etl_schemas".
     pub name: String,
-    /// How it stands.
+    /// State of the migration in the database.
     pub state: State,
-    /// When and how, if it is in.
+    /// The row of the registry. None if the migration is not applied.
     pub applied: Option<Applied>,
 }
 
-/// Why a database is not the one that this binary needs. Ends a command with exit code 3.
+/// A schema that differs from the one this program needs. A command ends with exit code 3.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// No migration was ever applied.
-    #[error("the database has no vinops schema: run `vinops migrate up`")]
+    #[error("the database has no vinops schema\nhint: run `vinops migrate up`")]
     Missing,
-    /// Older than the binary.
-    #[error("the database's schema lacks {} (it is older than this binary): run `vinops migrate up`", .0.join(", "))]
+    /// The schema is older than the program.
+    #[error(
+        "the database schema lacks migrations {}, since it is older than this program\nhint: run `vinops migrate up`",
+        .0.join(", ")
+    )]
     Behind(Vec<String>),
-    /// Newer than the binary.
-    #[error("the database's schema has {}, which this binary does not know: use the newer binary", .0.join(", "))]
+    /// The schema is newer than the program.
+    #[error(
+        "the database schema has migrations {}, which this program does not know\nhint: use the newer program",
+        .0.join(", ")
+    )]
     Ahead(Vec<String>),
-    /// Same numbers, other text.
-    #[error("the database applied another text of {} than this binary has: see `vinops migrate status`", .0.join(", "))]
+    /// Files of applied migrations differ from those of the program.
+    #[error(
+        "the database applied other files of migrations {} than this program has\nhint: see `vinops migrate status`",
+        .0.join(", ")
+    )]
     Changed(Vec<String>),
-    /// It could not be asked.
-    #[error("read the schema's version")]
+    /// The database is not reachable, or its registry is not readable.
+    #[error("could not read the version of the database schema")]
     Unreachable(#[from] sqlx::Error),
 }
 
-/// Passes where the database has exactly the migrations of this binary; otherwise names the way out.
+impl SchemaError {
+    /// Returns the message without its hint, for an output that names a command of its own.
+    pub fn message(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+/// Checks that the database has exactly the migrations of this program.
+///
+/// # Errors
+/// Returns the difference as a [`SchemaError`], or [`SchemaError::Unreachable`] if the registry cannot be read.
 pub async fn expect_schema(db: &Db) -> Result<(), SchemaError> {
     let mut connection = db.pool.acquire().await?;
     let standings = status(&mut connection, &AUCTION).await?;
@@ -125,7 +148,7 @@ pub async fn expect_schema(db: &Db) -> Result<(), SchemaError> {
     Ok(())
 }
 
-/// How each migration of `set`, and each that only the database knows, stands.
+/// Returns the state of each migration of `set`, and of each migration that only the database contains.
 pub async fn status(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Vec<Standing>> {
     let mut applied = applied(connection, set).await?;
     let mut standings: Vec<Standing> = set
@@ -151,7 +174,11 @@ pub async fn status(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Ve
     Ok(standings)
 }
 
-/// Applies what is missing, in order, then writes the rows of [`seed`]. `tell` hears of each migration as it is in.
+/// Applies the pending migrations in order, then writes the rows of [`seed`]. Calls `tell` after each migration.
+///
+/// # Errors
+/// Returns an error if the encoding is not UTF8, if the registry differs from this program, or if a migration fails.
+/// Migrations applied before the error stay applied.
 pub async fn up(
     connection: &mut PgConnection,
     set: &Set,
@@ -163,18 +190,23 @@ pub async fn up(
     let mut done = Vec::new();
     for migration in set.active() {
         let stem = migration.stem();
-        if let Some(line) =
-            apply(connection, set, migration).await.with_context(|| format!("apply {stem}"))?
+        if let Some(line) = apply(connection, set, migration)
+            .await
+            .with_context(|| format!("could not apply migration {stem}"))?
         {
             tell(&line);
             done.push(line);
         }
     }
-    seed::apply(connection).await.context("write the rows that come with the program")?;
+    seed::apply(connection).await.context("could not write the seed rows")?;
     Ok(done)
 }
 
-/// Takes back everything after `to` ("0000" for everything). Refuses to lose rows unless `destructive`.
+/// Rolls back all migrations after `to` ("0000" for all of them). Calls `tell` after each migration.
+///
+/// # Errors
+/// Returns an error if a rollback would delete data and `destructive` is false, if a migration is not known, or if a
+/// rollback fails. Nothing is changed in the first two cases.
 pub async fn down(
     connection: &mut PgConnection,
     set: &Set,
@@ -183,15 +215,15 @@ pub async fn down(
     mut tell: impl FnMut(&Migration),
 ) -> anyhow::Result<()> {
     if to != "0000" && set.active().all(|migration| migration.id != to) {
-        bail!("there is no migration {to} to go back to");
+        bail!("unknown migration \"{to}\"\nhint: `vinops migrate status` lists the migrations");
     }
     let applied = applied(connection, set).await?;
     let mut back = Vec::new();
     for line in applied.iter().rev().filter(|line| line.id.as_str() > to) {
         let known = set.active().find(|migration| migration.id == line.id);
-        back.push(
-            known.with_context(|| format!("{} is unknown to this binary: use the newer one", line.id))?,
-        );
+        back.push(known.with_context(|| {
+            format!("unknown migration \"{}\" in the database\nhint: use the newer program", line.id)
+        })?);
     }
     let losing = back.iter().filter_map(|migration| match migration.head() {
         Ok(Head { destructive: true, .. }) => Some(Ok(migration.stem())),
@@ -200,26 +232,35 @@ pub async fn down(
     });
     let losing = losing.collect::<anyhow::Result<Vec<_>>>()?;
     if !losing.is_empty() && !destructive {
-        bail!("going back loses the rows of {}: nothing was done; --destructive does it", losing.join(", "));
+        bail!(
+            "rolling back would delete data of {}\ndetail: nothing was changed\nhint: pass --destructive to do it anyway",
+            losing.join(", ")
+        );
     }
     for migration in back {
         let stem = migration.stem();
-        retreat(connection, set, migration).await.with_context(|| format!("take back {stem}"))?;
+        retreat(connection, set, migration)
+            .await
+            .with_context(|| format!("could not roll back migration {stem}"))?;
         tell(migration);
     }
     Ok(())
 }
 
-/// Adopts a database that already has everything up to `at`: writes the lines, runs nothing.
+/// Adopts a database that already has all objects up to migration `at`: writes the rows of the registry and executes
+/// nothing.
+///
+/// # Errors
+/// Returns an error if the database has applied migrations, or if the tables `vehicles` and `lots` are missing.
 pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> anyhow::Result<Vec<Applied>> {
     if set.active().all(|migration| migration.id != at) {
-        bail!("there is no migration {at}");
+        bail!("unknown migration \"{at}\"\nhint: `vinops migrate status` lists the migrations");
     }
     expect_utf8(connection).await?;
     create_registry(connection).await?;
     let mut tx = locked(connection).await?;
     if !applied(&mut tx, set).await?.is_empty() {
-        bail!("this database has applied migrations already: see `vinops migrate status`");
+        bail!("the database has applied migrations already\nhint: see `vinops migrate status`");
     }
     let tables: bool = sqlx::query_scalar(
         "-- migrate: adoptable
@@ -228,7 +269,9 @@ pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> any
     .fetch_one(&mut *tx)
     .await?;
     if !tables {
-        bail!("this database has no vehicles and lots to adopt: `vinops migrate up` creates them");
+        bail!(
+            "the database has no tables vehicles and lots to adopt\nhint: `vinops migrate up` creates them"
+        );
     }
     let mut lines = Vec::new();
     for migration in set.active().filter(|migration| migration.id <= at) {
@@ -238,7 +281,7 @@ pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> any
     Ok(lines)
 }
 
-/// One transaction at a time in all of the database, for everything that changes the schema.
+/// Begins a transaction that changes the schema. A lock allows one such transaction at a time in the database.
 pub(super) async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTransaction<'_>> {
     let mut tx = connection.begin().await?;
     sqlx::raw_sql(
@@ -253,7 +296,10 @@ pub(super) async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTran
 
 pub(super) async fn create_registry(connection: &mut PgConnection) -> anyhow::Result<()> {
     let mut tx = locked(connection).await?;
-    sqlx::raw_sql(REGISTRY).execute(&mut *tx).await.context("create vinops.migrations")?;
+    sqlx::raw_sql(REGISTRY)
+        .execute(&mut *tx)
+        .await
+        .context("could not create the table vinops.migrations")?;
     tx.commit().await?;
     Ok(())
 }
@@ -284,13 +330,13 @@ pub(super) async fn refuse_strange_history(connection: &mut PgConnection, set: &
     for line in status(connection, set).await? {
         match line.state {
             State::Changed => bail!(
-                "{}_{} was changed after it was applied here: give the file its old text back, and put the change \
-                 into a new migration",
+                "the file of migration {}_{} was changed after it was applied to this database\nhint: restore the file, \
+                 and put the change into a new migration",
                 line.id,
                 line.name
             ),
             State::Unknown => bail!(
-                "this database has {}_{}, which this binary does not know: use the newer binary",
+                "the database has migration {}_{}, which this program does not know\nhint: use the newer program",
                 line.id,
                 line.name
             ),
@@ -300,7 +346,7 @@ pub(super) async fn refuse_strange_history(connection: &mut PgConnection, set: &
     Ok(())
 }
 
-/// Applies one migration; none if it was there already.
+/// Applies one migration. Returns `None` if the migration was applied already.
 async fn apply(
     connection: &mut PgConnection,
     set: &Set,
@@ -315,7 +361,7 @@ async fn apply(
     if let Some(needed) = migration.head()?.depends
         && there.iter().all(|line| line.id != needed)
     {
-        bail!("it depends on {needed}, which is not applied");
+        bail!("the migration depends on {needed}, which is not applied");
     }
     sqlx::raw_sql(migration.up).execute(&mut *tx).await?;
     let took = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -330,13 +376,13 @@ async fn retreat(
     migration: &'static Migration,
 ) -> anyhow::Result<()> {
     let mut tx = locked(connection).await?;
-    sqlx::raw_sql(migration.down.context("it has no rollback file")?).execute(&mut *tx).await?;
+    sqlx::raw_sql(migration.down.context("the migration has no rollback file")?).execute(&mut *tx).await?;
     forget(&mut tx, set, migration).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Takes a migration's line off the registry.
+/// Deletes the row of a migration from the registry.
 pub(super) async fn forget(tx: &mut PgConnection, set: &Set, migration: &Migration) -> sqlx::Result<()> {
     sqlx::query(
         "-- migrate: forget

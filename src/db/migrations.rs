@@ -1,10 +1,10 @@
-//! The migrations that this binary carries: the files of `migrations/`, compiled in, so that the program and the
-//! schema it needs are one thing.
+//! The migrations of this program: the files of `migrations/`, compiled in, so that a program always contains the
+//! schema it needs.
 //!
-//! A file's head is read, so it is data: the lines before the first empty one are comments, the first its own name,
-//! then `purpose`, `depends`, `rollback` (`yes`, or `destructive` where going back loses rows), `superseded` (the
-//! number that took its place: this one is never applied), `needs` (things that must be there whatever the registry says)
-//! and `creates`.
+//! The header of a migration file is parsed. The header consists of the comment lines before the first empty line. The
+//! first line is the file's own name. The other lines are `purpose`, `depends`, `rollback` (`yes`, or `destructive` if
+//! the rollback deletes data), `superseded` (the id of the migration that replaced this one, which is then never
+//! applied), `needs` (objects that must exist whatever the registry contains) and `creates`.
 
 use anyhow::{Context, bail};
 use data_encoding::HEXLOWER;
@@ -14,40 +14,40 @@ use sha2::{Digest, Sha256};
 /// One numbered change of the schema.
 #[derive(Debug)]
 pub struct Migration {
-    /// "0008"; of the listing helper's, whose numbers are the runbook's, "003".
+    /// The number, such as "0008". The listing helper has the numbers of its runbook, such as "003".
     pub id: &'static str,
-    /// "etl_schemas".
+    /// The name after the number, such as "etl_schemas".
     pub name: &'static str,
-    /// The SQL that makes the change.
+    /// The SQL that applies the migration.
     pub up: &'static str,
-    /// The SQL that takes it back; none for one that is never applied.
+    /// The SQL of the rollback. None for a migration that is superseded and so never applied.
     pub down: Option<&'static str>,
 }
 
-/// Migrations of one domain, in the order of their numbers.
+/// The migrations of one domain.
 #[derive(Debug)]
 pub struct Set {
-    /// "auction".
+    /// The name of the domain, such as "auction".
     pub name: &'static str,
-    /// In order.
+    /// The migrations in the order of their numbers.
     pub migrations: &'static [Migration],
 }
 
-/// What a migration's head says.
+/// The parsed header of a migration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Head {
-    /// One line.
+    /// The purpose of the migration, in one line.
     pub purpose: String,
-    /// The number that must be applied before; none for the first.
+    /// The id of the migration that must be applied before. None for the first.
     pub depends: Option<String>,
-    /// Going back loses rows.
+    /// True if the rollback deletes data.
     pub destructive: bool,
-    /// The number that replaces this one, which is then never applied.
+    /// The id of the migration that replaces this one, which is then never applied.
     pub superseded: Option<String>,
-    /// Things that must be there, as the ledger of `vinops.added` names them: `table listings`.
+    /// Objects that must exist before, by the names that the ledger `vinops.added` uses, such as `table listings`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
-    /// Names of what appears.
+    /// Names of the objects that the migration creates.
     pub creates: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ macro_rules! migration {
     };
 }
 
-/// The auction domain and the fleet. `tests/migrations.rs` holds this list against the folder.
+/// The migrations of the auction domain and of the queue. `tests/migrations.rs` compares this list with the folder.
 pub const AUCTION: Set = Set {
     name: "auction",
     migrations: &[
@@ -103,16 +103,16 @@ pub const AUCTION: Set = Set {
         migration!("0015", "fleet_queue"),
         migration!("0016", "fleet_windows"),
         migration!("0017", "roles"),
-        migration!("0018", "fleet_steering"),
+        migration!("0018", "fleet_operations"),
         migration!("0019", "fleet_sources"),
-        migration!("0020", "fleet_figures"),
-        migration!("0021", "vocabulary"),
+        migration!("0020", "fleet_metrics"),
+        migration!("0021", "taxonomy_seeds"),
         migration!("0023", "lot_history"),
         migration!("0024", "store_catalogue"),
     ],
 };
 
-/// The listing helper, in the runbook's slices; `listing.rs` tells how they are applied.
+/// The migrations of the listing helper, one for each slice of its runbook. The module `listing` applies them.
 pub const LISTING: Set = Set {
     name: "listing",
     migrations: &[
@@ -125,25 +125,28 @@ pub const LISTING: Set = Set {
     ],
 };
 
-/// Every set there is.
+/// All migration sets.
 pub const SETS: &[&Set] = &[&AUCTION, &LISTING];
 
 impl Set {
-    /// The set called `name`.
+    /// Returns the set of this name.
+    ///
+    /// # Errors
+    /// Returns an error that lists the known sets if there is no such set.
     pub fn named(name: &str) -> anyhow::Result<&'static Set> {
         let known = || SETS.iter().map(|set| set.name).collect::<Vec<_>>().join(", ");
         SETS.iter()
             .find(|set| set.name == name)
             .copied()
-            .with_context(|| format!("no set {name}; there is {}", known()))
+            .with_context(|| format!("unknown migration set \"{name}\"; expected one of {}", known()))
     }
 
-    /// Those that get applied, in order.
+    /// Returns the migrations that are applied, in order, without superseded ones.
     pub fn active(&self) -> impl Iterator<Item = &'static Migration> + use<> {
         self.migrations.iter().filter(|migration| migration.down.is_some())
     }
 
-    /// Changes whenever any applied file does.
+    /// Returns a hash that changes whenever an applied file changes.
     pub fn fingerprint(&self) -> String {
         let all = self.active().fold(Sha256::new(), |all, migration| all.chain_update(migration.up));
         HEXLOWER.encode(&all.finalize())
@@ -151,22 +154,25 @@ impl Set {
 }
 
 impl Migration {
-    /// "0008_etl_schemas".
+    /// Returns the file name without its extension, such as "0008_etl_schemas".
     pub fn stem(&self) -> String {
         format!("{}_{}", self.id, self.name)
     }
 
-    /// SHA-256 of the file, hexadecimal: what says that an applied file was changed afterwards.
+    /// Returns the SHA-256 of the file in hex, by which a later change of an applied file is detected.
     pub fn sha256(&self) -> String {
         HEXLOWER.encode(&Sha256::digest(self.up))
     }
 
-    /// What the file's head says.
+    /// Parses the header of the file.
+    ///
+    /// # Errors
+    /// Returns an error if a line of the header is missing or not known.
     pub fn head(&self) -> anyhow::Result<Head> {
         let stem = self.stem();
         let mut lines = self.up.lines().map_while(|line| line.strip_prefix("--")).map(str::trim);
         if lines.next() != Some(stem.as_str()) {
-            bail!("{stem}.sql does not begin with `-- {stem}`");
+            bail!("migration file {stem}.sql does not begin with `-- {stem}`");
         }
         let mut head = Head {
             purpose: String::new(),
@@ -177,8 +183,9 @@ impl Migration {
             creates: Vec::new(),
         };
         for line in lines {
-            let (key, value) =
-                line.split_once(": ").with_context(|| format!("{stem}.sql: what is `-- {line}`?"))?;
+            let (key, value) = line
+                .split_once(": ")
+                .with_context(|| format!("unknown header line `-- {line}` in {stem}.sql"))?;
             let value = value.trim().to_owned();
             match key {
                 "purpose" => head.purpose = value,
@@ -189,14 +196,16 @@ impl Migration {
                 "rollback" if value == "yes" || value == "destructive" => {
                     head.destructive = value == "destructive"
                 }
-                _ => bail!("{stem}.sql: what is `-- {line}`?"),
+                _ => bail!("unknown header line `-- {line}` in migration file {stem}.sql"),
             }
         }
         if head.purpose.is_empty() {
-            bail!("{stem}.sql has no `-- purpose: …`");
+            bail!("migration file {stem}.sql has no header line `-- purpose: …`");
         }
         if head.superseded.is_some() != self.down.is_none() {
-            bail!("{stem}.sql is superseded or has a rollback file, not both");
+            bail!(
+                "migration file {stem}.sql needs either a header line `-- superseded: …` or a rollback file"
+            );
         }
         Ok(head)
     }

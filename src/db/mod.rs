@@ -1,16 +1,17 @@
-//! The door to PostgreSQL: connections, and the schema behind them.
+//! PostgreSQL access: connection pools, and the schema that the program needs.
 //!
-//! Two URLs lead in. The pool may go through a pooler in transaction mode, so nothing it carries may outlive its
-//! transaction: no session locks, no LISTEN, no `set` without `local`. What needs a session (LISTEN, migrations)
-//! uses the direct URL.
+//! There are two URLs. The pool may go through a pooler in transaction mode, so no state on a pooled connection may
+//! outlive a transaction: no session locks, no LISTEN, no `set` without `local`. Work that needs a session (LISTEN,
+//! migrations) uses the direct URL.
 //!
-//! What a pooler must do besides, and how it is found out, stands in [`pooler`]. Parameters of the connection's start,
-//! which poolers refuse, are none but the usual.
+//! The other requirements on a pooler, and how a pooler is detected, are described in [`pooler`]. Connections send no
+//! startup parameters beyond the defaults, since poolers reject others.
 //!
-//! **A connection may die without a word** (its host is gone, a middlebox forgot it), and then whatever waits for an answer
-//! waits for the kernel to give up, a quarter of an hour. So a connection that leaves a pool or comes back to it must show
-//! within `PROOF` that it lives, or it is thrown away; loops that must not wait put a limit on their questions besides.
-//! Accepted: a job's own statement in the midst of which that happens waits for its kind's time limit.
+//! **A connection may die silently**, because its host is gone or a middlebox forgot the connection. A client that
+//! waits for a response then waits until the kernel gives up, which takes a quarter of an hour. So each connection is
+//! pinged when it leaves a pool and when it returns. A connection that does not respond within `PING_TIMEOUT` is
+//! closed. Loops that must not wait also put a timeout on their queries. Accepted: a job whose own statement is running
+//! when the connection dies waits for the time limit of its kind.
 
 pub mod catalogue;
 pub mod copy;
@@ -37,22 +38,26 @@ use std::time::Duration;
 
 pub use migrate::{SchemaError, expect_schema};
 
-/// Statements slower than this are logged, for those who log at debug.
+/// Age from which the driver logs a statement, at level debug.
 const SLOW: Duration = Duration::from_secs(1);
-/// How long a connection may take to answer a ping when it is taken up or let go.
+/// Time limit of the ping of a connection that leaves a pool or returns to it.
 const PROOF: Duration = Duration::from_secs(2);
 
-/// A pool for pooled work, and what a direct connection (LISTEN, migrations) needs.
+/// Connection pool, and the options of direct connections (LISTEN, migrations).
 #[derive(Clone, Debug)]
 pub struct Db {
-    /// Connections for everyday work; may lead through a pooler.
+    /// Connections for transactions of any kind. They may go through a pooler.
     pub pool: PgPool,
     direct: PgConnectOptions,
     listens: bool,
 }
 
 impl Db {
-    /// Connects, at most `max` connections in the pool; `direct_url` defaults to `url`.
+    /// Connects with at most `max` connections in the pool. `direct_url` defaults to `url`.
+    ///
+    /// # Errors
+    /// Returns an error if a URL is not valid, if the database is not reachable, or if the pooler loses prepared
+    /// statements.
     pub async fn connect(url: &str, direct_url: Option<&str>, max: u32) -> anyhow::Result<Db> {
         let options = parse(url, "DATABASE_URL")?;
         let direct = match direct_url {
@@ -60,40 +65,41 @@ impl Db {
             None => options.clone(),
         };
         let whereto = address(&options);
-        // an idle one that has died is thrown away where the usual test would wait for it
+        // a dead idle connection is closed here, where the driver's own test would wait for a response
         let pool = pool()
             .test_before_acquire(false)
             .before_acquire(|connection, _| Box::pin(alive(connection)))
             .max_connections(max)
             .connect_with(options)
             .await
-            .with_context(|| format!("connect to {whereto}"))?;
-        // one connection is no fleet's
-        let shared =
-            max > 1 && pooler::shared(&pool).await.with_context(|| format!("connect to {whereto}"))?;
+            .with_context(|| format!("could not connect to {whereto}"))?;
+        // workers have more than one connection, so a pool of one needs no check
+        let shared = max > 1
+            && pooler::shared(&pool).await.with_context(|| format!("could not connect to {whereto}"))?;
         let listens = !shared || direct_url.is_some_and(|direct| direct != url);
         Ok(Db { pool, direct, listens })
     }
 
-    /// Whether there is a way to LISTEN: not by way of a pooler in transaction mode. Who can't has to poll.
+    /// Returns true if LISTEN works, which a pooler in transaction mode prevents. Without LISTEN the caller has to
+    /// poll.
     pub fn listens(&self) -> bool {
         self.listens
     }
 
-    /// A connection of its own for LISTEN, never through a pooler.
+    /// Opens a separate connection for LISTEN, which never goes through a pooler.
     pub async fn listener(&self) -> sqlx::Result<PgListener> {
         let pool = PgPoolOptions::new().max_connections(1).connect_with(self.direct.clone()).await?;
         PgListener::connect_with(&pool).await
     }
 
-    /// A connection of its own for work that needs a session, such as migrations.
+    /// Opens a separate connection for work that needs a session, such as migrations.
     pub async fn session(&self) -> anyhow::Result<PgConnection> {
         let whereto = address(&self.direct);
-        self.direct.connect().await.with_context(|| format!("connect to {whereto}"))
+        self.direct.connect().await.with_context(|| format!("could not connect to {whereto}"))
     }
 }
 
-/// A pool that takes back no connection that has died without a word.
+/// Returns pool options that close each returned connection that does not respond to a ping.
 pub fn pool() -> PgPoolOptions {
     PgPoolOptions::new().after_release(|connection, _| Box::pin(alive(connection)))
 }
@@ -103,21 +109,21 @@ async fn alive(connection: &mut PgConnection) -> sqlx::Result<bool> {
     answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())).map(|()| true)
 }
 
-/// One connection without a pool, for work that needs a session before there is a schema.
+/// Opens one connection without a pool, for work that needs a session before there is a schema.
 pub async fn session(url: &str) -> anyhow::Result<PgConnection> {
-    let options = parse(url, "the database's URL")?;
-    options.connect().await.with_context(|| format!("connect to {}", address(&options)))
+    let options = parse(url, "the database URL")?;
+    options.connect().await.with_context(|| format!("could not connect to {}", address(&options)))
 }
 
 fn parse(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
     let options =
         PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))?;
-    // a step's statement may well take seconds: its report says so, the log need not
+    // a job's statement may take seconds, and the job's report contains its duration
     let options = options.extra_float_digits(None);
     Ok(options.log_slow_statements(log::LevelFilter::Debug, SLOW))
 }
 
-/// Where a URL leads, without its password.
+/// Returns the server, database and user of a URL, without the password.
 fn address(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     format!("{}:{}/{database} as {}", options.get_host(), options.get_port(), options.get_username())

@@ -1,6 +1,7 @@
-//! `migrations/_registry.json` and `migrations/INDEX.md`, written from the files' heads.
+//! Index of the migrations: `migrations/_registry.json` and `migrations/INDEX.md`, generated from the headers of the
+//! files.
 //!
-//! They say what there is, not what some database has: that is `vinops migrate status`.
+//! The index lists the migrations of this program. The state of one database is shown by `vinops migrate status`.
 
 use super::migrations::{Head, Set};
 use anyhow::Context;
@@ -19,7 +20,7 @@ struct Entry {
     head: Head,
 }
 
-/// Where a set's files are, from the repository's top.
+/// Returns the folder of a set's files, relative to the repository's root.
 pub fn folder(set: &Set) -> &'static str {
     if set.name == "auction" { "migrations" } else { "migrations/listing" }
 }
@@ -38,7 +39,7 @@ fn entries(set: &Set) -> anyhow::Result<Vec<Entry>> {
     set.migrations.iter().map(entry).collect()
 }
 
-/// The text of `_registry.json`, for programs.
+/// Returns the text of `_registry.json`, which is for programs.
 pub fn registry(set: &Set) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct Registry {
@@ -46,18 +47,18 @@ pub fn registry(set: &Set) -> anyhow::Result<String> {
         migrations: Vec<Entry>,
     }
     let registry = Registry { set: set.name, migrations: entries(set)? };
-    Ok(serde_json::to_string_pretty(&registry).context("write the registry")? + "\n")
+    Ok(serde_json::to_string_pretty(&registry).context("could not print the registry as JSON")? + "\n")
 }
 
-/// The text of `INDEX.md`, for people.
+/// Returns the text of `INDEX.md`, which is for people.
 pub fn index(set: &Set) -> anyhow::Result<String> {
     let (title, which) = match set.name {
         "auction" => ("Migrations".to_owned(), String::new()),
         name => (format!("Migrations of the {name} helper"), format!(" --set {name}")),
     };
     let mut text = format!(
-        "# {title}\n\nWritten from the files' heads by `vinops migrate{which} registry --write`; rules in \
-         [README.md](README.md). What a database has: `vinops migrate{which} status`.\n",
+        "# {title}\n\nGenerated from the files' headers by `vinops migrate{which} registry --write`. Rules: \
+         [README.md](README.md). State of a database: `vinops migrate{which} status`.\n",
     );
     for entry in entries(set)? {
         let _ = write!(
@@ -70,16 +71,16 @@ pub fn index(set: &Set) -> anyhow::Result<String> {
         );
         let back = match (&entry.head.superseded, entry.head.destructive) {
             (Some(by), _) => format!("never applied: superseded by {by}"),
-            (None, true) => format!("loses rows ([rollback]({}))", entry.rollback_file.unwrap_or_default()),
+            (None, true) => format!("deletes data ([file]({}))", entry.rollback_file.unwrap_or_default()),
             (None, false) => {
-                format!("loses nothing ([rollback]({}))", entry.rollback_file.unwrap_or_default())
+                format!("keeps all data ([file]({}))", entry.rollback_file.unwrap_or_default())
             }
         };
         let _ = writeln!(text, "- depends on: {}", entry.head.depends.as_deref().unwrap_or("nothing"));
         if !entry.head.needs.is_empty() {
-            let _ = writeln!(text, "- looks first for: {}", entry.head.needs.join(", "));
+            let _ = writeln!(text, "- requires: {}", entry.head.needs.join(", "));
         }
-        let _ = writeln!(text, "- way back: {back}");
+        let _ = writeln!(text, "- rollback: {back}");
         if !entry.head.creates.is_empty() {
             let _ = writeln!(text, "- creates: `{}`", entry.head.creates.join("`, `"));
         }
@@ -92,16 +93,17 @@ fn capital(line: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// Both papers of `set` as (file name, text).
+/// Returns both index files of `set` as (file name, text).
 pub fn papers(set: &Set) -> anyhow::Result<[(&'static str, String); 2]> {
     Ok([("_registry.json", registry(set)?), ("INDEX.md", index(set)?)])
 }
 
-/// Writes both papers of `set` into `folder`.
+/// Writes both index files of `set` into `folder`.
 pub fn write(set: &Set, folder: &Path) -> anyhow::Result<()> {
     for (name, text) in papers(set)? {
         let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        std::fs::write(&path, text)
+            .with_context(|| format!("could not write the file {}", path.display()))?;
     }
     Ok(())
 }

@@ -1,32 +1,33 @@
-//! Which errors of the database pass by themselves, and which never do.
+//! Classifies database errors as transient or permanent.
 //!
-//! A restart, a cut connection and a deadlock pass: the same work may succeed a little later, so it is tried again and no
-//! failure is counted. A value that a type cannot hold, or that is too large for a limit of the server, fails each time.
+//! A restart, a lost connection and a deadlock are transient: the same work may succeed a little later. Callers retry
+//! them without counting a failed attempt. A value that a type cannot represent, or that exceeds a limit of the server,
+//! fails each time.
 
-/// Why it did not go, this time.
+/// Cause of a transient error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passing {
-    /// Other transactions: one of them had to give way.
+    /// Another transaction: the server aborted one of the two.
     Conflict,
-    /// The connection, or the server behind it.
+    /// The connection, or the server at its other end.
     Connection,
 }
 
-/// Deadlock, serialization failure, a statement with a limit on how long it waits for a lock.
+/// SQLSTATE codes of a deadlock, a serialization failure and a lock timeout.
 const CONFLICTS: [&str; 3] = ["40P01", "40001", "55P03"];
 
-/// What the database did, if the error's cause is the database's and passes.
+/// Returns the cause if a transient database error is in the error's chain.
 pub fn passing(error: &anyhow::Error) -> Option<Passing> {
     error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
         error if is_conflict(error) => Some(Passing::Conflict),
         sqlx::Error::Database(told) => match told.code()?.as_ref() {
-            // too many connections, a standby that is about to take over
+            // too many connections; a standby that is about to be promoted
             "53300" | "25006" => Some(Passing::Connection),
-            // no connection; shut down in whichever mode, starting up
+            // no connection; a shutdown of any mode; a server that is starting up
             code if code.starts_with("08") || code.starts_with("57P") => Some(Passing::Connection),
             _ => None,
         },
-        // a connection that is closed in the midst of its greeting shows as a breach of the protocol
+        // a connection that is closed during its startup shows as a protocol error
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -36,8 +37,10 @@ pub fn passing(error: &anyhow::Error) -> Option<Passing> {
     })
 }
 
-/// Returns true if the same statement on the same data fails each time: a data exception (class 22, a value that its type
-/// cannot hold) or a limit of the server (class 54, such as a value that is too long for an index).
+/// Returns true if the same statement on the same data fails each time.
+///
+/// That is a data exception (class 22, a value that its type cannot represent) or a limit of the server (class 54, such
+/// as a value that is too long for an index).
 pub fn is_permanent(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::Database(error)) => {
@@ -47,7 +50,7 @@ pub fn is_permanent(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Returns true if other transactions were in the way; the database itself is there.
+/// Returns true if the cause is another transaction. The database itself is reachable then.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| CONFLICTS.contains(&code.as_ref())))
 }

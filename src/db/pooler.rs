@@ -1,26 +1,29 @@
-//! A pooler between the fleet and its database: whether there is one, and whether it will do.
+//! Detects a connection pooler between the workers and the database, and checks that it is usable.
 //!
-//! In transaction mode a client has another server connection for each transaction. Whatever belongs to the connection is then
-//! somebody else's, and two such things are met at the start of every program rather than as riddles later:
+//! In transaction mode a client gets another server connection for each transaction, so session state ends up with
+//! other clients. Two kinds of session state matter, and each program checks both when it connects:
 //!
-//! - **Prepared statements**, which every statement here is. A pooler must carry them: PgBouncer does from version
-//!   1.21 on, unless `max_prepared_statements` is 0. One that does not lets all clients count their names from `sqlx_s_1`
-//!   on the same connections, where the name is taken, or gone, or another's. Refused.
-//! - **LISTEN**, which no pooler can carry. Worse than deaf: the server connection goes on listening, and tells the next
-//!   client that happens to have it, whose driver breaks off at a message that it did not ask for. So nobody listens by way
-//!   of a pooler: without `DATABASE_DIRECT_URL` workers only poll.
+//! - **Prepared statements**, which every statement here is. A pooler must support them. PgBouncer does from version
+//!   1.21 on, unless `max_prepared_statements` is 0. Without that support all clients number their statements from
+//!   `sqlx_s_1` on the same server connections, where the name is in use, missing, or another client's. Such a pooler
+//!   is rejected.
+//! - **LISTEN**, which no pooler in transaction mode supports. The server connection continues to listen and sends
+//!   notifications to the client that uses it next. The driver of that client fails on a message that it did not
+//!   expect. So no program uses LISTEN through a pooler, and without `DATABASE_DIRECT_URL` workers only poll.
 //!
-//! How it is known: two clients ask in turn for their server's process. Without a pooler, or in session mode, each has its
-//! own and keeps it. Accepted: on a very busy pooler both might keep one by chance, four times in a row.
+//! The check: two clients alternately query the process id of their server connection. Without a pooler, or in session
+//! mode, each client has one connection and keeps it. Accepted: on a very busy pooler both clients might get the same
+//! connection by chance, four times in a row.
 
 use anyhow::Context;
 use sqlx::{PgConnection, PgPool};
 
-/// What it means that a statement was lost, and the ways out.
-pub const LOSES: &str = "the database's URL leads through a pooler that loses prepared statements: PgBouncer needs version \
-    1.21 and max_prepared_statements = 200, or pool_mode = session; or give the server's own URL in its place";
+/// Error message for a pooler that loses prepared statements, with the possible fixes.
+pub const LOSES: &str = "the database URL leads through a pooler that loses prepared statements\n\
+    hint: use PgBouncer 1.21 or newer with max_prepared_statements = 200, or pool_mode = session, or the URL of the \
+    server itself";
 
-/// Whether the error is that of a pooler that loses statements: a name that is taken, or gone.
+/// Returns true if the error means that a pooler lost a prepared statement: the name is in use, or missing.
 pub fn lost_statement(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::Database(told)) => matches!(told.code().as_deref(), Some("42P05" | "26000")),
@@ -28,13 +31,15 @@ pub fn lost_statement(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether clients share their server connections; an error where their statements get lost by that. Takes two
-/// connections.
+/// Returns true if clients share their server connections. Uses two connections of the pool.
+///
+/// # Errors
+/// Returns an error with [`LOSES`] if the pooler loses prepared statements.
 pub(super) async fn shared(pool: &PgPool) -> anyhow::Result<bool> {
     let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
     let mut seen = Vec::new();
     for _ in 0..2 {
-        // different statements, which the driver gives the same name
+        // different statements, to which the driver gives the same name
         seen.push((
             process(&mut one, "-- db: first client\n select pg_backend_pid()").await?,
             process(&mut other, "-- db: second client\n select pg_backend_pid()").await?,
@@ -44,6 +49,9 @@ pub(super) async fn shared(pool: &PgPool) -> anyhow::Result<bool> {
 }
 
 async fn process(client: &mut PgConnection, statement: &'static str) -> anyhow::Result<i32> {
-    let asked = sqlx::query_scalar(statement).fetch_one(client).await.context("ask for the server's process");
+    let asked = sqlx::query_scalar(statement)
+        .fetch_one(client)
+        .await
+        .context("could not read the server's process id");
     asked.map_err(|error| if lost_statement(&error) { error.context(LOSES) } else { error })
 }

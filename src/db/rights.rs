@@ -1,7 +1,7 @@
-//! Rights: what each role may do, as SECURITY.md lists it, and what the database grants.
+//! Rights: the privileges of each role as SECURITY.md documents them, and the privileges that the database grants.
 //!
-//! SECURITY.md is the one list. `vinops doctor` compares a login with its column `etl_rw`, and a test compares all of it with
-//! the catalogue, in both directions.
+//! SECURITY.md is the only list. `vinops doctor` compares a login with the column `etl_rw` of the list. A test compares
+//! the whole list with the catalog, in both directions.
 
 use anyhow::Context;
 use sqlx::PgPool;
@@ -12,57 +12,57 @@ const SECURITY: &str = include_str!("../../SECURITY.md");
 /// One privilege of one role on one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrantedRight {
-    /// `public.lots`, `schema raw`, `raw.suspend(regclass)`; `partitions` for all of them.
+    /// The object: `public.lots`, `schema raw`, `raw.suspend(regclass)`, or `partitions` for all partitions.
     pub object: String,
-    /// `etl_rw`; `public` for everybody.
+    /// The role, such as `etl_rw`. `public` means every role.
     pub role: String,
-    /// `select`, `update (has_keys_code)`, `execute`.
+    /// The privilege, such as `select`, `update (has_keys_code)` or `execute`.
     pub privilege: String,
 }
 
-/// A function that runs with its owner's rights, as SECURITY.md lists it.
+/// A `security definer` function, as SECURITY.md documents it.
 #[derive(Clone, Debug)]
 pub struct DefinerFunction {
-    /// `raw.suspend(regclass)`.
+    /// The signature, such as `raw.suspend(regclass)`.
     pub signature: String,
-    /// The tables that it reads or changes and its callers may write.
+    /// Tables that the function reads or changes and that its callers may write.
     pub tables: BTreeSet<String>,
-    /// What bounds its arguments.
+    /// The limits on the arguments, as text.
     pub bounds: String,
 }
 
 /// The content of SECURITY.md.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentedRights {
-    /// Each object that has a line.
+    /// Each object of the tables in the document.
     pub objects: BTreeSet<String>,
-    /// Each privilege that is listed.
+    /// Each documented privilege.
     pub rights: BTreeSet<GrantedRight>,
-    /// Each function that has a line.
+    /// Each documented `security definer` function.
     pub functions: Vec<DefinerFunction>,
 }
 
-/// What the catalogue has.
+/// The privileges that the catalog contains.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogueRights {
-    /// Each object of ours.
+    /// Each object of vinops.
     pub objects: BTreeSet<String>,
     /// Each privilege that is granted to a role other than the owner.
     pub rights: BTreeSet<GrantedRight>,
-    /// Those of them that the connected login has.
+    /// The privileges of `rights` that the connected login has.
     pub held: BTreeSet<GrantedRight>,
 }
 
-/// What the connected login may do more and less than a role.
+/// The difference between the privileges of the connected login and those of a role.
 #[derive(Clone, Debug, Default)]
 pub struct RightsDifference {
-    /// Privileges beyond the role's, such as `update on public.config`.
+    /// Privileges that the login has and the role has not, such as `update on public.config`.
     pub more: Vec<String>,
-    /// Privileges of the role that are missing.
+    /// Privileges that the role has and the login has not.
     pub less: Vec<String>,
 }
 
-/// Returns the lists of SECURITY.md.
+/// Parses the tables of SECURITY.md. Returns an empty content if the document has none.
 pub fn documented() -> DocumentedRights {
     let mut found = DocumentedRights::default();
     let mut roles: Vec<&str> = Vec::new();
@@ -97,7 +97,7 @@ pub fn documented() -> DocumentedRights {
     found
 }
 
-/// `select, update (a, b)` → `select`, `update (a)`, `update (b)`.
+/// Splits a cell into privileges: `select, update (a, b)` → `select`, `update (a)`, `update (b)`.
 fn privileges(cell: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut columns_of = None;
@@ -121,10 +121,12 @@ fn right(object: &str, role: &str, privilege: &str) -> GrantedRight {
     GrantedRight { object: object.to_owned(), role: role.to_owned(), privilege: privilege.to_owned() }
 }
 
-/// Reads what the database grants.
+/// Returns the privileges that the database grants.
 pub async fn granted(pool: &PgPool) -> anyhow::Result<CatalogueRights> {
-    let rows =
-        sqlx::query_file!("src/db/rights.sql").fetch_all(pool).await.context("read what is granted")?;
+    let rows = sqlx::query_file!("src/db/rights.sql")
+        .fetch_all(pool)
+        .await
+        .context("could not read the granted rights")?;
     let mut found = CatalogueRights::default();
     for row in rows {
         if let (Some(role), Some(privilege)) = (&row.grantee, &row.privilege) {
@@ -139,8 +141,12 @@ pub async fn granted(pool: &PgPool) -> anyhow::Result<CatalogueRights> {
     Ok(found)
 }
 
-/// Compares what the connected login may do with what SECURITY.md lists for `role` and for everybody. Tables of others that
-/// happen to be in the same schemas count where they can be written.
+/// Compares the rights of the connected login with the documented rights of `role` and of `public`.
+///
+/// Tables of other programs in the same schemas count as a difference if the login may write them.
+///
+/// # Errors
+/// Returns an error if the catalog cannot be read.
 pub async fn difference(pool: &PgPool, role: &str) -> anyhow::Result<RightsDifference> {
     let (documented, granted) = (documented(), granted(pool).await?);
     let pair = |right: &GrantedRight| (right.object.clone(), right.privilege.clone());

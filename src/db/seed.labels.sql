@@ -1,11 +1,11 @@
 -- seed: {table}
-with ours as (
+with file_labels as (
   select *
   from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::boolean[])
     as f (code, en, ru, category, sort_order, needs_review)
 ),
--- where the files say something else by now: column by column, what nobody has edited follows
-renewed as (
+-- where the files differ from the seeds: each column without an operator's edit is updated
+label_updates as (
   update taxonomies.{table} t
   set
     en = case when t.en = s.en then f.en else t.en end,
@@ -14,19 +14,19 @@ renewed as (
     sort_order = case when t.sort_order = s.sort_order then f.sort_order else t.sort_order end,
     needs_review = case when t.needs_review = s.needs_review then f.needs_review else t.needs_review end,
     updated_at = now()
-  from ours f
+  from file_labels f
   join taxonomies.seeds s on s.domain = '{table}' and s.code = f.code and s.state = ''
   where t.code = f.code
     and (s.en, s.ru, s.category, s.sort_order, s.needs_review)
       is distinct from (f.en, f.ru, f.category, f.sort_order, f.needs_review)
 ),
-added as (
+new_labels as (
   insert into taxonomies.{table} (code, en, ru, category, sort_order, needs_review)
-  select * from ours
+  select * from file_labels
   on conflict (code) do nothing
 )
 insert into taxonomies.seeds as s (domain, code, en, ru, category, sort_order, needs_review)
-select '{table}', * from ours
+select '{table}', * from file_labels
 on conflict (domain, code, state) do update
 set
   en = excluded.en,

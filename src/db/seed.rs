@@ -1,31 +1,31 @@
-//! Rows that the program brings along (taxonomies, the feed's source), written at the end of every `vinops migrate up`.
+//! Seed rows: the taxonomies and the feed's source, written at the end of every `vinops migrate up`.
 //!
-//! They are data, so they are inserted from data files rather than spelt out in migrations, whose text may never
-//! change once it is applied.
+//! Seed rows come from data files and not from migrations, since the text of an applied migration must never change.
 //!
-//! **An operator's word stands.** `taxonomies.seeds` (and `aliases.seeded_code`) keep what this program last wrote; a
-//! label that says anything else was edited, from psql, by an import or however, and is left alone, column by column.
-//! One that still says what was written follows the files, so that a label corrected in a later release reaches every
-//! database. A code that is lacking is added, also one that somebody has deleted. Rows from before `seeds` was there
-//! stand as they are: nobody knows whose they are. Rejected: telling edited labels by their timestamps, since a plain
-//! `update` from psql moves none, and by a flag, since it would not set one either.
+//! **An operator's edit is preserved.** `taxonomies.seeds` and `aliases.seeded_code` contain what this program last
+//! wrote. A label that differs was edited, by an import or by SQL, and stays as it is, column by column. A label that
+//! is equal follows the data files, so that a label corrected in a later release reaches every database. A missing code
+//! is added, even one that an operator deleted. Rows from before `taxonomies.seeds` existed stay as they are, since
+//! their author is not known.
+//!
+//! Rejected: detecting edited labels by a timestamp or by a flag, since a plain `update` from psql sets neither.
 
 use crate::taxonomy::{self, Domain, Entry, TitleLabel, fold};
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::fmt::Write as _;
 
-/// The source that every database knows.
+/// Source that is created in every database.
 const SOURCE: &str = "copart";
 
-/// Adds the rows that are missing and renews those that nobody has edited; again is harmless.
+/// Adds missing rows, and updates rows that no operator has edited. A repeated call changes nothing.
 pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
     let there: bool =
         sqlx::query_scalar("-- seed: is there a schema\n select to_regclass('taxonomies.seeds') is not null")
             .fetch_one(&mut *connection)
             .await?;
     if !there {
-        return Ok(()); // a set of migrations without taxonomies
+        return Ok(()); // a migration set without taxonomies
     }
     for domain in Domain::ALL {
         write(connection, domain, taxonomy::entries(domain)).await?;
@@ -44,14 +44,14 @@ pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
         .bind(codes)
         .execute(connection)
         .await
-        .context("write the spellings of taxonomies.aliases")?;
+        .context("could not write the aliases of taxonomies.aliases")?;
     Ok(())
 }
 
 async fn write(connection: &mut PgConnection, domain: Domain, entries: &[Entry]) -> anyhow::Result<()> {
     let table = domain.name();
     let texts = |text: fn(&Entry) -> &str| entries.iter().map(text).collect::<Vec<_>>();
-    // the name is one of this program's
+    // the table name is a constant of this program
     sqlx::query(AssertSqlSafe(include_str!("seed.labels.sql").replace("{table}", table)))
         .bind(texts(|entry| &entry.code))
         .bind(texts(|entry| &entry.en))
@@ -61,7 +61,7 @@ async fn write(connection: &mut PgConnection, domain: Domain, entries: &[Entry])
         .bind(entries.iter().map(|entry| entry.needs_review).collect::<Vec<_>>())
         .execute(connection)
         .await
-        .with_context(|| format!("write the codes of taxonomies.{table}"))?;
+        .with_context(|| format!("could not write the codes of taxonomies.{table}"))?;
     Ok(())
 }
 
@@ -75,27 +75,28 @@ async fn write_title_labels(connection: &mut PgConnection, labels: &[TitleLabel]
         .bind(labels.iter().map(|label| label.needs_review).collect::<Vec<_>>())
         .execute(connection)
         .await
-        .context("write the labels of taxonomies.title_labels")?;
+        .context("could not write the labels of taxonomies.title_labels")?;
     Ok(())
 }
 
-/// Makes the feed's source known.
+/// Adds the default source to `fleet.sources` if it is missing.
 async fn write_source(connection: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::query("-- seed: source\n insert into fleet.sources (source) values ($1) on conflict do nothing")
         .bind(SOURCE)
         .execute(connection)
         .await
-        .with_context(|| format!("write source {SOURCE}"))?;
+        .with_context(|| format!("could not add the source {}", SOURCE))?;
     Ok(())
 }
 
-/// Changes whenever [`apply`] would write something else: part of what names a template of the tests.
+/// Returns a text that changes whenever [`apply`] would write other rows. It is part of the name of the tests' template
+/// database.
 pub fn fingerprint() -> String {
     let mut text = String::new();
     for domain in Domain::ALL {
         let _ = write!(text, "{:?}", taxonomy::entries(domain));
     }
-    let _ = write!(text, "{:?}{:?}{SOURCE}", taxonomy::title_labels(), taxonomy::aliases());
+    let _ = write!(text, "{:?}{:?}{}", taxonomy::title_labels(), taxonomy::aliases(), SOURCE);
     text
 }
 

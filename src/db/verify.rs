@@ -1,13 +1,14 @@
-//! Proof that a database has the schema that documents, workers and readers rely on.
+//! Checks that a database has the schema that documents, workers and readers rely on.
 //!
-//! The ledger says which migrations ran; this says what is there. They differ when somebody drops an index by hand,
-//! when an adopted database was baselined with objects of other shapes, or when a rollback stopped halfway. So nothing
-//! is inferred from versions: `objects.txt` lists what must exist, migration by migration, `verify.sql` reads the whole
-//! catalogue once, and each line of the list becomes one [`Check`] that passes or says what stands in its place. A few
-//! rules that no catalogue can tell (no orphan, no number twice, how VINs are normalised) are asked of the data.
+//! The registry contains which migrations ran. This module checks which objects exist. The two differ if an index was
+//! dropped manually, if an adopted database has objects of other definitions, or if a rollback failed halfway. So
+//! nothing is derived from versions. `objects.txt` lists the expected objects by migration, `verify.sql` reads the
+//! whole catalog once, and each line of the list becomes one [`Check`]. A failed check contains what was found instead.
+//! A few rules that the catalog does not contain (no orphan lots, no duplicate lot numbers, the normalization of VINs)
+//! are checked on the data.
 //!
-//! Reads only, as any role that may select; takes no lock that a worker would notice. It does not look for what is
-//! there and should not be: a database may hold more than us.
+//! The check only reads, as any role that may select, and takes no lock that blocks a worker. Additional objects are
+//! not reported, since a database may have other users.
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -17,29 +18,32 @@ mod expression;
 
 const OBJECTS: &str = include_str!("objects.txt");
 
-/// One line of the proof.
+/// Result of one check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// Migration and position, `0002.07`, or the rule's name, `TC-02.1`.
+    /// Migration and position, such as `0002.07`, or the id of a rule, such as `TC-02.1`.
     pub id: String,
-    /// What was looked for: `column public.lots.vin`.
+    /// The expected object, such as `column public.lots.vin`.
     pub object: String,
-    /// Whether it is there as it must be.
+    /// True if the object exists and has the expected definition.
     pub passed: bool,
-    /// What was found, and where that is wrong what was wanted.
+    /// The definition that was found. A failed check also contains the expected definition.
     pub evidence: String,
 }
 
-/// One object of the catalogue, in PostgreSQL's words.
+/// One object of the catalog, with its definition as PostgreSQL prints it.
 struct Object {
     kind: String,
     name: String,
     words: String,
 }
 
-/// Checks every object of the list and every rule; an error means that the database could not be asked.
+/// Checks every object of the list and every rule.
+///
+/// # Errors
+/// Returns an error if the catalog cannot be read. A rule that fails with a database error is a failed check.
 pub async fn verify(pool: &PgPool) -> anyhow::Result<Vec<Check>> {
-    let found = catalogue(pool).await.context("read the catalogue")?;
+    let found = catalogue(pool).await.context("could not read the catalog")?;
     let mut checks = compare(&found);
     checks.extend(rules(pool).await);
     Ok(checks)
@@ -47,14 +51,15 @@ pub async fn verify(pool: &PgPool) -> anyhow::Result<Vec<Check>> {
 
 async fn catalogue(pool: &PgPool) -> sqlx::Result<HashMap<String, String>> {
     let mut tx = pool.begin().await?;
-    // names out of the search_path are printed with their schema; an empty one makes the words the same for everybody
+    // names outside the search_path are printed with their schema, so an empty path makes definitions equal for every
+    // role
     sqlx::query!("set local search_path = ''").execute(&mut *tx).await?;
     let objects = sqlx::query_file_as!(Object, "src/db/verify.sql").fetch_all(&mut *tx).await?;
     tx.rollback().await?;
     Ok(objects.into_iter().map(|o| (format!("{} {}", o.kind, o.name), o.words)).collect())
 }
 
-/// The list against what was found.
+/// Compares the list of expected objects with the objects found.
 fn compare(found: &HashMap<String, String>) -> Vec<Check> {
     let mut checks = Vec::new();
     let (mut migration, mut position) = ("", 0);
@@ -70,36 +75,36 @@ fn compare(found: &HashMap<String, String>) -> Vec<Check> {
         position += 1;
         let object = format!("{kind} {name}");
         let (passed, evidence) = match found.get(&object) {
-            None => (false, format!("absent; wanted: {wanted}")),
+            None => (false, format!("missing; expected: {wanted}")),
             Some(words) if kind == "view" && has_columns(words, wanted) => (true, words.clone()),
-            // a dump and its restoration may change how an expression is printed, not what it means
+            // a dump and restore may change how an expression is printed, but not its meaning
             Some(words) if expression::is_equal(words, wanted) => (true, words.clone()),
-            Some(words) => (false, format!("{words}; wanted: {wanted}")),
+            Some(words) => (false, format!("{words}; expected: {wanted}")),
         };
         checks.push(Check { id: format!("{migration}.{position:02}"), object, passed, evidence });
     }
     checks
 }
 
-/// A view may grow columns at its end without breaking a reader.
+/// Returns true if a view has all expected columns. Additional columns do not break a reader.
 fn has_columns(words: &str, wanted: &str) -> bool {
     wanted.split(", ").all(|column| words.split(", ").any(|has| has == column))
 }
 
-/// A rule's answer.
+/// Result of a rule.
 struct Answer {
     passed: bool,
     evidence: String,
 }
 
-/// What only the data can tell. A rule whose tables are missing fails with the database's words.
+/// Checks the rules on the data. A rule whose tables are missing fails with the database error as its evidence.
 async fn rules(pool: &PgPool) -> Vec<Check> {
     let once = sqlx::query_as!(
         Answer,
         r#"-- verify: lot numbers
         select
           count(*) = 0 as "passed!",
-          count(*) || ' lot numbers stand more than once' as "evidence!"
+          count(*) || ' lot numbers occur more than once' as "evidence!"
         from (
           select
           from public.lots
@@ -138,7 +143,7 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
           coalesce(public.normalize_vin(' 1hgcm82633a0o43q5i '), 'null') as "evidence!""#
     );
     vec![
-        rule("TC-02.1", "each lot number stands once", once.fetch_one(pool).await),
+        rule("TC-02.1", "lot numbers are unique", once.fetch_one(pool).await),
         rule("TC-02.2", "every lot has its vehicle", orphans.fetch_one(pool).await),
         rule(
             "TC-02.3",
@@ -172,7 +177,7 @@ mod tests {
         let checks = compare(&HashMap::new());
         let lines = OBJECTS.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).count();
         assert_eq!(checks.len(), lines);
-        assert!(checks.iter().all(|c| !c.passed && c.evidence.starts_with("absent")));
+        assert!(checks.iter().all(|c| !c.passed && c.evidence.starts_with("missing")));
         let ids: std::collections::HashSet<_> = checks.iter().map(|c| &c.id).collect();
         let objects: std::collections::HashSet<_> = checks.iter().map(|c| &c.object).collect();
         assert_eq!((ids.len(), objects.len()), (lines, lines));

@@ -1,16 +1,16 @@
 -- db: catalogue
--- What a database has, one row per object: its kind, its name, and what it is in PostgreSQL's own words. Run with an
--- empty search_path, so that the words spell out every schema, whoever asks.
-with ours as (
+-- The objects of a database, one row per object: kind, name, and definition as PostgreSQL prints it. Run with an empty
+-- search_path, so that definitions contain every schema name, whatever the session's settings.
+with own_schemas as (
   select n.oid, n.nspname as name
   from pg_namespace as n
   where n.nspname in ('public', 'raw', 'staging', 'audit', 'taxonomies', 'fleet')
 ),
--- partitions are made while the fleet works: they are their parent's business
+-- partitions are created during operation and belong to their parent
 relations as (
   select c.oid, c.relkind, o.name || '.' || c.relname as name, c.relname
   from pg_class as c
-  join ours as o on o.oid = c.relnamespace
+  join own_schemas as o on o.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'v')
     and not c.relispartition
 ),
@@ -22,7 +22,7 @@ objects as (
   from pg_roles
   union all
   select 'schema', name::text, 'present'
-  from ours
+  from own_schemas
   union all
   select
     'table',
@@ -54,16 +54,16 @@ objects as (
   from relations as r
   join pg_constraint as k on k.conrelid = r.oid
   union all
-  -- of the kinds of values that several columns share
+  -- constraints of domains, which several columns share
   select
     'constraint',
     o.name || '.' || t.typname || '.' || k.conname,
     pg_get_constraintdef(k.oid)
   from pg_type as t
-  join ours as o on o.oid = t.typnamespace
+  join own_schemas as o on o.oid = t.typnamespace
   join pg_constraint as k on k.contypid = t.oid
   union all
-  -- from "CREATE UNIQUE INDEX name ON ONLY schema.table USING btree (…)": what is not in its name
+  -- the part of "CREATE UNIQUE INDEX name ON ONLY schema.table USING btree (…)" that the name does not contain
   select
     'index',
     o.name || '.' || c.relname,
@@ -72,7 +72,7 @@ objects as (
       || case when i.indisvalid then '' else ' invalid' end
   from pg_index as i
   join pg_class as c on c.oid = i.indexrelid
-  join ours as o on o.oid = c.relnamespace
+  join own_schemas as o on o.oid = c.relnamespace
   where not c.relispartition
   union all
   select
@@ -81,7 +81,7 @@ objects as (
     case p.provolatile when 'i' then 'immutable' when 's' then 'stable' else 'volatile' end
       || case when p.prosecdef then ' security definer' else '' end
   from pg_proc as p
-  join ours as o on o.oid = p.pronamespace
+  join own_schemas as o on o.oid = p.pronamespace
 )
 select
   kind as "kind!",

@@ -1,13 +1,14 @@
-//! The vocabulary of a database: its spellings, for those who read the feed, and what operators do to it.
+//! Taxonomies of a database: the aliases by which jobs read the feed, and the operator commands that edit aliases and
+//! labels.
 //!
-//! **A spelling that is mapped is mapped for good**: what comes in next is read by it, and the rows that have it get
-//! their code in the same transaction. It locks the sources first, as every job of a chain does, so an ingest that
-//! read the older spellings is either through, and its staged rows are coded too, or has not begun. The log of changes
-//! is not written, for the feed has changed nothing.
+//! **A mapped alias also applies to rows that exist.** Files ingested later are read with the alias, and existing rows
+//! with the raw value get their code in the same transaction. The transaction first locks the sources, as every job of
+//! a chain does. So a concurrent ingest that read the older aliases has either finished, and its staged rows get the
+//! code too, or has not begun. The change log is not written, since the feed has not changed.
 //!
-//! Of the columns with a code, those are coded whose words are kept beside it and whose code the upserts write
-//! (`CODED`). A lot's keys and condition keep their words only in the payload (`payload`): the version that stands is
-//! looked up there.
+//! A column gets codes here if its raw value is stored in the same row and the upserts write its code
+//! (`CODED_COLUMNS`). The raw values of a lot's keys and condition are stored only in the payload of the row version
+//! (module `payload`).
 
 use super::catalogue::{ActAuthor, CatalogueAct, note_act};
 use crate::taxonomy::{Domain, LONGEST, Spellings, fold};
@@ -19,43 +20,43 @@ use uuid::Uuid;
 
 mod payload;
 
-/// Domain, the column of its words, and that of its code: the same in `public.lots` and `staging.copart_raw`.
+/// Domain, raw value column and code column. The columns are the same in `public.lots` and `staging.copart_raw`.
 const CODED: [(Domain, &str, &str); 3] = [
     (Domain::DamageTypes, "damage_description", "damage_code"),
     (Domain::DamageTypes, "secondary_damage", "secondary_damage_code"),
     (Domain::SaleTypes, "sale_type", "sale_type_code"),
 ];
 
-/// What words mean here: the files' spellings, and what operators made of them.
+/// Returns the aliases of the database: those of the data files, as edited by operators.
 pub async fn spellings(connection: &mut PgConnection) -> anyhow::Result<Spellings> {
     let rows = sqlx::query!("-- vocabulary: spellings\n select domain, raw, code from taxonomies.aliases")
         .fetch_all(connection)
         .await
-        .context("read the spellings of taxonomies.aliases")?;
-    // a domain that only a newer program knows is none of ours
+        .context("could not read the aliases of taxonomies.aliases")?;
+    // skip a domain that only a newer program knows
     Ok(Spellings::of(
         rows.into_iter().filter_map(|row| Some((Domain::named(&row.domain)?, row.raw, row.code))),
     ))
 }
 
-/// A spelling that nobody knew when it came.
+/// A raw value without an alias.
 #[derive(Debug, Serialize)]
 pub struct Unknown {
-    /// Its table.
+    /// The taxonomy table.
     pub domain: String,
-    /// As the feed has it.
+    /// The value as the feed contains it.
     pub raw_value: String,
-    /// Files it was in, among new and changed rows.
+    /// Number of files with the value, counting new and changed rows only.
     pub occurrences: i64,
-    /// When the first of them was ingested.
+    /// Time at which the first of these files was ingested.
     pub first_seen_at: DateTime<Utc>,
-    /// When the latest was.
+    /// Time at which the latest of these files was ingested.
     pub last_seen_at: DateTime<Utc>,
-    /// The first of them.
+    /// The first of these files.
     pub first_file_id: Option<Uuid>,
 }
 
-/// The unknown spellings, the most frequent first, of one domain or of all.
+/// Returns the unknown raw values of one domain or of all, the most frequent first.
 pub async fn unknown(pool: &PgPool, domain: Option<Domain>, limit: i64) -> anyhow::Result<Vec<Unknown>> {
     sqlx::query_as!(
         Unknown,
@@ -70,29 +71,32 @@ pub async fn unknown(pool: &PgPool, domain: Option<Domain>, limit: i64) -> anyho
     )
     .fetch_all(pool)
     .await
-    .context("read the unknown spellings")
+    .context("could not read the unknown values")
 }
 
-/// What mapping a spelling did.
+/// Result of mapping an alias.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Mapped {
-    /// The table.
+    /// The taxonomy table.
     pub domain: &'static str,
-    /// The spelling, folded.
+    /// The folded raw value.
     pub spelling: String,
-    /// What it means now.
+    /// The new code.
     pub code: String,
-    /// What it meant before.
+    /// The code before. None if there was no alias.
     pub before: Option<String>,
-    /// Lots whose code has changed.
+    /// Number of lots whose code changed.
     pub lots: u64,
-    /// Unknown spellings that are known now: those that fold to this one.
+    /// Unknown values that are no longer unknown, since they fold to this alias.
     pub known_now: Vec<String>,
 }
 
 pub use super::operator::By;
 
-/// Lets a spelling mean `code`, and codes the rows that have it. An error where the table has no such code.
+/// Maps a raw value to `code`, and sets the code of the rows that have the value. Runs in a transaction of its own.
+///
+/// # Errors
+/// Returns an error if the table has no such code, or if the raw value has no letters and digits or is too long.
 pub async fn map(
     connection: &mut PgConnection,
     domain: Domain,
@@ -101,15 +105,15 @@ pub async fn map(
     by: &By,
 ) -> anyhow::Result<Mapped> {
     let spelling = fold(raw);
-    ensure!(!spelling.is_empty(), "{raw:?} has neither letters nor digits");
-    ensure!(spelling.len() <= LONGEST, "{raw:?} is longer than a spelling may be");
-    let mut tx = connection.begin().await.context("begin to map")?;
+    ensure!(!spelling.is_empty(), "raw value {raw:?} has neither letters nor digits");
+    ensure!(spelling.len() <= LONGEST, "raw value {raw:?} is longer than {} bytes", LONGEST);
+    let mut tx = connection.begin().await.context("could not begin the transaction of the mapping")?;
     sqlx::query!(
         "-- vocabulary: lock the sources\n select source from raw.sources order by source for update"
     )
     .fetch_all(&mut *tx)
     .await
-    .context("wait for the jobs under way")?;
+    .context("could not lock the sources")?;
     let table = domain.name();
     expect_code(&mut tx, table, code).await?;
     let before = sqlx::query_scalar!(
@@ -119,7 +123,7 @@ pub async fn map(
     )
     .fetch_optional(&mut *tx)
     .await
-    .context("look for the spelling")?;
+    .context("could not read the alias")?;
     sqlx::query!(
         "-- vocabulary: map a spelling
         insert into taxonomies.aliases (domain, raw, code)
@@ -131,7 +135,7 @@ pub async fn map(
     )
     .execute(&mut *tx)
     .await
-    .context("write the spelling")?;
+    .context("could not write the alias")?;
     let mut lots = 0;
     for (_, words, column) in CODED.into_iter().filter(|(of, ..)| *of == domain) {
         recode(&mut tx, "staging.copart_raw", "", (words, column), &spelling, code).await?;
@@ -153,16 +157,16 @@ pub async fn map(
     )
     .execute(&mut *tx)
     .await
-    .context("note who mapped it")?;
+    .context("could not record the operator action")?;
     let author = ActAuthor { operator: by.who.clone(), reason: by.why.clone() };
     let (domain, meaning) = (table.to_owned(), code.to_owned());
     let act = CatalogueAct::Mapping { domain, spelling: spelling.clone(), code: meaning, author };
     note_act(&mut tx, &act).await?;
-    tx.commit().await.context("commit the spelling")?;
+    tx.commit().await.context("could not commit the alias")?;
     Ok(Mapped { domain: table, spelling, code: code.to_owned(), before, lots, known_now })
 }
 
-/// Checks that a lookup table has a code.
+/// Returns an error if a taxonomy table does not have the code.
 async fn expect_code(connection: &mut PgConnection, table: &str, code: &str) -> anyhow::Result<()> {
     let known = sqlx::query_scalar!(
         r#"-- vocabulary: is it a code
@@ -172,14 +176,17 @@ async fn expect_code(connection: &mut PgConnection, table: &str, code: &str) -> 
     )
     .fetch_one(connection)
     .await
-    .context("look for the code")?;
+    .context("could not read the codes")?;
     if !known {
-        bail!("{table} has no code {code}: `vinops taxonomy export --domain {table}` shows those it has");
+        bail!(
+            "unknown code \"{code}\" in taxonomy {table}\nhint: `vinops taxonomy export --domain {table}` lists the codes"
+        );
     }
     Ok(())
 }
 
-/// Codes the rows of a table whose words fold to the spelling. Folded here, by the rule that the feed is read by.
+/// Sets the code of the rows whose raw value folds to the alias. Values are folded in Rust, by the function that ingest
+/// uses.
 async fn recode(
     connection: &mut PgConnection,
     table: &str,
@@ -188,14 +195,14 @@ async fn recode(
     spelling: &str,
     code: &str,
 ) -> anyhow::Result<u64> {
-    // table and columns are this module's own
+    // table and column names are constants of this module
     let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
         "-- vocabulary: words in use\n select distinct {words} from {table} where {words} is not null and {column} is distinct from $1"
     )))
     .bind(code)
     .fetch_all(&mut *connection)
     .await
-    .with_context(|| format!("read the words of {table}"))?;
+    .with_context(|| format!("could not read the raw values of {table}"))?;
     let these: Vec<String> = spelled.into_iter().filter(|words| fold(words) == spelling).collect();
     let done = sqlx::query(AssertSqlSafe(format!(
         "-- vocabulary: code the rows
@@ -205,11 +212,11 @@ async fn recode(
     .bind(these)
     .execute(connection)
     .await
-    .with_context(|| format!("code the rows of {table}"))?;
+    .with_context(|| format!("could not update the codes of {table}"))?;
     Ok(done.rows_affected())
 }
 
-/// Takes the spelling, however written, from the unknown ones.
+/// Deletes the values that fold to the alias from the unknown values. Returns the deleted values.
 async fn forget(
     connection: &mut PgConnection,
     domain: Domain,
@@ -221,7 +228,7 @@ async fn forget(
     )
     .fetch_all(&mut *connection)
     .await
-    .context("read the unknown spellings")?;
+    .context("could not read the unknown values")?;
     let mut known: Vec<String> = unknown.into_iter().filter(|raw| fold(raw) == spelling).collect();
     known.sort_unstable();
     sqlx::query!(
@@ -232,34 +239,34 @@ async fn forget(
     )
     .execute(connection)
     .await
-    .context("take it from the unknown spellings")?;
+    .context("could not delete the unknown values")?;
     Ok(known)
 }
 
-/// A label as a translator sees it: a line of the CSV.
+/// A label, as one line of the translators' CSV.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
-    /// Its table.
+    /// The taxonomy table.
     pub domain: String,
-    /// Its code.
+    /// The code.
     pub code: String,
-    /// A state's own label of a title; empty for all others.
+    /// The state of a state-specific title label. Empty for all other labels.
     #[serde(default)]
     pub state: String,
-    /// English.
+    /// The English label.
     pub en: String,
-    /// Russian; empty where there is none.
+    /// The Russian label. Empty if there is none.
     pub ru: String,
-    /// Nobody has confirmed it yet.
+    /// True if no reviewer has confirmed the label.
     pub needs_review: bool,
 }
 
-/// Every label, of one domain or of all, in the order of lists.
+/// Returns all labels of one domain or of all, in display order.
 pub async fn labels(connection: impl PgExecutor<'_>, domain: Option<Domain>) -> anyhow::Result<Vec<Label>> {
     sqlx::query_as!(
         Label,
         r#"-- vocabulary: labels
-        with every as (
+        with all_labels as (
           select domain, code, '' as state, en, ru, needs_review, sort_order
           from taxonomies.labels
           union all
@@ -270,43 +277,46 @@ pub async fn labels(connection: impl PgExecutor<'_>, domain: Option<Domain>) -> 
         select
           domain as "domain!", code as "code!", state as "state!", en as "en!", coalesce(ru, '') as "ru!",
           needs_review as "needs_review!"
-        from every
+        from all_labels
         where $1::text is null or domain = $1
         order by domain, sort_order, code, state"#,
         domain.map(Domain::name)
     )
     .fetch_all(connection)
     .await
-    .context("read the labels")
+    .context("could not read the labels")
 }
 
-/// Writes the labels that say something else than the table, all or none; tells how many those were. An error where a
-/// code is not there, or an English label is empty.
+/// Writes the labels that differ from the table, all or none. Returns the number of written labels.
+///
+/// # Errors
+/// Returns an error with the line if a domain or code does not exist, if an English label is empty, or if a label has a
+/// state and is no title.
 pub async fn relabel(connection: &mut PgConnection, labels: &[Label], by: &By) -> anyhow::Result<u64> {
-    let mut tx = connection.begin().await.context("begin to write labels")?;
+    let mut tx = connection.begin().await.context("could not begin the transaction of the labels")?;
     let mut edited = Vec::new();
     for (at, label) in labels.iter().enumerate() {
-        let line = at + 2; // after the heading
+        let line = at + 2; // line 1 is the header
         let Label { domain, code, state, .. } = label;
-        let Some(table) = Domain::named(domain) else { bail!("line {line}: there is no domain {domain}") };
-        ensure!(!label.en.trim().is_empty(), "line {line}: {code} has no English label");
+        let Some(table) = Domain::named(domain) else { bail!("line {line}: unknown domain \"{domain}\"") };
+        ensure!(!label.en.trim().is_empty(), "line {line}: code {code} has no English label");
         let (table, key) = match state.as_str() {
             "" => (table.name(), "$5 = ''"),
             _ if table == Domain::TitleTypes => ("title_labels", "state = $5"),
             _ => bail!("line {line}: only titles have labels by state"),
         };
-        // the name is one of this program's
+        // the table name is a constant of this program
         let done: Option<bool> = sqlx::query_scalar(AssertSqlSafe(format!(
             "-- vocabulary: relabel
-            with wanted as (
-              select code, (en, ru, needs_review) is distinct from ($2, nullif($3, ''), $4::boolean) as other
+            with stored_label as (
+              select code, (en, ru, needs_review) is distinct from ($2, nullif($3, ''), $4::boolean) as differs
               from taxonomies.{table} where code = $1 and {key}
             ),
-            written as (
+            label_update as (
               update taxonomies.{table} t set en = $2, ru = nullif($3, ''), needs_review = $4, updated_at = now()
-              from wanted w where t.code = w.code and w.other and {key}
+              from stored_label s where t.code = s.code and s.differs and {key}
             )
-            select other from wanted"
+            select differs from stored_label"
         )))
         .bind(code)
         .bind(label.en.trim())
@@ -315,11 +325,12 @@ pub async fn relabel(connection: &mut PgConnection, labels: &[Label], by: &By) -
         .bind(state)
         .fetch_optional(&mut *tx)
         .await
-        .with_context(|| format!("line {line}: write the label of {code}"))?;
+        .with_context(|| format!("line {line}: could not write the label of {code}"))?;
         match done {
             Some(true) => edited.push(label.clone()),
             Some(false) => {}
-            None => bail!("line {line}: {domain} has no code {code} {state}"),
+            None if state.is_empty() => bail!("line {line}: unknown code \"{code}\" in domain {domain}"),
+            None => bail!("line {line}: unknown code \"{code}\" in domain {domain} for state {state}"),
         }
     }
     let changed = edited.len() as u64;
@@ -333,12 +344,12 @@ pub async fn relabel(connection: &mut PgConnection, labels: &[Label], by: &By) -
     )
     .execute(&mut *tx)
     .await
-    .context("note who wrote them")?;
+    .context("could not record the operator action")?;
     if !edited.is_empty() {
         let author = ActAuthor { operator: by.who.clone(), reason: by.why.clone() };
         note_act(&mut tx, &CatalogueAct::Labels { labels: edited, author }).await?;
     }
-    tx.commit().await.context("commit the labels")?;
+    tx.commit().await.context("could not commit the labels")?;
     Ok(changed)
 }
 

@@ -1,4 +1,4 @@
-//! Which `postgres` and `initdb` to run.
+//! Selects the `postgres` and `initdb` programs to run.
 
 use super::package;
 use super::servant::Servant;
@@ -8,30 +8,30 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The oldest server whose SQL the migrations are tested on.
+/// Oldest supported major version of PostgreSQL. The migrations are tested from this version on.
 const OLDEST: u32 = 15;
 
-/// How a server came to be here.
+/// The origin of a server's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// `VINOPS_PG_BINDIR` names it.
+    /// Named by `VINOPS_PG_BINDIR`.
     Named,
-    /// Found on the machine.
+    /// Installed on the machine.
     Installed,
-    /// Fetched with npm; about half as fast.
+    /// Downloaded with npm, about half as fast.
     Package,
 }
 
-/// A server's programs.
+/// The programs of a server.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     /// Folder of `postgres` and `initdb`.
     pub folder: PathBuf,
-    /// "15.18".
+    /// Full version, such as "15.18".
     pub version: String,
-    /// 15.
+    /// Major version, such as 15.
     pub major: u32,
-    /// How it came to be here.
+    /// Origin of the programs.
     pub origin: Origin,
 }
 
@@ -47,24 +47,28 @@ impl fmt::Display for Binaries {
 }
 
 impl Binaries {
-    /// Asks the programs in `folder` for their version.
+    /// Reads the version of the programs in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a program is missing or prints no version.
     fn probe(folder: &Path, origin: Origin) -> anyhow::Result<Binaries> {
         let [postgres, initdb] = ["postgres", "initdb"].map(|program| folder.join(program));
         if !initdb.is_file() {
-            bail!("{} is missing", initdb.display());
+            bail!("program {} does not exist", initdb.display());
         }
-        let said = Command::new(&postgres)
+        let output = Command::new(&postgres)
             .arg("--version")
             .output()
-            .with_context(|| format!("run {} --version", postgres.display()))?;
-        let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        let version =
-            version_of(&said).with_context(|| format!("{} calls itself {said:?}", postgres.display()))?;
+            .with_context(|| format!("could not run the program {}", postgres.display()))?;
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = version_of(&output)
+            .with_context(|| format!("{} --version printed {output:?}", postgres.display()))?;
         let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
         Ok(Binaries { folder: folder.to_owned(), major, version, origin })
     }
 
-    /// Where loadable modules are: beside the programs in either of two layouts.
+    /// Returns true if the server has a loadable module. The modules are beside the programs in one of two layouts.
     pub(super) fn has_module(&self, module: &str) -> bool {
         ["../lib", "../lib/postgresql"].iter().any(|lib| {
             self.folder.join(lib).join(format!("{module}.so")).is_file()
@@ -73,13 +77,16 @@ impl Binaries {
     }
 }
 
-/// "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" → "15.18".
+/// Returns the version in the output of `postgres --version`: "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" →
+/// "15.18".
 fn version_of(said: &str) -> Option<String> {
     let version = said.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
 }
 
-/// The server to use: of version `major` where a cluster exists already, since no other can open it.
+/// Returns the programs of the server to use.
+///
+/// `major` is the version of an existing cluster, which no other version can open.
 pub(super) fn find(home: &Path, servant: &Servant, major: Option<u32>) -> anyhow::Result<Binaries> {
     let fits = |found: &Binaries| major.is_none_or(|major| found.major == major);
     let mut seen = Vec::new();
@@ -87,7 +94,7 @@ pub(super) fn find(home: &Path, servant: &Servant, major: Option<u32>) -> anyhow
         let found = Binaries::probe(&named, Origin::Named).context("VINOPS_PG_BINDIR")?;
         servant.reach(&found.folder).context("VINOPS_PG_BINDIR")?;
         if found.major < OLDEST {
-            bail!("VINOPS_PG_BINDIR is PostgreSQL {}: {OLDEST} or newer is needed", found.version);
+            bail!("VINOPS_PG_BINDIR is PostgreSQL {}, but {OLDEST} or newer is required", found.version);
         }
         if fits(&found) {
             return Ok(found);
@@ -100,26 +107,26 @@ pub(super) fn find(home: &Path, servant: &Servant, major: Option<u32>) -> anyhow
         }
         if major.is_none_or(|major| major == package::MAJOR) {
             let folder = package::folder(home).context(
-                "no PostgreSQL server here. Three ways out: install one of version 15 or newer (on Debian: apt-get \
-                 install postgresql; VINOPS_PG_BINDIR names one in an unusual place), or install npm, which fetches \
-                 one, or set DATABASE_URL to a running server",
+                "no PostgreSQL server is installed\nhint: install PostgreSQL 15 or newer (Debian: apt-get install \
+                 postgresql), or name its folder with VINOPS_PG_BINDIR\nhint: or install npm, which downloads one\n\
+                 hint: or set DATABASE_URL to a running server\ndetail: the download with npm failed",
             )?;
             return Binaries::probe(&folder, Origin::Package);
         }
     }
     bail!(
-        "the cluster in {} belongs to PostgreSQL {}, and here is only {}: install that version, name it with \
-         VINOPS_PG_BINDIR, or move the folder away to start anew",
+        "the cluster in {} belongs to PostgreSQL {}, but only {} is installed\nhint: install that version, name it \
+         with VINOPS_PG_BINDIR, or move the folder away to start anew",
         home.display(),
         major.unwrap_or_default(),
         seen.iter().map(|found| found.version.as_str()).collect::<Vec<_>>().join(", "),
     )
 }
 
-/// The machine's servers, newest first.
+/// Returns the programs of the installed servers, newest first.
 fn installed(servant: &Servant) -> Vec<Binaries> {
     let mut folders: Vec<PathBuf> = Vec::new();
-    // Debian, Red Hat, Homebrew on either processor, a build of one's own.
+    // Debian, Red Hat, Homebrew on both processors, a build from source.
     for (root, prefix) in [
         ("/usr/lib/postgresql", ""),
         ("/usr", "pgsql-"),

@@ -1,7 +1,7 @@
-//! A cluster's folder: its lock, its password, its data, and the settings its server gets.
+//! The folder of a cluster: lock, password, data, and the settings of the server.
 //!
-//! `lock` (ours, held open), `password` and `data/` (the servant's), `postgres.log`. The data appear whole or not at
-//! all: `initdb` works in `data.new`, which is renamed when it is done.
+//! `lock` (vinops's own, kept open), `password` and `data/` (owned by the server's user), `postgres.log`. The data
+//! folder is complete or missing: `initdb` works in `data.new`, which is renamed at the end.
 
 use super::servant::Servant;
 use super::{Binaries, Options};
@@ -11,25 +11,26 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Name of every temporary cluster's folder begins so.
+/// Prefix of the folder names of temporary clusters.
 const TEMPORARY: &str = "vinops-pg-";
 
-/// Bytes of the longest folder for a socket: an address has room for 107, and the socket's name takes 17.
+/// Longest path of a socket's folder, in bytes. A socket address takes 107 bytes, and the name of the socket takes 17.
 const SOCKET_FOLDER: usize = 90;
 
-/// An open cluster folder; nobody else can open it while this lives.
+/// An open cluster folder, locked against other processes until this is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) path: PathBuf,
-    /// Present when the folder goes with us.
+    /// Present if the folder is deleted with the process.
     temporary: Option<TempDir>,
     _lock: File,
 }
 
 impl Folder {
-    /// The lasting cluster in `path`, created if need be.
+    /// Opens the folder of the permanent cluster in `path`, and creates the folder if it does not exist.
     pub(super) fn open(path: &Path, servant: &Servant) -> anyhow::Result<Folder> {
-        std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("could not create the folder {}", path.display()))?;
         let lock = lock(path, "lock")?;
         servant.own(path, 0o700)?;
         if let Some(parent) = path.parent() {
@@ -38,18 +39,19 @@ impl Folder {
         Ok(Folder { path: path.to_owned(), temporary: None, _lock: lock })
     }
 
-    /// A new cluster in a folder of its own; folders whose process was killed are removed on the way.
+    /// Creates a folder for a temporary cluster. Also removes the folders of killed processes.
     pub(super) fn temporary(servant: &Servant) -> anyhow::Result<Folder> {
         let root = servant.temporary_root();
         sweep(&root);
         let temporary = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempdir_in(&root)
-            .with_context(|| format!("create a folder in {}", root.display()))?;
-        // who sweeps must not find the lock before it is held
+            .with_context(|| format!("could not create a folder in {}", root.display()))?;
+        // A process that sweeps must not find the lock file before it is locked.
         let lock = lock(temporary.path(), "lock.new")?;
         let (held, known) = (temporary.path().join("lock.new"), temporary.path().join("lock"));
-        std::fs::rename(&held, &known).with_context(|| format!("rename {}", held.display()))?;
+        std::fs::rename(&held, &known)
+            .with_context(|| format!("could not rename the file {}", held.display()))?;
         servant.own(temporary.path(), 0o700)?;
         Ok(Folder { path: temporary.path().to_owned(), temporary: Some(temporary), _lock: lock })
     }
@@ -62,7 +64,7 @@ impl Folder {
         self.path.join("postgres.log")
     }
 
-    /// Where the server's Unix socket can lie: here, if the name is short enough for one and needs no quoting.
+    /// Returns this folder for the server's Unix socket if the path is short enough and needs no quoting.
     pub(super) fn socket(&self) -> Option<&str> {
         let folder = self.path.to_str()?;
         let plain = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
@@ -73,16 +75,21 @@ impl Folder {
         self.temporary.is_some()
     }
 
-    /// PostgreSQL's major version of the data here; none before the first start.
+    /// Returns the major version of PostgreSQL that created the data, or `None` before the first start.
     pub(super) fn major(&self) -> anyhow::Result<Option<u32>> {
-        match std::fs::read_to_string(self.data().join("PG_VERSION")) {
-            Ok(version) => Ok(Some(version.trim().parse().context("read PG_VERSION")?)),
+        let file = self.data().join("PG_VERSION");
+        match std::fs::read_to_string(&file) {
+            Ok(version) => {
+                let version = version.trim().parse();
+                Ok(Some(version.with_context(|| format!("{} contains no version", file.display()))?))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read {}", self.data().display())),
+            Err(error) => Err(error).with_context(|| format!("could not read the file {}", file.display())),
         }
     }
 
-    /// Creates the cluster if it is not there, else takes its leftovers away; the superuser's password.
+    /// Creates the cluster if it does not exist, else removes the leftovers of the last server. Returns the superuser's
+    /// password.
     pub(super) fn prepare(
         &self,
         binaries: &Binaries,
@@ -93,17 +100,19 @@ impl Folder {
         if self.data().is_dir() {
             wait_for_predecessor(&self.data())?;
             return std::fs::read_to_string(&password)
-                .with_context(|| format!("read {}", password.display()));
+                .with_context(|| format!("could not read the file {}", password.display()));
         }
         let word = format!("{:032x}", rand::random::<u128>());
-        std::fs::write(&password, &word).with_context(|| format!("write {}", password.display()))?;
+        std::fs::write(&password, &word)
+            .with_context(|| format!("could not write the file {}", password.display()))?;
         servant.own(&password, 0o600)?;
         let fresh = self.path.join("data.new");
         if fresh.exists() {
-            std::fs::remove_dir_all(&fresh).with_context(|| format!("remove {}", fresh.display()))?;
+            std::fs::remove_dir_all(&fresh)
+                .with_context(|| format!("could not remove the folder {}", fresh.display()))?;
         }
         let mut initdb = servant.command(&binaries.folder.join("initdb"), &self.path);
-        // The locale C is everywhere and sorts by bytes, so that an index made on one machine is good on another.
+        // The locale C exists on every system and sorts by bytes, so an index is valid on every machine.
         initdb
             .arg("--pgdata")
             .arg(&fresh)
@@ -113,16 +122,24 @@ impl Folder {
         if !durable || self.is_temporary() {
             initdb.arg("--no-sync");
         }
-        let said = initdb.output().with_context(|| format!("run {:?}", initdb.get_program()))?;
-        if !said.status.success() {
-            let complaint = String::from_utf8_lossy(&said.stderr);
-            bail!("initdb in {}: {}: {}", fresh.display(), said.status, complaint.trim());
+        let program = binaries.folder.join("initdb");
+        let output =
+            initdb.output().with_context(|| format!("could not run the program {}", program.display()))?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "initdb failed in {} with {}\ndetail: {}",
+                fresh.display(),
+                output.status,
+                error.trim().replace('\n', "\ndetail: ")
+            );
         }
-        std::fs::rename(&fresh, self.data()).context("put the new cluster into its place")?;
+        std::fs::rename(&fresh, self.data())
+            .with_context(|| format!("could not rename the folder {}", fresh.display()))?;
         Ok(word)
     }
 
-    /// Removes a temporary folder, which must have no server any more.
+    /// Removes a temporary folder. Its server must have ended.
     pub(super) fn remove(&self) {
         if self.is_temporary() {
             let _ = std::fs::remove_dir_all(&self.path);
@@ -138,7 +155,7 @@ fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
         .read(true)
         .write(true)
         .open(&path)
-        .with_context(|| format!("open {}", path.display()))?;
+        .with_context(|| format!("could not open the file {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0)?;
@@ -149,23 +166,25 @@ fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             bail!(
-                "the cluster in {} is in use by another vinops (process {holder}): stop it, connect to its database \
-                 with DATABASE_URL, or choose another folder",
+                "the cluster in {} is in use by another vinops (process {holder})\nhint: stop that process, connect to \
+                 its database with DATABASE_URL, or choose another folder",
                 folder.display()
             )
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("could not lock the file {}", path.display()))
+        }
     }
 }
 
-/// Removes what killed processes left; silent, since it is nobody's errand.
+/// Removes the folders of killed processes. Ignores errors, since no caller depends on the result.
 fn sweep(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let path = entry.path();
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             continue;
         }
-        // A folder without a lock file is one that is just being made.
+        // A folder without a lock file is being created by another process.
         let free =
             File::options().write(true).open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if free && server_of(&path.join("data")).is_none() {
@@ -174,7 +193,10 @@ fn sweep(root: &Path) {
     }
 }
 
-/// The live server on `data`, where `/proc` can tell: the process that `postmaster.pid` names, at work in that folder.
+/// Returns the pid of the running server on `data`: the process in `postmaster.pid`, if its working directory is
+/// `data`.
+///
+/// Always `None` on systems without `/proc`.
 fn server_of(data: &Path) -> Option<u32> {
     let pid: u32 =
         std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
@@ -182,24 +204,29 @@ fn server_of(data: &Path) -> Option<u32> {
     (workplace == std::fs::canonicalize(data).ok()?).then_some(pid)
 }
 
-/// Waits until a predecessor's server has shut down, then removes a `postmaster.pid` that nobody stands behind.
+/// Waits until the server of a previous process has shut down, then removes a stale `postmaster.pid`.
 fn wait_for_predecessor(data: &Path) -> anyhow::Result<()> {
     let begun = std::time::Instant::now();
     while let Some(pid) = server_of(data) {
         if begun.elapsed().as_secs() > 30 {
-            bail!("the PostgreSQL process {pid} still serves {}: stop it (kill -INT {pid})", data.display());
+            bail!(
+                "PostgreSQL process {pid} is still running on {}\nhint: stop it with `kill -INT {pid}`",
+                data.display()
+            );
         }
         std::thread::park_timeout(std::time::Duration::from_millis(20));
     }
     let stale = data.join("postmaster.pid");
     if cfg!(target_os = "linux") && stale.exists() {
-        std::fs::remove_file(&stale).with_context(|| format!("remove the stale {}", stale.display()))?;
+        std::fs::remove_file(&stale)
+            .with_context(|| format!("could not remove the stale file {}", stale.display()))?;
     }
     Ok(())
 }
 
-/// `name=value` pairs for the server's command line. They are not in `postgresql.conf`, so that a newer vinops
-/// improves an older cluster.
+/// Returns the settings of the server as `name=value`, for the command line.
+///
+/// They are not in `postgresql.conf`, so a newer vinops also changes the settings of an older cluster.
 pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Option<&str>) -> Vec<String> {
     let megabytes = memory_megabytes();
     let buffers = if options.durable { (megabytes / 8).clamp(128, 2048) } else { 128 };
@@ -210,24 +237,25 @@ pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Op
         "timezone=UTC".to_owned(),
         "log_timezone=UTC".to_owned(),
         "lc_messages=C".to_owned(),
-        // The upserts are few, long and repeated: compiling each costs more than it brings.
+        // The upserts are few, long and repeated. Compiling them costs more than it saves.
         "jit=off".to_owned(),
-        // Whole windows are sorted and hashed at once, by few connections.
+        // Few connections sort and hash whole windows at a time.
         "work_mem=64MB".to_owned(),
         format!("maintenance_work_mem={}MB", (megabytes / 16).clamp(64, 512)),
         format!("shared_buffers={buffers}MB"),
         "random_page_cost=1.1".to_owned(),
-        // A window is written in one burst: checkpoints in its middle would write the same pages twice.
+        // A window is written in one burst. Checkpoints during the burst would write the same pages twice.
         "max_wal_size=4GB".to_owned(),
-        // The same burst fills the usual 16 MB of log before its writer wakes, and then waits for it.
+        // The burst fills the default 16 MB of WAL buffers before the WAL writer wakes, and then waits for it.
         "wal_buffers=64MB".to_owned(),
         "checkpoint_timeout=15min".to_owned(),
     ];
     if !options.followed {
-        // What a transaction makes and fills itself goes to its file, not to the log too.
+        // Rows loaded into a table created in the same transaction are written to the table's file only, not to the
+        // WAL.
         settings.extend(["wal_level=minimal", "max_wal_senders=0"].map(str::to_owned));
     }
-    // wal_compression stays off: pglz, the only kind every build has, more than doubles the time of a steady window
+    // wal_compression stays off: pglz, the only method of every build, more than doubles the time of a steady window.
     if !options.durable {
         settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
     }
@@ -237,7 +265,7 @@ pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Op
     settings
 }
 
-/// This machine's memory, or a modest guess where `/proc` does not say.
+/// Returns the memory of this machine in megabytes, or 2048 on systems without `/proc/meminfo`.
 fn memory_megabytes() -> u64 {
     let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));

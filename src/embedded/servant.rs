@@ -1,5 +1,5 @@
-//! The account that PostgreSQL's processes run as: our own, or, since the server refuses root, `postgres` or else
-//! `nobody` when we are root. Only the children change; the folders they need are handed over to them.
+//! The user account of PostgreSQL's processes: the account of vinops. For root, which the server refuses, `postgres` or
+//! else `nobody`. Only the child processes change their user. They become the owners of the folders that they need.
 
 use crate::config;
 use anyhow::{Context, bail};
@@ -9,13 +9,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Whom the children run as.
+/// The user account of the child processes.
 #[derive(Clone, Debug)]
 pub(super) struct Servant {
     name: String,
     uid: Uid,
     gid: Gid,
-    /// We are root and hand down.
+    /// True if vinops runs as root, so the child processes change to this user.
     dropped: bool,
 }
 
@@ -27,17 +27,17 @@ impl Servant {
             return Ok(Servant { name, uid, gid: Gid::effective(), dropped: false });
         }
         for name in ["postgres", "nobody"] {
-            if let Some(user) = User::from_name(name).context("read the user database")? {
+            if let Some(user) = User::from_name(name).context("could not read the user database")? {
                 return Ok(Servant { name: user.name, uid: user.uid, gid: user.gid, dropped: true });
             }
         }
         bail!(
-            "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as: create one, \
-             or set DATABASE_URL"
+            "PostgreSQL does not run as root, and there is no user postgres or nobody\nhint: create one of these \
+             users, or set DATABASE_URL"
         )
     }
 
-    /// `program` as this user, in an environment that says nothing about ours.
+    /// Returns a command that runs `program` as this user, with a minimal environment.
     pub(super) fn command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command
@@ -52,7 +52,7 @@ impl Servant {
         command
     }
 
-    /// Hands `path` over and closes it to everybody else.
+    /// Makes this user the owner of `path` and sets the mode.
     pub(super) fn own(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
         let owned = || {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -61,11 +61,11 @@ impl Servant {
             }
             std::io::Result::Ok(())
         };
-        owned().with_context(|| format!("give {} to user {}", path.display(), self.name))
+        owned().with_context(|| format!("could not make user {} the owner of {}", self.name, path.display()))
     }
 
-    /// Where clusters and fetched programs live unless told otherwise; for root not its home, which is closed to
-    /// the servant.
+    /// Returns the default folder of clusters and downloaded programs. For root not its home, which other users cannot
+    /// enter.
     pub(super) fn default_home(&self) -> anyhow::Result<PathBuf> {
         let candidates = if self.dropped {
             vec![PathBuf::from("/var/lib/vinops"), PathBuf::from("/var/tmp/vinops")]
@@ -78,18 +78,25 @@ impl Servant {
             }
         }
         bail!(
-            "no folder for a private PostgreSQL: set XDG_DATA_HOME or HOME to a writable folder, or DATABASE_URL"
+            "no writable folder for an embedded PostgreSQL\nhint: set XDG_DATA_HOME or HOME to a writable folder, or \
+             set DATABASE_URL"
         )
     }
 
-    /// Where temporary clusters live.
+    /// Returns the folder in which temporary clusters are created.
     pub(super) fn temporary_root(&self) -> PathBuf {
         let usual = std::env::temp_dir();
         if self.reach(&usual).is_ok() { usual } else { PathBuf::from("/var/tmp") }
     }
 
-    /// Whether this user may pass every folder on the way to `path`: a folder below a closed one (root's home) would
-    /// make the server say "permission denied" without a name.
+    /// Checks that this user may enter every folder of `path`.
+    ///
+    /// In a folder below one that the user cannot enter (root's home), the server would fail with "permission denied"
+    /// without a name.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the first folder that the user cannot enter.
     pub(super) fn reach(&self, path: &Path) -> anyhow::Result<()> {
         for folder in path.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
             let Ok(meta) = std::fs::metadata(folder) else { continue };
@@ -100,7 +107,8 @@ impl Servant {
             };
             if meta.mode() & pass == 0 {
                 bail!(
-                    "{} is closed to user {}, who runs PostgreSQL because root may not: choose a folder outside it",
+                    "folder {} cannot be entered by user {}, who runs PostgreSQL because root may not\nhint: choose a \
+                     folder outside it",
                     folder.display(),
                     self.name
                 );

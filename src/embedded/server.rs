@@ -1,8 +1,8 @@
-//! The life of one server process: started by a thread of its own, stopped by us, by our end, or by its own.
+//! One server process: started by a thread of its own, stopped on request or at the end of the vinops process.
 //!
-//! The thread that starts the server also waits for it, so it lives exactly as long as the server: Linux's
-//! parent-death signal, which belongs to the spawning *thread*, then means our process. Started from a test's or a
-//! runtime's thread the server would die with that thread.
+//! The thread that starts the server also waits for the server's end, so thread and server live equally long. Linux
+//! sends the parent-death signal at the end of the spawning *thread*, which then is the end of the vinops process. A
+//! server started from the thread of a test or a runtime would die with that thread.
 
 use super::Binaries;
 use super::cluster::Folder;
@@ -16,12 +16,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a server may take until it is ready: after a power cut it first replays its log.
+/// Longest time until a server is ready. After a power cut the server first replays its WAL.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Ports tried before giving up.
+/// Maximum number of ports to try.
 const PORTS: u32 = 10;
 
-/// A server that has accepted connections.
+/// A server that accepts connections.
 #[derive(Debug)]
 pub(super) struct Server {
     folder: Folder,
@@ -30,7 +30,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts the server on `folder` and returns when it is ready.
+    /// Starts the server on `folder` and returns once it accepts connections.
     pub(super) fn launch(
         folder: Folder,
         binaries: &Binaries,
@@ -41,13 +41,13 @@ impl Server {
         for _ in 0..PORTS {
             let port = free_port()?;
             let log = std::fs::File::create(folder.log())
-                .with_context(|| format!("write {}", folder.log().display()))?;
+                .with_context(|| format!("could not write the file {}", folder.log().display()))?;
             let mut command = servant.command(&binaries.folder.join("postgres"), &folder.path);
             command.arg("-D").arg(folder.data()).args(["-p", &port.to_string()]);
             command.args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
             let process = Process::spawn(command, port)
-                .with_context(|| format!("start {}/postgres", binaries.folder.display()))?;
+                .with_context(|| format!("could not start {}/postgres", binaries.folder.display()))?;
             match process.wait_until_ready(&folder)? {
                 Ready::Yes => {
                     let server = Arc::new(Server { folder, password, process });
@@ -59,7 +59,7 @@ impl Server {
                 Ready::PortTaken => {}
             }
         }
-        bail!("no free port for PostgreSQL on 127.0.0.1 in {PORTS} tries")
+        bail!("no free port for PostgreSQL on 127.0.0.1 after {PORTS} attempts")
     }
 
     pub(super) fn url(&self, database: &str) -> String {
@@ -78,14 +78,14 @@ impl Server {
         self.process.pid
     }
 
-    /// Stops the server where it stands, as `pg_ctl stop -m immediate` does.
+    /// Stops the server without a checkpoint, as `pg_ctl stop -m immediate` does.
     pub(super) fn crash(&self) -> anyhow::Result<()> {
         self.process.stop(Signal::SIGQUIT)
     }
 
-    /// Stops the server, cutting connections, and removes a temporary folder. Again is harmless.
+    /// Stops the server, closes connections and removes a temporary folder. A repeated call has no effect.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
-        // What is about to be removed need not be written down first.
+        // A cluster that is about to be removed needs no checkpoint.
         let word = if self.folder.is_temporary() { Signal::SIGQUIT } else { Signal::SIGINT };
         self.process.stop(word)?;
         self.folder.remove();
@@ -93,14 +93,14 @@ impl Server {
     }
 }
 
-/// The server process and the news of its end.
+/// The server process and the channel for its exit status.
 #[derive(Debug)]
 struct Process {
     pid: u32,
     port: u16,
-    /// Gets the status once, from the thread that waits; `None` after it was read.
+    /// Receives the exit status once, from the waiting thread. `None` after the status was read.
     end: Mutex<Option<Receiver<std::io::Result<ExitStatus>>>>,
-    /// Where no signal tells the server of our end, a shell at the other end of this pipe does.
+    /// On systems without a parent-death signal, a shell at the other end of this pipe that stops the server.
     _watchdog: Option<std::process::Child>,
 }
 
@@ -111,7 +111,7 @@ enum Ready {
 
 impl Process {
     fn spawn(mut command: Command, port: u16) -> anyhow::Result<Process> {
-        // A process group of its own: Ctrl-C at our terminal is ours to answer, and the server's only afterwards.
+        // A process group of its own: Ctrl-C in the terminal interrupts vinops, which then stops the server.
         command.process_group(0);
         die_with_us(&mut command);
         let (born, birth) = mpsc::channel();
@@ -123,26 +123,27 @@ impl Process {
             }
             Err(error) => drop(born.send(Err(error))),
         })?;
-        let pid = birth.recv().context("wait for the thread that starts it")??;
+        let pid = birth.recv().context("the thread that starts the server ended")??;
         let watchdog = if cfg!(target_os = "linux") { None } else { Some(watchdog(pid)?) };
         Ok(Process { pid, port, end: Mutex::new(Some(end)), _watchdog: watchdog })
     }
 
-    /// The exit status if the server ended within `patience`; none while it runs.
+    /// Returns the exit status if the server ends within `patience`, or `None` while it runs.
     fn ended(&self, patience: Duration) -> Option<String> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let said = match end.as_ref()?.recv_timeout(patience) {
             Err(RecvTimeoutError::Timeout) => return None,
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(error)) => error.to_string(),
-            Err(RecvTimeoutError::Disconnected) => "its thread is gone".to_owned(),
+            Err(RecvTimeoutError::Disconnected) => "an unknown status: its thread has ended".to_owned(),
         };
         *end = None;
         Some(said)
     }
 
-    /// `postmaster.pid` is how the server says that it is ready, as its own `pg_ctl` reads it: the first line is the
-    /// process, the eighth the state.
+    /// Waits until the server accepts connections or has found the port in use.
+    ///
+    /// Like `pg_ctl`, this reads `postmaster.pid`: the first line is the pid, the eighth line is the state.
     fn wait_until_ready(&self, folder: &Folder) -> anyhow::Result<Ready> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -159,43 +160,49 @@ impl Process {
                 }
                 let tail: Vec<&str> = log.lines().rev().take(10).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                bail!("PostgreSQL ended with {status} at its start and wrote:\n{}", tail.join("\n"));
+                bail!("PostgreSQL failed to start with {status}\ndetail: {}", tail.join("\ndetail: "));
             }
         }
         self.stop(Signal::SIGQUIT)?;
-        bail!("PostgreSQL was not ready after {PATIENCE:?}: see {}", folder.log().display())
+        bail!(
+            "PostgreSQL was not ready after {} s\nhint: see the log {}",
+            PATIENCE.as_secs(),
+            folder.log().display()
+        )
     }
 
     fn stop(&self, word: Signal) -> anyhow::Result<()> {
-        // One that ended by itself has given its number back.
+        // The pid of a server that ended by itself may have been reused.
         self.ended(Duration::ZERO);
         let all = [(Signal::SIGINT, 60), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 5)];
         for (signal, patience) in all.into_iter().skip_while(|(signal, _)| *signal != word) {
             if self.end.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                 return Ok(());
             }
-            // The number is still the server's: its thread takes the status and tells us, and nobody told us yet.
+            // The pid still belongs to the server: its thread has not reported the exit status yet.
             let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
             if self.ended(Duration::from_secs(patience)).is_some() {
                 return Ok(());
             }
         }
-        bail!("the PostgreSQL process {} does not stop", self.pid)
+        bail!("PostgreSQL process {} does not stop", self.pid)
     }
 }
 
-/// A port that is free now; somebody may take it before the server does.
+/// Returns a port that is free now. Another process may take the port before the server binds it.
 fn free_port() -> anyhow::Result<u16> {
-    let probe = std::net::TcpListener::bind(("127.0.0.1", 0)).context("look for a free port on 127.0.0.1")?;
+    let probe =
+        std::net::TcpListener::bind(("127.0.0.1", 0)).context("could not find a free port on 127.0.0.1")?;
     Ok(probe.local_addr()?.port())
 }
 
-/// Makes the child end when the thread that spawns it does, and fail to start if our process is gone by then.
+/// Makes the child end together with the thread that spawns it, and fail to start if that process has already ended.
 #[cfg(target_os = "linux")]
 fn die_with_us(command: &mut Command) {
     let us = nix::unistd::getpid();
     let promise = move || {
-        // A clean shutdown that waits for nobody. Set after the change of user, which would clear it.
+        // SIGINT is a clean shutdown that does not wait for clients. Set after the change of user, which would clear
+        // it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGINT)?;
         if nix::unistd::getppid() == us {
             Ok(())
@@ -216,7 +223,7 @@ fn die_with_us(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_us(_: &mut Command) {}
 
-/// A shell that waits for the end of a pipe that only we hold, then stops the server.
+/// Starts a shell that waits for the end of a pipe owned by this process alone, then stops the server.
 fn watchdog(pid: u32) -> std::io::Result<std::process::Child> {
     Command::new("/bin/sh")
         .args(["-c", "read _; kill -INT \"$0\"", &pid.to_string()])
@@ -225,15 +232,16 @@ fn watchdog(pid: u32) -> std::io::Result<std::process::Child> {
         .spawn()
 }
 
-/// Temporary servers that a normal end of the process takes along. Statics are never dropped, so a cluster that a
-/// test binary shares would leave its folder.
+/// Temporary servers that are stopped at the normal exit of the process.
+///
+/// Statics are never dropped, so a cluster that a test binary shares would leave its folder behind.
 static TEMPORARY: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
 
 fn stop_at_exit(server: &Arc<Server>) {
     static REGISTERED: Once = Once::new();
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(server));
     REGISTERED.call_once(|| {
-        #[expect(unsafe_code, reason = "libc's list of last deeds has no safe door")]
+        #[expect(unsafe_code, reason = "atexit has no safe wrapper")]
         // SAFETY: the function is `extern "C"`, lives as long as the program and does not unwind.
         unsafe {
             nix::libc::atexit(stop_temporary);

@@ -1,5 +1,7 @@
-//! The server's life seen from outside. `a_killed_parent_leaves_no_server` runs this test binary once more as the
-//! parent that gets killed: `becomes_a_parent` is that run, and does nothing in any other.
+//! Tests of a server's start and end from outside.
+//!
+//! `a_killed_parent_leaves_no_server` runs this test binary once more as the parent that is killed. `becomes_a_parent`
+//! is that run, and does nothing in any other.
 
 use super::*;
 use sqlx::{Connection, PgConnection};
@@ -11,7 +13,7 @@ fn options(home: Option<PathBuf>) -> Options {
     Options { temporary: home.is_none(), home, durable: false, followed: false }
 }
 
-/// A folder that the servant can reach, also when we are root.
+/// Returns a folder that the server's user can enter, also if the test runs as root.
 fn reachable_folder() -> tempfile::TempDir {
     let root = servant::Servant::choose().unwrap().temporary_root();
     let folder = tempfile::Builder::new().prefix("vinops-home-").tempdir_in(root).unwrap();
@@ -44,7 +46,7 @@ async fn a_lasting_cluster_is_opened_again_with_its_rows() {
     sqlx::raw_sql("create table kept as select 42 as answer").execute(&mut connection).await.unwrap();
     embedded.stop().await.unwrap();
 
-    // Somebody else's number in a stale file must not keep the cluster shut.
+    // The pid of an unrelated process in a stale file must not prevent the start.
     let stale = home.path().join("postgres/data/postmaster.pid");
     std::fs::write(&stale, format!("{}\n", std::process::id())).unwrap();
     let embedded = Embedded::start(options(Some(home.path().into()))).await.unwrap();
@@ -72,7 +74,7 @@ async fn a_password_is_asked_for() {
     assert!(refused.contains("password authentication failed"), "{refused}");
 }
 
-/// The file whose presence makes [`becomes_a_parent`] one, in the current folder.
+/// The file in the current folder that makes [`becomes_a_parent`] start a server.
 const PARENTHOOD: &str = "be-a-parent";
 
 #[test]
@@ -109,6 +111,6 @@ fn becomes_a_parent() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let embedded = runtime.block_on(Embedded::start(options(None))).unwrap();
     println!("server {}", embedded.pid());
-    // Until we are killed, or the one who should do so is gone.
+    // Until this process is killed, or the test that should kill it has ended.
     let _ = std::io::stdin().read_line(&mut String::new());
 }

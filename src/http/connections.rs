@@ -1,9 +1,9 @@
 //! The connections of the HTTP server, bounded in number and in time.
 //!
-//! A client that opens a connection and sends no request, or one byte of it now and then, costs a file descriptor for
-//! as long as it likes. So a connection is closed when no request begins in time, when a request is not answered in
-//! time from its first byte on, and when the client does not read an answer. Connections beyond the limit wait in the
-//! system's queue until one is closed.
+//! A client that opens a connection and sends no request, or a request byte by byte, costs a file descriptor for as
+//! long as the client likes. So a connection is closed if no request begins in time, if a request is not answered in
+//! time from its first byte on, or if the client does not read the response. Connections beyond the limit wait in the
+//! system's queue until another one is closed.
 
 use axum::serve::Listener;
 use std::io;
@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Longest wait for a request, for its answer from its first byte on, and for the client to read on.
+/// Longest wait for a request, for the response from the request's first byte on, and for the client to read on.
 pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections open at the same time.
+/// Maximum number of open connections.
 pub(super) const MAX_CONNECTIONS: usize = 512;
 
 /// A listener whose connections are bounded.
@@ -41,7 +41,7 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        // The semaphore is never closed; were it, connections would be unbounded rather than none.
+        // The semaphore is never closed. If it were, connections would be unbounded rather than refused.
         let permit = self.free.clone().acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let deadline = Box::pin(sleep(self.timeout));
@@ -53,12 +53,12 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that ends at its deadline.
+/// A connection with a deadline.
 pub(super) struct BoundedStream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
     timeout: Duration,
-    /// Whether a request has begun and none of its answer is written.
+    /// True if a request has begun and none of its response is written.
     reading: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -68,13 +68,13 @@ impl BoundedStream {
         self.deadline.as_mut().reset(Instant::now() + self.timeout);
     }
 
-    /// Returns the error of a connection whose deadline is over, or Pending.
+    /// Returns an error if the deadline of the connection is over, otherwise `Pending`.
     fn poll_deadline<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Extends the deadline where something was written.
+    /// Extends the deadline if bytes were written.
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Pending => self.poll_deadline(cx),
@@ -97,7 +97,7 @@ impl AsyncRead for BoundedStream {
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Pending => self.poll_deadline(cx),
             Poll::Ready(read) => {
-                // Only the first bytes of a request buy time, or a client that drips would never be late.
+                // Only the first bytes of a request extend the deadline, or a slow client would never time out.
                 if !self.reading && buffer.filled().len() > before {
                     self.reading = true;
                     self.extend();
@@ -157,7 +157,7 @@ mod tests {
     /// Reads until the server closes the connection.
     async fn end(stream: &mut TcpStream) -> String {
         let mut text = Vec::new();
-        // A reset is an end, too.
+        // A reset also closes the connection.
         _ = stream.read_to_end(&mut text).await;
         String::from_utf8(text).unwrap()
     }

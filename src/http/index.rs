@@ -1,16 +1,16 @@
-//! `/`: links to what the process serves, as a page for browsers and as JSON for other clients.
+//! The index at `/`: links to the paths of the process, as a page for browsers and as JSON for other clients.
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// What every process serves.
+/// Paths of every process, with their descriptions.
 const ENDPOINTS: [(&str, &str); 3] = [
     ("/livez", "Liveness: the process is running"),
     ("/readyz", "Readiness: the database is reachable and its schema version matches"),
     ("/metrics", "Metrics in Prometheus's text format"),
 ];
-/// What a process serves besides if it serves the API.
+/// Further paths of a process that serves the API.
 const API_ENDPOINTS: [(&str, &str); 2] =
     [("/api/v1/", "API documentation"), ("/api/v1/openapi.json", "OpenAPI document of the API")];
 

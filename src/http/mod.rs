@@ -1,18 +1,18 @@
-//! The HTTP face of a process: `/metrics`, `/livez`, `/readyz`, and beside them the API where a role serves it.
-//! Read-only, and without anything secret.
+//! The HTTP server of a process: `/metrics`, `/livez`, `/readyz`, and the API if the role serves it. Read-only, without
+//! secrets.
 //!
-//! Every role may show it. It has a pool of its own, of two connections: were it to share the jobs', a busy worker
-//! would look like a dead one. What costs the database anything is asked at most every few seconds, however often
-//! somebody looks: a dozen of probes and scrapers are one statement. Its connections are bounded (`connections.rs`).
+//! Every role can run this server. The server has a separate pool with two connections: with the pool of the jobs, a
+//! busy worker would look like a dead one. Queries to the database are cached for a few seconds, so a dozen probes and
+//! scrapers cause one statement. The client connections are bounded (`connections.rs`).
 //!
-//! Around all of it are the layers of `observe`: request ids, the access log, problem documents.
+//! The layers of `layers.rs` wrap all routes: request ids, the access log, problem documents.
 //!
-//! | path | says |
+//! | path | response |
 //! |---|---|
-//! | `/` | links to what is served here |
-//! | `/livez` | the process and its runtime go; nothing else, so that a database that is away kills nobody |
-//! | `/readyz` | the database answers, its schema is this program's, and nobody told it to leave; else 503 and why |
-//! | `/metrics` | everything in `src/telemetry/names.rs`; with the database away, what this process counts itself |
+//! | `/` | links to the paths of this process |
+//! | `/livez` | 200 while the process and its runtime are running, independent of the database |
+//! | `/readyz` | 200 if the database is reachable, the schema matches and no shutdown has begun, else 503 with the reason |
+//! | `/metrics` | all metrics of `src/telemetry/names.rs`. During an outage of the database only the process's own |
 
 use crate::api::Api;
 use crate::api::problem::Problem;
@@ -42,30 +42,30 @@ mod readings;
 
 pub use observe::observed;
 
-/// How long the database may take to answer a question of this face.
+/// Timeout of a query by this server.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long an answer of the database is good for.
+/// Longest age of a cached query result.
 const FRESH: Duration = Duration::from_secs(2);
-/// How often the samples of histograms are put into their buckets when nobody scrapes.
+/// Time between two passes that sort the samples of histograms into buckets, without waiting for a scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long open requests may take to end.
+/// Time for open requests to finish at shutdown.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// What a process shows of itself.
+/// The parts of a process that its HTTP server exposes.
 pub struct Face {
-    /// The database; this face makes connections of its own to it.
+    /// The database. The server opens connections of its own.
     pub db: Db,
-    /// The fleet, for the kinds' names.
+    /// The table of jobs, for the names of the kinds.
     pub fleet: &'static [Entry],
-    /// Renders what this process counts.
+    /// Renderer of the metrics that this process counts.
     pub figures: PrometheusHandle,
-    /// Cancelled when the process was told to leave.
+    /// Cancelled when the process begins to shut down.
     pub leave: CancellationToken,
-    /// What is served beside.
+    /// The API, if the role serves it.
     pub api: Option<Api>,
 }
 
-/// A face that is being shown.
+/// A running HTTP server.
 pub struct Server {
     address: SocketAddr,
     stop: CancellationToken,
@@ -79,12 +79,16 @@ struct Shown {
 }
 
 impl Server {
-    /// Shows the face at `address`, such as `127.0.0.1:9464`, until it is stopped.
+    /// Starts a server on `address`, such as `127.0.0.1:9464`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the address cannot be bound.
     pub async fn start(address: &str, mut face: Face) -> anyhow::Result<Server> {
         let listener = tokio::net::TcpListener::bind(address)
             .await
-            .with_context(|| format!("listen on {address}, where /metrics, /livez and /readyz would be"))?;
-        let address = listener.local_addr().context("ask for the address listened on")?;
+            .with_context(|| format!("could not listen on {address} for /metrics, /livez and /readyz"))?;
+        let address = listener.local_addr().context("could not read the address of the listener")?;
         face.db.pool = PgPoolOptions::new()
             .max_connections(2)
             .acquire_timeout(PATIENCE)
@@ -107,7 +111,7 @@ impl Server {
         let serving = tokio::spawn(async move {
             let listener = BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT);
             if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(until).await {
-                tracing::error!(%error, "the HTTP face is gone");
+                tracing::error!(%error, "HTTP server failed");
             }
         });
         let upkeep = tokio::spawn(async move {
@@ -116,16 +120,16 @@ impl Server {
                 figures.run_upkeep();
             }
         });
-        tracing::info!(%address, "shows /metrics, /livez and /readyz");
+        tracing::info!(%address, "HTTP server started");
         Ok(Server { address, stop, tasks: [serving, upkeep] })
     }
 
-    /// Where it is.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it; requests under way may end too.
+    /// Stops the server. Open requests may finish within a second.
     pub async fn stop(self) {
         self.stop.cancel();
         let [mut serving, upkeep] = self.tasks;
@@ -133,6 +137,7 @@ impl Server {
         if tokio::time::timeout(GOODBYE, &mut serving).await.is_err() {
             serving.abort();
         }
+        tracing::info!(address = %self.address, "HTTP server stopped");
     }
 }
 
@@ -158,10 +163,12 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
 }
 
 impl Shown {
-    /// Why this process should not be counted on; the lock makes those who ask at the same time ask once.
+    /// Returns the reason why this process is not ready, if any.
+    ///
+    /// The lock makes concurrent requests share one query.
     async fn ready(&self) -> Result<(), String> {
         if self.face.leave.is_cancelled() {
-            return Err("told to leave: draining".to_owned());
+            return Err("the process is shutting down".to_owned());
         }
         let mut known = self.ready.lock().await;
         if let Some((since, ready)) = &*known
@@ -172,14 +179,14 @@ impl Shown {
         let looked = tokio::time::timeout(PATIENCE, expect_schema(&self.face.db)).await;
         let ready = match looked {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(SchemaError::Unreachable(_))) | Err(_) => Err("the database does not answer".to_owned()),
-            Ok(Err(schema)) => Err(schema.to_string()),
+            Ok(Err(SchemaError::Unreachable(_))) | Err(_) => Err("the database is unavailable".to_owned()),
+            Ok(Err(schema)) => Err(schema.message()),
         };
         *known = Some((Instant::now(), ready.clone()));
         ready
     }
 
-    /// What the database says, rendered; none if it does not answer.
+    /// Returns the rendered metrics of the database, or `None` if the database is unavailable.
     async fn readings(&self) -> Option<String> {
         let mut known = self.readings.lock().await;
         if let Some((since, readings)) = &*known
@@ -191,7 +198,7 @@ impl Shown {
         let readings = match looked {
             Ok(Ok(readings)) => Some(readings::render(&readings, self.face.fleet)),
             Ok(Err(error)) => {
-                tracing::debug!(error = format!("{error:#}"), "the database gave no figures");
+                tracing::debug!(error = format!("{error:#}"), "database metrics unavailable");
                 None
             }
             Err(_) => None,

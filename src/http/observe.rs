@@ -1,14 +1,14 @@
 //! Layers around every request of the HTTP endpoint: request id, access log, problem documents, panics, body limit.
 //!
-//! **Every answer has an `x-request-id`.** The client's own is kept if it is short and printable, so that a proxy's id
-//! leads through both logs. Any other is replaced, since ids are written to the log.
+//! **Every response has an `x-request-id`.** The client's own id is used if it is short and printable, so that a
+//! proxy's id connects both logs. Any other id is replaced, since ids are written to the log.
 //!
-//! **Every request is one log line**: method, path, status, duration and request id. The query is left out, because it
-//! holds what people search for. Successful probes and scrapes are logged at debug level only. A request whose client
-//! hangs up before the answer has no line.
+//! **Every request is one log line**: method, path, status, duration and request id. The query is omitted, since it
+//! contains the search terms of users. Successful probes and scrapes are logged at debug level only. A request whose
+//! client disconnects before the response has no line.
 //!
-//! **Every error has a body.** An error that a layer or the router produced without a problem document gets one here, and
-//! the request id is added to all of them. `/readyz` keeps its own JSON.
+//! **Every error has a body.** An error of a layer or of the router without a problem document gets one here, and the
+//! request id is added to all problem documents. `/readyz` keeps its own JSON.
 
 use crate::api::problem::Problem;
 use axum::Router;
@@ -27,18 +27,18 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::Instrument;
 
-/// Largest body of a request, in bytes. No resource reads one.
+/// Largest body of a request, in bytes. No resource reads a body.
 pub const MAX_BODY_BYTES: usize = 1024;
-/// Longest request id that is accepted from a client.
+/// Longest request id accepted from a client.
 const MAX_REQUEST_ID_BYTES: usize = 64;
-/// Longest path that is logged.
+/// Longest logged path. Longer paths are truncated.
 const MAX_LOGGED_PATH_BYTES: usize = 256;
 /// Paths that monitoring requests every few seconds.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Wraps all routes of a router, its fallback included.
+/// Wraps all routes of a router in the layers, the fallback included.
 pub fn observed(router: Router) -> Router {
     let nosniff = HeaderValue::from_static("nosniff");
     let layers = ServiceBuilder::new()
@@ -72,7 +72,7 @@ fn request_id(request: &Request) -> String {
     id.unwrap_or_default().to_owned()
 }
 
-/// Writes the access log. The span gives the request id to every line that is logged on the way.
+/// Writes the access log. The span adds the request id to every line that is logged during the request.
 async fn log_request(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
@@ -91,7 +91,7 @@ async fn log_request(request: Request, next: Next) -> Response {
     response
 }
 
-/// Gives errors without a body a problem document, and every problem document the request id.
+/// Adds a problem document to errors without a body, and the request id to every problem document.
 async fn complete_problem(request: Request, next: Next) -> Response {
     let (id, head) = (request_id(&request), request.method() == Method::HEAD);
     let mut response = next.run(request).await;
@@ -110,7 +110,7 @@ async fn complete_problem(request: Request, next: Next) -> Response {
     response
 }
 
-/// Logs a panic of a handler and answers 500.
+/// Logs a panic of a handler and returns a response with status 500.
 fn problem_of_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let error = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

@@ -1,5 +1,5 @@
-//! What the database knows, as Prometheus reads it: asked for when somebody looks, and absent while it does not answer,
-//! since a figure that stands still is worse than none.
+//! The metrics of the database in Prometheus's format. They are read on each scrape and absent during an outage, since
+//! a stale value is worse than none.
 
 use crate::queue::Entry;
 use crate::telemetry::{Kind, METRICS, Origin, Values, series};
@@ -9,16 +9,16 @@ use sqlx::PgPool;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// One figure.
+/// One sample of a metric.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub metric: String,
-    /// An object of label and value.
+    /// A JSON object from label names to label values.
     pub labels: Value,
     pub value: f64,
 }
 
-/// Asks for all of them, with one statement that is cut off rather than left to run.
+/// Reads the samples of all metrics with one statement, whose timeout is 2 s.
 pub(super) async fn read(pool: &PgPool) -> anyhow::Result<Vec<Reading>> {
     let mut tx = pool.begin().await?;
     sqlx::query!("-- http: limit\n select set_config('statement_timeout', '2s', true)")
@@ -28,26 +28,27 @@ pub(super) async fn read(pool: &PgPool) -> anyhow::Result<Vec<Reading>> {
         Reading,
         r#"-- http: figures
         select metric as "metric!", labels as "labels!", value as "value!"
-        from fleet.figures"#
+        from fleet.metrics"#
     )
     .fetch_all(&mut *tx)
     .await
-    .context("read the figures")?;
+    .context("could not read the metrics of the database")?;
     tx.commit().await?;
     Ok(readings)
 }
 
-/// As text in Prometheus's format: each metric with its help, known series without a reading as zero, and values of a
-/// label that nobody named gathered as `other`.
+/// Renders samples as text in Prometheus's format.
+///
+/// Each metric has a HELP text. Known series without a sample are zero. Unknown label values are merged into `other`.
 pub(super) fn render(readings: &[Reading], fleet: &[Entry]) -> String {
     let kinds: Vec<&'static str> = fleet.iter().map(|entry| entry.kind).collect();
     let sources: Vec<&str> = distinct_sources(readings);
     let mut text = String::new();
     for metric in METRICS.iter().filter(|metric| metric.origin == Origin::Database) {
-        // by their labels as they will stand in the text
+        // The key is the rendered label set.
         let mut lines: BTreeMap<String, f64> = BTreeMap::new();
         let by_source = metric.labels.iter().any(|(_, values)| matches!(values, Values::Sources));
-        // what is a count is zero where nothing is; an age or a share that is not known is not there
+        // A count without a sample is zero. An unknown age or percentage is absent.
         let counted = metric.kind == Kind::Counter
             || !(metric.name.ends_with("_seconds") || metric.name.ends_with("_percent"))
             || metric.name == "vinops_oldest_ready_age_seconds";
@@ -71,7 +72,7 @@ pub(super) fn render(readings: &[Reading], fleet: &[Entry]) -> String {
                 continue;
             }
             let line = lines.entry(shown(&labels)).or_insert(0.0);
-            // kinds that share the name `other`: their counts add up, of their ages the greatest counts
+            // Kinds merged into `other`: the counts are added, and the greatest age is used.
             *line = if metric.name.ends_with("_seconds") {
                 line.max(reading.value)
             } else {
@@ -82,7 +83,7 @@ pub(super) fn render(readings: &[Reading], fleet: &[Entry]) -> String {
             continue;
         }
         let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
-        // writing to a string cannot fail
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {} {}\n# TYPE {} {kind}", metric.name, metric.help, metric.name);
         for (labels, value) in lines {
             let _ = writeln!(text, "{}{labels} {value}", metric.name);
@@ -100,7 +101,7 @@ fn distinct_sources(readings: &[Reading]) -> Vec<&str> {
     sources
 }
 
-/// The series of one source.
+/// Returns the label sets of all series of one source.
 fn born<'a>(labels: &[(&'static str, Values)], source: &'a str) -> Vec<Vec<(&'static str, &'a str)>> {
     labels.iter().fold(vec![Vec::new()], |all, (label, values)| {
         let values: Vec<&'a str> = match values {
@@ -114,7 +115,7 @@ fn born<'a>(labels: &[(&'static str, Values)], source: &'a str) -> Vec<Vec<(&'st
     })
 }
 
-/// The value of a label, or `other` where it is none of those foreseen.
+/// Returns the value of a label, or `other` if the value is not one of those defined.
 fn bounded<'a>(value: &'a Value, values: Values, kinds: &[&'static str]) -> &'a str {
     let value = value.as_str().unwrap_or("other");
     let known = match values {
@@ -125,7 +126,7 @@ fn bounded<'a>(value: &'a Value, values: Values, kinds: &[&'static str]) -> &'a 
     if known { value } else { "other" }
 }
 
-/// `{kind="fetch",state="running"}`, or nothing.
+/// Renders a label set as `{kind="fetch",state="running"}`, or as an empty string.
 fn shown(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();

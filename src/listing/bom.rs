@@ -1,26 +1,26 @@
-//! Bills of materials: versions that never change, one of them active, and what it costs.
+//! Bills of materials: immutable versions, one of them active, and the cost of a version.
 //!
-//! A version is one more than the greatest of its owner, a listing or (as a scenario) an ASIN; its lines are written with
-//! it and never again. A line change is a new version. Activation closes the active version and opens another in one
-//! transaction.
+//! The number of a new version is one more than the greatest of its owner. The owner is a listing or (as a scenario) an
+//! ASIN. The lines of a version are written with it and never changed. A line change is a new version. Activation
+//! closes the active version and opens another in one transaction.
 //!
-//! **Races.** Two drafts of one owner want the same number, two activations both want to be the one: the database's
-//! unique indexes let one through, and the other is told by [`BomError::Outrun`] which version was faster. It is not tried
-//! again by itself: whoever chose a version chose it over one that is no longer active, and should look. Two activations of
-//! the same version are one.
+//! **Races.** Two drafts of one owner compete for the same number, and two activations compete for the active version.
+//! The database's unique indexes let one through, and the other gets [`BomError::Outrun`] with the version that came
+//! first. The call is not retried automatically: the caller chose the version over one that is no longer active, and
+//! must decide again. Two activations of the same version are one.
 //!
-//! Costs are those of the components today, so an old version's cost moves when a component is repriced. Wastage is a
-//! mark-up on the quantity (5 % more is bought), not a yield.
+//! Costs use the components' current prices, so an old version's cost changes when a component is repriced. Wastage is
+//! a mark-up on the quantity (5 % more is bought), not a yield.
 //!
-//! The statements find their tables by the connection's search_path, since the schema is the operator's choice; so they are
-//! not checked when compiling, and each is run by `tests/listing/bom.rs`.
+//! The statements find their tables by the connection's search_path, since the operator chooses the schema. They are
+//! therefore not checked at compile time, and each is run by `tests/listing/bom.rs`.
 
 use super::economics::{money, sum};
 use rust_decimal::Decimal;
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 
-/// The constraints that say who was faster.
+/// The unique constraints whose violation means that a concurrent change came first.
 const RACES: &[&str] = &[
     "boms_listing_active_unique",
     "boms_asin_active_unique",
@@ -28,12 +28,12 @@ const RACES: &[&str] = &[
     "boms_asin_version_unique",
 ];
 
-/// Whose bill of materials it is.
+/// The owner of a bill of materials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// A listing's own, by its id.
+    /// A listing, by its id.
     Listing(i32),
-    /// What an ASIN would take, by the id of its `asin_entities`.
+    /// An ASIN for a scenario, by the id of its `asin_entities` row.
     Asin(i32),
 }
 
@@ -46,84 +46,87 @@ impl Owner {
     }
 }
 
-/// A line as it is written: how much of a component.
+/// A line to write: a component and its quantity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// `components.id`.
+    /// The value of `components.id`.
     pub component_id: i32,
-    /// More than 0, up to four decimals.
+    /// Quantity greater than 0, with up to four decimal places.
     pub quantity: Decimal,
-    /// From 0 to under 1, up to four decimals.
+    /// Share from 0 to under 1, with up to four decimal places.
     pub wastage_rate: Decimal,
 }
 
-/// A line as it is costed.
+/// A line with the price of its component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Costed {
-    /// How much.
+    /// Quantity without wastage.
     pub quantity: Decimal,
-    /// What is bought besides, as a share.
+    /// Share of the quantity that is bought in addition.
     pub wastage_rate: Decimal,
-    /// Of one unit, today.
+    /// Current cost of one unit, without VAT.
     pub unit_cost_ex_vat: Decimal,
 }
 
-/// A version.
+/// A version of a bill of materials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// `boms.id`.
+    /// The value of `boms.id`.
     pub id: i32,
-    /// From 1 for each owner.
+    /// Version number, from 1 for each owner.
     pub version: i32,
 }
 
-/// What an activation did.
+/// The result of an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activated {
-    /// The active one.
+    /// The active version.
     pub now: Version,
-    /// The one that was; none if there was none, or this was it already.
+    /// The version that was active before. None if there was none, or if `now` was already active.
     pub before: Option<Version>,
 }
 
-/// Why it was not done.
+/// The error of a BOM operation.
 #[derive(Debug, thiserror::Error)]
 pub enum BomError {
-    /// No such version.
-    #[error("there is no BOM {0}")]
+    /// The version does not exist.
+    #[error("BOM {0} does not exist")]
     Unknown(i32),
-    /// Without lines it costs nothing, which is never meant.
-    #[error("a BOM has a line at least")]
+    /// The version has no lines and would cost nothing.
+    #[error("the BOM has no lines")]
     Empty,
-    /// A line that no table would take.
-    #[error("component {component_id}: {why}")]
+    /// A line violates a rule of its table.
+    #[error("invalid BOM line of component {component_id}: {why}")]
     Line {
-        /// Of the line.
+        /// The component of the line.
         component_id: i32,
-        /// What is wrong with it.
+        /// The violated rule.
         why: &'static str,
     },
-    /// Somebody else was faster.
-    #[error("{what} was not done: {}; look at it, and come back if this one is still wanted", .winner.map_or_else(
-        || "another change of this owner's BOMs came first".to_owned(),
-        |winner| format!("version {winner} came first")
-    ))]
+    /// A concurrent change came first.
+    #[error(
+        "{what} failed: {}\nhint: check the current versions, and repeat the call if the change is still wanted",
+        .winner.map_or_else(
+            || "another change of this owner's BOMs came first".to_owned(),
+            |winner| format!("version {winner} came first")
+        )
+    )]
     Outrun {
-        /// What was wanted: "activation of version 3".
+        /// The failed operation, such as "activation of version 3".
         what: String,
-        /// The version that is active now, or was drafted.
+        /// The version that is active now or was drafted, or None if there is none.
         winner: Option<i32>,
     },
-    /// The cost is beyond what can be said.
-    #[error("the cost of BOM {0} does not fit")]
+    /// The cost is out of range.
+    #[error("the cost of BOM {0} is out of range")]
     TooMuch(i32),
-    /// It could not be asked.
-    #[error("ask the database about BOMs")]
+    /// A statement failed.
+    #[error("could not query the BOM tables")]
     Database(#[from] sqlx::Error),
 }
 
-/// What the lines cost together, without VAT: quantity with wastage times unit cost, rounded to the cent once, at the end.
-/// None where it does not fit.
+/// Returns the cost of the lines without VAT: quantity with wastage times unit cost, rounded to the cent once, at the
+/// end. Returns None if the cost is out of range.
 pub fn cost_ex_vat(lines: &[Costed]) -> Option<Decimal> {
     let costs: Option<Vec<Decimal>> = lines
         .iter()
@@ -135,7 +138,10 @@ pub fn cost_ex_vat(lines: &[Costed]) -> Option<Decimal> {
     sum(&costs?).map(money)
 }
 
-/// That the lines may be a version's.
+/// Checks that a version may have these lines.
+///
+/// # Errors
+/// Returns [`BomError::Empty`] without lines, and [`BomError::Line`] for the first invalid line.
 pub fn check(lines: &[Line]) -> Result<(), BomError> {
     if lines.is_empty() {
         return Err(BomError::Empty);
@@ -144,23 +150,26 @@ pub fn check(lines: &[Line]) -> Result<(), BomError> {
     for line in lines {
         let wrong = |why| Err(BomError::Line { component_id: line.component_id, why });
         if line.quantity <= Decimal::ZERO {
-            return wrong("the quantity is not more than 0");
+            return wrong("the quantity must be greater than 0");
         }
         if line.wastage_rate < Decimal::ZERO || line.wastage_rate >= Decimal::ONE {
-            return wrong("the wastage is not from 0 to under 1");
+            return wrong("the wastage rate must be from 0 to under 1");
         }
-        // the table would round it, and the version be another than was asked for
+        // The table would round the value, so the version would differ from the request.
         if line.quantity.normalize().scale() > 4 || line.wastage_rate.normalize().scale() > 4 {
-            return wrong("more than four decimals");
+            return wrong("a value has more than four decimal places");
         }
         if !seen.insert(line.component_id) {
-            return wrong("it has two lines");
+            return wrong("the component has two lines");
         }
     }
     Ok(())
 }
 
-/// Writes the next version of an owner's, not active, with its lines.
+/// Inserts an owner's next version with its lines, not active. Returns the version.
+///
+/// # Errors
+/// Returns an error for invalid lines, and [`BomError::Outrun`] if a concurrent draft took the number.
 pub async fn draft(connection: &mut PgConnection, owner: Owner, lines: &[Line]) -> Result<Version, BomError> {
     check(lines)?;
     let mut tx = connection.begin().await?;
@@ -173,7 +182,7 @@ pub async fn draft(connection: &mut PgConnection, owner: Owner, lines: &[Line]) 
         Err(error) if is_race(&error) => {
             tx.rollback().await?;
             let winner = newest(connection, owner).await?;
-            Err(BomError::Outrun { what: "the new version".to_owned(), winner })
+            Err(BomError::Outrun { what: "draft of a new version".to_owned(), winner })
         }
         Err(error) => Err(error.into()),
     }
@@ -230,7 +239,11 @@ async fn newest(connection: &mut PgConnection, owner: Owner) -> sqlx::Result<Opt
     .await
 }
 
-/// Makes a version its owner's active one, and closes the one that was.
+/// Activates a version and closes the owner's active one, in one transaction.
+///
+/// # Errors
+/// Returns [`BomError::Unknown`] if the version does not exist, and [`BomError::Outrun`] if a concurrent activation
+/// came first.
 pub async fn activate(connection: &mut PgConnection, id: i32) -> Result<Activated, BomError> {
     let wanted: Option<(i32, bool, Option<i32>, Option<i32>)> = sqlx::query_as(
         "-- bom: wanted
@@ -271,8 +284,9 @@ pub async fn activate(connection: &mut PgConnection, id: i32) -> Result<Activate
     }
 }
 
-/// Both halves. Of two at once the second waits at the first's row, or at its entry in the index; then the row is closed
-/// already, and the entry is there: it breaks the unique index, as it must.
+/// Closes the active version and opens another. Of two concurrent calls the second waits for the first's row, or for
+/// its entry in the index. By then the row is closed and the entry exists, so the second call violates the unique
+/// index, as intended.
 async fn turn(
     connection: &mut PgConnection,
     id: i32,
@@ -296,7 +310,7 @@ async fn turn(
     .bind(asin)
     .fetch_optional(&mut *connection)
     .await?;
-    // none is touched where somebody has activated the same one meanwhile
+    // Updates no row if a concurrent call has activated the same version.
     sqlx::query(
         "-- bom: open
          update boms
@@ -314,7 +328,7 @@ async fn turn(
     Ok(before.map(|(id, version)| Version { id, version }))
 }
 
-/// What a version costs with the components' prices of today.
+/// Returns the cost of a version at the components' current prices.
 pub async fn cost_of(connection: &mut PgConnection, id: i32) -> Result<Decimal, BomError> {
     let lines: Vec<(String, String, String)> = sqlx::query_as(
         "-- bom: costs

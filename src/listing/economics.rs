@@ -1,63 +1,63 @@
-//! What a listing earns, in decimals.
+//! The earnings of a listing, in decimals.
 //!
-//! The names are the documents' and frozen: everything that is without VAT says so. Nothing is rounded on the way;
-//! [`money`] rounds what is shown or stored. Two results leave a choice to be made elsewhere: the referral fee is taken of
-//! the price without VAT, and the break-even price takes the fees as they are at the current price
-//! ([`break_even_with_referral_inc_vat`] lets them follow it).
+//! The names are those of the documents and must not change: a name without VAT contains `ex_vat`. Intermediate results
+//! are not rounded. [`money`] rounds values that are displayed or stored. Two results leave a choice to the caller: the
+//! referral fee is a share of the price without VAT, and the break-even price uses the fees at the current price.
+//! [`break_even_with_referral_inc_vat`] lets the fees follow the price.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 
-/// Share of the price without VAT that the marketplace takes where no fees were told: 15 %.
+/// Default referral fee of the marketplace, used if the fees are unknown: 15 % of the price without VAT.
 const REFERRAL: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
-/// Added where the marketplace ships.
+/// Fee added if the marketplace ships.
 const FULFILMENT: Decimal = Decimal::from_parts(250, 0, 0, false, 2);
-/// Added for media.
+/// Fee added for media.
 const CLOSING: Decimal = Decimal::from_parts(50, 0, 0, false, 2);
-/// The categories of which that is.
+/// The categories that count as media.
 const MEDIA: &[&str] = &["Books", "Music", "Video", "DVD", "Software"];
 
-/// What is spent on one piece, each without VAT.
+/// Costs of one unit, without VAT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Costs {
-    /// Of the active bill of materials.
+    /// Cost of the active bill of materials.
     pub bom: Decimal,
-    /// Of `listing_cost_overrides`, like the next three.
+    /// Shipping cost from `listing_cost_overrides`, like the next three.
     pub shipping: Decimal,
-    /// Boxes, tape.
+    /// Cost of boxes and tape.
     pub packaging: Decimal,
-    /// Hands.
+    /// Labour cost.
     pub handling: Decimal,
-    /// What else there is.
+    /// All other costs.
     pub other: Decimal,
-    /// What the marketplace takes.
+    /// Fees of the marketplace.
     pub amazon_fees: Decimal,
 }
 
-/// What is earned on one piece. Not rounded.
+/// Earnings of one unit, not rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Economics {
     /// Price without VAT.
     pub price_ex_vat: Decimal,
-    /// All costs.
+    /// Sum of all costs.
     pub total_cost_ex_vat: Decimal,
-    /// The price without VAT.
+    /// Revenue, equal to the price without VAT.
     pub net_revenue_ex_vat: Decimal,
-    /// What is left.
+    /// Revenue minus costs.
     pub profit_ex_vat: Decimal,
-    /// Profit's share of net revenue; 0 where there is none.
+    /// Profit as a share of net revenue, or 0 without revenue.
     pub margin: Decimal,
-    /// The price at which nothing is left, with these fees.
+    /// Price with VAT at which the profit is zero, with these fees.
     pub break_even_price_inc_vat: Decimal,
 }
 
-/// To the cent, half away from zero.
+/// Returns the amount rounded to the cent, half away from zero.
 pub fn money(amount: Decimal) -> Decimal {
-    // without the sign that would be left of a rounded -0.001
+    // Removes the sign that a rounded -0.001 would have.
     let rounded = amount.round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero);
     if rounded.is_zero() { Decimal::ZERO } else { rounded }
 }
 
-/// The price without VAT; none where a rate of -1 or less would divide by nothing.
+/// Returns the price without VAT, or None for a rate of -1 or less.
 pub fn price_ex_vat(price_inc_vat: Decimal, vat_rate: Decimal) -> Option<Decimal> {
     let divisor = Decimal::ONE.checked_add(vat_rate)?;
     if divisor <= Decimal::ZERO {
@@ -66,7 +66,8 @@ pub fn price_ex_vat(price_inc_vat: Decimal, vat_rate: Decimal) -> Option<Decimal
     price_inc_vat.checked_div(divisor)
 }
 
-/// The fees where nobody has told them: a share of the price without VAT, more where the marketplace ships, and for media.
+/// Returns the estimated fees if the real ones are unknown: a share of the price without VAT, plus a fee if the
+/// marketplace ships, plus a fee for media. Returns None if the sum is out of range.
 pub fn estimated_fees_ex_vat(price_ex_vat: Decimal, fba: bool, category: Option<&str>) -> Option<Decimal> {
     let mut fees = price_ex_vat.checked_mul(REFERRAL)?;
     if fba {
@@ -78,7 +79,8 @@ pub fn estimated_fees_ex_vat(price_ex_vat: Decimal, fba: bool, category: Option<
     Some(fees)
 }
 
-/// All of it; none where a number does not fit, which no amount of the database's is large enough for.
+/// Returns the earnings of a listing. Returns None if a number is out of range, which no amount in the database
+/// reaches, or if the VAT rate is -1 or less.
 pub fn economics(price_inc_vat: Decimal, vat_rate: Decimal, costs: &Costs) -> Option<Economics> {
     let price_ex_vat = price_ex_vat(price_inc_vat, vat_rate)?;
     let Costs { bom, shipping, packaging, handling, other, amazon_fees } = *costs;
@@ -96,7 +98,8 @@ pub fn economics(price_inc_vat: Decimal, vat_rate: Decimal, costs: &Costs) -> Op
     })
 }
 
-/// The price at which nothing is left where the referral fee follows the price; none at a share of 1 or more.
+/// Returns the price with VAT at which the profit is zero if the referral fee follows the price. Returns None for a
+/// referral rate of 1 or more.
 pub fn break_even_with_referral_inc_vat(
     costs_without_referral: Decimal,
     referral_rate: Decimal,
@@ -109,7 +112,7 @@ pub fn break_even_with_referral_inc_vat(
     costs_without_referral.checked_div(kept)?.checked_mul(Decimal::ONE.checked_add(vat_rate)?)
 }
 
-/// Their sum, if it fits.
+/// Returns the sum, or None on overflow.
 pub(super) fn sum(amounts: &[Decimal]) -> Option<Decimal> {
     amounts.iter().try_fold(Decimal::ZERO, |sum, amount| sum.checked_add(*amount))
 }

@@ -1,14 +1,16 @@
-//! What is the database's fault is tried again on the spot: a deadlock, a serialization failure, a lost connection.
+//! Retries a handler immediately after a transient database error: a deadlock, a serialization failure, a lost
+//! connection.
 //!
-//! Such an end says nothing of the job, and the cure is to do the same once more; an attempt spent on it, and a wait as
-//! long as the kind's policy, would be a price for nothing (and a kind with a single attempt would lose its work). So the
-//! handler runs again under the same claim: the lease goes on being renewed, the time limit goes on running, and each
-//! of the things that cut a run off cuts this one off too. It is for handlers what the fence and a fresh transaction
-//! make of any second run: what the first wrote in its step is rolled back, or, if only the commit's answer was lost,
-//! the second step finds the job completed and stops.
+//! Such an error is no evidence about the job, and repeating the work is the remedy. Spending an attempt and waiting
+//! for the backoff of the policy would gain nothing, and a kind with a single attempt would lose its work. So the
+//! handler runs again under the same claim. The lease is still renewed, the timeout continues to run, and everything
+//! that cuts off a run also cuts off a retry. Handlers see the same as in any second run, because of the fence and the
+//! new transaction: the writes of the first step are rolled back. If only the response to the commit was lost, the
+//! second step finds the job completed and stops.
 //!
-//! Bounded: the fifth conflict with other transactions counts as the job's own failure, and so does a database that is
-//! not back [`PATIENCE`] after it was missed. The history of a run that is then done tells of the latest such failure.
+//! The retries are bounded. The fifth conflict with other transactions counts as a failure of the job, and so does a
+//! database that is still unavailable [`PATIENCE`] after the first failure. If the run is then done, its history
+//! contains the latest transient error.
 
 use super::entry::{Entry, Erased, Failure};
 use super::job::Stop;
@@ -18,15 +20,16 @@ use crate::db::passing::{Passing, passing};
 use backon::BackoffBuilder;
 use std::time::{Duration, Instant};
 
-/// The last of so many conflicts is final.
+/// Number of conflicts after which the error is final.
 const CONFLICTS: u32 = 5;
-/// A connection that is lost so long after the first failure is final.
+/// Time since the first transient error after which the next one is final.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest delay between two retries, without its jitter.
+/// Longest delay between two retries, without jitter.
 pub(super) const MAX_BACKOFF_DELAY: Duration = Duration::from_secs(2);
 
-/// Returns the delays between retries while the database has a transient error: 50 ms, doubling to 2 s, with jitter, without
-/// end.
+/// Returns the delays between retries while the database has a transient error: 50 ms, doubling to 2 s, with jitter.
+///
+/// The sequence is endless.
 pub(super) fn transient_backoff() -> backon::ExponentialBackoff {
     backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
@@ -36,7 +39,7 @@ pub(super) fn transient_backoff() -> backon::ExponentialBackoff {
         .build()
 }
 
-/// Runs the handler, again where only the database was at fault.
+/// Runs the handler, and again after transient database errors. Returns the result of the last call.
 pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Value) -> Erased {
     let mut waits = transient_backoff();
     let (mut conflicts, mut first) = (0, None);
@@ -49,8 +52,8 @@ pub(super) async fn persist(entry: &Entry, mut run: Run, payload: serde_json::Va
             return ended;
         }
         let (job, error) = (run.job().id, format!("{error:#}"));
-        tracing::info!(job, kind = &*run.job().kind, error, "tries again on the spot");
+        tracing::info!(job, kind = &*run.job().kind, error, "job run retried immediately");
         tokio::time::sleep(waits.next().unwrap_or_default()).await;
-        run.tried = Some(storable(&format!("tried again on the spot: {error}")).into());
+        run.tried = Some(storable(&format!("retried immediately: {error}")).into());
     }
 }

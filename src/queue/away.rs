@@ -1,23 +1,23 @@
-//! What a worker's loops know of the database's absence, and what is none.
+//! Outages of the database as a worker's loops see them, and conflicts, which are not outages.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The mean wait after a conflict with other transactions.
+/// Mean delay after a conflict with other transactions.
 const CONFLICT_WAIT: Duration = Duration::from_millis(50);
 
-/// Logs a conflict with other transactions, which is no outage, and returns the wait until the next try.
+/// Logs a conflict with other transactions, which is not an outage. Returns the delay until the next try.
 pub(super) fn conflict(worker: &str, doing: &str, error: &sqlx::Error) -> Duration {
-    tracing::info!(worker, doing, %error, "conflict with another transaction; trying again");
+    tracing::info!(worker, doing, %error, "transaction conflict, retrying");
     CONFLICT_WAIT.mul_f64(0.5 + rand::random::<f64>())
 }
 
-/// How many of a worker's loops miss the database, and since when the first of them does.
+/// The number of a worker's loops without the database, and the start of the outage.
 #[derive(Default)]
 pub(super) struct Away(Mutex<(usize, Option<Instant>)>);
 
 impl Away {
-    /// One more loop misses it; whether it is the first.
+    /// Counts one more loop without the database. Returns true for the first one.
     pub fn missed(&self) -> bool {
         let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         away.0 += 1;
@@ -25,7 +25,7 @@ impl Away {
         away.0 == 1
     }
 
-    /// One loop less; the outage's beginning if it was the last.
+    /// Counts one loop less. Returns the start of the outage if that loop was the last.
     pub fn returned(&self) -> Option<Instant> {
         let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         away.0 = away.0.saturating_sub(1);

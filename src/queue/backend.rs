@@ -1,8 +1,8 @@
-//! The queue as a backend of apalis, whose worker runtime polls it, runs its tasks and stops them in order.
+//! The queue as an apalis backend. The worker runtime of apalis polls it, runs its tasks and stops them in order.
 //!
-//! The runtime sees a stream of claimed jobs and one function that runs them. Claiming, leases and settling are tasks
-//! beside it: the runtime polls a backend from the task that also polls the handlers' futures, and whatever happened
-//! there only as often as somebody polls would make liveness depend on load.
+//! The runtime sees a stream of claimed jobs and one function that runs them. Claiming, lease renewal and the completer
+//! are separate tasks. The runtime polls a backend from the task that also polls the futures of the handlers, so work
+//! done there would make liveness depend on load.
 
 use super::engine::Shared;
 use super::event::Outcome;
@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tower::layer::util::Identity;
 
-/// Claimed jobs on their way into the runtime.
+/// The apalis backend of one worker: passes claimed jobs to the runtime.
 pub(super) struct Fleet {
     engine: Shared,
     jobs: Option<mpsc::UnboundedReceiver<Claimed>>,
@@ -33,7 +33,7 @@ impl Fleet {
 
 impl Backend for Fleet {
     type Task = Task<Claimed>;
-    /// The database being away is the engine's business; to the runtime there is simply no job.
+    /// An outage of the database is handled by the worker's own tasks. To the runtime there is simply no job.
     type Error = Infallible;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -49,7 +49,8 @@ impl Backend for Fleet {
         jobs.poll_recv(cx).map(|job| job.map(|job| Ok(task(job))))
     }
 
-    /// Called when no handler runs any more: gives back what never started and waits until every end is stored.
+    /// Releases the jobs that never started and waits until every result is stored. The runtime calls this when no
+    /// handler runs any more.
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         let (engine, jobs) = (&self.engine, &mut self.jobs);
         let closing = self.closing.get_or_insert_with(|| close(engine.clone(), jobs.take()).boxed());
@@ -83,7 +84,9 @@ fn task(job: Claimed) -> Task<Claimed> {
         .build()
 }
 
-/// The channel ends when the claimer does, which is after its last claim; so nothing claimed is overlooked.
+/// Releases all jobs left in the channel, then waits for the last result.
+///
+/// The channel ends together with the claimer, after its last claim, so no claimed job is overlooked.
 async fn close(engine: Shared, jobs: Option<mpsc::UnboundedReceiver<Claimed>>) {
     engine.draining.cancel();
     if let Some(mut jobs) = jobs {

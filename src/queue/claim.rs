@@ -1,19 +1,20 @@
-//! Taking jobs: the claimer, and the listener that wakes it.
+//! Claims jobs: the claimer, and the listener that wakes the claimer.
 //!
-//! The claimer asks for exactly as many jobs as it has room for, then sleeps until the first of: a notification, an
-//! run that freed a slot, the instant at which its next job is due, the poll interval. Polling is the truth and
-//! NOTIFY a hint: a lost notification costs at most the poll interval, never a job.
+//! The claimer requests exactly as many jobs as the worker has free capacity for. The claimer then sleeps until the
+//! first of these events: a notification, a run that frees a slot, the time at which the next job is due, the end of
+//! the poll interval. Polling decides and NOTIFY is a hint: a lost notification costs at most the poll interval, never
+//! a job.
 //!
-//! What may run is decided in the statement: a paused kind is passed over, and of a kind that is limited in the whole
-//! fleet a claim takes no more than the limit leaves, under a lock on the kind's row that lasts as long as the
-//! statement. Kinds of which nobody said anything cost a look at an empty table.
+//! The statement decides which jobs may run. A paused kind is skipped. Of a kind with a limit for all workers, a claim
+//! takes no more than the limit leaves, under a lock on the row of the kind that lasts as long as the statement. Kinds
+//! without pause or limit cost a look at an empty table.
 //!
-//! A claim's commit does not wait for the disk. Were the server to crash within the half second, the job would be found
-//! unclaimed, and run again by whoever claims it next: the same as if this worker had died, and the step of the lost
-//! run finds no row to finish. A step's commit, or its follower's, takes its claim to the disk with it.
+//! The commit of a claim does not wait for the disk. If the server crashes within the next half second, the job is
+//! found unclaimed and the next worker runs it again, as if this worker had died. The step of the lost run matches no
+//! row. The commit of a step, or of the job that follows, flushes the claim as well.
 //!
-//! Accepted race: if the connection breaks after the server has committed a claim and before its answer is here, the
-//! jobs run under our name and we do not know it. Nobody renews their leases, so the rescue brings them back.
+//! Accepted race: if the connection breaks after the server has committed a claim and before the response arrives, the
+//! jobs run under this worker's name without its knowledge. Their leases are not renewed, so they are rescued.
 
 use super::engine::{Link, Room, Shared, count};
 use super::run::Claimed;
@@ -21,16 +22,16 @@ use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Due, but locked by somebody while we looked: look again this soon.
+/// Shortest delay before the next claim if jobs are due but were locked by another claim.
 const CONTENDED: Duration = Duration::from_millis(10);
 
-/// After this long without a notification: does the listener's connection still live?
+/// Time without a notification after which the connection of the listener is checked.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Claims until the worker drains; `out` leads to the runtime's backend.
+/// Claims jobs until the worker drains, and sends them to `out`, the channel of the runtime's backend.
 pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) {
     let mut link = Link::new(&engine, "claim jobs");
-    // Not dropped in the middle of a claim while there is hope, or its jobs would be ours without our knowing.
+    // The future of a claim is not dropped unless it times out: its jobs would be claimed without our knowledge.
     while !engine.draining.is_cancelled() {
         let wait = match engine.room() {
             None => Duration::MAX,
@@ -50,7 +51,7 @@ pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) 
     }
 }
 
-/// One claim; answers how long there will be nothing to claim, as far as we know.
+/// Claims jobs once. Returns the delay until the next known job is due.
 async fn claim(
     engine: &Shared,
     link: &mut Link,
@@ -64,13 +65,14 @@ async fn claim(
     count(&engine.counts.claimed, jobs.len() as u64);
     for job in jobs {
         engine.hold(job.id, job.run, job.kind.clone());
-        // An error means that the runtime is gone, and this task goes with it.
+        // An error means that the runtime has ended, and this task ends with it.
         let _ = out.send(job);
     }
     if full {
         return Ok(Duration::ZERO);
     }
-    // Of a kind without room nothing could be claimed, due or not; the run that makes room says so.
+    // Jobs of a kind without free capacity cannot be claimed, due or not. The run that frees capacity wakes the
+    // claimer.
     let asked = engine.kinds.iter().zip(&room.kinds).filter(|(_, room)| **room > 0);
     let asked: Vec<String> = asked.map(|(kind, _)| kind.clone()).collect();
     let next = sqlx::query_file_scalar!("src/queue/claim.next.sql", &asked).fetch_one(line).await?;
@@ -79,7 +81,7 @@ async fn claim(
     }))
 }
 
-/// Claims once, as `name`.
+/// Claims due jobs for the worker `name` with one statement. Returns them by priority and id.
 pub(super) async fn take(
     connection: &mut PgConnection,
     kinds: &[String],
@@ -116,7 +118,7 @@ pub(super) async fn take(
     Ok(claimed.collect())
 }
 
-/// Listens for as long as the worker lives: on channel `fleet` for its kinds, on `fleet_cancel` for its jobs.
+/// Listens until the worker ends: on channel `fleet` for its kinds, on `fleet_cancel` for its jobs.
 pub(super) async fn wakes(engine: Shared) {
     let mut link = Link::new(&engine, "listen for jobs");
     loop {
@@ -133,7 +135,7 @@ async fn listen(engine: &Shared, link: &mut Link) -> sqlx::Result<()> {
     listener.listen_all(["fleet", "fleet_cancel"]).await?;
     link.up();
     loop {
-        // Whatever came while we were not listening is found by looking once.
+        // One claim and one renewal find what was notified before LISTEN.
         engine.kick.notify_one();
         engine.renew.notify_one();
         loop {

@@ -1,8 +1,8 @@
-//! What the parts of one worker share: who it is, what it holds, and the signals between them.
+//! The state shared by the tasks of one worker: the worker's name, the claimed jobs, and the signals between the tasks.
 //!
-//! The engine has a pool of its own with five connections, of which claimer and settler keep one each. Were it to share
-//! the handlers' pool, ten handlers waiting for connections would keep the lease renewals waiting too, and a busy worker
-//! would look like a dead one.
+//! The worker's tasks have a pool of their own with five connections, of which claimer and completer keep one each. If
+//! they shared the handlers' pool, ten handlers waiting for connections would also delay the lease renewals, and a busy
+//! worker would look like a dead one.
 
 use super::again::{MAX_BACKOFF_DELAY, transient_backoff};
 use super::away::{Away, conflict};
@@ -24,44 +24,46 @@ use tokio_util::sync::CancellationToken;
 
 /// A worker's shared state.
 pub(super) struct Engine {
-    /// The worker's name, unique in the world: it is half of the fence.
+    /// Globally unique name of the worker, one half of the fence.
     pub name: String,
-    /// The handlers' connections.
+    /// The connections of the handlers.
     pub pool: PgPool,
-    /// The connections of their steps, one for each slot: a run has one step at a time, and one that was cut off lets go
-    /// within moments. A pool hands out the one that has rested longest: among these, which nobody else takes, one whose
-    /// server process knows the tables already.
+    /// The connections of the handlers' steps, one per slot.
+    ///
+    /// A run has one step at a time, and a run that was cut off releases its connection within moments. A pool returns
+    /// the connection idle for longest. Here, that connection's server process has already cached the tables, since
+    /// only steps use them.
     pub steps: PgPool,
-    /// The engine's own connections.
+    /// The connections of the worker's own tasks.
     pub own: PgPool,
     pub db: Db,
     pub entries: Vec<&'static Entry>,
-    /// The kinds it serves, aliases included, by name.
+    /// The kinds that the worker serves, aliases included, sorted by name.
     pub served: Vec<Served>,
-    /// Their names.
+    /// The names of the served kinds, in the same order.
     pub kinds: Vec<String>,
     pub tools: Tools,
     pub settings: Settings,
-    /// Slots for handlers; a claimed job without one has not started.
+    /// Slots for handlers. A claimed job without a slot has not started.
     pub slots: Semaphore,
-    /// Says that a look at the queue is worth while.
+    /// Wakes the claimer.
     pub kick: Notify,
-    /// Says that the leases are to be renewed now: somebody may have asked to cancel one of its jobs.
+    /// Wakes the lease renewer before its next tick: one of the worker's jobs may have a cancel request.
     pub renew: Notify,
-    /// The worker is leaving: claim nothing, start nothing.
+    /// Cancelled when the worker shuts down: no more claims, no more starts.
     pub draining: CancellationToken,
-    /// The drain's time is up: cut off what still runs.
+    /// Cancelled when the drain timeout is over: running jobs are cut off.
     pub deadline: CancellationToken,
     pub counts: Counts,
     pub away: Away,
     watchers: Option<broadcast::Sender<Event>>,
     endings: mpsc::UnboundedSender<Ending>,
     held: Mutex<HashMap<i64, Hold>>,
-    /// Says that `held` became smaller.
+    /// Signals that a job was removed from `held`.
     pub freed: Notify,
 }
 
-/// How a worker was set up.
+/// The settings of a worker.
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
     pub concurrency: usize,
@@ -72,79 +74,98 @@ pub(super) struct Settings {
     pub keep: Keep,
 }
 
-/// A kind as this worker serves it.
+/// The limits that a worker applies to one kind of job.
 pub(super) struct Served {
     pub kind: String,
-    /// May be claimed ahead of free slots.
+    /// True if jobs of the kind may be claimed ahead of free slots.
     pub cheap: bool,
-    /// How many of it this worker runs at once, at most.
+    /// Maximum number of jobs of the kind that this worker runs at a time.
     pub at_most: usize,
 }
 
-/// How many more jobs a worker may claim.
+/// The number of jobs that a worker may claim now.
 pub(super) struct Room {
-    /// So many could start at once.
+    /// Jobs that can start immediately.
     pub slots: usize,
-    /// So many more of cheap kinds, to be at hand.
+    /// Further jobs of prefetchable kinds.
     pub ahead: usize,
-    /// Of each of the kinds it serves, in their order.
+    /// Maximum for each served kind, in their order.
     pub kinds: Vec<i64>,
 }
 
-/// A job in this worker's hands.
+/// A job that this worker has claimed and whose result is not stored yet.
 #[derive(Clone)]
 pub(super) struct Hold {
     pub run: i64,
     pub kind: Arc<str>,
-    /// Its handler has ended: it takes no slot any more, and waits for its end to be stored.
+    /// True once the handler has ended: the job occupies no slot, and the result is not stored yet.
     pub over: bool,
-    /// Cancelled when the lease turns out to be lost.
+    /// Cancelled when the lease is found lost.
     pub lost: CancellationToken,
-    /// Cancelled when somebody wants the job cancelled.
+    /// Cancelled when the job has a cancel request.
     pub cancelled: CancellationToken,
 }
 
-macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// What a worker has done so far.
-        #[derive(Default)]
-        pub(super) struct Counts { $(pub $name: AtomicU64),+ }
-
-        /// What a worker did from its start to its end.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-        pub struct Summary { $($(#[$doc])* pub $name: u64),+ }
-
-        impl Counts {
-            pub fn summary(&self) -> Summary {
-                Summary { $($name: self.$name.load(Ordering::Relaxed)),+ }
-            }
-        }
-    };
+/// Running totals of a worker.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub claimed: AtomicU64,
+    pub done: AtomicU64,
+    pub failed: AtomicU64,
+    pub discarded: AtomicU64,
+    pub snoozed: AtomicU64,
+    pub cancelled: AtomicU64,
+    pub interrupted: AtomicU64,
+    pub returned: AtomicU64,
+    pub lost: AtomicU64,
+    pub stale: AtomicU64,
+    pub rescued: AtomicU64,
 }
 
-counts! {
+/// Totals of a worker from start to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
     /// Jobs claimed.
-    claimed,
-    /// Runs that ended done.
-    done,
+    pub claimed: u64,
+    /// Runs with outcome `done`.
+    pub done: u64,
     /// Runs that failed: errors, panics, timeouts.
-    failed,
+    pub failed: u64,
     /// Jobs discarded by this worker's runs.
-    discarded,
-    /// Runs that put themselves off.
-    snoozed,
+    pub discarded: u64,
+    /// Runs that were snoozed.
+    pub snoozed: u64,
     /// Jobs cancelled by request while this worker had them.
-    cancelled,
+    pub cancelled: u64,
     /// Runs cut off by the drain's deadline.
-    interrupted,
-    /// Jobs given back before they started.
-    returned,
+    pub interrupted: u64,
+    /// Jobs released before they started.
+    pub returned: u64,
     /// Runs whose lease was lost.
-    lost,
-    /// Ends that came too late to count and were dropped.
-    stale,
-    /// Jobs of dead workers taken back by this one.
-    rescued,
+    pub lost: u64,
+    /// Results that arrived too late to count and were dropped.
+    pub stale: u64,
+    /// Jobs of dead workers rescued by this worker.
+    pub rescued: u64,
+}
+
+impl Counts {
+    pub fn summary(&self) -> Summary {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Summary {
+            claimed: load(&self.claimed),
+            done: load(&self.done),
+            failed: load(&self.failed),
+            discarded: load(&self.discarded),
+            snoozed: load(&self.snoozed),
+            cancelled: load(&self.cancelled),
+            interrupted: load(&self.interrupted),
+            returned: load(&self.returned),
+            lost: load(&self.lost),
+            stale: load(&self.stale),
+            rescued: load(&self.rescued),
+        }
+    }
 }
 
 pub(super) fn count(counter: &AtomicU64, n: u64) {
@@ -176,7 +197,7 @@ impl Engine {
             pool: db.pool.clone(),
             own: crate::db::pool()
                 .max_connections(5)
-                // a dead one is found out by its first question, and all of these are asked again
+                // A dead connection fails its first query, and all these queries are retried.
                 .test_before_acquire(false)
                 .acquire_timeout(Duration::from_secs(5))
                 .connect_lazy_with((*db.pool.connect_options()).clone()),
@@ -206,8 +227,10 @@ impl Engine {
         }
     }
 
-    /// How many more jobs it may claim; none if none. A run whose end is not stored yet takes no slot, or each slot
-    /// would stand empty while the disk turns; but of those there are never more than there are slots.
+    /// Returns the number of jobs the worker may claim now, or `None` for no claim.
+    ///
+    /// A run whose result is not stored yet occupies no slot, or each slot would be idle during the disk write. Beyond
+    /// the number of slots and prefetched jobs, each such run reduces the capacity by one.
     pub fn room(&self) -> Option<Room> {
         let held = self.held();
         let all = self.settings.concurrency + self.settings.prefetch;
@@ -224,7 +247,7 @@ impl Engine {
             let taken = held.values().filter(|hold| !hold.over && *hold.kind == *served.kind).count();
             most.min(served.at_most.saturating_sub(taken)) as i64
         };
-        // With half of what is claimed ahead still at hand, a claim would cost the same and bring little.
+        // While half of the prefetched jobs are left, a claim would cost the same and return few jobs.
         if slots == 0 && ahead < self.settings.prefetch.div_ceil(2) {
             return None;
         }
@@ -232,7 +255,7 @@ impl Engine {
         kinds.iter().any(|room| *room > 0).then_some(Room { slots, ahead, kinds })
     }
 
-    /// The database's answer, or an error when it does not come in time: a third of the lease, from 5 s to 10 s.
+    /// Returns the result of a query, or an error after a third of the lease (at least 5 s, at most 10 s).
     pub async fn answer<T>(&self, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
         let patience = (self.settings.lease / 3).clamp(Duration::from_secs(5), Duration::from_secs(10));
         let answered = tokio::time::timeout(patience, asked).await;
@@ -244,7 +267,7 @@ impl Engine {
         self.held().insert(job, Hold { run, kind, over: false, lost, cancelled });
     }
 
-    /// How many jobs are in its hands.
+    /// Returns the number of held jobs.
     pub fn holding(&self) -> usize {
         self.held().len()
     }
@@ -257,7 +280,7 @@ impl Engine {
         self.held().iter().map(|(job, hold)| (*job, hold.clone())).collect()
     }
 
-    /// Lets go of a run; a later run of the same job stays held.
+    /// Removes a run from the held jobs. A later run of the same job stays held.
     pub fn release(&self, job: i64, run: i64) {
         let mut held = self.held();
         if held.get(&job).is_some_and(|hold| hold.run == run) {
@@ -268,12 +291,12 @@ impl Engine {
         self.freed.notify_one();
     }
 
-    /// The channel to watchers, if somebody watches.
+    /// Returns the channel for events, or `None` without receivers.
     pub fn watched(&self) -> Option<&broadcast::Sender<Event>> {
         self.watchers.as_ref().filter(|watchers| watchers.receiver_count() > 0)
     }
 
-    /// Hands over how a run ended.
+    /// Counts the result of a run and sends it to the completer.
     pub fn conclude(&self, ending: Ending) {
         let counter = match ending.outcome {
             Outcome::Done => &self.counts.done,
@@ -291,18 +314,19 @@ impl Engine {
             hold.over = true;
         }
         self.kick.notify_one();
-        // An error means that the worker is already gone; the lease takes care of the job.
+        // An error means that the worker has already ended. The job is rescued when its lease expires.
         let _ = self.endings.send(ending);
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<i64, Hold>> {
-        // No code panics while it holds this lock; were it so, the map would still be whole.
+        // No code panics while this lock is held. Even then the map would be intact.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Host, process, the process's first use of the queue, and from the second worker of a process its number: no two
-/// workers ever have the same name, so a restarted one can never be taken for the holder of its predecessor's jobs.
+/// Returns a new worker name: host, pid, time of the process's first worker, and a number for further workers.
+///
+/// Names are never reused, so a restarted worker cannot pass for the holder of its predecessor's jobs.
 fn name() -> String {
     static FIRST: OnceLock<String> = OnceLock::new();
     static WORKERS: AtomicU64 = AtomicU64::new(1);
@@ -317,8 +341,9 @@ fn name() -> String {
     }
 }
 
-/// One loop's view of the database: how long to wait while it is away. The loops of a worker share one voice, so that an
-/// outage is told once when the first of them meets it, and once when the last of them has got through again.
+/// The database connection of one loop, with the delays between its retries.
+///
+/// The loops of a worker share one outage tracker, so the begin and the end of an outage are logged once each.
 pub(super) struct Link {
     engine: Shared,
     doing: &'static str,
@@ -331,8 +356,9 @@ impl Link {
         Link { engine: engine.clone(), doing, waits: None, line: None }
     }
 
-    /// A connection of the loop's own until the first error. What is asked all the time is asked of one server process,
-    /// which has it all at hand, and without the proof of life that a connection gives on its way back to the pool.
+    /// Returns the loop's own connection, kept until the first error.
+    ///
+    /// The statements of a loop then run in one server process with warm caches, without the pings of the pool.
     pub async fn line(&mut self) -> sqlx::Result<&mut PgConnection> {
         match &mut self.line {
             Some(line) => Ok(line),
@@ -345,12 +371,13 @@ impl Link {
             && let Some(since) = self.engine.away.returned()
         {
             let ms = since.elapsed().as_millis() as u64;
-            tracing::info!(worker = self.engine.name, ms, "the database is back");
+            tracing::info!(worker = self.engine.name, ms, "database available again");
         }
     }
 
-    /// Returns the wait until the next try: 50 ms, doubling to 2 s, with jitter. A conflict with other transactions is no
-    /// outage: it is not logged as one, and the wait after it does not grow.
+    /// Returns the delay until the next try: 50 ms, doubling to 2 s, with jitter.
+    ///
+    /// A conflict with other transactions is not logged as an outage, and the delay after a conflict does not grow.
     pub fn down(&mut self, error: &sqlx::Error) -> Duration {
         if is_conflict(error) {
             return conflict(&self.engine.name, self.doing, error);
@@ -358,14 +385,14 @@ impl Link {
         self.line = None;
         if self.waits.is_none() && self.engine.away.missed() {
             let (worker, doing) = (&self.engine.name, self.doing);
-            tracing::warn!(worker, doing, %error, "the database is away; trying until it is back");
+            tracing::warn!(worker, doing, %error, "database unavailable, retrying");
         }
         self.waits.get_or_insert_with(transient_backoff).next().unwrap_or(MAX_BACKOFF_DELAY)
     }
 }
 
-/// Aborts the tasks of a worker whose `run` is dropped.
+/// The tasks of a worker, aborted when its `run` is dropped.
 pub(super) type Tasks = tokio::task::JoinSet<()>;
 
-/// The engine, shared.
+/// Shared ownership of a worker's state.
 pub(super) type Shared = Arc<Engine>;

@@ -1,7 +1,7 @@
-//! Putting jobs into the queue, inside the caller's transaction.
+//! Enqueues jobs inside the caller's transaction.
 //!
-//! Everything goes through the SQL function `fleet.enqueue`, so that a job put in from psql or from a program in
-//! another language is the same job. A taken key is no error: it means somebody has already asked for this work.
+//! Every job goes through the SQL function `fleet.enqueue`, so a job enqueued from psql or from a program in another
+//! language is the same job. A key in use is not an error: the work is already enqueued.
 
 use super::job::Job;
 use anyhow::Context;
@@ -9,50 +9,53 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-/// How a job is put in; `Enqueue::default()` is "now, without a key".
+/// Options of a new job. The default is "due now, without a key".
 #[derive(Clone, Debug, Default)]
 pub struct Enqueue {
-    /// What the job is about; while a job of this kind and key waits, runs or is completed, another is not put in.
-    /// `unique_over` chooses other states.
+    /// The subject of the job. While a job of the same kind and key waits, runs or is completed, another one is not
+    /// enqueued. `unique_over` selects other states.
     pub key: Option<String>,
-    /// Not before this instant of the database's clock; now if none.
+    /// Earliest time of the run by the database's clock. Default: now.
     pub run_at: Option<DateTime<Utc>>,
-    /// The smaller number runs first; 0 is usual.
+    /// Smaller numbers run first. Default: 0.
     pub priority: i16,
-    /// Attempts; the kind's policy if none.
+    /// Maximum number of attempts. Default: the policy of the kind.
     pub max_attempts: Option<i32>,
-    /// The states in which it keeps its key from others: [`UNFINISHED`] and any of the other three; those above if
-    /// none. All jobs of a kind that share keys should use the same, since the usual ones and those that chose do not see
-    /// each other.
+    /// The states in which the job reserves its key: [`UNFINISHED`] and any of the other three.
+    ///
+    /// Default: waiting, running and completed. All jobs of a kind that share keys should use the same states, since
+    /// jobs with the default and jobs with a selection do not exclude each other.
     pub unique_over: Option<&'static [&'static str]>,
 }
 
-/// The states of a job that is not over: unique over them means "one at a time".
+/// The states of an unfinished job. A key that is unique over them means "one job at a time".
 pub const UNFINISHED: &[&str] = &["available", "scheduled", "running", "retryable"];
 
 impl Enqueue {
-    /// Once per `key`.
+    /// Returns options for a job that is enqueued once per `key`.
     pub fn once(key: impl Into<String>) -> Enqueue {
         Enqueue { key: Some(key.into()), ..Enqueue::default() }
     }
 
-    /// The same, with the key taken only while the job is in one of these states.
+    /// Reserves the key only while the job is in one of these states.
     pub fn unique_over(self, states: &'static [&'static str]) -> Enqueue {
         Enqueue { unique_over: Some(states), ..self }
     }
 
-    /// The same, not before `run_at`.
+    /// Sets the earliest time of the run.
     pub fn at(self, run_at: DateTime<Utc>) -> Enqueue {
         Enqueue { run_at: Some(run_at), ..self }
     }
 
-    /// The same with another priority: the smaller number runs first.
+    /// Sets the priority. Smaller numbers run first.
     pub fn priority(self, priority: i16) -> Enqueue {
         Enqueue { priority, ..self }
     }
 }
 
-/// Puts in one job; none if its key is taken. It becomes visible, and wakes workers, when the caller commits.
+/// Enqueues one job and returns its id, or `None` if its key is in use.
+///
+/// The job becomes visible and wakes workers when the caller commits.
 pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J, how: Enqueue) -> anyhow::Result<Option<i64>> {
     let payload = payload(job)?;
     let unique_over: Option<Vec<String>> =
@@ -70,11 +73,15 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J, how: Enqueue) -> 
     )
     .fetch_one(conn)
     .await
-    .with_context(|| format!("enqueue {} {}", J::KIND, how.key.as_deref().unwrap_or("without a key")))
+    .with_context(|| {
+        format!("could not enqueue job {} {}", J::KIND, how.key.as_deref().unwrap_or("without a key"))
+    })
 }
 
-/// Puts in many jobs by one statement, each under its key. Returns how many were new. They go in sorted by key: two
-/// transactions that put in the same keys then wait for each other and never end as a deadlock.
+/// Enqueues many jobs with one statement, each under its key. Returns the number of new jobs.
+///
+/// The jobs are inserted sorted by key, so two transactions that enqueue the same keys wait for each other and never
+/// deadlock.
 pub async fn enqueue_all<J: Job>(conn: &mut PgConnection, jobs: &[(J, String)]) -> anyhow::Result<u64> {
     let mut sorted: Vec<&(J, String)> = jobs.iter().collect();
     sorted.sort_by(|(_, a), (_, b)| a.cmp(b));
@@ -91,10 +98,11 @@ pub async fn enqueue_all<J: Job>(conn: &mut PgConnection, jobs: &[(J, String)]) 
     )
     .fetch_one(conn)
     .await
-    .with_context(|| format!("enqueue {} jobs of {}", jobs.len(), J::KIND))?;
+    .with_context(|| format!("could not enqueue {} jobs of kind {}", jobs.len(), J::KIND))?;
     Ok(enqueued.unsigned_abs())
 }
 
 fn payload<J: Job>(job: &J) -> anyhow::Result<Value> {
-    serde_json::to_value(job).with_context(|| format!("write the payload of {} as JSON", J::KIND))
+    serde_json::to_value(job)
+        .with_context(|| format!("could not encode the payload of a job of kind {} as JSON", J::KIND))
 }

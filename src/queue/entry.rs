@@ -1,8 +1,8 @@
-//! One row of the fleet's table of jobs: everything anybody may ask about a kind, and how to run it.
+//! One row of the table of jobs: the description of a kind, its policy and its handler.
 //!
-//! `workers::FLEET` is a const slice of these. Scheduler, command line, metrics and README are drawn from it,
-//! so a job is added in one place. The handler is kept with its types erased: payload in and report out are JSON,
-//! which is what lets one worker serve many kinds from one claim.
+//! `workers::FLEET` is a const slice of these rows. Scheduler, command line, metrics and README are derived from these
+//! rows, so a job is added in one place. The types of the handler are erased: payload and report are JSON. That lets
+//! one worker serve many kinds from one claim.
 
 use super::job::{Done, Job, Policy, Stop};
 use super::run::Run;
@@ -10,43 +10,43 @@ use anyhow::{Context, anyhow};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-/// A kind of job: its words, its policy, its handler.
+/// A kind of job: description, policy and handler.
 #[derive(Clone, Copy)]
 pub struct Entry {
-    /// The name its jobs are stored under.
+    /// The name under which jobs of the kind are stored.
     pub kind: &'static str,
-    /// Earlier names, still drained under this handler.
+    /// Earlier names of the kind, whose jobs this handler still runs.
     pub aliases: &'static [&'static str],
-    /// What it does, as a verb phrase.
+    /// Description of the job as a verb phrase.
     pub verb: &'static str,
-    /// What makes it run.
+    /// The event or schedule that enqueues the job.
     pub when: &'static str,
-    /// What it reads.
+    /// Tables and files that the job reads.
     pub reads: &'static str,
-    /// What it writes.
+    /// Tables and files that the job writes.
     pub writes: &'static str,
-    /// Why running it twice does no harm.
+    /// The reason why a repeated run is harmless.
     pub safe: &'static str,
-    /// The kind that follows it, or nothing.
+    /// The kind that the job enqueues next, or an empty string.
     pub next: &'static str,
-    /// How its failures are treated.
+    /// Attempts, backoff and timeout of the kind.
     pub policy: Policy,
     pub(super) run: fn(Run, Value) -> BoxFuture<'static, Erased>,
 }
 
-/// A verdict whose report is JSON.
+/// A job result whose report is JSON.
 pub(super) type Erased = Result<Done<Value>, Failure>;
 
-/// Why there is no report.
+/// The reason why a run has no report.
 pub(super) enum Failure {
-    /// The job said so.
+    /// The job returned an error.
     Stop(Stop),
-    /// The payload is not one of this kind; no retry will change that.
+    /// The payload does not match the kind. A retry cannot succeed.
     Unreadable(anyhow::Error),
 }
 
 impl Entry {
-    /// The row of job `J`, with the words of its own consts.
+    /// Returns the definition of job `J`, made from the constants of its `Job` implementation.
     pub const fn of<J: Job>() -> Entry {
         Entry {
             kind: J::KIND,
@@ -62,12 +62,12 @@ impl Entry {
         }
     }
 
-    /// The same, also draining jobs stored under earlier names.
+    /// Adds earlier names of the kind, whose jobs are still run.
     pub const fn aliases(self, aliases: &'static [&'static str]) -> Entry {
         Entry { aliases, ..self }
     }
 
-    /// Whether a stored kind is this one, by its name or an earlier one.
+    /// Returns true if a stored kind is this one, by its name or an earlier name.
     pub fn answers_to(&self, kind: &str) -> bool {
         self.kind == kind || self.aliases.contains(&kind)
     }
@@ -82,10 +82,10 @@ impl std::fmt::Debug for Entry {
 fn erased<J: Job>(run: Run, payload: Value) -> BoxFuture<'static, Erased> {
     Box::pin(async move {
         let job: J = serde_json::from_value(payload)
-            .map_err(|error| Failure::Unreadable(anyhow!(error).context("read the payload")))?;
+            .map_err(|error| Failure::Unreadable(anyhow!(error).context("could not decode the payload")))?;
         let done = job.run(run).await.map_err(Failure::Stop)?;
         let report = serde_json::to_value(done.report)
-            .context("write the report as JSON")
+            .context("could not encode the report as JSON")
             .map_err(|error| Failure::Stop(Stop::Retry(error)))?;
         Ok(Done { report, committed: done.committed, note: done.note })
     })

@@ -1,59 +1,61 @@
-//! What a worker tells those who watch it: progress bars, metrics, tests.
+//! Events that a worker publishes for progress bars, metrics and tests.
 //!
-//! Events go to a broadcast channel of the watcher's making; a slow watcher loses the oldest, a job never waits for
-//! one. An `Ended` comes after the ending is committed, so whoever acts on it finds it in the database.
+//! Events go to a broadcast channel made by the receiver. A slow receiver loses the oldest events, and a job never
+//! waits for a receiver. `Ended` is sent after the result is committed, so a receiver finds the result in the database.
 
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Something that happened to a job on this worker.
+/// An event in the life of a job on this worker.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A handler is about to start.
     Started {
-        /// The job's id.
+        /// Id of the job.
         job: i64,
-        /// Its kind as stored.
+        /// Kind of the job as stored.
         kind: Arc<str>,
-        /// Its key.
+        /// Key of the job.
         key: Option<Arc<str>>,
     },
-    /// A handler reported how far it is, in units of its own.
+    /// A handler reported progress, in the handler's own units.
     Progress {
-        /// The job's id.
+        /// Id of the job.
         job: i64,
-        /// Its kind as stored.
+        /// Kind of the job as stored.
         kind: Arc<str>,
         /// Units done.
         done: u64,
-        /// Units in all, as far as known.
+        /// Total number of units, as far as known.
         total: u64,
     },
-    /// A run is over and its end is stored.
+    /// A run has ended and its result is stored.
     Ended {
-        /// The job's id.
+        /// Id of the job.
         job: i64,
-        /// Its kind as stored.
+        /// Kind of the job as stored.
         kind: Arc<str>,
-        /// Its key.
+        /// Key of the job.
         key: Option<Arc<str>>,
-        /// How the run ended.
+        /// Outcome of the run.
         outcome: Outcome,
         /// The report, or null.
         report: Value,
-        /// The error's whole chain.
+        /// The error with all causes.
         error: Option<String>,
-        /// Whether the job was discarded by this end.
+        /// True if this result discarded the job.
         discarded: bool,
-        /// From claim to end.
+        /// Time from claim to result.
         duration: Duration,
     },
 }
 
-/// How one run ended; `fleet.job_attempts.outcome` holds the same words (and `requeued`, which is done to a job rather
-/// than by it).
+/// The outcome of one run.
+///
+/// `fleet.job_attempts.outcome` contains the same values, and `requeued`, which is an operator's command and not the
+/// outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -61,28 +63,29 @@ pub enum Outcome {
     Done,
     /// The attempt failed with an error.
     Retry,
-    /// The job gave itself up.
+    /// The job returned an error that no attempt can overcome.
     Abort,
-    /// The job put itself off.
+    /// The job asked to be run later.
     Snooze,
     /// The handler panicked: a failed attempt.
     Panic,
-    /// The handler was cut off at its policy's limit: a failed attempt.
+    /// The handler was cut off at the timeout of the policy: a failed attempt.
     Timeout,
-    /// The payload could not be read: discarded.
+    /// The payload could not be decoded: the job is discarded.
     Unreadable,
-    /// The lease ran out, or the end came too late to count.
+    /// The lease expired, or the result arrived too late to count.
     Lost,
-    /// Cut off because somebody asked for it: the job is over.
+    /// The run was cut off on request: the job is over.
     Cancelled,
-    /// Cut off because the worker had to leave: not an attempt.
+    /// The run was cut off because the worker shut down: no attempt is spent.
     Interrupted,
-    /// Given back before it started: not an attempt.
+    /// The job was released before it started: no attempt is spent.
+    #[serde(rename = "returned")]
     Returned,
 }
 
 impl Outcome {
-    /// The word stored in `fleet.job_attempts`.
+    /// Returns the value stored in `fleet.job_attempts`.
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Done => "done",
@@ -99,7 +102,8 @@ impl Outcome {
         }
     }
 
-    /// What becomes of the job after it; `Lost` leaves it to whoever holds it now.
+    /// Returns the effect on the job, a parameter of the completer's statement. After `Lost`, the fence leaves the job
+    /// to its present holder.
     pub(super) fn effect(self) -> &'static str {
         match self {
             Outcome::Done => "complete",

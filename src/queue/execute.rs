@@ -1,12 +1,12 @@
-//! Running one claimed job: the outermost wrapper around its handler.
+//! Runs one claimed job: the outermost wrapper around the handler.
 //!
-//! The handler is a tokio task of its own, so that nothing it does can hold up the worker, and its panic is an answer
-//! and not an accident. Five things may end it: itself, its policy's time limit, an operator who cancels it, a lost
-//! lease, the drain's deadline. Cutting off means aborting the task at its next await, which drops its transaction; a
-//! handler that sits in `spawn_blocking` runs on to its end there, but its step can no longer commit under the fence.
+//! The handler is a separate tokio task, so it cannot block the worker, and a panic is an ordinary outcome. Five
+//! events end the task: its return, the timeout of its policy, an operator's cancel request, a lost lease, the deadline
+//! of the drain. A run is cut off by aborting the task at its next await, which drops its transaction. A handler inside
+//! `spawn_blocking` continues there to the end, but its step can no longer commit because of the fence.
 //!
-//! A dropped transaction is not a finished one: the server works on at its statement until it has to send something. So
-//! the backend of a step that was cut off is ended from outside, and only then is the end of the run written down.
+//! A dropped transaction has not ended yet: the server continues the statement until it has something to send. So the
+//! server process of a step that was cut off is terminated from outside. Only then is the result of the run written.
 
 use super::again::persist;
 use super::engine::Shared;
@@ -24,13 +24,13 @@ use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-/// How long to wait for an aborted handler to let go.
+/// Longest wait for the end of an aborted handler.
 const ABORT: Duration = Duration::from_secs(1);
 
-/// How long to wait until the server has let go too.
+/// Longest wait for the end of a cut-off run's transactions at the server.
 const STOP: Duration = Duration::from_secs(3);
 
-/// Runs the job and hands its end to the settler.
+/// Runs the job and sends the result to the completer.
 pub(super) async fn execute(engine: Shared, mut job: Claimed) {
     let payload = job.payload.take();
     job.span = span(&job, &payload);
@@ -39,8 +39,9 @@ pub(super) async fn execute(engine: Shared, mut job: Claimed) {
     engine.conclude(ending);
 }
 
-/// What every log line of this run says, its end's included. A job whose payload names no source and window may still
-/// record them.
+/// Returns the span with the fields of every log line of this run, the line of its result included.
+///
+/// A job whose payload contains no source and window may still record them.
 fn span(job: &Claimed, payload: &serde_json::Value) -> tracing::Span {
     tracing::info_span!(
         "job",
@@ -91,7 +92,7 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         () = engine.deadline.cancelled() => Outcome::Interrupted,
     };
     handler.abort();
-    // It may have ended in the very moment of the cut; then its own word counts.
+    // The handler may have ended at the moment of the cut. Then its own result counts.
     if let Ok(ended) = tokio::time::timeout(ABORT, &mut handler).await
         && !ended.as_ref().is_err_and(JoinError::is_cancelled)
     {
@@ -102,14 +103,14 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         Outcome::Timeout => {
             let ending = Ending::new(job, Outcome::Timeout);
             let limit = humantime::format_duration(timeout);
-            wait(entry, ending.because(format!("cut off after {limit}, its kind's limit")))
+            wait(entry, ending.because(format!("run cut off after {limit}, the timeout of its kind")))
         }
-        Outcome::Lost => Ending::new(job, Outcome::Lost).because("cut off: its lease was lost"),
+        Outcome::Lost => Ending::new(job, Outcome::Lost).because("run cut off: its lease was lost"),
         outcome => Ending::new(job, outcome),
     }
 }
 
-/// Ends the transactions that a run has left open at the server, and waits until they are gone.
+/// Terminates the transactions that a run has left open at the server, and waits until they have ended.
 async fn end_at_server(engine: &Shared, backends: &Backends) {
     let open = std::mem::take(&mut *backends.lock().unwrap_or_else(PoisonError::into_inner));
     let (pids, began): (Vec<i32>, Vec<DateTime<Utc>>) = open.into_iter().unzip();
@@ -119,13 +120,13 @@ async fn end_at_server(engine: &Shared, backends: &Backends) {
     let ended = sqlx::query_file_scalar!("src/queue/execute.end.sql", &pids, &began).fetch_all(&engine.own);
     match tokio::time::timeout(STOP, ended).await {
         Ok(Ok(_)) => {}
-        // The server cuts them off itself, at the kind's time limit or when it finds nobody at the other end.
-        Ok(Err(error)) => tracing::warn!(%error, "could not end the transaction of a run that was cut off"),
-        Err(_) => tracing::warn!("the transaction of a run that was cut off has not ended yet"),
+        // The server ends them itself, at the timeout of the kind or when it finds the connection closed.
+        Ok(Err(error)) => tracing::warn!(%error, "could not terminate the transaction of a cut-off run"),
+        Err(_) => tracing::warn!("transaction of a cut-off run still running at the server"),
     }
 }
 
-/// What the handler's own end means.
+/// Returns the result of a run whose handler has ended by itself.
 fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -> Ending {
     match ended {
         Ok(Ok(done)) => {
@@ -135,7 +136,7 @@ fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -
         Ok(Err(Failure::Unreadable(error))) => Ending::new(job, Outcome::Unreadable).because(error),
         Ok(Err(Failure::Stop(Stop::Abort(error)))) => Ending::new(job, Outcome::Abort).because(error),
         Ok(Err(Failure::Stop(Stop::Snooze(delay)))) => Ending { delay, ..Ending::new(job, Outcome::Snooze) },
-        // A step refused by the fence is no failure of the job: it has a new holder.
+        // A step that the fence rejected is not a failure of the job: another worker has the job.
         Ok(Err(Failure::Stop(Stop::Retry(error)))) if error.is::<Lost>() => {
             Ending::new(job, Outcome::Lost).because(error)
         }
@@ -150,12 +151,12 @@ fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -
             let panic = error.into_panic();
             wait(entry, Ending::new(job, Outcome::Panic).because(format!("panicked: {}", said(&*panic))))
         }
-        // Aborted by nobody we know of: the runtime is going down.
+        // Aborted by none of the five events: the runtime shuts down.
         Err(_) => Ending::new(job, Outcome::Interrupted),
     }
 }
 
-/// The same with the policy's wait before the next attempt.
+/// Adds the policy's delay before the next attempt to a result.
 fn wait(entry: &Entry, ending: Ending) -> Ending {
     Ending { delay: entry.policy.wait(ending.job.attempt, rand::random()), ..ending }
 }
@@ -165,5 +166,5 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
+        .unwrap_or("no message")
 }

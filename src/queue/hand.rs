@@ -1,5 +1,5 @@
-//! A worker's statements one at a time, for those who drive the queue by hand: the model test, and the measurement of a
-//! claim. Nothing here is what a worker does not do; only the loops around it are missing.
+//! A worker's statements one at a time, for callers that drive the queue manually: the model test and the measurement
+//! of a claim. The statements are those of a worker, without the loops around them.
 
 use super::engine::Room;
 use super::event::Outcome;
@@ -14,21 +14,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A worker without a will of its own.
+/// A worker whose statements are called one at a time.
 #[derive(Clone, Debug)]
 pub struct Hand {
-    /// Its database.
+    /// The connections that the statements run on.
     pub pool: PgPool,
-    /// Its name, half of the fence.
+    /// Name of the worker, one half of the fence.
     pub name: String,
-    /// What it serves.
+    /// The kinds that the worker claims.
     pub kinds: Vec<String>,
-    /// How long its claims hold.
+    /// Duration of a claim without renewal.
     pub lease: Duration,
 }
 
 impl Hand {
-    /// Claims at most so many jobs.
+    /// Claims and returns at most `jobs` jobs.
     pub async fn claim(&self, jobs: usize) -> anyhow::Result<Vec<Claimed>> {
         let room = Room { slots: jobs, ahead: 0, kinds: vec![jobs as i64; self.kinds.len()] };
         let cheap = vec![false; self.kinds.len()];
@@ -36,7 +36,7 @@ impl Hand {
         Ok(claim::take(&mut connection, &self.kinds, &cheap, &room, &self.name, self.lease).await?)
     }
 
-    /// Ends a run; the state that the job is in now, none if the end was stale.
+    /// Ends a run. Returns the new state of the job, or `None` if the result was stale.
     pub async fn end(
         &self,
         job: &Claimed,
@@ -56,25 +56,26 @@ impl Hand {
             .map(Cow::into_owned))
     }
 
-    /// Completes a run as a step does; false if the job is no longer its.
+    /// Completes a run as a step does. Returns false if the job has another holder.
     pub async fn step(&self, job: &Claimed) -> anyhow::Result<bool> {
         let mut connection = self.pool.acquire().await?;
         let report = Value::Object(serde_json::Map::new());
         Ok(complete(&mut connection, job, &self.name, report, None, false).await?)
     }
 
-    /// Renews the leases of these runs; answers with those it still has, and whether they are to be cancelled.
+    /// Renews the leases of runs, given as (job, run). Returns the jobs still held, each with true if it has a cancel
+    /// request.
     pub async fn renew(&self, runs: &[(i64, i64)]) -> anyhow::Result<HashMap<i64, bool>> {
         let (jobs, runs): (Vec<i64>, Vec<i64>) = runs.iter().copied().unzip();
         Ok(lease::keep(&self.pool, &self.name, &jobs, &runs, self.lease).await?)
     }
 
-    /// Takes back jobs whose leases ran out; their ids.
+    /// Rescues jobs with expired leases and returns their ids.
     pub async fn rescue(&self) -> anyhow::Result<Vec<i64>> {
         Ok(lease::rescue(&self.pool).await?.into_iter().map(|(job, ..)| job).collect())
     }
 
-    /// Prunes finished jobs; how many went.
+    /// Prunes finished jobs and returns the number of deleted jobs.
     pub async fn prune(&self, keep: Keep) -> anyhow::Result<u64> {
         Ok(prune(&self.pool, keep).await?)
     }

@@ -1,9 +1,9 @@
-//! What a job is: a payload with a kind, and the four words it may end in.
+//! Defines a job: a payload with a kind, and the four results of a run.
 //!
-//! **done** (with a report), **retry** (the work failed, the next attempt may not), **abort** (no attempt will ever
-//! succeed), **snooze** (nothing failed, it is too early). `?` on any error means retry, because that is right for
-//! almost every error of a network or a database; abort is written out, because it is a decision. One retry becomes an
-//! abort: PostgreSQL refused a value for what it is (`db::passing::is_permanent`), as it would each time.
+//! **done** (with a report), **retry** (the work failed, the next attempt may succeed), **abort** (no attempt can
+//! succeed), **snooze** (nothing failed, the time is too early). `?` on any error means retry, which is right for
+//! almost every error of a network or a database. Abort is explicit, because it is a decision. One retry becomes an
+//! abort: PostgreSQL rejected a value (`db::transient::is_permanent`), and would reject it in every attempt.
 
 use super::run::Run;
 use serde::Serialize;
@@ -11,54 +11,57 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A piece of work that the fleet does: its fields are the payload, identifiers only.
+/// A unit of work in the queue. The fields of the implementing type are the payload, identifiers only.
 ///
-/// The payload is stored as JSON and read back by whatever version of the program claims it, so fields added later
-/// need `#[serde(default)]`. The seven words are the job's row in the README's table.
+/// The payload is stored as JSON and decoded by the version of the program that claims it, so fields added later need
+/// `#[serde(default)]`. The constants are the job's row in the README's table.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The name under which jobs of this type are stored: a literal, data, never reused for something else.
+    /// The name under which jobs of this type are stored: a literal that is never changed or reused.
     const KIND: &'static str;
-    /// How often, how patiently and for how long it is tried.
+    /// Attempts, backoff and timeout of the kind.
     const POLICY: Policy = Policy::DEFAULT;
-    /// What it does, as a verb phrase: "upserts the lots of a file".
+    /// Description of the job as a verb phrase: "upserts the lots of a file".
     const VERB: &'static str = "";
-    /// What makes it run: "every quarter-hour", "after ingest".
+    /// The event or schedule that enqueues the job: "every quarter-hour", "after ingest".
     const WHEN: &'static str = "";
-    /// What it reads.
+    /// Tables and files that the job reads.
     const READS: &'static str = "";
-    /// What it writes.
+    /// Tables and files that the job writes.
     const WRITES: &'static str = "";
-    /// Why running it twice does no harm.
+    /// The reason why a repeated run is harmless.
     const SAFE: &'static str = "";
-    /// The kind that follows it, or nothing.
+    /// The kind that the job enqueues next, or an empty string.
     const NEXT: &'static str = "";
 
-    /// What it has to say in the end: stored as the job's result.
+    /// The report of a run that is done, stored as the job's result.
     type Report: Serialize + Send;
 
-    /// Does the work. Runs as a task of its own; whatever keeps a core busy for longer than about 10 ms belongs in
-    /// `tokio::task::spawn_blocking`, or the worker's lease renewals starve.
+    /// Does the work, as a task of its own.
+    ///
+    /// Code that keeps a core busy for longer than about 10 ms belongs in `tokio::task::spawn_blocking`, or the
+    /// worker's lease renewals starve.
     fn run(self, run: Run) -> impl Future<Output = Verdict<Self::Report>> + Send;
 }
 
-/// How a kind's failures are treated.
+/// The policy of a kind: attempts, backoff, timeout and prefetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Attempts before the job is discarded; rescues, snoozes and interruptions are not attempts.
+    /// Attempts before the job is discarded. Rescues, snoozes and interruptions spend no attempt.
     pub max_attempts: i32,
-    /// The wait after the first failed attempt; it doubles with each further one.
+    /// Delay after the first failed attempt. The delay doubles with each further failed attempt.
     pub base: Duration,
-    /// The longest wait, before jitter.
+    /// Longest delay, before jitter.
     pub cap: Duration,
-    /// How long one attempt may take before it is cut off, here and at the server.
+    /// Time after which an attempt is cut off, here and at the server.
     pub timeout: Duration,
-    /// Over in milliseconds, so a worker may claim some ahead of its free slots; other workers cannot have those
-    /// meanwhile, so a kind that may take long must not be.
+    /// True for a kind whose runs take milliseconds: a worker may claim jobs ahead of its free slots.
+    ///
+    /// Other workers cannot run prefetched jobs in the meantime, so a kind that may take long must not set this.
     pub cheap: bool,
 }
 
 impl Policy {
-    /// Ten attempts over about a quarter of an hour, ten minutes for each.
+    /// Ten attempts over about a quarter of an hour, with a timeout of ten minutes each.
     pub const DEFAULT: Policy = Policy {
         max_attempts: 10,
         base: Duration::from_secs(1),
@@ -67,71 +70,73 @@ impl Policy {
         cheap: false,
     };
 
-    /// The same with another number of attempts.
+    /// Sets the maximum number of attempts.
     pub const fn attempts(self, max_attempts: i32) -> Policy {
         Policy { max_attempts, ..self }
     }
 
-    /// The same with other waits.
+    /// Sets the delay after the first failed attempt and the longest delay.
     pub const fn waits(self, base: Duration, cap: Duration) -> Policy {
         Policy { base, cap, ..self }
     }
 
-    /// The same with another limit of time.
+    /// Sets the timeout of an attempt.
     pub const fn within(self, timeout: Duration) -> Policy {
         Policy { timeout, ..self }
     }
 
-    /// The same for a kind that is over in milliseconds: workers may claim ahead.
+    /// Lets workers claim jobs of the kind ahead of their free slots. For kinds whose runs take milliseconds.
     pub const fn cheap(self) -> Policy {
         Policy { cheap: true, ..self }
     }
 
-    /// The wait after failed attempt number `attempt` (from 1): `base * 2^(attempt-1)`, at most `cap`, times
-    /// `0.75 + luck / 2` with luck from 0 to 1, so that jobs that failed together do not come back together.
-    pub fn wait(&self, attempt: i32, luck: f64) -> Duration {
+    /// Returns the delay after failed attempt number `attempt` (from 1).
+    ///
+    /// The delay is `base * 2^(attempt-1)`, at most `cap`, times `0.75 + jitter / 2` with `jitter` from 0 to 1. The
+    /// jitter spreads the retries of jobs that failed together.
+    pub fn wait(&self, attempt: i32, jitter: f64) -> Duration {
         let doublings = attempt.saturating_sub(1).clamp(0, 30) as u32;
-        self.base.saturating_mul(1 << doublings).min(self.cap).mul_f64(0.75 + luck.clamp(0.0, 1.0) / 2.0)
+        self.base.saturating_mul(1 << doublings).min(self.cap).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
 
-/// How a run ended, in the job's own words.
+/// The result of a run as the job returns it.
 pub type Verdict<R> = Result<Done<R>, Stop>;
 
-/// The work is done. Made by [`Run::done`] or `Step::done`, by nothing else.
+/// The report of a run whose work is done. Constructed only by [`Run::done`] and `Step::done`.
 #[derive(Debug)]
 pub struct Done<R> {
     pub(super) report: R,
-    /// Whether the completion is already committed with the step's own transaction.
+    /// True if the completion is already committed with the step's own transaction.
     pub(super) committed: bool,
-    /// What its history tells of it that its job does not, and is not written yet.
+    /// A note for the run's history entry, not stored yet.
     pub(super) note: Option<Arc<str>>,
 }
 
-/// The work is not done, and what is to become of it.
+/// The reason why the work is not done, which decides the next state of the job.
 #[derive(Debug)]
 pub enum Stop {
-    /// This attempt failed: wait, then try again while attempts are left.
+    /// This attempt failed: try again after a delay while attempts are left.
     Retry(anyhow::Error),
-    /// No attempt can succeed: discard the job with this reason.
+    /// No attempt can succeed: discard the job with this error.
     Abort(anyhow::Error),
-    /// Nothing failed: come back after this time, without spending the attempt.
+    /// Nothing failed: run again after this delay, without spending the attempt.
     Snooze(Duration),
 }
 
-// `Stop` is no `std::error::Error` itself; that is what lets `?` take every error there is.
+// `Stop` does not implement `std::error::Error`, which lets `?` convert every error into it.
 impl<E: Into<anyhow::Error>> From<E> for Stop {
     fn from(error: E) -> Stop {
         Stop::Retry(error.into())
     }
 }
 
-/// Gives the job up: `return Err(abort(anyhow!("…")))`.
+/// Returns the error that discards the job: `return Err(abort(anyhow!("…")))`.
 pub fn abort(error: impl Into<anyhow::Error>) -> Stop {
     Stop::Abort(error.into())
 }
 
-/// Puts the job off without spending its attempt.
+/// Returns the error that runs the job again after `delay`, without spending the attempt.
 pub fn snooze(delay: Duration) -> Stop {
     Stop::Snooze(delay)
 }

@@ -1,13 +1,13 @@
-//! Keeping what is ours, and taking back what is nobody's.
+//! Renews the leases of held jobs, and rescues jobs with expired leases.
 //!
-//! The renewer speaks for every job in the worker's hands, in one statement, three times per lease, from a task of
-//! its own: whether a job makes progress is the timeout's business, whether its worker is alive is the lease's. The
-//! rescuer of every worker looks for leases that ran out, of any kind, also ones it does not serve: it only puts the
-//! job back. Both run on the database's clock alone, so clocks of hosts may be wrong.
+//! The renewer renews the leases of all jobs of the worker with one statement, three times per lease, from a task of
+//! its own. The lease shows that the worker is alive. The timeout handles jobs without progress. The rescuer of every
+//! worker finds expired leases of any kind, including kinds that the worker does not serve: a rescue only makes the job
+//! available again. Both use the database's clock alone, so the clocks of the hosts may be wrong.
 //!
-//! Accepted: a worker cut off from the database goes on running its jobs, perhaps beside a successor, since it cannot
-//! tell a dead database from a lost lease. Its effects are fenced; only what it does outside the database (a
-//! download) may happen twice, and kinds that care guard that themselves.
+//! Accepted: a worker that is cut off from the database continues to run its jobs, possibly beside a successor, since a
+//! dead database and a lost lease look the same. The fence discards its effects. Only effects outside the database (a
+//! download) may happen twice, and the kinds concerned guard against that themselves.
 
 use super::engine::{Hold, Link, Shared, count};
 use sqlx::PgPool;
@@ -15,11 +15,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Leases one job may lose before it is discarded.
+/// Number of leases that a job may lose before it is discarded.
 pub(super) const RESCUES: i32 = 20;
 
-/// Renews all leases and the worker's own row, three times per lease and whenever told; cuts off the runs that have
-/// lost theirs or are to be cancelled.
+/// Renews all leases and the worker's heartbeat three times per lease, and the leases on every signal.
+///
+/// Cuts off the runs that have lost their lease or have a cancel request.
 pub(super) async fn renews(engine: Shared) {
     let mut link = Link::new(&engine, "renew leases");
     let mut ticks = interval(engine.settings.lease / 3);
@@ -36,7 +37,9 @@ pub(super) async fn renews(engine: Shared) {
     }
 }
 
-/// Leases first: whatever is wrong with the register, no job may be lost by it.
+/// Renews the leases, then the heartbeat unless a signal woke the renewer.
+///
+/// The leases come first, so that an error of the heartbeat loses no job.
 async fn renew(engine: &Shared, told: bool) -> sqlx::Result<()> {
     let holds = engine.holds();
     if !holds.is_empty() {
@@ -49,7 +52,7 @@ async fn renew_held(engine: &Shared, holds: Vec<(i64, Hold)>) -> sqlx::Result<()
     let (jobs, runs): (Vec<i64>, Vec<i64>) = holds.iter().map(|(job, hold)| (*job, hold.run)).unzip();
     let ours = keep(&engine.own, &engine.name, &jobs, &runs, engine.settings.lease).await?;
     for (job, hold) in holds {
-        // A run that ended meanwhile is missing too; nobody waits for its token any more.
+        // A run that has ended in the meantime is missing too. Its token has no listener any more.
         match ours.get(&job) {
             None => hold.lost.cancel(),
             Some(true) => hold.cancelled.cancel(),
@@ -59,7 +62,8 @@ async fn renew_held(engine: &Shared, holds: Vec<(i64, Hold)>) -> sqlx::Result<()
     Ok(())
 }
 
-/// Renews the leases of these runs; answers with those that are still `name`'s, and whether they are to be cancelled.
+/// Renews the leases of runs. Returns the jobs that the worker `name` still holds, each with true if it has a cancel
+/// request.
 pub(super) async fn keep(
     pool: &PgPool,
     name: &str,
@@ -73,7 +77,7 @@ pub(super) async fn keep(
     Ok(ours.into_iter().map(|row| (row.id, row.cancelling)).collect())
 }
 
-/// Says in `fleet.workers` that this worker is there.
+/// Writes this worker's heartbeat to `fleet.workers`.
 pub(super) async fn seen(engine: &Shared) -> sqlx::Result<()> {
     sqlx::query_file!(
         "src/queue/lease.seen.sql",
@@ -89,7 +93,7 @@ pub(super) async fn seen(engine: &Shared) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Takes the worker's row away: it has left in order.
+/// Deletes the worker's row from `fleet.workers` after an orderly shutdown.
 pub(super) async fn gone(engine: &Shared) -> sqlx::Result<()> {
     sqlx::query!(
         "-- queue: worker gone
@@ -101,7 +105,7 @@ pub(super) async fn gone(engine: &Shared) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Takes back jobs whose leases ran out, at least once a second.
+/// Rescues jobs with expired leases, at least once a second.
 pub(super) async fn rescues(engine: Shared) {
     let mut link = Link::new(&engine, "rescue jobs");
     let mut ticks = interval(Duration::from_secs(1).min(engine.settings.lease / 3));
@@ -113,7 +117,7 @@ pub(super) async fn rescues(engine: Shared) {
                 link.up();
                 count(&engine.counts.rescued, rescued.len() as u64);
                 for (job, kind, state) in rescued {
-                    tracing::warn!(job, kind, state, "rescued a job from a lost lease");
+                    tracing::warn!(job, kind, state, "job rescued after its lease expired");
                 }
             }
             Err(error) => tokio::time::sleep(link.down(&error)).await,
@@ -121,7 +125,7 @@ pub(super) async fn rescues(engine: Shared) {
     }
 }
 
-/// Takes back the jobs whose leases have run out: ids, kinds and the states they are in now.
+/// Rescues the jobs with expired leases. Returns their ids, kinds and new states.
 pub(super) async fn rescue(pool: &PgPool) -> sqlx::Result<Vec<(i64, String, String)>> {
     let rescued = sqlx::query_file!("src/queue/lease.rescue.sql", RESCUES).fetch_all(pool).await?;
     Ok(rescued.into_iter().map(|job| (job.id, job.kind, job.state)).collect())

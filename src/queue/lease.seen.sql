@@ -1,5 +1,6 @@
 -- queue: worker seen
--- The worker's own row: made at its start, renewed with its leases, made again if somebody swept it away.
+-- The heartbeat of the worker: inserts its row at the start, updates it with its leases, and inserts it again if it was
+-- deleted.
 insert into fleet.workers (name, kinds, concurrency, running, draining, lease)
 values ($1, $2, $3, $4, $5, make_interval(secs => $6))
 on conflict (name) do update

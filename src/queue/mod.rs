@@ -1,11 +1,12 @@
-//! The queue: jobs in a table, workers that claim them, and what keeps a job from being lost, done twice or run for
-//! ever.
+//! The job queue: a table of jobs, the workers that claim them, and the guards against losing a job, completing it
+//! twice or running it forever.
 //!
-//! The table is `fleet.jobs`, one row per job, kept after its end until it is pruned; `fleet.job_attempts` has one line per
-//! ended run, `fleet.kinds` what operators said about kinds, `fleet.workers` who works. apalis' worker runtime runs the
-//! jobs; this room is its backend, and no other room names apalis or these tables' rules. (apalis' own PostgreSQL storage
-//! was measured and left: its retries do not wait, a panic leaves a row running for ever, and a worker restarted under
-//! its old name keeps its dead predecessor's jobs from everybody.)
+//! `fleet.jobs` has one row per job, retained after the job's end until it is pruned. `fleet.job_attempts` has one row
+//! per finished run, `fleet.job_kind_settings` the pauses and limits of job kinds, and `fleet.workers` the registered workers. The
+//! worker runtime of apalis runs the jobs. This module is the backend of that runtime, and no other module names apalis
+//! or relies on the rules of these tables. (The PostgreSQL storage of apalis was measured and rejected: retries have no
+//! delay, a panic leaves a row running forever, and a worker restarted under the same name blocks the jobs of its dead
+//! predecessor.)
 //!
 //! # The life of a job
 //!
@@ -20,7 +21,7 @@
 //!         └───────────────▶ │ available │ ──┼──────────────────────────────▶ │ running │ ──────────┤
 //!                           └───────────┘   │                                └─────────┘           │
 //!                             ▲   ▲         │                                                      │
-//!            requeue, from    │   └─────────┼── rescued, interrupted, returned: attempt-1 ─────────┤
+//!            requeue, from    │   └─────────┼── rescued, interrupted, released: attempt-1 ─────────┤
 //!            any state but ───┘     ▲       │                                                      │
 //!            running           run now      │                                                      │
 //!                           ┌───────────┐   │                                                      │
@@ -38,93 +39,98 @@
 //!                           └───────────┘ ◀──── a waiting job, by an operator or the scheduler
 //! ```
 //!
-//! *Waiting* means available, scheduled or retryable; all three are claimed alike once `run_at` has come, and differ
-//! only in why they wait. Three counters move apart on purpose. `attempt` is what the job has spent of its patience:
-//! one per claim, refunded when the run says nothing about the job (a rescue, a snooze, an interruption). `run` is the
-//! fence token: one per claim, never refunded. `rescues` counts leases lost.
+//! *Waiting* means available, scheduled or retryable. All three are claimed alike once `run_at` has passed. They differ
+//! only in the reason for waiting. Three counters differ on purpose. `attempt` counts the spent attempts: one per
+//! claim, refunded when the run is no evidence about the job (a rescue, a snooze, an interruption). `run` is the fence
+//! token: one per claim, never refunded. `rescues` counts lost leases.
 //!
-//! # What operators may do, and when it holds
+//! # Operator commands and when they take effect
 //!
-//! *Pause* and *limit* are rows of `fleet.kinds` that every claim reads, so they hold for all workers from the next claim
-//! on; what runs goes on. The limit is hard: a claim counts the running jobs of a limited kind under a lock on the
-//! kind's row. A worker's own limits (slots, so many of a kind) need no lock. *Cancel* ends a waiting job at once. A
-//! running one is marked, and from then on no step of it can commit; its worker hears of the mark by a notification or at
-//! its next renewal, cuts the run off, ends its transaction at the server, and writes `cancelled`. If it was done in that
-//! moment, done counts; if its worker is dead, the rescue cancels it. *Requeue* starts over with all attempts, and the
-//! history goes on. Each act is one statement that also notes who and why.
+//! *Pause* and *limit* are rows of `fleet.job_kind_settings` that every claim reads, so they apply to all workers from the next
+//! claim on. Running jobs continue. The limit is hard: a claim counts the running jobs of a limited kind under a lock
+//! on the row of the kind. The limits of one worker (slots, jobs per kind) need no lock. *Cancel* ends a waiting job
+//! immediately. A running job is marked, and from then on none of its steps can commit. The worker learns of the mark
+//! from a notification or at its next lease renewal, cuts the run off, terminates the transaction at the server and
+//! writes `cancelled`. If the job completed at that moment, `completed` counts. If the worker is dead, the rescue
+//! cancels the job. *Requeue* starts over with all attempts, and the history continues. Each command is one statement
+//! that also records actor and reason.
 //!
-//! # Three guards, and what each is for
+//! # Three guards
 //!
-//! A claim is a promise that can be broken by a crash, a freeze or a network. No single guard covers all three.
+//! A crash, a freeze or a network failure can break a claim. No single guard covers all three.
 //!
-//! The **lease** is against workers that die. A claim holds for `lease`; the worker renews it three times in that
-//! time, for all its jobs at once, from a task that no handler can hold up. It says nothing of progress: a job that
-//! hangs in a healthy worker is the time limit's business.
+//! The **lease** guards against workers that die. A claim lasts for `lease`. The worker renews the leases of all its
+//! jobs three times in that time, from a task that no handler can block. A lease is no evidence of progress: the
+//! timeout handles a job that hangs in a healthy worker.
 //!
-//! The **rescue** is what a lease that ran out leads to. Every worker looks once a second, on the database's clock,
-//! for jobs of any kind whose lease is past, and puts them back: a dead worker's job runs again within the lease and
-//! 2 s. The attempt is refunded, for a job must not be given up because of deployments and power cuts. But a job that
-//! kills its worker looks the same from outside, so rescues have a limit of their own: over 20, discarded.
+//! The **rescue** handles expired leases. Once a second, on the database's clock, every worker searches for jobs of any
+//! kind with an expired lease and makes them available again: the job of a dead worker runs again within the lease and
+//! 2 s. The attempt is refunded, because deployments and power cuts must not discard a job. A job that kills the worker
+//! looks the same from outside, so rescues have a limit of their own: a job with more than 20 is discarded.
 //!
-//! The **fence** is against workers that were only thought dead. A process stopped for a minute and then continued
-//! believes that it still holds its jobs; no clock can tell it otherwise in time. So every statement that ends a run
-//! names the job, the run, the worker and `state = 'running'`, and hits no row once the job has another holder. In a
-//! step ([`Run::begin`] … [`Step::done`]) that statement is in the transaction of the step's own writes: the late
-//! worker's effects roll back with it. A run that ends without a step is fenced when its end is written; what it did
-//! before stands, so such jobs must be repeatable.
+//! The **fence** guards against workers that only seemed dead. A process that was stopped for a minute and then
+//! continued still counts on its jobs, and no clock can correct it in time. So every statement that ends a run names
+//! the job, the run, the worker and `state = 'running'`, and matches no row once another worker has the job. In a step
+//! ([`Run::begin`] … [`Step::done`]) that statement is part of the transaction of the step's own writes, so the late
+//! worker's effects are rolled back. A run without a step is fenced when its result is written. Its earlier effects
+//! remain, so such jobs must be repeatable.
 //!
-//! Worker names (host, pid, start time) make the fence's other half: never used twice, so a restarted worker cannot
-//! take itself for its predecessor.
+//! Worker names (host, pid, start time) complete the fence. They are never reused, so a restarted worker cannot pass
+//! for its predecessor.
 //!
 //! # Exactly once, at least once
 //!
-//! Handlers run *at least* once. A step's effects in the database happen *exactly* once: its writes, its report, the
-//! completion and the enqueue of what follows are one transaction behind the fence. Effects elsewhere (a download, a
-//! file in the store) happen at least once and must be harmless twice.
+//! Handlers run *at least* once. The database effects of a step happen *exactly* once: the step's writes, the report,
+//! the completion and the enqueue of the next job are one transaction behind the fence. Other effects (a download, a
+//! file in the store) happen at least once and must be harmless when repeated.
 //!
-//! # Races that exist, and why they are accepted
+//! # Accepted races
 //!
-//! * *A claim whose answer is lost.* The jobs run under our name without our knowing; nobody renews them; rescue.
-//! * *A worker cut off from the database* runs on beside its successor until it hears of it, because a dead database
-//!   and a lost lease look the same. The fence keeps its effects out.
-//! * *A commit whose answer is lost.* The run reports an error, but the job is completed; the settler finds the end
-//!   stale, looks once, and reports it as done.
-//! * *A job that ends in the moment it is cut off.* Whichever reaches the row first counts; the other is stale.
-//! * *A claim, or the end of a run without a step, that a crash of the server forgets.* Neither waits for the disk; the job
-//!   runs again, as after a death.
-//! * *A step that a crash of the server forgets, with what it put in to follow it.* Its commit leaves the disk to the
-//!   follower's, so of a chain the last step waits, for all of them. What is forgotten is whole steps of the last second,
-//!   the newest first; their jobs are found running with leases that nobody renews: rescue, and the same again.
-//! * *A run that works outside its step's transaction* (a second connection) is cut off here, and at the server only when
-//!   its connection is next used: such work must be harmless, as everything outside the step.
-//! * *A lost notification.* Costs at most the poll interval: NOTIFY is a hint, polling is the truth.
-//! * *Two claims at once* skip each other's locked rows, so one may leave with fewer jobs than are due. It sees that
-//!   something is due and looks again 10 ms later.
-//! * *Order* within a kind is by priority and time of claim; nothing promises the order of completion.
+//! * *The response to a claim is lost.* The jobs run under the worker's name without the worker knowing. Their leases
+//!   are not renewed, so they are rescued.
+//! * *A worker is cut off from the database.* The worker runs on beside a successor until it learns of the loss,
+//!   because a dead database and a lost lease look the same. The fence discards its effects.
+//! * *The response to a commit is lost.* The run returns an error although the job is completed. The completer finds
+//!   the result stale, looks once, and reports the run as done.
+//! * *A job ends at the moment it is cut off.* The first to reach the row counts. The other result is stale.
+//! * *A crash of the server loses a claim, or the result of a run without a step.* Neither waits for the disk. The job
+//!   runs again, as after the death of a worker.
+//! * *A crash of the server loses a step together with the next job.* The step's commit leaves the flush to the commit
+//!   of the next job, so only the last step of a chain waits for the disk, on behalf of all of them. Lost are whole
+//!   steps of the last second, newest first. Their jobs are found running with leases that are not renewed, so they are
+//!   rescued and run again.
+//! * *A run works outside the transaction of its step* (on a second connection). It is cut off here, and at the server
+//!   only when the connection is next used. Such work must be harmless, like everything outside the step.
+//! * *A notification is lost.* The cost is at most the poll interval: NOTIFY is a hint, polling decides.
+//! * *Two claims run at once.* They skip each other's locked rows, so one may return fewer jobs than are due. It finds
+//!   that a job is due and claims again 10 ms later.
+//! * *Order* within a kind is by priority and time of claim. The order of completion is undefined.
 //!
-//! # What a job costs
+//! # The cost of a job
 //!
-//! A job that does nothing is three writes: a row put in, claimed, completed. The floor under that is a loop that claims and
-//! acknowledges rows of a bare table, and `vinops bench queue` prints both. What keeps near it shapes the tables:
+//! A job that does nothing is three writes: enqueue, claim, complete. The baseline is a loop that claims and
+//! acknowledges rows of a bare table, and `vinops bench queue` prints both. Staying close to the baseline shapes the
+//! tables:
 //!
-//! * **A statement costs before its first row.** Each reads every CHECK of the table and every WHEN of its triggers from
-//!   the catalogue as text, parses and plans them. So rules of one column are domains, which are looked at when a value is
-//!   assigned; rules of several name as few states as they can; a claim sets no column that has a trigger; and the ends
-//!   that are nearly all ends have a statement without what happens only to others.
-//! * **History is read, not written twice.** Nearly all jobs are completed by their first run, of which their own row knows
-//!   everything; a line for it would be a row, a key and a foreign key asked. The view `fleet.job_attempts` reads it there,
-//!   and `fleet.job_runs` holds only what a row can't tell.
-//! * **A loop keeps its connection.** A pool hands out the idlest, so that its server processes take turns with cold
-//!   caches, and asks each that comes back whether it lives: as many questions again.
-//! * **An end tells others of its slot only where a limit is near.** A notification wakes a process, and that its listener.
+//! * **A statement has a cost before its first row.** The server reads every CHECK of the table and every WHEN of the
+//!   triggers from the catalog as text, parses and plans them. So rules about one column are domains, which are checked
+//!   on assignment. Rules about several columns name as few states as possible. A claim sets no column that has a
+//!   trigger. The most frequent result has a separate statement without the work for the others.
+//! * **History is derived, not written twice.** Nearly all jobs are completed by their first run, and their own row
+//!   contains everything about that run. A second record would cost a row, a key and a foreign key check. The view
+//!   `fleet.job_attempts` reads the row, and `fleet.job_runs` contains only the runs that no row describes.
+//! * **A loop keeps its connection.** A pool returns the connection idle for longest, so the server processes alternate
+//!   with cold caches, and pings every connection that is returned: twice as many queries.
+//! * **A result notifies others of the freed slot only if a limit is near.** A notification wakes a server process,
+//!   which wakes its listener.
 //!
-//! # Where to read on
+//! # Modules
 //!
-//! `job` (what a job is and the four words), `run` (what it holds while running, the step), `enqueue`, `claim`,
-//! `lease`, `settle` (the three loops of a worker, each with its SQL beside it), `execute` (around one handler), `again`
-//! (deadlocks and lost connections, met on the spot), `prune` (retention), `worker` (set-up and drain), `backend` (the
-//! runtime's view), `operate` and `steer` (the operators' face: what they see, what they do), `hand` (a worker's
-//! statements one at a time, for tests and measurements).
+//! `job` (the job trait and the four results), `run` (a running job and its step), `enqueue`, `claim`, `lease`,
+//! `completer` (the three loops of a worker, each with SQL files beside the source), `execute` (the wrapper around one
+//! handler), `retry_transient` (retries after deadlocks and lost connections), `prune` (retention), `worker` (set-up
+//! and drain), `backend` (the interface to the runtime), `queries` and `admin` (the operators' queries and commands),
+//! `manual` (a worker's statements one at a time, for tests and measurements).
 
 mod again;
 mod away;

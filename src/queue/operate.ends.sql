@@ -1,5 +1,5 @@
 -- queue: ends
--- By the block range indexes of finished_at: rows are written in about that order.
+-- Uses the block range indexes of finished_at: rows are written roughly in that order.
 select attempt.finished_at as "finished_at!", attempt.job_id as "job!", attempt.run as "run!",
   attempt.kind as "kind!", job.key,
   attempt.outcome as "outcome!", job.state, attempt.attempt as "attempt!", attempt.worker as "worker!",

@@ -1,7 +1,7 @@
-//! What operators see of the queue: jobs, their runs, counts, workers, what is paused, and ends as they happen.
+//! The operators' queries of the queue: jobs, runs, counts, workers, paused and limited kinds, finished runs.
 //!
-//! Everything here is one statement, so it needs no worker and takes no lock. The command line
-//! draw from this one face; what they do to jobs is next door, in `steer`.
+//! Each query is one statement, so it needs no worker and takes no lock. The command line uses only these queries. The
+//! commands that change jobs are in `admin`.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -9,174 +9,174 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
 
-/// Which jobs to list; empty lists mean all.
+/// A filter of jobs. Empty lists and `None` match all jobs.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// These kinds.
+    /// Kinds to match.
     pub kinds: Vec<String>,
-    /// These states.
+    /// States to match.
     pub states: Vec<String>,
-    /// Keys that begin so, for example `copart/`.
+    /// Prefix of the key, for example `copart/`.
     pub key: Option<String>,
-    /// Of this source, whether the job names it or a file of it.
+    /// Source of the job, named by the job or by its file.
     pub source: Option<String>,
-    /// Of the window that begins at this instant, whether the job names it or a file of it.
+    /// Start of the job's window, named by the job or by its file.
     pub window: Option<DateTime<Utc>>,
-    /// Put in at or after this instant.
+    /// Earliest time of creation.
     pub since: Option<DateTime<Utc>>,
-    /// Whose latest error contains this.
+    /// Text that the latest error contains.
     pub error: Option<String>,
-    /// At most so many, the newest first; 50 if none.
+    /// Maximum number of jobs, newest first. Default of `list`: 50.
     pub limit: Option<i64>,
 }
 
 /// A job as operators see it.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobRow {
-    /// The job's id.
+    /// Id of the job.
     pub id: i64,
-    /// What it does.
+    /// Kind of the job.
     pub kind: String,
-    /// What it is about.
+    /// Key of the job, its subject.
     pub key: Option<String>,
-    /// available, scheduled, running, retryable, completed, cancelled or discarded.
+    /// State: available, scheduled, running, retryable, completed, cancelled or discarded.
     pub state: String,
-    /// The smaller number runs first.
+    /// Smaller numbers run first.
     pub priority: i16,
-    /// Not before this instant.
+    /// Earliest time of the next run.
     pub run_at: DateTime<Utc>,
     /// Spent attempts, the running one included.
     pub attempt: i32,
-    /// Attempts before it is discarded.
+    /// Attempts before the job is discarded.
     pub max_attempts: i32,
     /// Leases lost to dead workers.
     pub rescues: i32,
-    /// The worker that runs it.
+    /// The worker that runs the job.
     pub locked_by: Option<String>,
-    /// When that worker's lease runs out.
+    /// End of that worker's lease.
     pub lease_until: Option<DateTime<Utc>>,
-    /// Who asked that it be cancelled, and why, while it still runs.
+    /// Actor and reason of a cancel request, while the job still runs.
     pub cancelling: Option<String>,
-    /// Its payload.
+    /// Payload as stored.
     pub payload: Value,
-    /// Its report, once completed.
+    /// Report of a completed job.
     pub result: Option<Value>,
-    /// Its latest error.
+    /// Latest error.
     pub error: Option<String>,
-    /// When it was put in.
+    /// Time of the enqueue.
     pub created_at: DateTime<Utc>,
-    /// When it was last claimed.
+    /// Time of the latest claim.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended for good.
+    /// Time at which the job became completed, cancelled or discarded.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// One run of a job, or one thing an operator did to it.
+/// One run of a job, or one operator command on the job.
 #[derive(Clone, Debug, Serialize)]
 pub struct AttemptRow {
-    /// The fence token of the run.
+    /// Fence token of the run.
     pub run: i64,
-    /// The number of the attempt it was.
+    /// Number of the attempt.
     pub attempt: i32,
-    /// Who ran it; for `requeued`, who put it back.
+    /// The worker of the run. For `requeued`, the operator.
     pub worker: String,
-    /// When it was claimed.
+    /// Time of the claim.
     pub started_at: DateTime<Utc>,
-    /// When it ended.
+    /// End of the run.
     pub finished_at: Option<DateTime<Utc>>,
-    /// How it ended; none while it runs.
+    /// Outcome of the run, null while the job runs.
     pub outcome: Option<String>,
-    /// Its error; for `requeued`, why.
+    /// Error of the run. For `requeued`, the reason.
     pub error: Option<String>,
 }
 
-/// A job with all its runs, the first one first.
+/// A job with all runs, oldest first.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
     /// The job.
     #[serde(flatten)]
     pub job: JobRow,
-    /// Its history.
+    /// Runs and operator commands of the job.
     pub attempts: Vec<AttemptRow>,
 }
 
-/// The end of a run, as it happens.
+/// A finished run.
 #[derive(Clone, Debug, Serialize)]
 pub struct EndRow {
-    /// When it ended.
+    /// End of the run.
     pub finished_at: DateTime<Utc>,
-    /// The job's id.
+    /// Id of the job.
     pub job: i64,
-    /// The run.
+    /// Fence token of the run.
     pub run: i64,
-    /// The job's kind.
+    /// Kind of the job.
     pub kind: String,
-    /// What it is about.
+    /// Key of the job, its subject.
     pub key: Option<String>,
-    /// How the run ended.
+    /// Outcome of the run.
     pub outcome: String,
-    /// The state that the job is in now.
+    /// Present state of the job.
     pub state: String,
-    /// The attempt it was.
+    /// Number of the attempt.
     pub attempt: i32,
-    /// Who ran it; for `requeued`, who put it back.
+    /// The worker of the run. For `requeued`, the operator.
     pub worker: String,
-    /// From claim to end.
+    /// Time from claim to end, in seconds.
     pub seconds: f64,
-    /// Its error.
+    /// Error of the run.
     pub error: Option<String>,
 }
 
-/// A worker of the fleet.
+/// A registered worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerRow {
-    /// Host, process, time of start.
+    /// Name: host, pid and time of start.
     pub name: String,
-    /// What it serves.
+    /// Kinds that the worker serves.
     pub kinds: Vec<String>,
-    /// Jobs it runs at once.
+    /// Maximum number of concurrent jobs.
     pub concurrency: i32,
-    /// Jobs in its hands when it was last seen.
+    /// Jobs of the worker at the latest heartbeat.
     pub running: i32,
-    /// working, draining or lost: not seen for a whole lease.
+    /// State: working, draining, or lost (no heartbeat for a whole lease).
     pub state: String,
-    /// Since when it works.
+    /// Start of the worker.
     pub started_at: DateTime<Utc>,
-    /// When it was last seen.
+    /// Time of the latest heartbeat.
     pub seen_at: DateTime<Utc>,
 }
 
-/// What operators said about a kind.
+/// The operators' settings of a job kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KindRow {
-    /// The kind.
+    /// Kind of job.
     pub kind: String,
-    /// So many at once in the whole fleet; any number if none.
+    /// Maximum number of running jobs over all workers, null if unlimited.
     pub max_running: Option<i32>,
-    /// Since when it is paused; none if it is not.
+    /// Start of the pause, null if the kind is not paused.
     pub paused_at: Option<DateTime<Utc>>,
-    /// Who paused it.
+    /// The operator who paused the kind.
     pub paused_by: Option<String>,
-    /// Why.
+    /// Reason of the pause.
     pub paused_because: Option<String>,
 }
 
-/// How many jobs of a kind are in a state.
+/// The number of jobs of a kind in a state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Count {
-    /// The kind.
+    /// Kind of the jobs.
     pub kind: String,
-    /// The state.
+    /// State of the jobs.
     pub state: String,
-    /// How many.
+    /// Number of jobs.
     pub jobs: i64,
-    /// Of the waiting ones, how many are due.
+    /// Number of waiting jobs that are due.
     pub ready: i64,
-    /// Since when the longest waiting due one has been due, in seconds; none if none is due.
+    /// Seconds since the oldest due job became due, null if no job is due.
     pub oldest_ready_seconds: Option<f64>,
 }
 
-/// The jobs that match, the newest first.
+/// Returns the jobs that match, newest first.
 pub async fn list(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<JobRow>> {
     sqlx::query_file_as!(
         JobRow,
@@ -192,49 +192,49 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<JobRow>>
     )
     .fetch_all(pool)
     .await
-    .context("list jobs")
+    .context("could not list jobs")
 }
 
-/// A job and its history; none if there is no such job.
+/// Returns a job and its history, or `None` if the job does not exist.
 pub async fn show(pool: &PgPool, id: i64) -> anyhow::Result<Option<Shown>> {
     let job = sqlx::query_file_as!(JobRow, "src/queue/operate.show.sql", id)
         .fetch_optional(pool)
         .await
-        .with_context(|| format!("show job {id}"))?;
+        .with_context(|| format!("could not read job {id}"))?;
     let Some(job) = job else { return Ok(None) };
     let attempts = sqlx::query_file_as!(AttemptRow, "src/queue/operate.show.runs.sql", id)
         .fetch_all(pool)
         .await
-        .with_context(|| format!("show the attempts of job {id}"))?;
+        .with_context(|| format!("could not read the runs of job {id}"))?;
     Ok(Some(Shown { job, attempts }))
 }
 
-/// Returns the job that holds the kind and key of a job that was given up; none if the key is free.
+/// Returns the job that now uses the kind and key of a cancelled or discarded job, or `None` if the key is free.
 pub async fn successor(pool: &PgPool, id: i64) -> anyhow::Result<Option<i64>> {
     sqlx::query_scalar!(
         "-- queue: successor
-        select other.id
+        select holder.id
         from fleet.jobs as job
-        join fleet.jobs as other
-          on (other.kind, other.key) = (job.kind, job.key)
-          and other.id <> job.id
-          and other.state not in ('cancelled', 'discarded')
-          and (job.unique_over is null or other.state = any(job.unique_over))
+        join fleet.jobs as holder
+          on (holder.kind, holder.key) = (job.kind, job.key)
+          and holder.id <> job.id
+          and holder.state not in ('cancelled', 'discarded')
+          and (job.unique_over is null or holder.state = any(job.unique_over))
         where job.id = $1
         limit 1",
         id
     )
     .fetch_optional(pool)
     .await
-    .with_context(|| format!("look for the successor of job {id}"))
+    .with_context(|| format!("could not look up the successor of job {id}"))
 }
 
-/// Jobs by kind and state, and how long the oldest due one has been waiting.
+/// Counts all jobs by kind and state, and returns the age of the oldest due job.
 pub async fn stats(pool: &PgPool) -> anyhow::Result<Vec<Count>> {
     counts(pool, &Filter::default()).await
 }
 
-/// The same of the jobs that match; the filter's limit does not matter.
+/// Counts the jobs that match, by kind and state. Ignores the limit of the filter.
 pub async fn counts(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<Count>> {
     sqlx::query_file_as!(
         Count,
@@ -249,10 +249,10 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<Count>
     )
     .fetch_all(pool)
     .await
-    .context("count jobs")
+    .context("could not count jobs")
 }
 
-/// The ids of the jobs that match, the newest first; all of them if there is no limit.
+/// Returns the ids of the jobs that match, newest first. Without a limit, all of them.
 pub async fn ids(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<i64>> {
     sqlx::query_file_scalar!(
         "src/queue/operate.ids.sql",
@@ -267,11 +267,13 @@ pub async fn ids(pool: &PgPool, filter: &Filter) -> anyhow::Result<Vec<i64>> {
     )
     .fetch_all(pool)
     .await
-    .context("look for jobs")
+    .context("could not look up jobs")
 }
 
-/// Ends of runs at or after `since` (the filter's own is not looked at), in their order. An end is dated when its
-/// transaction begins, so one may come to light after a younger one: ask from some seconds before the last seen.
+/// Returns the runs that ended at or after `since`, oldest first. Ignores the filter's own `since`.
+///
+/// The end of a run is the time at which its transaction began, so a run may become visible after a younger one.
+/// Callers that poll should overlap their queries by some seconds.
 pub async fn ends(pool: &PgPool, since: DateTime<Utc>, filter: &Filter) -> anyhow::Result<Vec<EndRow>> {
     sqlx::query_file_as!(
         EndRow,
@@ -286,19 +288,19 @@ pub async fn ends(pool: &PgPool, since: DateTime<Utc>, filter: &Filter) -> anyho
     )
     .fetch_all(pool)
     .await
-    .context("look for ends of jobs")
+    .context("could not list finished runs")
 }
 
-/// The database's clock.
+/// Returns the time of the database's clock.
 pub async fn now(pool: &PgPool) -> anyhow::Result<DateTime<Utc>> {
     let now = sqlx::query_scalar!(
         r#"-- queue: clock
         select clock_timestamp() as "now!""#
     );
-    now.fetch_one(pool).await.context("read the database's clock")
+    now.fetch_one(pool).await.context("could not read the clock of the database")
 }
 
-/// The workers, the longest at work first.
+/// Returns the registered workers, oldest first.
 pub async fn workers(pool: &PgPool) -> anyhow::Result<Vec<WorkerRow>> {
     sqlx::query_as!(
         WorkerRow,
@@ -310,20 +312,20 @@ pub async fn workers(pool: &PgPool) -> anyhow::Result<Vec<WorkerRow>> {
     )
     .fetch_all(pool)
     .await
-    .context("list workers")
+    .context("could not list workers")
 }
 
-/// What is paused or limited.
+/// Returns the settings of the paused or limited job kinds.
 pub async fn kinds(pool: &PgPool) -> anyhow::Result<Vec<KindRow>> {
     sqlx::query_as!(
         KindRow,
         "-- queue: kinds
         select kind, max_running, paused_at, paused_by, paused_because
-        from fleet.kinds
+        from fleet.job_kind_settings
         where max_running is not null or paused_at is not null
         order by kind"
     )
     .fetch_all(pool)
     .await
-    .context("list what is paused or limited")
+    .context("could not list paused and limited job kinds")
 }

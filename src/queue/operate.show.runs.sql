@@ -1,6 +1,7 @@
 -- queue: show runs
--- The ended ones, then the one that goes on: until its end the job's own row is all there is of it.
-select run as "run!", attempt as "attempt!", worker as "worker!", started_at as "started_at!", finished_at, outcome, error
+-- The ended runs, then the running one, which is recorded only in the job's own row until it ends.
+select
+  run as "run!", attempt as "attempt!", worker as "worker!", started_at as "started_at!", finished_at, outcome, error
 from (
   select run, attempt, worker, started_at, finished_at, outcome, error
   from fleet.job_attempts
@@ -10,5 +11,5 @@ from (
   from fleet.jobs
   where id = $1
     and state = 'running'
-) as ran
+) as runs
 order by run

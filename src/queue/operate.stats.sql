@@ -1,5 +1,5 @@
 -- queue: stats
-with counted as (
+with job_counts as (
   select kind, state, count(*) as jobs,
     count(*) filter (where state in ('available', 'scheduled', 'retryable') and run_at <= now()) as ready,
     min(run_at) filter (where state in ('available', 'scheduled', 'retryable') and run_at <= now()) as oldest
@@ -27,5 +27,5 @@ with counted as (
 )
 select kind as "kind!", state as "state!", jobs as "jobs!", ready as "ready!",
   extract(epoch from now() - oldest)::float8 as oldest_ready_seconds
-from counted
+from job_counts
 order by kind, state

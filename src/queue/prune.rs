@@ -1,41 +1,41 @@
-//! Letting go of finished jobs: by age, in batches, by whichever worker's turn it is.
+//! Deletes finished jobs by age, in batches, from one worker at a time.
 //!
-//! Every worker looks once an hour, and a transaction-level advisory lock lets one of them at a time do it. A duty of the
-//! workers and not a job of its own, because then it also happens where nobody schedules (`vinops ingest` by hand, day
-//! after day), and because a paused or clogged queue is exactly one that needs it.
+//! Every worker tries once an hour, and a transaction-level advisory lock admits one of them. Pruning is a task of the
+//! workers and not a job, so that jobs are also pruned without a scheduler (a daily manual `vinops ingest`), and
+//! because a paused or congested queue needs pruning most.
 //!
-//! A pass walks the table by id, from the oldest, a batch to a transaction, and stops at the first batch that ends in a
-//! job too young for any limit. So it reads what it deletes and what outlives it (discarded jobs, kept longer), never
-//! the million jobs of this week; it needs no index that every job would pay for. A job's history goes with it. Rows of
-//! workers that were lost a day ago go as well.
+//! A pass walks the table by id, oldest first, one transaction per batch. The pass stops at the first batch that ends
+//! in a job too young for any retention. So a pass reads the jobs that it deletes and those with a longer retention
+//! (discarded jobs), never the million jobs of this week, and needs no index that every job would pay for. The history
+//! of a job is deleted with the job. Rows of workers that were lost a day ago are deleted as well.
 
 use super::engine::{Link, Shared};
 use sqlx::PgPool;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// From one look to the next.
+/// Time between two passes of one worker.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// Jobs looked at by one transaction.
+/// Jobs examined by one transaction.
 const BATCH: i32 = 2000;
 
-/// How long finished jobs stay.
+/// Retention of finished jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// Completed ones. While one is kept its key stays taken.
+    /// Retention of completed jobs. A retained job keeps its key in use.
     pub completed: Duration,
-    /// Cancelled and discarded ones: somebody may still want to know why.
+    /// Retention of cancelled and discarded jobs, longer so that their errors can be examined.
     pub failed: Duration,
 }
 
 impl Keep {
-    /// A month and a quarter of a year.
+    /// 30 days for completed jobs, 90 days for cancelled and discarded jobs.
     pub const DEFAULT: Keep =
         Keep { completed: Duration::from_secs(30 * 86_400), failed: Duration::from_secs(90 * 86_400) };
 }
 
-/// Prunes once an hour; the first look comes somewhere in the first minutes, so that a fleet does not look as one.
+/// Prunes hourly. The first run is delayed by a random 30 to 300 s so that workers do not all prune at once.
 pub(super) async fn prunes(engine: Shared) {
     let mut link = Link::new(&engine, "prune finished jobs");
     tokio::time::sleep(Duration::from_secs(30).mul_f64(1.0 + 9.0 * rand::random::<f64>())).await;
@@ -47,14 +47,14 @@ pub(super) async fn prunes(engine: Shared) {
             Ok(0) => link.up(),
             Ok(jobs) => {
                 link.up();
-                tracing::info!(jobs, "pruned finished jobs");
+                tracing::info!(jobs, "finished jobs pruned");
             }
             Err(error) => tokio::time::sleep(link.down(&error)).await,
         }
     }
 }
 
-/// One pass; tells how many jobs went. None while another worker prunes.
+/// Prunes in one pass and returns the number of deleted jobs, 0 while another worker prunes.
 pub(super) async fn prune(pool: &PgPool, keep: Keep) -> sqlx::Result<u64> {
     let (mut after, mut pruned) = (0, 0);
     loop {

@@ -1,7 +1,7 @@
 -- queue: prune
--- One batch of a pass: of the $2 jobs after id $1, those go that ended longer ago than their kind of end is kept. No row in
--- the answer's count if another worker is at it.
-with swept as (
+-- Deletes one batch of a pass: of the $2 jobs after id $1, those that finished longer ago than the retention for their
+-- final state. Returns no last id and zero jobs if another worker is pruning.
+with deleted_workers as (
   delete from fleet.workers
   where seen_at < now() - greatest(interval '1 day', 10 * lease)
 )

@@ -1,10 +1,10 @@
 -- queue: begin step
--- Returns one row if the job is still this run's: the backend and the start that identify this transaction to a process
--- that has to end it from outside. The settings hold for this transaction only. Two are limits of time. `jit` is off, since
--- a step's statements run once on sizes that the planner can only guess, and compiling them has cost more than three times
--- what running them does. `random_page_cost` is low, since what they look up is nearly always in memory. The server checks
--- once a second whether the worker is still connected, or a dead worker's statement would run on and keep the successor
--- from its locks.
+-- Returns one row if the job still belongs to this run: the backend and the start time, which identify this transaction
+-- to a process that has to terminate it from outside. The settings apply to this transaction only. Two are timeouts.
+-- `jit` is off because a step's statements run once, on sizes that the planner can only guess, and compiling them has
+-- cost more than three times their execution. `random_page_cost` is low because the pages looked up are nearly always
+-- in memory. The server checks once a second that the worker is still connected. Otherwise a dead worker's statement
+-- would continue and keep its locks from the successor.
 select
   pg_backend_pid() as "backend!",
   now() as "began!",

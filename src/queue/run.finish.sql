@@ -1,7 +1,7 @@
 -- queue: finish step
--- Hits one row or the step is void. clock_timestamp(), since now() is when the step's transaction began. A job that is
--- to be cancelled is not completed any more: whoever committed first decides.
-with completed as (
+-- Updates one row, or the step is void. clock_timestamp() is used because now() is the start of the step's transaction.
+-- A job with a cancellation request can no longer be completed: the transaction that commits first wins.
+with completed_job as (
   update fleet.jobs
   set state = 'completed',
     result = $4,
@@ -17,23 +17,29 @@ with completed as (
     and cancelling is null
   returning id, run, attempt, kind, started_at, finished_at
 ),
--- The slot of a kind that is near its limit can be taken by another worker.
-told as (
+-- The slot of a kind near its limit can be used by another worker.
+notifications as (
   select pg_notify('fleet', kind)
-  from completed
-  join fleet.kinds as steer using (kind)
-  where steer.max_running <= 2 * (select count(*) from fleet.jobs where state = 'running' and kind = completed.kind)
+  from completed_job
+  join fleet.job_kind_settings as settings using (kind)
+  where settings.max_running <= 2 * (
+    select count(*)
+    from fleet.jobs
+    where state = 'running'
+      and kind = completed_job.kind
+  )
 ),
--- A completion that has nothing to tell is told by the job's row.
-closed as (
+-- A completion without a note is recorded in the job's row only.
+closed_runs as (
   insert into fleet.job_runs (job_id, run, attempt, kind, worker, started_at, finished_at, outcome, error)
   select id, run, attempt, kind, $3, started_at, finished_at, 'done', $5
-  from completed
+  from completed_job
   where $5 is not null
 )
--- A step with a follower leaves the disk to the follower's end, which takes both there: the log is written in order.
+-- A step with a following job does not wait for the disk. The commit of the following job flushes both, since the log
+-- is written in order.
 select
   id as "id!",
-  (select count(*) from told) as "told!",
-  case when $6::boolean then set_config('synchronous_commit', 'off', true) end as unhurried
-from completed
+  (select count(*) from notifications) as "notified!",
+  case when $6::boolean then set_config('synchronous_commit', 'off', true) end as commit_setting
+from completed_job

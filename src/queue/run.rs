@@ -1,9 +1,9 @@
-//! What a running job holds in its hands: itself, a pool, its tools, and the one transaction of its step.
+//! The handle of a running job: the job, a pool, the worker's extensions, and the transaction of the step.
 //!
-//! The rule that makes a step's effects happen exactly once: its writes, the enqueue of what follows, its report and
-//! the fence are one transaction ([`Run::begin`] … [`Step::done`]). The fence is the `where` of the statement that
-//! completes the job: this job, this run, this worker, still running. A worker that was taken for dead and comes back
-//! late finds no such row, and everything it did in the transaction is rolled back.
+//! One rule makes the effects of a step happen exactly once: the step's writes, the enqueue of the next job, the report
+//! and the fence are one transaction ([`Run::begin`] … [`Step::done`]). The fence is the `where` clause of the
+//! statement that completes the job: this job, this run, this worker, still running. A worker that was only thought
+//! dead matches no row, and everything in the transaction is rolled back.
 
 use super::engine::Engine;
 use super::enqueue::{Enqueue, enqueue};
@@ -20,49 +20,50 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much later than the worker the server cuts a step off: were both to do it at once, a timeout would now and then
-/// look like an error of the statement.
+/// Time after the worker's timeout at which the server cuts off a step.
+///
+/// If both did so at the same time, a timeout could look like an error of the statement.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A job as this worker claimed it.
 #[derive(Clone, Debug)]
 pub struct Claimed {
-    /// The job's id.
+    /// Id of the job.
     pub id: i64,
-    /// The kind it is stored under.
+    /// Kind under which the job is stored.
     pub kind: Arc<str>,
-    /// What it is about.
+    /// Key of the job, its subject.
     pub key: Option<Arc<str>>,
-    /// The fence token of this run.
+    /// Fence token of this run.
     pub run: i64,
-    /// The number of this attempt, from 1.
+    /// Number of this attempt, from 1.
     pub attempt: i32,
-    /// How many attempts there are.
+    /// Maximum number of attempts.
     pub max_attempts: i32,
-    /// The payload as stored.
+    /// Payload as stored.
     pub payload: serde_json::Value,
-    /// When this worker learned that it has the job.
+    /// Time at which the response to the claim arrived.
     pub(super) since: Instant,
-    /// What its log lines stand in.
+    /// Span of the run's log lines.
     pub(super) span: tracing::Span,
 }
 
-/// Things that jobs need and the queue knows nothing of (a store, a feed), found by their type.
+/// Values that jobs need and the queue does not define (a store, a feed), found by their type.
 #[derive(Clone, Default)]
 pub struct Tools(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
 impl Tools {
-    /// None.
+    /// Returns an empty set.
     pub fn new() -> Tools {
         Tools::default()
     }
 
-    /// The same and `tool`; a second tool of a type takes the place of the first.
+    /// Adds a value. A second value of a type replaces the first.
     pub fn with<T: Send + Sync + 'static>(self, tool: T) -> Tools {
         self.with_arc(Arc::new(tool))
     }
 
-    /// The same for a tool that is shared already.
+    /// Adds a value that is already shared.
     pub fn with_arc<T: Send + Sync + 'static>(mut self, tool: Arc<T>) -> Tools {
         self.0.insert(TypeId::of::<T>(), tool);
         self
@@ -79,43 +80,47 @@ impl std::fmt::Debug for Tools {
     }
 }
 
-/// A running job's handle on its surroundings; cheap to clone, so that a part of the work may take one along.
+/// The handle of a running job. Cheap to clone, so each task of the job can have one.
 #[derive(Clone)]
 pub struct Run {
     pub(super) engine: Arc<Engine>,
     pub(super) job: Arc<Claimed>,
     pub(super) timeout: Duration,
-    /// Milliseconds from the claim to the last progress told.
+    /// Milliseconds from the claim to the latest progress event.
     pub(super) told: Arc<AtomicU64>,
-    /// The transactions of its steps, so that they can be ended at the server when the run is cut off.
+    /// The transactions of the run's steps, to be terminated at the server when the run is cut off.
     pub(super) backends: Backends,
-    /// Why it is being tried again on the spot; for its history, should this try be done.
+    /// Reason of an immediate retry, stored in the history if this retry is done.
     pub(super) tried: Option<Arc<str>>,
 }
 
-/// Backends and when their transactions began, which together name a transaction and no later one.
+/// Server processes and the start times of their transactions. Both together identify a transaction, and no later one.
 pub(super) type Backends = Arc<Mutex<Vec<(i32, DateTime<Utc>)>>>;
 
 impl Run {
-    /// The job that runs.
+    /// Returns the claimed job.
     pub fn job(&self) -> &Claimed {
         &self.job
     }
 
-    /// Connections for its work.
+    /// Returns the pool for work outside the step.
     pub fn pool(&self) -> &PgPool {
         &self.engine.pool
     }
 
-    /// The tool of type `T` that the worker was given.
+    /// Returns the worker's extension of type `T`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the worker has no value of this type.
     pub fn tool<T: Send + Sync + 'static>(&self) -> anyhow::Result<Arc<T>> {
         self.engine
             .tools
             .get()
-            .ok_or_else(|| anyhow!("this worker was started without a {}", std::any::type_name::<T>()))
+            .ok_or_else(|| anyhow!("the worker has no extension of type {}", std::any::type_name::<T>()))
     }
 
-    /// Tells watchers how far the work is; at most twenty times a second, and for nothing when nobody watches.
+    /// Sends a progress event, at most twenty times a second. Without receivers this does nothing.
     pub fn progress(&self, done: u64, total: u64) {
         let Some(watchers) = self.engine.watched() else { return };
         let now = self.job.since.elapsed().as_millis() as u64;
@@ -123,74 +128,87 @@ impl Run {
             return;
         }
         self.told.store(now, Ordering::Relaxed);
-        // An error means that the last watcher left between the two lines.
+        // An error means that the last receiver was dropped between the two statements.
         let _ = watchers.send(Event::Progress { job: self.job.id, kind: self.job.kind.clone(), done, total });
     }
 
-    /// Opens the step's transaction, unless the job is no longer ours. The server itself cuts the transaction off soon
-    /// after the kind's time limit, so a worker that froze does not sit on its locks; and a worker that cuts its run off ends
-    /// it there before anybody may try again.
+    /// Opens the transaction of the step.
+    ///
+    /// The server itself cuts the transaction off soon after the timeout of the kind, so a frozen worker does not keep
+    /// its locks. A worker that cuts a run off terminates the transaction at the server before the job can run again.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Lost`] if this run no longer has the job.
     pub async fn begin(&self) -> anyhow::Result<Step> {
-        let mut tx = self.engine.steps.begin().await.context("begin the step's transaction")?;
+        let mut tx =
+            self.engine.steps.begin().await.context("could not begin the transaction of the step")?;
         let limit = ((self.timeout + GRACE).as_millis().clamp(1, i32::MAX as u128)).to_string();
         let ours =
             sqlx::query_file!("src/queue/run.begin.sql", self.job.id, self.job.run, self.engine.name, limit,)
                 .fetch_optional(&mut *tx)
                 .await
-                .context("check that the job is still ours")?;
+                .context("could not check the holder of the job")?;
         let Some(ours) = ours else { return Err(Lost { job: self.job.id, run: self.job.run }.into()) };
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).push((ours.backend, ours.began));
         Ok(Step { tx, run: self.clone(), followed: false })
     }
 
-    /// Done, for a job that has no transaction of its own: the completion is stored right after, under the fence.
+    /// Returns the result of a job without a step. The completer then stores the completion, under the fence.
     pub async fn done<R>(&self, report: R) -> Verdict<R> {
         Ok(Done { report, committed: false, note: self.tried.clone() })
     }
 }
 
-/// The run was taken away (its lease ran out) or ended by somebody else; its writes must not stand.
+/// The error of a run that no longer has its job: the lease expired, or the job was cancelled. Its writes are rolled
+/// back.
 #[derive(Debug, thiserror::Error)]
-#[error("job {job} is no longer held by this run ({run}): its lease ran out, or it was cancelled")]
+#[error("job {job} is no longer held by run {run}\ndetail: its lease expired, or the job was cancelled")]
 pub struct Lost {
-    /// The job's id.
+    /// Id of the job.
     pub job: i64,
-    /// The fence token that no longer fits.
+    /// Fence token that no longer matches.
     pub run: i64,
 }
 
-/// The step's one transaction: use it as a connection, then end it with [`Step::done`]. Dropped, it rolls back.
+/// The transaction of a step. Used as a connection and ended with [`Step::done`]. Rolls back when dropped.
 pub struct Step {
     tx: Transaction<'static, Postgres>,
     run: Run,
-    /// Something follows, put in by this step.
+    /// True if this step has enqueued a next job.
     followed: bool,
 }
 
 impl Step {
-    /// Puts in what follows, once per `key`, if and when this step commits; false when the key is taken. The commit then
-    /// does not wait for the disk: that of what follows does, and the log has the two in their order.
+    /// Enqueues the next job in this transaction. Returns `false` if `key` is already in use.
+    ///
+    /// The step then commits with `synchronous_commit = off`: the commit of the next job flushes both, in WAL order.
     pub async fn enqueue<J: Job>(&mut self, job: &J, key: &str) -> anyhow::Result<bool> {
         let put_in = enqueue(&mut self.tx, job, Enqueue::once(key)).await?.is_some();
         self.followed |= put_in;
         Ok(put_in)
     }
 
-    /// Completes the job and commits everything, or, where the job is no longer ours, nothing.
+    /// Completes the job and commits the transaction.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Lost`] if this run no longer has the job. Then the transaction is rolled back.
     pub async fn done<R: Serialize>(mut self, report: R) -> Verdict<R> {
-        let result = serde_json::to_value(&report).context("write the report as JSON")?;
+        let result = serde_json::to_value(&report).context("could not encode the report as JSON")?;
         let job = self.run.job.clone();
         let (name, note) = (&self.run.engine.name, self.run.tried.as_deref());
         let completed = complete(&mut self.tx, &job, name, result, note, self.followed).await;
-        if !completed.context("complete the job")? {
+        if !completed.context("could not complete the job")? {
             return Err(Lost { job: job.id, run: job.run }.into());
         }
-        self.tx.commit().await.context("commit the step")?;
+        self.tx.commit().await.context("could not commit the step")?;
         Ok(Done { report, committed: true, note: None })
     }
 }
 
-/// Completes a job in the transaction of its step; false if the job is not `name`'s any more, or to be cancelled.
+/// Completes a job in the transaction of its step. Returns false if the worker `name` no longer holds the job, or if
+/// the job has a cancel request.
 pub(super) async fn complete(
     connection: &mut PgConnection,
     job: &Claimed,

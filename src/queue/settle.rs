@@ -1,17 +1,18 @@
-//! Writing down how runs ended: in batches, under the fence, until it is written.
+//! The completer: writes the results of runs in batches, under the fence, and retries until they are stored.
 //!
-//! A batch is whatever has gathered while the previous one was being written: one row when idle, hundreds under load.
-//! An end that finds its job in other hands is *stale*: it is counted, logged and dropped, which is the fence doing
-//! its work. Only one stale end is none: the connection broke during a step's commit, the run believed it had failed,
-//! and the commit had come through. That run is reported as what it was, done.
+//! A batch contains the results that arrived while the previous batch was being written: one row when idle, hundreds
+//! under load. A result whose job has another holder is *stale*: the completer counts, logs and drops it, as the fence
+//! demands. One case looks stale but is not: the connection broke during a step's COMMIT, which the server applied.
+//! Such a run is reported as done.
 //!
-//! Nearly all are done and have nothing else to tell; a statement of their own, without all that happens only to others,
-//! spares the server most of what a small batch costs, which is not its rows. It does not wait for the disk either. Were
-//! the server to crash within the half second, the job would be found running or unclaimed and run again, which a run
-//! without a step must bear anyhow: had its worker died a moment earlier, the same.
+//! Nearly all results are `done` without a note. They have a statement of their own, without the work for the other
+//! outcomes. That saves the server most of the cost of a small batch, since the rows are not the expensive part. This
+//! statement does not wait for the disk either. If the server crashes within the next half second, the job is found
+//! running or unclaimed and runs again. A run without a step must tolerate that anyway: the death of its worker a
+//! moment earlier has the same effect.
 //!
-//! One end that the server refuses (a report with a NUL, say) must not hold up the others: the batch is then written
-//! one by one, and the refused end becomes a failed attempt that says so.
+//! A result that the server rejects (for example a report with a NUL) must not block the others. The batch is then
+//! written one result at a time, and the rejected result becomes a failed attempt with the server's error.
 
 use super::engine::{Link, Shared, count};
 use super::event::{Event, Outcome};
@@ -24,23 +25,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Ends written by one statement.
+/// Maximum number of results written by one statement.
 const BATCH: usize = 500;
 
-/// The longest error text kept, in characters.
+/// Longest stored error text, in characters.
 const ERROR_LENGTH: usize = 8_000;
 
-/// How a run ended, on its way to the database.
+/// The result of a run, not stored yet.
 pub(super) struct Ending {
     pub job: Arc<Claimed>,
     pub outcome: Outcome,
     pub report: Value,
     pub error: Option<String>,
-    /// Until the job may run again.
+    /// Delay before the job may run again.
     pub delay: Duration,
-    /// Already stored, by the step's own transaction.
+    /// True if the step's own transaction has stored the completion.
     pub committed: bool,
-    /// What the history of a run that is done tells of it.
+    /// A note for the history entry of a run that is done.
     pub note: Option<Arc<str>>,
 }
 
@@ -50,27 +51,27 @@ impl Ending {
         Ending { job: job.clone(), outcome, report, error: None, delay, committed: false, note: None }
     }
 
-    /// Whether it is done and all is said.
+    /// Returns true for outcome `done` without a note.
     fn is_plain(&self) -> bool {
         self.outcome == Outcome::Done && self.note.is_none()
     }
 
-    /// With the error as PostgreSQL can store it.
+    /// Sets the error, in a form that PostgreSQL can store.
     pub fn because(mut self, error: impl std::fmt::Display) -> Ending {
         self.error = Some(storable(&format!("{error:#}")));
         self
     }
 }
 
-/// The text as PostgreSQL can store it, and not too much of it.
+/// Returns a text in a form that PostgreSQL can store: without NUL and at most 8,000 characters long.
 pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}").chars().take(ERROR_LENGTH).collect()
 }
 
-/// Settles what comes in, until the worker is gone.
+/// Stores the results of runs until the worker ends.
 pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver<Ending>) {
-    let mut link = Link::new(&engine, "settle jobs");
-    // At hand when the first run ends; if there is none to be had, the first settling says so.
+    let mut link = Link::new(&engine, "store results");
+    // Opens the connection before the first result. An error here is reported by the first batch.
     let _ = link.line().await;
     let mut batch = Vec::new();
     while endings.recv_many(&mut batch, BATCH).await > 0 {
@@ -104,10 +105,10 @@ pub(super) async fn settles(engine: Shared, mut endings: mpsc::UnboundedReceiver
     }
 }
 
-/// The states that the jobs are in now, by (job, run); stale ends are missing.
+/// The new states of jobs by (job, run). Stale results are missing.
 type States = HashMap<(i64, i64), Cow<'static, str>>;
 
-/// Writes these ends down, as far as their runs still hold their jobs.
+/// Stores the results whose runs still hold their jobs. Returns the new states of the jobs.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     name: &str,
@@ -130,7 +131,7 @@ pub(super) async fn settle(
             &reports as &[&Value],
             &kinds as &[&str],
         );
-        // Where all have hit, nothing needs to be named; else the look below finds those that have.
+        // If all results matched, the statement need not return them. Otherwise the query below finds those that did.
         let hit = settled.execute(&mut *connection).await?.rows_affected() == batch.len() as u64;
         let these = if hit { batch } else { &[] };
         these.iter().map(|v| ((v.job.id, v.job.run), "completed".into())).collect()
@@ -149,7 +150,7 @@ pub(super) async fn settle(
     Ok(states)
 }
 
-/// The same for ends of any sort, by the long statement.
+/// Stores results with any outcome by the long statement. Returns the new states of the jobs.
 async fn settle_any(
     connection: &mut PgConnection,
     name: &str,
@@ -179,18 +180,19 @@ async fn settle_any(
     Ok(settled.into_iter().map(|row| ((row.id, row.run), row.state.into())).collect())
 }
 
+/// Logs, counts and publishes a batch of results by the states that their jobs have now.
 fn report(engine: &Shared, batch: Vec<Ending>, states: &States) {
     for mut ending in batch {
         let (job, run) = (ending.job.id, ending.job.run);
         match states.get(&(job, run)).map(|state| &**state) {
             Some("completed") if ending.outcome != Outcome::Done => {
-                tracing::info!(job, run, "the step had been committed after all");
+                tracing::info!(job, run, "step had committed despite a lost response");
                 ending.outcome = Outcome::Done;
                 ending.error = None;
                 end(engine, ending, false);
             }
             Some("cancelled") if ending.outcome != Outcome::Cancelled => {
-                // It was to be cancelled, and ended by itself without being done.
+                // The job had a cancel request, and its run ended by itself without being done.
                 ending.outcome = Outcome::Cancelled;
                 end(engine, ending, false);
             }
@@ -199,16 +201,11 @@ fn report(engine: &Shared, batch: Vec<Ending>, states: &States) {
                 count(&engine.counts.discarded, u64::from(discarded));
                 end(engine, ending, discarded);
             }
-            // It knew already.
+            // The run had already learned that its lease was lost.
             None if ending.outcome == Outcome::Lost => end(engine, ending, false),
             None => {
                 count(&engine.counts.stale, 1);
-                tracing::warn!(
-                    job,
-                    run,
-                    outcome = ending.outcome.word(),
-                    "dropped a stale end: the job is in other hands"
-                );
+                tracing::warn!(job, run, outcome = ending.outcome.word(), "stale job result dropped");
                 ending.outcome = Outcome::Lost;
                 end(engine, ending, false);
             }
@@ -216,33 +213,35 @@ fn report(engine: &Shared, batch: Vec<Ending>, states: &States) {
     }
 }
 
-/// Lets go of the job, logs its end, tells the watchers.
+/// Removes the job from the held jobs, logs its result and publishes an event.
 fn end(engine: &Shared, ending: Ending, discarded: bool) {
-    let Ending { job, outcome, report, error, .. } = ending;
+    let Ending { job, outcome: ended, report, error, .. } = ending;
     let duration = job.since.elapsed();
     let (id, kind, attempt, ms) = (job.id, &*job.kind, job.attempt, duration.as_millis() as u64);
-    let outcome_word = outcome.word();
+    let outcome = ended.word();
     let _inside = job.span.enter();
     match &error {
         Some(error) if discarded => {
-            tracing::error!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "discarded");
+            tracing::error!(target: "outcome", job = id, kind, attempt, outcome, ms, error, "job discarded");
         }
         Some(error) => {
-            tracing::warn!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, error, "ended");
+            tracing::warn!(target: "outcome", job = id, kind, attempt, outcome, ms, error, "job run finished");
         }
         None => {
-            tracing::info!(target: "told", job = id, kind, attempt, outcome = outcome_word, ms, "ended");
+            tracing::info!(target: "outcome", job = id, kind, attempt, outcome, ms, "job run finished");
         }
     }
     engine.release(job.id, job.run);
     if let Some(watchers) = engine.watched() {
         let (kind, key) = (job.kind.clone(), job.key.clone());
+        let outcome = ended;
         let _ =
             watchers.send(Event::Ended { job: id, kind, key, outcome, report, error, discarded, duration });
     }
 }
 
-/// A refused end becomes a failed attempt; if even that is refused, the lease will run out.
+/// Converts a rejected result into a failed attempt. Returns `None` if that was rejected as well: the lease will
+/// expire.
 fn refused(
     engine: &Shared,
     batch: Vec<Ending>,
@@ -255,17 +254,18 @@ fn refused(
             job,
             run,
             error = refusal.message(),
-            "the end of a run cannot be stored; its lease will run out"
+            "job result rejected by the database, lease will expire"
         );
         engine.release(job, run);
         return None;
     }
     let word = ending.outcome.word();
     let message = refusal.message();
-    Some(vec![Ending::new(&ending.job, Outcome::Retry).because(format!("store the end '{word}': {message}"))])
+    let error = format!("could not store the result of a run with outcome {word}: {message}");
+    Some(vec![Ending::new(&ending.job, Outcome::Retry).because(error)])
 }
 
-/// Whether sending the same statement again would meet the same refusal: data exceptions and broken constraints.
+/// Returns true for an error that a repeated statement would meet again: data exceptions and violated constraints.
 fn is_about_the_data(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }

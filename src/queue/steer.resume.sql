@@ -1,7 +1,7 @@
 -- queue: resume
--- Answers with the kinds that were paused before, and wakes their workers.
-with resumed as (
-  update fleet.kinds
+-- Returns the kinds that were paused before, and notifies their workers.
+with resumed_kinds as (
+  update fleet.job_kind_settings
   set paused_at = null,
     paused_by = null,
     paused_because = null
@@ -9,16 +9,16 @@ with resumed as (
     and paused_at is not null
   returning kind
 ),
-logged as (
+operator_action as (
   insert into audit.operator_actions (who, action, subject, reason)
   select $2, 'resume', kind, $3
-  from resumed
+  from resumed_kinds
 ),
-told as (
+notifications as (
   select pg_notify('fleet', kind)
-  from resumed
+  from resumed_kinds
 )
 select kind as "kind!"
-from resumed
-cross join (select count(*) from told) as told
+from resumed_kinds
+cross join (select count(*) from notifications) as notifications
 order by kind

@@ -1,6 +1,6 @@
 -- queue: run now
--- What waits for its time, or for its next attempt, is due at once; its attempts stay spent.
-with asked as (
+-- Makes scheduled and retryable jobs due at once. Spent attempts stay spent.
+with selected_jobs as (
   select id
   from fleet.jobs
   where id = any($1)
@@ -8,26 +8,26 @@ with asked as (
   order by id
   for update
 ),
-hastened as (
+due_jobs as (
   update fleet.jobs
   set state = 'available',
     run_at = now()
-  where id = any(array(select id from asked))
+  where id = any(array(select id from selected_jobs))
   returning id, kind
 ),
-logged as (
+operator_action as (
   insert into audit.operator_actions (who, action, subject, reason, details)
   select $2, 'run-now', case when count(*) = 1 then 'job ' || min(id) else count(*) || ' jobs' end, $3,
     jsonb_build_object('jobs', jsonb_agg(id order by id), 'kinds', jsonb_agg(distinct kind))
-  from hastened
+  from due_jobs
   having count(*) > 0
 ),
-told as (
+notifications as (
   select pg_notify('fleet', kind)
-  from hastened
+  from due_jobs
   group by kind
 )
 select id as "id!"
-from hastened
-cross join (select count(*) from told) as told
+from due_jobs
+cross join (select count(*) from notifications) as notifications
 order by id

@@ -1,9 +1,9 @@
-//! A worker: so many slots, for such kinds, until it is told to leave.
+//! A worker: runs jobs of some kinds in a number of slots until it shuts down.
 //!
-//! Leaving is a drain. On the token: no more claims; what has not started goes back at once, its attempt refunded;
-//! what runs may end within the drain's time, then it is cut off and goes back too (`interrupted`). Only then does
-//! [`Worker::run`] return, so a process that exits afterwards leaves no lease behind. A worker killed instead leaves
-//! leases, and those run out.
+//! The shutdown is a drain. When the token is cancelled, claiming ends. Claimed jobs that have not started are released
+//! at once, and their attempts are refunded. Running jobs may finish within the drain timeout. Then they are cut off
+//! and released too (`interrupted`). [`Worker::run`] returns only after that, so a process that exits afterwards leaves
+//! no lease behind. The leases of a killed worker expire.
 
 use super::backend::Fleet;
 use super::engine::{Engine, Settings, Shared, Summary, Tasks};
@@ -24,13 +24,13 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// How long after the drain's deadline the last ends may take to be stored when the database is away.
+/// Time after the drain's deadline for storing the last results during an outage of the database.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long its own row may take to be taken out of `fleet.workers`.
+/// Longest wait for the deletion of the worker's row from `fleet.workers`.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A worker to be set up and run.
+/// The builder of a worker, run with [`Worker::run`].
 pub struct Worker {
     db: Db,
     fleet: &'static [Entry],
@@ -42,7 +42,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for all kinds of the fleet: 4 slots, lease 30 s, poll 2 s, drain 30 s.
+    /// Returns a worker for all kinds, with 4 slots, a lease of 30 s, a poll interval of 2 s and a drain timeout of 30
+    /// s.
     pub fn new(db: &Db, fleet: &'static [Entry]) -> Worker {
         let settings = Settings {
             concurrency: 4,
@@ -63,26 +64,27 @@ impl Worker {
         }
     }
 
-    /// Only these kinds.
+    /// Restricts the worker to these kinds.
     pub fn kinds<S: AsRef<str>>(mut self, kinds: &[S]) -> Worker {
         self.kinds = Some(kinds.iter().map(|kind| kind.as_ref().to_owned()).collect());
         self
     }
 
-    /// How many jobs run at once.
+    /// Sets the number of slots: jobs that run concurrently.
     pub fn concurrency(mut self, slots: usize) -> Worker {
         self.settings.concurrency = slots.max(1);
         self
     }
 
-    /// Of this kind no more than so many at once; earlier names of it are counted apart.
+    /// Limits the concurrent jobs of a kind on this worker. Earlier names of the kind are counted separately.
     pub fn at_most(mut self, kind: &str, jobs: usize) -> Worker {
         self.at_most.insert(kind.to_owned(), jobs);
         self
     }
 
-    /// How many jobs of cheap kinds ([`Policy::cheap`]) it claims beyond its slots: fewer round trips, but other workers
-    /// cannot have them meanwhile. None by default.
+    /// Sets the number of jobs of prefetchable kinds ([`Policy::cheap`]) that the worker claims beyond its slots.
+    ///
+    /// Prefetching saves round trips, but other workers cannot run these jobs in the meantime. Default: 0.
     ///
     /// [`Policy::cheap`]: super::Policy::cheap
     pub fn prefetch(mut self, jobs: usize) -> Worker {
@@ -90,46 +92,50 @@ impl Worker {
         self
     }
 
-    /// How long after its worker's death a job stays unavailable.
+    /// Sets the lease: the time that a job stays unavailable after the death of its worker.
     pub fn lease(mut self, lease: Duration) -> Worker {
         self.settings.lease = lease;
         self
     }
 
-    /// How long it sleeps at most without looking at the queue.
+    /// Sets the poll interval: the longest time between two claims of an idle worker.
     pub fn poll(mut self, poll: Duration) -> Worker {
         self.settings.poll = poll;
         self
     }
 
-    /// How long running jobs may go on once the worker is told to leave.
+    /// Sets the time for running jobs to finish once the worker shuts down.
     pub fn drain(mut self, drain: Duration) -> Worker {
         self.settings.drain = drain;
         self
     }
 
-    /// How long finished jobs are kept.
+    /// Sets the retention of finished jobs.
     pub fn keep(mut self, keep: Keep) -> Worker {
         self.settings.keep = keep;
         self
     }
 
-    /// What its jobs may ask for.
+    /// Sets the extensions that jobs can request.
     pub fn tools(mut self, tools: Tools) -> Worker {
         self.tools = tools;
         self
     }
 
-    /// Tells a channel what happens.
+    /// Sets the channel for the worker's events.
     pub fn observe(mut self, watchers: broadcast::Sender<Event>) -> Worker {
         self.watchers = Some(watchers);
         self
     }
 
-    /// Works until `leave` is cancelled and the drain is over.
+    /// Runs jobs until `leave` is cancelled and the drain is over. Returns the totals of the worker.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a selected kind is unknown, the lease is too short or the runtime fails.
     pub async fn run(self, leave: CancellationToken) -> anyhow::Result<Summary> {
         let entries = self.entries()?;
-        ensure!(self.settings.lease >= Duration::from_millis(30), "a lease under 30 ms cannot be kept");
+        ensure!(self.settings.lease >= Duration::from_millis(30), "the lease is shorter than 30 ms");
         let (endings, ends) = mpsc::unbounded_channel();
         let (claimed, jobs) = mpsc::unbounded_channel();
         let engine =
@@ -142,10 +148,9 @@ impl Worker {
         if self.db.listens() {
             tasks.spawn(claim::wakes(engine.clone()));
         } else {
-            let poll = humantime::format_duration(engine.settings.poll);
-            tracing::warn!(
-                "DATABASE_URL leads through a pooler and DATABASE_DIRECT_URL is not set: no LISTEN, so a job waits up to {poll}"
-            );
+            let poll_ms = engine.settings.poll.as_millis() as u64;
+            let reason = "DATABASE_URL is a pooler and DATABASE_DIRECT_URL is not set";
+            tracing::warn!(reason, poll_ms, "no LISTEN through the pooler, jobs wait for the next poll");
         }
         tasks.spawn(lease::renews(engine.clone()));
         tasks.spawn(lease::rescues(engine.clone()));
@@ -153,21 +158,25 @@ impl Worker {
         tasks.spawn(prune::prunes(engine.clone()));
         tasks.spawn(drains(engine.clone(), leave));
 
-        tracing::info!(worker = engine.name, kinds = ?engine.kinds, slots = engine.settings.concurrency, "working");
+        let (kinds, slots) = (engine.kinds.join(","), engine.settings.concurrency);
+        tracing::info!(worker = engine.name, kinds, slots, "worker started");
         let runtime = runtime(&engine, jobs);
         let overdue = async {
             engine.deadline.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            ended = runtime => ended.context("run the worker")?,
-            () = overdue => tracing::warn!(left = engine.holds().len(), "left without storing every end; leases will run out"),
+            ended = runtime => ended.context("could not run the worker")?,
+            () = overdue => {
+                let jobs = engine.holding();
+                tracing::warn!(worker = engine.name, jobs, "job results not stored, leases will expire");
+            }
         }
         tasks.shutdown().await;
-        // A row that stays is swept away when it is a day old.
+        // A row that remains is deleted when it is a day old.
         let _ = tokio::time::timeout(GOODBYE, lease::gone(&engine)).await;
         let summary = engine.counts.summary();
-        tracing::info!(worker = engine.name, ?summary, "left");
+        log_stop(&engine.name, &summary);
         Ok(summary)
     }
 
@@ -176,7 +185,7 @@ impl Worker {
             Some(entry) => Ok(entry),
             None => {
                 let known: Vec<_> = self.fleet.iter().map(|entry| entry.kind).collect();
-                bail!("no job of kind {kind}: there are {}", known.join(", "))
+                bail!("unknown job kind \"{kind}\"; expected one of {}", known.join(", "))
             }
         };
         self.at_most.keys().try_for_each(|kind| known(kind).map(drop))?;
@@ -187,8 +196,29 @@ impl Worker {
     }
 }
 
-/// apalis' worker over our backend, driven to its end. As a boxed stream: inside an async block the compiler cannot
-/// see that the runtime's own future is `Send`.
+/// Logs the end of a worker with the totals.
+fn log_stop(worker: &str, summary: &Summary) {
+    tracing::info!(
+        worker,
+        claimed = summary.claimed,
+        done = summary.done,
+        failed = summary.failed,
+        discarded = summary.discarded,
+        snoozed = summary.snoozed,
+        cancelled = summary.cancelled,
+        interrupted = summary.interrupted,
+        returned = summary.returned,
+        lost = summary.lost,
+        stale = summary.stale,
+        rescued = summary.rescued,
+        "worker stopped"
+    );
+}
+
+/// Runs the apalis worker over the queue's backend until it ends.
+///
+/// The stream is boxed, because inside an async block the compiler cannot prove that the runtime's own future is
+/// `Send`.
 async fn runtime(engine: &Shared, jobs: mpsc::UnboundedReceiver<Claimed>) -> anyhow::Result<()> {
     let context = WorkerContext::new(&engine.name);
     let runner = engine.clone();
@@ -199,7 +229,7 @@ async fn runtime(engine: &Shared, jobs: mpsc::UnboundedReceiver<Claimed>) -> any
         })
         .stream()
         .boxed();
-    // The first event is the start, and only what has started can be stopped.
+    // The first event is the start. A worker can be stopped only after its start.
     events.next().await.transpose()?;
     let mut stopped = false;
     loop {
@@ -216,10 +246,10 @@ async fn runtime(engine: &Shared, jobs: mpsc::UnboundedReceiver<Claimed>) -> any
     }
 }
 
-/// Turns the token into a drain with a deadline.
+/// Starts the drain when `leave` is cancelled, and ends the drain at the deadline.
 async fn drains(engine: Shared, leave: CancellationToken) {
     leave.cancelled().await;
-    tracing::info!(worker = engine.name, running = engine.holds().len(), "draining");
+    tracing::info!(worker = engine.name, running = engine.holding(), "worker draining");
     engine.draining.cancel();
     tokio::time::sleep(engine.settings.drain).await;
     engine.deadline.cancel();

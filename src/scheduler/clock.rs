@@ -1,8 +1,9 @@
-//! The host's clock against the database's.
+//! Compares the clock of the host with the clock of the database.
 //!
-//! The database decides what is due, so a wrong clock of the host damages no data. It makes a scheduler wake at the wrong
-//! time, and its log wrong. A difference of over two seconds is an error in the scheduler's log and in `vinops doctor`. Half
-//! of the query's round trip is the error of the measurement, and is not counted against the host.
+//! The database decides which window is due, so a wrong clock of the host damages no data. The scheduler wakes at the
+//! wrong time, and its log has wrong times. A difference of over two seconds is an error in the scheduler's log and in
+//! `vinops doctor`. Half of the query's round trip is the error of the measurement, and is not counted against the
+//! host.
 
 use crate::config;
 use anyhow::Context;
@@ -10,52 +11,53 @@ use chrono::TimeDelta;
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
 
-/// A clock further away than this is wrong.
+/// Largest accepted difference of the clocks.
 pub const MOST: Duration = Duration::from_secs(2);
-/// Times the database is asked; the quickest answer tells most.
+/// Number of measurements. The one with the shortest round trip is the most exact.
 const QUESTIONS: usize = 3;
 
-/// How far the database's clock is ahead of this host's (less than zero: behind), and within what error that is known.
+/// The offset of the database's clock from the host's clock, with the error of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// The database's clock less the host's.
+    /// Time of the database minus time of the host. Negative if the database is behind.
     pub ahead: TimeDelta,
-    /// The most that the way there and back may have added.
+    /// Largest error that the round trip can cause.
     pub error: TimeDelta,
 }
 
 impl Measured {
-    /// Whether the clocks are surely further apart than [`MOST`].
+    /// Returns true if the clocks differ by more than [`MOST`], whatever the error of the measurement.
     pub fn is_wrong(&self) -> bool {
         (self.ahead.abs() - self.error).to_std().is_ok_and(|apart| apart > MOST)
     }
 }
 
-/// Measures the clocks against each other.
+/// Measures the offset between the clocks of the host and the database.
 pub async fn clock_skew(pool: &PgPool) -> anyhow::Result<Measured> {
-    let mut conn = pool.acquire().await.context("ask the database for its clock")?;
+    let mut conn = pool.acquire().await.context("could not read the clock of the database")?;
     let mut best: Option<Measured> = None;
     for _ in 0..QUESTIONS {
         let (asked, began) = (config::now(), Instant::now());
         let theirs = sqlx::query_scalar!("-- scheduler: clock\n select clock_timestamp() as \"now!\"")
             .fetch_one(&mut *conn)
             .await
-            .context("ask the database for its clock")?;
+            .context("could not read the clock of the database")?;
         let half = TimeDelta::from_std(began.elapsed() / 2)?;
         if best.is_none_or(|best| half < best.error) {
             best = Some(Measured { ahead: theirs - (asked + half), error: half });
         }
     }
-    best.context("the database was not asked for its clock")
+    best.context("the clock of the database was not read")
 }
 
+/// Returns the message for a clock that is wrong.
 fn complaint(measured: &Measured) -> String {
     let seconds = measured.ahead.as_seconds_f64();
     let word = if seconds < 0.0 { "ahead of" } else { "behind" };
-    format!("this host's clock is {:.1} s {word} the database's: set it by NTP (at most 2 s)", seconds.abs())
+    format!("host clock is {:.1} s {word} the database clock, limit 2 s", seconds.abs())
 }
 
-/// The skew from look to look; logs when it becomes wrong, and when right again.
+/// The latest offset of the clocks. Logs an error when the clock becomes wrong, and a message when it is right again.
 #[derive(Debug, Default)]
 pub(super) struct Skew {
     ahead: TimeDelta,
@@ -63,7 +65,7 @@ pub(super) struct Skew {
 }
 
 impl Skew {
-    /// How far this host's clock is behind.
+    /// Returns the time by which the host's clock is behind.
     pub(super) fn behind(&self) -> TimeDelta {
         self.ahead
     }
@@ -77,8 +79,10 @@ impl Skew {
     fn note(&mut self, measured: Measured) {
         let (skew_ms, wrong) = (measured.ahead.num_milliseconds(), measured.is_wrong());
         match (std::mem::replace(&mut self.wrong, wrong), wrong) {
-            (false, true) => tracing::error!(skew_ms, "{}", complaint(&measured)),
-            (true, false) => tracing::info!(skew_ms, "this host's clock is right again"),
+            (false, true) => {
+                tracing::error!(skew_ms, hint = "synchronize the host by NTP", "{}", complaint(&measured));
+            }
+            (true, false) => tracing::info!(skew_ms, "host clock within the limit again"),
             _ => tracing::debug!(skew_ms, "clocks compared"),
         }
         self.ahead = measured.ahead;
@@ -101,7 +105,7 @@ mod tests {
         assert!(!measured(2_500, 600).is_wrong(), "a slow answer proves nothing");
         assert_eq!(
             complaint(&measured(-3_140, 1)),
-            "this host's clock is 3.1 s ahead of the database's: set it by NTP (at most 2 s)"
+            "host clock is 3.1 s ahead of the database clock, limit 2 s"
         );
     }
 
@@ -116,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_whose_clock_is_an_hour_ahead_is_an_error() {
         let test = testing::database().await;
-        // a function of this name in front of the server's own is a clock that can be set
+        // A function of this name that precedes the server's own is a clock that the test can set.
         let mut conn = test.db.pool.acquire().await.unwrap();
         sqlx::raw_sql(
             "create schema skewed;
@@ -133,6 +137,6 @@ mod tests {
         let measured = clock_skew(&skewed.pool).await.unwrap();
         assert!(measured.is_wrong(), "{measured:?}");
         let error = complaint(&measured);
-        assert!(error.starts_with("this host's clock is 3600.0 s behind the database's"), "{error}");
+        assert!(error.starts_with("host clock is 3600.0 s behind the database clock"), "{error}");
     }
 }

@@ -131,7 +131,9 @@ fn the_next_waking_is_ten_to_thirty_seconds_into_the_next_window() {
     assert_eq!(wakings, [at("14:45") + Duration::from_secs(10), at("14:45") + Duration::from_secs(30)]);
 }
 
-/// A door to PostgreSQL that slams `times` in the face of whoever comes, then lets through.
+/// Starts a proxy to PostgreSQL that closes the first `times` connections and forwards all later ones.
+///
+/// Returns its address and the number of connections so far.
 async fn slamming_door(
     server: String,
     times: usize,

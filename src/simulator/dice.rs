@@ -1,12 +1,12 @@
-//! Repeatable chance. The generator is SplitMix64, written out here and not taken from the `rand` crate, because
-//! the bytes of a window must stay the same for a seed when a dependency is upgraded.
+//! A reproducible random number generator, SplitMix64. The algorithm is written out here and not taken from the `rand`
+//! crate, because the bytes of a window must stay the same for a seed when a dependency is upgraded.
 
-/// A stream of numbers that its seed decides.
+/// A stream of random numbers that depends only on its seed.
 #[derive(Clone)]
 pub(super) struct Dice(u64);
 
 impl Dice {
-    /// The stream that belongs to these words: a simulator's seed, a purpose, a lot, a window.
+    /// Returns the stream for three numbers, such as a simulator's seed, a purpose, and a lot or a window.
     pub(super) fn of(words: [u64; 3]) -> Self {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         for word in words {
@@ -16,7 +16,7 @@ impl Dice {
         dice
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -25,38 +25,39 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`, which must not be zero. The high half of a product, hence without a division.
+    /// Returns a number below `n`, which must not be zero. The number is the high half of a product, which avoids a
+    /// division.
     pub(super) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub(super) fn between(&mut self, low: i64, high: i64) -> i64 {
         low + self.below((high - low + 1) as u64) as i64
     }
 
-    /// True `n` times in a thousand.
+    /// Returns true `n` times in a thousand.
     pub(super) fn per_mille(&mut self, n: u64) -> bool {
         self.below(1000) < n
     }
 
-    /// True with this probability.
+    /// Returns true with probability `p`.
     pub(super) fn chance(&mut self, p: f64) -> bool {
         (self.next() >> 11) as f64 * (1.0 / (1u64 << 53) as f64) < p
     }
 
-    /// A whole number near `x`: the fraction decides how often it is rounded up, so that small feeds move too.
+    /// Returns `x` rounded up or down. The fraction is the probability of rounding up, so that small feeds change too.
     pub(super) fn round(&mut self, x: f64) -> usize {
         let whole = x.max(0.0).floor();
         whole as usize + usize::from(self.chance(x.max(0.0) - whole))
     }
 
-    /// One of the values.
+    /// Returns one of the values.
     pub(super) fn one<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u64) as usize]
     }
 
-    /// The index of one entry of a table, as often as its weight says.
+    /// Returns the index of one entry of a table, with a probability proportional to its weight.
     pub(super) fn weighted<T>(&mut self, table: &[T], weight: impl Fn(&T) -> u32) -> usize {
         let total: u64 = table.iter().map(|entry| u64::from(weight(entry))).sum();
         let mut left = self.below(total.max(1));
@@ -70,7 +71,7 @@ impl Dice {
         0
     }
 
-    /// Removes one entry of a list, in no order.
+    /// Removes and returns a random entry of a list. Changes the order of the list.
     pub(super) fn take(&mut self, list: &mut Vec<u32>) -> Option<u32> {
         (!list.is_empty()).then(|| list.swap_remove(self.below(list.len() as u64) as usize))
     }

@@ -1,7 +1,8 @@
-//! What a row says of its lot, column by column under the database's names, and what one row says otherwise than another.
+//! The values of a lot's row by database column, and the changes from one row to another.
 //!
-//! Texts as a reader must have made them: trimmed, none where the feed says nothing or means nothing; instants as RFC
-//! 3339, amounts with two digits after the point, miles with one. Words are the feed's own, for codes are the taxonomy's affair.
+//! Values are texts as a reader must obtain them: trimmed, and none if the feed's value is empty or means "unknown".
+//! Instants are RFC 3339, amounts have two digits after the decimal point and miles have one. Raw values are the feed's
+//! own, since codes belong to the taxonomy.
 
 use super::fleet::Vehicle;
 use super::lot::{Lot, Sale, Values, instant};
@@ -13,22 +14,22 @@ use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 /// A value as text.
 pub type Fact = Option<String>;
 
-/// What a file changed of a lot that was known.
+/// A change of a known lot by a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// `Lot number`.
+    /// The lot number.
     pub lot: u32,
     /// The file's window.
     pub window: DateTime<Utc>,
-    /// The column's name in `lots`; `status` too.
+    /// The column's name in `lots`, including `status`.
     pub column: &'static str,
-    /// What was known.
+    /// The value before the file.
     pub before: Fact,
-    /// What the file says.
+    /// The value in the file.
     pub after: Fact,
 }
 
-/// What the file changed of a lot's columns, `now` against what was seen before.
+/// Appends the changes of a lot's columns: its current values against those of the last file that showed it.
 pub(super) fn changes(options: &Options, index: u32, lot: &Lot, window: i32, into: &mut Vec<Change>) {
     let (before, after) = (facts(options, index, lot, &lot.seen), facts(options, index, lot, &lot.now));
     let both = before.into_iter().zip(after);
@@ -43,7 +44,7 @@ pub(super) fn changes(options: &Options, index: u32, lot: &Lot, window: i32, int
     ));
 }
 
-/// A move from one status to another.
+/// Appends the change of a lot's status, if the status differs from `before`.
 pub(super) fn moved(lot: &Lot, window: i32, before: Status, into: &mut Vec<Change>) {
     let after = lot.life.status;
     if before != after {

@@ -1,94 +1,94 @@
-//! Ways in which a feed fails, for tests to fail with: answers that are no file, connections that break, and files
-//! that are spoiled. [`corrupt`] makes the spoiled files, for the server and for tests that want one on disk; it
-//! streams, so that a line of 200 MB costs nobody 200 MB.
+//! Failures of a feed for tests: error responses, broken connections and corrupt files. [`corrupt`] makes the corrupt
+//! files, for the server and for tests that need one on disk. It streams, so that a line of 200 MB does not need 200 MB
+//! of memory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
-/// One way to fail.
+/// A failure of the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answer: status 403 with the 963-byte page of the real server's guard.
+    /// Response: status 403 with the 963-byte page of the real server's guard.
     Forbidden,
-    /// Answer: status 407, as of a proxy that wants to be paid.
+    /// Response: status 407, like a proxy that requires authentication.
     ProxyAuth,
-    /// Answer: a redirect to itself.
+    /// Response: a redirect to the same address.
     RedirectLoop,
-    /// Answer: status 200 with bytes that mean nothing.
+    /// Response: status 200 with meaningless bytes.
     Garbage,
-    /// Answer: status 200 with a hundred megabytes of nothing, packed, which nobody asked for.
+    /// Response: status 200 with 100 MB of zeros, gzipped although the client did not request a coding.
     GzipBomb,
-    /// Answer: status 200 with that page in place of the file.
+    /// Response: status 200 with the guard's page instead of the file.
     HtmlPage,
     /// Connection: closed after this many bytes of the body.
     Reset {
         /// Bytes sent before.
         at: u64,
     },
-    /// Connection: the announced length is this much more than what comes.
+    /// Connection: the announced length exceeds the sent bytes by this number.
     Short {
         /// Bytes announced and not sent.
         missing: u64,
     },
-    /// Connection: so many bytes at a time, with a pause between.
+    /// Connection: a limited number of bytes at a time, with a pause between.
     Drip {
-        /// Bytes at a time.
+        /// Bytes sent at a time.
         bytes: usize,
-        /// The pause.
+        /// Pause between two parts.
         every: Duration,
     },
-    /// Connection: as [`Fault::Reset`]; and the rest, if asked for, under another `ETag`.
+    /// Connection: as [`Fault::Reset`], and a range request is answered under another `ETag`.
     WrongEtag {
         /// Bytes sent before.
         at: u64,
     },
     /// The file of the window before, under a new date.
     Stale,
-    /// File: without a byte.
+    /// File: no bytes.
     Empty,
-    /// File: the key columns are called otherwise.
+    /// File: the key columns have other names.
     WrongHeader,
-    /// File: ends after this many bytes, wherever that is.
+    /// File: ends after this many bytes, at any position.
     Truncated {
-        /// Bytes kept.
+        /// Length of the truncated file, in bytes.
         at: u64,
     },
-    /// File: so many rows in a thousand are cut short or have a field too many.
+    /// File: this share of rows is cut short or has an extra field.
     BrokenRows {
-        /// In a thousand.
+        /// Broken rows per thousand.
         per_mille: u64,
     },
-    /// File: only its first rows; [`super::Reach::First`] is what a reader then knows.
+    /// File: only the first rows. [`super::Reach::First`] is the matching state of a reader.
     FirstRows {
-        /// Rows kept.
+        /// Number of rows in the file.
         rows: u64,
     },
     /// File: a NUL inside a text of each n-th row.
     Nuls {
-        /// n.
+        /// Distance between two affected rows.
         every: u64,
     },
     /// File: an é in Latin-1, which is not UTF-8, inside a text of each n-th row.
     Latin1 {
-        /// n.
+        /// Distance between two affected rows.
         every: u64,
     },
     /// File: the lot number of each n-th row is missing.
     NoLotNumber {
-        /// n.
+        /// Distance between two affected rows.
         every: u64,
     },
     /// File: after the tenth row, a line of this many letters.
     LongLine {
-        /// Its length.
+        /// Length of the line, in bytes.
         bytes: u64,
     },
-    /// File: begins with a byte order mark and ends its lines with CR LF. Every row is still good.
+    /// File: begins with a byte order mark and ends its lines with CR LF. Every row is still valid.
     Windows,
 }
 
 impl Fault {
-    /// The file itself is spoiled, as [`corrupt`] does it.
+    /// Returns true if the fault corrupts the file itself, as [`corrupt`] does.
     pub fn in_file(self) -> bool {
         !matches!(
             self,
@@ -107,7 +107,7 @@ impl Fault {
     }
 }
 
-/// The guard's page, of the 963 bytes that a rule "under 1000 bytes is no file" only just catches.
+/// Returns the guard's page. Its 963 bytes are just below the limit of a rule "under 1000 bytes is no file".
 pub fn guard_page() -> String {
     let text = "<html style=\"height:100%\"><head><meta name=\"ROBOTS\" content=\"NOINDEX, NOFOLLOW\">\
         <title>Request unsuccessful</title></head><body><iframe src=\"/_Incapsula_Resource?incident_id=0-0\">\
@@ -115,20 +115,20 @@ pub fn guard_page() -> String {
     format!("{text:-<949}--></body></html>")[..].chars().take(963).collect()
 }
 
-/// Bytes that mean nothing, the same each time.
+/// Returns meaningless bytes, the same in each call.
 pub fn garbage() -> Vec<u8> {
     (0..65_536u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// A hundred megabytes of nothing, in a hundred kilobytes.
+/// Returns 100 MB of zeros, gzipped into a hundred kilobytes.
 pub fn gzip_bomb() -> io::Result<Vec<u8>> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     io::copy(&mut io::repeat(b'0').take(100 << 20), &mut packed)?;
     packed.finish()
 }
 
-/// Copies a feed's file, spoiling it on the way; a fault that is not in the file copies it as it is, and
-/// [`Fault::HtmlPage`] puts the page in its place. Returns the number of rows spoiled.
+/// Copies a feed's file and corrupts it on the way. A fault that is not in the file copies the file unchanged, and
+/// [`Fault::HtmlPage`] writes the guard's page instead. Returns the number of corrupt rows.
 pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Result<u64> {
     match fault {
         Fault::Empty => return Ok(0),
@@ -157,7 +157,7 @@ pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Res
     loop {
         line.clear();
         let ended = source.read_until(b'\n', &mut line)? == 0;
-        // A row begins with its number; a line that does not goes on with the row before it.
+        // A row begins with its number. A line without one continues the row before it.
         if !record.is_empty() && (ended || line.first().is_some_and(u8::is_ascii_digit)) {
             n += 1;
             if matches!(fault, Fault::FirstRows { rows } if n > rows) {
@@ -173,14 +173,14 @@ pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Res
     }
 }
 
-/// Writes one row, and answers whether it was spoiled.
+/// Writes one row. Returns true if the row was corrupted.
 fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::Result<bool> {
     let inside = row.iter().position(|&b| b == b'"').map_or(0, |at| at + 1);
     let hit = match fault {
         Fault::Nuls { every } | Fault::Latin1 { every } | Fault::NoLotNumber { every } => {
             n.is_multiple_of(every)
         }
-        // Evenly spread: the n-th row is hit when n thousandths of the share pass a whole number.
+        // Evenly spread: a row is hit whenever the cumulated share passes a whole number.
         Fault::BrokenRows { per_mille } => n * per_mille / 1000 != (n - 1) * per_mille / 1000,
         Fault::LongLine { .. } => n == 10,
         _ => false,
@@ -211,12 +211,12 @@ fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::R
     Ok(hit)
 }
 
-/// Where the n-th comma stands; before the tenth, no text with commas of its own has begun.
+/// Returns the position of the n-th comma. No text with commas of its own begins before the tenth.
 fn comma(row: &[u8], n: usize) -> usize {
     row.iter().enumerate().filter(|(_, b)| **b == b',').nth(n - 1).map_or(0, |(at, _)| at)
 }
 
-/// Ends a row, or the header, with CR LF.
+/// Writes a row, or the header, with CR LF at the end.
 fn carriage(row: &[u8], out: &mut impl Write) -> io::Result<()> {
     out.write_all(row.strip_suffix(b"\n").unwrap_or(row))?;
     out.write_all(b"\r\n")

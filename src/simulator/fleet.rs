@@ -1,25 +1,25 @@
-//! The vehicles of the pretend feed: makes and models, and what a vehicle's number says about it.
+//! The vehicles of the simulated feed: makes and models, and the properties derived from a vehicle's number.
 //!
-//! A vehicle is a number. Everything constant about it (make, year, colour, engine, VIN) is drawn again from that
-//! number whenever a row is written, so that a lot costs a hundred bytes however long its text is. VINs are made
-//! without I, O and Q and carry the vehicle's number, so two vehicles never share one by accident; the ways in which
-//! the feed spoils a VIN are added on top ([`VinKind`]), and what a tolerant reader must make of each is known from
-//! how it was made.
+//! A vehicle is a number. Its constant properties (make, year, colour, engine, VIN) are drawn again from that number
+//! whenever a row is written, so that a lot costs a hundred bytes regardless of its text. VINs are made without I, O
+//! and Q and contain the vehicle's number, so two vehicles never share one by accident. The feed's defects of a VIN are
+//! added afterwards ([`VinKind`]). The result that a tolerant reader must obtain for each defect is known from its
+//! construction.
 
 use super::dice::Dice;
 use super::words::COLORS;
 
-/// One model.
+/// A vehicle model.
 pub(super) struct Model {
     /// `Vehicle Type`.
     pub(super) kind: char,
     /// `Make`.
     pub(super) make: &'static str,
-    /// The VIN's first three characters.
+    /// The first three characters of the VIN.
     pub(super) wmi: &'static str,
-    /// `Model Group`, whole; the old feed cuts it to ten characters.
+    /// The full `Model Group`. The old feed cuts it to ten characters.
     pub(super) group: &'static str,
-    /// `Trim`, which also ends `Model Detail`.
+    /// Values of `Trim`, which also end `Model Detail`.
     pub(super) trims: &'static [&'static str],
     /// Index into [`super::words::BODIES`].
     pub(super) body: u8,
@@ -29,7 +29,7 @@ pub(super) struct Model {
     pub(super) drive: u8,
     /// Index into [`super::words::FUELS`].
     pub(super) fuel: u8,
-    /// Share among the models of its kind.
+    /// Share among the models of the same vehicle type.
     pub(super) weight: u32,
 }
 
@@ -137,7 +137,7 @@ pub(super) const MODELS: &[Model] = &[
     m('S', "SKI-DOO", "2BP", "SUMMIT 850 X 165\"", &["E-TEC", ""], 15, TWIN, 0, 0, 4),
 ];
 
-/// `Vehicle Type` of October 2025, with the codes of 2026 that stand beside them.
+/// `Vehicle Type` counts of October 2025, with the codes of 2026 that occur beside them.
 const KINDS: &[(char, u32)] = &[
     ('V', 140_232),
     ('K', 3633),
@@ -152,46 +152,46 @@ const KINDS: &[(char, u32)] = &[
     ('S', 169),
 ];
 
-/// Kinds whose numbers are short or strange.
+/// Vehicle types with short or unusual VINs.
 const UNCOMMON: &[(char, u32)] = &[('L', 4), ('M', 3), ('E', 2), ('R', 1), ('V', 4)];
 
-/// What the feed does to a VIN.
+/// The form of a VIN in the feed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum VinKind {
-    /// Seventeen good characters.
+    /// Seventeen valid characters.
     Plain,
-    /// The same in lower case.
+    /// Seventeen valid characters in lower case.
     Lower,
-    /// A number of 11 to 13 characters, from before 1981: short and good.
+    /// A valid number of 11 to 13 characters, from before 1981.
     Legacy,
-    /// An O typed for a 0, which normalising takes out: sixteen characters are left.
+    /// An O typed for a 0, which normalising removes. Sixteen characters remain.
     Lost,
-    /// One of I, O, Q slipped in: without it, the number is one that other lots may carry too.
+    /// An inserted I, O or Q. Without the letter, the number may be that of other lots too.
     Inserted,
-    /// Empty.
+    /// No text.
     Empty,
-    /// No vehicle's number: too short, too long, or with other characters.
+    /// An invalid number: too short, too long, or with other characters.
     Malformed,
 }
 
-/// What is constant about a vehicle.
+/// The constant properties of a vehicle.
 pub(super) struct Vehicle {
-    /// Its model.
+    /// The vehicle's model.
     pub(super) model: &'static Model,
-    /// `Year`; 0 is unknown.
+    /// `Year`. 0 means unknown.
     pub(super) year: u16,
     /// `Color`.
     pub(super) color: &'static str,
     /// `Trim`.
     pub(super) trim: &'static str,
-    /// What the odometer said the first time.
+    /// The odometer at the first listing.
     pub(super) odometer: u32,
-    /// What it would cost whole.
+    /// The value without damage.
     pub(super) value: u32,
 }
 
 impl Vehicle {
-    /// The vehicle of this number.
+    /// Returns the vehicle with this number.
     pub(super) fn of(seed: u64, id: u32, kind: VinKind) -> Vehicle {
         let mut dice = Dice::of([seed, 1, u64::from(id)]);
         let kinds = if matches!(kind, VinKind::Malformed | VinKind::Empty) { UNCOMMON } else { KINDS };
@@ -201,7 +201,7 @@ impl Vehicle {
         let year = match (old, dice.below(10_000)) {
             (true, _) => dice.between(1930, 1980),
             (false, 0) => 0,
-            // The younger of two draws: most of the feed is ten years old or less.
+            // The later of two draws: most vehicles in the feed are ten years old or less.
             _ => dice.between(1998, 2026).max(dice.between(2004, 2026)),
         };
         Vehicle {
@@ -215,14 +215,14 @@ impl Vehicle {
     }
 }
 
-/// What stands in the VIN column, and the vehicle's VIN that it is read as, `None` where it names no vehicle.
-/// `salt` is the lot's own number: two lots spoil one VIN in different ways.
+/// Returns the text of the VIN column, and the VIN that it is read as, or `None` if it identifies no vehicle. `salt` is
+/// the lot's own number: two lots distort one VIN in different ways.
 pub(super) fn vin(seed: u64, id: u32, model: &Model, kind: VinKind, salt: u32) -> (String, Option<String>) {
     const LETTERS: &[u8] = b"ABCDEFGHJKLMNPRSTUVWXYZ0123456789";
     const PLANTS: &[u8] = b"ABCDEFGHJKLMNPRSTUVWXYZ";
     let mut dice = Dice::of([seed, 2, u64::from(id)]);
     let mut own = Dice::of([seed, 3, u64::from(salt)]);
-    // A permutation of the numbers below 23 million: it looks like a serial number and repeats none.
+    // A permutation of the numbers below 23 million, which looks like a serial number and never repeats.
     let serial = (u64::from(id) * 7_368_787 + 1_234_577) % 23_000_000;
     let mut whole = String::with_capacity(20);
     whole.push_str(model.wmi);
@@ -252,14 +252,14 @@ pub(super) fn vin(seed: u64, id: u32, model: &Model, kind: VinKind, salt: u32) -
     }
 }
 
-/// A text that no rule makes a VIN of.
+/// Returns a text that no rule accepts as a VIN.
 fn malformed(dice: &mut Dice, whole: &str) -> String {
     match dice.below(10) {
         0..=4 => whole[17 - dice.between(6, 10) as usize..].to_owned(),
         5 => format!("{}-{}", &whole[..4], &whole[11..]),
         6 => format!("{} {}", &whole[..5], &whole[9..]),
         7 => format!("{whole}{}", &whole[11..]),
-        // Eleven characters, of which ten are left.
+        // Eleven characters, of which ten remain after normalising.
         8 => format!("{}O{}", &whole[7..10], &whole[10..]),
         _ => "NOVIN".to_owned(),
     }

@@ -1,12 +1,16 @@
-//! The lifecycle that a lot must have after each file, as a small state machine of its own.
+//! The expected lifecycle of a lot after each file, as an independent state machine.
 //!
-//! It is told what a file showed and when, and follows the rules as they are written: a lot in the file is scheduled
-//! while its auction is ahead and active otherwise; an absent one is PENDING_RESULT once its auction is two hours
-//! past; it is removed at its third complete file without it, if it has no auction or one more than 24 hours ahead
-//! of the first of the three. An auction two hours past is looked at before the three files. All hours are those of
-//! the file's window.
+//! The input is the content of each file and its window. The rules are applied as they are documented:
+//!
+//! - A lot in the file is scheduled while its auction is ahead and active otherwise.
+//! - An absent lot is PENDING_RESULT once its auction is two hours past.
+//! - An absent lot is removed at its third complete file without it, if it has no auction or one more than 24 hours
+//!   ahead of the first of the three.
+//!
+//! The rule for an auction two hours past is applied before the rule for three files. All hours are those of the file's
+//! window.
 
-/// Where a lot stands.
+/// The lifecycle status of a lot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, PartialOrd, Ord)]
 pub enum Status {
     /// In the feed, without a sale date ahead.
@@ -14,14 +18,14 @@ pub enum Status {
     Active,
     /// In the feed, with a sale date ahead.
     Scheduled,
-    /// Absent, and its auction is two hours past.
+    /// Absent, with an auction two hours past.
     PendingResult,
     /// Absent for three complete files, with no auction near.
     Removed,
 }
 
 impl Status {
-    /// As it is written in `lots.status`.
+    /// Returns the value in `lots.status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Active => "active",
@@ -31,31 +35,32 @@ impl Status {
         }
     }
 
-    /// No longer expected in the feed.
+    /// Returns true if the lot is no longer expected in the feed.
     pub fn closed(self) -> bool {
         matches!(self, Status::PendingResult | Status::Removed)
     }
 }
 
-/// What the files up to now make of a lot.
+/// The lifecycle of a lot according to the files so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Life {
-    /// The first file's window that showed it, in minutes since 1970; 0 when none did.
+    /// Window of the first file with the lot, in minutes since 1970, or 0 if there is none.
     pub(super) first_seen: i32,
-    /// The last file's window that showed it, the same way.
+    /// Window of the last file with the lot, in minutes since 1970, or 0 if there is none.
     pub(super) last_seen: i32,
-    /// The first complete file's window without it; 0 while it is in the feed.
+    /// Window of the first complete file without the lot, in minutes since 1970, or 0 while the lot is in the feed.
     pub(super) absent_since: i32,
-    /// Complete files without it, in a row.
+    /// Number of consecutive complete files without the lot.
     pub(super) absences: u8,
-    /// It was in the file before this one.
+    /// True if the lot is in the last recorded file.
     pub(super) in_last_file: bool,
-    /// Where it stands.
+    /// The current status.
     pub(super) status: Status,
 }
 
 impl Life {
-    /// A file of this window shows it, with this auction (0 for none). Answers whether a closed lot came back.
+    /// Records that a file of this window contains the lot, with this auction (0 for none). Returns true if a closed
+    /// lot came back.
     pub(super) fn seen(&mut self, window: i32, auction: i32) -> bool {
         let back = self.last_seen != 0 && self.status.closed();
         let status = if auction > window { Status::Scheduled } else { Status::Active };
@@ -64,7 +69,8 @@ impl Life {
         back
     }
 
-    /// A complete file of this window is without it. Answers the state it moved to, if it moved.
+    /// Records that a complete file of this window lacks the lot. Returns the new status, or None if the status is
+    /// unchanged.
     pub(super) fn absent(&mut self, window: i32, auction: i32) -> Option<Status> {
         const HOUR: i32 = 60;
         self.in_last_file = false;

@@ -1,7 +1,7 @@
-//! A lot: what moves from window to window, and what it was when a file last showed it.
+//! A lot: the values that change from window to window, and those of the last file that showed it.
 //!
-//! About a hundred bytes each, so that a million and a half fit where a worker fits. All text is made again from the
-//! lot's and the vehicle's numbers when a row is written.
+//! A lot has about a hundred bytes, so that a million and a half lots fit into the memory of a worker. All text is
+//! generated again from the lot's and the vehicle's numbers when a row is written.
 
 use super::dice::Dice;
 use super::fleet::{Model, Vehicle, VinKind};
@@ -10,24 +10,25 @@ use super::words::{BRANDS, CONDITIONS, DAMAGES, Damage, KEYS, SALE_TYPES};
 use super::yards::{YARDS, Yard};
 use chrono::{DateTime, Utc};
 
-/// Odometers that are no reading.
+/// Odometer values that mean "unknown".
 const SENTINELS: [u32; 4] = [99_999, 299_999, 999_999, 9_999_999];
 
-/// An instant from whole minutes since 1970.
+/// Returns the instant of whole minutes since 1970.
 pub(super) fn instant(minutes: i32) -> DateTime<Utc> {
     DateTime::from_timestamp(i64::from(minutes) * 60, 0).unwrap_or_default()
 }
 
-/// What changes from one window to the next. Equal versions mean equal rows, `Id` and `Create Date/Time` aside.
+/// The values that change from one window to the next. Equal versions mean equal rows, `Id` and `Create Date/Time`
+/// aside.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Values {
-    /// The auction's instant in minutes since 1970; 0 when none is set.
+    /// The auction's instant in minutes since 1970, or 0 if none is set.
     pub(super) auction: i32,
     /// `Last Updated Time` in minutes since 1970.
     pub(super) updated: i32,
     /// `High Bid`, in whole units of the lot's currency.
     pub(super) bid: u32,
-    /// One up for each change that shows.
+    /// Version number, incremented by each visible change.
     pub(super) version: u32,
     /// Index into [`YARDS`].
     pub(super) yard: u16,
@@ -41,58 +42,58 @@ pub(super) struct Values {
     pub(super) brand: u8,
     /// Index into [`CONDITIONS`].
     pub(super) condition: u8,
-    /// `Model Group`: 0 cut to ten characters, 1 whole, 2 a catch-all.
+    /// The form of `Model Group`: 0 cut to ten characters, 1 whole, 2 a catch-all.
     pub(super) model_form: u8,
-    /// How often the odometer was corrected, or the vehicle listed before.
+    /// Number of odometer corrections and of earlier listings of the vehicle.
     pub(super) odometer: u8,
-    /// Which place in the yard.
+    /// Number of moves within the yard.
     pub(super) grid: u8,
-    /// Which estimate of the repair.
+    /// Number of the repair estimate.
     pub(super) repair: u8,
-    /// Which special note; 0 as the lot was born with.
+    /// Number of special note changes. 0 is the initial note.
     pub(super) note: u8,
-    /// Which title.
+    /// Number of title changes.
     pub(super) title: u8,
     /// `Make-an-Offer Eligible`.
     pub(super) offer: bool,
-    /// Written in the new spellings.
+    /// True if the row is written with the new raw values.
     pub(super) modern: bool,
 }
 
-/// One lot.
+/// A lot of the simulated feed.
 pub(super) struct Lot {
     /// `Lot number`.
     pub(super) number: u32,
-    /// The vehicle on sale.
+    /// The number of the vehicle on sale.
     pub(super) vehicle: u32,
-    /// The vehicle whose VIN it carries: another's only where two VINs collide.
+    /// The number of the vehicle whose VIN the lot has. It differs from `vehicle` only if two VINs collide.
     pub(super) vin_of: u32,
-    /// What became of the VIN.
+    /// The form of the VIN.
     pub(super) vin: VinKind,
-    /// In the feed at the simulator's window.
+    /// True if the lot is in the feed at the current window.
     pub(super) present: bool,
-    /// The window it comes back in; 0 never.
+    /// The window in which the lot returns, or 0 for never.
     pub(super) returns: u32,
-    /// Its row now.
+    /// The current values.
     pub(super) now: Values,
-    /// Its row as a file last showed it.
+    /// The values in the last file that showed the lot.
     pub(super) seen: Values,
-    /// What the files seen so far make of it.
+    /// The lifecycle according to the files read so far.
     pub(super) life: Life,
 }
 
-/// What is constant about a sale, drawn from the lot's index.
+/// The constant properties of a sale, drawn from the lot's index.
 pub(super) struct Sale {
     pub(super) damage: &'static Damage,
     pub(super) secondary: Option<&'static Damage>,
-    /// An odometer that is no reading: 0 or one of the sentinels.
+    /// An odometer without a reading: 0 or one of the sentinels.
     pub(super) blank_odometer: Option<u32>,
-    /// For the columns that only the row itself shows.
+    /// Random numbers for the columns that are not recorded elsewhere.
     pub(super) dice: Dice,
 }
 
 impl Sale {
-    /// The sale of the lot with this index.
+    /// Returns the sale of the lot with this index.
     pub(super) fn of(seed: u64, index: u32) -> Sale {
         let mut dice = Dice::of([seed, 4, u64::from(index)]);
         let damage = &DAMAGES[dice.weighted(DAMAGES, |d| d.primary)];
@@ -107,7 +108,7 @@ impl Sale {
 }
 
 impl Values {
-    /// A lot that enters the feed; `auction` is decided by the caller.
+    /// Returns the values of a new lot. The caller decides on `auction`.
     pub(super) fn born(dice: &mut Dice, updated: i32, auction: i32, modern: bool) -> Values {
         let dated = auction != 0;
         Values {
@@ -128,17 +129,17 @@ impl Values {
         }
     }
 
-    /// One bid.
+    /// Returns the amount of one bid increment.
     pub(super) fn raise(dice: &mut Dice) -> u32 {
         25 * dice.between(1, 40) as u32
     }
 
-    /// The yard it stands in.
+    /// Returns the yard of the lot.
     pub(super) fn yard(&self) -> &'static Yard {
         &YARDS[usize::from(self.yard)]
     }
 
-    /// `Model Group`.
+    /// Returns the value of `Model Group`.
     pub(super) fn model_group(&self, model: &Model) -> &'static str {
         match self.model_form {
             0 => cut(model.group, 10),
@@ -147,7 +148,7 @@ impl Values {
         }
     }
 
-    /// The next form of the model group that reads differently, if there is one.
+    /// Returns the next form of the model group with another text, or None if there is none.
     pub(super) fn next_model_form(&self, model: &Model) -> Option<u8> {
         let mut next = Values { model_form: self.model_form + 1, ..*self };
         while next.model_form <= 2 {
@@ -159,36 +160,36 @@ impl Values {
         None
     }
 
-    /// The `Odometer` column.
+    /// Returns the value of the `Odometer` column.
     pub(super) fn odometer(&self, sale: &Sale, vehicle: &Vehicle) -> u32 {
         sale.blank_odometer.unwrap_or(vehicle.odometer + u32::from(self.odometer) * 137)
     }
 
-    /// What the `Odometer` column means: nothing for the sentinels, also where a vehicle has come to one by its miles.
+    /// Returns the odometer, or None for a sentinel, also if a vehicle has reached one by its miles.
     pub(super) fn reading(&self, sale: &Sale, vehicle: &Vehicle) -> Option<u32> {
         Some(self.odometer(sale, vehicle)).filter(|odometer| !SENTINELS.contains(odometer))
     }
 }
 
 impl Lot {
-    /// Its vehicle.
+    /// Returns the lot's vehicle.
     pub(super) fn vehicle(&self, seed: u64) -> Vehicle {
         Vehicle::of(seed, self.vehicle, self.vin)
     }
 
-    /// What stands in the VIN column, and what it is to be read as.
+    /// Returns the text of the VIN column, and the VIN that it is to be read as.
     pub(super) fn vin(&self, seed: u64) -> (String, Option<String>) {
         let owner = Vehicle::of(seed, self.vin_of, self.vin);
         super::fleet::vin(seed, self.vin_of, owner.model, self.vin, self.number)
     }
 
-    /// It names a vehicle, and so becomes a lot in the database.
+    /// Returns true if the VIN identifies a vehicle, so that the database has the lot.
     pub(super) fn kept(&self) -> bool {
         !matches!(self.vin, VinKind::Empty | VinKind::Malformed)
     }
 }
 
-/// The first `n` characters.
+/// Returns the first `n` characters.
 pub(super) fn cut(text: &str, n: usize) -> &str {
     text.char_indices().nth(n).map_or(text, |(at, _)| &text[..at])
 }

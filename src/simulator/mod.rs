@@ -1,22 +1,27 @@
-//! A pretend feed: deterministic windows of the real file's shape, and the truth about them.
+//! A simulated feed: deterministic windows in the form of the real file, with the expected state of its lots.
 //!
-//! [`Simulator`] moves a yard-full of lots from window to window and writes each window as the CSV the real server
-//! gives: 59 columns in the feed's order and quoting, its vocabulary in two generations, its clocks, its spoiled
-//! VINs, its unescaped inch signs. The same [`Options`] give the same bytes, whatever windows are asked for on the
-//! way: the simulator always walks through every window up to the one wanted.
+//! [`Simulator`] moves a feed of lots from window to window and writes each window as the CSV of the real server: 59
+//! columns in the feed's order and quoting, raw values of two generations, the feed's clocks, malformed VINs and
+//! unescaped inch signs. The same [`Options`] give the same bytes, regardless of the windows requested before: the
+//! simulator always steps through every window up to the requested one.
 //!
-//! It also keeps the truth, from what it generated and never by reading its own output back: [`Simulator::truth`]
-//! says for every lot that a file has shown what a reader must have made of it, and where its lifecycle stands. A
-//! test that compares the database with this compares two independent makers of the same facts; hence nothing here
-//! uses the rules of `auction`.
+//! The simulator also records the expected state, from the generated data and never by reading its own output back.
+//! [`Simulator::truth`] returns, for every lot that a file has shown, the values that a reader must obtain, and the
+//! lot's lifecycle status. A test that compares the database with the expected state compares two independent
+//! implementations, so nothing here uses the rules of `auction`.
 //!
-//! How it is put together: `words`, `yards` and `fleet` are the vocabulary, `lot` the state, `movement` what
-//! happens between two windows, `write` one CSV line, `lifecycle`, `facts` and `truth` the record, [`fault`] the ways to
-//! spoil a file, [`server`] the loopback server that behaves, or misbehaves, like the real one.
+//! The modules:
 //!
-//! Two liberties, so that a handful of windows shows everything: much more happens within hours of the window than
-//! in life (half of the dated lots are sold within twelve hours), and auctions near the window take place at any
-//! hour and on any day. Memory is about 110 bytes a lot; nothing holds a file.
+//! - `feed_values`, `yards` and `vehicles` contain the raw values, the yards and the vehicles.
+//! - `lot` is the state of a lot, and `evolution` the changes between two windows.
+//! - `csv_row` writes one row of the file.
+//! - `lifecycle`, `row_fields` and `expected` record the expected state.
+//! - [`fault`] corrupts files.
+//! - [`server`] is the loopback server that responds, or fails, like the real one.
+//!
+//! The feed deviates from reality in two points, so that a few windows are enough to show everything. Much more happens
+//! within hours of the window (half of the dated lots are sold within twelve hours), and auctions near the window take
+//! place at any hour and on any day. Memory is about 110 bytes a lot. No file is held in memory.
 
 mod dice;
 mod facts;
@@ -42,38 +47,38 @@ use dice::Dice;
 use lot::Lot;
 use std::io::{self, Write};
 
-/// What the feed is to be like.
+/// The properties of a simulated feed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Decides everything else that is left to chance.
+    /// Seed of the random numbers, which determine everything else.
     pub seed: u64,
-    /// Lots in the feed, which it keeps to within a few per mille.
+    /// Number of lots in the feed, which stays constant to within a few per mille.
     pub rows: usize,
     /// The start of window 0, on a quarter-hour.
     pub start: DateTime<Utc>,
-    /// From one window to the next: 15 minutes, or a multiple where a test needs a day to pass.
+    /// Time from one window to the next: 15 minutes, or a multiple if a test needs a day to pass.
     pub step: Duration,
-    /// The share of rows that change from one window to the next.
+    /// Share of rows that change from one window to the next.
     pub churn: f64,
-    /// The share of rows that vanish from one window to the next; as many come.
+    /// Share of rows that disappear from one window to the next. The same number appears.
     pub gone: f64,
-    /// The first window whose column 51 is called `Wholesale`; before, it is `Copart Select`.
+    /// The first window in which column 51 is called `Wholesale`. Before, the name is `Copart Select`.
     pub wholesale_from: u32,
-    /// The share of rows written in the new spellings.
+    /// Share of rows written with the new raw values.
     pub modern: f64,
-    /// Text may hold unescaped inch signs.
+    /// True if text may contain unescaped inch signs.
     pub inch_quotes: bool,
-    /// Some announcements go over two lines.
+    /// True if some announcements span two lines.
     pub newlines: bool,
-    /// Rows in each file that no reader can place: cut short, or with a comma too many. They stand beside the
-    /// lots, under lot numbers of their own that begin with 9, so that the truth about the lots stays whole.
+    /// Number of unparseable rows in each file: cut short, or with an extra comma. They are added to the lots, under
+    /// lot numbers of their own that begin with 9, so that the expected state of the lots stays complete.
     pub broken: u32,
-    /// `Create Date/Time` differs from row to row, as it might if the snapshot took its time.
+    /// True if `Create Date/Time` differs from row to row, as it would if the snapshot took some time.
     pub clock_per_row: bool,
 }
 
 impl Options {
-    /// The usual feed: 3.4 % of the rows change, 0.4 % go, nothing is broken.
+    /// Returns the default feed: 3.4 % of the rows change, 0.4 % disappear, no row is broken.
     pub fn new(seed: u64, rows: usize, start: DateTime<Utc>) -> Self {
         Options {
             seed,
@@ -91,51 +96,51 @@ impl Options {
         }
     }
 
-    /// The start of window `k`.
+    /// Returns the start of window `k`.
     pub fn window_start(&self, k: u32) -> DateTime<Utc> {
         self.start + self.step * i32::try_from(k).unwrap_or(i32::MAX)
     }
 
-    /// The same in minutes since 1970.
+    /// Returns the start of window `k` in minutes since 1970.
     fn minutes(&self, k: u32) -> i32 {
         (self.window_start(k).timestamp() / 60) as i32
     }
 
-    /// A text as this feed shows it: whole, or up to its inch sign.
+    /// Returns a text as this feed writes it: whole, or up to its inch sign if inch signs are off.
     fn inches<'a>(&self, text: &'a str) -> &'a str {
         if self.inch_quotes { text } else { text.split('"').next().unwrap_or("") }
     }
 }
 
-/// How much of a window's file reached the reader.
+/// The part of a window's file that reached the reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// Its first rows only, so that the file is applied and decides nothing about absent lots.
+    /// Only the first rows. The file is applied, but absence is not judged by it.
     First(u64),
-    /// Nothing: it was never served, or refused.
+    /// Nothing: the file was never served, or it was refused.
     Nothing,
 }
 
-/// The pretend feed at one window.
+/// The simulated feed at one window.
 pub struct Simulator {
     options: Options,
-    /// The window the lots stand at.
+    /// The current window.
     k: u32,
     /// The last window whose whole file was read.
     known: Option<u32>,
-    /// Every lot there ever was; a lot's index is its identity.
+    /// All lots ever created. A lot's index is its identity.
     lots: Vec<Lot>,
-    /// The lots of the file, in its order: by yard, then by arrival.
+    /// The lots of the file in order: by yard, then by creation.
     order: Vec<u32>,
     counters: Counters,
-    /// What the last file read changed of the lots known before.
+    /// Changes, by the last file that was read, of lots that were already known.
     changes: Vec<Change>,
 }
 
 impl Simulator {
-    /// A feed at its window 0, of which no file has been read yet.
+    /// Returns a feed at window 0, of which no file has been read yet.
     pub fn new(options: Options) -> Self {
         let mut simulator = Simulator {
             options,
@@ -151,13 +156,13 @@ impl Simulator {
         simulator
     }
 
-    /// What it was made with.
+    /// Returns the options of the feed.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Writes window `k`, and takes it that a reader has read it. A window that lies behind is written again from
-    /// the beginning of time, and leaves the truth as it is: a late file decides nothing.
+    /// Writes window `k` and records that a reader has read it. A past window is generated again from the start and
+    /// does not change the expected state: a late file decides nothing.
     pub fn window(&mut self, k: u32, out: &mut impl Write) -> io::Result<Counters> {
         if k < self.k {
             self.replay(k, out)?;
@@ -171,14 +176,14 @@ impl Simulator {
         Ok(self.counters.clone())
     }
 
-    /// Writes window `k` as a simulator of the same options would that had never been asked for another.
+    /// Writes window `k` like a new simulator with the same options.
     pub fn replay(&self, k: u32, out: &mut impl Write) -> io::Result<()> {
         let mut other = Simulator::new(self.options.clone());
         other.seek(k);
         other.write(out)
     }
 
-    /// Moves on to window `k`. What is known of the files in between: nobody has read them.
+    /// Advances to window `k`. The files of the windows in between count as unread.
     pub fn seek(&mut self, k: u32) {
         while self.k < k {
             self.k += 1;
@@ -187,12 +192,12 @@ impl Simulator {
         self.sort();
     }
 
-    /// The start of the window it stands at.
+    /// Returns the start of the current window.
     pub fn window_start(&self) -> DateTime<Utc> {
         self.options.window_start(self.k)
     }
 
-    /// Writes the window it stands at.
+    /// Writes the file of the current window.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         const CHUNK: usize = 1 << 18;
         let mut broken = Dice::of([self.options.seed, 7, u64::from(self.k)]);
@@ -220,14 +225,14 @@ impl Simulator {
         out.write_all(&buffer)
     }
 
-    /// A row that cannot be placed: a copy of another under a number of its own, cut short or with a field too many.
+    /// Appends an unparseable row: a copy of another under a new lot number, cut short or with an extra field.
     fn broken(&self, into: &mut Vec<u8>, frame: &write::Frame<'_>, dice: &mut Dice, n: u32, like: u32) {
         let source = &self.lots[like as usize];
         let number = 90_000_000 + self.k % 90_000 * 100 + n % 100;
         let lot = Lot { number, now: source.now, seen: source.seen, life: source.life, ..*source };
         let from = into.len();
         write::row(into, frame, like, &lot);
-        // Both are done before the first text that may hold a comma, an inch sign or a line end.
+        // The cut or comma is placed before the first text that may contain a comma, an inch sign or a line end.
         let commas: Vec<usize> = (from..into.len()).filter(|&at| into[at] == b',').take(9).collect();
         let at = commas.last().copied().unwrap_or(from);
         if dice.per_mille(500) {
@@ -241,7 +246,7 @@ impl Simulator {
         }
     }
 
-    /// Takes it that a reader has read the window it stands at, as far as `reach` says.
+    /// Records that a reader has read the current window, as far as `reach` allows. Returns the counters of the file.
     pub fn read(&mut self, reach: Reach) -> Counters {
         let window = self.options.minutes(self.k);
         self.known = (reach == Reach::Whole).then_some(self.k).or(self.known);
@@ -250,17 +255,17 @@ impl Simulator {
         self.counters.clone()
     }
 
-    /// What is true after the files read so far.
+    /// Returns the expected state after the files read so far.
     pub fn truth(&self) -> Truth<'_> {
         Truth::new(&self.options, &self.lots, &self.counters, &self.changes)
     }
 
-    /// Puts the rows into the file's order.
+    /// Sorts the rows into the file's order.
     fn sort(&mut self) {
         let lots = &self.lots;
         self.order.clear();
         self.order.extend((0..lots.len() as u32).filter(|&n| lots[n as usize].present));
-        // The indexes ascend, and the sort is stable: within a yard, rows stand as the lots arrived.
+        // The indexes ascend and the sort is stable, so the rows of a yard are in order of creation.
         self.order.sort_by_key(|&n| lots[n as usize].now.yard);
     }
 }

@@ -1,10 +1,10 @@
-//! What happens between two windows.
+//! The changes between two windows.
 //!
-//! The lots in the feed are sorted by where their auction lies (past, within two hours, within a day, further, none
-//! at all), and numbers are drawn from these groups: so many vanish and so many change as the options say, and each
-//! kind of vanishing and change gets its share even in a small feed. A lot changes at most once a window and
-//! `Last Updated Time` moves with it, except where only the model group changed, as in life: hence a new version
-//! always shows. Nothing here depends on which windows anybody looks at.
+//! The lots in the feed are grouped by the time of their auction (past, within two hours, within a day, further, none),
+//! and lots are drawn from these groups. The options set how many disappear and how many change, and each kind of
+//! change gets its share even in a small feed. A lot changes at most once a window. `Last Updated Time` changes with
+//! it, except if only the model group changed, as in the real feed: hence a new version always shows. Nothing here
+//! depends on which windows are requested.
 
 use super::Simulator;
 use super::dice::Dice;
@@ -17,7 +17,7 @@ use chrono::{Datelike, Weekday};
 const HOUR: i32 = 60;
 const DAY: i32 = 24 * HOUR;
 
-/// The lots of the feed by where their auction lies, and those that are out of it.
+/// The lots of the feed by the time of their auction, and the absent lots.
 #[derive(Default)]
 struct Groups {
     past: Vec<u32>,
@@ -28,7 +28,7 @@ struct Groups {
     absent: Vec<u32>,
 }
 
-/// The kinds of change, and in how many of a thousand changes each occurs.
+/// The kinds of change to a lot.
 #[derive(Clone, Copy)]
 enum Change {
     Bid,
@@ -53,6 +53,7 @@ enum Change {
     Touch,
 }
 
+/// The kinds of change with their frequency per thousand changes.
 const CHANGES: &[(Change, u32)] = &[
     (Change::Bid, 380),
     (Change::DateSet, 105),
@@ -77,7 +78,7 @@ const CHANGES: &[(Change, u32)] = &[
 ];
 
 impl Simulator {
-    /// Window 0.
+    /// Creates the lots of window 0.
     pub(super) fn fill(&mut self) {
         let window = self.options.minutes(0);
         let mut dice = Dice::of([self.options.seed, 8, 0]);
@@ -85,7 +86,7 @@ impl Simulator {
         for _ in 0..self.options.rows {
             let index = self.lots.len() as u32;
             let yard_dice = &mut Dice::of([self.options.seed, 9, u64::from(index)]);
-            // Most rows are weeks old, some of the last hours; none is younger than the snapshot.
+            // Most rows are weeks old, some are from the last hours. No row is younger than the snapshot.
             let age = if dice.per_mille(300) { dice.between(6, 1440) } else { dice.between(1440, 60 * 1440) };
             let mut now = Values::born(yard_dice, window - age as i32, 0, dice.chance(self.options.modern));
             if dice.per_mille(467) {
@@ -101,7 +102,7 @@ impl Simulator {
         }
     }
 
-    /// One window further.
+    /// Advances the lots by one window.
     pub(super) fn step(&mut self) {
         let window = self.options.minutes(self.k);
         let before = self.options.minutes(self.k - 1);
@@ -125,7 +126,7 @@ impl Simulator {
         let mut change = dice.round(self.options.churn * present as f64);
 
         self.bring_back(&groups.absent, window, &mut dice);
-        // Nobody stays long past the auction: three of four go, one is run again.
+        // No lot stays long past its auction: three of four leave the feed, one gets a later date.
         for index in overdue {
             if dice.per_mille(770) {
                 self.vanish(index, &mut dice);
@@ -178,7 +179,7 @@ impl Simulator {
         }
     }
 
-    /// The lots whose time to come back it is: as they were, a little newer, or to be run again.
+    /// Adds back the lots whose return is due: unchanged, with a newer update time, or with a later date.
     fn bring_back(&mut self, absent: &[u32], window: i32, dice: &mut Dice) {
         let before = self.options.minutes(self.k - 1);
         for &index in absent {
@@ -196,15 +197,15 @@ impl Simulator {
         }
     }
 
-    /// Takes a lot out of the feed; about one in six comes back after 1, 2, 5 or 12 windows.
+    /// Removes a lot from the feed. About one in six returns after 1, 2, 5 or 12 windows.
     fn vanish(&mut self, index: u32, dice: &mut Dice) {
         let returns = if dice.per_mille(170) { self.k + dice.one(&[1, 2, 5, 12]) } else { 0 };
         let lot = &mut self.lots[index as usize];
         (lot.present, lot.returns) = (false, returns);
     }
 
-    /// A lot that was never there: one in twelve offers a vehicle that was offered before, and now and then one that
-    /// is still in the feed under another number.
+    /// Creates a lot. One in twelve offers a vehicle that was offered before, and a few offer one that is still in the
+    /// feed under another number.
     fn arrive(&mut self, absent: &[u32], window: i32, before: i32, dice: &mut Dice) {
         let again = match dice.below(1000) {
             0..80 if !absent.is_empty() => Some(dice.one(absent)),
@@ -220,8 +221,8 @@ impl Simulator {
         self.enter(now, again, dice);
     }
 
-    /// Adds a lot. What is odd about its VIN goes by its index, so that a file of any size has the real file's
-    /// shares of each oddity, and at least two of each.
+    /// Inserts a lot. Its VIN defect depends on its index, so that a file of any size has the real file's share of each
+    /// defect, and at least two of each.
     fn enter(&mut self, now: Values, again: Option<u32>, dice: &mut Dice) {
         let index = self.lots.len() as u32;
         let most = (self.options.rows as u32 / 2).max(60);
@@ -260,20 +261,20 @@ impl Simulator {
         } else if each(30_000, 19) {
             lot.vin = VinKind::Lost;
         } else if each(30_000, 23) {
-            // Another vehicle's VIN with a letter too many: the other owns it.
+            // Another vehicle's VIN with an extra letter. The other vehicle owns the VIN.
             lot.vin = VinKind::Inserted;
             lot.vin_of = other(&self.lots, |lot| lot.vin == VinKind::Plain).unwrap_or(index);
         } else if each(40_000, 31) {
             lot.vin = VinKind::Inserted;
         } else if each(40_000, 33) {
-            // A second spoiling of a VIN that nobody carries whole: the lesser text owns it.
+            // A second distortion of a VIN that no lot has intact. The lesser text owns the VIN.
             lot.vin = VinKind::Inserted;
             lot.vin_of = other(&self.lots, |lot| lot.vin == VinKind::Inserted).unwrap_or(index);
         }
         self.lots.push(lot);
     }
 
-    /// Makes one change to a lot.
+    /// Applies one change to a lot.
     fn alter(&mut self, index: u32, change: Change, window: i32, before: i32, dice: &mut Dice) {
         let seed = self.options.seed;
         let lot = &mut self.lots[index as usize];
@@ -327,24 +328,28 @@ impl Simulator {
     }
 }
 
-/// Eight digits, the last of which is the year's, and no two alike below eight million lots.
+/// Returns a lot number of eight digits, of which the last stands for the year. Numbers are unique below eight million
+/// lots.
 fn number(index: u32, dice: &mut Dice) -> u32 {
     let mixed = (u64::from(index) * 3_141_593 + 271_828) % 8_000_000;
     10_000_000 + mixed as u32 * 10 + dice.one(&[5, 5, 6, 4])
 }
 
-/// A `Last Updated Time` between the last snapshot and this one, which are taken five minutes before their windows.
+/// Returns a `Last Updated Time` between the last snapshot and this one. Snapshots are taken five minutes before their
+/// windows.
 fn moved(dice: &mut Dice, window: i32, before: i32) -> i32 {
     dice.between(i64::from(before) - 4, i64::from(window) - 5) as i32
 }
 
-/// A whole hour between these two distances from the window, which the yard's clock can show.
+/// Returns a whole hour between these two distances from the window, in minutes since 1970, that the yard's clock can
+/// show.
 fn hour(dice: &mut Dice, window: i32, from: i32, to: i32, now: &Values) -> i32 {
     let at = (window + dice.between(i64::from(from), i64::from(to)) as i32).div_euclid(HOUR) * HOUR;
     (now.yard().clock.expressible(instant(at)).timestamp() / 60) as i32
 }
 
-/// A weekday two to thirty days ahead, at eight to one o'clock where the yard is.
+/// Returns an instant on a weekday two to thirty days ahead, from eight to one o'clock in the yard's time, in minutes
+/// since 1970.
 fn far(dice: &mut Dice, window: i32, now: &Values) -> i32 {
     let mut day = (window + dice.between(2, 30) as i32 * DAY).div_euclid(DAY) * DAY;
     while matches!(instant(day).weekday(), Weekday::Sat | Weekday::Sun) {
@@ -353,7 +358,7 @@ fn far(dice: &mut Dice, window: i32, now: &Values) -> i32 {
     let clock = now.yard().clock;
     let local = dice.one(&[8, 9, 10, 10, 11, 12, 12, 13]);
     let hour = match clock {
-        // One in the afternoon there, and noon in Alaska; their clocks in the feed show something else.
+        // 13:00 Atlantic time, and noon in Alaska. The clocks of these yards in the feed differ.
         Clock::Atlantic => 17,
         Clock::Anchorage => 21,
         _ => local - (clock.local(instant(day)) - instant(day).naive_utc()).num_hours() as i32,

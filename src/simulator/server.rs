@@ -1,8 +1,8 @@
-//! The pretend feed's server, on loopback: it answers as the real one does, and fails as a test asks.
+//! The HTTP server of the simulated feed, on loopback. It responds like the real server, and fails as a test requests.
 //!
-//! Like the real one it gives a static file with a length, a date and an `ETag` of hexadecimal mtime and size, and
-//! understands `If-None-Match`, `Range` and `If-Range`. Each window's file is made once, in a temporary folder, and
-//! streamed from there; a request that is under way keeps its file however the feed moves on.
+//! Like the real server it serves a static file with a length, a date and an `ETag` of hexadecimal mtime and size, and
+//! supports `If-None-Match`, `Range` and `If-Range`. Each window's file is written once, to a temporary folder, and
+//! streamed from there. A running request uses the same file to its end, even if the feed advances.
 
 use super::fault::{Fault, corrupt, garbage, guard_page, gzip_bomb};
 use super::{Counters, Reach, Simulator};
@@ -26,21 +26,21 @@ use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
-/// Where the file is.
+/// The path of the file.
 pub const PATH: &str = "/FTPLSTDM/salesdata.cgi";
 
-/// One answered request.
+/// A served request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// The status it was answered with.
+    /// The status of the response.
     pub status: u16,
-    /// Its `Range`.
+    /// The `Range` header of the request.
     pub range: Option<String>,
-    /// Its `User-Agent`.
+    /// The `User-Agent` header of the request.
     pub user_agent: Option<String>,
 }
 
-/// One window's file as it is served.
+/// A window's file as served.
 #[derive(Clone)]
 struct Served {
     path: PathBuf,
@@ -57,14 +57,14 @@ impl Served {
         httpdate::fmt_http_date(self.modified.into())
     }
 
-    /// Returns whether the file has changed since the version that `If-Range` names. Without the header it has not.
+    /// Returns true if the file has changed since the version in `If-Range`. Returns false without the header.
     fn is_modified(&self, headers: &HeaderMap) -> bool {
         let Some(condition) = headers.typed_get::<IfRange>() else { return false };
         let tag = self.etag().parse::<ETag>().ok();
         condition.is_modified(tag.as_ref(), Some(&LastModified::from(SystemTime::from(self.modified))))
     }
 
-    /// Returns whether `If-None-Match`, or without it `If-Modified-Since`, names the file as it is.
+    /// Returns true if `If-None-Match`, or without it `If-Modified-Since`, matches the current file.
     fn is_known(&self, headers: &HeaderMap) -> bool {
         match headers.typed_get::<IfNoneMatch>() {
             Some(tags) => self.etag().parse().is_ok_and(|tag| !tags.precondition_passes(&tag)),
@@ -80,18 +80,19 @@ struct Inner {
     before: Option<Served>,
     fault: Option<(Fault, u32)>,
     hits: Vec<Hit>,
-    /// Files spoiled on the spot, for their names.
+    /// Number of files corrupted by [`FeedServer::misbehave`], used for their names.
     spoiled: u32,
 }
 
 type Shared = Arc<Mutex<Inner>>;
 
-/// The state behind a poisoned lock is as good as any: a test that panicked elsewhere shall not hide behind it.
+/// Locks a mutex. A poisoned lock is ignored: its state is still valid, and a test that panicked elsewhere must not
+/// mask this one.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A running pretend feed.
+/// A running simulated feed.
 pub struct FeedServer {
     address: SocketAddr,
     simulator: Arc<Mutex<Simulator>>,
@@ -100,48 +101,52 @@ pub struct FeedServer {
 }
 
 impl FeedServer {
-    /// Serves window 0 of a simulator on a free port of 127.0.0.1, until the token is cancelled.
+    /// Serves window 0 of a simulator on a free port of 127.0.0.1 until the token is cancelled.
     pub async fn start(simulator: Simulator, stop: CancellationToken) -> anyhow::Result<FeedServer> {
-        let listener =
-            tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("listen for the feed")?;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context("could not listen for the simulated feed")?;
         let inner = Inner { current: None, before: None, fault: None, hits: Vec::new(), spoiled: 0 };
         let shared: Shared = Arc::new(Mutex::new(inner));
         let server = FeedServer {
             address: listener.local_addr()?,
             simulator: Arc::new(Mutex::new(simulator)),
-            folder: Arc::new(tempfile::tempdir().context("make a folder for the feed's files")?),
+            folder: Arc::new(
+                tempfile::tempdir().context("could not create a folder for the simulated feed's files")?,
+            ),
             shared: shared.clone(),
         };
         let app = axum::Router::new().route(PATH, get(answer)).with_state(shared);
         tokio::spawn(async move {
             let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
             if let Err(error) = serving.await {
-                tracing::error!(%error, "the pretend feed's server ended");
+                tracing::error!(%error, "simulated feed server failed");
             }
         });
         server.advance(0).await?;
         Ok(server)
     }
 
-    /// The file's address, with a key as the real one has.
+    /// Returns the file's URL, with a key like the real one.
     pub fn url(&self) -> String {
-        format!("http://{}{PATH}?authKey=pretend", self.address)
+        format!("http://{}{PATH}?authKey=simulated", self.address)
     }
 
-    /// Moves on to window `k`, whose file a reader is taken to read. A window at or behind the present one is made
-    /// and served again.
+    /// Advances to window `k`, whose file counts as read. A window at or before the current one is generated and served
+    /// again.
     pub async fn advance(&self, k: u32) -> anyhow::Result<Counters> {
         self.serve(k, None, Reach::Whole).await
     }
 
-    /// Moves on to window `k` and serves its file spoiled. `reach` is what a reader is to make of it: `Nothing` for
-    /// one that must be refused.
+    /// Advances to window `k` and serves its file corrupted. `reach` is the part that a reader can use: `Nothing` for a
+    /// file that must be refused.
     pub async fn advance_spoiled(&self, k: u32, fault: Fault, reach: Reach) -> anyhow::Result<Counters> {
         self.serve(k, Some(fault), reach).await
     }
 
-    /// Answers the next `times` requests with this fault; `u32::MAX` for ever. A fault of the file puts a spoiled
-    /// copy in the place of the present one until the next window, whatever `times` says, and leaves the truth alone.
+    /// Responds to the next `times` requests with this fault. `u32::MAX` means without limit. A fault of the file
+    /// replaces the current file with a corrupt copy until the next window, regardless of `times`, and does not change
+    /// the expected state.
     pub fn misbehave(&self, fault: Fault, times: u32) -> anyhow::Result<()> {
         let mut inner = locked(&self.shared);
         if fault.in_file()
@@ -160,17 +165,17 @@ impl FeedServer {
         Ok(())
     }
 
-    /// Behaves again; a file that was spoiled stays so until the next window.
+    /// Ends a fault. A corrupt file stays until the next window.
     pub fn behave(&self) {
         locked(&self.shared).fault = None;
     }
 
-    /// The requests answered so far.
+    /// Returns the requests served so far.
     pub fn hits(&self) -> Vec<Hit> {
         locked(&self.shared).hits.clone()
     }
 
-    /// Looks at the simulator, for its truth.
+    /// Calls `look` with the simulator, for access to the expected state.
     pub fn look<T>(&self, look: impl FnOnce(&Simulator) -> T) -> T {
         look(&locked(&self.simulator))
     }
@@ -200,7 +205,7 @@ impl FeedServer {
                 }
                 _ => path,
             };
-            // The real file is there two to five seconds into the quarter-hour.
+            // The real file appears two to five seconds into the quarter-hour.
             let modified =
                 simulator.options().window_start(k) + chrono::Duration::seconds(2 + i64::from(k % 4));
             let served = Served { size: std::fs::metadata(&path)?.len(), path, modified };
@@ -212,16 +217,16 @@ impl FeedServer {
             if let Some(old) =
                 forgotten.filter(|old| kept.iter().all(|k| k.as_ref().is_none_or(|k| k.path != old.path)))
             {
-                // Unlinked: a request that still reads it keeps it open.
+                // Only unlinked: a request that still reads the file has it open.
                 std::fs::remove_file(old.path).ok();
             }
             Ok(counters)
         });
-        made.await?.with_context(|| format!("make the pretend feed's window {k}"))
+        made.await?.with_context(|| format!("could not generate window {k} of the simulated feed"))
     }
 }
 
-/// Answers one request and remembers how.
+/// Responds to one request and records it.
 async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let (fault, mut file, before) = {
         let mut inner = locked(&shared);
@@ -260,7 +265,7 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     response
 }
 
-/// Gives the file, or what of it was asked for.
+/// Serves the file or the requested range.
 async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (etag, modified) = (file.etag(), file.last_modified());
@@ -303,7 +308,7 @@ async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Respo
     built.unwrap_or_else(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response())
 }
 
-/// The bytes from one place to another of a file, as the fault lets them through.
+/// Returns the bytes `from..to` of a file as a body, with the fault applied.
 async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::io::Result<Body> {
     let mut open = tokio::fs::File::open(&file.path).await?;
     tokio::io::AsyncSeekExt::seek(&mut open, SeekFrom::Start(from)).await?;
@@ -315,9 +320,9 @@ async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::i
     let chunk = if let Some(Fault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
     let sent = ReaderStream::with_capacity(open.take(cut), chunk);
     let end = futures::stream::iter(breaks.then_some(())).then(|()| async {
-        // An error discards what the connection still holds: a pause lets the bytes before it out.
+        // An error discards the connection's buffered bytes. The pause lets them out first.
         tokio::time::sleep(Duration::from_millis(30)).await;
-        Err(std::io::Error::other("the pretend feed hangs up"))
+        Err(std::io::Error::other("the simulated feed closed the connection"))
     });
     let whole: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>> =
         Box::pin(sent.chain(end));
@@ -330,7 +335,8 @@ async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::i
     })
 }
 
-/// `bytes=a-` or `bytes=a-b` of a file this long, as a half-open span; other forms are ignored, as a server may.
+/// Returns the range `bytes=a-` or `bytes=a-b` of a file of this size, as a half-open span. Other forms are ignored, as
+/// a server may do.
 fn span(range: &str, size: u64) -> Option<(u64, u64)> {
     let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
     let from: u64 = from.parse().ok()?;

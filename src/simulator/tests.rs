@@ -1,4 +1,4 @@
-//! The pretend feed held against its own promises, with the plain `csv` crate as the naive second opinion.
+//! Tests of the simulated feed, with the plain `csv` crate as an independent naive reader.
 
 #![expect(clippy::disallowed_methods, reason = "a client of the tests' own, on loopback")]
 
@@ -12,7 +12,7 @@ fn start() -> DateTime<Utc> {
     "2026-10-30T17:30:00Z".parse().unwrap()
 }
 
-/// Without inch signs, so that a strict reader reads it.
+/// Returns options without inch signs, so that a strict reader can read the file.
 fn strict(rows: usize) -> Options {
     Options { inch_quotes: false, ..Options::new(7, rows, start()) }
 }
@@ -119,7 +119,7 @@ fn what_is_true_of_a_lot_is_what_its_row_says() {
 
 #[test]
 fn a_sale_is_in_local_time_and_its_zone_is_that_of_the_last_update() {
-    // The clocks go back on 1 November 2026: rows updated before say EDT, sales after are at UTC-5.
+    // The clocks go back on 1 November 2026: rows updated before contain EDT, later sales are at UTC-5.
     let mut simulator = Simulator::new(strict(4000));
     let rows = rows(&file(&mut simulator, 0).0);
     let mut seen = HashSet::new();
@@ -178,7 +178,7 @@ fn every_sale_time_can_be_read_back_on_the_nights_the_clocks_change() {
 
 #[test]
 fn the_snapshots_clock_has_twelve_hours_and_no_half_of_the_day() {
-    // 04:00 UTC is 21:00 PDT; the snapshot was taken at 20:55 and says 08:55.
+    // 04:00 UTC is 21:00 PDT. The snapshot was taken at 20:55 and contains 08:55.
     let clock = write::snapshot_clock("2025-10-15T04:00:00Z".parse().unwrap(), 795);
     assert_eq!(clock, "2025-10-14-08.55.06.000795");
     let noon = write::snapshot_clock("2025-10-14T19:15:00Z".parse().unwrap(), 1);

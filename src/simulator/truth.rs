@@ -1,8 +1,8 @@
-//! The simulator's record of what is true, for tests to hold the database against.
+//! The simulator's expected state, which tests compare with the database.
 //!
-//! Only what a file has shown counts: a lot that came and went between two files never was, and a lot that is absent
-//! keeps the values of the last file that showed it. Everything here comes from the lots' own state and from how
-//! their text was made; no text is parsed.
+//! Only the content of files counts: a lot that came and went between two files does not exist, and an absent lot has
+//! the values of the last file that showed it. Everything here comes from the lots' own state and from the construction
+//! of their text. No text is parsed.
 
 use super::facts::{self, Change};
 use super::fleet::VinKind;
@@ -13,39 +13,38 @@ use super::{Options, Reach, write};
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 
-/// What one file brought, against the file read before it.
+/// The counters of one file, compared with the file read before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// The file's window.
     pub window: DateTime<Utc>,
-    /// Rows that hold a lot: new, changed and unchanged ones.
+    /// Rows with a lot: new, changed and unchanged ones.
     pub rows: u64,
-    /// Lots that the file before did not hold, whether they were ever seen or not.
+    /// Lots that were not in the file before, seen earlier or not.
     pub new: u64,
-    /// Of the new ones, those never seen before.
+    /// New lots that were never seen before.
     pub first_seen: u64,
-    /// Of the new ones, those seen before whose row differs from when they were last seen in more than `Id` and
-    /// `Create Date/Time`.
+    /// New lots that were seen before and whose row has changed since, apart from `Id` and `Create Date/Time`.
     pub returned_changed: u64,
-    /// Of the new ones, those seen before whose row is the same.
+    /// New lots that were seen before and whose row is the same.
     pub returned_same: u64,
-    /// Lots of both files whose rows differ in more than `Id` and `Create Date/Time`.
+    /// Lots of both files whose rows differ, apart from `Id` and `Create Date/Time`.
     pub changed: u64,
-    /// Lots of both files whose rows do not.
+    /// Lots of both files whose rows are equal.
     pub unchanged: u64,
-    /// Lots that the file before held and this one does not.
+    /// Lots that were in the file before and are not in this one.
     pub gone: u64,
-    /// Rows that no reader can place; they are not among `rows`.
+    /// Unparseable rows, which are not included in `rows`.
     pub parse_errors: u64,
-    /// Rows in which a quote inside a text is not escaped, which a strict reader gets wrong.
+    /// Rows with an unescaped quote inside a text, which a strict reader misreads.
     pub repaired: u64,
     /// Rows with a line end inside a text.
     pub newlines: u64,
     /// Rows without a VIN.
     pub vin_empty: u64,
-    /// Rows whose VIN names no vehicle.
+    /// Rows whose VIN identifies no vehicle.
     pub vin_format: u64,
-    /// Of the two above, rows that are new or changed.
+    /// Rows without a vehicle (`vin_empty` and `vin_format`) that are new or changed.
     pub skipped_touched: u64,
     /// Lots that became PENDING_RESULT.
     pub pending_result: u64,
@@ -55,49 +54,49 @@ pub struct Counters {
     pub revived: u64,
 }
 
-/// Why a row makes no lot.
+/// The reason why a row yields no lot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Skip {
     /// The VIN is empty.
     VinEmpty,
-    /// The VIN names no vehicle.
+    /// The VIN identifies no vehicle.
     VinFormat,
 }
 
-/// What is true of one lot.
+/// The expected values of one lot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LotTruth {
-    /// `Lot number`.
+    /// The lot number.
     pub lot: u32,
-    /// What stands in the VIN column.
+    /// The text of the VIN column.
     pub vin_raw: String,
-    /// The vehicle it is read as.
+    /// The VIN that the text is read as.
     pub vin: Option<String>,
-    /// Why there is none.
+    /// The reason why there is no VIN.
     pub skip: Option<Skip>,
-    /// The instant of its auction, where one is set.
+    /// The instant of the auction, if one is set.
     pub auction: Option<DateTime<Utc>>,
     /// `USD` or `CAD`.
     pub currency: &'static str,
-    /// The running bid in whole units; none where the feed says 0.
+    /// The current bid in whole units. None if the feed's value is 0.
     pub bid: Option<u32>,
-    /// Miles; none for the sentinels.
+    /// Miles. None for the sentinels.
     pub odometer: Option<u32>,
-    /// The model year; none where the feed says 0.
+    /// The model year. None if the feed's value is 0.
     pub year: Option<u16>,
     /// `Make`.
     pub make: &'static str,
     /// `Model Group`.
     pub model: String,
-    /// None where keys are not required.
+    /// Presence of keys. None if keys are not required.
     pub has_keys: Option<bool>,
     /// `Damage Description` as written.
     pub damage: &'static str,
-    /// The taxonomy's code of it.
+    /// The taxonomy's code of the damage.
     pub damage_code: &'static str,
     /// `Sale Status`.
     pub sale_type: &'static str,
-    /// `Special Note` without its padding; it may hold inch signs and a no-break space.
+    /// `Special Note` without its padding. It may contain inch signs and a no-break space.
     pub special_note: Option<&'static str>,
     /// `Last Updated Time`.
     pub source_updated_at: DateTime<Utc>,
@@ -105,34 +104,34 @@ pub struct LotTruth {
     pub yard: u16,
     /// `Yard name`.
     pub yard_name: &'static str,
-    /// In the last file read.
+    /// True if the lot is in the last file read.
     pub in_feed: bool,
-    /// The first complete file without it.
+    /// Window of the first complete file without the lot.
     pub absent_since: Option<DateTime<Utc>>,
-    /// The first file with it.
+    /// Window of the first file with the lot.
     pub first_seen: DateTime<Utc>,
-    /// The last file with it.
+    /// Window of the last file with the lot.
     pub last_seen: DateTime<Utc>,
-    /// Where it stands; none for a lot that is skipped.
+    /// The lifecycle status. None for a skipped lot.
     pub status: Option<Status>,
 }
 
-/// What is true of one vehicle: the values of the lot that wins it.
+/// The expected values of one vehicle, which are those of its winning lot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VehicleTruth {
-    /// Its VIN, normalised.
+    /// The normalised VIN.
     pub vin: String,
-    /// The raw text that owns it, in capitals.
+    /// The raw VIN that owns the vehicle, in capitals.
     pub owner: String,
-    /// The lots that carry it, spoiled or not.
+    /// Number of lots with the VIN, distorted or not.
     pub lots: u32,
-    /// The lots whose raw VIN is not the owner's.
+    /// Number of lots whose raw VIN is not the owner's.
     pub conflicts: u32,
-    /// The lot whose values it has.
+    /// The lot whose values the vehicle has.
     pub winner: LotTruth,
 }
 
-/// The record after the files read so far.
+/// The expected state after the files read so far.
 pub struct Truth<'a> {
     options: &'a Options,
     lots: &'a [Lot],
@@ -150,24 +149,24 @@ impl<'a> Truth<'a> {
         Truth { options, lots, counters, changes }
     }
 
-    /// What the last file changed of the lots that were known and have a vehicle.
+    /// Returns the changes, by the last file, of known lots with a vehicle.
     pub fn changes(&self) -> &'a [Change] {
         self.changes
     }
 
-    /// What the last file brought.
+    /// Returns the counters of the last file.
     pub fn counters(&self) -> &'a Counters {
         self.counters
     }
 
-    /// Every lot that a file has shown, those without a vehicle included.
+    /// Returns every lot that a file has shown, including those without a vehicle.
     pub fn lots(&self) -> impl Iterator<Item = LotTruth> + use<'a> {
         let options = self.options;
         let seen = self.lots.iter().enumerate().filter(|(_, lot)| lot.life.last_seen != 0);
         seen.map(move |(index, lot)| lot_truth(options, index as u32, lot))
     }
 
-    /// How many lots stand where, those without a vehicle left out.
+    /// Returns the number of lots by status, without those that have no vehicle.
     pub fn statuses(&self) -> HashMap<Status, u64> {
         let mut counts = HashMap::new();
         for lot in self.lots.iter().filter(|lot| lot.life.last_seen != 0 && lot.kept()) {
@@ -176,10 +175,10 @@ impl<'a> Truth<'a> {
         counts
     }
 
-    /// Every vehicle that a file has shown, in no order.
+    /// Returns every vehicle that a file has shown, in no particular order.
     ///
-    /// The owner of a VIN is the raw text that equals it, else the least of those that normalise to it; of the
-    /// owner's lots the greatest wins, by update, then by lot number.
+    /// The owner of a VIN is the raw text that equals the VIN, otherwise the least of the texts that normalise to it.
+    /// Of the owner's lots the greatest wins, by update time, then by lot number.
     pub fn vehicles(&self) -> Vec<VehicleTruth> {
         let mut by_vin: HashMap<u32, Vec<u32>> = HashMap::new();
         for (index, lot) in self.lots.iter().enumerate() {
@@ -248,7 +247,7 @@ fn lot_truth(options: &Options, index: u32, lot: &Lot) -> LotTruth {
     }
 }
 
-/// Enters a file into the record. A file of which only the first rows came says nothing about the others.
+/// Records a file in the expected state. A file that is only partly delivered does not decide on the other lots.
 pub(super) fn record(
     options: &Options,
     lots: &mut [Lot],

@@ -1,14 +1,14 @@
-//! The feed's words, as often as they occur: counts of 181,249 real lots of 2026 and of the 153,991 rows of October
-//! 2025. Where a value has changed its spelling over time, both are here and mean the same; a row says which
-//! generation it is written in ([`super::lot::Values::modern`]), and both generations stand side by side in a file.
+//! Raw values of the feed with their frequencies, from 181,249 real lots of 2026 and the 153,991 rows of October 2025.
+//! Where a raw value has changed over time, both forms are here with the same meaning. A row is written in one of the
+//! two generations ([`super::lot::Values::modern`]), and both generations occur in one file.
 
-/// One meaning, the old spelling of it and the new, and how often it occurs.
+/// A value in its old and its new form, with its frequency.
 pub(super) struct Word {
-    /// As written until about March 2026.
+    /// The form until about March 2026.
     pub(super) old: &'static str,
-    /// As written since.
+    /// The form since then.
     pub(super) new: &'static str,
-    /// How often.
+    /// Number of occurrences.
     pub(super) weight: u32,
 }
 
@@ -16,7 +16,7 @@ const fn w(old: &'static str, new: &'static str, weight: u32) -> Word {
     Word { old, new, weight }
 }
 
-/// A kind of damage: the feed's text, the code of the taxonomy, and how often it is first and second.
+/// A kind of damage: the feed's text, the code of the taxonomy, and the frequencies as primary and as secondary damage.
 pub(super) struct Damage {
     pub(super) text: &'static str,
     pub(super) code: &'static str,
@@ -86,7 +86,7 @@ pub(super) const COLORS: &[(&str, u32)] = &[
     ("UNKNOWN - NOT OK FOR INV.", 5),
 ];
 
-/// `Fuel Type`; the order is that of [`super::fleet::Model::fuel`].
+/// `Fuel Type`, indexed by [`super::fleet::Model::fuel`].
 pub(super) const FUELS: &[Word] = &[
     w("GAS", "GAS", 148217),
     w("FLEXIBLE FUEL", "FLEXIBLE", 12396),
@@ -96,7 +96,7 @@ pub(super) const FUELS: &[Word] = &[
     w("UNKNOWN", "UNKNOWN", 159),
 ];
 
-/// `Drive`; the order is that of [`super::fleet::Model::drive`].
+/// `Drive`, indexed by [`super::fleet::Model::drive`].
 pub(super) const DRIVES: &[Word] = &[
     w("Front-wheel Drive", "FRONT WHEEL DRIVE", 84941),
     w("Rear-wheel drive", "REAR WHEEL DRIVE", 20237),
@@ -117,7 +117,7 @@ pub(super) const TRANSMISSIONS: &[Word] = &[
     w("Manual", "MANUAL", 50),
 ];
 
-/// `Body Style`, cut to eight characters in the old generation; the order is that of [`super::fleet::Model::body`].
+/// `Body Style`, cut to eight characters in the old generation, indexed by [`super::fleet::Model::body`].
 pub(super) const BODIES: &[Word] = &[
     w("SEDAN 4D", "SEDAN 4DR", 0),
     w("4DR SPOR", "4DR SPORT UTILITY", 0),
@@ -142,7 +142,7 @@ pub(super) const BODIES: &[Word] = &[
 pub(super) const SALE_TYPES: &[(&str, u32)] =
     &[("Pure Sale", 100_543), ("On Minimum Bid", 43_386), ("On Approval", 10_054)];
 
-/// `Has Keys-Yes or No`, and what it says.
+/// `Has Keys-Yes or No`, with its meaning.
 pub(super) const KEYS: &[(&str, Option<bool>, u32)] =
     &[("YES", Some(true), 138_312), ("NO", Some(false), 9671), ("EXM", None, 5999)];
 
@@ -157,7 +157,7 @@ pub(super) const CONDITIONS: &[(&str, &str, u32)] = &[
     ("", "", 9500),
 ];
 
-/// `Sale Title Type` where the state has no habit of its own.
+/// `Sale Title Type` if the state has no usual code.
 pub(super) const TITLES: &[(&str, u32)] = &[
     ("ST", 45989),
     ("SC", 43511),
@@ -187,7 +187,7 @@ pub(super) const TITLES: &[(&str, u32)] = &[
     ("PR", 40),
 ];
 
-/// `Sale Title Type` by state, where one code leads.
+/// `Sale Title Type` by state, for states with a usual code.
 pub(super) const STATE_TITLES: &[(&str, &str)] = &[
     ("TX", "SV"),
     ("FL", "RB"),
@@ -202,7 +202,7 @@ pub(super) const STATE_TITLES: &[(&str, &str)] = &[
     ("MI", "CT"),
 ];
 
-/// `Seller Name`; one of them is the junk that really occurs.
+/// `Seller Name`. One value is invalid, as in the real feed.
 pub(super) const SELLERS: &[(&str, u32)] = &[
     ("State Farm Insurance", 300),
     ("GEICO", 220),
@@ -219,7 +219,7 @@ pub(super) const SELLERS: &[(&str, u32)] = &[
     ("Charity Donation", 30),
 ];
 
-/// `Special Note`; the feed pads it to 28 characters. One holds a no-break space, one a telephone number.
+/// `Special Note`, which the feed pads to 28 characters. One contains a no-break space, one a telephone number.
 pub(super) const NOTES: &[&str] = &[
     "REPOSSESSION",
     "ODOMETER IS IN KILOMETERS",

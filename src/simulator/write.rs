@@ -1,5 +1,5 @@
-//! One row of the file, in the feed's own quoting: text in double quotes, numbers bare, an inch sign inside a text
-//! left as it is.
+//! Writes one row of the file in the feed's own quoting: text in double quotes, numbers bare, an inch sign inside a
+//! text unescaped.
 
 use super::Options;
 use super::dice::Dice;
@@ -12,7 +12,7 @@ use super::words::{
 use chrono::{DateTime, Datelike, Duration, Timelike, Utc};
 use chrono_tz::America;
 
-/// The header of October 2025; since then column 51 is called `Wholesale`.
+/// The header of October 2025. Later files call column 51 `Wholesale`.
 const HEADER: &str = "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",\"Day of Week\",\"Sale time (HHMM)\",\
 \"Time Zone\",\"Item#\",\"Lot number\",\"Vehicle Type\",\"Year\",\"Make\",\"Model Group\",\"Model Detail\",\"Body Style\",\
 \"Color\",\"Damage Description\",\"Secondary Damage\",\"Sale Title State\",\"Sale Title Type\",\"Has Keys-Yes or No\",\
@@ -23,19 +23,19 @@ const HEADER: &str = "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",
 \"Trim\",\"Last Updated Time\",\"Rentals\",\"Copart Select\",\"Seller Name\",\"Offsite Address1\",\"Offsite State\",\
 \"Offsite City\",\"Offsite Zip\",\"Sale Light\",\"AutoGrade\",\"Announcements\"\n";
 
-/// The header line of window `k`.
+/// Returns the header line of window `k`.
 pub(super) fn header(options: &Options, k: u32) -> String {
     if k >= options.wholesale_from { HEADER.replace("Copart Select", "Wholesale") } else { HEADER.to_owned() }
 }
 
-/// The snapshot's clock, which every row of a file carries: Pacific time on a twelve-hour dial without AM or PM,
-/// five minutes before the file.
+/// Returns the snapshot's clock, which every row of a file contains: Pacific time on a 12-hour clock without AM or PM,
+/// five minutes before the window.
 pub(super) fn snapshot_clock(window: DateTime<Utc>, micros: u32) -> String {
     let at = (window - Duration::minutes(5)).with_timezone(&America::Los_Angeles);
     format!("{}-{:02}.{:02}.06.{micros:06}", at.format("%Y-%m-%d"), at.hour12().1, at.minute())
 }
 
-/// A line under construction.
+/// A CSV line under construction.
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
@@ -64,13 +64,13 @@ impl Line<'_> {
         self.0.push(b',');
     }
 
-    /// A decimal with one digit after the point.
+    /// Appends a number with one digit after the decimal point, a zero.
     fn tenths(&mut self, n: u64) {
         self.digits(n);
         self.0.extend_from_slice(b".0,");
     }
 
-    /// A decimal with two.
+    /// Appends an amount of cents with two digits after the decimal point.
     fn cents(&mut self, n: u64) {
         self.digits(n / 100);
         self.0.extend_from_slice(&[b'.', b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8, b',']);
@@ -89,29 +89,29 @@ fn hex(dice: &mut Dice, into: &mut String, digits: usize) {
     }
 }
 
-/// What a row carries beside its lot.
+/// The values of a row that do not come from its lot.
 pub(super) struct Frame<'a> {
     pub(super) options: &'a Options,
     pub(super) position: u64,
     pub(super) clock: &'a str,
 }
 
-/// What is drawn for a row and shows what changes: the same numbers are drawn whatever the lot's values are, so that one
-/// change does not make others.
+/// Fields that are drawn for a row and depend on the lot's values. The same numbers are drawn for all values, so that
+/// one change does not cause others.
 pub(super) struct Drawn {
     styled: bool,
     /// `Sale Title Type`.
     pub(super) title: &'static str,
-    /// `Repair cost` in cents; none where the feed writes its sentinel.
+    /// `Repair cost` in cents. None if the feed writes its sentinel.
     pub(super) repair: Option<u64>,
 }
 
 impl Drawn {
-    /// With the sale's dice.
+    /// Draws the fields with the sale's random numbers.
     pub(super) fn of(dice: &mut Dice, now: &Values, vehicle: &Vehicle) -> Drawn {
         let styled = dice.per_mille(if now.modern { 950 } else { 140 });
         let title = title(dice, now.yard().state, now.title);
-        // As drawn once, and half a per cent of the vehicle's value more with each new estimate.
+        // The initial estimate, plus half a per cent of the vehicle's value for each new one.
         let estimate = dice.below(u64::from(vehicle.value) * 60) + u64::from(vehicle.value) * 15;
         let repair = match dice.below(1000) {
             0..240 if now.repair == 0 => Some(0),
@@ -247,16 +247,16 @@ pub(super) fn row(into: &mut Vec<u8>, frame: &Frame<'_>, index: u32, lot: &Lot) 
     line.0.extend_from_slice(b"\"\n");
 }
 
-/// `Day of Week`, from Monday.
+/// Values of `Day of Week`, from Monday.
 pub(super) const DAYS: [&str; 7] =
     ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
 
-/// The lot's announcements go over two lines: some forty in a file of 154,000.
+/// Returns true if the lot's announcements span two lines. About forty lots do in a file of 154,000.
 pub(super) fn breaks(options: &Options, index: u32) -> bool {
     options.newlines && index % 3850.min(options.rows as u32 / 2 + 1) == 17
 }
 
-/// The row holds a quote that a strict reader trips over.
+/// Returns true if the row contains a quote that a strict reader cannot read.
 pub(super) fn has_inches(options: &Options, index: u32, lot: &Lot, vehicle: &Vehicle) -> bool {
     let now = &lot.now;
     let in_text = vehicle.trim.contains('"')
@@ -269,7 +269,7 @@ fn inch_note(options: &Options, index: u32) -> bool {
     options.inch_quotes && index % 2000.min(options.rows as u32 / 2 + 1) == 29
 }
 
-/// `Special Note` without its padding, as the lot was born with or after so many changes.
+/// Returns `Special Note` without its padding, after this many changes.
 pub(super) fn shown_note(options: &Options, index: u32, changes: u8) -> Option<&'static str> {
     let mut dice = Dice::of([options.seed, 6, u64::from(index) << 8 | u64::from(changes)]);
     if changes == 0 && inch_note(options, index) {
@@ -317,7 +317,7 @@ fn picture(dice: &mut Dice, into: &mut String) {
     }
 }
 
-/// `Grid/Row`, as the lot was born with or after so many moves.
+/// Replaces `into` with the value of `Grid/Row`, after this many moves.
 pub(super) fn grid_row(seed: u64, index: u32, moves: u8, into: &mut String) {
     let dice = &mut Dice::of([seed, 5, u64::from(index) << 8 | u64::from(moves)]);
     into.clear();

@@ -1,24 +1,25 @@
 //! Yards and their clocks.
 //!
-//! A lot's auction is kept as the instant it truly takes place; the feed's local date, time and zone abbreviation are
-//! made from it here, never the other way round, so that nobody's reading of those three columns can leak into the
-//! truth. Five habits of the real feed are kept: the abbreviation is the one in force when the row was last
-//! *updated*; Arizona, which has no summer time, says PDT in summer and MST in winter; the Atlantic Canada auction
-//! says AKST all year and means a fixed UTC-9; Anchorage says ASDT or ADDT and means a fixed UTC-1; Alberta, which has
-//! one offset since 2026-11-01, says MST or MDT as its neighbours do.
+//! A lot's auction is stored as its real instant. The feed's local date, time and zone abbreviation are derived from
+//! the instant here, never the reverse, so that no interpretation of those three columns can affect the expected state.
+//! Five properties of the real feed are reproduced. The abbreviation is the one in force when the row was last
+//! *updated*. Arizona, which has no summer time, writes PDT in summer and MST in winter. The Atlantic Canada auction
+//! writes AKST all year and means a fixed UTC-9. Anchorage writes ASDT or ADDT and means a fixed UTC-1. Alberta, which
+//! has one offset since 2026-11-01, writes MST or MDT like its neighbours.
 
 use chrono::{DateTime, Duration, LocalResult, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::{America, OffsetComponents, OffsetName, Pacific, Tz};
 
-/// 2026-11-01T06:00:00Z, the beginning of the day on which Alberta's clocks stop changing.
+/// The instant 2026-11-01T06:00:00Z in seconds since 1970, the start of the day from which Alberta's clocks no longer
+/// change.
 const ALBERTA_SINCE: i64 = 1_793_512_800;
 
-/// How a yard writes its local time.
+/// The rule by which a yard writes its local time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Clock {
-    /// The region's own time and abbreviations.
+    /// The time and abbreviations of a region.
     Region(Tz),
-    /// UTC-7 the year round, under the abbreviations of the neighbours.
+    /// UTC-7 all year, under the abbreviations of the neighbours.
     Arizona,
     /// Mountain time before 2026-11-01 and UTC-6 since, under the abbreviations of the neighbours.
     Alberta,
@@ -29,12 +30,12 @@ pub(super) enum Clock {
 }
 
 impl Clock {
-    /// The local time the feed shows for an instant.
+    /// Returns the local time that the feed shows for an instant.
     pub(super) fn local(self, at: DateTime<Utc>) -> NaiveDateTime {
         match self {
             Clock::Region(tz) => at.with_timezone(&tz).naive_local(),
             Clock::Arizona => at.with_timezone(&America::Phoenix).naive_local(),
-            // Both are UTC-6 in the night in which the neighbours set their clocks back.
+            // Both offsets are UTC-6 in the night in which the neighbours set their clocks back.
             Clock::Alberta if at.timestamp() >= ALBERTA_SINCE => at.naive_utc() - Duration::hours(6),
             Clock::Alberta => at.with_timezone(&America::Denver).naive_local(),
             Clock::Atlantic => at.naive_utc() - Duration::hours(9),
@@ -42,7 +43,7 @@ impl Clock {
         }
     }
 
-    /// The abbreviation of a row last updated at this instant.
+    /// Returns the abbreviation of a row last updated at this instant.
     pub(super) fn abbreviation(self, updated: DateTime<Utc>) -> &'static str {
         let summer = |tz: Tz| !tz.offset_from_utc_datetime(&updated.naive_utc()).dst_offset().is_zero();
         match self {
@@ -69,8 +70,8 @@ impl Clock {
         }
     }
 
-    /// The first whole hour from `at` on that the feed can express. Midnight is left out, since its `0` also means
-    /// "no time", and so is the hour that a clock set back shows twice.
+    /// Returns the first whole hour from `at` on that the feed can express. Midnight is excluded, since its `0` also
+    /// means "no time". So is the hour that a clock set back shows twice.
     pub(super) fn expressible(self, mut at: DateTime<Utc>) -> DateTime<Utc> {
         loop {
             let local = self.local(at);
@@ -89,7 +90,7 @@ impl Clock {
     }
 }
 
-/// One auction yard.
+/// An auction yard.
 pub(super) struct Yard {
     /// `Yard number`.
     pub(super) number: u16,
@@ -101,11 +102,11 @@ pub(super) struct Yard {
     pub(super) state: &'static str,
     /// `Location ZIP`.
     pub(super) zip: &'static str,
-    /// Its lots are in Canada, and so in Canadian dollars.
+    /// True if the yard's lots are in Canada, with prices in Canadian dollars.
     pub(super) canada: bool,
-    /// Its clock.
+    /// The yard's clock.
     pub(super) clock: Clock,
-    /// Its share of the lots.
+    /// Share of the lots.
     pub(super) weight: u32,
 }
 
@@ -138,12 +139,12 @@ const fn ca(
     Yard { number, name, city, state: state_of(name), zip, canada: true, clock, weight }
 }
 
-/// The two letters a yard's name begins with.
+/// Returns the two letters at the beginning of a yard's name.
 const fn state_of(name: &'static str) -> &'static str {
     name.split_at(2).0
 }
 
-/// The yards; weights are lots in about 1,540, so that the zones' shares are those of October 2025.
+/// The yards. Weights add up to about 1,540 lots, with the zones' shares of October 2025.
 pub(super) const YARDS: &[Yard] = &[
     us(1, "CA - VALLEJO", "VALLEJO", "94590 7203", WEST, 14),
     us(2, "CA - HAYWARD", "HAYWARD", "94545 1130", WEST, 11),

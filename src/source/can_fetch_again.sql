@@ -1,5 +1,5 @@
 -- source: can a fetch be repeated
-with asked as (
+with fetch_job as (
   select
     payload ->> 'source' as source,
     (payload ->> 'window_start_utc')::timestamptz as start,
@@ -8,11 +8,11 @@ with asked as (
   where id = $1
 )
 select
-  (asked.simulated or asked.start + interval '15 minutes' > clock_timestamp())
+  (fetch_job.simulated or fetch_job.start + interval '15 minutes' > clock_timestamp())
   and not exists (
     select
     from fleet.fetch_slots as slot
-    where slot.source = asked.source
-      and slot.slot = asked.start
+    where slot.source = fetch_job.source
+      and slot.slot = fetch_job.start
   ) as "can!"
-from asked
+from fetch_job

@@ -1,19 +1,19 @@
-//! What the whole fleet knows of a source: its switch, its breaker, its slots, its session.
+//! State of a source that the whole fleet shares: switch, circuit breaker, fetch slots and session.
 //!
-//! The rules are held by the database, in `migrations/0019_fleet_sources.sql`, so that they hold for every worker,
-//! scheduler and hand at once; this room is their face. Three things end with it:
+//! The database enforces the rules, in `migrations/0019_fleet_sources.sql`, for every worker, every scheduler and every
+//! operator. This module is the Rust interface to those rules. They cover three objects:
 //!
-//! * **The slot.** A source and quarter-hour have one attempt, a row that belongs to one job ([`begin`], [`end`]). A
-//!   rescued job goes on with its attempt; nobody else gets another, an operator neither.
-//! * **The breaker.** `closed` → `open` after five failed slots in a row → `half_open`, an hour later, for the one job
-//!   that is its probe → `closed` or `open` again, as the probe ends. A trigger counts the ends of jobs, so it does not
-//!   matter who gave one up. What never began, and what failed for our own fault, says nothing of the source.
-//! * **The session** ([`session`]): the cookies of a login, sealed ([`seal`]), refreshed by one at a time.
+//! * **The slot.** A source has one attempt per quarter-hour, a row that belongs to one job ([`begin`], [`end`]). A
+//!   rescued job continues with its attempt. No other job gets an attempt in the slot, including a manual one.
+//! * **The breaker.** `closed` → `open` after five failed slots in a row → `half_open` an hour later, for the one job
+//!   that is the probe → `closed` or `open` again, depending on the probe. A trigger counts finished jobs, so every way
+//!   to fail counts. A fetch that never began, and a fetch that failed on our side, do not count.
+//! * **The session** ([`session`]): the cookies of a login, encrypted ([`seal`]), refreshed by one worker at a time.
 //!
-//! Every move of switch and breaker is a row of `fleet.source_transitions`, with who and why, and a warning in the log
-//! of the process that brought it about.
+//! Every change of the switch or the breaker is a row of `fleet.source_transitions` with an actor and a reason. The
+//! process that caused the change logs a warning.
 //!
-//! Accepted: the probe is due by its slot and not by the second. A breaker that opened at 15:00:45, in the slot of
+//! Known imprecision: the probe is due by slot and not by second. A breaker that opened at 15:00:45, in the slot of
 //! 15:00, is probed by the fetch of 16:00.
 
 use crate::db::catalogue::{ActAuthor, CatalogueAct, note_act};
@@ -31,37 +31,38 @@ pub use registry::{
     list, remove,
 };
 
-/// Returns the key of the job that fetches a window, such as `copart/2026-11-20T14:30Z`. `src/scheduler.expire.sql` spells
-/// the same key in SQL, where it joins windows with their jobs.
+/// Returns the key of the job that fetches a window, such as `copart/2026-11-20T14:30Z`.
+///
+/// `src/scheduler.expire.sql` builds the same key in SQL to join windows with their jobs.
 pub fn fetch_key(source: &str, window: DateTime<Utc>) -> String {
     format!("{source}/{}", window.format("%Y-%m-%dT%H:%MZ"))
 }
 
-/// Failed slots in a row from which `status` warns; the breaker opens at five.
+/// Number of failed slots in a row from which `source status` warns. The breaker opens at five.
 pub const WARN: i32 = 3;
 
-/// What a job that wants to fetch is told.
+/// Permission to fetch, or the reason why a job may not fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The slot's attempt is this run's.
+    /// This run has the slot's attempt.
     Go,
-    /// The window has come to something before.
+    /// The window already has a result.
     AlreadyFetched,
-    /// Its quarter-hour is over.
+    /// The window's quarter-hour is over.
     Missed,
-    /// The source is switched off.
+    /// The source is disabled.
     Disabled,
-    /// The breaker lets only its probe through.
+    /// The breaker is not closed, and this job is not its probe.
     Open,
-    /// Another job's attempt is under way in this slot.
+    /// The attempt of another job is running in this slot.
     UnderWay,
-    /// The slot's one attempt has ended.
+    /// The slot's one attempt is used.
     Spent,
-    /// There is no such source.
+    /// No source with this name exists.
     Unknown,
 }
 
-/// Asks for the slot's one attempt on behalf of a job's run.
+/// Requests the slot's one attempt for a job's run. `simulated` takes the slot from the window instead of the clock.
 pub async fn begin(
     pool: &PgPool,
     source: &str,
@@ -81,7 +82,7 @@ pub async fn begin(
     )
     .fetch_one(pool)
     .await
-    .with_context(|| format!("ask for the slot of window {source} {window}"))?;
+    .with_context(|| format!("could not request the fetch slot of window {source} {window}"))?;
     Ok(match word.as_str() {
         "go" => Answer::Go,
         "already_fetched" => Answer::AlreadyFetched,
@@ -91,20 +92,24 @@ pub async fn begin(
         "under_way" => Answer::UnderWay,
         "spent" => Answer::Spent,
         "unknown" => Answer::Unknown,
-        other => bail!("fleet.begin_fetch answers {other}: the schema is of another version"),
+        other => bail!(
+            "unknown result {other:?} of the function fleet.begin_fetch\n\
+             hint: the schema has another version: `vinops migrate status`"
+        ),
     })
 }
 
-/// How an attempt ended well; how else, the job's own end tells.
+/// Result of a successful attempt. A trigger derives the other results from the end of the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// With a file: the source is well.
+    /// The source sent a file.
     Fetched,
-    /// With the word that nothing is new: the source is well.
+    /// The source answered that nothing changed.
     Unchanged,
 }
 
-/// Ends the attempt of a job's run; false when it is that run's no more.
+/// Ends the attempt of a job's run, which closes the breaker. Returns false if the attempt no longer belongs to the
+/// run.
 pub async fn end(conn: &mut PgConnection, job: i64, run: i64, ended: Ended) -> anyhow::Result<bool> {
     let word = match ended {
         Ended::Fetched => "fetched",
@@ -119,11 +124,13 @@ pub async fn end(conn: &mut PgConnection, job: i64, run: i64, ended: Ended) -> a
     )
     .fetch_one(conn)
     .await
-    .with_context(|| format!("end the slot's attempt of job {job}"))
+    .with_context(|| format!("could not end the fetch attempt of job {job}"))
 }
 
-/// Notes that the file came and this run could not keep it, which is not the source's fault: should the job be given up
-/// now, the slot does not count as failed. The attempt goes on until then, so that a worker killed in between costs none.
+/// Records that the file arrived and this run failed to store it.
+///
+/// If the job is discarded after this, the slot does not count as failed. The attempt stays open until then, so a
+/// worker that is killed in between does not use the attempt.
 pub async fn unkept(pool: &PgPool, job: i64, run: i64) -> anyhow::Result<()> {
     sqlx::query!(
         "-- source: not kept
@@ -135,11 +142,11 @@ pub async fn unkept(pool: &PgPool, job: i64, run: i64) -> anyhow::Result<()> {
     )
     .execute(pool)
     .await
-    .with_context(|| format!("note what job {job} could not keep"))?;
+    .with_context(|| format!("could not record the storage failure of job {job}"))?;
     Ok(())
 }
 
-/// Whether a fetch may be enqueued, as the scheduler must know it.
+/// State of a source by which the scheduler decides whether to enqueue a fetch.
 #[derive(Clone, Debug)]
 pub struct Standing {
     enabled: bool,
@@ -152,7 +159,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Reads it and keeps it as it is until the caller's transaction ends.
+    /// Reads the state and locks the source's row until the caller's transaction ends.
     ///
     /// # Errors
     /// Returns an error if the source is unknown.
@@ -170,12 +177,15 @@ impl Standing {
         )
         .fetch_optional(conn)
         .await
-        .context("lock the source")?
-        .with_context(|| format!("unknown source {source:?}; `vinops source list` shows the known ones"))
+        .with_context(|| format!("could not lock source {source}"))?
+        .with_context(|| {
+            format!("unknown source {source:?}\nhint: `vinops source list` shows the known sources")
+        })
     }
 
-    /// Why the window that starts at `window` gets no fetch; none where it may. The switch of config is for what
-    /// happens by itself, not for what is done by hand.
+    /// Returns the reason why the window that starts at `window` is not fetched, or `None` if a fetch may be enqueued.
+    ///
+    /// `config.auto_fetch_enabled` applies to scheduled fetches only. `by_hand` marks a manual fetch.
     pub fn hold(&self, source: &str, window: DateTime<Utc>, by_hand: bool) -> Option<String> {
         let minute = |at: Option<DateTime<Utc>>| {
             at.map_or_else(|| "?".to_owned(), |at| at.format("%Y-%m-%dT%H:%MZ").to_string())
@@ -184,7 +194,7 @@ impl Standing {
             return Some(format!("the source is disabled: vinops source enable {source}"));
         }
         if !self.auto && !by_hand {
-            return Some("auto-fetch is switched off: config.auto_fetch_enabled".to_owned());
+            return Some("automatic fetching is disabled: config.auto_fetch_enabled".to_owned());
         }
         match self.breaker.as_str() {
             "open" if !self.is_probe(window) => Some(format!(
@@ -193,20 +203,22 @@ impl Standing {
                 self.failures,
                 minute(self.probe_at)
             )),
-            "half_open" => {
-                Some(format!("the breaker waits for its probe, job {}", self.probe_job.unwrap_or_default()))
-            }
+            "half_open" => Some(format!(
+                "the breaker is half open; its probe is job {}",
+                self.probe_job.unwrap_or_default()
+            )),
             _ => None,
         }
     }
 
-    /// Whether the fetch of this window would be the breaker's probe.
+    /// Returns true if the fetch of this window would be the breaker's probe.
     pub fn is_probe(&self, window: DateTime<Utc>) -> bool {
         self.breaker == "open" && self.probe_at.is_some_and(|at| at <= window)
     }
 }
 
-/// Makes a job the breaker's probe, in the transaction that enqueues it and holds the source.
+/// Makes a job the breaker's probe and the breaker half open. Runs in the transaction that locked the source and
+/// enqueued the job.
 pub async fn probe(conn: &mut PgConnection, source: &str, job: i64) -> anyhow::Result<()> {
     sqlx::query!(
         "-- source: half open
@@ -216,67 +228,67 @@ pub async fn probe(conn: &mut PgConnection, source: &str, job: i64) -> anyhow::R
     )
     .execute(conn)
     .await
-    .with_context(|| format!("make job {job} the probe of {source}"))?;
+    .with_context(|| format!("could not make job {job} the probe of source {source}"))?;
     Ok(())
 }
 
-/// A source as operators see it.
+/// Status of a source, as shown to operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Its name.
+    /// Name of the source.
     pub source: String,
-    /// Its own switch.
+    /// True if the source's own switch is on.
     pub enabled: bool,
-    /// The switch of config, for all sources.
+    /// True if `config.auto_fetch_enabled`, the switch of all sources, is on.
     pub auto_fetch_enabled: bool,
-    /// closed, open or half_open.
+    /// State of the breaker: `closed`, `open` or `half_open`.
     pub breaker: String,
-    /// Failed slots in a row.
+    /// Number of failed slots in a row.
     pub consecutive_failures: i32,
-    /// Since when the breaker has not been closed.
+    /// Time at which the breaker opened. Null while it is closed.
     pub opened_at: Option<DateTime<Utc>>,
-    /// The slot of the next probe.
+    /// Slot of the next probe. Null while the breaker is closed.
     pub probe_at: Option<DateTime<Utc>>,
-    /// The job that is the probe, while half open.
+    /// Id of the job that is the probe. Null unless the breaker is half open.
     pub probe_job: Option<i64>,
-    /// The latest download that ended well.
+    /// Time of the last successful download.
     pub last_success_at: Option<DateTime<Utc>>,
-    /// The latest slot that failed.
+    /// Time of the last failed slot.
     pub last_failure_at: Option<DateTime<Utc>>,
-    /// Why it failed.
+    /// Error of the last failed slot.
     pub last_error: Option<String>,
-    /// The newest window that was applied.
+    /// Start of the newest applied window.
     pub last_applied_window: Option<DateTime<Utc>>,
-    /// When the session ends; none without one.
+    /// Time at which the session expires. Null without a session.
     pub session_expires_at: Option<DateTime<Utc>>,
-    /// Why the latest login was refused, if it was.
+    /// Error of the last login. Null if the login succeeded.
     pub session_error: Option<String>,
-    /// The latest moves of switch and breaker, the newest first.
+    /// Last ten changes of switch and breaker, newest first.
     #[serde(default)]
     pub transitions: Vec<Transition>,
 }
 
-/// One move of a switch or a breaker.
+/// Change of a source's switch or breaker.
 #[derive(Clone, Debug, Serialize, serde::Deserialize)]
 pub struct Transition {
-    /// When.
+    /// Time of the change.
     pub at: DateTime<Utc>,
-    /// What it was.
+    /// State before the change.
     pub from: String,
-    /// What it became.
+    /// State after the change.
     pub to: String,
-    /// An operator, or the job that brought it about.
+    /// Operator, scheduler or job that caused the change.
     pub who: String,
-    /// Why.
+    /// Reason for the change.
     pub why: String,
 }
 
-/// All sources, or the one of this name, with the latest ten moves of each.
+/// Returns the status of all sources, or of the source with this name, each with its last ten transitions.
 pub async fn status(pool: &PgPool, source: Option<&str>) -> anyhow::Result<Vec<Status>> {
     let rows = sqlx::query_file!("src/source/status.sql", source)
         .fetch_all(pool)
         .await
-        .context("read fleet.sources")?;
+        .context("could not read the status of the sources")?;
     Ok(rows
         .into_iter()
         .map(|row| Status {
@@ -299,7 +311,7 @@ pub async fn status(pool: &PgPool, source: Option<&str>) -> anyhow::Result<Vec<S
         .collect())
 }
 
-/// Switches a source on or off; false when it was so already.
+/// Enables or disables a source. Returns false if the switch was already in that position.
 pub async fn switch(pool: &PgPool, source: &str, on: bool, who: &str, why: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: switch
@@ -311,29 +323,30 @@ pub async fn switch(pool: &PgPool, source: &str, on: bool, who: &str, why: &str)
     )
     .fetch_one(pool)
     .await
-    .with_context(|| format!("switch source {source}"))
+    .with_context(|| format!("could not {} source {source}", if on { "enable" } else { "disable" }))
 }
 
-/// What came of accepting a file's size.
+/// Result of accepting the size of a source's newest file.
 #[derive(Debug)]
 pub struct SizeAcceptance {
-    /// `accepted`, `unknown`, `complete` or `lots`: see the function `fleet.accept_size`.
+    /// Outcome: `accepted`, `unknown`, `complete` or `lots`, as the function `fleet.accept_size` defines them.
     pub outcome: String,
-    /// The window of the source's newest judged file.
+    /// Start of the window of the source's newest checked file.
     pub window_start_utc: Option<DateTime<Utc>>,
-    /// Its rows.
+    /// Number of rows of that file.
     pub row_count: Option<i32>,
 }
 
-/// Accepts the size of the source's newest file as normal: later files are compared with it, and with the complete files
-/// since, instead of the larger files before.
+/// Accepts the size of the source's newest file as normal.
+///
+/// Later files are compared with this file and the complete files after it, instead of the larger files before it.
 pub async fn accept_size(
     conn: &mut PgConnection,
     source: &str,
     who: &str,
     why: &str,
 ) -> anyhow::Result<SizeAcceptance> {
-    let mut tx = conn.begin().await.context("begin to accept a size")?;
+    let mut tx = conn.begin().await.context("could not begin a transaction")?;
     let accepted = sqlx::query_as!(
         SizeAcceptance,
         r#"-- source: accept the size
@@ -345,16 +358,16 @@ pub async fn accept_size(
     )
     .fetch_one(&mut *tx)
     .await
-    .with_context(|| format!("accept the size of source {source}"))?;
+    .with_context(|| format!("could not accept the file size of source {source}"))?;
     if accepted.outcome == "accepted" {
         let author = ActAuthor { operator: who.to_owned(), reason: why.to_owned() };
         note_act(&mut tx, &CatalogueAct::AcceptSize { source: source.to_owned(), author }).await?;
     }
-    tx.commit().await.with_context(|| format!("accept the size of source {source}"))?;
+    tx.commit().await.with_context(|| format!("could not accept the file size of source {source}"))?;
     Ok(accepted)
 }
 
-/// Closes the breaker and forgets its failures; false when there was nothing to reset.
+/// Closes the breaker and resets its failure count. Returns false if there was nothing to reset.
 pub async fn reset_breaker(pool: &PgPool, source: &str, who: &str, why: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: reset the breaker
@@ -365,7 +378,7 @@ pub async fn reset_breaker(pool: &PgPool, source: &str, who: &str, why: &str) ->
     )
     .fetch_one(pool)
     .await
-    .with_context(|| format!("reset the breaker of source {source}"))
+    .with_context(|| format!("could not reset the breaker of source {source}"))
 }
 
 #[cfg(test)]

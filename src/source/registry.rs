@@ -1,26 +1,27 @@
-//! Which sources are known: the rows of `fleet.sources`, which operators add and remove.
+//! Registry of known sources: the rows of `fleet.sources`, which operators add and remove.
 //!
-//! A name is checked before anything is stored under it, so a misspelt `--source` leaves nothing behind. `copart` is
-//! written by every `vinops migrate up` (`src/db/seed.rs`).
+//! A name is checked before anything is stored under it, so a misspelt `--source` leaves no rows behind. Every
+//! `vinops migrate up` adds `copart` (`src/db/seed.rs`).
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-/// The error of a name that no row of `fleet.sources` has.
+/// Error of a name that is not in `fleet.sources`.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "unknown source {name:?}; expected one of {}\nhint: add it with `vinops source add NAME --reason \"…\"`",
     .known.join(", ")
 )]
 pub struct UnknownSource {
-    /// The name that was asked for.
+    /// Requested name.
     pub name: String,
-    /// The names of all known sources, sorted.
+    /// Names of all known sources, sorted.
     pub known: Vec<String>,
 }
 
-/// Returns whether `name` may name a source: a lower-case letter, then up to 62 lower-case letters, digits, `_` and `-`.
+/// Returns true if `name` is a valid source name: a lower-case letter, then up to 62 lower-case letters, digits, `_`
+/// and `-`.
 pub fn is_source_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
     name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(plain)
@@ -29,7 +30,7 @@ pub fn is_source_name(name: &str) -> bool {
 /// Checks that a source is known.
 ///
 /// # Errors
-/// Returns [`UnknownSource`] if it is not.
+/// Returns [`UnknownSource`] if the source is not known.
 pub async fn expect_known(pool: &PgPool, name: &str) -> anyhow::Result<()> {
     let known = sqlx::query_scalar!(
         "-- source: names
@@ -37,7 +38,7 @@ pub async fn expect_known(pool: &PgPool, name: &str) -> anyhow::Result<()> {
     )
     .fetch_all(pool)
     .await
-    .context("read the names of sources")?;
+    .context("could not read the names of the sources")?;
     if known.iter().any(|it| it == name) {
         return Ok(());
     }
@@ -53,11 +54,11 @@ pub async fn hold_known(conn: &mut PgConnection, name: &str) -> anyhow::Result<b
     )
     .fetch_optional(conn)
     .await
-    .with_context(|| format!("hold source {name}"))?;
+    .with_context(|| format!("could not lock source {name}"))?;
     Ok(held.is_some())
 }
 
-/// Makes a source known. Returns false if it was known already.
+/// Adds a source. Returns false if the source was already known.
 pub async fn add(executor: impl PgExecutor<'_>, name: &str, who: &str, why: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: add
@@ -68,19 +69,19 @@ pub async fn add(executor: impl PgExecutor<'_>, name: &str, who: &str, why: &str
     )
     .fetch_one(executor)
     .await
-    .with_context(|| format!("add source {name}"))
+    .with_context(|| format!("could not add source {name}"))
 }
 
-/// How the removal of a source ended.
+/// Result of removing a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// The source is known no more.
+    /// The source was removed.
     Removed,
-    /// There was no such source.
+    /// No source with this name exists.
     Unknown,
-    /// The source has files.
+    /// The source has files and was not removed.
     HasFiles,
-    /// Jobs of the source wait or run.
+    /// The source has waiting or running jobs and was not removed.
     HasJobs,
 }
 
@@ -95,26 +96,29 @@ pub async fn remove(pool: &PgPool, name: &str, who: &str, why: &str) -> anyhow::
     )
     .fetch_one(pool)
     .await
-    .with_context(|| format!("remove source {name}"))?;
+    .with_context(|| format!("could not remove source {name}"))?;
     Ok(match word.as_str() {
         "removed" => Removal::Removed,
         "unknown" => Removal::Unknown,
         "files" => Removal::HasFiles,
         "jobs" => Removal::HasJobs,
-        other => bail!("fleet.remove_source returned {other:?}: the schema is of another version"),
+        other => bail!(
+            "unknown result {other:?} of the function fleet.remove_source\n\
+             hint: the schema has another version: `vinops migrate status`"
+        ),
     })
 }
 
-/// A known source and what it has brought.
+/// Known source with a summary of its files.
 #[derive(Clone, Debug, Serialize)]
 pub struct KnownSource {
-    /// Its name.
+    /// Name of the source.
     pub source: String,
-    /// Whether it is fetched.
+    /// True if the source is enabled.
     pub enabled: bool,
-    /// Number of its files.
+    /// Number of the source's files.
     pub files: i64,
-    /// The start of its newest window that ended well.
+    /// Start of the newest window that ended well. Null if there is none.
     pub last_good_window: Option<chrono::DateTime<chrono::Utc>>,
 }
 
@@ -133,16 +137,16 @@ pub async fn list(pool: &PgPool) -> anyhow::Result<Vec<KnownSource>> {
     )
     .fetch_all(pool)
     .await
-    .context("list sources")
+    .context("could not list the sources")
 }
 
-/// Returns whether a fetch that was given up can still fetch: its quarter-hour lasts, and has had no attempt. A fetch on a
-/// simulated clock is never too late.
+/// Returns true if a discarded fetch job can still fetch: the window's quarter-hour is not over and its attempt is not
+/// used. A fetch on a simulated clock is never too late.
 pub async fn can_fetch_again(pool: &PgPool, job: i64) -> anyhow::Result<bool> {
     sqlx::query_file_scalar!("src/source/can_fetch_again.sql", job)
         .fetch_one(pool)
         .await
-        .with_context(|| format!("ask whether job {job} may fetch again"))
+        .with_context(|| format!("could not check whether job {job} may fetch again"))
 }
 
 #[cfg(test)]
@@ -252,7 +256,7 @@ mod tests {
         assert_eq!(left, 0);
     }
 
-    /// The freshest window of copart and its age in whole minutes, and the same by the figures of monitoring.
+    /// Returns the newest good window of copart, its age in minutes, and its age by the metrics of monitoring.
     async fn freshness(pool: &PgPool) -> (Option<String>, Option<i32>, Option<i32>) {
         sqlx::query_as(
             "select
@@ -260,7 +264,7 @@ mod tests {
               round(f.age_seconds / 60)::int,
               (
                 select round((extract(epoch from now()) - value) / 60)::int
-                from fleet.figures
+                from fleet.metrics
                 where metric = 'etl_last_success_timestamp_seconds'
               )
             from fleet.freshness f
@@ -290,7 +294,7 @@ mod tests {
         .unwrap();
         assert_eq!(freshness(pool).await, fresh("17:00", 60));
 
-        // the garbage, and its repetition: by bytes or by a 304, neither is the source's good word
+        // A quarantined file, and its repetition by bytes or by a 304, are no success of the source.
         for (window, state) in [("17:15", "quarantined"), ("17:30", "unchanged"), ("17:45", "unchanged")] {
             let insert = "insert into fleet.windows (source, window_start_utc, state, file_id, updated_at)
                 select 'copart', ('2026-03-06T' || $1 || 'Z')::timestamptz, $2, file_id, now() - interval '30 minutes'
@@ -299,21 +303,21 @@ mod tests {
             assert_eq!(freshness(pool).await, fresh("17:00", 60), "{window}");
         }
 
-        // a repeat of the applied file is
+        // A repetition of the applied file is a success.
         let repeat = "insert into fleet.windows (source, window_start_utc, state, file_id, updated_at)
             select 'copart', '2026-03-06T18:00Z', 'unchanged', file_id, now() - interval '10 minutes'
             from raw.csv_files where state = 'applied'";
         sqlx::query(repeat).execute(pool).await.unwrap();
         assert_eq!(freshness(pool).await, fresh("18:00", 10));
 
-        // what is done again, whatever states it goes through
+        // A rerun does not change the age, whatever states the window passes through.
         for state in ["ingested", "unchanged", "failed", "unchanged"] {
             let again = "update fleet.windows set state = $1, updated_at = now() where window_start_utc = '2026-03-06T18:00Z'";
             sqlx::query(again).bind(state).execute(pool).await.unwrap();
         }
         assert_eq!(freshness(pool).await, fresh("18:00", 10));
 
-        // another file of the window starts over, and an incomplete one counts
+        // Another file of the window resets the age, and an incomplete file counts.
         let other = "insert into raw.csv_files (source, path, sha256, bytes, window_start_utc, state)
             values ('copart', 'raw/copart/2026/03/06/1800.csv', repeat('3', 64), 1, '2026-03-06T18:00Z', 'incomplete')";
         sqlx::query(other).execute(pool).await.unwrap();

@@ -1,9 +1,9 @@
-//! Cookies at rest: sealed with ChaCha20-Poly1305 under a key of their own.
+//! Encryption of session cookies at rest, by ChaCha20-Poly1305 with a key of their own.
 //!
-//! The key is `VINOPS_COOKIE_KEY`, any text of at least 32 characters, stretched by HKDF-SHA256; the nonce is random
-//! and stands before the sealed bytes; the source's name is authenticated with them, so that one source's session
-//! cannot be put in another's place. What another key has sealed cannot be opened, and whoever finds it so does as if
-//! there were none: that is how a key is changed.
+//! The key is derived by HKDF-SHA256 from `VINOPS_COOKIE_KEY`, any text of at least 32 characters. The nonce is random
+//! and is stored in front of the ciphertext. The source's name is authenticated data, so the session of one source
+//! cannot replace that of another. Cookies encrypted with another key cannot be decrypted, and callers treat them as
+//! missing. To change the key, it is therefore enough to change the variable.
 
 use anyhow::{anyhow, ensure};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -12,11 +12,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
-/// Characters that a key must have at the least: `openssl rand -hex 32` gives 64.
+/// Minimum length of the key text, in bytes. `openssl rand -hex 32` returns 64.
 pub const LEAST: usize = 32;
 const SALT: &[u8] = b"vinops cookie session 1";
 
-/// Seals and opens.
+/// Key that encrypts and decrypts session cookies. `Debug` does not print the key.
 pub struct CookieKey(LessSafeKey);
 
 impl fmt::Debug for CookieKey {
@@ -26,22 +26,29 @@ impl fmt::Debug for CookieKey {
 }
 
 impl CookieKey {
-    /// The key that this text stands for.
+    /// Derives the key from a text.
+    ///
+    /// # Errors
+    /// Returns an error if the text is shorter than [`LEAST`]. The error does not contain the text.
     pub fn new(text: &SecretString) -> anyhow::Result<CookieKey> {
         let text = text.expose_secret();
         ensure!(
             text.len() >= LEAST,
-            "VINOPS_COOKIE_KEY is shorter than {LEAST} characters: make one with `openssl rand -hex 32`"
+            "VINOPS_COOKIE_KEY is shorter than {LEAST} characters\nhint: generate a key with `openssl rand -hex 32`"
         );
         let stretched = Salt::new(HKDF_SHA256, SALT).extract(text.as_bytes());
         let key = stretched.expand(&[b"seal"], &CHACHA20_POLY1305).map(UnboundKey::from);
-        Ok(CookieKey(LessSafeKey::new(key.map_err(|_| anyhow!("stretch VINOPS_COOKIE_KEY"))?)))
+        Ok(CookieKey(LessSafeKey::new(
+            key.map_err(|_| anyhow!("could not derive a key from VINOPS_COOKIE_KEY"))?,
+        )))
     }
 
-    /// The nonce and the sealed bytes.
+    /// Encrypts the cookies of a source. Returns the nonce followed by the ciphertext.
     pub fn seal(&self, source: &str, open: &str) -> anyhow::Result<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| anyhow!("draw a nonce for the session"))?;
+        SystemRandom::new()
+            .fill(&mut nonce)
+            .map_err(|_| anyhow!("could not generate a nonce for the session"))?;
         let mut sealed = open.as_bytes().to_vec();
         self.0
             .seal_in_place_append_tag(
@@ -49,11 +56,12 @@ impl CookieKey {
                 Aad::from(source.as_bytes()),
                 &mut sealed,
             )
-            .map_err(|_| anyhow!("seal the session"))?;
+            .map_err(|_| anyhow!("could not encrypt the session"))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// What was sealed; none when another key or for another source, or when a bit of it has changed.
+    /// Decrypts the cookies of a source. Returns `None` if they were encrypted with another key or for another source,
+    /// or were changed.
     pub fn open(&self, source: &str, sealed: &[u8]) -> Option<SecretString> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

@@ -1,9 +1,9 @@
-//! The session of a source, as the database keeps it: one row, sealed, refreshed by one at a time.
+//! The session of a source, stored in the database: one encrypted row, refreshed by one worker at a time.
 //!
-//! Who wants to log in takes the refresh ([`take`]): one statement on the source's row, so one of any number gets it,
-//! and it is free again when its time is over, should its holder die. Who has looked before must find the row as it was,
-//! or one who looked in vain and was slow would log in again right after the first. What is written afterwards names the
-//! holder, so that one who comes too late writes nothing.
+//! A worker that needs to log in acquires the refresh ([`take`]) by one statement on the source's row, so only one of
+//! several workers gets it. The refresh expires, so a worker that dies does not block the others. The update succeeds
+//! only if the row is unchanged since it was read. Otherwise a slow second worker would log in again right after the
+//! first. Later writes require the worker's name in the row, so a worker whose refresh has expired writes nothing.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -13,27 +13,28 @@ use std::time::Duration;
 
 use super::seal::CookieKey;
 
-/// A session this close to its end is refreshed: longer than a slot, so that the next fetch still finds it good.
+/// Remaining lifetime below which a session is refreshed. Longer than a slot, so that the session is still valid in the
+/// next fetch.
 const SOON: Duration = Duration::from_secs(20 * 60);
 
-/// What is kept.
+/// Stored session of a source.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// The cookies, if they can be opened and have not expired.
+    /// Cookies, if they can be decrypted and have not expired.
     pub cookies: Option<SecretString>,
-    /// Whether they last for a while.
+    /// True if the cookies are valid for at least 20 more minutes.
     pub fresh: bool,
-    /// Whether somebody is refreshing them now.
+    /// True while a worker is refreshing the cookies.
     pub refreshing: bool,
-    /// Whether a refused login is so recent that nothing should be tried by itself.
+    /// True during the cooldown after a failed login, in which no automatic login is attempted.
     pub resting: bool,
-    /// Why it was refused.
+    /// Error of the last login, if it failed.
     pub error: Option<String>,
-    /// When the row was written last; none without one.
+    /// Time of the last write to the row. `None` if there is no row.
     version: Option<DateTime<Utc>>,
 }
 
-/// The source's session as it stands; one that cannot be opened is as good as none.
+/// Returns the stored session of a source. Cookies that cannot be decrypted are treated as missing.
 pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Result<Kept> {
     let row = sqlx::query!(
         r#"-- session: load
@@ -50,7 +51,7 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
     )
     .fetch_optional(pool)
     .await
-    .with_context(|| format!("read the session of {source}"))?;
+    .with_context(|| format!("could not read the session of source {source}"))?;
     let Some(row) = row else { return Ok(Kept::default()) };
     let cookies = row.sealed.filter(|_| row.good).and_then(|sealed| key.open(source, &sealed));
     Ok(Kept {
@@ -63,7 +64,10 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
     })
 }
 
-/// Takes the refresh for so long; false when somebody else has it, or the session is no longer what was `seen`.
+/// Acquires the refresh of a session for the duration `lasts`.
+///
+/// Returns false if another worker has the refresh, or if the row changed since `seen` was read. Without `seen`, a
+/// changed row is no obstacle.
 pub async fn take(
     pool: &PgPool,
     source: &str,
@@ -87,11 +91,13 @@ pub async fn take(
     )
     .execute(pool)
     .await
-    .with_context(|| format!("take the refresh of the session of {source}"))?;
+    .with_context(|| format!("could not acquire the session refresh of source {source}"))?;
     Ok(taken.rows_affected() == 1)
 }
 
-/// Keeps new cookies for so long and gives the refresh back; none when it was somebody else's by now.
+/// Stores new cookies that are valid for the duration `lasts`, and ends the refresh.
+///
+/// Returns the expiry time, or `None` if the refresh no longer belongs to `who`.
 pub async fn keep(
     pool: &PgPool,
     source: &str,
@@ -119,10 +125,10 @@ pub async fn keep(
     )
     .fetch_optional(pool)
     .await
-    .with_context(|| format!("keep the session of {source}"))
+    .with_context(|| format!("could not store the session of source {source}"))
 }
 
-/// Gives the refresh back with the reason why there is nothing to keep, and rests for so long.
+/// Records a failed login, ends the refresh and starts the cooldown of the duration `rest`.
 pub async fn refused(
     pool: &PgPool,
     source: &str,
@@ -146,11 +152,11 @@ pub async fn refused(
     )
     .execute(pool)
     .await
-    .with_context(|| format!("note the refused login of {source}"))?;
+    .with_context(|| format!("could not record the failed login of source {source}"))?;
     Ok(())
 }
 
-/// Ends a session that the server no longer takes, so that the next fetch logs in anew.
+/// Expires a session that the server rejects, so that the next fetch logs in again.
 pub async fn doubt(pool: &PgPool, source: &str) -> anyhow::Result<()> {
     sqlx::query!(
         "-- session: doubt
@@ -161,6 +167,6 @@ pub async fn doubt(pool: &PgPool, source: &str) -> anyhow::Result<()> {
     )
     .execute(pool)
     .await
-    .with_context(|| format!("end the session of {source}"))?;
+    .with_context(|| format!("could not expire the session of source {source}"))?;
     Ok(())
 }

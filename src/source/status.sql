@@ -19,14 +19,14 @@ from fleet.sources s
 join fleet.sources_view v on v.source = s.source
 left join fleet.source_sessions x on x.source = s.source
 cross join lateral (
-  select coalesce(jsonb_agg(to_jsonb(latest) order by latest.id desc), '[]') as moves
+  select coalesce(jsonb_agg(to_jsonb(latest_moves) order by latest_moves.id desc), '[]') as moves
   from (
     select m.id, m.at, m.from_state as "from", m.to_state as "to", m.who, m.why
     from fleet.source_transitions m
     where m.source = s.source
     order by m.id desc
     limit 10
-  ) as latest
+  ) as latest_moves
 ) as t
 where $1::text is null or s.source = $1
 order by s.source

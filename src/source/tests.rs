@@ -1,10 +1,11 @@
-//! The rules that the database holds by itself, and the roles that may set them in motion.
+//! Tests of the rules that the database enforces, and of the roles that may trigger them.
 
 use super::*;
 use crate::testing::database;
 use sqlx::AssertSqlSafe;
 
-/// Puts in a running fetch of the slot that starts `quarter` quarter-hours after midnight, and begins its attempt.
+/// Inserts a running fetch job of the slot that starts `quarter` quarter-hours after midnight, and begins its attempt.
+/// Returns the job's id and the result of `fleet.begin_fetch`.
 async fn begun(conn: &mut PgConnection, quarter: i32) -> (i64, String) {
     let window = format!("2026-03-06T{:02}:{:02}:00Z", quarter / 4, quarter % 4 * 15);
     let put = format!(

@@ -1,8 +1,8 @@
-//! Listing the store and verifying its objects: which keys there are, which bytes they hold, and how an object is moved
-//! aside or copied to the key where it belongs.
+//! Listing and verification of the store's objects: which keys exist, and which bytes they have. Objects can be moved
+//! aside, or copied to the key where they belong.
 //!
-//! No object is lost here. [`Store::move_aside`] copies an object to `damaged/`, reads the copy back, and deletes the
-//! original only then. A process that is killed in between leaves both, and a repeated call continues from there.
+//! No object is lost. [`Store::move_aside`] copies an object to `damaged/`, reads the copy back, and only then deletes
+//! the original. A process that is killed in between leaves both, and a repeated call continues from there.
 
 use super::spool::{Repacking, repack};
 use super::{Key, ObjectStore, ObjectStoreExt, Spool, Store, Sum, Summed, digest, explain_refusal};
@@ -17,42 +17,42 @@ pub const DAMAGED: &str = "damaged";
 /// The first bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// An object as the store lists it.
+/// An object in a listing of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredObject {
-    /// Its key, `raw/copart/2026/11/20/1430.csv.zst`.
+    /// The key, such as `raw/copart/2026/11/20/1430.csv.zst`.
     pub key: String,
-    /// Its size in bytes, compressed.
+    /// Size of the stored bytes, compressed.
     pub stored_bytes: u64,
-    /// When it was written.
+    /// Time of the last modification.
     pub modified: DateTime<Utc>,
 }
 
 /// The checksums of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectSums {
-    /// sha256 of the original bytes, or the reason why the stored ones do not decompress.
+    /// sha256 of the original bytes, or the error of the decompression.
     pub sha256: Result<String, String>,
-    /// Size of the original bytes; 0 where the stored ones do not decompress.
+    /// Size of the original bytes. 0 if the stored bytes do not decompress.
     pub bytes: u64,
     /// sha256 of the stored bytes.
     pub packed_sha256: String,
-    /// Whether the stored bytes are a zstd frame. Those of a plain CSV file are not.
+    /// True if the stored bytes are a zstd frame. A plain CSV file is not one.
     pub compressed: bool,
 }
 
-/// Whether an error of the store says that there is no such object.
+/// Returns true if the error means that there is no such object.
 pub fn is_not_found(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(object_store::Error::NotFound { .. })))
 }
 
-/// Whether `text` can be a key or a folder of keys.
+/// Returns true if `text` can be a key or a folder of keys.
 pub fn is_key(text: &str) -> bool {
     Key::parse(text).is_ok()
 }
 
 impl Store {
-    /// Returns the folders below `top` that hold objects, `top` among them, in the order of their names.
+    /// Returns the folders below `top` that contain objects, including `top`, in the order of their names.
     ///
     /// # Errors
     /// Returns an error if the store cannot be listed.
@@ -63,7 +63,7 @@ impl Store {
             let listed = self.objects.list_with_delimiter(Some(&folder)).await;
             let listed = listed
                 .map_err(|e| explain_refusal(e.into()))
-                .with_context(|| format!("list {folder} in the store {}", self.url))?;
+                .with_context(|| format!("could not list the folder {folder} in the store {}", self.url))?;
             open.extend(listed.common_prefixes);
             if !listed.objects.is_empty() {
                 found.push(folder.to_string());
@@ -73,7 +73,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Returns the objects of one folder, in the order of their keys. A folder that does not exist has none.
+    /// Returns the objects of one folder, in the order of their keys. The result is empty if the folder does not exist.
     ///
     /// # Errors
     /// Returns an error if the store cannot be listed, or if `folder` cannot be part of a key.
@@ -82,7 +82,7 @@ impl Store {
         let listed = self.objects.list_with_delimiter(Some(&prefix)).await;
         let listed = listed
             .map_err(|e| explain_refusal(e.into()))
-            .with_context(|| format!("list {folder} in the store {}", self.url))?;
+            .with_context(|| format!("could not list the folder {folder} in the store {}", self.url))?;
         let mut objects: Vec<StoredObject> = listed
             .objects
             .into_iter()
@@ -96,17 +96,18 @@ impl Store {
         Ok(objects)
     }
 
-    /// Returns the checksums of the object under `key`, read to its end whether it decompresses or not.
+    /// Returns the checksums of the object under `key`. All stored bytes are read, even if they do not decompress.
     ///
     /// # Errors
-    /// Returns an error if the object cannot be read. That says nothing of its bytes.
+    /// Returns an error if the object cannot be read. Such an error does not mean that its bytes are damaged.
     pub async fn object_sums(&self, key: &str) -> anyhow::Result<ObjectSums> {
         let packed = self.read_packed(key).await?;
         let summed = spawn_blocking(move || sum_object(packed)).await?;
-        summed.with_context(|| format!("read {key} from the store {}", self.url))
+        summed.with_context(|| format!("could not read the object {key} from the store {}", self.url))
     }
 
-    /// Copies the object under `key` into a spool, as it is or repacked. Its checksums are those of the copy.
+    /// Copies the object under `key` into a spool, as it is or in another format. The checksums returned are those of
+    /// the copy.
     ///
     /// # Errors
     /// Returns an error if the object cannot be read or does not decompress, or if the spool cannot be written.
@@ -117,22 +118,23 @@ impl Store {
             let (file, path) = tempfile::Builder::new().prefix("vinops-").tempfile_in(folder)?.into_parts();
             repack(packed, file, path, repacking)
         });
-        copied.await?.with_context(|| format!("copy {key} of the store {} into a spool", self.url))
+        copied.await?.with_context(|| format!("could not copy the object {key} from the store {}", self.url))
     }
 
-    /// Moves the object under `key`, whose stored bytes have this sha256, to `damaged/<key>.<8 digits of it>`, and returns
-    /// the new key.
+    /// Moves the object under `key` to `damaged/<key>.<8 hex digits>`. Returns the new key.
+    ///
+    /// `packed_sha256` is the sha256 of the object's stored bytes, and its first digits are those of the new key.
     ///
     /// # Errors
-    /// Returns an error if the copy cannot be made or does not have that sha256. The object is still under `key` then.
+    /// Returns an error if the copy cannot be made, or does not have that sha256. The object is still under `key` then.
     pub async fn move_aside(&self, key: &str, packed_sha256: &str) -> anyhow::Result<String> {
         use object_store::Error::{AlreadyExists, NotFound, NotImplemented, NotSupported};
-        let aside = format!("{DAMAGED}/{key}.{}", &packed_sha256[..8]);
-        let context = || format!("move {key} of the store {} aside to {aside}", self.url);
+        let aside = format!("{}/{key}.{}", DAMAGED, &packed_sha256[..8]);
+        let context = || format!("could not move the object {key} in the store {} to {aside}", self.url);
         let (from, to) = (Key::parse(key)?, Key::parse(&aside)?);
         match self.objects.copy_if_not_exists(&from, &to).await {
             Ok(()) | Err(AlreadyExists { .. }) => {}
-            // A bucket copies, but not create-only. The key names the content, so a copy that is there is the same.
+            // a bucket has no create-only copy, but the key contains the hash, so an existing copy has the same bytes
             Err(NotSupported { .. } | NotImplemented { .. }) => match self.objects.head(&to).await {
                 Ok(_) => {}
                 Err(NotFound { .. }) => self.objects.copy(&from, &to).await.with_context(context)?,
@@ -143,7 +145,7 @@ impl Store {
         let copied = self.object_sums(&aside).await?;
         ensure!(
             copied.packed_sha256 == packed_sha256,
-            "{aside} in the store {} holds other bytes than {key}; nothing was moved",
+            "the object {aside} in the store {} has other bytes than {key}\ndetail: nothing was moved",
             self.url
         );
         self.objects.delete(&from).await.with_context(context)?;
@@ -151,7 +153,7 @@ impl Store {
     }
 }
 
-/// Reads an object to its end and sums up both what is stored and what it decompresses to.
+/// Reads an object to its end. Returns the checksums of its stored and of its decompressed bytes.
 fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
     let (compressed, mut packed) = sniffed(Watched { inner: packed, broken: None })?;
     let raw = if compressed {
@@ -162,7 +164,7 @@ fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
     io::copy(&mut packed, &mut io::sink())?;
     let (_, Summed { inner: watched, sum }) = packed.into_inner();
     match watched.broken {
-        // The stream broke off, so the decoder's error says nothing of the bytes.
+        // the stream ended early, so the decoder's error does not describe the bytes
         Some(e) => Err(e),
         None => {
             let bytes = raw.as_ref().map_or(0, |(_, bytes)| *bytes);
@@ -172,10 +174,10 @@ fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
     }
 }
 
-/// An object's first bytes and the rest of it.
+/// The first bytes of an object, followed by the rest.
 type Sniffed<R> = io::Chain<Cursor<Vec<u8>>, Summed<R>>;
 
-/// Returns whether an object is compressed, by its first bytes, and the object from its beginning.
+/// Returns true if an object is compressed, judged by its first bytes, together with a reader of the whole object.
 pub(super) fn sniffed<R: Read>(packed: R) -> io::Result<(bool, Sniffed<R>)> {
     let mut packed = Summed { inner: packed, sum: Sum::default() };
     let mut head = Vec::with_capacity(ZSTD_MAGIC.len());
@@ -183,7 +185,7 @@ pub(super) fn sniffed<R: Read>(packed: R) -> io::Result<(bool, Sniffed<R>)> {
     Ok((head == ZSTD_MAGIC, Cursor::new(head).chain(packed)))
 }
 
-/// A reader that remembers its own error, which a decoder above it would pass on as one of the format.
+/// A reader that stores its own error, which a decoder above would report as an error of the format.
 struct Watched<R> {
     inner: R,
     broken: Option<io::Error>,

@@ -1,20 +1,20 @@
-//! Small objects that are no files: created once, read whole.
+//! Small text objects other than files, which are created once and read as a whole.
 
 use super::{Key, ObjectStore, ObjectStoreExt, PutMode, PutOptions, Store, explain_refusal};
 use anyhow::{Context, ensure};
 use object_store::Error::AlreadyExists;
 
-/// The largest object that is read whole, in bytes.
+/// Maximum size of an object that is read as a whole, in bytes.
 const MAX_OBJECT_BYTES: u64 = 4 << 20;
 
 impl Store {
-    /// Creates a small object, durably. An object of the same bytes that is there is accepted.
+    /// Creates a small object, durably. An existing object with the same bytes is accepted.
     ///
     /// # Errors
-    /// Returns an error if the store refuses the put, or has other bytes under the key.
+    /// Returns an error if the store rejects the put, or has other bytes under the key.
     pub async fn create_object(&self, key: String, body: String) -> anyhow::Result<()> {
         let key = key.as_str();
-        let context = || format!("put {key} into the store {}", self.url);
+        let context = || format!("could not put the object {key} into the store {}", self.url);
         let create = PutOptions { mode: PutMode::Create, ..Default::default() };
         match self.objects.put_opts(&Key::parse(key)?, body.clone().into(), create).await {
             Ok(_) => Ok(()),
@@ -22,7 +22,7 @@ impl Store {
                 let found = self.read_object(key).await?;
                 ensure!(
                     found == body,
-                    "the store {} holds other bytes under {key}; move that object away",
+                    "the object {key} exists in the store {} with other bytes\nhint: move that object away",
                     self.url
                 );
                 Ok(())
@@ -31,17 +31,17 @@ impl Store {
         }
     }
 
-    /// Returns a small object's text.
+    /// Returns the text of a small object.
     ///
     /// # Errors
-    /// Returns an error if there is no such object, if it cannot be read, is no UTF-8, or is larger than 4 MiB.
+    /// Returns an error if there is no such object, or if it cannot be read, is no UTF-8, or is larger than 4 MiB.
     pub async fn read_object(&self, key: &str) -> anyhow::Result<String> {
-        let context = || format!("read {key} from the store {}", self.url);
+        let context = || format!("could not read the object {key} from the store {}", self.url);
         let got = self.objects.get(&Key::parse(key)?).await;
         let got = got.map_err(|e| explain_refusal(e.into())).with_context(context)?;
         ensure!(
             got.meta.size <= MAX_OBJECT_BYTES,
-            "{key} in the store {} is too large for an object of text",
+            "the object {key} in the store {} is larger than 4 MiB",
             self.url
         );
         let bytes = got.bytes().await.with_context(context)?;

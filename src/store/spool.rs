@@ -1,4 +1,4 @@
-//! A file on its way into the store: hashed and compressed while it arrives, published by nobody yet.
+//! Spool files: a file on its way into the store, hashed and compressed while it arrives, and not published yet.
 
 use super::check::sniffed;
 use anyhow::{Context, anyhow};
@@ -12,26 +12,30 @@ use tempfile::TempPath;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// zstd's level. Measured with its command line on a simulated window of 96.6 MB: level 3 takes 0.7 s and gives 17.4 MB,
-/// 6: 1.9 s, 15.7 MB; 7: 2.2 s, 15.3 MB; 9: 2.5 s, 15.3 MB and twice the memory. A download takes longer than any of
-/// them, and what is saved is saved 96 times a day.
+/// Compression level of zstd.
+///
+/// Measured with zstd's command line on a simulated window of 96.6 MB: level 3 takes 0.7 s and gives 17.4 MB, level 6
+/// 1.9 s and 15.7 MB, level 7 2.2 s and 15.3 MB, level 9 2.5 s, 15.3 MB and twice the memory. A download takes longer
+/// than any of these levels, and the saved space is saved 96 times a day.
 const LEVEL: i32 = 7;
 
-/// Chunks that may wait for the compressor. Network chunks are 8-64 KiB, so at most a few MiB; beyond it the sender
-/// waits, and through it the socket.
+/// Maximum number of chunks that wait for the compressor.
+///
+/// Network chunks have 8 to 64 KiB, so the queue takes a few MiB at most. If the queue is full, the sender stops
+/// reading from the socket.
 const WAITING: usize = 32;
 
-/// A sink for one file's raw bytes. Dropped before [`Writer::finish`], it leaves nothing.
+/// A writer of one file's raw bytes. A writer that is dropped before [`Writer::finish`] leaves nothing.
 #[derive(Debug)]
 pub struct Writer {
     chunks: mpsc::Sender<Bytes>,
-    /// Hashes and compresses on a blocking thread, so that neither holds up the worker's own task.
+    /// Hashes and compresses on a blocking thread, so that the worker's task is not blocked.
     compressor: JoinHandle<io::Result<Compressed>>,
-    /// Deletes the spool when dropped, whether or not the thread still writes to it.
+    /// Deletes the spool file when dropped, even if the thread still writes to it.
     path: TempPath,
 }
 
-/// A finished, unpublished file. Dropped, it leaves nothing.
+/// A finished, unpublished file. A spool that is dropped leaves nothing.
 #[derive(Debug)]
 pub struct Spool {
     /// sha256 of the raw bytes, lower-case hex.
@@ -53,25 +57,25 @@ impl Writer {
         Ok(Writer { chunks, compressor, path })
     }
 
-    /// Takes the next bytes; waits while the compressor is behind.
+    /// Appends bytes. Waits while the compressor is behind.
     pub async fn write(&mut self, chunk: Bytes) -> anyhow::Result<()> {
         if self.chunks.send(chunk).await.is_ok() {
             return Ok(());
         }
-        // The thread has ended before its time: its own error says why (a full disk, most likely).
+        // the thread has ended early: its own error has the reason, most likely a full disk
         match (&mut self.compressor).await? {
             Err(e) => Err(self.explain(e)),
             Ok(_) => Err(anyhow!("the compressor ended early")),
         }
     }
 
-    /// Ends the file: all bytes are hashed, compressed and in the spool.
+    /// Ends the file. Returns the spool, with all bytes hashed, compressed and written.
     pub async fn finish(self) -> anyhow::Result<Spool> {
         drop(self.chunks);
         let Compressed { raw, packed } = self
             .compressor
             .await?
-            .with_context(|| format!("write the spool file {}", self.path.display()))?;
+            .with_context(|| format!("could not write the spool file {}", self.path.display()))?;
         Ok(Spool {
             bytes: raw.bytes,
             stored_bytes: packed.bytes,
@@ -82,33 +86,34 @@ impl Writer {
     }
 
     fn explain(&self, e: io::Error) -> anyhow::Error {
-        anyhow!(e).context(format!("write the spool file {}", self.path.display()))
+        anyhow!(e).context(format!("could not write the spool file {}", self.path.display()))
     }
 }
 
 impl Spool {
-    /// The first eight digits of the sha256, as keys use them.
+    /// Returns the first eight hex digits of the sha256, as keys contain them.
     pub fn sha8(&self) -> &str {
         &self.sha256[..8]
     }
 
     pub(super) fn reopen(&self) -> anyhow::Result<File> {
-        File::open(&self.path).with_context(|| format!("open the spool file {}", self.path.display()))
+        File::open(&self.path)
+            .with_context(|| format!("could not open the spool file {}", self.path.display()))
     }
 }
 
-/// How an object is copied into a spool.
+/// Format of an object that is copied into a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repacking {
     /// Byte for byte.
     AsIs,
-    /// Compressed anew, as [`Writer`] compresses.
+    /// Compressed again, with the level of [`Writer`].
     Compressed,
-    /// As the original bytes, not compressed.
+    /// The original bytes, not compressed.
     Plain,
 }
 
-/// Copies an object, compressed or not, into `file` under `path`. The sums are of the copy, read back.
+/// Copies an object, compressed or not, into `file` under `path`. The checksums are computed from the copy.
 pub(super) fn repack(
     stored: impl Read,
     file: File,
@@ -151,14 +156,14 @@ pub(super) fn repack(
     })
 }
 
-/// What the compressor took and gave.
+/// Checksums of the compressor's input and output.
 #[derive(Debug)]
 struct Compressed {
     raw: Sum,
     packed: Sum,
 }
 
-/// The thread's work: ends when the sender is gone, whether it finished or gave up.
+/// Compresses chunks until the sender is dropped, which may be before the file is complete.
 fn compress(mut chunks: mpsc::Receiver<Bytes>, file: File) -> io::Result<Compressed> {
     let mut raw = Sum::default();
     let packed = Summed { inner: file, sum: Sum::default() };
@@ -171,7 +176,7 @@ fn compress(mut chunks: mpsc::Receiver<Bytes>, file: File) -> io::Result<Compres
     Ok(Compressed { raw, packed: packed.sum })
 }
 
-/// The sha256 and the number of bytes that went by.
+/// The sha256 and the number of bytes so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sum {
     hash: Sha256,
@@ -189,7 +194,7 @@ impl Sum {
     }
 }
 
-/// A file that is summed up while it is read or written.
+/// A reader or writer that hashes the bytes that pass through.
 #[derive(Debug)]
 pub(super) struct Summed<T> {
     pub(super) inner: T,

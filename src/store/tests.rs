@@ -1,4 +1,5 @@
-//! The store in a folder and as an object store: bytes in, the same bytes out, nothing overwritten, nothing left.
+//! Tests of the store in a folder and as an object store: bytes are unchanged, nothing is overwritten, and nothing is
+//! left behind.
 
 use super::*;
 use std::sync::Mutex;
@@ -23,7 +24,7 @@ async fn spool(store: &Store, text: &str) -> Spool {
     writer.finish().await.unwrap()
 }
 
-/// Where an export goes, readable afterwards.
+/// Target of an export whose bytes can be read afterwards.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -209,13 +210,13 @@ async fn a_damaged_file_is_named_with_both_sums() {
     assert!(e.contains("raw/x") && e.contains(&other) && e.contains(&spool.sha256), "{e}");
     std::fs::write(folder.path().join("raw/x"), b"not zstd").unwrap();
     let e = format!("{:#}", store.export("raw/x", &other, io::sink()).await.unwrap_err());
-    assert!(e.contains("export raw/x"), "{e}");
+    assert!(e.contains("could not export the object raw/x"), "{e}");
 }
 
 #[test]
 fn a_folder_that_cannot_be_made_is_named_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
-    // A file in the way fails for root too, whom no permission stops.
+    // a file in the way fails for root too, who is not restricted by permissions
     std::fs::write(folder.path().join("file"), b"").unwrap();
     let url = Url::from_directory_path(folder.path().join("file/store")).unwrap();
     let e = format!("{:#}", Store::open(url.as_str()).unwrap_err());
@@ -233,7 +234,7 @@ async fn a_folder_that_is_no_longer_writable_is_named_with_the_way_out() {
 
 #[test]
 fn a_store_that_is_no_url_or_of_an_unknown_kind_is_refused() {
-    for (url, says) in [("/var/data", "file:///"), ("ftp://x/y", "ftp://")] {
+    for (url, says) in [("/var/data", "file:///"), ("ftp://x/y", "expected one of file, s3")] {
         let e = format!("{:#}", Store::open(url).unwrap_err());
         assert!(e.contains(url) && e.contains(says), "{e}");
     }

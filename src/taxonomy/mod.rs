@@ -1,59 +1,59 @@
-//! Lookup tables: what Copart's spellings mean, in English and Russian.
+//! The taxonomy: codes for the feed's raw values, with labels in English and Russian.
 //!
-//! Many raw spellings lead to one code. The feed's vocabulary drifts (from March 2026 `FLEXIBLE FUEL` became
-//! `FLEXIBLE`, and both were about for months), so a spelling is compared without case, blanks and punctuation,
-//! and a new one is a line in `aliases.csv`, or `vinops taxonomy map`. An unknown spelling has no code: the caller
-//! keeps the text and counts it.
+//! Many raw values map to one code. The feed's values drift (from March 2026 `FLEXIBLE FUEL` became `FLEXIBLE`, and
+//! both were in use for months), so a raw value is compared without case, blanks and punctuation. A new one needs a
+//! line in `aliases.csv`, or `vinops taxonomy map`. An unknown raw value has no code: the caller stores the text and
+//! counts it.
 //!
-//! The files beside this one are the data, compiled in; the tables of schema `taxonomies` are filled from them, and may
-//! be edited there. So a job reads by the spellings of its database ([`Spellings::of`]); the compiled ones are what a
-//! database begins with.
+//! The files in this folder are the data, compiled in. The tables of schema `taxonomies` are filled from them and may
+//! be edited there. A job therefore uses the aliases of its database ([`Spellings::of`]). The compiled aliases are the
+//! initial content of a database.
 //!
-//! A title's code is two letters that one state prints on one paper and another on another: `title_types.csv` has what
-//! holds wherever it is met, `title_labels.csv` what the state itself calls it.
+//! A title's code is two letters, which two states may print on different documents. `title_types.csv` has the labels
+//! that apply in every state, `title_labels.csv` those of a single state.
 
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// A lookup table.
+/// A taxonomy table, which gives codes to one kind of raw value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Domain {
     /// Primary and secondary damage.
     DamageTypes,
-    /// The papers of a vehicle: the feed's `Sale Title Type`.
+    /// Title documents of a vehicle, from the feed's `Sale Title Type`.
     TitleTypes,
-    /// A lot's life: ours, not the feed's.
+    /// Lifecycle states of a lot, which vinops defines and not the feed.
     Statuses,
-    /// How a lot is sold: the feed's `Sale Status`.
+    /// Types of sale, from the feed's `Sale Status`.
     SaleTypes,
-    /// How far the odometer is to be believed.
+    /// Reliability of the odometer reading.
     OdometerBrands,
-    /// Of the paint.
+    /// Paint colors.
     Colors,
-    /// Of cars, trucks, motorcycles and what else is sold.
+    /// Body styles of cars, trucks, motorcycles and other vehicles.
     BodyStyles,
-    /// What it runs on.
+    /// Fuels and other power sources.
     FuelTypes,
     /// Driven wheels.
     DriveTypes,
-    /// Gearboxes.
+    /// Transmissions.
     TransmissionTypes,
-    /// The feed's one-letter classes.
+    /// One-letter vehicle classes of the feed.
     VehicleTypes,
-    /// What was tried at the yard.
+    /// Results of the engine and driving test at the yard.
     RunsDrives,
-    /// Keys there, not there, or none needed.
+    /// Presence of keys: present, missing, or not required.
     HasKeys,
-    /// The feed's one-letter conditions, which say the same as `runs_drives`.
+    /// One-letter conditions of the feed, with the same meaning as `runs_drives`.
     LotConditions,
-    /// The lights of wholesale lots.
+    /// Sale lights of wholesale lots.
     SaleLights,
 }
 
 impl Domain {
-    /// All of them.
+    /// All domains.
     pub const ALL: [Domain; 15] = [
         Domain::DamageTypes,
         Domain::TitleTypes,
@@ -72,7 +72,7 @@ impl Domain {
         Domain::SaleLights,
     ];
 
-    /// The table's name in schema `taxonomies`.
+    /// Returns the table's name in schema `taxonomies`.
     pub const fn name(self) -> &'static str {
         match self {
             Domain::DamageTypes => "damage_types",
@@ -93,7 +93,7 @@ impl Domain {
         }
     }
 
-    /// The table of this name.
+    /// Returns the domain whose table has this name.
     pub fn named(name: &str) -> Option<Domain> {
         Domain::ALL.into_iter().find(|domain| domain.name() == name)
     }
@@ -119,10 +119,10 @@ impl Domain {
     }
 }
 
-/// One code of a table.
+/// One code of a taxonomy table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Entry {
-    /// `^[a-z0-9_]+$`, unique in its table.
+    /// The code, which matches `^[a-z0-9_]+$` and is unique in its table.
     pub code: String,
     /// English label.
     pub en: String,
@@ -130,39 +130,40 @@ pub struct Entry {
     pub ru: String,
     /// A group of codes within the table.
     pub category: String,
-    /// Place in lists, ascending.
+    /// Position in lists, ascending.
     pub sort_order: i32,
-    /// No native speaker or source has confirmed the Russian label.
+    /// True if no native speaker or source has confirmed the Russian label.
     pub needs_review: bool,
 }
 
-/// One spelling of a code.
+/// A mapped raw value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Alias {
-    /// Its table.
+    /// The taxonomy table of the code.
     pub domain: Domain,
-    /// As the feed (or `lots.status`) spells it.
+    /// The raw value as in the feed (or in `lots.status`).
     pub raw: String,
-    /// What it means.
+    /// The code that the raw value is mapped to.
     pub code: String,
 }
 
-/// What a state calls one of its titles.
+/// A state's own label of a title type.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TitleLabel {
-    /// Of `title_types`.
+    /// The code in `title_types`.
     pub code: String,
-    /// As the feed's `Sale Title State`: two capital letters, of a state or a province.
+    /// The feed's `Sale Title State`: two capital letters of a state or a province.
     pub state: String,
     /// English label.
     pub en: String,
     /// Russian label.
     pub ru: String,
-    /// No native speaker or source has confirmed the Russian label.
+    /// True if no native speaker or source has confirmed the Russian label.
     pub needs_review: bool,
 }
 
-/// No spelling folds to more bytes, so a longer text has no code and needs no buffer; `aliases_raw_is_folded` holds it.
+/// Maximum length of a folded alias, in bytes. A longer raw value has no code and needs no buffer. The constraint
+/// `aliases_raw_is_folded` enforces the limit.
 pub const LONGEST: usize = 128;
 
 struct Tables {
@@ -186,35 +187,35 @@ fn rows<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
     reader.deserialize().collect::<Result<_, _>>().expect("a taxonomy file reads as its type")
 }
 
-/// A table's codes in their order.
+/// Returns a table's codes in their order.
 pub fn entries(domain: Domain) -> &'static [Entry] {
     &TABLES.entries[domain as usize]
 }
 
-/// The states' own labels of titles.
+/// Returns the states' own labels of title types.
 pub fn title_labels() -> &'static [TitleLabel] {
     &TABLES.title_labels
 }
 
-/// All known spellings.
+/// Returns all compiled aliases.
 pub fn aliases() -> &'static [Alias] {
     &TABLES.aliases
 }
 
-/// Spellings and their codes, by domain.
+/// Aliases and their codes, by domain.
 #[derive(Clone, Debug)]
 pub struct Spellings {
-    /// From what [`fold`] leaves of a spelling.
+    /// Codes by folded raw value (see [`fold`]), one map per domain.
     codes: [HashMap<String, String>; Domain::ALL.len()],
 }
 
 impl Spellings {
-    /// Those of the files, which a database begins with.
+    /// Returns the compiled aliases, the initial content of a database.
     pub fn compiled() -> &'static Spellings {
         &COMPILED
     }
 
-    /// These: domain, spelling (folded or not) and code.
+    /// Returns the index of these rows: domain, raw value (folded or not) and code.
     pub fn of<S: AsRef<str>>(rows: impl IntoIterator<Item = (Domain, S, S)>) -> Spellings {
         let mut codes = Domain::ALL.map(|_| HashMap::new());
         for (domain, raw, code) in rows {
@@ -223,7 +224,7 @@ impl Spellings {
         Spellings { codes }
     }
 
-    /// The code of a spelling, if it is known.
+    /// Returns the code of a raw value, or None for an unknown one.
     pub fn code(&self, domain: Domain, raw: &str) -> Option<&str> {
         let mut buffer = [0; LONGEST];
         let mut length = 0;
@@ -243,7 +244,7 @@ impl Spellings {
     }
 }
 
-/// A spelling without case, blanks and punctuation.
+/// Returns a raw value without case, blanks and punctuation.
 pub fn fold(raw: &str) -> String {
     folded(raw).collect()
 }

@@ -1,9 +1,9 @@
-//! The files, line by line: what they say is whole, unambiguous, and covers what the feed was seen to hold.
+//! Checks the taxonomy files line by line: complete, unambiguous, and covering the values seen in the feed.
 
 use super::*;
 use std::collections::{HashMap, HashSet};
 
-/// How many rows had each code: 181,249 lots of 2026, damage counted in both of its columns.
+/// Number of rows with each code: 181,249 lots of 2026, with damage counted in both of its columns.
 #[derive(Debug, Deserialize)]
 struct Seen {
     domain: Domain,
@@ -83,7 +83,7 @@ fn russian_covers_ninety_nine_rows_of_a_hundred_in_every_domain() {
             let entry = entry.unwrap_or_else(|| panic!("{count:?} has no entry"));
             all += count.rows;
             let cyrillic = entry.ru.chars().any(|c| ('\u{400}'..='\u{4ff}').contains(&c));
-            // a title that only says that its meaning is unknown says nothing
+            // A title label for an unknown meaning carries no information.
             let told = cyrillic && !entry.ru.contains("значение неизвестно");
             russian += if told { count.rows } else { 0 };
         }

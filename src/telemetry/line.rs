@@ -1,6 +1,7 @@
-//! A log line for programs: one JSON object, flat, so that `job`, `attempt`, `source` and `window` are where a search
-//! expects them, whether the line names them itself or stands inside a job's span. The line's own word counts over
-//! its span's, the inner span's over the outer's.
+//! Formats a log line as one flat JSON object.
+//!
+//! `job`, `attempt`, `source` and `window` are top-level fields, whether they belong to the line or to the span of a
+//! job. A field of the line overrides a field of the span, and an inner span overrides an outer one.
 
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -9,7 +10,7 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes events as such lines.
+/// Formats events as lines of JSON.
 pub(super) struct Line;
 
 impl<S> FormatEvent<S, JsonFields> for Line
@@ -35,7 +36,7 @@ where
         let meta = event.metadata();
         let at = crate::config::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         let message = fields.remove("message").unwrap_or_default();
-        // what people look for first comes first
+        // Timestamp, level and message come first, for people who read the lines.
         let mut line = String::new();
         write!(line, "{{\"timestamp\":\"{at}\",\"level\":\"{}\",\"message\":{message}", meta.level())?;
         fields.entry("target").or_insert_with(|| meta.target().into());
@@ -46,7 +47,7 @@ where
     }
 }
 
-/// What tracing has written as JSON is an object.
+/// Returns the object that tracing has written as JSON, or an empty object.
 fn object(text: &str) -> Map<String, Value> {
     serde_json::from_str(text).unwrap_or_default()
 }

@@ -1,52 +1,52 @@
-//! Every metric, by the name under which code, dashboards and alerts know it.
+//! The definitions of all metrics, by the names that code, dashboards and alerts use.
 //!
-//! What happens in a process is counted there; what lies in the database is read from it when somebody asks
-//! (`src/http/readings.rs`), so that it is right whichever process is asked, and whichever has died. A metric of the
-//! database is the same in every process: sums over processes are wrong for it, `max` is right.
+//! Events in a process are counted in that process. Values in the database are read on each scrape
+//! (`src/http/db_metrics.rs`), so they are right in whichever process is scraped, and after the death of a process. A
+//! database metric is the same in every process: use `max` over processes, never a sum.
 
-/// What is measured, and how.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Only grows.
+    /// A counter, which only increases.
     Counter,
-    /// Goes up and down.
+    /// A gauge, which may increase and decrease.
     Gauge,
-    /// Seconds, counted into buckets with these upper bounds.
+    /// A histogram of seconds with these upper bounds of its buckets.
     Seconds(&'static [f64]),
 }
 
-/// Where a figure comes from.
+/// The origin of a metric's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Counted where it happens; begins at zero with its process.
+    /// Counted in the process, from zero at its start.
     Process,
-    /// Read from the database when asked for; the same in every process.
+    /// Read from the database on each scrape, the same in every process.
     Database,
 }
 
-/// The values a label may have: these, so that no series is without end.
+/// The possible values of a label. They are bounded, so the number of series is bounded too.
 #[derive(Clone, Copy, Debug)]
 pub enum Values {
-    /// These words.
+    /// A fixed list.
     Of(&'static [&'static str]),
-    /// The fleet's kinds of jobs, and `other`.
+    /// All kinds of jobs, and `other`.
     Kinds,
-    /// The sources that the database knows.
+    /// All sources in the database.
     Sources,
 }
 
-/// A metric.
+/// The definition of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// As Prometheus shows it.
+    /// Name in Prometheus.
     pub name: &'static str,
-    /// What and how.
+    /// Type of the metric.
     pub kind: Kind,
-    /// Where from.
+    /// Origin of the values.
     pub origin: Origin,
-    /// One line.
+    /// HELP text, one line.
     pub help: &'static str,
-    /// Its labels and what they may say.
+    /// Labels with their possible values.
     pub labels: &'static [(&'static str, Values)],
 }
 
@@ -60,19 +60,19 @@ impl Metric {
     }
 }
 
-/// Upper bounds for a step over a window, in seconds: warned about at 120, paged at 300.
+/// Bucket bounds for a step over a window, in seconds. Alerts warn at 120 and page at 300.
 const STEP: &[f64] = &[1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 90.0, 120.0, 300.0];
-/// The same for a download, warned about at 15.
+/// Bucket bounds for a download, in seconds. Alerts warn at 15.
 const DOWNLOAD: &[f64] = &[0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
-/// The same for any job, from a no-op to the default limit of ten minutes.
+/// Bucket bounds for any job, in seconds, from a no-op to the default timeout of ten minutes.
 const JOB: &[f64] = &[0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 const UPSERTED: Values = Values::Of(&["inserted", "updated", "unchanged"]);
-/// The same for an answer of the API.
+/// Bucket bounds for a response of the API, in seconds.
 const ANSWER: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.04, 0.1, 0.25, 1.0, 10.0];
-/// What a lot's status may be; `src/taxonomy/statuses.csv` has the same words.
+/// Statuses of a lot, equal to those in `src/taxonomy/statuses.csv`.
 pub const STATUSES: &[&str] = &["active", "scheduled", "PENDING_RESULT", "sold", "no_sale", "removed"];
-/// The feed's words by table; `src/taxonomy/mod.rs` has the same names, and that of our own statuses.
+/// Taxonomy tables of the feed's values. `src/taxonomy/mod.rs` has the same names, and the table of lot statuses.
 pub const DOMAINS: &[&str] = &[
     "damage_types",
     "title_types",
@@ -89,7 +89,8 @@ pub const DOMAINS: &[&str] = &[
     "lot_conditions",
     "sale_lights",
 ];
-/// Columns of the feed that may be unreadable: those that are not plain text. `src/auction/column.rs` has the same names.
+/// Columns of the feed that may be unreadable, because they are not plain text. `src/auction/column.rs` has the same
+/// names.
 pub const READ_COLUMNS: &[&str] = &[
     "Sale Date M/D/CY",
     "Sale time (HHMM)",
@@ -108,9 +109,9 @@ pub const READ_COLUMNS: &[&str] = &[
     "Last Updated Time",
     "other",
 ];
-/// States in which a job is still the queue's concern.
+/// States of an unfinished job.
 pub const DEPTHS: &[&str] = &["available", "scheduled", "retryable", "running"];
-/// How a run may end.
+/// Outcomes of a run.
 pub const OUTCOMES: &[&str] = &[
     "done",
     "retry",
@@ -124,14 +125,14 @@ pub const OUTCOMES: &[&str] = &[
     "interrupted",
     "returned",
 ];
-/// Window states that are an end.
+/// Terminal states of a window.
 pub const ENDS: &[&str] = &["unchanged", "applied", "late", "incomplete", "quarantined", "failed", "missed"];
-/// Resources of the API, and what else is asked of it.
+/// Resources of the API, and `other` for all other requests.
 pub const ROUTES: &[&str] =
     &["vehicles", "lots", "search", "facets", "taxonomies", "windows", "openapi.json", "other"];
-/// What a worker may be doing.
+/// States of a worker.
 const WORKERS: &[&str] = &["working", "draining", "lost"];
-/// States of a breaker.
+/// States of a circuit breaker.
 const BREAKER: &[&str] = &["closed", "open", "half_open"];
 
 const fn counter(name: &'static str, help: &'static str) -> Metric {
@@ -149,83 +150,79 @@ const fn seconds(name: &'static str, buckets: &'static [f64], help: &'static str
 const SOURCE: &[(&str, Values)] = &[("source", Values::Sources)];
 const KIND: &[(&str, Values)] = &[("kind", Values::Kinds)];
 
-/// All there are.
+/// Definitions of all metrics.
 pub const METRICS: &[Metric] = &[
     // fetch
     counter("copart_fetch_success_total", "Windows downloaded."),
-    counter("copart_fetch_failures_total", "Windows whose download failed in all its tries."),
-    counter("copart_session_refresh_total", "Logins."),
-    seconds("copart_fetch_duration_seconds", DOWNLOAD, "Time of one window's download."),
+    counter("copart_fetch_failures_total", "Windows whose download failed in all attempts."),
+    counter("copart_session_refresh_total", "Logins to the feed."),
+    seconds("copart_fetch_duration_seconds", DOWNLOAD, "Duration of the download of a window."),
     // ingest
-    counter("etl_ingest_rows_total", "Rows read."),
-    counter("etl_duplicate_files_total", "Files whose bytes their source had brought before."),
-    seconds("etl_ingest_duration_seconds", STEP, "Time of one window's ingest."),
-    counter("etl_parse_errors_total", "Records that did not parse as they stood.")
+    counter("etl_ingest_rows_total", "Rows read by ingest."),
+    counter("etl_duplicate_files_total", "Files whose bytes equal those of an earlier file of the source."),
+    seconds("etl_ingest_duration_seconds", STEP, "Duration of the ingest of a window."),
+    counter("etl_parse_errors_total", "Records that needed repair or were rejected.")
         .by(&[("outcome", Values::Of(&["repaired", "rejected"]))]),
-    gauge("etl_unknown_rate_percent", "Share of the latest file's rows without this column's value.")
+    gauge("etl_unknown_rate_percent", "Percentage of the latest file's rows without a value in the column.")
         .stored()
         .by(&[("source", Values::Sources), ("column", Values::Of(&["vin", "lot"]))]),
     gauge(
         "etl_unknown_words_percent",
-        "Share of the words of the latest file's new and changed rows that have no code.",
+        "Percentage of raw values without a code, in new and changed rows of the latest file.",
     )
     .stored()
     .by(&[("source", Values::Sources), ("domain", Values::Of(DOMAINS))]),
-    counter("etl_unreadable_values_total", "Values of new and changed rows that could not be read, by column.")
+    counter("etl_unreadable_values_total", "Unreadable values of new and changed rows, by column.")
         .by(&[("column", Values::Of(READ_COLUMNS))]),
     gauge(
         "etl_unreadable_values_ratio",
-        "Share, 0 to 1, of the latest file's new and changed rows whose value of the column could not be read; from 200 rows on.",
+        "Ratio (0 to 1) of unreadable values in the column, in new and changed rows of the latest file, from 200 rows on.",
     )
     .stored()
     .by(&[("source", Values::Sources), ("column", Values::Of(READ_COLUMNS))]),
     gauge(
         "etl_column_drift",
-        "1 for a column of the latest file of which most values are unreadable, unlike in the last complete file.",
+        "1 for a column whose values are mostly unreadable in the latest file, but not in the last complete file.",
     )
     .stored()
     .by(&[("source", Values::Sources), ("column", Values::Of(READ_COLUMNS))]),
     gauge("etl_header_drift_columns", "New and missing columns of the latest file.").stored().by(SOURCE),
-    counter("etl_quarantined_files_total", "Files kept and not applied.").stored(),
+    counter("etl_quarantined_files_total", "Files stored but not applied.").stored(),
     // upsert
-    counter("etl_vehicle_upserts_total", "Vehicles met by upsert-vehicles.").by(&[("outcome", UPSERTED)]),
-    counter("etl_vehicle_conflicts_total", "Vehicles changed, each a line of their history."),
-    counter("etl_vin_conflicts_total", "Rows whose VIN is not their vehicle's own."),
-    counter("etl_lot_upserts_total", "Lots met by upsert-lots.").by(&[("outcome", UPSERTED)]),
-    counter("etl_lot_conflicts_total", "Lots changed, each a line of their history."),
-    counter("etl_orphan_lots_total", "Lots without their vehicle: 0 as long as the foreign key stands.")
-        .stored(),
+    counter("etl_vehicle_upserts_total", "Vehicles processed by upsert-vehicles.").by(&[("outcome", UPSERTED)]),
+    counter("etl_vehicle_conflicts_total", "Changes of existing vehicles, each recorded in their history."),
+    counter("etl_vin_conflicts_total", "Rows whose VIN differs from the VIN of their vehicle."),
+    counter("etl_lot_upserts_total", "Lots processed by upsert-lots.").by(&[("outcome", UPSERTED)]),
+    counter("etl_lot_conflicts_total", "Changes of existing lots, each recorded in their history."),
+    counter("etl_orphan_lots_total", "Lots without a vehicle, 0 while the foreign key is enforced.").stored(),
     // completion
-    counter("etl_pending_result_total", "Lots whose auction passed and whose result is awaited."),
-    counter("etl_status_transitions_total", "Moves of a lot from one status to another.")
+    counter("etl_pending_result_total", "Lots that await their result after the auction."),
+    counter("etl_status_transitions_total", "Status transitions of lots.")
         .by(&[("old_status", Values::Of(STATUSES)), ("new_status", Values::Of(STATUSES))]),
     gauge(
         "etl_last_success_timestamp_seconds",
-        "When the newest window that ended well did so, as Unix time: its file, or the one it repeats, stands in the data.",
+        "Unix time at which the newest successful window was finished. Its file, or the file it repeats, is applied.",
     )
     .stored()
     .by(SOURCE),
     // windows and sources
-    gauge("vinops_last_applied_window_age_seconds", "Since the start of the newest window that ended well.")
+    gauge("vinops_last_applied_window_age_seconds", "Time since the start of the newest successful window.")
         .stored()
         .by(SOURCE),
-    gauge("vinops_windows", "Windows of the last 24 hours by the state they ended in.")
+    gauge("vinops_windows", "Windows of the last 24 hours by terminal state.")
         .stored()
         .by(&[("source", Values::Sources), ("state", Values::Of(ENDS))]),
-    gauge("vinops_consecutive_failures", "Slots in a row whose fetch has failed.").stored().by(SOURCE),
+    gauge("vinops_consecutive_failures", "Consecutive slots whose fetch failed.").stored().by(SOURCE),
     gauge(
         "vinops_breaker_state",
-        "1 for the state the source's breaker is in; open, nothing is fetched but a probe.",
+        "1 for the present state of the source's circuit breaker. While it is open, only a probe is fetched.",
     )
     .stored()
     .by(&[("source", Values::Sources), ("state", Values::Of(BREAKER))]),
-    gauge(
-        "vinops_source_enabled",
-        "1 while the source is fetched by itself, 0 when an operator switched it off.",
-    )
-    .stored()
-    .by(SOURCE),
-    gauge("vinops_session_expiry_timestamp_seconds", "Until when the source's login holds, as Unix time.")
+    gauge("vinops_source_enabled", "1 if the source is fetched automatically, 0 if an operator disabled it.")
+        .stored()
+        .by(SOURCE),
+    gauge("vinops_session_expiry_timestamp_seconds", "Unix time at which the source's session expires.")
         .stored()
         .by(SOURCE),
     // queue
@@ -235,39 +232,38 @@ pub const METRICS: &[Metric] = &[
     gauge("vinops_jobs_ready", "Jobs that are due and unclaimed.").stored().by(KIND),
     gauge(
         "vinops_oldest_ready_age_seconds",
-        "How long the longest waiting due job has been due; 0 if none is.",
+        "Time since the oldest due and unclaimed job became due, 0 if no job is due.",
     )
     .stored()
     .by(KIND),
-    gauge("vinops_kind_paused", "1 while an operator lets the kind rest in the whole fleet.")
-        .stored()
-        .by(KIND),
-    gauge("vinops_workers", "Workers of the fleet; one that was not seen for its lease is lost.")
+    gauge("vinops_kind_paused", "1 if an operator paused the kind for all workers.").stored().by(KIND),
+    gauge("vinops_workers", "Workers by state. A worker without a heartbeat for its lease is lost.")
         .stored()
         .by(&[("state", Values::Of(WORKERS))]),
-    counter("vinops_job_runs_total", "Runs of jobs on this worker by how they ended.")
+    counter("vinops_job_runs_total", "Finished job runs of this worker by outcome.")
         .by(&[("kind", Values::Kinds), ("outcome", Values::Of(OUTCOMES))]),
-    counter("vinops_jobs_discarded_total", "Jobs given up by this worker's runs.").by(KIND),
-    seconds("vinops_job_duration_seconds", JOB, "From claim to end of a run.").by(KIND),
-    counter("vinops_events_lost_total", "Ends of runs that came too fast to be counted here."),
+    counter("vinops_jobs_discarded_total", "Jobs discarded by this worker's runs.").by(KIND),
+    seconds("vinops_job_duration_seconds", JOB, "Duration of a run from claim to result.").by(KIND),
+    counter("vinops_events_lost_total", "Finished job runs missing from these metrics: the event channel overflowed."),
     // the API
-    counter("vinops_api_requests_total", "Requests of the API by what became of them.")
+    counter("vinops_api_requests_total", "API requests by route and status.")
         .by(&[("route", Values::Of(ROUTES)), ("status", Values::Of(&["ok", "refused", "failed"]))]),
-    seconds("vinops_api_request_duration_seconds", ANSWER, "From a request of the API to its answer.")
+    seconds("vinops_api_request_duration_seconds", ANSWER, "Duration of an API request.")
         .by(&[("route", Values::Of(ROUTES))]),
     // the process
-    gauge("vinops_database_up", "1 if the database answered when it was asked for these figures."),
-    gauge("vinops_draining", "1 from the signal to leave until the process has left."),
-    gauge("vinops_build_info", "1, with what runs here."),
+    gauge("vinops_database_up", "1 if the database returned its metrics for this scrape."),
+    gauge("vinops_draining", "1 from the shutdown signal until the process exits."),
+    gauge("vinops_build_info", "1, with version and role of the process as labels."),
 ];
 
-/// The metric of this name.
+/// Returns the metric with this name.
 pub fn metric(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name)
 }
 
-/// Every combination of a metric's label values, as far as they are known before anything has happened. A status does
-/// not move to itself.
+/// Returns every combination of a metric's label values that is known at the start of the process.
+///
+/// Transitions from a status to itself are excluded.
 pub fn series(metric: &Metric, kinds: &[&'static str]) -> Vec<Vec<(&'static str, &'static str)>> {
     let mut all = vec![Vec::new()];
     for (label, values) in metric.labels {

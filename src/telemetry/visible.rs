@@ -1,27 +1,30 @@
-//! Text from outside, made safe to print.
+//! Escapes control characters in external text before it is printed.
 //!
-//! A feed's values, errors and operators' reasons may hold characters that a terminal obeys: escape sequences that recolour,
-//! move or retitle, a bell, marks that turn the direction of writing. They are printed as `\u{1b}`, so that what is shown is
-//! what is there. The line feed stays: it is the only one that the program itself prints.
+//! A feed's values, errors and operators' reasons may contain characters that a terminal interprets: escape sequences
+//! that recolour, move the cursor or set the title, a bell, marks that change the direction of writing. They are
+//! printed as `\u{1b}`, so the output shows exactly the text. The line feed is not escaped, since the program itself
+//! prints only this one.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Returns whether a terminal obeys this character or hides it: the controls (C0 but for the line feed, DEL, C1), line and
-/// paragraph separators, marks of direction, and format characters without a shape.
+/// Returns true for a character that a terminal interprets or hides.
+///
+/// These are the controls (C0 except the line feed, DEL, C1), line and paragraph separators, direction marks, and
+/// format characters without a shape.
 fn is_obeyed(c: char) -> bool {
     match c {
         '\n' => false,
         c if c.is_control() => true,
-        // soft hyphen and Arabic letter mark
+        // Soft hyphen and Arabic letter mark.
         '\u{ad}' | '\u{61c}' => true,
-        // zero-width space to right-to-left mark, but for the two joiners that scripts and emoji need
+        // Zero-width space to right-to-left mark, except the two joiners that scripts and emoji need.
         '\u{200b}' | '\u{200e}' | '\u{200f}' => true,
-        // separators, embeddings, overrides
+        // Separators, embeddings, overrides.
         '\u{2028}'..='\u{202e}' => true,
-        // word joiner, invisible operators, isolates, deprecated format characters
+        // Word joiner, invisible operators, isolates, deprecated format characters.
         '\u{2060}'..='\u{206f}' => true,
-        // byte order mark, interlinear annotation, tags
+        // Byte order mark, interlinear annotation, tags.
         '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
         _ => false,
     }
@@ -38,21 +41,22 @@ fn replaced(text: &str, obeyed: fn(char) -> bool, write: fn(&mut String, char)) 
 }
 
 fn write_escape(shown: &mut String, c: char) {
-    // writing to a string does not fail
+    // Writing to a string does not fail.
     let _ = write!(shown, "\\u{{{:x}}}", u32::from(c));
 }
 
-/// Returns text that a terminal shows as it is; line feeds stay.
+/// Escapes all characters that a terminal interprets, except line feeds. Returns the text itself if there are none.
 pub fn visible(text: &str) -> Cow<'_, str> {
     replaced(text, is_obeyed, write_escape)
 }
 
-/// Returns the same as one line: line feeds are shown too.
+/// Escapes all characters that a terminal interprets, line feeds included. Returns one line.
 pub fn visible_line(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c == '\n' || is_obeyed(c), write_escape)
 }
 
-/// Returns JSON of the same meaning without such characters: inside strings they become `\u202e`.
+/// Escapes the characters that a terminal interprets inside JSON strings, in the form `\u202e`. Returns equivalent
+/// JSON.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     replaced(
         json,

@@ -1,4 +1,4 @@
-//! A lot's past, held against the logs and against the lot of today.
+//! A lot's history in the API, compared with the change logs and with the lot's current values.
 
 use super::chain::{House, at};
 use super::{Reader, number, run, simulated};
@@ -62,7 +62,7 @@ async fn a_lot_as_it_stands_now_is_the_lot() {
             (&"2026-03-06T23:00:00Z".into(), &"2026-03-06T17:45:00Z".into())
         );
         let (mut now, mut then) = (now, told["standing"].clone());
-        // when they were written here is theirs alone, and of a vehicle offered twice another lot may speak
+        // the time of writing differs, and a vehicle offered twice may have the values of another lot
         for lot in [&mut now, &mut then] {
             let lot = lot.as_object_mut().unwrap();
             lot.retain(|name, _| !["created_at", "updated_at"].contains(&name.as_str()));

@@ -1,17 +1,17 @@
-//! The API as its readers meet it: requests in, answers out, over a real database.
+//! Tests of the API: requests and responses over a real database.
 //!
-//! - [`resources`]: what is said of lots, vehicles, words and windows, held against the tables.
-//! - [`search`]: filters and facets, held against SQL that says the same another way.
-//! - [`history`]: a lot's past, against the logs and the lot of today.
-//! - [`pages`]: pages while others write.
-//! - [`refused`]: errors, limits, tags.
-//! - [`removal`]: what was removed is in no answer; lots of several sources.
-//! - [`schema`]: real answers against the OpenAPI document.
+//! - [`resources`]: lots, vehicles, taxonomies and windows, compared with the tables.
+//! - [`search`]: filters and facets, compared with independent SQL.
+//! - [`history`]: a lot's history, compared with the change logs and the current lot.
+//! - [`pages`]: pagination during writes.
+//! - [`refused`]: errors, limits, ETags.
+//! - [`removal`]: removed things are in no response; lots of several sources.
+//! - [`schema`]: real responses against the OpenAPI document.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 #[path = "../truth/chain.rs"]
-#[expect(dead_code, reason = "of another test's house only the living rooms are used")]
+#[expect(dead_code, reason = "these tests use a part of the fixture")]
 mod chain;
 mod history;
 mod pages;
@@ -31,13 +31,13 @@ use vinops::api::Api;
 use vinops::simulator::{Options, Simulator};
 use vinops::testing::{TestDb, database};
 
-/// A reader.
+/// A client of the API.
 struct Reader {
     api: Api,
     router: Router,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -69,7 +69,7 @@ impl Reader {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// Asks under `/api/v1`.
+    /// Sends a GET request under `/api/v1`.
     async fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[]).await
     }
@@ -82,7 +82,7 @@ impl Reader {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
-    /// What is there.
+    /// Returns the JSON of a path, which must respond with 200.
     async fn found(&self, path: &str) -> Value {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
@@ -90,7 +90,7 @@ impl Reader {
     }
 }
 
-/// A house that four windows of the simulator's feed went through.
+/// Returns a pipeline that has processed four windows of the simulator's feed, and a client.
 async fn simulated() -> (chain::House, Reader) {
     let mut house = chain::House::new().await;
     let mut simulator = Simulator::new(Options::new(3, 700, chain::at("2026-03-06T17:00:00Z")));
@@ -104,7 +104,7 @@ async fn simulated() -> (chain::House, Reader) {
     (house, reader)
 }
 
-/// `count` lots of one vehicle each: numbers from 1000, sale dates, bids and years some of which are null.
+/// Inserts `count` lots of one vehicle each: numbers from 1000, and sale dates, bids and years, some of which are null.
 async fn plain(count: i32) -> (TestDb, Reader) {
     let test = database().await;
     run(
@@ -125,7 +125,7 @@ async fn plain(count: i32) -> (TestDb, Reader) {
     (test, reader)
 }
 
-/// Statements made of a test's own text.
+/// Runs statements that the test has built.
 async fn run(pool: &PgPool, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(pool).await.unwrap();
 }

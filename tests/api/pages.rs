@@ -1,5 +1,6 @@
-//! Pages while others write: whatever comes, goes and changes meanwhile, a lot that does not change is on exactly one
-//! page. Seeded dice decide what is written between which pages; the last test lets a writer run freely beside.
+//! Pagination during writes: a lot that does not change is on exactly one page, whatever is inserted, deleted and
+//! changed meanwhile. A seeded generator decides what is written between which pages. The last test runs a writer
+//! concurrently.
 
 use super::{Reader, plain, run};
 use rand::rngs::StdRng;
@@ -9,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_util::sync::CancellationToken;
 
 const LOTS: i32 = 160;
-/// Lots with a number that divides by this never change.
+/// Lots whose number is divisible by this never change.
 const STILL: i32 = 2;
 
 const SORTS: [&str; 10] =
     ["sale_date", "-sale_date", "price", "-price", "year", "-year", "updated", "-updated", "lot", "-lot"];
 
-/// Changes, adds or hides some lots that are not to stand still.
+/// Changes, adds or hides some of the lots that may change.
 async fn write(pool: &PgPool, dice: &mut StdRng, added: &mut i32) {
     for _ in 0..dice.random_range(1..5) {
         let lot = 1001 + STILL * dice.random_range(0..LOTS / STILL);
@@ -35,7 +36,7 @@ async fn write(pool: &PgPool, dice: &mut StdRng, added: &mut i32) {
                 "update public.vehicles set year = {} where vin = (select vin from public.lots where lot_external_id = '{lot}')",
                 dice.random_range(1999..2022)
             ),
-            // so many and no more: pages that new lots are put behind would have no end
+            // limited, because a walk with new lots behind its last page would never end
             _ if *added >= 400 => continue,
             _ => {
                 *added += STILL;
@@ -50,7 +51,7 @@ async fn write(pool: &PgPool, dice: &mut StdRng, added: &mut i32) {
     }
 }
 
-/// How often each lot that stands still was shown by the pages of one walk.
+/// Returns how often the pages of one walk contained each lot that does not change.
 async fn walk(
     reader: &Reader,
     sort: &str,
@@ -92,7 +93,7 @@ async fn a_lot_that_does_not_change_is_on_one_page_whatever_is_written_between_t
             let mut dice = StdRng::seed_from_u64(seed);
             let shown = walk(&reader, sort, async |_| {
                 write(&test.db.pool, &mut dice, &mut added).await;
-                // sometimes the memory is behind the tables
+                // sometimes the lots in memory are behind the tables
                 if dice.random_bool(0.8) {
                     reader.api.refresh().await.unwrap();
                 }

@@ -1,4 +1,4 @@
-//! Errors that say what the reader can mend and nothing else, limits, and tags.
+//! Errors name only what the reader can fix. Also limits and ETags.
 
 use super::{Reader, plain, run};
 use axum::body::Body;
@@ -159,7 +159,7 @@ async fn beyond_so_many_at_once_readers_are_asked_to_come_again() {
         tokio::task::yield_now().await;
     }
     lock.rollback().await.unwrap();
-    // those who waited for a connection too long were told so, too
+    // requests that waited too long for a connection got an error, too
     let ended = asked.join_all().await;
     assert!(ended.iter().all(|status| [200, 503].contains(status)) && ended.contains(&200), "{ended:?}");
     assert_eq!(reader.get("/lots/1000").await.status, 200);
@@ -239,7 +239,7 @@ async fn connections_that_have_died_meanwhile_are_nobodys_trouble() {
     let (test, reader) = plain(3).await;
     for _ in 0..3 {
         assert_eq!(reader.get("/lots/1000").await.status, 200);
-        // all but the one that asks for it, the API's among them; they are gone when it returns
+        // all sessions but this one, the API's included; they have ended when it returns
         run(
             &test.db.pool,
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity

@@ -1,5 +1,5 @@
-//! What was removed is in no answer: its own path says 410, lists leave it out. And lots of several sources that share a
-//! number.
+//! Removed things are in no response: their own path returns 410, and lists omit them. Also lots of several sources
+//! with the same number.
 
 use super::{Reader, number, plain, run, simulated};
 use data_encoding::HEXLOWER;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const TIME: &str = "2026-03-06T17:50:00Z";
 
-/// The paths of the document, split into those of one lot or vehicle, filled in, and all others.
+/// Returns the document's paths, with parameters filled in: those of one lot or vehicle, and all others.
 async fn paths(reader: &Reader, lot: &str, vin: &str) -> (Vec<String>, Vec<String>) {
     let document = reader.found("/openapi.json").await;
     let (mut single, mut lists) = (Vec::new(), Vec::new());
@@ -111,7 +111,7 @@ async fn a_removed_lot_is_gone_and_left_out_of_its_vehicle_and_of_the_history_of
     assert!(!lots(&vehicle, "lots").contains(&lot), "{vehicle}");
     assert!(lots(&vehicle, "lots").contains(&"79999999".to_owned()), "{vehicle}");
     assert_eq!(lots(&reader.found("/lots/79999999/history").await, "listings"), ["79999999"]);
-    // without its last lot the vehicle is still one
+    // a vehicle without lots still exists
     run(house.pool(), &format!("update public.lots set is_removed = true where vin = '{vin}'")).await;
     let vehicle = reader.found(&format!("/vehicles/{vin}")).await;
     assert_eq!((&vehicle["vin"], vehicle["lots"].as_array().unwrap().len()), (&vin.into(), 0));
@@ -174,7 +174,7 @@ async fn a_flag_flipped_by_sql_is_noticed_without_being_told() {
 #[tokio::test]
 async fn a_page_whose_last_lot_was_removed_since_goes_on_after_the_last_one_shown() {
     let (test, reader) = plain(12).await;
-    // the memory does not know it yet
+    // the lots in memory do not contain it yet
     run(
         &test.db.pool,
         "update public.lots set is_removed = true where lot_external_id in ('1002', '1003', '1004', '1005')",
@@ -244,7 +244,7 @@ async fn a_number_of_several_sources_is_found_by_its_source_and_the_short_path_n
     }
     shown.sort();
     assert_eq!(shown, ["copart", "iaai"]);
-    // once one is out of sight the short path has one meaning
+    // once one of them is removed, the short path is unambiguous
     run(house.pool(), "update public.vehicles set is_removed = true where vin = '1FTFW1ET5DFC10312'").await;
     assert_eq!(reader.found(&format!("/lots/{lot}")).await["source"], "copart");
     assert_gone(&reader, &format!("/lots/iaai/{lot}")).await;

@@ -1,4 +1,4 @@
-//! What is said of lots, vehicles, words and windows, held against the tables.
+//! Lots, vehicles, taxonomies and windows in the API, compared with the tables.
 
 use super::{Reader, number, plain, run, simulated};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn a_lot_says_what_its_rows_say() {
             assert!(lot["sale"]["at"].as_str().unwrap().ends_with('Z'));
             assert_eq!(instant(&lot["sale"]["at"]), instant(&row["at"]));
             assert_eq!(instant(&lot["sale"]["local"]), instant(&row["at"]));
-            // the yard's clock shows what the feed said
+            // the yard's local time is that of the feed
             let hhmm = row["sale_time_hhmm"].as_i64().unwrap_or(0);
             if hhmm > 0 {
                 let clock = format!("T{:02}:{:02}:00", hhmm / 100, hhmm % 100);
@@ -149,7 +149,7 @@ async fn every_label_of_every_domain_renders_in_both_tongues() {
     assert!(labels > 600, "{labels}");
 }
 
-/// Where a lot shows a domain, and the column that its words come in.
+/// The path of each domain in the JSON of a lot, and the column of its code or raw value.
 const SHOWN: [(Domain, &str, &str); 12] = [
     (Domain::DamageTypes, "/damage", "lots.damage_code"),
     (Domain::SaleTypes, "/sale/type", "lots.sale_type_code"),
@@ -171,7 +171,7 @@ async fn every_spelling_of_a_lots_words_renders_as_its_label() {
     let mut seen = 0;
     for (domain, pointer, column) in SHOWN {
         let (table, name) = column.split_once('.').unwrap();
-        // a code column holds codes, the others words
+        // code columns contain codes, the others raw values
         let values: Vec<(String, String)> = match name.ends_with("_code") {
             true => entries(domain).iter().map(|entry| (entry.code.clone(), entry.code.clone())).collect(),
             false => aliases()

@@ -1,12 +1,11 @@
-//! Real answers against the OpenAPI document: each is of the schema that its route declares, and says nothing that is not
-//! declared.
+//! Real responses against the OpenAPI document: each matches the schema of its route and contains no undeclared field.
 
 use super::{Reader, chain, simulated};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The document, made strict: an object may hold only what is declared.
+/// The OpenAPI document, made strict: an object may contain only declared fields.
 struct Document {
     text: Value,
     strict: Value,
@@ -26,7 +25,7 @@ impl Document {
         self.text["paths"].as_object().unwrap().keys().map(String::as_str).collect()
     }
 
-    /// The schema of an answer of this route, and of what type it is.
+    /// Returns the media type and the validator of a route's response.
     fn answer(&self, route: &str, status: u16) -> (String, Validator) {
         let told = &self.text["paths"][route]["get"]["responses"][status.to_string()];
         let content = told["content"].as_object().unwrap_or_else(|| panic!("{route} declares no {status}"));
@@ -37,7 +36,8 @@ impl Document {
     }
 }
 
-/// Of several schemas in one each allows the others' fields, the whole no more.
+/// Forbids undeclared fields. Of several schemas in one each allows the others' fields, and only the whole forbids
+/// more.
 fn close(schema: &mut Value) {
     if let Some(parts) = schema.get_mut("allOf").and_then(Value::as_array_mut) {
         for part in parts {
@@ -159,7 +159,7 @@ async fn the_document_names_every_parameter_and_the_page_loads_nothing_from_else
         [("/api/v1/search", "/search"), ("/api/v1/facets", "/facets"), ("/api/v1/windows", "/windows")]
     {
         for param in document.text["paths"][route]["get"]["parameters"].as_array().unwrap() {
-            // known, for the complaint is of the value, or there is none
+            // a known parameter: the error is about its value, or there is none
             let name = param["name"].as_str().unwrap();
             let answer = reader.get(&format!("{path}?{name}=%00")).await;
             let detail = answer.json()["detail"].as_str().unwrap_or("").to_owned();

@@ -1,4 +1,4 @@
-//! Filters and facets, held against SQL that says the same another way.
+//! Filters and facets, compared with independent SQL.
 
 use super::{number, run, simulated};
 use serde_json::Value;
@@ -90,12 +90,12 @@ async fn every_option_of_every_facet_gives_as_many_lots_as_it_says() {
             let name = facet["name"].as_str().unwrap();
             let all = facet["options"].as_array().unwrap();
             assert_eq!(facet["total_options"], all.len());
-            // of many options every seventh, so that this ends
+            // every seventh of many options, to limit the time
             for option in all.iter().step_by(1 + all.len() / 7) {
                 assert!(option["count"].as_u64().unwrap() > 0, "an empty option: {option}");
                 let Some(code) = option["code"].as_str() else { continue };
                 let code: String = url::form_urlencoded::byte_serialize(code.as_bytes()).collect();
-                // in place of what is asked of its own
+                // replaces the filter of its own column
                 let mut rest = asked.to_owned();
                 if name == own {
                     let kept = asked.split('&').filter(|pair| !pair.starts_with(own));

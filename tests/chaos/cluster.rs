@@ -1,4 +1,4 @@
-//! A PostgreSQL of the test's own, that may be killed at any moment and comes back with what was committed.
+//! A PostgreSQL cluster of the test, which may be killed at any moment and restarts with all committed data.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::net::SocketAddr;
@@ -10,13 +10,14 @@ use vinops::db::migrations::AUCTION;
 use vinops::embedded::{Embedded, Options};
 
 pub struct Cluster {
-    // before the folder, so that the server is gone when the folder goes
+    // dropped before the folder, so that the server stops first
     server: Option<Embedded>,
     home: TempDir,
 }
 
 impl Cluster {
-    /// Commits wait for the log to be written but not for the disk: a killed server loses nothing, a power cut would.
+    /// Starts a cluster whose commits wait for the log to be written but not for the disk. A killed server loses
+    /// nothing, a power cut would.
     pub async fn new() -> Cluster {
         let mut cluster = Cluster { server: None, home: open_folder() };
         cluster.start().await;
@@ -24,7 +25,7 @@ impl Cluster {
         cluster
     }
 
-    /// A migrated database.
+    /// Creates a migrated database and returns its URL.
     pub async fn database(&self, name: &str) -> String {
         let url = self.server.as_ref().unwrap().database(name).await.unwrap();
         migrate::up(&mut PgConnection::connect(&url).await.unwrap(), &AUCTION, |_| {}).await.unwrap();
@@ -40,7 +41,8 @@ impl Cluster {
         SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()))
     }
 
-    /// A copy that follows, and without which nothing commits from now on; none where the program for it is missing.
+    /// Creates a synchronous standby, without which nothing commits from now on. Returns `None` if its program is
+    /// missing.
     pub async fn standby(&self) -> Option<Cluster> {
         let server = self.server.as_ref().unwrap();
         let program = server.binaries().folder.join("pg_basebackup");
@@ -65,7 +67,7 @@ impl Cluster {
             .await
             .unwrap();
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-        // as root, the server is another user's
+        // as root, the server runs as another user
         let owner = std::fs::metadata(ours.join("data")).unwrap();
         let owner = format!("{}:{}", owner.uid(), owner.gid());
         assert!(Command::new("chown").arg("-R").arg(owner).arg(&copy).status().await.unwrap().success());
@@ -75,7 +77,7 @@ impl Cluster {
         Some(standby)
     }
 
-    /// Makes a standby the database.
+    /// Promotes the standby.
     pub async fn promote(&mut self) {
         let mut session = PgConnection::connect(&self.url("postgres")).await.unwrap();
         for statement in [
@@ -94,12 +96,12 @@ impl Cluster {
         }
     }
 
-    /// As `pg_ctl stop -m immediate`: no goodbye, no checkpoint.
+    /// Stops the server as `pg_ctl stop -m immediate` does, without a checkpoint.
     pub async fn kill(&mut self) {
         self.server.take().expect("the server is up").crash().await.unwrap();
     }
 
-    /// Starts it, after a kill on another port and by way of its log.
+    /// Starts the server. After a kill it uses another port and recovers from its log.
     pub async fn start(&mut self) {
         let options =
             Options { home: Some(self.home.path().to_owned()), followed: true, ..Options::default() };
@@ -107,7 +109,7 @@ impl Cluster {
     }
 }
 
-/// A folder that the server's user may pass, whoever that is.
+/// Creates a folder that the server's user may enter, whichever user that is.
 fn open_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

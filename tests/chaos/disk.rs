@@ -1,4 +1,4 @@
-//! A disk of a few megabytes for the store, that can be filled: a tmpfs, where this process may mount one.
+//! A disk of a few megabytes for the store, which a test can fill: a tmpfs, if this process may mount one.
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Every such mount is called so, and by its process.
+/// The prefix of every such mount's name, followed by the process id.
 const NAME: &str = "vinops-chaos-";
 
 pub struct Disk {
@@ -15,7 +15,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Mounted on `folder`; where that is not allowed, why.
+    /// Mounts a disk on `folder`. Returns the reason if that is not allowed.
     pub fn mount(folder: &Path, megabytes: u32) -> Result<Disk, String> {
         sweep();
         std::fs::create_dir_all(folder).unwrap();
@@ -32,7 +32,7 @@ impl Disk {
         self.folder.join("ballast")
     }
 
-    /// Not a byte more fits.
+    /// Fills the disk to the last byte.
     pub fn fill(&self) {
         let mut ballast = std::fs::File::create(self.ballast()).unwrap();
         while ballast.write(&[0; 4096]).is_ok() {}
@@ -45,12 +45,12 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // lazily: a worker that dies in this instant may still have a file open there
+        // lazy: a worker that is dying may still have a file open there
         Command::new("umount").arg("-l").arg(&self.folder).status().ok();
     }
 }
 
-/// Unmounts what a killed test left.
+/// Unmounts the disks of killed tests.
 fn sweep() {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     for (name, rest) in mounts.lines().filter_map(|line| line.split_once(' ')) {

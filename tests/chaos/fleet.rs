@@ -1,5 +1,5 @@
-//! The fleet as processes: workers, which are the program, and schedulers, which are this test's binary in another
-//! role, since the program's own looks only at the real clock.
+//! The fleet as processes. Workers are the program itself. Schedulers are this test's binary in another role, since the
+//! program's scheduler uses only the real clock.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,7 +19,7 @@ pub enum Role {
     Scheduler,
 }
 
-/// What all members wrote to their logs, and what the test did to them.
+/// The log lines of all members, and the actions of the test.
 #[derive(Clone, Default)]
 pub struct Log(Arc<(Mutex<Vec<String>>, Notify)>);
 
@@ -33,13 +33,13 @@ impl Log {
         self.0.0.lock().unwrap().join("\n")
     }
 
-    /// Its last lines.
+    /// Returns the last lines.
     pub fn tail(&self) -> String {
         let lines = self.0.0.lock().unwrap();
         lines[lines.len().saturating_sub(200)..].join("\n")
     }
 
-    /// Returns once somebody has said this.
+    /// Waits until a log line contains `words`.
     pub async fn says(&self, words: &str) {
         loop {
             let news = self.0.1.notified();
@@ -56,7 +56,7 @@ impl Log {
         self.0.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
     }
 
-    /// Takes down what comes, and remembers in the flag that `words` were among it.
+    /// Records the lines of a process, and sets the flag once one of them contains `words`.
     pub fn listen(
         &self,
         name: String,
@@ -78,25 +78,26 @@ impl Log {
     }
 }
 
-/// One place in the fleet, and who fills it now.
+/// A position in the fleet, and the process that fills it.
 pub struct Member {
     pub role: Role,
     pub child: Option<Child>,
     stdin: Option<ChildStdin>,
-    /// It has begun its work; who dies before, for want of a database, may be born again.
+    /// True once the process has started to work. A process that exits before, because it has no database, may be
+    /// started again.
     at_work: Arc<AtomicBool>,
 }
 
 pub struct Fleet {
     pub members: Vec<Member>,
     pub log: Log,
-    /// What the simulated clock says.
+    /// The time of the simulated clock.
     clock: String,
     environment: Vec<(&'static str, String)>,
 }
 
 impl Fleet {
-    /// All places empty.
+    /// Creates a fleet without processes.
     pub fn new(
         workers: usize,
         schedulers: usize,
@@ -108,7 +109,7 @@ impl Fleet {
         Fleet { members: roles.map(member).collect(), log: log.clone(), clock: String::new(), environment }
     }
 
-    /// Fills a place; it is emptied when the test lets go of it.
+    /// Starts a process at a position. It is killed when the fleet is dropped.
     pub async fn spawn(&mut self, place: usize) {
         let member = &mut self.members[place];
         let mut command = match member.role {
@@ -127,7 +128,11 @@ impl Fleet {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = piped.kill_on_drop(true).spawn().unwrap();
         let name = format!("{:?} {}", member.role, child.id().unwrap());
-        member.at_work = self.log.listen(name, child.stderr.take().unwrap(), "working");
+        let started = match member.role {
+            Role::Worker => "worker started",
+            Role::Scheduler => "scheduler started",
+        };
+        member.at_work = self.log.listen(name, child.stderr.take().unwrap(), started);
         member.stdin = child.stdin.take();
         member.child = Some(child);
         if member.role == Role::Scheduler && !self.clock.is_empty() {
@@ -135,7 +140,7 @@ impl Fleet {
         }
     }
 
-    /// The simulated clock moves on.
+    /// Advances the simulated clock.
     pub async fn strike(&mut self, clock: String) {
         self.clock = clock;
         for place in 0..self.members.len() {
@@ -145,7 +150,7 @@ impl Fleet {
 
     async fn tell(&mut self, place: usize) {
         if let Member { role: Role::Scheduler, stdin: Some(stdin), .. } = &mut self.members[place] {
-            // one that has just died will be told at its next birth
+            // a dead process gets the clock when it is started again
             stdin.write_all(format!("{}\n", self.clock).as_bytes()).await.ok();
         }
     }
@@ -167,7 +172,7 @@ impl Fleet {
         }
     }
 
-    /// `kill -9`, and its end.
+    /// Kills a process with `kill -9`, and waits for its end.
     pub async fn kill(&mut self, place: usize) {
         self.signal(place, Signal::SIGKILL);
         if let Some(mut child) = self.members[place].child.take() {
@@ -175,7 +180,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until all workers there are have begun to work.
+    /// Waits until all running workers have started to work.
     pub fn at_work(&self) -> impl Future<Output = ()> + use<> {
         let workers: Vec<_> =
             self.places(Role::Worker).into_iter().map(|place| self.members[place].at_work.clone()).collect();
@@ -186,7 +191,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until somebody leaves of its own accord; its place.
+    /// Waits until a process exits by itself. Returns its position and exit status.
     pub async fn left(&mut self) -> (usize, ExitStatus) {
         let waits = self.members.iter_mut().enumerate().filter_map(|(place, member)| {
             let child = member.child.as_mut()?;
@@ -199,7 +204,8 @@ impl Fleet {
         futures::future::select_all(waits).await.0
     }
 
-    /// Nobody leaves of its own accord, but for one that was born without a database: exit code 3, before any work.
+    /// Removes a process that exited by itself. The only allowed case is a process started without a database: exit
+    /// code 3, before any work.
     pub fn bury(&mut self, place: usize, status: ExitStatus) {
         let member = &mut self.members[place];
         let stillborn = !member.at_work.load(Ordering::Acquire) && status.code() == Some(3);
@@ -207,7 +213,7 @@ impl Fleet {
         member.child = None;
     }
 
-    /// Tells all to leave, and collects their exit codes.
+    /// Sends SIGTERM to all processes, and returns their exit codes.
     pub async fn leave(&mut self) -> Vec<Option<i32>> {
         let mut codes = Vec::new();
         for place in self.places(Role::Worker) {
@@ -226,16 +232,16 @@ impl Fleet {
     }
 }
 
-/// A scheduler on the simulated clock: each line of its input is a time, whose window it opens, however long that takes.
-/// It ends with its input.
+/// A scheduler on the simulated clock. Each line of standard input is a time, whose window it opens, however long that
+/// takes. It ends with its input.
 #[tokio::test]
 #[ignore = "a role, which the chaos test starts as a process"]
-#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+#[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
 async fn scheduler() {
     let Ok(url) = std::env::var("DATABASE_URL") else { return };
     let db = vinops::db::Db::connect(&url, None, 2).await;
     let Ok(db) = db else { std::process::exit(3) };
-    eprintln!("working");
+    eprintln!("scheduler started");
     let scheduler = Scheduler::new(&FLEET[0], &["copart"]).simulated();
     for now in std::io::stdin().lines() {
         let now = now.unwrap().parse().unwrap();

@@ -1,14 +1,14 @@
-//! Everything at once: a fleet of four workers and two schedulers, all processes, works twelve windows of a simulated
-//! feed, while its processes are killed and frozen, its database dies and returns, the way to the database delays,
-//! swallows, cuts and refuses, and the store's disk is full.
+//! All faults at once: a fleet of four workers and two schedulers, each a process, processes twelve windows of a
+//! simulated feed. Meanwhile processes are killed and frozen, the database dies and returns, the connection to the
+//! database delays, swallows, cuts and refuses, and the store's disk fills up.
 //!
-//! In the end every window is applied or named as missing, and the books are those of an undisturbed worker that was
-//! shown the same windows. One window is not opened at all, for want of a living scheduler.
+//! At the end every window is applied or marked missed, and the ledger counts equal those of an undisturbed worker that
+//! processed the same windows. One window is never opened, because no scheduler is alive.
 //!
-//! The moments are drawn from a seed (`VINOPS_CHAOS_SEED` plays one again; the faults and their order are then the same,
-//! the interleaving is not). A moment synchronises nothing: it is a limit on waiting for the window's end.
+//! Times of faults are drawn from a seed. `VINOPS_CHAOS_SEED` repeats the faults and their order, not the interleaving.
+//! The times synchronise nothing: each is a time limit on waiting for the window's end.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 #[path = "../kill/books.rs"]
 mod books;
@@ -25,7 +25,7 @@ use fleet::Log;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// All of it takes less; whoever waits for this has failed.
+/// Longer than the whole scenario takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +39,7 @@ async fn a_fleet_in_chaos_ends_with_the_books_of_an_undisturbed_one() {
     println!("in {:.1} s", began.elapsed().as_secs_f64());
 }
 
-/// What the processes wrote, when something was wrong.
+/// Prints the logs of the processes if the test panics.
 struct Told<'a>(&'a Log);
 
 impl Drop for Told<'_> {
@@ -50,8 +50,8 @@ impl Drop for Told<'_> {
     }
 }
 
-/// A new one each time, unless one is to be played again.
-#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+/// Returns a new seed, or the one of `VINOPS_CHAOS_SEED`.
+#[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
 fn seed() -> u64 {
     std::env::var("VINOPS_CHAOS_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap())
 }

@@ -1,6 +1,6 @@
-//! One outage at a time, for one worker and one scheduler, both the program itself: the database restarts, another takes
-//! its place, the pooler restarts. Each keeps its process, says so once when it begins and once when it is over, and goes
-//! on with its work.
+//! One outage at a time, for one worker and one scheduler, both the program itself: the database restarts, a standby
+//! replaces it, or the pooler restarts. Each process survives, logs the outage once when it begins and once when it
+//! ends, and continues to work.
 
 use crate::cluster::Cluster;
 use crate::fleet::Log;
@@ -20,7 +20,7 @@ use vinops::simulator::{Options, Simulator};
 
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// A feed, and the processes that work it over a database at `url`.
+/// A feed, and a worker and a scheduler over a database at `url`.
 struct Pair {
     worker: Child,
     scheduler: Child,
@@ -31,20 +31,20 @@ struct Pair {
 }
 
 impl Pair {
-    /// Both say that the database is away.
+    /// Waits until both have logged that the database is unavailable.
     async fn misses_it(&self) {
-        self.says("the database is away").await;
-        self.says("cannot schedule").await;
+        self.says("database unavailable").await;
+        self.says("scheduling failed").await;
     }
 
-    /// Both say that it is back, and the window is worked to its end.
+    /// Waits until both have logged that the database is available, and the window is applied.
     async fn goes_on(&self, url: &str) {
-        self.says("the database is back").await;
-        self.says("scheduling again").await;
+        self.says("database available again").await;
+        self.says("scheduling resumed").await;
         until(self, url, APPLIED).await;
     }
 
-    /// Both at work; the scheduler in the middle of its first look, since the test holds the lock on the windows.
+    /// Starts both. The test locks the windows, so the scheduler waits in its first query.
     async fn new(url: &str, direct: &str) -> Pair {
         let stop = CancellationToken::new();
         let options = Options::new(7, 2000, "2026-03-06T17:00:00Z".parse().unwrap());
@@ -67,7 +67,7 @@ impl Pair {
                 .kill_on_drop(true)
                 .spawn()
                 .unwrap();
-            log.listen(role.to_owned(), child.stderr.take().unwrap(), "working");
+            log.listen(role.to_owned(), child.stderr.take().unwrap(), "worker started");
             child
         };
         let (worker, scheduler) = (start("worker"), start("scheduler"));
@@ -79,11 +79,12 @@ impl Pair {
         said.unwrap_or_else(|_| panic!("nobody says {words:?}:\n{}", self.log.all()));
     }
 
-    /// Both are the processes they were, have told of each change once, and leave in order.
+    /// Checks that both processes survived and logged each change once, and shuts them down.
     async fn left_after_the_outage(self) {
-        for (away, back) in
-            [("the database is away", "the database is back"), ("cannot schedule", "scheduling again")]
-        {
+        for (away, back) in [
+            ("database unavailable", "database available again"),
+            ("scheduling failed", "scheduling resumed"),
+        ] {
             let all = self.log.all();
             let told = all.lines().filter_map(|line| match () {
                 () if line.contains(away) => Some(false),
@@ -100,7 +101,7 @@ impl Pair {
         self.left().await;
     }
 
-    /// Told to leave, they do, in order.
+    /// Shuts both down.
     async fn left(mut self) {
         for process in [&mut self.worker, &mut self.scheduler] {
             let pid = process.id().expect("it has kept its process").cast_signed();
@@ -111,7 +112,7 @@ impl Pair {
     }
 }
 
-/// Keeps every scheduler in its first look.
+/// Locks the windows, so that every scheduler waits in its first query.
 async fn lock(url: &str) -> PgConnection {
     let mut lock = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql("begin; lock table fleet.windows in access exclusive mode")
@@ -121,16 +122,17 @@ async fn lock(url: &str) -> PgConnection {
     lock
 }
 
-/// A pair whose scheduler looks and waits, so that the outage falls into its work; `direct` leads past what will fail.
+/// Starts a pair whose scheduler waits in a query, so that the outage interrupts it. `direct` bypasses the part that
+/// will fail.
 async fn at_work(url: &str, direct_url: &str, direct: &str) -> (Pair, PgConnection) {
     let lock = lock(direct).await;
     let pair = Pair::new(url, direct_url).await;
-    pair.says("working").await;
+    pair.says("worker started").await;
     until(&pair, direct, LOOKING).await;
     (pair, lock)
 }
 
-/// Asks until the answer is yes.
+/// Repeats the query until it returns true.
 async fn until(pair: &Pair, url: &str, question: &'static str) {
     let asking = async {
         let mut session = PgConnection::connect(url).await.unwrap();
@@ -199,7 +201,7 @@ async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
     let pair = Pair::new(&direct, &direct).await;
     until(&pair, &direct, APPLIED).await;
     cluster.kill().await;
-    pair.says("the database is away").await;
+    pair.says("database unavailable").await;
     let told = Instant::now();
     pair.left().await;
     assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
@@ -221,7 +223,7 @@ async fn a_standby_that_takes_over_is_ridden_out() {
     drop(lock);
     pair.misses_it().await;
     let lost = Instant::now();
-    // for a moment they meet a database that only reads
+    // for a moment the database is read-only
     proxy.lead_to(standby.address());
     standby.promote().await;
     pair.goes_on(&standby.url("failover")).await;

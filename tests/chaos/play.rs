@@ -1,4 +1,4 @@
-//! The conductor: opens windows, draws faults and inflicts them, and in the end compares the books.
+//! The chaos scenario: opens windows, draws and injects faults, and compares the ledger counts at the end.
 
 pub mod ends;
 mod faults;
@@ -28,11 +28,11 @@ use vinops::simulator::{Options, Simulator};
 const WINDOWS: u32 = 12;
 const ROWS: usize = 4000;
 const LEASE: Duration = Duration::from_secs(1);
-/// Faults follow one another within this time.
+/// The maximum time between two faults.
 const SPAN: Duration = Duration::from_millis(500);
 
-/// Tells channel `play` who claims what, and how windows end; and counts, within the very transaction that completes a
-/// job, how often that took effect.
+/// Triggers that notify channel `play` of claims and of the ends of windows. They also count, in the transaction that
+/// completes a job, how often that took effect.
 pub const TELL: &str = "
 create function tell_claim() returns trigger language plpgsql as $$
 begin
@@ -57,17 +57,17 @@ end $$;
 create trigger take_effect after update on fleet.jobs
 for each row when (new.state = 'completed') execute function take_effect();";
 
-/// What is heard from the database.
+/// Notifications from the database.
 enum Heard {
     Claim(String),
-    /// A window may have ended: look.
+    /// A window may have ended.
     Look,
 }
 
 struct Play {
     dice: StdRng,
     deck: Vec<Fault>,
-    /// So many faults stay for later windows.
+    /// The number of faults that are reserved for later windows.
     kept: usize,
     deeds: BTreeMap<Instant, Deed>,
     inflicted: BTreeMap<String, usize>,
@@ -80,19 +80,19 @@ struct Play {
     pool: PgPool,
     feed: FeedServer,
     disk: Option<Disk>,
-    /// The disk stays full until the window ends.
+    /// True if the disk stays full until the window ends.
     starving: bool,
-    /// The fleet's way to the database.
+    /// The URL that the fleet uses.
     way_in: String,
     _folder: TempDir,
     _feed_stops: DropGuard,
-    /// Births that found no database.
+    /// The number of processes that were started without a database.
     stillborn: usize,
     /// Keys of the other program's jobs whose commit was acknowledged.
     knocked: Vec<String>,
-    /// Who claimed last.
+    /// The process id of the worker that claimed last.
     claimant: Option<u32>,
-    /// Since when nothing has been claimed that was open, by a fault of the database or the way there.
+    /// The time since which available jobs have not been claimed because of a fault of the database or the network.
     outage: Option<Instant>,
     longest: Duration,
 }
@@ -107,7 +107,7 @@ pub fn pool(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect_lazy(url).unwrap()
 }
 
-/// Listens, and says to look whenever it may have missed something.
+/// Listens, and requests a check whenever a notification may have been lost.
 async fn listen(url: String, mut up: watch::Receiver<bool>, heard: mpsc::UnboundedSender<Heard>) {
     while up.wait_for(|up| *up).await.is_ok() {
         let listening = async {
@@ -121,7 +121,7 @@ async fn listen(url: String, mut up: watch::Receiver<bool>, heard: mpsc::Unbound
             }
             Ok::<_, sqlx::Error>(())
         };
-        // cut off by its death, or refused while it recovers: again once it is up
+        // interrupted by the kill, or rejected during recovery: try again once the server is up
         listening.await.ok();
         tokio::task::yield_now().await;
     }
@@ -198,14 +198,14 @@ impl Play {
         self.deeds.insert(at, deed);
     }
 
-    /// The next fault, unless it is a later window's.
+    /// Schedules the next fault, unless it is reserved for a later window.
     fn plan(&mut self) {
         if self.deck.len() > self.kept && !self.deeds.values().any(|deed| matches!(deed, Deed::Strike)) {
             self.after(Duration::ZERO, SPAN, Deed::Strike);
         }
     }
 
-    /// The next deed, or somebody who left, or news, whichever comes first.
+    /// Waits for the next operation, exit of a process, or notification.
     async fn step(&mut self) -> Option<Heard> {
         let next = self.deeds.keys().next().copied();
         tokio::select! {
@@ -220,7 +220,7 @@ impl Play {
         None
     }
 
-    /// Somebody was born without a database; another comes in its place.
+    /// Replaces a process that was started without a database.
     fn buried(&mut self, place: usize, status: ExitStatus) {
         self.fleet.bury(place, status);
         self.stillborn += 1;
@@ -236,7 +236,7 @@ impl Play {
         self.fleet.strike(self.start_of(k).to_rfc3339()).await;
     }
 
-    /// Works window `k` to its end among its share of the faults; how it ended.
+    /// Processes window `k` to its end during its share of the faults. Returns the window's state.
     async fn window(&mut self, k: u32) -> String {
         self.kept = self.deck.len() - self.deck.len().div_ceil((WINDOWS - k) as usize);
         self.plan();
@@ -264,23 +264,23 @@ impl Play {
         }
     }
 
-    /// The clock moves past window `k` while no scheduler lives.
+    /// Advances the clock past window `k` while no scheduler is alive.
     async fn skip(&mut self, k: u32) {
         for place in self.fleet.places(Role::Scheduler) {
             self.fleet.kill(place).await;
             self.after(Duration::from_millis(500), Duration::from_secs(1), Deed::Spawn(place));
         }
-        // whoever was to be born meanwhile comes later
+        // processes that should have started meanwhile start later
         self.turn_clock(k).await;
     }
 }
 
 impl Play {
-    /// Lets everything come to its end: no fault is left, and no job.
+    /// Waits until no fault and no job is left.
     async fn settle(&mut self) {
         (self.kept, self.ear) = (0, mpsc::unbounded_channel().1);
         self.plan();
-        // until all workers are at work: of one that was born without a database, the death may still be to come
+        // until all workers have started to work: one that was started without a database may still exit
         loop {
             if !self.deeds.is_empty() {
                 self.step().await;

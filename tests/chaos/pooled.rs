@@ -1,6 +1,6 @@
-//! The fleet behind a pooler in transaction mode, where a client has another server connection for each transaction: its
-//! books are those of a fleet without one, although the pooler is killed in the midst of a window. And what the program says
-//! of poolers that will not do.
+//! The fleet behind a pooler in transaction mode, where a client uses another server connection for each transaction.
+//! The ledger counts equal those of a fleet without a pooler, although the pooler is killed during a window. Also the
+//! errors for unsuitable poolers.
 
 use crate::books::Books;
 use crate::cluster::{Cluster, run};
@@ -21,12 +21,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vinops::simulator::server::FeedServer;
 
-/// All of it takes less; whoever waits for this has failed.
+/// Longer than the whole scenario takes.
 const PATIENCE: Duration = Duration::from_secs(100);
 const WINDOWS: u32 = 4;
-/// The window in whose midst the pooler dies, and how far it is then: its fetch and its ingest are claimed.
+/// The window during which the pooler is killed, and the number of claims before the kill: its fetch and its ingest.
 const DEADLY: (u32, usize) = (2, 2);
-/// Server connections, fewer than the clients have.
+/// The number of server connections, fewer than the clients have.
 const FEW: u32 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,15 +64,15 @@ async fn play(log: &Log) {
         feed.advance(k).await.unwrap();
         fleet.strike(feed.look(|simulator| simulator.options().window_start(k)).to_rfc3339()).await;
         let mut claims = 0;
-        // who claims says his name; a window that has ended says nothing
+        // a claim's payload is the worker's name, the end of a window's is empty
         while !ear.recv().await.unwrap().payload().is_empty() {
             claims += 1;
             if (k, claims) == DEADLY {
                 pooler.kill().await;
-                log.says("the database is away").await;
+                log.says("database unavailable").await;
                 pooler.start().await;
                 let back = Instant::now();
-                log.says("the database is back").await;
+                log.says("database available again").await;
                 println!("the workers were back {:.1} s after the pooler", back.elapsed().as_secs_f64());
             }
         }
@@ -85,7 +85,7 @@ async fn play(log: &Log) {
     let doctors = String::from_utf8(doctors.stdout).unwrap();
     assert!(doctors.contains("PASS  listen "), "{doctors}");
     serves(&environment, log).await;
-    // nobody has left, and whoever is told to leave leaves
+    // no process has exited, and all exit after SIGTERM
     assert_eq!(fleet.leave().await, [Some(0); 3], "{}", log.tail());
     let found = Books::open(&pool(&direct)).await;
     let all: Vec<u32> = (0..WINDOWS).collect();
@@ -100,14 +100,14 @@ async fn play(log: &Log) {
 async fn without_a_way_around_the_pooler_nobody_listens_and_the_doctor_says_so() {
     let cluster = Cluster::new().await;
     let direct = cluster.database("pooled").await;
-    // one server connection: were it told to listen, the next client's statement would break off at the notice
+    // one server connection: if it listened, a notification would break the next client's statement
     let Some(pooler) = Pooler::transactions(&cluster, "pooled", 1).await else { return };
     let log = Log::default();
     let home = pooler.folder().to_str().unwrap().to_owned();
     let environment = vec![("DATABASE_URL", pooler.url("pooled")), ("HOME", home)];
     let mut fleet = Fleet::new(1, 0, environment.clone(), &log);
     fleet.spawn(0).await;
-    timeout(PATIENCE, log.says("no LISTEN, so a job waits up to 2s")).await.expect("the worker says so");
+    timeout(PATIENCE, log.says("no LISTEN through the pooler")).await.expect("the worker says so");
     let mut session = vinops::db::session(&pooler.url("pooled")).await.unwrap();
     let put = "select fleet.enqueue('ingest', '{}', 'unreadable')";
     sqlx::query(put).execute(&mut session).await.unwrap();
@@ -154,8 +154,8 @@ async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
     }
 }
 
-/// The API reads as another role and under a time limit, which must not outlive a transaction on a connection that is
-/// everybody's.
+/// Checks that the API reads as another role and under a time limit, which must end with the transaction on a shared
+/// connection.
 async fn serves(environment: &[(&'static str, String)], log: &Log) {
     let mut command = command(&["serve", "--listen", "127.0.0.1:0"], environment);
     let mut serve = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -188,7 +188,7 @@ async fn serves(environment: &[(&'static str, String)], log: &Log) {
     assert_eq!(left.code(), Some(0), "{}", log.tail());
 }
 
-/// A command, to its end.
+/// Runs a command to its end.
 async fn vinops(arguments: &[&str], environment: &[(&'static str, String)]) -> Output {
     timeout(PATIENCE, command(arguments, environment).output()).await.expect("it ends").unwrap()
 }

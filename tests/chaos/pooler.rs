@@ -1,5 +1,5 @@
-//! A PgBouncer of the test's own before one database. Which program: `VINOPS_TEST_PGBOUNCER`, else Debian's; `.ci/run` sees
-//! to one that carries prepared statements, and says so where it can't.
+//! A PgBouncer in front of one database. `VINOPS_TEST_PGBOUNCER` names the program, by default Debian's. `.ci/run`
+//! downloads one that carries prepared statements, and prints a warning if it cannot.
 
 use crate::cluster::Cluster;
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// With these lines of configuration. None, said aloud, where the program is missing.
+    /// Starts PgBouncer with these lines of configuration. Returns `None`, and prints a warning, if the program is
+    /// missing.
     pub async fn new(cluster: &Cluster, database: &str, settings: &str) -> Option<Pooler> {
         let program = program();
         if !program.exists() {
@@ -44,7 +45,8 @@ impl Pooler {
         Some(pooler)
     }
 
-    /// In transaction mode, with so many server connections. None, said aloud, where it can't carry prepared statements.
+    /// Starts PgBouncer in transaction mode with `size` server connections. Returns `None`, and prints a warning, if it
+    /// cannot carry prepared statements.
     pub async fn transactions(cluster: &Cluster, database: &str, size: u32) -> Option<Pooler> {
         if program().exists() && !carries_statements() {
             println!("WITHOUT a pooler in transaction mode: this PgBouncer is older than 1.21");
@@ -56,7 +58,7 @@ impl Pooler {
     }
 
     pub async fn start(&mut self) {
-        // it refuses root, for whom it lies perhaps in a folder that nobody else may pass
+        // PgBouncer refuses to run as root, and the program may be in a folder that only root may enter
         let mut command = Command::new(if nix::unistd::geteuid().is_root() { "setpriv" } else { "env" });
         if nix::unistd::geteuid().is_root() {
             command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
@@ -87,12 +89,13 @@ impl Pooler {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+#[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
 fn program() -> PathBuf {
     std::env::var_os("VINOPS_TEST_PGBOUNCER").map_or_else(|| DEBIANS.into(), PathBuf::from)
 }
 
-/// Whether the program is of version 1.21 or newer, the first that carries prepared statements in transaction mode.
+/// Returns true if the program is version 1.21 or newer, the first that carries prepared statements in transaction
+/// mode.
 pub fn carries_statements() -> bool {
     let Ok(said) = std::process::Command::new(program()).arg("--version").output() else { return false };
     let said = String::from_utf8(said.stdout).unwrap();

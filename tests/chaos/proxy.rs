@@ -1,5 +1,5 @@
-//! A TCP proxy between the fleet and its database that can be told to delay, to swallow, to cut and to refuse, and to
-//! lead elsewhere.
+//! A TCP proxy between the fleet and its database, which can delay, swallow, cut and refuse connections, and change its
+//! backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What becomes of bytes.
+/// The treatment of bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Pass,
-    /// Each piece arrives this much later.
+    /// Each chunk is delivered after this delay.
     Delay(Duration),
-    /// Nothing arrives, and nobody is told; what was held back arrives when the mode changes.
+    /// Nothing is delivered, and no error is reported. Held bytes are delivered when the mode changes.
     Swallow,
-    /// Who comes is sent away.
+    /// New connections are refused.
     Refuse,
 }
 
 struct Way {
     backend: watch::Sender<SocketAddr>,
     mode: watch::Sender<Mode>,
-    /// Its number of cuts so far; each ends the connections of its time.
+    /// The number of cuts. Each ends the connections that exist at the time.
     cuts: watch::Sender<u32>,
-    /// The same for connections that end without a word.
+    /// The number of times that existing connections were stranded, which ends them without an error.
     stranded: watch::Sender<u32>,
 }
 
@@ -58,7 +58,7 @@ impl Proxy {
         Proxy { address, way, _serving: AbortOnDropHandle::new(serving) }
     }
 
-    /// The same URL by way of this proxy.
+    /// Returns the URL with this proxy's address.
     pub fn url(&self, url: &str) -> String {
         let mut url = url::Url::parse(url).unwrap();
         url.set_port(Some(self.address.port())).unwrap();
@@ -69,17 +69,17 @@ impl Proxy {
         self.way.mode.send_replace(mode);
     }
 
-    /// Ends every connection; new ones are welcome.
+    /// Ends every connection. New ones are accepted.
     pub fn cut(&self) {
         self.way.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Every connection of now is dead, and nobody is told; new ones are welcome.
+    /// Makes every existing connection dead without an error. New ones are accepted.
     pub fn strand(&self) {
         self.way.stranded.send_modify(|times| *times += 1);
     }
 
-    /// From now on connections lead here.
+    /// Directs new connections to this backend.
     pub fn lead_to(&self, backend: SocketAddr) {
         self.way.backend.send_replace(backend);
     }

@@ -1,4 +1,4 @@
-//! What is asked about at a terminal, and what each answer does.
+//! Confirmations at a terminal, and the effect of each answer.
 
 use super::Said;
 use super::stage::Stage;
@@ -11,16 +11,16 @@ use std::time::Duration;
 const CONTROL_D: &str = "\u{4}";
 
 impl Stage {
-    /// A command in a terminal in which this has been typed ahead.
+    /// Runs a command in a terminal into which `typed` was written before.
     async fn typed(&self, typed: &str, arguments: &[&str]) -> Said {
         let terminal = openpty(None, None).unwrap();
         nix::unistd::write(&terminal.master, typed.as_bytes()).unwrap();
         let mut command = self.vinops(arguments);
         command.stdin(Stdio::from(terminal.slave)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().unwrap();
-        // the command's own copy would keep the terminal open
+        // the command's copy would keep the terminal open
         drop(command);
-        // one that asks twice would wait for ever
+        // a command that asks twice would wait for ever
         let ended = tokio::time::timeout(Duration::from_secs(60), process.wait_with_output()).await;
         drop(terminal.master);
         self.said(ended.unwrap().unwrap())
@@ -33,9 +33,9 @@ async fn only_a_yes_is_a_yes() {
     stage.jobs("ingest", 2).await;
     let cancel = ["jobs", "cancel", "--kind", "ingest"];
     for no in ["n\n", "N\n", "\n", "yess\n", "sure\n", " \n"] {
-        stage.typed(no, &cancel).await.is(1, "cancel 2 jobs? [y/N] vinops: nothing was done\n");
+        stage.typed(no, &cancel).await.is(1, "cancel 2 jobs? [y/N] error: nothing was done\n");
     }
-    stage.typed(CONTROL_D, &cancel).await.is(1, "cancel 2 jobs? [y/N] \nvinops: nothing was done\n");
+    stage.typed(CONTROL_D, &cancel).await.is(1, "cancel 2 jobs? [y/N] \nerror: nothing was done\n");
     assert_eq!(stage.states().await, json!({ "available": 2 }));
     assert_eq!(stage.count("audit.operator_actions").await, 0);
 
@@ -43,16 +43,16 @@ async fn only_a_yes_is_a_yes() {
     said.is(0, "cancel 2 jobs? [y/N] ");
     assert_eq!(said.out, "2 jobs are cancelled\n");
     assert_eq!(stage.states().await, json!({ "cancelled": 2 }));
-    // and each command that asks, in each of the ways to say so
+    // each command that asks, with each form of consent
     let requeue = ["jobs", "requeue", "--kind", "ingest"];
-    stage.typed("n\n", &requeue).await.is(1, "requeue 2 jobs? [y/N] vinops: nothing was done\n");
+    stage.typed("n\n", &requeue).await.is(1, "requeue 2 jobs? [y/N] error: nothing was done\n");
     assert_eq!(stage.states().await, json!({ "cancelled": 2 }));
     stage.typed("YES\n", &requeue).await.is(0, "requeue 2 jobs? [y/N] ");
     assert_eq!(stage.states().await, json!({ "available": 2 }));
     let later = "update fleet.jobs set state = 'scheduled', run_at = now() + interval '1 hour'";
     sqlx::raw_sql(later).execute(stage.pool()).await.unwrap();
     let run_now = ["jobs", "run-now", "--kind", "ingest"];
-    stage.typed("\n", &run_now).await.is(1, "run 2 jobs? [y/N] vinops: nothing was done\n");
+    stage.typed("\n", &run_now).await.is(1, "run 2 jobs? [y/N] error: nothing was done\n");
     assert_eq!(stage.states().await, json!({ "scheduled": 2 }));
     stage.typed("Y\n", &run_now).await.is(0, "run 2 jobs? [y/N] ");
     assert_eq!(stage.states().await, json!({ "available": 2 }));
@@ -67,10 +67,10 @@ async fn one_job_is_asked_about_when_a_filter_found_it_and_not_when_it_was_named
     stage.run(&found).await.is(
         2,
         &format!(
-            "vinops: this would {question}, and there is no terminal to ask at: add --yes if it is meant\n"
+            "error: this would {question}, and standard input is not a terminal\nhint: pass --yes to confirm\n"
         ),
     );
-    stage.typed("n\n", &found).await.is(1, &format!("{question}? [y/N] vinops: nothing was done\n"));
+    stage.typed("n\n", &found).await.is(1, &format!("{question}? [y/N] error: nothing was done\n"));
     assert_eq!(stage.states().await, json!({ "available": 1 }));
     // with nothing to do there is nothing to ask
     let none = stage.run(&["jobs", "cancel", "--kind", "fetch"]).await;
@@ -85,9 +85,9 @@ async fn a_replay_is_asked_about() {
     let stage = Stage::begun().await;
     let (jobs, before) = (stage.count("fleet.jobs").await, stage.stored().await);
     let replay = ["replay", "2026-03-06T17:00Z"];
-    let question = "put window copart 2026-03-06 17:00 back to work from ingest? [y/N] ";
+    let question = "replay window copart 2026-03-06 17:00 from ingest? [y/N] ";
     for (no, line) in [("n\n", ""), ("\n", ""), (CONTROL_D, "\n")] {
-        stage.typed(no, &replay).await.is(1, &format!("{question}{line}vinops: nothing was done\n"));
+        stage.typed(no, &replay).await.is(1, &format!("{question}{line}error: nothing was done\n"));
     }
     assert_eq!(stage.count("fleet.jobs").await, jobs);
     stage.typed("y\n", &replay).await.is(0, question);

@@ -1,4 +1,4 @@
-//! Calls that are wrong, and readers that leave early.
+//! Usage errors, and readers that close the pipe early.
 
 use super::stage::Stage;
 use std::os::unix::fs::PermissionsExt;
@@ -12,13 +12,14 @@ async fn a_file_that_is_none_is_named_before_anything_is_connected() {
     for (path, why) in [
         (
             &*missing,
-            "look at FOLDER/missing.csv: name a CSV file of the feed: No such file or directory (os error 2)",
+            "could not find the file FOLDER/missing.csv\ndetail: No such file or directory (os error 2)\n\
+             hint: name a CSV file of the feed",
         ),
-        (here, "FOLDER is a directory: name one of its files, or take them in one after the other"),
+        (here, "FOLDER is a directory\nhint: ingest its files one after the other"),
     ] {
         let mut command = stage.vinops(&["ingest", path]);
         let said = stage.said(command.env_remove("DATABASE_URL").output().await.unwrap());
-        said.is(2, &format!("vinops: {why}\n"));
+        said.is(2, &format!("error: {why}\n"));
     }
 }
 
@@ -29,13 +30,14 @@ async fn an_unreadable_file_is_named_with_the_way_out() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     let mut cause = "Permission denied (os error 13)";
     let _socket = std::fs::File::open(&path).is_ok().then(|| {
-        // root may read every file; a socket's name can be opened by nobody
+        // root may read every file, but no user can open a socket by its name
         std::fs::remove_file(&path).unwrap();
         cause = "No such device or address (os error 6)";
         std::os::unix::net::UnixListener::bind(&path).unwrap()
     });
     let said = format!(
-        "vinops: open FOLDER/in/2026/03/06/1700.csv: give this user the right to read it (chmod, chown): {cause}\n"
+        "error: could not open the file FOLDER/in/2026/03/06/1700.csv\ndetail: {cause}\n\
+         hint: let this user read it (chmod, chown)\n"
     );
     stage.ingest(&path).await.is(2, &said);
 }
@@ -46,8 +48,8 @@ async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
     let said = stage.run(&["ingest", "any.csv", "--window", "yesterday"]).await;
     said.is(
         2,
-        "error: invalid value 'yesterday' for '--window <TIME>': write the date, the time and the zone, such as \
-        2026-11-20T14:30:00Z\n\nFor more information, try '--help'.\n",
+        "error: invalid value 'yesterday' for '--window <TIME>': expected a date, a time and a zone, for \
+        example 2026-11-20T14:30:00Z\n\nFor more information, try '--help'.\n",
     );
 }
 
@@ -55,7 +57,7 @@ async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
 async fn a_job_that_is_not_there_leads_to_those_that_are() {
     let stage = Stage::new().await;
     let said = stage.run(&["jobs", "show", "999"]).await;
-    said.is(1, "vinops: there is no job 999: `vinops jobs list` shows what there is\n");
+    said.is(1, "error: job 999 does not exist\nhint: `vinops jobs list` lists the jobs\n");
 }
 
 #[tokio::test]
@@ -63,14 +65,14 @@ async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
     let stage = Stage::new().await;
     stage.run(&["worker", "--kind", "nonsense"]).await.is(
         2,
-        "vinops: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+        "error: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
 }
 
 #[tokio::test]
 async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_ones() {
     let stage = Stage::new().await;
-    let kinds = "vinops: unknown job kind \"nosuch\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, \
+    let kinds = "error: unknown job kind \"nosuch\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, \
         detect-completion\n";
     for call in [
         &["jobs", "list", "--kind", "nosuch"][..],
@@ -120,17 +122,20 @@ async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
         assert!(fails.len() == 1 && fails[0].contains(setting.0), "{}", said.out);
     }
     let file = stage.file(0, None);
-    run(&["ingest", file.to_str().unwrap()], wrong[0]).await.is(2, &format!("vinops: {STORE}\n"));
-    let mappings =
-        "vinops: read the folder /nonexistent of VINOPS_MAPPINGS: No such file or directory (os error 2)\n";
+    run(&["ingest", file.to_str().unwrap()], wrong[0]).await.is(2, &format!("error: {STORE}\n"));
+    let mappings = "error: could not read the folder /nonexistent of VINOPS_MAPPINGS\n\
+        detail: No such file or directory (os error 2)\n";
     run(&["ingest", file.to_str().unwrap()], wrong[4]).await.is(2, mappings);
     let said = run(&["scheduler"], wrong[2]).await;
     assert_eq!(
         (said.code, said.err.as_str()),
-        (Some(2), "vinops: VINOPS_FETCH_DELAY is over 4m: the window would be half over\n")
+        (
+            Some(2),
+            "error: VINOPS_FETCH_DELAY is longer than 4m, and a later fetch could not finish within its quarter-hour\n"
+        )
     );
     let said = run(&["doctor", "--json"], ("VINOPS_LOG_FORMAT", "xml")).await;
-    assert!(said.out.contains("VINOPS_LOG_FORMAT is neither text nor json"), "{}", said.out);
+    assert!(said.out.contains("VINOPS_LOG_FORMAT has an unknown value"), "{}", said.out);
 }
 
 #[tokio::test]
@@ -138,8 +143,8 @@ async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
     let stage = Stage::new().await;
     stage.run(&["worker", "--kind", "fetch"]).await.is(
         2,
-        "vinops: --kind fetch: COPART_FEED_URL is not set: it is the feed's address with its key, or name a file that holds \
-        it in COPART_FEED_URL_FILE\n",
+        "error: --kind fetch: COPART_FEED_URL is not set; set it to the feed's address with its key, or set \
+        COPART_FEED_URL_FILE to a file that contains it\n",
     );
 }
 

@@ -1,4 +1,4 @@
-//! A feed that answers with something else, or breaks off.
+//! A feed that sends something else, or breaks off.
 
 use super::stage::Stage;
 use super::{ROWS, Said};
@@ -20,12 +20,12 @@ async fn fetch(stage: &Stage, feed: &FeedServer) -> Said {
     stage.said(command.env("COPART_FEED_URL", feed.url()).output().await.unwrap())
 }
 
-/// A download that fails: its job is given up after the slot's one attempt, and nothing is kept.
+/// Checks that a download fails: its job is discarded after the slot's one attempt, and nothing is stored.
 async fn fails(fault: Fault, why: &str) {
     fails_after(fault, why, 3).await;
 }
 
-/// The same, with this many retries.
+/// Checks that a download fails after this many retries.
 async fn fails_after(fault: Fault, why: &str, retries: usize) {
     let stage = Stage::new().await;
     let (feed, _stop) = feed(fault).await;
@@ -40,7 +40,7 @@ async fn fails_after(fault: Fault, why: &str, retries: usize) {
         "{}",
         said.err
     );
-    assert!(line.starts_with("vinops: window ") && line.contains(" is failed: "), "{line}");
+    assert!(line.starts_with("error: window ") && line.contains(" is failed: "), "{line}");
     assert_eq!(line.matches(why).count(), 1, "{line}");
     assert!(!said.err.contains("authKey"), "the key stays secret: {}", said.err);
     assert_eq!(stage.job().await, ("fetch".to_owned(), "discarded".to_owned(), "retry".to_owned()));
@@ -70,7 +70,7 @@ async fn a_redirect_to_itself_fails_the_window() {
 
 #[tokio::test]
 async fn a_gzip_bomb_fails_the_window_at_its_ratio() {
-    // what is refused for its size is not asked for again
+    // a response that is rejected for its size is not requested again
     fails_after(Fault::GzipBomb, "over 100 times as many", 0).await;
 }
 
@@ -81,7 +81,8 @@ async fn garbage_fails_the_window() {
 
 #[tokio::test]
 async fn a_rest_under_another_etag_fails_the_window_and_is_never_sewn_on() {
-    fails(Fault::WrongEtag { at: 5000 }, "the rest does not fit the beginning: the ETag changed").await;
+    fails(Fault::WrongEtag { at: 5000 }, "the resumed body does not match its beginning: the ETag changed")
+        .await;
 }
 
 #[tokio::test]
@@ -97,12 +98,12 @@ async fn a_body_that_is_always_reset_at_the_same_byte_is_taken_in_piece_by_piece
 
 #[tokio::test]
 async fn an_empty_answer_fails_the_window() {
-    fails(Fault::Empty, "0 bytes are too few").await;
+    fails(Fault::Empty, "0 bytes is too small").await;
 }
 
 #[tokio::test]
 async fn a_body_that_never_comes_whole_fails_the_window() {
-    fails(Fault::Short { missing: 1000 }, "the feed broke off: ").await;
+    fails(Fault::Short { missing: 1000 }, "the feed transfer failed: ").await;
 }
 
 #[tokio::test]
@@ -112,7 +113,11 @@ async fn a_wrong_header_from_the_feed_is_kept_and_quarantined() {
     let before = stage.stored().await;
     let said = fetch(&stage, &feed).await;
     assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.err.contains(" is quarantined: the header has no column VIN: it begins"), "{}", said.err);
+    assert!(
+        said.err.contains(" is quarantined: the header has no column VIN; the first line begins"),
+        "{}",
+        said.err
+    );
     assert_eq!(said.err.lines().count(), 1);
     assert_eq!(stage.job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
     assert_eq!((stage.stored().await, stage.count("raw.csv_files").await), (before, 1));
@@ -126,7 +131,7 @@ async fn a_fetch_by_hand_that_may_not_go_on_names_why_and_the_next_one_finishes_
         stage.run(&["jobs", "pause", kind, "--reason", "a test"]).await.is(0, "");
         let said = fetch(&stage, &feed).await;
         assert_eq!(said.code, Some(1), "{}", said.err);
-        let hint = format!("hint: lift it with `vinops jobs resume {kind} --reason \"…\"`\n");
+        let hint = format!("hint: run `vinops jobs resume {kind} --reason \"…\"`\n");
         assert!(said.err.contains("is paused since ") && said.err.ends_with(&hint), "{}", said.err);
         stage.run(&["jobs", "resume", kind]).await.is(0, "");
     }

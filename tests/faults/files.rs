@@ -1,4 +1,4 @@
-//! Files that are not the feed, or only part of it.
+//! Files that are not the feed, or only a part of it.
 
 use super::stage::Stage;
 use super::{ROWS, Said};
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use vinops::simulator::fault::{Fault, guard_page};
 
-/// A file that is refused before anything is written down.
+/// Checks that a file is rejected before anything is stored.
 async fn refused_at_the_door(fault: Fault, why: &str) {
     let stage = Stage::begun().await;
     let before = stage.stored().await;
@@ -16,19 +16,19 @@ async fn refused_at_the_door(fault: Fault, why: &str) {
     assert_eq!((stage.count("raw.csv_files").await, stage.count("fleet.windows").await), (1, 1));
 }
 
-/// A file that is kept and set aside.
+/// Checks that a file is stored and quarantined.
 async fn quarantined(fault: Fault, why: &str) -> Stage {
     let stage = Stage::begun().await;
     let before = stage.stored().await;
     let path = stage.file(1, Some(fault));
     let said = stage.ingest(&path).await;
-    said.is(1, &format!("vinops: the file is quarantined: {why}\n"));
+    said.is(1, &format!("error: the file is quarantined: {why}\n"));
     assert_eq!(said.json()["state"], "quarantined");
     stage.is_quarantined(&before, &std::fs::read(path).unwrap(), why).await;
     stage
 }
 
-/// A file that is applied all the same, and what its report says.
+/// Checks that a file is applied nevertheless, and returns its report.
 async fn applied(fault: Fault) -> (Stage, Said) {
     let stage = Stage::begun().await;
     let said = stage.ingest(&stage.file(1, Some(fault))).await;
@@ -36,7 +36,7 @@ async fn applied(fault: Fault) -> (Stage, Said) {
     (stage, said)
 }
 
-/// The digest after the same two windows without a fault.
+/// Returns true if the digest equals that of the same two windows without a fault.
 async fn same_as_whole(stage: &Stage) -> bool {
     let whole = Stage::begun().await;
     whole.ingest(&whole.file(1, None)).await.is(0, "");
@@ -48,25 +48,25 @@ async fn an_html_page_is_refused_at_the_door() {
     assert_eq!(guard_page().len(), 963);
     refused_at_the_door(
         Fault::HtmlPage,
-        "vinops: FOLDER/in/2026/03/06/1715.csv is an HTML page, not a feed; look at what made it\n",
+        "error: file FOLDER/in/2026/03/06/1715.csv is an HTML page, not a feed\nhint: check the program that wrote it\n",
     )
     .await;
 }
 
 #[tokio::test]
 async fn an_empty_file_is_refused_at_the_door() {
-    refused_at_the_door(
-        Fault::Empty,
-        "vinops: FOLDER/in/2026/03/06/1715.csv is empty: there is nothing to ingest\n",
-    )
-    .await;
+    refused_at_the_door(Fault::Empty, "error: file FOLDER/in/2026/03/06/1715.csv is empty\n").await;
 }
 
 #[tokio::test]
 async fn a_wrong_header_is_quarantined_and_its_missing_columns_named() {
     let begins =
         "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",\"Day of Week\",\"Sale time (HHMM";
-    quarantined(Fault::WrongHeader, &format!("the header has no column VIN: it begins {begins:?}")).await;
+    quarantined(
+        Fault::WrongHeader,
+        &format!("the header has no column VIN; the first line begins {begins:?}"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -93,9 +93,8 @@ async fn a_file_whose_only_line_has_200_mb_is_quarantined_in_bounded_memory() {
     io::copy(&mut io::repeat(b'x').take(200_000_000), &mut file).unwrap();
     let said =
         stage.run(&["ingest", path.to_str().unwrap(), "--json", "--window", "2026-03-06T17:15:00Z"]).await;
-    let why =
-        format!("the first line is longer than 65536 bytes, no header is: it begins \"{}\"", "x".repeat(80));
-    said.is(1, &format!("vinops: the file is quarantined: {why}\n"));
+    let why = format!("the first line is longer than 65536 bytes; it begins \"{}\"", "x".repeat(80));
+    said.is(1, &format!("error: the file is quarantined: {why}\n"));
     assert_eq!(said.json()["bytes"], 200_000_000);
     stays_small(&said);
     assert_eq!(stage.window().await, ("quarantined".to_owned(), Some(why)));

@@ -1,11 +1,12 @@
-//! What operators do to jobs from the command line: by id or by filter, asked about, noted, and in JSON for programs.
+//! Operator commands on jobs: by id or by filter, with confirmation, with a record of the action, and in JSON for
+//! programs.
 
 use super::stage::Stage;
 use serde_json::{Value, json};
 use vinops::queue::hand::Hand;
 
 impl Stage {
-    /// Puts in jobs of a kind that no worker of this test claims.
+    /// Inserts jobs of a kind that no worker of this test claims.
     pub async fn jobs(&self, kind: &str, jobs: i32) -> Vec<i64> {
         let put = "select fleet.enqueue($1, '{}', 'copart/' || $1 || n) from generate_series(1, $2) as n";
         sqlx::query_scalar(put).bind(kind).bind(jobs).fetch_all(self.pool()).await.unwrap()
@@ -32,25 +33,26 @@ async fn many_jobs_are_not_touched_without_a_yes() {
     stage.jobs("ingest", 3).await;
     stage.run(&["jobs", "cancel", "--kind", "ingest"]).await.is(
         2,
-        "vinops: this would cancel 3 jobs, and there is no terminal to ask at: add --yes if it is meant\n",
+        "error: this would cancel 3 jobs, and standard input is not a terminal\nhint: pass --yes to confirm\n",
     );
     assert_eq!(stage.states().await, json!({ "available": 3 }));
     stage.run(&["jobs", "requeue", "--yes"]).await.is(
         2,
-        "vinops: say which jobs to requeue: their ids, or a filter such as --kind or --error, and not both\n",
+        "error: no jobs to requeue are selected, or both by id and by filter\n\
+         hint: give ids of jobs, or a filter such as --kind or --error\n",
     );
     let said = stage.run(&["jobs", "cancel", "--kind", "ingest", "--yes", "--why", "a test", "--json"]).await;
     said.is(0, "");
     assert_eq!(said.json()["done"].as_array().unwrap().len(), 3);
     assert_eq!(stage.states().await, json!({ "cancelled": 3 }));
 
-    // What was cancelled is what requeue looks for when no state is named.
+    // Without a state, requeue selects cancelled jobs.
     let said = stage.run(&["jobs", "requeue", "--key-prefix", "copart/", "--error", "a test", "--yes"]).await;
     said.is(0, "");
     assert_eq!(said.out, "3 jobs are available again\n");
     let noted = "select array_agg(action || ': ' || subject || ', ' || reason order by id) from audit.operator_actions";
     let noted: Vec<String> = sqlx::query_scalar(noted).fetch_one(stage.pool()).await.unwrap();
-    assert_eq!(noted, ["cancel: 3 jobs, a test", "requeue: 3 jobs, by hand"]);
+    assert_eq!(noted, ["cancel: 3 jobs, a test", "requeue: 3 jobs, manual"]);
 }
 
 #[tokio::test]
@@ -59,17 +61,17 @@ async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
     let job = stage.jobs("ingest", 1).await[0].to_string();
     let claimed = stage.hand("ingest").claim(1).await.unwrap();
     let said = stage.run(&["jobs", "cancel", &job, "--why", "wrong file"]).await;
-    assert_eq!(said.out, format!("job {job} is running; its worker has been asked to let go of it\n"));
+    assert_eq!(said.out, format!("job {job} is running; its worker has been asked to release it\n"));
     let again = stage.run(&["jobs", "cancel", &job]).await;
     assert_eq!(again.code, Some(1));
     assert!(
-        again.err.contains("is running and cancelled by ") && again.err.contains(": wrong file already"),
+        again.err.contains("is running and already cancelled by ") && again.err.ends_with(": wrong file\n"),
         "{}",
         again.err
     );
     stage.run(&["jobs", "run-now", &job]).await.is(
         1,
-        &format!("vinops: job {job} (ingest) is running and {} already\n", {
+        &format!("error: job {job} (ingest) is running and already {}\n", {
             let cancelling = "select cancelling from fleet.jobs";
             sqlx::query_scalar::<_, String>(cancelling).fetch_one(stage.pool()).await.unwrap()
         }),
@@ -78,7 +80,7 @@ async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
     stage
         .run(&["jobs", "requeue", "999"])
         .await
-        .is(1, "vinops: there is no job 999; `vinops jobs list` shows those there are\n");
+        .is(1, "error: job 999 does not exist\nhint: `vinops jobs list` lists the jobs\n");
 }
 
 #[tokio::test]
@@ -87,7 +89,7 @@ async fn kinds_are_paused_limited_and_shown() {
     stage.jobs("ingest", 2).await;
     stage.run(&["jobs", "pause", "nonsense"]).await.is(
         2,
-        "vinops: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+        "error: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
     assert_eq!(stage.run(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out, "ingest: paused\n");
     assert_eq!(stage.run(&["jobs", "pause", "ingest"]).await.out, "ingest: was paused already\n");

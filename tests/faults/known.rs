@@ -1,5 +1,5 @@
-//! A known file is not an applied file: what `vinops ingest` makes of one that it has seen before, and of a window that
-//! cannot be a file's.
+//! A known file is not necessarily an applied file: `vinops ingest` of a file that was ingested before, and of a window
+//! that cannot be the file's.
 
 use super::stage::Stage;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ impl Stage {
         sqlx::query_scalar(sql).fetch_one(self.pool()).await.unwrap()
     }
 
-    /// The simulated feed's first file of this window, under a name that says nothing of it.
+    /// Writes the simulated feed's first file of this window, under a name that does not contain the window.
     fn unnamed(&self, window: &str) -> PathBuf {
         let path = self.folder.path().join("salesdata.csv");
         let mut bytes = Vec::new();
@@ -58,11 +58,11 @@ async fn a_chain_that_may_not_run_names_why_and_a_cancelled_one_is_put_back() {
     for _ in 0..2 {
         let said = stage.ingest(&path).await;
         assert_eq!((said.code, &said.json()["state"]), (Some(1), &json!("ingested")));
-        assert!(said.err.starts_with("vinops: the file is ingested: job "), "{}", said.err);
+        assert!(said.err.starts_with("error: the file is ingested: job "), "{}", said.err);
         for words in [
             "its kind upsert-lots is paused since ",
             ": the disk\n",
-            "hint: lift it with `vinops jobs resume upsert-lots --reason \"…\"`\n",
+            "hint: run `vinops jobs resume upsert-lots --reason \"…\"`\n",
         ] {
             assert!(said.err.contains(words), "{words} in {}", said.err);
         }
@@ -74,7 +74,7 @@ async fn a_chain_that_may_not_run_names_why_and_a_cancelled_one_is_put_back() {
     said.is(0, "");
     assert_eq!([&said.json()["state"], &said.json()["duplicate"]], [&json!("applied"), &json!(true)]);
     let requeued = "select reason from audit.operator_actions where action = 'requeue'";
-    assert_eq!(stage.text(requeued).await.as_deref(), Some("the file was ingested by hand again"));
+    assert_eq!(stage.text(requeued).await.as_deref(), Some("the file was ingested again by an operator"));
     assert_eq!(stage.window().await.0, "applied");
 }
 
@@ -99,7 +99,7 @@ async fn a_file_that_came_again_is_worked_for_its_window_though_its_jobs_were_de
 async fn a_chain_that_fails_is_a_failure_each_time_it_is_typed() {
     let stage = Stage::new().await;
     let path = stage.file(0, None);
-    // nothing that is stored under the name of the file's table can be read any more
+    // rows of the file's table cannot be read any more
     stage.run(&["jobs", "pause", "ingest"]).await.is(0, "");
     assert_eq!(stage.ingest(&path).await.code, Some(1));
     stage.run(&["jobs", "resume", "ingest"]).await.is(0, "");
@@ -109,7 +109,7 @@ async fn a_chain_that_fails_is_a_failure_each_time_it_is_typed() {
     for _ in 0..2 {
         let said = stage.ingest(&path).await;
         assert_eq!((said.code, &said.json()["state"]), (Some(1), &json!("failed")), "{}", said.err);
-        assert!(said.err.contains("the file is failed: the store's copy has sha256"), "{}", said.err);
+        assert!(said.err.contains("the file is failed: the object in the store has sha256"), "{}", said.err);
     }
     assert_eq!(stage.count("lots").await, 0);
 }
@@ -120,7 +120,7 @@ async fn a_quarantined_file_is_a_failure_each_time_it_is_typed() {
     let path = stage.file(0, Some(Fault::BrokenRows { per_mille: 100 }));
     for duplicate in [false, true, true] {
         let said = stage.ingest(&path).await;
-        said.is(1, "vinops: the file is quarantined: 40 of 400 records cannot be read, more than 2 %\n");
+        said.is(1, "error: the file is quarantined: 40 of 400 records cannot be read, more than 2 %\n");
         assert_eq!(
             [&said.json()["state"], &said.json()["duplicate"]],
             [&json!("quarantined"), &json!(duplicate)]
@@ -133,7 +133,7 @@ async fn a_quarantined_file_is_a_failure_each_time_it_is_typed() {
         said.out
     );
 
-    // in another window it is no better, and that window brought nothing
+    // it is also quarantined in another window, which brought nothing
     let other = ["ingest", path.to_str().unwrap(), "--window", "2026-03-06T17:15:00Z"];
     assert_eq!(stage.run(&other).await.code, Some(1));
     let span = ["--since", "2026-03-06T17:00:00Z", "--until", "2026-03-06T17:30:00Z"];
@@ -170,18 +170,18 @@ async fn a_window_ahead_of_the_database_or_far_from_the_files_clock_is_refused_u
     for (window, why) in [
         (
             "2035-10-15T04:15:00Z",
-            "vinops: window 2035-10-15T04:15:00Z is more than 15 minutes ahead of the database's clock",
+            "error: window 2035-10-15T04:15:00Z is more than 15 minutes ahead of the database's clock",
         ),
         (
             "2026-03-09T17:00:00Z",
-            "vinops: window 2026-03-09T17:00:00Z is more than 36 hours from the file's clock \"2026-03-06-08.55.",
+            "error: window 2026-03-09T17:00:00Z is more than 36 hours from the file's clock \"2026-03-06-08.55.",
         ),
     ] {
         let said = stage.run(&["ingest", file, "--window", window]).await;
         assert_eq!((said.code, said.err.starts_with(why)), (Some(2), true), "{}", said.err);
         assert!(said.err.contains("--even-so --reason"), "{}", said.err);
     }
-    // a path is no better than a flag
+    // a path is checked like a flag
     let ahead = stage.folder.path().join("2035/10/15/0415.csv");
     std::fs::create_dir_all(ahead.parent().unwrap()).unwrap();
     std::fs::copy(&path, &ahead).unwrap();
@@ -207,7 +207,7 @@ async fn a_window_ahead_of_the_database_or_far_from_the_files_clock_is_refused_u
 
 #[tokio::test]
 async fn the_clock_of_a_file_names_its_window_where_only_one_half_of_the_day_is_possible() {
-    // of an evening's file the morning is before its newest rows
+    // the morning is before the newest rows of an evening's file
     let stage = Stage::new().await;
     let evening = stage.unnamed("2026-03-07T05:00:00Z");
     let future = std::fs::File::options().write(true).open(&evening).unwrap();
@@ -290,12 +290,12 @@ async fn a_fetch_whose_attempt_is_spent_is_not_said_to_be_put_back() {
     shown.is(0, "");
     assert!(!shown.out.contains("vinops jobs requeue"), "{}", shown.out);
     assert!(
-        shown.out.contains("it cannot be put back: a source is asked once in a quarter-hour"),
+        shown.out.contains("the job cannot be requeued: a source is fetched once per quarter-hour"),
         "{}",
         shown.out
     );
 
-    // one that never asked for its slot can, as long as the quarter-hour lasts
+    // a fetch that never used its slot can run within the quarter-hour
     sqlx::raw_sql(
         "delete from fleet.fetch_slots; update fleet.jobs set payload = payload || '{\"late_ok\": true}'",
     )
@@ -303,5 +303,5 @@ async fn a_fetch_whose_attempt_is_spent_is_not_said_to_be_put_back() {
     .await
     .unwrap();
     let shown = stage.run(&["jobs", "show", &job]).await;
-    assert!(shown.out.contains(&format!("put it back with: vinops jobs requeue {job}")), "{}", shown.out);
+    assert!(shown.out.contains(&format!("to requeue the job: vinops jobs requeue {job}")), "{}", shown.out);
 }

@@ -1,12 +1,21 @@
-//! Bad input and bad surroundings, through the outside doors: one clear error that names the thing and the way out, the
-//! right exit code, the stored data as it was.
+//! Bad input and bad environments, through the outside interfaces: one clear error that names the cause and the fix,
+//! the right exit code, and unchanged stored data.
 //!
-//! `files` are taken in by `vinops ingest`, what `feed` serves by `vinops fetch --now`; `surroundings` are databases,
-//! schemas and folders, `calls` the command line itself; `sources` are switched off and on, `replay` goes over a window
-//! again, `known` files are typed again, `store` is checked, a file is `withdrawn`, commands are `killed`, `jobs` what operators do to jobs, and `asked` what is asked
-//! before at a terminal.
+//! - `files`: files for `vinops ingest`
+//! - `feed`: responses for `vinops fetch`
+//! - `environment`: databases, schemas and folders
+//! - `calls`: the command line itself
+//! - `sources`: sources that are enabled and disabled
+//! - `replay`: windows that are processed again
+//! - `known_files`: files that are ingested again
+//! - `store`: `vinops store check`
+//! - `rebuild`: a database rebuilt from the store
+//! - `withdrawn`: a file that is withdrawn
+//! - `killed`: commands that are killed
+//! - `jobs`: operator commands on jobs
+//! - `confirm`: confirmations at a terminal
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 mod asked;
 mod calls;
@@ -34,7 +43,7 @@ use vinops::simulator::{Options, Simulator};
 
 const ROWS: usize = 400;
 
-/// What a process said in the end, without what differs from run to run.
+/// The output of a process, without the parts that differ from run to run.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -51,7 +60,7 @@ impl Said {
     }
 }
 
-/// What no refused file may change.
+/// The counts that a rejected file must not change.
 #[derive(Debug, PartialEq)]
 struct Stored {
     digest: Digest,
@@ -74,7 +83,8 @@ impl Stage {
         Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// The path of the simulated feed's file of window `k` in a tree of windows, spoiled if so wished.
+    /// Writes the simulated feed's file of window `k` into a tree of windows, with a fault if one is given. Returns its
+    /// path.
     fn file(&self, k: u32, fault: Option<Fault>) -> PathBuf {
         let options = Options::new(3, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
         let path =
@@ -93,11 +103,11 @@ impl Stage {
         self.run(&["ingest", path.to_str().unwrap(), "--json"]).await
     }
 
-    /// With the first window applied.
+    /// Returns a fixture with the first window applied.
     async fn begun() -> Stage {
         let stage = Stage::new().await;
         let said = stage.ingest(&stage.file(0, None)).await;
-        // on a busy machine a job may be rescued on the way, and the log says so
+        // on a busy machine a job may be rescued, and the log contains that
         assert_eq!(said.code, Some(0), "{}", said.err);
         assert_eq!(said.json()["state"], "applied");
         stage
@@ -112,7 +122,7 @@ impl Stage {
         Stored { digest: digest(self.pool()).await.unwrap(), versions, manifests, heads, staged, transitions }
     }
 
-    /// The newest window's state and note.
+    /// Returns the newest window's state and note.
     async fn window(&self) -> (String, Option<String>) {
         sqlx::query_as("select state, note from fleet.windows order by updated_at desc limit 1")
             .fetch_one(self.pool())
@@ -120,14 +130,15 @@ impl Stage {
             .unwrap()
     }
 
-    /// The newest job's kind and state, and the word that its last run ended in.
+    /// Returns the newest job's kind and state, and the outcome of its last run.
     async fn job(&self) -> (String, String, String) {
         let job = "select j.kind, j.state, a.outcome from fleet.jobs j join fleet.job_attempts a on a.job_id = j.id \
             order by j.id desc, a.run desc limit 1";
         sqlx::query_as(job).fetch_one(self.pool()).await.unwrap()
     }
 
-    /// That the newest file is set aside: kept byte for byte, its job done, its window quarantined, nothing else changed.
+    /// Checks that the newest file is stored byte for byte, its job completed, its window quarantined, and nothing else
+    /// changed.
     async fn is_quarantined(&self, before: &Stored, bytes: &[u8], why: &str) {
         assert_eq!(self.window().await, ("quarantined".to_owned(), Some(why.to_owned())));
         assert_eq!(self.job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));

@@ -1,4 +1,4 @@
-//! A lost database, made again from the store: everything is as it was, however often the command is killed.
+//! A lost database, rebuilt from the store: all data is as before, however often the command is killed.
 
 use super::stage::Stage;
 use super::{ROWS, Said};
@@ -17,7 +17,7 @@ use vinops::testing::{TestDb, database};
 
 const REBUILD: &[&str] = &["rebuild", "--yes", "--json", "--reason", "the disk is lost"];
 
-/// What must be the same again, besides what [`Stage::stored`] counts.
+/// The state that must be equal, in addition to [`Stage::stored`].
 const STANDING: &str = "select jsonb_build_object(
     'lots', (select jsonb_agg(jsonb_build_array(source, lot_external_id, status, is_removed) order by lot_external_id) from lots),
     'hidden', (select jsonb_agg(vin order by vin) from vehicles where is_removed),
@@ -41,12 +41,12 @@ impl Stage {
         sqlx::query_scalar(STANDING).fetch_one(self.pool()).await.unwrap()
     }
 
-    /// Loses the database; an empty one takes its place.
+    /// Replaces the database by an empty one, and returns the old one.
     pub async fn lose_database(&mut self) -> TestDb {
         std::mem::replace(&mut self.db, database().await)
     }
 
-    /// The same bytes for another window.
+    /// Copies a file to another window.
     fn again(&self, file: &PathBuf, minute: &str) -> PathBuf {
         let copy = file.with_file_name(format!("{minute}.csv"));
         fs::copy(file, &copy).unwrap();
@@ -66,7 +66,8 @@ impl Stage {
     }
 }
 
-/// Windows in order, late, repeated, quarantined and accepted; a mapped spelling, an edited label, and things hidden.
+/// Returns a fixture with windows in order, late, repeated, quarantined and accepted, a mapped raw value, an edited
+/// label, and removed rows.
 async fn eventful() -> Stage {
     let stage = Stage::begun().await;
     let file = |k| stage.file(k, None);
@@ -110,7 +111,7 @@ async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
     let refused = stage.run(REBUILD).await;
     assert_eq!(refused.code, Some(1));
     assert!(
-        refused.err.starts_with("vinops: the database is not empty: it has 7 files\nhint: "),
+        refused.err.starts_with("error: the database is not empty: it contains 7 files\nhint: "),
         "{}",
         refused.err
     );
@@ -144,7 +145,7 @@ async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
     .unwrap();
     assert_eq!(noted, ["rebuild the disk is lost", "rebuild-end the disk is lost"]);
     assert_eq!(stage.run(REBUILD).await.code, Some(1), "it is not empty any more");
-    // and the fleet goes on
+    // and the fleet continues
     assert_eq!(stage.ingest_all(&[stage.file(9, None)]).await, ["applied"]);
     stage.run(&["store", "check", "--all"]).await.is(0, "");
 }
@@ -168,7 +169,7 @@ async fn a_rebuild_that_is_killed_goes_on_where_it_stopped() {
                 process.kill().await.unwrap();
                 killed += 1;
             }
-            // with 1 where the last kill came when everything was done
+            // exit code 1 if everything was done before the last kill
             Ok(_) => {
                 assert_eq!(stage.stored().await, stored);
                 assert_eq!(stage.standing().await, standing);
@@ -178,7 +179,7 @@ async fn a_rebuild_that_is_killed_goes_on_where_it_stopped() {
         }
     }
     let said = stage.run(REBUILD).await;
-    // a kill may have come when everything was done
+    // everything may have been done before a kill
     assert!(said.code == Some(0) || said.err.contains("the database is not empty"), "{}", said.err);
     println!("{killed} kills, {rebuilt} rebuilt in between");
     assert_eq!(stage.stored().await, stored);

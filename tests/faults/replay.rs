@@ -1,4 +1,4 @@
-//! A window gone over again: the data is the same afterwards, whatever step it begins with.
+//! A window that is processed again: the data is the same afterwards, whatever step the replay begins with.
 
 use super::stage::Stage;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use vinops::workers::FLEET;
 
 const STEPS: [&str; 4] = ["ingest", "upsert-vehicles", "upsert-lots", "detect-completion"];
 
-/// Works until a job of this kind has ended.
+/// Runs a worker until a job of this kind has ended.
 async fn work(stage: &Stage, last: &str) {
     let store = url::Url::from_directory_path(stage.folder.path().join("store")).unwrap();
     let (events, mut seen) = broadcast::channel(1000);
@@ -30,7 +30,7 @@ async fn work(stage: &Stage, last: &str) {
     working.await.unwrap().unwrap();
 }
 
-/// Each job's kind and state, in the order in which they were put in.
+/// Returns each job's kind and state, in the order of their ids.
 async fn jobs(stage: &Stage, after: i64) -> Vec<(String, String)> {
     sqlx::query_as("select kind, state from fleet.jobs where id > $1 order by id")
         .bind(after)
@@ -43,7 +43,7 @@ async fn last_job(stage: &Stage) -> i64 {
     sqlx::query_scalar("select max(id) from fleet.jobs").fetch_one(stage.pool()).await.unwrap()
 }
 
-/// Three windows, applied.
+/// Returns a fixture with three applied windows.
 async fn three_windows() -> Stage {
     let stage = Stage::begun().await;
     for k in 1..3 {
@@ -79,7 +79,7 @@ async fn a_replay_from_any_step_of_any_window_changes_nothing() {
 async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_had_failed() {
     let stage = three_windows().await;
     let before = stage.stored().await;
-    // the last step never came, and a lot has lost its bid
+    // the last step did not run, and a lot has lost its bid
     let damage = "
         delete from fleet.jobs where kind = 'detect-completion' and key = (
           select file_id::text from fleet.windows order by window_start_utc desc limit 1);
@@ -90,7 +90,8 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
     let early = stage.run(&["replay", "2026-03-06T17:30Z", "--from", "detect-completion", "--yes"]).await;
     early.is(
         1,
-        "vinops: window copart 2026-03-06T17:30:00Z has never come as far as detect-completion: replay it from an earlier step\n",
+        "error: detect-completion has not run for window copart 2026-03-06T17:30:00Z\n\
+         hint: replay the window from an earlier step\n",
     );
     let said = stage.run(&["replay", "2026-03-06T17:30Z", "--yes"]).await;
     assert_eq!(
@@ -104,7 +105,7 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
     assert_eq!(stage.stored().await, before);
 }
 
-/// Everything that a replay repairs, without what numbers and times it.
+/// Returns everything that a replay repairs, without ids and timestamps.
 async fn values(stage: &Stage) -> Value {
     let query = "select jsonb_build_array(
         (select jsonb_agg(to_jsonb(l) - '{id, created_at, updated_at, seen_window}'::text[] order by l.lot_external_id) from lots l),
@@ -190,7 +191,8 @@ async fn a_quarantined_file_is_applied_once_it_is_accepted() {
     let accept = ["windows", "accept", window, "--reason", "its values are right", "--yes", "--json"];
     stage.run(&["windows", "accept", "2026-03-06T17:00Z", "--reason", "x", "--yes"]).await.is(
         1,
-        "vinops: window copart 2026-03-06T17:00:00Z has no quarantined file: `vinops windows` shows what there is\n",
+        "error: window copart 2026-03-06T17:00:00Z has no quarantined file\n\
+         hint: `vinops windows` lists the windows and their states\n",
     );
     let dry = stage.run(&[&accept[..], &["--dry-run"]].concat()).await;
     assert!(dry.json()["job"].is_null());
@@ -199,7 +201,7 @@ async fn a_quarantined_file_is_applied_once_it_is_accepted() {
     stage.run(&accept).await.is(
         1,
         &format!(
-            "vinops: window copart 2026-03-06T17:15:00Z is under way: job {} (ingest) is available\n",
+            "error: window copart 2026-03-06T17:15:00Z is unfinished: job {} (ingest) is available\n",
             last_job(&stage).await
         ),
     );
@@ -245,7 +247,7 @@ async fn changed_file(written_down: &str, also: &str) {
         .fetch_one(stage.pool())
         .await
         .unwrap();
-    assert!(error.contains("the store's copy has sha256"), "{written_down}: {error}");
+    assert!(error.contains("the object in the store has sha256"), "{written_down}: {error}");
     assert_eq!(jobs(&stage, newest).await, [("ingest".to_owned(), "discarded".to_owned())]);
     assert_eq!(stage.stored().await, before);
 }
@@ -257,23 +259,23 @@ async fn a_replay_asks_first_and_leaves_alone_what_it_cannot_or_may_not_touch() 
     let window = "2026-03-06T17:00Z";
     stage.run(&["replay", window]).await.is(
         2,
-        "vinops: this would put window copart 2026-03-06 17:00 back to work from ingest, and there is no terminal to ask \
-        at: add --yes if it is meant\n",
+        "error: this would replay window copart 2026-03-06 17:00 from ingest, and standard input is not a terminal\n\
+         hint: pass --yes to confirm\n",
     );
     stage.run(&["replay", window, "--from", "fetch", "--yes"]).await.is(
         2,
-        "vinops: no step fetch: a window's are ingest, upsert-vehicles, upsert-lots, detect-completion\n",
+        "error: unknown step \"fetch\"; expected one of ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
     stage.run(&["replay", "2026-03-06T18:00Z", "--yes"]).await.is(
         1,
-        "vinops: there is no window copart 2026-03-06T18:00:00Z: `vinops windows` shows what there is\n",
+        "error: window copart 2026-03-06T18:00:00Z does not exist\nhint: `vinops windows` lists the windows\n",
     );
     let missed = "insert into fleet.windows (source, window_start_utc, state) values ('copart', '2026-03-06T18:15Z', 'missed')";
     sqlx::raw_sql(missed).execute(stage.pool()).await.unwrap();
     stage
         .run(&["replay", "2026-03-06T18:15Z", "--yes"])
         .await
-        .is(1, "vinops: window copart 2026-03-06T18:15:00Z is missed: it has no file to replay\n");
+        .is(1, "error: window copart 2026-03-06T18:15:00Z is missed and has no file to replay\n");
     assert_eq!(last_job(&stage).await, newest, "nothing was put in");
     stage.run(&["replay", window, "--yes"]).await.is(0, "");
     let twice = stage.run(&["replay", window, "--yes"]).await;
@@ -281,6 +283,6 @@ async fn a_replay_asks_first_and_leaves_alone_what_it_cannot_or_may_not_touch() 
     let job = newest + 1;
     assert_eq!(
         twice.err,
-        format!("vinops: window copart 2026-03-06T17:00:00Z is under way: job {job} (ingest) is available\n")
+        format!("error: window copart 2026-03-06T17:00:00Z is unfinished: job {job} (ingest) is available\n")
     );
 }

@@ -1,4 +1,4 @@
-//! Sources as operators see and switch them, from the command line.
+//! Sources on the command line: status, switches, breaker and login.
 
 use super::stage::Stage;
 use serde_json::{Value, json};
@@ -6,15 +6,15 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-/// What is said of a name that no source has.
+/// Returns the error for a name that no source has.
 fn unknown(name: &str) -> String {
     format!(
-        "vinops: unknown source \"{name}\"; expected one of copart\nhint: add it with `vinops source add NAME --reason \
+        "error: unknown source \"{name}\"; expected one of copart\nhint: add it with `vinops source add NAME --reason \
          \"…\"`\n"
     )
 }
 
-/// Five failed slots have opened the breaker; the probe is far off.
+/// Opens the breaker by five failed slots. The probe is far ahead.
 async fn open_breaker(stage: &Stage) {
     let broken = "
         update fleet.sources set consecutive_failures = 5, last_error = 'status 403 Forbidden' where source = 'copart';
@@ -63,14 +63,14 @@ async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
     let said = stage.said(fetch(&stage).output().await.unwrap());
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains(" is not fetched: the breaker is open since"), "{}", said.err);
-    let hint = "\nhint: lift it with `vinops source reset-breaker copart --reason \"…\"`\n";
+    let hint = "\nhint: run `vinops source reset-breaker copart --reason \"…\"`\n";
     assert!(said.err.ends_with(hint), "{}", said.err);
     let said = stage.run(&["source", "reset-breaker", "copart"]).await;
     assert!(said.code == Some(2) && said.err.contains("--reason <TEXT>"), "{}", said.err);
     let said = stage.run(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
     assert_eq!(said.json(), json!({ "source": "copart", "changed": true }));
     let said = stage.run(&["source", "reset-breaker", "copart", "--why", "again"]).await;
-    assert_eq!(said.out, "the breaker of copart is closed, as it was\n");
+    assert_eq!(said.out, "the breaker of copart is closed already\n");
     let status = stage.run(&["source", "status", "--json"]).await.json();
     let moved = &status[0]["transitions"][0];
     assert_eq!([&moved["from"], &moved["to"], &moved["why"]], ["open", "closed", "a new address"]);
@@ -84,7 +84,7 @@ async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() 
     let accept = ["source", "accept-size", "copart", "--reason", "fewer yards"];
     stage.run(&accept).await.is(
         2,
-        "vinops: source \"copart\" has no file whose size could be accepted\n\
+        "error: source \"copart\" has no file whose size can be accepted\n\
             hint: `vinops source status` lists the sources\n",
     );
     let file = "
@@ -126,7 +126,7 @@ async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
         command.env("VINOPS_FETCH_DELAY", "0s").env("VINOPS_FETCH_JITTER", "0s").stderr(Stdio::piped());
         schedulers.push(command.spawn().unwrap());
     }
-    // whichever is first says so, the others find the window there
+    // the first reports it, the others find the window
     let (told, mut hears) = tokio::sync::mpsc::channel(100);
     for scheduler in &mut schedulers {
         let mut lines = BufReader::new(scheduler.stderr.take().unwrap()).lines();
@@ -139,7 +139,8 @@ async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
     }
     let line = hears.recv().await.unwrap();
     let line: Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(line["message"], "window is not fetched: the source is disabled: vinops source enable copart");
+    assert_eq!(line["message"], "window not fetched");
+    assert!(line["reason"].as_str().unwrap().starts_with("the source is disabled"), "{line}");
     assert_eq!(line["source"], "copart");
     let (state, note) = stage.window().await;
     assert_eq!(
@@ -190,12 +191,12 @@ async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
     );
     let told = stage.run(&["windows", "--missing", "--until", "2026-03-06T18:30:00Z"]).await.out;
     assert!(told.contains("2026-03-06 17:45") && told.contains("never opened"), "{told}");
-    // without a span: the last day, which ends with the last quarter-hour that is over
+    // without a span: the last day, up to the last complete quarter-hour
     let today = stage.run(&["windows", "--missing", "--json"]).await.json();
     assert!((95..=96).contains(&today.as_array().unwrap().len()), "{today}");
 }
 
-/// A login page that answers everything with a cookie, and what it heard.
+/// Starts a login page that responds to everything with a cookie. Returns its URL and the received requests.
 async fn login_page() -> (String, Arc<Mutex<String>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/processLogin", listener.local_addr().unwrap());
@@ -223,8 +224,9 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
     let stage = Stage::new().await;
     stage.run(&["source", "login"]).await.is(
         2,
-        "vinops: COPART_USER is not set: set it with COPART_PASSWORD and VINOPS_COOKIE_KEY, or name files that hold them in \
-         COPART_USER_FILE, COPART_PASSWORD_FILE and VINOPS_COOKIE_KEY_FILE\n",
+        "error: COPART_USER is not set\n\
+         hint: set COPART_USER, COPART_PASSWORD and VINOPS_COOKIE_KEY, or set COPART_USER_FILE, COPART_PASSWORD_FILE and \
+         VINOPS_COOKIE_KEY_FILE to the paths of files that contain them\n",
     );
     let (url, heard) = login_page().await;
     let login = |key: &str| {
@@ -269,7 +271,7 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
           jsonb_build_object('source', 'copart', 'window_start_utc', date_bin('15 minutes', now(), 'epoch'), 'late_ok', true),
           max_attempts => 1)";
     sqlx::raw_sql(near).execute(stage.pool()).await.unwrap();
-    // a door that is shut: nobody listens there any more
+    // a closed port: no process listens there any more
     let shut = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut command = stage.vinops(&["worker", "--kind", "fetch"]);
     command.env("COPART_FEED_URL", format!("http://{shut}/?authKey=PLANTED-key")).stderr(Stdio::piped());
@@ -291,7 +293,10 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
     assert!(!told.concat().contains("PLANTED"), "{told:#?}");
     let status = stage.run(&["source", "status", "--json"]).await.json();
     assert_eq!(status[0]["breaker"], "open");
-    assert!(status[0]["last_error"].as_str().unwrap().contains("the feed broke off: connection"), "{status}");
+    assert!(
+        status[0]["last_error"].as_str().unwrap().contains("the feed transfer failed: connection"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -340,9 +345,9 @@ async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
 async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
     let stage = Stage::new().await;
     let said = stage.run(&["source", "add", "Iaai", "--reason", "a test"]).await;
-    assert!(said.code == Some(2) && said.err.contains("write a lower-case letter"), "{}", said.err);
+    assert!(said.code == Some(2) && said.err.contains("expected a lower-case letter"), "{}", said.err);
     assert_eq!(stage.run(&["source", "add", "iaai"]).await.code, Some(2), "no reason");
-    for (changed, out) in [(true, "source iaai is known\n"), (false, "source iaai is known, as it was\n")] {
+    for (changed, out) in [(true, "source iaai is added\n"), (false, "source iaai is added already\n")] {
         let said = stage.run(&["source", "add", "iaai", "--why", "a second auction"]).await;
         assert_eq!((said.code, said.out.as_str()), (Some(0), out), "{changed}: {}", said.err);
     }
@@ -352,7 +357,7 @@ async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
     );
     stage.run(&["source", "add", "iaai", "--reason", "again"]).await.is(0, "");
 
-    // the same bytes are a file of each
+    // the same bytes are a file of each source
     let file = stage.file(0, None);
     for source in ["copart", "iaai"] {
         let said = stage.run(&["ingest", file.to_str().unwrap(), "--source", source, "--json"]).await;
@@ -368,8 +373,8 @@ async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
     assert_eq!(listed, [(&json!("copart"), &json!(1)), (&json!("iaai"), &json!(1))]);
     stage.run(&["source", "remove", "iaai", "--reason", "a test"]).await.is(
         1,
-        "vinops: source \"iaai\" has files, which stay\nhint: to fetch nothing more from it, `vinops source disable iaai \
-         --reason \"…\"`\n",
+        "error: source \"iaai\" has files and cannot be removed\n\
+         hint: to stop its fetches, run `vinops source disable iaai --reason \"…\"`\n",
     );
     for (filter, jobs) in [("copart", 4), ("iaai", 4)] {
         let found = stage.run(&["jobs", "list", "--source", filter, "--json"]).await.json();

@@ -1,4 +1,5 @@
-//! A stage for processes: a database, a store in a folder, and the `vinops` binary with just these in its environment.
+//! The fixture of tests that start processes: a database, a store in a folder, and the `vinops` binary with only these
+//! in its environment.
 
 use sqlx::PgPool;
 use std::process::Stdio;
@@ -6,11 +7,11 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use vinops::testing::{TestDb, database};
 
-/// What the processes of one test share; gone with it.
+/// The resources of one test's processes, removed when it is dropped.
 pub struct Stage {
     pub db: TestDb,
     pub folder: TempDir,
-    /// Variables of the processes besides their own, such as another store's.
+    /// Additional variables of the processes, such as those of another store.
     pub environment: Vec<(String, String)>,
 }
 
@@ -23,7 +24,7 @@ impl Stage {
         &self.db.db.pool
     }
 
-    /// `vinops` with these arguments, not yet started; it is killed when the test lets go of it.
+    /// Returns a `vinops` command with these arguments, not yet started. The process is killed on drop.
     pub fn vinops(&self, arguments: &[&str]) -> Command {
         let store = url::Url::from_directory_path(self.folder.path().join("store")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vinops"));

@@ -1,4 +1,4 @@
-//! A store that has lost, spoiled or misnamed files: `vinops store check` finds each, and `--fix` puts back what it can.
+//! A store with missing, damaged or misplaced files: `vinops store check` finds each, and `--fix` restores what it can.
 
 use super::Said;
 use super::stage::Stage;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 const CHECK: &[&str] = &["store", "check", "--json"];
 const FIX: &[&str] = &["store", "check", "--fix", "--yes", "--json", "--reason", "a disk failed"];
 
-/// With the files of so many windows, the first at 17:00.
+/// Returns a fixture with the files of `windows` windows, the first at 17:00.
 async fn with_files(windows: u32) -> Stage {
     let stage = Stage::begun().await;
     for k in 1..windows {
@@ -19,7 +19,7 @@ async fn with_files(windows: u32) -> Stage {
 }
 
 impl Stage {
-    /// The path of an object of the day, such as `1700.csv.zst`.
+    /// Returns the path of an object of the day, such as `1700.csv.zst`.
     fn object(&self, name: &str) -> PathBuf {
         self.folder.path().join("store/raw/copart/2026/03/06").join(name)
     }
@@ -29,7 +29,7 @@ impl Stage {
         sqlx::query_scalar(exported).fetch_all(self.pool()).await.unwrap()
     }
 
-    /// That every file is given back as it came.
+    /// Checks that every file is exported with its original bytes.
     async fn all_are_exported(&self) {
         for file in self.files().await {
             self.run(&["raw", "export", &file, "--out", "/dev/null"]).await.is(0, "");
@@ -40,7 +40,7 @@ impl Stage {
     }
 }
 
-/// Window, state and the name under which the bytes were found, of each problem.
+/// Returns window, state and the key under which the bytes were found, for each problem.
 fn problems(report: &Value) -> Vec<(String, String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(|text| text.rsplit('/').next().unwrap().to_owned());
     let problems = report["problems"].as_array().unwrap().iter();
@@ -64,7 +64,7 @@ async fn a_whole_store_is_said_to_be_whole() {
     let stage = with_files(2).await;
     let said = stage.run(&["store", "check"]).await;
     said.is(0, "");
-    let line = "2 files, the bytes of 2 read: 2 whole, 0 missing, 0 misplaced, 0 damaged, 0 unreadable\n";
+    let line = "2 files, 2 read in full: 2 intact, 0 missing, 0 misplaced, 0 damaged, 0 unreadable\n";
     assert_eq!(said.out, line);
 }
 
@@ -85,14 +85,14 @@ async fn what_is_lost_spoiled_or_misnamed_is_found_and_put_back_where_its_bytes_
     ];
 
     let said = stage.run(CHECK).await;
-    said.is(1, "vinops: 3 of 4 files are missing or damaged in the store\n");
+    said.is(1, "error: 3 of 4 files are missing or damaged in the store\n");
     assert_eq!(problems(&said.json()), wrong);
     assert_eq!(said.json()["unnamed"]["objects"], 3);
 
-    // nobody said yes, or everybody only asked
+    // without consent, or with a dry run only
     let said = stage.run(&["store", "check", "--fix"]).await;
     assert_eq!(said.code, Some(2), "{}", said.err);
-    assert!(said.err.contains("put 2 files back in file://"), "{}", said.err);
+    assert!(said.err.contains("this would restore 2 files in file://"), "{}", said.err);
     let said = stage.run(&["store", "check", "--fix", "--dry-run", "--json"]).await;
     assert_eq!((said.code, problems(&said.json())), (Some(1), wrong.to_vec()));
     assert!(said.out.contains("would be copied from raw/copart/2026/03/06/copy-of-1715"), "{}", said.out);
@@ -100,7 +100,7 @@ async fn what_is_lost_spoiled_or_misnamed_is_found_and_put_back_where_its_bytes_
     assert_eq!(stage.count("audit.operator_actions").await, 0);
 
     let said = stage.run(FIX).await;
-    said.is(1, "vinops: 1 of 4 files is missing or damaged in the store\n");
+    said.is(1, "error: 1 of 4 files is missing or damaged in the store\n");
     assert_eq!(repaired(&said), 2);
     assert_eq!(fs::read(stage.object("1715.csv.zst")).unwrap(), whole);
     let damaged = stage.folder.path().join("store/damaged/raw/copart/2026/03/06");
@@ -153,7 +153,7 @@ async fn a_file_that_lies_there_unpacked_or_packed_otherwise_is_packed_as_it_was
 #[tokio::test]
 async fn a_killed_repair_is_continued_from_what_was_moved_aside() {
     let stage = with_files(2).await;
-    // killed after both were moved aside and before either was placed; one of the two holds the other's bytes
+    // killed after both were moved aside and before either was restored; one of the two has the other's bytes
     let aside = stage.folder.path().join("store/damaged/raw/copart/2026/03/06");
     fs::create_dir_all(&aside).unwrap();
     fs::rename(stage.object("1700.csv.zst"), aside.join("1715.csv.zst.00000000")).unwrap();

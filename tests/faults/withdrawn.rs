@@ -1,4 +1,4 @@
-//! A file taken back: lots, vehicles, links and statuses are those of a database that never had it.
+//! A withdrawn file: lots, vehicles, links and statuses are those of a database that never had the file.
 
 use super::ROWS;
 use super::stage::Stage;
@@ -14,10 +14,10 @@ const WRONG_WINDOW: &str = "2062-01-01T00:00:00Z";
 const STRANGERS_WINDOW: &str = "2026-03-06T17:45:00Z";
 /// Rows of the real feed.
 const REAL_ROWS: u64 = 153_991;
-/// How often a command is killed in an ordinary run.
+/// The default number of kills of a command.
 const KILLS: u64 = 5;
 
-/// The file of another auction: other lots, other vehicles.
+/// Writes the file of another auction: other lots, other vehicles.
 fn strangers(stage: &Stage) -> PathBuf {
     let options = Options::new(77, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
     let path = stage.folder.path().join("strangers.csv");
@@ -32,7 +32,8 @@ async fn ingest(stage: &Stage, path: &std::path::Path, more: &[&str]) -> Value {
     said.json()
 }
 
-/// Six windows: the second file as one of the year 2062, and strangers in place of the fourth.
+/// Returns a fixture with six windows: the second file under a window of 2062, and another auction's file in place of
+/// the fourth.
 async fn six_windows() -> Stage {
     let stage = Stage::begun().await;
     let even_so = ["--even-so", "--reason", "a test"];
@@ -45,7 +46,7 @@ async fn six_windows() -> Stage {
     stage
 }
 
-/// The other four.
+/// Returns a fixture with the four correct windows only.
 async fn four_windows() -> Stage {
     let stage = Stage::begun().await;
     for k in [2, 4, 5] {
@@ -54,7 +55,7 @@ async fn four_windows() -> Stage {
     stage
 }
 
-/// What must be equal besides the digest: the status of each lot, the state of each window.
+/// Returns the state that must be equal in addition to the digest: the status of each lot, the state of each window.
 async fn statuses(stage: &Stage) -> Value {
     sqlx::query_scalar(
         "select jsonb_build_array(
@@ -128,11 +129,11 @@ async fn the_bytes_of_a_withdrawn_file_may_come_again_under_their_own_window() {
     assert_eq!((&again["duplicate"], &again["state"]), (&json!(false), &json!("late")), "{again}");
     withdraw(&stage, WRONG_WINDOW, &[]).await.is(
         1,
-        "vinops: window copart 2062-01-01T00:00:00Z has no file to withdraw\n\
+        "error: window copart 2062-01-01T00:00:00Z has no file to withdraw\n\
         hint: `vinops windows` shows which windows have one\n",
     );
     let replay = stage.run(&["replay", WRONG_WINDOW, "--reason", "a test", "--yes"]).await;
-    replay.is(1, "vinops: window copart 2062-01-01T00:00:00Z is withdrawn: its file no longer counts\n");
+    replay.is(1, "error: window copart 2062-01-01T00:00:00Z is withdrawn\n");
 }
 
 #[tokio::test]
@@ -140,15 +141,15 @@ async fn a_withdrawal_waits_for_no_chain_and_asks_before_it_writes() {
     let stage = Stage::begun().await;
     stage.run(&["windows", "withdraw", "2026-03-06T17:00Z", "--reason", "a test"]).await.is(
         2,
-        "vinops: this would withdraw the file of window copart 2026-03-06 17:00, and there is no terminal to ask at: \
-        add --yes if it is meant\n",
+        "error: this would withdraw the file of window copart 2026-03-06 17:00, and standard input is not a terminal\n\
+        hint: pass --yes to confirm\n",
     );
     let replayed = stage.run(&["replay", "2026-03-06T17:00Z", "--reason", "a test", "--yes", "--json"]).await;
     let job = replayed.json()["job"].as_i64().unwrap();
     withdraw(&stage, "2026-03-06T17:00Z", &[]).await.is(
         1,
         &format!(
-            "vinops: window copart 2026-03-06T17:00:00Z is under way: job {job} (ingest) is available\n"
+            "error: window copart 2026-03-06T17:00:00Z is unfinished: job {job} (ingest) is available\n"
         ),
     );
 }
@@ -168,12 +169,12 @@ async fn the_only_file_of_a_source_leaves_nothing() {
     .await
     .unwrap();
     assert_eq!(left, json!([0, 0, 0, 0, 0, 0, null]));
-    // the next file is a first one
+    // the next file is like a first one
     let said = stage.ingest(&stage.file(1, None)).await;
     assert_eq!(said.json()["state"], "applied", "{}", said.err);
 }
 
-/// Killed at any moment, a withdrawal has happened or has not; `VINOPS_TEST_KILLS` asks for more kills than the usual ones.
+/// A withdrawal that is killed at any moment has happened or has not. `VINOPS_TEST_KILLS` sets the number of kills.
 #[tokio::test]
 async fn killed_a_withdrawal_is_done_by_the_next_one() {
     let (stage, expected) = (six_windows().await, four_windows().await);
@@ -200,7 +201,7 @@ async fn killed_a_withdrawal_is_done_by_the_next_one() {
     assert_eq!(statuses(&stage).await, statuses(&expected).await);
 }
 
-/// The same file with other lot numbers: strangers share none.
+/// Returns the file with other lot numbers, since another auction's file shares none.
 fn renumbered(bytes: &[u8]) -> Vec<u8> {
     let mut reader = csv::Reader::from_reader(bytes);
     let header = reader.headers().unwrap().clone();
@@ -217,8 +218,8 @@ fn renumbered(bytes: &[u8]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// How long the two withdrawals take beside the first window, which the command line measures itself. `VINOPS_TEST_ROWS` asks for
-/// files of another size than the real feed's.
+/// Measures the two withdrawals against the first window, which the command line measures itself. `VINOPS_TEST_ROWS`
+/// sets the size of the files, by default that of the real feed.
 #[tokio::test]
 #[ignore = "it measures: `.ci/full withdraw`"]
 async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {

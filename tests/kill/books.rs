@@ -1,10 +1,10 @@
-//! The books of a fleet's database: everything that must be the same with and without what befell the fleet.
+//! Ledger counts of a fleet's database: everything that must be equal with and without faults.
 
 use sqlx::PgPool;
 use std::collections::BTreeMap;
 use vinops::db::digest::{Digest, digest};
 
-/// Contents, and counts by name.
+/// The digest, and row counts by name.
 #[derive(Debug, PartialEq)]
 pub struct Books {
     pub digest: Digest,

@@ -1,20 +1,20 @@
-//! Workers that die: `kill -9` at random moments, SIGTERM, and two schedulers at once; real processes, a real database.
+//! Workers that die: `kill -9` at random moments, SIGTERM, and two schedulers at once, with real processes and a real
+//! database.
 //!
-//! The killed run and the undisturbed one work the same five windows of a simulated feed, whole chains from download to
-//! status, and must end with the same books. Two moments fall into each of the 25 jobs, drawn over its undisturbed
-//! duration and a third more, so that some come between one job and the next; one in five is drawn from the birth of a
-//! worker, before it has anything in hands. The database tells of each claim and of each window by NOTIFY, from
-//! triggers of this test.
+//! The killed run and the undisturbed one process the same five windows of a simulated feed, whole chains from download
+//! to status, and must end with the same ledger counts. Two kills fall into each of the 25 jobs. Their times are drawn
+//! over the job's undisturbed duration and a third more, so that some fall between two jobs. One in five is drawn from
+//! the start of a worker, before it has a job. Triggers of this test send a NOTIFY for each claim and each window.
 //!
-//! The only timers are the moments themselves. They synchronise nothing: each is a time limit on waiting for the
-//! window's end, and whatever has or has not happened when it is over, the worker dies then. A seed gives the same
-//! moments again (`VINOPS_KILL_SEED`), though not the same interleaving.
+//! The only timers are those times. They synchronise nothing: each is a time limit on waiting for the window's end, and
+//! the worker is killed when it is over, whatever has happened. `VINOPS_KILL_SEED` repeats the times, not the
+//! interleaving.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 mod books;
 #[cfg(feature = "s3")]
-#[expect(dead_code, reason = "the bucket of this story works as it should")]
+#[expect(dead_code, reason = "this scenario injects no faults into the bucket")]
 #[path = "../s3/server.rs"]
 mod server;
 #[path = "../faults/stage.rs"]
@@ -41,10 +41,10 @@ use vinops::workers::FLEET;
 const WINDOWS: u32 = 5;
 const KILLS: usize = 50;
 const ROWS: usize = 2000;
-/// All of it takes less; whoever waits for this has failed.
+/// Longer than the whole scenario takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Tells channel `play` who claims what, and how windows end.
+/// Triggers that notify channel `play` of claims and of the ends of windows.
 const TELL: &str = "
 create function tell_claim() returns trigger language plpgsql as $$
 begin
@@ -61,7 +61,7 @@ end $$;
 create trigger tell_window after update of state on fleet.windows
 for each row when (new.state not in ('due', 'fetched', 'ingested')) execute function tell_window();";
 
-/// A feed, a fleet's database, and an ear for what happens there.
+/// A feed, a fleet's database, and a listener on it.
 struct Play {
     stage: Stage,
     feed: FeedServer,
@@ -79,7 +79,7 @@ impl Play {
         Play::with(Vec::new()).await
     }
 
-    /// With variables of its workers, such as those of a store in a bucket.
+    /// Creates a scenario with variables of its workers, such as those of a store in a bucket.
     async fn with(environment: Vec<(String, String)>) -> Play {
         let mut stage = Stage::new().await;
         stage.environment = environment;
@@ -93,7 +93,7 @@ impl Play {
         Play { stage, feed, ear, _feed_stops: stop.drop_guard() }
     }
 
-    /// Starts a worker; its log goes on in a file.
+    /// Starts a worker, which appends its log to a file.
     fn worker(&self) -> Child {
         let log = self.stage.folder.path().join("workers.log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
@@ -106,7 +106,7 @@ impl Play {
             .unwrap()
     }
 
-    /// The feed moves on, and its window is due.
+    /// Advances the feed and opens its window.
     async fn open(&self, k: u32) {
         self.feed.advance(k).await.unwrap();
         let at = self.feed.look(|simulator| simulator.options().window_start(k));
@@ -127,13 +127,13 @@ impl Play {
         while !matches!(self.event().await, Event::WindowEnded) {}
     }
 
-    /// Opens the books, the last worker gone and whatever it held taken back.
+    /// Reads the ledger counts after the last worker has stopped and its jobs were released.
     async fn close(&self, mut worker: Child) -> Books {
         worker.kill().await.unwrap();
         Books::open(self.stage.pool()).await
     }
 
-    /// How long each job's last run took, in the order of the jobs.
+    /// Returns how long each job's last run took, in the order of the jobs.
     async fn durations(&self) -> Vec<Duration> {
         let seconds: Vec<f64> = sqlx::query_scalar(
             "select extract(epoch from max(finished_at - started_at))::float8 from fleet.job_attempts group by job_id order by job_id",
@@ -155,7 +155,7 @@ async fn undisturbed() -> (Books, Vec<Duration>) {
     (play.close(worker).await, play.durations().await)
 }
 
-/// Who kills, when, and how often so far.
+/// The running worker, the random times of kills, and their number so far.
 struct Reaper {
     dice: StdRng,
     worker: Child,
@@ -164,8 +164,8 @@ struct Reaper {
 }
 
 impl Reaper {
-    /// Waits for the window's end, but no longer than to a moment within `span`; then the worker dies and another is
-    /// born. Answers whether the window ended.
+    /// Waits for the window's end, at most until a random time within `span`. Then it kills the worker and starts
+    /// another. Returns true if the window ended.
     async fn strike(&mut self, play: &mut Play, span: Duration) -> bool {
         let moment = span.mul_f64(self.dice.random());
         let ended = timeout(moment, play.window_end()).await.is_ok();
@@ -206,10 +206,10 @@ async fn fifty_kills_with_the_store_in_a_bucket_end_as_undisturbed_on_a_folder()
     let check = play.stage.vinops(&["store", "check", "--all"]).output().await.unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     let said = String::from_utf8(check.stdout).unwrap();
-    assert!(said.starts_with("5 files, the bytes of 5 read: 5 whole"), "{said}");
+    assert!(said.starts_with("5 files, 5 read in full: 5 intact"), "{said}");
 }
 
-/// Kills workers with these variables, and expects what an undisturbed run on a folder ends with.
+/// Kills workers with these variables, and expects the result of an undisturbed run on a folder.
 async fn play(seed: u64, environment: Vec<(String, String)>) -> Play {
     let (wanted, durations) = undisturbed().await;
     let mut play = Play::with(environment).await;
@@ -241,7 +241,7 @@ async fn play(seed: u64, environment: Vec<(String, String)>) -> Play {
             }
         }
     }
-    // what the jobs were too quick for falls upon workers with nothing to do
+    // kills for which the jobs were too fast hit idle workers
     while reaper.kills < KILLS {
         reaper.idle += 1;
         let moment = Duration::from_millis(300).mul_f64(reaper.dice.random());
@@ -268,8 +268,8 @@ async fn play(seed: u64, environment: Vec<(String, String)>) -> Play {
     play
 }
 
-/// A new one each time, unless one is to be played again.
-#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+/// Returns a new seed, or the one of `VINOPS_KILL_SEED`.
+#[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
 fn seed() -> u64 {
     std::env::var("VINOPS_KILL_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap())
 }

@@ -1,4 +1,4 @@
-//! Leaving in order, and arriving twice.
+//! Shutdown after SIGTERM, and two schedulers at once.
 
 use super::stage::Stage;
 use super::{PATIENCE, Play};
@@ -9,13 +9,13 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr};
 use tokio::time::timeout;
 
-/// SIGTERM, and the exit code.
+/// Sends SIGTERM, and returns the exit code.
 pub async fn leave(mut process: Child) -> Option<i32> {
     kill(Pid::from_raw(process.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
     timeout(PATIENCE, process.wait()).await.unwrap().unwrap().code()
 }
 
-/// Waits until exactly so many sessions of this database wait for locks.
+/// Waits until exactly `sessions` sessions of this database wait for locks.
 async fn waiting(stage: &Stage, sessions: i64) {
     let ask = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     let come = async {
@@ -26,8 +26,8 @@ async fn waiting(stage: &Stage, sessions: i64) {
     timeout(PATIENCE, come).await.expect("they come to the lock, or leave it");
 }
 
-/// Waits until a session waits for this transaction itself: a short wait elsewhere, for a claim or a relation's
-/// extension, is not the run that the test holds.
+/// Waits until a session waits for this transaction. A short wait elsewhere, for a claim or a relation's extension, is
+/// not the run that the test blocks.
 async fn blocked_by(lock: &mut sqlx::PgConnection, stage: &Stage) {
     let holder: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(lock).await.unwrap();
     let ask = "select exists (
@@ -41,7 +41,7 @@ async fn blocked_by(lock: &mut sqlx::PgConnection, stage: &Stage) {
     timeout(PATIENCE, come).await.expect("the run comes to the lock");
 }
 
-/// A worker that has claimed the first file's ingest and waits there: the test holds the lock on its source.
+/// A worker that has claimed the first file's ingest and waits in it, since the test locks its source.
 struct Held {
     play: Play,
     worker: Child,
@@ -110,7 +110,7 @@ async fn sigterm_gives_back_what_cannot_finish_and_nothing_is_burnt() {
     });
     assert_eq!(exit.await.expect("it waits for no statement").code(), Some(0));
     assert_eq!(held.job().await, ("available".to_owned(), 0, None, vec!["interrupted".to_owned()]));
-    // the server gives up the dead worker's statement, though the lock it waits for is still held
+    // the server cancels the dead worker's statement, although the lock that it waits for is still held
     waiting(&held.play.stage, 0).await;
     held.lock.rollback().await.unwrap();
     let successor = held.play.worker();
@@ -127,7 +127,7 @@ async fn sigint_drains_and_a_second_one_leaves_at_once_with_nothing_lost() {
     kill(pid, Signal::SIGINT).unwrap();
     let exit = timeout(PATIENCE, held.worker.wait()).await.expect("it waits for nothing").unwrap();
     assert_eq!(exit.code(), Some(130));
-    // it has told nobody: its lease has to run out
+    // it released nothing, so its lease must run out
     let successor = held.play.worker();
     held.lock.rollback().await.unwrap();
     held.play.window_end().await;
@@ -139,7 +139,7 @@ async fn sigint_drains_and_a_second_one_leaves_at_once_with_nothing_lost() {
 #[tokio::test]
 async fn two_schedulers_at_once_make_one_job_of_a_window() {
     let stage = Stage::new().await;
-    // both look at once: neither can before both are there
+    // both run at once: neither can start before both are ready
     let mut lock = stage.pool().begin().await.unwrap();
     sqlx::query("lock table fleet.windows in access exclusive mode").execute(&mut *lock).await.unwrap();
     let schedulers = [(); 2].map(|()| stage.vinops(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
@@ -154,6 +154,6 @@ async fn two_schedulers_at_once_make_one_job_of_a_window() {
     .fetch_one(stage.pool())
     .await
     .unwrap();
-    // two where a quarter-hour ended just between the two
+    // two if a quarter-hour ended between the two
     assert!((1..=2).contains(&windows) && jobs == windows, "{windows} windows, {jobs} jobs");
 }

@@ -1,5 +1,5 @@
-//! The rules of BOMs and of what a listing earns: the acceptance vectors, agreement with PostgreSQL's own arithmetic,
-//! versions, and races for the active one.
+//! The rules of BOMs and of a listing's revenue: the acceptance vectors, agreement with PostgreSQL's own arithmetic,
+//! versions, and races for the active version.
 
 use super::Stage;
 use proptest::prelude::*;
@@ -47,11 +47,11 @@ fn a_whole_listing_is_that_of_the_vectors() {
     assert_eq!(told.profit_ex_vat, d("8.50"));
     assert_eq!(told.margin, d("0.425"));
     assert_eq!(money(told.break_even_price_inc_vat), d("13.80"));
-    // where the referral follows the price
+    // if the referral fee depends on the price
     let without = d("8.50");
     let aware = economics::break_even_with_referral_inc_vat(without, d("0.15"), d("0.20")).unwrap();
     assert_eq!(money(aware), d("12.00"));
-    // a loss is a loss, and nothing sold earns nothing
+    // a loss is negative, and no sale earns nothing
     let loss =
         economics::economics(d("6.00"), d("0.20"), &Costs { bom: d("15"), ..Costs::default() }).unwrap();
     assert_eq!(loss.margin, d("-2"));
@@ -119,7 +119,7 @@ proptest! {
     }
 }
 
-/// A listing with two components, and a session that finds their tables.
+/// Returns a fixture with a listing of two components, and a session whose search path contains their tables.
 async fn shop() -> (Stage, PgConnection) {
     let stage = Stage::whole().await;
     stage
@@ -162,12 +162,12 @@ async fn a_version_is_drafted_activated_replaced_and_costed() {
     assert_eq!((done.now, done.before), (second, Some(first)));
     assert_eq!(stage.text(ACTIVE).await, "2 t");
     assert_eq!(stage.number("select count(*) from boms where effective_to is not null").await, 1);
-    // an activation of what is active is done already; an old version may come back
+    // activating an active version changes nothing, and an old version may become active again
     assert_eq!(bom::activate(&mut session, second.id).await.unwrap().before, None);
     bom::activate(&mut session, first.id).await.unwrap();
     assert_eq!(stage.text(ACTIVE).await, "1 t");
 
-    // a scenario counts for itself, and a repriced component moves an old version's cost
+    // each scenario is computed alone, and a new price of a component changes an old version's cost
     let scenario = bom::draft(&mut session, Owner::Asin(1), &[line(2, "3", "0")]).await.unwrap();
     assert_eq!(scenario.version, 1);
     bom::activate(&mut session, scenario.id).await.unwrap();
@@ -180,23 +180,32 @@ async fn a_version_is_drafted_activated_replaced_and_costed() {
 async fn lines_that_no_version_may_have_are_refused_and_nothing_is_written() {
     let (stage, mut session) = shop().await;
     for (lines, says) in [
-        (vec![], "a BOM has a line at least"),
-        (vec![line(1, "0", "0")], "component 1: the quantity is not more than 0"),
-        (vec![line(1, "1", "1")], "component 1: the wastage is not from 0 to under 1"),
-        (vec![line(1, "1.00005", "0")], "component 1: more than four decimals"),
-        (vec![line(1, "1", "0"), line(1, "2", "0")], "component 1: it has two lines"),
+        (vec![], "the BOM has no lines"),
+        (vec![line(1, "0", "0")], "invalid BOM line of component 1: the quantity must be greater than 0"),
+        (
+            vec![line(1, "1", "1")],
+            "invalid BOM line of component 1: the wastage rate must be from 0 to under 1",
+        ),
+        (
+            vec![line(1, "1.00005", "0")],
+            "invalid BOM line of component 1: a value has more than four decimal places",
+        ),
+        (
+            vec![line(1, "1", "0"), line(1, "2", "0")],
+            "invalid BOM line of component 1: the component has two lines",
+        ),
     ] {
         let refused = bom::draft(&mut session, Owner::Listing(1), &lines).await.unwrap_err();
         assert_eq!(refused.to_string(), says);
     }
-    // an unknown component is the database's to refuse, with the version that was begun
+    // the database rejects an unknown component, together with the new version
     let refused = bom::draft(&mut session, Owner::Listing(1), &[line(1, "1", "0"), line(9, "1", "0")]).await;
     assert!(matches!(refused, Err(BomError::Database(_))), "{refused:?}");
     assert_eq!(stage.number("select count(*) from boms").await, 0);
     assert!(matches!(bom::activate(&mut session, 7).await, Err(BomError::Unknown(7))));
 }
 
-/// Returns once a session waits for somebody else's lock.
+/// Waits until a session waits for another session's lock.
 async fn somebody_waits(stage: &Stage) {
     let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(stage.pool()).await.unwrap() {
@@ -215,7 +224,7 @@ async fn of_two_activations_at_once_one_wins_and_the_loser_is_told_why() {
         if with_predecessor {
             bom::activate(&mut one, versions[0].id).await.unwrap();
         }
-        // the first is through but for its commit
+        // the first has done everything except its commit
         let mut tx = sqlx::Connection::begin(&mut one).await.unwrap();
         bom::activate(&mut tx, versions[1].id).await.unwrap();
         let mut other = session(&stage).await;
@@ -226,11 +235,12 @@ async fn of_two_activations_at_once_one_wins_and_the_loser_is_told_why() {
         let told = second.await.unwrap().unwrap_err();
         assert_eq!(
             told.to_string(),
-            "activation of version 3 was not done: version 2 came first; look at it, and come back if this one is still wanted"
+            "activation of version 3 failed: version 2 came first\nhint: check the current versions, and repeat the call if \
+             the change is still wanted"
         );
         assert!(matches!(told, BomError::Outrun { winner: Some(2), .. }));
         assert_eq!(stage.text(ACTIVE).await, "2 t", "with a predecessor: {with_predecessor}");
-        // and then it may
+        // then the second may commit
         bom::activate(&mut one, third).await.unwrap();
         assert_eq!(stage.text(ACTIVE).await, "3 t");
     }
@@ -318,5 +328,5 @@ async fn the_checks_of_the_last_slice_refuse_by_name_and_a_loss_is_kept() {
     assert!(report["checks"][24]["evidence"].as_str().unwrap().ends_with("1 flagged here"), "{report:#}");
     assert_eq!((&report["ok"], &report["flagged_margins"]), (&true.into(), &1.into()));
     let said = stage.run(&["verify", "listing"]).await;
-    assert!(said.out.ends_with("not refused, since a loss is data: 1\n"), "{}", said.out);
+    assert!(said.out.ends_with("not rejected, because a loss is valid data: 1\n"), "{}", said.out);
 }

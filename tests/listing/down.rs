@@ -1,4 +1,4 @@
-//! The way down: in order only, only what was added, and nothing of the operator's.
+//! Rollback of the slices: in order only, only what was added, and nothing of the operator's.
 
 use super::{GOODS, SEEN, Stage};
 use vinops::db::migrations::LISTING;
@@ -9,7 +9,7 @@ async fn down_and_up_again_ends_where_it_began() {
     let before = stage.shape().await;
     for (step, tables) in [("004", 24), ("003", 22), ("002", 17), ("001", 13), ("000", 7)] {
         let said = stage.migrate(&["down", "--to", step]).await;
-        assert!(said.starts_with("took back "), "{said}");
+        assert!(said.starts_with("rolled back "), "{said}");
         assert_eq!(stage.tables().await, tables, "after {step}");
     }
     assert_eq!(stage.number("select count(*) from settings").await, 0);
@@ -22,13 +22,13 @@ async fn down_and_up_again_ends_where_it_began() {
 #[tokio::test]
 async fn down_without_a_goal_is_one_step_and_the_base_stays() {
     let stage = Stage::whole().await;
-    assert_eq!(stage.migrate(&["down"]).await, "took back 005_worker\n");
-    assert_eq!(stage.migrate(&["down", "--to", "005"]).await, "nothing to take back\n");
+    assert_eq!(stage.migrate(&["down"]).await, "rolled back 005_worker\n");
+    assert_eq!(stage.migrate(&["down", "--to", "005"]).await, "nothing to roll back\n");
     stage.migrate(&["down", "--to", "000"]).await;
     let said = stage.refused(&["down"], 1).await;
-    assert!(said.contains("000 is the base"), "{said}");
+    assert!(said.contains("migration 000 cannot be rolled back"), "{said}");
     let said = stage.refused(&["down", "--to", "0000"], 1).await;
-    assert!(said.contains("there is no migration 0000"), "{said}");
+    assert!(said.contains("unknown migration \"0000\""), "{said}");
     assert_eq!(stage.tables().await, 7);
 }
 
@@ -53,11 +53,11 @@ async fn listings_prices_and_edited_settings_outlive_the_way_down_and_up() {
     assert!(stage.text(kept).await.contains("guardrails.min_margin 0.25"), "an edited value stands");
     assert_eq!(stage.number("select count(*) from settings").await, 7);
 
-    // and with their old names the base is what it was
+    // with the old names the base is as before
     stage.deed("delete from settings where key <> 'mine'").await;
     let said =
         stage.migrate(&["down", "--to", "000", "--restore-names", "--no-backup", "--destructive"]).await;
-    assert!(said.contains("listings.price_inc_vat is price again"), "{said}");
+    assert!(said.contains("renamed column listings.price_inc_vat to price"), "{said}");
     assert_eq!(stage.shape().await, base);
     assert_eq!(stage.text(SEEN).await, before);
 }
@@ -80,11 +80,11 @@ async fn the_runbooks_letter_destroys_and_so_needs_two_words() {
     stage.migrate(&["up", "--to", "000"]).await;
     stage.deed(GOODS).await;
     stage.migrate(&["up", "--no-backup"]).await;
-    let said = stage.refused(&["down", "--to", "001", "--literal"], 2).await;
-    assert!(said.contains("it needs --destructive"), "{said}");
+    let said = stage.refused(&["down", "--to", "001", "--verbatim-runbook"], 2).await;
+    assert!(said.contains("requires --destructive"), "{said}");
     assert_eq!(stage.tables().await, 25);
 
-    stage.migrate(&["down", "--to", "001", "--literal", "--destructive", "--no-backup"]).await;
+    stage.migrate(&["down", "--to", "001", "--verbatim-runbook", "--destructive", "--no-backup"]).await;
     let gone = "select string_agg(attname::text, ' ' order by attname) from pg_attribute
         where attrelid = 'listings'::regclass and attname in ('asin', 'status', 'category', 'fulfillment_channel')";
     assert_eq!(stage.text(gone).await, "", "columns that were there before 002 and 003 went too");
@@ -98,7 +98,7 @@ async fn the_runbooks_letter_destroys_and_so_needs_two_words() {
 async fn a_database_that_had_it_all_by_hand_is_adopted_and_loses_nothing_on_the_way_back() {
     let stage = Stage::new().await;
     stage.deed("create schema listing").await;
-    // by hand: the files as psql would run them, 005 and the reference of jobs not among them
+    // manually: the files as psql would run them, without 005 and the reference of jobs
     for migration in LISTING.migrations.iter().take(5) {
         stage.deed(migration.up).await;
     }
@@ -126,8 +126,9 @@ async fn what_somebody_hung_on_a_table_stops_the_way_back_and_nothing_is_lost() 
     let said = stage.refused(&["down", "--to", "003"], 1).await;
     assert_eq!(
         said,
-        "vinops: take back 004_slice_d_schema: cannot drop table recommendations because other objects depend on it: \
-         view mine depends on table recommendations\n"
+        "error: could not roll back migration 004_slice_d_schema\n\
+         detail: cannot drop table recommendations because other objects depend on it\n\
+         detail: view mine depends on table recommendations\n"
     );
     // each slice is its own transaction: 005 is back, 004 whole
     assert!(stage.migrate(&["status"]).await.contains("applied     004_slice_d_schema"));
@@ -139,7 +140,7 @@ async fn a_registry_with_a_gap_has_no_order_to_go_back_in() {
     let stage = Stage::whole().await;
     stage.deed("delete from vinops.migrations where id = '004'").await;
     let said = stage.refused(&["down", "--to", "002"], 1).await;
-    assert!(said.contains("a gap: there is no order to go back in"), "{said}");
+    assert!(said.contains("the registry of migrations has a gap"), "{said}");
     stage.deed("delete from vinops.migrations where id = '005'").await;
     let said = stage.refused(&["down", "--to", "002"], 1).await;
     assert!(said.contains("the ledger still has 004 table recommendation_events"), "{said}");

@@ -1,9 +1,10 @@
-//! The listing helper's schema, through the command line: its slices up and down, over rows, adopted, interfered with;
-//! what is kept, what is backed up, what `verify` proves and what it sees when somebody breaks it; and the rules of BOMs.
+//! The listing helper's schema, through the command line: its slices up and down, with rows, in adopted databases and
+//! with concurrent changes; what stays, what is backed up, what `verify` checks and what it reports of a changed
+//! schema; and the rules of BOMs.
 //!
-//! `runbook` holds lists, counts and orders against the values in `runbook/`, which are the runbook's own.
+//! `runbook` compares lists, counts and orders with the values in `runbook/`, which are the runbook's own.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 mod backup;
 mod bom;
@@ -20,19 +21,19 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use vinops::testing::{TestDb, empty_database};
 
-/// A database of its own, a home for backups, and the binary with just these in its environment.
+/// A database, a home folder for backups, and the binary with only these in its environment.
 struct Stage {
     db: TestDb,
     home: TempDir,
 }
 
 impl Stage {
-    /// Without any schema.
+    /// Creates a fixture without any schema.
     async fn new() -> Stage {
         Stage { db: empty_database().await, home: tempfile::tempdir().unwrap() }
     }
 
-    /// With all six slices.
+    /// Creates a fixture with all six slices.
     async fn whole() -> Stage {
         let stage = Stage::new().await;
         stage.migrate(&["up"]).await;
@@ -60,14 +61,14 @@ impl Stage {
         said(self.vinops(arguments).output().await.unwrap())
     }
 
-    /// `vinops migrate --set listing …`, which must work; its output.
+    /// Runs `vinops migrate --set listing …`, which must succeed. Returns its output.
     async fn migrate(&self, arguments: &[&str]) -> String {
         let said = self.run(&[&["migrate", "--set", "listing"], arguments].concat()).await;
         assert_eq!(said.code, Some(0), "{arguments:?}: {}{}", said.out, said.err);
         said.out
     }
 
-    /// The same, which must not; its error.
+    /// Runs `vinops migrate --set listing …`, which must fail with this exit code. Returns its error.
     async fn refused(&self, arguments: &[&str], code: i32) -> String {
         let said = self.run(&[&["migrate", "--set", "listing"], arguments].concat()).await;
         assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
@@ -78,7 +79,7 @@ impl Stage {
         serde_json::from_str(&self.run(&["verify", "listing", "--json"]).await.out).unwrap()
     }
 
-    /// Runs statements with names found in the schema.
+    /// Runs statements in a transaction with the schema in the search path.
     async fn deed(&self, statements: &str) {
         let statements = format!("begin; set local search_path = listing; {statements}; commit");
         sqlx::raw_sql(AssertSqlSafe(statements.clone()))
@@ -99,7 +100,7 @@ impl Stage {
         self.text(&format!("select ({query})::text")).await.parse().unwrap()
     }
 
-    /// Base tables of the schema, as the runbook counts them.
+    /// Returns the number of base tables of the schema, as the runbook counts them.
     async fn tables(&self) -> i64 {
         self.number(
             "select count(*) from information_schema.tables
@@ -108,7 +109,7 @@ impl Stage {
         .await
     }
 
-    /// Everything the schema is, in PostgreSQL's words.
+    /// Returns the definitions of all objects of the schema, as PostgreSQL formats them.
     async fn shape(&self) -> String {
         self.text(
             "select string_agg(line, chr(10) order by line) from (
@@ -133,7 +134,7 @@ impl Stage {
     }
 }
 
-/// What a process said in the end.
+/// The output of a process.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -145,19 +146,19 @@ fn said(output: Output) -> Said {
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// Where programs are; `pg_dump` is one.
+/// Returns the search path of programs, such as `pg_dump`.
 #[expect(clippy::disallowed_methods, reason = "the machine's own, for programs that the binary starts")]
 fn path() -> String {
     std::env::var("PATH").unwrap()
 }
 
-/// Two listings as the base has them, one with everything that a way down could lose.
+/// Two listings in the columns of the base. One has every value that a rollback could lose.
 const GOODS: &str = r#"
     insert into listings (sku, asin, title, price, quantity, category, status)
     values ('SKU-1', 'B000000001', 'a kettle', 24.00, 7, 'Home & Kitchen with a name longer than one hundred characters, for the base has room for 255 of them', 'inactive for the time being'),
            ('SKU-2', null, 'a pan', 9.99, 0, null, 'active')"#;
 
-/// What the owner of [`GOODS`] sees, whatever the columns are called.
+/// Selects the values of [`GOODS`], whatever the columns are called.
 const SEEN: &str = "
     select string_agg(concat_ws('|', l.id, j ->> 'asin', title,
       coalesce(j ->> 'price_inc_vat', j ->> 'price'), coalesce(j ->> 'available_quantity', j ->> 'quantity'),

@@ -1,5 +1,5 @@
-//! The runbook's values, in `runbook/`, against what is there. `foreign_keys.txt` has the one reference more that the
-//! runbook's table of risks promises (jobs to asin_entities).
+//! The runbook's values, in `runbook/`, compared with the database. `foreign_keys.txt` has one reference more, which
+//! the runbook's table of risks promises (jobs to asin_entities).
 
 use super::Stage;
 use vinops::db::listing::{LITERAL, listed};
@@ -40,7 +40,7 @@ async fn references_are_those_that_the_runbook_lists() {
     assert_eq!(stage.text(query).await, include_str!("runbook/foreign_keys.txt").trim());
 }
 
-/// What a line of the runbook's own statements takes away, in the ledger's words.
+/// Returns the object that a line of the runbook's own statements removes, as the ledger names it.
 fn named(statement: &str) -> Option<String> {
     let words: Vec<&str> = statement.trim_end_matches(';').split_whitespace().collect();
     match words.as_slice() {
@@ -82,5 +82,5 @@ async fn slices_go_back_in_the_runbooks_order() {
         "002_slice_b_schema",
         "001_slice_a_schema",
     ];
-    assert_eq!(said, order.map(|stem| format!("took back {stem}\n")).concat());
+    assert_eq!(said, order.map(|stem| format!("rolled back {stem}\n")).concat());
 }

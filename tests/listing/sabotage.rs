@@ -1,18 +1,19 @@
-//! Each line of `verify` can fail: what it is about is dropped or altered, and exactly that line says FAIL.
+//! Schema drift: each line of `verify` can fail. Each case drops or alters the object of a line, and exactly that line
+//! reports FAIL.
 //!
-//! Deed and proof share a transaction that is rolled back, so that one database serves all of them. Some deeds are sly,
-//! since a plain one (dropping a table) is rightly seen by several lines.
+//! Change and check share a transaction that is rolled back, so one database serves all cases. Some changes are
+//! indirect, since a direct one (dropping a table) is rightly reported by several lines.
 
 use super::Stage;
 use sqlx::Connection;
 use vinops::db::listing::Place;
 use vinops::db::listing::verify::verify;
 
-/// The line, the deed, what the evidence must say.
+/// The line, the change, and a part of the expected evidence.
 const DEEDS: &[(u8, &str, &str)] = &[
     (1, "update vinops.migrations set applied_at = '2000-01-01' where set_name = 'listing' and id = '003'", "002 was applied after 003"),
     (2, r#"alter table settings drop column "updatedAt""#, "settings lacks updatedAt"),
-    (3, "update vinops.backups set row_count = 7", "7 rows met 000 without a backup"),
+    (3, "update vinops.backups set row_count = 7", "7 rows existed before 000 without a backup"),
     (4, "alter table components drop column weight_grams", "components lacks weight_grams numeric(10,2)"),
     (5, "alter table listings alter price_inc_vat type numeric(14,2)", "listings lacks price_inc_vat numeric(10,2)"),
     (6, "alter table fee_snapshots alter total_fee_ex_vat type numeric(10,2)", "fee_snapshots lacks total_fee_ex_vat numeric(12,2)"),
@@ -22,11 +23,11 @@ const DEEDS: &[(u8, &str, &str)] = &[
         9,
         "alter table boms drop constraint boms_asin_entity_fk; alter table boms add constraint boms_asin_entity_fk
          foreign key (asin_entity_id) references asin_entities (id)",
-        "wanted: FOREIGN KEY (asin_entity_id) REFERENCES asin_entities(id) ON DELETE CASCADE",
+        "expected: FOREIGN KEY (asin_entity_id) REFERENCES asin_entities(id) ON DELETE CASCADE",
     ),
     (10, "alter table recommendations drop column impact_json", "recommendations lacks impact_json jsonb"),
-    (11, "update vinops.migrations set sha256 = 'other' where set_name = 'listing' and id = '003'", "003 ran with another text"),
-    (12, "alter table marketplaces drop constraint marketplaces_amazon_marketplace_id_key", "001 a second time: "),
+    (11, "update vinops.migrations set sha256 = 'other' where set_name = 'listing' and id = '003'", "003 was applied from another file"),
+    (12, "alter table marketplaces drop constraint marketplaces_amazon_marketplace_id_key", "migration 001 a second time: "),
     (
         13,
         "drop index boms_listing_active_unique; create unique index boms_listing_active_unique
@@ -43,7 +44,7 @@ const DEEDS: &[(u8, &str, &str)] = &[
         15,
         "alter table boms drop constraint boms_version_unique;
          alter table boms add constraint boms_version_unique unique (listing_id, version, scope_type)",
-        "wanted: UNIQUE (listing_id, version)",
+        "expected: UNIQUE (listing_id, version)",
     ),
     (
         16,
@@ -51,10 +52,10 @@ const DEEDS: &[(u8, &str, &str)] = &[
          where is_active = true and scope_type = 'ASIN_SCENARIO' and asin_entity_id is not null",
         "a second active scenario was accepted",
     ),
-    (17, "alter table jobs add column lease_until timestamp", "lease_until timestamp without time zone; wanted: id integer"),
-    (18, "alter type job_type add value 'SYNC_EBAY'", "PUBLISH_STOCK_CHANGE,SYNC_EBAY}; wanted: "),
+    (17, "alter table jobs add column lease_until timestamp", "lease_until timestamp without time zone; expected: id integer"),
+    (18, "alter type job_type add value 'SYNC_EBAY'", "PUBLISH_STOCK_CHANGE,SYNC_EBAY}; expected: "),
     (19, "alter type job_status rename value 'SUCCEEDED' to 'DONE'", "RUNNING,DONE,FAILED"),
-    (20, "alter type listing_event_type add value 'LISTING_LOST' before 'LISTING_ARCHIVED'", "LISTING_LOST,LISTING_ARCHIVED}; wanted: "),
+    (20, "alter type listing_event_type add value 'LISTING_LOST' before 'LISTING_ARCHIVED'", "LISTING_LOST,LISTING_ARCHIVED}; expected: "),
     (21, "alter type recommendation_event_type rename value 'VIEWED' to 'SEEN'", "GENERATED,SEEN,ACCEPTED"),
     (22, "alter table feature_store alter feature_version type bigint", "feature_version bigint"),
     (23, "drop index idx_feature_store_computed", "the plan uses idx_feature_store_entity"),
@@ -62,7 +63,7 @@ const DEEDS: &[(u8, &str, &str)] = &[
         24,
         "alter table jobs drop constraint jobs_asin_entity_fk; alter table jobs add constraint jobs_asin_entity_fk
          foreign key (asin_entity_id) references asin_entities (id) on delete cascade",
-        "ON DELETE CASCADE; wanted: ",
+        "ON DELETE CASCADE; expected: ",
     ),
     (25, "alter table jobs drop constraint jobs_attempts_ck", "a sixth attempt of five was accepted"),
     (25, "alter table feature_store drop constraint feature_store_bom_cost_ck", "a negative bom_cost_ex_vat was accepted"),
@@ -83,10 +84,10 @@ const DEEDS: &[(u8, &str, &str)] = &[
     (30, "delete from vinops.added where thing = 'index boms_asin_active_unique'", "index boms_asin_active_unique is left"),
     (31, "delete from vinops.added where thing = 'type job_scope_type'", "type job_scope_type is left"),
     (32, "delete from vinops.added where thing = 'column listings.marketplace_id'", "column listings.marketplace_id is left"),
-    (33, "delete from vinops.migrations where set_name = 'listing' and id = '004'", "so a gap"),
-    (34, "create index mine on boms (notes)", "index mine is lost on the way"),
-    (35, "create table stray ()", "26 base tables; wanted: "),
-    (36, "create type stray as enum ('a')", "stray is none of the 11"),
+    (33, "delete from vinops.migrations where set_name = 'listing' and id = '004'", "has a gap"),
+    (34, "create index mine on boms (notes)", "index mine is missing afterwards"),
+    (35, "create table stray ()", "26 base tables; expected: "),
+    (36, "create type stray as enum ('a')", "stray is not one of the 11"),
     (
         37,
         "insert into listings (seller_sku) values ('twice');
@@ -96,12 +97,12 @@ const DEEDS: &[(u8, &str, &str)] = &[
          update pg_index set indisready = true where indexrelid = 'boms_listing_active_unique'::regclass",
         " has 2",
     ),
-    (38, "alter table boms drop constraint boms_listing_id_fkey", "absent: boms_listing_id_fkey: boms to listings"),
-    (39, "delete from settings where key = 'guardrails.min_margin'", "guardrails.min_margin is absent"),
+    (38, "alter table boms drop constraint boms_listing_id_fkey", "missing: boms_listing_id_fkey: boms to listings"),
+    (39, "delete from settings where key = 'guardrails.min_margin'", "guardrails.min_margin is missing"),
     (39, "update settings set value = '\"a lot\"' where key = 'guardrails.min_margin'", "guardrails.min_margin is \"a lot\""),
 ];
 
-/// Does every third deed, each in a transaction that is rolled back, and looks at what `verify` says.
+/// Applies every third change, each in a transaction that is rolled back, and checks the result of `verify`.
 async fn every_third(first: usize) {
     let stage = Stage::whole().await;
     let mut session = stage.db.db.session().await.unwrap();
@@ -115,7 +116,7 @@ async fn every_third(first: usize) {
         let report = verify(&mut tx, &place).await.unwrap();
         tx.rollback().await.unwrap();
         let failed: Vec<_> = report.checks.iter().filter(|check| !check.passed).collect();
-        // line 40 is the verdict: the line's row and the last one, and no other
+        // line 40 is the overall result: only the case's line and the last one fail
         let rows = report.verdict.iter().filter(|row| row.status == "FAIL").map(|row| row.check);
         let exact = match failed.as_slice() {
             [only] => {

@@ -1,4 +1,5 @@
-//! The way up: one by one, all at once, twice, at once, out of order, over rows, over what was there.
+//! Migrating the slices up: one by one, all in one call, twice, concurrently, out of order, with rows, and with
+//! existing objects.
 
 use super::{GOODS, SEEN, Stage};
 use vinops::db::migrations::LISTING;
@@ -59,9 +60,10 @@ async fn a_slice_without_its_ground_names_what_is_missing_and_leaves_nothing() {
     stage.migrate(&["up", "--to", "000"]).await;
     stage.deed("drop table settings").await;
     let said = stage.refused(&["up"], 1).await;
-    let wanted = "apply 001_slice_a_schema: schema listing lacks table settings, column settings.key, column settings.value: \
-        nothing was done";
-    assert_eq!(said, format!("vinops: {wanted}\n"));
+    let wanted = "error: could not apply migration 001_slice_a_schema\n\
+        detail: schema listing lacks table settings, column settings.key, column settings.value\n\
+        detail: nothing was changed\n";
+    assert_eq!(said, wanted);
     assert_eq!(stage.tables().await, 6);
     assert!(stage.migrate(&["status"]).await.contains("pending     001_slice_a_schema"));
 }
@@ -79,7 +81,7 @@ async fn each_slice_out_of_order_is_refused_and_leaves_nothing() {
         let migration = LISTING.migrations.iter().find(|migration| migration.id == id).unwrap();
         let mut tx = stage.pool().begin().await.unwrap();
         let refused = listing::apply(&mut tx, &place, migration).await.unwrap_err().to_string();
-        assert_eq!(refused, format!("schema listing lacks {lacks}: nothing was done"), "{id}");
+        assert_eq!(refused, format!("schema listing lacks {lacks}\ndetail: nothing was changed"), "{id}");
         tx.commit().await.unwrap();
         assert_eq!(stage.tables().await, 7, "{id}");
     }
@@ -89,11 +91,11 @@ async fn each_slice_out_of_order_is_refused_and_leaves_nothing() {
 async fn a_slice_that_fails_halfway_leaves_nothing() {
     let stage = Stage::new().await;
     stage.migrate(&["up", "--to", "002"]).await;
-    // 003 gets as far as its references, its tables made
+    // 003 fails at its references, after its tables were created
     stage.deed("insert into jobs (job_type, asin_entity_id) values ('SYNC_KEEPA_ASIN', 99999)").await;
     let said = stage.refused(&["up"], 1).await;
-    assert!(said.contains("apply 003_slice_c_schema: "), "{said}");
-    assert!(said.contains("these name an ASIN that is not there: jobs 1"), "{said}");
+    assert!(said.contains("could not apply migration 003_slice_c_schema: "), "{said}");
+    assert!(said.contains("rows refer to ASINs that do not exist: jobs 1"), "{said}");
     assert_eq!(stage.tables().await, 17);
     stage.deed("update jobs set asin_entity_id = null").await;
     stage.migrate(&["up"]).await;
@@ -107,28 +109,28 @@ async fn rows_that_the_last_slice_would_refuse_are_named_and_kept() {
     for (deed, says, mend) in [
         (
             "insert into boms (version) values (1)",
-            "these boms have no owner, two, or one of the other scope: 1",
+            "boms without exactly the owner of their scope: 1",
             "delete from boms",
         ),
         (
             "insert into jobs (job_type) values ('SYNC_AMAZON_OFFER'), ('SYNC_AMAZON_OFFER')",
-            "these pending jobs are the same: 1, 2",
+            "duplicate pending jobs: 1, 2",
             "delete from jobs",
         ),
         (
             "insert into jobs (job_type, attempts) values ('SYNC_AMAZON_OFFER', 6)",
-            "these jobs have more attempts than they may: 3",
+            "jobs with more attempts than max_attempts: 3",
             "delete from jobs",
         ),
         (
             r#"insert into feature_store (entity_type, entity_id, features_json) values ('LISTING', 1, '{"bom_cost_ex_vat": -1}')"#,
-            "these rows of feature_store have a bom_cost_ex_vat under 0 or no number: 1",
+            "rows of feature_store with a negative or non-numeric bom_cost_ex_vat: 1",
             "delete from feature_store",
         ),
     ] {
         stage.deed(deed).await;
         let said = stage.refused(&["up"], 1).await;
-        assert!(said.contains("apply 005_worker: ") && said.contains(says), "{said}");
+        assert!(said.contains("could not apply migration 005_worker: ") && said.contains(says), "{said}");
         assert_eq!(stage.tables().await, 24);
         stage.deed(mend).await;
     }
@@ -155,7 +157,7 @@ async fn a_table_of_listings_that_is_none_is_refused() {
     stage.migrate(&["up", "--to", "000"]).await;
     stage.deed("alter table listings rename price to cost").await;
     let said = stage.refused(&["up"], 1).await;
-    assert!(said.contains("listings has neither price nor price_inc_vat"), "{said}");
+    assert!(said.contains("table listings has neither column price nor column price_inc_vat"), "{said}");
     assert_eq!(stage.tables().await, 7);
 }
 
@@ -191,7 +193,7 @@ async fn the_schema_is_the_operators_choice_and_kept_in_mind() {
     let report = stage.verify().await;
     assert_eq!((&report["ok"], &report["schema"]), (&true.into(), &"public".into()), "{report}");
     let said = stage.refused(&["--schema", "listing", "status"], 2).await;
-    assert!(said.contains("has the listing helper in schema public, not listing"), "{said}");
+    assert!(said.contains("is in schema public, not in schema listing"), "{said}");
     for name in ["fleet", "pg_temp", "Listing", "a b", ""] {
         stage.refused(&["--schema", name, "status"], 2).await;
     }
@@ -204,11 +206,11 @@ async fn what_belongs_to_the_listing_helper_is_refused_for_the_auction() {
         &["up", "--to", "0003"][..],
         &["up", "--no-backup"],
         &["--schema", "x", "up"],
-        &["down", "--to", "0001", "--literal"],
+        &["down", "--to", "0001", "--verbatim-runbook"],
     ] {
         let said = stage.run(&[&["migrate"], arguments].concat()).await;
         assert_eq!(said.code, Some(2), "{}", said.err);
-        assert!(said.err.contains("are for --set listing"), "{}", said.err);
+        assert!(said.err.contains("require --set listing"), "{}", said.err);
     }
     let said = stage.run(&["migrate", "down"]).await;
     assert!(said.code == Some(2) && said.err.contains("--to is missing"), "{}", said.err);

@@ -1,4 +1,4 @@
-//! `vinops verify listing`: what it prints, that it leaves nothing, and what it says of a database that is not ready.
+//! `vinops verify listing`: its output, its rollback of all changes, and its output for a database that is not ready.
 
 use super::{GOODS, Stage};
 use vinops::db::listing::verify::{OVERALL, VERDICTS};
@@ -24,10 +24,10 @@ async fn a_migrated_database_gets_the_runbooks_verdict() {
     assert_eq!(report["verdict"][8], serde_json::json!({"check": "Overall", "status": "PASS"}));
     assert_eq!(report["checks"][16]["line"], 17);
     let margins = report["checks"][24]["evidence"].as_str().unwrap();
-    assert!(margins.contains("a margin outside -1..1 is flagged, not refused"), "{margins}");
+    assert!(margins.contains("a margin outside -1..1 is flagged, not rejected"), "{margins}");
 }
 
-/// Every sequence as it stands, every row, every object, the registry and the ledger.
+/// Returns all objects, rows and sequence values of the schema, the registry and the ledger.
 async fn everything(stage: &Stage) -> String {
     let mut all = stage.shape().await;
     let tables = "select string_agg(quote_ident(schemaname) || '.' || quote_ident(tablename), ' ' order by 1)
@@ -74,13 +74,13 @@ async fn it_leaves_no_trace_not_even_in_a_sequence() {
 async fn a_database_without_a_listing_helper_is_told_the_way() {
     let stage = Stage::new().await;
     let said = stage.run(&["verify", "listing"]).await;
-    let way = "vinops: this database has no listing helper: `vinops migrate --set listing up` brings it\n";
+    let way = "error: the database has no listing helper\nhint: run `vinops migrate --set listing up`\n";
     assert_eq!((said.code, said.err.as_str()), (Some(3), way));
     stage.migrate(&["up", "--to", "002"]).await;
     let said = stage.run(&["verify", "listing"]).await;
     assert_eq!(said.code, Some(1));
     assert!(
-        said.out.contains("FAIL 08 003 created its five tables (asin_entities is no table here"),
+        said.out.contains("FAIL 08 003 created its five tables (table asin_entities is missing"),
         "{}",
         said.out
     );
@@ -102,7 +102,7 @@ async fn somebody_elses_lock_makes_verify_give_way_and_say_so() {
     }
     let lines: Vec<_> = failed.map(|check| check["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [12, 29, 30, 31, 32, 34]);
-    // the holder works on
+    // the holder of the lock continues
     sqlx::raw_sql("update listing.recommendations set notes = ''").execute(&mut *holder).await.unwrap();
     holder.commit().await.unwrap();
     assert_eq!(stage.verify().await["ok"], true);

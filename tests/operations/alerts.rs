@@ -1,5 +1,5 @@
-//! The alerts name metrics that there are and headings of the runbook, and each is tried quiet and firing. That they fire
-//! when they should is promtool's part (`.ci/run`).
+//! The alerts name existing metrics and headings of the runbook, and each alert has a quiet and a firing test. promtool
+//! checks that they fire when they should (`.ci/run`).
 
 use std::collections::BTreeSet;
 use vinops::telemetry::{Kind, METRICS};
@@ -8,21 +8,21 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// What follows the mark, line by line.
+/// Returns the text after the mark, for each line that begins with the mark.
 fn after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines()
         .filter_map(move |line| line.trim().strip_prefix(mark))
         .map(|rest| rest.trim().trim_matches('"'))
 }
 
-/// The words that have the shape of our metrics' names.
+/// Returns the words that have the form of this project's metric names.
 fn metrics(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| ["vinops_", "etl_", "copart_"].iter().any(|prefix| word.starts_with(prefix)))
         .collect()
 }
 
-/// A heading as links name it.
+/// Returns the anchor of a heading, as links contain it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
     kept.collect::<String>().to_lowercase().replace(' ', "-")
@@ -46,7 +46,7 @@ fn alerts_name_metrics_that_there_are() {
         let strange: Vec<_> = named.iter().filter(|name| !known.contains(**name)).collect();
         assert!(strange.is_empty(), "{file} names what nobody shows: {strange:?}");
     }
-    // a bucket that is asked for is one that there is
+    // buckets in queries exist
     let alerts = read("deploy/prometheus/alerts.yml");
     for metric in METRICS {
         let Kind::Seconds(buckets) = metric.kind else { continue };

@@ -1,4 +1,4 @@
-//! The files that run the fleet, held against the program they run.
+//! The files that run the fleet, compared with the program that they run.
 
 use super::Role;
 use crate::stage::Stage;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use vinops::config::VARIABLES;
 
-/// A worker's drain, and what it may need beyond that.
+/// A worker's drain, and its additional time to store the last outcomes, in seconds.
 const DRAIN_AND_GRACE: u64 = 30 + 5;
 
 fn read(path: &str) -> String {
@@ -21,7 +21,7 @@ fn units() -> Vec<(String, String)> {
         .collect()
 }
 
-/// What follows the mark at a line's beginning.
+/// Returns the text after the mark, for each line that begins with the mark.
 fn after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().filter_map(move |line| line.trim().strip_prefix(mark))
 }
@@ -62,7 +62,7 @@ fn every_variable_and_secret_is_one_that_is_read() {
             assert!(known(pair.split('=').next().unwrap()), "{path}: {pair}");
         }
     }
-    // no secret stands in a file of the repository
+    // no file of the repository contains a secret
     assert!(!compose.contains("PASSWORD: ") && !compose.contains("postgres://"));
 }
 
@@ -85,7 +85,7 @@ fn the_timer_is_the_documents_quarter_hour() {
     assert_eq!(after(&timer, "Persistent=").collect::<Vec<_>>(), ["false"]);
 }
 
-/// The shell's line that asks a container whether it is well, against a process that is and one that is not.
+/// The shell command of the container's health check, against a ready process and one that is not ready.
 #[tokio::test]
 async fn the_containers_health_check_tells_ready_from_not() {
     let compose = read("docker-compose.yml");

@@ -1,4 +1,4 @@
-//! What the doctor finds: nothing in a sound fleet, and each fault by its line, with a remedy.
+//! The findings of `vinops doctor`: none in a sound fleet, and one line with a fix for each fault.
 
 use super::face::feed;
 use crate::stage::Stage;
@@ -7,12 +7,12 @@ use vinops::embedded::{Embedded, Options};
 
 struct Answer {
     code: Option<i32>,
-    /// (level, about, said), in order.
+    /// The findings in order: level, subject, message.
     findings: Vec<(String, String, String)>,
 }
 
 impl Answer {
-    /// The levels and words about this.
+    /// Returns level and message of the findings on this subject.
     fn about(&self, about: &str) -> Vec<(&str, &str)> {
         let those = self.findings.iter().filter(|(_, it, _)| it == about);
         those.map(|(level, _, said)| (&**level, &**said)).collect()
@@ -46,7 +46,7 @@ async fn doctor(stage: &Stage) -> Answer {
     answer(&mut stage.vinops(&["doctor", "--json"])).await
 }
 
-/// A server that is set up as one should be: the tests' own is not made to last.
+/// Configures a server as recommended. The tests' own server is not durable.
 #[tokio::test]
 async fn a_sound_fleet_has_nothing_that_fails() {
     let embedded = Embedded::start(Options { temporary: true, ..Options::default() }).await.unwrap();
@@ -81,7 +81,7 @@ async fn each_fault_has_its_line() {
     let stage = Stage::new().await;
     let found = doctor(&stage).await;
     assert!(!found.failed().contains(&"source"));
-    assert_eq!(found.about("source"), [("WARN", "copart: no window has ended well yet")]);
+    assert_eq!(found.about("source"), [("WARN", "copart: no successful window yet")]);
     let (level, rights) = found.about("rights")[0];
     assert!(level == "WARN" && rights.contains("superuser"), "{rights}");
     let (level, lacks) = found.about("feed")[0];
@@ -92,7 +92,7 @@ async fn each_fault_has_its_line() {
           values ('copart', date_bin('15 minutes', now() - interval '2 hours', 'epoch'), 'applied', now() - interval '100 minutes');
         update fleet.sources set breaker = 'open', opened_at = now(), probe_at = now(), consecutive_failures = 5;
         insert into fleet.jobs (kind, run_at) values ('ingest', now() - interval '20 minutes');
-        insert into fleet.kinds (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'a test');
+        insert into fleet.job_kind_settings (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'a test');
         insert into fleet.workers (name, kinds, concurrency, lease) values ('one', '{ingest,fetch}', 4, '1 hour');
         update config set completion_detector_enabled = false;
         alter table lots drop constraint lots_vin_fkey;",
@@ -103,16 +103,13 @@ async fn each_fault_has_its_line() {
     let found = doctor(&stage).await;
     let source: Vec<(&str, &str)> = found.about("source");
     assert!(source[0].0 == "FAIL" && source[0].1.contains("copart: the breaker is open"), "{source:?}");
-    assert_eq!(source[1], ("FAIL", "copart: no window has ended well for 100 minutes"));
-    assert_eq!(
-        found.about("queue"),
-        [("WARN", "ingest: a job that is due has waited for 20 minutes: is a worker up for it?")]
-    );
+    assert_eq!(source[1], ("FAIL", "copart: no successful window for 100 minutes"));
+    assert_eq!(found.about("queue"), [("WARN", "ingest: a due job has waited for 20 minutes")]);
     assert_eq!(
         found.about("workers"),
         [
-            ("WARN", "fetch is paused in the whole fleet"),
-            ("WARN", "1 at work, and none of them serves upsert-vehicles, upsert-lots, detect-completion"),
+            ("WARN", "fetch is paused on all workers"),
+            ("WARN", "1 running, none serves upsert-vehicles, upsert-lots, detect-completion"),
         ]
     );
     assert_eq!(found.about("switches")[0].0, "WARN");
@@ -134,15 +131,11 @@ async fn a_schema_that_is_old_is_the_first_thing_to_mend() {
 async fn rights_are_told_from_each_other() {
     let stage = Stage::new().await;
     for (role, level, words) in [
-        ("etl_rw", "PASS", "etl_rw: what a worker needs, and no more"),
-        ("vinops_ops", "PASS", "vinops_ops: an operator's; a worker needs etl_rw"),
-        ("app_ro", "PASS", "app_ro: enough for `serve`; a worker needs etl_rw"),
-        (
-            "vinops_admin",
-            "WARN",
-            "this login is a member of vinops_admin: more than a worker needs, which is etl_rw",
-        ),
-        ("pg_monitor", "FAIL", "this login is in none of etl_rw, vinops_ops, app_ro"),
+        ("etl_rw", "PASS", "etl_rw: exactly the rights of a worker"),
+        ("vinops_ops", "PASS", "vinops_ops: the rights of an operator; a worker needs etl_rw"),
+        ("app_ro", "PASS", "app_ro: the rights of `serve`; a worker needs etl_rw"),
+        ("vinops_admin", "WARN", "login is a member of vinops_admin; a worker needs only etl_rw"),
+        ("pg_monitor", "FAIL", "login has none of the roles etl_rw, vinops_ops, app_ro"),
     ] {
         let url = format!("{}?options=-c%20role%3D{role}", stage.db.url);
         let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", url)).await;
@@ -161,12 +154,12 @@ async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
         (
             "grant insert on raw.suspended to etl_rw",
             "WARN",
-            "this login has more than a worker needs: insert on raw.suspended",
+            "login has more rights than a worker needs: insert on raw.suspended",
         ),
         (
             "revoke insert on raw.rows from etl_rw",
             "FAIL",
-            "this login lacks what a worker needs: insert on raw.rows",
+            "login lacks rights that a worker needs: insert on raw.rows",
         ),
         ("revoke usage on schema fleet from etl_rw", "FAIL", "insert on raw.rows, usage on schema fleet"),
     ] {
@@ -177,7 +170,7 @@ async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
     }
 }
 
-/// A database of this encoding on the stage's server, gone with this.
+/// A database of this encoding on the fixture's server, dropped by [`Foreign::gone`].
 struct Foreign<'a> {
     stage: &'a Stage,
     name: String,

@@ -1,4 +1,4 @@
-//! Health and metrics, asked over HTTP as a probe and Prometheus would.
+//! Health and metrics over HTTP, as a probe and Prometheus request them.
 
 use super::{Role, figure};
 use crate::stage::Stage;
@@ -20,14 +20,15 @@ pub async fn feed() -> (FeedServer, DropGuard) {
     (feed, stop.drop_guard())
 }
 
-/// The feed's present window becomes due.
+/// Opens the feed's current window.
 async fn open(stage: &Stage, feed: &FeedServer) {
     let at = feed.look(Simulator::window_start);
     let scheduler = Scheduler::new(&FLEET[0], &["copart"]).simulated();
     assert!(scheduler.due(stage.pool(), Some(at)).await.unwrap()[0].job.is_some());
 }
 
-/// Counted one by one, and not always in the order in which they ended.
+/// Returns true if each kind has a completed run. Runs are counted one by one, and not always in the order of their
+/// ends.
 fn every_kind_is_done(text: &str) -> bool {
     let runs =
         |kind: &str| figure(text, &format!("vinops_job_runs_total{{kind=\"{kind}\",outcome=\"done\"}}"));
@@ -48,10 +49,10 @@ async fn a_worker_shows_what_a_window_has_done() {
     assert_eq!(figure(&before, "vinops_jobs_ready{kind=\"fetch\"}"), Some(0.0));
 
     open(&stage, &feed).await;
-    // of the database's figures the one that is not there before
+    // the one metric of the database that does not exist before
     let applied = "etl_last_success_timestamp_seconds{source=\"copart\"}";
     worker.until("/metrics", |_, text| every_kind_is_done(text) && text.contains(applied)).await;
-    // once more: the text that showed the last run may have been begun before it was counted
+    // again: the response with the last run may have been started before the run was counted
     let (_, text) = worker.get("/metrics").await;
 
     for (series, sql) in [
@@ -94,11 +95,11 @@ async fn a_worker_shows_what_a_window_has_done() {
     let shown = figure(&text, "etl_last_success_timestamp_seconds{source=\"copart\"}").unwrap();
     assert!((shown - success).abs() < 0.001, "{shown} {success}");
 
-    // and it says of each job whose it was and how long it took
+    // the log has the source, window and duration of each job
     assert_eq!(worker.leave().await, Some(0));
     let ended: Vec<serde_json::Value> =
         worker.said.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let ended: Vec<_> = ended.iter().filter(|line| line["message"] == "ended").collect();
+    let ended: Vec<_> = ended.iter().filter(|line| line["message"] == "job run finished").collect();
     let kinds: Vec<_> = ended.iter().map(|line| line["kind"].as_str().unwrap()).collect();
     let all: BTreeSet<_> = FLEET.iter().map(|entry| entry.kind).collect();
     assert!(kinds.len() == all.len() && kinds.iter().copied().collect::<BTreeSet<_>>() == all, "{kinds:?}");
@@ -126,7 +127,7 @@ async fn every_metric_is_there_before_and_after_a_window() {
     for metric in METRICS {
         let seconds = matches!(metric.kind, Kind::Seconds(_));
         let name = if seconds { format!("{}_bucket", metric.name) } else { metric.name.to_owned() };
-        // a feed without a login has no session, and nobody asks a worker for an answer of the API
+        // a feed without a login has no session, and no client sends API requests to a worker
         let elsewhere = ["vinops_session_expiry_timestamp_seconds", "vinops_api_request_duration_seconds"];
         if elsewhere.contains(&metric.name) {
             continue;
@@ -171,7 +172,7 @@ fn every_metric_of_a_process_is_moved_by_the_code() {
     migrations.retain(|path| path.extension().is_some_and(|it| it == "sql"));
     migrations.sort();
     let texts = migrations.iter().rev().map(|path| read(path));
-    let view = texts.into_iter().find(|text| text.contains("view fleet.figures as")).unwrap();
+    let view = texts.into_iter().find(|text| text.contains("view fleet.metrics as")).unwrap();
     for metric in METRICS {
         let (text, quote) = if metric.origin == Origin::Database { (&view, '\'') } else { (&code, '"') };
         let moved = text.contains(&format!("{quote}{}{quote}", metric.name));
@@ -191,7 +192,7 @@ async fn a_process_is_ready_while_its_schema_is_its_own_and_says_why_it_is_not()
     let said = scheduler.until("/readyz", |status, _| status == 503).await;
     assert_eq!(
         said,
-        "{\"ready\":false,\"reason\":\"the database's schema has 9999, which this binary does not know: use the newer binary\"}\n"
+        "{\"ready\":false,\"reason\":\"the database schema has migrations 9999, which this program does not know\"}\n"
     );
     assert_eq!(scheduler.leave().await, Some(0));
 }
@@ -203,7 +204,7 @@ async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() 
     let (_, text) = serve.get("/metrics").await;
     assert_eq!(figure(&text, "vinops_database_up"), Some(1.0));
 
-    // nobody gets in, and who is in is thrown out
+    // new sessions are rejected, and existing ones terminated
     let name: String = sqlx::query_scalar("select current_database()").fetch_one(stage.pool()).await.unwrap();
     let mut elsewhere = url::Url::parse(&stage.db.url).unwrap();
     elsewhere.set_path("postgres");
@@ -216,7 +217,7 @@ async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() 
         .await
         .unwrap();
     let said = serve.until("/readyz", |status, _| status == 503).await;
-    assert_eq!(said, "{\"ready\":false,\"reason\":\"the database does not answer\"}\n");
+    assert_eq!(said, "{\"ready\":false,\"reason\":\"the database is unavailable\"}\n");
     assert_eq!(serve.get("/livez").await, (200, "{\"alive\":true}\n".to_owned()));
     let text = serve.until("/metrics", |_, text| figure(text, "vinops_database_up") == Some(0.0)).await;
     assert!(
@@ -243,9 +244,9 @@ async fn a_worker_that_drains_is_not_ready_and_still_answers() {
     worker.until("/metrics", |_, text| text.contains(running)).await;
     assert_eq!(worker.get("/readyz").await.0, 200);
     worker.tell_to_leave();
-    worker.line("draining").await;
+    worker.line("worker draining").await;
     let (status, said) = worker.get("/readyz").await;
-    assert_eq!((status, &*said), (503, "{\"ready\":false,\"reason\":\"told to leave: draining\"}\n"));
+    assert_eq!((status, &*said), (503, "{\"ready\":false,\"reason\":\"the process is shutting down\"}\n"));
     assert_eq!(worker.get("/livez").await.0, 200);
     assert_eq!(figure(&worker.get("/metrics").await.1, "vinops_draining"), Some(1.0));
     lock.rollback().await.unwrap();
@@ -294,7 +295,7 @@ async fn every_request_has_an_id_and_a_log_line() {
     assert!(!serve.said.iter().any(probed), "{:#?}", serve.said);
 }
 
-/// The log line of a failure has the request id of its answer.
+/// Checks that the log line of a failure has the request id of its response.
 async fn run_and_log_failure(stage: &Stage, serve: &mut Role) {
     sqlx::raw_sql("alter table public.images rename to pictures; alter table public.lots rename to auctions")
         .execute(stage.pool())
@@ -343,7 +344,8 @@ async fn an_address_that_is_taken_is_named() {
     assert_eq!(
         said,
         format!(
-            "vinops: listen on {address}, where /metrics, /livez and /readyz would be: Address already in use (os error 98)\n"
+            "error: could not listen on {address} for /metrics, /livez and /readyz\n\
+             detail: Address already in use (os error 98)\n"
         )
     );
     assert_eq!(output.status.code(), Some(3));

@@ -1,10 +1,10 @@
-//! The commands of a worker and of an operator, each with a login that is a member of that role and of no other.
+//! The commands of a worker and of an operator, each with a login that is a member of only that role.
 
 use crate::face;
 use crate::shown::feed;
 use crate::stage::Stage;
 
-/// The stage's database as a login of this role.
+/// Returns the URL of the fixture's database with a login of this role.
 async fn login(stage: &Stage, role: &str) -> String {
     let name = format!("vinops_test_{role}");
     let make = format!(

@@ -1,4 +1,4 @@
-//! What an operator is told of a lot.
+//! The output of `vinops lot show`.
 
 use crate::stage::Stage;
 use serde_json::Value;
@@ -6,14 +6,14 @@ use std::process::Output;
 use vinops::simulator::{Options, Simulator};
 
 impl Stage {
-    /// Runs it; its standard output, once it has ended well.
+    /// Runs a command that must succeed. Returns its standard output.
     async fn told(&self, arguments: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.vinops(arguments).output().await.unwrap();
         assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap()
     }
 
-    /// Runs it; its exit code and standard error.
+    /// Runs a command. Returns its exit code and standard error.
     async fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let Output { status, stderr, .. } = self.vinops(arguments).output().await.unwrap();
         (status.code(), String::from_utf8(stderr).unwrap())
@@ -100,9 +100,9 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
     for (arguments, code, why) in [
         (&["lot", "show", &lot][..], 2, "hint: name one of them with --source"),
         (&["lot", "show", &lot, "--source", "none"], 1, "of source \"none\""),
-        (&["lot", "show", "1"], 1, "there is no lot 1"),
+        (&["lot", "show", "1"], 1, "lot 1 does not exist"),
         (&["lot", "show", "goat"], 2, "\"goat\" is not a lot number"),
-        (&["lot", "show", "1", "--at", "noon"], 2, "write the date, the time and the zone"),
+        (&["lot", "show", "1", "--at", "noon"], 2, "expected a date, a time and a zone"),
         (&["lot", "show", "1", "--lang", "la"], 2, "possible values: en, ru"),
     ] {
         let (told, said) = stage.refused(arguments).await;
@@ -123,8 +123,7 @@ async fn a_value_that_comes_from_an_older_version_is_marked() {
         let window = format!("2026-11-20T14:{:02}:00Z", 15 * n);
         stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
     }
-    let means =
-        "carried: the value comes from an older version, since the newest has one that cannot be read";
+    let means = "carried: the value comes from an older version, because the value of the newest version is unreadable";
     let shown = stage.told(&["lot", "show", "70000002"]).await;
     assert!(shown.contains("carried   odometer, odometer_brand, odometer_unit\n"), "{shown}");
     assert_eq!(shown.matches(means).count(), 1, "{shown}");
@@ -168,17 +167,17 @@ async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
     assert_eq!((&told["ok"], &told["differences"], &told["under_way"]), (&true.into(), &0.into(), &0.into()));
     assert!(told["lots"].as_u64().unwrap() > 250, "{told}");
     let sample = stage.told(&["verify", "lots", "--sample", "20", "--source", "copart"]).await;
-    assert!(!sample.starts_with("0 lots") && sample.ends_with(", 0 under way, 0 differences\n"), "{sample}");
+    assert!(!sample.starts_with("0 lots") && sample.ends_with(", 0 unfinished, 0 differences\n"), "{sample}");
 
     sqlx::raw_sql("update lots set current_bid_usd = 0.25").execute(stage.pool()).await.unwrap();
     let Output { status, stdout, .. } = as_operator(&["verify", "lots", "--all"]).output().await.unwrap();
     let said = String::from_utf8(stdout).unwrap();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(
-        said.lines().next().unwrap().contains(" current_bid_usd is 0.25, and the stored versions say "),
+        said.lines().next().unwrap().contains(" current_bid_usd is 0.25, but the stored versions give "),
         "{said}"
     );
-    assert!(said.contains("hint: vinops replay 2026-11-20T14:00:00Z --from ingest\n"), "{said}");
+    assert!(said.contains("hint: run `vinops replay 2026-11-20T14:00:00Z --from ingest`\n"), "{said}");
 
     let output = stage.vinops(&["doctor", "--json"]).output().await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,7 +1,7 @@
-//! What whoever runs the fleet relies on: health and metrics of real processes, secrets that stay secret, what the
-//! doctor says.
+//! What operators rely on: health and metrics of real processes, secrets that stay secret, and the findings of `vinops
+//! doctor`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 mod alerts;
 mod deploy;
@@ -26,23 +26,23 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-/// All of it takes less; whoever waits for this has failed.
+/// Longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A role at work, with its face.
+/// A running process of a role, with its HTTP endpoint.
 struct Role {
     process: Child,
-    /// Read as it comes: a process whose log nobody reads stands still in the end.
+    /// The lines of its log, read continuously: a process whose log is not read blocks in the end.
     log: mpsc::UnboundedReceiver<String>,
     address: String,
-    /// Every line it has said so far.
+    /// All log lines so far.
     said: Vec<String>,
 }
 
 impl Role {
-    /// Starts it; it has shown its face when this returns.
+    /// Starts the process, and waits until it serves HTTP.
     async fn start(command: &mut Command) -> Role {
-        // a machine under load keeps no lease of the stage's length
+        // a machine under load cannot renew a lease as short as the fixture's
         let command = command.args(["--listen", "127.0.0.1:0"]).env("VINOPS_LEASE", "30s");
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -53,12 +53,12 @@ impl Role {
             }
         });
         let mut role = Role { process, log, address: String::new(), said: Vec::new() };
-        let shown = role.line("shows /metrics").await;
+        let shown = role.line("HTTP server started").await;
         role.address = shown["address"].as_str().unwrap().to_owned();
         role
     }
 
-    /// The next log line whose message begins so.
+    /// Returns the next log line whose message begins with `begin`.
     async fn line(&mut self, begin: &str) -> Value {
         let come = async {
             loop {
@@ -74,13 +74,13 @@ impl Role {
         tokio::time::timeout(PATIENCE, come).await.expect("the line comes")
     }
 
-    /// Status and body of a request.
+    /// Returns status and body of a GET request.
     async fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.get_with(path, "").await;
         (status, body)
     }
 
-    /// Status, head and body of a request with more headers, each of which ends in a line end.
+    /// Returns status, head and body of a GET request with additional headers, each with its line end.
     async fn get_with(&self, path: &str, headers: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: vinops\r\n{headers}Connection: close\r\n\r\n");
@@ -92,7 +92,7 @@ impl Role {
         (status, head.to_lowercase(), body.to_owned())
     }
 
-    /// Asks until the answer is as wished; an answer may be a few seconds old.
+    /// Repeats the request until the response is as expected. A response may be a few seconds old.
     async fn until(&self, path: &str, wished: impl Fn(u16, &str) -> bool) -> String {
         let mut last = (0, String::new());
         let come = async {
@@ -108,7 +108,7 @@ impl Role {
         last.1
     }
 
-    /// SIGTERM; the rest of its log is in `said` when this returns its exit code.
+    /// Sends SIGTERM, and returns the exit code. The rest of the log is then in `said`.
     async fn leave(&mut self) -> Option<i32> {
         self.tell_to_leave();
         let ended = async {
@@ -125,7 +125,7 @@ impl Role {
     }
 }
 
-/// The value of a series in Prometheus's text.
+/// Returns the value of a series in the Prometheus text format.
 fn figure(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map(|value| value.parse().unwrap())

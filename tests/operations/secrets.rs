@@ -1,5 +1,5 @@
-//! Secrets stay secret: planted in every variable that holds one, looked for in everything that is said, stored or shown
-//! on the ways that go wrong, at the most talkative log level there is.
+//! Secrets stay secret: a test plants one in every variable that contains a secret, and searches for them in everything
+//! that is logged, stored or printed when commands fail, at the most verbose log level.
 
 use super::Role;
 use crate::stage::Stage;
@@ -19,7 +19,7 @@ const COOKIE: &str = "cGxhbnRlZENvb2tpZUtleTdRcGxhbnRlZENvb2tpZQ==";
 const DATABASE: &str = "plantedDatabase7Q";
 const ALL: &[&str] = &[KEY, USER, PASSWORD, COOKIE, DATABASE];
 
-/// A server that answers every request with this, whatever was asked, and repeats all it was told in the body.
+/// Starts a server that sends this response to every request, and repeats the request in the body.
 async fn answering(head: &'static str) -> (String, DropGuard) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -43,7 +43,7 @@ async fn answering(head: &'static str) -> (String, DropGuard) {
     (format!("http://{address}/FTPLSTDM/salesdata.cgi?authKey={KEY}"), stop.drop_guard())
 }
 
-/// Everything heard so far.
+/// All captured output.
 #[derive(Default)]
 struct Heard(String);
 
@@ -60,7 +60,7 @@ impl Heard {
         writeln!(self.0, "{text}").unwrap();
     }
 
-    /// Runs it, to an end that is no success.
+    /// Runs a command that must fail, and captures its output.
     async fn fails(&mut self, whence: &str, command: &mut Command) {
         let output = planted(command).output().await.unwrap();
         let said =
@@ -69,7 +69,7 @@ impl Heard {
         self.hear(whence, &said);
     }
 
-    /// Looks at all that is stored as text.
+    /// Captures everything that is stored as text.
     async fn stored(&mut self, stage: &Stage) {
         let rows: Vec<String> = sqlx::query_scalar(
             "select to_jsonb(j)::text from fleet.jobs j union all select to_jsonb(a)::text from fleet.job_attempts a \
@@ -84,7 +84,7 @@ impl Heard {
     }
 }
 
-/// With every secret in its place, and a log that holds nothing back.
+/// Sets every secret of a command, and the most verbose log level.
 fn planted(command: &mut Command) -> &mut Command {
     command
         .env("COPART_USER", USER)
@@ -116,10 +116,10 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
         let (url, stop) = answering(head).await;
         feeds.push((url, Some(stop)));
     }
-    // the same server, spoken to as if it were TLS
+    // the same server, addressed as if it used TLS
     let tls = feeds.last().unwrap().0.replace("http://", "https://");
     feeds.push((tls, None));
-    // side by side, a stage for each: their tries wait for each other otherwise
+    // concurrently, with a fixture for each: otherwise their retries would add up
     let heard = futures::future::join_all(feeds.iter().map(|(url, _server)| async move {
         let (stage, mut heard) = (Stage::new().await, Heard::default());
         heard.fails(url, stage.vinops(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url)).await;
@@ -149,7 +149,7 @@ async fn a_login_that_is_refused_tells_no_secret() {
                 .unwrap();
         heard.hear("the session's row", &sessions.join("\n"));
     }
-    assert!(heard.0.contains("the login is refused"), "{}", heard.0);
+    assert!(heard.0.contains("login rejected"), "{}", heard.0);
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_database_that_cannot_be_reached_tells_no_secret() {
             stage.vinops(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
         heard.hear("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
     }
-    assert!(heard.0.contains("cannot reach the database of DATABASE_URL"));
+    assert!(heard.0.contains("could not connect to the database of DATABASE_URL"));
 }
 
 #[tokio::test]
@@ -234,15 +234,15 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
         let output = command.env(name, value).output().await.unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(name), "{name}: {said}");
-        assert!(said.starts_with("vinops: ") && said.lines().count() == 1, "{said}");
+        assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said}");
         heard.hear(name, &said);
     }
-    // systemd's folder of credentials holds something that is no file
+    // systemd's folder of credentials contains something that is not a file
     let mut command = stage.vinops(&["windows"]);
     let output =
         command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("DATABASE_URL: read ") && output.status.code() == Some(2), "{said}");
+    assert!(said.contains("DATABASE_URL: could not read ") && output.status.code() == Some(2), "{said}");
 }
 
 #[tokio::test]

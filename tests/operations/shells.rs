@@ -1,4 +1,4 @@
-//! Completions and manual pages, made from the command line and tried where a shell is there.
+//! Completions and manual pages, generated from the command line and tested with each installed shell.
 
 use std::process::{Command, Output};
 

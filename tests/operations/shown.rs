@@ -1,5 +1,5 @@
-//! Text from outside as the command line prints it: no control or bidirectional character reaches the terminal, whichever
-//! column, reason, error or name it came in by.
+//! Text from outside on the command line: no control or bidirectional character reaches the terminal, whichever column,
+//! reason, error or name contains it.
 
 use crate::stage::Stage;
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::process::Output;
 /// An escape sequence, a bell, other controls, DEL, C1 with its CSI, an override, an isolate, a mark, a separator.
 const PLANTED: &str = "x\u{1b}[31m\u{7}\u{1}\u{8}\u{7f}\u{85}\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}y";
 
-/// Names and values of one row; the key columns are where they are wanted below.
+/// Names and values of one row. The key columns are where the tests below need them.
 const ROW: &[(&str, &str)] = &[
     ("Id", "1"),
     ("Yard number", "371"),
@@ -62,7 +62,7 @@ const ROW: &[(&str, &str)] = &[
     ("Announcements", ""),
 ];
 
-/// The feed as of a quarter-hour: one lot per column that has the planted text there, and `bid` as its bid.
+/// Returns the feed at a quarter-hour: one lot per column that contains the planted text, and `bid` as its bid.
 pub fn feed(bid: &str, planted: &str) -> String {
     let quoted = |value: &str| format!("\"{value}\"");
     let mut file = ROW.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(",") + "\n";
@@ -90,7 +90,7 @@ fn is_obeyed(c: char) -> bool {
     c != '\n' && (c.is_control() || bidi)
 }
 
-/// Runs it; nothing that it prints is obeyed by a terminal. Returns what it printed.
+/// Runs a command, and checks that it prints no control character. Returns its output.
 async fn shown(stage: &Stage, arguments: &[&str]) -> (Output, String) {
     let output = stage.vinops(arguments).output().await.unwrap();
     let text = [&*output.stdout, &*output.stderr].map(|it| String::from_utf8(it.to_vec()).unwrap()).concat();
@@ -126,7 +126,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
         let (output, text) = ingest(name, window, feed(bid, &planted)).await;
         assert!(output.status.success(), "{text}");
     }
-    // a file that is not one, refused with its own words
+    // an invalid file, whose error quotes it
     ingest("broken.csv".to_owned(), "2026-11-20T15:00:00Z", format!("{PLANTED},b\n1,2\n")).await;
 
     let planted = PLANTED.replace('\'', "''");
@@ -152,7 +152,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
     let failed = sqlx::query_scalar::<_, i64>("select id from fleet.jobs where state = 'discarded' limit 1");
     let failed = failed.fetch_one(stage.pool()).await.unwrap().to_string();
 
-    // what reasons leave behind is shown below
+    // recorded reasons are printed below
     for command in [
         &["jobs", "pause", "ingest", "--why"][..],
         &["jobs", "limit", "ingest", "1", "--why"],
@@ -188,7 +188,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
         &["raw", "export", PLANTED],
         &["lot", "show", PLANTED],
         &["ingest", PLANTED],
-        // and for programs
+        // and in JSON
         &["windows", "--json"],
         &["jobs", "list", "--json"],
         &["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--limit", "6", "--json"],
@@ -210,7 +210,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
     for at in 0..ROW.len() {
         let number = lot(at);
         seen += &shown(&stage, &["lot", "show", &number]).await.1;
-        // a process each, so of these not every column's
+        // these start a process each, so not every column is tested
         if at % 3 == 0 {
             seen += &shown(&stage, &["lot", "show", &number, "--at", "2026-11-20T14:50:00Z"]).await.1;
             seen += &shown(&stage, &["lot", "show", &number, "--json"]).await.1;

@@ -1,16 +1,16 @@
-//! Words that operators teach, and labels that go to a translator and come back.
+//! Raw values that operators map, and labels that are exported to a translator and imported again.
 
 use crate::stage::Stage;
 use std::process::Output;
 
-/// Runs it; its standard output, once it has ended well.
+/// Runs a command that must succeed. Returns its standard output.
 async fn told(stage: &Stage, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = stage.vinops(arguments).output().await.unwrap();
     assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }
 
-/// Runs it; its exit code and standard error.
+/// Runs a command. Returns its exit code and standard error.
 async fn refused(stage: &Stage, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = stage.vinops(arguments).output().await.unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
@@ -19,7 +19,7 @@ async fn refused(stage: &Stage, arguments: &[&str]) -> (Option<i32>, String) {
 #[tokio::test]
 async fn an_unknown_spelling_is_listed_until_it_is_mapped() {
     let stage = Stage::new().await;
-    assert_eq!(told(&stage, &["taxonomy", "unknown"]).await, "every spelling is known\n");
+    assert_eq!(told(&stage, &["taxonomy", "unknown"]).await, "every value has a code\n");
     sqlx::raw_sql(
         "insert into audit.unknown_taxonomy_values (domain, raw_value, occurrences)
         values ('fuel_types', 'FLEX FUEL', 2), ('colors', 'OCTARINE', 3)",
@@ -35,11 +35,15 @@ async fn an_unknown_spelling_is_listed_until_it_is_mapped() {
     assert_eq!((one.as_array().unwrap().len(), &one[0]["raw_value"]), (1, &"FLEX FUEL".into()));
 
     let (code, why) = refused(&stage, &["taxonomy", "map", "fuel_types", "flex-fuel", "fuel_goat"]).await;
-    assert_eq!((code, why.contains("fuel_types has no code fuel_goat")), (Some(1), true), "{why}");
+    assert_eq!((code, why.contains("unknown code \"fuel_goat\" in taxonomy fuel_types")), (Some(1), true), "{why}");
     let (code, why) = refused(&stage, &["taxonomy", "map", "fuels", "flex-fuel", "fuel_flex"]).await;
-    assert_eq!((code, why.contains("the domains are damage_types, title_types")), (Some(2), true), "{why}");
+    assert_eq!(
+        (code, why.contains("unknown domain \"fuels\"; expected one of damage_types, title_types")),
+        (Some(2), true),
+        "{why}"
+    );
     let said = told(&stage, &["taxonomy", "map", "fuel_types", "flex-fuel", "fuel_flex"]).await;
-    assert_eq!(said, "fuel_types: \"flex-fuel\" is fuel_flex; 0 lots recoded\n");
+    assert_eq!(said, "fuel_types: \"flex-fuel\" is mapped to fuel_flex; 0 lots recoded\n");
     assert!(!told(&stage, &["taxonomy", "unknown"]).await.contains("FLEX FUEL"));
 }
 
@@ -62,5 +66,9 @@ async fn labels_go_to_a_translator_and_come_back_and_migrating_leaves_them() {
 
     std::fs::write(&path, "domain,code\ncolors,color_white\n").unwrap();
     let (code, why) = refused(&stage, &["taxonomy", "import", file]).await;
-    assert_eq!((code, why.contains("as `vinops taxonomy export` writes it")), (Some(2), true), "{why}");
+    assert_eq!(
+        (code, why.contains("`vinops taxonomy export` writes the expected columns")),
+        (Some(2), true),
+        "{why}"
+    );
 }

@@ -1,6 +1,6 @@
-//! Faults of the database that a step meets are met again on the spot: nothing is spent.
+//! Transient database errors during a step are retried at once, and no attempt is spent.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 use crate::harness::*;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use vinops::queue::{Entry, Event, Job, Outcome, Policy, Run, Tools, Verdict, Wor
 
 const FLEET: &[Entry] = &[Entry::of::<Cross>(), Entry::of::<Refused>(), Entry::of::<Stepless>()];
 
-/// Adds one to two effects, in its own order; the first time round both jobs hold their first before they want the
+/// Adds one to two counters, in its own order. In the first run both jobs lock their first counter before they need the
 /// other's.
 #[derive(Serialize, Deserialize)]
 struct Cross {
@@ -49,7 +49,7 @@ impl Job for Cross {
     }
 }
 
-/// Raises what its payload says, in each of its runs.
+/// Raises the SQLSTATE of its payload, in each of its runs.
 #[derive(Serialize, Deserialize)]
 struct Refused {
     sqlstate: String,
@@ -72,7 +72,7 @@ impl Job for Refused {
     }
 }
 
-/// Meets a conflict in its first run, outside any step.
+/// Has a conflict in its first run, outside any step.
 #[derive(Serialize, Deserialize)]
 struct Stepless {}
 
@@ -89,7 +89,7 @@ impl Job for Stepless {
     }
 }
 
-/// A worker over these kinds, and the ends it tells.
+/// Starts a worker for these kinds, and returns its events.
 fn work(test: &vinops::testing::TestDb) -> (Arc<Crossing>, broadcast::Receiver<Event>, CancellationToken) {
     let (watchers, events) = broadcast::channel(100);
     let (leave, crossing) = (
@@ -137,7 +137,7 @@ async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
     let counted: Vec<i32> =
         sqlx::query_scalar("select n from counters order by id").fetch_all(pool).await.unwrap();
     assert_eq!(counted, [2, 2]);
-    // the attempt that went through a deadlock says so
+    // the attempt with a deadlock has a note
     let told: Vec<(String, i32, Option<String>)> =
         sqlx::query_as("select outcome, attempt, error from fleet.job_attempts order by error nulls first")
             .fetch_all(pool)
@@ -145,7 +145,7 @@ async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
             .unwrap();
     assert_eq!(told[0], ("done".to_owned(), 1, None));
     assert_eq!((told[1].0.as_str(), told[1].1), ("done", 1));
-    assert!(told[1].2.as_ref().unwrap().starts_with("tried again on the spot: "), "{told:?}");
+    assert!(told[1].2.as_ref().unwrap().starts_with("retried immediately: "), "{told:?}");
     assert!(told[1].2.as_ref().unwrap().contains("deadlock detected"), "{told:?}");
 }
 
@@ -165,7 +165,7 @@ async fn a_run_without_a_step_notes_it_too_and_its_job_is_told_once() {
             .unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((told[0].0.as_str(), told[0].1), ("done", 1));
-    assert!(told[0].2.as_ref().unwrap().starts_with("tried again on the spot: "), "{told:?}");
+    assert!(told[0].2.as_ref().unwrap().starts_with("retried immediately: "), "{told:?}");
     let row: (String, Option<Value>, Option<String>) =
         sqlx::query_as("select state, result, error from fleet.jobs where id = $1")
             .bind(job)

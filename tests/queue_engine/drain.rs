@@ -1,4 +1,4 @@
-//! Leaving in good order.
+//! Graceful shutdown of a worker.
 
 use crate::harness::*;
 use std::time::Duration;
@@ -16,7 +16,7 @@ async fn a_draining_worker_ends_what_runs_and_gives_back_the_rest_unspent() {
     worker.gate.arrival().await;
     until(pool, "select count(*) = 4 from fleet.jobs where state = 'running' and $1 = 0", 0).await;
     worker.leave();
-    // The two that never started are back while the two that run go on.
+    // The two that never started are available again while the two running ones continue.
     let back = [worker.ended().await, worker.ended().await];
     assert_eq!(back.map(|end| end.outcome), [Outcome::Returned, Outcome::Returned]);
     worker.gate.open(2);
@@ -60,5 +60,5 @@ async fn a_worker_of_an_unknown_kind_does_not_start() {
     let test = database().await;
     let worker = vinops::queue::Worker::new(&test.db, FLEET).kinds(&["prob"]);
     let error = worker.run(tokio_util::sync::CancellationToken::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "no job of kind prob: there are probe, brief, patient");
+    assert_eq!(error.to_string(), "unknown job kind \"prob\"; expected one of probe, brief, patient");
 }

@@ -1,4 +1,4 @@
-//! Putting jobs in: transactions, keys, times, priorities, and how fast a sleeping worker wakes.
+//! Enqueueing jobs: transactions, keys, times, priorities, and how fast an idle worker wakes.
 
 use crate::harness::*;
 use sqlx::Acquire;
@@ -31,7 +31,7 @@ async fn a_taken_key_is_skipped_silently_even_inside_a_batch() {
     assert_eq!(enqueue_all(&mut connection, &batch).await.unwrap(), 2);
     assert_eq!(enqueue_all(&mut connection, &[job("b"), job("c")]).await.unwrap(), 1);
 
-    // The transaction around a skipped key goes on.
+    // The transaction continues after a key that is in use.
     let mut tx = connection.begin().await.unwrap();
     assert_eq!(enqueue(&mut tx, &probe(Act::Done), Enqueue::once("a")).await.unwrap(), None);
     assert!(enqueue(&mut tx, &probe(Act::Done), Enqueue::once("d")).await.unwrap().is_some());
@@ -69,7 +69,7 @@ async fn a_time_that_programs_cannot_hold_is_refused_by_name() {
             "insert into fleet.windows (source, window_start_utc) values ('copart', $1::text::timestamptz)";
         let refused = sqlx::query(window).bind(time).execute(&mut *connection).await.unwrap_err();
         let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
-        // infinity is no number of quarter-hours either
+        // infinity is not a number of quarter-hours either
         assert!(["23514", "22003", "22008", "0A000"].contains(&code.as_str()), "{time}: {code} {refused}");
     }
     for time in ["0001-01-01T00:00Z", "9999-12-31T23:45Z"] {
@@ -128,7 +128,7 @@ async fn due_jobs_run_by_priority_then_by_time() {
     for _ in &jobs {
         worker.ended().await;
     }
-    // not the order of the ends: those of two runs may be written together
+    // not in the order of the ends: two runs may be stored together
     let begun = sqlx::query_scalar::<_, i64>("select id from fleet.jobs order by started_at");
     assert_eq!(begun.fetch_all(pool).await.unwrap(), [jobs[2], jobs[0], jobs[3], jobs[1]]);
 }

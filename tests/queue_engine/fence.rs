@@ -1,9 +1,9 @@
-//! A worker that comes too late cannot overwrite, however late it comes.
+//! A worker whose job was taken over cannot overwrite anything, however late it is.
 
 use crate::harness::*;
 use vinops::queue::Outcome;
 
-/// Another run has begun: what a rescue and a claim by somebody else leave behind.
+/// The effect of a rescue and of a claim by another worker: another run has begun.
 const TAKEN_OVER: &str = "update fleet.jobs set run = run + 1, locked_by = 'successor' where id = $1";
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_late_end_is_dropped_and_counted() {
     worker.gate.open(1);
     assert_eq!(worker.ended().await.outcome, Outcome::Lost);
     let left = worker.left().await;
-    // the first renewal may have told the worker before its end was refused
+    // the worker may have learned from its first renewal, before its end was rejected
     assert_eq!(left.stale + left.lost, 1);
     assert_eq!(state(pool, job).await, "running");
 }

@@ -1,4 +1,4 @@
-//! Jobs that do as their payload says, a gate to hold them at, and a worker to run them.
+//! Jobs whose payload defines what they do, a gate that blocks them, and a worker that runs them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,19 +13,19 @@ use vinops::queue::{
     Enqueue, Entry, Event, Job, Outcome, Policy, Run, Summary, Tools, Verdict, Worker, abort, enqueue, snooze,
 };
 
-/// A lease so long that no test sees it end or be renewed.
+/// A lease so long that no test reaches its end or its renewal.
 pub const NEVER: Duration = Duration::from_secs(600);
 /// A lease that ends within a test.
 pub const SHORT: Duration = Duration::from_millis(300);
-/// A lease that is renewed within a test, and lost by no worker that a busy machine holds up for a moment.
+/// A lease that is renewed within a test. A worker on a busy machine does not lose it.
 pub const KEPT: Duration = Duration::from_secs(2);
-/// Longer than anything here takes; a test that waits for this has failed.
+/// Longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const FLEET: &[Entry] =
     &[Entry::of::<Probe>().aliases(&["probe-as-it-was"]), Entry::of::<Brief>(), Entry::of::<Patient>()];
 
-/// What a test job does.
+/// The behaviour of a test job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Act {
     Done,
@@ -36,30 +36,30 @@ pub enum Act {
     Hang,
     /// Ends when the gate opens.
     Wait,
-    /// The same within a step that writes a row.
+    /// Waits at the gate within a step that writes a row.
     Step,
-    /// Works through a step that writes a row, and tells which server process did.
+    /// Runs a step that writes a row, and reports the server process that executed it.
     Write,
     /// Sleeps at the server, in a step.
     Sleep,
     /// Blocks a thread of `spawn_blocking` until the gate opens.
     Block,
-    /// Takes its process along.
+    /// Aborts the process.
     Die,
-    /// Reports something PostgreSQL cannot store.
+    /// Reports a value that PostgreSQL cannot store.
     Nul,
-    /// Puts a value into its step that PostgreSQL refuses each time: a data exception, or one too long for an index.
+    /// Writes a value that PostgreSQL always rejects: a data exception, or one too long for an index.
     Unfit(Unfit),
 }
 
-/// Values that never fit.
+/// Values that PostgreSQL always rejects.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Unfit {
     Data,
     Length,
 }
 
-/// The usual test job: three attempts, short waits.
+/// The default test job: three attempts, short delays.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probe {
     pub act: Act,
@@ -76,7 +76,7 @@ impl Job for Probe {
     }
 }
 
-/// The same with a limit of 50 ms.
+/// A test job with a timeout of 50 ms.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Brief {
     pub act: Act,
@@ -92,7 +92,7 @@ impl Job for Brief {
     }
 }
 
-/// The same with waits of an hour, and not cheap.
+/// A test job with delays of an hour, which is not claimed ahead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Patient {
     pub act: Act,
@@ -172,7 +172,7 @@ async fn act(act: Act, run: Run) -> Verdict<Value> {
     }
 }
 
-/// Where jobs wait for the test, and the test for jobs.
+/// A gate at which jobs wait for the test, and the test for jobs.
 pub struct Gate {
     arrived: mpsc::UnboundedSender<i64>,
     arrivals: Mutex<mpsc::UnboundedReceiver<i64>>,
@@ -190,7 +190,7 @@ impl Gate {
         self.open.acquire().await.unwrap().forget();
     }
 
-    /// The next job that has come to the gate.
+    /// Waits for the next job at the gate, and returns its id.
     pub async fn arrival(&self) -> i64 {
         within(async { self.arrivals.lock().await.recv().await.unwrap() }).await
     }
@@ -200,7 +200,7 @@ impl Gate {
     }
 }
 
-/// A worker at work.
+/// A running worker.
 pub struct Running {
     pub gate: Arc<Gate>,
     events: broadcast::Receiver<Event>,
@@ -208,7 +208,7 @@ pub struct Running {
     worker: JoinHandle<anyhow::Result<Summary>>,
 }
 
-/// An end as a test looks at it.
+/// The end of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
     pub job: i64,
@@ -217,7 +217,8 @@ pub struct End {
     pub error: Option<String>,
 }
 
-/// A worker over the test fleet with one slot, a lease that never ends and a poll that never comes, then as asked.
+/// Starts a worker for the test jobs with one slot, a lease that never ends and no polling. `set_up` changes these
+/// settings.
 pub fn start(db: &Db, set_up: impl FnOnce(Worker) -> Worker) -> Running {
     let (watchers, events) = broadcast::channel(10_000);
     let (leave, gate) = (CancellationToken::new(), Arc::new(Gate::new()));
@@ -228,7 +229,7 @@ pub fn start(db: &Db, set_up: impl FnOnce(Worker) -> Worker) -> Running {
 }
 
 impl Running {
-    /// The next end of a run.
+    /// Waits for the next end of a run.
     pub async fn ended(&mut self) -> End {
         within(async {
             loop {
@@ -245,14 +246,14 @@ impl Running {
         self.leave.cancel();
     }
 
-    /// Tells it to leave and waits until it has.
+    /// Shuts the worker down, and waits for its end.
     pub async fn left(self) -> Summary {
         self.leave.cancel();
         within(self.worker).await.unwrap().unwrap()
     }
 }
 
-/// Puts in a job without a key.
+/// Enqueues a job without a key.
 pub async fn put<J: Job>(pool: &PgPool, job: J) -> i64 {
     put_as(pool, job, Enqueue::default()).await.unwrap()
 }
@@ -265,7 +266,7 @@ pub fn probe(act: Act) -> Probe {
     Probe { act }
 }
 
-/// A migrated database with a table for the jobs' effects.
+/// Creates a migrated database with a table for the jobs' effects.
 pub async fn database() -> vinops::testing::TestDb {
     let test = vinops::testing::database().await;
     sqlx::query("create table effects (job bigint not null)").execute(&test.db.pool).await.unwrap();
@@ -280,7 +281,7 @@ pub async fn state(pool: &PgPool, job: i64) -> String {
     sqlx::query_scalar("select state from fleet.jobs where id = $1").bind(job).fetch_one(pool).await.unwrap()
 }
 
-/// The outcomes of a job's runs so far.
+/// Returns the outcomes of a job's runs so far.
 pub async fn outcomes(pool: &PgPool, job: i64) -> Vec<Option<String>> {
     sqlx::query_scalar("select outcome from fleet.job_attempts where job_id = $1 order by run")
         .bind(job)
@@ -289,14 +290,14 @@ pub async fn outcomes(pool: &PgPool, job: i64) -> Vec<Option<String>> {
         .unwrap()
 }
 
-/// How many steps still sleep at the server.
+/// Returns how many steps sleep at the server.
 pub async fn sleeping(pool: &PgPool) -> i64 {
     let asleep = "select count(*) from pg_stat_activity
         where datname = current_database() and query like 'select pg_sleep(60)%'";
     sqlx::query_scalar(asleep).fetch_one(pool).await.unwrap()
 }
 
-/// Asks until the answer is yes; the round trips set the pace.
+/// Repeats the query until it returns true, without a delay.
 pub async fn until(pool: &PgPool, question: &'static str, job: i64) {
     within(async {
         loop {

@@ -1,4 +1,4 @@
-//! Workers that die, freeze, or are busy; and jobs that kill them.
+//! Workers that die, freeze or are busy, and jobs that kill their workers.
 
 use crate::harness::*;
 use std::process::Command;
@@ -9,7 +9,7 @@ async fn the_job_of_a_killed_worker_is_taken_over_without_spending_an_attempt() 
     let test = database().await;
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Done)).await;
-    // Claimed by a process that is gone: nobody renews this lease.
+    // Claimed by a dead process: no worker renews this lease.
     let killed = "update fleet.jobs set state = 'running', attempt = 1, run = 1, locked_by = 'host-1-dead',
         started_at = now(), lease_until = now() + interval '300 ms' where id = $1";
     sqlx::query(killed).bind(job).execute(pool).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_job_that_kills_its_workers_is_discarded_after_twenty_of_them() {
     let test = database().await;
     let pool = &test.db.pool;
     let job = put(pool, probe(Act::Die)).await;
-    // Nineteen have died already; two more do, really.
+    // Nineteen workers have died already. Two more die for real.
     sqlx::query("update fleet.jobs set rescues = 19").execute(pool).await.unwrap();
     let me = std::env::current_exe().unwrap();
     let doomed = || async {
@@ -141,7 +141,7 @@ async fn a_job_that_kills_its_workers_is_discarded_after_twenty_of_them() {
     rescuer.left().await;
 }
 
-/// Not a test but the process that the one above starts and loses.
+/// Runs as a child process of the test above, which loses it.
 #[tokio::test]
 #[ignore = "run by a_job_that_kills_its_workers_is_discarded_after_twenty_of_them"]
 async fn a_doomed_worker() {

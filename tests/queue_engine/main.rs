@@ -1,8 +1,8 @@
-//! The queue's promises, kept by real workers on a real PostgreSQL.
+//! The queue's guarantees, tested with real workers on a real PostgreSQL.
 //!
-//! Each test is one way in which queues are known to fail: a retry without its wait, a panic that leaves a row
-//! running for ever, a worker that comes back from the dead. Nothing sleeps: jobs stop at a gate until the test lets
-//! them go on, leases are short or are ended by SQL, and ends are awaited as events.
+//! Each test is one way in which queues are known to fail: a retry without its delay, a panic that leaves a row running
+//! for ever, a worker that continues after it was declared dead. No test sleeps: jobs block at a gate until the test
+//! opens it, leases are short or are ended by SQL, and ends are awaited as events.
 
 mod again;
 mod drain;

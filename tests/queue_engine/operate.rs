@@ -1,4 +1,4 @@
-//! What operators see and do.
+//! Operators' queries of jobs, and their commands.
 
 use crate::harness::*;
 use vinops::queue::operate::{Filter, list, show, stats};
@@ -53,7 +53,7 @@ async fn what_cannot_be_requeued_says_what_is_possible() {
     let test = database().await;
     let pool = &test.db.pool;
     let said = async |job| requeue(pool, job, "ada", "why not").await.unwrap_err().to_string();
-    assert_eq!(said(99).await, "there is no job 99; `vinops jobs list` shows those there are");
+    assert_eq!(said(99).await, "job 99 does not exist\nhint: `vinops jobs list` lists the jobs");
 
     let first = put_as(pool, probe(Act::Abort), Enqueue::once("a")).await.unwrap();
     let mut worker = start(&test.db, |worker| worker);
@@ -63,10 +63,12 @@ async fn what_cannot_be_requeued_says_what_is_possible() {
     assert!(
         said(first)
             .await
-            .starts_with(&format!("job {first} stays as it is: another job of its kind and key"))
+            .starts_with(&format!("job {first} cannot be requeued\ndetail: another job of its kind and key"))
     );
     assert!(
-        said(running).await.starts_with(&format!("job {running} (probe) is running; only a job that is not"))
+        said(running)
+            .await
+            .starts_with(&format!("job {running} (probe) is running and cannot be requeued\nhint: "))
     );
     worker.gate.open(1);
     worker.ended().await;

@@ -1,10 +1,10 @@
-//! The database goes away and comes back; the worker keeps its process.
+//! The database is unavailable for a while, and the worker's process survives.
 
 use crate::harness::*;
 use vinops::queue::Outcome;
 use vinops::testing::TestLog;
 
-/// Ends every connection to this database but the one that asks.
+/// Terminates every other session of this database.
 const CUT: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()";
 
@@ -20,7 +20,7 @@ async fn cut_connections_are_replaced_and_no_job_is_lost() {
         worker.gate.open(1);
         let end = worker.ended().await;
         assert_eq!((end.job, end.outcome), (held, Outcome::Done));
-        // The listener is back too, or has looked for itself when it came back: nobody polls here.
+        // The listener is connected again, or it checked when it reconnected: no worker polls here.
         let next = put(pool, probe(Act::Done)).await;
         assert_eq!(worker.ended().await.job, next);
     }
@@ -36,7 +36,7 @@ async fn a_step_whose_connection_is_cut_is_tried_again_on_the_spot_and_writes_on
     worker.gate.arrival().await;
     sqlx::query(CUT).execute(pool).await.unwrap();
     worker.gate.open(1);
-    // the same run comes to the gate once more
+    // the same run reaches the gate again
     assert_eq!(worker.gate.arrival().await, job);
     worker.gate.open(1);
     assert_eq!(worker.ended().await.outcome, Outcome::Done);
@@ -61,7 +61,7 @@ async fn a_worker_waits_for_a_database_that_refuses_it() {
     sqlx::query(cut).bind(&name).execute(&mut admin).await.unwrap();
 
     let mut worker = start(&test.db, |worker| worker);
-    // It has been refused once the server says so; then the door opens.
+    // The server reports that it rejected a connection. Then connections are allowed again.
     assert!(test.db.listener().await.is_err());
     allow(&mut admin, true).await;
     assert_eq!(worker.ended().await.job, job);
@@ -71,7 +71,7 @@ async fn a_worker_waits_for_a_database_that_refuses_it() {
 async fn a_conflict_with_other_transactions_is_not_logged_as_an_outage() {
     for code in ["40001", "40P01"] {
         let test = database().await;
-        // the worker's row is refused three times, as a conflict would
+        // the worker's row is rejected three times, as in a conflict
         let trigger = format!(
             "create sequence refusals;
             create function refuse() returns trigger language plpgsql as $$
@@ -99,6 +99,6 @@ async fn a_conflict_with_other_transactions_is_not_logged_as_an_outage() {
         worker.left().await;
         let text = log.text();
         assert!(text.contains("doing=\"renew leases\""), "{text}");
-        assert!(!text.contains("the database is away"), "{text}");
+        assert!(!text.contains("database unavailable"), "{text}");
     }
 }

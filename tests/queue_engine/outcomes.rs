@@ -1,4 +1,4 @@
-//! Every way a run can end, and what is stored of it.
+//! Every outcome of a run, and what is stored of it.
 
 use crate::harness::*;
 use vinops::queue::{Enqueue, Outcome};
@@ -122,7 +122,7 @@ async fn a_job_over_its_time_is_cut_off_and_tried_again() {
     let mut worker = start(&test.db, |worker| worker);
     let end = worker.ended().await;
     assert_eq!((end.outcome, end.discarded), (Outcome::Timeout, false));
-    assert_eq!(end.error.as_deref(), Some("cut off after 50ms, its kind's limit"));
+    assert_eq!(end.error.as_deref(), Some("run cut off after 50ms, the timeout of its kind"));
     worker.ended().await;
     assert!(worker.ended().await.discarded);
     assert_eq!(state(&test.db.pool, job).await, "discarded");
@@ -148,7 +148,7 @@ async fn an_unreadable_payload_is_discarded_with_the_reason() {
     let end = worker.ended().await;
     assert_eq!((end.job, end.outcome, end.discarded), (job, Outcome::Unreadable, true));
     let error = end.error.unwrap();
-    assert!(error.starts_with("read the payload: unknown variant `Dance`"), "{error}");
+    assert!(error.starts_with("could not decode the payload: unknown variant `Dance`"), "{error}");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn an_end_that_cannot_be_stored_fails_alone_and_says_so() {
         .fetch_one(pool)
         .await
         .unwrap();
-    assert!(error.starts_with("store the end 'done': "), "{error}");
+    assert!(error.starts_with("could not store the result of a run with outcome done: "), "{error}");
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn a_step_completes_its_job_and_enqueues_the_next_in_one_transaction() {
 async fn steps_one_after_the_other_have_the_same_server_process() {
     let test = database().await;
     let pool = &test.db.pool;
-    // were the steps to take theirs from here, they would take turns
+    // if the steps used connections of this pool, they would wait for each other
     drop(futures::future::join_all((0..3).map(|_| pool.acquire())).await);
     for _ in 0..5 {
         put(pool, probe(Act::Write)).await;

@@ -1,4 +1,4 @@
-//! What operators do to jobs and kinds, and what of it the workers heed.
+//! Operator commands on jobs and kinds, and how workers obey them.
 
 use crate::harness::*;
 use std::collections::BTreeSet;
@@ -82,7 +82,7 @@ async fn a_freed_slot_of_a_limited_kind_wakes_another_worker() {
     let first = put(pool, probe(Act::Wait)).await;
     let worker = start(&test.db, |worker| worker);
     assert_eq!(worker.gate.arrival().await, first);
-    // Another worker, which never polls, finds no slot and goes to sleep.
+    // Another worker, which never polls, finds no free slot and waits.
     let mut other = start(&test.db, |worker| worker.kinds(&["probe", "brief"]));
     let brief = put(pool, Brief { act: Act::Done }).await;
     assert_eq!(other.ended().await.job, brief);
@@ -119,7 +119,7 @@ async fn only_cheap_kinds_are_claimed_ahead() {
     let worker = start(&test.db, |worker| worker.prefetch(5));
     worker.gate.arrival().await;
     put(pool, probe(Act::Wait)).await;
-    // The cheap one is taken although no slot is free; of the others only the one that runs.
+    // The prefetchable job is claimed although no slot is free. Of the others only the running one is claimed.
     until(pool, "select state = 'running' from fleet.jobs where kind = 'probe' and $1 = 0", 0).await;
     let running = "select count(*) from fleet.jobs where state = 'running' and kind = 'patient'";
     assert_eq!(sqlx::query_scalar::<_, i64>(running).fetch_one(pool).await.unwrap(), 1);

@@ -1,4 +1,4 @@
-//! Keys over chosen states, the register of workers, retention, and the view for dashboards.
+//! Keys that are unique over chosen states, the registry of workers, retention, and the view for dashboards.
 
 use crate::harness::*;
 use serde_json::Value;
@@ -22,7 +22,7 @@ async fn a_key_that_is_unique_while_unfinished_is_free_when_its_job_is_done() {
     assert!(put_as(pool, probe(Act::Done), once()).await.is_some());
     worker.ended().await;
 
-    // Even when it was given up: never twice.
+    // Never twice, even if it was discarded.
     let by_sql = "select fleet.enqueue('probe', '{\"act\":\"Abort\"}', 'never twice',
         unique_over => '{available,scheduled,running,retryable,completed,cancelled,discarded}')";
     assert!(sqlx::query_scalar::<_, Option<i64>>(by_sql).fetch_one(pool).await.unwrap().is_some());
@@ -72,7 +72,7 @@ async fn finished_jobs_are_pruned_by_age_and_the_rest_stays() {
     sqlx::query(lost).execute(pool).await.unwrap();
     let hand = Hand { pool: pool.clone(), name: "x".into(), kinds: Vec::new(), lease: NEVER };
 
-    // Another's turn: nothing happens.
+    // Another worker prunes: nothing happens.
     let mut other = pool.begin().await.unwrap();
     sqlx::query("select pg_advisory_xact_lock(hashtextextended('fleet: prune', 0))")
         .execute(&mut *other)

@@ -1,9 +1,9 @@
-//! The store in a bucket, on an S3 server that checks signatures and conditional puts and fails now and then; and the
-//! whole chain of windows on it. The kill story on a bucket is beside the one on a folder, in `tests/kill`.
+//! The store in a bucket, on an S3 server that checks signatures and conditional puts and fails now and then, and whole
+//! chains of windows on it. `tests/kill` tests kills, on a bucket and on a folder.
 //!
-//! Every name has the word bucket, so that `cargo test --features s3 --test s3 --test kill bucket` is all of them.
+//! Every name contains the word bucket, so `cargo test --features s3 --test s3 --test kill bucket` runs all of them.
 
-#![expect(clippy::unwrap_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 mod server;
 #[path = "../faults/stage.rs"]
@@ -36,7 +36,7 @@ async fn spool(store: &Store, bytes: &[u8]) -> Spool {
     writer.finish().await.unwrap()
 }
 
-/// Bytes that do not compress, more than go up by one put.
+/// Returns bytes that do not compress and need several parts of an upload.
 fn large_file() -> Vec<u8> {
     let mut bytes = vec![0; 26 << 20];
     StdRng::seed_from_u64(7).fill(&mut bytes[..]);
@@ -128,7 +128,7 @@ async fn an_object_of_a_bucket_is_moved_aside_and_moved_again_after_a_kill() {
     assert_eq!(store.folders(DAMAGED).await.unwrap(), ["damaged/raw/copart/2026/11/20"]);
 }
 
-/// Ingests three windows, and returns what is in the database then.
+/// Ingests three windows, and returns the digest.
 async fn worked(stage: &Stage) -> Digest {
     let options = Options::new(3, 400, "2026-03-06T17:00:00Z".parse().unwrap());
     for k in 0..3 {
@@ -157,9 +157,9 @@ async fn windows_are_applied_on_a_bucket_as_on_a_folder_and_its_files_are_checke
     assert_eq!(worked(&stage).await, on_folder);
     let check = said(&stage, &["store", "check", "--all"]).await;
     assert_eq!((check.0, &*check.2), (Some(0), ""), "{}", check.1);
-    assert!(check.1.starts_with("3 files, the bytes of 3 read: 3 whole"), "{}", check.1);
+    assert!(check.1.starts_with("3 files, 3 read in full: 3 intact"), "{}", check.1);
 
-    // the first file is misnamed, and another is in its place
+    // the first file is under another key, and another file under its key
     let store = open(&server);
     let [first, other] = ["1700", "1700-0a1b2c3d"].map(|it| format!("raw/copart/2026/03/06/{it}.csv.zst"));
     let sums = store.object_sums(&first).await.unwrap();

@@ -1,4 +1,5 @@
-//! An S3 server on loopback over a folder, which checks signatures and conditional puts, and fails as a test asks.
+//! An S3 server on loopback over a folder, which checks signatures and conditional puts, and fails when a test requests
+//! it.
 
 use axum::Router;
 use axum::body::Body;
@@ -24,7 +25,7 @@ const BUCKET: &str = "vinops";
 const ACCESS_KEY: &str = "a-test";
 const SECRET_KEY: &str = "a test's own key";
 
-/// A server with one empty bucket. It stops with this.
+/// A server with one empty bucket. It stops on drop.
 pub struct BucketServer {
     address: SocketAddr,
     state: Arc<ServerState>,
@@ -38,16 +39,16 @@ struct ServerState {
     requests: Mutex<Vec<ServedRequest>>,
 }
 
-/// What the server does wrong.
+/// The faults of the server.
 #[derive(Default)]
 pub struct Faults {
-    /// Requests that are still to be answered with 503.
+    /// The number of following requests that get a 503.
     pub slow_down: AtomicUsize,
-    /// Every such request is answered with 503 besides, unless this is 0.
+    /// Every nth request gets a 503, unless this is 0.
     pub slow_down_every: AtomicUsize,
-    /// Milliseconds that a part of an upload waits for its answer.
+    /// The delay of responses to parts of an upload, in milliseconds.
     pub part_delay: AtomicUsize,
-    /// Bytes to be received until a connection is cut, once. None is cut at 0.
+    /// The number of received bytes after which one connection is cut. None is cut at 0.
     pub cut_after: AtomicI64,
 }
 
@@ -101,7 +102,7 @@ impl BucketServer {
         &self.state.faults
     }
 
-    /// What has been answered so far.
+    /// Returns the answered requests.
     pub fn requests(&self) -> Vec<ServedRequest> {
         self.state.requests.lock().unwrap().clone()
     }
@@ -110,14 +111,14 @@ impl BucketServer {
         format!("s3://{BUCKET}/fleet")
     }
 
-    /// Variables that lead a process to the bucket.
+    /// Returns the variables with which a process uses the bucket.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut environment = vec![("VINOPS_STORE".to_owned(), self.url())];
         environment.extend(self.settings().map(|(name, value)| (name.to_uppercase(), value)));
         environment
     }
 
-    /// The same as settings of a store in this process.
+    /// Returns the settings of a store in this process.
     pub fn settings(&self) -> [(&'static str, String); 5] {
         [
             ("aws_endpoint_url", format!("http://{}", self.address)),
@@ -130,7 +131,7 @@ impl BucketServer {
 }
 
 impl Faults {
-    /// Whether the nth request is refused.
+    /// Returns true if the nth request gets a 503.
     fn refuses(&self, nth: usize) -> bool {
         let left = |left: usize| left.checked_sub(1);
         let every = self.slow_down_every.load(Ordering::SeqCst);

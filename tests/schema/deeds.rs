@@ -1,11 +1,11 @@
-//! Deeds tried with real logins, as a person or program with that login could try them: each forbidden one is refused, each
-//! allowed one works.
+//! Privileges with real logins: each forbidden statement is rejected, and each allowed one works.
 
 use crate::{A_CAR, a_file, run, text};
 use sqlx::{AssertSqlSafe, PgPool};
 use vinops::testing::{TestDb, database};
 
-/// A login that is a member of this role, and of nothing else; stays on a server that outlives the test.
+/// Creates a login that is a member of this role only, and returns its URL. The login stays on a server that outlives
+/// the test.
 pub async fn login(t: &TestDb, role: &str) -> String {
     let name = format!("vinops_test_{role}");
     let make = format!(
@@ -26,7 +26,7 @@ pub async fn login(t: &TestDb, role: &str) -> String {
     url.into()
 }
 
-/// Does the deed in a transaction that is rolled back; returns the SQLSTATE of its refusal.
+/// Runs the statement in a transaction that is rolled back. Returns the SQLSTATE of its error.
 async fn refusal(pool: &PgPool, deed: &str) -> Option<String> {
     let mut tx = pool.begin().await.unwrap();
     let done = sqlx::raw_sql(AssertSqlSafe(deed.to_owned())).execute(&mut *tx).await;
@@ -109,7 +109,7 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
         ("alter table raw.rows detach partition raw.rows_2026_11", NO),
         ("update raw.rows_2026_11 set row_no = 9", NO),
         ("insert into raw.rows_2026_11 select * from raw.rows_2026_11", NO),
-        // what was written stays
+        // written rows stay
         ("update raw.rows set payload_jsonb = '{}'", NO),
         ("delete from raw.rows", NO),
         ("delete from raw.manifests", NO),
@@ -140,7 +140,7 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
         // an operator's
         ("update public.config set completion_detector_enabled = false", NO),
         ("insert into public.config (single) values (true)", NO),
-        ("update fleet.kinds set paused_at = null", NO),
+        ("update fleet.job_kind_settings set paused_at = null", NO),
         ("insert into taxonomies.aliases (domain, raw, code) values ('colors', 'x', 'color_white')", NO),
         ("delete from audit.unknown_taxonomy_values", NO),
         ("select fleet.switch_source('copart', false, 'me', 'why')", NO),
@@ -157,7 +157,7 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
             NO,
         ),
         ("create rule mine as on update to public.lots do instead nothing", NO),
-        ("alter view fleet.figures owner to current_user", NO),
+        ("alter view fleet.metrics owner to current_user", NO),
         ("grant insert on raw.suspended to current_user", NO),
         ("set role vinops_admin", NO),
         ("set role vinops_ops", NO),
@@ -195,7 +195,7 @@ async fn a_reader_and_an_operator_do_theirs_and_no_other() {
         "app_ro",
         &[
             ("select count(*) from lots, taxonomies.labels, audit.v_ingest_count, raw.file_rows, fleet.windows", YES),
-            ("select count(*) from fleet.jobs_view, fleet.figures, fleet.sources_view, audit.lot_changes", YES),
+            ("select count(*) from fleet.jobs_view, fleet.metrics, fleet.sources_view, audit.lot_changes", YES),
             ("update lots set status = 'sold'", NO),
             ("insert into public.config (single) values (true)", NO),
             ("select * from raw.suspended", NO),
@@ -222,7 +222,7 @@ async fn a_reader_and_an_operator_do_theirs_and_no_other() {
         &[
             ("update fleet.jobs set run_at = now(); update config set auto_fetch_enabled = false", YES),
             ("insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')", YES),
-            ("insert into fleet.kinds (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'why')", YES),
+            ("insert into fleet.job_kind_settings (kind, paused_at, paused_by, paused_because) values ('fetch', now(), 'me', 'why')", YES),
             ("select fleet.switch_source('copart', false, 'me', 'why'), fleet.reset_breaker('copart', 'me', 'why')", YES),
             ("insert into taxonomies.aliases (domain, raw, code) values ('colors', 'x', 'color_white'); delete from audit.unknown_taxonomy_values", YES),
             ("select * from raw.csv_files", YES),

@@ -1,5 +1,5 @@
-//! A database that was dumped and restored passes `verify`, on the server of this run. `.ci/full dumps` runs this on each PostgreSQL
-//! that can be had.
+//! A dumped and restored database passes `verify`, on the server of this run. `.ci/full dumps` runs this on each
+//! available PostgreSQL.
 
 use crate::{A_CAR, THE_CAR, failures, run, text};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use vinops::db::verify::verify;
 use vinops::testing::{database, empty_database};
 
 /// Returns `pg_dump` or `pg_restore`: of `VINOPS_TEST_PG_CLIENTS`, else of the server's folder, else of the machine.
-#[expect(clippy::disallowed_methods, reason = "a test's own variable, which the program does not know")]
+#[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
 fn client(program: &str) -> PathBuf {
     let folders = ["VINOPS_TEST_PG_CLIENTS", "VINOPS_PG_BINDIR"].into_iter().filter_map(std::env::var_os);
     let mut programs = folders.map(|folder| PathBuf::from(folder).join(program));
@@ -44,7 +44,7 @@ async fn a_database_that_was_dumped_and_restored_passes_verify() {
     let restored = empty_database().await;
     let restore =
         Command::new(client("pg_restore")).args(["--dbname", &restored.url]).arg(&file).output().unwrap();
-    // a program of 17 or newer sets what an older server does not know, and goes on
+    // a program of 17 or newer sets a parameter that an older server does not have, and continues
     let unknown_setting = "unrecognized configuration parameter \"transaction_timeout\"";
     let told = said(&restore);
     let errors: Vec<&str> =

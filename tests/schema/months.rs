@@ -1,4 +1,4 @@
-//! A month or day is loaded apart and attached under its name; a table that lies beside its parent is left alone.
+//! A month or day is loaded into a separate table and attached under its name. A table beside its parent is left alone.
 
 use crate::{a_file, run, text};
 use sqlx::PgPool;
@@ -71,7 +71,7 @@ async fn what_a_killed_load_left_is_dropped_and_the_attached_month_has_its_own_n
          copart_raw_2026_12_02_vin_raw_idx rows_2026_12_expr_idx rows_2026_12_expr_idx1 rows_2026_12_file_row_key \
          rows_2026_12_lot_idx rows_2026_12_pkey"
     );
-    // the month's own indexes are parts of the parent's, none was built twice
+    // the month's indexes are attached to the parent's, and none was built twice
     let parts = "select count(*)::text from pg_inherits i join pg_class c on c.oid = i.inhrelid
         where c.relkind = 'i' and c.relname like any (array['rows_2026_12%', 'copart_raw_2026_12_02%'])";
     assert_eq!(text(pool, parts).await, "9");

@@ -1,4 +1,5 @@
-//! What the catalogue grants is what SECURITY.md lists, and functions with their owner's rights are bounded.
+//! The privileges in the catalogue are those of SECURITY.md, and functions with their owner's rights bound their
+//! arguments.
 
 use crate::{a_file, run};
 use sqlx::Row;
@@ -6,7 +7,7 @@ use std::collections::BTreeSet;
 use vinops::db::rights::{GrantedRight, difference, documented, granted};
 use vinops::testing::database;
 
-/// Tables apart exist while a load is under way only.
+/// Creates tables that exist only while a load is in progress.
 const LOADS: &str =
     "select raw.open_month('2026-12-01T00:00Z'); select staging.open_day('2026-12-01T00:00Z')";
 
@@ -96,7 +97,7 @@ async fn functions_with_their_owners_rights_are_bounded_argument_by_argument() {
             let named = line.bounds.contains(&format!("`{argument}`"));
             assert!(named, "{signature}: what bounds {argument}? {}", line.bounds);
         }
-        // what a caller may write, the function must not take for its own
+        // the function must not trust tables that a caller may write
         let callers: BTreeSet<&str> =
             listed.rights.iter().filter(|r| r.object == signature).map(|r| &*r.role).collect();
         let writable = |table: &String| {

@@ -1,4 +1,4 @@
-//! What each role may do, and what it may not: one transaction per deed, rolled back.
+//! What each role may do and may not do: one transaction per statement, rolled back.
 use crate::{A_CAR, a_file, run};
 use sqlx::AssertSqlSafe;
 use vinops::testing::database;

@@ -1,18 +1,18 @@
-//! `verify` sees what somebody broke, and that alone.
+//! Schema drift: `verify` reports each changed object, and nothing else.
 use crate::{A_CAR, failures, run};
 use vinops::testing::database;
 
 #[tokio::test]
 async fn verify_fails_exactly_the_line_of_what_was_broken() {
-    // (what breaks it, the line that must fail, what its evidence must say)
+    // (the change, the line that must fail, a part of its evidence)
     for (deed, line, says) in [
-        ("drop index lots_vin_idx", "index public.lots_vin_idx", "absent"),
+        ("drop index lots_vin_idx", "index public.lots_vin_idx", "missing"),
         (
             "drop index images_vin_idx; create index images_vin_idx on images (lot_id)",
             "index public.images_vin_idx",
             "(lot_id); wanted",
         ),
-        ("alter table lots drop column location_zip", "column public.lots.location_zip", "absent"),
+        ("alter table lots drop column location_zip", "column public.lots.location_zip", "missing"),
         (
             "alter table lots alter odometer type numeric(12,1)",
             "column public.lots.odometer",
@@ -26,14 +26,14 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
         (
             "alter table images drop constraint images_seq_ck",
             "constraint public.images.images_seq_ck",
-            "absent",
+            "missing",
         ),
         (
             "alter table images drop constraint images_seq_ck, add constraint images_seq_ck check (seq > 0) not valid",
             "constraint public.images.images_seq_ck",
             "NOT VALID; wanted",
         ),
-        ("drop view audit.v_unknown_rate", "view audit.v_unknown_rate", "absent"),
+        ("drop view audit.v_unknown_rate", "view audit.v_unknown_rate", "missing"),
         (
             "alter view audit.v_parse_errors rename error_count to n",
             "view audit.v_parse_errors",
@@ -42,14 +42,14 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
         (
             "drop function upsert_lots_batch",
             "function public.upsert_lots_batch(staging_file_id uuid, of_window timestamp with time zone)",
-            "absent",
+            "missing",
         ),
         (
             "alter function upsert_lots_batch security definer",
             "function public.upsert_lots_batch(staging_file_id uuid, of_window timestamp with time zone)",
             "security definer; wanted",
         ),
-        ("drop extension citext", "extension citext", "absent"),
+        ("drop extension citext", "extension citext", "missing"),
     ] {
         let t = database().await;
         run(&t.db.pool, deed).await.unwrap();

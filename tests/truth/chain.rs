@@ -1,7 +1,7 @@
-//! A database, a store and a worker at work: bytes in, the reports of their chain out.
+//! The pipeline fixture: a database, a store and a worker. A test passes bytes and gets the reports of their chain.
 //!
-//! The end of a chain is heard from the worker's events, which come after the commit; nothing here waits for time to
-//! pass. A job that fails is a test that fails, with the job's own error.
+//! The worker's events signal the end of a chain, after the commit. No test waits for time to pass. A job that fails
+//! fails its test, with the job's own error.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -24,39 +24,39 @@ use vinops::workers::auction::download::Since;
 use vinops::workers::auction::receive::{Arrival, Receipt, keep, record};
 use vinops::workers::auction::sightings::Repetition;
 
-/// Longer than any chain here takes; a test that waits for this has failed.
+/// Longer than any chain of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The instant a test writes.
+/// Parses a time in RFC 3339.
 pub fn at(time: &str) -> DateTime<Utc> {
     time.parse().unwrap()
 }
 
-/// A fleet of one worker over its own database and a store in memory.
+/// A worker over its own database and a store in memory.
 pub struct House {
     pub test: TestDb,
     pub store: Store,
     events: broadcast::Sender<Event>,
     watch: broadcast::Receiver<Event>,
     leave: Option<DropGuard>,
-    /// The source of the files that are received.
+    /// The source of the received files.
     pub source: &'static str,
 }
 
-/// What a file's chain reported, by kind of job.
+/// The reports of a file's chain, by kind of job.
 pub struct Chain {
     pub receipt: Receipt,
     pub reports: HashMap<String, Value>,
 }
 
 impl Chain {
-    /// A number of one job's report, by a path such as `/skipped/vin_empty`.
+    /// Returns a number of one job's report, by a path such as `/skipped/vin_empty`.
     pub fn count(&self, kind: &str, path: &str) -> u64 {
         let report = self.reports.get(kind).unwrap_or_else(|| panic!("no report of {kind}"));
         report.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {report}"))
     }
 
-    /// The state the last job reported.
+    /// Returns the state in the last job's report.
     pub fn state(&self) -> &str {
         let last = self.reports.get("detect-completion").or_else(|| self.reports.get("ingest"));
         last.and_then(|report| report["state"].as_str()).unwrap_or("unchanged")
@@ -64,21 +64,21 @@ impl Chain {
 }
 
 impl House {
-    /// With its worker at work.
+    /// Creates a pipeline with a running worker.
     pub async fn new() -> House {
         let mut house = House::idle().await;
         house.work();
         house
     }
 
-    /// With nobody at work yet.
+    /// Creates a pipeline without a running worker.
     pub async fn idle() -> House {
         let (events, watch) = broadcast::channel(10_000);
         let store = Store::open("memory:").unwrap();
         House { test: database().await, store, events, watch, leave: None, source: "copart" }
     }
 
-    /// Sets the worker to work; it leaves with the house.
+    /// Starts the worker. It stops when the pipeline is dropped.
     pub fn work(&mut self) {
         let leave = CancellationToken::new();
         let worker = Worker::new(&self.test.db, FLEET)
@@ -92,7 +92,7 @@ impl House {
         &self.test.db.pool
     }
 
-    /// Receives a file; with `full`, its ingest is told to stage every row.
+    /// Receives a file. With `full`, its ingest stages every row.
     pub async fn receive(&self, bytes: &[u8], window: DateTime<Utc>, full: bool) -> Receipt {
         let mut writer = self.store.writer().unwrap();
         writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
@@ -109,12 +109,12 @@ impl House {
         receipt
     }
 
-    /// Receives a file and follows it to the end of its chain.
+    /// Receives a file and waits for the end of its chain.
     pub async fn chain(&mut self, bytes: &[u8], window: DateTime<Utc>) -> Chain {
         self.chain_as(bytes, window, false).await
     }
 
-    /// The same, told whether to stage every row.
+    /// Receives a file and waits for the end of its chain. With `full`, its ingest stages every row.
     pub async fn chain_as(&mut self, bytes: &[u8], window: DateTime<Utc>, full: bool) -> Chain {
         let receipt = self.receive(bytes, window, full).await;
         let reports = match receipt.repetition {
@@ -153,7 +153,7 @@ impl House {
         }
     }
 
-    /// Puts a job back and waits until it has run again; answers its report.
+    /// Requeues a job and waits until it has run again. Returns its report.
     pub async fn again(&mut self, job: i64) -> Value {
         steer::requeue(self.pool(), job, "a test", "to see that it changes nothing").await.unwrap();
         loop {
@@ -164,7 +164,7 @@ impl House {
         }
     }
 
-    /// The next job that is done: id, kind, key, report.
+    /// Waits for the next completed job: id, kind, key, report.
     async fn ended(&mut self) -> (i64, String, String, Value) {
         loop {
             let event =
@@ -185,8 +185,8 @@ impl House {
         digest(self.pool()).await.unwrap()
     }
 
-    /// Compares all rows with their stored versions. Each difference is a line: kind, table, row, column, what stands, what the
-    /// versions say, and the time of the window.
+    /// Compares all rows with their stored versions. Each difference is a line: kind, table, row, column, stored value,
+    /// value of the versions, and the window's time.
     pub async fn compare(&self) -> (ComparisonCounts, Vec<String>) {
         let found = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&found);
@@ -199,17 +199,17 @@ impl House {
         (counts, found)
     }
 
-    /// The one number a query gives.
+    /// Returns the number that a query selects.
     pub async fn number(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
     }
 
-    /// The one text a query gives.
+    /// Returns the text that a query selects.
     pub async fn text(&self, query: &'static str) -> String {
         sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
     }
 
-    /// A statement, or several.
+    /// Runs one or more statements.
     pub async fn run(&self, statement: &'static str) {
         sqlx::raw_sql(statement).execute(self.pool()).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Sources with a mapping of their own: one that sends changes only, and one that refuses a column that drifts.
+//! Sources with their own mapping: one that sends changes only, and one that quarantines a file whose column drifts.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -8,12 +8,12 @@ use vinops::auction::mapping::{self, SourceMapping};
 use vinops::db::history::{self, Presence};
 use vinops::taxonomy::Spellings;
 
-/// Sends changes only.
+/// A source that sends changes only.
 const CHANGES: &str = "changes";
-/// Refuses a file whose odometers are no longer understood.
+/// A source whose file is quarantined if the format of its odometers changes.
 const STRICT: &str = "strict";
 
-/// Installs the mappings of these sources, which are Copart's but for one field. A process installs once.
+/// Installs the mappings of these sources, which are Copart's except for one field. A process installs them once.
 fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -47,7 +47,7 @@ fn hour(n: i64) -> DateTime<Utc> {
     at("2026-11-20T14:00:00Z") + Duration::hours(n)
 }
 
-/// A row of a lot of five digits, sold at this time of the 20th of November in New York.
+/// Returns a row of a lot of five digits, sold at this time of November 20 in New York.
 fn row(lot: u32, miles: &str, sale: u32) -> String {
     format!("{lot},{lot},1HGCM82633A0{lot},{miles},20261120,{sale},EST,2026-11-20T10:00:00Z")
 }

@@ -1,4 +1,5 @@
-//! What stands, against the fold of the stored versions: equal after any story, and each thing that somebody spoiled is named.
+//! Stored lots and vehicles against the fold of the stored versions: equal after any story, and each damaged row is
+//! named.
 
 use crate::chain::{House, at};
 use chrono::Duration;
@@ -18,8 +19,8 @@ fn file(clock: u32, rows: &[Row]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Three windows, the last of them late: a shared vehicle under two spellings, a bid that cannot be read, an update time that cannot
-/// be right, a lot that gets another VIN.
+/// Applies three windows, the last of them late: a shared vehicle under two notations, a bid that cannot be read, an
+/// update time that cannot be right, a lot whose VIN changes.
 async fn house() -> House {
     let (one, two, three) = ("2026-11-20T01:00:00Z", "2026-11-20T02:00:00Z", "2062-11-20T03:00:00Z");
     let mut house = House::new().await;
@@ -118,7 +119,7 @@ async fn what_the_feed_did_not_make_and_what_is_under_way_is_left_out() {
         .await;
     house.run("update lots set is_removed = true, status = 'removed'").await;
     assert_eq!(house.compare().await.1, Vec::<String>::new());
-    // between its ingest and its end, a window's rows are stored and not applied
+    // between ingest and detect-completion, a window's rows are stored and not applied
     house.run("update lots set current_bid_usd = 1 where lot_external_id = '70000003'").await;
     house
         .run("update raw.sightings set state = 'ingested' where window_start_utc = '2026-11-20T14:30:00Z'")

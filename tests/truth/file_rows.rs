@@ -1,4 +1,4 @@
-//! `raw.file_rows`: each file's rows under that file's own names, whichever file stored the versions.
+//! `raw.file_rows`: each file's rows under that file's own column names, whichever file stored the versions.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -8,7 +8,7 @@ fn window(n: i64) -> DateTime<Utc> {
     at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
 }
 
-/// The rows of the file of a window, in its order.
+/// Returns the rows of the file of a window, in its order.
 async fn rows(house: &House, n: i64) -> Vec<Value> {
     sqlx::query_scalar(
         "select r.payload_jsonb from raw.file_rows r join raw.csv_files f using (file_id) where f.window_start_utc = $1 order by r.row_no",

@@ -1,4 +1,4 @@
-//! What was found in the real feed, and what the rules say of it: one test each, in files of a few rows.
+//! Peculiarities of the real feed, and the rules for them: one test each, in files of a few rows.
 //!
 //! Long because the tests share their files of a few rows.
 
@@ -11,7 +11,7 @@ use vinops::taxonomy::Domain;
 
 const START: &str = "2026-11-20T14:00:00Z";
 
-/// A file of the columns that matter here, one line a row: lot, VIN, sale date, sale time, what else.
+/// Returns a file of the relevant columns, one line per row: lot, VIN, sale date, sale time and others.
 fn file(rows: &[Row]) -> Vec<u8> {
     let mut text = String::from(
         "Id,Lot number,VIN,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Damage Description,Last Updated Time,Create Date/Time\n",
@@ -34,7 +34,7 @@ struct Row {
     updated: &'static str,
 }
 
-/// A lot without a sale date.
+/// Returns a row of a lot without a sale date.
 fn row(lot: u32) -> Row {
     Row { lot, sale: "0,0", damage: "FRONT END", updated: "10:00" }
 }
@@ -71,7 +71,7 @@ async fn a_lot_that_vanishes_after_its_auction_becomes_pending_two_hours_after_i
     let others = rows(10_001..10_009);
     house.chain(&file(&[&[sold], &others[..]].concat()), quarter(0)).await;
     assert_eq!(status(&house, 40_000).await, "scheduled");
-    // the lot leaves with its auction; an hour and three quarters after it, it still waits
+    // the lot disappears with its auction. An hour and three quarters later, it still waits.
     for (n, expected) in [(4, "active"), (11, "active"), (12, "PENDING_RESULT")] {
         let others: Vec<Row> =
             others.iter().map(|row| Row { updated: ["11:00", "12:00"][n as usize % 2], ..*row }).collect();
@@ -84,7 +84,7 @@ async fn a_lot_that_vanishes_after_its_auction_becomes_pending_two_hours_after_i
     let reasons: Vec<&str> = moves.iter().map(|(_, _, reason)| reason.as_str()).collect();
     assert_eq!(reasons, ["sale_time_come", "absent_after_auction"]);
     assert_eq!(house.number("select count(*) from audit.v_pending_result").await, 1);
-    // back for another auction
+    // offered again in another auction
     let again = Row { sale: "20261127,1000", updated: "14:30", ..sold };
     let chain = house.chain(&file(&[&[again], &others[..]].concat()), quarter(13)).await;
     assert_eq!(
@@ -120,7 +120,7 @@ async fn a_half_size_file_is_applied_and_decides_nothing_about_those_it_lacks() 
     let states =
         house.text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
     assert_eq!(states, "applied incomplete");
-    // the next whole file decides
+    // the next complete file decides
     let whole = house.chain(&file(&rows(10_000..10_012)), quarter(2)).await;
     assert_eq!((whole.state(), whole.count("detect-completion", "/pending_result")), ("applied", 1));
     assert_eq!(status(&house, 40_000).await, "PENDING_RESULT");
@@ -167,9 +167,9 @@ async fn a_closed_lot_that_is_opened_by_hand_is_absent_and_judged_again() {
         (chain.count("detect-completion", "/pending_result"), chain.count("detect-completion", "/removed")),
         (1, 1)
     );
-    // a lot without a number has no head to get back
+    // a lot without a number has no head to restore
     house.run("update lots set lot_external_id = null, status = 'PENDING_RESULT' where lot_external_id = '10000'; update lots set status = 'active' where lot_external_id is null; update lots set lot_external_id = '10000' where lot_external_id is null").await;
-    // without a head a lot whose auction is over is judged all the same
+    // a lot whose auction is over is judged even without a head
     house.run("update lots set status = 'active' where lot_external_id = '40000'; delete from raw.heads where lot = 40000").await;
     assert_eq!(
         house.text("select string_agg(lot_external_id, ' ') from audit.v_open_lots_absent").await,
@@ -187,7 +187,7 @@ async fn a_late_window_is_applied_under_the_guard_and_never_drives_completion() 
     let stays = Row { damage: "HAIL", updated: "12:00", ..row(10_000) };
     house.chain(&file(&[&[sold, stays], &rows(10_001..10_011)[..]].concat()), quarter(2)).await;
     let moved = house.number("select count(*) from audit.status_transitions").await;
-    // older in window and in update; it lacks the sold lot and has one that nobody else has
+    // older in window and in update; it lacks the sold lot and has one that no other file has
     let late = house.chain(&file(&[&rows(10_000..10_011)[..], &[row(50_000)]].concat()), quarter(1)).await;
     assert_eq!((late.state(), late.count("detect-completion", "/moved")), ("late", 0));
     assert_eq!(late.count("upsert-lots", "/inserted"), 1);
@@ -254,10 +254,10 @@ async fn an_unknown_spelling_counts_once_a_file_however_many_rows_use_it() {
     assert_eq!(house.number(stored).await, 2, "the text is kept, and has no code");
 }
 
-/// The share of unknown words by domain, in hundredths.
+/// Returns the share of raw values without a code by domain, in hundredths.
 async fn shares(house: &House) -> BTreeMap<String, f64> {
     let shares =
-        "select labels ->> 'domain', value from fleet.figures where metric = 'etl_unknown_words_percent'";
+        "select labels ->> 'domain', value from fleet.metrics where metric = 'etl_unknown_words_percent'";
     let shares: Vec<(String, f64)> = sqlx::query_as(shares).fetch_all(house.pool()).await.unwrap();
     shares.into_iter().collect()
 }
@@ -277,7 +277,7 @@ async fn the_share_of_unknown_words_is_that_of_the_rows_that_are_new_or_changed(
     house.chain(&file(&next), quarter(1)).await;
     let share = shares(&house).await["damage_types"];
     assert!((share - 200.0 / 3.0).abs() < 1e-9, "{share}: one changed and two new rows have a word");
-    // nothing moves: nothing is known
+    // no status moves: the time is unknown
     house.chain(&file(&next[1..]), quarter(2)).await;
     assert_eq!(shares(&house).await, BTreeMap::new());
 }
@@ -309,7 +309,8 @@ async fn a_mapped_word_of_keys_or_conditions_codes_the_lots_that_stand_by_their_
     }
 }
 
-/// With versions that are at the heads of their lots, or with none: newer rows have lost to them, and a lot is closed.
+/// Maps raw values of versions that are lot heads, or of versions that are not: newer rows have replaced them, and a
+/// lot is closed.
 async fn mapped_by_versions(heads_stand: bool) {
     let mut house = House::new().await;
     let rows = |keys: [&str; 3], updated: &str| {
@@ -336,7 +337,7 @@ async fn mapped_by_versions(heads_stand: bool) {
     assert_eq!((mapped.lots, mapped.known_now.len()), (2, 2));
     assert_eq!(house.text(codes).await, "keys_yes -, keys_no -, keys_no -");
     assert_eq!(house.text(keys).await, "true false false");
-    // once more, and otherwise: only those that had the word move
+    // again, to another code: only the rows with the raw value change
     let mapped =
         vocabulary::map(&mut connection, Domain::HasKeys, "maybe so", "keys_yes", &by).await.unwrap();
     assert_eq!((mapped.lots, house.text(codes).await.as_str()), (2, "keys_yes -, keys_yes -, keys_yes -"));

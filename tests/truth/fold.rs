@@ -6,7 +6,7 @@ use vinops::db::digest::Digest;
 use vinops::db::history;
 use vinops::taxonomy::Spellings;
 
-/// A file of one lot beside a constant one; empty cells are empty.
+/// Returns a file of one lot beside a constant one. Empty cells are empty.
 fn file(clock: u32, row: &str) -> Vec<u8> {
     format!(
         "Id,Lot number,VIN,Year,Odometer,Odometer Brand,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Yard name,\
@@ -28,7 +28,7 @@ const ROWS: [&str; 5] = [
     "2O16,6oo19,N,soon,1000,EST,CA - VALLEJO,nine,USD,t1.jpg,2026-11-20T11:00:00Z",
     // an update time of another year
     "2016,60020.0,A,20261212,1000,EST,NJ - TRENTON,950.0,USD,t2.jpg,2062-11-20T12:00:00Z",
-    // older than the second, and knows what that one does not
+    // older than the second, with a value that the second lacks
     "2017,60021.0,E,20261213,1000,EST,NJ - TRENTON,975.0,USD,t3.jpg,2026-11-20T10:30:00Z",
     // an update time that cannot be read
     "2018,60022.0,A,20261214,1000,EST,NJ - TRENTON,,USD,t4.jpg,yesterday",
@@ -65,7 +65,7 @@ async fn a_value_that_cannot_be_read_replaces_none_that_is_known() {
     let picture = "select source_url from images i join lots l on l.id = i.lot_id
         where l.lot_external_id = '70000002' and i.valid_until is null";
     assert_eq!(house.text(picture).await, "https://t1.jpg", "what can be read is the newest");
-    // a late version that knows better
+    // a late version with a readable value
     house.chain(&file(3, ROWS[3]), quarter(-1)).await;
     assert_eq!(standing(&house).await, "2017 60021 60021.0 E 20261213 NJ - TRENTON 975.00 11:00 t");
     let logged = house.text(
@@ -78,7 +78,7 @@ async fn an_update_time_that_cannot_be_right_is_that_of_the_first_window() {
     let mut house = House::new().await;
     house.chain(&file(2, ROWS[2]), quarter(2)).await;
     assert_eq!(standing(&house).await, "2016 60020 60020.0 A 20261212 NJ - TRENTON 950.00 14:30 f");
-    // an earlier window held it too: its place is there
+    // an earlier window contained it too, which decides its place
     house.chain(&file(20, ROWS[2]), quarter(0)).await;
     assert!(standing(&house).await.ends_with("14:00 f"), "{}", standing(&house).await);
     // and a window of today is newer
@@ -161,10 +161,10 @@ async fn a_vehicle_knows_what_a_lot_said_of_it_that_has_another_vin_now() {
     }
 }
 
-/// Which row each window's file has; some come again.
+/// The row of each window's file. Some rows return.
 const STORY: [usize; 8] = [0, 1, 2, 1, 3, 4, 2, 1];
 
-/// The lot and its vehicle as the tables have them.
+/// Returns the lot and its vehicle as stored.
 async fn stored(house: &House) -> String {
     house
         .text(
@@ -177,7 +177,7 @@ async fn stored(house: &House) -> String {
         .await
 }
 
-/// The same as it is said to have stood, and which values are said to be carried.
+/// Returns the lot and its vehicle at a time as the history computes them, and the carried columns.
 async fn told_at(house: &House, time: DateTime<Utc>) -> (String, Vec<&'static str>) {
     let mut connection = house.pool().acquire().await.unwrap();
     let stood = history::at(&mut connection, None, "70000002", time, Spellings::compiled()).await.unwrap();
@@ -196,7 +196,7 @@ async fn told_at(house: &House, time: DateTime<Utc>) -> (String, Vec<&'static st
     (values.into_iter().flatten().collect::<Vec<_>>().join(" "), s.carried)
 }
 
-/// The names of the values that the tables say are carried.
+/// Returns the names of the columns that are stored as carried.
 async fn carried(house: &House) -> Vec<&'static str> {
     let mut connection = house.pool().acquire().await.unwrap();
     let told =

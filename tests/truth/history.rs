@@ -1,5 +1,5 @@
-//! A lot's past as it is told, against the simulator's own record of what it changed; and, where files come in any order,
-//! against the definition of the greatest version, in [`crate::order`].
+//! A lot's history against the simulator's record of its changes. If files are received in any order, against the
+//! definition of the greatest version, in [`crate::order`].
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -20,7 +20,7 @@ async fn stood(connection: &mut PgConnection, lot: u32, time: DateTime<Utc>) -> 
     stood.unwrap_or_else(|| panic!("lot {lot} never was"))
 }
 
-/// A value of the log in the simulator's words; those that the log has only as a code stay codes.
+/// Returns a value of the history in the simulator's form. A value that has only a code stays a code.
 fn fact(value: &Told) -> Fact {
     match value {
         Told::Nothing => None,
@@ -30,12 +30,12 @@ fn fact(value: &Told) -> Fact {
     }
 }
 
-/// The column as the simulator names it; none of its own stays as it is, for the comparison to show.
+/// Returns the simulator's name of a column. An unknown column keeps its name, so the comparison shows it.
 fn known(column: &str) -> &'static str {
     column.to_owned().leak()
 }
 
-/// What the simulator changed, in the log's words.
+/// Returns a change of the simulator in the form of the history.
 fn in_codes(change: &Change) -> Change {
     let domain = match change.column {
         "has_keys_code" => Domain::HasKeys,
@@ -183,7 +183,7 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
     {
         house.chain(&file(damage, updated), quarter(window)).await;
     }
-    // the same bytes again are no news
+    // the same bytes again change nothing
     assert!(house.chain(&file("VANDALISM", 13), quarter(4)).await.receipt.duplicate);
     let mut connection = house.pool().acquire().await.unwrap();
     let events = told(&mut connection, 40_010).await.events;

@@ -1,28 +1,30 @@
-//! What the chain makes is true: windows go in as files, and the database is held against somebody else's record.
+//! The results of the chain are correct: a test passes windows as files, and compares the database with an independent
+//! record.
 //!
-//! - [`simulated`]: the simulator's feed, window by window, against the simulator's own truth and the file's own text.
-//! - [`order`]: hostile little files in any order, repeated, whole or by their changes, against a definition of the
-//!   greatest version that fits on a screen.
-//! - [`changes`]: a source that sends changes only, and one that refuses drift.
-//! - [`compared`]: the rows that stand, against the fold of the stored versions.
-//! - [`file_rows`]: each file's rows under its own names, against what the file says.
-//! - [`findings`]: what was found in the real feed, one test each.
+//! - [`simulated`]: the simulator's feed, window by window, against the simulator's expected state and the file's own
+//!   text.
+//! - [`order`]: small hostile files in any order, repeated, in full or by their changes, against a short definition of
+//!   the greatest version.
+//! - [`changes`]: a source that sends changes only, and one that quarantines drift.
+//! - [`compared`]: stored rows against the fold of the stored versions.
+//! - [`file_rows`]: each file's rows under its own names, against the file.
+//! - [`findings`]: peculiarities of the real feed, one test each.
 //! - [`fold`]: values that cannot be read and update times that cannot be right, in any order of files.
-//! - [`sightings`]: files that come again, for another window.
+//! - [`sightings`]: files that are received again, for another window.
 //! - [`sources`]: two sources with the same lot numbers.
-//! - [`history`]: what is told of a lot's past, against the simulator's record of what it changed.
-//! - [`pictures`]: the links to a lot's pictures, against what its rows say.
-//! - [`reopened`]: closed lots that come back in records that cannot be read.
-//! - [`repeated`]: each completed job put back and run again.
-//! - [`stories`]: random stories of two sources, in order against a record, in any order against each other.
-//! - [`understood`]: what a file does not let us understand closes no lot, and is reported.
+//! - [`history`]: a lot's history, against the simulator's record of its changes.
+//! - [`pictures`]: the picture links of a lot, against its rows.
+//! - [`reopened`]: closed lots that return in records that cannot be read.
+//! - [`repeated`]: each completed job requeued and run again.
+//! - [`stories`]: random stories of two sources, in order against an oracle, in any order against each other.
+//! - [`understood`]: input that cannot be read closes no lot, and is reported.
 //! - [`vins`]: the VIN rule in Rust and in SQL.
-//! - [`written`]: what exporters and spreadsheets make of a row.
+//! - [`written`]: notations of exporters and spreadsheets.
 //!
-//! Every file takes the way of a real one: received into a store, claimed from the queue by a worker with the fleet's
-//! own jobs, and looked at once its last job is committed.
+//! Every file takes the path of a real one: it is received into a store, a worker with the fleet's own jobs claims its
+//! jobs, and the test reads the database once the last job is committed.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says no by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 mod chain;
 mod changes;

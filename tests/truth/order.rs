@@ -1,16 +1,17 @@
-//! Any order of windows, with repeats, whole or by their changes: the same vehicles and lots.
+//! Any order of windows, with repeats, in full or by their changes, gives the same vehicles and lots.
 //!
-//! The files are small and hostile: half a dozen lots, three of which share a vehicle under three spellings of its VIN,
-//! three update times, one of another year, one that is none, and a few contents, one of which has an odometer that
-//! cannot be read, so that nearly every comparison is a tie of something. Lots come and go (half of them with an auction long
-//! past, so that they are closed as soon as they are away), two files may share a window, a file may hold a lot twice, and
+//! The files are small and hostile: half a dozen lots, three of which share a vehicle under three notations of its VIN,
+//! three update times, one of another year, an empty one, and a few contents, one of which has an odometer that cannot
+//! be read. So nearly every comparison is a tie. Lots appear and disappear (half of them with an auction long past, so
+//! that they are closed as soon as they are absent), two files may share a window, a file may contain a lot twice, and
 //! the windows cross a month's end.
 //!
-//! Equal digests alone would not do: all ways could be wrong alike. [`greatest`] says what the contract says, over all
-//! sightings at once, and what is stored must be among its answers (it leaves ties of the hash open). The same is asked of
-//! each window gone by: how a lot stood then is a question of what the files say, not of when they came.
+//! Equal digests alone would not suffice: all orders could be wrong in the same way. [`greatest`] computes the
+//! contract's result over all sightings at once, and the stored values must be among its results (it leaves ties of the
+//! hash open). The same is checked for each past window: the values of a lot at that time depend on the contents of the
+//! files, not on when they were received.
 //!
-//! Long because the story, the files it makes and the rule that they are held against are read together.
+//! Long because the story, the files it makes and the rule for them are read together.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -22,7 +23,7 @@ use vinops::db::digest::Digest;
 
 mod past;
 
-/// A row as a file shows it.
+/// A row of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Row {
     lot: u8,
@@ -37,20 +38,20 @@ struct File {
     rows: Vec<Row>,
 }
 
-/// A story, and one way to tell it: which file comes when, and whether its ingest is a full one.
+/// A story, and one order of it: when each file is received, and whether its ingest is full.
 #[derive(Clone, Debug)]
 struct Case {
     files: Vec<File>,
     way: Vec<(usize, bool)>,
-    /// All files are received before the worker begins, which then has four slots to mix them up.
+    /// All files are received before the worker starts, whose four slots then mix them up.
     at_once: bool,
 }
 
-/// Per lot, the models that may stand.
+/// The possible models of each lot.
 type Lots = BTreeMap<String, HashSet<String>>;
-/// A vehicle's model, the lot it comes from, and its odometer.
+/// A vehicle's model, the lot of its values, and its odometer.
 type Vehicle = (String, u64, Option<u32>);
-/// Per VIN, what may stand.
+/// The possible values of each VIN.
 type Vehicles = BTreeMap<String, HashSet<Vehicle>>;
 
 const LOTS: u8 = 6;
@@ -58,12 +59,13 @@ const LOTS: u8 = 6;
 const SHARED: [&str; 3] = ["1HGCM82633A004352", "1hgcm82633a0o04352", "1HGCM826I33A004352"];
 
 impl Row {
-    /// The lots 0 to 2 share a vehicle; lot 2 and lot 1 spell it as their content says, lot 0 as it is.
+    /// Lots 0 to 2 share a vehicle. The content of lots 1 and 2 decides their notation of the VIN, lot 0 has the plain
+    /// one.
     fn vin_raw(self) -> String {
         match self.lot {
             0 => SHARED[0].to_owned(),
             1 | 2 => SHARED[usize::from((self.content + self.lot) % 3)].to_owned(),
-            // never whole: the least spelling owns it
+            // never complete: the least notation owns the vehicle
             3 | 4 => {
                 format!("2HGFC2F59{}GH512345", ["I", "O", "Q"][usize::from((self.content + self.lot) % 3)])
             }
@@ -87,7 +89,7 @@ impl Row {
         format!("MODEL {}", self.content)
     }
 
-    /// The update time: an hour of a day, one of another year, or none.
+    /// Returns the update time: an hour of a day, a time of another year, or none.
     fn updated_at(self) -> String {
         match self.updated {
             3 => "2062-10-01T00:00:00Z".to_owned(),
@@ -101,7 +103,7 @@ impl Row {
         self.lot == 5 && self.updated == 4
     }
 
-    /// The order key of a version that this window was the first to hold.
+    /// Returns the order key of a version whose first window is `first`.
     fn version_at(self, first: u8) -> DateTime<Utc> {
         match self.updated {
             3 | 4 => window(first),
@@ -109,7 +111,7 @@ impl Row {
         }
     }
 
-    /// What the odometer says; content 2 has one that cannot be read.
+    /// Returns the odometer. That of content 2 cannot be read.
     fn odometer(self) -> Option<u32> {
         (self.content != 2).then(|| 1_000 + u32::from(self.content))
     }
@@ -119,7 +121,7 @@ fn window(n: u8) -> DateTime<Utc> {
     at("2026-10-31T23:15:00Z") + Duration::minutes(15 * i64::from(n))
 }
 
-/// The file as text; `nth` makes files of equal rows different files.
+/// Returns the file as text. `nth` makes files of equal rows different files.
 fn text(file: &File, nth: usize) -> Vec<u8> {
     let mut text = String::from(
         "Id,Lot number,VIN,Model Group,Odometer,Last Updated Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Create Date/Time\n",
@@ -139,7 +141,7 @@ fn text(file: &File, nth: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The versions in these files, by their order keys without the hash: when updated, and the last window.
+/// Returns the versions in these files with their order keys, without the hash: the update time and the last window.
 fn versions(files: &[File]) -> HashMap<Row, (DateTime<Utc>, u8)> {
     let mut seen: HashMap<Row, (u8, u8)> = HashMap::new();
     for file in files {
@@ -151,7 +153,8 @@ fn versions(files: &[File]) -> HashMap<Row, (DateTime<Utc>, u8)> {
     seen.into_iter().map(|(row, (first, last))| (row, (row.version_at(first), last))).collect()
 }
 
-/// The odometers that a lot may have whose row is of this model: its own, else those of the greatest version that has one.
+/// Returns the possible odometers of a lot whose row has this model: its own, otherwise those of the greatest version
+/// that has one.
 fn odometers(files: &[File], lot: &str, model: &str) -> HashSet<Option<u32>> {
     let of_lot: Vec<_> =
         versions(files).into_iter().filter(|(row, _)| row.number().to_string() == lot).collect();
@@ -167,7 +170,8 @@ fn odometers(files: &[File], lot: &str, model: &str) -> HashSet<Option<u32>> {
     known().filter(|(_, key)| key == best).map(|(row, _)| row.odometer()).collect()
 }
 
-/// Per key, the contents that may stand: the greatest sightings, by all but the hash. A version's window is its last.
+/// Returns the possible contents of each key: those of the greatest sightings, by all but the hash. A version's window
+/// is its last.
 fn greatest(files: &[File]) -> (Lots, Vehicles) {
     type Greatest = ((DateTime<Utc>, u8), HashSet<String>);
     let mut lots: BTreeMap<String, Greatest> = BTreeMap::new();
@@ -193,9 +197,9 @@ fn greatest(files: &[File]) -> (Lots, Vehicles) {
     )
 }
 
-/// What may stand of a vehicle with these versions.
+/// Returns the possible values of a vehicle with these versions.
 fn vehicles(mut versions: Vec<(Row, (DateTime<Utc>, u8))>) -> HashSet<Vehicle> {
-    // the owner: the vehicle's own text before any other, then the least; the others count for nothing
+    // the owner: the vehicle's own text before any other, then the least. The others do not count.
     let owner = versions.iter().map(|(row, _)| (row.owner() != row.vin(), row.owner())).min();
     versions.retain(|(row, _)| Some((row.owner() != row.vin(), row.owner())) == owner);
     let key = |(row, (updated, seen)): &(Row, (DateTime<Utc>, u8))| (*updated, row.lot, *seen);
@@ -216,7 +220,7 @@ fn vehicles(mut versions: Vec<(Row, (DateTime<Utc>, u8))>) -> HashSet<Vehicle> {
 
 fn cases() -> impl Strategy<Value = Case> {
     let row = (0..LOTS, 0..3_u8, 0..5_u8).prop_map(|(lot, content, updated)| Row { lot, content, updated });
-    // mostly the row of the window before stands: a fresh draw for each lot would leave little unchanged
+    // mostly the row of the previous window stays: a new draw for each lot would leave little unchanged
     let file = (0..9_u8, prop::collection::vec(row, 1..6), any::<u16>());
     prop::collection::vec(file, 2..9).prop_flat_map(|mut drawn| {
         drawn.sort_by_key(|(window, ..)| *window);
@@ -232,7 +236,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 .map(|(_, row)| row)
                 .chain(rows.into_iter().take(if keep.is_multiple_of(5) { 1 } else { 3 }))
                 .collect();
-            // with more of them the file would be refused
+            // with more of them the file would be quarantined
             if all.iter().filter(|row| row.has_garbled_time()).count() * 2 > all.len() {
                 all.iter_mut().filter(|row| row.has_garbled_time()).for_each(|row| row.updated = 2);
             }
@@ -256,7 +260,7 @@ fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
-/// Tells a story in this way and says what stands then.
+/// Processes the files in this order. Returns the digest and the pipeline.
 async fn told(files: &[File], way: &[(usize, bool)], at_once: bool) -> (Digest, House) {
     let mut house = House::idle().await;
     if !at_once {
@@ -328,7 +332,7 @@ async fn compare(house: &House, lots: &Lots, vehicles: &Vehicles) -> Result<(), 
     if differences.is_empty() { Ok(()) } else { Err(format!("not what the versions say: {differences:?}")) }
 }
 
-/// `PROPTEST_CASES` asks for more than the 8 cases of every day, `PROPTEST_RNG_SEED` for others.
+/// `PROPTEST_CASES` sets the number of cases, by default 8. `PROPTEST_RNG_SEED` is their seed.
 #[test]
 fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -364,13 +368,13 @@ fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
     }
 }
 
-/// A file of these (lot, content, update) rows.
+/// Returns a file of these (lot, content, update) rows.
 fn file(window: u8, rows: &[(u8, u8, u8)]) -> File {
     let rows = rows.iter().map(|&(lot, content, updated)| Row { lot, content, updated }).collect();
     File { window, rows }
 }
 
-/// Tells the files in the order given, by their changes and whole.
+/// Processes the files in the given order, by their changes and in full.
 async fn hold(files: Vec<File>, order: &[usize]) {
     for full in [false, true] {
         let way = order.iter().map(|&n| (n, full)).collect();
@@ -380,7 +384,7 @@ async fn hold(files: Vec<File>, order: &[usize]) {
 
 #[tokio::test]
 async fn a_lot_that_stays_does_not_take_the_vehicle_from_a_greater_one_that_left() {
-    // lot 1 spells the shared VIN as it is with its content 2
+    // lot 1 has the plain notation of the shared VIN with content 2
     let files = vec![
         file(0, &[(0, 0, 1), (1, 2, 1), (5, 0, 0)]),
         file(1, &[(0, 0, 1), (5, 0, 0)]),

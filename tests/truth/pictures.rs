@@ -1,9 +1,9 @@
-//! The links to pictures follow the row that stands: looked up only where it says others than the one before it.
+//! Picture links follow the greatest row. They are looked up only if that row has other links than the one before.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
 
-/// A file of one line a lot: its number, VIN, thumbnail, listing and cost of repair.
+/// Returns a file of one line per lot: its number, VIN, thumbnail, listing and cost of repair.
 fn file(rows: &[(u32, &str, &str, &str, u32)]) -> Vec<u8> {
     let mut text = String::from(
         "Id,Lot number,VIN,Image Thumbnail,Image URL,Repair cost,Last Updated Time,Create Date/Time\n",
@@ -71,7 +71,7 @@ async fn a_lots_pictures_are_those_of_the_row_that_stands() {
         10003 3 thumbnail t3, 10004 1 listing l4, 10004 1 thumbnail t4";
     assert_eq!(pictures(&house).await, (now.to_owned(), 1));
 
-    // the same links of another vehicle, and a link that is gone: those that were are closed
+    // the same links of another vehicle, and a missing link: the former links are closed
     let last = [(10_001, TWO, "t1", "l1", 20), (10_002, TWO, "", "l2", 10)];
     house.chain(&file(&last), quarter(2)).await;
     let now = "10001 2 listing l1, 10001 2 thumbnail t1, 10002 2 listing l2, 10003 3 thumbnail t3, \

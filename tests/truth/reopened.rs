@@ -1,22 +1,22 @@
-//! Closed lots that come back in records of which only the lot number can be read.
+//! Closed lots that return in records of which only the lot number can be read.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
 
 const HEADER: &str = "Id,Lot number,VIN,Odometer,Last Updated Time,Create Date/Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone";
-/// A record that ends behind the VIN.
+/// A record that ends after the VIN.
 const TORN: &str = "10000,10000,1HGCM82633A010000";
 
 fn quarter(n: i64) -> DateTime<Utc> {
     at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
 }
 
-/// A row of a lot of five digits; `change` makes another version of it.
+/// Returns a row of a lot of five digits. `change` makes another version of it.
 fn row(lot: u32, change: i64, sale: &str) -> String {
     format!("{lot},{lot},1HGCM82633A0{lot},{change},2026-11-20T10:00:00Z,now,{sale}")
 }
 
-/// A file of 99 lots with a sale at half past two, and this record before them.
+/// Returns a file of 99 lots with a sale at 14:30, and this record before them.
 fn file(change: i64, first: Option<&str>) -> Vec<u8> {
     let rows = (10_001..10_100).map(|lot| row(lot, change, SALE));
     let rows: Vec<String> = first.map(str::to_owned).into_iter().chain(rows).collect();
@@ -42,15 +42,15 @@ async fn a_closed_lot_is_open_again_by_a_record_that_cannot_be_read() {
     let chain = house.chain(&file(11, Some(TORN)), quarter(11)).await;
     assert_eq!((chain.state(), chain.count("detect-completion", "/returned")), ("applied", 1));
     assert_eq!(status(&house).await, "active");
-    // it is in the feed: it stays as it is, and is absent once it is away
+    // it is in the feed: it stays unchanged, and is absent once its record is missing
     house.chain(&file(12, Some(TORN)), quarter(12)).await;
     assert_eq!(status(&house).await, "active");
     house.chain(&file(13, None), quarter(13)).await;
     assert_eq!(house.text(moves).await, format!("{pending}, PENDING_RESULT active seen_again, {pending}"));
-    // a late file says nothing about it
+    // a late file does not decide
     house.chain(&file(9, Some(TORN)), quarter(9)).await;
     assert_eq!(status(&house).await, "PENDING_RESULT");
-    // the row that it had is no news
+    // the row that it had before is not a change
     house.chain(&file(14, Some(TORN)), quarter(14)).await;
     house.chain(&file(15, Some(&readable)), quarter(15)).await;
     assert_eq!(status(&house).await, "active");

@@ -1,12 +1,13 @@
-//! Each job of a completed chain put back and run again, one by one and in any order: nothing changes, nobody is told
-//! twice. And the same of a file that is half dirt.
+//! Each job of a completed chain is requeued and run again, one by one and in any order: nothing changes, and no change
+//! is logged twice. The same with a file of which half is damaged.
 
 use crate::chain::{House, at};
 use serde_json::Value;
 use vinops::simulator::fault::{Fault, corrupt};
 use vinops::simulator::{Options, Simulator};
 
-/// Everything the chain writes but timestamps of the runs: rows of each table, and hashes of what may not move.
+/// Returns everything that the chain writes except timestamps of runs: row counts of each table, and hashes of data
+/// that may not change.
 async fn everything(house: &House) -> Vec<(String, i64, Option<String>)> {
     let mut told = Vec::new();
     for query in [

@@ -1,10 +1,11 @@
-//! Files that come again, for another window.
+//! Files that are received again, for another window.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
 use std::fmt::Write as _;
 
-/// A file of a line per lot: number, sale date, update time. `clock` makes files of equal rows different bytes.
+/// Returns a file of one line per lot: number, sale date, update time. `clock` makes files of equal rows different
+/// bytes.
 fn file(clock: &str, rows: &[(u32, &str, &str)]) -> Vec<u8> {
     let mut text = String::from(
         "Id,Lot number,VIN,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Last Updated Time,Create Date/Time\n",
@@ -50,7 +51,7 @@ async fn a_feed_that_goes_back_to_an_older_file_brings_its_lots_back() {
     assert_eq!(states(&house).await, "applied applied applied");
     assert_eq!(house.number("select count(*) from raw.csv_files").await, 2);
     assert_eq!(house.number("select count(*) from raw.sightings").await, 3);
-    // 10002 is back in the feed, 10004 is away, and no row is stored twice
+    // 10002 is in the feed again, 10004 is absent, and no row is stored twice
     let away = "select string_agg(lot::text, ' ') from raw.heads where last_seen is not null";
     assert_eq!(house.text(away).await, "10004");
     assert_eq!(house.number("select count(*) from raw.rows").await, 14);
@@ -174,7 +175,7 @@ async fn a_repeat_that_comes_late_says_until_when_its_versions_were_seen() {
     let (a, b) = (color("a", "RED"), color("b", "BLUE"));
     let newest = file("d", &[(10_002, "0", EARLY)]);
     let files = [(&a, 0), (&b, 1), (&a, 2), (&newest, 9)];
-    // of two versions with one update time, that of the newest window stands
+    // of two versions with one update time, that of the newest window wins
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [3, 0, 2, 1]] {
         let mut house = House::new().await;
         for n in order {

@@ -1,12 +1,12 @@
-//! The simulator's feed through the chain, held window by window against the simulator's truth.
+//! The simulator's feed through the chain, compared window by window with the simulator's expected state.
 //!
-//! The truth knows what each lot, vehicle and counter must be; it was never parsed from text. What a file says, cell by
-//! cell, is read here with the plain `csv` crate (the feed is made without inch quotes for that), so that
-//! `raw.file_rows` is compared with nobody's opinion but the file's.
+//! The expected state has the value of each lot, vehicle and counter, and was never parsed from text. The contents of a
+//! file are read here, cell by cell, with the plain `csv` crate (the feed is generated without inch quotes for that),
+//! so `raw.file_rows` is compared with the file alone.
 //!
-//! One thing the truth cannot know is which absent lots ingest has let go of: a lot that returns after it was closed is
-//! new to ingest, as it is to the truth; one that returns while open is changed or unchanged. The comparison below
-//! keeps that apart by what each lot was before the window.
+//! The expected state does not contain which absent lots ingest has closed: a lot that returns after it was closed is
+//! new to ingest and to the expected state, and one that returns while open is changed or unchanged. The comparison
+//! below separates the two by the state of each lot before the window.
 
 use crate::chain::{Chain, House, at};
 use chrono::{DateTime, Utc};
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 use vinops::simulator::{Counters, LotTruth, Options, Simulator, Skip, Status, Truth};
 
-/// Totals over all windows, to prove that the story had everything in it.
+/// Totals over all windows, to prove that the story contains every case.
 #[derive(Default, Debug)]
 struct Story {
     pending: u64,
@@ -52,7 +52,7 @@ async fn a_feed_with_inch_quotes_broken_rows_and_a_clock_in_each_row_is_read_as_
     assert!(story.changed > 0 && story.gone > 0, "{story:?}");
 }
 
-/// Drives these windows through a house and checks everything after each. Text is compared where `csv` can read it.
+/// Processes these windows and checks everything after each. Text is compared if `csv` can read it.
 async fn tell(options: Options, windows: &[u32], strict: bool) -> Story {
     let mut house = House::new().await;
     let mut simulator = Simulator::new(options.clone());
@@ -96,7 +96,7 @@ fn compare_counters(
     let ingest = |path: &str| chain.count("ingest", path);
     let now: Vec<LotTruth> = truth.lots().filter(|lot| lot.last_seen == counters.window).collect();
     let was = |lot: &LotTruth| before.get(&lot.lot);
-    // a lot that was away is forgotten once it is closed, or at once if it never made a lot
+    // an absent lot loses its head once it is closed, or at once if its rows never made a lot
     let forgotten = |lot: &&LotTruth| {
         was(lot).is_some_and(|old| !old.in_feed && old.status.is_none_or(|status| status.closed()))
     };
@@ -192,7 +192,7 @@ async fn compare_vehicles(house: &House, truth: &Truth<'_>, k: u32) {
     assert!(stored.is_empty(), "window {k}: vehicles that never were: {:?}", stored.keys());
 }
 
-/// The store gives the bytes back, and `raw.file_rows` every row.
+/// Checks that the store returns the bytes, and `raw.file_rows` every row.
 async fn compare_file(house: &House, file_id: Uuid, window: DateTime<Utc>, bytes: &[u8], strict: bool) {
     let (path, sha256, rows): (String, String, i32) =
         sqlx::query_as("select path, sha256, row_count from raw.csv_files where file_id = $1")

@@ -1,4 +1,4 @@
-//! Two sources with the same lot numbers, and a vehicle in common.
+//! Two sources with the same lot numbers, and a common vehicle.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 const LOTS: u32 = 1_000;
 
-/// A thousand lots. The VINs are the source's own but for the first, which both sources have.
+/// Returns a file of a thousand lots. The VINs are the source's own, except for the first, which both sources have.
 fn file(letter: char, color: &str, lots: u32) -> Vec<u8> {
     let mut text = String::from(
         "Id,Lot number,VIN,Color,Sale Date M/D/CY,Time Zone,Last Updated Time,Create Date/Time\n",
@@ -42,7 +42,7 @@ async fn two_sources_with_the_same_lot_numbers_share_nothing_but_a_vehicle() {
     let common = house.text("select source || ' ' || source_lot from vehicles where vin like '%Z%'").await;
     assert_eq!(common, "other 70000000", "of equal update times the greater source stands");
 
-    // a change of one is no change of the other
+    // a change in one source is not a change in the other
     house.chain(&file('B', "BLACK", LOTS), quarter(1)).await;
     let colors = house
         .text(
@@ -55,7 +55,7 @@ async fn two_sources_with_the_same_lot_numbers_share_nothing_but_a_vehicle() {
         .text("select string_agg(distinct source, ' ') from audit.vehicle_changes where lot_external_id = '70000001'");
     assert_eq!(changes.await, "other");
 
-    // absence is judged for each source alone
+    // absence is judged for each source separately
     for n in 2..5 {
         let mut small = file('B', "BLACK", LOTS - 10);
         small.extend_from_slice(

@@ -1,11 +1,12 @@
-//! Random stories: eight windows of two sources' feeds with halves, refused files, repeats and rows that are hard to read.
+//! Random stories: eight windows of two sources' feeds with halves, quarantined files, repeats and rows that are hard
+//! to read.
 //!
-//! Each story is checked twice. In order: after each file the lots, vehicles, open picture links and statuses are those of an
-//! independent [`record`]. In another order, with some files once more: the digest is that of the first way, since only
-//! statuses depend on the order of files. A third check withdraws a file ([`withdrawn`]).
+//! Each story is checked twice. In order: after each file the lots, vehicles, open picture links and statuses are those
+//! of an independent [`record`]. In another order, with some files repeated: the digest is that of the first order,
+//! since only statuses depend on the order of files. A third check withdraws a file ([`withdrawn`]).
 //!
-//! `VINOPS_TEST_STORIES` asks for more stories than the usual ones, `VINOPS_TEST_SEED` for others: the first story has this
-//! seed, each further one the next number.
+//! `VINOPS_TEST_STORIES` sets the number of stories. `VINOPS_TEST_SEED` is the seed of the first story, and each
+//! further story has the next number.
 
 use crate::chain::House;
 use chance::Chance;
@@ -24,11 +25,11 @@ mod record;
 mod script;
 mod withdrawn;
 
-/// Stories of an ordinary run.
+/// The default number of stories.
 const STORIES: u64 = 20;
-/// Stories that are run at once.
+/// The number of stories that run concurrently.
 const AT_ONCE: usize = 4;
-/// Differences that are printed of a story.
+/// The maximum number of differences that are printed of a story.
 const SHOWN: usize = 8;
 
 #[test]
@@ -41,7 +42,7 @@ fn a_story_whose_wrong_file_is_withdrawn_is_the_story_without_it() {
     check_stories(STORIES, withdrawn::check);
 }
 
-/// Checks the asked number of stories, or the usual one, several at once.
+/// Checks the requested number of stories, or the default one, several concurrently.
 fn check_stories<F: Future<Output = Result<(), String>>>(usual: u64, check: fn(u64) -> F) {
     let count = config::test_number("VINOPS_TEST_STORIES").unwrap_or(usual);
     let first = config::test_number("VINOPS_TEST_SEED").unwrap_or(1);
@@ -116,7 +117,7 @@ async fn check(seed: u64) -> Result<(), String> {
     shown(differences).map_err(|error| format!("in the order {way:?}, {error}\n{description}"))
 }
 
-/// Fails with the first of some differences.
+/// Returns an error with the first of some differences.
 fn shown(mut differences: Vec<String>) -> Result<(), String> {
     let count = differences.len();
     differences.truncate(SHOWN);
@@ -156,7 +157,7 @@ async fn in_another_order(files: &[File], way: &[usize]) -> House {
     house
 }
 
-/// Names what differs between the database and the record.
+/// Returns the differences between the database and the oracle.
 async fn compare_all(house: &House, record: &Record, statuses: bool) -> Vec<String> {
     let mut expected = record.lots();
     if !statuses {
@@ -167,7 +168,7 @@ async fn compare_all(house: &House, record: &Record, statuses: bool) -> Vec<Stri
     differences
 }
 
-/// Names what differs, key by key and column by column.
+/// Returns the differences, key by key and column by column.
 fn compare(expected: &BTreeMap<String, Facts>, found: &BTreeMap<String, Facts>) -> Vec<String> {
     let mut differences = Vec::new();
     for (key, facts) in expected {

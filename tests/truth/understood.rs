@@ -1,5 +1,5 @@
-//! What a file does not let us understand: records, lot numbers, values, and a feed that has become smaller. None of it
-//! may close a lot, pass in silence or be stored again and again.
+//! Input that cannot be read: records, lot numbers, values, and a feed that has become smaller. None of it may close a
+//! lot, remain unreported or be stored again and again.
 
 use crate::chain::{Chain, House, at};
 use chrono::{DateTime, Duration, Utc};
@@ -11,17 +11,17 @@ fn quarter(n: i64) -> DateTime<Utc> {
     at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
 }
 
-/// A row of a lot of five digits; `change` makes another version of it.
+/// Returns a row of a lot of five digits. `change` makes another version of it.
 fn row(lot: u32, change: u32) -> String {
     format!("{lot},{lot},1HGCM82633A0{lot},{change},2026-11-20T10:00:00Z,now")
 }
 
-/// The same row with two fields too many.
+/// Returns the row with two fields too many.
 fn unreadable(lot: u32) -> String {
     format!("{lot},{lot},1HGCM82633A0{lot},1,2026-11-20T10:00:00Z,now,x,y")
 }
 
-/// A row without a lot number.
+/// Returns a row without a lot number.
 fn nameless(vin: u32) -> String {
     format!("1,,1HGCM82633A0{vin},5,2026-11-20T10:00:00Z,now")
 }
@@ -31,7 +31,7 @@ fn file(rows: impl IntoIterator<Item = String>) -> Vec<u8> {
     format!("{HEADER}{}\n", rows.join("\n")).into_bytes()
 }
 
-/// Rows of these lots, and `change` in each of them.
+/// Returns rows of these lots, with `change` in each.
 fn lots(lots: std::ops::Range<u32>, change: u32) -> impl Iterator<Item = String> {
     lots.map(move |lot| row(lot, change))
 }
@@ -58,7 +58,7 @@ async fn a_lot_whose_record_cannot_be_read_stays_in_the_feed() {
     assert_eq!(house.number(head).await, 1);
     let kept = "select count(*) from audit.parse_errors where convert_from(raw, 'UTF8') like '%,10000,%'";
     assert_eq!(house.number(kept).await, 4);
-    // as soon as it is not there at all, it is absent
+    // once its record is missing, it is absent
     let chain = house.chain(&file(lots(10_001..10_100, 5)), quarter(5)).await;
     assert_eq!(chain.count("ingest", "/gone"), 1);
 }
@@ -198,7 +198,7 @@ async fn a_row_without_a_lot_number_is_stored_and_listed_once_and_new_once() {
         select f.file_no, count(*) as n from raw.file_rows r join raw.csv_files f using (file_id) group by 1) as t";
     assert_eq!(house.text(rows).await, "103 102 101 102 102");
 
-    // a month stands alone: stored once more, and neither new nor listed again
+    // each month is complete: stored again, but neither new nor listed again
     let december = at("2026-12-01T00:00:00Z");
     let month = house.chain(&with(4, vec![nameless(1), nameless(2)]), december).await;
     assert_eq!(counts(&month), [0, 100, 2]);
@@ -230,7 +230,7 @@ async fn values_that_cannot_be_read_are_counted_by_column_with_the_first_of_them
     assert_eq!(chain.reports["ingest"]["unreadable"], wanted);
     assert_eq!((chain.count("ingest", "/unreadable_values"), chain.count("ingest", "/staged")), (3, 23));
     assert_eq!(chain.reports["ingest"]["column_drift"], json!([]));
-    // an unchanged row was counted when it came
+    // an unchanged row was counted in its first file
     let chain =
         house.chain(&file(lots(10_000..10_020, 0).chain([odd(20_001, &long, "never")])), quarter(1)).await;
     assert_eq!((chain.count("ingest", "/unreadable_values"), chain.count("ingest", "/unchanged")), (0, 21));
@@ -239,7 +239,7 @@ async fn values_that_cannot_be_read_are_counted_by_column_with_the_first_of_them
         chain.reports["ingest"]["unreadable"],
         json!({ "Odometer": { "count": 1, "first": "x".repeat(80) } })
     );
-    let few = "select count(*) from fleet.figures where metric = 'etl_unreadable_values_ratio'";
+    let few = "select count(*) from fleet.metrics where metric = 'etl_unreadable_values_ratio'";
     assert_eq!(house.number(few).await, 0, "fewer than 200 rows are only reported");
 }
 
@@ -260,12 +260,12 @@ async fn a_column_that_most_values_are_no_longer_read_of_has_drifted() {
     assert_eq!(chain.reports["ingest"]["column_drift"], wanted);
     let figures =
         "select string_agg(metric || ' ' || (labels ->> 'column') || ' ' || value, ', ' order by metric)
-        from fleet.figures where metric in ('etl_column_drift', 'etl_unreadable_values_ratio')";
+        from fleet.metrics where metric in ('etl_column_drift', 'etl_unreadable_values_ratio')";
     assert_eq!(
         house.text(figures).await,
         "etl_column_drift Odometer 1, etl_unreadable_values_ratio Odometer 0.67"
     );
-    // it has been so in the last complete file: still unreadable, but no news
+    // it was unreadable in the last complete file: still unreadable, but not reported
     let chain = house.chain(&file(odd(10_000..10_300, 3)), quarter(3)).await;
     assert_eq!(chain.reports["ingest"]["column_drift"], json!([]));
     assert_eq!(chain.count("ingest", "/unreadable/Odometer/count"), 300);
@@ -319,7 +319,7 @@ async fn a_quarantined_file_keeps_the_first_5000_rejected_records_and_says_so() 
     let chain = house.chain(&file(rows), quarter(0)).await;
     assert_eq!((chain.state(), chain.count("ingest", "/parse_errors")), ("quarantined", 5_003));
     let reason = chain.reports["ingest"]["reason"].as_str().unwrap();
-    assert!(reason.ends_with("; the first 5000 unreadable records are kept, 3 are not"), "{reason}");
+    assert!(reason.ends_with("; the first 5000 unreadable records are stored, 3 are not"), "{reason}");
     assert_eq!(house.number("select count(*) from audit.parse_errors").await, 5_000);
     assert_eq!(house.number("select max(row_no)::bigint from audit.parse_errors").await, 5_010);
 }

@@ -1,4 +1,4 @@
-//! One VIN rule, two implementations: `auction::vin` for what comes in, the SQL function for operators and checks.
+//! One VIN rule, two implementations: `auction::vin` for the feed, the SQL function for operators and checks.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -20,7 +20,7 @@ async fn the_vin_rule_is_the_same_in_rust_and_in_sql_for_any_text() {
     ];
     let mut draw = || texts.new_tree(&mut runner).unwrap().current().replace('\0', "");
     let raws: Vec<String> = (0..4000).map(|_| draw()).collect();
-    // one round trip: what SQL makes of each, and whether the tables' check takes it
+    // one round trip: SQL's result for each, and whether the tables' check accepts it
     let told: Vec<(String, bool)> = sqlx::query_as(
         "select normalize_vin(raw), normalize_vin(raw) ~ '^[A-HJ-NPR-Z0-9]{11,17}$'
         from unnest($1::text[]) with ordinality as u (raw, n) order by n",

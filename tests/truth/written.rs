@@ -1,4 +1,4 @@
-//! What exporters and spreadsheets make of a row: each form is read as the value that it stands for.
+//! Notations of exporters and spreadsheets: each form is read as the value that it stands for.
 
 use crate::chain::{House, at};
 use chrono::{DateTime, Duration, Utc};

@@ -1,13 +1,13 @@
-//! The comparison of standing rows with the fold of their stored versions: whether `lots`, `vehicles` and the open picture links are
-//! what the versions say.
+//! Compares the rows of `lots`, `vehicles` and the open image links with the fold of their stored versions.
 //!
-//! It reads only, as any role that may read `raw` and `staging`, and takes no lock that a worker would notice. Lots are read in
-//! batches, each in one snapshot, so memory is bounded and a step that commits meanwhile is seen whole or not at all. Between the
-//! ingest of a window and the end of its chain, versions are stored that are not applied yet. Lots and vehicles with staged rows of
-//! such a window are counted and not compared.
+//! The comparison only reads, and takes no lock that would block a worker. Any role with read access to `raw` and
+//! `staging` can run it. Lots are read in batches, each in one snapshot, so memory is bounded and a concurrent step is
+//! visible completely or not at all. Between the ingest of a window and the end of its chain, some stored versions are
+//! not applied yet. Lots and vehicles with staged rows of such a window are counted and not compared.
 //!
-//! Compared are the columns that the fold gives, without `seen_window`, which is brought up to date only where it decides. A row
-//! without a hash was not made by the feed and is left out. `is_removed` and the status are not the versions' business.
+//! All columns of the fold are compared except `seen_window`, which is updated only where it decides the version order.
+//! A row without a hash was not created by the feed and is skipped. `is_removed` and the status do not depend on the
+//! versions.
 
 use super::fold::compute::{FoldedLot, FoldedVehicle, compute_lots, compute_vehicles};
 use super::fold::stored::{Versions, lots_of_vehicles, read_versions};
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 mod rows;
 mod scope;
 
-/// Compares the rows in scope, and calls `observer` after each batch.
+/// Compares the rows in scope and calls `observer` after each batch.
 pub async fn compare_rows(
     pool: PgPool,
     scope: ComparisonScope,
@@ -76,12 +76,12 @@ struct Comparison {
     observer: ComparisonObserver,
     counts: ComparisonCounts,
     total: u64,
-    /// VINs with differences that are counted already: several batches may meet a vehicle.
+    /// VINs whose differences are already counted, since several batches may contain the same vehicle.
     differing: HashSet<String>,
 }
 
 impl Comparison {
-    /// Compares these lots with their links and their vehicles, and the vehicles with these VINs.
+    /// Compares the given lots with their image links and vehicles, and also the vehicles with the given VINs.
     async fn compare_batch(&mut self, lots: &[LotKey], vins: &[String]) -> anyhow::Result<()> {
         let mut tx = snapshot(&self.pool).await?;
         let batch = Batch::read(&mut tx, lots, vins).await?;
@@ -90,7 +90,7 @@ impl Comparison {
         found.extend(rows::links(&mut tx, &batch.lots).await?);
         let mut vehicles = rows::vehicles(&mut tx, &batch.vehicles).await?;
         vehicles.extend(rows::unfounded_vehicles(&mut tx, &batch.vins, &batch.vehicles).await?);
-        tx.rollback().await.context("end the snapshot")?;
+        tx.rollback().await.context("could not end the read-only snapshot")?;
         let differing: BTreeSet<String> =
             vehicles.iter().filter_map(|difference| difference.vin.clone()).collect();
         vehicles.retain(|it| it.vin.as_ref().is_none_or(|vin| !self.differing.contains(vin)));
@@ -105,25 +105,25 @@ impl Comparison {
     }
 }
 
-/// Begins a transaction that only reads, in one snapshot.
+/// Begins a read-only transaction with one snapshot.
 async fn snapshot(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
-    let mut tx = pool.begin().await.context("begin a snapshot")?;
+    let mut tx = pool.begin().await.context("could not begin a read-only snapshot")?;
     sqlx::raw_sql("set transaction isolation level repeatable read, read only; set local timezone = 'UTC'")
         .execute(&mut *tx)
         .await
-        .context("begin a snapshot")?;
+        .context("could not begin a read-only snapshot")?;
     Ok(tx)
 }
 
-/// What the versions say of some lots and of their vehicles, without what a window under way is about to change.
+/// The folded versions of some lots and of their vehicles, without rows that an unfinished window is about to change.
 struct Batch {
     lots: Vec<FoldedLot>,
     vehicles: Vec<FoldedVehicle>,
-    /// The VINs whose vehicles are compared.
+    /// The VINs of the compared vehicles.
     vins: Vec<String>,
-    /// Lots that stand, by the feed, and that no version makes.
+    /// Lots created by the feed that no stored version produces.
     unfounded: Vec<LotKey>,
-    /// Lots and vehicles that are left out.
+    /// The number of lots and vehicles that were skipped because a window is unfinished.
     under_way: u64,
 }
 
@@ -174,13 +174,13 @@ impl Batch {
     }
 }
 
-/// Returns the VINs of these lots in all their versions, those that stand, and these.
+/// Returns the VINs of all versions of `lots`, of the `standing` rows, and `vins`.
 fn vins_of(lots: &[FoldedLot], standing: &[scope::StandingLot], vins: &[String]) -> BTreeSet<String> {
     let of_versions = lots.iter().flat_map(|lot| &lot.vins);
     of_versions.chain(standing.iter().map(|lot| &lot.vin)).chain(vins).cloned().collect()
 }
 
-/// Returns the lots of these vehicles whose versions have not been read.
+/// Returns the lots of the given vehicles whose versions have not been read yet.
 fn missing_lots(versions: &Versions, vehicles: &BTreeMap<String, Vec<LotKey>>) -> Vec<LotKey> {
     let lots: BTreeSet<&LotKey> =
         vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();

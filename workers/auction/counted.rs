@@ -1,8 +1,8 @@
-//! What the jobs' reports count for monitoring, under the documents' names.
+//! Records metrics from the reports of completed jobs, under the names of the documentation.
 //!
-//! Counted when a job's end is committed and not while it works, so a step that is rolled back, retried or fenced off
-//! counts once or not at all. What a download costs is counted where it happens (`fetch.rs`), since a failed one has no
-//! report.
+//! Metrics are recorded when the end of a job is committed, not while the job runs. A step that is rolled back, retried
+//! or fenced off is counted once or not at all. Downloads are counted where they happen (`fetch.rs`), since a failed
+//! download has no report.
 
 use super::detect_completion::DetectCompletion;
 use super::fetch::Fetch;
@@ -14,7 +14,7 @@ use crate::telemetry::{READ_COLUMNS, STATUSES};
 use metrics::{counter, histogram};
 use serde_json::Value;
 
-/// Counts what a completed job of this kind reports.
+/// Records the metrics of a completed job of this kind from its report.
 pub fn counted(kind: &str, report: &Value) {
     let number = |name: &str| report[name].as_u64().unwrap_or(0);
     let upserted = |metric: &'static str| {
@@ -29,7 +29,7 @@ pub fn counted(kind: &str, report: &Value) {
             counter!("etl_parse_errors_total", "outcome" => "rejected").increment(number("parse_errors"));
             counter!("etl_parse_errors_total", "outcome" => "repaired").increment(number("repaired"));
             for (column, values) in report["unreadable"].as_object().into_iter().flatten() {
-                // only columns that are known become labels
+                // Only known columns become label values.
                 let column = READ_COLUMNS.iter().copied().find(|it| it == column).unwrap_or("other");
                 counter!("etl_unreadable_values_total", "column" => column)
                     .increment(values["count"].as_u64().unwrap_or(0));
@@ -49,7 +49,7 @@ pub fn counted(kind: &str, report: &Value) {
             counter!("etl_pending_result_total").increment(number("pending_result"));
             for (moved, lots) in report["moves"].as_object().into_iter().flatten() {
                 let (old, new) = moved.split_once(" > ").unwrap_or_default();
-                // only statuses that are known become labels
+                // Only known statuses become label values.
                 let known = |status: &str| STATUSES.iter().copied().find(|it| *it == status);
                 if let (Some(old), Some(new)) = (known(old), known(new)) {
                     counter!("etl_status_transitions_total", "old_status" => old, "new_status" => new)

@@ -1,8 +1,8 @@
 -- detect-completion: let go of the heads of lots that are no longer open
-with closed as (
+with closed_heads as (
   delete from raw.heads h
   where h.source = $1
-    -- implied by the other, and what the index is of
+    -- implied by the next condition, and the predicate of the index
     and h.last_seen is not null
     and h.absent_since is not null
     and not exists (
@@ -14,21 +14,21 @@ with closed as (
     )
   returning h.lot, h.row_hash, h.last_seen
 ),
--- what only the head knew: until when the stored version was seen
-lots_told as (
+-- saves what only the head contains: the time when the stored version was last seen
+lot_updates as (
   update public.lots l
   set seen_window = c.last_seen
-  from closed c
+  from closed_heads c
   where l.source = $1
     and l.lot_external_id = c.lot::text
     and l.row_hash = c.row_hash
     and l.seen_window < c.last_seen
   returning 1
 ),
-vehicles_told as (
+vehicle_updates as (
   update public.vehicles v
   set seen_window = c.last_seen
-  from closed c
+  from closed_heads c
   join public.lots l on l.source = $1 and l.lot_external_id = c.lot::text
   where v.vin = l.vin
     and v.source = $1
@@ -38,4 +38,4 @@ vehicles_told as (
   returning 1
 )
 select count(*) as "closed!"
-from closed
+from closed_heads

@@ -1,21 +1,24 @@
-//! Detect-completion: moves the statuses of lots, and closes the window.
+//! Detect-completion: updates the statuses of lots and closes the window.
 //!
-//! - *What*: a lot in the feed is active, or scheduled while its sale is ahead; one that is absent is PENDING_RESULT once
-//!   its auction is two hours past, or removed after three complete files without it and no auction near.
+//! - *What*: a lot in the feed is active, or scheduled while its sale is in the future. An absent lot becomes
+//!   PENDING_RESULT two hours after its auction, or removed after three complete files without it and with no auction
+//!   near.
 //! - *Reads*: `raw.heads`, `staging.copart_raw`, `lots`, `config`.
-//! - *Writes*: `lots.status`, `audit.status_transitions`, `raw.heads` (lots closed leave it), the window's last state.
-//! - *Safe to repeat because* a lot that has its status is not moved again, and a window older than one already judged
-//!   moves only its own open lots, by the newest window.
-//! - *Followed by* nothing: this is the chain's end.
+//! - *Writes*: `lots.status`, `audit.status_transitions`, `raw.heads` (heads of closed lots are deleted), the final
+//!   state of the window.
+//! - *Safe to repeat because* a lot that already has its status is not moved again, and a window older than a judged
+//!   one moves only the open lots of its own file, by the newest judged window.
+//! - *Followed by* nothing: this is the end of the chain.
 //!
-//! Every open lot absent from the newest file is looked at each time, not the difference of two files: lots vanish hours
-//! before they can be judged. Hours are counted from the window, not from now, so a replay decides as the day did.
+//! Each run inspects every open lot that is absent from the newest file, rather than the difference between two files:
+//! lots disappear hours before they can be judged. Hours are counted from the window, not from the current time, so a
+//! replay decides as the original run did.
 //!
-//! Three cases. A window *in order* applies every rule. A *late* one moves the open lots of its own file, since it may have
-//! brought or taken a sale date; the newest judged window decides. An *unchanged* one, which brought the newest file again,
-//! moves lots by the clock: a sale begins, or two hours have passed since the auction of a lot that is known to be absent.
-//! No lot is removed without a new file. Of a source that sends changes only, absence is never judged: what moves is what the
-//! clock decides, and what the file holds.
+//! There are three cases. A window *in order* applies every rule. A *late* window moves the open lots of its own file,
+//! since the file may add or remove a sale date. The newest judged window decides in that case. An *unchanged* window,
+//! which received the newest file again, moves lots by the clock: a sale begins, or two hours have passed since the
+//! auction of a lot that is known to be absent. No lot is removed without a new file. For a source that sends only
+//! changes, absence is never judged: lots move only by the clock and by the rows of the file.
 
 use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, write_catalogue};
 use crate::auction::mapping;
@@ -27,10 +30,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// How long an unchanged window waits before it asks again whether older windows have ended.
+/// The delay before an unchanged window checks again whether older windows have finished.
 const WAIT_FOR_OLDER: Duration = Duration::from_millis(250);
 
-/// Move the statuses this file decides.
+/// Payload of the job: the file whose statuses are updated.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DetectCompletion {
     /// The file and its window.
@@ -38,32 +41,32 @@ pub struct DetectCompletion {
     pub sighting: Sighting,
 }
 
-/// Which lots moved.
+/// Report of the job: the numbers of lots that changed their status.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// The window's last state: applied, late, incomplete or unchanged.
+    /// The final state of the window: applied, late, incomplete or unchanged.
     pub state: &'static str,
     /// Absent lots whose auction is over.
     pub pending_result: i64,
-    /// Absent lots without an auction near.
+    /// Absent lots that were removed because no auction is near.
     pub removed: i64,
-    /// Closed lots that stand in the feed again.
+    /// Closed lots that are in the feed again.
     pub returned: i64,
-    /// All moves, these included.
+    /// All status changes, including the three above.
     pub moved: i64,
-    /// The same by kind, such as `active > PENDING_RESULT`.
+    /// The status changes by kind, such as `active > PENDING_RESULT`.
     pub moves: Value,
-    /// Why absent lots were not judged, if they were not.
+    /// The reason why absent lots were not judged; null if they were.
     pub skipped: Option<&'static str>,
-    /// From start to commit.
+    /// Duration from start to commit, in seconds.
     pub seconds: f64,
-    /// Of this process.
+    /// Peak resident memory of the worker process, in MB.
     pub peak_rss_mb: f64,
 }
 
 impl Job for DetectCompletion {
     const KIND: &'static str = "detect-completion";
-    const VERB: &'static str = "moves the statuses of lots and closes the window";
+    const VERB: &'static str = "updates the statuses of lots and closes the window";
     const WHEN: &'static str = "after upsert-lots";
     const READS: &'static str = "raw.heads, staging.copart_raw, lots, config";
     const WRITES: &'static str = "lots.status, audit.status_transitions, raw.heads, fleet.windows";
@@ -80,13 +83,13 @@ impl Job for DetectCompletion {
         )
         .fetch_one(&mut *step)
         .await
-        .context("read public.config")?;
+        .context("could not read public.config")?;
         let absence = mapping::for_source(&window.source).absence_is_judged();
         if window.state == "unchanged" {
             if older_under_way(&mut step, &window).await? {
                 return Err(snooze(WAIT_FOR_OLDER));
             }
-            // no ingest has opened the month where the feed stands still over the end of one
+            // If the feed has not changed since the end of a month, no ingest has created the month's partitions.
             ensure_partitions(run.pool(), window.start).await?;
             let mut report = self.judge_unchanged(&mut step, &window, enabled && absence).await?;
             (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
@@ -122,27 +125,27 @@ impl Job for DetectCompletion {
     }
 }
 
-/// How the lots of a source are judged.
+/// Rules by which the lots of a source are judged.
 struct Judgement {
-    /// The window that hours are counted from; none where no window has been judged yet.
+    /// The window that hours are counted from; `None` if no window has been judged yet.
     by: Option<DateTime<Utc>>,
-    /// Whether absent lots are judged.
+    /// True if absent lots are judged.
     absent: bool,
-    /// Whether absent lots may be removed.
+    /// True if absent lots may be removed.
     removal: bool,
     /// The window under which the file's rows are staged.
     staged: DateTime<Utc>,
-    /// Whether only open lots of the file itself are judged.
+    /// True if only the open lots of the file itself are judged.
     own_lots: bool,
 }
 
 impl Judgement {
-    /// Returns how a file that is newer than all others is judged; `absent` is whether absence is.
+    /// Returns the rules for a file that is newer than all others. `absent` enables the judgement of absent lots.
     fn in_order(window: &Window, absent: bool) -> Judgement {
         Judgement { by: Some(window.start), absent, removal: absent, staged: window.start, own_lots: false }
     }
 
-    /// Returns how a late file is judged; `absent` is whether absence is.
+    /// Returns the rules for a late file. `absent` enables the judgement of absent lots.
     fn of_late(window: &Window, absent: bool) -> Judgement {
         Judgement {
             by: window.completed_window,
@@ -154,7 +157,7 @@ impl Judgement {
     }
 }
 
-/// Returns the state in which the window ends. A window that is worked again after newer ones keeps its state.
+/// Returns the final state of the window. A window that is processed again after newer ones keeps the state it has.
 fn last_state(window: &Window, late: bool, complete: bool) -> &'static str {
     match window.state.as_str() {
         "applied" if late => "applied",
@@ -165,7 +168,7 @@ fn last_state(window: &Window, late: bool, complete: bool) -> &'static str {
     }
 }
 
-/// Returns whether an older window of the source is between its fetch and its end.
+/// Returns true if an older window of the source is unfinished: fetched, or ingested and not closed.
 async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- detect-completion: older windows under way
@@ -180,11 +183,11 @@ async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<boo
     )
     .fetch_one(&mut **step)
     .await
-    .context("look for older windows under way")
+    .context("could not read the older unfinished windows")
 }
 
 impl DetectCompletion {
-    /// Moves what the clock decides at a window that brought nothing new.
+    /// Moves lots by the clock, for a window that received no new file.
     async fn judge_unchanged(
         &self,
         step: &mut Step,
@@ -202,7 +205,7 @@ impl DetectCompletion {
                 by: Some(window.start),
                 absent,
                 removal: false,
-                // nothing is staged for it
+                // No rows are staged for this window.
                 staged: window.start,
                 own_lots: false,
             };
@@ -211,7 +214,7 @@ impl DetectCompletion {
         Ok(report)
     }
 
-    /// Moves the statuses, and lets go of the heads of lots that are no longer open.
+    /// Updates the statuses and deletes the heads of lots that are no longer open.
     async fn move_statuses(
         &self,
         step: &mut Step,
@@ -232,14 +235,14 @@ impl DetectCompletion {
         )
         .fetch_one(&mut **step)
         .await
-        .context("move the statuses")?;
+        .context("could not update the statuses")?;
         (report.pending_result, report.removed) = (moved.pending_result, moved.removed);
         (report.returned, report.moved) = (moved.returned, moved.moved);
         report.moves = moved.moves;
         sqlx::query_file!("workers/auction/detect_completion.close.sql", window.source)
             .fetch_one(&mut **step)
             .await
-            .context("let go of closed lots")?;
+            .context("could not delete the heads of closed lots")?;
         sqlx::query!(
             "-- detect-completion: judged
             update raw.sources
@@ -250,11 +253,11 @@ impl DetectCompletion {
         )
         .execute(&mut **step)
         .await
-        .context("note the judged window")?;
+        .context("could not record the judged window")?;
         Ok(())
     }
 
-    /// Writes the last state of the file, of its window and of the run.
+    /// Writes the final state of the file, the window and the run.
     async fn close_run(&self, step: &mut Step, window: &Window, report: &Report) -> anyhow::Result<()> {
         sqlx::query_file!(
             "workers/auction/detect_completion.run.sql",
@@ -266,7 +269,7 @@ impl DetectCompletion {
         )
         .execute(&mut **step)
         .await
-        .context("close the run")?;
+        .context("could not close the run")?;
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 -- detect-completion: move
--- $1 file, $2 source, $3 the window that lots are judged by, $4 judge all absent lots, $5 absent lots may be removed,
--- $6 the file's window, $7 the file is late: only its own open lots are judged
+-- $1 file, $2 source, $3 the window by which lots are judged, $4 true to judge all absent lots, $5 true if absent lots
+-- may be removed, $6 the file's window, $7 true if the file is late: then only its own open lots are judged
 with
--- open lots that are known to be absent: a complete file came without them
-absent as (
+-- open lots that are absent: a complete file does not contain them
+absent_lots as (
   select
     l.id,
     l.auction_datetime_utc,
@@ -34,7 +34,7 @@ absent as (
       )
     )
   union all
-  -- a lot without a head is not in the newest file either: somebody opened it by hand
+  -- a lot without a head is not in the newest file either: it was reopened manually
   select l.id, l.auction_datetime_utc, null, $3, 1
   from public.lots l
   where l.source = $2
@@ -49,18 +49,18 @@ absent as (
         and h.lot = case when l.lot_external_id ~ '^[0-9]{1,18}$' then l.lot_external_id::bigint end
     )
 ),
--- every rule that applies to a lot; of two, the first counts
+-- every rule that applies to a lot; of several, the one with the least number wins
 candidates as (
   select id, 1 as rule, 'PENDING_RESULT' as new_status, 'absent_after_auction' as reason
-  from absent
+  from absent_lots
   where auction_datetime_utc <= $3 - interval '2 hours'
   union all
   select id, 2, 'removed', 'absent_from_three_files'
-  from absent
+  from absent_lots
   where $5::boolean
     and complete_files_without >= 3
     and (auction_datetime_utc is null or auction_datetime_utc > absent_since + interval '24 hours')
-    -- a known day without an instant: the sale is over two days later in any time zone
+    -- a sale day without a time: the sale is over two days later in any time zone
     and (auction_datetime_utc is not null or sale_day is null or $3 at time zone 'UTC' >= sale_day + 2)
   union all
   select
@@ -85,7 +85,7 @@ moves as materialized (
   join public.lots l on l.id = c.id
   order by l.id, c.rule
 ),
-moved as (
+updated_lots as (
   update public.lots l
   set
     status = m.new_status,
@@ -95,11 +95,13 @@ moved as (
     and l.status is distinct from m.new_status
   returning l.id
 ),
-logged as (
-  insert into audit.status_transitions (window_start_utc, file_id, source, lot_external_id, vin, old_status, new_status, reason)
+transitions as (
+  insert into audit.status_transitions (
+    window_start_utc, file_id, source, lot_external_id, vin, old_status, new_status, reason
+  )
   select $3, $1, $2, m.lot_external_id, m.vin, m.old_status, m.new_status, m.reason
   from moves m
-  join moved on moved.id = m.id
+  join updated_lots on updated_lots.id = m.id
   returning old_status, new_status
 )
 select
@@ -107,12 +109,12 @@ select
     select coalesce(jsonb_object_agg(kind, lots), '{}')
     from (
       select concat(old_status, ' > ', new_status) as kind, count(*) as lots
-      from logged
+      from transitions
       group by old_status, new_status
-    ) as kinds
+    ) as transition_counts
   ) as "moves!",
   count(*) filter (where new_status = 'PENDING_RESULT') as "pending_result!",
   count(*) filter (where new_status = 'removed') as "removed!",
   count(*) filter (where old_status not in ('active', 'scheduled')) as "returned!",
   count(*) as "moved!"
-from logged
+from transitions

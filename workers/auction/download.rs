@@ -1,32 +1,38 @@
-//! One download of the feed: up to four tries, resumed where they broke off, and nothing kept that is not the feed.
+//! Downloads the feed: one download makes up to four requests, resumes a broken body, and stores nothing but the feed.
 //!
-//! A try asks conditionally (`If-None-Match`, `If-Modified-Since` of the last good file); 304 ends the download. A
-//! `Last-Modified` later than the answer's own `Date` is no reference and is dropped. A body that breaks off is resumed
-//! by the next try with `Range` and `If-Range`, if the server named a strong validator. 206 continues the same spool,
-//! 200 means that the file changed meanwhile, and starts over. The feed regenerates every quarter-hour, so a resumed
-//! body may belong to another file than its beginning, and not every server heeds `If-Range`. So the 206 must agree
-//! with the first answer in ETag, `Last-Modified`, total and `Content-Encoding`, and go on where the body ended; else
-//! the next try starts over. A body that ends before the total that either answer names is not whole.
+//! Each request is conditional (`If-None-Match`, `If-Modified-Since` of the last good file), and 304 ends the download.
+//! A `Last-Modified` later than the response's own `Date` is not a valid reference and is dropped. If a body breaks off
+//! and the server sent a strong validator, the next request resumes it with `Range` and `If-Range`. 206 continues the
+//! same spool. 200 means that the file has changed, and starts over. The feed is regenerated every quarter-hour, so a
+//! resumed body may belong to another file than its beginning, and not every server honours `If-Range`. The 206 must
+//! therefore match the first response in ETag, `Last-Modified`, total and `Content-Encoding`, and continue where the
+//! body ended. Otherwise the next request starts over. A body that ends before the total of either response is
+//! incomplete.
 //!
-//! A server that asks for time (`Retry-After` in seconds or as a date, with 429, 503 or any other status that is no
-//! file) gets it within the slot. What lies beyond ends the download, and the error names it.
+//! A server can ask for a delay with `Retry-After` (seconds or a date) on 429, 503 or any other error status. The delay
+//! is respected within the slot. A longer delay ends the download, and is part of the error.
 //!
-//! An answer is refused, with its status and the start of its body, when it is not 200, begins with other bytes than the
-//! header's first column, is smaller or larger than the limits, sits behind more than three redirects, or says of
-//! itself that it is older than the last good file: a copy that somebody on the way has kept. Should the server's own
-//! clock have been set back, its files are refused until it has caught up; `vinops ingest FILE` ingests one by hand.
-//! `Content-Type` is not consulted, since servers and proxies often guess it. Gzip is decompressed by its first bytes,
-//! whatever `Content-Encoding` is, within the limit of size and a limit of its own (`gunzip.rs`); other compressions are
-//! refused by name.
+//! A response is rejected in these cases, with the status and the start of the body in the error:
 //!
-//! A body without a length that ends early and cleanly cannot be told from a whole one here. The next step sees its
-//! short last record.
+//! - the status is not 200,
+//! - the body does not begin with the header's first column,
+//! - the body is smaller or larger than the limits,
+//! - the response is behind more than three redirects,
+//! - `Last-Modified` is older than the last good file, so the response comes from a stale cache.
 //!
-//! **The URL is a secret**, since its query carries the key. It is unwrapped in one line of this file. No
-//! `reqwest::Error` leaves: each is turned to text, without its URL and redacted, so that neither Display nor Debug of
-//! any error can hold the key, not even when the server's own error page repeats it. So are the cookies of a session,
-//! which go to the feed's own host only ([`Feed::with_session`]). `Referer` is the fixed one, never
-//! the previous URL on a redirect.
+//! If the server's clock was set back, its files are rejected until the clock has caught up. `vinops ingest FILE`
+//! ingests one manually. `Content-Type` is ignored, since servers and proxies often guess it. Gzip is detected by its
+//! first bytes, regardless of `Content-Encoding`, and decompressed within the size limit and a ratio limit (`gzip.rs`).
+//! Other compression formats are rejected with their name.
+//!
+//! A body without a length that ends early and cleanly cannot be distinguished from a complete one here. The ingest
+//! sees its short last record.
+//!
+//! **The URL is a secret**, since the query contains the key. It is exposed only to be parsed and to be requested. No
+//! `reqwest::Error` leaves this module: each is converted to text, without the URL and redacted. Neither Display nor
+//! Debug of any error can contain the key, even if the server's own error page repeats it. The cookies of a session are
+//! redacted too, and are sent only to the feed's own host ([`Feed::with_session`]). `Referer` is fixed, and never the
+//! previous URL on a redirect.
 
 use crate::config::Copart;
 use crate::store::{Spool, Store};
@@ -48,48 +54,48 @@ pub(super) use answer::Mask;
 pub use error::{Break, DownloadError, Refusal};
 use tries::Tries;
 
-/// More redirects than this are refused.
+/// Maximum number of redirects; a response behind more is rejected.
 const MOST_REDIRECTS: usize = 3;
 
-/// The default `User-Agent`: says who asks, which the feed's server accepts.
+/// The default `User-Agent`, which identifies this program and which the feed's server accepts.
 const USER_AGENT: &str = concat!("vinops/", env!("CARGO_PKG_VERSION"));
-/// The default `Referer`: the page from which a browser asks.
+/// The default `Referer`, which is the page that a browser would send.
 const REFERER: &str = "https://www.copart.com/";
 
-/// How to ask for the feed.
+/// Options of the feed client: address, headers, timeouts and limits.
 #[derive(Clone, Debug)]
 pub struct FeedOptions {
-    /// Where; a secret.
+    /// The URL of the feed, which is a secret.
     pub url: SecretString,
-    /// `User-Agent`, fixed.
+    /// The `User-Agent` header, the same in all requests.
     pub user_agent: String,
-    /// `Referer`, fixed.
+    /// The `Referer` header, the same in all requests.
     pub referer: String,
-    /// Longest wait for a connection.
+    /// Timeout for the connection to the server.
     pub connect_timeout: Duration,
-    /// Longest silence of a connected server.
+    /// Timeout for the next bytes from a connected server.
     pub idle_timeout: Duration,
-    /// Longest download, all tries and waits together: ends a server that drips.
+    /// Timeout for the whole download with all requests and delays. Ends a download that only trickles.
     pub deadline: Duration,
-    /// Waits between tries, each varied by ± 25 %; one more try than waits.
+    /// Delays between requests, each varied by ± 25 %. The number of requests is one more.
     pub waits: Vec<Duration>,
-    /// A smaller body is refused, in bytes.
+    /// Minimum size of the file in bytes; a smaller body is rejected.
     pub min_bytes: u64,
-    /// A larger body is refused, in bytes.
+    /// Maximum size of the file in bytes; a larger body is rejected.
     pub max_bytes: u64,
 }
 
 impl FeedOptions {
-    /// The options that the environment gives. Errors name the variable that is missing.
+    /// Returns the options from the configuration. An error names the missing variable.
     pub fn from_config(copart: &Copart) -> anyhow::Result<FeedOptions> {
         let url = copart.feed_url.clone().context(
-            "COPART_FEED_URL is not set: give it the feed's address, or name a file that holds it in COPART_FEED_URL_FILE",
+            "COPART_FEED_URL is not set; set it to the feed's address, or set COPART_FEED_URL_FILE to a file that contains it",
         )?;
         let user_agent = copart.user_agent.as_deref().unwrap_or(USER_AGENT);
         Ok(FeedOptions::new(url, user_agent, copart.referer.as_deref().unwrap_or(REFERER)))
     }
 
-    /// The limits of the real feed: 96 MB, an error page of 963 bytes, a slot of 15 minutes.
+    /// Returns options with the limits of the real feed: 96 MB, an error page of 963 bytes, a slot of 15 minutes.
     pub fn new(url: SecretString, user_agent: impl Into<String>, referer: impl Into<String>) -> FeedOptions {
         FeedOptions {
             url,
@@ -105,15 +111,15 @@ impl FeedOptions {
     }
 }
 
-/// The one door to the feed's server; a tool of the worker.
+/// HTTP client of the feed's server, and the only place that sends requests to it. A run extension of the fetch job.
 pub struct Feed {
     client: Client,
     options: FeedOptions,
-    /// What must not be repeated: the URL's telling parts, and a session's.
+    /// Secrets that no text may contain: the secret parts of the URL and the session's cookies.
     mask: Mask,
-    /// Of a session.
+    /// The cookie header of a session.
     cookies: Option<HeaderValue>,
-    /// The longest time from the first request to the last retry that a server may ask for.
+    /// The maximum time from the first request to the last retry that a server may ask for.
     retry_within: Duration,
 }
 
@@ -123,45 +129,45 @@ impl fmt::Debug for Feed {
     }
 }
 
-/// What the last good file's answer said of itself; makes the next request conditional.
+/// Validators of the last good file; they make the next request conditional.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
-    /// Its `ETag`, quotes and all.
+    /// The value of `ETag`, including the quotes.
     pub etag: Option<String>,
-    /// Its `Last-Modified`.
+    /// The time in `Last-Modified`.
     pub last_modified: Option<DateTime<Utc>>,
 }
 
 impl Since {
-    /// Whether there is anything to make a request conditional.
+    /// Returns true if there is a validator to make a request conditional.
     fn is_known(&self) -> bool {
         self.etag.is_some() || self.last_modified.is_some()
     }
 }
 
-/// How a download ended well.
+/// Result of a successful download.
 #[derive(Debug)]
 pub struct Download {
-    /// Tries it took, from 1.
+    /// The number of requests, from 1.
     pub tries: u32,
-    /// The new file, or `None`: the server says nothing changed (304).
+    /// The new file, or `None` if the server reported no change (304).
     pub file: Option<File>,
 }
 
-/// A whole, plausible file, published by nobody yet.
+/// A complete and plausible file that is not in the store or the database yet.
 #[derive(Debug)]
 pub struct File {
-    /// Its bytes.
+    /// The spooled bytes.
     pub spool: Spool,
-    /// What its answer said of itself.
+    /// The validators in the response.
     pub since: Since,
 }
 
-/// Told bytes received and bytes expected (0: unknown) while they arrive.
+/// Callback that receives the bytes received and the bytes expected (0 if unknown) during a download.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 impl Feed {
-    /// A client for the feed at `options.url`. Errors name the variable and never the URL.
+    /// Creates a client for the feed at `options.url`. An error names the variable and never the URL.
     pub fn new(options: FeedOptions) -> anyhow::Result<Feed> {
         let url: Url =
             options.url.expose_secret().parse().map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
@@ -173,7 +179,7 @@ impl Feed {
         Ok(Feed { client, mask: Mask::new(&url, []), options, cookies: None, retry_within })
     }
 
-    /// The same feed, asked with the cookies of a session: `name=value; name=value`.
+    /// Returns a copy of the client that sends the cookies of a session: `name=value; name=value`.
     pub fn with_session(&self, cookies: &SecretString) -> anyhow::Result<Feed> {
         let text = cookies.expose_secret();
         let mut header =
@@ -190,8 +196,9 @@ impl Feed {
         })
     }
 
-    /// Returns the same feed, whose server may ask for a retry (`Retry-After`) within `left`, which is what remains of
-    /// the slot; never later than the deadline of a download.
+    /// Returns a copy of the client that accepts a server's `Retry-After` only within `left`, the rest of the slot.
+    ///
+    /// The limit is never later than the deadline of a download.
     pub fn with_retry_within(&self, left: Duration) -> Feed {
         Feed {
             client: self.client.clone(),
@@ -202,12 +209,12 @@ impl Feed {
         }
     }
 
-    /// Returns the longest time from the first request to the last retry that a server may ask for.
+    /// Returns the maximum time from the first request to the last retry that a server may ask for.
     pub fn retry_within(&self) -> Duration {
         self.retry_within
     }
 
-    /// Downloads the feed into `store`'s spool, unless it is still what `since` describes.
+    /// Downloads the feed into a spool of `store`, unless the server reports that it still matches `since`.
     pub async fn download(
         &self,
         store: &Store,
@@ -219,7 +226,8 @@ impl Feed {
         timeout(deadline, tries).await.map_err(|_| Break::Overdue { deadline })?
     }
 
-    /// Tries until the file is there, the tries are spent, or the server wants more time than there is.
+    /// Sends requests until the file is complete, the retries are used up, or the server asks for more time than is
+    /// left.
     async fn try_to_the_end(&self, mut tries: Tries<'_>) -> Result<Download, DownloadError> {
         let began = Instant::now();
         let mut waits = self.options.waits.iter();
@@ -245,7 +253,7 @@ impl Feed {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the door that the lint names")]
+#[expect(clippy::disallowed_methods, reason = "the place for HTTP clients that the lint names")]
 pub(super) fn client(options: &FeedOptions, url: &Url, redirects: usize) -> anyhow::Result<Client> {
     let value = |name: &str, text: &str| {
         HeaderValue::from_str(text).with_context(|| format!("{name} cannot be sent as a header"))
@@ -253,10 +261,10 @@ pub(super) fn client(options: &FeedOptions, url: &Url, redirects: usize) -> anyh
     let fixed = HeaderMap::from_iter([
         (header::USER_AGENT, value("COPART_USER_AGENT", &options.user_agent)?),
         (header::REFERER, value("COPART_REFERER", &options.referer)?),
-        // Lengths and ranges are then those of the file itself.
+        // Lengths and ranges then refer to the file itself.
         (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
     ]);
-    // Fails when another part of the program has installed it already, which is as good.
+    // An error means that another part of the program has already installed a provider, which is sufficient.
     _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
         .default_headers(fixed)
@@ -266,7 +274,7 @@ pub(super) fn client(options: &FeedOptions, url: &Url, redirects: usize) -> anyh
             most => reqwest::redirect::Policy::limited(most),
         })
         .referer(false);
-    // A proxy of the environment leads outwards; a feed on this machine is not there.
+    // A proxy of the environment leads to outside servers and cannot reach a feed on this machine.
     if is_loopback(url) {
         client = client.no_proxy();
     }

@@ -1,22 +1,23 @@
-//! Fetch: brings in the file of one window, once.
+//! Fetch: downloads the file of one window, once.
 //!
-//! - *What*: downloads the feed, checks that it is one, keeps it, and writes down that it has come.
-//! - *Reads*: the feed; `fleet.windows`, `raw.csv_files` (the last good file's validators; never a quarantined one's).
+//! - *What*: downloads and checks the feed, stores and registers the file.
+//! - *Reads*: the feed, `fleet.windows`, `raw.csv_files` (the last good file's validators, never those of a quarantined
+//!   file).
 //! - *Writes*: the store, `raw.csv_files`, `fleet.windows`.
 //! - *Safe to repeat because* a window that has its file is left alone, and known bytes are recognised by their sha256.
-//! - *Followed by* ingest, enqueued in the same transaction; by nothing when nothing is new.
+//! - *Followed by* ingest, enqueued in the same transaction, or by nothing if the feed has not changed.
 //!
-//! A slot has one attempt of up to four tries, and the database holds it: before anything is asked of the server, the
-//! job asks for the slot ([`source::begin`]), which a second job, a repeated one, a source that is switched off and one
-//! whose breaker is open do not get. A lost lease does not spend the attempt: the rescued job goes on with it. When it
-//! fails the queue discards the job, and triggers on `fleet.jobs` mark the window failed and count the slot for the
-//! breaker, whoever gave the job up. What fails before the slot is asked for (a worker without the feed's address) can be
-//! put back as long as the quarter-hour lasts. Where the database is away for a moment the job stands aside and goes on
-//! with its attempt, at the price of a second download.
+//! A slot has one attempt of up to four requests, enforced by the database. The job asks for the slot
+//! ([`source::begin`]) before it sends a request. A second job, a repeated job, a disabled source and a source with an
+//! open breaker do not get the slot. A lost lease does not use up the attempt: the rescued job continues it. When the
+//! attempt fails, the queue discards the job. Triggers on `fleet.jobs` then mark the window failed and count the slot
+//! for the breaker, whichever part ended the job. A job that fails before it asks for the slot (a worker without the
+//! feed's address) can be requeued until the quarter-hour ends. After a transient database error the job is snoozed and
+//! continues its attempt, which costs a second download.
 //!
-//! The feed serves only what is current, so a window whose quarter-hour has gone by on the database's clock is marked
-//! missed, never fetched late: its name must not be given to another quarter-hour's file. Accepted: a download that
-//! starts in the last seconds of a slot may get the next slot's file; the next fetch then finds nothing new.
+//! The feed serves only the current state. A window whose quarter-hour is over by the database's clock is marked missed
+//! and never fetched late, since the file would belong to another quarter-hour. One inaccuracy is accepted: a download
+//! that starts in the last seconds of a slot may get the next slot's file. The next fetch then finds nothing new.
 
 use super::download::{DownloadError, Feed, Since};
 use super::receive::{Arrival, WindowOutcome, keep, record, settle};
@@ -36,69 +37,69 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How long a fetch stands aside when the database is away for a moment.
+/// The delay before a fetch continues after a transient database error.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Bring in the file of this window.
+/// Payload of the job: the window to fetch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fetch {
-    /// The source: `copart`.
+    /// The source, such as `copart`.
     pub source: String,
     /// The start of the quarter-hour.
     pub window_start_utc: DateTime<Utc>,
-    /// The source runs on another clock than the database's (a simulated one): no window is ever too late.
+    /// True if the source runs on another clock than the database's (a simulated one), so no window is too late.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late_ok: bool,
 }
 
-/// What came of a fetch; sizes are 0 where nothing was downloaded.
+/// Report of the job. Sizes are 0 if nothing was downloaded.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// How it ended.
+    /// The outcome of the fetch.
     pub outcome: Outcome,
-    /// The window's file: new, or known already.
+    /// The window's file, which is new or already known.
     pub file_id: Option<Uuid>,
-    /// Of the bytes downloaded.
+    /// The sha256 of the downloaded bytes, in hex.
     pub sha256: Option<String>,
-    /// Downloaded.
+    /// Bytes downloaded.
     pub bytes: u64,
-    /// Added to the store.
+    /// Bytes added to the store.
     pub stored_bytes: u64,
-    /// Requests made.
+    /// The number of requests.
     pub tries: u32,
-    /// From start to commit.
+    /// Duration from start to commit, in seconds.
     pub seconds: f64,
 }
 
-/// How a fetch ended well.
+/// Outcome of a successful fetch job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// A new file; its ingest is enqueued.
+    /// The file is new, and an ingest job is enqueued.
     Fetched,
-    /// The server says nothing changed since the last good file (304).
+    /// The server reported no change since the last good file (304).
     NotModified,
-    /// The bytes are a known file's.
+    /// The bytes are those of a known file.
     Duplicate,
-    /// The window had its file before; nothing was asked of the server.
+    /// The window already had its file, and no request was sent.
     AlreadyFetched,
-    /// The quarter-hour has gone by; nothing was asked of the server.
+    /// The quarter-hour is over, and no request was sent.
     Missed,
-    /// The source is switched off; nothing was asked of the server.
+    /// The source is disabled, and no request was sent.
     Disabled,
-    /// The breaker is open; nothing was asked of the server.
+    /// The breaker is open, and no request was sent.
     BreakerOpen,
-    /// Another job's attempt is under way in this slot; nothing was asked of the server.
+    /// Another job's attempt is running in this slot, and no request was sent.
     UnderWay,
 }
 
 impl Fetch {
-    /// What the job is about: `copart/2026-11-20T14:30Z`.
+    /// Returns the key of the job, such as `copart/2026-11-20T14:30Z`.
     pub fn key(&self) -> String {
         source::fetch_key(&self.source, self.window_start_utc)
     }
 
-    /// Writes down that the window gets no file, and why.
+    /// Marks the window missed, with the reason as a note.
     async fn give_up(&self, step: &mut Step, why: Option<&str>) -> anyhow::Result<()> {
         settle(step, &self.source, self.window_start_utc, WindowOutcome::Missed, None).await?;
         sqlx::query!(
@@ -114,23 +115,24 @@ impl Fetch {
         )
         .execute(&mut **step)
         .await
-        .context("note why the window is missed")?;
+        .context("could not record why the window is missed")?;
         Ok(())
     }
 
-    /// Says that the fault is ours; the job's own error is what is told.
+    /// Records that storing failed on this side, so that the source's breaker does not count the slot. The job returns
+    /// the error itself.
     async fn unkept(&self, run: &Run) {
         if let Err(error) = source::unkept(run.pool(), run.job().id, run.job().run).await {
-            tracing::warn!("the slot will count as failed: {error:#}");
+            tracing::warn!(error = %format_args!("{error:#}"), "store failure not recorded, slot counts as failed");
         }
     }
 
-    /// Returns the file of the source's newest window that has a usable one, and its validators.
+    /// Returns the file of the source's newest window that has a usable one, and the validators.
     ///
-    /// A quarantined file is none, nor is one whose chain failed: a conditional request that names it would be answered
-    /// with 304 for as long as the server has it, and the window would end well with nothing applied. Where the newest
-    /// file has no validators (one ingested by hand) the request is not conditional, since a 304 would then be about an
-    /// older one.
+    /// A quarantined file is not usable, nor is one whose chain failed. A conditional request with its validators would
+    /// be answered with 304 as long as the server has it, and the window would succeed with nothing applied. If the
+    /// newest file has no validators (one ingested manually), the request is not conditional, since a 304 would refer
+    /// to an older file.
     async fn last_good(&self, pool: &PgPool) -> anyhow::Result<(Option<Uuid>, Since)> {
         let last = sqlx::query!(
             "-- fetch: last good file
@@ -144,14 +146,15 @@ impl Fetch {
             limit 1",
             self.source
         );
-        let last = last.fetch_optional(pool).await.context("look up the last good file")?;
+        let last = last.fetch_optional(pool).await.context("could not read the last good file")?;
         Ok(last.map_or_else(Default::default, |last| {
             (Some(last.file_id), Since { etag: last.etag, last_modified: last.last_modified })
         }))
     }
 
-    /// Returns the feed, with what is left of the slot as the limit of a server's `Retry-After`. A simulated source's
-    /// slot is not this clock's.
+    /// Returns the client with the rest of the slot as the limit of a server's `Retry-After`.
+    ///
+    /// The slot of a simulated source does not follow this clock, so the client is returned unchanged.
     fn within_the_slot(&self, feed: Arc<Feed>) -> Arc<Feed> {
         if self.late_ok {
             return feed;
@@ -175,14 +178,16 @@ impl Job for Fetch {
 
     async fn run(self, run: Run) -> Verdict<Report> {
         match self.attempt(&run).await {
-            // not the source's fault and no reason to let the window go: the same attempt goes on
+            // The source is not at fault and the window is not lost: the same attempt continues.
             Err(Stop::Retry(error)) => match passing(&error) {
                 Some(Passing::Connection) => {
-                    tracing::warn!(window = self.key(), "the database is away for a moment: {error:#}");
+                    let error = format!("{error:#}");
+                    tracing::warn!(window = self.key(), error, "database unavailable, fetch snoozed");
                     Err(snooze(PAUSE))
                 }
                 Some(Passing::Conflict) => {
-                    tracing::info!(window = self.key(), "conflict with another transaction: {error:#}");
+                    let error = format!("{error:#}");
+                    tracing::info!(window = self.key(), error, "transaction conflict, fetch snoozed");
                     Err(snooze(PAUSE))
                 }
                 None => Err(Stop::Retry(error)),
@@ -206,7 +211,7 @@ impl Fetch {
         };
         let store = run.tool::<Store>()?;
         let feed = run.tool::<Feed>().context(
-            "COPART_FEED_URL is not set on this worker: set it, or leave the kind fetch to another (--kind)",
+            "COPART_FEED_URL is not set on this worker\nhint: set it, or exclude the kind fetch with --kind",
         )?;
         let (job, its_run) = (run.job().id, run.job().run);
         let answer =
@@ -221,14 +226,14 @@ impl Fetch {
             Answer::UnderWay => (Outcome::UnderWay, None),
             Answer::Unknown => {
                 return Err(abort(anyhow!(
-                    "unknown source {:?}; `vinops source list` shows the known ones",
+                    "unknown source {:?}\nhint: list the sources with `vinops source list`",
                     self.source
                 )));
             }
             Answer::Spent => {
                 return Err(abort(anyhow!(
-                    "the one attempt that window {} has is spent: a source is asked once in a quarter-hour, \
-                     and the next one has its own fetch",
+                    "window {} has no attempt left\ndetail: a source gets one attempt per quarter-hour, and the next \
+                     quarter-hour has its own fetch",
                     self.key()
                 )));
             }
@@ -264,7 +269,7 @@ impl Fetch {
             Err(error) if error.is_no_entry() => source::session::doubt(run.pool(), &self.source).await?,
             _ => {}
         }
-        let download = download.with_context(|| format!("download window {}", self.key()))?;
+        let download = download.with_context(|| format!("could not download window {}", self.key()))?;
         report.tries = download.tries;
 
         let Some(file) = download.file else {
@@ -313,10 +318,10 @@ impl Fetch {
     }
 }
 
-/// Ends the slot's attempt as a success, in the step's transaction; the attempt must still be this run's.
+/// Ends the slot's attempt as a success, in the step's transaction. The attempt must still belong to this run.
 async fn end(step: &mut Step, run: &Run, ended: Ended) -> anyhow::Result<()> {
     let ours = source::end(step, run.job().id, run.job().run, ended).await?;
-    ensure!(ours, "the slot's attempt is no longer that of job {}, run {}", run.job().id, run.job().run);
+    ensure!(ours, "job {}, run {} no longer owns the attempt of the slot", run.job().id, run.job().run);
     Ok(())
 }
 

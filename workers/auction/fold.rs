@@ -1,17 +1,18 @@
-//! The fold of lots and vehicles whose versions are irregular, from all stored versions.
+//! Folds lots and vehicles with irregular versions from all of their stored versions.
 //!
-//! The set-based upserts compare a staged row with what stands. That is not enough where a version has values that could not be
-//! read, or an update time that cannot be right: an older version may know what the greatest does not, and a window that arrives
-//! late may be the first that held a version, which moves it ([`crate::auction::version`]). The upserts leave such lots and vehicles alone and name
-//! their staged rows. Here all stored versions of each are read, put in order, and folded ([`crate::auction::fold`]); the result
-//! replaces what stands, with the same log of changes.
+//! The set-based upserts compare a staged row with the row in the table. That is not enough if a version has values
+//! that could not be read, or an update time that cannot be right. An older version may then contain a value that the
+//! greatest version lacks. A window that arrives late may also be the first that contained a version, which changes the
+//! version's position ([`crate::auction::version`]). The upserts skip such lots and vehicles and return their staged
+//! rows. The fold reads all stored versions of each, sorts them and folds them ([`crate::auction::fold`]). The result
+//! replaces the row in the table and is logged as any other change.
 //!
-//! The order is that of the upserts: (`version_at`, newest window with the version, row hash), for a vehicle the owner of the VIN
-//! first, and the source and the lot before the window. Few rows are irregular, so the price of a look-up per version is small.
-
+//! The order is that of the upserts: (`version_at`, newest window with the version, row hash). For a vehicle the owner
+//! of the VIN comes first, and the source and the lot come before the window. Few rows are irregular, so one look-up
+//! per version is cheap enough.
 //!
-//! Reading the versions ([`stored`]), folding them ([`compute`]) and writing the result ([`mod@write`]) are apart: what checks the rows
-//! that stand takes the first two.
+//! Reading the versions ([`stored`]), folding them ([`compute`]) and writing the result ([`mod@write`]) are separate
+//! modules, since the comparison of the table rows uses only the first two.
 
 use super::Window;
 use crate::db::vocabulary;
@@ -29,13 +30,13 @@ pub mod repair;
 pub mod stored;
 pub mod write;
 
-/// Lots or vehicles whose versions are in memory at once.
+/// Lots or vehicles whose versions are loaded in one batch.
 pub const LOTS_AT_ONCE: usize = 500;
 
-/// The key of a lot: its source and its number.
+/// The key of a lot: source and lot number.
 pub type LotKey = (String, i64);
 
-/// Folds the lots of these staged rows. Returns how many of them changed.
+/// Folds the lots of the given staged rows. Returns the number of changed lots.
 pub async fn fold_lots(
     step: &mut Step,
     file_id: Uuid,
@@ -54,7 +55,7 @@ pub async fn fold_lots(
     )
     .fetch_all(&mut **step)
     .await
-    .context("look up the lots to fold")?;
+    .context("could not read the lots to fold")?;
     let spellings = vocabulary::spellings(step).await?;
     let mut changed = 0;
     for lots in lots.chunks(LOTS_AT_ONCE) {
@@ -66,7 +67,7 @@ pub async fn fold_lots(
     Ok(changed)
 }
 
-/// Folds the vehicles of these staged rows. Returns how many of them changed.
+/// Folds the vehicles of the given staged rows. Returns the number of changed vehicles.
 pub async fn fold_vehicles(
     step: &mut Step,
     file_id: Uuid,
@@ -76,7 +77,7 @@ pub async fn fold_vehicles(
     let rows = sqlx::query_file!("workers/auction/fold/staged_vehicles.sql", file_id, window.start, staged)
         .fetch_all(&mut **step)
         .await
-        .context("look up the vehicles to fold")?;
+        .context("could not read the vehicles to fold")?;
     let mut staged: BTreeMap<String, Vec<StagedVehicle>> = BTreeMap::new();
     for row in rows {
         let vehicle = StagedVehicle { vin: row.vin, lot: row.lot };
@@ -97,13 +98,13 @@ pub async fn fold_vehicles(
     Ok(changed)
 }
 
-/// A vehicle of a staged row.
+/// The VIN and the lot of a staged row.
 struct StagedVehicle {
     vin: String,
     lot: Option<i64>,
 }
 
-/// Adds the lots of the staged rows, some of which do not stand yet.
+/// Adds the lots of the staged rows, some of which are not in `lots` yet.
 fn add_staged_lots(lots: &mut BTreeMap<String, Vec<LotKey>>, vehicles: &[Vec<StagedVehicle>], source: &str) {
     for vehicle in vehicles.iter().flatten() {
         let of_vehicle = lots.entry(vehicle.vin.clone()).or_default();

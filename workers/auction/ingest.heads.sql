@@ -1,6 +1,6 @@
 -- ingest: bring the heads up to the file
-with staged as (
-  -- the greatest row of each lot, should a file hold a lot twice
+with staged_rows as (
+  -- the greatest row of each lot, if the file contains a lot twice
   select distinct on (s.lot_external_id::bigint)
     s.lot_external_id::bigint as lot,
     s.row_hash,
@@ -13,7 +13,7 @@ with staged as (
     and s.lot_external_id is not null
   order by s.lot_external_id::bigint, s.version_at desc, s.row_hash desc
 ),
-moved as (
+updated_heads as (
   update raw.heads h
   set
     row_hash = s.row_hash,
@@ -21,18 +21,19 @@ moved as (
     version_window = $3,
     last_seen = null,
     absent_since = null
-  from staged s
+  from staged_rows s
   where h.source = $2
     and h.lot = s.lot
-    -- where the file holds the head's version too, of which nothing is staged, the greater one stays: were it the lesser,
-    -- a file that holds that alone would find nothing new in it
+    -- If the file also contains the head's version, for which nothing is staged, the greater version stays. With the
+    -- lesser one as head, a file that contains only the lesser version would appear unchanged.
     and not (s.prev_hash = h.row_hash and s.prev_seen = $3 and s.row_hash < h.row_hash)
 )
--- nobody else moves this source's heads meanwhile, so what was not there is new (`on conflict` costs half as much again)
+-- no other transaction changes this source's heads meanwhile, so a missing head is new (`on conflict` costs half as
+-- much again)
 insert into raw.heads (source, lot, row_hash, row_id, version_window)
 select $2, s.lot, s.row_hash, s.row_id, $3
-from staged s
-where s.prev_hash is null -- else there is a head that held it
+from staged_rows s
+where s.prev_hash is null -- otherwise a head exists
   and not exists (
     select
     from raw.heads h

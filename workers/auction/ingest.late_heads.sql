@@ -1,6 +1,6 @@
 -- ingest: what a late file tells of lots that no newer file holds
--- $1 file, $2 source, $3 window, $4 the source's absence is judged
-with staged as (
+-- $1 file, $2 source, $3 window, $4 true if absence is judged for the source
+with staged_rows as (
   select distinct on (s.lot_external_id::bigint)
     s.lot_external_id::bigint as lot,
     s.row_hash,
@@ -11,7 +11,7 @@ with staged as (
     and s.lot_external_id is not null
   order by s.lot_external_id::bigint, s.version_at desc, s.row_hash desc
 ),
--- the first complete file after this one: the lots are absent from that, unless the source sends changes only
+-- the first complete file after this one: the lots are absent from that file, unless the source sends changes only
 next_complete as (
   select min(f.window_start_utc) as at
   from raw.csv_files f
@@ -22,7 +22,7 @@ next_complete as (
 )
 insert into raw.heads as h (source, lot, row_hash, row_id, version_window, last_seen, absent_since)
 select $2, s.lot, s.row_hash, s.row_id, $3, $3, n.at
-from staged s
+from staged_rows s
 cross join next_complete n
 on conflict (source, lot)
 do update set

@@ -1,29 +1,34 @@
-//! Ingest: takes a file apart, keeps what is new of it, and stages what has to be applied.
+//! Ingest: reads a file, stores new row versions, and stages the rows to apply.
 //!
 //! - *What*: reads the file once, compares each row with the newest version of its lot, and stores the versions that
-//!   differ; the file's manifest lists the versions of all its rows.
+//!   differ. The manifest of the file lists the versions of all its rows.
 //! - *Reads*: the store, `raw.heads`, `raw.lotless_rows`, `raw.csv_files`, `taxonomies.aliases`.
-//! - *Writes*: `raw.rows`, `raw.manifests`, `raw.heads`, `raw.lotless_rows`, `staging.copart_raw`, `audit.parse_errors`, `audit.skipped_lots`,
-//!   `audit.unknown_taxonomy_values`, `audit.etl_runs`.
-//! - *Safe to repeat because* all of it is one transaction that ends the job, and a file that is already ingested is left
-//!   alone.
+//! - *Writes*: `raw.rows`, `raw.manifests`, `raw.heads`, `raw.lotless_rows`, `staging.copart_raw`,
+//!   `audit.parse_errors`, `audit.skipped_lots`, `audit.unknown_taxonomy_values`, `audit.etl_runs`.
+//! - *Safe to repeat because* one transaction contains all writes and ends the job, and an ingested file is left alone.
 //! - *Followed by* upsert-vehicles, enqueued in the same transaction.
 //!
-//! Work and space grow with what changed, not with the file: of an unchanged row only its place in the manifest is new.
-//! A month's first file stores every row, so that the month stands alone. That is the one load worth a second
-//! connection: its rows go into a table apart, which is indexed, committed, and made part of `raw.rows` by the step's own
-//! transaction; what a killed load left there is thrown away by the next. See `month.rs`.
+//! Work and space grow with the number of changed rows, not with the file: an unchanged row only adds an entry to the
+//! manifest. A month's first file stores every row, so that the month is self-contained. Only this load justifies a
+//! second connection. Its rows go into a detached table, which is indexed and committed, and then attached to
+//! `raw.rows` by the step's own transaction. The table of a killed load is dropped by the next load
+//! (`month_partition.rs`).
 //!
-//! Races: two files of one source never work at once (the source's row lock). A window waits for an older one that is
-//! still under way, and for a newer one between its ingest and its end: what that has staged tells until when the
-//! versions it replaced were seen, and a late file is judged by it. A file older than the heads (*late*) is stored and
-//! staged like any other, but takes no head from a newer one and says nothing about absence.
+//! Races: two files of one source are never processed at once (row lock of the source). A window waits for an older one
+//! that is unfinished, and for a newer one between its ingest and its end. The staged rows of that window record until
+//! when the versions they replaced were seen, and a late file is judged by them. A file older than the heads (*late*)
+//! is stored and staged like any other, but replaces no newer head and does not decide absence.
 //!
-//! A file that is not the feed, is empty, has more than 2 % unreadable records, lot numbers in less than half of its
-//! records, or a key column that is unreadable in more than half of its rows is quarantined: kept, reported, not applied.
-//! The job is done then; trying again would read the same bytes. A file that is not complete
-//! (`src/auction/completeness.rs`) is applied and judges no absence. A record that cannot be read but whose lot number can
-//! keeps its lot in the feed, and opens a closed one again.
+//! A file is quarantined, that is stored and reported but not applied, in these cases:
+//!
+//! - the file is not the feed, or has no rows,
+//! - more than 2 % of the records are unreadable,
+//! - fewer than half of the records have a lot number,
+//! - a key column is unreadable in more than half of the rows.
+//!
+//! The job then succeeds, since a retry would read the same bytes. An incomplete file (`src/auction/completeness.rs`)
+//! is applied but does not decide absence. An unreadable record with a readable lot number keeps its lot in the feed,
+//! and opens a closed lot again.
 
 use super::restage::restage;
 use super::upsert_vehicles::UpsertVehicles;
@@ -64,79 +69,79 @@ const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, 
     from stdin (format binary)";
 const COPY_MANIFEST: &str =
     "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
-/// Chunks the scan may be ahead of PostgreSQL: with one, now the one waits for the other and now the other for the one.
+/// Chunks buffered between the scanner and COPY. With a buffer of one, each side keeps waiting for the other.
 const CHUNKS_AHEAD: usize = 2;
-/// How long a window waits before it asks again whether the others are through.
+/// The delay before a window checks again whether the conflicting windows have finished.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
-/// Ingest this file.
+/// Payload of the job: the file to ingest.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ingest {
     /// The file and its window.
     #[serde(flatten)]
     pub sighting: Sighting,
-    /// Store and stage every row, whatever the heads say: the same result, at the price of a first window.
+    /// Stores and stages every row, as for a month's first file. The result is the same, at a higher cost.
     #[serde(default)]
     pub full: bool,
-    /// The file is replayed: its rows are staged anew, and what stands is brought back to what the stored versions say.
+    /// True for a replay: the rows are staged again, and the table rows are repaired from the stored versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repair: bool,
 }
 
-/// What the file held; counts are rows.
+/// Report of the job. Counts are rows unless stated otherwise.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// `ingested`, `quarantined`, or `already` when another attempt was first.
+    /// The state `ingested` or `quarantined`, or `already` if another attempt ingested the file first.
     pub state: &'static str,
-    /// Why it was quarantined, or is not complete.
+    /// The reason why the file is quarantined or incomplete.
     pub reason: Option<String>,
-    /// Readable records: new + changed + unchanged.
+    /// Readable records: new, changed and unchanged ones.
     pub rows: u64,
-    /// Of lots without a head, and rows without a lot number that no file has held.
+    /// Rows of lots without a head, and rows without a lot number that no earlier file contained.
     pub new: u64,
-    /// Different from their lot's head.
+    /// Rows that differ from their lot's head.
     pub changed: u64,
-    /// Equal to their lot's head.
+    /// Rows that equal their lot's head.
     pub unchanged: u64,
-    /// Lots that stood in the file before and not in this one.
+    /// Lots that were in the newest file before and are not in this one.
     pub gone: u64,
-    /// Unreadable records. All are in `audit.parse_errors`; of a quarantined file the first 5,000.
+    /// Unreadable records. `audit.parse_errors` contains all of them, or the first 5,000 of a quarantined file.
     pub parse_errors: u64,
     /// Records that only the tolerant rules could read.
     pub repaired: u64,
-    /// Rows whose values were read: new and changed ones, and those that are staged for another reason.
+    /// Rows whose values were parsed: new and changed rows, and rows staged for another reason.
     pub staged: u64,
-    /// Values of these rows that could not be read and are null.
+    /// Values of the staged rows that could not be read and are null.
     pub unreadable_values: u64,
-    /// The same by column: how many, and the first of them.
+    /// The unreadable values by column: their number, and the first of them.
     pub unreadable: BTreeMap<&'static str, Unreadable>,
-    /// Columns that are no longer understood: most values are unreadable, and few were in the last complete file.
+    /// Columns with mostly unreadable values that had few in the last complete file.
     pub column_drift: Vec<ColumnDrift>,
-    /// Rows without vehicle and lot, by their first reason.
+    /// Rows without a vehicle and a lot, by their first reason.
     pub skipped: Skipped,
-    /// Rows that lack a key, each key counted by itself.
+    /// Rows without a VIN or a lot number, each counted separately.
     pub missing: Missing,
-    /// Records with a recognised lot number; unreadable records count if their lot number can be read.
+    /// Records with a recognised lot number, including unreadable records whose lot number can be read.
     pub recognised_lots: u64,
-    /// Distinct spellings the taxonomies do not know, among new and changed rows.
+    /// Distinct raw values of the staged rows that the taxonomies do not contain.
     pub unknown_values: u64,
-    /// Words of new and changed rows by domain: how many, and how many of them nobody knows.
+    /// Raw values of the staged rows by domain: all, and unknown ones.
     pub words: BTreeMap<&'static str, Count>,
-    /// Columns nobody knows, and known ones that are missing.
+    /// Unknown columns of the header, and known columns that are missing or repeated.
     pub header_drift: Vec<String>,
-    /// Whether the file is older than what has been ingested before.
+    /// True if the file is older than the newest ingested one.
     pub late: bool,
-    /// Whether all of the feed seems to be in it.
+    /// True if the file seems to contain the whole feed.
     pub complete: bool,
-    /// From start to commit.
+    /// Duration from start to commit, in seconds.
     pub seconds: f64,
-    /// Of this process.
+    /// Peak resident memory of the worker process, in MB.
     pub peak_rss_mb: f64,
 }
 
 impl Job for Ingest {
     const KIND: &'static str = "ingest";
-    const VERB: &'static str = "takes a file apart, keeps what is new and stages what to apply";
+    const VERB: &'static str = "reads a file, stores its new row versions and stages the rows to apply";
     const WHEN: &'static str = "after fetch";
     const READS: &'static str = "the store, raw.heads, taxonomies.aliases";
     const WRITES: &'static str =
@@ -167,7 +172,7 @@ impl Job for Ingest {
             return Err(snooze(WAIT_FOR_OTHERS));
         }
 
-        // the server has a core for each
+        // Two connections, so that two PostgreSQL backends work in parallel.
         let (heads, apart) = tokio::try_join!(
             Heads::load(&mut step, &window.source, month_of(window.start)),
             prepare(&run, window.start)
@@ -194,11 +199,10 @@ impl Job for Ingest {
         let day = sqlx::query_scalar!("-- ingest: open the day\n select staging.open_day($1)", window.start)
             .fetch_one(&mut *step)
             .await
-            .context("open the day of staging.copart_raw")?;
+            .context("could not open the day of staging.copart_raw")?;
         let copy_staged = columns::copy_staged(day.as_deref());
         let packed_sha256 = packed_sha256(&store, &window).await?;
-        let file =
-            store.read(&window.path).await.with_context(|| format!("read {} from the store", window.path))?;
+        let file = store.read(&window.path).await?;
         let (chunks, arriving) = mpsc::channel(CHUNKS_AHEAD);
         let scanning = tokio::task::spawn_blocking({
             let plan = plan.clone();
@@ -215,7 +219,7 @@ impl Job for Ingest {
                 step.done(report).await
             }
             Err(Ended::Refused(refusal)) => {
-                // nothing of the file stays but what is wrong with it
+                // Only the quarantine record of the file is written; everything else is rolled back.
                 drop(step);
                 let mut step = run.begin().await?;
                 let mut report = finish::quarantine(&mut step, &plan, *refusal).await?;
@@ -229,11 +233,13 @@ impl Job for Ingest {
     }
 }
 
-/// Returns the sha256 that the stored bytes of the file must have. Of a file that another program wrote down they are read for it.
+/// Returns the expected sha256 of the compressed object in the store.
+///
+/// If another program registered the file without that sha256, the object is read to compute it.
 ///
 /// # Errors
 ///
-/// Bytes that are not those of the file abort the job.
+/// Aborts the job if the object does not contain the bytes of the file.
 pub(super) async fn packed_sha256(store: &Store, window: &Window) -> Result<String, Stop> {
     if let Some(sha256) = &window.packed_sha256 {
         return Ok(sha256.clone());
@@ -252,15 +258,16 @@ impl Ingest {
     }
 }
 
-/// Makes the partitions the window needs, in a transaction of its own (harmless when the step then fails), and opens its
-/// month, should it be the first.
+/// Creates the partitions of the window in a separate transaction, and opens the month for a first file.
+///
+/// The partitions are harmless if the step fails afterwards.
 async fn prepare(run: &Run, window: DateTime<Utc>) -> anyhow::Result<Option<month::Load>> {
     ensure_partitions(run.pool(), window).await?;
     month::Load::open(run.pool(), window).await
 }
 
-/// Returns the row ids of the file in file order, where this month has its manifest already: a file that comes again stores no row
-/// twice.
+/// Returns the row ids of the file in file order, if this month already has a manifest. A file that is received again
+/// stores no row twice.
 async fn earlier_ids(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Option<Arc<[i64]>>> {
     if window.start == window.first_window {
         return Ok(None);
@@ -279,11 +286,11 @@ async fn earlier_ids(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow:
     )
     .fetch_optional(&mut **step)
     .await
-    .context("read the row ids of the file's earlier window")?;
+    .context("could not read the row ids of the file's earlier window")?;
     Ok(ids.map(Arc::from))
 }
 
-/// Whether an older window of the source is between its fetch and its end, or a newer one between its ingest and its end.
+/// Returns true if an older window of the source is unfinished, or a newer one is ingested and unfinished.
 async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- ingest: other windows under way
@@ -297,11 +304,13 @@ async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bo
     )
     .fetch_one(&mut **step)
     .await
-    .context("look for other windows under way")
+    .context("could not read the conflicting windows")
 }
 
-/// Copies rows as they arrive, so that PostgreSQL works while the file is being read: the raw ones and the staged ones in
-/// turn over the step's connection, or the raw ones over the month's with one long stream of staged ones beside.
+/// Copies rows as they arrive, so that PostgreSQL works while the file is read.
+///
+/// Raw and staged rows alternate on the step's connection. In a month's first file, raw rows use the month's
+/// connection, beside one long COPY of the staged rows.
 async fn stream(
     run: &Run,
     step: &mut Step,
@@ -315,27 +324,28 @@ async fn stream(
         None => {
             while let Some(chunk) = arriving.recv().await {
                 run.progress(chunk.bytes_read, whole);
-                chunk.raw.send(step, COPY_RAW).await.context("copy row versions")?;
-                chunk.staged.send(step, copy_staged).await.context("copy rows to stage")?;
+                chunk.raw.send(step, COPY_RAW).await.context("could not copy the row versions")?;
+                chunk.staged.send(step, copy_staged).await.context("could not copy the staged rows")?;
             }
         }
         Some(load) => {
-            let mut copy =
-                CopyStream::begin(step, copy_staged).await.context("begin to copy rows to stage")?;
+            let mut copy = CopyStream::begin(step, copy_staged)
+                .await
+                .context("could not begin the copy of staged rows")?;
             while let Some(chunk) = arriving.recv().await {
                 run.progress(chunk.bytes_read, whole);
                 load.rows(chunk.raw).await;
                 if !chunk.staged.is_empty() {
-                    copy.send(chunk.staged).await.context("copy rows to stage")?;
+                    copy.send(chunk.staged).await.context("could not copy the staged rows")?;
                 }
             }
-            copy.finish().await.context("copy rows to stage")?;
+            copy.finish().await.context("could not copy the staged rows")?;
         }
     }
     Ok(())
 }
 
-/// The start of the month `at` lies in.
+/// Returns the start of the month that contains `at`.
 fn month_of(at: DateTime<Utc>) -> DateTime<Utc> {
     use chrono::{Datelike, NaiveTime};
     let first = at.date_naive() - chrono::Days::new(u64::from(at.day0()));

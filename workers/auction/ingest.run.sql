@@ -1,6 +1,7 @@
 -- ingest: open the run
 insert into audit.etl_runs (
-  file_id, window_start_utc, status, rows_processed, rows_skipped, rows_missing_vin, rows_missing_lot, errors, error_summary, report, started_at, completed_at
+  file_id, window_start_utc, status, rows_processed, rows_skipped, rows_missing_vin, rows_missing_lot, errors,
+  error_summary, report, started_at, completed_at
 )
 values (
   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now(), case when $3 = 'failed' then clock_timestamp() end

@@ -1,7 +1,7 @@
-//! The auction domain's jobs: a window of the feed, from download to status.
+//! The jobs of the auction domain: a window of the feed, from download to status.
 //!
-//! Four of the five carry a file id and work under the lock of the file's source ([`Window::lock`]), so that the windows
-//! of one source are applied one after the other while sources run side by side.
+//! Four of the five jobs carry a file id and run under the lock of the file's source ([`Window::lock`]). The windows of
+//! one source are therefore applied one after the other, while different sources run in parallel.
 
 use crate::db::catalogue;
 use crate::queue::{Stop, abort};
@@ -27,23 +27,23 @@ pub mod upsert_lots;
 pub mod upsert_vehicles;
 pub mod withdraw;
 
-/// A file of a window, as the payloads of a chain name it.
+/// A file in a window. The payloads of a chain's jobs contain one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
-    /// The file.
+    /// The id of the file.
     pub file_id: Uuid,
-    /// The window, where the file came again; absent for the window that it came for first.
+    /// The start of the window, if the file was received again; absent for the file's first window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_start_utc: Option<DateTime<Utc>>,
 }
 
 impl Sighting {
-    /// Returns the first sighting of a file.
+    /// Returns the sighting of a file in its first window.
     pub fn first(file_id: Uuid) -> Sighting {
         Sighting { file_id, window_start_utc: None }
     }
 
-    /// Returns the key of the chain's jobs: the file, and the window where the file came again.
+    /// Returns the key of the chain's jobs: the file id, followed by `@` and the window if the file was received again.
     pub fn key(&self) -> String {
         match self.window_start_utc {
             None => self.file_id.to_string(),
@@ -52,45 +52,45 @@ impl Sighting {
     }
 }
 
-/// The file a job works on, its source locked until the step's transaction ends.
+/// The file that a job processes. The source of the file is locked until the step's transaction ends.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// Its source: `copart`.
+    /// The name of the source, such as `copart`.
     pub source: String,
-    /// The start of its quarter-hour.
+    /// The start of the quarter-hour.
     pub start: DateTime<Utc>,
-    /// The start of the quarter-hour that the file came for first.
+    /// The start of the file's first window.
     pub first_window: DateTime<Utc>,
-    /// The short number from which the ids of the rows stored for this window are made.
+    /// The short number that the ids of the rows stored for this window begin with.
     pub file_no: i64,
-    /// Where the store keeps it.
+    /// The key of the file in the store.
     pub path: String,
-    /// Of its bytes, in hex.
+    /// The sha256 of the file, in hex.
     pub sha256: String,
-    /// Of its bytes as the store has them.
+    /// The sha256 of the compressed object in the store; `None` if another program registered the file.
     pub packed_sha256: Option<String>,
-    /// Its size.
+    /// The size of the file in bytes.
     pub bytes: i64,
-    /// How far the chain of this window has come: `received`, `ingested`, …
+    /// The state of this window's chain: `received`, `ingested`, …
     pub state: String,
-    /// Whether it is newer than, or as new as, everything its source has had ingested; false for a late one.
+    /// True if no newer window of the source has been ingested; false for a late window.
     pub in_order: bool,
-    /// Whether an operator accepts the file although it was quarantined.
+    /// True if an operator has accepted the file although it was quarantined.
     pub accepted: bool,
-    /// Whether all of the feed seems to be in it; null before it is ingested.
+    /// True if the file seems to contain the whole feed; `None` before the ingest.
     pub complete: Option<bool>,
-    /// The window the source's heads stand at.
+    /// The window that the source's lot heads describe.
     pub head_window: Option<DateTime<Utc>>,
     /// The newest window whose completion has been decided.
     pub completed_window: Option<DateTime<Utc>>,
 }
 
 impl Window {
-    /// Reads the file and takes its source's lock, which orders the windows of one source.
+    /// Reads the file and locks its source. The lock orders the windows of one source.
     ///
     /// # Errors
     ///
-    /// A file that has no sighting for that window aborts the job: no retry brings the row back.
+    /// Aborts the job if the file has no sighting in that window, or is withdrawn: no retry would bring the row back.
     pub async fn lock(connection: &mut PgConnection, sighting: Sighting) -> Result<Window, Stop> {
         let Sighting { file_id, window_start_utc } = sighting;
         sqlx::query!(
@@ -102,7 +102,7 @@ impl Window {
         )
         .execute(&mut *connection)
         .await
-        .context("name the source of the file")?;
+        .context("could not register the source of the file")?;
         let mut window = sqlx::query_as!(
             Window,
             r#"-- auction: lock the source
@@ -122,26 +122,26 @@ impl Window {
         )
         .fetch_optional(&mut *connection)
         .await
-        .context("lock the source of the file")?
+        .context("could not lock the source of the file")?
         .ok_or_else(|| abort(anyhow!("file {} is not in raw.sightings", sighting.key())))?;
         if window.state == "withdrawn" {
-            return Err(abort(anyhow!("file {} is withdrawn: it no longer counts", sighting.key())));
+            return Err(abort(anyhow!("file {} is withdrawn", sighting.key())));
         }
         window.advance_head(connection).await?;
-        // the log lines of a job say whose it is, though its payload names but the file
+        // The payload contains only the file, so the job's log span gets the source and the window here.
         let span = tracing::Span::current();
         span.record("source", &window.source);
         span.record("window", window.start.to_rfc3339_opts(SecondsFormat::Secs, true));
         Ok(window)
     }
 
-    /// Moves the heads to the newest window that brought their file again, up to this one: what stands in that file was seen
-    /// until then.
+    /// Moves the head window forward to the newest window, up to this one, that received the head file again. The
+    /// versions in that file were seen until then.
     async fn advance_head(&mut self, connection: &mut PgConnection) -> anyhow::Result<()> {
         let Some(head_window) = self.head_window else { return Ok(()) };
         let advanced = sqlx::query_scalar!(
             r#"-- auction: advance the head window
-            with repeated as (
+            with last_repeat as (
               select max(g.window_start_utc) as at
               from raw.sources s
               join raw.sightings g on g.source = s.source and g.file_id = s.head_file_id
@@ -160,7 +160,7 @@ impl Window {
             )
             update raw.sources s
             set head_window = r.at
-            from repeated r
+            from last_repeat r
             where s.source = $1
               and r.at is not null
             returning s.head_window as "head_window!""#,
@@ -170,7 +170,7 @@ impl Window {
         )
         .fetch_optional(connection)
         .await
-        .context("advance the head window")?;
+        .context("could not advance the head window")?;
         if let Some(advanced) = advanced {
             self.head_window = Some(advanced);
             self.in_order = self.start >= advanced;
@@ -179,28 +179,29 @@ impl Window {
     }
 }
 
-/// Puts the catalogue's objects that the store lacks, before a step changes anything.
+/// Writes the catalogue objects that are missing from the store, before a step changes anything.
 ///
 /// # Errors
-/// Returns an error if the store or the database is away; the step is tried again.
+/// Returns an error if the store or the database is unavailable; the job is then retried.
 pub(super) async fn write_catalogue(pool: &PgPool, store: &Store) -> anyhow::Result<()> {
     catalogue::write_unwritten(pool, |key, body| store.create_object(key, body))
         .await
-        .context("write the store's catalogue")?;
+        .context("could not write the store's catalogue")?;
     Ok(())
 }
 
-/// Creates the partitions of the window's month, in a transaction of its own.
+/// Creates the partitions of the window's month, in a separate transaction.
 pub(super) async fn ensure_partitions(pool: &PgPool, window: DateTime<Utc>) -> anyhow::Result<()> {
     sqlx::query!("-- window: partitions\n select audit.ensure_partitions($1)", window)
         .fetch_one(pool)
         .await
-        .context("make the window's partitions")?;
+        .context("could not create the partitions of the window")?;
     Ok(())
 }
 
-/// The most memory this process has ever held, in MB (10^6 bytes); 0 where the system does not tell. Not what `getrusage`
-/// says: that survives `exec`, and would be the parent's.
+/// Returns the peak resident memory of this process in MB (10^6 bytes), or 0 if the system does not report this value.
+///
+/// `getrusage` is not used, since that value survives `exec` and would include the parent's.
 pub fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status
@@ -209,8 +210,9 @@ pub fn peak_rss_mb() -> f64 {
     peak.map_or(0.0, |kib| kib * 1024.0 / 1e6)
 }
 
-/// Adds a step's report to the run of its file, under the step's name. A repeated step finds nothing to do, and what the
-/// first one did stays written.
+/// Adds a step's report to the run of the file, under the step's name.
+///
+/// A repeated step has nothing left to do, so the report of the first one is not overwritten.
 pub async fn note_step(
     connection: &mut PgConnection,
     (file_id, window): (Uuid, DateTime<Utc>),
@@ -230,6 +232,6 @@ pub async fn note_step(
     )
     .execute(connection)
     .await
-    .context("note the step's report")?;
+    .context("could not record the report of the step")?;
     Ok(())
 }

@@ -1,21 +1,22 @@
-//! Receiving a file: what `fetch` and an operator's file have in common, from a finished spool to an ingest job.
+//! Receives a file: the steps that `fetch` and a local file share, from a finished spool to an ingest job.
 //!
-//! Two halves. [`keep`] puts the bytes into the store, outside any transaction, so that none stays open for the time
-//! of an upload. [`record`] says so in the database, inside the caller's transaction: the file, its window, the next
-//! job, all or nothing. A crash between the halves leaves an object that no row names; the next attempt at the same
-//! bytes finds it and uses it, other bytes of that window step aside (`-<first 8 of sha256>`). Such an object costs
-//! its space and nothing else.
+//! There are two halves. [`keep`] puts the bytes into the store outside any transaction, so that no transaction stays
+//! open during an upload. [`record`] registers the file, its window and the next job in the caller's transaction, all
+//! or nothing. A crash between the halves leaves an object that no row refers to. The next attempt with the same bytes
+//! finds and uses it. Other bytes of that window get a key with a suffix (`-<first 8 of sha256>`). Such an object only
+//! costs space.
 //!
-//! A file is its source and its sha256. Bytes that the source has brought before, in any window, are not stored twice; what their
-//! window comes to is decided in [`super::sightings`]. Two receivers of the same bytes at once are put in order by the unique key on
-//! source and sha256: the second waits for the first's commit, then finds a duplicate. The same bytes of another source are that
-//! source's file.
+//! A file is identified by source and sha256. Bytes that the source has sent before, in any window, are not stored
+//! twice. [`super::sightings`] decides the state of their window. Two receivers of the same bytes are ordered by the
+//! unique key on source and sha256: the second waits for the first commit and then finds a duplicate. The same bytes of
+//! another source are a file of that source.
 //!
-//! A receipt, and a repeat of known bytes, is noted in the catalogue in the same transaction (`src/db/catalogue.rs`). The next step
-//! of the chain puts its object into the store. A rebuild registers files that way without receiving them ([`register`]).
+//! A receipt, and a repeat of known bytes, is recorded in the catalogue in the same transaction
+//! (`src/db/catalogue.rs`). The next step of the chain writes the catalogue's object to the store. A rebuild registers
+//! files that way without receiving them ([`register`]).
 //!
-//! A source must be known before anything of it is stored; the transaction that writes down its file keeps it from being
-//! removed meanwhile.
+//! A source must be registered before a file of it is stored. The transaction that registers the file locks the source,
+//! so that it cannot be removed meanwhile.
 
 use super::Sighting;
 use super::download::Since;
@@ -36,20 +37,20 @@ use std::path::Path;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
-/// A file that has come in, published by nobody yet.
+/// A received file that is neither in the store nor in the database yet.
 #[derive(Debug)]
 pub struct Arrival {
-    /// Its source: `copart`.
+    /// The name of the source, such as `copart`.
     pub source: String,
-    /// The start of its window.
+    /// The start of the file's window.
     pub window: DateTime<Utc>,
-    /// What its answer said of itself; nothing for a local file.
+    /// The validators of the response; empty for a local file.
     pub since: Since,
-    /// Its bytes.
+    /// The spooled bytes.
     pub spool: Spool,
 }
 
-/// A file whose bytes are safe.
+/// A file whose bytes are in the store and that is not registered in the database yet.
 #[derive(Debug)]
 pub struct Kept {
     source: String,
@@ -58,45 +59,45 @@ pub struct Kept {
     sha256: String,
     bytes: u64,
     stored_bytes: u64,
-    /// Where in the store, and the sha256 of what is there; none when the bytes were known already.
+    /// The key in the store and the sha256 of the object; `None` if the bytes were already known.
     placed: Option<(String, Option<String>)>,
 }
 
-/// What became of a file that came in.
+/// Result of receiving a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Receipt {
-    /// The file; the known one for a duplicate.
+    /// The id of the file, or of the known file for a duplicate.
     pub file_id: Uuid,
-    /// Whether the bytes were known already.
+    /// True if the bytes were already known.
     pub duplicate: bool,
-    /// The file and its window, as the chain's jobs name them.
+    /// The file and the window, as in the payloads of the chain's jobs.
     #[serde(skip)]
     pub sighting: Sighting,
-    /// What a known file means for the window; none for a new one.
+    /// The consequence of a known file for the window; `None` for a new file.
     #[serde(skip)]
     pub repetition: Option<Repetition>,
-    /// Of its bytes, in hex.
+    /// The sha256 of the file, in hex.
     pub sha256: String,
-    /// Raw size in bytes.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// Bytes added to the store: 0 for a duplicate.
+    /// Bytes added to the store, 0 for a duplicate.
     pub stored_bytes: u64,
 }
 
-/// What a window has come to, as far as receiving goes.
+/// Outcome of a window that ends or continues with a received file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WindowOutcome {
-    /// A file is kept and will be ingested.
+    /// A file is stored and will be ingested.
     Fetched,
-    /// Its bytes are those of the newest file.
+    /// The bytes are those of the newest file.
     Unchanged,
-    /// Its bytes are those of a quarantined file.
+    /// The bytes are those of a quarantined file.
     Quarantined,
-    /// Its quarter-hour went by.
+    /// The quarter-hour is over.
     Missed,
 }
 
-/// Puts the bytes into the store under the window's key, unless they are known.
+/// Puts the bytes into the store under the window's key, unless they are already known.
 pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Result<Kept> {
     let Arrival { source, window, since, spool } = arrival;
     let known = sqlx::query_scalar!(
@@ -107,7 +108,7 @@ pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Res
         source,
         spool.sha256
     );
-    let known = known.fetch_one(pool).await.context("look for the file's sha256")?;
+    let known = known.fetch_one(pool).await.context("could not look up the sha256 of the file")?;
     let placed = match known {
         true => None,
         false => {
@@ -119,7 +120,7 @@ pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Res
     Ok(Kept { source, window, since, sha256, bytes, stored_bytes, placed })
 }
 
-/// Where the bytes are, and the sha256 of them as they are there.
+/// Puts the spool into the store. Returns the key of the object and the sha256 of the object.
 async fn place(
     store: &Store,
     spool: &Spool,
@@ -135,17 +136,17 @@ async fn place(
         }
     }
     bail!(
-        "the store {} holds other bytes under {}, which only this file may have; move that object away",
-        store.url(),
-        key(source, window, Some(spool.sha8()))
+        "object {} of the store {} contains the bytes of another file\nhint: move the object away",
+        key(source, window, Some(spool.sha8())),
+        store.url()
     )
 }
 
-/// Writes down a kept file, its window and its ingest job, in the caller's transaction.
+/// Registers a stored file, the window and the ingest job in the caller's transaction.
 pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Receipt> {
     ensure!(
         source::hold_known(conn, &kept.source).await?,
-        "source {:?} has just been removed; nothing is written down",
+        "source {:?} has just been removed\ndetail: the file was not registered",
         kept.source
     );
     let inserted = match &kept.placed {
@@ -177,7 +178,7 @@ pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Rece
     Ok(Receipt { file_id, duplicate, sighting, repetition, sha256, bytes, stored_bytes })
 }
 
-/// Returns what the catalogue says of a file that came, or of a known one that came again.
+/// Returns the catalogue entry of a new file, or of a known one that was received again.
 fn act_of(kept: &Kept, duplicate: bool) -> CatalogueAct {
     let Kept { source, window, sha256, .. } = kept;
     let file = FileOfWindow { source: source.clone(), window_start_utc: *window, sha256: sha256.clone() };
@@ -195,35 +196,35 @@ fn act_of(kept: &Kept, duplicate: bool) -> CatalogueAct {
     }
 }
 
-/// A file that lies in the store already, and what is known of it.
+/// A file that is already in the store, with metadata.
 #[derive(Debug)]
 pub struct StoredFile {
-    /// Its source: `copart`.
+    /// The name of the source, such as `copart`.
     pub source: String,
-    /// The start of its window.
+    /// The start of the file's window.
     pub window: DateTime<Utc>,
-    /// sha256 of its bytes, in hex.
+    /// The sha256 of the file, in hex.
     pub sha256: String,
-    /// Size of the file in bytes.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// Size of the object in bytes.
+    /// The size of the object in bytes.
     pub stored_bytes: u64,
-    /// What the answer that brought it said of itself.
+    /// The validators of the response that contained the file.
     pub since: Since,
-    /// The key in the store and, where it is known, the sha256 of what is there; none for a file that is registered already.
+    /// The key in the store and, if known, the sha256 of the object; `None` for a file that is already registered.
     pub placed: Option<(String, Option<String>)>,
 }
 
-/// Writes down a file where it lies, its window and its ingest job, in the caller's transaction.
+/// Registers a file under the present key, with the window and the ingest job in the caller's transaction.
 ///
 /// # Errors
-/// Returns an error if the source is unknown, or if the file has no place and is not registered.
+/// Returns an error if the source is unknown, or if the file has no key and is not registered.
 pub async fn register(conn: &mut PgConnection, file: StoredFile) -> anyhow::Result<Receipt> {
     let StoredFile { source, window, sha256, bytes, stored_bytes, since, placed } = file;
     record(conn, &Kept { source, window, since, sha256, bytes, stored_bytes, placed }).await
 }
 
-/// Returns how the jobs of this window name the file.
+/// Returns the file and its window in the form that the jobs of this window use.
 async fn sighting_of(
     conn: &mut PgConnection,
     file_id: Uuid,
@@ -237,7 +238,7 @@ async fn sighting_of(
     )
     .fetch_one(conn)
     .await
-    .with_context(|| format!("look up file {file_id}"))?;
+    .with_context(|| format!("could not read file {file_id}"))?;
     Ok(Sighting { file_id, window_start_utc: again.then_some(window) })
 }
 
@@ -265,7 +266,7 @@ async fn insert(
     )
     .fetch_optional(conn)
     .await
-    .with_context(|| format!("write down the file {path}"))
+    .with_context(|| format!("could not register the file {path}"))
 }
 
 async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
@@ -278,15 +279,16 @@ async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
     .fetch_optional(conn)
     .await?
     .with_context(|| match &kept.placed {
-        // Its key was free in the store, and yet a row names it.
+        // The key was free in the store although a row refers to it.
         Some((path, _)) => {
-            format!("raw.csv_files names {path} for another file, which the store has lost; restore it")
+            format!("raw.csv_files refers to {path} for another file, which is missing from the store\nhint: restore the object")
         }
-        None => format!("the file with sha256 {} has just been removed; receive it again", kept.sha256),
+        None => format!("the file with sha256 {} has just been removed\nhint: receive the file again", kept.sha256),
     })
 }
 
-/// Sets a window's state. A new file always shows; an ending without one never hides what a window has come to.
+/// Sets a window's state. A new file always replaces the state. An outcome without a new file never overwrites a later
+/// state.
 pub(super) async fn settle(
     conn: &mut PgConnection,
     source: &str,
@@ -314,16 +316,18 @@ pub(super) async fn settle(
     )
     .execute(conn)
     .await
-    .with_context(|| format!("mark window {source} {window} {state}"))?;
+    .with_context(|| format!("could not mark window {source} {window} {state}"))?;
     Ok(())
 }
 
-/// Receives a local file as `source`'s: spooled, kept, written down, its ingest enqueued. The window is `flag`, else the
-/// one that the path names; whether it may be the file's is the caller's question. `progress` gets bytes read and bytes
-/// expected.
+/// Receives a local file for `source`: spools, stores and registers the file, and enqueues the ingest.
+///
+/// The window is `flag`, or else the one in the path. The caller checks whether the window is plausible for the file.
+/// `progress` is called with bytes read and bytes expected. Returns the window and the receipt.
 ///
 /// # Errors
-/// Returns an error if the source is unknown, before anything is stored, and if neither flag nor path names a window.
+/// Returns an error if the source is unknown, before anything is stored, and if neither flag nor path contains a
+/// window.
 pub async fn receive_file(
     pool: &PgPool,
     store: &Store,
@@ -334,20 +338,23 @@ pub async fn receive_file(
 ) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
     let name = path.display();
     source::expect_known(pool, source).await?;
-    let mut file = tokio::fs::File::open(path).await.with_context(|| format!("open {name}"))?;
-    let about = file.metadata().await.with_context(|| format!("look at {name}"))?;
+    let mut file = tokio::fs::File::open(path).await.with_context(|| format!("could not open {name}"))?;
+    let about = file.metadata().await.with_context(|| format!("could not read the metadata of {name}"))?;
     ensure!(about.is_file(), "{name} is not a file");
-    ensure!(about.len() > 0, "{name} is empty: there is nothing to ingest");
+    ensure!(about.len() > 0, "file {name} is empty");
     let window = quarter_hour(flag.or_else(|| time_in_path(path)).ok_or(WindowError::Unnamed)?);
     let mut writer = store.writer()?;
     let mut read = 0;
     loop {
         let mut chunk = BytesMut::with_capacity(256 << 10);
-        let n = file.read_buf(&mut chunk).await.with_context(|| format!("read {name}"))?;
+        let n = file.read_buf(&mut chunk).await.with_context(|| format!("could not read {name}"))?;
         if n == 0 {
             break;
         }
-        ensure!(read > 0 || !is_html(&chunk), "{name} is an HTML page, not a feed; look at what made it");
+        ensure!(
+            read > 0 || !is_html(&chunk),
+            "file {name} is an HTML page, not a feed\nhint: check the program that wrote it"
+        );
         read += n as u64;
         writer.write(chunk.freeze()).await?;
         progress(read, about.len());
@@ -355,9 +362,9 @@ pub async fn receive_file(
     let spool = writer.finish().await?;
     let arrival = Arrival { source: source.to_owned(), window, since: Since::default(), spool };
     let kept = keep(pool, store, arrival).await?;
-    let mut tx = pool.begin().await.context("begin to write down the file")?;
+    let mut tx = pool.begin().await.context("could not begin the registration of the file")?;
     let receipt = record(&mut tx, &kept).await?;
-    tx.commit().await.with_context(|| format!("write down {name}"))?;
+    tx.commit().await.with_context(|| format!("could not register {name}"))?;
     if receipt.duplicate {
         metrics::counter!("etl_duplicate_files_total").increment(1);
     }

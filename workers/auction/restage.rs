@@ -1,8 +1,9 @@
-//! Staging a file anew: the file is read again, and its staged rows become what the file says.
+//! Stages a file again: reads the file, and updates its staged rows to match it.
 //!
-//! A replay needs the staged rows, and they may be spoiled or gone: staging is kept for a while only. Where rows of the file are
-//! staged, those that differ are written anew, and rows that the file stored itself and that are missing are inserted. Where none is
-//! left, all rows of the file are staged. What a staged row knows of the version that it replaced is kept.
+//! A replay needs the staged rows, which may be damaged or deleted, since they are retained for a limited time. If rows
+//! of the file are staged, those that differ are rewritten, and missing rows that the file stored itself are inserted.
+//! If none is left, all rows of the file are staged. The columns of a staged row that describe the replaced version are
+//! preserved.
 
 use super::Window;
 use super::ingest::{Ended, Plan, copy_into, copy_staged, packed_sha256, scan_checked, staged_columns};
@@ -16,15 +17,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// Chunks that the reading may be ahead of PostgreSQL.
+/// Chunks buffered between the scanner and COPY.
 const CHUNKS_AHEAD: usize = 2;
 
-/// Stages the rows of a file anew. Returns how many staged rows were changed or inserted.
+/// Stages the rows of a file again. Returns the number of staged rows changed or inserted.
 ///
 /// # Errors
 ///
-/// A file that has no manifest for this window was never ingested, which aborts the job, and so do bytes that are not those that
-/// were received.
+/// Aborts the job if the file has no manifest for this window and was therefore never ingested, or if the object in the
+/// store does not contain the received bytes.
 pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> Result<i64, Stop> {
     let store = run.tool::<Store>()?;
     let plan = plan(step, file_id, window).await?;
@@ -32,7 +33,7 @@ pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window)
     let day = sqlx::query_scalar!("-- restage: open the day\n select staging.open_day($1)", window.start)
         .fetch_one(&mut **step)
         .await
-        .context("open the day of staging.copart_raw")?;
+        .context("could not open the day of staging.copart_raw")?;
     let copy = match day.as_deref() {
         Some(day) => copy_staged(Some(day)),
         None => {
@@ -42,7 +43,7 @@ pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window)
             )
             .execute(&mut **step)
             .await
-            .context("make a table for the rows to stage")?;
+            .context("could not create the table of scanned rows")?;
             copy_into("restaged")
         }
     };
@@ -54,12 +55,12 @@ pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window)
     let whole = u64::try_from(window.bytes).unwrap_or(0);
     while let Some(chunk) = arriving.recv().await {
         run.progress(chunk.bytes_read, whole);
-        chunk.staged.send(step, &copy).await.context("copy rows to stage")?;
+        chunk.staged.send(step, &copy).await.context("could not copy the staged rows")?;
     }
     match scanning.await.context("the scan panicked")? {
         Ok(_) => {}
         Err(Ended::Refused(refusal)) => {
-            return Err(abort(anyhow!("the file cannot be read again: {}", refusal.why)));
+            return Err(abort(anyhow!("could not read the file again: {}", refusal.why)));
         }
         Err(altered @ Ended::Altered { .. }) => return Err(abort(altered)),
         Err(other) => return Err(anyhow::Error::new(other).into()),
@@ -70,7 +71,7 @@ pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window)
     })
 }
 
-/// Returns how the file is read: as a first one, whose rows have their ids already.
+/// Returns the plan of the scan: the file is read like a first one, but its rows already have their ids.
 async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, Stop> {
     let ids = sqlx::query_scalar!(
         "-- restage: the row ids of the file
@@ -80,7 +81,7 @@ async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, S
     )
     .fetch_optional(&mut **step)
     .await
-    .context("read the manifest of the file")?
+    .context("could not read the manifest of the file")?
     .ok_or_else(|| abort(anyhow!("file {file_id} has no manifest for window {}", window.start)))?;
     let mapping = mapping::for_source(&window.source);
     Ok(Plan {
@@ -101,16 +102,16 @@ async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, S
     })
 }
 
-/// Makes the day, of which nothing was left, part of staging again. Returns how many rows it has.
+/// Attaches the day again, of which no staged row was left. Returns the number of rows.
 async fn attach(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
     sqlx::query!("-- restage: index the day\n select staging.index_day($1)", window.start)
         .execute(&mut **step)
         .await
-        .context("index the day's rows")?;
+        .context("could not index the day's rows")?;
     sqlx::query!("-- restage: attach the day\n select staging.attach_day($1)", window.start)
         .execute(&mut **step)
         .await
-        .context("attach the day to staging.copart_raw")?;
+        .context("could not attach the day to staging.copart_raw")?;
     sqlx::query_scalar!(
         r#"-- restage: the rows of the day
         select count(*) as "rows!" from staging.copart_raw where file_id = $1 and window_start_utc = $2"#,
@@ -119,10 +120,10 @@ async fn attach(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Resu
     )
     .fetch_one(&mut **step)
     .await
-    .context("count the staged rows")
+    .context("could not count the staged rows")
 }
 
-/// Brings the file's staged rows to what was read. Returns how many were changed or inserted.
+/// Updates the file's staged rows to the scanned rows. Returns the number of rows changed or inserted.
 async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
     let compared =
         |name: &&str| !matches!(*name, "file_id" | "window_start_utc" | "row_no" | "prev_hash" | "prev_seen");
@@ -134,13 +135,13 @@ async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Resul
         .collect::<Vec<_>>()
         .join(" or ");
     let all = staged_columns().collect::<Vec<_>>().join(", ");
-    // the names are those of the program
+    // All interpolated names are constants of the program.
     sqlx::query_scalar(AssertSqlSafe(format!(
         "-- restage: merge
-        with standing as materialized (
+        with existing_rows as materialized (
           select row_no from staging.copart_raw where file_id = $1 and window_start_utc = $2
         ),
-        changed as (
+        updated_rows as (
           update staging.copart_raw as s
           set {set}
           from restaged as t
@@ -150,21 +151,21 @@ async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Resul
             and ({differs})
           returning 1
         ),
-        added as (
+        inserted_rows as (
           insert into staging.copart_raw ({all})
           select {all}
           from restaged as t
-          where not exists (select from standing)
+          where not exists (select from existing_rows)
             or t.row_id = ($3::bigint << 24) + t.row_no
-            and t.row_no not in (select row_no from standing where row_no is not null)
+            and t.row_no not in (select row_no from existing_rows where row_no is not null)
           returning 1
         )
-        select (select count(*) from changed) + (select count(*) from added)"
+        select (select count(*) from updated_rows) + (select count(*) from inserted_rows)"
     )))
     .bind(file_id)
     .bind(window.start)
     .bind(window.file_no)
     .fetch_one(&mut **step)
     .await
-    .context("bring the staged rows to what the file says")
+    .context("could not update the staged rows")
 }

@@ -1,15 +1,18 @@
-//! The cookie session: a login whose cookies go with the feed's request, for feeds that want more than the key.
+//! The cookie session: a login whose cookies are sent with the feed's request, for feeds that require more than the
+//! key.
 //!
-//! `COPART_USER` and `COPART_PASSWORD` are posted as a form to the login page. Whatever cookies the answer sets are the
-//! session: sealed under `VINOPS_COOKIE_KEY` before they leave this process, kept in the database, used by the whole
-//! fleet with the same `User-Agent` and `Referer` as the feed, and refreshed 20 minutes before seven hours are over
-//! (real ones have lasted 7.9). One at a time logs in; the others wait for what it brings.
+//! `COPART_USER` and `COPART_PASSWORD` are posted as a form to the login page. The cookies of the response are the
+//! session. They are encrypted under `VINOPS_COOKIE_KEY` before they leave this process, and stored in the database.
+//! All workers use them with the same `User-Agent` and `Referer` as the feed. A session is refreshed 20 minutes before
+//! it is seven hours old (real sessions have lasted 7.9 hours). One worker at a time logs in, and the others wait for
+//! the result.
 //!
-//! The real feed has so far given its file to anybody with the key, so a login that is refused does not keep the fetch
-//! from trying: it says so, goes on with what there is, and rests for an hour, lest a wrong password lock the account.
-//! A session that the feed's server refuses is ended, and the next slot's fetch logs in anew.
+//! The real feed has so far sent its file to every client with the key, so a rejected login does not prevent the fetch.
+//! The error is logged, the fetch continues with what is available, and no login is attempted for an hour, since
+//! repeated wrong passwords could lock the account. A session that the feed's server rejects is ended, and the next
+//! slot's fetch logs in again.
 //!
-//! What the real login wants besides the two is not known (a token of the page, perhaps), and no test here can tell.
+//! It is not known what else the real login requires (perhaps a token of the page), and no test here can verify it.
 
 use super::download::{Feed, FeedOptions, Mask, client};
 use crate::config::Copart;
@@ -26,18 +29,18 @@ use std::time::Duration;
 use tokio::time::timeout;
 use url::Url;
 
-/// Where a login is posted unless `COPART_LOGIN_URL` says otherwise.
+/// The login URL if `COPART_LOGIN_URL` is not set.
 const LOGIN: &str = "https://www.copart.com/processLogin";
-/// How long a session is used.
+/// The time for which a session is used after the login.
 const LASTS: Duration = Duration::from_secs(7 * 3600);
-/// How long a login may take, and how long others leave it to whoever has begun one.
+/// Timeout for a login, and for the wait of other workers.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often those who wait look.
+/// Interval at which waiting workers check the session.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long nobody logs in by himself after a login was refused.
+/// The time without automatic logins after a rejected login.
 const REST: Duration = Duration::from_secs(3600);
 
-/// The one door to the login; a tool of the worker.
+/// Client of the login page, and the only place that logs in. A run extension of the fetch job.
 pub struct Login {
     client: Client,
     url: Url,
@@ -54,18 +57,19 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// The login that the environment gives; none without a user. Errors name the variable that is missing.
+    /// Returns the login of the configuration, or `None` if no user is set. An error names the missing variable.
     pub fn from_config(copart: &Copart, key: Option<&SecretString>) -> anyhow::Result<Option<Login>> {
         let Some(user) = copart.user.clone() else { return Ok(None) };
         let password = copart
             .password
             .clone()
-            .context("COPART_USER is set and COPART_PASSWORD is not: set both, or none")?;
+            .context("COPART_USER is set, but COPART_PASSWORD is not\nhint: set both or none")?;
         let key = key.context(
-            "COPART_USER is set and VINOPS_COOKIE_KEY is not: it encrypts the session; make one with `openssl rand -hex 32`",
+            "COPART_USER is set, but VINOPS_COOKIE_KEY, which encrypts the session, is not\nhint: generate one with `openssl rand -hex 32`",
         )?;
-        let url: Url = copart.login_url.as_deref().unwrap_or(LOGIN).parse().context("COPART_LOGIN_URL")?;
-        // its address is nobody's secret, but the options are the feed's: who asks, and how patiently
+        let url: Url =
+            copart.login_url.as_deref().unwrap_or(LOGIN).parse().context("COPART_LOGIN_URL is not a URL")?;
+        // The login URL is not secret, but the options are those of the feed: headers and timeouts.
         let options =
             FeedOptions::from_config(&Copart { feed_url: Some(url.as_str().into()), ..copart.clone() })?;
         Ok(Some(Login {
@@ -78,7 +82,7 @@ impl Login {
         }))
     }
 
-    /// The feed with a session, or as it is when there is none to be had; the reason is logged.
+    /// Returns the feed client with a session, or unchanged if no session is available. The reason is logged.
     pub async fn dress(
         &self,
         pool: &PgPool,
@@ -92,7 +96,7 @@ impl Login {
         }
     }
 
-    /// The source's cookies, refreshed if they are near their end.
+    /// Returns the source's cookies, and refreshes them if they are about to expire.
     async fn cookies(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<Option<SecretString>> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -101,40 +105,38 @@ impl Login {
                 return Ok(kept.cookies);
             }
             if kept.resting {
-                let why = kept.error.unwrap_or_default();
-                tracing::warn!(source, "no login for now, the last was refused: {why}");
+                let error = kept.error.unwrap_or_default();
+                tracing::warn!(source, error, "login skipped, the last one was rejected");
                 return Ok(kept.cookies);
             }
             if session::take(pool, source, who, PATIENCE * 2, Some(&kept)).await? {
                 return match self.refresh(pool, source, who).await {
                     Ok((cookies, _)) => Ok(Some(cookies)),
                     Err(error) => {
-                        tracing::error!(source, "{error:#}; the feed is asked without a new session");
+                        let error = format!("{error:#}");
+                        tracing::error!(source, error, "login failed, continuing without a new session");
                         Ok(kept.cookies)
                     }
                 };
             }
             if tokio::time::Instant::now() > deadline {
-                tracing::warn!(
-                    source,
-                    "somebody else's login takes too long; the feed is asked without a session"
-                );
+                tracing::warn!(source, "login of another worker timed out, continuing without a session");
                 return Ok(None);
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Logs in by hand, whatever there is; tells when the new session ends.
+    /// Logs in for an operator, even if there is a valid session. Returns the end of the new session.
     pub async fn by_hand(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<DateTime<Utc>> {
         ensure!(
             session::take(pool, source, who, PATIENCE * 2, None).await?,
-            "somebody else is logging in to {source} at this moment: look again with `vinops source status`"
+            "another login to {source} is in progress\nhint: check `vinops source status`"
         );
         Ok(self.refresh(pool, source, who).await?.1)
     }
 
-    /// Logs in and keeps the cookies; whoever calls has taken the refresh.
+    /// Logs in and stores the cookies. The caller must have acquired the refresh.
     async fn refresh(
         &self,
         pool: &PgPool,
@@ -145,17 +147,17 @@ impl Login {
             Ok(Ok(cookies)) => cookies,
             Ok(Err(error)) => {
                 session::refused(pool, source, who, &format!("{error:#}"), REST).await?;
-                return Err(error.context(format!("log in to {source}")));
+                return Err(error.context(format!("could not log in to {source}")));
             }
             Err(_) => {
-                session::refused(pool, source, who, "the login did not answer", REST).await?;
-                bail!("log in to {source}: no answer within {PATIENCE:?}");
+                session::refused(pool, source, who, "no response from the login page", REST).await?;
+                bail!("could not log in to {source}: no response within {PATIENCE:?}");
             }
         };
         let sealed = self.key.seal(source, cookies.expose_secret())?;
-        let ends = session::keep(pool, source, who, &sealed, LASTS).await?.with_context(|| {
-            format!("the login to {source} took so long that somebody else began another")
-        })?;
+        let ends = session::keep(pool, source, who, &sealed, LASTS)
+            .await?
+            .with_context(|| format!("the login to {source} took too long, and another one has begun"))?;
         metrics::counter!("copart_session_refresh_total").increment(1);
         tracing::info!(source, until = %ends, "session refreshed");
         Ok((cookies, ends))
@@ -171,23 +173,21 @@ impl Login {
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
-        let mut response = request.send().await.map_err(|e| anyhow!("connection: {}", self.mask.tell(e)))?;
+        let mut response =
+            request.send().await.map_err(|e| anyhow!("connection failed: {}", self.mask.tell(e)))?;
         let status = response.status();
         if !(status.is_success() || status.is_redirection()) {
-            bail!(
-                "the login is refused: status {status}, body \"{}\"",
-                self.mask.snippet(&mut response).await
-            );
+            bail!("login rejected: status {status}, body \"{}\"", self.mask.snippet(&mut response).await);
         }
         if leads_back(&response) {
             bail!(
-                "the login is refused: status {status} leads back to the login page; are user and password right?"
+                "login rejected: status {status} redirects to the login page\nhint: check COPART_USER and COPART_PASSWORD"
             );
         }
         let cookies = cookies(response.headers());
         if cookies.is_empty() {
             let body = self.mask.snippet(&mut response).await;
-            bail!("the login is refused: status {status} sets no cookie, body \"{body}\"");
+            bail!("login rejected: status {status} sets no cookie, body \"{body}\"");
         }
         Ok(SecretString::from(cookies))
     }
@@ -198,7 +198,7 @@ fn leads_back(response: &Response) -> bool {
     response.status().is_redirection() && location.is_some_and(|it| it.to_lowercase().contains("login"))
 }
 
-/// What the answer sets, as the next request says it: the last value of each name, without those that it takes back.
+/// Returns the cookies of a response as a request header: the last value of each name, without deleted cookies.
 fn cookies(headers: &HeaderMap) -> String {
     let mut jar: Vec<(&str, &str)> = Vec::new();
     for set in headers.get_all(header::SET_COOKIE).iter().filter_map(|it| it.to_str().ok()) {

@@ -1,15 +1,17 @@
-//! Sightings: what a window comes to whose file is known already.
+//! Sightings: decides the state of a window whose file is already known.
 //!
-//! A file is its bytes, and a source may bring the same bytes for several windows. Each window that does is a *sighting* of the
-//! file, a row of `raw.sightings`. What follows depends on the newest window of the source so far:
+//! A file is identified by the bytes, and a source may send the same bytes for several windows. Each such window is a
+//! *sighting* of the file, a row of `raw.sightings`. The consequence depends on the newest window of the source so far:
 //!
-//! - it brought the same file, and is not newer than this window: nothing is new. The window ends as unchanged, and
-//!   detect-completion moves what the clock decides.
-//! - it brought another file, or is newer: the file's chain runs again, for this window. A late sighting says until when versions
-//!   were seen, which decides between versions of one update time.
-//! - the file is quarantined: so is the window. Bytes that could not be applied are not applied when they come again.
+//! - The newest window received the same file and is not newer than this window: nothing is new. The window ends as
+//!   unchanged, and detect-completion moves lots by the clock.
+//! - The newest window received another file, or is newer: the file's chain runs again for this window. A late sighting
+//!   records until when versions were seen, which decides between versions with the same update time.
+//! - The file is quarantined: the window is quarantined too. Bytes that could not be applied are not applied on a
+//!   repeat.
 //!
-//! A chain that was given up (its window has failed) does not count as the last one: the file's chain runs for the new window.
+//! A chain that was discarded (its window has failed) does not count as the newest one, so the file's chain runs for
+//! the new window.
 
 use super::Sighting;
 use super::detect_completion::DetectCompletion;
@@ -21,24 +23,24 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What a window that brought a known file comes to.
+/// The outcome of a window that received a known file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repetition {
-    /// The window had this file before; nothing is written.
+    /// The window already had this file, and nothing is written.
     Known,
-    /// The file is the newest one; the window is unchanged.
+    /// The file is the newest one, and the window is unchanged.
     Unchanged,
-    /// The file's chain runs again, for this window.
+    /// The file's chain runs again for this window.
     Again,
-    /// The file is quarantined, and with it the window.
+    /// The file is quarantined, and the window with it.
     Quarantined,
 }
 
-/// Writes down a sighting of a known file, the state of its window, and the next job, in the caller's transaction.
+/// Records a sighting of a known file, the state of its window, and the next job in the caller's transaction.
 ///
 /// # Errors
 ///
-/// Fails where the file is not in `raw.csv_files`, or the database is not reachable.
+/// Returns an error if the file is not in `raw.csv_files`, or if the database is unavailable.
 pub async fn record_repetition(
     conn: &mut PgConnection,
     source: &str,
@@ -68,7 +70,7 @@ pub async fn record_repetition(
     Ok(repetition)
 }
 
-/// Writes the row of a sighting.
+/// Inserts the row of a sighting.
 pub(super) async fn record_sighting(
     conn: &mut PgConnection,
     source: &str,
@@ -93,7 +95,7 @@ pub(super) async fn record_sighting(
     )
     .execute(conn)
     .await
-    .with_context(|| format!("record the sighting of file {file_id}"))?;
+    .with_context(|| format!("could not record the sighting of file {file_id}"))?;
     Ok(())
 }
 
@@ -136,7 +138,7 @@ async fn classify(
     )
     .fetch_optional(conn)
     .await
-    .context("look up what the source brought last")?
+    .context("could not read the newest file of the source")?
     .with_context(|| format!("file {file_id} is not in raw.csv_files"))?;
     Ok(match row {
         row if row.known => Repetition::Known,

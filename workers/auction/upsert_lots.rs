@@ -1,9 +1,10 @@
-//! Upsert-lots: brings the lots of a file up to date.
+//! Upsert-lots: updates the lots of a file.
 //!
-//! - *What*: applies the file's staged rows to `lots` and their image links, the greatest row of each lot winning.
-//! - *Reads*: `staging.copart_raw`, `vehicles`, `raw.heads`; `raw.rows` of lots with irregular versions, which are folded (`fold.rs`).
+//! - *What*: applies the file's staged rows to `lots` and their image links. The greatest row of each lot wins.
+//! - *Reads*: `staging.copart_raw`, `vehicles`, `raw.heads`, and `raw.rows` for lots with irregular versions, which are
+//!   folded (`fold.rs`).
 //! - *Writes*: `lots`, `images`, `audit.lot_conflicts` (the lots' history).
-//! - *Safe to repeat because* a row only wins over a lesser one, and an equal one changes nothing.
+//! - *Safe to repeat because* a row only replaces a lesser one, and an equal one changes nothing.
 //! - *Followed by* detect-completion, enqueued in the same transaction.
 
 use super::restage::restage;
@@ -13,42 +14,42 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Bring the lots of this file up to date.
+/// Payload of the job: the file whose lots are updated.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpsertLots {
     /// The file and its window.
     #[serde(flatten)]
     pub sighting: Sighting,
-    /// The file is replayed: what stands is brought back to what the stored versions say.
+    /// True for a replay, which repairs the table rows from the stored versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repair: bool,
-    /// The replay begins here: the file's rows are staged anew first.
+    /// True if a replay begins with this job, which then first stages the file's rows again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restage: bool,
 }
 
-/// What became of the file's lots.
+/// Report of the job. Counts are lots.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// New lots.
     pub inserted: i64,
-    /// Lots with at least one field changed.
+    /// Lots with at least one changed field.
     pub updated: i64,
-    /// Lots whose fields stand as they were.
+    /// Lots without a changed field.
     pub unchanged: i64,
-    /// From start to commit.
+    /// Duration from start to commit, in seconds.
     pub seconds: f64,
-    /// Of this process.
+    /// Peak resident memory of the worker process, in MB.
     pub peak_rss_mb: f64,
 }
 
 impl Job for UpsertLots {
     const KIND: &'static str = "upsert-lots";
-    const VERB: &'static str = "brings the lots of a file up to date";
+    const VERB: &'static str = "updates the lots of a file";
     const WHEN: &'static str = "after upsert-vehicles";
     const READS: &'static str = "staging.copart_raw, vehicles, raw.heads, raw.rows";
     const WRITES: &'static str = "lots, images, raw.former_vins, audit.lot_conflicts";
-    const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
+    const SAFE: &'static str = "the greatest row wins, and an equal one changes nothing";
     const NEXT: &'static str = "detect-completion";
     type Report = Report;
 
@@ -68,7 +69,7 @@ impl Job for UpsertLots {
         )
         .fetch_one(&mut *step)
         .await
-        .context("upsert the file's lots")?;
+        .context("could not upsert the file's lots")?;
         let staged = counts.to_fold.unwrap_or_default();
         let folded = fold::fold_lots(&mut step, self.sighting.file_id, &window, &staged).await?;
         let repaired = if self.repair {
@@ -76,7 +77,7 @@ impl Job for UpsertLots {
         } else {
             0
         };
-        // one that is new and folded counts as inserted
+        // A lot that is new and folded counts as inserted.
         let folded = (folded + repaired).min(counts.unchanged);
         let report = Report {
             inserted: counts.inserted,

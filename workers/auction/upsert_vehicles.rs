@@ -1,9 +1,10 @@
-//! Upsert-vehicles: brings the vehicles of a file up to date.
+//! Upsert-vehicles: updates the vehicles of a file.
 //!
-//! - *What*: applies the file's staged rows to `vehicles`, the greatest row of each VIN winning.
-//! - *Reads*: `staging.copart_raw`, `raw.heads`; `raw.rows` of vehicles with irregular versions, which are folded (`fold.rs`).
+//! - *What*: applies the file's staged rows to `vehicles`. The greatest row of each VIN wins.
+//! - *Reads*: `staging.copart_raw`, `raw.heads`, and `raw.rows` for vehicles with irregular versions, which are folded
+//!   (`fold.rs`).
 //! - *Writes*: `vehicles`, `audit.vehicle_conflicts`, `audit.vin_conflicts`.
-//! - *Safe to repeat because* a row only wins over a lesser one, and an equal one changes nothing.
+//! - *Safe to repeat because* a row only replaces a lesser one, and an equal one changes nothing.
 //! - *Followed by* upsert-lots, enqueued in the same transaction.
 
 use super::restage::restage;
@@ -13,44 +14,44 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Bring the vehicles of this file up to date.
+/// Payload of the job: the file whose vehicles are updated.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpsertVehicles {
     /// The file and its window.
     #[serde(flatten)]
     pub sighting: Sighting,
-    /// The file is replayed: what stands is brought back to what the stored versions say.
+    /// True for a replay, which repairs the table rows from the stored versions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repair: bool,
-    /// The replay begins here: the file's rows are staged anew first.
+    /// True if a replay begins with this job, which then first stages the file's rows again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restage: bool,
 }
 
-/// What became of the file's vehicles; counts are VINs, but for `vin_conflicts`, which are rows.
+/// Report of the job. Counts are VINs, except for `vin_conflicts`, which counts rows.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// New VINs.
     pub inserted: i64,
-    /// VINs with at least one field changed.
+    /// VINs with at least one changed field.
     pub updated: i64,
-    /// VINs whose fields stand as they were.
+    /// VINs without a changed field.
     pub unchanged: i64,
     /// Rows whose raw VIN lost characters or is not the vehicle's own.
     pub vin_conflicts: i64,
-    /// From start to commit.
+    /// Duration from start to commit, in seconds.
     pub seconds: f64,
-    /// Of this process.
+    /// Peak resident memory of the worker process, in MB.
     pub peak_rss_mb: f64,
 }
 
 impl Job for UpsertVehicles {
     const KIND: &'static str = "upsert-vehicles";
-    const VERB: &'static str = "brings the vehicles of a file up to date";
+    const VERB: &'static str = "updates the vehicles of a file";
     const WHEN: &'static str = "after ingest";
     const READS: &'static str = "staging.copart_raw, raw.heads, raw.rows";
     const WRITES: &'static str = "vehicles, audit.vehicle_conflicts, audit.vin_conflicts";
-    const SAFE: &'static str = "the greatest row stands, and an equal one changes nothing";
+    const SAFE: &'static str = "the greatest row wins, and an equal one changes nothing";
     const NEXT: &'static str = "upsert-lots";
     type Report = Report;
 
@@ -70,7 +71,7 @@ impl Job for UpsertVehicles {
         )
         .fetch_one(&mut *step)
         .await
-        .context("upsert the file's vehicles")?;
+        .context("could not upsert the file's vehicles")?;
         let staged = counts.to_fold.unwrap_or_default();
         let folded = fold::fold_vehicles(&mut step, self.sighting.file_id, &window, &staged).await?;
         let repaired = if self.repair {
@@ -78,7 +79,7 @@ impl Job for UpsertVehicles {
         } else {
             0
         };
-        // one that is new and folded counts as inserted
+        // A vehicle that is new and folded counts as inserted.
         let folded = (folded + repaired).min(counts.unchanged);
         let report = Report {
             inserted: counts.inserted,

@@ -1,17 +1,19 @@
-//! Withdrawing a file: what went in by mistake is taken out, as if it had never come.
+//! Withdraws a file that was ingested by mistake, as if it had never been received.
 //!
-//! Everything that a file leaves behind is derived from manifests and row versions, so the file's manifest and the versions that only
-//! it names are deleted, and what followed from them is computed again: the heads of lots from the manifests that are left, lots and
-//! vehicles from the versions that are left ([`super::fold`]), the states of windows that were late or judged because of the file, and
-//! the statuses of lots by the windows that are left. Lots that the file did not touch are not read.
+//! All effects of a file are derived from manifests and row versions. The file's manifest and the versions that only it
+//! contains are deleted, and everything derived from them is computed again: the heads of lots from the remaining
+//! manifests, lots and vehicles from the remaining versions ([`super::fold`]), the states of windows that were late or
+//! judged because of the file, and the statuses of lots by the remaining windows. Lots that the file did not change are
+//! not read.
 //!
-//! All of it is one transaction under the source's row lock, the lock of the ingest, so a kill leaves nothing behind. It deletes from
-//! tables that workers may only insert into, and so needs the login of their owner.
+//! The withdrawal is one transaction under the source's row lock, which the ingest also takes, so a kill leaves no
+//! partial result. It deletes from tables that workers may only insert into, and therefore requires the login of their
+//! owner.
 //!
-//! A repeat of the file as the newest one (`unchanged`) has no manifest of its own and is withdrawn with it. A window for which the
-//! file's chain ran again stays, and with it the file.
+//! A repeat of the file as the newest one (`unchanged`) has no manifest of its own and is withdrawn with it. If the
+//! file's chain ran again for another window, that window stays, and the file with it.
 //!
-//! The change history keeps what was true when it was written; corrections are logged beside it, without a file.
+//! The change history is not rewritten. Corrections are logged as new changes without a file.
 
 use crate::auction::mapping;
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
@@ -28,29 +30,29 @@ mod sightings;
 mod versions;
 mod windows;
 
-/// A file's window that is withdrawn.
+/// The window of a file that is withdrawn.
 struct Target {
     source: String,
     window: DateTime<Utc>,
     file_id: Uuid,
     sha256: String,
-    /// The time of its ingest, or of its receipt if it was never ingested.
+    /// The time of the file's ingest, or of its receipt if it was never ingested.
     arrived_at: DateTime<Utc>,
-    /// Whether it has a manifest.
+    /// True if the file has a manifest for the window.
     ingested: bool,
-    /// The window and those that repeated its file as unchanged, the oldest first.
+    /// The window and those that repeated its file as unchanged, oldest first.
     windows: Vec<DateTime<Utc>>,
-    /// Whether the source's heads are those of this window.
+    /// True if the source's heads are those of this window.
     is_newest: bool,
-    /// Whether a lot that a file of the source lacks counts as absent.
+    /// True if a lot counts as absent when a file of the source does not contain it.
     absence_is_judged: bool,
 }
 
-/// Withdraws a file in the caller's transaction. The caller makes sure that no chain of the source is under way.
+/// Withdraws a file in the caller's transaction. The caller ensures that no chain of the source is unfinished.
 ///
 /// # Errors
 ///
-/// Returns an error if the window has no such file, or has several and none is named.
+/// Returns an error if the window has no such file, or has several and the request names none.
 pub async fn withdraw(
     connection: &mut PgConnection,
     request: &WithdrawalRequest,
@@ -92,12 +94,12 @@ async fn find_target(connection: &mut PgConnection, request: &WithdrawalRequest)
     )
     .fetch_optional(&mut *connection)
     .await
-    .context("lock the source")?
+    .context("could not lock the source")?
     .flatten();
     let found = sqlx::query_file!("workers/auction/withdraw/target.sql", source, window, *file_id)
         .fetch_all(&mut *connection)
         .await
-        .context("look up the file of the window")?;
+        .context("could not read the file of the window")?;
     let at = window.to_rfc3339_opts(SecondsFormat::Secs, true);
     let Some(file) = found.first() else {
         bail!(
@@ -123,7 +125,7 @@ async fn find_target(connection: &mut PgConnection, request: &WithdrawalRequest)
     })
 }
 
-/// Returns the lots that were closed by the file or after it and that are closed now.
+/// Returns the lots that are closed now and were closed by the file or after it.
 async fn closed_since(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- withdraw: lots that were closed since
@@ -141,10 +143,10 @@ async fn closed_since(connection: &mut PgConnection, target: &Target) -> anyhow:
     )
     .fetch_all(connection)
     .await
-    .context("look up the lots that were closed since")
+    .context("could not read the lots closed since")
 }
 
-/// Gives lots the status that the windows left decide. Returns how many got another one.
+/// Sets the statuses that follow from the remaining windows. Returns the number of changed lots.
 async fn move_statuses(
     connection: &mut PgConnection,
     target: &Target,
@@ -160,10 +162,10 @@ async fn move_statuses(
     )
     .fetch_one(&mut *connection)
     .await
-    .context("move the statuses")?;
+    .context("could not update the statuses")?;
     sqlx::query_file!("workers/auction/detect_completion.close.sql", target.source)
         .fetch_one(connection)
         .await
-        .context("delete the heads of closed lots")?;
+        .context("could not delete the heads of closed lots")?;
     Ok(moved.unsigned_abs())
 }

@@ -1,6 +1,8 @@
--- The base has no way back: its tables hold the listings and the settings, and mostly were there before us.
+-- The base has no rollback: its tables contain the listings and the settings, and most existed before.
 do $$
 begin
-  raise exception 'the base stays, since it holds the listings and settings: drop its schema if you mean it';
+  raise exception 'migration 000_base cannot be rolled back'
+    using detail = 'Its tables contain the listings and settings.',
+      hint = 'Drop the schema to delete them.';
 end
 $$;

@@ -1,4 +1,4 @@
--- The runbook's rollback of 001 as it is written there: it drops what was there before, and cascades.
+-- The runbook's rollback of 001, verbatim: it also drops objects that existed before, with cascade.
 drop table if exists listing_cost_overrides cascade;
 drop table if exists bom_lines cascade;
 drop table if exists boms cascade;

@@ -1,6 +1,6 @@
--- Takes back what 001 added here, by the ledger, in the runbook's order; nothing cascades, so the reference to marketplaces
--- goes first. The three renamed columns keep their names and values (`down --restore-names` gives the old names back);
--- settings go only as they were seeded.
+-- Removes what 001 added, by the ledger, in the runbook's order. Nothing cascades, so the reference to marketplaces is
+-- dropped first. The three renamed columns keep their names and values (`down --restore-names` restores the old names).
+-- Settings are deleted only if they still have their seeded value.
 select vinops.take_back('001', array[
   'constraint listings.listings_marketplace_id_fkey',
   'index idx_listings_marketplace',

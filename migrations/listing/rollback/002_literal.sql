@@ -1,4 +1,4 @@
--- The runbook's rollback of 002 as it is written there: it drops what was there before, and cascades.
+-- The runbook's rollback of 002, verbatim: it also drops objects that existed before, with cascade.
 drop table if exists fee_snapshots cascade;
 drop table if exists listing_offer_current cascade;
 drop table if exists listing_events cascade;

@@ -1,5 +1,6 @@
--- Takes back what 002 added here, by the ledger, in the runbook's order; nothing cascades. Of the settings only its own,
--- and that only as it was seeded: the other four are 001's, and an edited one is the operator's.
+-- Removes what 002 added, by the ledger, in the runbook's order. Nothing cascades. Of the settings only its own is
+-- deleted, and only if it still has its seeded value: the other four belong to 001, and an edited one is the
+-- operator's.
 select vinops.take_back('002', array[
   'table fee_snapshots',
   'table listing_offer_current',

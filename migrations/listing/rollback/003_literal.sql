@@ -1,4 +1,4 @@
--- The runbook's rollback of 003 as it is written there: it drops what was there before, and cascades.
+-- The runbook's rollback of 003, verbatim: it also drops objects that existed before, with cascade.
 -- Remove FK first
 alter table boms drop constraint if exists boms_asin_entity_fk;
 drop index if exists boms_asin_active_unique;

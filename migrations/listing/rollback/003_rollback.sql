@@ -1,5 +1,5 @@
--- Takes back what 003 added here, by the ledger, in the runbook's order; nothing cascades. asin goes only where 003 brought
--- it: most bases have it, and its values are theirs.
+-- Removes what 003 added, by the ledger, in the runbook's order. Nothing cascades. The column asin is dropped only
+-- where 003 added it: most bases have the column, with values of their own.
 select vinops.take_back('003', array[
   'constraint jobs.jobs_asin_entity_fk',
   'constraint boms.boms_asin_entity_fk',

@@ -1,4 +1,4 @@
--- The runbook's rollback of 004 as it is written there: it drops what was there before, and cascades.
+-- The runbook's rollback of 004, verbatim: it also drops objects that existed before, with cascade.
 drop table if exists recommendation_events cascade;
 drop table if exists recommendations cascade;
 drop type if exists recommendation_event_type cascade;

@@ -1,4 +1,4 @@
--- Takes back what 004 added here, by the ledger, in the runbook's order; nothing cascades.
+-- Removes what 004 added, by the ledger, in the runbook's order. Nothing cascades.
 select vinops.take_back('004', array[
   'table recommendation_events',
   'table recommendations',

@@ -1,5 +1,5 @@
--- Takes back what 005 added here, by the ledger. What was granted stays: it goes with the tables, and the base stays theirs
--- to read.
+-- Removes what 005 added, by the ledger. The grants stay: they are dropped with the tables, and the roles keep their
+-- right to read the base.
 select vinops.take_back('005', array[
   'view flagged_margins',
   'constraint feature_store.feature_store_bom_cost_ck',

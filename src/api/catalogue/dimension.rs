@@ -1,34 +1,35 @@
-//! The columns by which lots are filtered and counted, as one list: parameters, facets and the reading are drawn from it.
+//! The list of columns by which lots are filtered and counted. Parameters, facets and the catalogue are derived from
+//! it.
 
 use super::Word;
 use super::load::Read;
 use crate::api::params::{Param, Shape};
 use crate::taxonomy::Domain;
 
-/// What a column holds.
+/// Kind of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Words of a taxonomy, asked for by code.
+    /// Values of a taxonomy, filtered by code.
     Coded(Domain),
-    /// Words as they are, asked for without regard to case, blanks and punctuation.
+    /// Raw texts, compared regardless of case, blanks and punctuation.
     Text,
 }
 
-/// A column by which lots are filtered and counted.
+/// Column by which lots are filtered and counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Dimension {
-    /// Of parameter and facet.
+    /// Name of the query parameter and the facet.
     pub name: &'static str,
-    /// What it holds.
+    /// Kind of the values.
     pub kind: Kind,
-    /// One line.
+    /// Description in the OpenAPI document, one line.
     pub about: &'static str,
-    /// Takes it from a row.
+    /// Function that returns the value of a row.
     pub(super) word: fn(&Read) -> Word,
 }
 
 impl Dimension {
-    /// As a parameter.
+    /// Returns the query parameter of the dimension, which may be repeated.
     pub const fn param(&self) -> Param {
         let shape = match self.kind {
             Kind::Coded(domain) => Shape::Code(domain),
@@ -66,13 +67,13 @@ fn both(code: &Option<String>, raw: &Option<String>) -> Word {
     }
 }
 
-/// How many there are; said apart, since types that were made of the list itself would have to be known before it.
+/// Number of dimensions. A constant of its own, because array types need the length before the list is defined.
 pub const COUNT: usize = 21;
 
-/// All of them, in the order of facets.
+/// All dimensions, in the order of the facets.
 pub const DIMENSIONS: &[Dimension; COUNT] = &[
-    text("make", "Make", |row| raw(&row.make)),
-    text("model", "Model group", |row| raw(&row.model)),
+    text("make", "Make of the vehicle", |row| raw(&row.make)),
+    text("model", "Model group of the vehicle", |row| raw(&row.model)),
     coded("status", Domain::Statuses, "Status of the lot", |row| raw(&row.status)),
     coded("damage", Domain::DamageTypes, "Primary damage", |row| {
         both(&row.damage_code, &row.damage_description)
@@ -87,26 +88,23 @@ pub const DIMENSIONS: &[Dimension; COUNT] = &[
     coded("runs_drives", Domain::RunsDrives, "Result of the yard's engine start and drive test", |row| {
         raw(&row.runs_drives)
     }),
-    coded("condition", Domain::LotConditions, "Lot condition, a one-letter code of the auction", |row| {
+    coded("condition", Domain::LotConditions, "Lot condition stated by the auction", |row| {
         code(&row.lot_condition_code)
     }),
     coded("vehicle_type", Domain::VehicleTypes, "Vehicle type at the auction", |row| raw(&row.vehicle_type)),
-    coded(
-        "odometer_brand",
-        Domain::OdometerBrands,
-        "Odometer brand, the reliability of the reading",
-        |row| raw(&row.odometer_brand),
-    ),
+    coded("odometer_brand", Domain::OdometerBrands, "Odometer brand: reliability of the reading", |row| {
+        raw(&row.odometer_brand)
+    }),
     coded("body", Domain::BodyStyles, "Body style", |row| raw(&row.body)),
     coded("fuel", Domain::FuelTypes, "Fuel type", |row| raw(&row.fuel)),
     coded("transmission", Domain::TransmissionTypes, "Transmission type", |row| raw(&row.transmission)),
     coded("drive", Domain::DriveTypes, "Drive type", |row| raw(&row.drive)),
-    coded("color", Domain::Colors, "Colour", |row| raw(&row.color)),
+    coded("color", Domain::Colors, "Exterior colour", |row| raw(&row.color)),
     text("yard", "Yard number or name", |row| Word {
         raw: row.site_code.clone(),
         name: row.yard_name.clone(),
         ..Word::default()
     }),
-    text("state", "State or province of the yard", |row| raw(&row.region)),
-    text("country", "Country of the yard", |row| raw(&row.country)),
+    text("state", "State or province in which the vehicle is located", |row| raw(&row.region)),
+    text("country", "Country in which the vehicle is located", |row| raw(&row.country)),
 ];

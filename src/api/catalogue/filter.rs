@@ -1,16 +1,17 @@
-//! A question, compiled against the words in use: each filter a table of which words pass, or a range.
+//! Filters of a query, compiled for a catalogue. Each filter is a range, or a table that contains for each distinct
+//! value whether the value matches.
 
 use super::{Catalogue, Counts, DIMENSIONS, Dictionary, Kind, NO_YEAR, NONE, Word, YEARS};
 use crate::api::params::Asked;
 use crate::api::words::Words;
 use crate::taxonomy::fold;
 
-/// From and to, both included.
+/// Range of numbers. Both bounds are included and optional.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
-    /// The least.
+    /// Minimum, if there is one.
     pub from: Option<i64>,
-    /// The greatest.
+    /// Maximum, if there is one.
     pub to: Option<i64>,
 }
 
@@ -19,44 +20,44 @@ impl Range {
         self.from.is_some() || self.to.is_some()
     }
 
-    /// No value is in no range.
+    /// Returns true if the range contains a value. A missing value is in no range.
     fn holds(self, value: i64) -> bool {
         value != NONE && self.from.is_none_or(|from| value >= from) && self.to.is_none_or(|to| value <= to)
     }
 }
 
-/// What lots must be like.
+/// Conditions that a lot must meet.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Dimension, and which of its words pass.
+    /// Index of a filtered dimension, and for each of its values whether the value matches.
     words: Vec<(usize, Vec<bool>)>,
-    /// Which makes and models pass, for what is like a text.
+    /// Similarity of each make and model to the text of the query: true if similar. `None` if the query has no text.
     pub names: Option<Vec<bool>>,
-    /// Model years.
+    /// Range of model years.
     pub year: Range,
-    /// Cents.
+    /// Range of the high bid, in cents.
     pub price: Range,
-    /// Microseconds since 1970.
+    /// Range of the time of the sale, in microseconds since 1970.
     pub sale: Range,
-    /// The beginning of the VIN, in capitals.
+    /// VIN prefix in upper case. Empty if the query has none.
     pub vin: Vec<u8>,
 }
 
-/// What a word means: the code beside it, else by its spelling.
+/// Returns the code of a value: the stored code, otherwise the code of its alias.
 pub(super) fn code<'a>(words: &'a Words, kind: Kind, word: &'a Word) -> Option<&'a str> {
     let Kind::Coded(domain) = kind else { return None };
     word.code.as_deref().or_else(|| words.spellings.code(domain, word.raw.as_deref()?))
 }
 
 impl Catalogue {
-    /// What a word of a dimension means.
+    /// Returns the code of a dimension's value: the stored code, otherwise the code of its alias.
     pub fn code<'a>(&self, words: &'a Words, dimension: usize, word: &'a Word) -> Option<&'a str> {
         code(words, DIMENSIONS[dimension].kind, word)
     }
 }
 
 impl Filter {
-    /// What is asked by dimension.
+    /// Compiles the filters of all dimensions of a query. The caller sets the text, the VIN and the ranges.
     pub fn of(asked: &Asked, all: &Catalogue, words: &Words) -> Filter {
         let mut filter = Filter::default();
         let none = Dictionary::default();
@@ -80,7 +81,7 @@ impl Filter {
         filter
     }
 
-    /// For each slot, whether its lot passes.
+    /// Returns for each slot whether its lot is visible and matches all filters.
     pub(super) fn passes(&self, all: &Catalogue) -> Vec<bool> {
         let mut passes = all.visible.clone();
         let mut keep = |test: &dyn Fn(usize) -> bool| {
@@ -114,13 +115,14 @@ impl Filter {
         all.years[slot] != NO_YEAR && self.year.holds(i64::from(all.years[slot]))
     }
 
-    /// Counts each option without regard to its own dimension's filter: a lot that fails one filter alone counts for
-    /// that filter's facet only, one that fails two for none.
+    /// Counts the lots of each option, ignoring the filter of the option's own dimension.
+    ///
+    /// A lot that fails only one filter is counted in the facet of that filter. A lot that fails two is not counted.
     pub(super) fn counts(&self, all: &Catalogue) -> Counts {
         const ALL: u32 = u32::MAX;
         const NOBODY: u32 = u32::MAX - 1;
         let year_place = DIMENSIONS.len() as u32;
-        // those without a facet first
+        // Filters without a facet first.
         let others = Filter { words: Vec::new(), year: Range::default(), ..self.clone() };
         let passes = others.passes(all);
         let mut fails: Vec<u32> = passes.iter().map(|pass| if *pass { ALL } else { NOBODY }).collect();

@@ -1,9 +1,9 @@
-//! Reading the catalogue: the whole at first, then what has changed.
+//! Reads the catalogue from the database: all lots at first, then the changed lots.
 //!
-//! A row has changed since a reading if its transaction had not ended then. Each reading therefore keeps its horizon, the
-//! oldest transaction under way, and the next one reads what is not older (`xmin`). That needs no column and no index,
-//! misses nothing that is written by whatever hand, and reads little twice. Deleted rows leave no trace: where the
-//! keeper sees that some were, it reads the whole.
+//! A row changed since the last read if its transaction had not ended at that time. Each read therefore stores its
+//! horizon, the oldest running transaction, and the next read selects the rows whose `xmin` is not older. This method
+//! needs no column and no index, detects the writes of every program, and reads few rows twice. Deleted rows leave no
+//! trace. If the refresher detects deletions, it reads all lots again.
 
 use super::order::{Order, SORTS};
 use super::{Catalogue, DIMENSIONS, Dictionary, NO_YEAR, NONE, Vin, Word, YEARS};
@@ -14,10 +14,10 @@ use sqlx::PgConnection;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Lots read by one statement, so that other readers get their turn.
+/// Number of lots read by one statement, so that other requests are served between statements.
 const CHUNK: usize = 500;
 
-/// What a reading takes from a lot and its vehicle.
+/// Columns of a lot and its vehicle that the catalogue contains.
 #[derive(Debug)]
 pub struct Read {
     pub id: i64,
@@ -56,12 +56,13 @@ pub struct Read {
 }
 
 impl Catalogue {
-    /// The next state: this one with what has changed since; of an empty one the whole. In a transaction that sees one
-    /// snapshot.
+    /// Returns a copy of the catalogue with the changes since its read. An empty catalogue reads all lots.
+    ///
+    /// The connection must be in a transaction with one snapshot (repeatable read).
     pub async fn next(self: Arc<Self>, connection: &mut PgConnection) -> anyhow::Result<Catalogue> {
         let horizon = self.horizon.clone();
         let copied = tokio::task::spawn_blocking(move || Catalogue::clone(&self)).await;
-        let mut next = copied.context("copy the catalogue")?;
+        let mut next = copied.context("could not copy the catalogue")?;
         next.dictionaries.resize(DIMENSIONS.len(), Dictionary::default());
         next.columns.resize(DIMENSIONS.len(), Vec::new());
         let stand = sqlx::query!(
@@ -72,7 +73,7 @@ impl Catalogue {
         )
         .fetch_one(&mut *connection)
         .await
-        .context("read the catalogue's stand")?;
+        .context("could not read the horizon of the catalogue")?;
         let changed = sqlx::query_scalar!(
             r#"-- api: changed lots
             select l.id as "id!" from public.lots as l where $1::text is null or age(l.xmin) <= age($1::text::xid)
@@ -85,14 +86,14 @@ impl Catalogue {
         )
         .fetch_all(&mut *connection)
         .await
-        .context("find the changed lots")?;
+        .context("could not read the ids of the changed lots")?;
         let mut touched = HashSet::with_capacity(changed.len());
         for ids in changed.chunks(CHUNK) {
             let rows = sqlx::query_file_as!(Read, "src/api/catalogue/load.sql", ids)
                 .fetch_all(&mut *connection)
                 .await
-                .context("read lots for the catalogue")?;
-            // a millisecond at a time, between which others are served
+                .context("could not read lots for the catalogue")?;
+            // About a millisecond per chunk. Other tasks run between chunks.
             for row in &rows {
                 touched.insert(next.place(row));
             }
@@ -100,10 +101,12 @@ impl Catalogue {
         next.horizon = Some(stand.horizon);
         next.window = stand.newest;
         next.read_at = config::now();
-        tokio::task::spawn_blocking(move || next.sorted(&touched)).await.context("sort the catalogue")
+        tokio::task::spawn_blocking(move || next.sorted(&touched))
+            .await
+            .context("could not sort the catalogue")
     }
 
-    /// Puts a lot into its slot, a new one if it has none.
+    /// Writes a lot to its slot, or to a new slot if it has none. Returns the slot.
     fn place(&mut self, row: &Read) -> u32 {
         let slot = match self.slots.get(&row.id) {
             Some(slot) => *slot,
@@ -142,7 +145,7 @@ impl Catalogue {
         slot
     }
 
-    /// Brings the orders up to date: those that stayed keep theirs, those that were touched are put between them.
+    /// Updates the sort orders. Only touched lots move.
     fn sorted(mut self, touched: &HashSet<u32>) -> Catalogue {
         let mut orders = std::mem::take(&mut self.orders);
         orders.resize(SORTS.len(), Order::default());
@@ -153,7 +156,7 @@ impl Catalogue {
         self
     }
 
-    /// Whether a lot can be found.
+    /// Returns true if the lot in a slot is visible.
     pub(super) fn visible(&self, slot: u32) -> bool {
         self.visible[slot as usize]
     }

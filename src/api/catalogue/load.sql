@@ -1,5 +1,5 @@
 -- api: lots of the catalogue
--- What is filtered, sorted and counted, of these lots.
+-- The values by which these lots are filtered, sorted and counted.
 select
   l.id,
   l.lot_external_id::bigint as "lot!",

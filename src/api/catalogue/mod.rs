@@ -1,18 +1,19 @@
-//! All visible lots in memory, by what is filtered, sorted and counted: search and facets are answered from here.
+//! All visible lots in memory, with the columns that are filtered, sorted and counted. Search and facets use this data.
 //!
-//! **Why not by indexes.** Readers combine twenty filters as they like, and each index that served one combination would
-//! be paid by every window: measured with EXPLAIN (docs in `src/bench/api.rs`), three filters over 154,000 lots take 90
-//! to 160 ms without one, 10 to 60 ms with the fitting one, and a facet reads everything whatever there is. Here a
-//! filter is a pass over a column of numbers: 154,000 lots are some 20 MB, and any question a few milliseconds. What is
-//! shown of a lot is read from the tables by its key, so what is in memory decides which lots are shown and in what order,
-//! never what is said of them.
+//! **Why no database indexes.** Clients combine twenty filters freely, and every window would pay for each index that
+//! serves one combination. With EXPLAIN (results in `src/bench/api.rs`), three filters over 154,000 lots take 90 to 160
+//! ms without an index and 10 to 60 ms with the matching index. A facet reads every lot with any index. In memory, a
+//! filter is one pass over a column of numbers. 154,000 lots take about 20 MB, and a query takes a few milliseconds.
+//! The fields of a lot in a response are read from the tables by its key. The data in memory therefore determines which
+//! lots are returned and in which order, but not their contents.
 //!
-//! **How it follows the tables.** A keeper looks once a second whether anything was written (`keeper`), and reads the rows
-//! that changed since the last reading: those whose transaction had not ended then. A reading is one snapshot; readers
-//! go on with the one before until it is whole. So search is seconds behind the tables, and never between two states
-//! of a window's step.
+//! **How the data follows the tables.** The task in `refresher` polls once a second for writes and reads the rows that
+//! changed since the last read: the rows whose transaction had not ended then. Each read is one snapshot. Requests use
+//! the previous catalogue until the next one is complete. A search result is therefore seconds behind the tables, but
+//! never between two states of a window's step.
 //!
-//! `load` reads, `filter` is a question compiled, `order` the sorts, `dimension` the columns by name.
+//! `load` reads the catalogue, `filter` compiles a query, `order` contains the sort orders, and `dimension` lists the
+//! columns by name.
 
 mod dimension;
 mod filter;
@@ -27,27 +28,27 @@ use crate::taxonomy::fold;
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 
-/// Years that a facet can count: those a vehicle may have.
+/// Model years that a vehicle may have, and that the facet `year` counts.
 pub const YEARS: std::ops::RangeInclusive<i32> = 1900..=2100;
-/// A VIN, filled up with zeros.
+/// VIN as ASCII bytes, padded with zero bytes.
 type Vin = [u8; 17];
 
-/// The words of one column: each once, by number. 0 is none.
+/// Dictionary of a column's distinct values. A value's number is its index, and number 0 means no value.
 #[derive(Clone, Debug, Default)]
 pub struct Dictionary {
-    /// Each word: what was written as its code, and as it came.
+    /// Distinct values by number.
     pub words: Vec<Word>,
     numbers: HashMap<Word, u32>,
 }
 
-/// A word of a column.
+/// Distinct value of a column.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Word {
-    /// The code in the column beside it, where it has one.
+    /// Code that is stored in a column of its own, if there is one.
     pub code: Option<String>,
-    /// As it came.
+    /// Raw value. For a yard, its number.
     pub raw: Option<String>,
-    /// What else it is called: a yard's name beside its number.
+    /// Second name of the value. For a yard, its name.
     pub name: Option<String>,
 }
 
@@ -68,7 +69,7 @@ impl Dictionary {
         number
     }
 
-    /// Which words these folded texts are.
+    /// Returns for each value whether its raw value or its name equals one of these folded texts.
     fn folded(&self, wanted: &[String]) -> Vec<bool> {
         let is = |word: &Word| {
             let texts = [&word.raw, &word.name];
@@ -78,13 +79,13 @@ impl Dictionary {
     }
 }
 
-/// The lots, each in a slot of every column.
+/// Lots in memory, stored by column. A slot is a lot's index in every column.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
-    /// Words of each dimension.
+    /// Distinct values of each dimension.
     pub dictionaries: Vec<Dictionary>,
     columns: Vec<Vec<u32>>,
-    /// Make and model together, for what is like them.
+    /// Distinct pairs of make and model, as one text each, for the similarity search.
     names: Dictionary,
     name: Vec<u32>,
     ids: Vec<i64>,
@@ -97,64 +98,65 @@ pub struct Catalogue {
     visible: Vec<bool>,
     slots: HashMap<i64, u32>,
     orders: Vec<order::Order>,
-    /// The oldest transaction that had not ended when it was read.
+    /// Id of the oldest transaction that had not ended at the time of the read.
     horizon: Option<String>,
-    /// When it was read.
+    /// Time of the read.
     pub read_at: DateTime<Utc>,
-    /// The newest window that ended well, of any source.
+    /// Start of the newest window of any source that ended well.
     pub window: Option<DateTime<Utc>>,
 }
 
-/// No value.
+/// Marker of a missing value in a column of numbers.
 const NONE: i64 = i64::MIN;
-/// No year.
+/// Marker of a missing year.
 const NO_YEAR: i32 = i32::MIN;
 
-/// How often each option of each facet occurs.
+/// Number of lots for each option of each facet.
 #[derive(Debug)]
 pub struct Counts {
-    /// Lots that pass all filters.
+    /// Number of lots that match all filters.
     pub total: u32,
-    /// By dimension and word; each without regard to its own filter, so that a reader sees what else there would be.
+    /// Number of lots by dimension and value number. The filter of the same dimension is ignored, so that the
+    /// alternatives to the selected value are counted too.
     pub words: Vec<Vec<u32>>,
-    /// By year from the first possible one.
+    /// Number of lots by model year, beginning with the first year of [`YEARS`].
     pub years: Vec<u32>,
 }
 
-/// The place of a lot in an order: its sort key, and what makes it the only one there.
+/// Unique position of a lot in a sort order: sort key and tie-breakers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Its sort key; none where it has no value.
+    /// Sort key of the lot. `None` if the lot has no value.
     pub key: Option<i64>,
-    /// Its number, which lots of several sources may share.
+    /// Lot number, which lots of several sources may share.
     pub lot: i64,
-    /// Its id in `lots`.
+    /// Id of the row in `lots`.
     pub id: i64,
 }
 
-/// A page of lots.
+/// Page of lots.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Their places, in order.
+    /// Positions of the lots, in sort order.
     pub lots: Vec<Place>,
-    /// Whether there are more after them.
+    /// True if there is a next page.
     pub more: bool,
-    /// Lots that pass the filter.
+    /// Number of lots that match the filter, on all pages.
     pub total: u32,
 }
 
 impl Catalogue {
-    /// Lots that can be found.
+    /// Returns the number of visible lots.
     pub fn len(&self) -> usize {
         self.orders.first().map_or(0, order::Order::len)
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no visible lot.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Makes and models as one text each, by their number in [`Filter::names`].
+    /// Returns each distinct make and model as one text, in the order of [`Filter::names`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.words.iter().map(|word| word.raw.as_deref().unwrap_or(""))
     }
@@ -163,7 +165,7 @@ impl Catalogue {
         &self.vins[slot]
     }
 
-    /// The key of a lot under a sort; none where it has no value.
+    /// Returns the sort key of a lot, or `None` if the lot has no value.
     fn key(&self, sort: Sort, slot: u32) -> Option<i64> {
         let slot = slot as usize;
         let key = match sort {
@@ -177,12 +179,12 @@ impl Catalogue {
         (key != NONE).then_some(key)
     }
 
-    /// The place of a lot under a sort.
+    /// Returns the position of a lot in a sort order.
     fn place_of(&self, sort: Sort, slot: u32) -> Place {
         Place { key: self.key(sort, slot), lot: self.lots[slot as usize], id: self.ids[slot as usize] }
     }
 
-    /// A page of the lots that pass, after the one with this place.
+    /// Returns the page of matching lots that begins after a position.
     pub fn page(
         &self,
         filter: &Filter,
@@ -203,7 +205,7 @@ impl Catalogue {
         Page { lots: found.into_iter().map(|slot| self.place_of(sort, slot)).collect(), more, total }
     }
 
-    /// How often each option occurs.
+    /// Returns the number of lots for each option of each facet.
     pub fn counts(&self, filter: &Filter) -> Counts {
         filter.counts(self)
     }

@@ -1,28 +1,28 @@
-//! Sorts: for each the lots in their order, those without a value last whichever way it is read.
+//! Sort orders of the lots. Lots without a value come last in ascending and in descending order.
 
 use super::{Catalogue, Place};
 use std::collections::HashSet;
 
-/// What lots are sorted by; equal ones by their number, and of one number by id.
+/// Sort key of lots. Lots with equal keys are sorted by lot number, and lots with equal numbers by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
-    /// When they are sold.
+    /// Time of the sale.
     Sale,
-    /// Their highest bid.
+    /// Current high bid.
     Price,
-    /// Their vehicle's model year.
+    /// Model year of the vehicle.
     Year,
-    /// When they last changed here.
+    /// Time of the last change in this database.
     Updated,
-    /// Their number.
+    /// Lot number.
     Lot,
 }
 
-/// All of them, in the order of their places.
+/// All sort keys, in the order of their discriminants.
 pub const SORTS: &[Sort] = &[Sort::Sale, Sort::Price, Sort::Year, Sort::Updated, Sort::Lot];
 
 impl Sort {
-    /// As readers name them; with a minus the other way round.
+    /// Values of the parameter `sort`. A minus means descending.
     pub const NAMES: &'static [&'static str] = &[
         "sale_date",
         "-sale_date",
@@ -36,7 +36,7 @@ impl Sort {
         "-lot",
     ];
 
-    /// The sort of this name, and whether it goes down.
+    /// Parses a value of the parameter `sort`. Returns the sort key, and true if the order is descending.
     pub fn named(name: &str) -> Option<(Sort, bool)> {
         let descending = name.starts_with('-');
         let sort = match name.trim_start_matches('-') {
@@ -51,7 +51,7 @@ impl Sort {
     }
 }
 
-/// The visible lots in one order.
+/// Slots of the visible lots in one sort order: lots with a value, and lots without a value.
 #[derive(Clone, Debug, Default)]
 pub struct Order {
     valued: Vec<u32>,
@@ -63,7 +63,7 @@ impl Order {
         self.valued.len() + self.without.len()
     }
 
-    /// Takes the touched lots out and puts them where they belong now.
+    /// Moves the touched lots to their new positions.
     pub(super) fn renew(&mut self, all: &Catalogue, sort: Sort, touched: &HashSet<u32>) {
         self.valued.retain(|slot| !touched.contains(slot));
         self.without.retain(|slot| !touched.contains(slot));
@@ -73,13 +73,13 @@ impl Order {
                 None => self.without.push(slot),
             }
         }
-        // what was sorted is one run, which a stable sort sees
+        // The untouched lots are one sorted run, which the stable sort detects.
         let place = |slot: &u32| all.place_of(sort, *slot);
         self.valued.sort_by_key(place);
         self.without.sort_by_key(place);
     }
 
-    /// The lots after the one with this place.
+    /// Returns the slots of the lots after a position, in sort order.
     pub(super) fn walk<'a>(
         &'a self,
         all: &'a Catalogue,
@@ -88,7 +88,7 @@ impl Order {
         after: Option<Place>,
     ) -> Box<dyn Iterator<Item = u32> + 'a> {
         let place = move |slot: &u32| all.place_of(sort, *slot);
-        // of a part what comes after: all of it where the last one was in the part before
+        // The rest of a part after the position. The whole part if the position is in the previous part.
         let rest = |part: &'a [u32], after: Option<Place>| match (after, descending) {
             (None, _) => part,
             (Some(last), false) => &part[part.partition_point(|slot| place(slot) <= last)..],

@@ -1,4 +1,4 @@
-//! What of a lot's past is in sight: removed vehicles, lots and links are left out of it.
+//! Visibility in a lot's history: removed vehicles, lots and image links are omitted.
 
 use super::super::place::Place;
 use super::super::problem::Problem;
@@ -8,16 +8,16 @@ use anyhow::Context;
 use sqlx::PgConnection;
 use std::collections::HashSet;
 
-/// What of a history is in sight.
+/// Visible lots and hidden vehicles of one history.
 pub struct Sight {
-    /// The lots of the vehicle that are, by source and number.
+    /// Visible lots of the vehicle, as pairs of source and lot number.
     pub open: HashSet<(String, String)>,
-    /// The VINs of removed vehicles that the lot was of before.
+    /// VINs of removed vehicles to which the lot belonged before.
     pub hidden: HashSet<String>,
 }
 
 impl Sight {
-    /// Reads it.
+    /// Reads the visibility of the lots and vehicles that a history mentions.
     pub async fn read(connection: &mut PgConnection, told: &history::LotHistory) -> anyhow::Result<Sight> {
         let open = sqlx::query!(
             r#"-- api: the lots of a vehicle that are in sight
@@ -31,7 +31,7 @@ impl Sight {
         )
         .fetch_all(&mut *connection)
         .await
-        .context("read which lots are in sight")?;
+        .context("could not read the visible lots of a vehicle")?;
         let vins: Vec<String> = told
             .events
             .iter()
@@ -47,14 +47,14 @@ impl Sight {
         )
         .fetch_all(connection)
         .await
-        .context("read which vehicles are in sight")?;
+        .context("could not read the removed vehicles of a history")?;
         Ok(Sight {
             open: open.into_iter().map(|lot| (lot.source, lot.lot)).collect(),
             hidden: hidden.into_iter().collect(),
         })
     }
 
-    /// Returns the event without the VIN of a removed vehicle.
+    /// Returns the event with the VINs of removed vehicles replaced by null.
     pub fn without_hidden(&self, mut event: history::Event) -> history::Event {
         for change in event.changes.iter_mut().filter(|change| change.column == "vin") {
             for value in [&mut change.before, &mut change.after] {
@@ -67,11 +67,10 @@ impl Sight {
     }
 }
 
-/// Takes removed links out of a standing lot.
+/// Removes the links of removed images from a snapshot of a lot.
 ///
 /// # Errors
-///
-/// 410 where the lot was then of a vehicle that was removed.
+/// Returns 410 if the lot then belonged to a vehicle that was removed.
 pub async fn hide(
     connection: &mut PgConnection,
     place: &Place,
@@ -89,7 +88,7 @@ pub async fn hide(
     )
     .fetch_one(connection)
     .await
-    .context("read what of the lot was removed")?;
+    .context("could not read the removed parts of a lot")?;
     if hidden.vehicle {
         return Err(Problem::gone(format!("Lot {} belonged to a vehicle that was removed.", place.lot)));
     }

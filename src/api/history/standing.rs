@@ -1,4 +1,4 @@
-//! A lot as it stood, as a row of the tables.
+//! Conversion of a lot's snapshot to the row form of the lot resource.
 
 use super::super::lots::{self, Image};
 use crate::db::history::Standing;
@@ -6,7 +6,7 @@ use crate::db::history::told::{Money, Word};
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
-/// Returns a version in the shape of a row of the tables, to be shown as those are.
+/// Converts a snapshot of a lot to the row form that the lot resource reads from the tables.
 pub fn row(
     lot: &str,
     source: &str,

@@ -1,4 +1,4 @@
-//! Zones of sales: what each column decides, and the instants that follow.
+//! Tests of the zones of sales: the effect of each column, and the resulting instants.
 
 use super::super::time::{auction_instant, clock, day};
 use super::*;
@@ -50,7 +50,7 @@ fn an_arizona_yard_has_one_offset_under_any_abbreviation() {
         let at = instant(date, 900, abbreviation, "AZ", "AZ - PHOENIX").unwrap();
         assert!(at.ends_with("T16:00Z"), "{date} {abbreviation}: {at}");
     }
-    // The yard decides, wherever the car is.
+    // The yard decides, not the location of the car.
     assert_eq!(instant(20_260_715, 900, "PDT", "NV", "AZ - TUCSON").unwrap(), "2026-07-15T16:00Z");
 }
 
@@ -95,7 +95,7 @@ fn lots_of_one_yard_date_and_time_have_one_instant_wherever_they_are_located() {
 #[test]
 fn alberta_and_british_columbia_keep_one_offset_from_november_2026_on_and_saskatchewan_always() {
     let expected = [
-        // Before that day the tz data's rules hold.
+        // Before that day the rules of the tz data apply.
         (20_260_115, "AB - CALGARY", "MST", "2026-01-15T16:00Z"),
         (20_260_115, "BC - VANCOUVER", "PST", "2026-01-15T17:00Z"),
         (20_261_030, "AB - CALGARY", "MDT", "2026-10-30T15:00Z"),
@@ -143,7 +143,7 @@ fn an_unknown_abbreviation_gets_the_only_zone_of_yard_state_or_country() {
         assert_eq!(name("il", "WHOLESALE AUCTION").as_deref(), Some("America/Chicago"));
         assert_eq!(name("NS", "").as_deref(), Some("America/Halifax"));
         assert_eq!(name("BC", "").as_deref(), Some("America/Vancouver"));
-        // Several zones, a region's sale, a state of nowhere, nothing at all.
+        // Several zones, a region's sale, an unknown state, empty columns.
         for (state, yard) in
             [("NJ", "TX - DALLAS"), ("TN", ""), ("NJ", "*NCS - EASTERN REGION"), ("ZZ", ""), ("", "")]
         {

@@ -1,10 +1,11 @@
-//! The floor under the queue: a loop over a bare table that claims rows and acknowledges them, one statement each.
+//! Baseline of the queue: a loop over a plain table that claims rows and acknowledges them, one statement
+//! each.
 
 use super::super::place::{Ground, execute};
 use anyhow::{Context, ensure};
 use std::time::Instant;
 
-/// Jobs a second of a bare claim and acknowledgement, `batch` at a time, in `connections` connections.
+/// Claims and acknowledges `jobs` rows in batches of `batch` over several connections. Returns jobs per second.
 pub(super) async fn measure(
     ground: &Ground,
     jobs: usize,
@@ -48,8 +49,8 @@ pub(super) async fn measure(
     }
     let mut done = 0;
     while let Some(ended) = loops.join_next().await {
-        done += ended.context("a loop of the floor panicked")??;
+        done += ended.context("baseline loop panicked")??;
     }
-    ensure!(done == jobs, "the floor did {done} of {jobs} jobs");
+    ensure!(done == jobs, "baseline processed {done} of {jobs} jobs");
     Ok(jobs as f64 / began.elapsed().as_secs_f64())
 }

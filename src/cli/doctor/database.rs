@@ -1,5 +1,6 @@
-//! The database itself: version, schema, clock, rights, settings.
+//! The checks of the database: version, schema, clock, rights and settings.
 
+use super::super::error_text::{error_line, text_line};
 use super::super::session::Session;
 use super::{Finding, fail, pass, warn};
 use crate::db::{SchemaError, encoding, expect_schema, migrations, rights, verify};
@@ -7,12 +8,13 @@ use crate::scheduler::clock::{Measured, clock_skew};
 use sqlx::PgPool;
 use std::time::Duration;
 
-/// The oldest PostgreSQL that is tried.
+/// The oldest tested version of PostgreSQL, as in `server_version_num`.
 const OLDEST: i32 = 150_000;
-/// How long a notice may take that is not lost.
+/// The longest wait for a notification.
 const NOTICE: Duration = Duration::from_secs(1);
 
-/// Looks; answers whether the schema is there to look further, and whether this login may read all of it.
+/// Checks the database. Returns true if the schema has the version of this program, and true if the login may read
+/// all of it.
 pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (bool, bool) {
     let mut may_read = false;
     let pool = &session.db.pool;
@@ -20,19 +22,23 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (boo
     let sound = match expect_schema(&session.db).await {
         Ok(()) => {
             let newest = migrations::AUCTION.active().last().map_or("", |migration| migration.id);
-            findings.push(pass("schema", format!("{newest}, which this program needs")));
+            findings.push(pass("schema", format!("version {newest}, as this program requires")));
             true
         }
         Err(SchemaError::Unreachable(error)) => {
-            findings.push(fail("schema", format!("cannot be asked: {error}"), "vinops migrate status"));
+            findings.push(fail(
+                "schema",
+                format!("not readable: {}", text_line(error)),
+                "vinops migrate status",
+            ));
             false
         }
         Err(error @ SchemaError::Ahead(_)) => {
-            findings.push(fail("schema", error.to_string(), "docker compose pull"));
+            findings.push(fail("schema", text_line(error), "docker compose pull"));
             false
         }
         Err(error) => {
-            findings.push(fail("schema", error.to_string(), "vinops migrate up"));
+            findings.push(fail("schema", text_line(error), "vinops migrate up"));
             false
         }
     };
@@ -41,31 +47,33 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (boo
         match login_rights(pool).await {
             Ok((rights, may_work)) => {
                 findings.push(rights);
-                // what may not be read cannot be proved
+                // Objects can be checked only if the login may read them.
                 may_read = may_work;
                 if may_work {
                     findings.push(or_fail("objects", objects(pool).await));
                 }
             }
-            Err(error) => findings.push(fail("rights", format!("{error:#}"), "vinops migrate verify")),
+            Err(error) => findings.push(fail("rights", error_line(&error), "vinops verify auction")),
         }
     }
     findings.push(notices(session).await);
     match settings(pool).await {
         Ok(those) => findings.extend(those),
-        Err(error) => findings.push(fail("settings", format!("{error:#}"), "psql -c 'show all'")),
+        Err(error) => findings.push(fail("settings", error_line(&error), "psql -c 'show all'")),
     }
     match statements(pool).await {
         Ok(finding) => findings.push(finding),
-        Err(error) => findings.push(fail("statements", format!("{error:#}"), "psql -c '\\dx'")),
+        Err(error) => findings.push(fail("statements", error_line(&error), "psql -c '\\dx'")),
     }
     (sound, may_read)
 }
 
+/// Returns the finding of a check, or a FAIL with the error of the check.
 fn or_fail(about: &'static str, looked: anyhow::Result<Finding>) -> Finding {
-    looked.unwrap_or_else(|error| fail(about, format!("{error:#}"), "vinops migrate verify"))
+    looked.unwrap_or_else(|error| fail(about, error_line(&error), "vinops verify auction"))
 }
 
+/// Checks the version and the encoding of the server.
 async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
     let server = sqlx::query!(
         r#"-- doctor: version
@@ -85,55 +93,58 @@ async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
     }
     Ok(match server.number {
         old if old < OLDEST => {
-            fail("database", said + ": 15 is the oldest that is tried", "apt-get install postgresql-15")
+            fail("database", said + "; the oldest tested version is 15", "apt-get install postgresql-15")
         }
         _ => pass("database", said),
     })
 }
 
-/// This host's clock against the database's, which decides what is due.
+/// Compares this host's clock with the database's clock, which decides when jobs are due.
 fn compared(clocks: Measured) -> Finding {
     let ahead = clocks.ahead.as_seconds_f64();
     let word = if ahead > 0.0 { "behind" } else { "ahead of" };
     let said = format!("this host is {:.3} s {word} the database", ahead.abs());
     if clocks.is_wrong() {
-        fail("clock", said + ", which is over 2 s", "timedatectl set-ntp true")
+        fail("clock", said + ", more than 2 s", "timedatectl set-ntp true")
     } else {
         pass("clock", said)
     }
 }
 
-/// Whether a notice comes through.
+/// Checks that NOTIFY reaches LISTEN.
 async fn notices(session: &Session) -> Finding {
     const ABOUT: &str = "listen";
     const CHANNEL: &str = "fleet_doctor";
     let direct = "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops";
     if !session.db.listens() {
-        let said = "DATABASE_URL leads through a pooler, where nobody can LISTEN, so workers only poll";
+        let said = "DATABASE_URL leads through a pooler, which does not support LISTEN, so workers only poll";
         return warn(ABOUT, said, direct);
     }
     let heard = async {
         let mut ear = session.db.listener().await?;
         ear.listen(CHANNEL).await?;
-        // one that comes by way of a pooler may break off the very client that sent it
-        let told = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as told", CHANNEL)
+        // A notification through a pooler may close the connection of the client that sent it.
+        let told = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as notified", CHANNEL)
             .fetch_one(&session.db.pool)
             .await;
         let come = tokio::time::timeout(NOTICE, ear.recv()).await;
         Ok::<_, sqlx::Error>(told.is_ok() && come.is_ok_and(|heard| heard.is_ok()))
     };
     match heard.await {
-        Ok(true) => pass(ABOUT, "a notice comes through"),
+        Ok(true) => pass(ABOUT, "NOTIFY reaches LISTEN"),
         Ok(false) => warn(
             ABOUT,
-            "no notice comes through, so workers only poll: does DATABASE_DIRECT_URL lead through a pooler?",
+            "NOTIFY does not reach LISTEN, so workers only poll; DATABASE_DIRECT_URL may lead through a pooler",
             direct,
         ),
-        Err(error) => warn(ABOUT, format!("no connection for LISTEN, so workers only poll: {error}"), direct),
+        Err(error) => {
+            warn(ABOUT, format!("connection for LISTEN failed, so workers only poll: {error}"), direct)
+        }
     }
 }
 
-/// What the login may do, against what a worker needs; and whether that is all there.
+/// Compares the rights of the login with the rights of a worker. Returns the finding, and true if the login may read
+/// the whole schema.
 async fn login_rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
     let login = sqlx::query!(
         r#"-- doctor: rights
@@ -152,65 +163,67 @@ async fn login_rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
     .await?;
     let more: Vec<&str> = [
         (login.superuser, "is a superuser"),
-        (login.makes_roles && !login.superuser, "makes roles"),
+        (login.makes_roles && !login.superuser, "can create roles"),
         (login.owns && !login.superuser, "is a member of vinops_admin"),
-        (login.makes_schemas && !login.owns, "makes schemas"),
+        (login.makes_schemas && !login.owns, "can create schemas"),
     ]
     .into_iter()
     .filter_map(|(has, what)| has.then_some(what))
     .collect();
     let new = "psql -c \"create role worker login password '…' in role etl_rw\"";
     if !more.is_empty() {
-        let said = format!("this login {}: more than a worker needs, which is etl_rw", more.join(", "));
+        let said = format!("login {}; a worker needs only etl_rw", more.join(", "));
         return Ok((warn("rights", said, new), true));
     }
     Ok(match (login.works, login.steers, login.reads) {
         (true, ..) => (workers_rights(&rights::difference(pool, "etl_rw").await?, new), true),
-        (_, true, _) => (pass("rights", "vinops_ops: an operator's; a worker needs etl_rw"), true),
-        (_, _, true) => (pass("rights", "app_ro: enough for `serve`; a worker needs etl_rw"), false),
-        _ => (fail("rights", "this login is in none of etl_rw, vinops_ops, app_ro", new), false),
+        (_, true, _) => {
+            (pass("rights", "vinops_ops: the rights of an operator; a worker needs etl_rw"), true)
+        }
+        (_, _, true) => (pass("rights", "app_ro: the rights of `serve`; a worker needs etl_rw"), false),
+        _ => (fail("rights", "login has none of the roles etl_rw, vinops_ops, app_ro", new), false),
     })
 }
 
-/// What a worker's login may do, against the list of SECURITY.md.
+/// Returns the finding about a worker's login, compared with the list in SECURITY.md.
 fn workers_rights(found: &rights::RightsDifference, new: &str) -> Finding {
     let some = |those: &[String]| match those.len() {
         0..=3 => those.join(", "),
         all => format!("{}, and {} others", those[..3].join(", "), all - 3),
     };
     match (found.less.is_empty(), found.more.is_empty()) {
-        (true, true) => pass("rights", "etl_rw: what a worker needs, and no more"),
+        (true, true) => pass("rights", "etl_rw: exactly the rights of a worker"),
         (true, false) => {
-            warn("rights", format!("this login has more than a worker needs: {}", some(&found.more)), new)
+            warn("rights", format!("login has more rights than a worker needs: {}", some(&found.more)), new)
         }
         (false, _) => {
-            let said = format!("this login lacks what a worker needs: {}", some(&found.less));
+            let said = format!("login lacks rights that a worker needs: {}", some(&found.less));
             fail("rights", said, "vinops migrate status")
         }
     }
 }
 
-/// Every table, column, key, index, extension and function that must be there.
+/// Checks every documented table, column, key, index, extension and function.
 async fn objects(pool: &PgPool) -> anyhow::Result<Finding> {
     let checks = verify::verify(pool).await?;
     let wrong: Vec<&verify::Check> = checks.iter().filter(|check| !check.passed).collect();
     let Some(first) = wrong.first() else {
         return Ok(pass(
             "objects",
-            format!("{}: tables, keys, indexes, extensions, functions", checks.len()),
+            format!("{} checked: tables, keys, indexes, extensions, functions", checks.len()),
         ));
     };
     let said = format!(
-        "{} of {} are not as they must be; {}: {}",
+        "{} of {} differ from the documented schema; {}: {}",
         wrong.len(),
         checks.len(),
         first.object,
         first.evidence
     );
-    Ok(fail("objects", said, "vinops migrate verify"))
+    Ok(fail("objects", said, "vinops verify auction"))
 }
 
-/// Settings of the server that cost data or time.
+/// Checks the settings of the server that can cost data or time.
 async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     const ABOUT: &str = "settings";
     let now = sqlx::query!(
@@ -232,9 +245,9 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     };
     let mut findings = Vec::new();
     for (on, name, why) in [
-        (now.fsync, "fsync", "a power cut can spoil the whole database"),
-        (now.full_page_writes, "full_page_writes", "a power cut can leave torn pages"),
-        (now.autovacuum, "autovacuum", "the queue's table grows and slows for ever"),
+        (now.fsync, "fsync", "a power failure can corrupt the whole database"),
+        (now.full_page_writes, "full_page_writes", "a power failure can leave torn pages"),
+        (now.autovacuum, "autovacuum", "the queue's table grows and becomes slower"),
     ] {
         if !on {
             findings.push(fail(ABOUT, format!("{name} is off: {why}"), set(name, "on")));
@@ -246,7 +259,7 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             512 << 20,
             "shared_buffers",
             "1GB",
-            "the indexes of a feed want more; takes a restart",
+            "the indexes of a feed need more; requires a restart",
         ),
         (
             now.max_wal_size,
@@ -260,7 +273,7 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             64 << 20,
             "wal_buffers",
             "64MB",
-            "a window fills it before its writer wakes, and waits for the disk; takes a restart",
+            "a window fills it before the WAL writer wakes, and waits for the disk; requires a restart",
         ),
     ] {
         if bytes < least {
@@ -270,18 +283,19 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     }
     if now.connected * 10 > i64::from(now.connections) * 8 {
         let said = format!(
-            "{} of {} connections are taken; a worker has up to 24 and one for each of its slots; takes a restart",
+            "{} of {} connections are in use; a worker uses up to 24 and one per slot; requires a restart",
             now.connected, now.connections
         );
         findings.push(warn(ABOUT, said, set("max_connections", "400")));
     }
     if findings.is_empty() {
-        findings.push(pass(ABOUT, "nothing worth changing"));
+        findings.push(pass(ABOUT, "no setting needs a change"));
     }
     Ok(findings)
 }
 
-/// The one extension that is good to have and not needed: it needs a superuser, and its library loaded at the start.
+/// Checks the optional extension pg_stat_statements. Installing it requires a superuser, and a library that the
+/// server loads when it starts.
 async fn statements(pool: &PgPool) -> anyhow::Result<Finding> {
     let there = sqlx::query_scalar!(
         r#"-- doctor: statements
@@ -290,11 +304,11 @@ async fn statements(pool: &PgPool) -> anyhow::Result<Finding> {
     .fetch_one(pool)
     .await?;
     if there {
-        return Ok(pass("statements", "pg_stat_statements tells which of the named statements cost most"));
+        return Ok(pass("statements", "pg_stat_statements is installed"));
     }
     Ok(warn(
         "statements",
-        "pg_stat_statements is not there: optional, but it tells which statements cost most",
+        "pg_stat_statements is not installed: optional, it shows the cost of each named statement",
         "psql -c 'create extension pg_stat_statements'",
     ))
 }

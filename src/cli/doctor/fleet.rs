@@ -1,16 +1,17 @@
-//! What the database says of the fleet: sources, windows, the queue, and whether next month has its place.
+//! The checks of operation: sources, windows, the queue, the workers and the partitions of the next month.
 
+use super::super::error_text::error_line;
 use super::{Finding, fail, pass, warn};
 use crate::auction::window::WINDOW_LENGTH;
 use crate::queue::Entry;
 use sqlx::PgPool;
 
-/// Seconds that a due job may wait.
+/// The longest wait of a due job, in seconds.
 const WAITS: f64 = WINDOW_LENGTH.as_secs() as f64;
-/// Seconds without a window that ended well.
+/// The longest time without a successful window, in seconds.
 const STALE: f64 = 3.0 * WAITS;
 
-/// Looks at all of it; what this login may not see is left out.
+/// Runs the checks of operation. A check that this login may not run gives a warning.
 pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Finding>) {
     for looked in [
         sources(pool).await,
@@ -21,11 +22,12 @@ pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Findi
     ] {
         match looked {
             Ok(those) => findings.extend(those),
-            Err(error) => findings.push(warn("fleet", format!("{error:#}"), "vinops migrate verify")),
+            Err(error) => findings.push(warn("fleet", error_line(&error), "vinops verify auction")),
         }
     }
 }
 
+/// Checks the switch, the breaker and the last successful window of each source.
 async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     const ABOUT: &str = "source";
     let sources = sqlx::query!(
@@ -36,10 +38,10 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
           s.breaker_state as "breaker!",
           s.consecutive_failures as "failures!",
           s.probe_at,
-          fresh.age_seconds as "age?"
+          f.age_seconds as "age?"
         from fleet.sources_view as s
-        left join fleet.freshness as fresh
-          on fresh.source = s.source
+        left join fleet.freshness as f
+          on f.source = s.source
         order by 1"#
     )
     .fetch_all(pool)
@@ -50,7 +52,7 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         if !source.enabled {
             findings.push(warn(
                 ABOUT,
-                format!("{name} is switched off"),
+                format!("{name}: fetching is disabled"),
                 format!("vinops source enable {name} --reason \"…\""),
             ));
         }
@@ -58,44 +60,41 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         match &*source.breaker {
             "closed" if source.failures >= 3 => findings.push(warn(
                 ABOUT,
-                format!("{name}: {} quarter-hours in a row failed; at 5 the breaker opens", source.failures),
-                "vinops fetch --now",
+                format!("{name}: the last {} quarter-hours failed; the breaker opens at 5", source.failures),
+                "vinops fetch",
             )),
             "closed" => {}
             state => {
                 let probe = source.probe_at.map(|at| at.format("%H:%M").to_string()).unwrap_or_default();
                 let said =
-                    format!("{name}: the breaker is {state}, nothing is fetched but a probe at {probe} UTC");
+                    format!("{name}: the breaker is {state}; the only fetch is a probe at {probe} UTC");
                 findings.push(fail(ABOUT, said, remedy));
             }
         }
         match source.age {
-            None => findings.push(warn(
-                ABOUT,
-                format!("{name}: no window has ended well yet"),
-                "vinops fetch --now",
-            )),
+            None => findings.push(warn(ABOUT, format!("{name}: no successful window yet"), "vinops fetch")),
             Some(age) if age > STALE => findings.push(fail(
                 ABOUT,
-                format!("{name}: no window has ended well for {:.0} minutes", age / 60.0),
+                format!("{name}: no successful window for {:.0} minutes", age / 60.0),
                 "vinops windows",
             )),
             Some(age) => findings
-                .push(pass(ABOUT, format!("{name}: a window ended well {:.0} minutes ago", age / 60.0))),
+                .push(pass(ABOUT, format!("{name}: last successful window {:.0} minutes ago", age / 60.0))),
         }
     }
     if findings.is_empty() {
-        findings.push(warn(ABOUT, "no source is known", "vinops source add copart --reason \"…\""));
+        findings.push(warn(ABOUT, "no source exists", "vinops source add copart --reason \"…\""));
     }
     Ok(findings)
 }
 
+/// Checks the longest wait of due jobs.
 async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     const ABOUT: &str = "queue";
     let figures = sqlx::query!(
         r#"-- doctor: queue
         select labels ->> 'kind' as "kind!", value as "age!"
-        from fleet.figures
+        from fleet.metrics
         where metric = 'vinops_oldest_ready_age_seconds'
           and value > $1
         order by value desc"#,
@@ -104,20 +103,16 @@ async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     .fetch_all(pool)
     .await?;
     if figures.is_empty() {
-        return Ok(vec![pass(ABOUT, "no job that is due has waited for a quarter-hour")]);
+        return Ok(vec![pass(ABOUT, "no due job has waited for a quarter-hour")]);
     }
     let waiting = figures.into_iter().map(|it| {
-        let said = format!(
-            "{}: a job that is due has waited for {:.0} minutes: is a worker up for it?",
-            it.kind,
-            it.age / 60.0
-        );
+        let said = format!("{}: a due job has waited for {:.0} minutes", it.kind, it.age / 60.0);
         warn(ABOUT, said, format!("vinops worker --kind {}", it.kind))
     });
     Ok(waiting.collect())
 }
 
-/// Whether each kind has a worker that is at work, and is allowed to run.
+/// Checks that a worker serves each job kind, and that no kind is paused.
 async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> {
     const ABOUT: &str = "workers";
     let there = sqlx::query!(
@@ -131,7 +126,7 @@ async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> 
             where seen_at >= now() - lease
               and not draining
           ) as "served!",
-          array(select kind from fleet.kinds where paused_at is not null order by 1) as "paused!""#
+          array(select kind from fleet.job_kind_settings where paused_at is not null order by 1) as "paused!""#
     )
     .fetch_one(pool)
     .await?;
@@ -139,7 +134,7 @@ async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> 
         .paused
         .iter()
         .map(|kind| {
-            warn(ABOUT, format!("{kind} is paused in the whole fleet"), format!("vinops jobs resume {kind}"))
+            warn(ABOUT, format!("{kind} is paused on all workers"), format!("vinops jobs resume {kind}"))
         })
         .collect();
     let unserved: Vec<&str> = jobs
@@ -148,22 +143,22 @@ async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> 
         .filter(|kind| !there.served.iter().any(|it| it == kind))
         .collect();
     if there.working == 0 {
-        findings.push(warn(ABOUT, "no worker is at work", "vinops worker"));
+        findings.push(warn(ABOUT, "no worker is running", "vinops worker"));
     } else if unserved.is_empty() {
-        findings.push(pass(ABOUT, format!("{} at work, every kind is served", there.working)));
+        findings.push(pass(ABOUT, format!("{} running, every job kind is served", there.working)));
     } else {
-        let said = format!("{} at work, and none of them serves {}", there.working, unserved.join(", "));
+        let said = format!("{} running, none serves {}", there.working, unserved.join(", "));
         findings.push(warn(ABOUT, said, "vinops workers"));
     }
     Ok(findings)
 }
 
-/// The partitions of the next month: there, or made by the first ingest that needs them, if its login may.
+/// Checks the partitions of the next month. The first ingest that needs them creates them, if its login may do so.
 async fn months(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     const ABOUT: &str = "partitions";
     let next = sqlx::query!(
         r#"-- doctor: partitions
-        with next as (
+        with next_month as (
           select date_trunc('month', now(), 'UTC') + interval '1 month' as month
         ),
         parents as (
@@ -174,33 +169,34 @@ async fn months(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             and n.nspname = 'audit'
         )
         select
-          to_char(next.month at time zone 'UTC', 'YYYY-MM') as "month!",
+          to_char(next_month.month at time zone 'UTC', 'YYYY-MM') as "month!",
           (select count(*) from parents) as "wanted!",
           (
             select count(*)
             from parents as p
             join pg_inherits as i on i.inhparent = p.oid
             join pg_class as c on c.oid = i.inhrelid
-            where c.relname like '%' || to_char(next.month at time zone 'UTC', '_YYYY_MM')
+            where c.relname like '%' || to_char(next_month.month at time zone 'UTC', '_YYYY_MM')
           ) as "there!",
           has_function_privilege('audit.ensure_partitions(timestamptz)', 'execute')
             and has_function_privilege('raw.open_month(timestamptz)', 'execute') as "may_make!"
-        from next"#
+        from next_month"#
     )
     .fetch_one(pool)
     .await?;
-    let what = format!("{} of {} of {} are there", next.there, next.wanted, next.month);
+    let what = format!("{} of {} exist for {}", next.there, next.wanted, next.month);
     Ok(vec![match (next.there >= next.wanted, next.may_make) {
         (true, _) => pass(ABOUT, what),
-        (false, true) => pass(ABOUT, what + "; the first ingest that needs the others makes them"),
+        (false, true) => pass(ABOUT, what + "; the first ingest that needs the others creates them"),
         (false, false) => warn(
             ABOUT,
-            what + ", and this login may not make the others",
+            what + "; this login may not create the others",
             "psql -c \"select audit.ensure_partitions(now() + interval '1 month')\"",
         ),
     }])
 }
 
+/// Checks the switch of the completion detector.
 async fn switches(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     let config = sqlx::query!(
         "-- doctor: switches
@@ -213,7 +209,7 @@ async fn switches(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     }
     Ok(vec![warn(
         "switches",
-        "the completion detector is off: lots keep their status when they vanish",
+        "completion_detector_enabled is false: lots keep their status when they disappear",
         "psql -c 'update config set completion_detector_enabled = true'",
     )])
 }

@@ -1,6 +1,7 @@
-//! A few standing rows, against what the stored versions say.
+//! The comparison of a sample of lots with their stored versions.
 
 use super::super::Fleet;
+use super::super::error_text::error_line;
 use super::super::verify::{line, remedy};
 use super::{Finding, fail, pass, warn};
 use crate::auction::difference::{ComparisonScope, RowDifference};
@@ -9,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const ABOUT: &str = "rows";
-/// How many lots are picked.
+/// The number of lots in the sample.
 const SAMPLE: u32 = 50;
-/// How long that may take.
+/// The time limit of the comparison.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Compares a sample.
+/// Compares a random sample of lots with their stored versions.
 pub(super) async fn look(fleet: Fleet, pool: &PgPool) -> Finding {
     let first: Arc<Mutex<Option<RowDifference>>> = Arc::default();
     let kept = Arc::clone(&first);
@@ -25,15 +26,15 @@ pub(super) async fn look(fleet: Fleet, pool: &PgPool) -> Finding {
     let scope = ComparisonScope { sample: Some(SAMPLE), source: None };
     let all = "vinops verify lots --all";
     let counts = match tokio::time::timeout(TIMEOUT, (fleet.compare)(pool.clone(), scope, observer)).await {
-        Err(_) => return warn(ABOUT, "a sample of lots was not compared in 10 s", all),
-        Ok(Err(error)) => return warn(ABOUT, format!("{error:#}"), all),
+        Err(_) => return warn(ABOUT, "comparison of a sample of lots took longer than 10 s", all),
+        Ok(Err(error)) => return warn(ABOUT, error_line(&error), all),
         Ok(Ok(counts)) => counts,
     };
     let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
     match first {
         None => pass(
             ABOUT,
-            format!("{} lots and {} vehicles are what their versions say", counts.lots, counts.vehicles),
+            format!("{} lots and {} vehicles equal their stored versions", counts.lots, counts.vehicles),
         ),
         Some(difference) => fail(
             ABOUT,

@@ -1,8 +1,8 @@
-//! What operators do to jobs and kinds: requeue, cancel, run-now, pause, resume, limit.
+//! The commands that change jobs and job kinds: requeue, cancel, run-now, pause, resume and limit.
 //!
-//! Jobs are named by their ids or by a filter, never by nothing: a forgotten filter must not mean the whole table. Whatever a
-//! filter finds, and more than one job by id, is asked about first, at the terminal; where there is none, `--yes` has to be
-//! there already.
+//! Jobs are selected by id or by a filter. An empty selection is a usage error, so that a forgotten filter never
+//! means the whole table. Jobs found by a filter, and more than one job given by id, need a confirmation at the
+//! terminal or `--yes`.
 
 use super::super::ask::agreed;
 use super::super::session::{Connect, Session, who};
@@ -19,23 +19,23 @@ use sqlx::PgPool;
 /// Arguments of `vinops jobs requeue`, `cancel` and `run-now`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --state a filter means the states that the command is for: requeue takes discarded and cancelled jobs, cancel those
-that wait or run, run-now scheduled and retryable ones.
+Without --state, a filter matches the states that the command applies to: requeue matches discarded and cancelled \
+jobs, cancel matches waiting and running jobs, run-now matches scheduled and retryable jobs.
 
   vinops jobs requeue 4711 --reason 'the yard is back'
-  vinops jobs requeue --kind fetch --since 2026-11-20T00:00:00Z --error 403 --yes
+  vinops jobs requeue --kind fetch --since 2026-11-20T00:00:00Z --error 403
   vinops jobs cancel --source copart --state running
   vinops jobs run-now --kind fetch")]
 pub struct Args {
-    /// Jobs, by id
+    /// Ids of jobs
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Why; kept with the jobs and in audit.operator_actions
-    #[arg(long, alias = "why", value_name = "TEXT", default_value = "by hand")]
+    /// Reason, recorded with the jobs and in audit.operator_actions
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "manual")]
     reason: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -47,10 +47,10 @@ pub struct Args {
 /// Arguments of `vinops jobs pause` and `resume`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "  vinops jobs pause fetch --reason 'the feed answers 403'\n  vinops jobs resume fetch"
+    after_help = "Examples:\n  vinops jobs pause fetch --reason 'the feed returns 403'\n  vinops jobs resume fetch"
 )]
 pub struct KindArgs {
-    /// Kinds of jobs
+    /// Job kinds
     #[arg(required = true)]
     kinds: Vec<String>,
     #[command(flatten)]
@@ -59,21 +59,22 @@ pub struct KindArgs {
 
 /// Arguments of `vinops jobs limit`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "  vinops jobs limit ingest 2\n  vinops jobs limit ingest none")]
+#[command(after_help = "Examples:\n  vinops jobs limit ingest 2\n  vinops jobs limit ingest none")]
 pub struct LimitArgs {
-    /// The kind of jobs
+    /// Job kind
     kind: String,
-    /// How many at once, or none
-    #[arg(value_parser = most)]
+    /// Maximum number of running jobs, or `none` to remove the limit
+    #[arg(value_name = "MAX", value_parser = most)]
     most: Most,
     #[command(flatten)]
     how: How,
 }
 
+/// The reason, the database and the output form of a command on job kinds.
 #[derive(Debug, clap::Args)]
 struct How {
-    /// Why; kept in audit.operator_actions
-    #[arg(long, alias = "why", value_name = "TEXT", default_value = "by hand")]
+    /// Reason, recorded in audit.operator_actions
+    #[arg(long, alias = "why", value_name = "TEXT", default_value = "manual")]
     reason: String,
     #[command(flatten)]
     connect: Connect,
@@ -81,7 +82,7 @@ struct How {
     json: Json,
 }
 
-/// A limit, or that there is none.
+/// A limit of running jobs. `None` means no limit.
 #[derive(Debug, Clone, Copy)]
 struct Most(Option<i32>);
 
@@ -89,22 +90,22 @@ fn most(text: &str) -> Result<Most, &'static str> {
     match text.parse() {
         Ok(most) if most > 0 => Ok(Most(Some(most))),
         _ if text == "none" => Ok(Most(None)),
-        _ => Err("write a number from 1, or none; to let nothing run, pause the kind"),
+        _ => Err("expected a number from 1, or none (to stop a kind, use `vinops jobs pause`)"),
     }
 }
 
-/// What an act did to jobs.
+/// The result of a command on jobs, as lists of job ids.
 #[derive(Debug, Default, Serialize)]
 struct Acted {
-    /// Done.
+    /// Jobs that were changed.
     done: Vec<i64>,
-    /// Running: their workers have been asked.
+    /// Running jobs, whose workers have been asked to release them.
     asked: Vec<i64>,
-    /// As they were: not in a state for it, or their key is another's.
+    /// Jobs that were not changed, because of their state or because another job has their key.
     left: Vec<i64>,
 }
 
-/// `vinops jobs requeue`.
+/// Runs `vinops jobs requeue`.
 pub async fn requeue(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let (session, ids) = chosen(&args, fleet, config, "requeue", &["discarded", "cancelled"]).await?;
     let (pool, by) = (&session.db.pool, By::new(who(), &args.reason));
@@ -116,7 +117,7 @@ pub async fn requeue(args: Args, fleet: Fleet, config: Config) -> Result<(), Fai
     finish(session, &args, "available again", acted(&ids, done, Vec::new())).await
 }
 
-/// `vinops jobs cancel`.
+/// Runs `vinops jobs cancel`.
 pub async fn cancel(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let open = ["available", "scheduled", "retryable", "running"];
     let (session, ids) = chosen(&args, fleet, config, "cancel", &open).await?;
@@ -128,16 +129,17 @@ pub async fn cancel(args: Args, fleet: Fleet, config: Config) -> Result<(), Fail
     finish(session, &args, "cancelled", acted).await
 }
 
-/// `vinops jobs run-now`.
+/// Runs `vinops jobs run-now`.
 pub async fn run_now(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let (session, ids) = chosen(&args, fleet, config, "run", &["scheduled", "retryable"]).await?;
     let done = steer::run_now(&session.db.pool, &ids, &By::new(who(), &args.reason)).await?;
     let acted = acted(&ids, done, Vec::new());
-    only(&session.db.pool, &ids, &acted, "made due: that is for scheduled and retryable jobs").await?;
+    let word = "made due\nhint: run-now applies to scheduled and retryable jobs";
+    only(&session.db.pool, &ids, &acted, word).await?;
     finish(session, &args, "due now", acted).await
 }
 
-/// `vinops jobs pause`.
+/// Runs `vinops jobs pause`.
 pub async fn pause(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = known(&args.kinds, fleet)?;
     let session = Session::open(config, &args.how.connect).await?;
@@ -145,7 +147,7 @@ pub async fn pause(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), F
     said(session, args.how.json, &kinds, &paused, "paused", "was paused already").await
 }
 
-/// `vinops jobs resume`.
+/// Runs `vinops jobs resume`.
 pub async fn resume(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = known(&args.kinds, fleet)?;
     let session = Session::open(config, &args.how.connect).await?;
@@ -153,7 +155,7 @@ pub async fn resume(args: KindArgs, fleet: Fleet, config: Config) -> Result<(), 
     said(session, args.how.json, &kinds, &resumed, "runs again", "was not paused").await
 }
 
-/// `vinops jobs limit`.
+/// Runs `vinops jobs limit`.
 pub async fn limit(args: LimitArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let kinds = known(std::slice::from_ref(&args.kind), fleet)?;
     let session = Session::open(config, &args.how.connect).await?;
@@ -162,7 +164,7 @@ pub async fn limit(args: LimitArgs, fleet: Fleet, config: Config) -> Result<(), 
     said(session, args.how.json, &kinds, &kinds, &words, "").await
 }
 
-/// The jobs that are meant, once nobody objects.
+/// Returns the selected jobs, after a confirmation if one is needed.
 async fn chosen(
     args: &Args,
     fleet: Fleet,
@@ -172,7 +174,8 @@ async fn chosen(
 ) -> Result<(Session, Vec<i64>), Failure> {
     if args.ids.is_empty() == args.filter.is_empty() {
         return Err(Failure::wrong(anyhow!(
-            "say which jobs to {verb}: their ids, or a filter such as --kind or --error, and not both"
+            "no jobs to {verb} are selected, or both by id and by filter\nhint: give ids of jobs, or a filter such \
+             as --kind or --error"
         )));
     }
     let (session, mut filter) = args.filter.clone().open(fleet, config, &args.connect).await?;
@@ -188,31 +191,33 @@ async fn chosen(
         [id] => format!("{verb} job {id}"),
         _ => format!("{verb} {} jobs", show::count(ids.len() as i64)),
     };
-    // who names one job has looked at it; what a filter finds has not been seen, be it one
+    // An operator who gives one id has seen the job. A job that a filter finds has not been seen, even if it is one.
     if !(args.yes || ids.is_empty() || args.ids.len() == 1) {
         agreed(&what)?;
     }
     Ok((session, ids))
 }
 
+/// Returns the result, with the ids that were neither changed nor asked for as left.
 fn acted(asked_for: &[i64], done: Vec<i64>, asked: Vec<i64>) -> Acted {
     let left = asked_for.iter().filter(|id| !done.contains(id) && !asked.contains(id)).copied().collect();
     Acted { done, asked, left }
 }
 
-/// One job that was named and left as it was is an error that says what it is.
+/// Returns an error with the job's state if a single job was selected and not changed.
 async fn only(pool: &PgPool, ids: &[i64], acted: &Acted, word: &str) -> Result<(), Failure> {
     let ([id], false) = (ids, acted.left.is_empty()) else { return Ok(()) };
     Err(match operate::show(pool, *id).await? {
-        None => anyhow!("there is no job {id}; `vinops jobs list` shows those there are"),
+        None => anyhow!("job {id} does not exist\nhint: `vinops jobs list` lists the jobs"),
         Some(Shown { job, .. }) => match job.cancelling {
-            Some(cancelling) => anyhow!("job {id} ({}) is running and {cancelling} already", job.kind),
+            Some(cancelling) => anyhow!("job {id} ({}) is running and already {cancelling}", job.kind),
             None => anyhow!("job {id} ({}) is {} and cannot be {word}", job.kind, job.state),
         },
     }
     .into())
 }
 
+/// Closes the session and prints the result.
 async fn finish(session: Session, args: &Args, word: &str, acted: Acted) -> Result<(), Failure> {
     session.close().await?;
     if args.json.json {
@@ -227,19 +232,20 @@ async fn finish(session: Session, args: &Args, word: &str, acted: Acted) -> Resu
     }
     match acted.asked[..] {
         [] => {}
-        [id] => println!("job {id} is running; its worker has been asked to let go of it"),
+        [id] => println!("job {id} is running; its worker has been asked to release it"),
         _ => println!(
-            "{} jobs are running; their workers have been asked",
+            "{} jobs are running; their workers have been asked to release them",
             show::count(acted.asked.len() as i64)
         ),
     }
     if !acted.left.is_empty() {
         let left: Vec<String> = acted.left.iter().map(i64::to_string).collect();
-        println!("left as they were: {}", left.join(", "));
+        println!("not changed: {}", left.join(", "));
     }
     Ok(())
 }
 
+/// Closes the session and prints a line per job kind.
 async fn said(
     session: Session,
     json: Json,
@@ -260,7 +266,8 @@ async fn said(
     Ok(())
 }
 
-/// The kinds as they are stored. An old name may be meant too: its jobs are drained under it.
+/// Checks that the kinds are known and returns them unchanged. An earlier name of a kind is allowed, because its jobs
+/// are drained under that name.
 fn known(kinds: &[String], fleet: Fleet) -> Result<Vec<String>, Failure> {
     kinds.iter().try_for_each(|kind| fleet.known(kind).map(drop))?;
     Ok(kinds.to_vec())

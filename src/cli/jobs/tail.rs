@@ -1,7 +1,8 @@
-//! `vinops jobs tail`: the ends of runs as they happen.
+//! `vinops jobs tail`: prints finished job runs as they happen.
 //!
-//! It asks twice a second for what has ended since a little before the last end it saw: ends are dated by the beginning
-//! of their transactions, so they do not come to light in that order. What it has shown already it remembers.
+//! The command reads twice a second the runs that have finished since shortly before the last printed one. The finish
+//! time is the start of a transaction, so runs become visible in another order. The printed runs are remembered, so
+//! that each is printed once.
 
 use super::super::roles::until_told;
 use super::super::show;
@@ -14,13 +15,13 @@ use chrono::TimeDelta;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// From one look to the next.
+/// The interval between two reads.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How much later than a younger one an end may come to light.
+/// The longest time between the finish time of a run and the moment at which the run becomes visible.
 const LATE: TimeDelta = TimeDelta::seconds(10);
 
-/// Follows until told to leave, or until `--limit` ends have been shown.
+/// Prints finished runs until SIGTERM, SIGINT, or the limit of `--limit` runs.
 pub async fn run(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let leave = until_told()?;
     let json = args.json.json;
@@ -52,6 +53,7 @@ pub async fn run(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Fai
     session.close().await
 }
 
+/// Prints one finished run.
 fn line(end: &EndRow, json: bool) -> anyhow::Result<()> {
     if json {
         return show::json_line(end);

@@ -1,4 +1,4 @@
-//! `vinops migrate --set listing`: the listing helper's slices, with a backup before rows are migrated.
+//! `vinops migrate --set listing`: the listing helper's migrations, with a backup before rows are migrated.
 
 use super::{Place, Rows, What, applied, registry, status};
 use crate::cli::session::{self, Failure};
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Runs what is asked of the listing helper's set.
+/// Runs a subcommand on the listing helper's set.
 pub async fn run(place: &Place, what: What, config: Config) -> Result<(), Failure> {
     if let What::Verify { json } = what {
         return verify::on_listing(place, Json { json }, &config).await;
@@ -28,12 +28,13 @@ pub async fn run(place: &Place, what: What, config: Config) -> Result<(), Failur
         What::Down { to, destructive, literal, restore_names, rows } => {
             if literal && !destructive {
                 return Err(Failure::wrong(anyhow!(
-                    "--literal drops columns and settings that were there before: it needs --destructive"
+                    "--verbatim-runbook requires --destructive\ndetail: it drops columns and settings that existed \
+                     before the listing helper"
                 )));
             }
             if restore_names && to.as_deref() != Some("000") {
                 return Err(Failure::wrong(anyhow!(
-                    "--restore-names goes with --to 000: 001 gave the new names"
+                    "--restore-names requires --to 000\ndetail: migration 001 renames the columns"
                 )));
             }
             let way = Way { to: to.as_deref(), destructive, literal, restore_names };
@@ -41,13 +42,15 @@ pub async fn run(place: &Place, what: What, config: Config) -> Result<(), Failur
         }
         What::Status { json } => Ok(status(&mut session, &LISTING, json).await?),
         What::Baseline { .. } => Err(Failure::wrong(anyhow!(
-            "the listing helper needs no baseline: `up` makes only what is absent, and notes what it found"
+            "the set listing has no baseline\nhint: run `vinops migrate --set listing up`, which creates only \
+             missing objects and records the existing ones"
         ))),
         What::Registry { write } => Ok(registry(&LISTING, write)?),
         What::Verify { .. } => Ok(()), // done above
     }
 }
 
+/// Backs up rows and applies pending migrations.
 async fn up(
     session: &mut PgConnection,
     url: &str,
@@ -66,7 +69,7 @@ async fn up(
     Ok(())
 }
 
-/// How a way back was asked for.
+/// The options of a rollback.
 struct Way<'a> {
     to: Option<&'a str>,
     destructive: bool,
@@ -74,6 +77,7 @@ struct Way<'a> {
     restore_names: bool,
 }
 
+/// Backs up rows and rolls back migrations.
 async fn down(
     session: &mut PgConnection,
     url: &str,
@@ -87,10 +91,10 @@ async fn down(
             expect_no_loss(session, place, &back).await?;
         }
         secure(session, url, place, first, rows).await?;
-        let told = |migration: &Migration| println!("took back {}", migration.stem());
+        let told = |migration: &Migration| println!("rolled back {}", migration.stem());
         listing::down(session, place, way.to, way.literal, told).await?;
     } else if !way.restore_names {
-        println!("nothing to take back");
+        println!("nothing to roll back");
     }
     if way.restore_names {
         for line in listing::restore_names(session, place).await? {
@@ -100,7 +104,7 @@ async fn down(
     Ok(())
 }
 
-/// Without a backup, rows go for good.
+/// Returns an error if a rollback without a backup would delete rows.
 async fn expect_no_loss(
     session: &mut PgConnection,
     place: &listing::Place,
@@ -114,13 +118,13 @@ async fn expect_no_loss(
     match listing::rows(session, place, Some(&going)).await? {
         0 => Ok(()),
         rows => Err(anyhow!(
-            "going back without a backup loses {rows} rows: nothing was done; --destructive does it"
+            "rolling back without a backup would delete {rows} rows\nhint: pass --destructive to do it anyway"
         )
         .into()),
     }
 }
 
-/// Backs up the rows that are there, or notes who did without.
+/// Backs up existing rows, or records the operator who declined a backup.
 async fn secure(
     session: &mut PgConnection,
     url: &str,
@@ -143,5 +147,7 @@ async fn secure(
         BackupError::Failed(_) => Failure::from(error),
     })?;
     println!("backed up {rows} rows to {} ({} bytes)", backup.path.display(), backup.bytes);
-    Ok(backup::note(session, first.id, rows, Some(&backup), None).await.context("note the backup")?)
+    Ok(backup::note(session, first.id, rows, Some(&backup), None)
+        .await
+        .context("could not record the backup")?)
 }

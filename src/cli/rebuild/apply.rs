@@ -1,13 +1,15 @@
-//! The acts of a rebuild, one after the other.
+//! The acts of a rebuild, applied one after the other.
 //!
-//! An act and its row in `raw.catalogue` are one transaction, so an act whose entry has a row is done, and a rebuild that is
-//! killed goes on behind it. By names a file is done that `raw.csv_files` names. The chain of a file is worked to its end
-//! before the next act, as on the day: late files are late again, and acts find what they found.
+//! An act and its row in `raw.catalogue` commit in one transaction. An act whose entry has a row is done, so a killed
+//! rebuild continues after it. In a rebuild by names, a file is done if `raw.csv_files` contains it. The chain of a
+//! file runs to its end before the next act, as it did originally. So late files are late again, and acts of
+//! operators meet the same data.
 
 use super::plan::{PlannedAct, RebuildPlan, path_of};
 use super::report::{NamedFile, NotRepeated, RebuildReport};
 use crate::cli::bars::Bars;
 use crate::cli::chain::Hand;
+use crate::cli::error_text::error_line;
 use crate::cli::follow::{FileChain, FileEnd};
 use crate::cli::session::who;
 use crate::cli::show;
@@ -28,37 +30,37 @@ use uuid::Uuid;
 
 /// Repeats the acts of a plan.
 pub struct Rebuilder<'a> {
-    /// The database.
+    /// The database that is rebuilt.
     pub db: &'a Db,
-    /// The store.
+    /// The store that contains the files and the catalogue.
     pub store: &'a Store,
-    /// The jobs.
+    /// The job definitions.
     pub fleet: Fleet,
-    /// The kinds of a chain.
+    /// The job kinds of a chain, in order.
     pub steps: &'a [&'static str],
-    /// The first of them.
+    /// The definition of the first job of a chain.
     pub first: &'static Entry,
     /// The worker of this process.
     pub hand: &'a Hand,
-    /// The progress.
+    /// The progress bars of the command.
     pub bars: &'a Bars,
-    /// Why the database is rebuilt.
+    /// The operator's reason for the rebuild.
     pub reason: &'a str,
 }
 
-/// What an act has left to do once it is committed.
+/// The outcome of an act after its transaction.
 enum Begun {
-    /// It was done before.
+    /// An earlier run has done the act.
     Before,
-    /// Nothing.
+    /// The act is complete.
     Done,
-    /// The chain of this file.
+    /// The chain of this file has to run.
     Chain(Uuid),
-    /// The file is not in the store.
+    /// The store does not contain the file with this key.
     Missing(String),
     /// The bytes of the file cannot be read.
     Unreadable(NotRepeated),
-    /// There was nothing to do it to.
+    /// The object of the act does not exist.
     Skipped(NotRepeated),
 }
 
@@ -66,8 +68,8 @@ impl Rebuilder<'_> {
     /// Repeats all acts that have not been repeated yet.
     ///
     /// # Errors
-    /// Returns an error if the database or the store is away, or if a chain may not run. Files that are lost or fail are
-    /// listed in the report.
+    /// Returns an error if the database or the store is unavailable, or if a chain may not run. The report lists
+    /// missing and failed files.
     pub async fn run(&self, plan: &RebuildPlan, report: &mut RebuildReport) -> anyhow::Result<()> {
         report.missing.clear();
         for file_id in self.unfinished().await? {
@@ -110,7 +112,7 @@ impl Rebuilder<'_> {
         Ok(())
     }
 
-    /// Returns the files whose chains a killed rebuild has left, in their order.
+    /// Returns the files whose chains a killed rebuild has left unfinished, in order.
     async fn unfinished(&self) -> anyhow::Result<Vec<Uuid>> {
         sqlx::query_scalar!(
             r#"-- rebuild: unfinished chains
@@ -128,21 +130,21 @@ impl Rebuilder<'_> {
         )
         .fetch_all(&self.db.pool)
         .await
-        .context("look for unfinished chains")
+        .context("could not read unfinished chains")
     }
 
-    /// Works a file's chain to its end, and returns its state.
+    /// Runs the chain of a file to its end. Returns the state of the file.
     async fn work(&self, file_id: Uuid, report: &mut RebuildReport) -> anyhow::Result<String> {
         let chain = FileChain::known(self.db, file_id, self.first);
         let FileEnd { state, reason } = chain.work(self.bars, self.hand.watch()).await?;
         match state.as_str() {
             "received" | "ingested" => bail!(
-                "the chain of file {file_id} may not run: {}\nhint: the same command goes on afterwards",
+                "the chain of file {file_id} may not run: {}\nhint: run the same command again afterwards",
                 reason.unwrap_or_default()
             ),
             "failed" => report.failed.push(NotRepeated {
                 key: file_id.to_string(),
-                reason: reason.unwrap_or_else(|| "no reason was kept".to_owned()),
+                reason: reason.unwrap_or_else(|| "no reason is recorded".to_owned()),
             }),
             _ => {}
         }
@@ -151,7 +153,7 @@ impl Rebuilder<'_> {
 
     /// Repeats an entry of the catalogue.
     async fn repeat(&self, plan: &RebuildPlan, entry: &CatalogueEntry) -> anyhow::Result<Begun> {
-        let mut tx = self.db.pool.begin().await.context("begin to repeat an act")?;
+        let mut tx = self.db.pool.begin().await.context("could not begin a transaction")?;
         if !catalogue::adopt_entry(&mut tx, entry).await? {
             return Ok(Begun::Before);
         }
@@ -167,32 +169,32 @@ impl Rebuilder<'_> {
             act => match self.act(&mut tx, act).await {
                 Ok(Some(file_id)) => Begun::Chain(file_id),
                 Ok(None) => Begun::Done,
-                // the database is there, and has nothing to do it to
+                // The database is available, but the object of the act does not exist.
                 Err(error) if !error.chain().any(|cause| cause.is::<sqlx::Error>()) => {
                     drop(tx);
                     self.write_down(entry).await?;
-                    let (key, reason) = (entry.key.clone(), format!("{error:#}"));
+                    let (key, reason) = (entry.key.clone(), error_line(&error));
                     return Ok(Begun::Skipped(NotRepeated { key, reason }));
                 }
                 Err(error) => return Err(error),
             },
         };
-        // a file that is missing is looked for again by the next run
+        // The next run looks for a missing file again.
         if !matches!(begun, Begun::Missing(_)) {
-            tx.commit().await.with_context(|| format!("repeat {}", entry.key))?;
+            tx.commit().await.with_context(|| format!("could not repeat {}", entry.key))?;
         }
         Ok(begun)
     }
 
-    /// Writes down an entry that is not repeated.
+    /// Records an entry in `raw.catalogue` without repeating its act.
     async fn write_down(&self, entry: &CatalogueEntry) -> anyhow::Result<Begun> {
-        let mut conn = self.db.pool.acquire().await.context("take a connection")?;
+        let mut conn = self.db.pool.acquire().await.context("could not acquire a connection")?;
         let adopted = catalogue::adopt_entry(&mut conn, entry).await?;
         Ok(if adopted { Begun::Done } else { Begun::Before })
     }
 
-    /// Registers a file where its receipt says that it lies. A file whose receipt was withdrawn is registered for the window
-    /// that it came for again.
+    /// Registers a file under the key of its receipt. A file whose receipt was withdrawn is registered for the window
+    /// of its repeat.
     async fn register(
         &self,
         tx: &mut PgConnection,
@@ -218,7 +220,7 @@ impl Rebuilder<'_> {
         Ok(Begun::Chain((self.fleet.register)(tx, stored).await?))
     }
 
-    /// Registers a file by its name, after its bytes have been read. That is noted in a new catalogue.
+    /// Reads the bytes of a file and registers the file by its name. A new catalogue records that.
     async fn register_named(&self, named: &NamedFile) -> anyhow::Result<Begun> {
         let known = sqlx::query_scalar!(
             r#"-- rebuild: is the file registered
@@ -226,16 +228,18 @@ impl Rebuilder<'_> {
             named.source,
             named.key
         );
-        if known.fetch_one(&self.db.pool).await.context("look for a registered file")? {
+        if known.fetch_one(&self.db.pool).await.context("could not look up the registered file")? {
             return Ok(Begun::Before);
         }
         let sums = self.store.object_sums(&named.key).await?;
         let sha256 = match sums.sha256 {
             Ok(sha256) if sums.compressed => sha256,
-            Ok(_) => return Ok(unreadable(&named.key, "it is not compressed")),
-            Err(reason) => return Ok(unreadable(&named.key, &format!("it does not decompress: {reason}"))),
+            Ok(_) => return Ok(unreadable(&named.key, "the object is not compressed")),
+            Err(reason) => {
+                return Ok(unreadable(&named.key, &format!("the object does not decompress: {reason}")));
+            }
         };
-        let mut tx = self.db.pool.begin().await.context("begin to register a file")?;
+        let mut tx = self.db.pool.begin().await.context("could not begin a transaction")?;
         self.add_source(&mut tx, &named.source).await?;
         let (source, window_start_utc) = (named.source.clone(), named.window_start_utc);
         let stored = FileInStore {
@@ -247,10 +251,11 @@ impl Rebuilder<'_> {
             placed: Some((named.key.clone(), Some(sums.packed_sha256))),
         };
         let file_id = (self.fleet.register)(&mut tx, stored).await?;
-        tx.commit().await.with_context(|| format!("register {}", named.key))?;
+        tx.commit().await.with_context(|| format!("could not register {}", named.key))?;
         Ok(Begun::Chain(file_id))
     }
 
+    /// Adds a source if it is unknown.
     async fn add_source(&self, tx: &mut PgConnection, source: &str) -> anyhow::Result<()> {
         if !source::hold_known(tx, source).await? {
             source::add(tx, source, &who(), self.reason).await?;
@@ -258,7 +263,7 @@ impl Rebuilder<'_> {
         Ok(())
     }
 
-    /// Repeats what an operator did. Returns the file whose chain has to be worked, if there is one.
+    /// Repeats the act of an operator. Returns the file whose chain has to run, if there is one.
     async fn act(&self, tx: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<Option<Uuid>> {
         match act {
             CatalogueAct::Accept { file, author } => return self.accept(tx, file, author).await.map(Some),
@@ -269,7 +274,8 @@ impl Rebuilder<'_> {
                 }
             }
             CatalogueAct::Mapping { domain, spelling, code, author } => {
-                let domain = Domain::named(domain).with_context(|| format!("there is no domain {domain}"))?;
+                let domain =
+                    Domain::named(domain).with_context(|| format!("unknown taxonomy domain {domain:?}"))?;
                 vocabulary::map(tx, domain, spelling, code, &by(author)).await?;
             }
             CatalogueAct::Labels { labels, author } => {
@@ -281,6 +287,7 @@ impl Rebuilder<'_> {
         Ok(None)
     }
 
+    /// Repeats the acceptance of a quarantined file. Returns the file.
     async fn accept(
         &self,
         tx: &mut PgConnection,
@@ -311,7 +318,7 @@ fn unreadable(key: &str, reason: &str) -> Begun {
     Begun::Unreadable(NotRepeated { key: key.to_owned(), reason: reason.to_owned() })
 }
 
-/// Hides a vehicle, a lot or a picture, or shows it again.
+/// Hides a vehicle, a lot or an image, or shows it again.
 async fn remove(tx: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<()> {
     let CatalogueAct::Removal { removed, vin, source, lot, image, variant, .. } = act else { return Ok(()) };
     let done = match (image, lot) {
@@ -348,13 +355,13 @@ async fn remove(tx: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<()>
             vin.as_deref()
         ),
     };
-    if done.execute(tx).await.context("repeat a removal")?.rows_affected() == 0 {
-        bail!("what it hid is not in the data");
+    if done.execute(tx).await.context("could not repeat a removal")?.rows_affected() == 0 {
+        bail!("the vehicle, lot or image of the removal does not exist");
     }
     Ok(())
 }
 
-/// Returns the file that an act is about, for people; none for an operator's act.
+/// Returns the source and the window of an act's file as text, or `None` for an act of an operator.
 fn name_of(act: &PlannedAct) -> Option<String> {
     let (source, window) = match act {
         PlannedAct::Named(file) => (&file.source, file.window_start_utc),
@@ -366,7 +373,7 @@ fn name_of(act: &PlannedAct) -> Option<String> {
     Some(format!("{source} {} UTC", show::minute(window)))
 }
 
-/// Moves the bar, or prints a line where there is none.
+/// Advances the bar. Prints a line if standard error is not a terminal.
 fn tell(bar: &ProgressBar, (nth, of): (usize, usize), what: &str) {
     bar.inc(1);
     if !std::io::stderr().is_terminal() {

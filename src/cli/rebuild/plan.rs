@@ -1,5 +1,5 @@
-//! What a rebuild will do: the catalogue's entries in the order of their keys, or, where there is no catalogue, the files in
-//! the order of the windows that their names say.
+//! The plan of a rebuild: the entries of the catalogue in the order of their keys. Without a catalogue, the files in
+//! the order of the windows in their names.
 
 use super::report::{NamedFile, RebuildReport};
 use crate::auction::window::time_in_path;
@@ -11,12 +11,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-/// The store's folder of files.
+/// The folder of the store that contains the files.
 const RAW: &str = "raw";
-/// Objects of the catalogue that are read at once.
+/// The number of concurrent reads of catalogue objects.
 const READS_AT_ONCE: usize = 16;
 
-/// What a rebuild goes by.
+/// The basis of a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanBasis {
@@ -27,7 +27,7 @@ pub enum PlanBasis {
 }
 
 impl PlanBasis {
-    /// Returns the word that `audit.operator_actions` keeps.
+    /// Returns the value that `audit.operator_actions` records.
     pub fn as_str(self) -> &'static str {
         match self {
             PlanBasis::Catalogue => "catalogue",
@@ -39,20 +39,20 @@ impl PlanBasis {
 /// One act of a rebuild.
 #[derive(Debug)]
 pub enum PlannedAct {
-    /// An entry of the catalogue is repeated.
+    /// Repeats an entry of the catalogue.
     Entry(CatalogueEntry),
-    /// An entry of the catalogue is written down and nothing else: its file is withdrawn for that window.
+    /// Records an entry of the catalogue without repeating it, because its file is withdrawn for that window.
     Withdrawn(CatalogueEntry),
-    /// A file is registered by its name.
+    /// Registers a file by its name.
     Named(NamedFile),
 }
 
 /// All acts of a rebuild, and the files of the store.
 #[derive(Debug)]
 pub struct RebuildPlan {
-    /// What the acts follow from.
+    /// The basis of the acts.
     pub basis: PlanBasis,
-    /// The acts in their order.
+    /// The acts, in order.
     pub acts: Vec<PlannedAct>,
     /// The first receipt of each file, by source and sha256.
     pub receipts: HashMap<(String, String), CatalogueAct>,
@@ -63,10 +63,10 @@ pub struct RebuildPlan {
 }
 
 impl RebuildPlan {
-    /// Reads the catalogue and lists the files. Without `basis` it goes by the catalogue if there is one.
+    /// Reads the catalogue and lists the files. Without `basis`, the catalogue is the basis if there is one.
     ///
     /// # Errors
-    /// Returns an error if the store cannot be read, or if an object of the catalogue cannot be understood.
+    /// Returns an error if the store cannot be read, or if an object of the catalogue cannot be parsed.
     pub async fn read(store: &Store, basis: Option<PlanBasis>) -> Result<RebuildPlan, Failure> {
         let objects = list(store, RAW).await.map_err(Failure::unreachable)?;
         let entries = match basis {
@@ -85,6 +85,7 @@ impl RebuildPlan {
         })
     }
 
+    /// Returns the plan of a rebuild by catalogue.
     fn of_entries(entries: Vec<CatalogueEntry>, objects: HashMap<String, StoredObject>) -> RebuildPlan {
         let mut receipts = HashMap::new();
         for entry in &entries {
@@ -97,7 +98,7 @@ impl RebuildPlan {
         let mut unlisted: Vec<String> =
             objects.keys().filter(|key| !listed.contains(key.as_str())).cloned().collect();
         unlisted.sort_unstable();
-        // from the last entry on, so that a file that came again after it was withdrawn stays
+        // Entries are processed backwards, so that a file that came again after a withdrawal is repeated.
         let mut withdrawn: HashSet<FileOfWindow> = HashSet::new();
         let mut acts = Vec::with_capacity(entries.len());
         for entry in entries.into_iter().rev() {
@@ -116,6 +117,7 @@ impl RebuildPlan {
         RebuildPlan { basis: PlanBasis::Catalogue, acts, receipts, objects, unlisted }
     }
 
+    /// Returns the plan of a rebuild by names.
     fn of_names(objects: HashMap<String, StoredObject>) -> RebuildPlan {
         let mut files = Vec::new();
         let mut unlisted = Vec::new();
@@ -131,7 +133,7 @@ impl RebuildPlan {
             }
         }
         unlisted.sort_unstable();
-        // of one window the plain name came first
+        // Of several files of one window, the file with the plain name came first.
         files.sort_unstable_by(|a, b| {
             let order = |file: &NamedFile| {
                 (file.window_start_utc, file.source.clone(), file.key.len(), file.key.clone())
@@ -142,7 +144,7 @@ impl RebuildPlan {
         RebuildPlan { basis: PlanBasis::Names, acts, receipts: HashMap::new(), objects, unlisted }
     }
 
-    /// Returns what will be done, in numbers.
+    /// Returns a report with the planned counts.
     pub fn report(&self, dry_run: bool) -> RebuildReport {
         let mut report = RebuildReport::new(self.basis, dry_run, self.unlisted.clone());
         let mut windows = BTreeSet::new();
@@ -165,6 +167,7 @@ impl RebuildPlan {
         report
     }
 
+    /// Adds one entry to the counts of the report.
     fn count(
         &self,
         entry: &CatalogueEntry,
@@ -195,7 +198,7 @@ impl RebuildPlan {
     }
 }
 
-/// Returns the key of a receipt's file; none for another act.
+/// Returns the key of a receipt's file, or `None` for another act.
 pub fn path_of(act: &CatalogueAct) -> Option<&str> {
     match act {
         CatalogueAct::Receipt { path, .. } => Some(path.trim_start_matches('/')),
@@ -203,7 +206,7 @@ pub fn path_of(act: &CatalogueAct) -> Option<&str> {
     }
 }
 
-/// Returns the source and the window that the key of a file names: `raw/copart/2026/11/20/1430.csv.zst`.
+/// Returns the source and the window in the key of a file, for example `raw/copart/2026/11/20/1430.csv.zst`.
 fn window_of(key: &str) -> Option<(&str, DateTime<Utc>)> {
     let (source, rest) = key.strip_prefix("raw/")?.split_once('/')?;
     let plain = rest.strip_suffix(".csv.zst")?;
@@ -225,7 +228,7 @@ async fn list(store: &Store, folder: &str) -> anyhow::Result<Vec<StoredObject>> 
     Ok(objects)
 }
 
-/// Reads the catalogue, in the order of its keys.
+/// Reads the catalogue, in the order of the keys.
 async fn read_entries(store: &Store) -> Result<Vec<CatalogueEntry>, Failure> {
     let objects = list(store, catalogue::FOLDER).await.map_err(Failure::unreachable)?;
     let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();

@@ -1,4 +1,4 @@
-//! What a rebuild found, did and could not know, for people and for programs.
+//! The report of a rebuild, printed as text or as JSON.
 
 use super::plan::PlanBasis;
 use crate::cli::show::{self, count, megabytes};
@@ -6,87 +6,87 @@ use crate::db::catalogue::FileOfWindow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// Most items of a list that are printed for people; `--json` has every one.
+/// The greatest number of items of a list that are printed as text. `--json` contains all items.
 const MAX_SHOWN: usize = 20;
-/// What the names of files do not say.
+/// The facts that the names of files do not contain.
 const UNKNOWN_BY_NAMES: &[&str] = &[
     "the order in which files came",
-    "windows that brought known bytes again",
+    "windows that repeated known bytes",
     "accepted files and accepted sizes",
-    "mapped spellings and edited labels",
-    "withdrawn files: they are applied again",
-    "hidden vehicles, lots and pictures: they are shown again",
+    "mapped values and edited labels",
+    "withdrawn files (they are applied again)",
+    "hidden vehicles, lots and images (they are shown again)",
 ];
 
 /// A file that is known by its name only.
 #[derive(Clone, Debug, Serialize)]
 pub struct NamedFile {
-    /// Its source.
+    /// The source of the file.
     pub source: String,
-    /// The start of its window.
+    /// The start of the window.
     pub window_start_utc: DateTime<Utc>,
-    /// Its key in the store.
+    /// The key of the object in the store.
     pub key: String,
     /// Size of the object in bytes.
     pub stored_bytes: u64,
 }
 
-/// Something that could not be repeated, and why.
+/// A file or an act that could not be repeated.
 #[derive(Clone, Debug, Serialize)]
 pub struct NotRepeated {
-    /// The key of the file, or of the catalogue's entry.
+    /// The key of the file or of the catalogue entry.
     pub key: String,
-    /// Why.
+    /// The reason as text.
     pub reason: String,
 }
 
-/// What a rebuild does, did and could not know.
+/// The counts and the problems of a rebuild.
 #[derive(Debug, Serialize)]
 pub struct RebuildReport {
-    /// What it goes by.
+    /// The basis of the rebuild.
     pub basis: PlanBasis,
-    /// Whether nothing was done.
+    /// True if nothing was changed.
     pub dry_run: bool,
-    /// Files to be applied.
+    /// Number of files to apply.
     pub files: usize,
-    /// Windows that they came for.
+    /// Number of windows of the files.
     pub windows: usize,
-    /// Size of the files in bytes; unknown by names.
+    /// Size of the files in bytes. Null in a rebuild by names.
     pub bytes: Option<u64>,
-    /// Size of their objects in bytes.
+    /// Size of the stored objects in bytes.
     pub stored_bytes: u64,
-    /// Windows that brought known bytes again.
+    /// Number of windows that repeated known bytes.
     pub repeats: usize,
-    /// Quarantined files that were accepted.
+    /// Number of accepted quarantined files.
     pub accepts: usize,
-    /// Sizes that were accepted as normal.
+    /// Number of sizes that were accepted as normal.
     pub accepted_sizes: usize,
-    /// Spellings that were mapped.
+    /// Number of mapped values.
     pub mappings: usize,
-    /// Edits of labels.
+    /// Number of label edits.
     pub label_edits: usize,
-    /// Vehicles, lots and pictures that were hidden or shown again.
+    /// Number of times that a vehicle, a lot or an image was hidden or shown again.
     pub removals: usize,
     /// Withdrawn files, which are left out.
     pub withdrawn: Vec<FileOfWindow>,
-    /// Acts that an earlier run of the command had done.
+    /// Number of acts that an earlier run has done.
     pub done_before: usize,
-    /// Files of the catalogue that the store has lost.
+    /// Keys of files of the catalogue that are missing in the store.
     pub missing: Vec<String>,
     /// Files whose bytes cannot be read, or whose chain failed.
     pub failed: Vec<NotRepeated>,
-    /// Operators' acts that found nothing to be done to.
+    /// Acts of operators whose object does not exist.
     pub skipped: Vec<NotRepeated>,
-    /// Objects under `raw/` that were left out: no entry of the catalogue names them, or no window is in their name.
+    /// Objects under `raw/` that are left out, because no entry names them or their name contains no window.
     pub unlisted: Vec<String>,
-    /// What the store does not say.
+    /// Facts that the store does not contain.
     pub unknown: Vec<&'static str>,
-    /// From the first act to the last.
+    /// Duration from the first act to the last, in seconds.
     pub seconds: f64,
 }
 
 impl RebuildReport {
-    /// Returns a report of nothing yet.
+    /// Returns a report with all counts at zero.
     pub fn new(basis: PlanBasis, dry_run: bool, unlisted: Vec<String>) -> RebuildReport {
         let unknown = match basis {
             PlanBasis::Catalogue => Vec::new(),
@@ -116,12 +116,12 @@ impl RebuildReport {
         }
     }
 
-    /// Returns the number of files that are not in the data.
+    /// Returns the number of missing and failed files.
     pub fn lost_files(&self) -> usize {
         self.missing.len() + self.failed.len()
     }
 
-    /// Prints it for people.
+    /// Prints the report as text.
     pub fn print(&self) {
         let would = if self.dry_run { "would be " } else { "" };
         println!(
@@ -136,11 +136,11 @@ impl RebuildReport {
             if self.dry_run { String::new() } else { format!(" in {:.1} s", self.seconds) }
         );
         for (number, what) in [
-            (self.repeats, "windows that brought known bytes again"),
+            (self.repeats, "windows that repeated known bytes"),
             (self.accepts, "accepted files"),
             (self.accepted_sizes, "accepted sizes"),
-            (self.mappings, "mapped spellings"),
-            (self.label_edits, "edits of labels"),
+            (self.mappings, "mapped values"),
+            (self.label_edits, "label edits"),
             (self.removals, "removals"),
         ] {
             if number > 0 {
@@ -148,7 +148,7 @@ impl RebuildReport {
             }
         }
         if self.done_before > 0 {
-            println!("{} acts had been done before", count(self.done_before as i64));
+            println!("{} acts were done by an earlier run", count(self.done_before as i64));
         }
         let withdrawn = self
             .withdrawn
@@ -158,16 +158,20 @@ impl RebuildReport {
         list("files are missing in the store", self.missing.clone());
         let told =
             |all: &[NotRepeated]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
-        list("files are not in the data", told(&self.failed));
-        list("acts found nothing to be done to", told(&self.skipped));
+        list("files failed", told(&self.failed));
+        list("acts are skipped, because their object does not exist", told(&self.skipped));
         list(
-            "objects under raw/ are left out: no entry names them, or no window is in their name",
+            "objects under raw/ are left out, because no entry names them or their name contains no window",
             self.unlisted.clone(),
         );
-        list("things the store does not say", self.unknown.iter().map(|it| (*it).to_owned()).collect());
+        list(
+            "facts are unknown, because the store has no catalogue",
+            self.unknown.iter().map(|it| (*it).to_owned()).collect(),
+        );
     }
 }
 
+/// Prints a list with its count, or nothing if the list is empty.
 fn list(what: &str, items: Vec<String>) {
     if items.is_empty() {
         return;
@@ -177,6 +181,6 @@ fn list(what: &str, items: Vec<String>) {
         println!("  {item}");
     }
     if items.len() > MAX_SHOWN {
-        println!("  and {} more: --json lists every one", count((items.len() - MAX_SHOWN) as i64));
+        println!("  and {} more (--json lists all)", count((items.len() - MAX_SHOWN) as i64));
     }
 }

@@ -1,7 +1,7 @@
 //! The comparison of `raw.catalogue` with the store's folder `catalogue/`, and of both with the files.
 //!
-//! Rows are read before the folder is listed, and a row says that its object is there only once it is. So an act that is
-//! noted meanwhile is never reported missing.
+//! Rows are read before the folder is listed, and a row is marked as written only after its object exists. So an act
+//! that is recorded meanwhile is never reported missing.
 
 use crate::cli::Failure;
 use crate::db::catalogue::{self, FileOfWindow};
@@ -11,25 +11,25 @@ use serde::Serialize;
 use sqlx::PgPool;
 use std::collections::HashSet;
 
-/// What the catalogue lacks, and what was written.
+/// The deviations of the catalogue, and the number of repaired entries.
 #[derive(Debug, Default, Serialize)]
 pub struct CatalogueReport {
-    /// Entries that the database has.
+    /// Number of entries in the database.
     pub entries: i64,
-    /// Entries whose object the next step of a chain puts.
+    /// Number of entries whose object is not written yet. The next step of a chain writes it.
     pub unwritten: i64,
-    /// Keys of entries whose object was put and is not there.
+    /// Keys of entries whose object was written and is missing.
     pub missing: Vec<String>,
-    /// Files of windows that no entry names.
+    /// Files of windows without an entry.
     pub files_without_entry: Vec<FileOfWindow>,
-    /// Objects that no entry of the database names.
+    /// Keys of objects without an entry in the database.
     pub unnamed: Vec<String>,
-    /// Objects that were put.
+    /// Number of objects that the repair wrote.
     pub written: u64,
 }
 
 impl CatalogueReport {
-    /// Returns the number of objects that a repair puts.
+    /// Returns the number of objects that a repair writes.
     pub fn repairable(&self) -> usize {
         self.missing.len()
             + self.files_without_entry.len()
@@ -48,7 +48,7 @@ pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Fail
     )
     .fetch_all(pool)
     .await
-    .context("read raw.catalogue")?;
+    .context("could not read raw.catalogue")?;
     let files_without_entry = sqlx::query_as!(
         FileOfWindow,
         r#"-- store check: files without an entry
@@ -68,7 +68,7 @@ pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Fail
     )
     .fetch_all(pool)
     .await
-    .context("look for files that the catalogue does not name")?;
+    .context("could not read the files without a catalogue entry")?;
     let mut there = HashSet::new();
     for folder in store.folders(catalogue::FOLDER).await.map_err(Failure::unreachable)? {
         there.extend(store.list_folder(&folder).await?.into_iter().map(|object| object.key));
@@ -88,13 +88,13 @@ pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Fail
     Ok(report)
 }
 
-/// Writes what the catalogue lacks, from the database. Of a file without an entry its receipt or its repeat is written, at
-/// the moment when it was seen.
+/// Writes missing entries of the catalogue from the database. A file without an entry gets a receipt or a repeat,
+/// dated when the file was seen.
 ///
 /// # Errors
-/// Returns the error of a put, or of the database.
+/// Returns the error of the store or of the database.
 pub async fn fix(pool: &PgPool, store: &Store, report: &mut CatalogueReport) -> anyhow::Result<()> {
-    let mut tx = pool.begin().await.context("begin to repair the catalogue")?;
+    let mut tx = pool.begin().await.context("could not begin a transaction")?;
     for file in &report.files_without_entry {
         add_file(&mut tx, file).await?;
     }
@@ -105,12 +105,13 @@ pub async fn fix(pool: &PgPool, store: &Store, report: &mut CatalogueReport) -> 
     )
     .execute(&mut *tx)
     .await
-    .context("mark the entries whose object is lost")?;
-    tx.commit().await.context("repair the catalogue")?;
+    .context("could not mark the entries whose object is missing")?;
+    tx.commit().await.context("could not repair the catalogue")?;
     report.written = catalogue::write_unwritten(pool, |key, body| store.create_object(key, body)).await?;
     Ok(())
 }
 
+/// Adds the entry of a file to the catalogue.
 async fn add_file(conn: &mut sqlx::PgConnection, file: &FileOfWindow) -> anyhow::Result<()> {
     sqlx::query!(
         "-- store check: a file's entry
@@ -138,6 +139,6 @@ async fn add_file(conn: &mut sqlx::PgConnection, file: &FileOfWindow) -> anyhow:
     )
     .execute(conn)
     .await
-    .with_context(|| format!("write down the file {}", file.sha256))?;
+    .with_context(|| format!("could not add the file {} to the catalogue", file.sha256))?;
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! The comparison of `raw.csv_files` with the store, folder by folder.
 //!
-//! Memory grows with the files of some folders (a folder is a day of a source) and with what is wrong, not with the
-//! store. Rows are read before their folder is listed, and an object is placed before its row is committed, so a file that
-//! comes in meanwhile is never reported missing. Unnamed objects are looked up once more after the listing.
+//! Memory grows with the files of some folders (a folder contains a day of a source) and with the number of problems,
+//! not with the store. Rows are read before their folder is listed, and an object is placed before its row is
+//! committed, so a file that is stored meanwhile is never reported missing. Objects without a row are looked up again
+//! after the listing.
 
 use super::catalogue::CatalogueReport;
 use crate::cli::Failure;
 use crate::cli::bars::Bars;
+use crate::cli::error_text::error_line;
 use crate::store::{self, DAMAGED, ObjectSums, Store, StoredObject};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -16,31 +18,31 @@ use sqlx::PgPool;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
-/// The newest files of each source whose bytes are read without `--all`: a day's windows.
+/// The number of newest files per source whose bytes are read without `--all`: the windows of a day.
 const NEWEST_FILES: i64 = 96;
-/// Folders whose rows are read by one query.
+/// The number of folders whose rows one query reads.
 const FOLDERS_PER_QUERY: usize = 32;
-/// Objects that are read at once. Each costs a decompressor of some megabytes.
+/// The number of concurrent reads. Each needs a decompressor of some megabytes.
 const READS_AT_ONCE: usize = 4;
-/// Unnamed objects that the report lists by key.
+/// The greatest number of unnamed objects that the report lists by key.
 const MAX_UNNAMED_KEYS: usize = 1000;
-/// The folder that only files are in.
+/// The folder of the store that contains only files.
 const RAW: &str = "raw";
 
-/// What a check found, and what was done about it.
+/// The result of a check and of the repair.
 #[derive(Debug, Default, Serialize)]
 pub struct StoreReport {
-    /// Files that the database names.
+    /// Number of files in the database.
     pub files: i64,
-    /// Files whose bytes were read.
+    /// Number of files whose bytes were read.
     pub read: i64,
-    /// Files that are not whole.
+    /// Files that are missing, misplaced, damaged or unreadable.
     pub problems: Vec<FileProblem>,
-    /// Files that were repaired.
+    /// Number of repaired files.
     pub repaired: usize,
-    /// Objects that no file names.
+    /// Objects without a row.
     pub unnamed: UnnamedObjects,
-    /// The catalogue.
+    /// The comparison of the catalogue.
     pub catalogue: CatalogueReport,
 }
 
@@ -51,60 +53,60 @@ impl StoreReport {
     }
 }
 
-/// Objects under `raw/` that no row names.
+/// Objects under `raw/` without a row.
 #[derive(Debug, Default, Serialize)]
 pub struct UnnamedObjects {
-    /// Their number.
+    /// Number of objects.
     pub objects: i64,
-    /// Their size in bytes.
+    /// Total size of the objects in bytes.
     pub stored_bytes: i64,
     /// The first thousand keys.
     pub keys: Vec<String>,
 }
 
-/// A file that is not whole in the store.
+/// A file that the store does not contain intact.
 #[derive(Debug, Serialize)]
 pub struct FileProblem {
-    /// The file.
+    /// The id of the file.
     pub file_id: Uuid,
-    /// Its source.
+    /// The source of the file.
     pub source: String,
-    /// Its window.
+    /// The start of the file's window.
     pub window_start_utc: DateTime<Utc>,
-    /// The key that its row names.
+    /// The key in the file's row.
     pub key: String,
-    /// What is wrong.
+    /// The kind of the problem.
     pub state: FileState,
-    /// What was found under the key.
+    /// A description of the object under the key, if there is one.
     pub detail: Option<String>,
-    /// The key under which its bytes were found.
+    /// The key of an object that contains the file's bytes.
     pub found_as: Option<String>,
-    /// Whether it is whole now.
+    /// True if the file was repaired.
     pub repaired: bool,
-    /// What the repair did or would do.
+    /// A description of the repair, done or planned.
     pub outcome: Option<String>,
-    /// sha256 of the original bytes.
+    /// The sha256 of the original bytes.
     pub sha256: String,
-    /// sha256 of the stored bytes, where it was recorded.
+    /// The sha256 of the stored bytes, if recorded.
     pub packed_sha256: Option<String>,
 }
 
-/// What is wrong with a file.
+/// The kind of a file's problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
-    /// Nothing is under its key, nor are its bytes in its folder.
+    /// No object has the file's key, and no object of its folder contains its bytes.
     Missing,
-    /// Nothing is under its key, and its bytes are under another one.
+    /// No object has the file's key, but another object contains its bytes.
     Misplaced,
-    /// The object under its key is not the file.
+    /// The object under the file's key contains other bytes or does not decompress.
     Damaged,
-    /// The object under its key cannot be read.
+    /// The object under the file's key cannot be read.
     Unreadable,
 }
 
 impl FileState {
-    /// Returns the state as it is printed.
+    /// Returns the name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             FileState::Missing => "missing",
@@ -129,29 +131,30 @@ struct FileRow {
 }
 
 impl FileRow {
-    /// Whether the object has the recorded size, or none was recorded.
+    /// Returns true if the object has the recorded size, or if no size is recorded.
     fn has_size_of(&self, object: &StoredObject) -> bool {
         self.stored_bytes.is_none_or(|bytes| u64::try_from(bytes) == Ok(object.stored_bytes))
     }
 
-    /// Returns why an object is not this file as it was stored, if it is not.
+    /// Returns the difference between an object and this file as it was stored, or `None` if they are equal.
     fn mismatch(&self, object: &ObjectSums) -> Option<String> {
         match &object.sha256 {
             Err(reason) => return Some(format!("does not decompress: {reason}")),
             Ok(sha256) if *sha256 != self.sha256 => {
-                return Some(format!("holds other bytes, sha256 {sha256}"));
+                return Some(format!("contains other bytes, sha256 {sha256}"));
             }
             Ok(_) => {}
         }
         match (object.compressed, is_compressed(&self.key)) {
-            (false, true) => return Some("holds the file, but not compressed".to_owned()),
-            (true, false) => return Some("holds the file, but compressed".to_owned()),
+            (false, true) => return Some("contains the file uncompressed".to_owned()),
+            (true, false) => return Some("contains the file compressed".to_owned()),
             _ => {}
         }
         let recorded = self.packed_sha256.as_ref().filter(|recorded| **recorded != object.packed_sha256)?;
-        Some(format!("holds the file, compressed to other bytes than those recorded, sha256 {recorded}"))
+        Some(format!("contains the file compressed to other bytes; the recorded sha256 is {recorded}"))
     }
 
+    /// Returns a problem of this file.
     fn problem(&self, state: FileState, detail: Option<String>) -> FileProblem {
         FileProblem {
             file_id: self.file_id,
@@ -169,12 +172,12 @@ impl FileRow {
     }
 }
 
-/// Whether the object under a key is to be compressed.
+/// Returns true if the object under a key must be compressed.
 pub(super) fn is_compressed(key: &str) -> bool {
     !key.ends_with(".csv")
 }
 
-/// The checksums of objects that were read, or why they could not be.
+/// The checksums of objects by key, or the error of the read.
 type SumsByKey = HashMap<String, Result<ObjectSums, String>>;
 
 /// Compares every file with the store.
@@ -207,7 +210,7 @@ pub async fn check(pool: &PgPool, store: &Store, all: bool, bars: &Bars) -> Resu
     Ok(report)
 }
 
-/// Compares the files of one folder with its objects, and returns the objects that they do not name.
+/// Compares the files of one folder with its objects. Returns the objects without a row.
 async fn check_folder(
     store: &Store,
     folder: &str,
@@ -247,17 +250,17 @@ async fn check_folder(
     Ok(if is_raw { unnamed } else { Vec::new() })
 }
 
-/// Reads objects, some at once.
+/// Reads objects concurrently and computes their checksums.
 async fn sums_of(store: &Store, keys: impl Iterator<Item = String>) -> SumsByKey {
     let reads = keys.map(|key| async move {
-        let sums = store.object_sums(&key).await.map_err(|error| format!("{error:#}"));
+        let sums = store.object_sums(&key).await.map_err(|error| error_line(&error));
         (key, sums)
     });
     stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS_AT_ONCE).collect().await
 }
 
-/// Looks for a file's bytes among the objects that were read. Those that were stored byte for byte come first, the file's
-/// own key last: what is there only has to be compressed as it was.
+/// Looks for the file's bytes among the objects that were read. An object with the recorded stored bytes is
+/// preferred. The file's own key comes last, because its object then only needs to be compressed again.
 fn find_elsewhere(problem: &mut FileProblem, sums: &SumsByKey) {
     let rank = |key: &str, sums: &ObjectSums| {
         let same = problem.packed_sha256.as_ref().is_none_or(|packed| *packed == sums.packed_sha256);
@@ -286,6 +289,7 @@ impl UnnamedObjects {
     }
 }
 
+/// Returns the newest files of each source.
 async fn newest_files(pool: &PgPool) -> anyhow::Result<HashSet<Uuid>> {
     let files = sqlx::query_scalar!(
         "-- store check: newest files
@@ -297,10 +301,10 @@ async fn newest_files(pool: &PgPool) -> anyhow::Result<HashSet<Uuid>> {
         where nth <= $1",
         NEWEST_FILES
     );
-    Ok(files.fetch_all(pool).await.context("look up the newest files")?.into_iter().collect())
+    Ok(files.fetch_all(pool).await.context("could not read the newest files")?.into_iter().collect())
 }
 
-/// Returns the folders that rows name, and the number of rows.
+/// Returns the folders of all rows, and the number of rows.
 async fn folders_of_rows(pool: &PgPool) -> anyhow::Result<(BTreeSet<String>, u64)> {
     let folders = sqlx::query!(
         r#"-- store check: folders of files
@@ -310,11 +314,12 @@ async fn folders_of_rows(pool: &PgPool) -> anyhow::Result<(BTreeSet<String>, u64
     )
     .fetch_all(pool)
     .await
-    .context("look up the folders of files")?;
+    .context("could not read the folders of files")?;
     let files = folders.iter().map(|folder| folder.files.unsigned_abs()).sum();
     Ok((folders.into_iter().map(|folder| folder.folder).collect(), files))
 }
 
+/// Returns the files of these folders.
 async fn rows_of_folders(pool: &PgPool, folders: &[String]) -> anyhow::Result<Vec<FileRow>> {
     sqlx::query_as!(
         FileRow,
@@ -329,10 +334,10 @@ async fn rows_of_folders(pool: &PgPool, folders: &[String]) -> anyhow::Result<Ve
     )
     .fetch_all(pool)
     .await
-    .context("read the files of some folders")
+    .context("could not read the files of some folders")
 }
 
-/// Leaves out the objects that a row names by now.
+/// Removes the objects that have a row by now.
 async fn without_named(pool: &PgPool, mut objects: Vec<StoredObject>) -> anyhow::Result<Vec<StoredObject>> {
     if objects.is_empty() {
         return Ok(objects);
@@ -345,7 +350,7 @@ async fn without_named(pool: &PgPool, mut objects: Vec<StoredObject>) -> anyhow:
     )
     .fetch_all(pool)
     .await
-    .context("look up unnamed objects once more")?
+    .context("could not look up unnamed objects again")?
     .into_iter()
     .collect();
     objects.retain(|object| !named.contains(&object.key));

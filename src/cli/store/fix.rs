@@ -1,10 +1,11 @@
-//! The repair of a file from an object that holds its bytes.
+//! The repair of a file from an object that contains the file's bytes.
 //!
-//! The bytes are copied into a spool and compared with the row before anything in the store changes. Then a damaged object is
-//! moved aside, and the spool is placed under the key, create-only. A repair that is killed is continued by the next one:
-//! an object that was moved aside is looked up under `damaged/`, and a file that is whole by then is left alone.
+//! The bytes are copied into a spool and compared with the row before anything in the store changes. Then a damaged
+//! object is moved aside, and the spool is placed under the key, create-only. The next repair continues a killed one:
+//! it looks up objects that were moved aside under `damaged/`, and does not change a file that is intact by then.
 
 use super::check::{FileProblem, is_compressed};
+use crate::cli::error_text::error_line;
 use crate::cli::session::who;
 use crate::store::{Placed, Repacking, Spool, Store, is_not_found};
 use anyhow::{Context, bail, ensure};
@@ -12,11 +13,11 @@ use serde_json::Value;
 use sqlx::PgPool;
 use std::collections::HashMap;
 
-/// Puts files back.
+/// Restores files from copies in the store.
 pub struct Repairer<'a> {
     pool: &'a PgPool,
     store: &'a Store,
-    /// Objects that were moved aside, and where to: one of them may hold another file's bytes.
+    /// The new keys of objects that were moved aside, by their old keys. One of them may contain another file's bytes.
     moved: HashMap<String, String>,
 }
 
@@ -26,7 +27,7 @@ impl<'a> Repairer<'a> {
         Repairer { pool, store, moved: HashMap::new() }
     }
 
-    /// Writes down what an operator does to the store, before it is done and after.
+    /// Records an operator action on the store.
     pub async fn note(&self, action: &str, reason: &str, details: &Value) -> anyhow::Result<()> {
         sqlx::query!(
             "-- store check: note a repair\n select fleet.note_action($1, $2, $3, $4, $5)",
@@ -38,20 +39,20 @@ impl<'a> Repairer<'a> {
         )
         .execute(self.pool)
         .await
-        .context("note the repair")?;
+        .context("could not record the repair")?;
         Ok(())
     }
 
-    /// Says what [`Self::repair`] would do.
+    /// Sets the problem's outcome to the action that [`Self::repair`] would take.
     pub fn plan(&self, problem: &mut FileProblem) {
         problem.outcome = Some(match &problem.found_as {
-            Some(found) if *found == problem.key => "would be compressed anew".to_owned(),
+            Some(found) if *found == problem.key => "would be compressed again".to_owned(),
             Some(found) => format!("would be copied from {found}"),
             None => NOWHERE.to_owned(),
         });
     }
 
-    /// Puts a file's bytes back under its key, and says in the problem what became of it.
+    /// Restores the file's bytes under its key. Sets the problem's outcome.
     pub async fn repair(&mut self, problem: &mut FileProblem) {
         let Some(found) = problem.found_as.clone() else {
             problem.outcome = Some(NOWHERE.to_owned());
@@ -61,15 +62,16 @@ impl<'a> Repairer<'a> {
         problem.repaired = repaired.is_ok();
         problem.outcome = Some(match repaired {
             Ok(done) => done,
-            Err(error) => format!("not repaired: {error:#}"),
+            Err(error) => format!("not repaired: {}", error_line(&error)),
         });
     }
 
+    /// Copies the bytes from the found object to the file's key. Returns a description of the repair.
     async fn put_back(&mut self, problem: &FileProblem, found: &str) -> anyhow::Result<String> {
         let key = &problem.key;
         let from = self.moved.get(found).map_or(found, String::as_str);
         let spool = self.spool(problem, from).await?;
-        // Looked at anew: the check may be hours old.
+        // The object is read again, because the check may be hours old.
         let there = match self.store.stored_bytes(key).await {
             Ok(_) => Some(self.store.object_sums(key).await?),
             Err(error) if is_not_found(&error) => None,
@@ -78,13 +80,13 @@ impl<'a> Repairer<'a> {
         let mut done = format!("copied from {from}");
         if let Some(there) = there {
             if there.packed_sha256 == spool.packed_sha256 {
-                return Ok("is whole by now".to_owned());
+                return Ok("is intact by now".to_owned());
             }
             self.expect_nobodys(key, there.sha256.as_deref().unwrap_or_default(), &problem.sha256).await?;
             let aside = self.store.move_aside(key, &there.packed_sha256).await?;
             done = match from == key {
-                true => format!("compressed anew; what was there is {aside}"),
-                false => format!("{done}; what was there is {aside}"),
+                true => format!("compressed again; the old object is {aside}"),
+                false => format!("{done}; the old object is {aside}"),
             };
             self.moved.insert(key.clone(), aside);
         }
@@ -103,17 +105,22 @@ impl<'a> Repairer<'a> {
             && problem.packed_sha256.as_ref().is_none_or(|recorded| *recorded == sums.packed_sha256);
         let repacking = if as_is { Repacking::AsIs } else { packed };
         let spool = self.store.spool_copy(from, repacking).await?;
-        ensure!(spool.sha256 == problem.sha256, "{from} has other bytes by now, sha256 {}", spool.sha256);
+        ensure!(
+            spool.sha256 == problem.sha256,
+            "{from} contains other bytes by now, sha256 {}",
+            spool.sha256
+        );
         if let Some(recorded) = problem.packed_sha256.as_ref().filter(|it| **it != spool.packed_sha256) {
             bail!(
-                "{from} holds the file, but this program compresses it to sha256 {}, and {recorded} is recorded",
+                "{from} contains the file, but this program compresses it to sha256 {}, and {recorded} is recorded",
                 spool.packed_sha256
             );
         }
         Ok(spool)
     }
 
-    /// An object that is another row's file is not moved, though two rows should never name one key.
+    /// Returns an error if the object is the file of another row. Two rows should never have one key, but such an
+    /// object must not be moved.
     async fn expect_nobodys(&self, key: &str, sha256: &str, own: &str) -> anyhow::Result<()> {
         let others = sqlx::query_scalar!(
             r#"-- store check: another row's object
@@ -124,11 +131,11 @@ impl<'a> Repairer<'a> {
             sha256,
             own
         );
-        let others = others.fetch_one(self.pool).await.context("look for another file of that key")?;
-        ensure!(!others, "what is there is another file, whose row names the same key");
+        let others = others.fetch_one(self.pool).await.context("could not look up other files of the key")?;
+        ensure!(!others, "the object is another file, whose row has the same key");
         Ok(())
     }
 }
 
-/// Why a file is not repaired.
-const NOWHERE: &str = "its bytes are nowhere in its folder: bring the object back from a backup";
+/// The outcome of a file whose bytes were not found.
+const NOWHERE: &str = "no object of its folder contains its bytes; restore the object from a backup";

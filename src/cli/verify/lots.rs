@@ -1,4 +1,4 @@
-//! `vinops verify lots`: the rows that stand, against what the stored versions say.
+//! `vinops verify lots`: compares lots, vehicles and image links with the stored row versions.
 
 use crate::auction::difference::{
     ComparisonCounts, ComparisonObserver, ComparisonScope, DifferenceKind, RowDifference,
@@ -15,22 +15,25 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Differences that `--json` lists, and windows that are named as a remedy.
+/// The greatest number of differences that `--json` lists.
 const LISTED: usize = 10_000;
+/// The greatest number of hints that are printed.
 const REMEDIES: usize = 3;
 
 /// Arguments of `vinops verify lots`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Reads the stored versions of each lot, folds them in their order, and compares the result with `lots`, `vehicles` and the open picture links, column by column. It changes nothing and takes no lock. Lots that a window under way is about to change are counted and left out. Needs a login in vinops_ops or etl_rw.
+Folds the stored versions of each lot in their order, and compares the result with `lots`, `vehicles` and the open \
+image links, column by column. The command changes nothing and takes no lock. Lots that an unfinished window is \
+about to change are counted and left out. Requires a login in vinops_ops or etl_rw.
 
-Ends with 0 if all are equal, and with 1 if there are differences. A replay of the named window from its ingest repairs them.
+Exit codes: 0 no differences, 1 differences. To repair a difference, replay the window of the hint from ingest.
 
   vinops verify lots
   vinops verify lots --all --source copart
   vinops verify lots --sample 100 --json")]
 pub struct Args {
-    /// How many lots to pick at random
+    /// Number of lots to pick at random
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: u32,
     /// Compare all lots, and vehicles that no lot refers to
@@ -45,17 +48,20 @@ pub struct Args {
     json: Json,
 }
 
-/// The answer for programs.
+/// The JSON result of the command.
 #[derive(Serialize)]
 struct Answer<'a> {
     ok: bool,
     #[serde(flatten)]
     counts: ComparisonCounts,
-    /// The first differences.
+    /// The first differences, at most 10,000.
     found: &'a [RowDifference],
 }
 
-/// Compares, and prints each difference.
+/// Runs the comparison and prints each difference.
+///
+/// # Errors
+/// Returns an error if there are differences.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.connect).await?;
     if let Some(name) = &args.source {
@@ -72,23 +78,23 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
         show::json(&Answer { ok: counts.differences == 0, counts, found: &listed })?;
     } else {
         println!(
-            "{} lots and {} vehicles compared, {} under way, {} differences",
+            "{} lots and {} vehicles compared, {} unfinished, {} differences",
             count(i64::try_from(counts.lots).unwrap_or(i64::MAX)),
             count(i64::try_from(counts.vehicles).unwrap_or(i64::MAX)),
             count(i64::try_from(counts.under_way).unwrap_or(i64::MAX)),
             count(i64::try_from(counts.differences).unwrap_or(i64::MAX)),
         );
         let remedies: BTreeSet<String> = listed.iter().filter_map(remedy).collect();
-        remedies.iter().take(REMEDIES).for_each(|remedy| println!("hint: {remedy}"));
+        remedies.iter().take(REMEDIES).for_each(|remedy| println!("hint: run `{remedy}`"));
     }
     match counts.differences {
         0 => Ok(()),
-        1 => Err(anyhow!("one difference between standing rows and stored versions").into()),
-        n => Err(anyhow!("{n} differences between standing rows and stored versions").into()),
+        1 => Err(anyhow!("1 difference between the rows and their stored versions").into()),
+        n => Err(anyhow!("{n} differences between the rows and their stored versions").into()),
     }
 }
 
-/// Prints differences as they are found, unless `quiet`, and keeps the first of them.
+/// Returns an observer that prints differences as they are found, unless `quiet`, and collects the first ones.
 fn observer(quiet: bool, listed: Arc<Mutex<Vec<RowDifference>>>) -> ComparisonObserver {
     let bar = Bars::new(!quiet).steps("compare lots", 0);
     Box::new(move |progress| {
@@ -103,17 +109,17 @@ fn observer(quiet: bool, listed: Arc<Mutex<Vec<RowDifference>>>) -> ComparisonOb
     })
 }
 
-/// Returns a difference as a line for people.
+/// Returns a difference as one line of text.
 pub fn line(it: &RowDifference) -> String {
     let lot = it.lot.map(|lot| format!("{}/{lot}", it.source.as_deref().unwrap_or_default()));
     let row = it.vin.clone().or(lot).unwrap_or_default();
     let table = it.table;
     let text = match (it.kind, &it.column) {
         (DifferenceKind::Missing, None) => format!("{table} {row} is missing"),
-        (DifferenceKind::Unfounded, None) => format!("{table} {row} stands and no stored version makes it"),
+        (DifferenceKind::Unfounded, None) => format!("{table} {row} exists, but no stored version gives it"),
         (_, column) => {
             let column = column.as_deref().unwrap_or_default();
-            format!("{table} {row} {column} is {}, and the stored versions say {}", it.stands, it.versions)
+            format!("{table} {row} {column} is {}, but the stored versions give {}", it.stands, it.versions)
         }
     };
     visible_line(&text).into_owned()

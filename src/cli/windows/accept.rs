@@ -1,4 +1,4 @@
-//! `vinops windows accept WINDOW`: a file that was quarantined is applied after all.
+//! `vinops windows accept WINDOW`: applies a quarantined file.
 
 use super::WindowActArgs;
 use crate::cli::ask::agreed;
@@ -17,30 +17,30 @@ use uuid::Uuid;
 /// Arguments of `vinops windows accept`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A file is quarantined when too much of it cannot be read. Look at it first: `vinops windows` says why it was quarantined,
-`vinops raw export` writes its bytes. An accepted file is applied like any other; what cannot be read is listed. A file
-without a header that is known, or without a readable row, stays quarantined.
+A file is quarantined if too many of its records are unreadable. Inspect the file first: `vinops windows` shows the \
+reason, `vinops raw export` writes the bytes. An accepted file is applied like any other, and its unreadable records \
+are listed. A file without a known header, or without a readable row, stays quarantined.
 
-  vinops windows accept 2026-11-20T14:30:00Z --reason 'the feed has dropped its VINs'")]
+  vinops windows accept 2026-11-20T14:30:00Z --reason 'the feed lacks VINs'")]
 pub struct Args {
     #[command(flatten)]
     act: WindowActArgs,
-    /// Run the jobs here too, and wait until they end
+    /// Run jobs in this process too, and wait until all have ended
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
 }
 
-/// An accepted file.
+/// The JSON result of the command.
 #[derive(Debug, Serialize)]
 struct Accepted {
     source: String,
     window_start_utc: DateTime<Utc>,
     file_id: Uuid,
-    /// The job that ingests the file; none of a dry run.
+    /// Id of the job that ingests the file. Null in a dry run.
     job: Option<i64>,
 }
 
-/// Asks, and accepts the file.
+/// Asks for a confirmation and accepts the file.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let steps = chain::kinds_from(fleet, fleet.fetch.next);
     let session = Session::open(config, &args.act.connect).await?;
@@ -71,8 +71,9 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     ended
 }
 
+/// Accepts the file in one transaction.
 async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -> anyhow::Result<Accepted> {
-    let mut tx = pool.begin().await.context("begin to accept")?;
+    let mut tx = pool.begin().await.context("could not begin a transaction")?;
     expect_idle(&mut tx, &args.act.source).await?;
     let accepting = Acceptance {
         source: &args.act.source,
@@ -88,18 +89,18 @@ async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -
 
 /// The acceptance of a quarantined file.
 pub struct Acceptance<'a> {
-    /// The source.
+    /// The source of the file.
     pub source: &'a str,
     /// The start of the window.
     pub window: DateTime<Utc>,
-    /// Which file, where several of the window are quarantined.
+    /// The id of the file, required if the window has several quarantined files.
     pub file: Option<Uuid>,
-    /// Who accepts it, and why.
+    /// The operator and the reason.
     pub author: &'a ActAuthor,
 }
 
 impl Acceptance<'_> {
-    /// Accepts the file, notes that in the catalogue and enqueues the chain. Returns the file and the job of its ingest.
+    /// Accepts the file, records that in the catalogue and enqueues the chain. Returns the file and its ingest job.
     pub async fn run(
         &self,
         tx: &mut PgConnection,
@@ -115,7 +116,7 @@ impl Acceptance<'_> {
         Ok((file_id, chain.run(tx).await?.map(|(job, _)| job)))
     }
 
-    /// Takes the file out of quarantine. Returns it and the window that it came for first.
+    /// Takes the file out of quarantine. Returns the file and the first window that the file came for.
     async fn open(&self, tx: &mut PgConnection) -> anyhow::Result<(Uuid, DateTime<Utc>)> {
         let answer = sqlx::query!(
             r#"-- accept: the file
@@ -130,15 +131,17 @@ impl Acceptance<'_> {
         )
         .fetch_one(tx)
         .await
-        .context("accept the file")?;
+        .context("could not accept the file")?;
         let (source, window) = (self.source, self.window.to_rfc3339_opts(SecondsFormat::Secs, true));
         match (answer.outcome.as_str(), answer.file_id, answer.first_window) {
             ("accepted", Some(file_id), Some(first_window)) => Ok((file_id, first_window)),
             ("ambiguous", ..) => bail!(
-                "window {source} {window} has several quarantined files: name one with --file; `vinops windows` shows them"
+                "window {source} {window} has several quarantined files\nhint: name one with --file; `vinops \
+                 windows` lists them"
             ),
             _ => bail!(
-                "window {source} {window} has no quarantined file: `vinops windows` shows what there is"
+                "window {source} {window} has no quarantined file\nhint: `vinops windows` lists the windows and \
+                 their states"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! `vinops windows withdraw WINDOW`: a file that was ingested by mistake no longer counts.
+//! `vinops windows withdraw WINDOW`: removes a file that was ingested by mistake from the data.
 
 use super::WindowActArgs;
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
@@ -19,18 +19,23 @@ use sqlx::PgPool;
 /// Arguments of `vinops windows withdraw`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Takes a file back that should not have been ingested: one of another auction, or one under the wrong window. Lots, vehicles, picture links, statuses and the states of later windows become what they would be had the file never come. Rows that other files hold too stay; lots and vehicles that only this file held are deleted. Later windows that repeated it as unchanged are withdrawn with it. The bytes stay in the store and may be ingested again.
+Withdraws a file that was ingested by mistake, such as a file of another auction or a file under the wrong window. \
+Lots, vehicles, image links, statuses and the states of later windows change to their values without the file. Rows \
+that other files contain too stay. Lots and vehicles that only this file contains are deleted. Later windows that \
+repeated the file as unchanged are withdrawn with it. The bytes stay in the store and can be ingested again.
 
-All of it is one transaction, which waits for no worker and refuses to begin while a chain of the source is under way. Needs the login that owns the tables. Try it with --dry-run first: it does the work, prints the counts and rolls back.
+The command runs in one transaction. It waits for no worker, and fails if a chain of the source is unfinished. It \
+requires the login that owns the tables. Run it with --dry-run first, which does the work, prints the counts and \
+rolls back.
 
-  vinops windows withdraw 2062-01-01T00:00:00Z --reason 'wrong --window' --dry-run
-  vinops windows withdraw 2026-11-20T14:30:00Z --reason 'a file of another auction'")]
+  vinops windows withdraw 2062-01-01T00:00:00Z --reason 'a typo' --dry-run
+  vinops windows withdraw 2026-11-20T14:30:00Z --reason 'another auction'")]
 pub struct Args {
     #[command(flatten)]
     act: WindowActArgs,
 }
 
-/// The answer for programs.
+/// The JSON result of the command.
 #[derive(Serialize)]
 struct Answer<'a> {
     dry_run: bool,
@@ -38,7 +43,7 @@ struct Answer<'a> {
     withdrawal: &'a Withdrawal,
 }
 
-/// Asks for confirmation, and withdraws the file.
+/// Asks for a confirmation and withdraws the file.
 pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
     let session = Session::open(config, &args.act.connect).await?;
     source::expect_source(&session.db.pool, &args.act.source).await?;
@@ -60,13 +65,14 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     Ok(())
 }
 
+/// Withdraws the file in one transaction.
 async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Withdrawal> {
     let request = WithdrawalRequest {
         source: args.act.source.clone(),
         window: args.act.window,
         file_id: args.act.file,
     };
-    let mut tx = pool.begin().await.context("begin the withdrawal")?;
+    let mut tx = pool.begin().await.context("could not begin a transaction")?;
     expect_idle(&mut tx, &args.act.source).await?;
     let withdrawn = (fleet.withdraw)(&mut tx, request, observer(args.act.json.json)).await?;
     sqlx::query!(
@@ -79,7 +85,7 @@ async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Wi
     )
     .execute(&mut *tx)
     .await
-    .context("record the withdrawal")?;
+    .context("could not record the withdrawal")?;
     for window in &withdrawn.windows {
         let author = ActAuthor { operator: source::operator(), reason: args.act.reason.clone() };
         note_withdrawal(&mut tx, withdrawn.file_id, *window, author).await?;
@@ -88,7 +94,7 @@ async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Wi
     Ok(withdrawn)
 }
 
-/// Draws a bar for each phase, unless `quiet`.
+/// Returns an observer that draws a bar per phase, unless `quiet`.
 fn observer(quiet: bool) -> WithdrawalObserver {
     let bar = Bars::new(!quiet).steps("withdraw", 0);
     Box::new(move |phase, done, total| {
@@ -98,6 +104,7 @@ fn observer(quiet: bool) -> WithdrawalObserver {
     })
 }
 
+/// Prints the counts of the withdrawal.
 fn print(it: &Withdrawal, dry_run: bool) {
     let number = |n: u64| count(i64::try_from(n).unwrap_or(i64::MAX));
     let times =

@@ -46,7 +46,7 @@ fn acts() -> Vec<CatalogueAct> {
     ]
 }
 
-/// What was put, in its order.
+/// Returns the entries in the order of their puts.
 async fn put_all(pool: &PgPool) -> Vec<CatalogueEntry> {
     let objects = Mutex::new(Vec::new());
     let put = |key: String, body| {

@@ -1,9 +1,9 @@
-//! Which values of a lot come from an older version, since the newest has them unreadable.
+//! Names of the values of a lot that come from an older version, since they are unreadable in the newest.
 //!
-//! `lots.carried_columns` and `vehicles.carried_columns` name columns. A reader is shown values: a word and its code are one of
-//! them, and some columns are shown in no answer.
+//! `lots.carried_columns` and `vehicles.carried_columns` contain names of columns. Readers get names of values: a raw
+//! value and its code are one value, and some columns are not shown at all.
 
-/// The columns whose values are shown under another name, or are not shown.
+/// Columns whose values are shown under other names, or are not shown.
 const VALUES: [(&str, &[&str]); 17] = [
     ("sale_date_raw", &[]),
     ("sale_day_of_week", &[]),
@@ -20,12 +20,12 @@ const VALUES: [(&str, &[&str]); 17] = [
     ("buy_it_now_usd", &["buy_it_now"]),
     ("retail_value_usd", &["retail_value"]),
     ("repair_cost_usd", &["repair_cost"]),
-    // the vehicle's: a lot shows its own
+    // the vehicle's columns, where a lot shows its own values
     ("odometer_value", &[]),
     ("vin", &[]),
 ];
 
-/// The columns whose values are shown under their name.
+/// Columns whose values are shown under the name of the column.
 const SAME: [&str; 28] = [
     "tz",
     "site_code",
@@ -57,7 +57,7 @@ const SAME: [&str; 28] = [
     "lot_condition",
 ];
 
-/// Returns the names under which [`super::Standing`] shows a column; none for a column that it does not show.
+/// Returns the names under which [`super::Standing`] shows a column. Empty if the column is not shown.
 fn shown(column: &str) -> Vec<&'static str> {
     match VALUES.iter().find(|(name, _)| *name == column) {
         Some((_, values)) => values.to_vec(),
@@ -65,8 +65,9 @@ fn shown(column: &str) -> Vec<&'static str> {
     }
 }
 
-/// Returns the names of the values, as [`super::Standing`] has them, that these carried columns of a lot and of its vehicle are
-/// shown as. The vehicle's odometer is not among them: a lot shows its own.
+/// Returns the value names, as in [`super::Standing`], of the carried columns of a lot and of its vehicle.
+///
+/// The vehicle's odometer is not included, since a lot shows its own odometer.
 pub fn values<T: AsRef<str>>(lot: Option<&[T]>, vehicle: Option<&[T]>) -> Vec<&'static str> {
     let of_lot = lot.unwrap_or_default().iter().map(AsRef::as_ref);
     let of_vehicle = vehicle.unwrap_or_default().iter().map(AsRef::as_ref);

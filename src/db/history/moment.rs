@@ -1,4 +1,4 @@
-//! A lot as it stood at a moment.
+//! Snapshot of a lot at a given time.
 
 use super::carried;
 use super::order;
@@ -17,50 +17,53 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// A lot at a moment.
+/// A lot at a given time.
 #[derive(Debug, Serialize)]
 pub struct LotAt {
     /// The lot number.
     pub lot: String,
-    /// Its source.
+    /// The name of the source.
     pub source: String,
-    /// The moment.
+    /// The given time.
     pub time: DateTime<Utc>,
-    /// The newest window at or before it that is here; none before the first.
+    /// The newest stored window at or before the given time. None before the first window.
     pub window_start_utc: Option<DateTime<Utc>>,
-    /// Whether the lot was in the feed then.
+    /// Presence of the lot in the feed at that time.
     pub presence: Presence,
-    /// The oldest window that holds it; none once that month is gone from the database.
+    /// The oldest window that contains the lot. None if that month is no longer in the database.
     pub first_seen: Option<DateTime<Utc>>,
-    /// Where it stood; none before it was seen.
+    /// The status at that time. None before the lot was first seen.
     pub status: Option<Told>,
-    /// Its values; none before it was seen.
+    /// The values at that time. None before the lot was first seen.
     pub standing: Option<Standing>,
 }
 
-/// Whether a lot was in the feed.
+/// Presence of a lot in the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// No file had held it.
+    /// No file up to that time contains the lot.
     NotYetSeen,
-    /// The newest file held it.
+    /// The newest file contains the lot.
     InFeed,
-    /// The newest complete file did not. A lot of a source that sends changes only is never gone.
+    /// The newest complete file does not contain the lot. A source that sends only changes has no lots of this kind.
     Gone,
 }
 
-/// What stood: the greatest row version, typed by the rules of ingest, with the values that it has unreadable from older ones.
+/// The values of a lot at a given time: the greatest row version, with unreadable values replaced by those of older
+/// versions.
+///
+/// Values are parsed by the rules of ingest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names are those of `lots` and `vehicles`; what needs a word has one")]
 pub struct Standing {
-    /// The version's id in `raw.rows`.
+    /// The id of the version in `raw.rows`.
     pub row_id: i64,
-    /// The file that stored it.
+    /// The file that stored the version.
     pub file_id: Uuid,
-    /// A window that held it.
+    /// A window that contains the version.
     pub held_window_utc: DateTime<Utc>,
-    /// `Last Updated Time`.
+    /// The feed's `Last Updated Time`.
     pub source_updated_at: Option<DateTime<Utc>>,
     pub vin: Option<String>,
     pub vin_raw: Option<String>,
@@ -85,7 +88,7 @@ pub struct Standing {
     pub location_zip: Option<String>,
     pub tz: Option<String>,
     pub grid_row: Option<String>,
-    /// When it is sold; `auction_local` is the same with the yard's clock.
+    /// Time of the sale in UTC. `auction_local` is the same time in the time zone of the yard.
     pub auction_datetime_utc: Option<DateTime<Utc>>,
     pub auction_local: Option<DateTime<FixedOffset>>,
     pub item_number: Option<i32>,
@@ -98,7 +101,7 @@ pub struct Standing {
     pub lot_condition: Option<Word>,
     pub runs_drives: Option<Word>,
     pub odometer: Option<String>,
-    /// `mi` or `km`.
+    /// Unit of the odometer, `mi` or `km`.
     pub odometer_unit: Option<String>,
     pub odometer_brand: Option<Word>,
     pub sale_type: Option<Word>,
@@ -111,18 +114,17 @@ pub struct Standing {
     pub special_note: Option<String>,
     pub thumbnail_url: Option<String>,
     pub image_url: Option<String>,
-    /// The names of the values that come from an older version, since the greatest has them unreadable.
+    /// Names of the values that come from an older version, since they are unreadable in the greatest.
     pub carried: Vec<&'static str>,
-    /// The same by the columns of `lots` and `vehicles`.
+    /// Columns of `lots` and `vehicles` that come from an older version.
     #[serde(skip)]
     pub carried_columns: Vec<&'static str>,
 }
 
-/// Returns how a lot stood at `time`; none where `lots` has no such lot.
+/// Returns a lot at `time`, or `None` if `lots` has no such lot.
 ///
 /// # Errors
-///
-/// [`super::AmbiguousLot`] where `source` is `None` and several sources have the number.
+/// Returns [`super::AmbiguousLot`] if `source` is `None` and several sources have the number.
 pub async fn at(
     connection: &mut PgConnection,
     source: Option<&str>,
@@ -156,7 +158,7 @@ pub async fn at(
     Ok(Some(told))
 }
 
-/// The status that the lot had once `window` was judged, if it has moved at all.
+/// Returns the status of the lot after `window` was judged, or `None` if the status never changed.
 async fn status(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
@@ -186,16 +188,18 @@ async fn status(
     )
     .fetch_optional(connection)
     .await
-    .context("read the lot's moves of status")?;
+    .context("could not read the status changes of the lot")?;
     Ok(told.flatten())
 }
 
-/// Folds the versions of a lot, the greatest first: the lot's values over all of them, the vehicle's over those with its VIN.
+/// Folds the versions of a lot, the greatest first. Returns `None` if there are none.
+///
+/// The lot's values are folded over all versions, and the vehicle's values over the versions with the same VIN.
 fn folded<'a>(versions: &[Typed<'a>]) -> Option<Folded<'a>> {
     let lot = fold(&versions.iter().collect::<Vec<_>>(), LOT_GROUPS)?;
     let same_vin = versions.iter().skip(1).filter(|version| version.vin == lot.typed.vin);
     let of_vehicle: Vec<&Typed<'a>> = std::iter::once(&lot.typed).chain(same_vin).collect();
-    // the odometer that is shown is the lot's
+    // the odometer in the result is the lot's
     let groups: Vec<Group> =
         VEHICLE_GROUPS.iter().copied().filter(|group| *group != Group::Odometer).collect();
     let mut folded = fold(&of_vehicle, &groups)?;
@@ -208,7 +212,7 @@ fn owned(text: Option<&str>) -> Option<String> {
 }
 
 impl Standing {
-    /// Returns what stands of these versions, the greatest first; none of none.
+    /// Returns the snapshot of versions that are given the greatest first, or `None` if there are none.
     fn of(versions: &[Version], spellings: &Spellings) -> Option<Standing> {
         let version = versions.first()?;
         let records: Vec<_> = versions.iter().map(|version| version.kept.record()).collect();
@@ -283,7 +287,7 @@ impl Standing {
     }
 }
 
-/// Returns the instant of the sale by the clock of its zone.
+/// Returns the time of the sale in the time zone of the yard.
 fn local(typed: &Typed<'_>) -> Option<DateTime<FixedOffset>> {
     let place = SalePlace {
         abbreviation: typed.tz.unwrap_or_default(),
@@ -295,7 +299,7 @@ fn local(typed: &Typed<'_>) -> Option<DateTime<FixedOffset>> {
 }
 
 impl LotAt {
-    /// Every word in it, to be given its label.
+    /// Returns all taxonomy values of the lot, so that the caller can set their labels.
     pub fn words(&mut self) -> impl Iterator<Item = &mut Word> {
         let standing = self.standing.iter_mut().flat_map(|s| {
             [
@@ -327,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_version_is_shown_by_the_clock_by_which_the_api_shows_the_lot() {
-        // A yard's own rule, a fixed offset, no time, and a time that the clocks skip.
+        // a yard's own rule, a fixed offset, no time, and a time that daylight saving skips
         let sales = [
             ("AB - CALGARY", "MST", "20261204", "900", "2026-12-04T09:00:00-06:00"),
             ("ATLANTIC CANADA AUCTION", "AKST", "20260115", "800", "2026-01-15T08:00:00-09:00"),

@@ -1,7 +1,7 @@
-//! The order of a lot's versions at a window, by the rule of `lots`, restricted to what files up to then held.
+//! Order of a lot's versions at a window, by the rule of `lots`, restricted to the files up to that window.
 //!
-//! Had all files come in their order, the first window with a version would be no later than the window asked for. So the
-//! first window that is known by then decides the order key of a version whose update time cannot be right.
+//! The order key of a version depends on its first window if its update time cannot be right. Had all files arrived in
+//! order, that first window would be no later than the given window. So the first window known by then decides.
 
 use super::versions::{Place, Version, borrowed, held_by, read};
 use super::windows::{File, after, files_before, repeated_since};
@@ -12,10 +12,11 @@ use sqlx::PgConnection;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-/// Returns the versions that files up to `window` held and that make a lot, the greatest first: by (`version_at`, newest window
-/// that held it by then, hash). `version_at` is that of the first window that held the version. Each is there once.
+/// Returns the versions in files up to `window` that make a lot, the greatest first.
 ///
-/// Where the greatest can be read as a whole it is the only one that is returned: the others say nothing of what stood.
+/// The order is by (`version_at`, newest window by then that contains the version, hash). `version_at` is computed for
+/// the first window that contains the version. Each version is returned once. If the greatest version has no unreadable
+/// value, only that one is returned, since the others have no influence on the result.
 pub async fn in_order(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
@@ -27,7 +28,7 @@ pub async fn in_order(
     let held: Vec<Place> = places
         .iter()
         .filter_map(|place| match borrowed.get(&place.row_id) {
-            // told by the window that is known to hold it
+            // use the window that is known to contain it
             Some(known) => Some(Place { window: *known, late: true, ..place.clone() }),
             None => Some(place.clone()).filter(|place| place.window <= window),
         })
@@ -52,7 +53,7 @@ pub async fn in_order(
     Ok(ordered)
 }
 
-/// Sets the order key of versions by the first window that held each.
+/// Sets the order key of versions by the first window that contains each.
 fn date(versions: &mut [Version]) {
     let mut first: HashMap<u128, DateTime<Utc>> = HashMap::new();
     for version in versions.iter() {
@@ -65,7 +66,7 @@ fn date(versions: &mut [Version]) {
     }
 }
 
-/// Removes the greatest of versions whose order keys are equal from them, and returns it.
+/// Removes and returns the greatest of versions whose order keys are equal.
 async fn greatest_of_equal(
     connection: &mut PgConnection,
     source: &str,
@@ -78,7 +79,7 @@ async fn greatest_of_equal(
     } else {
         equal.iter().map(|version| version.place.row_id).collect()
     };
-    // the newest window that is known to hold it; a keyframe stores a version again
+    // the newest window that is known to contain the version, since a keyframe stores a version again
     let key = |version: &Version| (version.hash, version.place.window);
     let greatest = equal
         .iter()
@@ -91,10 +92,11 @@ async fn greatest_of_equal(
     Ok(greatest)
 }
 
-/// Of versions that differ, those that the newest file up to `window` holds that holds any.
+/// Returns the versions listed by the newest file, at or before `window`, that lists any of them.
 ///
-/// Mostly that is the version stored last: its file was read in order, and had a file after it held another, that would
-/// have been stored anew. It need not be so where that file came late, or holds another of them too (a lot twice).
+/// In most cases that is the version stored last. Its file was read in order, and if a later file had contained another
+/// version, that version would have been stored again. Two exceptions need the manifests: the file came late, or the
+/// file contains several of the versions (a lot occurs twice).
 async fn last_held(
     connection: &mut PgConnection,
     source: &str,
@@ -117,14 +119,14 @@ async fn last_held(
         let Some(File { window, .. }) = files.first() else { return Ok(Vec::new()) };
         until = *window;
         let there = held_by_any(connection, &files, &ids).await?;
-        // it holds one itself, so nothing is older
+        // this file contains one of the versions, so the search ends here
         if !there.is_empty() || until <= last.window {
             return Ok(there);
         }
     }
 }
 
-/// Those of these ids that the files of the newest window before `until` hold.
+/// Returns the ids that the files of the newest window before `until` contain.
 async fn held_in(
     connection: &mut PgConnection,
     source: &str,

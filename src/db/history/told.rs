@@ -1,56 +1,57 @@
-//! How a logged value is told: words with their code, amounts with their currency, instants in UTC.
+//! Display values of logged columns: taxonomy values with their code, amounts with their currency, timestamps in UTC.
 //!
-//! The log holds columns as they are stored. A word and its code are two columns there and one thing here; of most words
-//! only the spelling is stored, and its code is looked up when it is told, so that a spelling mapped since is known.
+//! The log contains columns as they are stored. A raw value and its code are two columns there and one value here. Of
+//! most taxonomy values only the raw value is stored. The code is looked up for display, so that an alias mapped later
+//! applies too.
 
 use crate::taxonomy::{Domain, Spellings};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A word of the vocabulary.
+/// A value of a taxonomy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Word {
-    /// Its table.
+    /// The taxonomy table.
     #[serde(skip)]
     pub domain: Domain,
-    /// What it means; none where nobody knows.
+    /// The code. None if the raw value has no alias.
     pub code: Option<String>,
-    /// What the code is called, once somebody has said so: [`super::LotHistory::words`].
+    /// The label of the code. None until the caller sets labels through [`super::LotHistory::words`].
     pub label: Option<String>,
-    /// As the feed has it, where that is stored.
+    /// The raw value of the feed. None if only the code is stored.
     pub raw: Option<String>,
-    /// Of a title: the state whose paper it is.
+    /// The state that issued the title. None for values other than titles.
     #[serde(skip)]
     pub state: Option<String>,
 }
 
-/// An amount.
+/// An amount of money.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Money {
-    /// With two digits after the point.
+    /// The amount, with two digits after the decimal point.
     pub amount: String,
-    /// Three capital letters.
+    /// The currency code, three capital letters. None if not known.
     pub currency: Option<String>,
 }
 
-/// A value.
+/// The value of a column, prepared for display.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Told {
-    /// There is none.
+    /// No value.
     Nothing,
-    /// A word.
+    /// A value of a taxonomy.
     Word(Word),
-    /// An amount.
+    /// An amount of money.
     Money(Money),
-    /// An instant.
+    /// A timestamp.
     At(DateTime<Utc>),
-    /// A text, a number, yes or no.
+    /// A text, number or boolean.
     Plain(Value),
 }
 
-/// A column that holds words: of which table, and the column of their code if that is logged too.
+/// Columns of raw values: the taxonomy, and the column of the code if the log contains that column too.
 const WORDS: [(&str, Domain, Option<&str>); 13] = [
     ("status", Domain::Statuses, None),
     ("damage_description", Domain::DamageTypes, Some("damage_code")),
@@ -67,7 +68,7 @@ const WORDS: [(&str, Domain, Option<&str>); 13] = [
     ("drive", Domain::DriveTypes, None),
 ];
 
-/// Columns that hold codes.
+/// Columns of codes.
 const CODES: [(&str, Domain); 5] = [
     ("damage_code", Domain::DamageTypes),
     ("secondary_damage_code", Domain::DamageTypes),
@@ -79,8 +80,9 @@ const CODES: [(&str, Domain); 5] = [
 const MONEY: [&str; 4] = ["current_bid_usd", "buy_it_now_usd", "retail_value_usd", "repair_cost_usd"];
 const INSTANTS: [&str; 1] = ["auction_datetime_utc"];
 
-/// Whether this column says nothing that `other`, changed with it, does not: the code of a word that is told with its
-/// code, and the yes or no of the keys beside their code.
+/// Returns true if a changed column adds no information to `other`, which changed with it.
+///
+/// That is the code column of a raw value that is shown with its code, and `has_keys` beside the code of the keys.
 pub fn told_by(column: &str, other: &str) -> bool {
     if column == "has_keys" {
         return other == "has_keys_code";
@@ -88,16 +90,16 @@ pub fn told_by(column: &str, other: &str) -> bool {
     WORDS.iter().any(|(words, _, code)| *words == other && *code == Some(column))
 }
 
-/// What belongs to a lot, and so to how its values are told, at the time of a change.
+/// Values of a lot, at the time of a change, that the display of other values depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Setting {
-    /// What its amounts are in.
+    /// Currency of the lot's amounts.
     pub currency: Option<String>,
-    /// Whose paper its title is.
+    /// State that issued the lot's title.
     pub title_state: Option<String>,
 }
 
-/// A column's value as the log has it.
+/// Returns the display value of a column of the log.
 pub fn tell(column: &str, value: Value, setting: &Setting, spellings: &Spellings) -> Told {
     if value.is_null() {
         return Told::Nothing;
@@ -119,7 +121,7 @@ pub fn tell(column: &str, value: Value, setting: &Setting, spellings: &Spellings
     Told::Plain(value)
 }
 
-/// A spelling as a word.
+/// Returns the taxonomy value of a raw value.
 pub fn word(domain: Domain, raw: &str, setting: &Setting, spellings: &Spellings) -> Word {
     Word {
         domain,
@@ -131,12 +133,12 @@ pub fn word(domain: Domain, raw: &str, setting: &Setting, spellings: &Spellings)
 }
 
 impl Told {
-    /// The word it is, if it is one.
+    /// Returns the taxonomy value, or `None` if the value is of another kind.
     pub fn word_mut(&mut self) -> Option<&mut Word> {
         if let Told::Word(word) = self { Some(word) } else { None }
     }
 
-    /// For people.
+    /// Returns the value as a text for people.
     pub fn said(&self) -> String {
         match self {
             Told::Nothing => "nothing".to_owned(),

@@ -1,10 +1,10 @@
-//! A lot's row versions: which there are, and which a file at or before a window held.
+//! Row versions of a lot: which versions exist, and which of them a file at or before a window contains.
 //!
-//! A version is stored where it was new, and from then on held by the manifest of each file that repeats it. Read in
-//! their order, files store a version in the first window that holds it. A late file breaks that: what it has in common
-//! with the heads it does not store again, so its manifest refers to versions of newer windows, and what it stores is no
-//! news for the files that were read before it. Hence the two questions below that only manifests answer; each is asked
-//! only where there is reason to.
+//! A version is stored with the file in which it is new. The manifest of each later file with the same row refers to
+//! it. If files are read in order, each version is stored with the first window that contains it. A late file is an
+//! exception. Rows that equal lot heads are not stored again, so its manifest refers to versions of newer windows. And
+//! a version that a late file stores may not be new for files read before. So two questions can only be answered from
+//! manifests. The queries on manifests run only if their result can make a difference.
 
 use super::windows::{File, after, files_before};
 use crate::auction::hash::RowHasher;
@@ -20,43 +20,43 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Where a version is.
+/// Reference to a row version.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Its id in `raw.rows`.
+    /// The id in `raw.rows`.
     pub row_id: i64,
-    /// A window that holds it: that of the file that stored it, or of a late one.
+    /// A window that contains the version: that of the file that stored it, or of a late file.
     pub window: DateTime<Utc>,
-    /// Whether that file came late.
+    /// True if the file of that window came late.
     pub late: bool,
 }
 
-/// A version as it was read.
+/// A parsed row version.
 pub struct Version {
-    /// Where it is.
+    /// The reference of the version.
     pub place: Place,
-    /// Its file.
+    /// The file that stored the version.
     pub file_id: Uuid,
-    /// The record.
+    /// The stored record.
     pub kept: Kept,
     /// The row hash.
     pub hash: u128,
-    /// The update time.
+    /// The update time. None if the record has no readable one.
     pub updated: Option<DateTime<Utc>>,
-    /// The order key: the update time, or the start of the window that holds it.
+    /// The order key: the update time, or the start of the window if the update time cannot be right.
     pub version_at: DateTime<Utc>,
-    /// Its columns that cannot be read.
+    /// The unreadable columns.
     pub unreadable: ColumnSet,
-    /// Whether it has a VIN and a lot number.
+    /// True if the record has a VIN and a lot number.
     pub makes_a_lot: bool,
 }
 
-/// The canonical number of a lot as a key.
+/// Parses the canonical number of a lot.
 fn key(lot: &str) -> anyhow::Result<i64> {
     lot.parse().with_context(|| format!("lot number {lot:?} is not a number of at most 18 digits"))
 }
 
-/// Every version of a lot, by window.
+/// Returns all versions of a lot, by window.
 pub async fn places(connection: &mut PgConnection, source: &str, lot: &str) -> anyhow::Result<Vec<Place>> {
     sqlx::query_as!(
         Place,
@@ -70,10 +70,10 @@ pub async fn places(connection: &mut PgConnection, source: &str, lot: &str) -> a
     )
     .fetch_all(connection)
     .await
-    .context("look for the lot's row versions")
+    .context("could not read the row versions of the lot")
 }
 
-/// Returns the oldest window that holds one of these versions.
+/// Returns the oldest window that contains one of these versions, or `None` if there are none.
 pub async fn oldest(
     connection: &mut PgConnection,
     source: &str,
@@ -84,10 +84,9 @@ pub async fn oldest(
     Ok(before.values().min().copied().or(Some(first.window)))
 }
 
-/// Returns the newest window that holds one of these versions, `known` being one that does.
+/// Returns the newest window that contains one of these versions. `known` is a window that does.
 ///
-/// Files read in their order count when they are read. What may come later is a file that came late, and a window that
-/// repeated a file.
+/// Files read in order update `known`. Newer windows can only come from late files and from repeated files.
 pub async fn newest(
     connection: &mut PgConnection,
     source: &str,
@@ -116,11 +115,12 @@ pub async fn newest(
     )
     .fetch_one(connection)
     .await
-    .context("look for the newest window that holds the lot")?;
+    .context("could not read the newest window of the lot")?;
     Ok(later.unwrap_or(known))
 }
 
-/// Of these ids, those that a file holds. Each is sought by itself: milliseconds in a file of 154,000 rows.
+/// Returns the ids that a file contains. Each id is searched separately, which takes milliseconds in a file of 154,000
+/// rows.
 pub async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- history: which of these does the file hold
@@ -133,10 +133,12 @@ pub async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) 
     )
     .fetch_all(connection)
     .await
-    .context("ask a file for the lot")
+    .context("could not search the manifest of a file")
 }
 
-/// Whether a file holds any of these ids. The first is the likely one and sought first; the others are sought together.
+/// Returns true if a file contains any of these ids.
+///
+/// The first id is the most likely one and is searched first. The other ids are searched together.
 async fn holds(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<bool> {
     if ids.is_empty() {
         return Ok(false);
@@ -151,10 +153,12 @@ async fn holds(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> any
     )
     .fetch_one(connection)
     .await;
-    held.context("ask a file for the lot")
+    held.context("could not search the manifest of a file")
 }
 
-/// Whether the newest file up to `window` that can tell holds one of these: one that does, or a complete one that does not.
+/// Returns true if the newest file up to `window` that decides contains one of these versions.
+///
+/// A file decides if it contains one of the versions, or if it is complete and contains none.
 pub async fn is_held(
     connection: &mut PgConnection,
     source: &str,
@@ -167,7 +171,7 @@ pub async fn is_held(
         let Some(File { window, .. }) = files.first() else { return Ok(false) };
         until = *window;
         for file in &files {
-            // newest first; those of newer windows only a late file may hold
+            // newest first; only a late file can refer to versions of newer windows
             let here = places.iter().rev().filter(|place| month(place.window) == month(file.own_window));
             let (stored, newer): (Vec<&Place>, Vec<&Place>) =
                 here.partition(|place| place.window <= file.own_window);
@@ -183,13 +187,15 @@ pub async fn is_held(
     }
 }
 
-/// A manifest refers to versions of its own month only.
+/// Returns the month of a time. A manifest refers to versions of its own month only.
 fn month(at: DateTime<Utc>) -> (i32, u32) {
     (at.year(), at.month())
 }
 
-/// Versions of newer windows that files seen at or before `until` hold, with the newest such window; with `before`, strictly
-/// before, and the oldest. Such a file came late, or was seen in a window older than its own.
+/// Returns versions of newer windows that files at or before `until` contain, each with the newest such window.
+///
+/// With `before`, only files strictly before `until` count, and the window returned is the oldest. Such a file came
+/// late, or was repeated in a window older than its own.
 pub async fn borrowed(
     connection: &mut PgConnection,
     source: &str,
@@ -230,7 +236,7 @@ pub async fn borrowed(
     )
     .fetch_all(connection)
     .await
-    .context("look for newer versions in older windows")?;
+    .context("could not read newer versions in older windows")?;
     let mut windows = HashMap::new();
     for row in held {
         if before {
@@ -242,7 +248,7 @@ pub async fn borrowed(
     Ok(windows)
 }
 
-/// Reads these versions of a lot.
+/// Reads and parses these versions of a lot.
 pub async fn read(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
@@ -261,15 +267,15 @@ pub async fn read(
     )
     .fetch_all(connection)
     .await
-    .context("read the lot's row versions")?;
+    .context("could not read the row versions of the lot")?;
     let mapping = mapping::for_source(source);
     let mut versions = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(place) = places.iter().find(|place| place.row_id == row.row_id) else { continue };
         let Value::Object(payload) = row.payload else { continue };
-        let header = serde_json::from_value(row.header).context("read a file's header")?;
+        let header = serde_json::from_value(row.header).context("could not parse the header of a file")?;
         let kept = Kept::read(header, &payload, mapping)
-            .with_context(|| format!("read row version {}", row.row_id))?;
+            .with_context(|| format!("could not parse row version {}", row.row_id))?;
         let record = kept.record();
         let hash = RowHasher::new(record.header()).hash(&record);
         let typed = Typed::read(&record, spellings, &mut Warnings::default());

@@ -1,23 +1,23 @@
-//! Which files each window saw, be it for the first time or again.
+//! Files of each window, including files that were seen again.
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// A file in a window that saw it.
+/// A file in a window that contained the file.
 pub struct File {
-    /// Its id.
+    /// The id of the file.
     pub file_id: Uuid,
     /// The window.
     pub window: DateTime<Utc>,
-    /// The file's own window, in whose month its versions are.
+    /// The file's first window. The file's versions are stored in the month of this window.
     pub own_window: DateTime<Utc>,
-    /// Whether all of the feed seems to be in it; none of a file that came late.
+    /// True if the file seems to contain the whole feed. None for a file that came late.
     pub complete: Option<bool>,
 }
 
-/// Returns the newest window before `until` that saw a file, be it for the first time or again.
+/// Returns the newest window before `until` that has a file, new or seen again.
 pub async fn newest_window(
     connection: &mut PgConnection,
     source: &str,
@@ -44,10 +44,10 @@ pub async fn newest_window(
     )
     .fetch_one(connection)
     .await
-    .context("look for the newest window")
+    .context("could not read the newest window")
 }
 
-/// Returns the files that the newest window before `until` saw.
+/// Returns the files of the newest window before `until`, new or seen again.
 pub async fn files_before(
     connection: &mut PgConnection,
     source: &str,
@@ -70,10 +70,10 @@ pub async fn files_before(
     )
     .fetch_all(connection)
     .await
-    .context("look for the newest files")
+    .context("could not read the files of a window")
 }
 
-/// Returns whether a window after `since`, up to `until`, saw a file again that is older than `since`.
+/// Returns true if a window after `since`, up to `until`, repeats a file that is older than `since`.
 pub async fn repeated_since(
     connection: &mut PgConnection,
     source: &str,
@@ -93,10 +93,10 @@ pub async fn repeated_since(
     )
     .fetch_one(connection)
     .await
-    .context("look for repeated files")
+    .context("could not read the repeated files")
 }
 
-/// An instant after `window` and before any other.
+/// Returns the time right after `window`, by PostgreSQL's resolution of one microsecond.
 pub fn after(window: DateTime<Utc>) -> DateTime<Utc> {
     window + TimeDelta::microseconds(1)
 }

@@ -1,12 +1,12 @@
-//! A backup of the listing helper's tables, made before they are migrated, in a file that restores them.
+//! Backup of the listing helper's tables before a migration, as a file that restores them.
 //!
-//! It is `pg_dump`'s plain SQL of the set's schema, followed by the set's lines of registry and ledger: restored into an
-//! empty database by `psql -f FILE`, it knows which migrations it has and can go on from there. The rest of a shared
-//! database is not in it.
+//! The file contains `pg_dump`'s plain SQL of the set's schema, followed by the set's rows of the registry and the
+//! ledger. `psql -f FILE` restores the file into an empty database, which then has its list of applied migrations and
+//! can be migrated further. The other schemas of a shared database are not included.
 //!
-//! The file gets its name when it is complete, and is its owner's alone to read. The password reaches `pg_dump` by its
-//! environment, since everybody sees arguments. Accepted: what is written between the backup and the migration is not in
-//! it; who needs that stops the writers first.
+//! The file gets its name when it is complete, and only its owner can read it. `pg_dump` gets the password by its
+//! environment, since arguments are visible to all users. Accepted: rows written between the backup and the migration
+//! are not in the backup. An operator who needs those rows stops the writers first.
 
 use super::Place;
 use crate::config;
@@ -23,30 +23,33 @@ use tokio::process::Command;
 /// A finished backup.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Of its bytes, hexadecimal.
+    /// SHA-256 of the file in hex.
     pub sha256: String,
 }
 
-/// Why there is none.
+/// Error of a backup. Nothing was changed in the database.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The program that makes one is not here.
+    /// `pg_dump` is not installed, or not found.
     #[error(
-        "the database has rows, and there is no pg_dump here to back them up first (on Debian: apt-get install \
-         postgresql-client; VINOPS_PG_BINDIR names its folder in an unusual place): nothing was done; --no-backup goes on \
-         without"
+        "could not find pg_dump to back up the rows of the database\n\
+         detail: nothing was changed\n\
+         hint: install it (on Debian: apt-get install postgresql-client), or set VINOPS_PG_BINDIR to its folder, or pass \
+         --no-backup to go on without a backup"
     )]
     Missing,
-    /// It was tried.
-    #[error("back up the database: nothing was done; --no-backup goes on without")]
-    Failed(#[source] anyhow::Error),
+    /// The backup failed, for example because the folder is not writable.
+    #[error(
+        "could not back up the database: {0:#}\ndetail: nothing was changed\nhint: pass --no-backup to go on without"
+    )]
+    Failed(anyhow::Error),
 }
 
-/// Backs up the set's tables into a new file of `folder`.
+/// Backs up the set's tables into a new file in `folder`.
 pub async fn take(
     connection: &mut PgConnection,
     url: &str,
@@ -73,13 +76,15 @@ async fn write(
 ) -> Result<Backup, BackupError> {
     let failed = |error: anyhow::Error| BackupError::Failed(error);
     std::fs::create_dir_all(folder)
-        .with_context(|| format!("make the folder {}", folder.display()))
+        .with_context(|| format!("could not create the folder {}", folder.display()))
         .map_err(failed)?;
     let mut options = std::fs::OpenOptions::new();
     let file = options.create_new(true).append(true).mode(0o600).open(unfinished);
-    let mut file = file.with_context(|| format!("create {}", unfinished.display())).map_err(failed)?;
+    let mut file = file
+        .with_context(|| format!("could not create the file {}", unfinished.display()))
+        .map_err(failed)?;
     dump(url, place, &file).await?;
-    let standing = standing(connection).await.context("read the registry").map_err(failed)?;
+    let standing = standing(connection).await.context("could not read the registry").map_err(failed)?;
     let mut done = || {
         file.write_all(standing.as_bytes())?;
         file.sync_all()?;
@@ -88,11 +93,11 @@ async fn write(
         Ok(Backup { path: path.to_owned(), bytes, sha256 })
     };
     done().map_err(|error: std::io::Error| {
-        failed(anyhow::Error::new(error).context(path.display().to_string()))
+        failed(anyhow::Error::new(error).context(format!("could not write the file {}", path.display())))
     })
 }
 
-/// Length and SHA-256 of a file.
+/// Returns length in bytes and SHA-256 of a file.
 fn hashed(path: &Path) -> std::io::Result<(u64, String)> {
     let mut file = std::fs::File::open(path)?;
     let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; 1 << 20]);
@@ -108,61 +113,61 @@ fn hashed(path: &Path) -> std::io::Result<(u64, String)> {
     Ok((bytes, HEXLOWER.encode(&hash.finalize())))
 }
 
-/// Runs `pg_dump` into the file.
+/// Executes `pg_dump` with its output in the file.
 async fn dump(url: &str, place: &Place, file: &std::fs::File) -> Result<(), BackupError> {
     let failed = |error: anyhow::Error| BackupError::Failed(error);
     let (url, password) = without_password(url).map_err(failed)?;
     let which = match place.schema() {
-        // psql finds it there in every new database, and would trip over its creation
+        // psql finds schema public in every new database, and its creation would fail
         "public" => "--exclude-schema=vinops".to_owned(),
         schema => format!("--schema={schema}"),
     };
-    let out = file.try_clone().context("hand the file to pg_dump").map_err(failed)?;
+    let out = file.try_clone().context("could not open the file for pg_dump").map_err(failed)?;
     for program in programs() {
         let mut command = Command::new(&program);
         command.args(["--no-owner", &which, "--dbname", &url]).kill_on_drop(true);
         command
             .stdin(std::process::Stdio::null())
-            .stdout(out.try_clone().context("hand the file to pg_dump").map_err(failed)?);
+            .stdout(out.try_clone().context("could not open the file for pg_dump").map_err(failed)?);
         if let Some(password) = &password {
             command.env("PGPASSWORD", password);
         }
         let begun = match command.stderr(std::process::Stdio::piped()).spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            begun => begun.with_context(|| format!("run {}", program.display())).map_err(failed)?,
+            begun => begun.with_context(|| format!("could not run {}", program.display())).map_err(failed)?,
         };
-        let ended = begun.wait_with_output().await.context("wait for pg_dump").map_err(failed)?;
-        let written = file.metadata().context("look at the backup").map_err(failed)?.len();
+        let ended = begun.wait_with_output().await.context("could not wait for pg_dump").map_err(failed)?;
+        let written = file.metadata().context("could not read the size of the backup").map_err(failed)?.len();
         if ended.status.success() && written > 0 {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&ended.stderr).trim().replace('\n', "; ");
-        return Err(failed(anyhow::anyhow!("{} ended with {}: {said}", program.display(), ended.status)));
+        return Err(failed(anyhow::anyhow!("{} failed with {}: {said}", program.display(), ended.status)));
     }
     Err(BackupError::Missing)
 }
 
-/// Where `pg_dump` may be, the first that is there counts.
+/// Returns the places of `pg_dump`. The first that exists is used.
 fn programs() -> Vec<PathBuf> {
     let named = config::pg_bindir().map(|folder| folder.join("pg_dump"));
     named.into_iter().chain([PathBuf::from("pg_dump")]).collect()
 }
 
-/// The URL as anybody may see it, and the password that was in it.
+/// Returns the URL without its password, and the password.
 fn without_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
-    let mut url = url::Url::parse(url).context("the database's URL")?;
+    let mut url = url::Url::parse(url).context("could not parse the database URL")?;
     let Some(password) = url.password() else { return Ok((url.into(), None)) };
-    // percent-encoded as in a form, but for the plus sign, which is itself here
+    // percent-encoded as in a form, except that a plus sign stands for itself here
     let form = format!("p={}", password.replace('+', "%2B").replace('&', "%26"));
     let plain =
         url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, password)| password.into_owned());
     if url.set_password(None).is_err() {
-        anyhow::bail!("the database's URL has a password and no host");
+        anyhow::bail!("the database URL has a password and no host");
     }
     Ok((url.into(), plain))
 }
 
-/// The set's part of registry and ledger, as SQL that writes it into another database.
+/// Returns SQL that writes the set's rows of registry and ledger into another database.
 async fn standing(connection: &mut PgConnection) -> anyhow::Result<String> {
     let lines: Vec<String> = sqlx::query_scalar(
         "-- listing: standing
@@ -196,10 +201,10 @@ async fn standing(connection: &mut PgConnection) -> anyhow::Result<String> {
     .fetch_all(connection)
     .await?;
     let ledger = include_str!("ledger.sql");
-    Ok(format!("\n{REGISTRY};\n\n{ledger}\n{}\n", lines.join("\n")))
+    Ok(format!("\n{};\n\n{ledger}\n{}\n", REGISTRY, lines.join("\n")))
 }
 
-/// Notes what was done about the rows that were there before `before` was applied or taken back.
+/// Records the backup, or its waiver, for the rows that existed before migration `before` was applied or rolled back.
 pub async fn note(
     connection: &mut PgConnection,
     before: &str,

@@ -1,5 +1,5 @@
-//! What a slice could add, what it did, and what was there before: the schema read as a list of things, and the lines of
-//! `vinops.added` that are made of two such lists.
+//! The ledger `vinops.added`: the objects that each slice added, computed from the schema's objects before and after
+//! the slice.
 
 use super::Place;
 use crate::db::migrations::{LISTING, Migration};
@@ -7,23 +7,23 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One thing of the schema, in the ledger's words.
+/// An object of the schema, by the name that the ledger uses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Thing {
-    /// `column listings.asin`.
+    /// Kind and name, such as `column listings.asin`.
     pub thing: String,
-    /// The table that it is part of.
+    /// The table that the object is part of. None for tables, views and types.
     pub owner: Option<String>,
     place: Option<i16>,
 }
 
-/// Everything in the schema that a slice could add.
+/// Returns all objects of the schema of the kinds that a slice can add.
 pub async fn things(connection: &mut PgConnection, place: &Place) -> sqlx::Result<BTreeSet<Thing>> {
     let things = sqlx::query_file_as!(Thing, "src/db/listing/things.sql", place.schema() as _);
     Ok(things.fetch_all(connection).await?.into_iter().collect())
 }
 
-/// The settings; none without their table.
+/// Returns the settings. Empty if there is no table `settings`.
 pub async fn settings(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<String, Option<Value>>> {
     if !exists(connection, "table settings").await? {
         return Ok(BTreeMap::new());
@@ -38,7 +38,7 @@ pub async fn settings(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<St
     Ok(settings.into_iter().collect())
 }
 
-/// Whether a thing such as `table boms` or `column listings.asin` is there.
+/// Returns true if an object such as `table boms` or `column listings.asin` exists.
 async fn exists(connection: &mut PgConnection, thing: &str) -> sqlx::Result<bool> {
     let (kind, name) = thing.split_once(' ').unwrap_or(("table", thing));
     let (table, column) = name.split_once('.').unwrap_or((name, ""));
@@ -63,7 +63,7 @@ async fn exists(connection: &mut PgConnection, thing: &str) -> sqlx::Result<bool
     .await
 }
 
-/// What a migration needs and the schema lacks.
+/// Returns the objects that a migration needs and that the schema lacks.
 pub async fn lacking(connection: &mut PgConnection, migration: &Migration) -> anyhow::Result<Vec<String>> {
     let mut lacking = Vec::new();
     for thing in migration.head()?.needs {
@@ -74,18 +74,19 @@ pub async fn lacking(connection: &mut PgConnection, migration: &Migration) -> an
     Ok(lacking)
 }
 
-/// What a way back lists, in its order.
+/// Returns the objects that a rollback file lists, in its order.
 pub fn listed(migration: &'static Migration) -> Vec<&'static str> {
     let lines = migration.down.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("  '"));
     lines.filter_map(|line| line.split('\'').next()).collect()
 }
 
-/// The tables that slices make, which is not the base.
+/// Returns the tables that slices create, which excludes those of the base.
 pub fn slice_tables() -> BTreeSet<&'static str> {
     LISTING.migrations.iter().flat_map(listed).filter_map(|thing| thing.strip_prefix("table ")).collect()
 }
 
-/// Notes what appeared, what got another name, and what of the way back's list was there before.
+/// Records the objects that appeared, the columns that were renamed, and the objects of the rollback's list that
+/// existed before.
 pub(super) async fn note(
     tx: &mut PgConnection,
     migration: &'static Migration,
@@ -99,7 +100,7 @@ pub(super) async fn note(
         .collect();
     for new in after.difference(before) {
         match &new.owner {
-            // parts of a new table go with it
+            // parts of a new table are dropped with the table
             Some(owner) if !tables.contains(owner.as_str()) => continue,
             Some(owner) => {
                 if let Some(old) = new.place.and_then(|place| columns.get(&(owner.as_str(), place))) {
@@ -119,7 +120,7 @@ pub(super) async fn note(
     Ok(())
 }
 
-/// A line of the ledger, unless the slice has it already.
+/// Inserts a row into the ledger, unless the slice already has it.
 pub(super) async fn enter(
     tx: &mut PgConnection,
     migration: &Migration,
@@ -130,7 +131,7 @@ pub(super) async fn enter(
         "-- listing: note
          insert into vinops.added (set_name, id, thing, detail)
          select 'listing', $1, $2, $3
-         -- what a slice once added is not found by its repetition
+         -- an object that a slice added before is not recorded as found when the slice is repeated
          where not exists (
            select
            from vinops.added
@@ -148,7 +149,7 @@ pub(super) async fn enter(
     .map(drop)
 }
 
-/// Keeps in mind where the tables are, and how many the base has.
+/// Records the schema of the tables, and the number of tables that the base has.
 pub(super) async fn settle(tx: &mut PgConnection, place: &Place, base_tables: i32) -> sqlx::Result<()> {
     sqlx::query(
         "-- listing: settle
@@ -163,7 +164,7 @@ pub(super) async fn settle(tx: &mut PgConnection, place: &Place, base_tables: i3
     .map(drop)
 }
 
-/// Rows that somebody else than the migrations has put there: in all of the schema's tables, or in `tables` only.
+/// Returns the number of rows that do not come from the migrations, in all tables of the schema or in `only` these.
 pub async fn rows(
     connection: &mut PgConnection,
     place: &Place,
@@ -197,7 +198,7 @@ pub async fn rows(
     Ok(rows)
 }
 
-/// Whether there is a ledger.
+/// Returns true if the ledger exists.
 pub(super) async fn ledger_there(connection: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("select to_regclass('vinops.added') is not null").fetch_one(connection).await
 }

@@ -1,7 +1,7 @@
 -- listing: things
--- What a slice can add, one row a thing, in the words of the ledger: tables, views and enum types of the schema, and the
--- columns, constraints and indexes of its tables. `owner` is the table that it is part of, `place` a column's number, which
--- outlives a new name.
+-- The objects that a slice can add, one row per object, named as in the ledger: tables, views and enum types of the
+-- schema, and the columns, constraints and indexes of its tables. `owner` is the table of a column, constraint or
+-- index. `place` is a column's number, which stays the same when the column is renamed.
 with tables as (
   select c.oid, c.relname::text as name
   from pg_class as c
@@ -32,7 +32,7 @@ select 'constraint ' || t.name || '.' || k.conname, t.name, null
 from tables as t
 join pg_constraint as k on k.conrelid = t.oid and k.contype <> 'n'
 union all
--- a constraint's index goes with its constraint
+-- the index of a constraint is dropped with its constraint
 select 'index ' || c.relname, t.name, null
 from tables as t
 join pg_index as i on i.indrelid = t.oid

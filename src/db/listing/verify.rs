@@ -1,15 +1,16 @@
-//! Proof that the listing helper's schema is what its runbook demands: the runbook's own checks, line by line, on the live
-//! database, and its verdict.
+//! Checks the listing helper's schema against its runbook: each check of the runbook on the live database, and the
+//! verdict.
 //!
-//! `LINES` has one row for each line of the checklist. Each is asked by itself, in a savepoint of its own that is rolled
-//! back whatever it says, within a transaction that is rolled back too: so a line that inserts, drops or migrates leaves
-//! nothing, and one that fails breaks no other. Rows get explicit ids below every one that is there, since a sequence that
-//! is drawn from is not put back by a rollback.
+//! `CHECKLIST` has one entry for each line of the runbook's checklist. Each check runs in a savepoint of its own that
+//! is always rolled back, within a transaction that is rolled back too. So a check that inserts, drops or migrates
+//! leaves nothing, and a failed check does not affect the others. Inserted rows get explicit ids below all existing
+//! ones, since a rollback does not reset a sequence.
 //!
-//! `shape` reads the catalogue, `deeds` tries what must be refused, `way` walks the slices down and up again. **That last
-//! one takes each table's strongest lock** for as long as a slice takes, tens of milliseconds where there are few listings; it
-//! waits for a lock no longer than `PATIENCE`, so that it is always verify that gives way, and then its lines fail and say
-//! so. Whoever asks must own the tables.
+//! `catalog_checks` reads the catalog, `constraint_checks` tries statements that must be rejected, and
+//! `rollback_checks` rolls the slices back and applies them again. **The rollback checks take an access exclusive lock
+//! on each table** for the duration of a slice, tens of milliseconds if there are few listings. They wait for a lock no
+//! longer than `CHECK_LOCK_TIMEOUT`, so that verify always loses to other transactions. Such a check fails with the
+//! lock timeout as its evidence. The role that runs the checks must own the tables.
 
 use super::Place;
 use anyhow::{Context, bail};
@@ -23,10 +24,10 @@ mod known;
 mod shape;
 mod way;
 
-/// How long a line waits for a lock: shorter than the second after which PostgreSQL would look for a deadlock.
+/// Lock timeout of a check: shorter than the second after which PostgreSQL looks for a deadlock.
 const PATIENCE: &str = "800ms";
 
-/// The rows of the runbook's verdict, but for the last.
+/// The rows of the runbook's verdict, without the last.
 pub const VERDICTS: [&str; 8] = [ORDER, VERSIONING, ONE_ACTIVE, JOBS, EVENTS, FEATURES, ROLLBACK, RISKS];
 const ORDER: &str = "Migration order documented";
 const VERSIONING: &str = "BOM versioning constraints";
@@ -36,10 +37,10 @@ const EVENTS: &str = "Events schema per SPEC";
 const FEATURES: &str = "Feature store schema";
 const ROLLBACK: &str = "Rollback procedures";
 const RISKS: &str = "Schema risks identified";
-/// The last row: line 40 of the checklist, which is the verdict itself.
+/// The last row of the verdict, which is line 40 of the checklist.
 pub const OVERALL: &str = "Overall";
 
-/// What a line found: whether that is as it must be, and what it was.
+/// Result of a check.
 pub struct Answer {
     passed: bool,
     evidence: String,
@@ -47,10 +48,11 @@ pub struct Answer {
 
 impl Answer {
     fn new(passed: bool, evidence: impl Into<String>) -> Answer {
-        Answer { passed, evidence: evidence.into() }
+        // a database error has lines of their own for detail and hint
+        Answer { passed, evidence: evidence.into().replace('\n', "; ") }
     }
 
-    /// Passes where nothing is wrong.
+    /// Returns a result that passes if `wrong` is empty. Otherwise `wrong` is the evidence.
     fn of(wrong: &[String], evidence: impl Into<String>) -> Answer {
         match wrong {
             [] => Answer::new(true, evidence),
@@ -61,7 +63,7 @@ impl Answer {
 
 type Asked<'a> = BoxFuture<'a, anyhow::Result<Answer>>;
 
-/// A line of the checklist: its number, its row of the verdict, what it demands, how it is asked.
+/// A line of the checklist: its number, its row of the verdict, the demand, and the function that checks it.
 struct Line(u8, &'static str, &'static str, for<'a> fn(&'a mut PgConnection, &'a Place) -> Asked<'a>);
 
 macro_rules! line {
@@ -70,22 +72,22 @@ macro_rules! line {
     };
 }
 
-/// The checklist; its line 40 is [`OVERALL`].
+/// The checklist. Line 40 is [`OVERALL`].
 const LINES: &[Line] = &[
-    line!(1, ORDER, "applied in the order 000 to 005, each refused without its prerequisites", way::order),
-    line!(2, ORDER, "the base is there: listings and settings", shape::base),
-    line!(3, ORDER, "rows were backed up before they were migrated", shape::backups),
+    line!(1, ORDER, "applied in the order 000 to 005, each rejected without its prerequisites", way::order),
+    line!(2, ORDER, "the base tables exist: listings and settings", shape::base),
+    line!(3, ORDER, "rows were backed up before the migrations", shape::backups),
     line!(4, ORDER, "001 created its six tables", shape::slice_a),
-    line!(5, ORDER, "001 gave listings its marketplace and its new names", shape::listings_a),
+    line!(5, ORDER, "001 added listings.marketplace_id and renamed columns of listings", shape::listings_a),
     line!(6, ORDER, "002 created its four tables", shape::slice_b),
-    line!(7, ORDER, "002 gave listings status, fulfillment_channel and category", shape::listings_b),
+    line!(7, ORDER, "002 added status, fulfillment_channel and category to listings", shape::listings_b),
     line!(8, ORDER, "003 created its five tables", shape::slice_c),
-    line!(9, ORDER, "003 tied boms to ASINs and gave listings its asin", shape::changed_c),
+    line!(9, ORDER, "003 added the reference of boms to ASINs, and listings.asin", shape::changed_c),
     line!(10, ORDER, "004 created its two tables", shape::slice_d),
-    line!(11, ORDER, "one by one or all at once: the same six files ran", shape::same_files),
+    line!(11, ORDER, "the same six files were applied, one by one or all at once", shape::same_files),
     line!(12, ORDER, "a second run changes nothing", way::repeated),
     line!(13, VERSIONING, "boms_listing_active_unique", shape::listing_active),
-    line!(14, ONE_ACTIVE, "a second active BOM of a listing is refused", deeds::second_active),
+    line!(14, ONE_ACTIVE, "a second active BOM of a listing is rejected", deeds::second_active),
     line!(15, VERSIONING, "boms_version_unique", deeds::version),
     line!(16, VERSIONING, "boms_asin_active_unique", deeds::scenario),
     line!(17, JOBS, "jobs has its 19 columns", shape::jobs),
@@ -96,21 +98,21 @@ const LINES: &[Line] = &[
     line!(
         22,
         FEATURES,
-        "feature_store has its 7 columns and feature_entity_type its two words",
+        "feature_store has its 7 columns and feature_entity_type its two values",
         shape::features
     ),
     line!(23, FEATURES, "the newest features are found by idx_feature_store_computed", deeds::index_used),
     line!(24, JOBS, "jobs.asin_entity_id refers to an ASIN", deeds::job_of_an_asin),
     line!(25, RISKS, "the recommended checks: costs, margins, attempts", deeds::recommended),
-    line!(26, RISKS, "no BOM without its owner", deeds::owners),
+    line!(26, RISKS, "every BOM has an owner", deeds::owners),
     line!(27, RISKS, "no features older than a day", deeds::stale),
-    line!(28, RISKS, "indexes are whole", shape::indexes),
-    line!(29, ROLLBACK, "004 can be taken back", way::back_d),
-    line!(30, ROLLBACK, "003 can be taken back", way::back_c),
-    line!(31, ROLLBACK, "002 can be taken back", way::back_b),
-    line!(32, ROLLBACK, "001 can be taken back, listings and prices stay", way::back_a),
-    line!(33, ROLLBACK, "the way back goes 005 to 001, another order is refused", way::back_in_order),
-    line!(34, ROLLBACK, "down and up again leads back", way::down_and_up),
+    line!(28, RISKS, "indexes are valid", shape::indexes),
+    line!(29, ROLLBACK, "004 can be rolled back", way::back_d),
+    line!(30, ROLLBACK, "003 can be rolled back", way::back_c),
+    line!(31, ROLLBACK, "002 can be rolled back", way::back_b),
+    line!(32, ROLLBACK, "001 can be rolled back, listings and prices are kept", way::back_a),
+    line!(33, ROLLBACK, "rollbacks go from 005 to 001, any other order is rejected", way::back_in_order),
+    line!(34, ROLLBACK, "down and up again restores the schema", way::down_and_up),
     line!(35, ORDER, "tables in the schema", shape::count),
     line!(36, ORDER, "enum types in the schema", shape::enums),
     line!(37, ONE_ACTIVE, "no listing has two active BOMs", deeds::invariant),
@@ -118,56 +120,60 @@ const LINES: &[Line] = &[
     line!(39, ORDER, "settings seeded", shape::seeded),
 ];
 
-/// One line of the proof.
+/// Result of one line of the checklist.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Of the checklist.
+    /// Number of the line in the checklist.
     pub line: u8,
-    /// Its row of the verdict.
+    /// The row of the verdict that the line counts for.
     pub verdict: &'static str,
-    /// What it demands.
+    /// The demand of the runbook.
     pub demand: &'static str,
-    /// Whether that holds.
+    /// True if the demand is met.
     pub passed: bool,
-    /// What was found.
+    /// The state that was found.
     pub evidence: String,
 }
 
 /// A row of the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// What the runbook calls it.
+    /// The name of the row in the runbook.
     pub check: &'static str,
     /// `PASS` or `FAIL`.
     pub status: &'static str,
 }
 
-/// The proof and its verdict.
+/// Results of all checks, and the verdict.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Overall.
+    /// True if all checks passed.
     pub ok: bool,
-    /// Where the tables are.
+    /// The schema of the tables.
     pub schema: String,
-    /// Rows of `feature_store` with a margin outside -1..1, which are kept: a loss is data. None without their view.
+    /// Rows of `feature_store` with a margin outside -1..1. Such rows are allowed, since a loss is data. None if the
+    /// view is missing.
     pub flagged_margins: Option<i64>,
-    /// Line by line.
+    /// The results, one for each line of the checklist.
     pub checks: Vec<Check>,
-    /// The runbook's table.
+    /// The runbook's table of verdicts.
     pub verdict: Vec<Verdict>,
 }
 
-/// Asks every line. An error means that the database could not be asked at all.
+/// Runs all checks.
+///
+/// # Errors
+/// Returns an error if the database is not reachable. A check that fails with an error is a failed check.
 pub async fn verify(connection: &mut PgConnection, place: &Place) -> anyhow::Result<Report> {
     let mut tx = connection.begin().await?;
     place.enter(&mut tx).await?;
-    let patience = format!("set local lock_timeout = '{PATIENCE}'");
+    let patience = format!("set local lock_timeout = '{}'", PATIENCE);
     sqlx::raw_sql(AssertSqlSafe(patience)).execute(&mut *tx).await?;
     let mut checks = Vec::new();
     for Line(line, verdict, demand, ask) in LINES {
         let mut step = tx.begin().await?;
         let answer = ask(&mut step, place).await;
-        step.rollback().await.context("roll back a line's doings")?;
+        step.rollback().await.context("could not roll back a check")?;
         let answer = answer.unwrap_or_else(|error| Answer::new(false, format!("{error:#}")));
         checks.push(Check { line: *line, verdict, demand, passed: answer.passed, evidence: answer.evidence });
     }
@@ -187,7 +193,9 @@ pub async fn verify(connection: &mut PgConnection, place: &Place) -> anyhow::Res
     Ok(Report { ok, schema: place.schema().to_owned(), flagged_margins, checks, verdict })
 }
 
-/// Runs a statement that must be refused with this code, and by this constraint if one is named; says what came instead.
+/// Executes a statement that must be rejected with this SQLSTATE, and by this constraint if one is given.
+///
+/// Returns `None` if it was, and otherwise what happened instead.
 async fn refused(
     connection: &mut PgConnection,
     statement: String,
@@ -205,30 +213,30 @@ async fn refused(
         {
             Ok(None)
         }
-        Err(sqlx::Error::Database(told)) => Ok(Some(format!("was refused otherwise: {told}"))),
+        Err(sqlx::Error::Database(told)) => Ok(Some(format!("was rejected with another error: {told}"))),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Runs statements that must work.
+/// Executes statements that must succeed.
 async fn done(connection: &mut PgConnection, statements: String) -> anyhow::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await?;
     Ok(())
 }
 
-/// One text.
+/// Returns the text that a query returns.
 async fn text(connection: &mut PgConnection, query: String) -> anyhow::Result<Option<String>> {
     Ok(sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await?)
 }
 
-/// An id below all that the table has, so that no sequence is drawn.
+/// Returns an id below all ids of the table, so that no sequence is used.
 async fn spare(connection: &mut PgConnection, table: &str) -> anyhow::Result<i32> {
     let least = format!("-- verify: spare id\nselect least(min(id), 0)::bigint - 1 from {table}");
     let id: i64 = sqlx::query_scalar(AssertSqlSafe(least)).fetch_one(connection).await?;
     match i32::try_from(id) {
-        // a few rows are made below it
+        // leave room for the few rows that a check inserts
         Ok(id) if id > i32::MIN + 100 => Ok(id),
-        _ => bail!("{table} has no id left below {id}"),
+        _ => bail!("table {table} has no free id below {id}"),
     }
 }
 

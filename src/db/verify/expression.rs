@@ -1,16 +1,20 @@
-//! Comparison of what PostgreSQL prints of constraints and indexes, as expressions and not as text.
+//! Compares constraints and indexes, as PostgreSQL prints them, as expressions instead of text.
 //!
-//! PostgreSQL prints an expression from its parse tree, and reading that print again gives a tree of another shape: `a between 1 and
-//! 2 and b` is kept as `((a >= 1) AND (a <= 2)) AND b`, and comes out of a dump as `(a >= 1) AND (a <= 2) AND b`, since the grammar
-//! flattens a conjunction whose left side is one. The meaning is the same, the text is not.
+//! PostgreSQL prints an expression from its parse tree. Parsing that output again gives a tree of another shape. For
+//! example, `a between 1 and 2 and b` is stored as `((a >= 1) AND (a <= 2)) AND b`. A dump contains `(a >= 1) AND (a <=
+//! 2) AND b`, since the grammar flattens a conjunction whose left side is a conjunction. The meaning is the same, the
+//! text is not.
 //!
-//! Two expressions are equal here if they differ only in blanks, in parentheses around a whole operand, and in how `AND` within `AND`
-//! and `OR` within `OR` are nested. All three are identities of SQL, so no check passes that should fail. That PostgreSQL changes
-//! nothing else between a dump and its restoration is what `tests/schema/dumps.rs` tries on each server. A general SQL parser was
-//! rejected: it knows thousands of statements to compare a hundred conditions, and not all that PostgreSQL prints. Creating both
-//! expressions at the server was rejected, since it needs rights and locks that a check of a live database must not have.
+//! Two expressions are equal here if they differ only in blanks, in parentheses around a whole operand, and in the
+//! nesting of `AND` within `AND` and of `OR` within `OR`. All three differences are identities of SQL, so no check
+//! passes that should fail. `tests/schema/dumps.rs` checks on each server version that dump and restore change nothing
+//! else.
+//!
+//! Rejected: a general SQL parser. A parser supports thousands of statements, where a hundred conditions are compared,
+//! and still not everything that PostgreSQL prints. Rejected: creating both expressions on the server, which needs
+//! rights and locks that a check of a live database must not have.
 
-/// Returns whether two printed expressions mean the same by their form.
+/// Returns true if two printed expressions have the same meaning by their form.
 pub fn is_equal(one: &str, other: &str) -> bool {
     one == other || matches!((parse(one), parse(other)), (Some(one), Some(other)) if one == other)
 }
@@ -22,24 +26,24 @@ enum Expression {
     Token(String),
     /// Operands and operators in a row.
     Sequence(Vec<Expression>),
-    /// The contents of brackets: arguments, columns, subscripts, or one parenthesised operand among others.
+    /// The contents of brackets: arguments, columns, subscripts, or one parenthesized operand among others.
     List(char, Vec<Expression>),
-    /// Operands of `AND`, none of which is one.
+    /// The operands of `AND`. No operand is an `And`.
     And(Vec<Expression>),
-    /// Operands of `OR`, none of which is one.
+    /// The operands of `OR`. No operand is an `Or`.
     Or(Vec<Expression>),
 }
 
-/// Parses a printed definition; none where brackets or quotes do not match.
+/// Parses a printed definition. Returns `None` if brackets or quotes do not match.
 fn parse(text: &str) -> Option<Expression> {
     let mut tokens = tokens(text)?.into_iter();
     let whole = sequence(&mut tokens, None)?;
-    // an index's column list and a foreign key's are no conjunction, and neither is the definition as a whole
+    // the column list of an index or a foreign key is no conjunction, and neither is the definition as a whole
     let mut items = whole.into_iter().map(|items| operand(items, false)).collect::<Vec<_>>();
     if items.len() == 1 { items.pop() } else { Some(Expression::List(' ', items)) }
 }
 
-/// Reads up to the closing bracket, or to the end where none is expected. Returns the items between commas.
+/// Parses up to the closing bracket, or to the end if `closing` is `None`. Returns the items between commas.
 fn sequence(tokens: &mut std::vec::IntoIter<String>, closing: Option<&str>) -> Option<Vec<Vec<Expression>>> {
     let mut items = vec![Vec::new()];
     loop {
@@ -58,13 +62,15 @@ fn sequence(tokens: &mut std::vec::IntoIter<String>, closing: Option<&str>) -> O
     }
 }
 
-/// Returns what stands in brackets.
+/// Returns the contents of brackets as a list.
 fn bracketed(bracket: char, items: Vec<Vec<Expression>>) -> Expression {
     Expression::List(bracket, items.into_iter().map(|items| operand(items, true)).collect())
 }
 
-/// Returns the items of one operand as an expression: split at `OR`, else at `AND`, without parentheses around the whole. Within
-/// `CASE` and sub-selects both words have other neighbours, and nothing is split.
+/// Returns the items of one operand as an expression, without parentheses around the whole.
+///
+/// The operand is split at `OR`, otherwise at `AND`. Inside `CASE` and sub-selects both words may have other neighbors,
+/// so these are not split.
 fn operand(mut items: Vec<Expression>, splits: bool) -> Expression {
     let has = |word: &str| items.iter().any(|item| matches!(item, Expression::Token(token) if token == word));
     if splits && !has("CASE") && !has("SELECT") && !has("BETWEEN") {
@@ -89,7 +95,7 @@ fn operand(mut items: Vec<Expression>, splits: bool) -> Expression {
     }
 }
 
-/// Returns operands under one `AND` or `OR`, those of the same word within them taken out of their parentheses.
+/// Returns operands under one `AND` or `OR`. Nested operands of the same operator are flattened.
 fn flattened(parts: Vec<Expression>, node: fn(Vec<Expression>) -> Expression) -> Expression {
     let is_and = matches!(node(Vec::new()), Expression::And(_));
     let mut operands = Vec::new();
@@ -103,7 +109,8 @@ fn flattened(parts: Vec<Expression>, node: fn(Vec<Expression>) -> Expression) ->
     node(operands)
 }
 
-/// Splits into words, numbers, quoted names, strings, operators and brackets; none where a quote is not closed.
+/// Splits a text into words, numbers, quoted names, strings, operators and brackets. Returns `None` if a quote is not
+/// closed.
 fn tokens(text: &str) -> Option<Vec<String>> {
     const OPERATORS: &str = "+-*/<>=~!@#%^&|`?:";
     let mut tokens = Vec::new();
@@ -124,12 +131,12 @@ fn tokens(text: &str) -> Option<Vec<String>> {
     Some(tokens)
 }
 
-/// Names with their dots, and numbers.
+/// Returns true for the characters of names with their dots, and of numbers.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '$' | '.')
 }
 
-/// Returns the length of the quoted text that begins here; a doubled quote belongs to it.
+/// Returns the length of the quoted text at the start, in bytes. A doubled quote is part of the text.
 fn quoted(text: &str, quote: char, escapes: bool) -> Option<usize> {
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = characters.next() {

@@ -1,4 +1,4 @@
-//! Words of lots that only their row versions hold: to map one is to look there for those that have it.
+//! Maps raw values that are stored only in row versions: finds the lots of a value by the payload of their version.
 
 use crate::auction::Column;
 use crate::auction::hash::RowHasher;
@@ -12,23 +12,26 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-/// Domain, column of the feed, and that of its code: words that only row versions hold.
+/// Domain, feed column and code column of the values that are stored only in row versions.
 const PAYLOAD: [(Domain, Column, &str); 2] = [
     (Domain::HasKeys, Column::HasKeys, "has_keys_code"),
     (Domain::LotConditions, Column::LotConditionCode, "lot_condition_code"),
 ];
 
-/// Rows with the word of their version, as `word`; `$1` is their code until now, `$2` the column's name in the version,
-/// `$3` the source.
-/// A head's version lies in the month of its window, a staged row's in that of its file.
+/// Lots with the raw value of their version, as `word`.
+///
+/// `$1` is their present code, `$2` the column's name in the version, `$3` the source. The version of a lot head is in
+/// the month of its window. The version of a staged row is in the month of its file.
 const OF_LOTS: &str = "select l.id, r.payload_jsonb ->> $2 as word
     from public.lots l
     join raw.heads h on h.source = l.source and h.lot = l.lot_external_id::bigint and h.row_hash = l.row_hash
     join raw.rows r on r.id = h.row_id and r.window_start_utc >= date_trunc('month', h.version_window, 'UTC')
       and r.window_start_utc < date_trunc('month', h.version_window, 'UTC') + interval '1 month'
     where l.{column} is not distinct from $1 and l.source = $3";
-/// The same of lots whose standing version is no head's: closed ones, and those whose newest row lost to an older. Every
-/// version of theirs; the one that stands is known by its hash.
+/// Lots whose current version is not that of the lot head, with all their versions.
+///
+/// These are closed lots, and lots whose newest row lost to an older one. The current version is recognized by its
+/// hash.
 const OF_OTHERS: &str = "select l.id, l.row_hash, v.header, v.payload, v.payload ->> $2 as word
     from public.lots l
     join raw.lot_versions v on v.source = l.source and v.lot = l.lot_external_id::bigint
@@ -43,8 +46,9 @@ const OF_STAGED: &str = "select s.id, r.payload_jsonb ->> $2 as word
       and r.window_start_utc < date_trunc('month', s.window_start_utc, 'UTC') + interval '1 month'
     where s.{column} is not distinct from $1 and f.source = $3";
 
-/// Codes the lots that have the spelling, and what is staged and yet to be applied; tells how many lots. Only rows whose
-/// code is what the spelling meant before can have it.
+/// Sets the code of the lots and staged rows that have the raw value. Returns the number of lots.
+///
+/// Only rows that have the code `before` can have the raw value.
 pub async fn recode(
     connection: &mut PgConnection,
     domain: Domain,
@@ -60,7 +64,7 @@ pub async fn recode(
         sqlx::query!("-- vocabulary: headers\n select distinct source, headers_jsonb from raw.csv_files")
             .fetch_all(&mut *connection)
             .await
-            .context("read the files' headers")?;
+            .context("could not read the headers of the files")?;
     let mut names: Vec<(String, String)> = Vec::new();
     for row in headers {
         let header = serde_json::from_value(row.headers_jsonb).unwrap_or_default();
@@ -75,7 +79,7 @@ pub async fn recode(
         for (table, rows, besides) in
             [("staging.copart_raw", OF_STAGED, ""), ("public.lots", OF_LOTS, ", updated_at = now()")]
         {
-            // table and columns are this module's own
+            // table and column names are constants of this module
             let rows = rows.replace("{column}", column);
             let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
                 "-- vocabulary: words of versions\n select distinct word from ({rows}) as u where word <> ''"
@@ -85,7 +89,7 @@ pub async fn recode(
             .bind(&source)
             .fetch_all(&mut *connection)
             .await
-            .with_context(|| format!("read the words of {table}"))?;
+            .with_context(|| format!("could not read the raw values of {table}"))?;
             let these: Vec<String> = spelled.into_iter().filter(|words| fold(words) == spelling).collect();
             if these.is_empty() {
                 continue;
@@ -101,7 +105,7 @@ pub async fn recode(
             .bind(these)
             .execute(&mut *connection)
             .await
-            .with_context(|| format!("code the rows of {table}"))?;
+            .with_context(|| format!("could not update the codes of {table}"))?;
             lots += if table == "public.lots" { done.rows_affected() } else { 0 };
         }
         lots += others(connection, column, (&source, &name), spelling, before, code).await?;
@@ -109,7 +113,8 @@ pub async fn recode(
     Ok(lots)
 }
 
-/// Returns what an update sets beside the code, which is the parameter `code`: the boolean of the keys follows it.
+/// Returns the assignments that depend on the code, for an update with the parameter `code`. `has_keys` follows its
+/// code.
 fn also(column: &str, code: &str) -> String {
     match column {
         "has_keys_code" => {
@@ -119,10 +124,10 @@ fn also(column: &str, code: &str) -> String {
     }
 }
 
-/// A lot, the hash of the version that stands, and a version's header and record.
+/// A lot, the hash of its current version, and the header and payload of one of its versions.
 type Version = (i64, Uuid, Json<Vec<String>>, Json<Map<String, Value>>);
 
-/// Codes the lots whose standing version is no head's.
+/// Sets the code of the lots whose current version is not that of the lot head. Returns the number of lots.
 async fn others(
     connection: &mut PgConnection,
     column: &str,
@@ -132,7 +137,7 @@ async fn others(
     code: &str,
 ) -> anyhow::Result<u64> {
     let rows = OF_OTHERS.replace("{column}", column);
-    // table and columns are this module's own
+    // table and column names are constants of this module
     let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
         "-- vocabulary: words of other versions\n select distinct word from ({rows}) as u where word <> ''"
     )))
@@ -141,7 +146,7 @@ async fn others(
     .bind(source)
     .fetch_all(&mut *connection)
     .await
-    .context("read the words of closed lots")?;
+    .context("could not read the raw values of closed lots")?;
     let these: Vec<String> = spelled.into_iter().filter(|words| fold(words) == spelling).collect();
     if these.is_empty() {
         return Ok(0);
@@ -157,11 +162,11 @@ async fn others(
         .bind(these)
         .fetch_all(&mut *connection)
         .await
-        .context("read the versions of closed lots")?;
+        .context("could not read the versions of closed lots")?;
     let mut standing = Vec::new();
     for (lot, row_hash, Json(header), Json(payload)) in versions {
         let kept = Kept::read(header, &payload, mapping::for_source(source))
-            .with_context(|| format!("read a version of lot {lot}"))?;
+            .with_context(|| format!("could not parse a version of lot {lot}"))?;
         let record = kept.record();
         if RowHasher::new(record.header()).hash(&record) == row_hash.as_u128() {
             standing.push(lot);
@@ -176,6 +181,6 @@ async fn others(
     .bind(standing)
     .execute(connection)
     .await
-    .context("code the closed lots")?;
+    .context("could not update the codes of closed lots")?;
     Ok(done.rows_affected())
 }

@@ -1,4 +1,4 @@
-//! What operators do to the vocabulary, on a database with lots.
+//! Tests of the operator commands on taxonomies, with a database that has lots.
 
 use super::*;
 use crate::testing::database;
@@ -8,7 +8,8 @@ fn by() -> By {
     By { who: "nana".to_owned(), why: "the feed has learnt a word".to_owned() }
 }
 
-/// Three lots: one known, two of a word nobody knows, in two spellings; each spelling once among the unknown.
+/// Inserts three lots: one with a known value, and two with the same unknown value in two forms. Both forms are
+/// recorded as unknown.
 async fn goats(pool: &PgPool) {
     sqlx::raw_sql(
         "insert into vehicles (vin, vin_raw) values ('1HGCM82633A004352', '1HGCM82633A004352');
@@ -81,11 +82,11 @@ async fn a_code_that_is_not_there_is_refused_and_nothing_is_mapped() {
         (
             "EATEN BY GOAT",
             "damage_goat",
-            "damage_types has no code damage_goat: `vinops taxonomy export --domain damage_types`",
+            "unknown code \"damage_goat\" in taxonomy damage_types\nhint: `vinops taxonomy export --domain damage_types`",
         ),
-        ("EATEN BY GOAT", "color_white", "damage_types has no code color_white"),
+        ("EATEN BY GOAT", "color_white", "unknown code \"color_white\" in taxonomy damage_types"),
         ("--", "damage_side", "neither letters nor digits"),
-        (&"goat".repeat(40), "damage_side", "longer than a spelling may be"),
+        (&"goat".repeat(40), "damage_side", "is longer than 128 bytes"),
     ] {
         let error = map(&mut connection, Domain::DamageTypes, raw, code, &by()).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error:#}");
@@ -122,7 +123,7 @@ async fn labels_come_back_as_the_translator_left_them_all_or_none() {
     let mut wrong = edited.clone();
     wrong.push(Label { code: "color_octarine".to_owned(), domain: "colors".to_owned(), ..wrong[0].clone() });
     let error = relabel(&mut connection, &wrong, &by()).await.unwrap_err();
-    assert!(error.to_string().contains("colors has no code color_octarine"), "{error:#}");
+    assert!(error.to_string().contains("unknown code \"color_octarine\" in domain colors"), "{error:#}");
     assert_eq!(labels(pool, None).await.unwrap(), before);
     assert_eq!(
         relabel(&mut connection, &edited, &by()).await.unwrap(),

@@ -1,4 +1,5 @@
-//! How it ends: another program's jobs, which must not be lost, and the books, which must be those of peace.
+//! Checks at the end of the chaos scenario: jobs of another program are not lost, and the ledger counts are those of an
+//! undisturbed run.
 
 use super::{LEASE, Play, TELL, WINDOWS, pool, simulator};
 use crate::books::Books;
@@ -13,12 +14,12 @@ use vinops::scheduler::Scheduler;
 use vinops::simulator::server::FeedServer;
 use vinops::workers::FLEET;
 
-/// Jobs that another program puts in after each window, in a transaction of its own.
+/// Jobs that another program enqueues after each window, in a transaction of its own.
 const KNOCKS: usize = 6;
 
 impl Play {
-    /// Another program puts jobs in, by the fleet's own way to the database and with only SQL. What it was not told to be
-    /// committed it would have to put in again; what it was told must not be lost.
+    /// Enqueues jobs as another program would, through the fleet's connection and with SQL only. Without an
+    /// acknowledged commit the program would have to repeat. An acknowledged job must not be lost.
     pub async fn knock(&mut self, k: u32) {
         let keys: Vec<String> = (0..KNOCKS).map(|n| format!("again {k} {n}")).collect();
         let asked = async {
@@ -37,7 +38,7 @@ impl Play {
         }
     }
 
-    /// Only a full disk may cost a window its file; whatever befalls processes and connections costs no attempt.
+    /// Checks that only a full disk cost a window its file. Faults of processes and connections cost no attempt.
     pub async fn expect_no_job_was_given_up_but_for_the_disk(&self) {
         let errors: Vec<(String, Option<String>)> =
             sqlx::query_as("select kind, error from fleet.jobs where state in ('discarded', 'cancelled')")
@@ -49,7 +50,7 @@ impl Play {
         assert!(errors.iter().all(|(kind, error)| kind == "fetch" && full(error)), "{errors:?}");
     }
 
-    /// However many runs a job had, one transaction of one of them is what it did.
+    /// Checks that each job took effect in exactly one transaction, however many runs it had.
     pub async fn expect_one_effect_each(&self) {
         let odd: Vec<(i64, String, i64)> = sqlx::query_as(
             "select id, kind, (select count(*) from effects where job = id) from fleet.jobs
@@ -61,8 +62,8 @@ impl Play {
         assert!(odd.is_empty(), "jobs, and how often they took effect: {odd:?}");
     }
 
-    /// Every job that was acknowledged to the other program is done, once; then they are taken out of the books, which
-    /// an undisturbed run has without them.
+    /// Checks that every acknowledged job of the other program is done once, and removes these jobs from the counts,
+    /// since an undisturbed run has none.
     pub async fn expect_knocks(&self) {
         let done: Vec<String> = sqlx::query_scalar(
             "select key from fleet.jobs as job
@@ -92,8 +93,8 @@ impl Play {
             recovery {:.1} s; {applied} of {WINDOWS} windows applied",
             self.inflicted,
             self.knocked.len(),
-            log.count("tries again on the spot"),
-            log.count("the database is away"),
+            log.count("job run retried immediately"),
+            log.count("database unavailable"),
             self.stillborn,
             self.longest.as_secs_f64(),
         )
@@ -117,14 +118,14 @@ pub(super) async fn compare(play: &Play, found: &Books, wanted: &Books, skipped:
     assert_eq!(count("job fetch discarded"), count("window failed"));
 }
 
-/// The counts that must be the same whatever befell the fleet: all but its windows, its fetches and its attempts.
+/// Returns the counts that must be the same whatever happened: all but those of windows, fetches and attempts.
 pub fn comparable(books: &Books) -> BTreeMap<&str, i64> {
     let own = ["window ", "job fetch ", "attempts "];
     let counts = books.counts.iter().filter(|(name, _)| !own.iter().any(|own| name.starts_with(own)));
     counts.map(|(name, count)| (name.as_str(), *count)).collect()
 }
 
-/// One worker, left in peace, works these windows.
+/// Processes these windows with one undisturbed worker.
 pub async fn undisturbed(cluster: &Cluster, windows: &[u32], log: &Log) -> Books {
     let direct = cluster.database("peace").await;
     run(&direct, TELL).await;

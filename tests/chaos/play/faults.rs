@@ -1,4 +1,4 @@
-//! The faults: which and how many, how each is inflicted, and how it passes.
+//! The faults of the chaos scenario: how many of each, how each is injected, and how each ends.
 
 use super::{LEASE, Play};
 use crate::fleet::Role;
@@ -33,7 +33,7 @@ pub const DECK: &[(Fault, usize)] = &[
     (Fault::FillDisk, 2),
 ];
 
-/// What is to happen at its moment.
+/// An operation that is scheduled for a time.
 #[derive(Clone, Copy, Debug)]
 pub enum Deed {
     Strike,
@@ -49,7 +49,7 @@ impl Play {
         (!places.is_empty()).then(|| places[self.dice.random_range(0..places.len())])
     }
 
-    /// Preferably the worker that claimed last: it is the one at work.
+    /// Picks a worker, preferably the one that claimed last, since it has work.
     pub fn victim(&mut self) -> Option<usize> {
         let workers = self.fleet.places(Role::Worker);
         let busy = workers.iter().copied().find(|place| self.fleet.pid(*place) == self.claimant);
@@ -84,7 +84,7 @@ impl Play {
             }
             Fault::KillPostgres if *self.up.borrow() => {
                 self.up.send_replace(false);
-                // a server whose clients do not read takes much longer to die
+                // a server whose clients do not read takes much longer to stop
                 self.proxy.set(Mode::Pass);
                 self.cluster.kill().await;
                 self.outage.get_or_insert_with(Instant::now);

@@ -1,4 +1,4 @@
-//! How lots stood, asked afterwards.
+//! Checks of lots' values at past windows.
 
 use super::{File, greatest, odometers, window};
 use crate::chain::House;
@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use vinops::db::history::{self, Presence};
 use vinops::taxonomy::Spellings;
 
-/// At each window, each lot is said to have stood as the files up to then have it, whenever they came; and at the last
-/// as `lots` has it, ties of the hash included.
+/// Checks the values of each lot at each window: those of the files up to then, whenever they were received. At the
+/// last window they must be those of `lots`, ties of the hash included.
 pub async fn look_back(house: &House, files: &[File]) -> Result<(), String> {
     let mut connection = house.pool().acquire().await.unwrap();
     let stored: HashMap<String, (String, Option<String>)> =

@@ -1,10 +1,10 @@
-//! Chance that a seed decides.
+//! A random number generator with a seed.
 
-/// Numbers that look like chance, the same ones for a seed (SplitMix64).
+/// A pseudo-random number generator with a seed (SplitMix64).
 pub struct Chance(pub u64);
 
 impl Chance {
-    /// A number below `n`.
+    /// Returns a number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -13,12 +13,12 @@ impl Chance {
         ((z ^ (z >> 31)) % n as u64) as usize
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true with a probability of `n` percent.
     pub fn percent(&mut self, n: usize) -> bool {
         self.below(100) < n
     }
 
-    /// Puts the values into another order.
+    /// Shuffles the values.
     pub fn shuffle<T>(&mut self, values: &mut [T]) {
         for n in (1..values.len()).rev() {
             values.swap(n, self.below(n + 1));

@@ -1,8 +1,8 @@
-//! The record of a story: what its files must have made, by the rules as they are written.
+//! The oracle of a story: the expected results of its files, by the rules as they are documented.
 //!
-//! It keeps every version of every lot with the windows that held it, and derives what stands from all of them each time it is
-//! asked. Statuses are moved file by file, since they depend on when a lot was judged. Nothing here calls the rules of the
-//! product.
+//! It keeps every version of every lot with the windows that contained it, and computes the current values from all of
+//! them each time. Statuses are moved file by file, since they depend on when a lot was judged. Nothing here calls the
+//! product's rules.
 
 use super::script::{File, Kind};
 use chrono::{DateTime, Duration, Utc};
@@ -11,27 +11,27 @@ use vinops::simulator::Status;
 
 /// A source and a lot number.
 pub type Key = (&'static str, u32);
-/// A named value as text.
+/// Named values as text.
 pub type Facts = Vec<(&'static str, Option<String>)>;
 
 /// A value of a row, and whether the row's text of it can be read.
 #[derive(Clone, Debug)]
 pub struct Reading<T> {
     pub readable: bool,
-    /// Where it cannot be read: what stands if no other version knows better.
+    /// If it cannot be read: the value to use if no other version has one.
     pub value: T,
 }
 
-/// A row of a file, as a reader must understand it.
+/// A row of a file with its expected values.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub lot: u32,
-    /// Every cell but the position and the snapshot's clock. Equal texts are one version.
+    /// Every cell except the position and the snapshot's clock. Equal texts are one version.
     pub text: String,
     pub vin_raw: String,
-    /// The vehicle; none for a row that makes no lot.
+    /// The vehicle. `None` for a row that makes no lot.
     pub vin: Option<String>,
-    /// The update time; none where it cannot be read.
+    /// The update time. `None` if it cannot be read.
     pub updated: Option<DateTime<Utc>>,
     /// The auction, the yard's number and its name.
     pub sale: Reading<(Option<DateTime<Utc>>, String, String)>,
@@ -40,9 +40,9 @@ pub struct Row {
     pub year: Reading<Option<u16>>,
     /// Values of the lot that can be read in every row.
     pub lot_facts: Facts,
-    /// The same of the vehicle.
+    /// Values of the vehicle that can be read in every row.
     pub vehicle_facts: Facts,
-    /// Links by variant.
+    /// Picture links by variant.
     pub pictures: Facts,
 }
 
@@ -53,28 +53,28 @@ struct Version {
     windows: BTreeSet<DateTime<Utc>>,
 }
 
-/// What the files up to now make of a lot.
+/// The status of a lot after the files so far.
 #[derive(Default)]
 struct Life {
     status: Status,
-    /// The first complete file's window without the lot; none while it is present.
+    /// The first complete file's window without the lot. `None` while the lot is present.
     absent_since: Option<DateTime<Utc>>,
-    /// Complete files without it. A file that comes again is no further file.
+    /// The number of complete files without the lot. A repeated file does not count.
     absences: u32,
 }
 
-/// What is remembered of a source's files.
+/// The files of a source so far.
 #[derive(Default)]
 struct Feed {
     /// The number of the newest file that was applied.
     newest: Option<usize>,
     /// The number and rows of complete files.
     complete: Vec<(usize, usize)>,
-    /// The number, window and rows of files that were too small, and nothing else, since the last complete one.
+    /// The number, window and rows of files that were only too small, since the last complete one.
     small: Vec<(usize, DateTime<Utc>, usize)>,
 }
 
-/// Everything that is known.
+/// The expected state of the database.
 #[derive(Default)]
 pub struct Record {
     versions: HashMap<Key, Vec<Version>>,
@@ -83,7 +83,7 @@ pub struct Record {
 }
 
 impl Version {
-    /// The order key: the update time, unless it cannot be right; then the start of the first window.
+    /// Returns the order key: the update time, or the start of the first window if the update time cannot be right.
     fn at(&self) -> DateTime<Utc> {
         let first = self.windows.first().copied().unwrap_or_default();
         let limit = first + Duration::minutes(15) + Duration::days(1);
@@ -95,7 +95,7 @@ impl Version {
     }
 }
 
-/// The value of the greatest version in which it can be read. `versions` begin with the greatest.
+/// Returns the value of the greatest version in which it can be read. `versions` begin with the greatest.
 fn fold<T>(versions: &[&Version], reading: impl Fn(&Row) -> &Reading<T>) -> T
 where
     T: Clone,
@@ -109,13 +109,13 @@ fn text<T: ToString>(value: Option<T>) -> Option<String> {
     value.map(|value| value.to_string())
 }
 
-/// An instant as the database's query writes it.
+/// Formats an instant as the database's query does.
 fn time(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 impl Record {
-    /// Enters a file, the newest one of its source. Returns the state of its window.
+    /// Applies a file, the newest one of its source. Returns the state of its window.
     pub fn enter(&mut self, file: &File) -> &'static str {
         if file.kind == Kind::Refused {
             return "quarantined";
@@ -148,7 +148,7 @@ impl Record {
         if complete { "applied" } else { "incomplete" }
     }
 
-    /// The lots of a file are present. Of those in rows that cannot be read nothing else is known.
+    /// Marks the lots of a file as present. Nothing else is known of lots in rows that cannot be read.
     fn show(&mut self, file: &File) {
         for row in file.rows.iter().filter(|row| row.vin.is_some()) {
             let auction = self.auction((file.source, row.lot));
@@ -168,7 +168,7 @@ impl Record {
         }
     }
 
-    /// The lots that a complete file lacks are absent, and removed at the third.
+    /// Marks the lots that a complete file lacks as absent, and removes them at the third such file.
     fn miss(&mut self, file: &File) {
         let shown: HashSet<u32> =
             file.rows.iter().map(|row| row.lot).chain(file.torn.iter().copied()).collect();
@@ -186,7 +186,8 @@ impl Record {
         }
     }
 
-    /// Moves what the clock decides: a sale begins, and with `absent` the auction of an absent lot is two hours past.
+    /// Moves the statuses that the clock decides: a sale begins, and with `absent` the auction of an absent lot is two
+    /// hours past.
     fn pass_time(&mut self, file: &File, absent: bool) {
         let lots: Vec<Key> = self.lives.keys().copied().filter(|key| key.0 == file.source).collect();
         for key in lots {
@@ -208,14 +209,14 @@ impl Record {
         if versions.is_empty() { None } else { fold(&versions, |row| &row.sale).0 }
     }
 
-    /// The versions of a lot, the greatest first.
+    /// Returns the versions of a lot, the greatest first.
     fn standing(&self, key: Key) -> Vec<&Version> {
         let mut versions: Vec<&Version> = self.versions.get(&key).into_iter().flatten().collect();
         versions.sort_by_key(|version| std::cmp::Reverse(version.rank()));
         versions
     }
 
-    /// What the database must contain of each lot.
+    /// Returns the expected values of each lot.
     pub fn lots(&self) -> BTreeMap<String, Facts> {
         let lots = self.versions.keys().map(|&key| {
             let versions = self.standing(key);
@@ -243,7 +244,7 @@ impl Record {
         lots.collect()
     }
 
-    /// What the database must contain of each vehicle: of all versions with its VIN, those whose raw VIN owns it count.
+    /// Returns the expected values of each vehicle. Of all versions with its VIN, those count whose raw VIN owns it.
     pub fn vehicles(&self) -> BTreeMap<String, Facts> {
         let mut of_vin: BTreeMap<&str, Vec<(Key, &Version)>> = BTreeMap::new();
         for (&key, versions) in &self.versions {
@@ -253,7 +254,7 @@ impl Record {
         }
         let raw = |version: &Version| version.row.vin_raw.to_uppercase();
         let vehicles = of_vin.into_iter().map(|(vin, mut all)| {
-            // the VIN itself before any other spelling, then the least
+            // the VIN itself before any other notation, then the least
             let owner =
                 all.iter().map(|(_, version)| raw(version)).min_by_key(|raw| (raw != vin, raw.clone()));
             all.retain(|(_, version)| Some(raw(version)) == owner);
@@ -277,8 +278,8 @@ impl Record {
 }
 
 impl Feed {
-    /// Whether a file has the usual size: 70 % of the median of the last three complete ones. A size that has stayed small for
-    /// 24 hours becomes the usual one.
+    /// Returns true if a file has the usual size: 70 % of the median of the last three complete ones. A size that has
+    /// stayed small for 24 hours becomes the usual one.
     fn is_complete(&mut self, file: &File) -> bool {
         let rows = file.rows.len();
         let sizes = self.complete.iter().filter(|(number, _)| *number != file.number).map(|(_, rows)| *rows);
@@ -304,7 +305,8 @@ impl Feed {
     }
 }
 
-/// `sizes` end with the newest. Of two the greater one is the median.
+/// Returns true if `rows` is at least 70 % of the median of `sizes`, which end with the newest. Of two sizes the
+/// greater one is the median.
 fn has_usual_size(rows: usize, sizes: Vec<usize>) -> bool {
     let mut last: Vec<usize> = sizes.into_iter().rev().take(3).collect();
     last.sort_unstable();

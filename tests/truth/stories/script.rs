@@ -1,8 +1,8 @@
-//! The script of a story: eight windows, and by chance what each brings.
+//! The script of a story: eight windows, with random contents.
 //!
-//! The rows are the simulator's, one simulator a source, and what they mean is what the simulator knows of them. Both sources
-//! number their lots alike, and one vehicle of the first source is one of the second, too. Cells that are spoiled are spoiled
-//! here, so it is known what must become of them.
+//! The rows are the simulator's, one simulator per source, and their expected values are the simulator's. Both sources
+//! use the same lot numbers, and one vehicle of the first source is also one of the second. Cells are damaged here, so
+//! their expected result is known.
 
 use super::chance::Chance;
 use super::record::{Facts, Reading, Row};
@@ -11,16 +11,16 @@ use chrono::{DateTime, Duration, Utc};
 use std::collections::HashMap;
 use vinops::simulator::{LotTruth, Options, Simulator, fault};
 
-/// Windows of a story.
+/// The number of windows of a story.
 pub const WINDOWS: usize = 8;
-/// The sources, the first of which has a file in each window.
+/// The sources. The first has a file in each window.
 pub const SOURCES: [&str; 2] = ["copart", "other"];
 /// Quarter-hours from one window to the next.
 const GAPS: [u32; 8] = [1, 1, 1, 2, 5, 9, 30, 100];
 const POSITION: &str = "Id";
 const CLOCK: &str = "Create Date/Time";
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The feed, or a half of it.
@@ -29,10 +29,10 @@ pub enum Kind {
     Refused,
 }
 
-/// A file that comes for a window.
+/// A file of a window.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// The number of its bytes: a file that comes again has the number it had.
+    /// The number of its bytes. A repeated file has the same number.
     pub number: usize,
     pub source: &'static str,
     pub window: DateTime<Utc>,
@@ -41,13 +41,13 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// The rows that can be read.
     pub rows: Vec<Row>,
-    /// The lots whose rows are cut off behind the lot number.
+    /// The lots whose rows are cut off after the lot number.
     pub torn: Vec<u32>,
-    /// What is special about it, for people.
+    /// A description for the failure message.
     pub about: String,
 }
 
-/// A row before it is written: its cells and what they mean.
+/// A row before it is written: its cells and its expected values.
 struct Draft {
     cells: Vec<String>,
     row: Row,
@@ -59,11 +59,11 @@ struct Feed {
     source: &'static str,
     simulator: Simulator,
     header: Vec<String>,
-    /// In place of the VIN of the lot: the vehicle that both sources have.
+    /// The lot whose VIN is replaced, and the VIN of the vehicle that both sources have.
     common: Option<(u32, String)>,
 }
 
-/// Writes the script of this seed.
+/// Returns the files of the story of this seed.
 pub fn write(seed: u64) -> Vec<File> {
     let mut chance = Chance(seed);
     let start = at("2026-10-31T21:30:00Z") + Duration::minutes(15 * chance.below(96) as i64);
@@ -97,7 +97,7 @@ impl Feed {
         Feed { source, simulator: Simulator::new(options), header: Vec::new(), common: None }
     }
 
-    /// The VIN of this source's first lot that has a whole one, and the lot's number.
+    /// Returns the first lot of this source with a valid VIN, and the VIN.
     fn common_vin(&mut self) -> Option<(u32, String)> {
         self.drafts(0).into_iter().find(|draft| draft.row.vin.as_ref() == Some(&draft.row.vin_raw)).map(
             |draft| {
@@ -107,7 +107,7 @@ impl Feed {
         )
     }
 
-    /// The rows of window `k`.
+    /// Returns the rows of window `k`.
     fn drafts(&mut self, k: u32) -> Vec<Draft> {
         let mut bytes = Vec::new();
         self.simulator.window(k, &mut bytes).unwrap();
@@ -151,7 +151,7 @@ impl Feed {
             ("special_note", known.special_note.map(|note| note.trim().to_owned())),
         ];
         Row {
-            // the last digit is the simulator's chance, the others are the same for both sources
+            // the last digit is random, the others are the same for both sources
             lot: known.lot / 10 * 10,
             text: String::new(),
             vin_raw: known.vin_raw.clone(),
@@ -170,7 +170,7 @@ impl Feed {
         }
     }
 
-    /// The file of window `k`: the feed, a half of it, one that must be refused, or an earlier one.
+    /// Returns the file of window `k`: the feed, a half of it, one that must be quarantined, or an earlier one.
     fn file(&mut self, k: u32, earlier: &[File], chance: &mut Chance) -> File {
         let window = self.simulator.options().window_start(k);
         let mine: Vec<&File> = earlier.iter().filter(|file| file.source == self.source).collect();
@@ -236,7 +236,7 @@ impl Feed {
         file.bytes = text.concat().into_bytes();
     }
 
-    /// Writes the rows and what they mean into the file.
+    /// Writes the rows and their expected values into the file.
     fn publish(&self, file: &mut File, drafts: Vec<Draft>) {
         file.bytes = self.lines(&drafts).concat().into_bytes();
         let (position, clock) = (self.column(POSITION), self.column(CLOCK));
@@ -251,7 +251,7 @@ impl Feed {
         }
     }
 
-    /// The header and each row as text.
+    /// Returns the header and each row as text.
     fn lines(&self, drafts: &[Draft]) -> Vec<String> {
         let line = |cells: &[String]| {
             let mut writer = csv::Writer::from_writer(Vec::new());
@@ -265,7 +265,7 @@ impl Feed {
         std::iter::once(line(&self.header)).chain(rows).collect()
     }
 
-    /// Spoils a row, or moves it, and returns what was done.
+    /// Damages a row, or moves it. Returns a description.
     fn spoil(&self, drafts: &mut [Draft], window: DateTime<Utc>, chance: &mut Chance) -> String {
         let tearable = drafts.len() >= 60 && drafts.iter().all(|draft| !draft.torn);
         let nth = chance.below(drafts.len());
@@ -353,7 +353,7 @@ fn set(facts: &mut Facts, name: &str, value: Option<&str>) {
     }
 }
 
-/// The script for people, a line for each file.
+/// Returns a description of the story, one line per file.
 pub fn describe(files: &[File]) -> String {
     let mut text = String::new();
     for (n, file) in files.iter().enumerate() {
@@ -370,7 +370,7 @@ pub fn describe(files: &[File]) -> String {
 }
 
 impl File {
-    /// The sort of file it is.
+    /// Returns a word for the file's kind and contents.
     pub fn sort(&self) -> &'static str {
         match self.kind {
             Kind::Refused if self.again => "refused again",

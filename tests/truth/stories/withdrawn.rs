@@ -1,4 +1,4 @@
-//! Stories with a file that should not have come: once it is withdrawn, all is as in the story without it.
+//! Stories with a file that should not have been ingested: once it is withdrawn, all is as in the story without it.
 
 use super::chance::Chance;
 use super::script::{self, File, Kind};
@@ -7,7 +7,8 @@ use crate::chain::at;
 use vinops::auction::withdrawal::{Withdrawal, WithdrawalRequest};
 use vinops::workers::auction::withdraw::withdraw;
 
-/// What else than lots and vehicles must be equal: statuses, heads, files and their rows, and where the sources stand.
+/// Queries of the data that must be equal in addition to lots and vehicles: statuses, heads, files and their rows, and
+/// the sources.
 const BESIDES: [&str; 5] = [
     "select concat_ws(' ', 'status', source, lot_external_id, status) from lots order by 1",
     "select concat_ws(' ', 'head', source, lot, row_hash, last_seen, absent_since) from raw.heads order by 1",
@@ -21,7 +22,7 @@ const BESIDES: [&str; 5] = [
       where s.head_window is not null order by 1",
 ];
 
-/// The rows of a digest, as text.
+/// Queries of the rows of a digest, as text.
 const ROWS: [&str; 3] = [
     "select (to_jsonb(l) - '{id,status,created_at,updated_at,seen_window,file_id}'::text[])::text from lots l order by 1",
     "select (to_jsonb(v) - '{id,created_at,updated_at,seen_window,file_id}'::text[])::text from vehicles v order by 1",
@@ -29,7 +30,7 @@ const ROWS: [&str; 3] = [
       from images i left join lots l on l.id = i.lot_id where i.valid_until is null order by 1",
 ];
 
-/// Checks the story of this seed with a file too many, at its own window or as one of the year 2062.
+/// Checks the story of this seed with an additional file, at its own window or at one of 2062.
 pub async fn check(seed: u64) -> Result<(), String> {
     let mut files = script::write(seed);
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -61,7 +62,7 @@ pub async fn check(seed: u64) -> Result<(), String> {
     }
     for file in &left {
         let (found, expected) = (window_state(&with, file).await, window_state(&without, file).await);
-        // between two comings of one file there was the wrong one, so its chain ran again
+        // the wrong file came between two sightings of one file, so its chain ran again
         let is_repeat = file.again && expected == "unchanged" && ["applied", "incomplete"].contains(&&*found);
         if found != expected && !is_repeat {
             differences.push(format!("window {} {} is {found}, not {expected}", file.source, file.window));
@@ -107,7 +108,7 @@ async fn withdraw_file(house: &House, file: &File) -> Withdrawal {
     withdrawn
 }
 
-/// Names the lines of a query that only one of two databases has.
+/// Returns the lines of a query that only one of two databases has.
 async fn different(with: &House, without: &House, query: &'static str) -> Vec<String> {
     let (found, expected) = (texts(with, query).await, texts(without, query).await);
     let only = |word: &str, these: &[String], those: &[String]| -> Vec<String> {

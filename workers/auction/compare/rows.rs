@@ -1,4 +1,4 @@
-//! Folded rows beside those that stand, column by column.
+//! Compares folded rows with the table rows, column by column.
 
 use super::super::fold::compute::{FoldedLot, FoldedVehicle};
 use crate::auction::difference::{DifferenceKind, RowDifference};
@@ -7,28 +7,28 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 
-/// Columns that the versions give and that are not kept exact.
+/// Columns of the fold that are not kept exact and therefore not compared.
 const NOT_COMPARED: &[&str] = &["seen_window"];
 
-/// Returns the columns to compare: those of a folded row.
+/// Returns the names of the columns to compare, which are those of a folded row.
 fn columns(row: Option<&Value>) -> Vec<String> {
     let names = row.and_then(Value::as_object).into_iter().flat_map(|columns| columns.keys());
     names.filter(|name| !NOT_COMPARED.contains(&name.as_str())).cloned().collect()
 }
 
-/// Returns the kind of a difference between a folded row and what stands.
+/// Returns the kind of a difference: a missing row or a different value.
 fn kind(missing: bool) -> DifferenceKind {
     if missing { DifferenceKind::Missing } else { DifferenceKind::Value }
 }
 
-/// Compares lots.
+/// Compares folded lots with `lots` and returns the differences.
 pub async fn lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
     let columns = columns(lots.first().map(|lot| &lot.row));
     let rows = Value::Array(lots.iter().map(|lot| lot.row.clone()).collect());
     let found = sqlx::query_file!("workers/auction/compare/lots.sql", rows, &columns)
         .fetch_all(connection)
         .await
-        .context("compare lots")?;
+        .context("could not compare the lots")?;
     let windows: BTreeMap<(&str, i64), _> =
         lots.iter().map(|lot| ((lot.key.0.as_str(), lot.key.1), lot.stored_window)).collect();
     let differences = found.into_iter().map(|row| {
@@ -48,7 +48,7 @@ pub async fn lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::
     Ok(differences.collect())
 }
 
-/// Compares the open picture links of lots that stand.
+/// Compares the open image links of existing lots and returns the differences.
 pub async fn links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
     let sources: Vec<String> = lots.iter().map(|lot| lot.key.0.clone()).collect();
     let numbers: Vec<i64> = lots.iter().map(|lot| lot.key.1).collect();
@@ -63,7 +63,7 @@ pub async fn links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow:
     )
     .fetch_all(connection)
     .await
-    .context("compare picture links")?;
+    .context("could not compare the image links")?;
     let windows: BTreeMap<(&str, i64), _> =
         lots.iter().map(|lot| ((lot.key.0.as_str(), lot.key.1), lot.stored_window)).collect();
     let differences = found.into_iter().map(|row| RowDifference {
@@ -84,7 +84,7 @@ pub async fn links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow:
     Ok(differences.collect())
 }
 
-/// Compares vehicles.
+/// Compares folded vehicles with `vehicles` and returns the differences.
 pub async fn vehicles(
     connection: &mut PgConnection,
     vehicles: &[FoldedVehicle],
@@ -94,7 +94,7 @@ pub async fn vehicles(
     let found = sqlx::query_file!("workers/auction/compare/vehicles.sql", rows, &columns)
         .fetch_all(connection)
         .await
-        .context("compare vehicles")?;
+        .context("could not compare the vehicles")?;
     let folded: BTreeMap<&str, &FoldedVehicle> =
         vehicles.iter().map(|vehicle| (vehicle.vin.as_str(), vehicle)).collect();
     let differences = found.into_iter().map(|row| {
@@ -114,7 +114,7 @@ pub async fn vehicles(
     Ok(differences.collect())
 }
 
-/// Returns the vehicles among these VINs that the feed made and that no version makes.
+/// Returns the vehicles with these VINs that the feed created and that no stored version produces.
 pub async fn unfounded_vehicles(
     connection: &mut PgConnection,
     vins: &[String],
@@ -128,7 +128,7 @@ pub async fn unfounded_vehicles(
     let rows = sqlx::query_file!("workers/auction/compare/vehicles_standing.sql", &unmade)
         .fetch_all(connection)
         .await
-        .context("read the vehicles that stand")?;
+        .context("could not read the existing vehicles")?;
     let differences = rows.into_iter().map(|row| RowDifference {
         kind: DifferenceKind::Unfounded,
         table: "vehicles",

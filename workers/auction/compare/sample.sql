@@ -1,6 +1,6 @@
 -- verify lots: a sample
--- $1 source, $2 percentage of the heads' pages, $3 of the lots' pages, $4 lots to pick
-with picked as (
+-- $1 source, $2 percentage of the heads' pages, $3 percentage of the lots' pages, $4 number of lots
+with sample_lots as (
   (
     select source, lot
     from raw.heads tablesample system ($2)
@@ -20,7 +20,7 @@ with picked as (
   )
 )
 select source as "source!", lot as "lot!"
-from picked
+from sample_lots
 where lot is not null
 order by random()
 limit $4

@@ -1,16 +1,16 @@
-//! Which rows are compared, and which of them must wait.
+//! Selects the rows to compare, and those that must be skipped because a window is unfinished.
 
 use super::super::fold::{LOTS_AT_ONCE, LotKey};
 use anyhow::Context;
 use sqlx::{PgConnection, PgPool};
 use std::collections::{BTreeSet, HashSet};
 
-/// Tables with fewer rows are sampled as a whole.
+/// Tables with fewer rows than this are sampled as a whole.
 const SMALL_TABLE_ROWS: f32 = 20_000.0;
-/// Rows on the sampled pages, for each row that is picked.
+/// Rows on the sampled pages for each row that is picked.
 const ROWS_PER_PICK: f32 = 20.0;
 
-/// Picks lots at random, of those that have a head and of those that stand.
+/// Returns a random sample of lots that have a head or a row in `lots`.
 pub async fn sample(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::Result<Vec<LotKey>> {
     let rows = sqlx::query!(
         r#"-- verify lots: sizes
@@ -20,7 +20,7 @@ pub async fn sample(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::R
     )
     .fetch_one(pool)
     .await
-    .context("look up the sizes of tables")?;
+    .context("could not read the table sizes")?;
     let percentage = |rows: f32| match rows < SMALL_TABLE_ROWS {
         true => 100.0,
         false => (100.0 * ROWS_PER_PICK * lots as f32 / rows).min(100.0),
@@ -34,11 +34,11 @@ pub async fn sample(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::R
     )
     .fetch_all(pool)
     .await
-    .context("pick lots at random")?;
+    .context("could not sample the lots")?;
     Ok(picked.into_iter().map(|row| (row.source, row.lot)).collect())
 }
 
-/// Counts the lots that have a head.
+/// Returns the number of lots that have a head.
 pub async fn count(pool: &PgPool, source: Option<&str>) -> anyhow::Result<u64> {
     let count = sqlx::query_scalar!(
         r#"-- verify lots: count
@@ -47,11 +47,11 @@ pub async fn count(pool: &PgPool, source: Option<&str>) -> anyhow::Result<u64> {
     )
     .fetch_one(pool)
     .await
-    .context("count the lots")?;
+    .context("could not count the lots")?;
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-/// Returns the next lots that have a head.
+/// Returns the next batch of lots that have a head, in key order.
 pub async fn lots_after(
     pool: &PgPool,
     source: Option<&str>,
@@ -72,11 +72,11 @@ pub async fn lots_after(
     )
     .fetch_all(pool)
     .await
-    .context("read the next lots")?;
+    .context("could not read the next lots")?;
     Ok(rows.into_iter().map(|row| (row.source, row.lot)).collect())
 }
 
-/// Returns the next lots that stand and have no head, and the id of the last of them.
+/// Returns the next batch of existing lots without a head, and the id of the last of them.
 pub async fn headless_after(
     pool: &PgPool,
     source: Option<&str>,
@@ -85,12 +85,12 @@ pub async fn headless_after(
     let rows = sqlx::query_file!("workers/auction/compare/headless.sql", source, after, LOTS_AT_ONCE as i64)
         .fetch_all(pool)
         .await
-        .context("read the next lots without a head")?;
+        .context("could not read the next lots without a head")?;
     let last = rows.last().map(|row| row.id);
     Ok((rows.into_iter().map(|row| (row.source, row.lot)).collect(), last))
 }
 
-/// Returns the next vehicles that no lot refers to.
+/// Returns the VINs of the next batch of vehicles that no lot refers to.
 pub async fn vehicles_alone_after(
     pool: &PgPool,
     source: Option<&str>,
@@ -100,25 +100,25 @@ pub async fn vehicles_alone_after(
         sqlx::query_file!("workers/auction/compare/vehicles_alone.sql", source, after, LOTS_AT_ONCE as i64)
             .fetch_all(pool)
             .await
-            .context("read the next vehicles without a lot")?;
+            .context("could not read the next vehicles without a lot")?;
     Ok(rows.into_iter().map(|row| row.vin).collect())
 }
 
-/// A lot that stands.
+/// A row of `lots`.
 pub struct StandingLot {
     pub key: LotKey,
     pub vin: String,
-    /// Whether the feed made it.
+    /// True if the feed created the lot.
     pub is_of_feed: bool,
 }
 
-/// Returns those of these lots that stand.
+/// Returns the rows of `lots` for the given keys.
 pub async fn standing(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Vec<StandingLot>> {
     let (sources, numbers): (Vec<String>, Vec<i64>) = lots.iter().cloned().unzip();
     let rows = sqlx::query_file!("workers/auction/compare/standing.sql", &sources, &numbers)
         .fetch_all(connection)
         .await
-        .context("read the lots that stand")?;
+        .context("could not read the existing lots")?;
     let lots = rows.into_iter().map(|row| StandingLot {
         key: (row.source, row.lot),
         vin: row.vin,
@@ -127,14 +127,14 @@ pub async fn standing(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow:
     Ok(lots.collect())
 }
 
-/// Lots and vehicles that a window under way is about to change.
+/// Lots and vehicles that an unfinished window is about to change.
 #[derive(Default)]
 pub struct UnderWay {
     pub lots: HashSet<LotKey>,
     pub vins: HashSet<String>,
 }
 
-/// Returns those of these lots and vehicles that a window under way is about to change.
+/// Returns the given lots and vehicles that an unfinished window is about to change.
 pub async fn under_way(
     connection: &mut PgConnection,
     lots: &[LotKey],
@@ -145,7 +145,7 @@ pub async fn under_way(
     let rows = sqlx::query_file!("workers/auction/compare/under_way.sql", &sources, &numbers, &vins)
         .fetch_all(connection)
         .await
-        .context("look for windows under way")?;
+        .context("could not read the unfinished windows")?;
     let mut found = UnderWay::default();
     for row in rows {
         found.lots.extend(row.lot.map(|lot| (row.source, lot)));

@@ -1,4 +1,4 @@
-//! What an answer says: its headers read, its text made fit to be repeated.
+//! Reads the headers of a response, and redacts texts for error messages.
 
 use super::Since;
 use super::tries::Partial;
@@ -14,37 +14,37 @@ use url::Url;
 
 /// Bytes that decide whether a body is the feed: a byte order mark and `"Id",`.
 pub(super) const HEAD: usize = 8;
-/// Bytes of a refused body that are read.
+/// Maximum number of bytes read from a rejected body.
 const BODY: usize = 4096;
-/// Characters of a refused body that are repeated.
+/// Maximum number of characters of a rejected body in an error message.
 const SNIPPET: usize = 200;
-/// Longest wait for each piece of a refused body; nobody needs all of it.
+/// Timeout for each chunk of a rejected body, which need not be read completely.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A file that was modified before 1990 has no known time of modification.
+/// Earliest plausible modification time, in Unix seconds (1990); an earlier one is ignored.
 const OLDEST_MODIFIED: i64 = 631_152_000;
-/// Shorter parts of the URL (a `1`, a `csv`) tell nothing, and would redact half of every text.
+/// Shorter parts of the URL (a `1`, a `csv`) are not secret, and redacting them would garble every text.
 const TELLING: usize = 5;
 
-/// Whether a body begins with the header's first column, after an optional byte order mark.
+/// Returns true if a body begins with the header's first column, after an optional byte order mark.
 pub(super) fn begins_the_header(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     head.starts_with(b"\"Id\",") || head.starts_with(b"Id,")
 }
 
-/// Returns the `Content-Encoding`, if it is none that leaves the body as it is.
+/// Returns the `Content-Encoding`, or `None` if it is `identity`.
 pub(super) fn content_encoding(headers: &HeaderMap) -> Option<&str> {
     text(headers, header::CONTENT_ENCODING).map(str::trim).filter(|it| !it.eq_ignore_ascii_case("identity"))
 }
 
-/// Returns the answer's `Date`, or the present where it has none.
+/// Returns the `Date` of the response, or the current time if the header is missing.
 fn date(headers: &HeaderMap) -> DateTime<Utc> {
     text(headers, header::DATE).and_then(read_http_date).unwrap_or_else(now)
 }
 
-/// Returns what an answer says of its file.
+/// Returns the validators in a response.
 ///
-/// A `Last-Modified` later than the answer's own `Date` is no reference (RFC 9110, 8.8.2.1), and neither is one from
-/// before the web, which is what a server without the file's time writes.
+/// A `Last-Modified` later than the response's own `Date` is not a valid reference (RFC 9110, 8.8.2.1). One from before
+/// the web is ignored too, since a server that does not know the file's time sends it.
 pub(super) fn since(headers: &HeaderMap) -> Since {
     let modified = text(headers, header::LAST_MODIFIED).and_then(read_http_date);
     Since {
@@ -53,10 +53,10 @@ pub(super) fn since(headers: &HeaderMap) -> Since {
     }
 }
 
-/// Returns how long the server asks to wait before the next request, from `Retry-After` in seconds or as a date.
+/// Returns the delay that the server asks for in `Retry-After`, given in seconds or as a date.
 ///
-/// Seconds beyond what can be counted are [`Duration::MAX`]. A date is compared with the answer's own `Date`, so that
-/// a server's wrong clock does no harm.
+/// A number of seconds that overflows becomes [`Duration::MAX`]. A date is compared with the response's own `Date`, so
+/// a wrong server clock does no harm.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, header::RETRY_AFTER)?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -66,8 +66,10 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.to_std().unwrap_or(Duration::ZERO))
 }
 
-/// Returns the `If-Range` that resumes this body: a well-formed strong ETag, or, without any ETag, a modification time
-/// that is a strong validator, which is at least a second older than the answer (RFC 9110, 13.1.5 and 8.8.2.2).
+/// Returns the `If-Range` value that resumes this body.
+///
+/// The value is a well-formed strong ETag. Without any ETag a modification time is used that is a strong validator,
+/// which is at least a second older than the response (RFC 9110, 13.1.5 and 8.8.2.2).
 pub(super) fn validator(headers: &HeaderMap) -> Option<IfRange> {
     let since = since(headers);
     if since.etag.is_some() {
@@ -82,12 +84,12 @@ pub(super) fn range_from(offset: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("bytes={offset}-")).expect("visible ASCII")
 }
 
-/// Reads a date in the three forms of RFC 9110, 5.6.7.
+/// Parses a date in one of the three forms of RFC 9110, 5.6.7.
 fn read_http_date(text: &str) -> Option<DateTime<Utc>> {
     httpdate::parse_http_date(text).ok().map(DateTime::from)
 }
 
-/// The headers in which a 206 must agree with the answer that began the body.
+/// The headers in which a 206 must match the response that began the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
     etag: Option<String>,
@@ -96,7 +98,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads them as they are written.
+    /// Reads the headers as they are written.
     pub(super) fn of(headers: &HeaderMap) -> Identity {
         Identity {
             etag: text(headers, header::ETAG).map(str::to_owned),
@@ -110,7 +112,7 @@ impl Identity {
         self.encoding.as_deref()
     }
 
-    /// Returns what differs in a 206. One whose ETag agrees may leave out `Last-Modified` (RFC 9110, 15.3.7).
+    /// Returns the difference to a 206. If the ETags match, `Last-Modified` may be absent (RFC 9110, 15.3.7).
     fn difference(&self, rest: &Identity) -> Option<&'static str> {
         let dated = rest.last_modified.is_some() || self.etag.is_none();
         if self.etag != rest.etag {
@@ -125,8 +127,10 @@ impl Identity {
     }
 }
 
-/// Returns the total length that a 206 names, where it goes on exactly at the end of the partial body, in the same
-/// file; else what differs.
+/// Returns the total length in a 206 that continues exactly at the end of the partial body, in the same file.
+///
+/// # Errors
+/// Returns the difference as text if the 206 does not continue the body.
 pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<Option<u64>, String> {
     let range = headers.typed_get::<ContentRange>();
     let Some((range, (first, _))) = range.and_then(|range| Some((range.clone(), range.bytes_range()?)))
@@ -146,8 +150,9 @@ pub(super) fn continues(headers: &HeaderMap, partial: &Partial) -> Result<Option
     }
 }
 
-/// The parts of the feed's URL that no text may repeat, longest first: the whole, path with query, query, its values
-/// as written and decoded, user and password.
+/// Returns the parts of the feed's URL that no text may contain.
+///
+/// They are the whole URL, path with query, query, query values as written and decoded, user and password.
 fn secrets(url: &Url) -> Vec<String> {
     let query = url.query().unwrap_or_default();
     let mut parts = vec![
@@ -164,12 +169,12 @@ fn secrets(url: &Url) -> Vec<String> {
     parts
 }
 
-/// What no text may repeat, longest first.
+/// Secrets that no text may contain, longest first.
 #[derive(Clone)]
 pub struct Mask(Vec<SecretString>);
 
 impl Mask {
-    /// The telling parts of this URL, and these, as they are and as a form says them.
+    /// Creates a mask for the secret parts of `url` and for `others`, both verbatim and form-encoded.
     pub fn new<'a>(url: &Url, others: impl IntoIterator<Item = &'a str>) -> Mask {
         let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let others = others.into_iter().flat_map(|text| [text.to_owned(), encoded(text)]);
@@ -180,12 +185,12 @@ impl Mask {
         Mask(parts.into_iter().map(SecretString::from).collect())
     }
 
-    /// A client's error in words, with its causes, without the URL.
+    /// Returns the text of a client error with its causes, without the URL and redacted.
     pub fn tell(&self, e: reqwest::Error) -> String {
         self.redact(&format!("{:#}", anyhow::Error::new(e.without_url())))
     }
 
-    /// The beginning of a refused answer's body.
+    /// Returns the beginning of a rejected response's body, redacted.
     pub async fn snippet(&self, response: &mut Response) -> String {
         let mut body = Vec::new();
         while body.len() < BODY {
@@ -197,9 +202,9 @@ impl Mask {
         self.clean(&body)
     }
 
-    /// Text of the server's, fit for an error: redacted, one line, short.
+    /// Returns text from the server in a form fit for an error: redacted, one line, short.
     pub fn clean(&self, body: &[u8]) -> String {
-        // Redacted first, so that no cut can leave half a key.
+        // Redaction comes first, so that truncation cannot leave half a key.
         let text = self.redact(&String::from_utf8_lossy(&body[..body.len().min(BODY)]));
         let line: String =
             text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(BODY / 4).collect();

@@ -1,24 +1,24 @@
-//! Why a download failed; the caller branches on refused or broken off.
+//! Errors of a download. The caller branches on rejected, broken off and not stored.
 
 use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 use std::time::Duration;
 
-/// Why a download failed, after its last try. Holds no part of the URL.
+/// Error of a download after the last request, without any part of the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// The server answered, and the answer is not the feed.
-    #[error("the feed's answer is refused: {0}")]
+    /// The server sent a response that is not the feed.
+    #[error("the feed's response was rejected: {0}")]
     Refused(Refusal),
-    /// There was no answer, or not all of it.
-    #[error("the feed broke off: {0}")]
+    /// There was no response, or an incomplete one.
+    #[error("the feed transfer failed: {0}")]
     Broken(Break),
-    /// Our side: the bytes could not be kept.
-    #[error("keep the downloaded bytes: {0:#}")]
+    /// The bytes could not be stored on this side.
+    #[error("could not store the downloaded bytes: {0:#}")]
     Store(anyhow::Error),
 }
 
-// By hand, since thiserror's `from` would also make a source of it, and a chain of causes would say everything twice.
+// Not by thiserror's `from`, which would also make it the source, so a chain of causes would print everything twice.
 impl From<Refusal> for DownloadError {
     fn from(refusal: Refusal) -> DownloadError {
         DownloadError::Refused(refusal)
@@ -37,131 +37,133 @@ impl From<anyhow::Error> for DownloadError {
     }
 }
 
-/// An answer that is not the feed; `body` is its beginning, one line, at most 200 characters.
+/// A response that is not the feed. `body` is the beginning in one line of at most 200 characters.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Neither 200 nor an answer to what was asked.
+    /// The status is neither 200 nor expected for the request.
     #[error("status {status}, body \"{body}\"{}", asked_wait(.retry_after))]
     Status {
-        /// The status.
+        /// The HTTP status.
         status: StatusCode,
-        /// The body's beginning.
+        /// The beginning of the body.
         body: String,
-        /// How long the server asks to wait.
+        /// The delay that the server asks for.
         retry_after: Option<Duration>,
     },
-    /// An answer that asks for a longer wait than the slot has left.
+    /// The server asks for a longer delay than the slot has left.
     #[error(
-        "status {status}, body \"{body}\"; its Retry-After of {} s is beyond the {} s left, so the slot is given up",
+        "status {status}, body \"{body}\"; its Retry-After of {} s exceeds the {} s left in the slot",
         .wait.as_secs(), .left.as_secs()
     )]
     RetryAfter {
-        /// The status.
+        /// The HTTP status.
         status: StatusCode,
-        /// The body's beginning.
+        /// The beginning of the body.
         body: String,
-        /// How long the server asks to wait.
+        /// The delay that the server asks for.
         wait: Duration,
-        /// How long there was left to wait.
+        /// The time that was left in the slot.
         left: Duration,
     },
-    /// A page, for people.
+    /// The body is an HTML page.
     #[error("status 200 OK, but an HTML page: \"{body}\"")]
     Html {
-        /// The body's beginning.
+        /// The beginning of the body.
         body: String,
     },
-    /// Not the header's first column.
+    /// The body does not begin with the header's first column.
     #[error("status 200 OK, but the body does not begin with the column Id: \"{body}\"")]
     FirstBytes {
-        /// The body's beginning.
+        /// The beginning of the body.
         body: String,
     },
-    /// The lengths promised and received differ.
-    #[error("status 200 OK, but {bytes} bytes came instead of {total}")]
+    /// The announced and the received length differ.
+    #[error("status 200 OK, but received {bytes} bytes instead of {total}")]
     Length {
-        /// Bytes promised.
+        /// Bytes announced.
         total: u64,
         /// Bytes received.
         bytes: u64,
     },
-    /// No header with a single row is so small.
-    #[error("status 200 OK, but {bytes} bytes are too few (at least {least}): \"{body}\"")]
+    /// The body is smaller than a header with a single row.
+    #[error("status 200 OK, but the body of {bytes} bytes is too small (at least {least}): \"{body}\"")]
     TooSmall {
         /// Bytes received.
         bytes: u64,
-        /// The limit.
+        /// The minimum in bytes.
         least: u64,
-        /// The body's beginning.
+        /// The beginning of the body.
         body: String,
     },
-    /// Larger than any feed.
-    #[error("status 200 OK, but {bytes} bytes or more are too many (at most {most})")]
+    /// The body is larger than the limit.
+    #[error("status 200 OK, but the body of {bytes} bytes or more is too large (at most {most})")]
     TooLarge {
-        /// Bytes promised or received when it was given up.
+        /// Bytes announced, or received when the download was cancelled.
         bytes: u64,
-        /// The limit.
+        /// The maximum in bytes.
         most: u64,
     },
-    /// Compressed, in another format than gzip.
-    #[error("status 200 OK, but the body is compressed ({encoding}), which was not asked for")]
+    /// The body is compressed in another format than gzip.
+    #[error("status 200 OK, but the body is compressed ({encoding}), which was not requested")]
     Compressed {
-        /// The format by its first bytes, else its `Content-Encoding`.
+        /// The format detected by the first bytes, or else the `Content-Encoding`.
         encoding: String,
     },
-    /// Compressed with gzip, and not readable to its end.
+    /// The gzip body cannot be decompressed completely.
     #[error("status 200 OK, but the gzip body cannot be decompressed: {why}")]
     Gzip {
-        /// The decompressor's words.
+        /// The error message of the decompressor.
         why: String,
     },
-    /// Compressed, and larger than any feed for its size.
-    #[error("status 200 OK, but {read} bytes of gzip became {written} or more, over {most} times as many")]
+    /// The gzip body expands beyond the ratio limit.
+    #[error(
+        "status 200 OK, but {read} bytes of gzip expanded to {written} or more, over {most} times as many"
+    )]
     Ratio {
-        /// Bytes decompressed.
+        /// Compressed bytes read.
         read: u64,
-        /// Bytes that they became.
+        /// Bytes after decompression.
         written: u64,
-        /// The limit.
+        /// The maximum ratio.
         most: u64,
     },
-    /// An older file than the last good one: a copy that somebody on the way has kept.
+    /// The file is older than the last good one, which means a stale cache.
     #[error("status 200 OK, but a stale copy: last modified {now}, and the last good file {then}")]
     Stale {
-        /// When this one was modified.
+        /// The modification time of this file.
         now: DateTime<Utc>,
-        /// When the last good file was.
+        /// The modification time of the last good file.
         then: DateTime<Utc>,
     },
-    /// Sent from place to place.
+    /// There were too many redirects.
     #[error("more than {most} redirects ({why})")]
     Redirects {
-        /// The limit.
+        /// The maximum number of redirects.
         most: usize,
-        /// The client's words, redacted.
+        /// The error message of the client, redacted.
         why: String,
     },
 }
 
-/// A download without an end.
+/// A transfer that did not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum Break {
-    /// No connection, or it broke before the answer.
-    #[error("connection: {why}")]
+    /// The connection failed, or broke before the response.
+    #[error("connection failed: {why}")]
     Connection {
-        /// The client's words, redacted.
+        /// The error message of the client, redacted.
         why: String,
     },
-    /// Connected, asked, and heard nothing.
-    #[error("no answer within {silence:?}")]
+    /// The server accepted the request and did not respond.
+    #[error("no response within {silence:?}")]
     Silent {
-        /// The limit.
+        /// The timeout.
         silence: Duration,
     },
-    /// The body stopped coming.
-    #[error("nothing more came for {silence:?} after {got} bytes")]
+    /// The body stalled.
+    #[error("no data for {silence:?} after {got} bytes")]
     Stalled {
-        /// The limit.
+        /// The timeout.
         silence: Duration,
         /// Bytes received.
         got: u64,
@@ -171,21 +173,21 @@ pub enum Break {
     Cut {
         /// Bytes received.
         got: u64,
-        /// Bytes promised.
+        /// Bytes announced.
         total: Option<u64>,
-        /// The client's words, redacted.
+        /// The error message of the client, redacted.
         why: String,
     },
-    /// A resumed download did not fit its beginning; the next try starts over.
-    #[error("the rest does not fit the beginning: {why}")]
+    /// A resumed body did not match the first part. The next request starts over.
+    #[error("the resumed body does not match its beginning: {why}")]
     Range {
-        /// What differs.
+        /// The difference between the two responses.
         why: String,
     },
-    /// All tries together took too long.
-    #[error("not done within {deadline:?}")]
+    /// All requests together exceeded the deadline.
+    #[error("not completed within {deadline:?}")]
     Overdue {
-        /// The limit.
+        /// The deadline.
         deadline: Duration,
     },
 }
@@ -195,7 +197,7 @@ fn asked_wait(retry_after: &Option<Duration>) -> String {
 }
 
 impl DownloadError {
-    /// Whether the server keeps us out, so that another session may help.
+    /// Returns true if the server denies access, so that another session may help.
     pub fn is_no_entry(&self) -> bool {
         matches!(self, DownloadError::Refused(Refusal::Redirects { .. } | Refusal::Html { .. }))
             || matches!(
@@ -205,7 +207,7 @@ impl DownloadError {
             )
     }
 
-    /// Returns how long the server asks to wait before the next request.
+    /// Returns the delay that the server asks for before the next request.
     pub fn retry_after(&self) -> Duration {
         match self {
             DownloadError::Refused(Refusal::Status { retry_after, .. }) => retry_after.unwrap_or_default(),
@@ -213,7 +215,7 @@ impl DownloadError {
         }
     }
 
-    /// Returns the error of a slot that is given up, since the wait asked for is longer than `left`.
+    /// Returns the error of a slot that has less time `left` than the requested delay.
     pub(super) fn beyond(self, left: Duration) -> DownloadError {
         match self {
             DownloadError::Refused(Refusal::Status { status, body, retry_after: Some(wait) }) => {
@@ -223,10 +225,10 @@ impl DownloadError {
         }
     }
 
-    /// Whether the next try within this attempt may go better.
+    /// Returns true if another request within this attempt may succeed.
     pub fn is_worth_another_try(&self) -> bool {
         match self {
-            // Four times two gigabytes help nobody.
+            // A retry would only transfer up to two gigabytes again.
             DownloadError::Refused(
                 Refusal::TooLarge { .. } | Refusal::Ratio { .. } | Refusal::RetryAfter { .. },
             ) => false,

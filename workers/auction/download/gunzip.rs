@@ -1,21 +1,22 @@
-//! A gzip body, decompressed while it arrives, within bounds.
+//! Decompresses a gzip body while it arrives, within a ratio limit.
 //!
-//! The feed is asked for as it is, and a server in between may compress it all the same. Its CSV shrinks about nine
-//! times. Deflate reaches a thousand times, so a small body that grows without end is left at a ratio that no feed has.
+//! The feed is requested uncompressed, but a server in between may compress it. The CSV shrinks about nine times.
+//! Deflate reaches a factor of a thousand, so decompression of a small body that never ends stops at a ratio that no
+//! feed has.
 
 use super::error::Refusal;
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use std::io::{self, Write};
 
-/// The most bytes that one byte of a body may become, on the whole.
+/// The maximum average number of bytes that one compressed byte may expand to.
 const MAX_RATIO: u64 = 100;
-/// Bytes that a body may become whatever its ratio, since a short text of few words shrinks more than a file does.
+/// Bytes that a body may expand to at any ratio, since a short repetitive text compresses better than a file.
 const RATIO_FREE_BYTES: u64 = 1 << 20;
-/// Bytes that are decompressed at a time; they become at most four megabytes.
+/// Bytes that are decompressed at a time; they expand to at most four megabytes.
 pub(super) const PIECE_BYTES: usize = 4096;
 
-/// First bytes of compressed formats. Of them only gzip is decompressed.
+/// First bytes of compressed formats. Only gzip is decompressed.
 const FORMATS: &[(&[u8], &str)] = &[
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -29,7 +30,7 @@ pub(super) fn format_of(head: &[u8]) -> Option<&'static str> {
     FORMATS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
 }
 
-/// A decompressor of one body.
+/// A decompressor for one body.
 #[derive(Debug)]
 pub(super) struct Gunzip {
     decoder: MultiGzDecoder<Vec<u8>>,
@@ -42,20 +43,20 @@ impl Gunzip {
         Gunzip { decoder: MultiGzDecoder::new(Vec::new()), read_bytes: 0, written_bytes: 0 }
     }
 
-    /// Takes the next at most [`PIECE_BYTES`] of the body and returns what they became.
+    /// Decompresses the next piece of the body, of at most [`PIECE_BYTES`], and returns the result.
     ///
     /// # Errors
-    /// [`Refusal::Gzip`] where they are not gzip, [`Refusal::Ratio`] where they become too many.
+    /// Returns [`Refusal::Gzip`] if the bytes are not gzip, and [`Refusal::Ratio`] if they expand beyond the limit.
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<Bytes, Refusal> {
         self.read_bytes += piece.len() as u64;
         self.decoder.write_all(piece).map_err(unreadable)?;
         self.drain()
     }
 
-    /// Ends the body and returns the last of what it became.
+    /// Ends the body and returns the last decompressed bytes.
     ///
     /// # Errors
-    /// As [`Gunzip::write`]; a body without its trailer, or with another checksum, is not whole.
+    /// Returns the errors of [`Gunzip::write`]. A body without a trailer, or with a wrong checksum, is incomplete.
     pub(super) fn finish(&mut self) -> Result<Bytes, Refusal> {
         self.decoder.try_finish().map_err(unreadable)?;
         self.drain()

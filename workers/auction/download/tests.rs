@@ -1,4 +1,4 @@
-//! A server that misbehaves in one way per path, and what the downloader makes of it.
+//! Tests the download against a server that misbehaves in one way per test.
 
 use super::*;
 use axum::body::Body;
@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 mod answers;
 pub mod stage;
 
-/// The first `n` bytes of the file, then the connection breaks.
+/// Returns a response with the first `n` bytes of the file, after which the connection breaks.
 fn cut(n: usize, etag: &'static str) -> Act {
     act(move |_| {
         let pieces = stream::iter([Ok(csv()[..n].to_owned()), Err(std::io::Error::other("cut"))]);
-        // The break must not overtake the bytes before it.
+        // The error must not overtake the bytes before it.
         let pieces = pieces.then(async |piece| {
             tokio::task::yield_now().await;
             piece
@@ -54,7 +54,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// The file's text, read back from the store.
+    /// Returns the text of the file, read back from the store.
     async fn text(self) -> String {
         let file = self.result.unwrap().file.unwrap();
         self.store.place(&file.spool, "raw/x").await.unwrap();
@@ -66,7 +66,7 @@ impl Outcome {
         read.await.unwrap().unwrap()
     }
 
-    /// The error's words, after proof that neither they nor its Debug hold the key.
+    /// Returns the text of the error, after a check that neither Display nor Debug contains the key.
     fn error(self) -> String {
         let e = self.result.unwrap_err();
         let (display, debug) = (e.to_string(), format!("{e:?}"));
@@ -214,7 +214,7 @@ async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
         ),
         (whole(bom_html), "HTML page"),
         (whole(format!("Lot number,Id\n{}", "1,2\n".repeat(500))), "does not begin"),
-        (whole(""), "0 bytes are too few"),
+        (whole(""), "0 bytes is too small"),
         (whole("\"Id\",\"Lot number\"\n"), "too few (at least 1000)"),
         (whole("\"Id\""), "too few"),
         (act(|_| answer(206).body(csv().into()).unwrap()), "206"),
@@ -224,7 +224,7 @@ async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
     for (act, says) in acts {
         let stage = Stage::playing(vec![act]).await;
         let error = download_with(once(&stage.url), Since::default()).await.error();
-        assert!(error.contains("refused") && error.contains(says), "{error}");
+        assert!(error.contains("rejected") && error.contains(says), "{error}");
         assert!(error.len() < 400 && !error.chars().any(char::is_control), "{error}");
     }
 }
@@ -270,7 +270,7 @@ async fn a_body_that_stalls_is_given_up_after_the_silence() {
     });
     let stage = Stage::playing(vec![stall]).await;
     let error = download_with(once(&stage.url), Since::default()).await.error();
-    assert!(error.contains("nothing more came for 300ms after 600 bytes"), "{error}");
+    assert!(error.contains("no data for 300ms after 600 bytes"), "{error}");
 }
 
 #[tokio::test]
@@ -287,7 +287,7 @@ async fn a_body_that_drips_is_given_up_at_the_deadline() {
     let stage = Stage::playing(vec![drip]).await;
     let options = FeedOptions { deadline: Duration::from_millis(500), ..options(&stage.url) };
     let error = download_with(options, Since::default()).await.error();
-    assert!(error.contains("not done within 500ms"), "{error}");
+    assert!(error.contains("not completed within 500ms"), "{error}");
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn a_file_over_the_limit_is_refused_whether_announced_or_not() {
     }
 }
 
-/// A server below HTTP: reads the request, writes `bytes`, and closes.
+/// Starts a server below HTTP that reads the request, writes `bytes`, and closes.
 async fn raw_server(bytes: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/salesdata.cgi?authKey={ENCODED}", listener.local_addr().unwrap());
@@ -337,7 +337,7 @@ async fn a_resumed_body_that_ends_short_of_the_total_is_refused() {
     let stage = Stage::playing(vec![cut(1500, "\"e1\""), short]).await;
     let options = FeedOptions { waits: vec![Duration::ZERO], ..options(&stage.url) };
     let error = download_with(options, Since::default()).await.error();
-    assert!(error.contains("bytes came instead of"), "{error}");
+    assert!(error.contains("bytes instead of"), "{error}");
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn no_connection_and_no_http_and_no_answer_are_told_without_the_key() {
         (format!("http://user:{ENCODED}@{closed}/?authKey={ENCODED}"), "connection: "),
         (format!("https://{closed}/?authKey={ENCODED}"), "connection: "),
         (garbage, "connection: "),
-        (format!("http://{}/?authKey={ENCODED}", deaf.local_addr().unwrap()), "no answer within 300ms"),
+        (format!("http://{}/?authKey={ENCODED}", deaf.local_addr().unwrap()), "no response within 300ms"),
     ] {
         let error = download_with(once(&url), Since::default()).await.error();
         assert!(error.contains(says), "{error}");
@@ -366,7 +366,7 @@ async fn a_store_that_cannot_keep_the_bytes_ends_the_download_at_once() {
     let feed = Feed::new(options(&stage.url)).unwrap();
     let result = feed.download(&store, &Since::default(), &|_, _| {}).await;
     let error = Outcome { result, store }.error();
-    assert!(error.contains("keep the downloaded bytes") && error.contains("VINOPS_STORE"), "{error}");
+    assert!(error.contains("store the downloaded bytes") && error.contains("VINOPS_STORE"), "{error}");
     assert_eq!(stage.asked.lock().unwrap().len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! The tries of one download: ask, judge the answer, take its body in.
+//! The requests of one download: send, check the response, read the body.
 
 use super::answer::Identity;
 use super::error::{Break, DownloadError, Refusal};
@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use std::time::SystemTime;
 use tokio::time::timeout;
 
-/// One download's state from try to try.
+/// State of one download across several requests.
 pub(super) struct Tries<'a> {
     pub(super) feed: &'a Feed,
     pub(super) store: &'a Store,
@@ -28,30 +28,30 @@ pub(super) struct Tries<'a> {
 pub(super) struct Partial {
     writer: Writer,
     coding: Coding,
-    /// The first bytes of the file, held back until they are known to be a header's.
+    /// The first bytes of the file, held back until they are known to begin the header.
     head: Vec<u8>,
-    /// Bytes of the body received, as they are sent.
+    /// Bytes of the body received, before decompression.
     pub(super) received: u64,
-    /// Bytes of the file, which are others than the body's where that is compressed.
+    /// Bytes of the file after decompression.
     file_bytes: u64,
     pub(super) total: Option<u64>,
     pub(super) since: Since,
     pub(super) identity: Identity,
-    /// For `If-Range`: a strong ETag, or the modification time.
+    /// The `If-Range` value: a strong ETag, or the modification time.
     validator: Option<IfRange>,
 }
 
-/// How the bytes of a body become those of the file, by the first of them.
+/// The coding of a body, detected by the first bytes.
 enum Coding {
-    /// Too few have come.
+    /// Too few bytes have arrived.
     Unknown(Vec<u8>),
-    /// They are the file's.
+    /// The bytes of the body are those of the file.
     Identity,
     Gzip(Box<Gunzip>),
 }
 
 impl Tries<'_> {
-    /// Asks once more, and returns the file, or None where it is still the one of `since`.
+    /// Sends one request. Returns the file, or `None` if it still matches `since`.
     pub(super) async fn next(&mut self) -> Result<Option<File>, DownloadError> {
         self.made += 1;
         let silence = self.feed.options.idle_timeout;
@@ -79,7 +79,7 @@ impl Tries<'_> {
                 return Err(Break::Range { why: "416: no such range any more".into() }.into());
             }
             (StatusCode::OK, _) => self.partial = Some(self.begin(&response)?),
-            // A server that is unwell for a moment may still continue the body later: the partial stays.
+            // A server with a transient problem may still continue the body later, so the partial body stays.
             (status, _) => {
                 let retry_after = answer::retry_after(response.headers());
                 let body = self.feed.mask.snippet(&mut response).await;
@@ -97,7 +97,7 @@ impl Tries<'_> {
     }
 
     fn request(&mut self) -> reqwest::RequestBuilder {
-        // A body that cannot be resumed is dropped here, and its spool with it.
+        // A body that cannot be resumed is dropped here together with its spool.
         self.partial = self.partial.take().filter(|p| p.received > 0 && p.validator.is_some());
         let mut headers = HeaderMap::new();
         match &self.partial {
@@ -119,7 +119,7 @@ impl Tries<'_> {
         self.feed.client.get(self.feed.options.url.expose_secret()).headers(headers)
     }
 
-    /// Takes over the total that a 206 names, where the first answer named none.
+    /// Stores the total of a 206 if the first response had none.
     fn adopt(&mut self, total: Option<u64>) -> Result<(), DownloadError> {
         self.feed.check_size(total.unwrap_or(0))?;
         if let Some(partial) = &mut self.partial {
@@ -128,7 +128,7 @@ impl Tries<'_> {
         Ok(())
     }
 
-    /// Checks what a 200 says of its body before any of it is read.
+    /// Checks the headers of a 200 before any of the body is read.
     fn begin(&self, response: &Response) -> Result<Partial, DownloadError> {
         let headers = response.headers();
         let total = response.content_length();
@@ -152,7 +152,7 @@ impl Tries<'_> {
         })
     }
 
-    /// Reads the body to its end into the partial.
+    /// Reads the rest of the body into the partial body.
     async fn body(&mut self, response: &mut Response) -> Result<(), DownloadError> {
         let silence = self.feed.options.idle_timeout;
         let Some(partial) = &mut self.partial else { return Ok(()) };
@@ -176,7 +176,7 @@ impl Tries<'_> {
 }
 
 impl Partial {
-    /// Takes the next bytes of the body.
+    /// Processes the next bytes of the body, decompressed if necessary.
     async fn take(&mut self, chunk: Bytes, feed: &Feed) -> Result<(), DownloadError> {
         let chunk = match &mut self.coding {
             Coding::Unknown(first) => {
@@ -199,7 +199,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Returns how the body is coded, by its first bytes. `Content-Encoding` names what they do not.
+    /// Returns the coding of the body, detected by the first bytes. `Content-Encoding` only names an unknown one.
     fn coding_of(&self, first: &[u8], feed: &Feed) -> Result<Coding, DownloadError> {
         let encoding = match format_of(first) {
             Some("gzip") => return Ok(Coding::Gzip(Box::new(Gunzip::new()))),
@@ -212,7 +212,7 @@ impl Partial {
         Err(Refusal::Compressed { encoding }.into())
     }
 
-    /// Takes the next bytes of the file.
+    /// Writes the next bytes of the file, and checks the size.
     async fn write(&mut self, bytes: Bytes, feed: &Feed) -> Result<(), DownloadError> {
         self.file_bytes += bytes.len() as u64;
         feed.check_size(self.file_bytes)?;
@@ -223,11 +223,11 @@ impl Partial {
         if self.head.len() >= answer::HEAD { self.open(feed).await } else { Ok(()) }
     }
 
-    /// Lets the first bytes through, if they begin the feed's header.
+    /// Writes the held-back first bytes, if they begin the feed's header.
     async fn open(&mut self, feed: &Feed) -> Result<(), DownloadError> {
         if !answer::begins_the_header(&self.head) {
             let body = feed.mask.clean(&self.head);
-            // Judged by its bytes, whatever its Content-Type is.
+            // The decision uses the bytes and ignores `Content-Type`.
             let html = is_html(&self.head);
             return Err(if html { Refusal::Html { body } } else { Refusal::FirstBytes { body } }.into());
         }
@@ -248,7 +248,7 @@ impl Partial {
         if bytes < least {
             return Err(Refusal::TooSmall { bytes, least, body: feed.mask.clean(&self.head) }.into());
         }
-        // A file shorter than the held-back head; only limits lower than the real ones let it come here.
+        // The file is shorter than the held-back head, which only limits below the real ones allow.
         if self.head.len() < answer::HEAD { self.open(feed).await } else { Ok(()) }
     }
 }

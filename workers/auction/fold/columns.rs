@@ -1,16 +1,16 @@
-//! Folded rows as JSON objects of table columns.
+//! Builds folded rows as JSON objects of table columns.
 
 use super::stored::StoredVersion;
 use crate::auction::fold::Folded;
 use crate::auction::money::Decimal;
 use serde_json::{Map, Value, json};
 
-/// A number that keeps its digits.
+/// Returns a decimal as a string, which preserves all digits.
 fn number(decimal: Option<Decimal>) -> Value {
     decimal.map_or(Value::Null, |decimal| Value::String(decimal.to_string()))
 }
 
-/// Adds the columns that say which version stands.
+/// Adds the columns that identify the version of the row.
 fn add_order(
     columns: &mut Map<String, Value>,
     version: &StoredVersion,
@@ -87,7 +87,7 @@ pub fn lot(version: &StoredVersion, folded: &Folded<'_>, needs_fold: bool) -> Va
 /// Returns a row of `vehicles`.
 pub fn vehicle(vin: &str, version: &StoredVersion, folded: &Folded<'_>, needs_fold: bool) -> Value {
     let t = &folded.typed;
-    // tenths, rounded as the cast of a numeric does
+    // Tenths, rounded as a cast of `numeric` rounds.
     let odometer = t.odometer.map(|miles| (miles.unscaled + 5) / 10);
     let mut columns = json!({
         "vin": vin,

@@ -1,4 +1,4 @@
-//! What stored versions make of a lot and of a vehicle, without input or output.
+//! Computes lots and vehicles from their stored versions, without input or output.
 
 use super::stored::{StoredVersion, Versions};
 use super::{LotKey, columns};
@@ -11,11 +11,11 @@ use serde_json::Value;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A lot as its stored versions make it.
+/// A lot computed from stored versions.
 pub struct FoldedLot {
     /// The source and the number of the lot.
     pub key: LotKey,
-    /// The VINs of all its versions.
+    /// The VINs of all versions of the lot.
     pub vins: BTreeSet<String>,
     /// The newest window that stored the greatest version.
     pub stored_window: DateTime<Utc>,
@@ -23,15 +23,15 @@ pub struct FoldedLot {
     pub row: Value,
     /// The link to the thumbnail.
     pub thumbnail: Option<String>,
-    /// The link to the listing of all pictures.
+    /// The link to the listing of all images.
     pub listing: Option<String>,
 }
 
-/// A vehicle as the stored versions of its lots make it.
+/// A vehicle computed from the stored versions of its lots.
 pub struct FoldedVehicle {
     /// The VIN.
     pub vin: String,
-    /// The source and the number of the lot whose version stands.
+    /// The source and the number of the lot whose version is the greatest.
     pub lot: LotKey,
     /// The newest window that stored that version.
     pub stored_window: DateTime<Utc>,
@@ -39,7 +39,7 @@ pub struct FoldedVehicle {
     pub row: Value,
 }
 
-/// Folds each of these lots from all of its versions. A lot of which no version makes a lot is left out.
+/// Folds each lot from all versions. A lot whose versions are all skipped is left out.
 pub fn compute_lots(versions: &Versions, spellings: &Spellings) -> Vec<FoldedLot> {
     versions.values().filter_map(|versions| compute_lot(versions, spellings)).collect()
 }
@@ -66,8 +66,9 @@ fn compute_lot(versions: &[StoredVersion], spellings: &Spellings) -> Option<Fold
     })
 }
 
-/// Folds each of these vehicles from the versions of its lots. `versions` has all versions of these lots, and may have more. A vehicle
-/// of which no version is left is left out.
+/// Folds each vehicle from the versions of the lots.
+///
+/// `versions` must contain all versions of these lots, and may contain others. A vehicle without a version is left out.
 pub fn compute_vehicles(
     versions: &Versions,
     vehicles: &BTreeMap<String, Vec<LotKey>>,
@@ -90,7 +91,8 @@ fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &Spellings
         .map(|(version, record)| (*version, Typed::read(record, spellings, &mut Default::default())))
         .filter(|(_, typed)| typed.skip_reason.is_none() && typed.vin.as_deref() == Some(vin))
         .collect();
-    // the raw VIN that is equal to the normalised one owns the vehicle, else the least does; others never touch its fields
+    // The raw VIN that equals the normalised one owns the vehicle, or else the least raw VIN. Others never change its
+    // fields.
     let owner = |typed: &Typed<'_>| {
         let raw = trim_blanks(typed.vin_raw.unwrap_or_default()).to_ascii_uppercase();
         (raw != vin, raw)
@@ -110,15 +112,17 @@ fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &Spellings
 }
 
 impl StoredVersion {
-    /// Returns the order key of the version, and whether that is its update time.
+    /// Returns the order key of the version, and true if the key is its update time.
     pub(super) fn version_at(&self, typed: &Typed<'_>) -> (DateTime<Utc>, bool) {
         crate::auction::version::version_time(typed.source_updated_at, self.first_window)
     }
 }
 
-/// Returns whether the next change must fold these versions again, the greatest first: the greatest has values that cannot be
-/// read, or the update time of any cannot be right. Such a version may come back in a window where its update time is no longer
-/// ahead, and only its first window tells.
+/// Returns true if the next change must fold these versions again. The greatest version comes first.
+///
+/// That is the case if the greatest version has unreadable values, or if the update time of any version cannot be
+/// right. Such a version may come back in a window where its update time is no longer ahead, and only its first window
+/// distinguishes it.
 fn needs_fold(versions: &[(&StoredVersion, Typed<'_>)]) -> bool {
     versions.first().is_some_and(|(_, greatest)| !greatest.unreadable.is_empty())
         || versions.iter().any(|(version, typed)| !version.version_at(typed).1)

@@ -1,10 +1,10 @@
 -- fold: the lots of vehicles
-with wanted as (
+with requested_vins as (
   select distinct vin
   from unnest($1::text[]) as w (vin)
 )
 select distinct w.vin as "vin!", k.source as "source!", k.lot as "lot!"
-from wanted w
+from requested_vins w
 cross join lateral (
   select l.source, l.lot_external_id::bigint as lot
   from public.lots l
@@ -17,7 +17,7 @@ cross join lateral (
     and v.source_lot is not null
     and v.source is not null
   union
-  -- lots that had the VIN in another version and have another one now
+  -- lots with this VIN in another version and another VIN now
   select f.source, f.lot
   from raw.former_vins f
   where f.vin = w.vin

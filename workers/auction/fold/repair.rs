@@ -1,8 +1,8 @@
-//! The repair of a file's lots and vehicles: what stands becomes what the stored versions say.
+//! Repairs the lots and vehicles of a file from their stored versions.
 //!
-//! A replay repairs. The upserts cannot: to them a row whose version stands already is done, whatever became of its values since.
-//! Here each lot of the file and each vehicle of those lots is folded from all of its stored versions, and a row that differs is
-//! written anew; one that is missing is inserted.
+//! A replay repairs, which the upserts cannot do: they skip a row whose version is already in the table, even if its
+//! values have changed since. The repair folds each lot of the file and each vehicle of those lots from all stored
+//! versions. It rewrites a row that differs and inserts a missing one.
 
 use super::compute::{compute_lots, compute_vehicles};
 use super::stored::{lots_of_manifest, lots_of_vehicles, read_versions};
@@ -14,7 +14,7 @@ use crate::workers::auction::Window;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
-/// Repairs the lots of a file. Returns how many were changed or inserted.
+/// Repairs the lots of a file. Returns the number of lots changed or inserted.
 pub async fn repair_lots(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
     let lots = lots_of_file(step, file_id, window).await?;
     let spellings = vocabulary::spellings(step).await?;
@@ -28,7 +28,7 @@ pub async fn repair_lots(run: &Run, step: &mut Step, file_id: Uuid, window: &Win
     Ok(repaired)
 }
 
-/// Repairs the vehicles of a file: those of all versions of its lots. Returns how many were changed or inserted.
+/// Repairs the vehicles of all versions of a file's lots. Returns the number of vehicles changed or inserted.
 pub async fn repair_vehicles(
     run: &Run,
     step: &mut Step,

@@ -1,4 +1,4 @@
-//! The stored versions of lots.
+//! Reads the stored versions of lots.
 
 use super::LotKey;
 use crate::auction::hash::RowHasher;
@@ -24,44 +24,45 @@ pub struct StoredVersion {
     pub lot: i64,
     /// The row hash.
     pub hash: Uuid,
-    /// The first window known to hold the version.
+    /// The first window known to contain the version.
     pub first_window: DateTime<Utc>,
-    /// The newest window known to hold the version.
+    /// The newest window known to contain the version.
     pub last_window: DateTime<Utc>,
     /// The newest window that stored the version.
     pub stored_window: DateTime<Utc>,
-    /// The row.
+    /// The stored row.
     pub row: Kept,
 }
 
-/// Reads every version of these lots, by lot.
+/// Reads every version of the given lots, by lot.
 ///
-/// A version is stored in the first window that holds it, once more in each month, and again whenever it returns. Until when it
-/// was seen is known of the lot's head, of what stands in `lots`, and of the versions that staged rows replaced.
+/// A version is stored in the first window that contains it, once more in each month, and again whenever it reappears.
+/// The time until which it was seen is known for the lot's head, for the row in `lots`, and for the versions that
+/// staged rows replaced.
 pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Versions> {
     let sources: Vec<String> = lots.iter().map(|(source, _)| source.clone()).collect();
     let numbers: Vec<i64> = lots.iter().map(|(_, lot)| *lot).collect();
     let rows = sqlx::query_file!("workers/auction/fold/versions.sql", &sources, &numbers)
         .fetch_all(&mut *connection)
         .await
-        .context("read the stored versions of lots")?;
+        .context("could not read the stored versions of lots")?;
     let mut versions = Versions::new();
     let mut headers: HashMap<Uuid, (Header, RowHasher)> = HashMap::new();
     for row in rows {
         let Value::Object(payload) = row.payload else { continue };
-        // mapping a header takes longer than reading a row
+        // Mapping a header takes longer than reading a row.
         let (header, hasher) = match headers.entry(row.file_id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let mut names: Vec<String> =
-                    serde_json::from_value(row.header).context("read a file's header")?;
+                    serde_json::from_value(row.header).context("could not parse the header of a file")?;
                 if names.is_empty() {
-                    // another program wrote the file down
+                    // Another program registered the file without its header.
                     names = payload.keys().cloned().collect();
                 }
                 let first_line = names.join(",");
                 let header = Header::map(names, first_line.as_bytes(), mapping::for_source(&row.source))
-                    .with_context(|| format!("read row version {}", row.row_id))?;
+                    .with_context(|| format!("could not read row version {}", row.row_id))?;
                 let hasher = RowHasher::new(&header);
                 place.insert((header, hasher))
             }
@@ -96,7 +97,7 @@ pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> an
     Ok(versions)
 }
 
-/// Returns until when versions of these lots were seen, where that is known.
+/// Returns the last window in which versions of these lots were seen, as far as known.
 async fn last_seen(
     connection: &mut PgConnection,
     sources: &[String],
@@ -105,11 +106,11 @@ async fn last_seen(
     let rows = sqlx::query_file!("workers/auction/fold/last_seen.sql", sources, lots)
         .fetch_all(connection)
         .await
-        .context("look up until when versions were seen")?;
+        .context("could not read when versions were last seen")?;
     Ok(rows.into_iter().map(|row| ((row.source, row.lot, row.hash), row.seen)).collect())
 }
 
-/// Returns the lots that have or had the vehicles with these VINs, by VIN.
+/// Returns, by VIN, the lots that have or had the vehicle.
 pub async fn lots_of_vehicles(
     connection: &mut PgConnection,
     vins: &[String],
@@ -117,7 +118,7 @@ pub async fn lots_of_vehicles(
     let rows = sqlx::query_file!("workers/auction/fold/lots_of_vehicles.sql", vins)
         .fetch_all(connection)
         .await
-        .context("look up the lots of vehicles")?;
+        .context("could not read the lots of vehicles")?;
     let mut lots: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
     for row in rows {
         lots.entry(row.vin).or_default().push((row.source, row.lot));
@@ -125,7 +126,7 @@ pub async fn lots_of_vehicles(
     Ok(lots)
 }
 
-/// Returns the lots that a file holds, in ascending order, by its manifest for a window.
+/// Returns the lots in a file's manifest for a window, in ascending order.
 pub async fn lots_of_manifest(
     connection: &mut PgConnection,
     file_id: Uuid,
@@ -149,5 +150,5 @@ pub async fn lots_of_manifest(
     )
     .fetch_all(connection)
     .await
-    .context("look up the lots of a file")
+    .context("could not read the lots of a file")
 }

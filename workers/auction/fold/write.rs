@@ -1,4 +1,4 @@
-//! How folded rows are written over those that stand, with the log of what changed.
+//! Writes folded rows over the table rows, and logs the changes.
 
 use super::compute::{FoldedLot, FoldedVehicle};
 use anyhow::Context;
@@ -12,25 +12,25 @@ struct Target {
     table: &'static str,
     key: &'static [&'static str],
     log: &'static str,
-    /// The log's columns beside window, file and changes, from the folded row `f`.
+    /// Columns of the log in addition to window, file and changes, with values from the folded row `f`.
     log_columns: &'static str,
     log_values: &'static str,
-    /// Columns that are written and are no news: they belong to the order of versions.
+    /// Columns that are written but not logged, since they only determine the version order.
     unlogged: &'static [&'static str],
     /// Columns that only a new row gets, and their values from the folded row `f`.
     created: (&'static str, &'static str),
 }
 
-/// What becomes of rows that stand as they must, and of rows that are missing.
+/// Treatment of equal and of missing rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Each row that stands is written. Missing rows are left out: the upserts have made those that are wanted.
+    /// Every existing row is written. Missing rows are skipped, since the upserts have inserted the required ones.
     Replace,
-    /// Rows that differ from the fold are written, and missing rows are inserted.
+    /// Only rows that differ from the fold are written, and missing rows are inserted.
     Repair,
 }
 
-/// `lots`.
+/// The table `lots` and the log of changes.
 const LOTS: Target = Target {
     table: "public.lots",
     key: &["source", "lot_external_id"],
@@ -41,7 +41,7 @@ const LOTS: Target = Target {
     created: (", status", ", public.feed_status(f.auction_datetime_utc, $2)"),
 };
 
-/// `vehicles`.
+/// The table `vehicles` and the log of changes.
 const VEHICLES: Target = Target {
     table: "public.vehicles",
     key: &["vin"],
@@ -66,8 +66,9 @@ const UNLOGGED: &[&str] = &[
     "location_country",
 ];
 
-/// Writes folded lots and their picture links over those that stand, and logs what changed as of this file and window. Returns how
-/// many lots changed or were inserted.
+/// Writes folded lots and their image links, and logs the changes under this file and window.
+///
+/// Returns the number of lots changed or inserted.
 pub async fn write_lots(
     connection: &mut PgConnection,
     sighting: (Option<Uuid>, DateTime<Utc>),
@@ -99,12 +100,13 @@ pub async fn write_lots(
     )
     .fetch_one(&mut *connection)
     .await
-    .context("replace the picture links of folded lots")?;
+    .context("could not replace the image links of folded lots")?;
     Ok(changed)
 }
 
-/// Writes folded vehicles over those that stand, and logs what changed as of this file and window. Returns how many vehicles changed
-/// or were inserted.
+/// Writes folded vehicles, and logs the changes under this file and window.
+///
+/// Returns the number of vehicles changed or inserted.
 pub async fn write_vehicles(
     connection: &mut PgConnection,
     sighting: (Option<Uuid>, DateTime<Utc>),
@@ -132,7 +134,7 @@ async fn write_rows(
     let (differs, created) = match mode {
         Mode::Replace => (String::new(), String::from("select where false")),
         Mode::Repair => {
-            // until when a version was seen is no value, and the upserts do not keep it up for rows that do not change
+            // `seen_window` is not a value of the lot, and the upserts do not update it for rows that do not change.
             let names = written.iter().filter(|name| *name != "seen_window");
             let one = |name: &String| format!("l.{name} is distinct from b.{name}");
             let differs = names.map(one).collect::<Vec<_>>().join(" or ");
@@ -151,12 +153,12 @@ async fn write_rows(
             (format!("and ({differs})"), insert)
         }
     };
-    // the names are those of this file
+    // All interpolated names are constants of this file.
     let sql = format!(
         "-- fold: write
-        with beside as (
+        with comparisons as (
           select
-            l.ctid as place,
+            l.ctid as row_ctid,
             f.*,
             (
               select jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
@@ -168,23 +170,23 @@ async fn write_rows(
           from jsonb_populate_recordset(null::{table}, $1) as f
           join {table} as l on {on}
         ),
-        written as (
+        updated_rows as (
           update {table} as l
           set {set}, updated_at = case when b.changes is null then l.updated_at else now() end
-          from beside as b
-          where l.ctid = b.place {differs}
+          from comparisons as b
+          where l.ctid = b.row_ctid {differs}
           returning b.changes, true as one
         ),
-        created as (
+        inserted_rows as (
           {created}
         ),
-        logged as (
+        change_log as (
           insert into {log} (window_start_utc, file_id, {log_columns}, changes)
           select $2, $3, {log_values}, f.changes
-          from beside as f
+          from comparisons as f
           where f.changes is not null
         )
-        select {counted} + (select count(*) from created) from written"
+        select {counted} + (select count(*) from inserted_rows) from updated_rows"
     );
     let logged: Vec<String> = written.into_iter().filter(|name| !unlogged.contains(&name.as_str())).collect();
     sqlx::query_scalar(AssertSqlSafe(sql))
@@ -194,5 +196,5 @@ async fn write_rows(
         .bind(logged)
         .fetch_one(&mut *connection)
         .await
-        .with_context(|| format!("write the folded rows of {table}"))
+        .with_context(|| format!("could not write the folded rows of {table}"))
 }

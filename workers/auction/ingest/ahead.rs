@@ -1,16 +1,17 @@
-//! Reading ahead: a thread decompresses while another parses, on a second core.
+//! Read-ahead: one thread decompresses while another parses, on a second core.
 //!
-//! A few buffers in flight bound the memory. When the parser stops early, the reader finds its channel closed and ends.
+//! The number of buffers bounds the memory. When the parser stops early, the channel closes and the reading thread
+//! ends.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Bytes of one buffer.
+/// Size of one buffer.
 const BUFFER: usize = 256 << 10;
-/// Buffers in flight, at most.
+/// Maximum number of buffers in flight.
 const IN_FLIGHT: usize = 4;
 
-/// What the parser reads.
+/// A reader that returns the bytes read by the read-ahead thread.
 pub struct Ahead {
     buffers: Receiver<io::Result<Vec<u8>>>,
     buffer: Vec<u8>,
@@ -22,7 +23,7 @@ impl Read for Ahead {
         while self.read == self.buffer.len() {
             match self.buffers.recv() {
                 Ok(buffer) => (self.buffer, self.read) = (buffer?, 0),
-                Err(_) => return Ok(0), // the reader is through
+                Err(_) => return Ok(0), // the reading thread has ended
             }
         }
         let n = out.len().min(self.buffer.len() - self.read);
@@ -32,7 +33,8 @@ impl Read for Ahead {
     }
 }
 
-/// Runs `parse` on what a thread reads from `file`; gives its result, and the file as far as it was read.
+/// Runs `parse` on the bytes that a second thread reads from `file`. Returns the result, and the file as far as it was
+/// read.
 pub fn reading<T, R: Read + Send>(file: R, parse: impl FnOnce(Ahead) -> T) -> io::Result<(T, R)> {
     std::thread::scope(|scope| {
         let (filled, buffers) = sync_channel(IN_FLIGHT);

@@ -1,24 +1,24 @@
-//! The columns of `staging.copart_raw`, in one place: their names and how a typed row fills them.
+//! The columns of `staging.copart_raw`: their names, and the encoding of a parsed row.
 
 use crate::auction::row::{SkipReason, Typed};
 use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// The COPY statement that takes what [`stage`] encodes, into `staging.copart_raw` or a table `apart` that this very
-/// transaction has made. Nobody else sees that one yet, so its rows can say from the start that they are settled, which
-/// otherwise the first to read each would find out and write down.
-pub fn copy_staged(apart: Option<&str>) -> String {
-    let (table, freeze) = apart.map_or(("staging.copart_raw", ""), |table| (table, ", freeze"));
+/// Returns the COPY statement for rows of [`stage`], into `staging.copart_raw` or into a `detached` table.
+///
+/// A table created in this transaction is loaded with COPY FREEZE, which saves the later hint-bit writes.
+pub fn copy_staged(detached: Option<&str>) -> String {
+    let (table, freeze) = detached.map_or(("staging.copart_raw", ""), |table| (table, ", freeze"));
     format!("copy {table} ({COLUMNS}) from stdin (format binary{freeze})")
 }
 
-/// The COPY statement that takes what [`stage`] encodes, into another table with the columns of `staging.copart_raw`.
+/// Returns the COPY statement for rows of [`stage`] into another table with the columns of `staging.copart_raw`.
 pub fn copy_into(table: &str) -> String {
     format!("copy {table} ({COLUMNS}) from stdin (format binary)")
 }
 
-/// Returns the names of the columns that [`stage`] fills.
+/// Returns the names of the columns that [`stage`] writes.
 pub fn staged_columns() -> impl Iterator<Item = &'static str> {
     COLUMNS.split(',').map(str::trim)
 }
@@ -37,29 +37,29 @@ const COUNT: i16 = 64;
 
 /// A row to be staged.
 pub struct Staged<'a> {
-    /// Its file.
+    /// The id of the file.
     pub file_id: Uuid,
     /// The file's window.
     pub window: DateTime<Utc>,
-    /// Its position in the file, from 1.
+    /// The position of the row in the file, from 1.
     pub row_no: u64,
-    /// Its version in `raw.rows`.
+    /// The id of the row's version in `raw.rows`.
     pub row_id: i64,
-    /// Of its values.
+    /// The hash of the row's values.
     pub row_hash: Uuid,
-    /// The version it takes the place of at the head of its lot.
+    /// The hash of the version that the row replaces as the head of its lot.
     pub prev_hash: Option<Uuid>,
-    /// Until when that was seen.
+    /// The last window in which the replaced version was seen.
     pub prev_seen: Option<DateTime<Utc>>,
-    /// Where it stands among the versions of its lot.
+    /// The position of the row among the versions of its lot.
     pub version_at: DateTime<Utc>,
-    /// Whether it has a value that could not be read, or an update time that cannot be right.
+    /// True if a value could not be read, or if the update time cannot be right.
     pub irregular: bool,
-    /// Its values.
+    /// The parsed values.
     pub typed: &'a Typed<'a>,
 }
 
-/// Encodes a row for [`copy_staged`].
+/// Encodes a row for the COPY statement of [`copy_staged`].
 pub fn stage(out: &mut CopyBuf, s: &Staged<'_>) {
     let t = s.typed;
     out.row(COUNT);

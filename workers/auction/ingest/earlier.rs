@@ -1,4 +1,5 @@
-//! What a file is compared with: the sizes of the files before it, and what could not be read in the last complete one.
+//! Reads the history that a file is judged by: the sizes of earlier files, and the unreadable values of the last
+//! complete one.
 
 use super::Window;
 use crate::auction::Column;
@@ -13,23 +14,25 @@ use uuid::Uuid;
 /// The files of a source up to a window.
 #[derive(Clone, Debug, Default)]
 pub struct Earlier {
-    /// By which a file's completeness is judged.
+    /// The earlier files that decide a file's completeness.
     pub files: EarlierFiles,
-    /// The new and changed rows of the last complete file; None if there is no such file.
+    /// The staged rows of the last complete file; `None` if there is no such file.
     last_complete: Option<StagedRows>,
 }
 
-/// The new and changed rows of a file.
+/// The number of staged rows of a file, and of their unreadable values.
 #[derive(Clone, Debug, Default)]
 struct StagedRows {
     rows: u64,
-    /// Unreadable values by column.
+    /// The number of unreadable values by column.
     unreadable: BTreeMap<String, u64>,
 }
 
 impl Earlier {
-    /// Reads what the file of this window is compared with. Files of later windows and the file itself are left out, so a
-    /// file is judged alike whenever it is ingested.
+    /// Reads the history of this window's file.
+    ///
+    /// Files of later windows and the file itself are excluded, so the result does not depend on when the file is
+    /// ingested.
     pub async fn load(
         connection: &mut PgConnection,
         window: &Window,
@@ -55,17 +58,19 @@ impl Earlier {
         )
         .fetch_optional(connection)
         .await
-        .context("read what the last complete file could not read")?;
+        .context("could not read the unreadable values of the last complete file")?;
         let Some(last) = last else { return Ok(Earlier { files, last_complete: None }) };
         let unreadable = match last.unreadable {
-            Some(counts) => serde_json::from_value(counts).context("read the last complete file's report")?,
+            Some(counts) => serde_json::from_value(counts)
+                .context("could not parse the report of the last complete file")?,
             None => BTreeMap::new(),
         };
         let rows = last.staged.unwrap_or(0).unsigned_abs();
         Ok(Earlier { files, last_complete: Some(StagedRows { rows, unreadable }) })
     }
 
-    /// Returns the share of the column's unreadable values in the last complete file, or None if there is no such file.
+    /// Returns the share of the column's unreadable values in the last complete file, or `None` if there is no such
+    /// file.
     pub fn unreadable(&self, column: Column) -> Option<UnreadableShare> {
         let last = self.last_complete.as_ref()?;
         let unreadable = last.unreadable.get(column.name()).copied().unwrap_or(0);
@@ -73,7 +78,7 @@ impl Earlier {
     }
 }
 
-/// Reads what the completeness of a file is judged by.
+/// Reads the earlier files that decide a file's completeness.
 pub async fn earlier_files(
     connection: &mut PgConnection,
     source: &str,
@@ -87,7 +92,7 @@ pub async fn earlier_files(
     Ok(EarlierFiles { complete_sizes, small_since, small_sizes })
 }
 
-/// The rows of the last complete files, newest first. After a size was accepted that size counts as the oldest of them.
+/// Returns the row counts of the last complete files, newest first. An accepted size counts as the oldest of them.
 async fn complete_sizes(
     connection: &mut PgConnection,
     source: &str,
@@ -96,7 +101,7 @@ async fn complete_sizes(
 ) -> anyhow::Result<Vec<i32>> {
     sqlx::query_scalar!(
         r#"-- ingest: sizes of the last complete files
-        with accepted as (
+        with accepted_size as (
           select s.size_accepted_window as at, s.size_accepted_rows as rows
           from raw.sources s
           where s.source = $1 and s.size_accepted_window <= $2
@@ -108,10 +113,10 @@ async fn complete_sizes(
             and f.complete
             and f.window_start_utc <= $2
             and f.file_id <> $3
-            and f.window_start_utc > coalesce((select a.at from accepted a), '-infinity')
+            and f.window_start_utc > coalesce((select a.at from accepted_size a), '-infinity')
           union all
           select a.rows, a.at, 0
-          from accepted a
+          from accepted_size a
         )
         select rows as "rows!"
         from sizes
@@ -124,10 +129,11 @@ async fn complete_sizes(
     )
     .fetch_all(connection)
     .await
-    .context("read the sizes of the last complete files")
+    .context("could not read the sizes of the last complete files")
 }
 
-/// The windows and rows of the files that were too small and nothing else, since the last file that was not, newest first.
+/// Returns the windows and row counts of the files that were only too small, newest first, since the last file that was
+/// not.
 async fn small_files(
     connection: &mut PgConnection,
     source: &str,
@@ -136,8 +142,8 @@ async fn small_files(
 ) -> anyhow::Result<Vec<(DateTime<Utc>, i32)>> {
     let files = sqlx::query!(
         r#"-- ingest: files that were too small
-        with other as (
-          -- the last file that was judged otherwise, and the window whose size was accepted
+        with reference_windows as (
+          -- the last file that was judged differently, and the window with an accepted size
           (
             select f.window_start_utc as at
             from raw.csv_files f
@@ -160,7 +166,7 @@ async fn small_files(
           and f.incomplete_reason = 'size'
           and f.window_start_utc <= $2
           and f.file_id <> $3
-          and f.window_start_utc > coalesce((select max(o.at) from other o), '-infinity')
+          and f.window_start_utc > coalesce((select max(r.at) from reference_windows r), '-infinity')
         order by f.window_start_utc desc, f.file_no desc"#,
         source,
         window,
@@ -168,6 +174,6 @@ async fn small_files(
     )
     .fetch_all(connection)
     .await
-    .context("read the files that were too small")?;
+    .context("could not read the files that were too small")?;
     Ok(files.into_iter().map(|file| (file.at, file.rows)).collect())
 }

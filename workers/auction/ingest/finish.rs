@@ -1,4 +1,4 @@
-//! The end of an ingest: heads, manifest, run and window, once every row is in its table.
+//! The end of an ingest: writes heads, manifest, run and window after every row is in its table.
 //!
 //! Long because the end of an ingest is one transaction whose statements depend on their order.
 
@@ -11,20 +11,20 @@ use anyhow::Context;
 use serde_json::json;
 use sqlx::PgConnection;
 
-/// Loads into tables apart, to be made part of theirs.
+/// Tables that were loaded detached, and are attached at the end of the ingest.
 pub struct Loads {
-    /// The month's row versions, on a connection of its own.
+    /// The load of the month's row versions on a second connection.
     pub apart: Option<month::Load>,
-    /// The table apart into which the day's staged rows went.
+    /// The detached table with the day's staged rows.
     pub day: Option<String>,
 }
 
-/// Heads pointed at a new month's versions by one statement, at most.
+/// Maximum number of heads that one statement points at a new month's versions.
 const MOVED: usize = 50_000;
-/// Ids of a manifest sent at once.
+/// Number of manifest ids in one chunk of COPY data.
 const PIECE: usize = 64 << 10;
 
-/// Writes what follows from the whole file.
+/// Writes everything that depends on the whole file, and returns the report.
 pub async fn finish(
     connection: &mut PgConnection,
     plan: &Plan,
@@ -32,17 +32,17 @@ pub async fn finish(
     mut outcome: Outcome,
     loads: Loads,
 ) -> anyhow::Result<Report> {
-    // the month's indexes are built while this connection does the rest
+    // The month's indexes are built while this connection does the rest.
     let apart = match loads.apart {
         Some(load) => Some(load.loaded().await),
         None => None,
     };
     let errors = std::mem::take(&mut outcome.errors);
-    errors.send_all(connection).await.context("copy the parse errors")?;
+    errors.send_all(connection).await.context("could not copy the parse errors")?;
     let lotless = std::mem::take(&mut outcome.lotless);
     lotless.save(connection, &window.source, plan.window, month_of(plan.window), plan.in_order).await?;
     let no_lots = std::mem::take(&mut outcome.no_lots);
-    no_lots.send(connection, COPY_SKIPPED).await.context("copy the rows that make no lot")?;
+    no_lots.send(connection, COPY_SKIPPED).await.context("could not copy the skipped rows")?;
     if plan.first() {
         sqlx::query!(
             "-- ingest: the source's first heads\n select raw.first_heads($1, $2, $3, $4::text::regclass)",
@@ -53,15 +53,15 @@ pub async fn finish(
         )
         .execute(&mut *connection)
         .await
-        .context("write the source's first heads")?;
+        .context("could not write the source's first heads")?;
     }
     if loads.day.is_some() {
         sqlx::query!("-- ingest: index the day\n select staging.index_day($1)", plan.window)
             .execute(&mut *connection)
             .await
-            .context("index the day's rows")?;
+            .context("could not index the day's rows")?;
     }
-    write_manifest(connection, plan, &outcome.manifest).await.context("write the manifest")?;
+    write_manifest(connection, plan, &outcome.manifest).await.context("could not write the manifest")?;
     note_unknown(connection, plan, &outcome).await?;
     if let Some(indexed) = apart {
         indexed.attach(connection, plan.window).await?;
@@ -70,7 +70,7 @@ pub async fn finish(
         sqlx::query!("-- ingest: attach the day\n select staging.attach_day($1)", plan.window)
             .execute(&mut *connection)
             .await
-            .context("attach the day to staging.copart_raw")?;
+            .context("could not attach the day to staging.copart_raw")?;
     }
     let staged = if plan.full { outcome.rows } else { outcome.new + outcome.changed };
     sqlx::query!(
@@ -80,8 +80,8 @@ pub async fn finish(
     )
     .execute(&mut *connection)
     .await
-    .context("analyze the staged rows")?;
-    // a lot that was away knows until when its last version was seen, as long as its head stands
+    .context("could not analyze the staged rows")?;
+    // For a lot that was absent, only the head contains the time until which its last version was seen.
     sqlx::query!(
         r#"-- ingest: until when replaced versions were seen
         update staging.copart_raw s
@@ -97,7 +97,7 @@ pub async fn finish(
     )
     .execute(&mut *connection)
     .await
-    .context("note until when replaced versions were seen")?;
+    .context("could not record when replaced versions were last seen")?;
     let complete = plan.in_order && outcome.completeness.is_complete();
     if plan.in_order {
         move_heads(connection, plan, window, &outcome, complete).await?;
@@ -111,7 +111,7 @@ pub async fn finish(
         )
         .execute(&mut *connection)
         .await
-        .context("note the late file's lots")?;
+        .context("could not update the heads for the late file")?;
     }
     let report = Report {
         state: "ingested",
@@ -123,17 +123,17 @@ pub async fn finish(
         ..counts(plan, &outcome)
     };
     if !report.header_drift.is_empty() {
-        tracing::warn!(file_id = %plan.file_id, drift = ?report.header_drift, "the feed's header has changed");
+        tracing::warn!(file_id = %plan.file_id, drift = report.header_drift.join(", "), "feed header changed");
     }
     warn_of_drift(plan, &report.column_drift);
     open_run(connection, plan, &report).await?;
     sqlx::query!(
         r#"-- ingest: the file
-        with w as (
+        with window_update as (
           update fleet.windows set state = 'ingested', file_id = $1, note = null, updated_at = now()
           where source = $6 and window_start_utc = $7
         ),
-        g as (
+        sighting_update as (
           update raw.sightings set state = 'ingested', complete = $5, ingested_at = now()
           where source = $6 and window_start_utc = $7 and file_id = $1
         )
@@ -143,7 +143,7 @@ pub async fn finish(
           row_count = $2,
           headers_jsonb = $3,
           snapshot_clock = $4,
-          -- a file that comes again is no further file for absence
+          -- a file that arrives again does not count as a further file for absence
           complete = case when window_start_utc = $7 then $5 else complete end,
           incomplete_reason = case when window_start_utc = $7 then $8 else incomplete_reason end,
           record_count = $9,
@@ -165,11 +165,11 @@ pub async fn finish(
     )
     .execute(connection)
     .await
-    .context("note the file's state")?;
+    .context("could not record the state of the file")?;
     Ok(report)
 }
 
-/// The part of a report that a quarantined file has too: what was found in it.
+/// Returns the counts of a report, which are the same for a quarantined file.
 fn counts(plan: &Plan, outcome: &Outcome) -> Report {
     Report {
         rows: outcome.rows,
@@ -191,7 +191,7 @@ fn counts(plan: &Plan, outcome: &Outcome) -> Report {
     }
 }
 
-/// Says why the file is not complete, if it is not.
+/// Returns the reason why the file is incomplete, or `None` for a complete file.
 fn incompleteness(plan: &Plan, outcome: &Outcome) -> Option<String> {
     match outcome.completeness {
         Completeness::Complete | Completeness::SizeAccepted => None,
@@ -227,7 +227,7 @@ async fn move_heads(
         sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
             .execute(&mut *connection)
             .await
-            .context("bring the heads up to the file")?;
+            .context("could not update the heads")?;
     }
     for moved in outcome.moved.chunks(MOVED) {
         let (lots, row_ids): (Vec<i64>, Vec<i64>) = moved.iter().copied().unzip();
@@ -236,7 +236,7 @@ async fn move_heads(
             update raw.heads h
             set row_id = m.row_id, version_window = $4
             from unnest($2::bigint[], $3::bigint[]) as m (lot, row_id)
-            -- a lot that stands in the file twice may have moved on to its other row
+            -- the head of a lot that occurs twice in the file may already refer to the other row
             where h.source = $1 and h.lot = m.lot and h.version_window <> $4"#,
             window.source,
             &lots,
@@ -245,9 +245,9 @@ async fn move_heads(
         )
         .execute(&mut *connection)
         .await
-        .context("point the heads at this month's versions")?;
+        .context("could not point the heads at this month's versions")?;
     }
-    // of a lot that a file of changes does not hold, only until when it was seen is noted
+    // If the source sends only changes, a missing lot is not absent, and only the time it was last seen is recorded.
     let absent = complete && plan.mapping.absence_is_judged();
     let mut away = outcome.gone.clone();
     if absent {
@@ -267,7 +267,7 @@ async fn move_heads(
     )
     .execute(&mut *connection)
     .await
-    .context("mark the lots that are away")?;
+    .context("could not mark the absent lots")?;
     if !outcome.back_unreadable.is_empty() {
         sqlx::query!(
             "-- ingest: lots that are back in records that cannot be read
@@ -277,7 +277,7 @@ async fn move_heads(
         )
         .execute(&mut *connection)
         .await
-        .context("mark the lots that are back")?;
+        .context("could not mark the reappeared lots")?;
     }
     if !outcome.headless_unreadable.is_empty() {
         sqlx::query_file!(
@@ -289,7 +289,7 @@ async fn move_heads(
         )
         .execute(&mut *connection)
         .await
-        .context("mark the closed lots that are back")?;
+        .context("could not open the closed lots that reappeared")?;
     }
     sqlx::query!(
         "-- ingest: where the heads stand
@@ -303,7 +303,7 @@ async fn move_heads(
     )
     .execute(&mut *connection)
     .await
-    .context("note where the heads stand")?;
+    .context("could not record the window of the heads")?;
     if outcome.completeness == Completeness::SizeAccepted {
         sqlx::query!(
             "-- ingest: accept the size
@@ -314,13 +314,13 @@ async fn move_heads(
         )
         .execute(connection)
         .await
-        .context("accept the size of the file")?;
-        tracing::warn!(file_id = %plan.file_id, rows = outcome.rows, "file size accepted: too small for 24 hours");
+        .context("could not accept the size of the file")?;
+        tracing::warn!(file_id = %plan.file_id, rows = outcome.rows, "file size accepted after 24 hours of small files");
     }
     Ok(())
 }
 
-/// In pieces: encoded whole, a manifest would be the largest thing a worker holds.
+/// Writes the manifest in chunks, since a manifest encoded as a whole would be the largest allocation of a worker.
 async fn write_manifest(connection: &mut PgConnection, plan: &Plan, ids: &[i64]) -> sqlx::Result<()> {
     let mut copy = CopyStream::begin(connection, COPY_MANIFEST).await?;
     let mut piece = CopyBuf::default();
@@ -354,7 +354,7 @@ async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outc
     )
     .execute(connection)
     .await
-    .context("note unknown spellings")?;
+    .context("could not record the unknown values")?;
     Ok(())
 }
 
@@ -375,11 +375,11 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
     )
     .execute(connection)
     .await
-    .context("write the run")?;
+    .context("could not record the run")?;
     Ok(())
 }
 
-/// Sets the file and its window aside, and keeps the first of its unreadable records.
+/// Quarantines the file and the window, and stores the first unreadable records.
 pub async fn quarantine(
     connection: &mut PgConnection,
     plan: &Plan,
@@ -389,9 +389,9 @@ pub async fn quarantine(
     let mut reason = why.to_string();
     if errors.left_out() > 0 {
         reason +=
-            &format!("; the first {FIRST_KEPT} unreadable records are kept, {} are not", errors.left_out());
+            &format!("; the first {FIRST_KEPT} unreadable records are stored, {} are not", errors.left_out());
     }
-    errors.send_first(connection).await.context("copy the parse errors")?;
+    errors.send_first(connection).await.context("could not copy the parse errors")?;
     let report = Report { state: "quarantined", reason: Some(reason.clone()), ..counts(plan, &outcome) };
     warn_of_drift(plan, &report.column_drift);
     sqlx::query!(
@@ -400,7 +400,7 @@ pub async fn quarantine(
           update raw.csv_files set state = 'quarantined', ingested_at = now() where file_id = $1
           returning source
         ),
-        g as (
+        sighting_update as (
           update raw.sightings set state = 'quarantined'
           where file_id = $1 and window_start_utc = $3
         )
@@ -414,8 +414,8 @@ pub async fn quarantine(
     )
     .execute(&mut *connection)
     .await
-    .context("quarantine the file")?;
+    .context("could not quarantine the file")?;
     open_run(connection, plan, &report).await?;
-    tracing::error!(target: "told", file_id = %plan.file_id, window = %plan.window, reason, "file quarantined");
+    tracing::error!(target: "outcome", file_id = %plan.file_id, window = %plan.window, reason, "file quarantined");
     Ok(report)
 }

@@ -1,8 +1,8 @@
-//! What a file is compared with: per lot of its source, the newest version seen.
+//! The lot heads of a source, which a file is compared with: the newest known version of each lot.
 //!
-//! Kept as one sorted vector, 40 bytes a lot, since this is the largest thing a worker holds. A look-up is a guess where
-//! in it a lot should be, and a search of the few places around: a binary search of the whole waits for memory at each of
-//! its 17 steps, which took longer than splitting the rows into their fields.
+//! The heads are one sorted vector with 40 bytes per lot, since this is the largest allocation of a worker. A look-up
+//! interpolates the position of a lot and searches the few entries around it. A binary search of the whole vector waits
+//! for memory in each of its 17 steps, which took longer than splitting the rows into fields.
 
 use uuid::Uuid;
 
@@ -15,14 +15,14 @@ const CONTESTED: u8 = 8;
 const HELD: u8 = 16;
 const UNREADABLE: u8 = 32;
 
-/// One lot's newest version.
+/// The newest version of one lot.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
     /// The lot number.
     pub lot: i64,
-    /// The version's hash.
+    /// The row hash of the version.
     pub row_hash: Uuid,
-    /// The version's id in `raw.rows`; 0 when it lies in another month, which a manifest may not refer to.
+    /// The id of the version in `raw.rows`, or 0 for another month, which a manifest cannot refer to.
     pub row_id: i64,
     flags: u8,
 }
@@ -31,40 +31,42 @@ pub struct Head {
 #[derive(Debug, Default)]
 pub struct Heads {
     sorted: Vec<Head>,
-    /// Where each part of the range of lot numbers begins in `sorted`; the parts are equally wide.
+    /// The start of each part in `sorted`. The parts divide the range of lot numbers into equal widths.
     parts: Vec<u32>,
-    /// Parts per lot number.
+    /// The number of parts per lot number.
     scale: f64,
-    /// Lots without a head that the file at hand holds in a record that cannot be read.
+    /// Lots without a head that the current file contains in an unreadable record.
     headless_unreadable: Vec<i64>,
 }
 
-/// Lots of a part, on average.
+/// Average number of lots in a part.
 const PART: usize = 1;
 
 impl Head {
-    /// Returns the head of a version that is known and did not change; of no lot.
+    /// Returns the head of a known, unchanged version that belongs to no lot.
     pub fn unchanged(row_hash: Uuid, row_id: i64) -> Head {
         Head { lot: 0, row_hash, row_id, flags: 0 }
     }
 
-    /// Whether the lot did not stand in the newest file.
+    /// Returns true if the lot was not in the newest file.
     pub fn absent(&self) -> bool {
         self.flags & ABSENT != 0
     }
 
-    /// Whether the file at hand has held the lot before.
+    /// Returns true if the current file already contained the lot.
     pub fn again(&self) -> bool {
         self.flags & SEEN != 0
     }
 
-    /// Whether the file at hand has held this very version before.
+    /// Returns true if the current file already contained this version of the lot.
     pub fn held(&self) -> bool {
         self.flags & HELD != 0
     }
 
-    /// Whether another file of the newest window may hold the lot's greater version: of two in one window the hash
-    /// decides, and the lesser may be the head. The next sighting decides anew, so it must be staged.
+    /// Returns true if another file of the newest window may contain the lot's greater version.
+    ///
+    /// Within one window the hash decides, and the head may be the lesser version. The next sighting decides again, so
+    /// it must be staged.
     pub fn contested(&self) -> bool {
         self.flags & CONTESTED != 0
     }
@@ -81,25 +83,25 @@ impl Heads {
             let part = heads.part(heads.sorted[head].lot);
             heads.parts[part + 1] = head as u32 + 1;
         }
-        // a part without lots ends where the one before it does
+        // An empty part ends where the part before it ends.
         for part in 1..heads.parts.len() {
             heads.parts[part] = heads.parts[part].max(heads.parts[part - 1]);
         }
         heads
     }
 
-    /// Whether the source has none.
+    /// Returns true if the source has no heads.
     pub fn is_empty(&self) -> bool {
         self.sorted.is_empty()
     }
 
-    /// The part a lot number lies in; never falls as lots rise, whatever the rounding.
+    /// Returns the index of the part for a lot number. The index never decreases with the lot number, despite rounding.
     fn part(&self, lot: i64) -> usize {
         let first = self.sorted.first().map_or(0, |h| h.lot);
         ((lot.saturating_sub(first) as f64 * self.scale) as usize).min(self.parts.len().saturating_sub(2))
     }
 
-    /// The head of `lot` as it stood before, and a note that the file holds the lot with this version.
+    /// Records that the file contains the lot with this version. Returns the previous head.
     pub fn see(&mut self, lot: i64, row_hash: Uuid) -> Option<Head> {
         let head = self.find(lot)?;
         let before = *head;
@@ -115,7 +117,7 @@ impl Heads {
         Some(&mut here[at])
     }
 
-    /// Notes that the file at hand holds the lot in a record that cannot be read: the lot is present, its version unknown.
+    /// Records that the current file contains the lot in an unreadable record: the lot is present, the version unknown.
     pub fn note_unreadable(&mut self, lot: i64) {
         match self.find(lot) {
             Some(head) => head.flags |= UNREADABLE,
@@ -123,19 +125,20 @@ impl Heads {
         }
     }
 
-    /// Returns the lots without a head that the file at hand holds in records that cannot be read.
+    /// Returns the lots without a head that the current file contains in unreadable records.
     pub fn headless_unreadable(&self) -> Vec<i64> {
         self.headless_unreadable.clone()
     }
 
-    /// Returns the lots that stood in no newer file and that the file at hand holds only in records that cannot be read.
+    /// Returns the absent lots that the current file contains only in unreadable records.
     pub fn back_unreadable(&self) -> Vec<i64> {
         let back = |h: &&Head| h.absent() && h.flags & (SEEN | UNREADABLE) == UNREADABLE;
         self.sorted.iter().filter(back).map(|h| h.lot).collect()
     }
 
-    /// Lots not seen: those that stood in the newest file until now, and those already absent but in no complete file yet.
-    /// One whose record cannot be read is seen.
+    /// Returns the lots that the file does not contain: lots of the newest file until now, and absent lots without a
+    /// recorded absence, since no complete file has been ingested since. A lot in an unreadable record counts as
+    /// contained.
     pub fn unseen(&self) -> (Vec<i64>, Vec<i64>) {
         let unseen = || self.sorted.iter().filter(|h| h.flags & (SEEN | UNREADABLE) == 0);
         (
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(heads.unseen(), (vec![2], vec![5]));
         assert_eq!(heads.back_unreadable(), [3, 4]);
         assert_eq!(heads.headless_unreadable(), [99]);
-        // the same lot in a record that can be read decides
+        // The same lot in a readable record decides.
         let before = heads.see(3, Uuid::from_u128(3)).unwrap();
         assert!(before.absent() && !before.again());
         assert_eq!(heads.back_unreadable(), [4]);

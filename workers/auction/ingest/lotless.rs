@@ -1,7 +1,8 @@
-//! Rows without a lot number, known by their hashes, so that each is stored and listed once however many files repeat it.
+//! Rows without a lot number, known by their hashes, so that each is stored and listed once however many files repeat
+//! it.
 //!
-//! They have no head, since a head belongs to a lot. What is loaded is bounded: of a source with more than
-//! [`MOST_ROWS`] such rows the oldest are forgotten, and stored again should they come again.
+//! They have no head, since a head belongs to a lot. The number of loaded rows is bounded. If a source has more than
+//! [`MOST_ROWS`] such rows, the oldest are forgotten, and are stored again if they reappear.
 
 use super::heads::Head;
 use anyhow::Context;
@@ -10,22 +11,22 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Rows known of a source, at most: some 10 MB.
+/// Maximum number of rows loaded for a source, about 10 MB.
 const MOST_ROWS: i64 = 200_000;
 
-/// The rows without a lot number that a source's files have held, and those that the file at hand stores.
+/// The rows without a lot number in earlier files of a source, and those that the current file stores.
 #[derive(Debug, Default)]
 pub struct LotlessRows {
-    /// Version by hash; 0 for one that lies in another month, to which a manifest of this month may not refer.
+    /// The id of the version by hash, or 0 for another month, which a manifest cannot refer to.
     known: HashMap<Uuid, i64>,
-    /// Rows stored by the file at hand, by hash.
+    /// Rows stored by the current file: hash and id.
     stored: Vec<(Uuid, i64)>,
-    /// Of a source that has too many, the window of the oldest one known.
+    /// The window of the oldest loaded row, if the source has too many rows.
     oldest_known: Option<DateTime<Utc>>,
 }
 
 impl LotlessRows {
-    /// Loads the rows of `source` as a file of the month beginning at `month` may use them.
+    /// Loads the rows of `source` for a file of the month that begins at `month`.
     pub async fn load(
         connection: &mut PgConnection,
         source: &str,
@@ -48,26 +49,28 @@ impl LotlessRows {
         )
         .fetch_all(connection)
         .await
-        .context("read raw.lotless_rows")?;
+        .context("could not read raw.lotless_rows")?;
         let is_full = rows.len() as i64 == MOST_ROWS;
         let oldest_known = rows.last().filter(|_| is_full).map(|row| row.version_window);
         let known = rows.into_iter().map(|row| (row.row_hash, row.row_id)).collect();
         Ok(LotlessRows { known, stored: Vec::new(), oldest_known })
     }
 
-    /// Returns the version of a row with this hash in the form of a head that did not change, or None for a new row.
+    /// Returns the version with this hash in the form of an unchanged head, or `None` for a new row.
     pub fn find(&self, row_hash: Uuid) -> Option<Head> {
         self.known.get(&row_hash).map(|row_id| Head::unchanged(row_hash, *row_id))
     }
 
-    /// Notes that the file at hand stores this row.
+    /// Records that the current file stores this row.
     pub fn note_stored(&mut self, row_hash: Uuid, row_id: i64) {
         self.known.insert(row_hash, row_id);
         self.stored.push((row_hash, row_id));
     }
 
-    /// Writes down what the file at hand stored, and deletes rows not seen since before the month that precedes `month`.
-    /// A late file takes no row from a newer one.
+    /// Writes the rows that the current file stored, and deletes rows not seen since before the month preceding
+    /// `month`.
+    ///
+    /// A late file replaces no row of a newer one.
     pub async fn save(
         self,
         connection: &mut PgConnection,
@@ -98,7 +101,7 @@ impl LotlessRows {
             )
             .execute(&mut *connection)
             .await
-            .context("note the rows without a lot number")?;
+            .context("could not record the rows without a lot number")?;
         }
         if in_order {
             let stale = month - chrono::Months::new(1);
@@ -110,7 +113,7 @@ impl LotlessRows {
             )
             .execute(connection)
             .await
-            .context("delete rows without a lot number that went away")?;
+            .context("could not delete old rows without a lot number")?;
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
-//! One pass over a file: parse, normalise, hash, compare with the heads, and encode what has to be written.
+//! Scans a file once: parse, normalise, hash, compare with the heads, and encode the rows to write.
 //!
-//! Runs on a blocking thread, since it keeps a core busy. Row versions and rows to stage leave it in chunks of some
-//! megabytes over a short channel; what is wrong with the file waits in a spool, since it is told even when nothing else
-//! is kept. So memory does not grow with the file.
+//! The scan runs on a blocking thread, since it keeps one core busy. Row versions and staged rows are sent in chunks of
+//! up to a megabyte over a short channel. Flawed records are spooled, since they are reported even if nothing else of
+//! the file is stored. Memory therefore does not grow with the file.
 //!
-//! Long because what one row sets off (count, compare, keep, stage, note) is decided together and read together.
+//! Long because all effects of one row (count, compare, store, stage, record) are decided together.
 
 use super::ahead;
 use super::earlier::Earlier;
@@ -42,74 +42,73 @@ pub use outcome::{ColumnDrift, Ended, Missing, Outcome, Skipped, Unreadable};
 pub use refusal::{Refusal, Refused};
 pub use words::Count;
 
-/// The first chunk is sent on when it holds this many bytes, so that PostgreSQL, which takes longer than the scan, begins
-/// at once.
+/// Size of the first chunk, small so that PostgreSQL, which takes longer than the scan, starts early.
 const FIRST_CHUNK: usize = 256 << 10;
-/// Each later one when it holds twice as many as the one before, up to this many.
+/// Maximum size of a chunk. Each chunk is twice as large as the one before, up to this size.
 const CHUNK: usize = 1 << 20;
-/// Progress is told at least every so many bytes of the file.
+/// Progress is reported at least once per this number of bytes read.
 const TOLD: u64 = 4 << 20;
-/// A file's rows are numbered within its number: row ids are `file_no << 24 | row_no`.
+/// Number of bits for the row number in a row id, which is `file_no << 24 | row_no`.
 pub const ROW_BITS: u32 = 24;
 const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
 
-/// Which file, and how it is to be read.
+/// The file to scan, and everything its rows are compared with.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The file.
+    /// The id of the file.
     pub file_id: Uuid,
-    /// Its source.
+    /// The name of the source.
     pub source: Arc<str>,
-    /// Its short number.
+    /// The short number of the file in this window.
     pub file_no: i64,
-    /// Its window.
+    /// The file's window.
     pub window: DateTime<Utc>,
-    /// The window the heads stand at.
+    /// The window that the heads describe.
     pub head_window: Option<DateTime<Utc>>,
     /// False for a file older than the heads.
     pub in_order: bool,
-    /// The row ids of the file in file order, where it came before in this month.
+    /// The row ids of the file in file order, if received before in this month.
     pub earlier_ids: Option<Arc<[i64]>>,
-    /// Whether the source has no head yet.
+    /// True if the source has no heads yet.
     pub headless: bool,
-    /// Write every row, whatever the heads say.
+    /// True if every row is stored and staged, even if the head is the same version.
     pub full: bool,
-    /// An operator accepts the file: it is applied although most of it is wrong.
+    /// True if an operator accepts the file, which is then applied although most rows are wrong.
     pub accepted: bool,
-    /// How the files of its source are read.
+    /// The mapping of the source, which describes the layout of the files.
     pub mapping: &'static SourceMapping,
-    /// What words mean to this database.
+    /// The aliases of this database.
     pub spellings: Arc<Spellings>,
-    /// What the file is compared with.
+    /// The history that the file is judged by.
     pub earlier: Arc<Earlier>,
-    /// What follows when a column drifts.
+    /// The consequence of drift for each column.
     pub policies: DriftPolicies,
 }
 
 impl Plan {
-    /// Whether all heads come from this file.
+    /// Returns true if all heads come from this file.
     pub fn first(&self) -> bool {
         self.headless && self.in_order
     }
 
-    /// Returns what the flawed records of the file are noted under.
+    /// Returns the file's identification for flawed records.
     fn flawed_file(&self) -> FlawedFile<'_> {
         FlawedFile { window: self.window, file_id: self.file_id, source: &self.source }
     }
 }
 
-/// Rows on their way to their tables while the file is being read.
+/// Encoded rows that are sent to their tables while the file is read.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// For `raw.rows`.
+    /// Rows for `raw.rows`.
     pub raw: CopyBuf,
-    /// For `staging.copart_raw`.
+    /// Rows for `staging.copart_raw`.
     pub staged: CopyBuf,
-    /// How much of the file has been read.
+    /// Bytes of the file read so far.
     pub bytes_read: u64,
 }
 
-/// Reads the whole file, whose packed bytes must be those that were noted when it came in.
+/// Scans the whole file, and checks that the compressed bytes are those that were received.
 pub fn scan_checked(
     file: store::Reader,
     packed_sha256: &str,
@@ -181,7 +180,7 @@ fn scan(
         } else if reader.position() - told >= TOLD {
             told = reader.position();
             let progress = Chunk { bytes_read: told, ..Chunk::default() };
-            // the channel has room for rows, and who is behind with them need not be told: never wait for this
+            // Progress is best effort, and is dropped if the channel is full.
             if let Err(TrySendError::Closed(_)) = chunks.try_send(progress) {
                 return Err(Ended::Abandoned);
             }
@@ -191,7 +190,7 @@ fn scan(
     conclude(pass)
 }
 
-/// Judges the file, of which all has been read.
+/// Decides on the file after the last record.
 fn conclude(pass: Pass<'_>) -> Result<Outcome, Ended> {
     let Pass { plan, heads, lotless, mut outcome, clock, warnings, keys, errors, .. } = pass;
     outcome.errors = errors;
@@ -247,7 +246,7 @@ impl Pass<'_> {
         self.chunk.raw.len() + self.chunk.staged.len() + self.errors.pending() + self.no_lots.len()
     }
 
-    /// Sends on what is streamed and keeps the rest.
+    /// Sends the encoded rows, and spools the rest.
     fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
         self.errors.spool()?;
         self.outcome.no_lots.keep(&mut self.no_lots)?;
@@ -267,7 +266,7 @@ impl Pass<'_> {
         }
         self.note_keys(record, &key);
         let hash = Uuid::from_u128(self.hasher.hash(record));
-        // a lot number has 1 to 18 digits
+        // A lot number has 1 to 18 digits.
         let lot = key.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
         let head = match lot {
             Some(lot) => self.heads.see(lot, hash),
@@ -279,7 +278,8 @@ impl Pass<'_> {
             Some(_) if same => self.outcome.unchanged += 1,
             Some(_) => self.outcome.changed += 1,
         }
-        // a late sighting of such a version may be its first, which its order depends on: it is stored with its window
+        // A late sighting of such a version may be its first, which determines its order, so it is stored with its
+        // window.
         let dated = !self.plan.in_order && !is_regular(record.get(Column::LastUpdatedTime), self.plan.window);
         let earlier_id = self.earlier_id(record.row_no());
         let new_id = (self.plan.file_no << ROW_BITS) | record.row_no().cast_signed();
@@ -310,7 +310,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Judges the key columns, of every row.
+    /// Counts missing and unreadable keys, for every row.
     fn note_keys(&mut self, record: &Record<'_>, key: &Key<'_>) {
         let has_lot = key.lot_external_id.is_some();
         let no_vin = match key.skip_reason {
@@ -323,13 +323,13 @@ impl Pass<'_> {
         self.keys.note(record, has_lot);
     }
 
-    /// An unchanged row has nothing to tell the tables, unless its lot was away or stands in the file twice, or the
-    /// version's place is contested, or all is to be told anew.
+    /// Returns true if the row must be staged: it is new or changed, its lot was absent or occurs twice, two files
+    /// share the window, or all rows are staged.
     fn must_stage(&self, head: Option<Head>, same: bool) -> bool {
         self.plan.full || !same || head.is_some_and(|h| h.absent() || h.again() || h.contested())
     }
 
-    /// Returns the id under which this row of the file is stored already.
+    /// Returns the id of this row of the file if already stored.
     fn earlier_id(&self, row_no: u64) -> Option<i64> {
         let ids = self.plan.earlier_ids.as_ref()?;
         ids.get(usize::try_from(row_no).ok()?.checked_sub(1)?).copied().filter(|id| *id != 0)
@@ -350,10 +350,10 @@ impl Pass<'_> {
     }
 
     fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: Uuid, row_id: i64) {
-        // a head that stays in place tells for itself until when its version was seen; a late file replaces no head
-        // but that of a lot that is away
+        // A head that stays in place contains the time until which its version was seen. A late file replaces only the
+        // head of an absent lot.
         let replaced = head.filter(|h| (self.plan.in_order || h.absent()) && h.row_hash != hash);
-        // of a lot that was away, its head knows
+        // For a lot that was absent, only the head contains the time.
         let prev_seen = replaced
             .filter(|h| !h.absent())
             .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window });
@@ -386,7 +386,8 @@ impl Pass<'_> {
         }
     }
 
-    /// An inch quote read by the tolerant rule loses nothing; a replaced character is kept with its bytes.
+    /// An inch quote read by the tolerant rule loses nothing. A record with a replaced character is stored with its
+    /// bytes.
     fn note_replacements(&mut self, record: &Record<'_>) {
         let flags = record.flags();
         if flags.nul || flags.latin1 {
@@ -415,7 +416,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Counts a record that cannot be read. If its lot number can, the lot is in the file and keeps its head.
+    /// Counts an unreadable record. If its lot number is readable, the lot is in the file and keeps its head.
     fn reject(&mut self, rejected: &Rejected<'_>) {
         self.outcome.rejected += 1;
         self.outcome.manifest.push(0);

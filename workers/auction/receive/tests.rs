@@ -1,4 +1,4 @@
-//! Receiving into a real database and a store in a folder: new, known, twice at once, and cut off halfway.
+//! Tests receiving into a real database and a store in a folder: new, known, concurrent and interrupted files.
 
 use super::*;
 use crate::testing::{TestDb, database};
@@ -12,7 +12,7 @@ fn at(time: &str) -> DateTime<Utc> {
 
 const WINDOW: &str = "2026-11-20T14:30:00Z";
 
-/// A database and a store in a folder, for one test.
+/// A database and a store in a folder for one test.
 struct House {
     db: TestDb,
     store: Store,
@@ -167,7 +167,7 @@ async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() 
     let other = "2026-11-20T14:45:00Z";
     let (first, second) =
         (house.arrival("Id,a\n1,2\n", WINDOW).await, house.arrival("Id,a\n1,2\n", other).await);
-    // Both find the bytes unknown, and both keep them.
+    // Both find the bytes unknown, and both store them.
     let first = keep(house.pool(), &house.store, first).await.unwrap();
     let second = keep(house.pool(), &house.store, second).await.unwrap();
     let mut tx = house.pool().begin().await.unwrap();

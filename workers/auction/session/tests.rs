@@ -1,4 +1,4 @@
-//! Logins, against a server that counts them.
+//! Tests logins against a server that counts them.
 
 use super::super::download::tests::stage::{Stage, act, answer, csv, whole};
 use super::*;
@@ -12,7 +12,7 @@ use std::sync::Mutex;
 const PASSWORD: &str = "PLANTED-pässword/9";
 const COOKIE: &str = "PLANTED-cookie-41";
 
-/// What a login is answered with, and what it was asked.
+/// A login server with one prepared response, and the requests it received.
 struct Desk {
     url: String,
     heard: Arc<Mutex<Vec<(Heard, String)>>>,
@@ -20,7 +20,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// Answers with this status, these cookies and, in the body, the form as it came.
+    /// Starts a server that answers with this status, these cookies and the received form as its body.
     async fn answering(
         status: u16,
         cookies: &'static [&'static str],
@@ -94,7 +94,7 @@ async fn many_at_once_log_in_once_and_all_have_the_session() {
             tokio::spawn(async move { login.cookies(&pool, "copart", &format!("job {n}")).await.unwrap() })
         })
         .collect();
-    // the one who logs in is held up until all the others have looked and found it under way
+    // The login is delayed until all other workers have found it in progress.
     while sqlx::query_scalar!(
         r#"select count(*) as "n!" from fleet.source_sessions where refreshing_until > now()"#
     )
@@ -165,9 +165,9 @@ async fn a_session_lasts_seven_hours_and_is_refreshed_before_its_end() {
 #[tokio::test]
 async fn a_refused_login_is_told_without_secrets_and_rests() {
     for (status, sets, location, says) in [
-        (403, &[][..], None, "the login is refused: status 403 Forbidden, body \"you said"),
+        (403, &[][..], None, "login rejected: status 403 Forbidden, body \"you said"),
         (200, &[][..], None, "sets no cookie"),
-        (302, &["s=1"][..], Some("/login?error=1"), "leads back to the login page"),
+        (302, &["s=1"][..], Some("/login?error=1"), "redirects to the login page"),
     ] {
         let (test, desk) = (database().await, Desk::answering(status, sets, location).await);
         let login = desk.login("k");
@@ -196,7 +196,7 @@ async fn a_login_by_hand_replaces_the_session_unless_somebody_else_is_at_it() {
     assert_eq!(status[0].session_expires_at, Some(ends));
     assert!(session::take(pool(&test), "copart", "job 7", PATIENCE, None).await.unwrap());
     let error = login.by_hand(pool(&test), "copart", "anna").await.unwrap_err().to_string();
-    assert!(error.starts_with("somebody else is logging in to copart"), "{error}");
+    assert!(error.starts_with("another login to copart is in progress"), "{error}");
     let too_late = session::keep(pool(&test), "copart", "job 6", b"x", LASTS).await.unwrap();
     assert_eq!(too_late, None, "who no longer has the refresh writes nothing");
 }

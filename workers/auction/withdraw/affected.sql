@@ -1,7 +1,8 @@
 -- withdraw: lots and vehicles to fold again
--- $1 source, $2 withdrawn windows, $3 lots of the file, $4 lots that it staged, $5 its window, $6 its arrival
+-- $1 source, $2 withdrawn windows, $3 lots of the file, $4 lots that the file staged, $5 the file's window, $6 arrival
+-- of the file
 with
--- the fold sets seen_window again, from the windows that are left
+-- the fold sets seen_window again, from the remaining windows
 lots as (
   update public.lots l
   set seen_window = null
@@ -16,11 +17,11 @@ vehicles as (
     and v.seen_window = any ($2)
   returning v.vin
 ),
-of_file as (
+file_lots as (
   select u.lot
   from unnest($3::bigint[]) as u (lot)
 ),
-later as (
+later_files as (
   select g.file_id, g.window_start_utc
   from raw.sightings g
   where g.source = $1
@@ -38,29 +39,29 @@ union
 select null, v.vin
 from vehicles v
 union
--- the window may have been the first one that held a version without a usable update time
+-- the window may have been the first with a version that lacks a usable update time
 select u.lot, null
-from of_file u
+from file_lots u
 join public.lots l on l.source = $1 and l.lot_external_id = u.lot::text
 where l.needs_fold
 union
 select null, v.vin
-from of_file u
+from file_lots u
 join public.lots l on l.source = $1 and l.lot_external_id = u.lot::text
 join public.vehicles v on v.vin = l.vin
 where v.needs_fold
 union
--- an older file that came later may hold a version that the file outlived
+-- an older file that arrived later may contain a version that lost because the file was newer
 select u.lot, null
-from later g
+from later_files g
 join staging.copart_raw s on s.file_id = g.file_id and s.window_start_utc = g.window_start_utc
-join of_file u on u.lot::text = s.lot_external_id
+join file_lots u on u.lot::text = s.lot_external_id
 union
--- without staged rows a month's copy of a version looks like a new version
+-- without staged rows, a month's copy of a version looks like a new version
 select u.lot, null
-from later g
+from later_files g
 join raw.rows r on r.file_id = g.file_id and r.window_start_utc = g.window_start_utc
-join of_file u on u.lot = r.lot
+join file_lots u on u.lot = r.lot
 where not exists (
   select
   from staging.copart_raw s

@@ -1,4 +1,4 @@
-//! The rows that a file left behind: its manifest, the versions it stored, and its staged rows.
+//! Removes the rows of a file: manifest, stored versions and staged rows.
 
 use super::Target;
 use crate::auction::withdrawal::WithdrawalObserver;
@@ -9,29 +9,30 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// What a file had left behind.
+/// Rows that were removed with a file.
 #[derive(Default)]
 pub struct Removed {
-    /// The lots of its manifest, sorted.
+    /// The lots in the file's manifest, sorted.
     pub lots: Vec<i64>,
-    /// The lots whose rows it staged: new, changed and returned ones. All lots of the versions it stored if its staged rows are gone.
+    /// The lots whose rows the file staged: new, changed and reappeared ones. If its staged rows are gone, all lots of
+    /// the versions it stored.
     pub staged: HashMap<i64, Replaced>,
-    /// Row versions that were deleted.
+    /// The number of deleted row versions.
     pub deleted: u64,
-    /// Row versions that stay, since other files name them.
+    /// The number of row versions that stay because other manifests contain them.
     pub kept: u64,
 }
 
 /// The version that a staged row replaced.
 #[derive(Clone, Copy, Default)]
 pub struct Replaced {
-    /// Its row hash.
+    /// The row hash of the version.
     pub hash: Option<Uuid>,
-    /// The newest window that held it.
+    /// The newest window that contained the version.
     pub seen: Option<DateTime<Utc>>,
 }
 
-/// Deletes the file's manifest, the row versions that only it names, and its staged rows.
+/// Deletes the file's manifest, the row versions that only it contains, and its staged rows.
 pub async fn remove(
     connection: &mut PgConnection,
     target: &Target,
@@ -58,7 +59,8 @@ pub async fn remove(
     Ok(Removed { lots, staged, deleted: deleted.len() as u64, kept: kept.len() as u64 })
 }
 
-/// Returns the lots of a file that was only seen again, as the newest one: those of its manifest before. None of a quarantined file.
+/// Returns the lots of a file that was only received again as the newest one: those of its previous manifest. A
+/// quarantined file has none.
 async fn lots_of_repeated(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
     let repeated = sqlx::query_scalar!(
         r#"-- withdraw: the manifest that was repeated
@@ -71,14 +73,14 @@ async fn lots_of_repeated(connection: &mut PgConnection, target: &Target) -> any
     )
     .fetch_one(&mut *connection)
     .await
-    .context("look up the manifest that was repeated")?;
+    .context("could not read the repeated manifest")?;
     match repeated {
         Some(window) => lots_of_manifest(connection, target.file_id, window).await,
         None => Ok(Vec::new()),
     }
 }
 
-/// Returns the versions that the file stored, and the lot of each.
+/// Returns the ids of the versions that the file stored, with the lot of each.
 async fn stored_versions(
     connection: &mut PgConnection,
     target: &Target,
@@ -91,12 +93,13 @@ async fn stored_versions(
     )
     .fetch_all(connection)
     .await
-    .context("read the row versions that the file stored")?;
+    .context("could not read the row versions that the file stored")?;
     Ok(rows.into_iter().map(|row| (row.id, row.lot)).collect())
 }
 
-/// Returns those of these versions that other manifests name, with the oldest window of each. Only manifests of the same month that
-/// were written later can.
+/// Returns those of the stored versions that other manifests contain, with the oldest window of each.
+///
+/// Only manifests of the same month that were written later can contain them.
 async fn named_elsewhere(
     connection: &mut PgConnection,
     target: &Target,
@@ -121,7 +124,7 @@ async fn named_elsewhere(
     )
     .fetch_all(&mut *connection)
     .await
-    .context("look up the manifests after the file")?;
+    .context("could not read the manifests after the file")?;
     let mut named = HashMap::new();
     for (n, manifest) in manifests.iter().enumerate() {
         observer("reading manifests", n as u64, manifests.len() as u64);
@@ -134,7 +137,7 @@ async fn named_elsewhere(
     Ok(named)
 }
 
-/// Returns the row ids of a manifest, in the order of the file; 0 stands for a record that could not be read.
+/// Returns the row ids of a manifest in file order, with 0 for a record that could not be read.
 pub async fn row_ids(
     connection: &mut PgConnection,
     file_id: Uuid,
@@ -148,7 +151,7 @@ pub async fn row_ids(
     )
     .fetch_one(connection)
     .await
-    .context("read a manifest")
+    .context("could not read a manifest")
 }
 
 async fn delete_manifest(connection: &mut PgConnection, target: &Target) -> anyhow::Result<()> {
@@ -160,7 +163,7 @@ async fn delete_manifest(connection: &mut PgConnection, target: &Target) -> anyh
     )
     .execute(connection)
     .await
-    .context("delete the manifest")?;
+    .context("could not delete the manifest")?;
     Ok(())
 }
 
@@ -171,7 +174,7 @@ async fn delete_versions(
 ) -> anyhow::Result<()> {
     sqlx::query!(
         "-- withdraw: versions of this file alone
-        with lotless as (
+        with deleted_lotless_rows as (
           delete from raw.lotless_rows where source = $3 and row_id = any ($1)
         )
         delete from raw.rows where id = any ($1) and window_start_utc = $2",
@@ -181,11 +184,11 @@ async fn delete_versions(
     )
     .execute(connection)
     .await
-    .context("delete the row versions of the file")?;
+    .context("could not delete the row versions of the file")?;
     Ok(())
 }
 
-/// Dates versions by the oldest window that is left of those that hold them.
+/// Moves versions to the oldest remaining window that contains them.
 async fn date_versions(
     connection: &mut PgConnection,
     target: &Target,
@@ -201,7 +204,7 @@ async fn date_versions(
     )
     .execute(connection)
     .await
-    .context("date the row versions that stay")?;
+    .context("could not move the remaining row versions")?;
     Ok(())
 }
 
@@ -221,14 +224,14 @@ async fn take_staged_rows(
     )
     .fetch_all(connection)
     .await
-    .context("delete the staged rows")?;
+    .context("could not delete the staged rows")?;
     let replaced = rows
         .into_iter()
         .filter_map(|row| Some((row.lot?, Replaced { hash: row.prev_hash, seen: row.prev_seen })));
     Ok(replaced.collect())
 }
 
-/// Corrects until when versions were seen that other files replaced, where that was in the withdrawn windows.
+/// Corrects the last window of versions that other files replaced, if that window is withdrawn.
 async fn correct_replaced(
     connection: &mut PgConnection,
     target: &Target,
@@ -251,6 +254,6 @@ async fn correct_replaced(
     )
     .execute(connection)
     .await
-    .context("correct until when versions were seen")?;
+    .context("could not correct when versions were last seen")?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 -- withdraw: forget a size that the file, or a later one beside it, has made the measure
--- $1 source, $2 withdrawn windows, $3 arrival of the file. A size that an operator has accepted stays.
+-- $1 source, $2 withdrawn windows, $3 arrival of the file. A size that an operator accepted is kept.
 update raw.sources s
 set size_accepted_window = null, size_accepted_rows = null
 where s.source = $1

@@ -1,8 +1,9 @@
-//! The heads of lots, from the manifests that are left.
+//! Rebuilds the heads of lots from the remaining manifests.
 //!
-//! The head of a lot is the version in the newest file that holds the lot. Where the withdrawn file was the newest one, the heads of all
-//! open lots are looked up anew; else only those of lots that were last seen in it, and of lots that were closed since. Manifests are read
-//! from the newest one on until each of these lots is found, which for nearly all of them is the first.
+//! The head of a lot is the version in the newest file that contains the lot. If the withdrawn file was the newest one,
+//! the heads of all open lots are looked up again. Otherwise only those of lots last seen in it, and of lots closed
+//! since, are looked up. Manifests are read from the newest one backwards until each of these lots is found. For nearly
+//! all lots that is the first manifest.
 
 use super::Target;
 use super::file::{Removed, row_ids};
@@ -19,31 +20,31 @@ use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
-/// The hash of a lot whose version is not known: no version has it.
+/// The row hash of a lot whose version is unknown; no version has it.
 const UNKNOWN_VERSION: Uuid = Uuid::nil();
-/// The row id of a lot whose version is not known.
+/// The row id of a lot whose version is unknown.
 const UNKNOWN_ROW: i64 = -1;
 
-/// The heads that were looked up.
+/// Result of the rebuild.
 pub struct Moved {
-    /// Their lots.
+    /// The lots whose heads were looked up.
     pub lots: Vec<i64>,
-    /// The newest window that is left.
+    /// The newest remaining window.
     pub newest_window: Option<DateTime<Utc>>,
 }
 
-/// A head as it was before.
+/// A head before the rebuild.
 struct Standing {
     row_id: i64,
     row_hash: Uuid,
     last_seen: Option<DateTime<Utc>>,
 }
 
-/// A lot in the newest manifest that holds it.
+/// A lot in the newest manifest that contains it.
 struct Sighted {
-    /// The rows of the lot in that file: one, or several of a lot that the file holds twice.
+    /// The rows of the lot in that file: one, or several if the file contains the lot twice.
     row_ids: Vec<i64>,
-    /// Until when the file was the newest one; none if it is.
+    /// The window until which the file was the newest one; `None` for the newest file.
     seen_until: Option<DateTime<Utc>>,
 }
 
@@ -56,12 +57,12 @@ struct Head {
     last_seen: Option<DateTime<Utc>>,
 }
 
-/// A manifest that is left.
+/// A remaining manifest.
 struct Manifest {
     file_id: Uuid,
     window: DateTime<Utc>,
     seen_until: DateTime<Utc>,
-    /// Whether the file is complete and was in order.
+    /// True if the file is complete and was in order.
     complete: bool,
 }
 
@@ -77,7 +78,7 @@ pub async fn rebuild(
     let newest = manifests.first();
     let standing = standing(connection, target).await?;
     let mut wanted: BTreeSet<i64> = closed.iter().copied().collect();
-    // the head of a row that makes no lot stays until a complete file comes without it
+    // The head of a row that produces no lot stays until a complete file does not contain it.
     let unjudged = manifests.iter().take_while(|manifest| !manifest.complete).count();
     let looked_at = if target.is_newest || unjudged > 0 { unjudged + 1 } else { 0 };
     for manifest in manifests.iter().take(looked_at) {
@@ -114,12 +115,12 @@ pub async fn rebuild(
     Ok(Moved { lots: wanted, newest_window: newest.map(|newest| newest.window) })
 }
 
-/// Returns the manifests that are left, the newest first.
+/// Returns the remaining manifests, newest first.
 async fn manifests(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<Manifest>> {
     sqlx::query_file_as!(Manifest, "workers/auction/withdraw/manifests.sql", target.source)
         .fetch_all(connection)
         .await
-        .context("look up the manifests that are left")
+        .context("could not read the remaining manifests")
 }
 
 async fn standing(connection: &mut PgConnection, target: &Target) -> anyhow::Result<HashMap<i64, Standing>> {
@@ -129,14 +130,14 @@ async fn standing(connection: &mut PgConnection, target: &Target) -> anyhow::Res
     )
     .fetch_all(connection)
     .await
-    .context("read the heads")?;
+    .context("could not read the heads")?;
     let heads = rows.into_iter().map(|row| {
         (row.lot, Standing { row_id: row.row_id, row_hash: row.row_hash, last_seen: row.last_seen })
     });
     Ok(heads.collect())
 }
 
-/// Returns for each lot the newest manifest that holds it.
+/// Returns the newest manifest that contains each lot.
 async fn last_sightings(
     connection: &mut PgConnection,
     manifests: &[Manifest],
@@ -165,7 +166,7 @@ async fn last_sightings(
     Ok(sighted)
 }
 
-/// Chooses each lot's row: the greatest version where a file holds the lot twice.
+/// Chooses the row of each lot: the greatest version if a file contains the lot twice.
 async fn choose_rows(
     connection: &mut PgConnection,
     target: &Target,
@@ -197,7 +198,7 @@ async fn choose_rows(
     Ok(heads)
 }
 
-/// Returns the lots that a file holds in records that cannot be read.
+/// Returns the lots that a file contains in unreadable records.
 async fn unreadable_lots(
     connection: &mut PgConnection,
     target: &Target,
@@ -216,9 +217,10 @@ async fn unreadable_lots(
     )
     .fetch_all(connection)
     .await
-    .context("read the records that cannot be read")?;
+    .context("could not read the unreadable records")?;
     let Some(names) = rows.first().map(|row| row.headers_jsonb.clone()) else { return Ok(HashSet::new()) };
-    let names: Vec<String> = serde_json::from_value(names).context("read the header of the newest file")?;
+    let names: Vec<String> =
+        serde_json::from_value(names).context("could not read the header of the newest file")?;
     let first_line = names.join(",");
     let header = Header::map(names, first_line.as_bytes(), mapping::for_source(&target.source))?;
     let lots = rows.iter().filter_map(|row| {
@@ -237,8 +239,10 @@ async fn unreadable_lots(
     Ok(lots.collect())
 }
 
-/// Writes these heads in place of those of the lots that were looked up. A lot that no manifest holds keeps a head that the file did not
-/// move: its manifests may be gone with their month.
+/// Replaces the heads of the lots that were looked up.
+///
+/// A lot that no manifest contains keeps a head that the file did not move, since its manifests may have been dropped
+/// with their month.
 async fn write(
     connection: &mut PgConnection,
     target: &Target,
@@ -267,13 +271,13 @@ async fn write(
     )
     .execute(&mut *connection)
     .await
-    .context("delete the heads to replace")?;
+    .context("could not delete the heads to replace")?;
     sqlx::query!(
         "-- withdraw: heads
         insert into raw.heads (source, lot, row_hash, row_id, version_window, last_seen)
         select $1, h.*
         from unnest($2::bigint[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::timestamptz[]) as h (lot, row_hash, row_id, version_window, last_seen)
-        -- a record that cannot be read opens a lot that is known, and makes none
+        -- an unreadable record reopens a known lot and creates no lot
         where h.row_id <> -1
           or exists (select from public.lots l where l.source = $1 and l.lot_external_id = h.lot::text)
         on conflict (source, lot) do nothing",
@@ -286,11 +290,11 @@ async fn write(
     )
     .execute(connection)
     .await
-    .context("write the heads")?;
+    .context("could not write the heads")?;
     Ok(())
 }
 
-/// Sets which file the source's heads are those of, and which window has been judged last.
+/// Sets the newest file of the source's heads, and the newest judged window.
 async fn place_source(
     connection: &mut PgConnection,
     target: &Target,
@@ -304,11 +308,11 @@ async fn place_source(
     )
     .execute(connection)
     .await
-    .context("update the newest file of the source")?;
+    .context("could not update the newest file of the source")?;
     Ok(())
 }
 
-/// Sets since when lots are absent: since the first complete file after the last one that held them.
+/// Sets `absent_since` of lots to the first complete file after the last one that contained them.
 async fn mark_absent(connection: &mut PgConnection, target: &Target) -> anyhow::Result<()> {
     sqlx::query!(
         "-- withdraw: since when lots are absent
@@ -337,6 +341,6 @@ async fn mark_absent(connection: &mut PgConnection, target: &Target) -> anyhow::
     )
     .execute(connection)
     .await
-    .context("mark the absent lots")?;
+    .context("could not mark the absent lots")?;
     Ok(())
 }

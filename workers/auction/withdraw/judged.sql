@@ -10,7 +10,7 @@ with sighting as (
 file as (
   update raw.csv_files f
   set
-    -- the state is that of the file's latest chain
+    -- the state of the file's latest chain
     state = case
       when exists (
         select
@@ -18,7 +18,13 @@ file as (
         where o.file_id = $3
           and o.state not in ('unchanged', 'withdrawn')
           and o.window_start_utc <> $2
-          and o.seen_at > (select g.seen_at from raw.sightings g where g.source = $1 and g.window_start_utc = $2 and g.file_id = $3)
+          and o.seen_at > (
+            select g.seen_at
+            from raw.sightings g
+            where g.source = $1
+              and g.window_start_utc = $2
+              and g.file_id = $3
+          )
       ) then f.state
       else $4
     end,

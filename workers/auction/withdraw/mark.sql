@@ -7,11 +7,14 @@ with sightings as (
     and g.file_id = $2
     and g.window_start_utc = any ($3)
 ),
-left_of_file as (
+remaining_windows as (
   select
     min(g.window_start_utc) as first_window,
-    -- the state of its latest chain
-    (array_agg(g.state order by coalesce(g.ingested_at, g.seen_at) desc) filter (where g.state <> 'unchanged'))[1] as state
+    -- the state of the file's latest chain
+    (
+      array_agg(g.state order by coalesce(g.ingested_at, g.seen_at) desc)
+      filter (where g.state <> 'unchanged')
+    )[1] as state
   from raw.sightings g
   where g.file_id = $2
     and g.state <> 'withdrawn'
@@ -23,13 +26,16 @@ file as (
     state = case when l.first_window is null then 'withdrawn' else coalesce(l.state, f.state) end,
     complete = case when f.window_start_utc = any ($3) then null else f.complete end,
     incomplete_reason = case when f.window_start_utc = any ($3) then null else f.incomplete_reason end,
-    -- the file is that of the oldest window that is left
-    window_start_utc = case when f.window_start_utc = any ($3) then coalesce(l.first_window, f.window_start_utc) else f.window_start_utc end
-  from left_of_file l
+    -- the file belongs to its oldest remaining window
+    window_start_utc = case
+      when f.window_start_utc = any ($3) then coalesce(l.first_window, f.window_start_utc)
+      else f.window_start_utc
+    end
+  from remaining_windows l
   where f.file_id = $2
 ),
--- another file of the window, if it has one
-others as (
+-- another file of the window, if one exists
+other_files as (
   select distinct on (g.window_start_utc) g.window_start_utc, g.file_id, g.state
   from raw.sightings g
   where g.source = $1
@@ -46,11 +52,11 @@ windows as (
     note = null,
     updated_at = now()
   from (select) as one
-  left join others o on true
+  left join other_files o on true
   where w.source = $1
     and w.window_start_utc = any ($3)
     and (o.window_start_utc is null or o.window_start_utc = w.window_start_utc)
     and w.file_id = $2
 )
 select first_window is not null as "left!"
-from left_of_file
+from remaining_windows

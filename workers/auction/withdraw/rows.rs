@@ -1,4 +1,4 @@
-//! The lots and vehicles of a withdrawn file, folded again from the versions that are left.
+//! Recomputes the lots and vehicles of a withdrawn file from the remaining versions.
 
 use super::file::Removed;
 use super::{Target, sightings};
@@ -13,24 +13,24 @@ use anyhow::Context;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// Rows that were folded again.
+/// Counts and keys of the recomputed rows.
 #[derive(Default)]
 pub struct Folded {
-    /// The lots, deleted ones included.
+    /// The recomputed lots, including deleted ones.
     pub lots: Vec<i64>,
-    /// Lots that were deleted: no version is left of them.
+    /// The number of lots deleted because no version is left.
     pub lots_deleted: u64,
-    /// Vehicles that were folded.
+    /// The number of recomputed vehicles.
     pub vehicles: u64,
-    /// Vehicles that were deleted.
+    /// The number of deleted vehicles.
     pub vehicles_deleted: u64,
-    /// VINs that no version has any more.
+    /// VINs without a remaining version.
     unmade: Vec<String>,
-    /// VINs that have been folded.
+    /// VINs that are already recomputed.
     done: HashSet<String>,
 }
 
-/// Folds the lots that the file changed, and their vehicles.
+/// Recomputes the lots that the file changed, and their vehicles.
 pub async fn fold_again(
     connection: &mut PgConnection,
     target: &Target,
@@ -49,7 +49,7 @@ pub async fn fold_again(
     )
     .fetch_all(&mut *connection)
     .await
-    .context("look up the lots to fold")?;
+    .context("could not read the lots to fold")?;
     let lots: BTreeSet<i64> = affected.iter().filter_map(|row| row.lot).collect();
     let vins: Vec<String> = affected.into_iter().filter_map(|row| row.vin).collect();
     let lots: Vec<i64> = lots.into_iter().collect();
@@ -95,7 +95,8 @@ async fn fold_batch(
     Ok(())
 }
 
-/// Folds the vehicles with these VINs. `more` adds lots that had the VIN in a version, `versions` holds the versions already read.
+/// Recomputes the vehicles with these VINs. `more` adds lots that had the VIN in a version, and `versions` contains the
+/// versions already read.
 async fn fold_vehicles(
     connection: &mut PgConnection,
     target: &Target,
@@ -125,7 +126,7 @@ async fn fold_vehicles(
     Ok(())
 }
 
-/// Returns the VINs of these lots, now and in former versions.
+/// Returns the VINs of these lots, present and former ones.
 async fn standing_vins(
     connection: &mut PgConnection,
     target: &Target,
@@ -146,11 +147,11 @@ async fn standing_vins(
     )
     .fetch_all(connection)
     .await
-    .context("look up the vehicles of lots")?;
+    .context("could not read the vehicles of lots")?;
     Ok(vins.into_iter().collect())
 }
 
-/// Deletes lots of which no version is left, with their picture links.
+/// Deletes lots without a remaining version, and their image links.
 async fn delete_lots(connection: &mut PgConnection, target: &Target, lots: &[i64]) -> anyhow::Result<u64> {
     if lots.is_empty() {
         return Ok(0);
@@ -158,18 +159,18 @@ async fn delete_lots(connection: &mut PgConnection, target: &Target, lots: &[i64
     let deleted = sqlx::query_file_scalar!("workers/auction/withdraw/delete_lots.sql", target.source, lots)
         .fetch_one(&mut *connection)
         .await
-        .context("delete the lots of the file")?;
+        .context("could not delete the lots of the file")?;
     sqlx::query!(
         "-- withdraw: lots\n delete from public.lots where id = any ($1)",
         deleted.as_deref().unwrap_or_default()
     )
     .execute(connection)
     .await
-    .context("delete the lots of the file")?;
+    .context("could not delete the lots of the file")?;
     Ok(deleted.map_or(0, |ids| ids.len() as u64))
 }
 
-/// Deletes vehicles that no version has any more and that nothing else refers to.
+/// Deletes vehicles without a remaining version that no other row refers to.
 async fn delete_vehicles(connection: &mut PgConnection, vins: &[String]) -> anyhow::Result<u64> {
     if vins.is_empty() {
         return Ok(0);
@@ -181,7 +182,7 @@ async fn delete_vehicles(connection: &mut PgConnection, vins: &[String]) -> anyh
     )
     .execute(&mut *connection)
     .await
-    .context("delete the picture links of vehicles")?;
+    .context("could not delete the image links of vehicles")?;
     let deleted = sqlx::query!(
         "-- withdraw: vehicles
         delete from public.vehicles v
@@ -194,6 +195,6 @@ async fn delete_vehicles(connection: &mut PgConnection, vins: &[String]) -> anyh
     )
     .execute(connection)
     .await
-    .context("delete the vehicles of the file")?;
+    .context("could not delete the vehicles of the file")?;
     Ok(deleted.rows_affected())
 }

@@ -1,7 +1,8 @@
-//! Sightings of versions that were not recorded because of the withdrawn file.
+//! Records sightings of versions that were not recorded because of the withdrawn file.
 //!
-//! A file that was late because of the withdrawn one, and that holds the same version of a lot, stored and staged nothing for it: the newer
-//! window was evidence enough. Such sightings are recorded where those of replaced versions are, in `staging.copart_raw`.
+//! A file that was late because of the withdrawn one and contains the same version of a lot stored and staged nothing
+//! for it, since the newer window was sufficient evidence. Such sightings are recorded in `staging.copart_raw`, like
+//! those of replaced versions.
 
 use super::Target;
 use super::file::row_ids;
@@ -10,7 +11,7 @@ use anyhow::Context;
 use sqlx::PgConnection;
 use std::collections::HashSet;
 
-/// Records the last sighting of each version of these lots in older windows that came after the file.
+/// Records the last sighting of each version of these lots in older windows that were ingested after the file.
 pub async fn record(connection: &mut PgConnection, target: &Target, lots: &[i64]) -> anyhow::Result<()> {
     let late = sqlx::query!(
         r#"-- withdraw: older windows that came after the file
@@ -27,7 +28,7 @@ pub async fn record(connection: &mut PgConnection, target: &Target, lots: &[i64]
     )
     .fetch_all(&mut *connection)
     .await
-    .context("look up the older windows that came after the file")?;
+    .context("could not read the older windows ingested after the file")?;
     if late.is_empty() || lots.is_empty() {
         return Ok(());
     }
@@ -59,7 +60,7 @@ pub async fn record(connection: &mut PgConnection, target: &Target, lots: &[i64]
         )
         .execute(&mut *connection)
         .await
-        .context("record sightings")?;
+        .context("could not record the sightings")?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 -- withdraw: the newest file of the source
--- $1 source, $2 newest file, $3 the newest window that saw it
+-- $1 source, $2 newest file, $3 the newest window in which it was seen
 update raw.sources s
 set
   head_file_id = $2,

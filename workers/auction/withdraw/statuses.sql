@@ -1,7 +1,7 @@
 -- withdraw: statuses by the windows that are left
--- $1 source, $2 lots, $3 the withdrawn window, under which the moves are logged, $4 absence is judged
-with judged as (
-  -- which windows judged absent lots, and which of them may have removed lots; a window that was late has not been asked
+-- $1 source, $2 lots, $3 the withdrawn window, under which the transitions are logged, $4 true if absence is judged
+with judging_windows as (
+  -- the windows that judged absent lots, with true for those that may have removed lots; a late window is not included
   select
     g.window_start_utc as at,
     g.state = 'applied' as removal
@@ -18,7 +18,7 @@ with judged as (
       else true
     end
 ),
-standing as (
+lot_states as (
   select
     l.id,
     l.vin,
@@ -32,7 +32,7 @@ standing as (
     select t.lot
     from unnest($2::text[]) as t (lot)
     union
-    -- a window that is judged otherwise may close any absent lot
+    -- a window that is judged differently may close any absent lot
     select a.lot::text
     from raw.heads a
     where a.source = $1
@@ -41,7 +41,7 @@ standing as (
   join public.lots l on l.source = $1 and l.lot_external_id = u.lot
   join raw.heads h on h.source = $1 and h.lot = u.lot::bigint
   join raw.sources s on s.source = $1
-  -- other statuses are not set by detect-completion
+  -- detect-completion sets no other status
   where l.status in ('active', 'scheduled', 'PENDING_RESULT', 'removed')
 ),
 moves as materialized (
@@ -51,11 +51,12 @@ moves as materialized (
     t.lot_external_id,
     t.status as old_status,
     coalesce(c.status, public.feed_status(t.auction_datetime_utc, t.completed_window)) as new_status
-  from standing t
+  from lot_states t
   -- the first window that closes the lot
   left join lateral (
-    select case when t.auction_datetime_utc <= j.at - interval '2 hours' then 'PENDING_RESULT' else 'removed' end as status
-    from judged j
+    select
+      case when t.auction_datetime_utc <= j.at - interval '2 hours' then 'PENDING_RESULT' else 'removed' end as status
+    from judging_windows j
     where j.at >= t.absent_since
       and (
         t.auction_datetime_utc <= j.at - interval '2 hours'
@@ -74,7 +75,7 @@ moves as materialized (
     limit 1
   ) c on true
 ),
-moved as (
+updated_lots as (
   update public.lots l
   set
     status = m.new_status,
@@ -84,12 +85,12 @@ moved as (
     and m.new_status <> m.old_status
   returning l.id
 ),
-logged as (
+transitions as (
   insert into audit.status_transitions (window_start_utc, source, lot_external_id, vin, old_status, new_status, reason)
   select $3, $1, m.lot_external_id, m.vin, m.old_status, m.new_status, 'file_withdrawn'
   from moves m
-  join moved on moved.id = m.id
+  join updated_lots on updated_lots.id = m.id
   returning 1
 )
 select count(*) as "moved!"
-from logged
+from transitions

@@ -5,7 +5,7 @@ select
   f.sha256,
   coalesce(g.ingested_at, g.seen_at) as "arrived_at!",
   m.file_id is not null as "ingested!",
-  -- the windows that repeated the file as the newest one, until another file came
+  -- the windows that repeated the file as the newest one, until another file arrived
   case
     when m.file_id is not null then array(
       select r.window_start_utc

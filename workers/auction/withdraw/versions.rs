@@ -1,4 +1,4 @@
-//! The stored versions of lots, as far as a withdrawal reads them.
+//! Reads the stored versions of lots as far as a withdrawal needs them.
 
 use super::Target;
 use crate::auction::Column;
@@ -16,13 +16,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use uuid::Uuid;
 
-/// Payloads in memory at once.
+/// The number of payloads in memory at once.
 const ROWS_AT_ONCE: usize = 2_000;
 
 /// The lot of each row and the window that stored it, by row id.
 pub type StoredRows = HashMap<i64, (i64, DateTime<Utc>)>;
 
-/// Returns the stored versions of these lots: the lot of each row and the window that stored it.
+/// Returns the stored versions of the given lots: the lot of each row and the window that stored it.
 pub async fn rows_of(
     connection: &mut PgConnection,
     target: &Target,
@@ -40,11 +40,11 @@ pub async fn rows_of(
     )
     .fetch_all(connection)
     .await
-    .context("read the versions of lots")?;
+    .context("could not read the versions of lots")?;
     Ok(rows.into_iter().map(|row| (row.id, (row.lot, row.window))).collect())
 }
 
-/// Reads rows, and returns what puts the versions of a lot in order: its time and its hash.
+/// Reads rows and returns the version order of each: time and hash.
 pub async fn read_order(
     connection: &mut PgConnection,
     target: &Target,
@@ -63,7 +63,7 @@ pub async fn read_order(
         )
         .fetch_all(&mut *connection)
         .await
-        .context("read row versions")?;
+        .context("could not read row versions")?;
         for row in rows {
             let Value::Object(payload) = row.payload_jsonb else { continue };
             let (header, hasher) = match headers.entry(row.file_id) {
@@ -85,7 +85,7 @@ pub async fn read_order(
     Ok(order)
 }
 
-/// Reads the header of a file. Reading it once per row would take longer than the rows.
+/// Reads the header of a file, once per file, since that takes longer than reading a row.
 async fn read_header(
     connection: &mut PgConnection,
     target: &Target,
@@ -98,10 +98,11 @@ async fn read_header(
     )
     .fetch_one(connection)
     .await
-    .context("look up a file's header")?;
-    let mut names: Vec<String> = serde_json::from_value(names).context("read a file's header")?;
+    .context("could not read the header of a file")?;
+    let mut names: Vec<String> =
+        serde_json::from_value(names).context("could not parse the header of a file")?;
     if names.is_empty() {
-        // another program wrote the file down
+        // Another program registered the file without its header.
         names = payload.keys().cloned().collect();
     }
     let first_line = names.join(",");

@@ -1,4 +1,4 @@
-//! The states of windows and files: the withdrawn ones, and those that were judged beside them.
+//! Updates the states of windows and files: the withdrawn ones, and those judged together with them.
 
 use super::Target;
 use crate::auction::completeness::{Completeness, RecognisedLots, judge, judge_changes};
@@ -8,10 +8,10 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// The note of a window whose file is not complete.
+/// The note of a window whose file is incomplete.
 const NOT_COMPLETE: &str = "the file is not complete";
 
-/// Marks the windows as withdrawn, and the file if no other window has it. Returns whether the file is.
+/// Marks the windows withdrawn, and the file if no other window has it. Returns true if the file is withdrawn.
 pub async fn mark_withdrawn(connection: &mut PgConnection, target: &Target) -> anyhow::Result<bool> {
     let left = sqlx::query_file_scalar!(
         "workers/auction/withdraw/mark.sql",
@@ -21,7 +21,7 @@ pub async fn mark_withdrawn(connection: &mut PgConnection, target: &Target) -> a
     )
     .fetch_one(connection)
     .await
-    .context("mark the withdrawn windows")?;
+    .context("could not mark the withdrawn windows")?;
     Ok(!left)
 }
 
@@ -31,17 +31,18 @@ struct Later {
     window: DateTime<Utc>,
     state: String,
     complete: Option<bool>,
-    /// Whether the file counts as complete; of a file that came again that is its first window.
+    /// The completeness of the file, which for a file received again is that of its first window.
     file_complete: Option<bool>,
-    /// Whether it is the window that the file came for first.
+    /// True if the window is the file's first one.
     is_first: bool,
     rows: i32,
     records: i32,
     recognised: i32,
 }
 
-/// Judges the windows again that were ingested after the file: a late one may be in order, and a file may have been compared with the
-/// withdrawn one. Returns those whose state changed.
+/// Judges the windows that were ingested after the file again, and returns those whose state changed.
+///
+/// A late window may now be in order, and a file may have been compared with the withdrawn one.
 pub async fn judge_again(
     connection: &mut PgConnection,
     target: &Target,
@@ -54,12 +55,12 @@ pub async fn judge_again(
     )
     .execute(&mut *connection)
     .await
-    .context("forget the accepted size")?;
+    .context("could not reset the accepted size")?;
     let later =
         sqlx::query_file_as!(Later, "workers/auction/withdraw/later.sql", target.source, target.arrived_at)
             .fetch_all(&mut *connection)
             .await
-            .context("look up the windows after the file")?;
+            .context("could not read the windows after the file")?;
     let mut changed = Vec::new();
     for window in later {
         let judged = judge_one(connection, target, &window).await?;
@@ -82,7 +83,7 @@ pub async fn judge_again(
         )
         .execute(&mut *connection)
         .await
-        .context("note the state of a window")?;
+        .context("could not record the state of a window")?;
         if !is_known {
             changed.push(window.window);
         }
@@ -112,7 +113,7 @@ async fn judge_one(
         )
         .execute(connection)
         .await
-        .context("accept the size of a file")?;
+        .context("could not accept the size of a file")?;
     }
     Ok(judged)
 }

@@ -1,4 +1,5 @@
-//! Lines that do what must be refused, and ask the data. Everything here is rolled back with its line.
+//! Checks that try statements which must be rejected, and checks on the data. A check's changes are rolled back with
+//! it.
 
 use super::index::index;
 use super::{Answer, done, refused, spare, text};
@@ -9,7 +10,7 @@ use sqlx::PgConnection;
 
 type Asked = anyhow::Result<Answer>;
 
-/// A listing for the length of a line.
+/// Inserts a listing. Returns its id.
 async fn listing(connection: &mut PgConnection) -> anyhow::Result<i32> {
     let id = spare(connection, "listings").await?;
     done(connection, format!("insert into listings (id, seller_sku) values ({id}, 'vinops verify {id}')"))
@@ -17,7 +18,7 @@ async fn listing(connection: &mut PgConnection) -> anyhow::Result<i32> {
     Ok(id)
 }
 
-/// An ASIN for the length of a line, in whichever marketplace there is.
+/// Inserts an ASIN with a marketplace of its own. Returns the id of the ASIN.
 async fn asin(connection: &mut PgConnection) -> anyhow::Result<i32> {
     let id = spare(connection, "asin_entities").await?;
     let marketplace = spare(connection, "marketplaces").await?;
@@ -33,7 +34,7 @@ async fn asin(connection: &mut PgConnection) -> anyhow::Result<i32> {
     Ok(id)
 }
 
-/// The statement that adds a BOM of a scope and owner with an id and a version.
+/// Returns the statement that inserts a BOM. `owner` is the column of the owner's id `of`, and decides the scope.
 fn bom(id: i32, owner: &str, of: i32, version: i32, active: bool) -> String {
     let scope = if owner == "listing_id" { "LISTING" } else { "ASIN_SCENARIO" };
     format!(
@@ -44,11 +45,13 @@ fn bom(id: i32, owner: &str, of: i32, version: i32, active: bool) -> String {
 
 pub async fn second_active(connection: &mut PgConnection, _: &Place) -> Asked {
     let (of, id) = (listing(connection).await?, spare(connection, "boms").await?);
-    done(connection, bom(id, "listing_id", of, 1, true)).await.context("the first active one")?;
+    done(connection, bom(id, "listing_id", of, 1, true))
+        .await
+        .context("could not insert the first active BOM")?;
     let second = bom(id - 1, "listing_id", of, 2, true);
     let wrong = refused(connection, second, "23505", Some("boms_listing_active_unique")).await?;
     let wrong: Vec<_> = wrong.map(|said| format!("a second active BOM {said}")).into_iter().collect();
-    Ok(Answer::of(&wrong, "the first is accepted, the second refused by boms_listing_active_unique"))
+    Ok(Answer::of(&wrong, "the first is accepted, the second is rejected by boms_listing_active_unique"))
 }
 
 pub async fn version(connection: &mut PgConnection, _: &Place) -> Asked {
@@ -61,17 +64,17 @@ pub async fn version(connection: &mut PgConnection, _: &Place) -> Asked {
     )
     .fetch_optional(&mut *connection)
     .await?;
-    let found = found.unwrap_or_else(|| "absent".to_owned());
+    let found = found.unwrap_or_else(|| "missing".to_owned());
     let mut wrong = Vec::new();
     if found != "UNIQUE (listing_id, version)" {
-        wrong.push(format!("{found}; wanted: UNIQUE (listing_id, version)"));
+        wrong.push(format!("{found}; expected: UNIQUE (listing_id, version)"));
     }
     let (of, id) = (listing(connection).await?, spare(connection, "boms").await?);
     done(connection, bom(id, "listing_id", of, 1, false)).await?;
     let again = bom(id - 1, "listing_id", of, 1, false);
     let said = refused(connection, again, "23505", Some("boms_version_unique")).await?;
-    wrong.extend(said.map(|said| format!("a version's repetition {said}")));
-    Ok(Answer::of(&wrong, format!("{found}; a version's repetition is refused by it")))
+    wrong.extend(said.map(|said| format!("a second BOM with the same version {said}")));
+    Ok(Answer::of(&wrong, format!("{found}; a second BOM with the same version is rejected")))
 }
 
 pub async fn scenario(connection: &mut PgConnection, _: &Place) -> Asked {
@@ -80,18 +83,18 @@ pub async fn scenario(connection: &mut PgConnection, _: &Place) -> Asked {
                  where is_active and scope_type = 'asin_scenario' and asin_entity_id is not null";
     let mut wrong = Vec::new();
     if found != right {
-        wrong.push(format!("{found}; wanted: {right}"));
+        wrong.push(format!("{found}; expected: {right}"));
     }
     let (of, id) = (asin(connection).await?, spare(connection, "boms").await?);
     done(connection, bom(id, "asin_entity_id", of, 1, true)).await?;
     let second = bom(id - 1, "asin_entity_id", of, 2, true);
     let said = refused(connection, second, "23505", Some("boms_asin_active_unique")).await?;
     wrong.extend(said.map(|said| format!("a second active scenario {said}")));
-    Ok(Answer::of(&wrong, format!("{found}; a second active scenario is refused by it")))
+    Ok(Answer::of(&wrong, format!("{found}; a second active scenario is rejected")))
 }
 
 pub async fn index_used(connection: &mut PgConnection, _: &Place) -> Asked {
-    // of few rows a scan of all is cheaper, and no sign of a missing index
+    // with few rows a sequential scan is cheaper, which does not mean that the index is missing
     done(connection, "set local enable_seqscan = off; set local enable_sort = off".into()).await?;
     let plan: Value = sqlx::query_scalar(
         "-- verify: newest features
@@ -114,7 +117,7 @@ pub async fn index_used(connection: &mut PgConnection, _: &Place) -> Asked {
     ))
 }
 
-/// The indexes that a plan names.
+/// Appends the names of the indexes that a plan uses.
 fn named(plan: &Value, used: &mut Vec<String>) {
     match plan {
         Value::Array(nodes) => nodes.iter().for_each(|node| named(node, used)),
@@ -136,11 +139,11 @@ pub async fn job_of_an_asin(connection: &mut PgConnection, _: &Place) -> Asked {
     )
     .fetch_optional(&mut *connection)
     .await?;
-    let found = found.unwrap_or_else(|| "absent".to_owned());
+    let found = found.unwrap_or_else(|| "missing".to_owned());
     let right = "FOREIGN KEY (asin_entity_id) REFERENCES asin_entities(id) ON DELETE SET NULL";
     let mut wrong = Vec::new();
     if found != right {
-        wrong.push(format!("{found}; wanted: {right}"));
+        wrong.push(format!("{found}; expected: {right}"));
     }
     let (nobody, id) = (spare(connection, "asin_entities").await?, spare(connection, "jobs").await?);
     let bogus = format!(
@@ -148,11 +151,11 @@ pub async fn job_of_an_asin(connection: &mut PgConnection, _: &Place) -> Asked {
          values ({id}, 'COMPUTE_FEATURES_ASIN', 'ASIN', {nobody})"
     );
     let said = refused(connection, bogus, "23503", Some("jobs_asin_entity_fk")).await?;
-    wrong.extend(said.map(|said| format!("a job of an ASIN that is not there {said}")));
-    Ok(Answer::of(&wrong, format!("{found}; a job of an ASIN that is not there is refused by it")))
+    wrong.extend(said.map(|said| format!("a job of a missing ASIN {said}")));
+    Ok(Answer::of(&wrong, format!("{found}; a job of a missing ASIN is rejected")))
 }
 
-/// How many margins are beyond what a margin usually is.
+/// Returns the number of margins outside -1..1.
 pub async fn flagged(connection: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("-- verify: flagged\nselect count(*) from flagged_margins").fetch_one(connection).await
 }
@@ -176,15 +179,15 @@ pub async fn recommended(connection: &mut PgConnection, _: &Place) -> Asked {
     let said = refused(connection, attempts, "23514", Some("jobs_attempts_ck")).await?;
     wrong.extend(said.map(|said| format!("a sixth attempt of five {said}")));
     let flagged = flagged(connection).await?;
-    // a loss is data: kept, and flagged
+    // a loss is data: allowed, and flagged
     done(connection, features(r#"{"margin": -2.0, "bom_cost_ex_vat": 0}"#)).await?;
     let shown = format!("-- verify: flag\nselect margin::text from flagged_margins where id = {feature}");
     if text(connection, shown).await.ok().flatten().as_deref() != Some("-2.0") {
         wrong.push("a margin of -2.0 is not flagged by flagged_margins".to_owned());
     }
     let told = format!(
-        "bom_cost_ex_vat < 0 and attempts > max_attempts are refused; a margin outside -1..1 is flagged, not refused, since \
-         a loss is data: {flagged} flagged here"
+        "bom_cost_ex_vat < 0 and attempts > max_attempts are rejected; a margin outside -1..1 is flagged, not rejected, since \
+         a loss is data: {flagged} flagged rows"
     );
     Ok(Answer::of(&wrong, told))
 }
@@ -211,7 +214,7 @@ pub async fn owners(connection: &mut PgConnection, _: &Place) -> Asked {
         connection,
         "-- verify: orphans
          select format(
-           '%s features and %s recommendations are of entities that are gone',
+           '%s features and %s recommendations refer to missing entities',
            (
              select count(*)
              from feature_store as f
@@ -232,7 +235,8 @@ pub async fn owners(connection: &mut PgConnection, _: &Place) -> Asked {
         .into(),
     )
     .await?;
-    let told = format!("none, and boms_owner_ck refuses one; {}", orphans.unwrap_or_default());
+    let told =
+        format!("no BOM without an owner, and boms_owner_ck rejects one; {}", orphans.unwrap_or_default());
     Ok(Answer::of(&wrong, told))
 }
 
@@ -241,13 +245,13 @@ pub async fn stale(connection: &mut PgConnection, _: &Place) -> Asked {
         "-- verify: stale features
          select
            count(*),
-           count(*) filter (where newest < now() at time zone 'UTC' - interval '24 hours'),
-           to_char(min(newest), 'YYYY-MM-DD HH24:MI')
+           count(*) filter (where computed_at < now() at time zone 'UTC' - interval '24 hours'),
+           to_char(min(computed_at), 'YYYY-MM-DD HH24:MI')
          from (
-           select max(computed_at) as newest
+           select max(computed_at) as computed_at
            from feature_store
            group by entity_type, entity_id
-         ) as of_entity",
+         ) as entities",
     )
     .fetch_one(connection)
     .await?;
@@ -257,7 +261,7 @@ pub async fn stale(connection: &mut PgConnection, _: &Place) -> Asked {
 }
 
 pub async fn invariant(connection: &mut PgConnection, _: &Place) -> Asked {
-    // of the table, not of the index that ought to keep them out: a broken one would hide what it let in
+    // read the table and not the index that should exclude duplicates, since a damaged index would hide them
     done(
         connection,
         "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off".into(),

@@ -1,8 +1,8 @@
-//! An index in words that can be compared.
+//! Description of an index, in a form that can be compared.
 
 use sqlx::PgConnection;
 
-/// An index in words that do not hang on how PostgreSQL prints it.
+/// Returns table, keys and condition of an index, in a form that does not depend on the way PostgreSQL prints them.
 pub async fn index(connection: &mut PgConnection, name: &str) -> sqlx::Result<String> {
     let found = sqlx::query!(
         r#"-- verify: index
@@ -21,7 +21,7 @@ pub async fn index(connection: &mut PgConnection, name: &str) -> sqlx::Result<St
     )
     .fetch_optional(connection)
     .await?;
-    let Some(found) = found else { return Ok("absent".to_owned()) };
+    let Some(found) = found else { return Ok("missing".to_owned()) };
     let unique = if found.only_one { "unique " } else { "" };
     let mut words = format!("{unique}{} ({})", found.table, found.keys.join(", "));
     if let Some(predicate) = found.predicate {
@@ -30,7 +30,7 @@ pub async fn index(connection: &mut PgConnection, name: &str) -> sqlx::Result<St
     Ok(words)
 }
 
-/// A condition without what only PostgreSQL adds: casts, parentheses, `= true`.
+/// Returns a condition without what PostgreSQL adds: casts, parentheses and `= true`.
 fn plain(condition: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in condition.replace(['(', ')'], "").split_whitespace() {

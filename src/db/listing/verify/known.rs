@@ -1,12 +1,12 @@
-//! What the runbook expects to find, as data. `tests/listing/` holds it against the runbook's own text.
+//! Expected state of the schema, by the runbook. `tests/listing/` compares these constants with the runbook's text.
 
-/// What each table's columns must be.
+/// Expected columns of each table.
 pub const COLUMNS: &str = include_str!("columns.txt");
 
-/// The tables that each slice adds to the base; the last is ours.
+/// Number of tables that each slice adds to the base. The runbook does not have the last slice.
 pub const COUNTS: &[(&str, usize)] = &[("001", 6), ("002", 4), ("003", 5), ("004", 2), ("005", 1)];
 
-/// The 11 enum types of the slices.
+/// The 11 enum types of the slices, with their values.
 pub const ENUMS: &[(&str, &[&str])] = &[
     ("bom_scope_type", &["LISTING", "ASIN_SCENARIO"]),
     ("buy_box_status_type", &["WON", "LOST", "UNKNOWN"]),
@@ -81,7 +81,7 @@ pub const ENUMS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Settings with their seeded values.
+/// The settings with their seeded values, as JSON.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("default_vat_rate", "0.20"),
     ("guardrails.allow_price_below_break_even", "false"),
@@ -91,7 +91,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("guardrails.min_stock_threshold", "5"),
 ];
 
-/// The references that the runbook lists; the third was promised there and never made.
+/// The foreign keys that the runbook lists. The runbook announces the third, but its statements do not create it.
 pub const REFERENCES: &[&str] = &[
     "boms_asin_entity_fk: boms to asin_entities",
     "boms_listing_id_fkey: boms to listings",
@@ -101,12 +101,14 @@ pub const REFERENCES: &[&str] = &[
     "recommendations_generation_job_id_fkey: recommendations to jobs",
 ];
 
-/// The tables of a slice with their columns, each as `name type`; `base`: what the slices stand on, names only; `exact`: those
-/// that may have no more.
+/// Returns the tables of a slice with their columns, each column as `name type`.
+///
+/// The pseudo-slice `base` contains the tables of the base, with column names only. The pseudo-slice `exact` contains
+/// the tables that must have no other columns.
 pub fn columns(slice: &str) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     COLUMNS.lines().filter_map(move |line| {
         let (table, columns) = line.strip_prefix(slice)?.trim_start().split_once(": ")?;
-        // numeric(12,2) has a comma, and no blank after it
+        // numeric(12,2) has a comma without a blank after it
         Some((table, columns.split(", ").collect()))
     })
 }

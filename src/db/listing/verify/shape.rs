@@ -1,4 +1,4 @@
-//! Lines that read the catalogue, the registry and the settings.
+//! Checks that read the catalog, the registry and the settings.
 
 use super::index::index;
 use super::{Answer, known};
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 type Asked = anyhow::Result<Answer>;
 
-/// A table's columns as `name type`, in order; none if it is no ordinary table.
+/// Returns the columns of a table as `name type`, in order. Empty if it is no ordinary table.
 async fn columns(connection: &mut PgConnection, table: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"-- verify: columns
@@ -31,10 +31,10 @@ async fn slice(connection: &mut PgConnection, slice: &str) -> Asked {
     for (table, wanted) in known::columns(slice) {
         let has = columns(connection, table).await?;
         if has.is_empty() {
-            wrong.push(format!("{table} is no table here"));
+            wrong.push(format!("table {table} is missing"));
             continue;
         }
-        // a table may have grown
+        // additional columns are allowed
         let lacking: Vec<_> =
             wanted.iter().filter(|column| !has.iter().any(|it| it == **column)).copied().collect();
         if !lacking.is_empty() {
@@ -42,14 +42,14 @@ async fn slice(connection: &mut PgConnection, slice: &str) -> Asked {
         }
         told.push(format!("{table} ({} columns)", has.len()));
     }
-    // these two have lines of their own for their columns
+    // the columns of these two are checked by other lines
     for table in match slice {
         "002" => ["jobs"].as_slice(),
         "003" => ["feature_store"].as_slice(),
         _ => &[],
     } {
         match columns(connection, table).await?.len() {
-            0 => wrong.push(format!("{table} is no table here")),
+            0 => wrong.push(format!("table {table} is missing")),
             n => told.push(format!("{table} ({n} columns)")),
         }
     }
@@ -77,17 +77,17 @@ pub async fn base(connection: &mut PgConnection, _: &Place) -> Asked {
     for (table, wanted) in known::columns("base") {
         let has = columns(connection, table).await?;
         if has.is_empty() {
-            wrong.push(format!("{table} is no table here"));
+            wrong.push(format!("table {table} is missing"));
             continue;
         }
         let lacking = wanted.iter().filter(|name| !has.iter().any(|it| it.split(' ').next() == Some(**name)));
         wrong.extend(lacking.map(|name| format!("{table} lacks {name}")));
     }
     if wrong.is_empty() {
-        let look = "select 1 from listings limit 1; select 1 from settings limit 1";
-        super::done(connection, look.into()).await?;
+        let queries = "select 1 from listings limit 1; select 1 from settings limit 1";
+        super::done(connection, queries.into()).await?;
     }
-    Ok(Answer::of(&wrong, "both are tables that can be read"))
+    Ok(Answer::of(&wrong, "both tables are readable"))
 }
 
 pub async fn backups(connection: &mut PgConnection, _: &Place) -> Asked {
@@ -111,10 +111,10 @@ pub async fn backups(connection: &mut PgConnection, _: &Place) -> Asked {
     let mut wrong: Vec<_> = lines
         .iter()
         .filter(bare)
-        .map(|line| format!("{} rows met {} without a backup", line.row_count, line.before))
+        .map(|line| format!("{} rows existed before {} without a backup", line.row_count, line.before))
         .collect();
     if lines.is_empty() {
-        wrong.push("nothing is known of the rows that the migrations met".to_owned());
+        wrong.push("the rows that existed before the migrations are not recorded".to_owned());
     }
     let told = lines.iter().map(|line| match (&line.path, &line.waived_by) {
         (Some(path), _) => format!("before {}: {} rows in {path}", line.before, line.row_count),
@@ -154,7 +154,7 @@ pub async fn listings_a(connection: &mut PgConnection, _: &Place) -> Asked {
 }
 
 pub async fn listings_b(connection: &mut PgConnection, _: &Place) -> Asked {
-    // the widths are the base's where it had them
+    // the lengths come from the base if it has these columns
     let wanted =
         ["status character varying", "fulfillment_channel character varying", "category character varying"];
     has(connection, &wanted).await
@@ -170,11 +170,11 @@ pub async fn changed_c(connection: &mut PgConnection, _: &Place) -> Asked {
     )
     .fetch_optional(&mut *connection)
     .await?;
-    let tie = tie.unwrap_or_else(|| "absent".to_owned());
+    let tie = tie.unwrap_or_else(|| "missing".to_owned());
     let answer = has(connection, &["asin character varying"]).await?;
     let right = "FOREIGN KEY (asin_entity_id) REFERENCES asin_entities(id) ON DELETE CASCADE";
     if tie != right {
-        return Ok(Answer::new(false, format!("boms_asin_entity_fk: {tie}; wanted: {right}")));
+        return Ok(Answer::new(false, format!("boms_asin_entity_fk: {tie}; expected: {right}")));
     }
     Ok(Answer::new(answer.passed, format!("{tie}; {}", answer.evidence)))
 }
@@ -192,7 +192,7 @@ pub async fn same_files(connection: &mut PgConnection, _: &Place) -> Asked {
     let other = lines.iter().filter(|(id, sha256)| {
         LISTING.active().find(|migration| migration.id == id).is_none_or(|it| it.sha256() != *sha256)
     });
-    let wrong: Vec<_> = other.map(|(id, _)| format!("{id} ran with another text")).collect();
+    let wrong: Vec<_> = other.map(|(id, _)| format!("{id} was applied from another file")).collect();
     let told = lines.iter().map(|(id, sha256)| format!("{id} {sha256:.8}"));
     Ok(Answer::of(&wrong, told.collect::<Vec<_>>().join(", ")))
 }
@@ -214,7 +214,7 @@ async fn exact(connection: &mut PgConnection, table: &str) -> anyhow::Result<(bo
     if has == wanted {
         return Ok((true, format!("{table} has {} columns: {}", has.len(), names(&has))));
     }
-    Ok((false, format!("{table} has {}; wanted: {}", has.join(", "), wanted.join(", "))))
+    Ok((false, format!("{table} has {}; expected: {}", has.join(", "), wanted.join(", "))))
 }
 
 async fn words(connection: &mut PgConnection, name: &str) -> Asked {
@@ -233,10 +233,10 @@ async fn words(connection: &mut PgConnection, name: &str) -> Asked {
     if has == wanted {
         return Ok(Answer::new(true, told));
     }
-    Ok(Answer::new(false, format!("{told}; wanted: {{{}}}", wanted.join(","))))
+    Ok(Answer::new(false, format!("{told}; expected: {{{}}}", wanted.join(","))))
 }
 
-/// Both answers in one.
+/// Combines two results into one.
 fn both(one: (bool, String), other: Answer) -> Answer {
     Answer::new(one.0 && other.passed, format!("{}; {}", one.1, other.evidence))
 }
@@ -314,15 +314,15 @@ pub async fn count(connection: &mut PgConnection, place: &Place) -> Asked {
         total += tables;
         told.push(format!("{total} after {slice}"));
     }
-    Ok(Answer::new(has == total, format!("{has} base tables; wanted: {}", told.join(", "))))
+    Ok(Answer::new(has == total, format!("{has} base tables; expected: {}", told.join(", "))))
 }
 
 pub async fn enums(connection: &mut PgConnection, place: &Place) -> Asked {
     let things = listing::things(connection, place).await?;
     let has: BTreeSet<&str> = things.iter().filter_map(|it| it.thing.strip_prefix("type ")).collect();
     let wanted: BTreeSet<&str> = known::ENUMS.iter().map(|(name, _)| *name).collect();
-    let mut wrong: Vec<_> = wanted.difference(&has).map(|name| format!("{name} is absent")).collect();
-    wrong.extend(has.difference(&wanted).map(|name| format!("{name} is none of the 11")));
+    let mut wrong: Vec<_> = wanted.difference(&has).map(|name| format!("{name} is missing")).collect();
+    wrong.extend(has.difference(&wanted).map(|name| format!("{name} is not one of the 11")));
     Ok(Answer::of(&wrong, format!("{}: {}", has.len(), has.iter().copied().collect::<Vec<_>>().join(", "))))
 }
 
@@ -338,9 +338,9 @@ pub async fn references(connection: &mut PgConnection, _: &Place) -> Asked {
     .fetch_all(connection)
     .await?;
     let absent = known::REFERENCES.iter().filter(|wanted| !has.iter().any(|it| it == **wanted));
-    let mut wrong: Vec<_> = absent.map(|wanted| format!("absent: {wanted}")).collect();
+    let mut wrong: Vec<_> = absent.map(|wanted| format!("missing: {wanted}")).collect();
     let more = has.iter().filter(|it| !known::REFERENCES.contains(&it.as_str()));
-    wrong.extend(more.map(|it| format!("unknown: {it}")));
+    wrong.extend(more.map(|it| format!("unexpected: {it}")));
     Ok(Answer::of(&wrong, format!("{}: {}", has.len(), has.join(", "))))
 }
 
@@ -352,7 +352,7 @@ pub async fn seeded(connection: &mut PgConnection, _: &Place) -> Asked {
         let same_kind =
             |value: &Value| (value.is_number(), value.is_boolean()) == (seed.is_number(), seed.is_boolean());
         match has.get(*key) {
-            None => wrong.push(format!("{key} is absent")),
+            None => wrong.push(format!("{key} is missing")),
             Some(Some(value)) if *value == seed => {}
             Some(Some(value)) if same_kind(value) => edited.push(format!("{key} = {value}")),
             Some(value) => wrong.push(format!("{key} is {}", value.clone().unwrap_or_default())),

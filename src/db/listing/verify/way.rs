@@ -1,5 +1,6 @@
-//! Lines that walk the slices down and up, in a transaction that is rolled back. What is taken back there is the live
-//! schema, so that a view or a reference of somebody's own that stands in the way is found before it matters.
+//! Checks that roll the slices back and apply them again, in a transaction that is rolled back.
+//!
+//! The live schema is used, so that another program's view or foreign key that prevents a rollback is found early.
 
 use super::{Answer, done};
 use crate::db::listing::{self, Place};
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Asked = anyhow::Result<Answer>;
 
-/// Not a name that anybody else would take.
+/// A schema name that no other program uses.
 const NOWHERE: &str = "vinops_verify_nowhere";
 
 pub async fn order(connection: &mut PgConnection, place: &Place) -> Asked {
@@ -23,24 +24,24 @@ pub async fn order(connection: &mut PgConnection, place: &Place) -> Asked {
             wrong.push(format!("{} was applied after {}", pair[0].id, pair[1].id));
         }
     }
-    // where nothing is, every slice must be refused, and nothing be left
+    // in an empty schema every slice must be rejected, and nothing must be left
     let nowhere = Place::named(NOWHERE)?;
-    done(connection, format!("create schema {NOWHERE}")).await?;
+    done(connection, format!("create schema {}", NOWHERE)).await?;
     for migration in LISTING.active().skip(1) {
         let mut step = connection.begin().await?;
         let done = listing::apply(&mut step, &nowhere, migration).await;
         step.rollback().await?;
         let left = listing::things(connection, &nowhere).await?.len();
         if done.is_ok() || left > 0 {
-            wrong.push(format!("{} without its prerequisites leaves {left} things", migration.id));
+            wrong.push(format!("{} without its prerequisites leaves {left} objects", migration.id));
         }
     }
     place.enter(connection).await?;
     let told = applied.iter().map(|line| line.id.as_str()).collect::<Vec<_>>().join(", ");
-    Ok(Answer::of(&wrong, format!("{told}; in an empty schema 001 to 005 are refused and leave nothing")))
+    Ok(Answer::of(&wrong, format!("{told}; in an empty schema 001 to 005 are rejected and leave nothing")))
 }
 
-/// Ids that the slices' seeds draw come from elsewhere for the length of a line: a live sequence is not put back.
+/// Takes the ids of the slices' seeds from a temporary sequence, since a rollback does not reset the live one.
 async fn spare_sequences(connection: &mut PgConnection) -> anyhow::Result<()> {
     done(
         connection,
@@ -51,7 +52,7 @@ async fn spare_sequences(connection: &mut PgConnection) -> anyhow::Result<()> {
     .await
 }
 
-/// Everything that a run of the slices may not change.
+/// Returns everything that a run of the slices must not change: objects, settings and the number of marketplaces.
 async fn standing(
     connection: &mut PgConnection,
     place: &Place,
@@ -71,26 +72,26 @@ pub async fn repeated(connection: &mut PgConnection, place: &Place) -> Asked {
     for _ in 0..2 {
         for migration in LISTING.active() {
             let again = listing::apply(connection, place, migration).await;
-            again.with_context(|| format!("{} a second time", migration.id))?;
+            again.with_context(|| format!("could not apply migration {} a second time", migration.id))?;
         }
         rounds.push(standing(connection, place).await?);
     }
     let mut wrong = Vec::new();
     if rounds[0] != rounds[1] {
-        wrong.push("a second run changes what the first left".to_owned());
+        wrong.push("a second run changes the result of the first".to_owned());
     }
     let changed = before.iter().filter(|(key, value)| rounds[1].1.get(*key) != Some(value));
     wrong.extend(changed.map(|(key, _)| format!("a second run changes {key}")));
     let (things, settings, markets) = &rounds[1];
     let told = format!(
-        "all six ran again and changed nothing: {} things, {} settings, {markets} marketplaces",
+        "all six ran again and changed nothing: {} objects, {} settings, {markets} marketplaces",
         things.len(),
         settings.len()
     );
     Ok(Answer::of(&wrong, told))
 }
 
-/// The listings as somebody who sells sees them.
+/// Returns number and checksum of the listings, over the columns that sellers use.
 async fn goods(connection: &mut PgConnection) -> anyhow::Result<String> {
     let goods = "-- verify: goods
         select count(*) || ' listings, ' || coalesce(sum(hashtextextended(
@@ -100,15 +101,15 @@ async fn goods(connection: &mut PgConnection) -> anyhow::Result<String> {
     Ok(super::text(connection, goods.into()).await?.unwrap_or_default())
 }
 
-/// Takes back everything down to a slice and looks at what is left of that one.
+/// Rolls back all slices down to the given one, and checks what is left of that slice.
 async fn back(connection: &mut PgConnection, place: &Place, id: &str) -> Asked {
     let slices: Vec<&'static Migration> = LISTING.active().filter(|migration| migration.id >= id).collect();
     let kept = goods(connection).await?;
     for migration in slices.iter().skip(1).rev() {
         let done = listing::take_back(connection, place, migration, false).await;
-        done.with_context(|| format!("take back {}, which goes first", migration.id))?;
+        done.with_context(|| format!("could not roll back migration {} first", migration.id))?;
     }
-    let slice = slices.first().context("no such slice")?;
+    let slice = slices.first().context("there is no such slice")?;
     let found: Vec<String> = sqlx::query_scalar(
         "-- verify: found before
          select substr(thing, length('found ') + 1)
@@ -142,24 +143,26 @@ async fn back(connection: &mut PgConnection, place: &Place, id: &str) -> Asked {
     for thing in listing::listed(slice) {
         let theirs = found.iter().any(|it| it == thing) && has(&before, thing);
         if !thing.starts_with("setting ") && has(&after, thing) != theirs {
-            wrong
-                .push(format!("{thing} {}", if theirs { "was there before and is gone" } else { "is left" }));
+            wrong.push(format!(
+                "{thing} {}",
+                if theirs { "existed before and is missing" } else { "is left" }
+            ));
         }
     }
     for (key, value) in &settings {
         let ours = seeds.iter().any(|(seed, was)| seed == key && was == value);
         if left.contains_key(key) == ours {
-            wrong.push(format!("setting {key} {}", if ours { "is left" } else { "is gone" }));
+            wrong.push(format!("setting {key} {}", if ours { "is left" } else { "is missing" }));
         }
     }
     if kept != goods(connection).await? {
-        wrong.push(format!("of {kept} is left {}", goods(connection).await?));
+        wrong.push(format!("before: {kept}; after: {}", goods(connection).await?));
     }
     let tables =
         |things: &BTreeSet<listing::Thing>| things.iter().filter(|it| it.thing.starts_with("table ")).count();
     let gone = listing::listed(slice).len() - found.len();
     let told = format!(
-        "{} to {} tables, {gone} things of {id} gone, {} found before it and kept; {kept} kept",
+        "{} to {} tables, {gone} objects of {id} dropped, {} found before it and kept; {kept} kept",
         tables(&before),
         tables(&after),
         found.len()
@@ -190,11 +193,13 @@ pub async fn back_in_order(connection: &mut PgConnection, _: &Place) -> Asked {
         let refused = listing::expect_order(connection, migration).await.err();
         match (migration.id == newest.id, refused) {
             (true, Some(why)) => wrong.push(format!("{}: {why:#}", migration.id)),
-            (false, None) => wrong.push(format!("{} could go before {}", migration.id, newest.id)),
+            (false, None) => {
+                wrong.push(format!("{} could be rolled back before {}", migration.id, newest.id))
+            }
             (true, None) | (false, Some(_)) => {}
         }
     }
-    Ok(Answer::of(&wrong, format!("{} may go, 004 to 001 are refused before it", newest.id)))
+    Ok(Answer::of(&wrong, format!("{} can be rolled back, 004 to 001 are rejected before it", newest.id)))
 }
 
 pub async fn down_and_up(connection: &mut PgConnection, place: &Place) -> Asked {
@@ -203,17 +208,17 @@ pub async fn down_and_up(connection: &mut PgConnection, place: &Place) -> Asked 
     let slices: Vec<&'static Migration> = LISTING.active().skip(1).collect();
     for migration in slices.iter().rev() {
         let done = listing::take_back(connection, place, migration, false).await;
-        done.with_context(|| format!("take back {}", migration.id))?;
+        done.with_context(|| format!("could not roll back migration {}", migration.id))?;
     }
     for migration in slices {
         let done = listing::apply(connection, place, migration).await;
-        done.with_context(|| format!("apply {} again", migration.id))?;
+        done.with_context(|| format!("could not apply migration {} again", migration.id))?;
     }
     let after = listing::things(connection, place).await?;
     let names = |things: &BTreeSet<listing::Thing>| {
         let of_a_slice = listing::slice_tables();
         let own = |it: &&listing::Thing| {
-            // columns of tables that were made anew are lines 4 to 10's
+            // columns of tables that were created again are checked by lines 4 to 10
             !it.thing.starts_with("column ")
                 || it.owner.as_deref().is_none_or(|owner| !of_a_slice.contains(owner))
         };
@@ -221,9 +226,9 @@ pub async fn down_and_up(connection: &mut PgConnection, place: &Place) -> Asked 
     };
     let (before, after) = (names(&before), names(&after));
     let mut wrong: Vec<_> =
-        before.difference(&after).map(|thing| format!("{thing} is lost on the way")).collect();
+        before.difference(&after).map(|thing| format!("{thing} is missing afterwards")).collect();
     if goods_before != goods(connection).await? {
-        wrong.push(format!("of {goods_before} is left {}", goods(connection).await?));
+        wrong.push(format!("before: {goods_before}; after: {}", goods(connection).await?));
     }
-    Ok(Answer::of(&wrong, format!("{} things are there again; {goods_before}", after.len())))
+    Ok(Answer::of(&wrong, format!("{} objects are restored; {goods_before}", after.len())))
 }

@@ -1,4 +1,4 @@
-//! Headers that are wrong, rests of other files, waits asked for, and bodies in other clothes than asked for.
+//! Tests of wrong headers, mismatched partial responses, `Retry-After`, and compressed bodies.
 
 use super::*;
 use std::io::Write;
@@ -10,7 +10,7 @@ const AFTER: &str = "Wed, 15 Oct 2025 04:00:06 GMT";
 
 type Headers = &'static [(&'static str, &'static str)];
 
-/// The next snapshot: as long as the one before, and other in each row.
+/// Returns the next snapshot, which has the same length and differs in each row.
 fn newer() -> String {
     csv().replace("45148624", "45148625")
 }
@@ -22,7 +22,7 @@ fn with(status: u16, headers: Headers, body: impl Into<Body>) -> Answer<Body> {
     head.body(body.into()).unwrap()
 }
 
-/// The first bytes of the file without its length, then the connection breaks.
+/// Returns a response with the first bytes of the file and without its length, after which the connection breaks.
 fn cut_unsized(n: usize, headers: Headers) -> Act {
     act(move |_| {
         let pieces = stream::iter([Ok(csv()[..n].to_owned()), Err(std::io::Error::other("cut"))]);
@@ -34,7 +34,7 @@ fn cut_unsized(n: usize, headers: Headers) -> Act {
     })
 }
 
-/// The rest of a file from byte 1500 on, under its true range.
+/// Returns a response with the file from byte 1500 on, under the correct range.
 fn rest_of(file: String, headers: Headers) -> Act {
     act(move |_| {
         let mut answer = with(206, headers, file[1500..].to_owned());
@@ -132,7 +132,7 @@ async fn a_body_that_ends_before_the_total_that_only_its_rest_names_is_not_whole
             let range = format!("bytes 1500-{}/{}", csv().len() - 1, csv().len());
             let rest = csv()[1500..csv().len() - 11].to_owned();
             let head = Answer::builder().status(206).header("etag", "\"e1\"").header("content-range", range);
-            // In pieces, so that no Content-Length names the rest's own length.
+            // In pieces, so that no Content-Length states the length of the remainder.
             head.body(Body::from_stream(stream::iter([Ok::<_, std::io::Error>(rest)]))).unwrap()
         })
     };
@@ -145,7 +145,7 @@ async fn a_body_that_ends_before_the_total_that_only_its_rest_names_is_not_whole
     let options = FeedOptions { waits: vec![Duration::ZERO], ..options(&stage.url) };
     let error = download_with(options, Since::default()).await.error();
     assert!(
-        error.contains(&format!("{} bytes came instead of {}", csv().len() - 11, csv().len())),
+        error.contains(&format!("received {} bytes instead of {}", csv().len() - 11, csv().len())),
         "{error}"
     );
 }
@@ -190,13 +190,13 @@ async fn a_wait_beyond_the_slot_gives_it_up_and_the_error_names_it() {
         let result = feed.download(&store, &Since::default(), &|_, _| {}).await;
         let error = Outcome { result, store }.error();
         assert!(error.contains(says), "{error}");
-        assert!(error.ends_with("is beyond the 59 s left, so the slot is given up"), "{error}");
+        assert!(error.ends_with("exceeds the 59 s left in the slot"), "{error}");
         assert_eq!(stage.asked.lock().unwrap().len(), 1);
     }
     // Without a slot the deadline of a download is the limit.
     let stage = Stage::playing(vec![busy(503, &[("retry-after", "601")])]).await;
     let error = download(&stage.url).await.error();
-    assert!(error.contains("Retry-After of 601 s is beyond the 599 s left"), "{error}");
+    assert!(error.contains("Retry-After of 601 s exceeds the 599 s left"), "{error}");
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn gzip_that_nobody_asked_for_is_decompressed_whatever_the_headers_say() {
         (&[("content-encoding", "x-gzip"), ("content-type", "text/html")], gzip(&csv())),
         (&[("content-type", "application/gzip")], gzip(&csv())),
         (&[], members),
-        // And a header that is wrong the other way.
+        // The opposite mismatch: a header without a compressed body.
         (&[("content-encoding", "gzip")], csv().into_bytes()),
         (&[("content-encoding", "br")], csv().into_bytes()),
     ];
@@ -295,7 +295,7 @@ async fn a_compressed_body_that_is_cut_spoiled_too_large_or_of_another_kind_is_r
         (&[], cut, "the gzip body cannot be decompressed"),
         (&[("content-encoding", "gzip")], spoiled, "the gzip body cannot be decompressed"),
         (&[("content-encoding", "gzip")], bomb, "over 100 times as many"),
-        (&[], zstd.clone(), "the body is compressed (zstd), which was not asked for"),
+        (&[], zstd.clone(), "the body is compressed (zstd), which was not requested"),
         (&[("content-encoding", "gzip")], zstd, "the body is compressed (zstd)"),
         (&[("content-encoding", "br")], noise.clone(), "the body is compressed (br)"),
         (&[("content-encoding", "Deflate")], noise, "the body is compressed (deflate)"),

@@ -1,4 +1,4 @@
-//! A server for tests: plays prepared answers in order, and remembers what it was asked.
+//! A test server that sends prepared responses in order, and records the requests.
 
 use axum::body::Body;
 use axum::http::{Request, Response as Answer};
@@ -8,19 +8,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
-/// The key whose traces nobody may find.
+/// The secret key, of which no trace may appear in any output.
 pub const KEY: &str = "PLANTED-kEy/7f3a";
-/// The same, as the URL's query carries it.
+/// The secret key as encoded in the URL's query.
 pub const ENCODED: &str = "PLANTED-kEy%2F7f3a";
 
 pub fn csv() -> String {
     format!("\"Id\",\"Lot number\"\n{}", "1,45148624\n".repeat(300))
 }
 
-/// One answer of the server, given to one request.
+/// A response of the server to one request.
 pub type Act = Box<dyn FnOnce(&Request<Body>) -> Answer<Body> + Send>;
 
-/// A server that plays its acts in order, and remembers what it was asked.
+/// A server that sends prepared responses in order, and records the headers of the requests.
 pub struct Stage {
     pub url: String,
     pub asked: Arc<Mutex<Vec<HeaderMap>>>,
@@ -33,7 +33,7 @@ impl Stage {
         let play = move |request: Request<Body>| {
             remembered.lock().unwrap().push(request.headers().clone());
             let act = acts.lock().unwrap().pop_front();
-            let over = || answer(500).body("the play is over".into()).unwrap();
+            let over = || answer(500).body("no prepared response is left".into()).unwrap();
             std::future::ready(act.map_or_else(over, |act| act(&request)))
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Slots and breaker, through schedulers and workers, on a clock that the test drives.
+//! Tests slots and breaker through schedulers and workers, on a clock that the test drives.
 
 use super::*;
 use crate::scheduler::{Due, Scheduler};
@@ -11,13 +11,13 @@ fn at(time: &str) -> DateTime<Utc> {
 }
 
 impl House {
-    /// Lets a scheduler look at the clock; each window's slot is its own, as for a simulated feed.
+    /// Runs a scheduler at this time. Each window has its own slot, as for a simulated feed.
     async fn due(&self, time: &str) -> Due {
         let scheduler = Scheduler::new(FETCH, &["copart"]).simulated();
         scheduler.due(self.pool(), Some(at(time))).await.unwrap().remove(0)
     }
 
-    /// The same, and works the fetch that came of it to its end.
+    /// Runs a scheduler at this time, and the fetch that it enqueues until it has ended.
     async fn slot(&self, time: &str) -> End {
         let job = self.due(time).await.job.unwrap();
         self.end_of(job).await
@@ -27,7 +27,7 @@ impl House {
         source::status(self.pool(), Some("copart")).await.unwrap().remove(0)
     }
 
-    /// The breaker's moves, the oldest first.
+    /// Returns the transitions of the breaker, oldest first.
     async fn moves(&self) -> Vec<String> {
         let moves = self.status().await.transitions;
         moves.iter().rev().map(|t| format!("{} → {}: {}", t.from, t.to, t.why)).collect()
@@ -48,7 +48,7 @@ impl House {
     }
 }
 
-/// `slots` refused attempts, then a good one.
+/// Returns the responses for `slots` rejected attempts and one successful one.
 fn refused_then_well(slots: usize) -> Vec<Act> {
     let mut acts: Vec<Act> = (0..slots * 4).map(|_| refused()).collect();
     acts.push(whole(csv()));
@@ -82,7 +82,7 @@ async fn five_failed_slots_open_the_breaker_and_an_hour_later_one_probe_decides(
     let probe = house.due("16:00").await.job.unwrap();
     let half = house.status().await;
     assert_eq!((half.breaker.as_str(), half.probe_job), ("half_open", Some(probe)));
-    assert!(house.due("16:15").await.held.unwrap().contains(&format!("waits for its probe, job {probe}")));
+    assert!(house.due("16:15").await.held.unwrap().contains(&format!("its probe is job {probe}")));
     assert_eq!(house.end_of(probe).await.state, "discarded");
     assert_eq!(
         (house.status().await.breaker, house.status().await.probe_at),
@@ -175,7 +175,7 @@ async fn a_fetch_whose_worker_died_after_it_could_not_keep_the_file_goes_on_with
     assert_eq!(begin(1).await.unwrap(), Answer::Go);
     source::unkept(house.pool(), job, 1).await.unwrap();
     assert_eq!(begin(2).await.unwrap(), Answer::Go, "the job has not ended");
-    // what the first run said of itself says nothing of the second
+    // The record of the first run does not apply to the second.
     source::unkept(house.pool(), job, 1).await.unwrap();
     sqlx::query!(
         "update fleet.jobs set state = 'discarded', error = 'torn', finished_at = now() where id = $1",
@@ -197,7 +197,7 @@ async fn what_never_began_or_is_our_own_fault_says_nothing_of_the_source() {
     let mut house = House::of(stage, url.as_str(), |options| options).await;
     std::fs::write(folder.path().join("spool"), "a file in the way").unwrap();
     let end = house.slot("14:00").await;
-    assert!(end.state == "discarded" && end.error.contains("keep the downloaded bytes"), "{end:?}");
+    assert!(end.state == "discarded" && end.error.contains("store the downloaded bytes"), "{end:?}");
     let job = house.due("14:15").await.job.unwrap();
     sqlx::query!("update fleet.jobs set state = 'cancelled', finished_at = now() where id = $1", job)
         .execute(house.pool())
@@ -313,7 +313,7 @@ async fn a_probe_whose_worker_died_and_whose_time_went_by_leaves_the_next_slot_t
     let probe = house.due("16:00").await.job.unwrap();
     let begun = source::begin(house.pool(), "copart", at("16:00"), probe, 1, true).await.unwrap();
     assert_eq!(begun, Answer::Go);
-    // the rescued job finds its quarter-hour over and says so
+    // The rescued job finds its quarter-hour over and completes.
     sqlx::query!("update fleet.jobs set state = 'completed', finished_at = now() where id = $1", probe)
         .execute(house.pool())
         .await

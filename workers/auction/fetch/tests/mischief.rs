@@ -1,4 +1,4 @@
-//! A server that misbehaves, one way a test: the window fails with a clear error, and nothing of it is stored.
+//! Tests a misbehaving server, one fault per test: the window fails with a clear error, and nothing is stored.
 
 use super::super::super::download::tests::stage::{KEY, csv};
 use super::*;
@@ -6,12 +6,12 @@ use axum::http::header;
 use futures::{StreamExt, stream};
 use std::path::Path;
 
-/// Four times the same, for the four tries of a slot.
+/// Returns the same response four times, for the four requests of a slot.
 fn always(what: impl Fn() -> Act) -> Vec<Act> {
     (0..4).map(|_| what()).collect()
 }
 
-/// Files below a folder.
+/// Returns the number of files below a folder.
 fn files(folder: &Path) -> usize {
     std::fs::read_dir(folder)
         .unwrap()
@@ -20,7 +20,7 @@ fn files(folder: &Path) -> usize {
         .sum()
 }
 
-/// Fetches from a server that plays `acts`, and holds what must be true of any that is refused.
+/// Fetches from a server that sends `acts`, and checks everything that holds for a rejected download.
 async fn fails_with(options: impl FnOnce(FeedOptions) -> FeedOptions, acts: Vec<Act>, says: &str) {
     let folder = tempfile::tempdir().unwrap();
     let store = url::Url::from_directory_path(folder.path()).unwrap();
@@ -57,7 +57,7 @@ async fn a_slow_loris_is_given_up_at_the_deadline() {
         })
     };
     let hasty = |options| FeedOptions { deadline: Duration::from_millis(400), ..options };
-    fails_with(hasty, always(drip), "the feed broke off: not done within 400ms").await;
+    fails_with(hasty, always(drip), "the feed transfer failed: not completed within 400ms").await;
 }
 
 #[tokio::test]
@@ -70,23 +70,24 @@ async fn a_403_page_of_html_is_refused_with_its_status_and_beginning() {
                 .unwrap()
         })
     };
-    fails(page, "refused: status 403 Forbidden, body \"<html style=").await;
+    fails(page, "rejected: status 403 Forbidden, body \"<html style=").await;
 }
 
 #[tokio::test]
 async fn a_loop_of_302s_is_left_after_three() {
     let again = || act(|r| answer(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap());
-    fails_with(|options| options, (0..16).map(|_| again()).collect(), "refused: more than 3 redirects").await;
+    fails_with(|options| options, (0..16).map(|_| again()).collect(), "rejected: more than 3 redirects")
+        .await;
 }
 
 #[tokio::test]
 async fn a_407_of_a_proxy_is_named() {
     let proxy =
         || act(|_| answer(407).header("proxy-authenticate", "Basic").body("pay first".into()).unwrap());
-    fails(proxy, "refused: status 407 Proxy Authentication Required, body \"pay first\"").await;
+    fails(proxy, "rejected: status 407 Proxy Authentication Required, body \"pay first\"").await;
 }
 
-/// The first bytes of a file that is announced as whole, then an end that is none.
+/// Returns a response with the first bytes of a file that is announced as complete, and then an error.
 fn cut_at(n: usize) -> Act {
     act(move |_| {
         let pieces = stream::iter([Ok(csv()[..n].to_owned()), Err(std::io::Error::other("cut"))]);
@@ -107,12 +108,12 @@ async fn a_connection_that_is_always_reset_at_the_same_byte_is_told_with_it() {
 #[tokio::test]
 async fn a_wrong_length_is_told_with_both() {
     let range = |end: usize| format!("bytes 1500-{end}/{}", csv().len());
-    // what the rest announces fits, and what comes does not
+    // The announced range is correct, but the body is shorter.
     let short = act(move |_| {
         let head = answer(206).header("etag", "\"e1\"").header("content-range", range(csv().len() - 1));
         head.body(csv()[1500..csv().len() - 40].to_owned().into()).unwrap()
     });
-    let says = format!("{} bytes came instead of {}", csv().len() - 40, csv().len());
+    let says = format!("received {} bytes instead of {}", csv().len() - 40, csv().len());
     let twice = |options| FeedOptions { waits: vec![Duration::ZERO], ..options };
     fails_with(twice, vec![cut_at(1500), short], &says).await;
 }
@@ -125,8 +126,12 @@ async fn a_rest_under_a_wrong_etag_is_not_sewn_on() {
         head.body(csv()[1500..].to_owned().into()).unwrap()
     });
     let twice = |options| FeedOptions { waits: vec![Duration::ZERO], ..options };
-    fails_with(twice, vec![cut_at(1500), other], "the rest does not fit the beginning: the ETag changed")
-        .await;
+    fails_with(
+        twice,
+        vec![cut_at(1500), other],
+        "the resumed body does not match its beginning: the ETag changed",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -174,13 +179,13 @@ async fn a_body_without_an_end_is_left_at_the_limit() {
         })
     };
     let small = |options| FeedOptions { max_bytes: 100_000, ..options };
-    fails_with(small, always(endless), "bytes or more are too many (at most 100000)").await;
+    fails_with(small, always(endless), "bytes or more is too large (at most 100000)").await;
 }
 
 #[tokio::test]
 async fn a_gzip_bomb_is_left_at_its_ratio_whether_announced_or_not() {
     use std::io::Write;
-    // ten megabytes in ten kilobytes
+    // Ten megabytes in ten kilobytes.
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     packed.write_all(&vec![b'0'; 10 << 20]).unwrap();
     let bomb = packed.finish().unwrap();
@@ -202,5 +207,5 @@ async fn garbage_bytes_are_refused_and_shown_in_one_line() {
         let bytes: Vec<u8> = (0..5000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         act(move |_| answer(200).body(bytes.into()).unwrap())
     };
-    fails(garbage, "refused: status 200 OK, but the body does not begin with the column Id").await;
+    fails(garbage, "rejected: status 200 OK, but the body does not begin with the column Id").await;
 }

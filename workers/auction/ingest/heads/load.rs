@@ -1,4 +1,4 @@
-//! How the heads come from their table: one COPY, taken apart row by row.
+//! Loads the heads from their table with one binary COPY, which is decoded row by row.
 
 use super::{ABSENT, CONTESTED, Head, Heads, MARKED};
 use crate::workers::auction::ingest::scan::ROW_BITS;
@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What is read of a head.
+/// The columns of a head that are read.
 const COLUMNS: &str = "lot, row_hash, row_id, last_seen, absent_since";
 /// Bytes before the first row of a binary COPY.
 const HEADER: usize = 19;
@@ -19,20 +19,20 @@ const TIME: usize = 8;
 
 /// A file whose versions are among the heads.
 struct File {
-    /// Its short number, with which the ids of its versions begin.
+    /// The short number of the file, which its row ids begin with.
     file_no: i64,
-    /// Whether manifests may refer to its versions.
+    /// True if manifests may refer to the file's versions.
     of_month: bool,
-    /// Whether another file of the newest window is beside it.
+    /// True if another file has the same newest window.
     contested: bool,
-    /// Whether every version is contested.
+    /// True if every head is ambiguous.
     all_contested: bool,
 }
 
-/// Those of the month and of the newest window, in ascending order.
+/// The files of the month and of the newest window, in ascending order.
 struct Files {
     sorted: Vec<File>,
-    /// Whether a file that came again shares the newest window with another: its versions may lie in any file.
+    /// True if a file received again shares the newest window with another file. Such versions may belong to any file.
     all_contested: bool,
 }
 
@@ -70,12 +70,12 @@ impl Files {
             month,
             next_month
         );
-        let sorted = files.fetch_all(connection).await.context("read the month's files")?;
+        let sorted = files.fetch_all(connection).await.context("could not read the month's files")?;
         let all_contested = sorted.iter().any(|file| file.all_contested);
         Ok(Files { sorted, all_contested })
     }
 
-    /// The file of a version.
+    /// Returns the file that stored a version.
     fn of(&self, row_id: i64) -> Option<&File> {
         let at = self.sorted.binary_search_by_key(&(row_id >> ROW_BITS), |file| file.file_no).ok()?;
         self.sorted.get(at)
@@ -83,11 +83,11 @@ impl Files {
 }
 
 impl Heads {
-    /// Reads the heads of `source`, as a file of the month beginning at `month` may use them.
+    /// Reads the heads of `source` for a file of the month that begins at `month`.
     ///
-    /// A COPY of the table itself spares its rows the way through the executor, which is much of what a query's costs; so
-    /// what a query would work out of each row is worked out here, and the query is for where the table holds another
-    /// source's heads too. Over one connection: half of them over each of two took as long.
+    /// `COPY table TO` bypasses the executor, which is a large part of the cost of a query. Flags are therefore derived
+    /// here rather than in SQL. A query is used only if the table also contains heads of another source. One connection
+    /// suffices: reading half of the heads over each of two connections took as long.
     pub async fn load(
         connection: &mut PgConnection,
         source: &str,
@@ -96,15 +96,15 @@ impl Heads {
         let files = Files::load(connection, source, month).await?;
         if alone(connection, source).await? {
             let heads = Heads::copy(connection, &format!("raw.heads ({COLUMNS})"), &files).await?;
-            // had another source come meanwhile, its first heads might be among them
+            // Another source may have been added meanwhile, and its first heads may be among these.
             if alone(connection, source).await? {
                 return Ok(heads);
             }
         }
-        // COPY takes no parameters; the source's name is checked
+        // COPY takes no parameters, so the source name is checked before it is interpolated.
         anyhow::ensure!(
             source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
-            "the source's name {source:?} has other characters than letters, digits, - and _"
+            "source name {source:?} contains characters other than letters, digits, - and _"
         );
         let query =
             format!("(/* ingest: heads */ select {COLUMNS} from raw.heads where source = '{source}')");
@@ -114,11 +114,11 @@ impl Heads {
     async fn copy(connection: &mut PgConnection, from: &str, files: &Files) -> anyhow::Result<Heads> {
         let query = format!("copy {from} to stdout (format binary)");
         let mut heads = Vec::new();
-        let mut stream = connection.copy_out_raw(&query).await.context("read raw.heads")?;
+        let mut stream = connection.copy_out_raw(&query).await.context("could not read raw.heads")?;
         let mut pending: Vec<u8> = Vec::new();
         let mut begun = false;
-        while let Some(chunk) = stream.try_next().await.context("read raw.heads")? {
-            // the server sends row by row, so nearly always nothing is pending
+        while let Some(chunk) = stream.try_next().await.context("could not read raw.heads")? {
+            // The server sends row by row, so almost always nothing is pending.
             let whole = if pending.is_empty() {
                 &chunk[..]
             } else {
@@ -140,7 +140,7 @@ impl Heads {
 }
 
 impl Head {
-    /// Of a whole row.
+    /// Decodes a complete row.
     fn read(row: &[u8], files: &Files) -> Head {
         let row_id = i64::from_be_bytes(field(row, 38));
         let file = files.of(row_id);
@@ -165,7 +165,7 @@ impl Head {
     }
 }
 
-/// The length of the row that `bytes` begin with; none where it is not whole, or the end.
+/// Returns the length of the first row in `bytes`, or `None` if the row is incomplete or the data ends.
 fn row_length(bytes: &[u8]) -> Option<usize> {
     let null = |at: usize| bytes.get(at..at + 4).map(|length| length == (-1i32).to_be_bytes());
     let last_seen = if null(46)? { 0 } else { TIME };
@@ -174,7 +174,7 @@ fn row_length(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= length).then_some(length)
 }
 
-/// Whether no other source has heads.
+/// Returns true if no other source has heads.
 async fn alone(connection: &mut PgConnection, source: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- ingest: other sources' heads
@@ -184,7 +184,7 @@ async fn alone(connection: &mut PgConnection, source: &str) -> anyhow::Result<bo
     )
     .fetch_one(connection)
     .await
-    .context("look for other sources' heads")
+    .context("could not read the heads of other sources")
 }
 
 fn field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
@@ -198,7 +198,8 @@ mod tests {
     use super::*;
     use crate::testing::database;
 
-    /// Lots of two sources and three files: of the month, of the one before, and two that share the newest window.
+    /// Lots of two sources and three files: one of the month, one of the month before, and two that share the newest
+    /// window.
     const TABLES: &str = "
         insert into raw.sources (source, head_window) values ('copart', '2026-03-06T17:15Z'), ('other', null);
         insert into raw.csv_files (file_no, source, path, sha256, bytes, window_start_utc, state)
@@ -235,7 +236,7 @@ mod tests {
             let mut heads = Heads::load(&mut connection, "copart", month).await.unwrap();
             let seen = [11, 12, 13, 14, 15].map(|lot| heads.see(lot, Uuid::nil()).unwrap());
             assert_eq!(seen.map(|h| h.row_hash.as_u128()), [0x11, 0x12, 0x13, 0x14, 0x15]);
-            // the first is of another month
+            // The first is in another month.
             assert_eq!(seen.map(|h| h.row_id >> ROW_BITS), [0, 2, 2, 2, 4]);
             assert_eq!(seen.map(|h| h.absent()), [false, false, true, true, false]);
             assert_eq!(seen.map(|h| h.flags & MARKED != 0), [false, false, false, true, false]);

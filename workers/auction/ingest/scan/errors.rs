@@ -1,8 +1,8 @@
-//! Records that could not be read as they stood, on their way to `audit.parse_errors`.
+//! Flawed records on their way to `audit.parse_errors`.
 //!
-//! Whether a file is applied is known only at its end, so the first rejected records and the others are spooled apart: an
-//! applied file keeps all of them, a quarantined one the first [`FIRST_KEPT`]. Memory is bounded by the spools, which
-//! continue in a temporary file; a record gives at most the bytes that the reader keeps of it.
+//! Whether a file is applied is known only at its end, so the first rejected records and the others are spooled
+//! separately. An applied file stores all of them, a quarantined one the first [`FIRST_KEPT`]. The spools bound the
+//! memory: they continue in a temporary file, and a record adds at most the bytes that the reader keeps of it.
 
 use crate::db::copy::{CopyBuf, CopySpool};
 use chrono::{DateTime, Utc};
@@ -11,30 +11,31 @@ use uuid::Uuid;
 
 const COPY: &str = "copy audit.parse_errors (window_start_utc, file_id, source, row_no, byte_offset, kind, reason, raw) \
     from stdin (format binary)";
-/// Rejected records that a quarantined file keeps, and repaired ones that any file keeps, at most. All are counted.
+/// Maximum number of rejected records stored for a quarantined file, and of repaired records for any file. All are
+/// counted.
 pub const FIRST_KEPT: u64 = 5_000;
 
 /// The file that flawed records belong to.
 #[derive(Clone, Copy, Debug)]
 pub struct FlawedFile<'a> {
-    /// Its window.
+    /// The file's window.
     pub window: DateTime<Utc>,
-    /// Its id.
+    /// The id of the file.
     pub file_id: Uuid,
-    /// Its source.
+    /// The name of the source.
     pub source: &'a str,
 }
 
-/// A record that could not be read as it stood.
+/// A record that is unreadable, or readable only with characters replaced.
 #[derive(Debug)]
 pub struct Flaw<'a> {
-    /// Its position among the file's records, from 1.
+    /// The position among the file's records, from 1.
     pub row_no: u64,
-    /// Where in the file it begins.
+    /// The offset of the record in the file, in bytes.
     pub byte_offset: u64,
-    /// What is wrong with it.
+    /// The description of the flaw.
     pub reason: &'a str,
-    /// Its bytes.
+    /// The bytes of the record.
     pub bytes: &'a [u8],
 }
 
@@ -54,14 +55,14 @@ struct Spooled {
 }
 
 impl Flaws {
-    /// Adds a record that is not read.
+    /// Adds a record that could not be read.
     pub fn add_rejected(&mut self, file: &FlawedFile<'_>, flaw: &Flaw<'_>) {
         let to = if self.rejected < FIRST_KEPT { &mut self.first } else { &mut self.others };
         self.rejected += 1;
         write(&mut to.rows, file, "rejected", flaw);
     }
 
-    /// Adds a record that was read with characters replaced; the first [`FIRST_KEPT`] are kept.
+    /// Adds a record that was read with characters replaced. Only the first [`FIRST_KEPT`] are stored.
     pub fn add_repaired(&mut self, file: &FlawedFile<'_>, flaw: &Flaw<'_>) {
         if self.repaired < FIRST_KEPT {
             self.repaired += 1;
@@ -69,12 +70,12 @@ impl Flaws {
         }
     }
 
-    /// Returns how many bytes wait to be spooled.
+    /// Returns the number of bytes that are not spooled yet.
     pub fn pending(&self) -> usize {
         self.first.rows.len() + self.others.rows.len()
     }
 
-    /// Spools what waits.
+    /// Spools the pending records.
     pub fn spool(&mut self) -> std::io::Result<()> {
         for part in [&mut self.first, &mut self.others] {
             part.spool.keep(&mut part.rows)?;
@@ -82,7 +83,7 @@ impl Flaws {
         Ok(())
     }
 
-    /// Returns how many rejected records [`Flaws::send_first`] leaves out.
+    /// Returns the number of rejected records that [`Flaws::send_first`] leaves out.
     pub fn left_out(&self) -> u64 {
         self.rejected.saturating_sub(FIRST_KEPT)
     }
@@ -94,7 +95,7 @@ impl Flaws {
         Ok(())
     }
 
-    /// Copies the first records into `audit.parse_errors`, as a quarantined file does.
+    /// Copies the first records into `audit.parse_errors`, for a quarantined file.
     pub async fn send_first(self, connection: &mut PgConnection) -> anyhow::Result<()> {
         self.first.spool.send(connection, COPY).await?;
         Ok(())
@@ -158,7 +159,7 @@ mod tests {
             }
             let counted: Vec<(String, i64, i32)> =
                 sqlx::query_as(COUNTED).fetch_all(&mut *connection).await.unwrap();
-            // repaired records do not crowd out rejected ones
+            // Repaired records do not crowd out rejected ones.
             let wanted = [("rejected".to_owned(), rejected, last), ("repaired".to_owned(), 5_000, 5_000)];
             assert_eq!(counted, wanted);
             sqlx::query("delete from audit.parse_errors").execute(&mut *connection).await.unwrap();

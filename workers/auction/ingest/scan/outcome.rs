@@ -1,4 +1,4 @@
-//! How a scan ends: with what the file holds, or with why it is not applied.
+//! The result of a scan: the contents of the file, or the error that ended it.
 
 use super::errors::Flaws;
 use super::refusal::Refusal;
@@ -12,116 +12,117 @@ use crate::workers::auction::ingest::lotless::LotlessRows;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Rows that make no vehicle and no lot, by reason.
+/// Rows that produce no vehicle and no lot, by reason.
 #[derive(Debug, Default, Clone, Serialize)]
 pub struct Skipped {
-    /// No VIN.
+    /// Rows without a VIN.
     pub vin_empty: u64,
-    /// A VIN that no rule of VINs fits.
+    /// Rows whose VIN has an invalid format.
     pub vin_format: u64,
-    /// No lot number.
+    /// Rows without a lot number.
     pub lot_missing: u64,
 }
 
-/// Rows that lack a key, each counted by itself: a row may lack both.
+/// Rows that lack a key, counted per key. A row may lack both.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 pub struct Missing {
     /// Rows without a VIN.
     pub vin: u64,
-    /// Rows without a lot number that can be read.
+    /// Rows without a readable lot number.
     pub lot: u64,
 }
 
-/// The values of a column that could not be read.
+/// The unreadable values of a column.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreadable {
-    /// How many.
+    /// The number of unreadable values.
     pub count: u64,
-    /// The first of them, at most 80 characters.
+    /// The first unreadable value, at most 80 characters.
     pub first: String,
 }
 
-/// A column that is no longer understood.
+/// A column with mostly unreadable values that had few in the last complete file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ColumnDrift {
-    /// Its name in the feed.
+    /// The name of the column in the feed.
     pub column: &'static str,
-    /// Values that could not be read.
+    /// The number of unreadable values.
     pub unreadable: u64,
-    /// New and changed rows.
+    /// The number of staged rows.
     pub rows: u64,
-    /// The first such value, at most 80 characters.
+    /// The first unreadable value, at most 80 characters.
     pub first: String,
-    /// What follows: `warn` or `refuse`.
+    /// The policy of the column: `warn` or `refuse`.
     pub policy: &'static str,
-    /// Its place among the columns.
+    /// The index of the column.
     #[serde(skip)]
     pub place: usize,
 }
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Readable records.
     pub rows: u64,
-    /// Of lots without a head.
+    /// Rows of lots without a head, and new rows without a lot number.
     pub new: u64,
-    /// That differ from their lot's head.
+    /// Rows that differ from their lot's head.
     pub changed: u64,
-    /// Equal to their lot's head.
+    /// Rows that equal their lot's head.
     pub unchanged: u64,
     /// Unreadable records.
     pub rejected: u64,
     /// Records read only by the tolerant rules, or with a character replaced.
     pub repaired: u64,
-    /// Rows whose values were read: new and changed ones, and those that are staged for another reason.
+    /// Rows whose values were parsed: new and changed rows, and rows staged for another reason.
     pub staged: u64,
-    /// Values of staged rows that could not be read, by column.
+    /// The unreadable values of staged rows, by column.
     pub unreadable: BTreeMap<&'static str, Unreadable>,
-    /// Columns that are no longer understood.
+    /// Columns whose values drifted since the last complete file.
     pub column_drift: Vec<ColumnDrift>,
-    /// By reason.
+    /// Rows that produce no vehicle and no lot, by reason.
     pub skipped: Skipped,
     /// Rows that lack a key.
     pub missing: Missing,
     /// Records with a recognised lot number.
     pub lots: RecognisedLots,
-    /// Whether all of the feed seems to be in it.
+    /// The decision whether the file seems to contain the whole feed.
     pub completeness: Completeness,
     /// Row ids in file order, 0 for a rejected record.
     pub manifest: Vec<i64>,
-    /// The words of the staged rows.
+    /// The raw values of the staged rows, counted per domain.
     pub words: Words,
-    /// The header, as it stands in the file.
+    /// The header as written in the file.
     pub header: Vec<String>,
-    /// The header's names by column, as `raw.headers` has them.
+    /// The names of the header by column, in the form of `raw.headers`.
     pub columns: serde_json::Map<String, serde_json::Value>,
-    /// Columns nobody knows, and known ones that are missing.
+    /// Unknown columns of the header, and known columns that are missing or repeated.
     pub drift: Vec<String>,
-    /// `Create Date/Time`, where all rows have the same.
+    /// The value of `Create Date/Time`, if all rows have the same.
     pub snapshot_clock: Option<String>,
-    /// Lots that stood in the newest file and not in this one.
+    /// Lots that were in the newest file and are not in this one.
     pub gone: Vec<i64>,
-    /// Lots absent before, of which no complete file was read since.
+    /// Lots that were absent before, with no complete file since.
     pub absent: Vec<i64>,
-    /// Lots absent before that the file holds in a record that cannot be read.
+    /// Lots that were absent before and are in an unreadable record of the file.
     pub back_unreadable: Vec<i64>,
-    /// Lots without a head that the file holds in a record that cannot be read: closed ones are open again.
+    /// Lots without a head in an unreadable record of the file. Closed lots are opened again.
     pub headless_unreadable: Vec<i64>,
-    /// Lots of staged rows that replace a version of which only the head knows until when it was seen.
+    /// Lots of staged rows that replace a version of an absent lot. Only the head contains the time until which it was
+    /// seen.
     pub returned: Vec<String>,
-    /// Lots whose unchanged version is stored once more, since this month has none: lot, row id.
+    /// Lots whose unchanged version is stored again because this month does not contain it: lot and row id.
     pub moved: Vec<(i64, i64)>,
     /// Rows without a lot number.
     pub lotless: LotlessRows,
-    /// For `audit.parse_errors`.
+    /// Rows for `audit.parse_errors`.
     pub errors: Flaws,
-    /// For `audit.skipped_lots`: the staged rows that make no lot.
+    /// Rows for `audit.skipped_lots`: the staged rows that produce no lot.
     pub no_lots: CopySpool,
 }
 
 impl Outcome {
-    /// Notes the values that could not be read, and the columns that drifted since the last complete file.
+    /// Records the unreadable values, and the columns that drifted since the last complete file.
     pub fn note_unreadable(&mut self, warnings: &Warnings, earlier: &Earlier, policies: &DriftPolicies) {
         for (column, count, first) in warnings.iter() {
             let now = UnreadableShare { unreadable: count, rows: self.staged };
@@ -141,24 +142,26 @@ impl Outcome {
     }
 }
 
-/// Why a scan ended early.
+/// Error that ended a scan.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// The file is not fit to be applied.
+    /// The file must be quarantined.
     #[error("{}", .0.why)]
     Refused(Box<Refusal>),
-    /// What the store gave back is not what came in.
-    #[error("the store's copy has sha256 {found}, the file had {expected}: restore it from a backup")]
+    /// The object in the store does not contain the received bytes.
+    #[error(
+        "the object in the store has sha256 {found} instead of {expected}\nhint: restore it from a backup"
+    )]
     Altered {
-        /// Of what the store gave back.
+        /// The sha256 of the object in the store.
         found: String,
-        /// As received.
+        /// The sha256 of the received file.
         expected: String,
     },
-    /// The bytes could not be read.
-    #[error("read the file: {0}")]
+    /// The file could not be read.
+    #[error("could not read the file: {0}")]
     Io(#[from] std::io::Error),
-    /// Nobody takes the chunks any more.
-    #[error("the load was given up")]
+    /// The receiver of the chunks was dropped.
+    #[error("the receiver of the scanned rows stopped")]
     Abandoned,
 }

@@ -1,4 +1,4 @@
-//! Why a file is not applied, decided once all of it has been read.
+//! Decides whether a file is quarantined, after the last record.
 
 use super::outcome::ColumnDrift;
 use super::{Ended, MAX_ROWS, Outcome, Plan};
@@ -6,40 +6,40 @@ use crate::auction::Column;
 use crate::auction::completeness::RecognisedLots;
 use crate::auction::drift::{DriftPolicy, UnreadableKeys};
 
-/// Why a file is not applied; it is kept, and its window quarantined.
+/// Reason why a file is quarantined, that is stored but not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// No header, or not the feed's.
+    /// The header is missing, or is not the feed's.
     #[error("{0}")]
     Header(String),
-    /// A header and nothing else.
+    /// The file has a header and no rows.
     #[error("the file has a header but no rows")]
     Empty,
-    /// More rows than ids can be made for.
+    /// The file has more rows than row ids are available.
     #[error("the file has more than {} records", MAX_ROWS)]
     TooMany,
-    /// More than one row in fifty is unreadable.
+    /// More than one record in fifty is unreadable.
     #[error("{rejected} of {records} records cannot be read, more than 2 %")]
     Rejected {
-        /// Unreadable ones.
+        /// Unreadable records.
         rejected: u64,
-        /// All.
+        /// All records.
         records: u64,
     },
-    /// A key column cannot be read.
+    /// A key column is unreadable in more than half of the rows.
     #[error("column \"{}\" is unreadable in {unreadable} of {rows} rows, more than half", column.name())]
     KeyColumn {
-        /// The column.
+        /// The key column.
         column: Column,
-        /// Rows in which it is unreadable.
+        /// Rows in which the column is unreadable.
         unreadable: u64,
         /// All rows.
         rows: u64,
     },
-    /// Too few lot numbers.
+    /// Fewer than half of the records have a recognised lot number.
     #[error("{} of {} records have a recognised lot number, less than 50 %", .0.recognised, .0.records)]
     FewLots(RecognisedLots),
-    /// A column drifted whose contract refuses the file.
+    /// A column drifted whose policy is to refuse the file.
     #[error(
         "column drift: \"{}\" is unreadable in {} of {} new and changed rows, such as {:?}, and its policy is refuse",
         .0.column, .0.unreadable, .0.rows, .0.first
@@ -48,18 +48,18 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Returns true if the file was read to its end.
+    /// Returns true if the file was read completely.
     pub fn is_of_whole_file(&self) -> bool {
         !matches!(self, Refused::Header(_) | Refused::TooMany)
     }
 }
 
-/// A refused file: why, and what was found in it.
+/// A quarantined file: the reason, and the counts of the scan.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Why it is refused.
+    /// The reason of the quarantine.
     pub why: Refused,
-    /// What was found until then.
+    /// The counts until the scan ended.
     pub outcome: Outcome,
 }
 
@@ -69,7 +69,7 @@ impl From<Refused> for Ended {
     }
 }
 
-/// Returns why the file must not be applied, or None if it may be.
+/// Returns the reason why the file must be quarantined, or `None` for a file that can be applied.
 pub fn refusal(plan: &Plan, outcome: &Outcome, keys: UnreadableKeys) -> Option<Refused> {
     let (rows, rejected, records) = (outcome.rows, outcome.rejected, outcome.lots.records);
     if rows == 0 && (plan.accepted || rejected == 0) {

@@ -1,36 +1,37 @@
-//! The words of a file: which of them nobody knows, and how many that is of all.
+//! Counts the raw values of a file per taxonomy domain, all and unknown ones.
 //!
-//! Counted are the words of the rows that are staged, new and changed ones: an unchanged row is not taken apart, and its
-//! words were counted when it came. So in a month's first file the shares are those of the feed, later those of what moves.
+//! Only the values of staged rows are counted, which are the new and changed ones. An unchanged row is not parsed, and
+//! its values were counted when it was new. In a month's first file the shares are therefore those of the feed, later
+//! those of the changes.
 //!
-//! Fifteen words of each such row are asked for. Of those that were coded the answer is there; of the others most repeat
-//! the row before (`GAS`, `AUTOMATIC`) and need no look-up.
+//! Each row has fifteen such values. For values that the parser has coded the result is known. Most of the others
+//! repeat the row before (`GAS`, `AUTOMATIC`) and need no look-up.
 
 use crate::auction::row::Typed;
 use crate::taxonomy::{Domain, Spellings};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 
-/// Distinct unknown words noted, at most; all are counted.
+/// Maximum number of distinct unknown values that are recorded. All are counted.
 const KEPT: usize = 1_000;
 
-/// How many words of a domain there were.
+/// The number of raw values in a domain.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Count {
-    /// All of them.
+    /// All values.
     pub values: u64,
-    /// Those without a code.
+    /// Values without a code.
     pub unknown: u64,
 }
 
-/// What was asked last of a column.
+/// The last look-up for a column.
 #[derive(Debug, Default, Clone)]
 struct Last {
     word: String,
     known: bool,
 }
 
-/// The words met so far.
+/// The counts of the rows so far.
 #[derive(Debug, Default)]
 pub struct Words {
     counts: [Count; Domain::ALL.len()],
@@ -39,7 +40,7 @@ pub struct Words {
 }
 
 impl Words {
-    /// Enters a row; `spellings` are those it was read by.
+    /// Counts the values of a row that was parsed with `spellings`.
     pub fn note(&mut self, typed: &Typed<'_>, spellings: &Spellings) {
         for ((domain, raw, coded), last) in typed.words().into_iter().zip(&mut self.last) {
             let Some(raw) = raw else { continue };
@@ -64,12 +65,12 @@ impl Words {
         }
     }
 
-    /// The distinct unknown ones.
+    /// Returns the distinct unknown values.
     pub fn unknown(&self) -> &HashSet<(Domain, String)> {
         &self.unknown
     }
 
-    /// By domain, those that have any.
+    /// Returns the counts by domain, without domains that have none.
     pub fn counts(&self) -> BTreeMap<&'static str, Count> {
         let counted = Domain::ALL.into_iter().map(|domain| (domain.name(), self.counts[domain as usize]));
         counted.filter(|(_, count)| count.values > 0).collect()
