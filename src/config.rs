@@ -15,8 +15,8 @@ use std::time::Duration;
 
 mod setting;
 
-use setting::{Environment, value};
 pub use setting::{Setting, SettingError};
+use setting::{VariableLookup, find_value};
 
 /// The configuration, each variable checked.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct Config {
     /// `VINOPS_LEASE`: the lease of a claimed job without renewal. Default: 30 s.
     pub lease: Setting<Duration>,
     /// `COPART_…`: address and login of the feed.
-    pub copart: Setting<Copart>,
+    pub copart: Setting<CopartConfig>,
     /// `VINOPS_COOKIE_KEY`: key that encrypts session cookies at rest.
     pub cookie_key: Setting<Option<SecretString>>,
     /// `VINOPS_FETCH_DELAY`: delay of a fetch after the start of its window. Default: 10 s.
@@ -61,7 +61,7 @@ pub enum LogFormat {
 
 /// The address, login and request headers of the feed.
 #[derive(Clone, Debug)]
-pub struct Copart {
+pub struct CopartConfig {
     /// `COPART_FEED_URL`: URL of the feed, a secret, since it grants access. Without it, nothing is fetched.
     pub feed_url: Option<SecretString>,
     /// `COPART_USER`: user of the login.
@@ -77,7 +77,7 @@ pub struct Copart {
 }
 
 /// Names of all variables of the configuration, for help texts and for the test of the sample configuration.
-pub const VARIABLES: &[&str] = &[
+pub const VARIABLE_NAMES: &[&str] = &[
     "DATABASE_URL",
     "DATABASE_DIRECT_URL",
     "LISTING_DATABASE_URL",
@@ -100,30 +100,30 @@ pub const VARIABLES: &[&str] = &[
 ];
 
 /// Store folder of a machine that is set up for vinops.
-const SHARED_STORE: &str = "/var/data/vinops";
-const LEASE: Duration = Duration::from_secs(30);
+const SHARED_STORE_PATH: &str = "/var/data/vinops";
+const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 /// Longest fetch delay. A later fetch could not finish within its quarter-hour.
-const MOST_DELAY: Duration = Duration::from_secs(240);
+const MAX_FETCH_DELAY: Duration = Duration::from_secs(240);
 
 impl Config {
     /// Reads the environment of the process.
     pub fn from_env() -> Config {
-        Config::read(&environment)
+        Config::from_variables(&read_variable)
     }
 
-    fn read(environment: &Environment) -> Config {
-        let text = |name: &str| value(name, environment);
+    fn from_variables(environment: &VariableLookup) -> Config {
+        let text = |name: &str| find_value(name, environment);
         let secret = |name: &str| Ok::<_, anyhow::Error>(text(name)?.map(SecretString::from));
         Config {
             database_url: database_url("DATABASE_URL", environment).into(),
             database_direct_url: database_url("DATABASE_DIRECT_URL", environment).into(),
             listing_database_url: database_url("LISTING_DATABASE_URL", environment).into(),
-            store: store(environment).into(),
-            lease: lease(environment).into(),
-            copart: Copart::read(environment).into(),
+            store: store_url(environment).into(),
+            lease: lease_duration(environment).into(),
+            copart: CopartConfig::from_variables(environment).into(),
             cookie_key: secret("VINOPS_COOKIE_KEY").into(),
-            fetch_delay: delay("VINOPS_FETCH_DELAY", environment).into(),
-            fetch_jitter: delay("VINOPS_FETCH_JITTER", environment).into(),
+            fetch_delay: fetch_delay("VINOPS_FETCH_DELAY", environment).into(),
+            fetch_jitter: fetch_delay("VINOPS_FETCH_JITTER", environment).into(),
             listen: text("VINOPS_LISTEN").into(),
             log_format: log_format(environment).into(),
             log: text("VINOPS_LOG").into(),
@@ -164,9 +164,9 @@ impl Config {
     }
 }
 
-impl Copart {
-    fn read(environment: &Environment) -> anyhow::Result<Copart> {
-        let text = |name: &str| value(name, environment);
+impl CopartConfig {
+    fn from_variables(environment: &VariableLookup) -> anyhow::Result<CopartConfig> {
+        let text = |name: &str| find_value(name, environment);
         let feed_url = text("COPART_FEED_URL")?.map(SecretString::from);
         if let Some(url) = &feed_url {
             // The error of the parser does not contain the address.
@@ -177,7 +177,7 @@ impl Copart {
         if let Some(url) = &login_url {
             url::Url::parse(url).context("COPART_LOGIN_URL is not a URL")?;
         }
-        Ok(Copart {
+        Ok(CopartConfig {
             feed_url,
             user: text("COPART_USER")?,
             password: text("COPART_PASSWORD")?.map(SecretString::from),
@@ -188,8 +188,8 @@ impl Copart {
     }
 }
 
-fn database_url(name: &str, environment: &Environment) -> anyhow::Result<Option<SecretString>> {
-    let url = value(name, environment)?;
+fn database_url(name: &str, environment: &VariableLookup) -> anyhow::Result<Option<SecretString>> {
+    let url = find_value(name, environment)?;
     if let Some(url) = &url
         && !(url.starts_with("postgres://") || url.starts_with("postgresql://"))
     {
@@ -198,8 +198,8 @@ fn database_url(name: &str, environment: &Environment) -> anyhow::Result<Option<
     Ok(url.map(SecretString::from))
 }
 
-fn store(environment: &Environment) -> anyhow::Result<String> {
-    let store = match value("VINOPS_STORE", environment)? {
+fn store_url(environment: &VariableLookup) -> anyhow::Result<String> {
+    let store = match find_value("VINOPS_STORE", environment)? {
         Some(store) => store,
         None => default_store(environment)?,
     };
@@ -208,8 +208,8 @@ fn store(environment: &Environment) -> anyhow::Result<String> {
     Ok(store)
 }
 
-fn lease(environment: &Environment) -> anyhow::Result<Duration> {
-    let Some(text) = value("VINOPS_LEASE", environment)? else { return Ok(LEASE) };
+fn lease_duration(environment: &VariableLookup) -> anyhow::Result<Duration> {
+    let Some(text) = find_value("VINOPS_LEASE", environment)? else { return Ok(DEFAULT_LEASE) };
     let lease = humantime::parse_duration(&text).context("VINOPS_LEASE is not a duration such as 30s")?;
     if lease < Duration::from_millis(100) {
         bail!("VINOPS_LEASE is shorter than 100ms");
@@ -217,18 +217,18 @@ fn lease(environment: &Environment) -> anyhow::Result<Duration> {
     Ok(lease)
 }
 
-fn delay(name: &str, environment: &Environment) -> anyhow::Result<Option<Duration>> {
-    let Some(text) = value(name, environment)? else { return Ok(None) };
+fn fetch_delay(name: &str, environment: &VariableLookup) -> anyhow::Result<Option<Duration>> {
+    let Some(text) = find_value(name, environment)? else { return Ok(None) };
     let delay =
         humantime::parse_duration(&text).with_context(|| format!("{name} is not a duration such as 10s"))?;
-    if delay > MOST_DELAY {
+    if delay > MAX_FETCH_DELAY {
         bail!("{name} is longer than 4m, and a later fetch could not finish within its quarter-hour");
     }
     Ok(Some(delay))
 }
 
-fn log_format(environment: &Environment) -> anyhow::Result<Option<LogFormat>> {
-    match value("VINOPS_LOG_FORMAT", environment)?.as_deref() {
+fn log_format(environment: &VariableLookup) -> anyhow::Result<Option<LogFormat>> {
+    match find_value("VINOPS_LOG_FORMAT", environment)?.as_deref() {
         None => Ok(None),
         Some("text") => Ok(Some(LogFormat::Text)),
         Some("json") => Ok(Some(LogFormat::Json)),
@@ -237,8 +237,8 @@ fn log_format(environment: &Environment) -> anyhow::Result<Option<LogFormat>> {
 }
 
 /// Returns the URL of the machine's store folder if that is writable or can be created, else of the user's own folder.
-fn default_store(environment: &Environment) -> anyhow::Result<String> {
-    let shared = Path::new(SHARED_STORE);
+fn default_store(environment: &VariableLookup) -> anyhow::Result<String> {
+    let shared = Path::new(SHARED_STORE_PATH);
     // Only checked, not created: reading the configuration has no side effects.
     let nearest = shared.ancestors().find(|folder| folder.exists()).unwrap_or(shared);
     let writable = nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK).is_ok();
@@ -248,7 +248,7 @@ fn default_store(environment: &Environment) -> anyhow::Result<String> {
         data_folder(environment)
             .with_context(|| {
                 format!(
-                    "VINOPS_STORE is not set, {SHARED_STORE} is not writable, and HOME is no absolute path"
+                    "VINOPS_STORE is not set, {SHARED_STORE_PATH} is not writable, and HOME is no absolute path"
                 )
             })?
             .join("store")
@@ -261,7 +261,7 @@ fn default_store(environment: &Environment) -> anyhow::Result<String> {
     }
 }
 
-fn data_folder(environment: &Environment) -> Option<PathBuf> {
+fn data_folder(environment: &VariableLookup) -> Option<PathBuf> {
     let absolute = |path: String| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     let home = environment("XDG_DATA_HOME")
         .and_then(absolute)
@@ -271,30 +271,30 @@ fn data_folder(environment: &Environment) -> Option<PathBuf> {
 
 /// Returns the user's own folder for the data of vinops, or `None` without a home folder.
 pub fn user_data_folder() -> Option<PathBuf> {
-    data_folder(&environment)
+    data_folder(&read_variable)
 }
 
 /// Returns `VINOPS_PG_BINDIR`, the folder with the programs of the embedded PostgreSQL.
 ///
 /// The variable is not part of [`Config`], since tests embed a server too.
 pub fn pg_bindir() -> Option<PathBuf> {
-    environment("VINOPS_PG_BINDIR").filter(|path| !path.is_empty()).map(PathBuf::from)
+    read_variable("VINOPS_PG_BINDIR").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// Returns `VINOPS_TEST_DATABASE_URL`, a running server that tests use as superuser instead of an embedded one.
 pub fn test_database_url() -> Option<String> {
-    environment("VINOPS_TEST_DATABASE_URL").filter(|url| !url.is_empty())
+    read_variable("VINOPS_TEST_DATABASE_URL").filter(|url| !url.is_empty())
 }
 
 /// Returns a number for tests, such as `VINOPS_TEST_STORIES` (number of random stories) or `VINOPS_TEST_SEED` (the
 /// first story).
 pub fn test_number(name: &str) -> Option<u64> {
-    environment(name).and_then(|text| text.parse().ok())
+    read_variable(name).and_then(|text| text.parse().ok())
 }
 
 /// Returns the value of an environment variable. All reads of the environment go through this function.
 #[expect(clippy::disallowed_methods, reason = "this is the alternative that the lint names")]
-fn environment(name: &str) -> Option<String> {
+fn read_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
@@ -312,15 +312,15 @@ mod tests {
     use secrecy::ExposeSecret;
     use std::collections::BTreeMap;
 
-    fn read(variables: &[(&str, &str)]) -> Config {
+    fn config_from(variables: &[(&str, &str)]) -> Config {
         let variables: BTreeMap<String, String> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Config::read(&move |name| variables.get(name).cloned())
+        Config::from_variables(&move |name| variables.get(name).cloned())
     }
 
     #[test]
     fn an_empty_environment_is_enough() {
-        let config = read(&[("HOME", "/home/somebody")]);
+        let config = config_from(&[("HOME", "/home/somebody")]);
         assert_eq!(config.errors(), []);
         assert_eq!(config.lease.get(), Ok(&Duration::from_secs(30)));
         assert!(config.database_url.get().unwrap().is_none());
@@ -332,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         std::fs::write(&path, "open sesame\n").unwrap();
-        let config = read(&[("COPART_PASSWORD_FILE", path.to_str().unwrap()), ("HOME", "/h")]);
+        let config = config_from(&[("COPART_PASSWORD_FILE", path.to_str().unwrap()), ("HOME", "/h")]);
         assert_eq!(config.copart.get().unwrap().password.as_ref().unwrap().expose_secret(), "open sesame");
     }
 
@@ -340,7 +340,8 @@ mod tests {
     fn a_secret_comes_from_the_credentials_directory() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("database_url"), "postgres://h/d\n").unwrap();
-        let config = read(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]);
+        let config =
+            config_from(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]);
         assert_eq!(config.database_url.get().unwrap().as_ref().unwrap().expose_secret(), "postgres://h/d");
     }
 
@@ -356,7 +357,7 @@ mod tests {
             ("VINOPS_STORE", "somewhere"),
             ("COPART_PASSWORD_FILE", "/nonexistent/file"),
         ] {
-            let errors = read(&[(name, value), ("HOME", "/h")]).errors();
+            let errors = config_from(&[(name, value), ("HOME", "/h")]).errors();
             let [error] = &errors[..] else { panic!("one variable is wrong: {errors:?}") };
             let error = error.to_string();
             assert!(error.contains(name), "{error}");
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn a_wrong_variable_is_an_error_of_its_own_setting_only() {
         let config =
-            read(&[("VINOPS_STORE", "somewhere"), ("DATABASE_URL", "postgres://h/d"), ("HOME", "/h")]);
+            config_from(&[("VINOPS_STORE", "somewhere"), ("DATABASE_URL", "postgres://h/d"), ("HOME", "/h")]);
         assert!(config.store.get().unwrap_err().to_string().starts_with("VINOPS_STORE is not a URL"));
         assert!(config.direct_url().unwrap().is_some());
         assert!(config.lease.get().is_ok() && config.copart.get().is_ok());
@@ -375,7 +376,7 @@ mod tests {
 
     #[test]
     fn debug_prints_no_secret() {
-        let config = read(&[("DATABASE_URL", "postgres://u:hunter2@h/d"), ("HOME", "/h")]);
+        let config = config_from(&[("DATABASE_URL", "postgres://u:hunter2@h/d"), ("HOME", "/h")]);
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

@@ -3,5 +3,5 @@
 use vinops::{cli, workers};
 
 fn main() -> std::process::ExitCode {
-    cli::run(workers::fleet())
+    cli::run(workers::job_registry())
 }

@@ -16,11 +16,11 @@
 //! the feed at the same time. The clock of the host decides only when to wake, and its measured skew is subtracted. The
 //! database decides which window is due. A clock that is more than two seconds wrong is logged as an error ([`clock`]).
 
-use crate::auction::window::WINDOW_LENGTH;
+use crate::auction::window::WINDOW_INTERVAL;
 use crate::config;
-use crate::db::passing::{Passing, passing};
-use crate::queue::Entry;
-use crate::source::{self, Standing};
+use crate::db::transient::{TransientError, transient_error};
+use crate::queue::JobDefinition;
+use crate::source::{self, SourceState};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -29,31 +29,31 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub mod clock;
-use clock::Skew;
+use clock::SkewMonitor;
 
 /// Longest duration of one scheduling pass. The next pass gets another connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a running pass to finish after the shutdown begins.
-const GRACE: Duration = Duration::from_secs(3);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 /// Default delay of a fetch after the start of the window, and the default upper bound of the added jitter.
-pub const WAKING: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
+pub const DEFAULT_WAKEUP: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(20)];
 
 /// Schedules the fetches of a set of sources.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    fetch: Entry,
+    fetch: JobDefinition,
     sources: Vec<String>,
     window: Duration,
     start: Duration,
     jitter: Duration,
     simulated: bool,
-    by_hand: bool,
+    manual: bool,
 }
 
 /// The due window of one source, with the effects of one scheduling pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Due {
+pub struct DueWindow {
     /// Name of the source.
     pub source: String,
     /// Start of the due window.
@@ -68,20 +68,20 @@ pub struct Due {
 
 impl Scheduler {
     /// Returns a scheduler that enqueues `fetch` for each source, 10 to 30 s into every quarter-hour.
-    pub fn new(fetch: &Entry, sources: &[impl AsRef<str>]) -> Scheduler {
+    pub fn new(fetch: &JobDefinition, sources: &[impl AsRef<str>]) -> Scheduler {
         Scheduler {
             fetch: *fetch,
             sources: sources.iter().map(|source| source.as_ref().to_owned()).collect(),
-            window: WINDOW_LENGTH,
-            start: WAKING[0],
-            jitter: WAKING[1],
+            window: WINDOW_INTERVAL,
+            start: DEFAULT_WAKEUP[0],
+            jitter: DEFAULT_WAKEUP[1],
             simulated: false,
-            by_hand: false,
+            manual: false,
         }
     }
 
     /// Sets the wake-up: `start` after the start of each window, plus a random delay of up to `jitter`.
-    pub fn waking(self, start: Duration, jitter: Duration) -> Scheduler {
+    pub fn with_wakeup(self, start: Duration, jitter: Duration) -> Scheduler {
         Scheduler { start, jitter, ..self }
     }
 
@@ -94,18 +94,22 @@ impl Scheduler {
     ///
     /// The configuration's switch for automatic fetches is ignored, and a missed window may still be fetched within its
     /// quarter-hour.
-    pub fn by_hand(self) -> Scheduler {
-        Scheduler { by_hand: true, ..self }
+    pub fn manual(self) -> Scheduler {
+        Scheduler { manual: true, ..self }
     }
 
     /// Enqueues the fetch of each source's window that is due at `at`. Without `at`, the database's clock decides.
     ///
     /// Returns one entry per source.
-    pub async fn due(&self, pool: &PgPool, at: Option<DateTime<Utc>>) -> anyhow::Result<Vec<Due>> {
+    pub async fn enqueue_due_windows(
+        &self,
+        pool: &PgPool,
+        at: Option<DateTime<Utc>>,
+    ) -> anyhow::Result<Vec<DueWindow>> {
         let mut due = Vec::with_capacity(self.sources.len());
         for source in &self.sources {
             due.push(
-                self.due_of(pool, source, at)
+                self.enqueue_due_window(pool, source, at)
                     .await
                     .with_context(|| format!("could not schedule source {source}"))?,
             );
@@ -113,9 +117,14 @@ impl Scheduler {
         Ok(due)
     }
 
-    async fn due_of(&self, pool: &PgPool, source: &str, at: Option<DateTime<Utc>>) -> anyhow::Result<Due> {
+    async fn enqueue_due_window(
+        &self,
+        pool: &PgPool,
+        source: &str,
+        at: Option<DateTime<Utc>>,
+    ) -> anyhow::Result<DueWindow> {
         let mut tx = pool.begin().await?;
-        let standing = Standing::lock(&mut tx, source).await?;
+        let standing = SourceState::lock(&mut tx, source).await?;
         let start = sqlx::query_scalar!(
             r#"-- scheduler: which window is due
             select date_bin(make_interval(secs => $1), coalesce($2, clock_timestamp()), 'epoch'::timestamptz) as "start!""#,
@@ -125,32 +134,32 @@ impl Scheduler {
         .fetch_one(&mut *tx)
         .await
         .context("could not determine the due window")?;
-        let mut held = standing.hold(source, start, self.by_hand);
+        let mut held = standing.hold_reason(source, start, self.manual);
         let window =
             sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), start, held,)
                 .fetch_one(&mut *tx)
                 .await
                 .context("could not open the window")?;
         let opened =
-            window.opened || (held.is_none() && self.by_hand && reopen(&mut tx, source, start).await?);
+            window.opened || (held.is_none() && self.manual && reopen_window(&mut tx, source, start).await?);
         let mut job = None;
         if opened && held.is_none() {
-            job = self.enqueue(&mut tx, source, start).await?;
+            job = self.enqueue_fetch(&mut tx, source, start).await?;
             if let Some(job) = job.filter(|_| standing.is_probe(start)) {
-                source::probe(&mut tx, source, job).await?;
+                source::start_probe(&mut tx, source, job).await?;
             }
         }
         tx.commit().await?;
-        held = held.filter(|_| opened || self.by_hand);
+        held = held.filter(|_| opened || self.manual);
         if let Some(job) = job {
             tracing::info!(job, source, window = %start, missed = window.missed, "window fetch enqueued");
         } else if let Some(reason) = &held {
             tracing::warn!(source, window = %start, missed = window.missed, reason, "window not fetched");
         }
-        Ok(Due { source: source.to_owned(), window_start_utc: start, job, missed: window.missed, held })
+        Ok(DueWindow { source: source.to_owned(), window_start_utc: start, job, missed: window.missed, held })
     }
 
-    async fn enqueue(
+    async fn enqueue_fetch(
         &self,
         tx: &mut PgConnection,
         source: &str,
@@ -178,7 +187,7 @@ impl Scheduler {
 
     /// Marks windows missed that have passed by the database's clock before their fetch was claimed, and cancels those
     /// fetches. Returns the number of windows.
-    pub async fn expire(&self, pool: &PgPool) -> anyhow::Result<u64> {
+    pub async fn expire_windows(&self, pool: &PgPool) -> anyhow::Result<u64> {
         let mut tx = pool.begin().await?;
         let expired = sqlx::query_file_scalar!(
             "src/scheduler.expire.sql",
@@ -211,27 +220,27 @@ impl Scheduler {
 
     /// Schedules until `leave` is cancelled. Survives outages of the database and logs only their start and end.
     pub async fn run(&self, pool: &PgPool, leave: CancellationToken) {
-        let (mut away, mut skew) = (false, Skew::default());
-        let mut wait = self.until_first(config::now(), rand::random());
+        let (mut away, mut skew) = (false, SkewMonitor::default());
+        let mut wait = self.first_delay(config::now(), rand::random());
         while !leave.is_cancelled() {
             tokio::select! {
                 () = leave.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }
             let looked = async {
-                skew.look(pool).await?;
-                self.expire(pool).await?;
-                self.due(pool, None).await
+                skew.check_clock(pool).await?;
+                self.expire_windows(pool).await?;
+                self.enqueue_due_windows(pool, None).await
             };
             let looked = async {
-                let looked = tokio::time::timeout(PATIENCE, looked).await;
+                let looked = tokio::time::timeout(PASS_TIMEOUT, looked).await;
                 looked.unwrap_or_else(|_| {
-                    Err(anyhow!("the database did not respond within {} s", PATIENCE.as_secs()))
+                    Err(anyhow!("the database did not respond within {} s", PASS_TIMEOUT.as_secs()))
                 })
             };
             let overdue = async {
                 leave.cancelled().await;
-                tokio::time::sleep(GRACE).await;
+                tokio::time::sleep(SHUTDOWN_GRACE).await;
             };
             let looked = tokio::select! {
                 looked = looked => looked,
@@ -242,10 +251,10 @@ impl Scheduler {
                     if std::mem::take(&mut away) {
                         tracing::info!("scheduling resumed");
                     }
-                    self.until_next(config::now() + skew.behind(), rand::random())
+                    self.next_delay(config::now() + skew.host_lag(), rand::random())
                 }
                 // A conflict with other transactions is not an outage.
-                Err(error) if passing(&error) == Some(Passing::Conflict) => {
+                Err(error) if transient_error(&error) == Some(TransientError::Conflict) => {
                     tracing::info!(error = format!("{error:#}"), "transaction conflict, retrying");
                     Duration::from_secs(1).mul_f64(0.5 + rand::random::<f64>())
                 }
@@ -265,12 +274,12 @@ impl Scheduler {
     /// Returns the delay from the start of the process at `now` to the first pass.
     ///
     /// The delay is zero unless the window is so young that its file may not be ready. `jitter` is from 0 to 1.
-    fn until_first(&self, now: DateTime<Utc>, jitter: f64) -> Duration {
+    fn first_delay(&self, now: DateTime<Utc>, jitter: f64) -> Duration {
         (self.start + self.jitter.mul_f64(jitter)).saturating_sub(self.since_start(now))
     }
 
     /// Returns the delay from `now` to the next pass. `jitter` from 0 to 1 selects a point within the random delay.
-    fn until_next(&self, now: DateTime<Utc>, jitter: f64) -> Duration {
+    fn next_delay(&self, now: DateTime<Utc>, jitter: f64) -> Duration {
         self.window - self.since_start(now) + self.start + self.jitter.mul_f64(jitter)
     }
 
@@ -281,7 +290,7 @@ impl Scheduler {
 }
 
 /// Reopens a missed window unless its slot's attempt is used. Returns true if the window was reopened.
-async fn reopen(tx: &mut PgConnection, source: &str, start: DateTime<Utc>) -> anyhow::Result<bool> {
+async fn reopen_window(tx: &mut PgConnection, source: &str, start: DateTime<Utc>) -> anyhow::Result<bool> {
     let reopened = sqlx::query!(
         "-- scheduler: reopen
         update fleet.windows w

@@ -34,19 +34,19 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use url::Url;
 
 mod check;
-mod object;
 mod spool;
-pub use check::{DAMAGED, ObjectSums, StoredObject, is_key, is_not_found};
-pub use spool::{Repacking, Spool, Writer};
-use spool::{Sum, Summed};
+mod text_object;
+pub use check::{DAMAGED_FOLDER, ObjectSums, StoredObject, is_key, is_not_found};
+use spool::{Checksum, ChecksumStream};
+pub use spool::{SpoolFile, SpoolFormat, StoreWriter};
 
 /// Size of the parts of a multipart upload, and of the chunks in which a spool is read, in bytes.
-const PART: usize = 5 << 20;
+const PART_BYTES: usize = 5 << 20;
 /// A compressed file up to this many bytes is created in a bucket by one conditional put. Larger files are uploaded in
 /// parts.
-const ONE_PUT: u64 = 24 << 20;
+const MAX_SINGLE_PUT_BYTES: u64 = 24 << 20;
 /// Age from which a spool file is taken to belong to a process that was killed.
-const STALE_SPOOL: TimeDelta = TimeDelta::days(1);
+const STALE_SPOOL_AGE: TimeDelta = TimeDelta::days(1);
 
 /// A store of files and small objects. Clones are cheap.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ pub struct Store {
 
 /// Result of [`Store::place`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placed {
+pub enum PublishOutcome {
     /// The key was free, and now has the file.
     New,
     /// The key already had the same original bytes, which another process may have compressed differently.
@@ -75,7 +75,7 @@ pub enum Placed {
 ///
 /// With the first eight hex digits of a sha256 the key is `raw/copart/2026/11/20/1430-0a1b2c3d.csv.zst`, for a window
 /// whose plain key has another file.
-pub fn key(source: &str, window: DateTime<Utc>, sha8: Option<&str>) -> String {
+pub fn object_key(source: &str, window: DateTime<Utc>, sha8: Option<&str>) -> String {
     let suffix = sha8.map(|s| format!("-{s}")).unwrap_or_default();
     format!("raw/{source}/{}{suffix}.csv.zst", window.format("%Y/%m/%d/%H%M"))
 }
@@ -93,15 +93,15 @@ impl Store {
                 let root = parsed.to_file_path().map_err(|()| {
                     anyhow!("VINOPS_STORE {url:?} names no folder\nhint: use file:///a/folder")
                 })?;
-                std::fs::create_dir_all(&root).map_err(|e| unwritable(&root, e))?;
-                sweep(&root.join(SPOOL));
+                std::fs::create_dir_all(&root).map_err(|e| unwritable_error(&root, e))?;
+                remove_stale_spools(&root.join(SPOOL_FOLDER));
                 let objects = LocalFileSystem::new_with_prefix(&root)
                     .with_context(|| format!("could not open the store folder {}", root.display()))?
                     .with_fsync(true);
                 Ok(Store { url: url.to_owned(), objects: Arc::new(objects), root: Some(root) })
             }
             "memory" => Ok(Store { url: url.to_owned(), objects: Arc::new(InMemory::new()), root: None }),
-            "s3" => Store::open_with(url, &[]),
+            "s3" => Store::open_with_settings(url, &[]),
             other => {
                 bail!("VINOPS_STORE {url:?} has the unknown scheme \"{other}\"; expected one of file, s3")
             }
@@ -113,9 +113,9 @@ impl Store {
     ///
     /// # Errors
     /// Returns an error if `url` or a setting is not valid, or if this program was built without the feature `s3`.
-    pub fn open_with(url: &str, settings: &[(&str, String)]) -> anyhow::Result<Store> {
+    pub fn open_with_settings(url: &str, settings: &[(&str, String)]) -> anyhow::Result<Store> {
         let parsed = Url::parse(url).with_context(|| format!("VINOPS_STORE {url:?} is not a URL"))?;
-        Ok(Store { url: url.to_owned(), objects: bucket(&parsed, settings)?, root: None })
+        Ok(Store { url: url.to_owned(), objects: open_bucket(&parsed, settings)?, root: None })
     }
 
     /// Returns the URL with which the store was opened.
@@ -124,48 +124,50 @@ impl Store {
     }
 
     /// Returns a writer for one file's bytes. Success also shows that the store is writable.
-    pub fn writer(&self) -> anyhow::Result<Writer> {
+    pub fn writer(&self) -> anyhow::Result<StoreWriter> {
         let folder = self.spool_folder()?;
-        Writer::open(&folder).map_err(|e| unwritable(&folder, e))
+        StoreWriter::create(&folder).map_err(|e| unwritable_error(&folder, e))
     }
 
     /// Returns the folder of spools, which is created if it is missing.
     fn spool_folder(&self) -> anyhow::Result<PathBuf> {
         let Some(root) = &self.root else { return Ok(std::env::temp_dir()) };
-        let folder = root.join(SPOOL);
-        std::fs::create_dir_all(&folder).map_err(|e| unwritable(root, e))?;
+        let folder = root.join(SPOOL_FOLDER);
+        std::fs::create_dir_all(&folder).map_err(|e| unwritable_error(root, e))?;
         Ok(folder)
     }
 
     /// Publishes a finished spool under `key`, durably, unless the key is in use.
     ///
     /// The caller may drop the spool afterwards, or place it under another key.
-    pub async fn place(&self, spool: &Spool, key: &str) -> anyhow::Result<Placed> {
+    pub async fn publish_spool(&self, spool: &SpoolFile, key: &str) -> anyhow::Result<PublishOutcome> {
         let put = match &self.root {
-            Some(root) => self.link(root, spool, key).await,
-            None if spool.stored_bytes <= ONE_PUT => self.put(spool, key).await,
-            None => self.put_in_parts(spool, key).await,
+            Some(root) => self.link_spool(root, spool, key).await,
+            None if spool.stored_bytes <= MAX_SINGLE_PUT_BYTES => self.put_spool(spool, key).await,
+            None => self.put_spool_parts(spool, key).await,
         };
         match put {
-            Ok(()) => Ok(Placed::New),
-            Err(e) if is_taken(&e) => match self.sums(key).await {
-                Ok((found, packed_sha256)) if found == spool.sha256 => Ok(Placed::Same { packed_sha256 }),
+            Ok(()) => Ok(PublishOutcome::New),
+            Err(e) if is_taken(&e) => match self.file_sums(key).await {
+                Ok((found, packed_sha256)) if found == spool.sha256 => {
+                    Ok(PublishOutcome::Same { packed_sha256 })
+                }
                 // other bytes, or an object that does not decompress: in both cases the object stays as it is
-                _ => Ok(Placed::Taken),
+                _ => Ok(PublishOutcome::Taken),
             },
             Err(e) => Err(self
-                .explain(e)
+                .explain_error(e)
                 .context(format!("could not put the object {key} into the store {}", self.url))),
         }
     }
 
     /// Returns a reader of the decompressed bytes under `key`, for use inside `spawn_blocking`.
-    pub async fn read(&self, key: &str) -> anyhow::Result<Reader> {
+    pub async fn open_reader(&self, key: &str) -> anyhow::Result<StoreReader> {
         // async code may call `read` and drop the reader, since opening the decoder reads nothing yet
-        let summed = Summed { inner: self.read_packed(key).await?, sum: Sum::default() };
+        let summed = ChecksumStream { inner: self.read_packed(key).await?, sum: Checksum::default() };
         let decoder = zstd::Decoder::new(summed)
             .with_context(|| format!("could not read the object {key} from the store {}", self.url))?;
-        Ok(Reader { decoder })
+        Ok(StoreReader { decoder })
     }
 
     /// Returns a reader of the stored bytes under `key`.
@@ -186,14 +188,14 @@ impl Store {
     /// # Errors
     /// Returns an error if the object cannot be read, or if its bytes do not have the given sha256. `out` has the bytes
     /// by then, so callers write to a temporary file and rename it.
-    pub async fn export(
+    pub async fn export_file(
         &self,
         key: &str,
         sha256: &str,
         mut out: impl Write + Send + 'static,
     ) -> anyhow::Result<u64> {
-        let mut reader = self.read(key).await?;
-        let (found, bytes) = spawn_blocking(move || digest(&mut reader, &mut out))
+        let mut reader = self.open_reader(key).await?;
+        let (found, bytes) = spawn_blocking(move || copy_and_hash(&mut reader, &mut out))
             .await?
             .with_context(|| format!("could not export the object {key} from the store {}", self.url))?;
         ensure!(
@@ -214,17 +216,17 @@ impl Store {
     }
 
     /// Returns the sha256 of the original bytes under `key`, and that of the stored bytes.
-    pub async fn sums(&self, key: &str) -> anyhow::Result<(String, String)> {
-        let mut reader = self.read(key).await?;
+    pub async fn file_sums(&self, key: &str) -> anyhow::Result<(String, String)> {
+        let mut reader = self.open_reader(key).await?;
         let summing = spawn_blocking(move || {
-            let (raw, _) = digest(&mut reader, &mut io::sink())?;
+            let (raw, _) = copy_and_hash(&mut reader, &mut io::sink())?;
             Ok::<_, io::Error>((raw, reader.packed_sha256()?))
         });
         Ok(summing.await??)
     }
 
     /// Publishes a spool by a hard link, which is atomic. The spool is on the store's file system.
-    async fn link(&self, root: &Path, spool: &Spool, key: &str) -> anyhow::Result<()> {
+    async fn link_spool(&self, root: &Path, spool: &SpoolFile, key: &str) -> anyhow::Result<()> {
         let file = spool.reopen()?;
         spawn_blocking(move || file.sync_all()).await?.context("could not sync the spool file")?;
         let name = spool.path.strip_prefix(root).context("the spool file is not in the store folder")?;
@@ -232,11 +234,11 @@ impl Store {
         Ok(self.objects.copy_if_not_exists(&from, &Key::parse(key)?).await?)
     }
 
-    async fn put(&self, spool: &Spool, key: &str) -> anyhow::Result<()> {
+    async fn put_spool(&self, spool: &SpoolFile, key: &str) -> anyhow::Result<()> {
         let mut file = spool.reopen()?;
         let chunks = spawn_blocking(move || -> io::Result<Vec<Bytes>> {
             let mut chunks = Vec::new();
-            while let Some(chunk) = next_part(&mut file)? {
+            while let Some(chunk) = read_part(&mut file)? {
                 chunks.push(chunk);
             }
             Ok(chunks)
@@ -248,7 +250,7 @@ impl Store {
         Ok(())
     }
 
-    async fn put_in_parts(&self, spool: &Spool, key: &str) -> anyhow::Result<()> {
+    async fn put_spool_parts(&self, spool: &SpoolFile, key: &str) -> anyhow::Result<()> {
         let key = Key::parse(key)?;
         match self.objects.head(&key).await {
             Err(object_store::Error::NotFound { .. }) => {}
@@ -258,11 +260,12 @@ impl Store {
             }
             Err(e) => return Err(e.into()),
         }
-        let mut upload = WriteMultipart::new_with_chunk_size(self.objects.put_multipart(&key).await?, PART);
+        let mut upload =
+            WriteMultipart::new_with_chunk_size(self.objects.put_multipart(&key).await?, PART_BYTES);
         let mut file = spool.reopen()?;
         loop {
             let part;
-            (file, part) = spawn_blocking(move || next_part(&mut file).map(|p| (file, p))).await??;
+            (file, part) = spawn_blocking(move || read_part(&mut file).map(|p| (file, p))).await??;
             let Some(part) = part else { break };
             upload.wait_for_capacity(1).await?;
             upload.put(part);
@@ -272,7 +275,7 @@ impl Store {
     }
 
     /// Adds a hint to an error of the file system or of a bucket's access control.
-    fn explain(&self, e: anyhow::Error) -> anyhow::Error {
+    fn explain_error(&self, e: anyhow::Error) -> anyhow::Error {
         let kind = e.chain().find_map(|c| c.downcast_ref::<io::Error>()).map(io::Error::kind);
         match (&self.root, kind) {
             (Some(root), Some(kind)) => anyhow!("{e:#}\nhint: {}", write_hint(root, kind)),
@@ -284,33 +287,33 @@ impl Store {
 /// A reader of a file's original bytes, which are decompressed while they are read.
 ///
 /// The stored bytes are hashed on the way, which is a sixth of the work of hashing the original bytes.
-pub struct Reader {
-    decoder: zstd::Decoder<'static, BufReader<Summed<Box<dyn Read + Send>>>>,
+pub struct StoreReader {
+    decoder: zstd::Decoder<'static, BufReader<ChecksumStream<Box<dyn Read + Send>>>>,
 }
 
-impl Reader {
+impl StoreReader {
     /// Returns the sha256 of all stored bytes, and reads those that have not been read yet.
     pub fn packed_sha256(self) -> io::Result<String> {
         let mut packed = self.decoder.finish();
         io::copy(&mut packed, &mut io::sink())?;
-        Ok(packed.into_inner().sum.hex())
+        Ok(packed.into_inner().sum.to_hex())
     }
 }
 
-impl Read for Reader {
+impl Read for StoreReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.decoder.read(buf)
     }
 }
 
 /// The folder of unpublished files in a `file:///…` store.
-const SPOOL: &str = "spool";
+const SPOOL_FOLDER: &str = "spool";
 
 /// Opens a bucket, or a folder of a bucket: `s3://bucket/folder`.
 ///
 /// object_store reads keys, region and endpoint from the `AWS_…` variables. These are the names of Amazon's own tools.
 #[cfg(feature = "s3")]
-fn bucket(url: &Url, settings: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn open_bucket(url: &Url, settings: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
     use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
     // object_store needs a TLS provider for the whole process
     _ = rustls::crypto::ring::default_provider().install_default();
@@ -326,7 +329,7 @@ fn bucket(url: &Url, settings: &[(&str, String)]) -> anyhow::Result<Arc<dyn Obje
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket(url: &Url, _: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn open_bucket(url: &Url, _: &[(&str, String)]) -> anyhow::Result<Arc<dyn ObjectStore>> {
     bail!(
         "VINOPS_STORE {url} needs a program built with the cargo feature `s3`\n\
          hint: build with --features s3, or use file:///a/folder"
@@ -359,7 +362,7 @@ fn explain_refusal(e: anyhow::Error) -> anyhow::Error {
 }
 
 /// Returns the error of a folder that is not writable, with a hint.
-fn unwritable(folder: &Path, e: io::Error) -> anyhow::Error {
+fn unwritable_error(folder: &Path, e: io::Error) -> anyhow::Error {
     anyhow!(
         "could not write to the store folder {}: {e}\nhint: {}",
         folder.display(),
@@ -378,11 +381,11 @@ fn write_hint(folder: &Path, kind: io::ErrorKind) -> String {
 }
 
 /// Removes spool files of killed processes. Errors are ignored, since no caller depends on the result.
-fn sweep(spool: &Path) {
+fn remove_stale_spools(spool: &Path) {
     let Ok(entries) = std::fs::read_dir(spool) else { return };
     let stale = |e: &std::fs::DirEntry| {
         let written = e.metadata().and_then(|m| m.modified());
-        written.is_ok_and(|w| crate::config::now() - DateTime::from(w) > STALE_SPOOL)
+        written.is_ok_and(|w| crate::config::now() - DateTime::from(w) > STALE_SPOOL_AGE)
     };
     for entry in entries.flatten().filter(stale) {
         _ = std::fs::remove_file(entry.path());
@@ -390,18 +393,18 @@ fn sweep(spool: &Path) {
 }
 
 /// Returns the bytes of at most one part, or `None` at the end.
-fn next_part(file: &mut std::fs::File) -> io::Result<Option<Bytes>> {
-    let mut part = Vec::with_capacity(PART);
-    file.take(PART as u64).read_to_end(&mut part)?;
+fn read_part(file: &mut std::fs::File) -> io::Result<Option<Bytes>> {
+    let mut part = Vec::with_capacity(PART_BYTES);
+    file.take(PART_BYTES as u64).read_to_end(&mut part)?;
     Ok((!part.is_empty()).then(|| part.into()))
 }
 
-fn digest(from: &mut impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
-    let mut summed = Summed { inner: from, sum: Sum::default() };
+fn copy_and_hash(from: &mut impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
+    let mut summed = ChecksumStream { inner: from, sum: Checksum::default() };
     io::copy(&mut summed, to)?;
     to.flush()?;
     let bytes = summed.sum.bytes;
-    Ok((summed.sum.hex(), bytes))
+    Ok((summed.sum.to_hex(), bytes))
 }
 
 #[cfg(test)]

@@ -19,27 +19,27 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{self, JsonFields};
 
-mod line;
+mod escape;
+mod json_formatter;
 mod names;
-mod visible;
 
 pub use names::{
-    DEPTHS, ENDS, Kind, METRICS, Metric, OUTCOMES, Origin, READ_COLUMNS, ROUTES, STATUSES, Values, metric,
-    series,
+    API_ROUTES, LOT_STATUSES, LabelValues, METRICS, MetricDefinition, MetricKind, MetricOrigin, RUN_OUTCOMES,
+    TERMINAL_WINDOW_STATES, TYPED_COLUMNS, UNFINISHED_JOB_STATES, find_metric, metric_series,
 };
 
-pub use visible::{visible, visible_json, visible_line};
+pub use escape::{escape_json, escape_line, escape_text};
 
 /// Libraries that log bytes on the wire, including headers and URLs with keys. Only their warnings and errors are
 /// logged, whatever `VINOPS_LOG` contains.
-const INDISCREET: &[&str] = &["h2", "hyper", "hyper_util", "reqwest", "rustls", "object_store"];
+const NOISY_TARGETS: &[&str] = &["h2", "hyper", "hyper_util", "reqwest", "rustls", "object_store"];
 
 /// Starts logging to standard error. `filter` is `VINOPS_LOG`, `format` is `VINOPS_LOG_FORMAT`.
 ///
 /// A `role` runs for weeks and logs at level info. A command prints a result and logs only warnings, without the
 /// target `outcome`: a command prints the results of jobs and files anyway. The first call per process counts, later
 /// calls have no effect.
-pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
+pub fn init_logging(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
     let usual =
         if role { "info,sqlx=error,sqlx::postgres::notice=warn" } else { "warn,outcome=off,sqlx=error" };
     let (filter, complaint) = match filter.map(EnvFilter::try_new) {
@@ -50,14 +50,16 @@ pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if role && !terminal { LogFormat::Json } else { LogFormat::Text });
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(discreet(filter))
+        .with_env_filter(limit_noisy_targets(filter))
         .with_ansi(terminal)
         .with_writer(std::io::stderr);
     let begun = match format {
-        LogFormat::Text => lines.compact().fmt_fields(text_fields()).try_init(),
-        LogFormat::Json => {
-            lines.with_ansi(false).fmt_fields(JsonFields::new()).event_format(line::Line).try_init()
-        }
+        LogFormat::Text => lines.compact().fmt_fields(format_text_fields()).try_init(),
+        LogFormat::Json => lines
+            .with_ansi(false)
+            .fmt_fields(JsonFields::new())
+            .event_format(json_formatter::JsonFormatter)
+            .try_init(),
     };
     if begun.is_ok()
         && let Some(error) = complaint
@@ -67,19 +69,19 @@ pub fn init(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
 }
 
 /// Returns the formatter for the fields of a text line. Control characters in values are escaped.
-fn text_fields() -> impl for<'writer> FormatFields<'writer> + Clone + 'static {
+fn format_text_fields() -> impl for<'writer> FormatFields<'writer> + Clone + 'static {
     format::debug_fn(|writer, field, value| {
         let text = format!("{value:?}");
         match field.name() {
-            "message" => write!(writer, "{}", visible(&text)),
-            name => write!(writer, "{name}={}", visible(&text)),
+            "message" => write!(writer, "{}", escape_text(&text)),
+            name => write!(writer, "{name}={}", escape_text(&text)),
         }
     })
     .delimited(" ")
 }
 
-fn discreet(filter: EnvFilter) -> EnvFilter {
-    INDISCREET
+fn limit_noisy_targets(filter: EnvFilter) -> EnvFilter {
+    NOISY_TARGETS
         .iter()
         .filter_map(|library| format!("{library}=warn").parse().ok())
         .fold(filter, |filter, directive| filter.add_directive(directive))
@@ -92,38 +94,38 @@ fn discreet(filter: EnvFilter) -> EnvFilter {
 /// # Errors
 ///
 /// Returns an error on the second call in a process.
-pub fn measure(role: &'static str, kinds: &[&'static str]) -> anyhow::Result<PrometheusHandle> {
-    let recorder = builder()?.build_recorder();
+pub fn init_metrics(role: &'static str, kinds: &[&'static str]) -> anyhow::Result<PrometheusHandle> {
+    let recorder = prometheus_builder()?.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("could not install the metrics recorder")?;
-    announce(kinds);
+    register_metrics(kinds);
     metrics::gauge!("vinops_build_info", "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1.0);
     Ok(handle)
 }
 
-fn builder() -> anyhow::Result<PrometheusBuilder> {
+fn prometheus_builder() -> anyhow::Result<PrometheusBuilder> {
     METRICS.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
-        Kind::Seconds(buckets) => builder
+        MetricKind::Seconds(buckets) => builder
             .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
             .with_context(|| format!("invalid buckets of metric {}", metric.name)),
-        Kind::Counter | Kind::Gauge => Ok(builder),
+        MetricKind::Counter | MetricKind::Gauge => Ok(builder),
     })
 }
 
 /// Registers the help text of every metric of this process, and the zero values of all counters and histograms.
-fn announce(kinds: &[&'static str]) {
-    for metric in METRICS.iter().filter(|metric| metric.origin == Origin::Process) {
+fn register_metrics(kinds: &[&'static str]) {
+    for metric in METRICS.iter().filter(|metric| metric.origin == MetricOrigin::Process) {
         match metric.kind {
-            Kind::Counter => {
+            MetricKind::Counter => {
                 metrics::describe_counter!(metric.name, metric.help);
-                for labels in series(metric, kinds) {
+                for labels in metric_series(metric, kinds) {
                     metrics::counter!(metric.name, &labels).absolute(0);
                 }
             }
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
-            Kind::Seconds(_) => {
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            MetricKind::Seconds(_) => {
                 metrics::describe_histogram!(metric.name, metrics::Unit::Seconds, metric.help);
-                for labels in series(metric, kinds) {
+                for labels in metric_series(metric, kinds) {
                     drop(metrics::histogram!(metric.name, &labels));
                 }
             }
@@ -137,16 +139,20 @@ mod tests {
 
     #[test]
     fn every_counter_is_exported_as_zero_before_anything_happened() {
-        let recorder = builder().unwrap().build_recorder();
+        let recorder = prometheus_builder().unwrap().build_recorder();
         let handle = recorder.handle();
         let kinds = ["fetch", "ingest"];
-        metrics::with_local_recorder(&recorder, || announce(&kinds));
+        metrics::with_local_recorder(&recorder, || register_metrics(&kinds));
         let shown = handle.render();
-        let of_process = METRICS.iter().filter(|metric| metric.origin == Origin::Process);
-        for metric in of_process.filter(|metric| metric.kind == Kind::Counter) {
+        let of_process = METRICS.iter().filter(|metric| metric.origin == MetricOrigin::Process);
+        for metric in of_process.filter(|metric| metric.kind == MetricKind::Counter) {
             let of = |line: &&str| line.split(['{', ' ']).next() == Some(metric.name) && line.ends_with(" 0");
             let born = shown.lines().filter(of).count();
-            assert!(born > 0 && born == series(metric, &kinds).len(), "{}: {born}\n{shown}", metric.name);
+            assert!(
+                born > 0 && born == metric_series(metric, &kinds).len(),
+                "{}: {born}\n{shown}",
+                metric.name
+            );
         }
         assert!(shown.contains("vinops_job_runs_total{kind=\"ingest\",outcome=\"panic\"} 0"), "{shown}");
         assert!(shown.contains("etl_ingest_duration_seconds_count 0"), "{shown}");
@@ -155,9 +161,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    struct LogBuffer(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Written {
+    impl std::io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -169,9 +175,12 @@ mod tests {
 
     #[test]
     fn a_text_line_shows_the_control_characters_of_its_values() {
-        let written = Written::default();
-        let lines =
-            tracing_subscriber::fmt().with_ansi(false).compact().fmt_fields(text_fields()).with_writer({
+        let written = LogBuffer::default();
+        let lines = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .compact()
+            .fmt_fields(format_text_fields())
+            .with_writer({
                 let written = written.clone();
                 move || written.clone()
             });
@@ -191,10 +200,10 @@ mod tests {
 
     #[test]
     fn a_histogram_has_its_buckets() {
-        let recorder = builder().unwrap().build_recorder();
+        let recorder = prometheus_builder().unwrap().build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
-            announce(&[]);
+            register_metrics(&[]);
             metrics::histogram!("etl_ingest_duration_seconds").record(3.0);
         });
         assert!(handle.render().contains("etl_ingest_duration_seconds_bucket{le=\"5\"} 1"));
@@ -202,8 +211,8 @@ mod tests {
 
     #[test]
     fn no_filter_makes_the_libraries_tell_of_the_wire() {
-        let filter = discreet(EnvFilter::new("trace,hyper=trace")).to_string();
-        for library in INDISCREET {
+        let filter = limit_noisy_targets(EnvFilter::new("trace,hyper=trace")).to_string();
+        for library in NOISY_TARGETS {
             assert!(filter.contains(&format!("{library}=warn")), "{filter}");
         }
         assert!(!filter.contains("hyper=trace"), "{filter}");

@@ -10,9 +10,9 @@
 //! The functions return no errors: a test cannot continue without its database, so each failure panics with its cause.
 
 use crate::config;
-use crate::db::migrations::AUCTION;
-use crate::db::{self, Db, migrate, seed};
-use crate::embedded::{Embedded, Options};
+use crate::db::migrations::AUCTION_SET;
+use crate::db::{self, Database, migrate, seed};
+use crate::embedded::{EmbeddedOptions, EmbeddedPostgres};
 use anyhow::Context;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -22,13 +22,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::OnceCell;
 
 /// Maximum number of connections of a test's pool.
-const CONNECTIONS: u32 = 10;
+const MAX_CONNECTIONS: u32 = 10;
 
 /// The database of one test. The database is dropped with this value.
 #[derive(Debug)]
 pub struct TestDb {
     /// Connections as superuser.
-    pub db: Db,
+    pub db: Database,
     /// URL of the database, password included.
     pub url: String,
     name: String,
@@ -43,7 +43,7 @@ impl Drop for TestDb {
 }
 
 /// Returns a new database with the schema of the auction.
-pub async fn database() -> TestDb {
+pub async fn migrated_database() -> TestDb {
     from_template(Some("vinops_template")).await
 }
 
@@ -71,7 +71,7 @@ impl TestLog {
     }
 
     /// Returns the text of all log lines so far.
-    pub fn text(&self) -> String {
+    pub fn captured_text(&self) -> String {
         let lines = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&lines).into_owned()
     }
@@ -88,8 +88,8 @@ impl std::io::Write for LogLines {
 }
 
 async fn from_template(template: Option<&str>) -> TestDb {
-    let cluster = CLUSTER.get_or_init(|| async { or_panic(Cluster::open().await) }).await;
-    or_panic(cluster.create(template.map(|_| cluster.template.as_str())).await)
+    let cluster = TEST_CLUSTER.get_or_init(|| async { or_panic(TestCluster::open_cluster().await) }).await;
+    or_panic(cluster.create_database(template.map(|_| cluster.template.as_str())).await)
 }
 
 /// Panics on an error. All errors of this module end here, see the module documentation.
@@ -97,45 +97,48 @@ fn or_panic<T>(result: anyhow::Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
 }
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static TEST_CLUSTER: OnceCell<TestCluster> = OnceCell::const_new();
 
-struct Cluster {
+struct TestCluster {
     /// URL of the database from which others are created.
     admin: String,
     template: String,
     created: AtomicU64,
     janitor: mpsc::Sender<String>,
-    _embedded: Option<Embedded>,
+    _embedded: Option<EmbeddedPostgres>,
 }
 
-impl Cluster {
-    async fn open() -> anyhow::Result<Cluster> {
+impl TestCluster {
+    async fn open_cluster() -> anyhow::Result<TestCluster> {
         let (admin, embedded) = match config::test_database_url() {
             Some(url) => (url, None),
             None => {
-                let options = Options { temporary: true, durable: false, ..Options::default() };
-                let embedded = Embedded::start(options).await?;
+                let options =
+                    EmbeddedOptions { temporary: true, durable: false, ..EmbeddedOptions::default() };
+                let embedded = EmbeddedPostgres::start(options).await?;
                 (embedded.url("postgres"), Some(embedded))
             }
         };
-        let text =
-            Sha256::new().chain_update(AUCTION.fingerprint()).chain_update(seed::fingerprint()).finalize();
+        let text = Sha256::new()
+            .chain_update(AUCTION_SET.fingerprint())
+            .chain_update(seed::seed_fingerprint())
+            .finalize();
         let template = format!("vinops_template_{}", HEXLOWER.encode(&text[..4]));
-        let mut connection = db::session(&admin).await?;
+        let mut connection = db::connect_session(&admin).await?;
         build_template(&mut connection, &admin, &template).await?;
-        sweep(&mut connection).await?;
+        sweep_databases(&mut connection).await?;
         let janitor = start_janitor(admin.clone())?;
-        Ok(Cluster { admin, template, created: AtomicU64::new(0), janitor, _embedded: embedded })
+        Ok(TestCluster { admin, template, created: AtomicU64::new(0), janitor, _embedded: embedded })
     }
 
-    async fn create(&self, template: Option<&str>) -> anyhow::Result<TestDb> {
+    async fn create_database(&self, template: Option<&str>) -> anyhow::Result<TestDb> {
         let name =
             format!("vinops_test_{}_{}", std::process::id(), self.created.fetch_add(1, Ordering::Relaxed));
-        let mut connection = db::session(&self.admin).await?;
+        let mut connection = db::connect_session(&self.admin).await?;
         let template = template.unwrap_or("template0");
-        run(&mut connection, format!("create database {name} template {template}")).await?;
+        execute_statement(&mut connection, format!("create database {name} template {template}")).await?;
         let url = with_database(&self.admin, &name)?;
-        let db = Db::connect(&url, None, CONNECTIONS).await?;
+        let db = Database::connect(&url, None, MAX_CONNECTIONS).await?;
         Ok(TestDb { db, url, name, janitor: self.janitor.clone() })
     }
 }
@@ -145,27 +148,28 @@ impl Cluster {
 /// The template is renamed to its final name at the end, so an aborted run leaves no incomplete template. Of several
 /// processes on one server, the first builds and the others wait.
 async fn build_template(admin: &mut PgConnection, url: &str, template: &str) -> anyhow::Result<()> {
-    run(admin, "select pg_advisory_lock(hashtextextended('vinops_template', 0))".to_owned()).await?;
+    execute_statement(admin, "select pg_advisory_lock(hashtextextended('vinops_template', 0))".to_owned())
+        .await?;
     let there: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
         .bind(template)
         .fetch_one(&mut *admin)
         .await?;
     if !there {
         let unfinished = format!("{template}_unfinished");
-        run(admin, format!("drop database if exists {unfinished} with (force)")).await?;
-        run(admin, format!("create database {unfinished} template template0")).await?;
-        let mut connection = db::session(&with_database(url, &unfinished)?).await?;
-        migrate::up(&mut connection, &AUCTION, |_| {})
+        execute_statement(admin, format!("drop database if exists {unfinished} with (force)")).await?;
+        execute_statement(admin, format!("create database {unfinished} template template0")).await?;
+        let mut connection = db::connect_session(&with_database(url, &unfinished)?).await?;
+        migrate::apply_pending(&mut connection, &AUCTION_SET, |_| {})
             .await
             .context("could not migrate the test template")?;
         sqlx::Connection::close(connection).await?;
-        run(admin, format!("alter database {unfinished} rename to {template}")).await?;
+        execute_statement(admin, format!("alter database {unfinished} rename to {template}")).await?;
     }
-    run(admin, "select pg_advisory_unlock_all()".to_owned()).await
+    execute_statement(admin, "select pg_advisory_unlock_all()".to_owned()).await
 }
 
 /// Drops the databases of ended test processes, on a server that outlives them.
-async fn sweep(admin: &mut PgConnection) -> anyhow::Result<()> {
+async fn sweep_databases(admin: &mut PgConnection) -> anyhow::Result<()> {
     let names: Vec<String> =
         sqlx::query_scalar("select datname::text from pg_database where datname ^@ 'vinops_test_'")
             .fetch_all(&mut *admin)
@@ -173,7 +177,7 @@ async fn sweep(admin: &mut PgConnection) -> anyhow::Result<()> {
     for name in names {
         let owner = name.split('_').nth(2).and_then(|pid| pid.parse().ok()).map(nix::unistd::Pid::from_raw);
         if owner.is_some_and(|pid| nix::sys::signal::kill(pid, None) == Err(nix::errno::Errno::ESRCH)) {
-            run(admin, format!("drop database if exists {name} with (force)")).await?;
+            execute_statement(admin, format!("drop database if exists {name} with (force)")).await?;
         }
     }
     Ok(())
@@ -185,11 +189,13 @@ fn start_janitor(admin: String) -> anyhow::Result<mpsc::Sender<String>> {
     let (sender, names) = mpsc::channel::<String>();
     std::thread::Builder::new().name("test databases".to_owned()).spawn(move || -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut connection = runtime.block_on(db::session(&admin))?;
+        let mut connection = runtime.block_on(db::connect_session(&admin))?;
         for name in names {
             // A database that remains is dropped by a later run, or deleted with the cluster.
-            let _ = runtime
-                .block_on(run(&mut connection, format!("drop database if exists {name} with (force)")));
+            let _ = runtime.block_on(execute_statement(
+                &mut connection,
+                format!("drop database if exists {name} with (force)"),
+            ));
         }
         Ok(())
     })?;
@@ -197,7 +203,7 @@ fn start_janitor(admin: String) -> anyhow::Result<mpsc::Sender<String>> {
 }
 
 /// Runs a statement that contains only names from this file.
-async fn run(connection: &mut PgConnection, statement: String) -> anyhow::Result<()> {
+async fn execute_statement(connection: &mut PgConnection, statement: String) -> anyhow::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(connection).await.context(statement)?;
     Ok(())
 }
@@ -215,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_test_has_a_database_of_its_own() {
-        let (one, other) = tokio::join!(database(), database());
+        let (one, other) = tokio::join!(migrated_database(), migrated_database());
         sqlx::raw_sql("create table mine ()").execute(&one.db.pool).await.unwrap();
         sqlx::raw_sql("create table mine ()").execute(&other.db.pool).await.unwrap();
         db::expect_schema(&one.db).await.unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Allowed dependencies: a module, the modules that it may use, and the reason. Modules that may use all of `src/` are
 /// in [`WIDE`].
-const SIGHT: &[(&str, &[&str], &str)] = &[
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str], &str)] = &[
     ("config", &[], "everybody reads it, so it reads nobody"),
     ("taxonomy", &[], "codes and spellings are data"),
     (
@@ -56,20 +56,20 @@ const SIGHT: &[(&str, &[&str], &str)] = &[
 
 /// Modules that may use all of `src/`, and the jobs only through the registry. People run the first two, and tests of
 /// any module use the third.
-const WIDE: &[&str] = &["cli", "bench", "testing"];
+const UNRESTRICTED_MODULES: &[&str] = &["cli", "bench", "testing"];
 
 /// Crate names that only these modules may contain. Otherwise an engine or a library could not be replaced.
-const KNOWS: &[(&str, &[&str])] =
+const LIBRARY_OWNERS: &[(&str, &[&str])] =
     &[("apalis", &["queue"]), ("clap", &["cli"]), ("axum", &["api", "http", "simulator"])];
 
 /// A longer file needs a reason in its head.
-const LONG: usize = 400;
+const LONG_FILE_LINES: usize = 400;
 /// A longer file fails the test.
-const TOO_LONG: usize = 600;
+const MAX_FILE_LINES: usize = 600;
 /// A longer function needs an entry in [`LONG_FUNCTIONS`].
-const LONG_FUNCTION: usize = 70;
+const MAX_FUNCTION_LINES: usize = 70;
 /// Functions that may be longer: file, function, reason.
-const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
+const KNOWN_LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/auction/row.rs", "read", "one line per column, in the order of the struct"),
     ("src/cli/windows.rs", "list", "a query and its table, each of whose columns is a line"),
     (
@@ -97,18 +97,18 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ),
 ];
 /// The beginning of the head line that gives the reason for a file longer than [`LONG`].
-const REASON: &str = "//! Long because ";
+const REASON_PREFIX: &str = "//! Long because ";
 
 /// A source file and its text.
-struct Source {
+struct SourceFile {
     path: String,
     text: String,
 }
 
-impl Source {
+impl SourceFile {
     /// Returns the module: `src/db/migrate.rs` → `db`, `workers/auction/ingest.rs` → `workers/auction`,
     /// `workers/mod.rs` → `workers`. Empty for `lib.rs` and `main.rs`, which may use all modules.
-    fn room(&self) -> String {
+    fn module_name(&self) -> String {
         let mut parts = self.path.trim_end_matches(".rs").split('/');
         match (parts.next(), parts.next(), parts.next()) {
             (Some("src"), Some("lib" | "main"), _) => String::new(),
@@ -120,7 +120,7 @@ impl Source {
     }
 
     /// Returns the files that this one includes for its tests only, by `#[cfg(test)] mod name;`.
-    fn tests(&self) -> impl Iterator<Item = PathBuf> {
+    fn test_files(&self) -> impl Iterator<Item = PathBuf> {
         let path = Path::new(&self.path);
         let folder = path.parent().unwrap();
         let inner = if path.ends_with("mod.rs") { folder.to_owned() } else { path.with_extension("") };
@@ -142,27 +142,27 @@ impl Source {
     }
 
     /// Returns the lines before the file's tests, without comments, each with its number.
-    fn program(&self) -> impl Iterator<Item = (usize, &str)> {
+    fn program_lines(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
         lines.enumerate().map(|(at, line)| (at + 1, line.split("//").next().unwrap_or("")))
     }
 }
 
-fn sources(folder: &str) -> Vec<Source> {
-    files(Path::new(folder), "rs")
+fn read_sources(folder: &str) -> Vec<SourceFile> {
+    list_files(Path::new(folder), "rs")
         .into_iter()
-        .map(|path| Source {
+        .map(|path| SourceFile {
             text: std::fs::read_to_string(&path).unwrap(),
             path: path.to_str().unwrap().to_owned(),
         })
         .collect()
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+fn list_files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
-        .flat_map(|path| if path.is_dir() { files(&path, extension) } else { vec![path] })
+        .flat_map(|path| if path.is_dir() { list_files(&path, extension) } else { vec![path] })
         .filter(|path| path.extension().is_some_and(|it| it == extension))
         .collect();
     found.sort();
@@ -170,9 +170,9 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Returns the sources of the program and of the workers, without their test-only files, which may use everything.
-fn program() -> Vec<Source> {
-    let all: Vec<Source> = ["src", "workers"].into_iter().flat_map(sources).collect();
-    let tests: Vec<PathBuf> = all.iter().flat_map(Source::tests).collect();
+fn program_sources() -> Vec<SourceFile> {
+    let all: Vec<SourceFile> = ["src", "workers"].into_iter().flat_map(read_sources).collect();
+    let tests: Vec<PathBuf> = all.iter().flat_map(SourceFile::test_files).collect();
     let within = |path: &str| tests.iter().any(|test| Path::new(path).starts_with(test.with_extension("")));
     all.into_iter()
         .filter(|source| !tests.contains(&PathBuf::from(&source.path)) && !within(&source.path))
@@ -180,7 +180,7 @@ fn program() -> Vec<Source> {
 }
 
 /// Returns the modules in the text after `crate::`: `db::Db` → db; `{db, queue::Job}` → db, queue.
-fn named(after: &str) -> Vec<&str> {
+fn imported_modules(after: &str) -> Vec<&str> {
     let word = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let Some(group) = after.strip_prefix('{') else { return vec![&after[..word(after)]] };
     let (mut depth, mut start, mut rooms) = (0, 0, Vec::new());
@@ -203,12 +203,12 @@ fn named(after: &str) -> Vec<&str> {
 }
 
 /// Returns the modules that a file uses, with the workers' domain if it names one.
-fn seen(source: &Source) -> BTreeSet<String> {
-    let text: String = source.program().flat_map(|(_, line)| [line, " "]).collect();
+fn modules_used(source: &SourceFile) -> BTreeSet<String> {
+    let text: String = source.program_lines().flat_map(|(_, line)| [line, " "]).collect();
     let mut seen = BTreeSet::new();
     for after in text.split("crate::").skip(1).chain(text.split("vinops::").skip(1)) {
-        for room in named(after) {
-            let domain = after.strip_prefix("workers::").map(|rest| named(rest)[0]);
+        for room in imported_modules(after) {
+            let domain = after.strip_prefix("workers::").map(|rest| imported_modules(rest)[0]);
             seen.insert(domain.map_or(room.to_owned(), |domain| format!("workers/{domain}")));
         }
     }
@@ -222,17 +222,17 @@ fn assert_none(wrong: Vec<String>, rule: &str) {
 #[test]
 fn every_room_sees_only_what_it_may() {
     let sight: BTreeMap<&str, (&[&str], &str)> =
-        SIGHT.iter().map(|(room, may, why)| (*room, (*may, *why))).collect();
+        ALLOWED_DEPENDENCIES.iter().map(|(room, may, why)| (*room, (*may, *why))).collect();
     let mut wrong = Vec::new();
-    for source in program() {
-        let room = source.room();
+    for source in program_sources() {
+        let room = source.module_name();
         if room.is_empty() {
             continue;
         }
-        for other in seen(&source).into_iter().filter(|other| *other != room) {
+        for other in modules_used(&source).into_iter().filter(|other| *other != room) {
             let (may, why) = match sight.get(room.as_str()) {
                 Some((may, why)) => (may.contains(&other.as_str()), *why),
-                None if WIDE.contains(&room.as_str()) => {
+                None if UNRESTRICTED_MODULES.contains(&room.as_str()) => {
                     (!other.starts_with("workers"), "it is handed the fleet")
                 }
                 None => panic!("{} is in no room of the table: add `{room}` to it", source.path),
@@ -248,10 +248,10 @@ fn every_room_sees_only_what_it_may() {
 #[test]
 fn every_allowed_edge_is_used() {
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for source in program() {
-        used.entry(source.room()).or_default().extend(seen(&source));
+    for source in program_sources() {
+        used.entry(source.module_name()).or_default().extend(modules_used(&source));
     }
-    let unused = SIGHT.iter().flat_map(|(room, may, _)| {
+    let unused = ALLOWED_DEPENDENCIES.iter().flat_map(|(room, may, _)| {
         let used = used.get(*room).cloned().unwrap_or_default();
         may.iter().filter(move |other| !used.contains(**other)).map(move |other| format!("{room} → {other}"))
     });
@@ -260,7 +260,7 @@ fn every_allowed_edge_is_used() {
 
 /// Returns the functions of a text formatted by rustfmt, with their lengths. The closing brace is in the column of the
 /// line that begins the function. A multi-line string with such a brace would end a function too early.
-fn functions(text: &str) -> Vec<(&str, usize)> {
+fn function_lengths(text: &str) -> Vec<(&str, usize)> {
     let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).collect();
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -296,11 +296,12 @@ fn functions(text: &str) -> Vec<(&str, usize)> {
 fn no_function_is_too_long_without_a_reason() {
     let mut wrong = Vec::new();
     let mut excused = BTreeSet::new();
-    for source in program() {
+    for source in program_sources() {
         for (name, length) in
-            functions(&source.text).into_iter().filter(|(_, length)| *length > LONG_FUNCTION)
+            function_lengths(&source.text).into_iter().filter(|(_, length)| *length > MAX_FUNCTION_LINES)
         {
-            let listed = LONG_FUNCTIONS.iter().any(|(path, known, _)| *path == source.path && *known == name);
+            let listed =
+                KNOWN_LONG_FUNCTIONS.iter().any(|(path, known, _)| *path == source.path && *known == name);
             if listed {
                 excused.insert((source.path.clone(), name.to_owned()));
             } else {
@@ -308,13 +309,13 @@ fn no_function_is_too_long_without_a_reason() {
             }
         }
     }
-    let stale = LONG_FUNCTIONS
+    let stale = KNOWN_LONG_FUNCTIONS
         .iter()
         .filter(|(path, name, _)| !excused.contains(&((*path).to_owned(), (*name).to_owned())));
     wrong.extend(stale.map(|(path, name, _)| format!("{path}: {name} is short and needs no exception")));
     assert_none(
         wrong,
-        &format!("a function of over {LONG_FUNCTION} lines is split, or its reason is listed:"),
+        &format!("a function of over {MAX_FUNCTION_LINES} lines is split, or its reason is listed:"),
     );
 }
 
@@ -322,20 +323,20 @@ fn no_function_is_too_long_without_a_reason() {
 fn the_length_of_a_function_is_counted_from_its_name_to_its_brace() {
     let text = "impl A {\n    pub(super) async fn one(\n        self,\n    ) -> B {\n        if c {\n        }\n    }\n\n    fn \
                 two(self) {}\n}\n\nfn three() {\n    d(|| {\n    });\n}\ntrait E {\n    fn four(\n        self,\n    );\n}\n";
-    assert_eq!(functions(text), [("one", 6), ("three", 4), ("four", 3)]);
+    assert_eq!(function_lengths(text), [("one", 6), ("three", 4), ("four", 3)]);
 }
 
 #[test]
 fn what_a_library_is_for_stays_in_its_room() {
     let mut wrong = Vec::new();
-    for source in program() {
-        let room = source.room();
-        for (library, rooms) in KNOWS {
+    for source in program_sources() {
+        let room = source.module_name();
+        for (library, rooms) in LIBRARY_OWNERS {
             let knows = |line: &str| {
                 line.contains(&format!("{library}::")) || line.contains(&format!("{library}_core::"))
             };
             if !rooms.contains(&room.as_str()) {
-                let lines = source.program().filter(|(_, line)| knows(line));
+                let lines = source.program_lines().filter(|(_, line)| knows(line));
                 wrong.extend(lines.map(|(at, _)| format!("{}:{at} names {library}", source.path)));
             }
         }
@@ -346,12 +347,12 @@ fn what_a_library_is_for_stays_in_its_room() {
 #[test]
 fn no_file_is_too_long_and_a_long_one_says_why() {
     let mut wrong = Vec::new();
-    for source in ["src", "workers", "tests"].into_iter().flat_map(sources) {
+    for source in ["src", "workers", "tests"].into_iter().flat_map(read_sources) {
         let length = source.text.lines().count();
-        if length > TOO_LONG {
+        if length > MAX_FILE_LINES {
             wrong.push(format!("{} has {length} lines", source.path));
-        } else if length > LONG && !source.text.contains(REASON) {
-            wrong.push(format!("{} has {length} lines and no `{REASON}…` in its head", source.path));
+        } else if length > LONG_FILE_LINES && !source.text.contains(REASON_PREFIX) {
+            wrong.push(format!("{} has {length} lines and no `{REASON_PREFIX}…` in its head", source.path));
         }
     }
     assert_none(wrong, "a file is read in one sitting:");
@@ -359,20 +360,22 @@ fn no_file_is_too_long_and_a_long_one_says_why() {
 
 #[test]
 fn every_file_begins_with_what_it_is_for() {
-    let bare =
-        program().into_iter().chain(sources("tests")).filter(|source| !source.text.starts_with("//! "));
+    let bare = program_sources()
+        .into_iter()
+        .chain(read_sources("tests"))
+        .filter(|source| !source.text.starts_with("//! "));
     assert_none(bare.map(|source| source.path).collect(), "files without a head:");
 }
 
 #[test]
 fn every_sql_file_is_loaded_by_somebody() {
     let all: String =
-        ["src", "workers", "tests"].into_iter().flat_map(sources).map(|source| source.text).collect();
+        ["src", "workers", "tests"].into_iter().flat_map(read_sources).map(|source| source.text).collect();
     let orphan = |path: &PathBuf| {
         let (path, name) = (path.to_str().unwrap(), path.file_name().unwrap().to_str().unwrap());
         !all.contains(&format!("\"{path}\"")) && !all.contains(&format!("include_str!(\"{name}\")"))
     };
-    let files = ["src", "workers"].into_iter().flat_map(|folder| files(Path::new(folder), "sql"));
+    let files = ["src", "workers"].into_iter().flat_map(|folder| list_files(Path::new(folder), "sql"));
     assert_none(
         files.filter(orphan).map(|path| path.display().to_string()).collect(),
         "SQL that nothing loads:",
@@ -380,8 +383,8 @@ fn every_sql_file_is_loaded_by_somebody() {
 }
 
 /// Returns the literals after `const KIND: &'static str = ` in the workers.
-fn kinds() -> Vec<String> {
-    let workers = sources("workers");
+fn job_kinds() -> Vec<String> {
+    let workers = read_sources("workers");
     let lines = workers.iter().flat_map(|source| source.text.lines());
     let literals = lines.filter_map(|line| line.trim().strip_prefix("const KIND: &'static str = \""));
     literals.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
@@ -389,16 +392,16 @@ fn kinds() -> Vec<String> {
 
 #[test]
 fn a_kind_is_written_once_and_nowhere_else() {
-    let kinds = kinds();
+    let kinds = job_kinds();
     let distinct: BTreeSet<_> = kinds.iter().collect();
     assert_eq!(distinct.len(), kinds.len(), "two jobs share a kind: {kinds:?}");
     let mut wrong = Vec::new();
-    for source in program().iter().filter(|source| source.path.starts_with("src/")) {
+    for source in program_sources().iter().filter(|source| source.path.starts_with("src/")) {
         // A kind of one word ("fetch") is also an English word, so a single one is not a list.
         let telling = kinds.iter().filter(|kind| kind.contains('-'));
         for kind in telling {
             let quoted = format!("\"{kind}\"");
-            let lines = source.program().filter(|(_, line)| line.contains(&quoted));
+            let lines = source.program_lines().filter(|(_, line)| line.contains(&quoted));
             wrong.extend(lines.map(|(at, _)| format!("{}:{at} spells out {quoted}", source.path)));
         }
     }
@@ -409,8 +412,8 @@ fn a_kind_is_written_once_and_nowhere_else() {
 fn every_job_is_in_the_fleet() {
     let fleet = std::fs::read_to_string("workers/mod.rs").unwrap();
     let mut wrong = Vec::new();
-    for source in sources("workers") {
-        for line in source.program().map(|(_, line)| line) {
+    for source in read_sources("workers") {
+        for line in source.program_lines().map(|(_, line)| line) {
             if let Some(name) = line.strip_prefix("impl Job for ") {
                 let name = name.trim_end_matches('{').trim();
                 if !fleet.contains(name) {
@@ -432,7 +435,7 @@ fn nothing_points_outside_the_repository() {
         .iter()
         .flat_map(|extension| {
             let folders = ["src", "workers", "tests", "migrations", "deploy", ".ci"];
-            folders.into_iter().flat_map(|folder| files(Path::new(folder), extension))
+            folders.into_iter().flat_map(|folder| list_files(Path::new(folder), extension))
         })
         .collect();
     everything.extend(
@@ -448,6 +451,6 @@ fn nothing_points_outside_the_repository() {
 
 #[test]
 fn a_group_of_imports_is_taken_apart() {
-    assert_eq!(named("{db::{self, Db}, queue::Job}; x"), ["db", "queue"]);
-    assert_eq!(named("db::Db;"), ["db"]);
+    assert_eq!(imported_modules("{db::{self, Db}, queue::Job}; x"), ["db", "queue"]);
+    assert_eq!(imported_modules("db::Db;"), ["db"]);
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use vinops::{config, workers};
 
 /// All pages of documentation. A new page must be added here.
-const PAPERS: &[&str] = &[
+const DOCUMENTS: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -21,14 +21,14 @@ const PAPERS: &[&str] = &[
     "migrations/listing/INDEX.md",
 ];
 
-fn read(path: impl AsRef<Path>) -> String {
+fn read_file(path: impl AsRef<Path>) -> String {
     let path = path.as_ref();
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Returns the trimmed cells of the table whose header row begins with `headings`, row by row.
-fn table(page: &str, headings: &str) -> Vec<Vec<String>> {
-    let text = read(page);
+fn table_rows(page: &str, headings: &str) -> Vec<Vec<String>> {
+    let text = read_file(page);
     let mut lines = text.lines().skip_while(|line| !line.starts_with(headings));
     assert!(lines.next().is_some(), "{page} has no table that begins with {headings}");
     lines
@@ -39,7 +39,7 @@ fn table(page: &str, headings: &str) -> Vec<Vec<String>> {
 }
 
 /// Returns the texts in backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
+fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
@@ -60,8 +60,8 @@ fn assert_same<T: Ord + std::fmt::Debug>(
 
 #[test]
 fn the_table_of_jobs_is_the_fleet() {
-    let written = table("README.md", "| kind | when |");
-    let fleet: Vec<Vec<String>> = workers::FLEET
+    let written = table_rows("README.md", "| kind | when |");
+    let fleet: Vec<Vec<String>> = workers::JOBS
         .iter()
         .map(|job| {
             let words = [job.when, job.reads, job.writes, job.safe];
@@ -75,8 +75,8 @@ fn the_table_of_jobs_is_the_fleet() {
 }
 
 /// Returns the names under `[section]` of Cargo.toml.
-fn dependencies(section: &str) -> Vec<String> {
-    let manifest = read("Cargo.toml");
+fn dependency_names(section: &str) -> Vec<String> {
+    let manifest = read_file("Cargo.toml");
     let (_, rest) = manifest.split_once(&format!("\n[{section}]\n")).unwrap();
     rest.lines()
         .take_while(|line| !line.starts_with('['))
@@ -87,46 +87,49 @@ fn dependencies(section: &str) -> Vec<String> {
 
 #[test]
 fn every_dependency_has_its_reason_and_every_reason_a_dependency() {
-    let rows = table("README.md", "| crate | for |");
+    let rows = table_rows("README.md", "| crate | for |");
     for row in &rows {
         assert!(row.len() == 2 && row[1].len() > 5, "{row:?} gives no reason");
     }
     let written = rows.iter().map(|row| row[0].trim_matches('`').to_owned());
-    let real = [dependencies("dependencies"), dependencies("dev-dependencies")].concat();
+    let real = [dependency_names("dependencies"), dependency_names("dev-dependencies")].concat();
     assert_same(written, real, "the README's table of dependencies and Cargo.toml");
     let tests = rows.iter().filter(|row| row[1].starts_with("for tests: "));
     let tests = tests.map(|row| row[0].trim_matches('`').to_owned());
-    assert_same(tests, dependencies("dev-dependencies"), "dependencies said to be for tests");
+    assert_same(tests, dependency_names("dev-dependencies"), "dependencies said to be for tests");
 }
 
 #[test]
 fn every_dependency_is_named_by_the_code() {
-    let code: String =
-        ["src", "workers", "tests"].iter().flat_map(|folder| files(folder, "rs")).map(read).collect();
-    let unused: Vec<String> = [dependencies("dependencies"), dependencies("dev-dependencies")]
+    let code: String = ["src", "workers", "tests"]
+        .iter()
+        .flat_map(|folder| list_files(folder, "rs"))
+        .map(read_file)
+        .collect();
+    let unused: Vec<String> = [dependency_names("dependencies"), dependency_names("dev-dependencies")]
         .concat()
         .into_iter()
         .filter(|name| {
             let name = name.replace('-', "_");
-            ["::", "!"].iter().all(|mark| !names(&code, &format!("{name}{mark}")))
+            ["::", "!"].iter().all(|mark| !contains_word(&code, &format!("{name}{mark}")))
         })
         .collect();
     assert!(unused.is_empty(), "dependencies that nothing uses: {unused:?}");
 }
 
 /// Returns true if the text contains the word, and not only as the end of a longer word.
-fn names(text: &str, word: &str) -> bool {
+fn contains_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
     })
 }
 
-fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+fn list_files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(path.to_str().unwrap(), extension));
+            found.extend(list_files(path.to_str().unwrap(), extension));
         } else if path.extension().is_some_and(|it| it == extension) {
             found.push(path);
         }
@@ -135,7 +138,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Returns the commands that `vinops COMMAND… --help` lists.
-fn commands(of: &[&str]) -> Vec<String> {
+fn list_commands(of: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_vinops")).args(of).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let listed = help.split_once("Commands:\n").map_or("", |(_, rest)| rest);
@@ -152,35 +155,35 @@ fn commands(of: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_table_of_commands_is_what_help_lists() {
-    let rows = table("README.md", "| command | does |");
+    let rows = table_rows("README.md", "| command | does |");
     let written = rows.iter().map(|row| {
         let command = row[0].trim_start_matches("`vinops ");
         command.split(|c: char| !c.is_alphanumeric() && c != '-').next().unwrap().to_owned()
     });
-    assert_same(written, commands(&[]), "the README's table of commands and `vinops --help`");
+    assert_same(written, list_commands(&[]), "the README's table of commands and `vinops --help`");
     for group in ["jobs", "raw", "store", "migrate", "source", "verify"] {
         let row = rows.iter().find(|row| row[0].starts_with(&format!("`vinops {group}"))).unwrap();
         let told =
-            quoted(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
+            backticked(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
         let told = told.map(|it| it.split(' ').next().unwrap().to_owned());
-        assert_same(told, commands(&[group]), &format!("the README's commands of `vinops {group}`"));
+        assert_same(told, list_commands(&[group]), &format!("the README's commands of `vinops {group}`"));
     }
 }
 
 #[test]
 fn the_table_of_variables_is_what_is_read() {
-    let rows = table("README.md", "| variable | meaning |");
-    let written = rows.iter().flat_map(|row| quoted(&row[0]));
+    let rows = table_rows("README.md", "| variable | meaning |");
+    let written = rows.iter().flat_map(|row| backticked(&row[0]));
     assert_same(
         written,
-        config::VARIABLES.iter().copied(),
+        config::VARIABLE_NAMES.iter().copied(),
         "the README's table of variables and config::VARIABLES",
     );
 }
 
 #[test]
 fn every_room_is_on_the_map() {
-    let map = table("README.md", "| module | contents |").concat().join("\n");
+    let map = table_rows("README.md", "| module | contents |").concat().join("\n");
     for entry in std::fs::read_dir("src").unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let known = ["lib.rs", "main.rs", "testing.rs"].contains(&name.as_str());
@@ -194,8 +197,8 @@ fn every_room_is_on_the_map() {
 #[test]
 fn what_a_paper_points_to_is_there() {
     let mut lost = Vec::new();
-    for paper in PAPERS {
-        let text = read(paper);
+    for paper in DOCUMENTS {
+        let text = read_file(paper);
         let folder = Path::new(paper).parent().unwrap();
         let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
         for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {
@@ -210,7 +213,7 @@ fn what_a_paper_points_to_is_there() {
                 && !word.contains(['<', ' ', '*', '…'])
                 && !word.contains("NNNN")
         };
-        for word in quoted(&text).filter(path) {
+        for word in backticked(&text).filter(path) {
             if !Path::new(word).exists() {
                 lost.push(format!("{paper} names {word}"));
             }
@@ -221,8 +224,8 @@ fn what_a_paper_points_to_is_there() {
 
 #[test]
 fn every_entry_of_the_runbook_ends_in_a_command() {
-    let runbook = read("deploy/README.md");
-    let known = commands(&[]);
+    let runbook = read_file("deploy/README.md");
+    let known = list_commands(&[]);
     let entries: Vec<&str> = runbook.split("\n### ").skip(1).collect();
     assert!(!entries.is_empty(), "the runbook has no entries");
     for entry in entries {
@@ -239,7 +242,7 @@ fn every_entry_of_the_runbook_ends_in_a_command() {
 
 #[test]
 fn the_readme_gives_the_two_commands() {
-    let readme = read("README.md");
+    let readme = read_file("README.md");
     for command in ["apt-get install -y postgresql && cargo run --release -- demo", "cargo test"] {
         assert!(readme.lines().any(|line| line == format!("    {command}")), "the README lacks: {command}");
     }

@@ -20,23 +20,23 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use sqlx::PgPool;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use vinops::queue::hand::Hand;
-use vinops::queue::steer::{self, By};
-use vinops::queue::{Claimed, Keep, Outcome};
+use vinops::queue::admin::{self, Actor};
+use vinops::queue::manual::ManualWorker;
+use vinops::queue::{ClaimedJob, Retention, RunOutcome};
 
 /// Seconds of the database's clock in one unit of the model. Four units are more than the day for which every finished
 /// job stays.
-const UNIT: i64 = 25_000;
+const UNIT_SECONDS: i64 = 25_000;
 /// Length of a lease, in units.
-const LEASE: i64 = 2;
+const LEASE_UNITS: i64 = 2;
 /// Maximum number of attempts. [`KEEP`] is the retention of completed and failed jobs, in units.
-const ATTEMPTS: i32 = 3;
-const KEEP: (i64, i64) = (4, 8);
+const MAX_ATTEMPTS: i32 = 3;
+const RETENTION_UNITS: (i64, i64) = (4, 8);
 /// Kinds. Keys of the first are unique as by default, keys of the second while unfinished.
 const KINDS: [&str; 2] = ["usual", "chosen"];
 
 #[derive(Clone, Debug)]
-enum Op {
+enum QueueOperation {
     Enqueue {
         kind: usize,
         key: Option<u8>,
@@ -50,7 +50,7 @@ enum Op {
     /// Ends a run that a worker believes to be its own.
     End {
         belief: usize,
-        how: How,
+        how: RunEnding,
     },
     Renew {
         worker: usize,
@@ -82,52 +82,52 @@ enum Op {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum How {
+enum RunEnding {
     Done,
     Step,
     Retry(i64),
     Abort,
     Snooze(i64),
-    Returned,
+    Released,
     Cancelled,
 }
 
-fn how() -> impl Strategy<Value = How> {
+fn run_ending() -> impl Strategy<Value = RunEnding> {
     prop_oneof![
-        3 => Just(How::Done),
-        3 => Just(How::Step),
-        4 => (0..3i64).prop_map(How::Retry),
-        1 => Just(How::Abort),
-        2 => (0..3i64).prop_map(How::Snooze),
-        1 => Just(How::Returned),
-        1 => Just(How::Cancelled),
+        3 => Just(RunEnding::Done),
+        3 => Just(RunEnding::Step),
+        4 => (0..3i64).prop_map(RunEnding::Retry),
+        1 => Just(RunEnding::Abort),
+        2 => (0..3i64).prop_map(RunEnding::Snooze),
+        1 => Just(RunEnding::Released),
+        1 => Just(RunEnding::Cancelled),
     ]
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn queue_operation() -> impl Strategy<Value = QueueOperation> {
     let job = 0..12usize;
     prop_oneof![
         8 => (0..2usize, prop::option::weighted(0.7, 0..3u8), prop_oneof![3 => Just(0), 1 => 1..4i64], -1..2i32)
-            .prop_map(|(kind, key, delay, priority)| Op::Enqueue { kind, key, delay, priority }),
-        8 => (0..2usize, 1..4usize).prop_map(|(worker, jobs)| Op::Claim { worker, jobs }),
-        8 => (any::<usize>(), how()).prop_map(|(belief, how)| Op::End { belief, how }),
-        2 => (0..2usize).prop_map(|worker| Op::Renew { worker }),
-        3 => Just(Op::Rescue),
-        4 => (1..4i64).prop_map(|units| Op::Pass { units }),
-        3 => job.clone().prop_map(|job| Op::Requeue { job }),
-        3 => job.clone().prop_map(|job| Op::Cancel { job }),
-        2 => job.prop_map(|job| Op::RunNow { job }),
-        1 => (0..2usize).prop_map(|kind| Op::Pause { kind }),
-        2 => (0..2usize).prop_map(|kind| Op::Resume { kind }),
-        1 => (0..2usize, prop::option::weighted(0.6, 1..3i32)).prop_map(|(kind, most)| Op::Limit { kind, most }),
-        1 => Just(Op::Prune),
+            .prop_map(|(kind, key, delay, priority)| QueueOperation::Enqueue { kind, key, delay, priority }),
+        8 => (0..2usize, 1..4usize).prop_map(|(worker, jobs)| QueueOperation::Claim { worker, jobs }),
+        8 => (any::<usize>(), run_ending()).prop_map(|(belief, how)| QueueOperation::End { belief, how }),
+        2 => (0..2usize).prop_map(|worker| QueueOperation::Renew { worker }),
+        3 => Just(QueueOperation::Rescue),
+        4 => (1..4i64).prop_map(|units| QueueOperation::Pass { units }),
+        3 => job.clone().prop_map(|job| QueueOperation::Requeue { job }),
+        3 => job.clone().prop_map(|job| QueueOperation::Cancel { job }),
+        2 => job.prop_map(|job| QueueOperation::RunNow { job }),
+        1 => (0..2usize).prop_map(|kind| QueueOperation::Pause { kind }),
+        2 => (0..2usize).prop_map(|kind| QueueOperation::Resume { kind }),
+        1 => (0..2usize, prop::option::weighted(0.6, 1..3i32)).prop_map(|(kind, most)| QueueOperation::Limit { kind, most }),
+        1 => Just(QueueOperation::Prune),
     ]
 }
 
 /// A job as the model and the database must both have it. Instants are in units, and `None` if they have no meaning any
 /// more.
 #[derive(Clone, Debug, PartialEq)]
-struct Row {
+struct ModelJob {
     kind: usize,
     key: Option<u8>,
     state: String,
@@ -143,18 +143,18 @@ struct Row {
     outcomes: Vec<String>,
 }
 
-impl Row {
-    fn waits(&self) -> bool {
+impl ModelJob {
+    fn is_waiting(&self) -> bool {
         matches!(&*self.state, "available" | "scheduled" | "retryable")
     }
 
     /// Returns true if the job's key is taken for other jobs.
     fn keeps_key(&self) -> bool {
-        self.waits() || self.state == "running" || self.state == "completed" && self.kind == 0
+        self.is_waiting() || self.state == "running" || self.state == "completed" && self.kind == 0
     }
 
     /// Ends the run with this outcome, and sets the job's new state.
-    fn become_(&mut self, state: &str, outcome: &str, now: i64) {
+    fn end_run(&mut self, state: &str, outcome: &str, now: i64) {
         self.state = state.to_owned();
         self.outcomes.push(outcome.to_owned());
         (self.lease_until, self.holder, self.cancelling) = (None, None, false);
@@ -163,29 +163,29 @@ impl Row {
 }
 
 #[derive(Default)]
-struct Model {
+struct QueueModel {
     now: i64,
-    jobs: BTreeMap<i64, Row>,
+    jobs: BTreeMap<i64, ModelJob>,
     paused: [bool; 2],
     limits: [Option<i32>; 2],
     /// The runs that the workers believe to be their own: worker and claim.
-    beliefs: Vec<(usize, Claimed)>,
+    beliefs: Vec<(usize, ClaimedJob)>,
     acts: i64,
 }
 
-impl Model {
-    fn taken(&self, kind: usize, key: Option<u8>, but: i64) -> bool {
-        let same = |row: &Row| row.kind == kind && row.key == key && row.keeps_key();
+impl QueueModel {
+    fn is_key_taken(&self, kind: usize, key: Option<u8>, but: i64) -> bool {
+        let same = |row: &ModelJob| row.kind == kind && row.key == key && row.keeps_key();
         key.is_some() && self.jobs.iter().any(|(id, row)| *id != but && same(row))
     }
 
-    fn due(&self, kind: usize) -> Vec<i64> {
-        let due = |row: &Row| row.kind == kind && row.waits() && row.run_at <= Some(self.now);
+    fn due_jobs(&self, kind: usize) -> Vec<i64> {
+        let due = |row: &ModelJob| row.kind == kind && row.is_waiting() && row.run_at <= Some(self.now);
         self.jobs.iter().filter(|(_, row)| due(row)).map(|(id, _)| *id).collect()
     }
 
     /// Returns how many jobs of a kind may be claimed now.
-    fn room(&self, kind: usize) -> usize {
+    fn free_capacity(&self, kind: usize) -> usize {
         if self.paused[kind] {
             return 0;
         }
@@ -195,12 +195,12 @@ impl Model {
 }
 
 /// The database side, which runs one statement at a time.
-struct Queue {
+struct QueueUnderTest {
     pool: PgPool,
-    hands: [Hand; 2],
+    hands: [ManualWorker; 2],
 }
 
-macro_rules! agree {
+macro_rules! assert_agree {
     ($left:expr, $right:expr, $what:expr) => {{
         let (left, right) = ($left, $right);
         if left != right {
@@ -209,43 +209,47 @@ macro_rules! agree {
     }};
 }
 
-impl Queue {
-    async fn play(&self, ops: &[Op]) -> Result<(), TestCaseError> {
-        let empty =
-            "truncate fleet.jobs, fleet.job_runs, fleet.job_kind_settings, audit.operator_actions restart identity";
+impl QueueUnderTest {
+    async fn check_operations(&self, ops: &[QueueOperation]) -> Result<(), TestCaseError> {
+        let empty = "truncate fleet.jobs, fleet.job_runs, fleet.job_kind_settings, audit.operator_actions restart identity";
         sqlx::query(empty).execute(&self.pool).await.unwrap();
-        let mut model = Model::default();
+        let mut model = QueueModel::default();
         for (at, op) in ops.iter().enumerate() {
             let told = format!("operation {at}, {op:?}");
-            self.apply(&mut model, op, &told).await?;
-            agree!(self.rows(model.now).await, model.jobs.clone(), told);
-            self.invariants(&model, &told).await?;
+            self.apply_operation(&mut model, op, &told).await?;
+            assert_agree!(self.read_jobs(model.now).await, model.jobs.clone(), told);
+            self.check_invariants(&model, &told).await?;
         }
         Ok(())
     }
 
-    async fn apply(&self, model: &mut Model, op: &Op, told: &str) -> Result<(), TestCaseError> {
-        let by = By::new("ada", "to see");
+    async fn apply_operation(
+        &self,
+        model: &mut QueueModel,
+        op: &QueueOperation,
+        told: &str,
+    ) -> Result<(), TestCaseError> {
+        let by = Actor::new("ada", "to see");
         let id = |job: usize| job as i64 + 1;
         match *op {
-            Op::Enqueue { kind, key, delay, priority } => {
+            QueueOperation::Enqueue { kind, key, delay, priority } => {
                 let enqueue = "select fleet.enqueue($1, '{}', $2, now() + make_interval(secs => $3), $4, $5,
                     case when $2 is not null and $1 = 'chosen' then '{available,scheduled,running,retryable}'::text[] end)";
                 let put: Option<i64> = sqlx::query_scalar(enqueue)
                     .bind(KINDS[kind])
                     .bind(key.map(|key| key.to_string()))
-                    .bind((delay * UNIT) as f64)
+                    .bind((delay * UNIT_SECONDS) as f64)
                     .bind(priority)
-                    .bind(ATTEMPTS)
+                    .bind(MAX_ATTEMPTS)
                     .fetch_one(&self.pool)
                     .await
                     .unwrap();
-                agree!(put.is_none(), model.taken(kind, key, 0), told);
+                assert_agree!(put.is_none(), model.is_key_taken(kind, key, 0), told);
                 if let Some(put) = put {
                     let state = if delay > 0 { "scheduled" } else { "available" };
                     model.jobs.insert(
                         put,
-                        Row {
+                        ModelJob {
                             kind,
                             key,
                             state: state.to_owned(),
@@ -263,44 +267,45 @@ impl Queue {
                     );
                 }
             }
-            Op::Claim { worker, jobs } => {
-                let claimed = self.hands[worker].claim(jobs).await.unwrap();
-                let (due, room) = ([0, 1].map(|kind| model.due(kind)), [0, 1].map(|kind| model.room(kind)));
+            QueueOperation::Claim { worker, jobs } => {
+                let claimed = self.hands[worker].claim_jobs(jobs).await.unwrap();
+                let (due, room) =
+                    ([0, 1].map(|kind| model.due_jobs(kind)), [0, 1].map(|kind| model.free_capacity(kind)));
                 let most: usize = (0..2).map(|kind| due[kind].len().min(room[kind])).sum();
-                agree!(claimed.len(), most.min(jobs), told);
+                assert_agree!(claimed.len(), most.min(jobs), told);
                 for job in &claimed {
                     let row = &model.jobs[&job.id];
-                    agree!(due[row.kind].contains(&job.id), true, told);
+                    assert_agree!(due[row.kind].contains(&job.id), true, told);
                     // No waiting job should have been claimed before it.
                     let left = due[row.kind].iter().filter(|id| !claimed.iter().any(|job| job.id == **id));
                     let first = left.map(|id| (model.jobs[id].priority, model.jobs[id].run_at)).min();
-                    agree!(first.is_some_and(|first| first < (row.priority, row.run_at)), false, told);
+                    assert_agree!(first.is_some_and(|first| first < (row.priority, row.run_at)), false, told);
                 }
                 for kind in 0..2 {
                     let of_kind = claimed.iter().filter(|job| *job.kind == *KINDS[kind]).count();
-                    agree!(of_kind <= room[kind], true, told);
+                    assert_agree!(of_kind <= room[kind], true, told);
                 }
                 for job in claimed {
                     let now = model.now;
                     let row = model.jobs.get_mut(&job.id).unwrap();
                     row.state = "running".to_owned();
                     (row.attempt, row.run) = (row.attempt + 1, row.run + 1);
-                    (row.lease_until, row.holder) = (Some(now + LEASE), Some(worker));
-                    agree!((job.attempt, job.run), (row.attempt, row.run), told);
+                    (row.lease_until, row.holder) = (Some(now + LEASE_UNITS), Some(worker));
+                    assert_agree!((job.attempt, job.run), (row.attempt, row.run), told);
                     model.beliefs.push((worker, job));
                 }
             }
-            Op::End { belief, how } => {
+            QueueOperation::End { belief, how } => {
                 if model.beliefs.is_empty() {
                     return Ok(());
                 }
                 let (worker, job) = model.beliefs.remove(belief % model.beliefs.len());
-                self.end(model, worker, &job, how, told).await?;
+                self.end_run(model, worker, &job, how, told).await?;
             }
-            Op::Renew { worker } => {
+            QueueOperation::Renew { worker } => {
                 let believed = model.beliefs.iter().filter(|(who, _)| *who == worker);
                 let believed: Vec<(i64, i64)> = believed.map(|(_, job)| (job.id, job.run)).collect();
-                let ours = self.hands[worker].renew(&believed).await.unwrap();
+                let ours = self.hands[worker].renew_leases(&believed).await.unwrap();
                 let mut expected = std::collections::HashMap::new();
                 for (id, run) in believed {
                     if let Some(row) = model.jobs.get_mut(&id)
@@ -308,13 +313,13 @@ impl Queue {
                         && row.run == run
                     {
                         expected.insert(id, row.cancelling);
-                        row.lease_until = Some(model.now + LEASE);
+                        row.lease_until = Some(model.now + LEASE_UNITS);
                     }
                 }
-                agree!(ours, expected, told);
+                assert_agree!(ours, expected, told);
             }
-            Op::Rescue => {
-                let rescued = self.hands[0].rescue().await.unwrap();
+            QueueOperation::Rescue => {
+                let rescued = self.hands[0].rescue_jobs().await.unwrap();
                 let now = model.now;
                 let lost: Vec<i64> = model
                     .jobs
@@ -322,7 +327,7 @@ impl Queue {
                     .filter(|(_, row)| row.lease_until.is_some_and(|until| until <= now))
                     .map(|(id, _)| *id)
                     .collect();
-                agree!(&rescued, &lost, told);
+                assert_agree!(&rescued, &lost, told);
                 for id in lost {
                     let row = model.jobs.get_mut(&id).unwrap();
                     let state = match (row.cancelling, row.rescues >= 20) {
@@ -332,38 +337,37 @@ impl Queue {
                     };
                     (row.attempt, row.rescues) = (row.attempt - 1, row.rescues + 1);
                     row.run_at = Some(now);
-                    row.become_(state, "lost", now);
+                    row.end_run(state, "lost", now);
                 }
             }
-            Op::Pass { units } => {
+            QueueOperation::Pass { units } => {
                 let pass = "update fleet.jobs set run_at = run_at - d, lease_until = lease_until - d, created_at = created_at - d,
                     finished_at = finished_at - d from make_interval(secs => $1) as d";
-                sqlx::query(pass).bind((units * UNIT) as f64).execute(&self.pool).await.unwrap();
+                sqlx::query(pass).bind((units * UNIT_SECONDS) as f64).execute(&self.pool).await.unwrap();
                 model.now += units;
             }
-            Op::Requeue { job } => {
-                let done = steer::requeue_all(&self.pool, &[id(job)], &by).await.unwrap();
-                let possible = model
-                    .jobs
-                    .get(&id(job))
-                    .is_some_and(|row| row.state != "running" && !model.taken(row.kind, row.key, id(job)));
-                agree!(done.len(), usize::from(possible), told);
+            QueueOperation::Requeue { job } => {
+                let done = admin::requeue_jobs(&self.pool, &[id(job)], &by).await.unwrap();
+                let possible = model.jobs.get(&id(job)).is_some_and(|row| {
+                    row.state != "running" && !model.is_key_taken(row.kind, row.key, id(job))
+                });
+                assert_agree!(done.len(), usize::from(possible), told);
                 if possible {
                     let row = model.jobs.get_mut(&id(job)).unwrap();
-                    row.become_("available", "requeued", model.now);
+                    row.end_run("available", "requeued", model.now);
                     (row.attempt, row.rescues, row.run) = (0, 0, row.run + 1);
                     row.run_at = Some(model.now);
                     model.acts += 1;
                 }
             }
-            Op::Cancel { job } => {
-                let done = steer::cancel(&self.pool, &[id(job)], &by).await.unwrap();
+            QueueOperation::Cancel { job } => {
+                let done = admin::cancel_jobs(&self.pool, &[id(job)], &by).await.unwrap();
                 let now = model.now;
                 let row = model.jobs.get_mut(&id(job));
                 let expected = match row {
-                    Some(row) if row.waits() => {
+                    Some(row) if row.is_waiting() => {
                         row.run += 1;
-                        row.become_("cancelled", "cancelled", now);
+                        row.end_run("cancelled", "cancelled", now);
                         Some(false)
                     }
                     Some(row) if row.state == "running" && !row.cancelling => {
@@ -372,110 +376,114 @@ impl Queue {
                     }
                     _ => None,
                 };
-                agree!(done.first().map(|done| done.running), expected, told);
+                assert_agree!(done.first().map(|done| done.running), expected, told);
                 model.acts += i64::from(expected.is_some());
             }
-            Op::RunNow { job } => {
-                let done = steer::run_now(&self.pool, &[id(job)], &by).await.unwrap();
+            QueueOperation::RunNow { job } => {
+                let done = admin::run_jobs_now(&self.pool, &[id(job)], &by).await.unwrap();
                 let now = model.now;
                 let row = model.jobs.get_mut(&id(job));
                 let row = row.filter(|row| matches!(&*row.state, "scheduled" | "retryable"));
-                agree!(done.len(), usize::from(row.is_some()), told);
+                assert_agree!(done.len(), usize::from(row.is_some()), told);
                 if let Some(row) = row {
                     (row.state, row.run_at) = ("available".to_owned(), Some(now));
                     model.acts += 1;
                 }
             }
-            Op::Pause { kind } => {
-                let done = steer::pause(&self.pool, &[KINDS[kind].to_owned()], &by).await.unwrap();
-                agree!(done.is_empty(), model.paused[kind], told);
+            QueueOperation::Pause { kind } => {
+                let done = admin::pause_kinds(&self.pool, &[KINDS[kind].to_owned()], &by).await.unwrap();
+                assert_agree!(done.is_empty(), model.paused[kind], told);
                 model.acts += i64::from(!model.paused[kind]);
                 model.paused[kind] = true;
             }
-            Op::Resume { kind } => {
-                let done = steer::resume(&self.pool, &[KINDS[kind].to_owned()], &by).await.unwrap();
-                agree!(done.is_empty(), !model.paused[kind], told);
+            QueueOperation::Resume { kind } => {
+                let done = admin::resume_kinds(&self.pool, &[KINDS[kind].to_owned()], &by).await.unwrap();
+                assert_agree!(done.is_empty(), !model.paused[kind], told);
                 model.acts += i64::from(model.paused[kind]);
                 model.paused[kind] = false;
             }
-            Op::Limit { kind, most } => {
-                steer::limit(&self.pool, KINDS[kind], most, &by).await.unwrap();
+            QueueOperation::Limit { kind, most } => {
+                admin::limit_kind(&self.pool, KINDS[kind], most, &by).await.unwrap();
                 model.limits[kind] = most;
                 model.acts += 1;
             }
-            Op::Prune => {
-                let keep = |units: i64| Duration::from_secs((units * UNIT) as u64);
+            QueueOperation::Prune => {
+                let keep = |units: i64| Duration::from_secs((units * UNIT_SECONDS) as u64);
                 let pruned = self.hands[0]
-                    .prune(Keep { completed: keep(KEEP.0), failed: keep(KEEP.1) })
+                    .prune_jobs(Retention {
+                        completed: keep(RETENTION_UNITS.0),
+                        failed: keep(RETENTION_UNITS.1),
+                    })
                     .await
                     .unwrap();
                 let (now, before) = (model.now, model.jobs.len());
                 model.jobs.retain(|_, row| {
-                    let kept = if row.state == "completed" { KEEP.0 } else { KEEP.1 };
+                    let kept = if row.state == "completed" { RETENTION_UNITS.0 } else { RETENTION_UNITS.1 };
                     row.finished_at.is_none_or(|ended| now - ended < kept)
                 });
-                agree!(pruned as usize, before - model.jobs.len(), told);
+                assert_agree!(pruned as usize, before - model.jobs.len(), told);
             }
         }
         Ok(())
     }
 
-    async fn end(
+    async fn end_run(
         &self,
-        model: &mut Model,
+        model: &mut QueueModel,
         worker: usize,
-        job: &Claimed,
-        how: How,
+        job: &ClaimedJob,
+        how: RunEnding,
         told: &str,
     ) -> Result<(), TestCaseError> {
         let now = model.now;
         let row = model.jobs.get_mut(&job.id).filter(|row| row.holder == Some(worker) && row.run == job.run);
         let hand = &self.hands[worker];
-        if let How::Step = how {
+        if let RunEnding::Step = how {
             let row = row.filter(|row| !row.cancelling);
-            agree!(hand.step(job).await.unwrap(), row.is_some(), told);
+            assert_agree!(hand.complete_step(job).await.unwrap(), row.is_some(), told);
             if let Some(row) = row {
-                row.become_("completed", "done", now);
+                row.end_run("completed", "done", now);
             }
             return Ok(());
         }
         let (outcome, delay) = match how {
-            How::Done | How::Step => (Outcome::Done, 0),
-            How::Retry(delay) => (Outcome::Retry, delay),
-            How::Abort => (Outcome::Abort, 0),
-            How::Snooze(delay) => (Outcome::Snooze, delay),
-            How::Returned => (Outcome::Returned, 0),
-            How::Cancelled => (Outcome::Cancelled, 0),
+            RunEnding::Done | RunEnding::Step => (RunOutcome::Done, 0),
+            RunEnding::Retry(delay) => (RunOutcome::Retry, delay),
+            RunEnding::Abort => (RunOutcome::Abort, 0),
+            RunEnding::Snooze(delay) => (RunOutcome::Snooze, delay),
+            RunEnding::Released => (RunOutcome::Released, 0),
+            RunEnding::Cancelled => (RunOutcome::Cancelled, 0),
         };
-        let ended = hand.end(job, outcome, Duration::from_secs((delay * UNIT) as u64)).await.unwrap();
+        let ended =
+            hand.end_run(job, outcome, Duration::from_secs((delay * UNIT_SECONDS) as u64)).await.unwrap();
         let Some(row) = row else {
-            agree!(ended, None, told);
+            assert_agree!(ended, None, told);
             return Ok(());
         };
         let state = match how {
-            How::Done | How::Step => "completed",
+            RunEnding::Done | RunEnding::Step => "completed",
             _ if row.cancelling => "cancelled",
-            How::Cancelled => "cancelled",
-            How::Abort => "discarded",
-            How::Snooze(_) => "scheduled",
-            How::Returned => "available",
-            How::Retry(_) if row.attempt >= ATTEMPTS => "discarded",
-            How::Retry(_) => "retryable",
+            RunEnding::Cancelled => "cancelled",
+            RunEnding::Abort => "discarded",
+            RunEnding::Snooze(_) => "scheduled",
+            RunEnding::Released => "available",
+            RunEnding::Retry(_) if row.attempt >= MAX_ATTEMPTS => "discarded",
+            RunEnding::Retry(_) => "retryable",
         };
-        agree!(ended.as_deref(), Some(state), told);
-        if matches!(how, How::Snooze(_) | How::Returned | How::Cancelled) {
+        assert_agree!(ended.as_deref(), Some(state), told);
+        if matches!(how, RunEnding::Snooze(_) | RunEnding::Released | RunEnding::Cancelled) {
             row.attempt -= 1;
         }
-        if matches!(how, How::Snooze(_) | How::Retry(_)) {
+        if matches!(how, RunEnding::Snooze(_) | RunEnding::Retry(_)) {
             row.run_at = Some(now + delay);
         }
-        let outcome = if state == "cancelled" { "cancelled" } else { outcome.word() };
-        row.become_(state, outcome, now);
+        let outcome = if state == "cancelled" { "cancelled" } else { outcome.as_str() };
+        row.end_run(state, outcome, now);
         Ok(())
     }
 
     /// Reads the jobs from the database in the form of the model.
-    async fn rows(&self, now: i64) -> BTreeMap<i64, Row> {
+    async fn read_jobs(&self, now: i64) -> BTreeMap<i64, ModelJob> {
         type Read = (
             i64,
             String,
@@ -503,7 +511,7 @@ impl Queue {
         .await
         .unwrap();
         // An instant is up to a case's duration before its unit.
-        let unit = |seconds: f64| now + (seconds / UNIT as f64).ceil() as i64;
+        let unit = |seconds: f64| now + (seconds / UNIT_SECONDS as f64).ceil() as i64;
         let row = |read: Read| {
             let (
                 id,
@@ -521,7 +529,7 @@ impl Queue {
                 finished,
                 outcomes,
             ) = read;
-            let row = Row {
+            let row = ModelJob {
                 kind: KINDS.iter().position(|name| *name == kind).unwrap(),
                 key: key.map(|key| key.parse().unwrap()),
                 state,
@@ -542,7 +550,7 @@ impl Queue {
     }
 
     /// Checks the invariants, which do not depend on the operations.
-    async fn invariants(&self, model: &Model, told: &str) -> Result<(), TestCaseError> {
+    async fn check_invariants(&self, model: &QueueModel, told: &str) -> Result<(), TestCaseError> {
         let questions = "select
             (select count(*) from fleet.jobs where (state = 'running') <> (lease_until is not null and locked_by is not null)),
             (select count(*) from (select from fleet.jobs where key is not null and kind = 'usual'
@@ -557,7 +565,7 @@ impl Queue {
             (select count(*) from audit.operator_actions)";
         let answers: (i64, i64, i64, i64, i64, i64) =
             sqlx::query_as(questions).fetch_one(&self.pool).await.unwrap();
-        agree!(answers, (0, 0, 0, 0, 0, model.acts), told);
+        assert_agree!(answers, (0, 0, 0, 0, 0, model.acts), told);
         Ok(())
     }
 }
@@ -574,22 +582,22 @@ fn random_operations_leave_the_queue_as_the_model_says() {
         Config { cases: 48, max_shrink_time: 10_000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let test = runtime.block_on(vinops::testing::database());
+    let test = runtime.block_on(vinops::testing::migrated_database());
     let pool = test.db.pool.clone();
-    let hand = |name: &str| Hand {
+    let hand = |name: &str| ManualWorker {
         pool: pool.clone(),
         name: name.to_owned(),
         kinds: KINDS.map(str::to_owned).to_vec(),
-        lease: Duration::from_secs((LEASE * UNIT) as u64),
+        lease: Duration::from_secs((LEASE_UNITS * UNIT_SECONDS) as u64),
     };
-    let queue = Queue { pool: pool.clone(), hands: [hand("one"), hand("other")] };
+    let queue = QueueUnderTest { pool: pool.clone(), hands: [hand("one"), hand("other")] };
     let began = Instant::now();
-    let played = runner.run(&prop::collection::vec(op(), 1..80), |ops| {
+    let played = runner.run(&prop::collection::vec(queue_operation(), 1..80), |ops| {
         // A slow machine runs fewer cases, not longer.
         if began.elapsed() > Duration::from_secs(15) {
             return Ok(());
         }
-        runtime.block_on(queue.play(&ops))
+        runtime.block_on(queue.check_operations(&ops))
     });
     if let Err(error) = played {
         panic!("QUEUE_SEED={seed}\n{error}");

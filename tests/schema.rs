@@ -5,24 +5,24 @@
 
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use std::path::PathBuf;
-use vinops::db::verify::verify;
-use vinops::testing::{TestDb, database};
+use vinops::db::verify::verify_schema;
+use vinops::testing::{TestDb, migrated_database};
 
-#[path = "schema/deeds.rs"]
-mod deeds;
+#[path = "schema/drift.rs"]
+mod drift;
 #[path = "schema/dumps.rs"]
 mod dumps;
-#[path = "schema/months.rs"]
-mod months;
+#[path = "schema/month_partitions.rs"]
+mod month_partitions;
+#[path = "schema/privileges.rs"]
+mod privileges;
 #[path = "schema/rights.rs"]
 mod rights;
 #[path = "schema/roles.rs"]
 mod roles;
-#[path = "schema/sabotage.rs"]
-mod sabotage;
 
 /// Returns the applied migrations as `(number, file)`, in order. 0005 is superseded and never applied.
-fn migrations() -> Vec<(u32, PathBuf)> {
+fn list_migrations() -> Vec<(u32, PathBuf)> {
     let mut files: Vec<_> = std::fs::read_dir("migrations")
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -34,142 +34,142 @@ fn migrations() -> Vec<(u32, PathBuf)> {
     files
 }
 
-async fn run(pool: &PgPool, sql: &str) -> sqlx::Result<()> {
+async fn run_sql(pool: &PgPool, sql: &str) -> sqlx::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.map(drop)
 }
 
-async fn up(pool: &PgPool, number: u32, file: &PathBuf) {
-    run(pool, &std::fs::read_to_string(file).unwrap())
+async fn migrate_up(pool: &PgPool, number: u32, file: &PathBuf) {
+    run_sql(pool, &std::fs::read_to_string(file).unwrap())
         .await
         .unwrap_or_else(|e| panic!("up {number:04}: {e}"));
 }
 
-async fn down(pool: &PgPool, number: u32) {
+async fn migrate_down(pool: &PgPool, number: u32) {
     let file = format!("migrations/rollback/{number:04}_rollback.sql");
-    run(pool, &std::fs::read_to_string(file).unwrap())
+    run_sql(pool, &std::fs::read_to_string(file).unwrap())
         .await
         .unwrap_or_else(|e| panic!("down {number:04}: {e}"));
 }
 
 async fn down_to_nothing(pool: &PgPool) {
-    for (number, _) in migrations().iter().rev() {
-        down(pool, *number).await;
+    for (number, _) in list_migrations().iter().rev() {
+        migrate_down(pool, *number).await;
     }
 }
 
-async fn text(pool: &PgPool, sql: &str) -> String {
+async fn query_text(pool: &PgPool, sql: &str) -> String {
     sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(pool).await.unwrap().get(0)
 }
 
 /// Inserts a sold car with its lot, sale and picture, in the columns of 0001.
-const A_CAR: &str = "
+const INSERT_CAR: &str = "
     insert into vehicles (vin, vin_raw, year, make) values ('1HGCM82633A004352', '1hgcm82633a004352', 2003, 'HONDA');
     insert into lots (vin, source, status, retail_value_usd) values ('1HGCM82633A004352', 'copart', 'sold', 8000);
     insert into sale_events (vin, lot_id, status, final_bid_usd, currency)
       select vin, id, 'sold', 1200, 'USD' from lots;
     insert into images (vin, lot_id, seq, source_url) select vin, id, 1, 'cs.copart.com/x.jpg' from lots;";
 
-const THE_CAR: &str = "
+const SELECT_CAR: &str = "
     select concat_ws(' ', v.vin, v.year, v.make, l.status, l.retail_value_usd, e.final_bid_usd, i.source_url)
     from vehicles v join lots l using (vin) join sale_events e on e.lot_id = l.id join images i on i.lot_id = l.id";
 
-async fn failures(pool: &PgPool) -> Vec<(String, String)> {
-    let checks = verify(pool).await.unwrap();
+async fn failed_checks(pool: &PgPool) -> Vec<(String, String)> {
+    let checks = verify_schema(pool).await.unwrap();
     assert!(checks.len() > 400, "only {} checks", checks.len());
     checks.into_iter().filter(|c| !c.passed).map(|c| (c.object, c.evidence)).collect()
 }
 
 #[tokio::test]
 async fn a_migrated_database_passes_every_check() {
-    let t = database().await;
-    assert_eq!(failures(&t.db.pool).await, []);
+    let t = migrated_database().await;
+    assert_eq!(failed_checks(&t.db.pool).await, []);
 }
 
 #[tokio::test]
 async fn migrations_walk_up_over_data_down_and_up_again() {
-    let t = database().await;
+    let t = migrated_database().await;
     let pool = &t.db.pool;
     down_to_nothing(pool).await;
     let left = "select coalesce(string_agg(nspname || '.' || relname, ' '), 'nothing')
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where nspname in ('raw', 'staging', 'audit', 'taxonomies', 'fleet')
            or nspname = 'public' and relname in ('vehicles', 'lots', 'sale_events', 'images', 'config')";
-    assert_eq!(text(pool, left).await, "nothing");
+    assert_eq!(query_text(pool, left).await, "nothing");
 
-    for (number, file) in migrations() {
-        up(pool, number, &file).await;
+    for (number, file) in list_migrations() {
+        migrate_up(pool, number, &file).await;
         if number == 1 {
-            run(pool, A_CAR).await.unwrap();
+            run_sql(pool, INSERT_CAR).await.unwrap();
         }
         assert_eq!(
-            text(pool, THE_CAR).await,
+            query_text(pool, SELECT_CAR).await,
             "1HGCM82633A004352 2003 HONDA sold 8000.00 1200.00 cs.copart.com/x.jpg",
             "after {number:04}"
         );
     }
-    assert_eq!(failures(pool).await, []);
+    assert_eq!(failed_checks(pool).await, []);
 
     // the baseline's rows survive the rollback to it, and the migration up again
-    for (number, _) in migrations().iter().rev().take_while(|(n, _)| *n > 1) {
-        down(pool, *number).await;
+    for (number, _) in list_migrations().iter().rev().take_while(|(n, _)| *n > 1) {
+        migrate_down(pool, *number).await;
     }
-    assert!(text(pool, THE_CAR).await.starts_with("1HGCM82633A004352 2003 HONDA sold"));
-    for (number, file) in migrations().into_iter().skip(1) {
-        up(pool, number, &file).await;
+    assert!(query_text(pool, SELECT_CAR).await.starts_with("1HGCM82633A004352 2003 HONDA sold"));
+    for (number, file) in list_migrations().into_iter().skip(1) {
+        migrate_up(pool, number, &file).await;
     }
-    assert_eq!(failures(pool).await, []);
+    assert_eq!(failed_checks(pool).await, []);
 }
 
 #[tokio::test]
 async fn each_step_down_is_repaired_by_its_step_up() {
-    let t = database().await;
+    let t = migrated_database().await;
     let pool = &t.db.pool;
-    let all = migrations();
+    let all = list_migrations();
     for first in 1..all.len() {
         for (number, _) in all[first..].iter().rev() {
-            down(pool, *number).await;
+            migrate_down(pool, *number).await;
         }
         for (number, file) in &all[first..] {
-            up(pool, *number, file).await;
+            migrate_up(pool, *number, file).await;
         }
-        assert_eq!(failures(pool).await, [], "down to and up from {:04}", all[first].0);
+        assert_eq!(failed_checks(pool).await, [], "down to and up from {:04}", all[first].0);
     }
 }
 
 #[tokio::test]
 async fn running_our_migrations_twice_changes_nothing() {
-    let t = database().await;
-    run(&t.db.pool, A_CAR).await.unwrap();
+    let t = migrated_database().await;
+    run_sql(&t.db.pool, INSERT_CAR).await.unwrap();
     // the queue's file does not support a second run, which the ledger prevents
-    for (number, file) in migrations().into_iter().filter(|(n, _)| *n != 15) {
-        up(&t.db.pool, number, &file).await;
+    for (number, file) in list_migrations().into_iter().filter(|(n, _)| *n != 15) {
+        migrate_up(&t.db.pool, number, &file).await;
     }
-    assert_eq!(failures(&t.db.pool).await, []);
+    assert_eq!(failed_checks(&t.db.pool).await, []);
 }
 
 #[tokio::test]
 async fn a_vehicle_is_not_deleted_under_its_lots_and_a_corrected_vin_takes_them_along() {
-    let t = database().await;
+    let t = migrated_database().await;
     let pool = &t.db.pool;
-    run(pool, A_CAR).await.unwrap();
+    run_sql(pool, INSERT_CAR).await.unwrap();
 
-    let refused = run(pool, "delete from vehicles").await.unwrap_err();
+    let refused = run_sql(pool, "delete from vehicles").await.unwrap_err();
     assert_eq!(refused.as_database_error().unwrap().constraint(), Some("lots_vin_fkey"), "{refused}");
 
-    run(pool, "update vehicles set vin = 'JH4KA7561PC008269'").await.unwrap();
-    assert!(text(pool, THE_CAR).await.starts_with("JH4KA7561PC008269"));
+    run_sql(pool, "update vehicles set vin = 'JH4KA7561PC008269'").await.unwrap();
+    assert!(query_text(pool, SELECT_CAR).await.starts_with("JH4KA7561PC008269"));
 
-    run(pool, "delete from lots").await.unwrap();
+    run_sql(pool, "delete from lots").await.unwrap();
     let outlived = "select concat((select count(*) from sale_events where lot_id is null), ' sale ',
         (select count(*) from images where lot_id is null), ' picture')";
-    assert_eq!(text(pool, outlived).await, "1 sale 1 picture");
+    assert_eq!(query_text(pool, outlived).await, "1 sale 1 picture");
 }
 
 #[tokio::test]
 async fn rows_that_contradict_the_rules_are_refused_by_name() {
-    let t = database().await;
+    let t = migrated_database().await;
     let pool = &t.db.pool;
-    run(pool, A_CAR).await.unwrap();
+    run_sql(pool, INSERT_CAR).await.unwrap();
     for (deed, constraint) in [
         ("insert into vehicles (vin) values ('SHORT')", "vehicles_vin_format_ck"),
         ("insert into vehicles (vin) values ('1HGCM82633AO04352')", "vehicles_vin_format_ck"),
@@ -192,14 +192,14 @@ async fn rows_that_contradict_the_rules_are_refused_by_name() {
             "csv_files_path_format_ck",
         ),
     ] {
-        let refused = run(pool, deed).await.unwrap_err();
+        let refused = run_sql(pool, deed).await.unwrap_err();
         assert_eq!(refused.as_database_error().unwrap().constraint(), Some(constraint), "{deed}: {refused}");
     }
 }
 
 /// Inserts one file of three records, one rejected, the first two stored as versions, with the counters of its run.
-async fn a_file(t: &TestDb) {
-    run(
+async fn insert_file(t: &TestDb) {
+    run_sql(
         &t.db.pool,
         r#"select audit.ensure_partitions('2026-11-20T14:30Z');
         select raw.open_month('2026-11-20T14:30Z');
@@ -232,9 +232,9 @@ async fn a_file(t: &TestDb) {
 
 #[tokio::test]
 async fn the_documents_monitoring_queries_run_as_written() {
-    let t = database().await;
+    let t = migrated_database().await;
     let pool = &t.db.pool;
-    a_file(&t).await;
+    insert_file(&t).await;
 
     let health = sqlx::query(
         "SELECT
@@ -262,7 +262,7 @@ async fn the_documents_monitoring_queries_run_as_written() {
           total_rows
         FROM audit.v_unknown_rate
         WHERE vin_null_pct > 1.0 OR lot_null_pct > 1.0) q";
-    assert_eq!(text(pool, quality).await, "50.00 0.00 2");
+    assert_eq!(query_text(pool, quality).await, "50.00 0.00 2");
 
     let errors = sqlx::query("SELECT * FROM audit.v_parse_errors WHERE error_count > 0;")
         .fetch_one(pool)
@@ -286,13 +286,14 @@ async fn the_documents_monitoring_queries_run_as_written() {
 
     let union = "select concat_ws(' ', row_count, declared_rows, actual_rows, last_row_id, file_ingested_at = ingested_at)
         from audit.v_ingest_count";
-    assert_eq!(text(pool, union).await, "2 2 2 16777219 t");
+    assert_eq!(query_text(pool, union).await, "2 2 2 16777219 t");
     assert_eq!(
-        text(pool, "SELECT (normalize_vin('TEST1234567890VIN') IS NOT NULL)::text AS function_exists").await,
+        query_text(pool, "SELECT (normalize_vin('TEST1234567890VIN') IS NOT NULL)::text AS function_exists")
+            .await,
         "true"
     );
-    run(pool, "UPDATE config SET completion_detector_enabled = FALSE;").await.unwrap();
-    run(
+    run_sql(pool, "UPDATE config SET completion_detector_enabled = FALSE;").await.unwrap();
+    run_sql(
         pool,
         "UPDATE lots
          SET status = 'active', updated_at = now()
@@ -305,9 +306,9 @@ async fn the_documents_monitoring_queries_run_as_written() {
 
 #[tokio::test]
 async fn a_label_falls_back_to_english_and_then_to_its_code() {
-    let t = database().await;
+    let t = migrated_database().await;
     let pool = &t.db.pool;
-    run(
+    run_sql(
         pool,
         "insert into taxonomies.damage_types (code, en, ru) values ('test_flood', 'Flood', 'Вода'), ('test_side', 'Side', null)",
     )
@@ -320,15 +321,15 @@ async fn a_label_falls_back_to_english_and_then_to_its_code() {
         ("nobody", "ru", "nobody"),
     ] {
         let sql = format!("select taxonomies.label('damage_types', '{code}', '{lang}')");
-        assert_eq!(text(pool, &sql).await, label);
+        assert_eq!(query_text(pool, &sql).await, label);
     }
 }
 
 #[tokio::test]
 async fn a_text_of_any_length_is_kept_in_a_row_and_found_by_the_documents_indexes() {
-    let t = database().await;
-    a_file(&t).await;
-    run(
+    let t = migrated_database().await;
+    insert_file(&t).await;
+    run_sql(
         &t.db.pool,
         "insert into raw.rows (id, file_id, row_no, window_start_utc, payload_jsonb)
         select 3, file_id, 4, window_start_utc, jsonb_build_object('Lot number', long, 'VIN', long)

@@ -2,7 +2,7 @@
 
 /// Field paths in a [`super::lots::Lot`] of the values whose name in [`crate::db::history::Standing`] differs from the
 /// path. `None` marks a value that has no field of its own.
-const PATHS: [(&str, Option<&str>); 26] = [
+const FIELD_PATHS: [(&str, Option<&str>); 26] = [
     ("auction_datetime_utc", Some("sale.at")),
     ("auction_local", Some("sale.local")),
     ("tz", Some("sale.zone")),
@@ -35,10 +35,10 @@ const PATHS: [(&str, Option<&str>); 26] = [
 ];
 
 /// Returns the paths of the fields that contain these values, without duplicates.
-pub fn paths(values: &[&'static str]) -> Vec<String> {
+pub fn carried_paths(values: &[&'static str]) -> Vec<String> {
     let mut paths: Vec<String> = Vec::new();
     for value in values {
-        let path = PATHS.iter().find(|(name, _)| name == value).map_or(Some(*value), |(_, path)| *path);
+        let path = FIELD_PATHS.iter().find(|(name, _)| name == value).map_or(Some(*value), |(_, path)| *path);
         if let Some(path) = path
             && !paths.iter().any(|known| known == path)
         {

@@ -10,21 +10,21 @@ use data_encoding::HEXLOWER;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Version of the binary format. A cursor of another version is rejected instead of being misread.
-const VERSION: u8 = 2;
+const FORMAT_VERSION: u8 = 2;
 
 /// Position of the last row of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub struct PageCursor {
     /// Sort key of the row. `None` if the key is null.
     pub key: Option<i64>,
     /// Tie-breaker among rows with the same sort key.
     pub tie: String,
 }
 
-impl Cursor {
+impl PageCursor {
     /// Encodes the cursor for a query as lower-case hexadecimal text.
-    pub fn text(&self, question: &str) -> String {
-        let mut bytes = vec![VERSION];
+    pub fn encode(&self, question: &str) -> String {
+        let mut bytes = vec![FORMAT_VERSION];
         bytes.extend(xxh3_64(question.as_bytes()).to_be_bytes());
         bytes.push(u8::from(self.key.is_some()));
         bytes.extend(self.key.unwrap_or(0).to_be_bytes());
@@ -40,8 +40,8 @@ impl Cursor {
     /// # Errors
     /// Returns the problem of the parameter `cursor` if the text is no cursor, has another version or belongs to
     /// another query.
-    pub fn read(text: &str, question: &str) -> Result<Cursor, Problem> {
-        let wrong = || Problem::parameter("cursor", "is not a cursor that a page returned");
+    pub fn decode(text: &str, question: &str) -> Result<PageCursor, Problem> {
+        let wrong = || Problem::invalid_parameter("cursor", "is not a cursor that a page returned");
         let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| wrong())?;
         let (rest, sum) = bytes.split_last_chunk::<2>().ok_or_else(wrong)?;
         if xxh3_64(rest) as u16 != u16::from_be_bytes(*sum) {
@@ -53,21 +53,21 @@ impl Cursor {
             eight.copy_from_slice(&head[at..at + 8]);
             eight
         };
-        if head[0] != VERSION {
-            return Err(Problem::parameter(
+        if head[0] != FORMAT_VERSION {
+            return Err(Problem::invalid_parameter(
                 "cursor",
                 "has the format of another program version. Begin at the first page",
             ));
         }
         if u64::from_be_bytes(number(1)) != xxh3_64(question.as_bytes()) {
-            return Err(Problem::parameter(
+            return Err(Problem::invalid_parameter(
                 "cursor",
                 "belongs to a page with other filters or another sort order",
             ));
         }
         let key = (head[9] == 1).then(|| i64::from_be_bytes(number(10)));
         let tie = std::str::from_utf8(tie).map_err(|_| wrong())?.to_owned();
-        Ok(Cursor { key, tie })
+        Ok(PageCursor { key, tie })
     }
 }
 
@@ -79,34 +79,34 @@ mod tests {
     proptest! {
         #[test]
         fn a_cursor_comes_back_as_it_went(key: Option<i64>, tie in "[a-z0-9]{0,18}", question: String) {
-            let cursor = Cursor { key, tie };
-            prop_assert_eq!(Cursor::read(&cursor.text(&question), &question), Ok(cursor));
+            let cursor = PageCursor { key, tie };
+            prop_assert_eq!(PageCursor::decode(&cursor.encode(&question), &question), Ok(cursor));
         }
 
         #[test]
         fn no_text_is_misread(text: String) {
-            if let Ok(cursor) = Cursor::read(&text, "make=KIA") {
-                prop_assert_eq!(cursor.text("make=KIA"), text);
+            if let Ok(cursor) = PageCursor::decode(&text, "make=KIA") {
+                prop_assert_eq!(cursor.encode("make=KIA"), text);
             }
         }
 
         #[test]
         fn one_wrong_digit_is_seen(key: Option<i64>, at in 0usize..40, digit in 0u32..16) {
-            let text = Cursor { key, tie: "63868745".to_owned() }.text("");
+            let text = PageCursor { key, tie: "63868745".to_owned() }.encode("");
             let mut wrong: Vec<char> = text.chars().collect();
             let at = at % wrong.len();
             wrong[at] = char::from_digit(digit, 16).unwrap();
             let wrong: String = wrong.into_iter().collect();
             prop_assume!(wrong != text);
             // A 16-bit checksum accepts one wrong text in 65,536. Such a text may not cause a panic.
-            let _ = Cursor::read(&wrong, "");
+            let _ = PageCursor::decode(&wrong, "");
         }
     }
 
     #[test]
     fn a_cursor_of_another_question_is_refused() {
-        let cursor = Cursor { key: Some(5), tie: "7".to_owned() };
-        let refused = Cursor::read(&cursor.text("make=KIA"), "make=BMW").unwrap_err();
+        let cursor = PageCursor { key: Some(5), tie: "7".to_owned() };
+        let refused = PageCursor::decode(&cursor.encode("make=KIA"), "make=BMW").unwrap_err();
         assert_eq!((refused.status, refused.parameter.as_deref()), (400, Some("cursor")));
     }
 }

@@ -20,28 +20,28 @@ use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 
 /// Maximum length of path and query together, in bytes. A longer URI returns 414.
-pub const ADDRESS: usize = 4096;
+pub const MAX_URI_BYTES: usize = 4096;
 /// Maximum size of all headers, names and values, in bytes. Larger headers return 431.
-pub const HEADERS: usize = 16 * 1024;
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Maximum number of concurrent requests. Further requests return 503.
-pub const AT_ONCE: usize = 64;
+pub const MAX_CONCURRENT_REQUESTS: usize = 64;
 /// Maximum time for a response. A database statement is cancelled after ten seconds.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Number of database connections. Further requests wait for a connection.
-pub const CONNECTIONS: u32 = 8;
+pub const MAX_CONNECTIONS: u32 = 8;
 /// Maximum time that a request waits for a database connection.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Applies the limits to all routes of a router. Routers with the same semaphore share its permits.
-pub fn limited<S: Clone + Send + Sync + 'static>(
+pub fn enforce_limits<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     permits: Arc<Semaphore>,
     timeout: Duration,
 ) -> Router<S> {
     let layers = ServiceBuilder::new()
         .layer(from_fn(count_request))
-        .layer(from_fn(refuse_oversized))
-        .layer(HandleErrorLayer::new(overloaded))
+        .layer(from_fn(reject_oversized))
+        .layer(HandleErrorLayer::new(overload_problem))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::with_semaphore(permits))
         .layer(TimeoutLayer::new(timeout));
@@ -49,29 +49,29 @@ pub fn limited<S: Clone + Send + Sync + 'static>(
 }
 
 /// Converts a shed request or an elapsed timeout to the 503 problem.
-async fn overloaded(error: BoxError) -> Problem {
+async fn overload_problem(error: BoxError) -> Problem {
     if error.is::<tower::timeout::error::Elapsed>() {
         tracing::warn!("API request timed out");
-        return Problem::busy("The request took too long to answer.");
+        return Problem::unavailable("The request took too long to answer.");
     }
-    Problem::busy("The server is answering the maximum number of concurrent requests.")
+    Problem::unavailable("The server is answering the maximum number of concurrent requests.")
 }
 
-async fn refuse_oversized(request: Request, next: Next) -> Response {
-    match refusal(&request) {
+async fn reject_oversized(request: Request, next: Next) -> Response {
+    match limit_problem(&request) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     }
 }
 
-fn refusal(request: &Request) -> Option<Problem> {
+fn limit_problem(request: &Request) -> Option<Problem> {
     let address = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
-    if address > ADDRESS {
-        let detail = format!("The path and the query together are longer than {ADDRESS} bytes.");
+    if address > MAX_URI_BYTES {
+        let detail = format!("The path and the query together are longer than {MAX_URI_BYTES} bytes.");
         return Some(Problem::too_large(StatusCode::URI_TOO_LONG, detail));
     }
-    if header_bytes(request.headers()) > HEADERS {
-        let detail = format!("The headers together are longer than {HEADERS} bytes.");
+    if header_bytes(request.headers()) > MAX_HEADER_BYTES {
+        let detail = format!("The headers together are longer than {MAX_HEADER_BYTES} bytes.");
         return Some(Problem::too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
     }
     // No resource reads a body, so the limit on the bytes read would never apply.
@@ -79,7 +79,7 @@ fn refusal(request: &Request) -> Option<Problem> {
         let detail = "The body has no Content-Length, so its length is not known.".to_owned();
         return Some(Problem::too_large(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
-    (![Method::GET, Method::HEAD].contains(request.method())).then(Problem::method)
+    (![Method::GET, Method::HEAD].contains(request.method())).then(Problem::method_not_allowed)
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {
@@ -89,21 +89,21 @@ fn header_bytes(headers: &HeaderMap) -> usize {
 /// Counts a request and measures its duration, including rejected requests.
 async fn count_request(request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route(path.as_str()));
+    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| route_label(path.as_str()));
     let response = next.run(request).await;
-    metrics::counter!("vinops_api_requests_total", "route" => route, "status" => class(response.status()))
+    metrics::counter!("vinops_api_requests_total", "route" => route, "status" => status_class(response.status()))
         .increment(1);
     metrics::histogram!("vinops_api_request_duration_seconds", "route" => route).record(began.elapsed());
     response
 }
 
 /// Returns the metric label of a route: the first segment of its path, or `other`.
-fn route(path: &str) -> &'static str {
+fn route_label(path: &str) -> &'static str {
     let resource = path.trim_start_matches("/api/v1/").split('/').next().unwrap_or("");
-    crate::telemetry::ROUTES.iter().find(|route| **route == resource).copied().unwrap_or("other")
+    crate::telemetry::API_ROUTES.iter().find(|route| **route == resource).copied().unwrap_or("other")
 }
 
-fn class(status: StatusCode) -> &'static str {
+fn status_class(status: StatusCode) -> &'static str {
     match status.as_u16() {
         ..400 => "ok",
         400..500 => "refused",
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_takes_too_long_is_a_503_with_retry_after() {
         let router = Router::new().route("/slow", get(async || std::future::pending::<&str>().await));
-        let mut router = limited(router, Arc::new(Semaphore::new(1)), Duration::from_millis(10));
+        let mut router = enforce_limits(router, Arc::new(Semaphore::new(1)), Duration::from_millis(10));
         for _ in 0..2 {
             let request = Request::get("/slow").body(Body::empty()).unwrap();
             let response = router.call(request).await.unwrap();

@@ -1,17 +1,17 @@
 //! The resource of a lot: one vehicle put up for sale, with its sale, its condition and its images.
 
-use super::answer::{Keep, json};
 use super::carried;
-use super::lang::{Coded, Lang};
-use super::params::{Asked, LANG};
-use super::place::{self, LotPath};
+use super::labels::TaxonomyLabels;
+use super::language::{CodedValueResponse, Language};
+use super::lot_path::{self, LotPath};
+use super::params::{LANG_PARAM, ParsedQuery};
 use super::problem::Problem;
-use super::vehicles::{self, Vehicle};
-use super::words::Words;
-use super::{Ask, Shared};
+use super::response::{CachePolicy, json_response};
+use super::vehicles::{self, VehicleResponse};
+use super::{ApiState, RequestQuery};
 use crate::auction::zone::SalePlace;
 use crate::db::history;
-use crate::taxonomy::Domain;
+use crate::taxonomy::TaxonomyDomain;
 use anyhow::Context;
 use axum::extract::State;
 use axum::response::Response;
@@ -24,52 +24,52 @@ use utoipa::ToSchema;
 
 /// Lot: one vehicle put up for sale.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Lot {
+pub struct LotResponse {
     /// Lot number at the source, 1 to 18 digits without leading zeros
     #[schema(example = "63868745", pattern = "^[1-9][0-9]{0,17}$")]
     pub lot: String,
     /// Name of the source whose feed contains the lot
     pub source: Option<String>,
     /// Status of the lot, a coded value derived from the feed and the time of the sale
-    pub status: Option<Coded>,
+    pub status: Option<CodedValueResponse>,
     /// Vehicle that is sold
-    pub vehicle: Vehicle,
+    pub vehicle: VehicleResponse,
     /// Time and type of the sale
-    pub sale: Sale,
+    pub sale: SaleResponse,
     /// Title type, a coded value, with the label of the state that issued the title if the state has its own
-    pub title: Option<Coded>,
+    pub title: Option<CodedValueResponse>,
     /// State that issued the title, an abbreviation
     pub title_state: Option<String>,
     /// Primary damage, a coded value. Null if the feed contains none
-    pub damage: Option<Coded>,
+    pub damage: Option<CodedValueResponse>,
     /// Secondary damage, a coded value. Null if the feed contains none
-    pub secondary_damage: Option<Coded>,
+    pub secondary_damage: Option<CodedValueResponse>,
     /// Odometer reading, or null if there is neither a distance nor a brand
-    pub odometer: Option<Odometer>,
+    pub odometer: Option<OdometerResponse>,
     /// Presence of keys, a coded value. Null if the feed does not state it
-    pub keys: Option<Coded>,
+    pub keys: Option<CodedValueResponse>,
     /// Result of the yard's engine start and drive test, a coded value. Null if the feed contains none
-    pub runs_drives: Option<Coded>,
+    pub runs_drives: Option<CodedValueResponse>,
     /// Lot condition stated by the auction, a coded value such as runs and drives, or not verified
-    pub condition: Option<Coded>,
+    pub condition: Option<CodedValueResponse>,
     /// Vehicle type at the auction, a coded value such as automobile
-    pub vehicle_type: Option<Coded>,
+    pub vehicle_type: Option<CodedValueResponse>,
     /// Yard at which the vehicle is stored
-    pub yard: Yard,
+    pub yard: YardResponse,
     /// Current high bid, or null if there is no bid
-    pub current_bid: Option<Money>,
+    pub current_bid: Option<MoneyResponse>,
     /// Buy-it-now price, or null if the lot is not offered at a fixed price
-    pub buy_it_now: Option<Money>,
+    pub buy_it_now: Option<MoneyResponse>,
     /// Estimated retail value of the undamaged vehicle, or null if the feed contains none
-    pub retail_value: Option<Money>,
+    pub retail_value: Option<MoneyResponse>,
     /// Estimated repair cost, or null if the feed contains none
-    pub repair_cost: Option<Money>,
+    pub repair_cost: Option<MoneyResponse>,
     /// True if the seller accepts offers. Null if the feed does not state it
     pub make_offer: Option<bool>,
     /// Special note of the auction, free text. Null if there is none
     pub special_note: Option<String>,
     /// Images of the vehicle. Empty if there are none
-    pub images: Vec<Image>,
+    pub images: Vec<ImageResponse>,
     /// Time at which the lot was first stored in this database
     pub created_at: DateTime<Utc>,
     /// Time of the last change in this database
@@ -84,7 +84,7 @@ pub struct Lot {
 
 /// Amount of money in its own currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Money {
+pub struct MoneyResponse {
     /// Decimal amount with two digits after the point
     #[schema(example = "10674.00", pattern = r"^[0-9]+\.[0-9]{2}$")]
     pub amount: String,
@@ -95,7 +95,7 @@ pub struct Money {
 
 /// Time and type of a lot's sale.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Sale {
+pub struct SaleResponse {
     /// Time of the sale in UTC, or null while there is no date with a known time zone
     pub at: Option<DateTime<Utc>>,
     /// Time of the sale in the yard's time zone, RFC 3339 with the zone's offset. Null if `at` is null or the zone is
@@ -107,7 +107,7 @@ pub struct Sale {
     pub zone: Option<String>,
     /// Sale type, a coded value. Null if the feed contains none
     #[serde(rename = "type")]
-    pub kind: Option<Coded>,
+    pub kind: Option<CodedValueResponse>,
     /// Item number in the order of the sale, or null if none is assigned
     pub item_number: Option<i32>,
     /// Grid and row at which the vehicle is parked in the yard
@@ -116,19 +116,19 @@ pub struct Sale {
 
 /// Odometer reading of a vehicle.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Odometer {
+pub struct OdometerResponse {
     /// Distance in `unit`, or null if only the brand is known
     pub value: Option<f64>,
     /// Unit of the distance: `mi` for miles, or `km` for kilometres
     #[schema(example = "mi", pattern = "^(mi|km)$")]
     pub unit: Option<String>,
     /// Odometer brand: reliability of the reading, such as actual or exempt
-    pub brand: Option<Coded>,
+    pub brand: Option<CodedValueResponse>,
 }
 
 /// Yard at which a vehicle is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Yard {
+pub struct YardResponse {
     /// Yard number at the source
     pub code: Option<String>,
     /// Yard name at the source
@@ -146,7 +146,7 @@ pub struct Yard {
 
 /// Image of a vehicle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Image {
+pub struct ImageResponse {
     /// Size of the image: `thumbnail` or `listing`
     pub variant: Option<String>,
     /// URL of the image at the source
@@ -156,7 +156,7 @@ pub struct Image {
 /// Row of a lot, its vehicle and its images, as read from the database.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names are the columns'")]
-pub struct Row {
+pub struct LotRow {
     pub id: i64,
     pub lot: String,
     pub source: Option<String>,
@@ -210,7 +210,7 @@ pub struct Row {
     pub engine: Option<String>,
     pub cylinders: Option<i32>,
     pub color: Option<String>,
-    pub images: Json<Vec<Image>>,
+    pub images: Json<Vec<ImageResponse>>,
     /// Columns of the lot whose values come from an older row of the feed.
     pub carried_columns: Option<Vec<String>>,
     /// Columns of the vehicle whose values come from an older row of the feed.
@@ -218,23 +218,23 @@ pub struct Row {
 }
 
 /// Returns the visible lots with these ids, unordered.
-pub async fn read(connection: &mut PgConnection, ids: &[i64]) -> anyhow::Result<Vec<Row>> {
-    sqlx::query_file_as!(Row, "src/api/lots.sql", ids)
+pub async fn read_lots(connection: &mut PgConnection, ids: &[i64]) -> anyhow::Result<Vec<LotRow>> {
+    sqlx::query_file_as!(LotRow, "src/api/lots.sql", ids)
         .fetch_all(connection)
         .await
         .context("could not read the lots")
 }
 
 /// Returns a time in the zone of the sale as RFC 3339, and the name of the zone. `None` if the zone is not known.
-pub fn local(at: DateTime<Utc>, place: SalePlace<'_>) -> Option<(String, String)> {
+pub fn local_time(at: DateTime<Utc>, place: SalePlace<'_>) -> Option<(String, String)> {
     let zone = place.zone()?;
-    Some((zone.local(at)?.to_rfc3339_opts(SecondsFormat::Secs, true), zone.name()))
+    Some((zone.local_time(at)?.to_rfc3339_opts(SecondsFormat::Secs, true), zone.name()))
 }
 
-impl Row {
+impl LotRow {
     /// Moves the vehicle's columns out of the row.
-    fn take_vehicle(&mut self) -> vehicles::Row {
-        vehicles::Row {
+    fn take_vehicle(&mut self) -> vehicles::VehicleRow {
+        vehicles::VehicleRow {
             body: self.body.take(),
             fuel: self.fuel.take(),
             transmission: self.transmission.take(),
@@ -254,62 +254,62 @@ impl Row {
     }
 
     /// Returns the time and type of the sale, with labels in a language.
-    fn sale(&self, words: &Words, lang: Lang) -> Sale {
+    fn sale_response(&self, words: &TaxonomyLabels, lang: Language) -> SaleResponse {
         let place = SalePlace {
             abbreviation: self.tz.as_deref().unwrap_or_default(),
             yard: self.yard_name.as_deref().unwrap_or_default(),
             state: self.region.as_deref().unwrap_or_default(),
             country: self.country.as_deref().unwrap_or_default(),
         };
-        let (local, zone) = self.auction_datetime_utc.and_then(|at| local(at, place)).unzip();
+        let (local, zone) = self.auction_datetime_utc.and_then(|at| local_time(at, place)).unzip();
         let (code, raw) = (self.sale_type_code.as_deref(), self.sale_type.as_deref());
-        Sale {
+        SaleResponse {
             at: self.auction_datetime_utc,
             local,
             zone,
-            kind: words.coded(Domain::SaleTypes, code, raw, lang),
+            kind: words.coded_value(TaxonomyDomain::SaleTypes, code, raw, lang),
             item_number: self.item_number,
             grid_row: self.grid_row.clone(),
         }
     }
 
     /// Converts the row to the JSON form of the lot, with labels in a language.
-    pub fn shown(mut self, words: &Words, lang: Lang) -> Lot {
-        let vehicle = self.take_vehicle().shown(words, lang);
-        let sale = self.sale(words, lang);
+    pub fn into_lot(mut self, words: &TaxonomyLabels, lang: Language) -> LotResponse {
+        let vehicle = self.take_vehicle().into_vehicle(words, lang);
+        let sale = self.sale_response(words, lang);
         let money = |amount: Option<String>| {
-            amount.map(|amount| Money { amount, currency: self.currency_code.clone() })
+            amount.map(|amount| MoneyResponse { amount, currency: self.currency_code.clone() })
         };
         let written = |domain, code: &Option<String>, raw: &Option<String>| {
-            words.coded(domain, code.as_deref(), raw.as_deref(), lang)
+            words.coded_value(domain, code.as_deref(), raw.as_deref(), lang)
         };
-        let spelled = |domain, raw: &Option<String>| words.spelled(domain, raw.as_deref(), lang);
-        let brand = spelled(Domain::OdometerBrands, &self.odometer_brand);
-        let odometer = (self.odometer.is_some() || brand.is_some()).then_some(Odometer {
+        let spelled = |domain, raw: &Option<String>| words.coded_from_raw(domain, raw.as_deref(), lang);
+        let brand = spelled(TaxonomyDomain::OdometerBrands, &self.odometer_brand);
+        let odometer = (self.odometer.is_some() || brand.is_some()).then_some(OdometerResponse {
             value: self.odometer,
             unit: self.odometer_unit,
             brand,
         });
-        let carried = history::carried::values(
+        let carried = history::carried_columns::value_names(
             self.carried_columns.as_deref(),
             self.vehicle_carried_columns.as_deref(),
         );
-        Lot {
-            carried: carried::paths(&carried),
-            status: spelled(Domain::Statuses, &self.status),
+        LotResponse {
+            carried: carried::carried_paths(&carried),
+            status: spelled(TaxonomyDomain::Statuses, &self.status),
             sale,
-            title: words.title(self.title_type.as_deref(), self.title_state.as_deref(), lang),
-            damage: written(Domain::DamageTypes, &self.damage_code, &self.damage_description),
+            title: words.title_value(self.title_type.as_deref(), self.title_state.as_deref(), lang),
+            damage: written(TaxonomyDomain::DamageTypes, &self.damage_code, &self.damage_description),
             secondary_damage: written(
-                Domain::DamageTypes,
+                TaxonomyDomain::DamageTypes,
                 &self.secondary_damage_code,
                 &self.secondary_damage,
             ),
             odometer,
-            keys: written(Domain::HasKeys, &self.has_keys_code, &None),
-            runs_drives: spelled(Domain::RunsDrives, &self.runs_drives),
-            condition: written(Domain::LotConditions, &self.lot_condition_code, &None),
-            vehicle_type: spelled(Domain::VehicleTypes, &self.vehicle_type),
+            keys: written(TaxonomyDomain::HasKeys, &self.has_keys_code, &None),
+            runs_drives: spelled(TaxonomyDomain::RunsDrives, &self.runs_drives),
+            condition: written(TaxonomyDomain::LotConditions, &self.lot_condition_code, &None),
+            vehicle_type: spelled(TaxonomyDomain::VehicleTypes, &self.vehicle_type),
             current_bid: money(self.current_bid),
             buy_it_now: money(self.buy_it_now),
             retail_value: money(self.retail_value),
@@ -318,7 +318,7 @@ impl Row {
             lot: self.lot,
             source: self.source,
             title_state: self.title_state,
-            yard: Yard {
+            yard: YardResponse {
                 code: self.site_code,
                 name: self.yard_name,
                 city: self.city,
@@ -342,24 +342,33 @@ impl Row {
 /// number.
 #[utoipa::path(
     get, path = "/api/v1/lots/{lot}", tag = "lots",
-    params(super::openapi::Lot, super::openapi::Lang),
+    params(super::openapi::LotParams, super::openapi::LanguageQuery),
     responses(
-        (status = 200, description = "Lot", body = Lot),
-        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone, super::openapi::Ambiguous
+        (status = 200, description = "Lot", body = LotResponse),
+        super::openapi::ErrorResponses, super::openapi::NotFoundResponse, super::openapi::GoneResponse, super::openapi::AmbiguousResponse
     )
 )]
-pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
-    let asked = Asked::read(ask.query(), &[&[LANG]])?;
-    let lang = Lang::of(&asked, &ask.headers);
-    let mut tx = shared.read().await?;
-    let place = place::find(&mut tx, &path).await?;
-    let found = read(&mut tx, &[place.id]).await?;
+pub async fn show_lot(
+    State(shared): State<Arc<ApiState>>,
+    path: LotPath,
+    ask: RequestQuery,
+) -> Result<Response, Problem> {
+    let asked = ParsedQuery::parse(ask.query(), &[&[LANG_PARAM]])?;
+    let lang = Language::from_request(&asked, &ask.headers);
+    let mut tx = shared.begin_read().await?;
+    let place = lot_path::find_lot(&mut tx, &path).await?;
+    let found = read_lots(&mut tx, &[place.id]).await?;
     drop(tx);
     let row = found
         .into_iter()
         .next()
-        .ok_or_else(|| Problem::unknown(format!("Lot {} does not exist.", place.lot)))?;
-    Ok(json(&ask.headers, Some(lang), Keep::Asking, &row.shown(&shared.words(), lang)))
+        .ok_or_else(|| Problem::not_found(format!("Lot {} does not exist.", place.lot)))?;
+    Ok(json_response(
+        &ask.headers,
+        Some(lang),
+        CachePolicy::Revalidate,
+        &row.into_lot(&shared.labels(), lang),
+    ))
 }
 
 /// Lot by its source and number
@@ -367,12 +376,16 @@ pub async fn lot(State(shared): State<Arc<Shared>>, path: LotPath, ask: Ask) -> 
 /// Returns the lot with this number at a source, as of the newest applied window.
 #[utoipa::path(
     get, path = "/api/v1/lots/{source}/{lot}", tag = "lots",
-    params(super::openapi::SourceAndLot, super::openapi::Lang),
+    params(super::openapi::SourceLotParams, super::openapi::LanguageQuery),
     responses(
-        (status = 200, description = "Lot", body = Lot),
-        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
+        (status = 200, description = "Lot", body = LotResponse),
+        super::openapi::ErrorResponses, super::openapi::NotFoundResponse, super::openapi::GoneResponse
     )
 )]
-pub async fn lot_of_source(state: State<Arc<Shared>>, path: LotPath, ask: Ask) -> Result<Response, Problem> {
-    lot(state, path, ask).await
+pub async fn show_source_lot(
+    state: State<Arc<ApiState>>,
+    path: LotPath,
+    ask: RequestQuery,
+) -> Result<Response, Problem> {
+    show_lot(state, path, ask).await
 }

@@ -67,7 +67,7 @@ select
         and i.source_url is not null
     ),
     '[]'
-  ) as "images!: Json<Vec<Image>>"
+  ) as "images!: Json<Vec<ImageResponse>>"
 from public.lots as l
 join public.vehicles as v on v.vin = l.vin
 where l.id = any ($1)

@@ -12,8 +12,8 @@
 //! The other modules are `params` (query parameters as data), `cursor` (the end of a page), `language`, `labels` (the
 //! taxonomies in memory), `response` (JSON and ETags), `problem` (errors), `limits` and `openapi` (the document).
 
-use crate::db::passing::{Passing, passing};
-use crate::db::{self, Db};
+use crate::db::transient::{TransientError, transient_error};
+use crate::db::{self, Database};
 use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
@@ -27,48 +27,48 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-pub mod answer;
 mod carried;
 pub mod catalogue;
 pub mod cursor;
 pub mod facets;
 pub mod history;
-mod keeper;
-pub mod lang;
+pub mod labels;
+pub mod language;
 pub mod limits;
+mod lot_path;
 pub mod lots;
 pub mod openapi;
 pub mod params;
-mod place;
 pub mod problem;
+mod refresher;
+pub mod response;
 pub mod search;
 pub mod taxonomies;
 pub mod vehicles;
 pub mod windows;
-pub mod words;
 
-use catalogue::Catalogue;
+use catalogue::LotCatalogue;
+use labels::TaxonomyLabels;
 use problem::Problem;
-use words::Words;
 
 /// Cached results of the similarity search: for each make and model of a catalogue, `true` if it is similar to a text.
 ///
 /// The key is the catalogue's address, the time at which it was read and the text in upper case.
-type Alike = HashMap<(usize, DateTime<Utc>, String), Vec<bool>>;
+type SimilarityCache = HashMap<(usize, DateTime<Utc>, String), Vec<bool>>;
 
 /// The API with its lots loaded, ready to be served.
 pub struct Api {
-    shared: Arc<Shared>,
+    shared: Arc<ApiState>,
 }
 
 /// State that all requests share.
-pub struct Shared {
+pub struct ApiState {
     pool: PgPool,
-    words: RwLock<Arc<Words>>,
-    catalogue: RwLock<Arc<Catalogue>>,
+    labels: RwLock<Arc<TaxonomyLabels>>,
+    catalogue: RwLock<Arc<LotCatalogue>>,
     /// Counters of the last refresh. The lock is held during a refresh.
-    signs: Mutex<keeper::Signs>,
-    alike: Mutex<Alike>,
+    counters: Mutex<refresher::ChangeCounters>,
+    similarity_cache: Mutex<SimilarityCache>,
     /// One permit for each concurrent request.
     permits: Arc<Semaphore>,
 }
@@ -78,12 +78,12 @@ impl Api {
     ///
     /// # Errors
     /// Returns an error if the login is not a member of `app_ro` or the database is unreachable.
-    pub async fn open(db: &Db) -> anyhow::Result<Api> {
-        let pool = db::pool()
-            .max_connections(limits::CONNECTIONS)
+    pub async fn start(db: &Database) -> anyhow::Result<Api> {
+        let pool = db::pool_options()
+            .max_connections(limits::MAX_CONNECTIONS)
             // All are opened at the start, so that no request waits for a new connection under load.
-            .min_connections(limits::CONNECTIONS)
-            .acquire_timeout(limits::PATIENCE)
+            .min_connections(limits::MAX_CONNECTIONS)
+            .acquire_timeout(limits::ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .connect_lazy_with((*db.pool.connect_options()).clone());
         let told = sqlx::query!(
@@ -96,70 +96,78 @@ impl Api {
         if !told.may {
             bail!("database login {0} is not a member of role app_ro\nhint: grant app_ro to {0}", told.login);
         }
-        let mut tx = begin(&pool).await?;
-        let words = RwLock::new(Arc::new(Words::load(&mut tx).await?));
+        let mut tx = begin_read_only(&pool).await?;
+        let words = RwLock::new(Arc::new(TaxonomyLabels::load(&mut tx).await?));
         tx.commit().await?;
-        let permits = Arc::new(Semaphore::new(limits::AT_ONCE));
+        let permits = Arc::new(Semaphore::new(limits::MAX_CONCURRENT_REQUESTS));
         let (catalogue, signs, alike) = Default::default();
-        let shared = Arc::new(Shared { pool, words, catalogue, signs, alike, permits });
-        shared.refresh(true).await?;
-        tokio::spawn(keeper::keep(Arc::downgrade(&shared)));
+        let shared = Arc::new(ApiState {
+            pool,
+            labels: words,
+            catalogue,
+            counters: signs,
+            similarity_cache: alike,
+            permits,
+        });
+        shared.refresh_memory(true).await?;
+        tokio::spawn(refresher::run_refresher(Arc::downgrade(&shared)));
         Ok(Api { shared })
     }
 
     /// Refreshes labels and lots now, which otherwise happens within seconds of a change.
     pub async fn refresh(&self) -> anyhow::Result<()> {
-        self.shared.refresh(true).await
+        self.shared.refresh_memory(true).await
     }
 
     /// Returns the routes of the API with their limits, to be merged into a server's router.
     pub fn router(&self) -> Router {
         let shared = Arc::clone(&self.shared);
         let routes = Router::new()
-            .route("/vehicles/{vin}", get(vehicles::vehicle))
+            .route("/vehicles/{vin}", get(vehicles::show_vehicle))
             // The router requires one name per path segment: `first` is the lot if it is alone, otherwise the source.
-            .route("/lots/{first}", get(lots::lot))
-            .route("/lots/{first}/history", get(history::lot))
-            .route("/lots/{first}/at", get(history::at))
-            .route("/lots/{first}/{lot}", get(lots::lot_of_source))
-            .route("/lots/{first}/{lot}/history", get(history::lot_of_source))
-            .route("/lots/{first}/{lot}/at", get(history::at_of_source))
-            .route("/search", get(search::search))
-            .route("/facets", get(facets::handle))
-            .route("/taxonomies", get(taxonomies::domains))
-            .route("/taxonomies/{domain}", get(taxonomies::domain))
-            .route("/windows", get(windows::windows))
-            .route("/openapi.json", get(openapi::document))
-            .route("/", get(openapi::page))
-            .fallback(async || Problem::unknown("There is no resource at this path."))
+            .route("/lots/{first}", get(lots::show_lot))
+            .route("/lots/{first}/history", get(history::show_history))
+            .route("/lots/{first}/at", get(history::show_lot_at))
+            .route("/lots/{first}/{lot}", get(lots::show_source_lot))
+            .route("/lots/{first}/{lot}/history", get(history::show_source_history))
+            .route("/lots/{first}/{lot}/at", get(history::show_source_lot_at))
+            .route("/search", get(search::search_lots))
+            .route("/facets", get(facets::list_facets))
+            .route("/taxonomies", get(taxonomies::list_domains))
+            .route("/taxonomies/{domain}", get(taxonomies::show_domain))
+            .route("/windows", get(windows::list_windows))
+            .route("/openapi.json", get(openapi::openapi_json))
+            .route("/", get(openapi::browse_page))
+            .fallback(async || Problem::not_found("There is no resource at this path."))
             .with_state(Arc::clone(&shared));
-        let limited = |routes| limits::limited(routes, Arc::clone(&shared.permits), limits::REQUEST_TIMEOUT);
+        let limited =
+            |routes| limits::enforce_limits(routes, Arc::clone(&shared.permits), limits::REQUEST_TIMEOUT);
         // A nested router does not match its own prefix with a trailing slash.
-        let page = Router::new().route("/api/v1/", get(openapi::page));
+        let page = Router::new().route("/api/v1/", get(openapi::browse_page));
         Router::new().nest("/api/v1", limited(routes)).merge(limited(page))
     }
 }
 
-impl Shared {
+impl ApiState {
     /// Begins a read-only transaction as `app_ro`. Callers drop the transaction instead of committing, so that no
     /// response waits for its end.
-    pub async fn read(&self) -> Result<Transaction<'static, Postgres>, Problem> {
-        begin(&self.pool).await.map_err(Problem::from)
+    pub async fn begin_read(&self) -> Result<Transaction<'static, Postgres>, Problem> {
+        begin_read_only(&self.pool).await.map_err(Problem::from)
     }
 
     /// Returns the taxonomy labels and aliases of the last refresh.
-    pub fn words(&self) -> Arc<Words> {
-        Arc::clone(&self.words.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn labels(&self) -> Arc<TaxonomyLabels> {
+        Arc::clone(&self.labels.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the lots in memory, as of the last refresh.
-    pub fn catalogue(&self) -> Arc<Catalogue> {
+    pub fn catalogue(&self) -> Arc<LotCatalogue> {
         Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Begins a read-only transaction with its role and its statement timeout in one round trip.
-const BEGIN: &str = "-- api: begin
+const BEGIN_READ_ONLY: &str = "-- api: begin
     begin transaction isolation level repeatable read, read only;
     set local role app_ro;
     set local statement_timeout = '10s'";
@@ -168,16 +176,16 @@ const BEGIN: &str = "-- api: begin
 ///
 /// The pool does not test connections, because the begin statement is the test. A dead connection is discarded and the
 /// next one is tried, at most once for each connection that the pool can hold.
-async fn begin(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
-    let until = Instant::now() + limits::PATIENCE;
+async fn begin_read_only(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let until = Instant::now() + limits::ACQUIRE_TIMEOUT;
     let mut failed = sqlx::Error::PoolTimedOut.into();
-    for _ in 0..=limits::CONNECTIONS {
-        match tokio::time::timeout_at(until, pool.begin_with(BEGIN)).await {
+    for _ in 0..=limits::MAX_CONNECTIONS {
+        match tokio::time::timeout_at(until, pool.begin_with(BEGIN_READ_ONLY)).await {
             Ok(Ok(begun)) => return Ok(begun),
             Ok(Err(error)) => failed = anyhow::Error::new(error),
             Err(_) => break,
         }
-        if passing(&failed) != Some(Passing::Connection) {
+        if transient_error(&failed) != Some(TransientError::Connection) {
             break;
         }
     }
@@ -185,49 +193,49 @@ async fn begin(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> 
 }
 
 /// Extractor of the query string and the headers of a request.
-pub struct Ask {
+pub struct RequestQuery {
     query: Option<String>,
     /// The request's headers.
     pub headers: HeaderMap,
 }
 
-impl Ask {
+impl RequestQuery {
     /// Returns the raw query string, or `None` if the URL has no query.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Ask {
+impl<S: Sync> FromRequestParts<S> for RequestQuery {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Ask, Problem> {
-        Ok(Ask { query: parts.uri.query().map(str::to_owned), headers: parts.headers.clone() })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<RequestQuery, Problem> {
+        Ok(RequestQuery { query: parts.uri.query().map(str::to_owned), headers: parts.headers.clone() })
     }
 }
 
 /// Extractor of the only parameter of a path.
-pub struct Named(pub String);
+pub struct PathName(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for PathName {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathName, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(name)| Named(name)).map_err(|_| Problem::unknown("The path is not UTF-8."))
+        path.map(|Path(name)| PathName(name)).map_err(|_| Problem::not_found("The path is not UTF-8."))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::database;
+    use crate::testing::migrated_database;
 
     #[tokio::test]
     async fn a_request_reads_as_app_ro_for_ten_seconds_and_cannot_write() {
-        let test = database().await;
-        let api = Api::open(&test.db).await.unwrap();
-        let mut tx = api.shared.read().await.unwrap();
+        let test = migrated_database().await;
+        let api = Api::start(&test.db).await.unwrap();
+        let mut tx = api.shared.begin_read().await.unwrap();
         let (who, patience, read_only): (String, String, String) = sqlx::query_as(
             "select current_user::text, current_setting('statement_timeout'), current_setting('transaction_read_only')",
         )
@@ -243,7 +251,7 @@ mod tests {
             "insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')",
             "create table mine ()",
         ] {
-            let mut tx = api.shared.read().await.unwrap();
+            let mut tx = api.shared.begin_read().await.unwrap();
             let refused = sqlx::raw_sql(deed).execute(&mut *tx).await.unwrap_err();
             let code = refused.as_database_error().unwrap().code().unwrap().into_owned();
             assert!(["25006", "42501"].contains(&code.as_str()), "{deed}: {refused}");

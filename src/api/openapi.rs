@@ -1,6 +1,6 @@
 //! The OpenAPI document, generated from the code, and an HTML page to browse it that loads no external resource.
 
-use super::params::{LANG, Param};
+use super::params::{LANG_PARAM, QueryParam};
 use super::problem::Problem;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -25,64 +25,65 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
                        otherwise a generated id."
     ),
     paths(
-        super::search::search,
-        super::facets::handle,
-        super::lots::lot,
-        super::lots::lot_of_source,
-        super::history::lot,
-        super::history::lot_of_source,
-        super::history::at,
-        super::history::at_of_source,
-        super::vehicles::vehicle,
-        super::taxonomies::domains,
-        super::taxonomies::domain,
-        super::windows::windows
+        super::search::search_lots,
+        super::facets::list_facets,
+        super::lots::show_lot,
+        super::lots::show_source_lot,
+        super::history::show_history,
+        super::history::show_source_history,
+        super::history::show_lot_at,
+        super::history::show_source_lot_at,
+        super::vehicles::show_vehicle,
+        super::taxonomies::list_domains,
+        super::taxonomies::show_domain,
+        super::windows::list_windows
     ),
     components(schemas(Problem))
 )]
-struct Document;
+struct OpenApiDocument;
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default());
+static DOCUMENT_JSON: LazyLock<String> =
+    LazyLock::new(|| OpenApiDocument::openapi().to_json().unwrap_or_default());
 
 /// Returns the OpenAPI document as JSON.
-pub async fn document() -> Response {
+pub async fn openapi_json() -> Response {
     (
         [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=300")],
-        DOCUMENT.as_str(),
+        DOCUMENT_JSON.as_str(),
     )
         .into_response()
 }
 
 /// Returns the HTML page to browse the API. Its content security policy allows requests to this API only.
-pub async fn page() -> Response {
-    const ONLY_US: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+pub async fn browse_page() -> Response {
+    const CONTENT_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
                            form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "public, max-age=300"),
-        (header::CONTENT_SECURITY_POLICY, ONLY_US),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
     ];
     (headers, include_str!("page.html")).into_response()
 }
 
 /// The query parameter `lang`, for resources that have no other parameter.
-pub struct Lang;
+pub struct LanguageQuery;
 
-impl IntoParams for Lang {
+impl IntoParams for LanguageQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        documented(&[LANG])
+        document_params(&[LANG_PARAM])
     }
 }
 
 /// Converts query parameters to their OpenAPI form.
-pub fn documented(params: &[Param]) -> Vec<Parameter> {
-    params.iter().map(Param::document).collect()
+pub fn document_params(params: &[QueryParam]) -> Vec<Parameter> {
+    params.iter().map(QueryParam::to_openapi).collect()
 }
 
 /// Error responses that every resource can return.
-pub struct Refused;
+pub struct ErrorResponses;
 
-impl IntoResponses for Refused {
+impl IntoResponses for ErrorResponses {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let told = [
             ("400", "A parameter is unknown or invalid. `parameter` names it"),
@@ -96,52 +97,52 @@ impl IntoResponses for Refused {
                  retry, in seconds",
             ),
         ];
-        told.into_iter().map(|(status, what)| (status.to_owned(), problem(what))).collect()
+        told.into_iter().map(|(status, what)| (status.to_owned(), problem_response(what))).collect()
     }
 }
 
 /// The response 404 Not Found.
-pub struct NotThere;
+pub struct NotFoundResponse;
 
-impl IntoResponses for NotThere {
+impl IntoResponses for NotFoundResponse {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        BTreeMap::from([("404".to_owned(), problem("The resource does not exist"))])
+        BTreeMap::from([("404".to_owned(), problem_response("The resource does not exist"))])
     }
 }
 
 /// The response 410 Gone.
-pub struct Gone;
+pub struct GoneResponse;
 
-impl IntoResponses for Gone {
+impl IntoResponses for GoneResponse {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        BTreeMap::from([("410".to_owned(), problem("The resource was removed"))])
+        BTreeMap::from([("410".to_owned(), problem_response("The resource was removed"))])
     }
 }
 
 /// The response 409 Conflict of the paths that identify a lot by its number alone.
-pub struct Ambiguous;
+pub struct AmbiguousResponse;
 
-impl IntoResponses for Ambiguous {
+impl IntoResponses for AmbiguousResponse {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let what = "Several sources have a lot of this number. `sources` lists them, and `/lots/{source}/{lot}` identifies one lot";
-        BTreeMap::from([("409".to_owned(), problem(what))])
+        BTreeMap::from([("409".to_owned(), problem_response(what))])
     }
 }
 
 /// The path parameters `source` and `lot`.
-pub struct SourceAndLot;
+pub struct SourceLotParams;
 
-impl IntoParams for SourceAndLot {
+impl IntoParams for SourceLotParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let source = path_parameter("source", "Source of the lot", |text| text.examples(["copart"]));
-        [source].into_iter().chain(Lot::into_params(|| None)).collect()
+        [source].into_iter().chain(LotParams::into_params(|| None)).collect()
     }
 }
 
 /// The path parameter `lot`.
-pub struct Lot;
+pub struct LotParams;
 
-impl IntoParams for Lot {
+impl IntoParams for LotParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let number = |text: ObjectBuilder| text.pattern(Some("^0*[1-9][0-9]{0,17}$")).max_length(Some(18));
         vec![path_parameter("lot", "Lot number at the source", number)]
@@ -159,7 +160,7 @@ fn path_parameter(name: &str, what: &str, of: impl Fn(ObjectBuilder) -> ObjectBu
         .build()
 }
 
-fn problem(what: &str) -> RefOr<utoipa::openapi::Response> {
+fn problem_response(what: &str) -> RefOr<utoipa::openapi::Response> {
     let schema = Ref::from_schema_name("Problem");
     let content = ContentBuilder::new().schema(Some(schema)).build();
     ResponseBuilder::new().description(what).content("application/problem+json", content).build().into()

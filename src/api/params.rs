@@ -4,24 +4,24 @@
 //! contain all lots and look like a filtered result.
 
 use super::problem::Problem;
-use crate::taxonomy::{Domain, entries};
+use crate::taxonomy::{TaxonomyDomain, entries};
 use chrono::{DateTime, Utc};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Required};
 
 /// Maximum length of a text value, in characters.
-const LONGEST: usize = 100;
+const MAX_TEXT_CHARS: usize = 100;
 /// Maximum number of values of one repeated parameter.
-const MANY: usize = 50;
+const MAX_REPEATS: usize = 50;
 
 /// Type of a parameter's value, with its validation and its OpenAPI schema.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Shape {
+pub enum ParamType {
     /// Text of 1 to 100 characters, not blank and without NUL.
     Text,
     /// Code of a taxonomy domain.
-    Code(Domain),
+    Code(TaxonomyDomain),
     /// One of the listed values.
     OneOf(&'static [&'static str]),
     /// Whole number between a minimum and a maximum, both included.
@@ -38,11 +38,11 @@ pub enum Shape {
 
 /// Definition of a query parameter.
 #[derive(Clone, Copy, Debug)]
-pub struct Param {
+pub struct QueryParam {
     /// Name in the query string.
     pub name: &'static str,
     /// Type of the value.
-    pub shape: Shape,
+    pub shape: ParamType,
     /// True if the parameter may be repeated. The values are then alternatives.
     pub many: bool,
     /// True if a request without the parameter is an error.
@@ -51,27 +51,27 @@ pub struct Param {
     pub about: &'static str,
 }
 
-impl Param {
+impl QueryParam {
     /// Returns an optional parameter that may be given once.
-    pub const fn one(name: &'static str, shape: Shape, about: &'static str) -> Param {
-        Param { name, shape, many: false, required: false, about }
+    pub const fn optional(name: &'static str, shape: ParamType, about: &'static str) -> QueryParam {
+        QueryParam { name, shape, many: false, required: false, about }
     }
 
     /// Returns an optional parameter that may be repeated.
-    pub const fn many(name: &'static str, shape: Shape, about: &'static str) -> Param {
-        Param { name, shape, many: true, required: false, about }
+    pub const fn repeated(name: &'static str, shape: ParamType, about: &'static str) -> QueryParam {
+        QueryParam { name, shape, many: true, required: false, about }
     }
 
     /// Returns a required parameter.
-    pub const fn needed(name: &'static str, shape: Shape, about: &'static str) -> Param {
-        Param { name, shape, many: false, required: true, about }
+    pub const fn required(name: &'static str, shape: ParamType, about: &'static str) -> QueryParam {
+        QueryParam { name, shape, many: false, required: true, about }
     }
 
     /// Returns the parameter in its OpenAPI form.
-    pub fn document(&self) -> Parameter {
-        let schema = self.shape.schema();
+    pub fn to_openapi(&self) -> Parameter {
+        let schema = self.shape.openapi_schema();
         let schema: RefOr<Schema> = if self.many {
-            ArrayBuilder::new().items(schema).min_items(Some(1)).max_items(Some(MANY)).into()
+            ArrayBuilder::new().items(schema).min_items(Some(1)).max_items(Some(MAX_REPEATS)).into()
         } else {
             schema
         };
@@ -86,79 +86,80 @@ impl Param {
 }
 
 /// The parameter `lang`, accepted by every resource that returns labels.
-pub const LANG: Param = Param::one(
+pub const LANG_PARAM: QueryParam = QueryParam::optional(
     "lang",
-    Shape::OneOf(&["en", "ru"]),
+    ParamType::OneOf(&["en", "ru"]),
     "Language of the labels. Default: the language of the Accept-Language header, otherwise English",
 );
 
-impl Shape {
-    fn schema(self) -> RefOr<Schema> {
+impl ParamType {
+    fn openapi_schema(self) -> RefOr<Schema> {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         match self {
-            Shape::Text => {
-                text().min_length(Some(1)).max_length(Some(LONGEST)).pattern(Some(r"^[^\x00]*\S[^\x00]*$"))
-            }
-            Shape::Code(domain) => {
+            ParamType::Text => text()
+                .min_length(Some(1))
+                .max_length(Some(MAX_TEXT_CHARS))
+                .pattern(Some(r"^[^\x00]*\S[^\x00]*$")),
+            ParamType::Code(domain) => {
                 text().enum_values(Some(entries(domain).iter().map(|entry| entry.code.as_str())))
             }
-            Shape::OneOf(words) => text().enum_values(Some(words.to_vec())),
-            Shape::Number(least, most) => ObjectBuilder::new()
+            ParamType::OneOf(words) => text().enum_values(Some(words.to_vec())),
+            ParamType::Number(least, most) => ObjectBuilder::new()
                 .schema_type(Type::Integer)
                 .minimum(Some(least as f64))
                 .maximum(Some(most as f64)),
-            Shape::Money => text().pattern(Some(r"^[0-9]{1,10}(\.[0-9]{1,2})?$")),
-            Shape::Instant => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))),
-            Shape::VinPrefix => text().pattern(Some("^[A-HJ-NPR-Za-hj-npr-z0-9]{1,17}$")),
-            Shape::Cursor => text().min_length(Some(1)).max_length(Some(2 * LONGEST)),
+            ParamType::Money => text().pattern(Some(r"^[0-9]{1,10}(\.[0-9]{1,2})?$")),
+            ParamType::Instant => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))),
+            ParamType::VinPrefix => text().pattern(Some("^[A-HJ-NPR-Za-hj-npr-z0-9]{1,17}$")),
+            ParamType::Cursor => text().min_length(Some(1)).max_length(Some(2 * MAX_TEXT_CHARS)),
         }
         .into()
     }
 
     /// Returns the end of the sentence that describes what is invalid in a value, or `None` if the value is valid.
-    fn complaint(self, value: &str) -> Option<String> {
+    fn check_value(self, value: &str) -> Option<String> {
         match self {
-            Shape::Text if value.trim().is_empty() => Some("is empty".to_owned()),
-            Shape::Text if value.chars().count() > LONGEST => {
-                Some(format!("is longer than {LONGEST} characters"))
+            ParamType::Text if value.trim().is_empty() => Some("is empty".to_owned()),
+            ParamType::Text if value.chars().count() > MAX_TEXT_CHARS => {
+                Some(format!("is longer than {MAX_TEXT_CHARS} characters"))
             }
-            Shape::Text if value.contains('\0') => Some("contains a NUL".to_owned()),
-            Shape::Code(domain) => (!entries(domain).iter().any(|entry| entry.code == value))
+            ParamType::Text if value.contains('\0') => Some("contains a NUL".to_owned()),
+            ParamType::Code(domain) => (!entries(domain).iter().any(|entry| entry.code == value))
                 .then(|| format!("is not a code of {}", domain.name())),
-            Shape::OneOf(words) if !words.contains(&value) => {
+            ParamType::OneOf(words) if !words.contains(&value) => {
                 Some(format!("is not one of {}", words.join(", ")))
             }
-            Shape::Number(least, most) => match whole(value) {
+            ParamType::Number(least, most) => match parse_integer(value) {
                 Some(number) if (least..=most).contains(&number) => None,
                 _ => Some(format!("is not a whole number from {least} to {most}")),
             },
-            Shape::Money => {
-                cents(value).is_none().then(|| "is not an amount such as 1250 or 1250.50".to_owned())
+            ParamType::Money => {
+                parse_cents(value).is_none().then(|| "is not an amount such as 1250 or 1250.50".to_owned())
             }
-            Shape::Instant => DateTime::parse_from_rfc3339(value)
+            ParamType::Instant => DateTime::parse_from_rfc3339(value)
                 .is_err()
                 .then(|| "is not an instant such as 2026-03-06T17:00:00Z".to_owned()),
-            Shape::VinPrefix => {
+            ParamType::VinPrefix => {
                 let letter = |c: char| c.is_ascii_alphanumeric() && !"IOQioq".contains(c);
                 let right = (1..=17).contains(&value.len()) && value.chars().all(letter);
                 (!right).then(|| {
                     "is not the beginning of a VIN, up to 17 letters and digits without I, O and Q".to_owned()
                 })
             }
-            Shape::Text | Shape::OneOf(_) | Shape::Cursor => None,
+            ParamType::Text | ParamType::OneOf(_) | ParamType::Cursor => None,
         }
     }
 }
 
 /// Parses a whole number of ASCII digits with an optional minus sign. A plus sign and blanks are invalid.
-fn whole(value: &str) -> Option<i64> {
+fn parse_integer(value: &str) -> Option<i64> {
     let digits = value.strip_prefix('-').unwrap_or(value);
     let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if number { value.parse().ok() } else { None }
 }
 
 /// Parses a decimal amount and returns it in cents.
-fn cents(value: &str) -> Option<i64> {
+fn parse_cents(value: &str) -> Option<i64> {
     let (whole, part) = value.split_once('.').unwrap_or((value, "0"));
     let digits = |text: &str, most: usize| {
         (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -172,68 +173,72 @@ fn cents(value: &str) -> Option<i64> {
 
 /// Parsed and validated query parameters.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct ParsedQuery {
     values: Vec<(&'static str, String)>,
 }
 
-impl Asked {
+impl ParsedQuery {
     /// Parses a query string.
     ///
     /// # Errors
     /// Returns the problem of the first parameter that is unknown, invalid, repeated too often or missing.
-    pub fn read(query: Option<&str>, known: &[&[Param]]) -> Result<Asked, Problem> {
-        let mut asked = Asked::default();
+    pub fn parse(query: Option<&str>, known: &[&[QueryParam]]) -> Result<ParsedQuery, Problem> {
+        let mut asked = ParsedQuery::default();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
             let Some(param) = known.iter().copied().flatten().find(|param| param.name == name) else {
-                let name: String = name.chars().take(LONGEST).collect();
-                return Err(Problem::parameter(&name, "is unknown to this resource"));
+                let name: String = name.chars().take(MAX_TEXT_CHARS).collect();
+                return Err(Problem::invalid_parameter(&name, "is unknown to this resource"));
             };
-            if let Some(complaint) = param.shape.complaint(&value) {
-                return Err(Problem::parameter(param.name, complaint));
+            if let Some(complaint) = param.shape.check_value(&value) {
+                return Err(Problem::invalid_parameter(param.name, complaint));
             }
-            let before = asked.all(param.name).count();
+            let before = asked.values(param.name).count();
             if before > 0 && !param.many {
-                return Err(Problem::parameter(param.name, "is given more than once"));
+                return Err(Problem::invalid_parameter(param.name, "is given more than once"));
             }
-            if before >= MANY {
-                return Err(Problem::parameter(param.name, format!("is given more than {MANY} times")));
+            if before >= MAX_REPEATS {
+                return Err(Problem::invalid_parameter(
+                    param.name,
+                    format!("is given more than {MAX_REPEATS} times"),
+                ));
             }
             asked.values.push((param.name, value.into_owned()));
         }
-        let missing = known.iter().copied().flatten().find(|it| it.required && asked.one(it.name).is_none());
+        let missing =
+            known.iter().copied().flatten().find(|it| it.required && asked.value(it.name).is_none());
         match missing {
-            Some(param) => Err(Problem::parameter(param.name, "is missing")),
+            Some(param) => Err(Problem::invalid_parameter(param.name, "is missing")),
             None => Ok(asked),
         }
     }
 
     /// Returns the first value of a parameter, or `None` if the request does not contain the parameter.
-    pub fn one(&self, name: &str) -> Option<&str> {
+    pub fn value(&self, name: &str) -> Option<&str> {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
     /// Returns all values of a parameter.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
         self.values.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
     /// Returns the value of a parameter as a whole number.
     pub fn number(&self, name: &str) -> Option<i64> {
-        whole(self.one(name)?)
+        parse_integer(self.value(name)?)
     }
 
     /// Returns the value of a parameter as an amount in cents.
     pub fn cents(&self, name: &str) -> Option<i64> {
-        cents(self.one(name)?)
+        parse_cents(self.value(name)?)
     }
 
     /// Returns the value of a parameter as a time.
     pub fn instant(&self, name: &str) -> Option<DateTime<Utc>> {
-        Some(DateTime::parse_from_rfc3339(self.one(name)?).ok()?.to_utc())
+        Some(DateTime::parse_from_rfc3339(self.value(name)?).ok()?.to_utc())
     }
 
     /// Returns all parameters except `names` as one sorted query string. Equal queries return equal strings.
-    pub fn without(&self, names: &[&str]) -> String {
+    pub fn without_params(&self, names: &[&str]) -> String {
         let mut rest: Vec<_> = self.values.iter().filter(|(name, _)| !names.contains(name)).collect();
         rest.sort();
         let mut text = url::form_urlencoded::Serializer::new(String::new());
@@ -246,16 +251,16 @@ impl Asked {
 mod tests {
     use super::*;
 
-    const KNOWN: &[Param] = &[
-        Param::many("make", Shape::Text, ""),
-        Param::one("limit", Shape::Number(1, 200), ""),
-        Param::one("price_min", Shape::Money, ""),
-        Param::one("time", Shape::Instant, ""),
-        Param::one("vin", Shape::VinPrefix, ""),
+    const KNOWN_PARAMS: &[QueryParam] = &[
+        QueryParam::repeated("make", ParamType::Text, ""),
+        QueryParam::optional("limit", ParamType::Number(1, 200), ""),
+        QueryParam::optional("price_min", ParamType::Money, ""),
+        QueryParam::optional("time", ParamType::Instant, ""),
+        QueryParam::optional("vin", ParamType::VinPrefix, ""),
     ];
 
-    fn wrong(query: &str) -> Option<String> {
-        Asked::read(Some(query), &[KNOWN]).err().and_then(|problem| problem.parameter)
+    fn wrong_parameter(query: &str) -> Option<String> {
+        ParsedQuery::parse(Some(query), &[KNOWN_PARAMS]).err().and_then(|problem| problem.parameter)
     }
 
     #[test]
@@ -275,17 +280,17 @@ mod tests {
             ("vin=1O", "vin"),
             ("vin=123456789012345678", "vin"),
         ] {
-            assert_eq!(wrong(query).as_deref(), Some(parameter), "{query}");
+            assert_eq!(wrong_parameter(query).as_deref(), Some(parameter), "{query}");
         }
-        let needed = Param::needed("time", Shape::Instant, "");
-        assert_eq!(Asked::read(None, &[&[needed]]).unwrap_err().parameter.as_deref(), Some("time"));
+        let needed = QueryParam::required("time", ParamType::Instant, "");
+        assert_eq!(ParsedQuery::parse(None, &[&[needed]]).unwrap_err().parameter.as_deref(), Some("time"));
     }
 
     #[test]
     fn what_is_right_is_read() {
         let asked = "make=KIA&make=A%26B&limit=50&price_min=12.5&time=2026-03-06T17:00:00%2B01:00";
-        let asked = Asked::read(Some(asked), &[KNOWN]).unwrap();
-        assert_eq!(asked.all("make").collect::<Vec<_>>(), ["KIA", "A&B"]);
+        let asked = ParsedQuery::parse(Some(asked), &[KNOWN_PARAMS]).unwrap();
+        assert_eq!(asked.values("make").collect::<Vec<_>>(), ["KIA", "A&B"]);
         assert_eq!(asked.number("limit"), Some(50));
         assert_eq!(asked.cents("price_min"), Some(1250));
         assert_eq!(asked.instant("time").unwrap().to_rfc3339(), "2026-03-06T16:00:00+00:00");
@@ -293,7 +298,8 @@ mod tests {
 
     #[test]
     fn the_same_question_has_one_text() {
-        let text = |query| Asked::read(Some(query), &[KNOWN]).unwrap().without(&["limit"]);
+        let text =
+            |query| ParsedQuery::parse(Some(query), &[KNOWN_PARAMS]).unwrap().without_params(&["limit"]);
         assert_eq!(text("make=KIA&limit=3&vin=1H"), text("vin=1H&make=KIA"));
         assert_ne!(text("make=KIA"), text("make=KI"));
     }

@@ -3,7 +3,7 @@
 //! A problem document explains what the client can change and contains no internals of the server. A server failure
 //! returns a status and a request id, and the cause is logged with that id. `src/http/observe.rs` adds the request id.
 
-use crate::db::passing::{Passing, passing};
+use crate::db::transient::{TransientError, transient_error};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -57,14 +57,16 @@ impl Problem {
     }
 
     /// Returns the general problem of a status, for responses without a problem of their own.
-    pub fn of(status: StatusCode) -> Problem {
+    pub fn from_status(status: StatusCode) -> Problem {
         match status {
-            StatusCode::NOT_FOUND => Problem::unknown("There is no resource at this path."),
-            StatusCode::METHOD_NOT_ALLOWED => Problem::method(),
+            StatusCode::NOT_FOUND => Problem::not_found("There is no resource at this path."),
+            StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(),
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Problem::too_large(status, "The body is longer than a request may be.".to_owned())
             }
-            StatusCode::SERVICE_UNAVAILABLE => Problem::busy("The server cannot answer at the moment."),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                Problem::unavailable("The server cannot answer at the moment.")
+            }
             StatusCode::INTERNAL_SERVER_ERROR => Problem::new(
                 status,
                 "urn:vinops:problem:internal",
@@ -82,14 +84,14 @@ impl Problem {
 
     /// Returns the 400 problem of a parameter of the query or the path. `complaint` continues the sentence after the
     /// parameter's name, such as `is missing`.
-    pub fn parameter(name: &str, complaint: impl AsRef<str>) -> Problem {
+    pub fn invalid_parameter(name: &str, complaint: impl AsRef<str>) -> Problem {
         let detail = format!("The parameter `{name}` {}.", complaint.as_ref());
         let new = Problem::new(StatusCode::BAD_REQUEST, "urn:vinops:problem:parameter", detail);
         Problem { parameter: Some(name.to_owned()), ..new }
     }
 
     /// Returns the 404 problem of a resource that does not exist.
-    pub fn unknown(detail: impl Into<String>) -> Problem {
+    pub fn not_found(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "urn:vinops:problem:unknown", detail)
     }
 
@@ -106,7 +108,7 @@ impl Problem {
     }
 
     /// Returns the 405 problem of a method other than GET and HEAD.
-    pub fn method() -> Problem {
+    pub fn method_not_allowed() -> Problem {
         let detail = "Only GET and HEAD are allowed. The API is read-only.";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "urn:vinops:problem:method", detail)
     }
@@ -117,14 +119,14 @@ impl Problem {
     }
 
     /// Returns the 503 problem of an overloaded server, a timeout or an unreachable database. The client may retry.
-    pub fn busy(detail: &str) -> Problem {
+    pub fn unavailable(detail: &str) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "urn:vinops:problem:busy", detail)
     }
 
     /// Logs the cause of a server failure and returns the 500 problem, which does not contain the cause.
     pub fn internal(error: &anyhow::Error) -> Problem {
         tracing::error!(error = format!("{error:#}"), "API request failed");
-        Problem::of(StatusCode::INTERNAL_SERVER_ERROR)
+        Problem::from_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
@@ -137,13 +139,13 @@ impl From<anyhow::Error> for Problem {
         });
         if code.as_deref() == Some("57014") {
             tracing::warn!(error = format!("{error:#}"), "API statement timed out");
-            return Problem::busy("The query took too long.");
+            return Problem::unavailable("The query took too long.");
         }
         // SQLSTATE 25006, a write in a read-only transaction, is transient for a job but not here.
-        match passing(&error) {
-            Some(Passing::Connection) if code.as_deref() != Some("25006") => {
+        match transient_error(&error) {
+            Some(TransientError::Connection) if code.as_deref() != Some("25006") => {
                 tracing::warn!(error = format!("{error:#}"), "API database unreachable");
-                Problem::busy("The database cannot be reached.")
+                Problem::unavailable("The database cannot be reached.")
             }
             _ => Problem::internal(&error),
         }

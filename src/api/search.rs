@@ -1,13 +1,15 @@
 //! Search: pages of lots that match filters, in a sort order.
 
-use super::answer::{Keep, json};
-use super::catalogue::{COUNT, Catalogue, DIMENSIONS, Filter, Place, Range, Sort};
-use super::cursor::Cursor;
-use super::lang::Lang;
-use super::lots::{self, Lot};
-use super::params::{Asked, LANG, Param, Shape};
+use super::catalogue::{
+    DIMENSION_COUNT, DIMENSIONS, LotCatalogue, LotFilter, SortKey, SortPosition, ValueRange,
+};
+use super::cursor::PageCursor;
+use super::language::Language;
+use super::lots::{self, LotResponse};
+use super::params::{LANG_PARAM, ParamType, ParsedQuery, QueryParam};
 use super::problem::Problem;
-use super::{Ask, Shared};
+use super::response::{CachePolicy, json_response};
+use super::{ApiState, RequestQuery};
 use anyhow::Context;
 use axum::extract::State;
 use axum::response::Response;
@@ -19,141 +21,161 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 /// Default number of lots per page.
-const LIMIT: i64 = 50;
+const DEFAULT_PAGE_SIZE: i64 = 50;
 /// Minimum trigram similarity of a text to a make and model, from 0 to 1. A name of six letters with one missing letter
 /// still matches.
-const ALIKE: f32 = 0.4;
+const MIN_SIMILARITY: f32 = 0.4;
 /// Maximum number of texts in the similarity cache.
-const REMEMBERED: usize = 256;
+const MAX_CACHED_TEXTS: usize = 256;
 
 /// Filter parameters that are not a dimension: the text, the VIN and the ranges.
-pub const RANGES: &[Param] = &[
-    Param::one(
+pub const RANGE_PARAMS: &[QueryParam] = &[
+    QueryParam::optional(
         "q",
-        Shape::Text,
+        ParamType::Text,
         "Text compared with make and model by similarity, so that misspelt and partial texts match too",
     ),
-    Param::one("vin", Shape::VinPrefix, "First characters of the VIN, in upper or lower case"),
-    Param::one("year_min", Shape::Number(1900, 2100), "Minimum model year. Lots without a year are omitted"),
-    Param::one("year_max", Shape::Number(1900, 2100), "Maximum model year. Lots without a year are omitted"),
-    Param::one(
+    QueryParam::optional("vin", ParamType::VinPrefix, "First characters of the VIN, in upper or lower case"),
+    QueryParam::optional(
+        "year_min",
+        ParamType::Number(1900, 2100),
+        "Minimum model year. Lots without a year are omitted",
+    ),
+    QueryParam::optional(
+        "year_max",
+        ParamType::Number(1900, 2100),
+        "Maximum model year. Lots without a year are omitted",
+    ),
+    QueryParam::optional(
         "price_min",
-        Shape::Money,
+        ParamType::Money,
         "Minimum high bid, in the lot's own currency. Lots without a bid are omitted",
     ),
-    Param::one(
+    QueryParam::optional(
         "price_max",
-        Shape::Money,
+        ParamType::Money,
         "Maximum high bid, in the lot's own currency. Lots without a bid are omitted",
     ),
-    Param::one("sale_from", Shape::Instant, "Earliest time of the sale. Lots without a date are omitted"),
-    Param::one("sale_to", Shape::Instant, "Latest time of the sale. Lots without a date are omitted"),
+    QueryParam::optional(
+        "sale_from",
+        ParamType::Instant,
+        "Earliest time of the sale. Lots without a date are omitted",
+    ),
+    QueryParam::optional(
+        "sale_to",
+        ParamType::Instant,
+        "Latest time of the sale. Lots without a date are omitted",
+    ),
 ];
 
-const FILTERS: [Param; COUNT] = {
-    let mut params = [LANG; COUNT];
+const FILTER_PARAMS: [QueryParam; DIMENSION_COUNT] = {
+    let mut params = [LANG_PARAM; DIMENSION_COUNT];
     let mut at = 0;
-    while at < COUNT {
-        params[at] = DIMENSIONS[at].param();
+    while at < DIMENSION_COUNT {
+        params[at] = DIMENSIONS[at].query_param();
         at += 1;
     }
     params
 };
 
 /// Parameters that select a page of the result.
-const PAGE: &[Param] = &[
-    Param::one(
+const PAGE_PARAMS: &[QueryParam] = &[
+    QueryParam::optional(
         "sort",
-        Shape::OneOf(Sort::NAMES),
+        ParamType::OneOf(SortKey::PARAM_VALUES),
         "Sort order, descending with a minus. Default: `sale_date`. Lots without a value come last",
     ),
-    Param::one("limit", Shape::Number(1, 200), "Maximum number of lots per page. Default: 50"),
-    Param::one("cursor", Shape::Cursor, "Value of `next` from the previous page"),
+    QueryParam::optional("limit", ParamType::Number(1, 200), "Maximum number of lots per page. Default: 50"),
+    QueryParam::optional("cursor", ParamType::Cursor, "Value of `next` from the previous page"),
 ];
 
 /// OpenAPI parameters that search and facets share: filters and language.
-pub struct Filters;
+pub struct FilterQuery;
 
-impl IntoParams for Filters {
+impl IntoParams for FilterQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        [&FILTERS[..], RANGES, &[LANG]].concat().iter().map(Param::document).collect()
+        [&FILTER_PARAMS[..], RANGE_PARAMS, &[LANG_PARAM]]
+            .concat()
+            .iter()
+            .map(QueryParam::to_openapi)
+            .collect()
     }
 }
 
 /// OpenAPI parameters of the search.
-pub struct Everything;
+pub struct SearchQuery;
 
-impl IntoParams for Everything {
+impl IntoParams for SearchQuery {
     fn into_params(of: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let mut all = Filters::into_params(of);
-        all.extend(PAGE.iter().map(Param::document));
+        let mut all = FilterQuery::into_params(of);
+        all.extend(PAGE_PARAMS.iter().map(QueryParam::to_openapi));
         all
     }
 }
 
 /// State of the data in a response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct AsOf {
+pub struct AsOfResponse {
     /// Start of the newest window of any source whose file, or the file that it repeats, was applied. Null before the
     /// first applied window
     pub window: Option<DateTime<Utc>>,
 }
 
-impl AsOf {
-    pub(super) fn of(catalogue: &Catalogue) -> AsOf {
-        AsOf { window: catalogue.window }
+impl AsOfResponse {
+    pub(super) fn from_catalogue(catalogue: &LotCatalogue) -> AsOfResponse {
+        AsOfResponse { window: catalogue.window }
     }
 }
 
 /// A page of lots.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Found {
+pub struct SearchResponse {
     /// Number of lots that match all filters, on all pages
     pub total: u32,
     /// Lots of this page, in the requested order
-    pub lots: Vec<Lot>,
+    pub lots: Vec<LotResponse>,
     /// Value of `cursor` for the next page, or null on the last page
     pub next: Option<String>,
     /// State of the data
-    pub as_of: AsOf,
+    pub as_of: AsOfResponse,
 }
 
 /// Parses a query of the filter parameters and the parameters in `besides`.
-pub(super) fn read(ask: &Ask, besides: &[Param]) -> Result<Asked, Problem> {
-    Asked::read(ask.query(), &[&FILTERS, RANGES, &[LANG], besides])
+pub(super) fn parse_query(ask: &RequestQuery, besides: &[QueryParam]) -> Result<ParsedQuery, Problem> {
+    ParsedQuery::parse(ask.query(), &[&FILTER_PARAMS, RANGE_PARAMS, &[LANG_PARAM], besides])
 }
 
 /// Compiles the filters of a query for a catalogue.
-pub(super) async fn filter(
-    shared: &Shared,
-    catalogue: &Arc<Catalogue>,
-    asked: &Asked,
-) -> Result<Filter, Problem> {
-    let range = |from: Option<i64>, to: Option<i64>| Range { from, to };
+pub(super) async fn compile_filter(
+    shared: &ApiState,
+    catalogue: &Arc<LotCatalogue>,
+    asked: &ParsedQuery,
+) -> Result<LotFilter, Problem> {
+    let range = |from: Option<i64>, to: Option<i64>| ValueRange { from, to };
     let micros = |name| asked.instant(name).map(|at| at.timestamp_micros());
-    let mut filter = Filter::of(asked, catalogue, &shared.words());
+    let mut filter = LotFilter::from_query(asked, catalogue, &shared.labels());
     filter.year = range(asked.number("year_min"), asked.number("year_max"));
     filter.price = range(asked.cents("price_min"), asked.cents("price_max"));
     filter.sale = range(micros("sale_from"), micros("sale_to"));
-    filter.vin = asked.one("vin").unwrap_or("").to_ascii_uppercase().into_bytes();
-    if let Some(text) = asked.one("q") {
-        filter.names = Some(shared.alike(catalogue, text).await?);
+    filter.vin = asked.value("vin").unwrap_or("").to_ascii_uppercase().into_bytes();
+    if let Some(text) = asked.value("q") {
+        filter.names = Some(shared.find_similar(catalogue, text).await?);
     }
     Ok(filter)
 }
 
-impl Shared {
+impl ApiState {
     /// Returns for each make and model of a catalogue whether it is similar to a text, by pg_trgm.
     ///
     /// There are a few thousand makes and models regardless of the number of lots, so PostgreSQL compares all of them.
     /// The result is cached until the catalogue changes.
-    async fn alike(&self, catalogue: &Arc<Catalogue>, text: &str) -> Result<Vec<bool>, Problem> {
+    async fn find_similar(&self, catalogue: &Arc<LotCatalogue>, text: &str) -> Result<Vec<bool>, Problem> {
         let key = (Arc::as_ptr(catalogue) as usize, catalogue.read_at, text.to_uppercase());
-        if let Some(known) = self.alike.lock().await.get(&key) {
+        if let Some(known) = self.similarity_cache.lock().await.get(&key) {
             return Ok(known.clone());
         }
-        let names: Vec<String> = catalogue.names().map(str::to_owned).collect();
-        let mut tx = self.read().await?;
+        let names: Vec<String> = catalogue.model_names().map(str::to_owned).collect();
+        let mut tx = self.begin_read().await?;
         let alike = sqlx::query_scalar!(
             r#"-- api: makes and models like this
             select n as "place!"
@@ -162,7 +184,7 @@ impl Shared {
               or public.similarity($2, name) >= $3"#,
             &names,
             key.2,
-            ALIKE
+            MIN_SIMILARITY
         )
         .fetch_all(&mut *tx)
         .await
@@ -174,8 +196,8 @@ impl Shared {
                 *pass = true;
             }
         }
-        let mut known = self.alike.lock().await;
-        if known.len() >= REMEMBERED {
+        let mut known = self.similarity_cache.lock().await;
+        if known.len() >= MAX_CACHED_TEXTS {
             known.clear();
         }
         known.insert(key, passing.clone());
@@ -184,14 +206,14 @@ impl Shared {
 }
 
 /// Returns the cursor of the page that begins after a lot.
-fn cursor_at(place: Place) -> Cursor {
-    Cursor { key: place.key, tie: format!("{}.{}", place.lot, place.id) }
+fn cursor_after(place: SortPosition) -> PageCursor {
+    PageCursor { key: place.key, tie: format!("{}.{}", place.lot, place.id) }
 }
 
 /// Returns the sort position in a cursor, or `None` if the cursor was not returned by a search.
-fn place(Cursor { key, tie }: Cursor) -> Option<Place> {
+fn parse_position(PageCursor { key, tie }: PageCursor) -> Option<SortPosition> {
     let (lot, id) = tie.split_once('.')?;
-    Some(Place { key, lot: lot.parse().ok()?, id: id.parse().ok()? })
+    Some(SortPosition { key, lot: lot.parse().ok()?, id: id.parse().ok()? })
 }
 
 /// Search for lots
@@ -200,42 +222,48 @@ fn place(Cursor { key, tie }: Cursor) -> Option<Place> {
 /// last lot of the previous page. If lots appear or disappear between two requests, unchanged lots are neither repeated
 /// nor skipped.
 #[utoipa::path(
-    get, path = "/api/v1/search", tag = "search", params(Everything),
-    responses((status = 200, description = "Page of lots", body = Found), super::openapi::Refused)
+    get, path = "/api/v1/search", tag = "search", params(SearchQuery),
+    responses((status = 200, description = "Page of lots", body = SearchResponse), super::openapi::ErrorResponses)
 )]
-pub async fn search(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
-    let asked = read(&ask, PAGE)?;
-    let lang = Lang::of(&asked, &ask.headers);
-    let sort = asked.one("sort").and_then(Sort::named).unwrap_or((Sort::Sale, false));
-    let question = asked.without(&["lang", "limit", "cursor"]);
-    let cursor = asked.one("cursor").map(|text| Cursor::read(text, &question)).transpose()?;
-    let mut after = match cursor {
-        None => None,
-        Some(cursor) => Some(
-            place(cursor)
-                .ok_or_else(|| Problem::parameter("cursor", "is not a cursor that a page returned"))?,
-        ),
-    };
-    let limit = usize::try_from(asked.number("limit").unwrap_or(LIMIT)).unwrap_or(1);
+pub async fn search_lots(
+    State(shared): State<Arc<ApiState>>,
+    ask: RequestQuery,
+) -> Result<Response, Problem> {
+    let asked = parse_query(&ask, PAGE_PARAMS)?;
+    let lang = Language::from_request(&asked, &ask.headers);
+    let sort = asked.value("sort").and_then(SortKey::parse).unwrap_or((SortKey::Sale, false));
+    let question = asked.without_params(&["lang", "limit", "cursor"]);
+    let cursor = asked.value("cursor").map(|text| PageCursor::decode(text, &question)).transpose()?;
+    let mut after =
+        match cursor {
+            None => None,
+            Some(cursor) => Some(parse_position(cursor).ok_or_else(|| {
+                Problem::invalid_parameter("cursor", "is not a cursor that a page returned")
+            })?),
+        };
+    let limit = usize::try_from(asked.number("limit").unwrap_or(DEFAULT_PAGE_SIZE)).unwrap_or(1);
     let catalogue = shared.catalogue();
-    let filter = filter(&shared, &catalogue, &asked).await?;
-    let words = shared.words();
+    let filter = compile_filter(&shared, &catalogue, &asked).await?;
+    let words = shared.labels();
     // A lot that was removed since the catalogue was read is omitted, and the next page does not begin after it.
     let (total, shown, more) = loop {
-        let page = catalogue.page(&filter, sort, after, limit);
+        let page = catalogue.find_page(&filter, sort, after, limit);
         let ids: Vec<i64> = page.lots.iter().map(|place| place.id).collect();
-        let rows =
-            if ids.is_empty() { Vec::new() } else { lots::read(&mut *shared.read().await?, &ids).await? };
-        let mut rows: HashMap<i64, lots::Row> = rows.into_iter().map(|row| (row.id, row)).collect();
-        let shown: Vec<(Place, lots::Row)> =
+        let rows = if ids.is_empty() {
+            Vec::new()
+        } else {
+            lots::read_lots(&mut *shared.begin_read().await?, &ids).await?
+        };
+        let mut rows: HashMap<i64, lots::LotRow> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let shown: Vec<(SortPosition, lots::LotRow)> =
             page.lots.iter().filter_map(|place| Some((*place, rows.remove(&place.id)?))).collect();
         if !shown.is_empty() || !page.more {
             break (page.total, shown, page.more);
         }
         after = page.lots.last().copied();
     };
-    let next = shown.last().filter(|_| more).map(|(place, _)| cursor_at(*place).text(&question));
-    let lots = shown.into_iter().map(|(_, row)| row.shown(&words, lang)).collect();
-    let found = Found { total, lots, next, as_of: AsOf::of(&catalogue) };
-    Ok(json(&ask.headers, Some(lang), Keep::Asking, &found))
+    let next = shown.last().filter(|_| more).map(|(place, _)| cursor_after(*place).encode(&question));
+    let lots = shown.into_iter().map(|(_, row)| row.into_lot(&words, lang)).collect();
+    let found = SearchResponse { total, lots, next, as_of: AsOfResponse::from_catalogue(&catalogue) };
+    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &found))
 }

@@ -1,12 +1,12 @@
 //! Taxonomies: domains, their codes and labels.
 
-use super::answer::{Keep, json};
-use super::lang::Lang;
-use super::params::{Asked, LANG};
+use super::labels::LabelEntry;
+use super::language::Language;
+use super::params::{LANG_PARAM, ParsedQuery};
 use super::problem::Problem;
-use super::words::Entry;
-use super::{Ask, Named, Shared};
-use crate::taxonomy::Domain;
+use super::response::{CachePolicy, json_response};
+use super::{ApiState, PathName, RequestQuery};
+use crate::taxonomy::TaxonomyDomain;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
@@ -28,18 +28,18 @@ pub struct DomainSummary {
 
 /// All taxonomy domains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Domains {
+pub struct DomainsResponse {
     /// Domains, in alphabetical order
     pub domains: Vec<DomainSummary>,
 }
 
 /// Codes of a taxonomy domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Codes {
+pub struct DomainCodesResponse {
     /// Name of the domain
     pub domain: String,
     /// Codes of the domain, in display order
-    pub codes: Vec<Entry>,
+    pub codes: Vec<LabelEntry>,
 }
 
 /// Taxonomy domains
@@ -48,17 +48,25 @@ pub struct Codes {
 /// as `damage_types`.
 #[utoipa::path(
     get, path = "/api/v1/taxonomies", tag = "taxonomies",
-    responses((status = 200, description = "All domains", body = Domains), super::openapi::Refused)
+    responses((status = 200, description = "All domains", body = DomainsResponse), super::openapi::ErrorResponses)
 )]
-pub async fn domains(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
-    Asked::read(ask.query(), &[])?;
-    let words = shared.words();
-    let domain = |domain: Domain| DomainSummary {
+pub async fn list_domains(
+    State(shared): State<Arc<ApiState>>,
+    ask: RequestQuery,
+) -> Result<Response, Problem> {
+    ParsedQuery::parse(ask.query(), &[])?;
+    let words = shared.labels();
+    let domain = |domain: TaxonomyDomain| DomainSummary {
         domain: domain.name().to_owned(),
-        codes: words.count(domain),
+        codes: words.code_count(domain),
         href: format!("/api/v1/taxonomies/{}", domain.name()),
     };
-    Ok(json(&ask.headers, None, Keep::Minutes, &Domains { domains: Domain::ALL.map(domain).into() }))
+    Ok(json_response(
+        &ask.headers,
+        None,
+        CachePolicy::Short,
+        &DomainsResponse { domains: TaxonomyDomain::ALL.map(domain).into() },
+    ))
 }
 
 /// Codes of a taxonomy domain
@@ -66,19 +74,19 @@ pub async fn domains(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
 /// Returns the codes of a domain with their labels, in display order.
 #[utoipa::path(
     get, path = "/api/v1/taxonomies/{domain}", tag = "taxonomies",
-    params(("domain" = String, Path, description = "Domain name, such as `damage_types`"), super::openapi::Lang),
-    responses((status = 200, description = "Codes of the domain", body = Codes), super::openapi::Refused, super::openapi::NotThere)
+    params(("domain" = String, Path, description = "Domain name, such as `damage_types`"), super::openapi::LanguageQuery),
+    responses((status = 200, description = "Codes of the domain", body = DomainCodesResponse), super::openapi::ErrorResponses, super::openapi::NotFoundResponse)
 )]
-pub async fn domain(
-    State(shared): State<Arc<Shared>>,
-    Named(name): Named,
-    ask: Ask,
+pub async fn show_domain(
+    State(shared): State<Arc<ApiState>>,
+    PathName(name): PathName,
+    ask: RequestQuery,
 ) -> Result<Response, Problem> {
-    let asked = Asked::read(ask.query(), &[&[LANG]])?;
-    let lang = Lang::of(&asked, &ask.headers);
-    let Some(domain) = Domain::named(&name) else {
-        return Err(Problem::unknown("The domain does not exist. /api/v1/taxonomies lists the domains."));
+    let asked = ParsedQuery::parse(ask.query(), &[&[LANG_PARAM]])?;
+    let lang = Language::from_request(&asked, &ask.headers);
+    let Some(domain) = TaxonomyDomain::from_name(&name) else {
+        return Err(Problem::not_found("The domain does not exist. /api/v1/taxonomies lists the domains."));
     };
-    let codes = Codes { domain: name, codes: shared.words().entries(domain, lang) };
-    Ok(json(&ask.headers, Some(lang), Keep::Minutes, &codes))
+    let codes = DomainCodesResponse { domain: name, codes: shared.labels().domain_entries(domain, lang) };
+    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Short, &codes))
 }

@@ -1,14 +1,14 @@
 //! The resource of a vehicle: the vehicle that a VIN identifies, with all its lots.
 
-use super::answer::{Keep, json};
-use super::lang::{Coded, Lang};
-use super::lots::{self, Lot};
-use super::params::{Asked, LANG};
+use super::labels::TaxonomyLabels;
+use super::language::{CodedValueResponse, Language};
+use super::lots::{self, LotResponse};
+use super::params::{LANG_PARAM, ParsedQuery};
 use super::problem::Problem;
-use super::words::Words;
-use super::{Ask, Named, Shared};
+use super::response::{CachePolicy, json_response};
+use super::{ApiState, PathName, RequestQuery};
 use crate::db::history;
-use crate::taxonomy::Domain;
+use crate::taxonomy::TaxonomyDomain;
 use anyhow::Context;
 use axum::extract::State;
 use axum::response::Response;
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 /// Vehicle, identified by its VIN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Vehicle {
+pub struct VehicleResponse {
     /// Normalised VIN, 11 to 17 capital letters and digits
     #[schema(example = "1HGCM82633A004352", pattern = "^[A-HJ-NPR-Z0-9]{11,17}$")]
     pub vin: String,
@@ -36,15 +36,15 @@ pub struct Vehicle {
     /// Trim level, as written in the feed
     pub trim: Option<String>,
     /// Body style, a coded value
-    pub body: Option<Coded>,
+    pub body: Option<CodedValueResponse>,
     /// Fuel type, a coded value
-    pub fuel: Option<Coded>,
+    pub fuel: Option<CodedValueResponse>,
     /// Transmission type, a coded value
-    pub transmission: Option<Coded>,
+    pub transmission: Option<CodedValueResponse>,
     /// Drive type (driven wheels), a coded value
-    pub drive: Option<Coded>,
+    pub drive: Option<CodedValueResponse>,
     /// Exterior colour, a coded value
-    pub color: Option<Coded>,
+    pub color: Option<CodedValueResponse>,
     /// Engine description, free text
     pub engine: Option<String>,
     /// Number of cylinders of the engine
@@ -54,7 +54,7 @@ pub struct Vehicle {
 /// Row of a vehicle, as read from the database.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names are the columns'")]
-pub struct Row {
+pub struct VehicleRow {
     pub vin: String,
     pub vin_raw: Option<String>,
     pub year: Option<i32>,
@@ -72,16 +72,16 @@ pub struct Row {
     pub carried_columns: Option<Vec<String>>,
 }
 
-impl Row {
+impl VehicleRow {
     /// Converts the row to the JSON form of the vehicle, with labels in a language.
-    pub fn shown(self, words: &Words, lang: Lang) -> Vehicle {
-        let spelled = |domain, raw: &Option<String>| words.spelled(domain, raw.as_deref(), lang);
-        Vehicle {
-            body: spelled(Domain::BodyStyles, &self.body),
-            fuel: spelled(Domain::FuelTypes, &self.fuel),
-            transmission: spelled(Domain::TransmissionTypes, &self.transmission),
-            drive: spelled(Domain::DriveTypes, &self.drive),
-            color: spelled(Domain::Colors, &self.color),
+    pub fn into_vehicle(self, words: &TaxonomyLabels, lang: Language) -> VehicleResponse {
+        let spelled = |domain, raw: &Option<String>| words.coded_from_raw(domain, raw.as_deref(), lang);
+        VehicleResponse {
+            body: spelled(TaxonomyDomain::BodyStyles, &self.body),
+            fuel: spelled(TaxonomyDomain::FuelTypes, &self.fuel),
+            transmission: spelled(TaxonomyDomain::TransmissionTypes, &self.transmission),
+            drive: spelled(TaxonomyDomain::DriveTypes, &self.drive),
+            color: spelled(TaxonomyDomain::Colors, &self.color),
             vin: self.vin,
             vin_raw: self.vin_raw,
             year: self.year,
@@ -100,24 +100,27 @@ impl Row {
 pub struct VehicleWithLots {
     /// Fields of the vehicle
     #[serde(flatten)]
-    pub vehicle: Vehicle,
+    pub vehicle: VehicleResponse,
     /// Fields of the vehicle whose values come from an older row of the feed, because the newest row's values cannot be
     /// parsed. Empty if there are none
     #[schema(example = json!(["year"]))]
     pub carried: Vec<String>,
     /// Visible lots of the vehicle, newest first, at most 200
-    pub lots: Vec<Lot>,
+    pub lots: Vec<LotResponse>,
 }
 
 /// Maximum number of lots in the response of one vehicle. Vehicles are usually offered a few times.
-const LOTS: i64 = 200;
+const MAX_LOTS: i64 = 200;
 
-fn vin(text: &str) -> Result<String, Problem> {
+fn parse_vin(text: &str) -> Result<String, Problem> {
     let letter = |c: char| c.is_ascii_alphanumeric() && !"IOQioq".contains(c);
     if (11..=17).contains(&text.len()) && text.chars().all(letter) {
         Ok(text.to_ascii_uppercase())
     } else {
-        Err(Problem::parameter("vin", "is not a VIN of 11 to 17 letters and digits without I, O and Q"))
+        Err(Problem::invalid_parameter(
+            "vin",
+            "is not a VIN of 11 to 17 letters and digits without I, O and Q",
+        ))
     }
 }
 
@@ -126,21 +129,21 @@ fn vin(text: &str) -> Result<String, Problem> {
 /// Returns the vehicle with this VIN and its visible lots, newest first.
 #[utoipa::path(
     get, path = "/api/v1/vehicles/{vin}", tag = "vehicles",
-    params(("vin" = String, Path, description = "VIN, in upper or lower case", pattern = "^[A-HJ-NPR-Za-hj-npr-z0-9]{11,17}$"), super::openapi::Lang),
+    params(("vin" = String, Path, description = "VIN, in upper or lower case", pattern = "^[A-HJ-NPR-Za-hj-npr-z0-9]{11,17}$"), super::openapi::LanguageQuery),
     responses(
         (status = 200, description = "Vehicle", body = VehicleWithLots),
-        super::openapi::Refused, super::openapi::NotThere, super::openapi::Gone
+        super::openapi::ErrorResponses, super::openapi::NotFoundResponse, super::openapi::GoneResponse
     )
 )]
-pub async fn vehicle(
-    State(shared): State<Arc<Shared>>,
-    Named(text): Named,
-    ask: Ask,
+pub async fn show_vehicle(
+    State(shared): State<Arc<ApiState>>,
+    PathName(text): PathName,
+    ask: RequestQuery,
 ) -> Result<Response, Problem> {
-    let asked = Asked::read(ask.query(), &[&[LANG]])?;
-    let lang = Lang::of(&asked, &ask.headers);
-    let vin = vin(&text)?;
-    let mut tx = shared.read().await?;
+    let asked = ParsedQuery::parse(ask.query(), &[&[LANG_PARAM]])?;
+    let lang = Language::from_request(&asked, &ask.headers);
+    let vin = parse_vin(&text)?;
+    let mut tx = shared.begin_read().await?;
     let found = sqlx::query!(
         r#"-- api: is the vehicle in sight
         select is_removed from public.vehicles where vin = $1"#,
@@ -150,14 +153,14 @@ pub async fn vehicle(
     .await
     .context("could not look up a vehicle")?;
     match found {
-        None => return Err(Problem::unknown(format!("Vehicle {vin} does not exist."))),
+        None => return Err(Problem::not_found(format!("Vehicle {vin} does not exist."))),
         Some(found) if found.is_removed => {
             return Err(Problem::gone(format!("Vehicle {vin} was removed.")));
         }
         Some(_) => {}
     }
     let row = sqlx::query_as!(
-        Row,
+        VehicleRow,
         r#"-- api: a vehicle
         select
           vin, vin_raw, year, make, model, model_detail, trim, body, fuel, transmission, drive, engine, cylinders, color,
@@ -179,18 +182,23 @@ pub async fn vehicle(
         order by l.id desc
         limit $2"#,
         vin,
-        LOTS
+        MAX_LOTS
     )
     .fetch_all(&mut *tx)
     .await
     .context("could not read the lots of the vehicle")?;
-    let mut rows = lots::read(&mut tx, &ids).await?;
+    let mut rows = lots::read_lots(&mut tx, &ids).await?;
     drop(tx);
     rows.sort_by_key(|row| Reverse(row.id));
-    let words = shared.words();
-    let lots: Vec<Lot> = rows.into_iter().map(|row| row.shown(&words, lang)).collect();
-    let carried = history::carried::values(None, row.carried_columns.as_deref());
+    let words = shared.labels();
+    let lots: Vec<LotResponse> = rows.into_iter().map(|row| row.into_lot(&words, lang)).collect();
+    let carried = history::carried_columns::value_names(None, row.carried_columns.as_deref());
     let carried = carried.into_iter().map(str::to_owned).collect();
-    let vehicle = row.shown(&words, lang);
-    Ok(json(&ask.headers, Some(lang), Keep::Asking, &VehicleWithLots { vehicle, carried, lots }))
+    let vehicle = row.into_vehicle(&words, lang);
+    Ok(json_response(
+        &ask.headers,
+        Some(lang),
+        CachePolicy::Revalidate,
+        &VehicleWithLots { vehicle, carried, lots },
+    ))
 }

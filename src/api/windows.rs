@@ -1,10 +1,10 @@
 //! Windows: each source's quarter-hours with their state.
 
-use super::answer::{Keep, json};
-use super::cursor::Cursor;
-use super::params::{Asked, Param, Shape};
+use super::cursor::PageCursor;
+use super::params::{ParamType, ParsedQuery, QueryParam};
 use super::problem::Problem;
-use super::{Ask, Shared};
+use super::response::{CachePolicy, json_response};
+use super::{ApiState, RequestQuery};
 use anyhow::Context;
 use axum::extract::State;
 use axum::response::Response;
@@ -15,10 +15,10 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 
 /// Default number of windows per page.
-const LIMIT: i64 = 50;
+const DEFAULT_PAGE_SIZE: i64 = 50;
 
 /// Window states, as stored in `fleet.windows`.
-const STATES: &[&str] = &[
+const WINDOW_STATES: &[&str] = &[
     "due",
     "fetched",
     "unchanged",
@@ -32,25 +32,33 @@ const STATES: &[&str] = &[
     "withdrawn",
 ];
 
-const PARAMS: &[Param] = &[
-    Param::many("state", Shape::OneOf(STATES), "Window state. Repeat to match any of several states"),
-    Param::one("source", Shape::Text, "Source name, such as `copart`"),
-    Param::one("limit", Shape::Number(1, 200), "Maximum number of windows per page. Default: 50"),
-    Param::one("cursor", Shape::Cursor, "Value of `next` from the previous page"),
+const WINDOW_PARAMS: &[QueryParam] = &[
+    QueryParam::repeated(
+        "state",
+        ParamType::OneOf(WINDOW_STATES),
+        "Window state. Repeat to match any of several states",
+    ),
+    QueryParam::optional("source", ParamType::Text, "Source name, such as `copart`"),
+    QueryParam::optional(
+        "limit",
+        ParamType::Number(1, 200),
+        "Maximum number of windows per page. Default: 50",
+    ),
+    QueryParam::optional("cursor", ParamType::Cursor, "Value of `next` from the previous page"),
 ];
 
 /// OpenAPI parameters of the list of windows.
-pub struct Everything;
+pub struct WindowsQuery;
 
-impl IntoParams for Everything {
+impl IntoParams for WindowsQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        super::openapi::documented(PARAMS)
+        super::openapi::document_params(WINDOW_PARAMS)
     }
 }
 
 /// Window: a source and a quarter-hour, in which at most one file is fetched from the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Window {
+pub struct WindowResponse {
     /// Name of the source
     #[schema(example = "copart")]
     pub source: String,
@@ -68,9 +76,9 @@ pub struct Window {
 
 /// A page of windows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Windows {
+pub struct WindowsResponse {
     /// Windows of this page, newest first
-    pub windows: Vec<Window>,
+    pub windows: Vec<WindowResponse>,
     /// Value of `cursor` for the next page, or null on the last page
     pub next: Option<String>,
 }
@@ -79,25 +87,28 @@ pub struct Windows {
 ///
 /// Returns the windows of all sources with their states, newest first.
 #[utoipa::path(
-    get, path = "/api/v1/windows", tag = "windows", params(Everything),
-    responses((status = 200, description = "Page of windows", body = Windows), super::openapi::Refused)
+    get, path = "/api/v1/windows", tag = "windows", params(WindowsQuery),
+    responses((status = 200, description = "Page of windows", body = WindowsResponse), super::openapi::ErrorResponses)
 )]
-pub async fn windows(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Response, Problem> {
-    let asked = Asked::read(ask.query(), &[PARAMS])?;
-    let question = asked.without(&["limit", "cursor"]);
-    let wrong = || Problem::parameter("cursor", "is not a cursor that a page returned");
-    let after = match asked.one("cursor").map(|text| Cursor::read(text, &question)).transpose()? {
+pub async fn list_windows(
+    State(shared): State<Arc<ApiState>>,
+    ask: RequestQuery,
+) -> Result<Response, Problem> {
+    let asked = ParsedQuery::parse(ask.query(), &[WINDOW_PARAMS])?;
+    let question = asked.without_params(&["limit", "cursor"]);
+    let wrong = || Problem::invalid_parameter("cursor", "is not a cursor that a page returned");
+    let after = match asked.value("cursor").map(|text| PageCursor::decode(text, &question)).transpose()? {
         None => None,
-        Some(Cursor { key, tie }) => {
+        Some(PageCursor { key, tie }) => {
             Some((key.and_then(DateTime::from_timestamp_micros).ok_or_else(wrong)?, tie))
         }
     };
     let (at, source) = after.unzip();
-    let limit = asked.number("limit").unwrap_or(LIMIT);
-    let states: Vec<String> = asked.all("state").map(str::to_owned).collect();
-    let mut tx = shared.read().await?;
+    let limit = asked.number("limit").unwrap_or(DEFAULT_PAGE_SIZE);
+    let states: Vec<String> = asked.values("state").map(str::to_owned).collect();
+    let mut tx = shared.begin_read().await?;
     let mut windows = sqlx::query_as!(
-        Window,
+        WindowResponse,
         r#"-- api: windows
         select
           w.source as "source!",
@@ -112,7 +123,7 @@ pub async fn windows(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
         order by w.window_start_utc desc, w.source desc
         limit $5"#,
         &states,
-        asked.one("source"),
+        asked.value("source"),
         at,
         source,
         limit + 1
@@ -125,7 +136,7 @@ pub async fn windows(State(shared): State<Arc<Shared>>, ask: Ask) -> Result<Resp
     let more = windows.len() > most;
     windows.truncate(most);
     let next = windows.last().filter(|_| more).map(|last| {
-        Cursor { key: Some(last.start.timestamp_micros()), tie: last.source.clone() }.text(&question)
+        PageCursor { key: Some(last.start.timestamp_micros()), tie: last.source.clone() }.encode(&question)
     });
-    Ok(json(&ask.headers, None, Keep::Asking, &Windows { windows, next }))
+    Ok(json_response(&ask.headers, None, CachePolicy::Revalidate, &WindowsResponse { windows, next }))
 }

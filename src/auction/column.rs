@@ -97,7 +97,7 @@ impl Column {
     pub const COUNT: usize = Column::ALL.len();
 
     /// Returns the column's key in mapping files, such as `lot_number` or `last_updated_time`.
-    pub fn key(self) -> String {
+    pub fn mapping_key(self) -> String {
         let mut key = String::new();
         for c in self.variant_name().chars() {
             if c.is_ascii_uppercase() && !key.is_empty() {
@@ -109,8 +109,8 @@ impl Column {
     }
 
     /// Returns the column with this key in mapping files.
-    pub fn with_key(key: &str) -> Option<Column> {
-        Column::ALL.into_iter().find(|column| column.key() == key)
+    pub fn from_mapping_key(key: &str) -> Option<Column> {
+        Column::ALL.into_iter().find(|column| column.mapping_key() == key)
     }
 }
 
@@ -125,7 +125,7 @@ impl ColumnSet {
     pub const EMPTY: ColumnSet = ColumnSet(0);
 
     /// Returns the set of these columns.
-    pub const fn of(columns: &[Column]) -> ColumnSet {
+    pub const fn from_columns(columns: &[Column]) -> ColumnSet {
         let (mut bits, mut i) = (0, 0);
         while i < columns.len() {
             bits |= 1 << columns[i] as u8;
@@ -185,10 +185,11 @@ mod tests {
         set.insert(Column::Id);
         set.insert(Column::Id);
         assert_eq!(set.iter().collect::<Vec<_>>(), [Column::Id, Column::Announcements]);
-        assert_eq!(set, ColumnSet::of(&[Column::Announcements, Column::Id]));
+        assert_eq!(set, ColumnSet::from_columns(&[Column::Announcements, Column::Id]));
         assert!(set.contains(Column::Announcements) && !set.contains(Column::Vin) && !set.is_empty());
         assert!(
-            set.intersects(ColumnSet::of(&[Column::Id])) && !set.intersects(ColumnSet::of(&[Column::Vin]))
+            set.intersects(ColumnSet::from_columns(&[Column::Id]))
+                && !set.intersects(ColumnSet::from_columns(&[Column::Vin]))
         );
         assert_eq!(set.bits(), 1 << 58 | 1);
         assert_eq!(Column::ALL.into_iter().collect::<ColumnSet>().iter().count(), Column::COUNT);
@@ -202,10 +203,14 @@ mod tests {
         }
         assert_eq!(Column::Vin as usize, 22);
         assert_eq!(
-            (Column::Vin.key(), Column::LastUpdatedTime.key()),
+            (Column::Vin.mapping_key(), Column::LastUpdatedTime.mapping_key()),
             ("vin".into(), "last_updated_time".into())
         );
-        assert!(Column::ALL.into_iter().all(|column| Column::with_key(&column.key()) == Some(column)));
+        assert!(
+            Column::ALL
+                .into_iter()
+                .all(|column| Column::from_mapping_key(&column.mapping_key()) == Some(column))
+        );
         assert_eq!(Column::LastUpdatedTime as usize, 48);
     }
 }

@@ -12,13 +12,13 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Maximum number of earlier sizes that a file is compared with.
-pub const COMPARED_FILES: usize = 3;
+pub const MAX_COMPARED_FILES: usize = 3;
 /// Time after which a size that stays small is accepted.
-pub const SMALL_FOR: TimeDelta = TimeDelta::hours(24);
+pub const SIZE_ACCEPTANCE_DELAY: TimeDelta = TimeDelta::hours(24);
 /// Minimum share of recognised lots in a complete file, in percent.
-const COMPLETE_PERCENT: u64 = 95;
+const MIN_COMPLETE_PERCENT: u64 = 95;
 /// Minimum share of recognised lots in a file that is applied, in percent.
-const APPLIED_PERCENT: u64 = 50;
+const MIN_APPLIED_PERCENT: u64 = 50;
 
 /// Number of records with a readable lot number, among all records of a file. Rejected records are included in the
 /// total, and in the recognised ones if their lot number can be read.
@@ -38,13 +38,13 @@ impl RecognisedLots {
 
     /// Returns true if the share is too small for the file to be applied.
     pub fn is_unusable(self) -> bool {
-        self.recognised * 100 < APPLIED_PERCENT * self.records
+        self.recognised * 100 < MIN_APPLIED_PERCENT * self.records
     }
 
     /// Returns true if absence may be judged by a file with this share. This includes the rule that the share may not
     /// fall by more than 5 points against the last complete file: from at most 100 %, such a fall ends below 95 %.
     fn is_sufficient(self) -> bool {
-        self.recognised * 100 >= COMPLETE_PERCENT * self.records
+        self.recognised * 100 >= MIN_COMPLETE_PERCENT * self.records
     }
 }
 
@@ -90,7 +90,12 @@ impl Completeness {
 }
 
 /// Returns the completeness of a snapshot of `window` with `rows` readable rows.
-pub fn judge(window: DateTime<Utc>, rows: u64, lots: RecognisedLots, earlier: &EarlierFiles) -> Completeness {
+pub fn judge_snapshot(
+    window: DateTime<Utc>,
+    rows: u64,
+    lots: RecognisedLots,
+    earlier: &EarlierFiles,
+) -> Completeness {
     if !lots.is_sufficient() {
         return Completeness::TooFewLots;
     }
@@ -99,7 +104,9 @@ pub fn judge(window: DateTime<Utc>, rows: u64, lots: RecognisedLots, earlier: &E
     }
     let small_for = earlier.small_since.map(|since| window - since);
     // A file far smaller than the earlier small ones does not show that the feed has their size.
-    if small_for.is_some_and(|time| time >= SMALL_FOR) && has_usual_size(rows, &earlier.small_sizes) {
+    if small_for.is_some_and(|time| time >= SIZE_ACCEPTANCE_DELAY)
+        && has_usual_size(rows, &earlier.small_sizes)
+    {
         return Completeness::SizeAccepted;
     }
     Completeness::TooSmall
@@ -125,50 +132,50 @@ mod tests {
 
     const WINDOW: DateTime<Utc> = DateTime::from_timestamp_secs(1_795_000_000).unwrap();
 
-    fn share(recognised: u64, records: u64) -> RecognisedLots {
+    fn recognised_lots(recognised: u64, records: u64) -> RecognisedLots {
         RecognisedLots { recognised, records }
     }
 
-    fn by_size(rows: u64, complete_sizes: &[i32]) -> Completeness {
+    fn judge_by_size(rows: u64, complete_sizes: &[i32]) -> Completeness {
         let earlier = EarlierFiles { complete_sizes: complete_sizes.to_vec(), ..EarlierFiles::default() };
-        judge(WINDOW, rows, share(rows, rows), &earlier)
+        judge_snapshot(WINDOW, rows, recognised_lots(rows, rows), &earlier)
     }
 
     #[test]
     fn a_file_with_less_than_70_percent_of_the_median_of_complete_files_is_too_small() {
         use Completeness::{Complete, TooSmall};
-        assert_eq!(by_size(10, &[]), Complete);
-        assert_eq!(by_size(70, &[100, 100, 100]), Complete);
-        assert_eq!(by_size(69, &[100, 100, 100]), TooSmall);
-        assert_eq!(by_size(50, &[50, 100, 100]), TooSmall);
-        assert_eq!(by_size(50, &[50, 50, 100]), Complete);
-        assert_eq!(by_size(50, &[40, 100]), TooSmall, "of two sizes the greater one counts");
+        assert_eq!(judge_by_size(10, &[]), Complete);
+        assert_eq!(judge_by_size(70, &[100, 100, 100]), Complete);
+        assert_eq!(judge_by_size(69, &[100, 100, 100]), TooSmall);
+        assert_eq!(judge_by_size(50, &[50, 100, 100]), TooSmall);
+        assert_eq!(judge_by_size(50, &[50, 50, 100]), Complete);
+        assert_eq!(judge_by_size(50, &[40, 100]), TooSmall, "of two sizes the greater one counts");
     }
 
     #[test]
     fn a_file_needs_95_percent_of_recognised_lots_and_so_loses_no_more_than_5_points() {
-        let judged = |now| judge(WINDOW, 1_000, now, &EarlierFiles::default()).is_complete();
-        assert!(judged(share(950, 1_000)));
-        assert!(!judged(share(949, 1_000)));
-        assert!(judged(share(95_000, 100_000)));
-        assert!(!judged(share(94_999, 100_000)));
+        let judged = |now| judge_snapshot(WINDOW, 1_000, now, &EarlierFiles::default()).is_complete();
+        assert!(judged(recognised_lots(950, 1_000)));
+        assert!(!judged(recognised_lots(949, 1_000)));
+        assert!(judged(recognised_lots(95_000, 100_000)));
+        assert!(!judged(recognised_lots(94_999, 100_000)));
         // A file with too few recognised lots is never reported as too small.
         let earlier = EarlierFiles { complete_sizes: vec![100], ..EarlierFiles::default() };
-        assert_eq!(judge(WINDOW, 10, share(9, 10), &earlier), Completeness::TooFewLots);
+        assert_eq!(judge_snapshot(WINDOW, 10, recognised_lots(9, 10), &earlier), Completeness::TooFewLots);
     }
 
     #[test]
     fn a_file_of_changes_is_judged_by_its_lot_numbers_alone() {
-        assert_eq!(judge_changes(share(1, 1)), Completeness::Complete);
-        assert_eq!(judge_changes(share(950, 1_000)), Completeness::Complete);
-        assert_eq!(judge_changes(share(949, 1_000)), Completeness::TooFewLots);
+        assert_eq!(judge_changes(recognised_lots(1, 1)), Completeness::Complete);
+        assert_eq!(judge_changes(recognised_lots(950, 1_000)), Completeness::Complete);
+        assert_eq!(judge_changes(recognised_lots(949, 1_000)), Completeness::TooFewLots);
     }
 
     #[test]
     fn a_file_with_less_than_half_of_its_lots_recognised_is_unusable() {
-        assert!(!share(50, 100).is_unusable());
-        assert!(share(49, 100).is_unusable());
-        assert!((share(1, 3).percent() - 33.33).abs() < 0.01);
+        assert!(!recognised_lots(50, 100).is_unusable());
+        assert!(recognised_lots(49, 100).is_unusable());
+        assert!((recognised_lots(1, 3).percent() - 33.33).abs() < 0.01);
     }
 
     #[test]
@@ -179,7 +186,7 @@ mod tests {
                 small_since: Some(WINDOW - TimeDelta::hours(hours)),
                 small_sizes: small_sizes.to_vec(),
             };
-            judge(WINDOW, rows, share(rows, rows), &earlier)
+            judge_snapshot(WINDOW, rows, recognised_lots(rows, rows), &earlier)
         };
         assert_eq!(judged(23, 50, &[50, 50, 50]), Completeness::TooSmall);
         assert_eq!(judged(24, 50, &[50, 50, 50]), Completeness::SizeAccepted);

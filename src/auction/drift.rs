@@ -7,14 +7,14 @@
 
 use super::Column;
 use super::blank::trim_blanks;
-use super::instant::update_time;
-use super::reader::Record;
+use super::instant::parse_update_time;
+use super::reader::FeedRecord;
 use serde::Deserialize;
 
 /// Minimum number of new and changed rows in a file before its columns are judged.
-pub const JUDGED_ROWS: u64 = 200;
+pub const MIN_JUDGED_ROWS: u64 = 200;
 /// Upper bound of the usual share of unreadable values, in percent. Only a column below the bound can drift.
-const USUAL_PERCENT: u64 = 5;
+const MAX_USUAL_PERCENT: u64 = 5;
 
 /// The consequence of column drift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -53,8 +53,8 @@ impl UnreadableShare {
     /// Returns true if the column drifted since the last complete file, whose share is `before`: more than half of at
     /// least [`JUDGED_ROWS`] rows are unreadable, and less than 5 % were.
     pub fn has_drifted(self, before: UnreadableShare) -> bool {
-        let usual = before.unreadable == 0 || before.unreadable * 100 < USUAL_PERCENT * before.rows;
-        self.rows >= JUDGED_ROWS && self.unreadable * 2 > self.rows && usual
+        let usual = before.unreadable == 0 || before.unreadable * 100 < MAX_USUAL_PERCENT * before.rows;
+        self.rows >= MIN_JUDGED_ROWS && self.unreadable * 2 > self.rows && usual
     }
 }
 
@@ -68,14 +68,14 @@ pub struct UnreadableKeys {
 impl UnreadableKeys {
     /// Counts the unreadable keys of a row. A VIN is always readable: a VIN of no known form yields no vehicle and is
     /// not a read error.
-    pub fn note(&mut self, record: &Record<'_>, has_lot: bool) {
+    pub fn record_row(&mut self, record: &FeedRecord<'_>, has_lot: bool) {
         if !has_lot && !trim_blanks(record.get(Column::LotNumber)).is_empty() {
             self.lot_number += 1;
         }
         let updated = record.get(Column::LastUpdatedTime);
         if !has_usual_form(updated.as_bytes()) {
             let updated = trim_blanks(updated);
-            self.last_updated_time += u64::from(!updated.is_empty() && update_time(updated).is_none());
+            self.last_updated_time += u64::from(!updated.is_empty() && parse_update_time(updated).is_none());
         }
     }
 
@@ -106,7 +106,7 @@ fn has_usual_form(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::specimen::civic;
+    use super::super::fixture::civic_fixture;
     use super::*;
 
     #[test]
@@ -139,9 +139,9 @@ mod tests {
             (Column::LastUpdatedTime, "yesterday at seven..", Some(Column::LastUpdatedTime)),
         ] {
             let mut keys = UnreadableKeys::default();
-            civic().with(column.name(), value).read(|record| {
+            civic_fixture().with_value(column.name(), value).with_record(|record| {
                 let has_lot = record.get(Column::LotNumber).bytes().all(|b| b.is_ascii_digit());
-                keys.note(record, has_lot && !record.get(Column::LotNumber).is_empty());
+                keys.record_row(record, has_lot && !record.get(Column::LotNumber).is_empty());
             });
             assert_eq!(
                 keys.mostly_unreadable(1).map(|(column, _)| column),
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_time_in_the_usual_form_is_one_that_the_full_rule_reads() {
         for text in ["2025-10-14T07:01:00Z", "1900-01-01T00:00:00Z", "9999-12-28T23:59:59Z"] {
-            assert!(has_usual_form(text.as_bytes()) && update_time(text).is_some(), "{text}");
+            assert!(has_usual_form(text.as_bytes()) && parse_update_time(text).is_some(), "{text}");
         }
         for text in [
             "2025-10-14T07:01:60Z",

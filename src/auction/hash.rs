@@ -11,13 +11,13 @@
 //! across all lots, so 80 bits for the row and 48 bits for its links are enough.
 
 use super::Column;
-use super::header::Header;
-use super::reader::Record;
-use crate::taxonomy::fold;
+use super::header::FeedHeader;
+use super::reader::FeedRecord;
+use crate::taxonomy::fold_text;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Mask of the bits that hash the picture links.
-const LINKS: u128 = (1 << 48) - 1;
+const LINK_HASH_MASK: u128 = (1 << 48) - 1;
 
 /// Hashes the rows of one file with a reused buffer.
 #[derive(Clone, Debug)]
@@ -31,102 +31,116 @@ pub struct RowHasher {
 
 impl RowHasher {
     /// Returns a hasher for files with this header.
-    pub fn new(header: &Header) -> RowHasher {
+    pub fn new(header: &FeedHeader) -> RowHasher {
         let counts = |c: &Column| !matches!(c, Column::Id | Column::CreateDateTime);
-        let known = Column::ALL.into_iter().filter(counts).map(|c| header.place(c)).collect();
-        let named = |i: &usize| (fold(&header.names()[*i]), *i);
-        let mut unknown: Vec<_> = header.unknown().iter().map(named).collect();
+        let known = Column::ALL.into_iter().filter(counts).map(|c| header.position(c)).collect();
+        let named = |i: &usize| (fold_text(&header.names()[*i]), *i);
+        let mut unknown: Vec<_> = header.unknown_positions().iter().map(named).collect();
         unknown.sort();
-        let links = [Column::ImageThumbnail, Column::ImageUrl].map(|c| header.place(c));
+        let links = [Column::ImageThumbnail, Column::ImageUrl].map(|c| header.position(c));
         RowHasher { known, links, unknown, scratch: Vec::with_capacity(4096) }
     }
 
     /// Returns the hash (xxh3) of a row of a file with the hasher's header.
-    pub fn hash(&mut self, record: &Record<'_>) -> u128 {
+    pub fn hash_row(&mut self, record: &FeedRecord<'_>) -> u128 {
         self.scratch.clear();
         for place in &self.known {
-            put(&mut self.scratch, place.map_or("", |i| record.field(i)));
+            write_value(&mut self.scratch, place.map_or("", |i| record.field(i)));
         }
         for (name, place) in &self.unknown {
             let value = record.field(*place);
             if !value.is_empty() {
-                put(&mut self.scratch, name);
-                put(&mut self.scratch, value);
+                write_value(&mut self.scratch, name);
+                write_value(&mut self.scratch, value);
             }
         }
         let row = xxh3_128(&self.scratch);
         self.scratch.clear();
         for place in self.links {
-            put(&mut self.scratch, place.map_or("", |i| record.field(i)));
+            write_value(&mut self.scratch, place.map_or("", |i| record.field(i)));
         }
-        row & !LINKS | u128::from(xxh3_64(&self.scratch)) & LINKS
+        row & !LINK_HASH_MASK | u128::from(xxh3_64(&self.scratch)) & LINK_HASH_MASK
     }
 }
 
 /// Appends a value preceded by its length. A record has at most 4 GB.
-fn put(out: &mut Vec<u8>, value: &str) {
+fn write_value(out: &mut Vec<u8>, value: &str) {
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
     out.extend_from_slice(value.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::specimen::{self, Specimen};
+    use super::super::fixture::{self, RowFixture};
     use super::*;
 
-    fn hash(row: &Specimen) -> u128 {
-        row.read(|record| RowHasher::new(record.header()).hash(record))
+    fn hash_of_fixture(row: &RowFixture) -> u128 {
+        row.with_record(|record| RowHasher::new(record.header()).hash_row(record))
     }
 
     #[test]
     fn finding_6_the_row_number_and_the_snapshots_clock_change_no_hash() {
-        let row = specimen::civic();
-        let later = row.clone().with("Id", "77").with("Create Date/Time", "2025-10-14-09.10.06.000795");
-        assert_eq!(hash(&row), hash(&later));
+        let row = fixture::civic_fixture();
+        let later =
+            row.clone().with_value("Id", "77").with_value("Create Date/Time", "2025-10-14-09.10.06.000795");
+        assert_eq!(hash_of_fixture(&row), hash_of_fixture(&later));
     }
 
     #[test]
     fn finding_7_a_change_of_any_other_column_changes_the_hash_though_the_timestamp_stays() {
-        let row = specimen::civic();
+        let row = fixture::civic_fixture();
         for column in Column::ALL {
             if !matches!(column, Column::Id | Column::CreateDateTime) {
-                assert_ne!(hash(&row), hash(&row.clone().with(column.name(), "other")), "{column:?}");
+                assert_ne!(
+                    hash_of_fixture(&row),
+                    hash_of_fixture(&row.clone().with_value(column.name(), "other")),
+                    "{column:?}"
+                );
             }
         }
     }
 
     #[test]
     fn the_last_48_bits_are_those_of_the_picture_links() {
-        let row = specimen::civic();
+        let row = fixture::civic_fixture();
         for column in Column::ALL {
             let links = matches!(column, Column::ImageThumbnail | Column::ImageUrl);
-            let other = hash(&row) ^ hash(&row.clone().with(column.name(), "other"));
-            assert_eq!(other & LINKS != 0, links, "{column:?}");
+            let other =
+                hash_of_fixture(&row) ^ hash_of_fixture(&row.clone().with_value(column.name(), "other"));
+            assert_eq!(other & LINK_HASH_MASK != 0, links, "{column:?}");
         }
     }
 
     #[test]
     fn finding_3_a_renamed_or_moved_column_changes_no_hash() {
-        let row = specimen::civic();
-        assert_eq!(hash(&row), hash(&row.clone().renamed("Wholesale", "Copart Select")));
+        let row = fixture::civic_fixture();
+        assert_eq!(
+            hash_of_fixture(&row),
+            hash_of_fixture(&row.clone().with_renamed_column("Wholesale", "Copart Select"))
+        );
         let mut turned = row.clone();
-        turned.reverse();
-        assert_eq!(hash(&row), hash(&turned));
+        turned.reverse_columns();
+        assert_eq!(hash_of_fixture(&row), hash_of_fixture(&turned));
     }
 
     #[test]
     fn an_unknown_column_counts_once_it_has_a_value() {
-        let row = specimen::civic();
-        assert_eq!(hash(&row), hash(&row.clone().with("Aura", "")));
-        assert_ne!(hash(&row), hash(&row.clone().with("Aura", "blue")));
-        assert_ne!(hash(&row.clone().with("Aura", "blue")), hash(&row.clone().with("Mood", "blue")));
+        let row = fixture::civic_fixture();
+        assert_eq!(hash_of_fixture(&row), hash_of_fixture(&row.clone().with_value("Aura", "")));
+        assert_ne!(hash_of_fixture(&row), hash_of_fixture(&row.clone().with_value("Aura", "blue")));
+        assert_ne!(
+            hash_of_fixture(&row.clone().with_value("Aura", "blue")),
+            hash_of_fixture(&row.clone().with_value("Mood", "blue"))
+        );
     }
 
     #[test]
     fn text_moved_from_one_column_to_the_next_changes_the_hash() {
-        let row = specimen::civic();
-        let (a, b) =
-            (row.clone().with("Make", "HOND").with("Model Group", "ACIVIC"), row.with("Make", "HONDA"));
-        assert_ne!(hash(&a), hash(&b.with("Model Group", "CIVIC")));
+        let row = fixture::civic_fixture();
+        let (a, b) = (
+            row.clone().with_value("Make", "HOND").with_value("Model Group", "ACIVIC"),
+            row.with_value("Make", "HONDA"),
+        );
+        assert_ne!(hash_of_fixture(&a), hash_of_fixture(&b.with_value("Model Group", "CIVIC")));
     }
 }

@@ -11,10 +11,10 @@
 
 use super::Column;
 use super::mapping::SourceMapping;
-use crate::taxonomy::fold;
+use crate::taxonomy::fold_text;
 
 /// Maximum number of bytes of the first line that an error shows.
-const SHOWN: usize = 80;
+const ERROR_PREVIEW_BYTES: usize = 80;
 
 /// The error for a file without a usable header.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum HeaderError {
 
 /// A file's header: the column names, and the position of each known column.
 #[derive(Clone, Debug)]
-pub struct Header {
+pub struct FeedHeader {
     mapping: &'static SourceMapping,
     names: Vec<String>,
     places: [Option<u16>; Column::COUNT],
@@ -57,17 +57,17 @@ pub struct Header {
     repeated: Vec<String>,
 }
 
-impl Header {
+impl FeedHeader {
     /// Returns the header with these names, mapped to columns. `first_line` is quoted in errors.
     ///
     /// # Errors
     /// Returns [`HeaderError::MissingKeys`] if a required column is missing.
-    pub fn map(
+    pub fn from_names(
         names: Vec<String>,
         first_line: &[u8],
         mapping: &'static SourceMapping,
-    ) -> Result<Header, HeaderError> {
-        let folded: Vec<String> = names.iter().map(|n| fold(n)).collect();
+    ) -> Result<FeedHeader, HeaderError> {
+        let folded: Vec<String> = names.iter().map(|n| fold_text(n)).collect();
         let mut places = [None; Column::COUNT];
         let mut taken = vec![false; names.len()];
         let mut take = |column: Column, wanted: &str| {
@@ -82,15 +82,19 @@ impl Header {
         mapping.folded_names().for_each(|(name, column)| take(column, name));
 
         let absent = |column: &Column| places[*column as usize].is_none();
-        let keys = mapping.required().filter(absent).filter_map(|column| mapping.name(column));
+        let keys = mapping.required_columns().filter(absent).filter_map(|column| mapping.header_name(column));
         let keys: Vec<&str> = keys.collect();
         if !keys.is_empty() {
-            return Err(HeaderError::MissingKeys { missing: keys.join(", "), begins: beginning(first_line) });
+            return Err(HeaderError::MissingKeys {
+                missing: keys.join(", "),
+                begins: error_preview(first_line),
+            });
         }
-        let missing = Column::ALL.into_iter().filter(|c| mapping.name(*c).is_some() && absent(c)).collect();
+        let missing =
+            Column::ALL.into_iter().filter(|c| mapping.header_name(*c).is_some() && absent(c)).collect();
         let unknown = (0..names.len()).filter(|i| !taken[*i]).collect();
-        let (names, repeated) = distinct(names);
-        Ok(Header { mapping, names, places, unknown, missing, repeated })
+        let (names, repeated) = number_repeated_names(names);
+        Ok(FeedHeader { mapping, names, places, unknown, missing, repeated })
     }
 
     /// Returns the mapping of the file's source.
@@ -109,12 +113,12 @@ impl Header {
     }
 
     /// Returns the position of a column, or None if the file lacks the column.
-    pub fn place(&self, column: Column) -> Option<usize> {
+    pub fn position(&self, column: Column) -> Option<usize> {
         self.places[column as usize].map(usize::from)
     }
 
     /// Returns the positions of unknown columns.
-    pub fn unknown(&self) -> &[usize] {
+    pub fn unknown_positions(&self) -> &[usize] {
         &self.unknown
     }
 
@@ -125,18 +129,18 @@ impl Header {
 
     /// Returns the columns of the mapping that the file lacks, which are counted as warnings. A required column is
     /// never among them.
-    pub fn missing(&self) -> &[Column] {
+    pub fn missing_columns(&self) -> &[Column] {
         &self.missing
     }
 
     /// Returns each repeated name, once per repetition.
-    pub fn repeated(&self) -> &[String] {
+    pub fn repeated_names(&self) -> &[String] {
         &self.repeated
     }
 }
 
 /// Returns the names with a number added to each repetition, and the repeated names.
-fn distinct(names: Vec<String>) -> (Vec<String>, Vec<String>) {
+fn number_repeated_names(names: Vec<String>) -> (Vec<String>, Vec<String>) {
     let mut repeated = Vec::new();
     let mut given: Vec<String> = Vec::with_capacity(names.len());
     for name in &names {
@@ -156,8 +160,8 @@ fn distinct(names: Vec<String>) -> (Vec<String>, Vec<String>) {
 }
 
 /// Returns the beginning of a line, to be quoted in an error.
-pub(super) fn beginning(line: &[u8]) -> String {
-    String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).into_owned()
+pub(super) fn error_preview(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(ERROR_PREVIEW_BYTES)]).into_owned()
 }
 
 /// Returns true if the text begins with `<` after an optional byte order mark, as a web page does and no CSV file.
@@ -168,14 +172,18 @@ pub fn is_html(start: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mapping::copart;
+    use super::super::mapping::copart_mapping;
     use super::*;
 
-    fn map(names: &[&str]) -> Result<Header, HeaderError> {
-        Header::map(names.iter().map(|n| (*n).to_owned()).collect(), names.join(",").as_bytes(), copart())
+    fn map_names(names: &[&str]) -> Result<FeedHeader, HeaderError> {
+        FeedHeader::from_names(
+            names.iter().map(|n| (*n).to_owned()).collect(),
+            names.join(",").as_bytes(),
+            copart_mapping(),
+        )
     }
 
-    fn feed() -> Vec<&'static str> {
+    fn feed_names() -> Vec<&'static str> {
         Column::ALL.map(Column::name).to_vec()
     }
 
@@ -191,40 +199,44 @@ mod tests {
 
     #[test]
     fn the_header_of_2026_maps_every_column_to_its_place() {
-        let header = map(&feed()).unwrap();
+        let header = map_names(&feed_names()).unwrap();
         assert_eq!(header.width(), 59);
-        assert!(Column::ALL.into_iter().all(|c| header.place(c) == Some(c as usize)));
-        assert!(header.unknown().is_empty() && header.missing().is_empty() && header.repeated().is_empty());
+        assert!(Column::ALL.into_iter().all(|c| header.position(c) == Some(c as usize)));
+        assert!(
+            header.unknown_positions().is_empty()
+                && header.missing_columns().is_empty()
+                && header.repeated_names().is_empty()
+        );
     }
 
     #[test]
     fn finding_3_copart_select_is_wholesale_and_keeps_the_name_of_its_file() {
-        let mut names = feed();
+        let mut names = feed_names();
         names[Column::Wholesale as usize] = "Copart Select";
-        let header = map(&names).unwrap();
-        assert_eq!(header.place(Column::Wholesale), Some(50));
+        let header = map_names(&names).unwrap();
+        assert_eq!(header.position(Column::Wholesale), Some(50));
         assert_eq!(header.names()[50], "Copart Select");
-        assert!(header.unknown().is_empty() && header.missing().is_empty());
+        assert!(header.unknown_positions().is_empty() && header.missing_columns().is_empty());
     }
 
     #[test]
     fn finding_3_a_file_of_the_lot_acv_era_is_accepted_and_its_gaps_are_named() {
-        let mut names = feed();
+        let mut names = feed_names();
         names.truncate(49);
         names[Column::RetailValue as usize] = "Lot ACV";
         names[Column::LotNumber as usize] = "LOT #";
         names.push("Runs on Hope");
-        let header = map(&names).unwrap();
-        assert_eq!(header.place(Column::RetailValue), Some(25));
-        assert_eq!(header.place(Column::LotNumber), Some(8));
+        let header = map_names(&names).unwrap();
+        assert_eq!(header.position(Column::RetailValue), Some(25));
+        assert_eq!(header.position(Column::LotNumber), Some(8));
         assert_eq!(header.unknown_names().collect::<Vec<_>>(), ["Runs on Hope"]);
-        assert_eq!(header.missing().len(), 10);
-        assert_eq!(header.missing()[0], Column::Rentals);
+        assert_eq!(header.missing_columns().len(), 10);
+        assert_eq!(header.missing_columns()[0], Column::Rentals);
     }
 
     #[test]
     fn a_header_without_its_key_columns_is_refused_and_they_are_named() {
-        let error = map(&["Id", "Lot number", "Make"]).unwrap_err().to_string();
+        let error = map_names(&["Id", "Lot number", "Make"]).unwrap_err().to_string();
         assert_eq!(
             error,
             "the header has no column VIN, Last Updated Time; the first line begins \"Id,Lot number,Make\""
@@ -233,17 +245,18 @@ mod tests {
 
     #[test]
     fn a_repeated_column_counts_where_it_stands_first_and_loses_nothing() {
-        let header = map(&["VIN", "Lot number", "VIN (2)", "Last Updated Time", "VIN", "vin"]).unwrap();
-        assert_eq!(header.place(Column::Vin), Some(0));
+        let header = map_names(&["VIN", "Lot number", "VIN (2)", "Last Updated Time", "VIN", "vin"]).unwrap();
+        assert_eq!(header.position(Column::Vin), Some(0));
         assert_eq!(header.names(), ["VIN", "Lot number", "VIN (2)", "Last Updated Time", "VIN (3)", "vin"]);
-        assert_eq!(header.repeated(), ["VIN"]);
-        assert_eq!(header.unknown(), [2, 4, 5]);
+        assert_eq!(header.repeated_names(), ["VIN"]);
+        assert_eq!(header.unknown_positions(), [2, 4, 5]);
     }
 
     #[test]
     fn the_own_name_of_a_column_comes_before_an_alias() {
-        let header = map(&["Copart Select", "VIN", "Lot number", "Last Updated Time", "wholesale"]).unwrap();
-        assert_eq!(header.place(Column::Wholesale), Some(4));
+        let header =
+            map_names(&["Copart Select", "VIN", "Lot number", "Last Updated Time", "wholesale"]).unwrap();
+        assert_eq!(header.position(Column::Wholesale), Some(4));
         assert_eq!(header.unknown_names().collect::<Vec<_>>(), ["Copart Select"]);
     }
 }

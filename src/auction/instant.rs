@@ -9,21 +9,21 @@ use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveTime, TimeZone, Ut
 /// Returns the instant of a `Last Updated Time`, or None for another text. The text is a day as `YYYY-MM-DD`, `T` or a
 /// blank, a time of day with or without seconds and their fraction, and an offset as `Z`, `UTC`, `+00:00`, `+0000` or
 /// `+00`. A missing offset means UTC.
-pub fn update_time(text: &str) -> Option<DateTime<Utc>> {
+pub fn parse_update_time(text: &str) -> Option<DateTime<Utc>> {
     let (day, rest) = text.split_at_checked("YYYY-MM-DD".len())?;
-    let day = written_day(day, '-')?;
+    let day = parse_day(day, '-')?;
     let rest = rest.strip_prefix(['T', 't', ' ', '\u{a0}'])?;
     let end = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, ':' | '.' | ',')).unwrap_or(rest.len());
     let (time, zone) = rest.split_at(end);
-    let local = day.and_time(time_of_day(time)?);
-    let at = offset(zone.trim_start())?.from_local_datetime(&local).single()?.to_utc();
+    let local = day.and_time(parse_time_of_day(time)?);
+    let at = parse_offset(zone.trim_start())?.from_local_datetime(&local).single()?.to_utc();
     (1900..=9999).contains(&at.year()).then_some(at)
 }
 
 /// Returns a day as the number `YYYYMMDD`, or None for another text. The text is `YYYY-MM-DD`, `YYYY/MM/DD` or
 /// `MM/DD/YYYY`. Month and day may have one digit, and a midnight may follow. A day of zeros (`0000-00-00`) is 0, like
 /// a missing one.
-pub fn day_number(text: &str) -> Option<i32> {
+pub fn parse_day_number(text: &str) -> Option<i32> {
     let text = match text.find(['T', ' ']) {
         Some(at) => {
             let time = text[at + 1..].trim_end_matches('Z');
@@ -37,22 +37,22 @@ pub fn day_number(text: &str) -> Option<i32> {
     if matches!(text, "0000-00-00" | "00/00/0000") {
         return Some(0);
     }
-    let day = written_day(text, separator)?;
+    let day = parse_day(text, separator)?;
     let number = day.year() * 10_000 + i32::try_from(day.month() * 100 + day.day()).ok()?;
     Some(number)
 }
 
 /// Returns the time of day of `HH:MM` or `HH:MM:SS` as the number `HHMM`. Seconds must be zero. `9:05` is 905.
-pub fn time_number(text: &str) -> Option<i32> {
+pub fn parse_time_number(text: &str) -> Option<i32> {
     let (hour, rest) = text.split_once(':')?;
     let (minute, second) = rest.split_once(':').unwrap_or((rest, "00"));
-    let two = |text: &str| (text.len() == 2).then(|| digits(text, 2))?;
-    let (hour, minute) = (digits(hour, 2)?, two(minute)?);
+    let two = |text: &str| (text.len() == 2).then(|| parse_digits(text, 2))?;
+    let (hour, minute) = (parse_digits(hour, 2)?, two(minute)?);
     (hour < 24 && minute < 60 && second == "00").then(|| i32::try_from(hour * 100 + minute).ok())?
 }
 
 /// Returns the day written as `YYYY-MM-DD`, `YYYY/MM/DD` or `MM/DD/YYYY`.
-fn written_day(text: &str, separator: char) -> Option<NaiveDate> {
+fn parse_day(text: &str, separator: char) -> Option<NaiveDate> {
     let mut parts = text.split(separator);
     let (first, second, third) = (parts.next()?, parts.next()?, parts.next()?);
     let (year, month, day) = match separator {
@@ -60,30 +60,33 @@ fn written_day(text: &str, separator: char) -> Option<NaiveDate> {
         '/' if third.len() == 4 => (third, first, second),
         _ => return None,
     };
-    let year = i32::try_from(digits(year, 4)?).ok().filter(|year| *year >= 1900)?;
-    parts.next().is_none().then(|| NaiveDate::from_ymd_opt(year, digits(month, 2)?, digits(day, 2)?))?
+    let year = i32::try_from(parse_digits(year, 4)?).ok().filter(|year| *year >= 1900)?;
+    parts
+        .next()
+        .is_none()
+        .then(|| NaiveDate::from_ymd_opt(year, parse_digits(month, 2)?, parse_digits(day, 2)?))?
 }
 
 /// Returns the time written as `HH:MM`, `HH:MM:SS` or `HH:MM:SS.fraction`. Digits past the nanosecond are dropped.
-fn time_of_day(text: &str) -> Option<NaiveTime> {
+fn parse_time_of_day(text: &str) -> Option<NaiveTime> {
     let (clock, fraction) = match text.split_once(['.', ',']) {
         Some((clock, fraction)) if clock.len() == "HH:MM:SS".len() => (clock, fraction),
         Some(_) => return None,
         None => (text, "0"),
     };
     let mut parts = clock.split(':');
-    let mut two = |part: &str| (part.len() == 2).then(|| digits(part, 2))?;
+    let mut two = |part: &str| (part.len() == 2).then(|| parse_digits(part, 2))?;
     let (hour, minute) = (two(parts.next()?)?, two(parts.next()?)?);
     let second = parts.next().map_or(Some(0), &mut two)?;
     let fraction = fraction.get(..9).unwrap_or(fraction);
-    let nanos = digits(fraction, 9)? * 10_u32.pow(9 - u32::try_from(fraction.len()).ok()?);
+    let nanos = parse_digits(fraction, 9)? * 10_u32.pow(9 - u32::try_from(fraction.len()).ok()?);
     // A leap second is the last second of a minute.
     let (second, nanos) = if second == 60 { (59, 1_000_000_000 + nanos) } else { (second, nanos) };
     parts.next().is_none().then(|| NaiveTime::from_hms_nano_opt(hour, minute, second, nanos))?
 }
 
 /// Returns the offset written as `Z`, `UTC`, `GMT`, `+HH:MM`, `+HHMM` or `+HH`, and UTC for an empty text.
-fn offset(text: &str) -> Option<FixedOffset> {
+fn parse_offset(text: &str) -> Option<FixedOffset> {
     if ["", "Z", "UTC", "GMT"].iter().any(|utc| text.eq_ignore_ascii_case(utc)) {
         return FixedOffset::east_opt(0);
     }
@@ -98,13 +101,13 @@ fn offset(text: &str) -> Option<FixedOffset> {
         [_, _, _, _] => text[1..].split_at_checked(2)?,
         _ => return None,
     };
-    let (hours, minutes) = (digits(hours, 2)?, digits(minutes, 2)?);
+    let (hours, minutes) = (parse_digits(hours, 2)?, parse_digits(minutes, 2)?);
     let seconds = i32::try_from(hours * 3600 + minutes * 60).ok()?;
     (hours < 24 && minutes < 60).then(|| FixedOffset::east_opt(sign * seconds))?
 }
 
 /// Returns a number of 1 to `most` (at most 9) ASCII digits.
-fn digits(text: &str, most: usize) -> Option<u32> {
+fn parse_digits(text: &str, most: usize) -> Option<u32> {
     let fits = (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     fits.then(|| text.parse().ok())?
 }
@@ -134,7 +137,7 @@ mod tests {
             "2026-11-27\u{a0}10:15:00",
         ] {
             assert_eq!(
-                update_time(text).map(|at| at.to_rfc3339()).as_deref(),
+                parse_update_time(text).map(|at| at.to_rfc3339()).as_deref(),
                 Some("2026-11-27T10:15:00+00:00"),
                 "{text}"
             );
@@ -143,12 +146,12 @@ mod tests {
 
     #[test]
     fn a_fraction_of_a_second_is_kept_to_the_nanosecond() {
-        let nanos = |text| update_time(text).unwrap().timestamp_subsec_nanos();
+        let nanos = |text| parse_update_time(text).unwrap().timestamp_subsec_nanos();
         assert_eq!(nanos("2026-11-27T10:15:00.5Z"), 500_000_000);
         assert_eq!(nanos("2026-11-27T10:15:00,123Z"), 123_000_000);
         assert_eq!(nanos("2026-11-27T10:15:00.1234567899999Z"), 123_456_789);
         assert_eq!(
-            update_time("2026-12-31T23:59:60Z"),
+            parse_update_time("2026-12-31T23:59:60Z"),
             DateTime::parse_from_rfc3339("2026-12-31T23:59:60Z").ok().map(|at| at.to_utc())
         );
     }
@@ -189,7 +192,7 @@ mod tests {
             "２０２６-11-27T10:15:00Z",
             "2026-11-27T10:15:00+é0",
         ] {
-            assert_eq!(update_time(text), None, "{text:?}");
+            assert_eq!(parse_update_time(text), None, "{text:?}");
         }
     }
 
@@ -205,9 +208,9 @@ mod tests {
             "12/04/2026 0:00",
             "2026-12-04 00:00:00.000",
         ] {
-            assert_eq!(day_number(text), Some(20_261_204), "{text}");
+            assert_eq!(parse_day_number(text), Some(20_261_204), "{text}");
         }
-        assert_eq!((day_number("0000-00-00"), day_number("00/00/0000")), (Some(0), Some(0)));
+        assert_eq!((parse_day_number("0000-00-00"), parse_day_number("00/00/0000")), (Some(0), Some(0)));
     }
 
     #[test]
@@ -234,29 +237,29 @@ mod tests {
             "é/04/2026",
             " ",
         ] {
-            assert_eq!(day_number(text), None, "{text:?}");
+            assert_eq!(parse_day_number(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn a_time_of_day_with_a_colon_is_a_number_too() {
-        let read = ["10:00", "9:05", "09:05:00", "00:00"].map(time_number);
+        let read = ["10:00", "9:05", "09:05:00", "00:00"].map(parse_time_number);
         assert_eq!(read, [Some(1000), Some(905), Some(905), Some(0)]);
         for text in ["", "10", "10:0", "24:00", "10:60", "10:00:30", "10:00 PM", "100:00", ":"] {
-            assert_eq!(time_number(text), None, "{text:?}");
+            assert_eq!(parse_time_number(text), None, "{text:?}");
         }
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_without_panic(text in "\\PC{0,30}|[-0-9T:/+. Zé]{0,30}") {
-            let _ = (update_time(&text), day_number(&text), time_number(&text));
+            let _ = (parse_update_time(&text), parse_day_number(&text), parse_time_number(&text));
         }
 
         #[test]
         fn what_rfc_3339_has_is_read_as_chrono_reads_it(seconds in 0_i64..4_102_444_800, nanos in 0_u32..1_000_000_000, hours in -12_i32..=14) {
             let at = DateTime::from_timestamp(seconds, nanos).unwrap().with_timezone(&FixedOffset::east_opt(hours * 3600).unwrap());
-            prop_assert_eq!(update_time(&at.to_rfc3339()), Some(at.to_utc()));
+            prop_assert_eq!(parse_update_time(&at.to_rfc3339()), Some(at.to_utc()));
         }
     }
 }

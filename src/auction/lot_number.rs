@@ -7,57 +7,58 @@
 
 use super::Column;
 use super::blank::{is_blank, is_zero_width, trim_blanks};
-use super::header::Header;
-use super::record::{Reason, Rejected};
-use super::split::Split;
+use super::field_splitter::FieldSplitter;
+use super::header::FeedHeader;
+use super::record::{RejectedRecord, RejectionReason};
 use std::borrow::Cow;
 
 /// Maximum number of digits of a lot number, so that it fits a `bigint`.
-const MAX_DIGITS: usize = 18;
+const MAX_LOT_DIGITS: usize = 18;
 
 /// Returns the canonical form of a lot number, or None for another text. Allocates only if the digits are separated.
-pub fn lot_number(text: &str) -> Option<Cow<'_, str>> {
+pub fn parse_lot_number(text: &str) -> Option<Cow<'_, str>> {
     let text = trim_blanks(text);
     if is_digits(text) {
-        return canonical(text).map(Cow::Borrowed);
+        return canonical_digits(text).map(Cow::Borrowed);
     }
     let whole = match text.split_once('.') {
         Some((whole, fraction)) => fraction.bytes().all(|b| b == b'0').then_some(whole)?,
         None => text,
     };
     if is_digits(whole) {
-        return canonical(whole).map(Cow::Borrowed);
+        return canonical_digits(whole).map(Cow::Borrowed);
     }
-    let digits = ungrouped(whole)?;
-    canonical(&digits).map(|digits| Cow::Owned(digits.to_owned()))
+    let digits = remove_separators(whole)?;
+    canonical_digits(&digits).map(|digits| Cow::Owned(digits.to_owned()))
 }
 
 /// Returns the canonical form of a lot number typed by a user: digits only, without the separators and fractions of
 /// files.
-pub fn lot_number_of_digits(text: &str) -> Option<&str> {
-    canonical(text).filter(|_| is_digits(text))
+pub fn parse_lot_digits(text: &str) -> Option<&str> {
+    canonical_digits(text).filter(|_| is_digits(text))
 }
 
 /// Returns the canonical lot number of a rejected record: the field at the header's lot position, split by the tolerant
 /// rule. Returns None if the record ends within that field, if only a part of the field was stored, or if the field is
 /// not a lot number.
-pub fn lot_of_rejected<'a>(header: &Header, rejected: &Rejected<'a>) -> Option<Cow<'a, str>> {
-    let place = header.place(Column::LotNumber)?;
+pub fn lot_of_rejected<'a>(header: &FeedHeader, rejected: &RejectedRecord<'a>) -> Option<Cow<'a, str>> {
+    let place = header.position(Column::LotNumber)?;
     let bytes = rejected.bytes;
-    let mut split = Split::tolerant(header.mapping().quote_before_blank_closes);
-    split.run(bytes, place);
+    let mut split = FieldSplitter::new_tolerant(header.mapping().quote_before_blank_closes);
+    split.split_fields(bytes, place);
     let (begin, end) = split.spans.get(place).copied()?;
     let (begin, end) = (begin as usize, end as usize);
     // A field at the end of the stored bytes may continue after them, unless it is quoted or the line ends there.
-    let line_is_whole = rejected.reason != Reason::Truncated && rejected.length == bytes.len() as u64;
+    let line_is_whole =
+        rejected.reason != RejectionReason::Truncated && rejected.length == bytes.len() as u64;
     if end == bytes.len() && !line_is_whole {
         return None;
     }
     match std::str::from_utf8(&bytes[begin..end]) {
-        Ok(field) => lot_number(field),
+        Ok(field) => parse_lot_number(field),
         Err(_) => {
             let latin1: String = bytes[begin..end].iter().map(|b| char::from(*b)).collect();
-            lot_number(&latin1).map(|lot| Cow::Owned(lot.into_owned()))
+            parse_lot_number(&latin1).map(|lot| Cow::Owned(lot.into_owned()))
         }
     }
 }
@@ -66,14 +67,14 @@ fn is_digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn canonical(digits: &str) -> Option<&str> {
+fn canonical_digits(digits: &str) -> Option<&str> {
     let digits = digits.trim_start_matches('0');
-    (1..=MAX_DIGITS).contains(&digits.len()).then_some(digits)
+    (1..=MAX_LOT_DIGITS).contains(&digits.len()).then_some(digits)
 }
 
 /// Returns the digits of a number whose thousands are separated by one kind of comma, blank or apostrophe throughout.
 /// Zero-width characters are dropped at any position.
-pub(super) fn ungrouped(text: &str) -> Option<String> {
+pub(super) fn remove_separators(text: &str) -> Option<String> {
     let mut digits = String::with_capacity(text.len());
     let mut separator = None;
     let mut group = 0;
@@ -100,16 +101,16 @@ pub(super) fn ungrouped(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mapping::copart;
-    use super::super::reader::{Item, Limits, Reader};
+    use super::super::mapping::copart_mapping;
+    use super::super::reader::{ReaderLimits, RecordItem, RecordReader};
     use super::*;
 
     #[test]
     fn a_user_writes_a_lot_number_in_digits_only() {
-        assert_eq!(lot_number_of_digits("0045148624"), Some("45148624"));
-        assert_eq!(lot_number_of_digits("0123456789012345678"), Some("123456789012345678"));
+        assert_eq!(parse_lot_digits("0045148624"), Some("45148624"));
+        assert_eq!(parse_lot_digits("0123456789012345678"), Some("123456789012345678"));
         for text in ["", "0", "12a", "-1", "45,148,624", "45148624.0", " 1", "1234567890123456789"] {
-            assert_eq!(lot_number_of_digits(text), None, "{text:?}");
+            assert_eq!(parse_lot_digits(text), None, "{text:?}");
         }
     }
 
@@ -134,10 +135,10 @@ mod tests {
             "\t45148624\r",
             "00000000000000000045148624",
         ] {
-            assert_eq!(lot_number(text).as_deref(), Some("45148624"), "{text:?}");
+            assert_eq!(parse_lot_number(text).as_deref(), Some("45148624"), "{text:?}");
         }
-        assert!(matches!(lot_number(" 045148624.0"), Some(Cow::Borrowed("45148624"))));
-        assert_eq!(lot_number("999999999999999999").as_deref(), Some("999999999999999999"));
+        assert!(matches!(parse_lot_number(" 045148624.0"), Some(Cow::Borrowed("45148624"))));
+        assert_eq!(parse_lot_number("999999999999999999").as_deref(), Some("999999999999999999"));
     }
 
     #[test]
@@ -168,20 +169,20 @@ mod tests {
             "45.148.624",
             "45148624/45148625",
         ] {
-            assert_eq!(lot_number(text), None, "{text:?}");
+            assert_eq!(parse_lot_number(text), None, "{text:?}");
         }
     }
 
     /// Returns the lot numbers of the rejected records of a file with these lines. The reader stores `kept` bytes of
     /// each.
-    fn lots(lines: &str, kept: usize) -> Vec<Option<String>> {
+    fn rejected_lots(lines: &str, kept: usize) -> Vec<Option<String>> {
         let file = format!("\"Id\",\"Make\",\"Lot number\",\"VIN\",\"Last Updated Time\"\n{lines}");
-        let limits = Limits { kept, record: 100, ..Limits::default() };
-        let mut reader = Reader::new(file.as_bytes(), limits, copart()).unwrap();
+        let limits = ReaderLimits { kept, record: 100, ..ReaderLimits::default() };
+        let mut reader = RecordReader::new(file.as_bytes(), limits, copart_mapping()).unwrap();
         let header = reader.header().clone();
         let mut lots = Vec::new();
-        while let Some(item) = reader.read().unwrap() {
-            if let Item::Rejected(rejected) = item {
+        while let Some(item) = reader.next_item().unwrap() {
+            if let RecordItem::Rejected(rejected) = item {
                 lots.push(lot_of_rejected(&header, &rejected).map(Cow::into_owned));
             }
         }
@@ -191,17 +192,25 @@ mod tests {
     #[test]
     fn the_lot_of_a_rejected_record_is_read_where_the_header_has_it() {
         let lot = |text: &str| vec![Some(text.to_owned())];
-        assert_eq!(lots("1,\"HONDA\",70000001,\"V\"\n", 99), lot("70000001"), "a field too few");
+        assert_eq!(rejected_lots("1,\"HONDA\",70000001,\"V\"\n", 99), lot("70000001"), "a field too few");
         assert_eq!(
-            lots("1,\"5\" LIFT\",\"70,000,001\",\"V\",T,x\n", 99),
+            rejected_lots("1,\"5\" LIFT\",\"70,000,001\",\"V\",T,x\n", 99),
             lot("70000001"),
             "a field too many"
         );
-        assert_eq!(lots("1,\"HONDA\",070000001.0,\"V,T\n", 99), lot("70000001"), "an open quote behind it");
-        assert_eq!(lots("1,\"HONDA\",70000001\n", 99), lot("70000001"), "the line ends with it");
-        assert_eq!(lots("1,\"HONDA\",\"70000001\"", 99), lot("70000001"), "the file ends with its quote");
         assert_eq!(
-            lots(&format!("1,\"HONDA\",70000001,{}\n", "x".repeat(200)), 20),
+            rejected_lots("1,\"HONDA\",070000001.0,\"V,T\n", 99),
+            lot("70000001"),
+            "an open quote behind it"
+        );
+        assert_eq!(rejected_lots("1,\"HONDA\",70000001\n", 99), lot("70000001"), "the line ends with it");
+        assert_eq!(
+            rejected_lots("1,\"HONDA\",\"70000001\"", 99),
+            lot("70000001"),
+            "the file ends with its quote"
+        );
+        assert_eq!(
+            rejected_lots(&format!("1,\"HONDA\",70000001,{}\n", "x".repeat(200)), 20),
             lot("70000001"),
             "too long a line"
         );
@@ -209,11 +218,11 @@ mod tests {
 
     #[test]
     fn a_lot_number_that_may_go_on_is_not_read() {
-        assert_eq!(lots("1,\"HONDA\",7000", 99), [None], "the file ends within it");
-        assert_eq!(lots("1,\"HONDA\",\"7000", 99), [None], "the file ends within its quotes");
-        assert_eq!(lots("1,\"HONDA\",70000001,V\n", 14), [None], "only a part was kept");
-        assert_eq!(lots("1,\"HONDA\n", 99), [None], "the field is not there");
-        assert_eq!(lots("1,\"HONDA\",V8,\"V\"\n", 99), [None], "it is no number");
-        assert_eq!(lots("1,\"HONDA,70000001,V,T\n", 99), [None], "an open quote before it");
+        assert_eq!(rejected_lots("1,\"HONDA\",7000", 99), [None], "the file ends within it");
+        assert_eq!(rejected_lots("1,\"HONDA\",\"7000", 99), [None], "the file ends within its quotes");
+        assert_eq!(rejected_lots("1,\"HONDA\",70000001,V\n", 14), [None], "only a part was kept");
+        assert_eq!(rejected_lots("1,\"HONDA\n", 99), [None], "the field is not there");
+        assert_eq!(rejected_lots("1,\"HONDA\",V8,\"V\"\n", 99), [None], "it is no number");
+        assert_eq!(rejected_lots("1,\"HONDA,70000001,V,T\n", 99), [None], "an open quote before it");
     }
 }

@@ -21,7 +21,7 @@
 
 use super::Column;
 use super::drift::{DriftPolicies, DriftPolicy};
-use crate::taxonomy::fold;
+use crate::taxonomy::fold_text;
 use chrono_tz::Tz;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
@@ -74,7 +74,7 @@ pub enum MappingError {
     #[error("the mapping is not valid: {0}")]
     Format(#[from] serde_json::Error),
     /// The key is not one of our columns.
-    #[error("unknown column {0:?}; expected one of {list}", list = Column::ALL.map(Column::key).join(", "))]
+    #[error("unknown column {0:?}; expected one of {list}", list = Column::ALL.map(Column::mapping_key).join(", "))]
     UnknownColumn(String),
     /// A column of ours has two entries.
     #[error("column {0:?} has two entries")]
@@ -137,32 +137,32 @@ impl SourceMapping {
         let mut names = [const { None }; Column::COUNT];
         let (mut folded, mut aliases, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for entry in &file.columns {
-            let column = column(&entry.ours)?;
+            let column = find_column(&entry.ours)?;
             if names[column as usize].replace(entry.name.clone()).is_some() {
                 return Err(MappingError::RepeatedColumn(entry.ours.clone()));
             }
             for name in std::iter::once(&entry.name).chain(&entry.aliases) {
-                if fold(name).is_empty() || !seen.insert(fold(name)) {
+                if fold_text(name).is_empty() || !seen.insert(fold_text(name)) {
                     return Err(MappingError::AmbiguousName {
                         name: name.clone(),
                         column: entry.ours.clone(),
                     });
                 }
             }
-            folded.push((fold(&entry.name), column));
-            aliases.extend(entry.aliases.iter().map(|alias| (fold(alias), column)));
+            folded.push((fold_text(&entry.name), column));
+            aliases.extend(entry.aliases.iter().map(|alias| (fold_text(alias), column)));
         }
         folded.append(&mut aliases);
         let mut required = Vec::new();
         for key in &file.required {
-            let column = column(key)?;
+            let column = find_column(key)?;
             if names[column as usize].is_none() {
                 return Err(MappingError::RequiredWithoutEntry(key.clone()));
             }
             required.push(column);
         }
         if let Some(column) = [Column::LotNumber, Column::Vin].into_iter().find(|c| !required.contains(c)) {
-            return Err(MappingError::NotRequired(column.key()));
+            return Err(MappingError::NotRequired(column.mapping_key()));
         }
         let zone = match file.zone.as_str() {
             "abbreviation" => ZoneRule::Abbreviation,
@@ -175,7 +175,7 @@ impl SourceMapping {
         {
             return Err(MappingError::InvalidCurrency(code.clone()));
         }
-        let drift_policies = drift_policies(&file.drift, &names)?;
+        let drift_policies = expand_drift_policies(&file.drift, &names)?;
         let units = file.odometer_unit.by_country.into_iter();
         Ok(SourceMapping {
             kind: file.kind,
@@ -192,17 +192,17 @@ impl SourceMapping {
     }
 
     /// Returns a column's name in the source's header, or None if the source has no such column.
-    pub fn name(&self, column: Column) -> Option<&str> {
+    pub fn header_name(&self, column: Column) -> Option<&str> {
         self.names[column as usize].as_deref()
     }
 
     /// Returns the columns without which a file is refused.
-    pub fn required(&self) -> impl Iterator<Item = Column> {
+    pub fn required_columns(&self) -> impl Iterator<Item = Column> {
         self.required.iter().copied()
     }
 
     /// Returns true if a lot that is missing from a file is absent.
-    pub fn absence_is_judged(&self) -> bool {
+    pub fn is_absence_judged(&self) -> bool {
         self.kind == SourceKind::Snapshot
     }
 
@@ -224,12 +224,12 @@ impl SourceMapping {
 #[serde(deny_unknown_fields)]
 struct MappingFile {
     kind: SourceKind,
-    columns: Vec<ColumnEntry>,
+    columns: Vec<MappingColumn>,
     required: Vec<String>,
     lot_number: LotNumberRule,
     quote_before_blank_closes: bool,
     zone: String,
-    odometer_unit: UnitRule,
+    odometer_unit: OdometerUnitRule,
     default_currency: Option<String>,
     #[serde(default)]
     drift: BTreeMap<String, DriftPolicy>,
@@ -237,7 +237,7 @@ struct MappingFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ColumnEntry {
+struct MappingColumn {
     ours: String,
     name: String,
     #[serde(default)]
@@ -253,24 +253,24 @@ enum LotNumberRule {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UnitRule {
+struct OdometerUnitRule {
     default: OdometerUnit,
     #[serde(default)]
     by_country: BTreeMap<String, OdometerUnit>,
 }
 
-fn column(key: &str) -> Result<Column, MappingError> {
-    Column::with_key(key).ok_or_else(|| MappingError::UnknownColumn(key.to_owned()))
+fn find_column(key: &str) -> Result<Column, MappingError> {
+    Column::from_mapping_key(key).ok_or_else(|| MappingError::UnknownColumn(key.to_owned()))
 }
 
 /// Returns the drift policy of every column. Columns that are not named get the default, a warning.
-fn drift_policies(
+fn expand_drift_policies(
     named: &BTreeMap<String, DriftPolicy>,
     names: &[Option<String>],
 ) -> Result<DriftPolicies, MappingError> {
     let mut policies = [DriftPolicy::default(); Column::COUNT];
     for (key, policy) in named {
-        let column = column(key)?;
+        let column = find_column(key)?;
         if names[column as usize].is_none() {
             return Err(MappingError::DriftWithoutEntry(key.clone()));
         }
@@ -280,26 +280,26 @@ fn drift_policies(
 }
 
 #[expect(clippy::expect_used, reason = "the text is compiled in, and a test reads it")]
-static COPART: LazyLock<SourceMapping> = LazyLock::new(|| {
+static COPART_MAPPING: LazyLock<SourceMapping> = LazyLock::new(|| {
     SourceMapping::parse(include_str!("mappings/copart.json")).expect("Copart's mapping is valid")
 });
 
-static INSTALLED: OnceLock<BTreeMap<String, SourceMapping>> = OnceLock::new();
+static INSTALLED_MAPPINGS: OnceLock<BTreeMap<String, SourceMapping>> = OnceLock::new();
 
 /// Returns Copart's mapping.
-pub fn copart() -> &'static SourceMapping {
-    &COPART
+pub fn copart_mapping() -> &'static SourceMapping {
+    &COPART_MAPPING
 }
 
 /// Returns the operator's mapping of a source. The default is Copart's mapping, since a source without its own mapping
 /// has Copart's layout.
-pub fn for_source(source: &str) -> &'static SourceMapping {
-    INSTALLED.get().and_then(|installed| installed.get(source)).unwrap_or_else(copart)
+pub fn mapping_for_source(source: &str) -> &'static SourceMapping {
+    INSTALLED_MAPPINGS.get().and_then(|installed| installed.get(source)).unwrap_or_else(copart_mapping)
 }
 
 /// Installs an operator's mappings, by source. Returns false if mappings are already installed.
-pub fn install(mappings: BTreeMap<String, SourceMapping>) -> bool {
-    INSTALLED.set(mappings).is_ok()
+pub fn install_mappings(mappings: BTreeMap<String, SourceMapping>) -> bool {
+    INSTALLED_MAPPINGS.set(mappings).is_ok()
 }
 
 #[cfg(test)]

@@ -19,11 +19,14 @@ pub mod column_names;
 pub mod completeness;
 pub mod difference;
 pub mod drift;
+mod field_splitter;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod fold;
 pub mod hash;
 pub mod header;
 pub mod instant;
-mod lines;
+mod line_buffer;
 pub mod lot_number;
 pub mod mapping;
 pub mod money;
@@ -31,10 +34,7 @@ pub mod payload;
 pub mod reader;
 mod record;
 pub mod row;
-#[cfg(test)]
-pub(crate) mod specimen;
-mod split;
-pub mod time;
+pub mod sale_time;
 pub mod version;
 pub mod vin;
 pub mod window;

@@ -7,41 +7,41 @@
 //! [`Kept`] is the inverse: it reads a stored payload as the record that the payload was made from, for parsing and
 //! hashing.
 
-use super::header::{Header, HeaderError};
+use super::field_splitter::FieldSpan;
+use super::header::{FeedHeader, HeaderError};
 use super::mapping::SourceMapping;
-use super::reader::Record;
-use super::record::Flags;
-use super::split::Span;
+use super::reader::FeedRecord;
+use super::record::RecordFlags;
 use serde_json::{Map, Value};
 
 /// Writes the payloads of one file's rows.
 #[derive(Clone, Debug)]
-pub struct Payload {
+pub struct PayloadWriter {
     /// Field positions, each with the bytes that precede its value: `","Make":"`.
     keys: Vec<(usize, Vec<u8>)>,
 }
 
-impl Payload {
+impl PayloadWriter {
     /// Returns a writer for files with this header.
-    pub fn new(header: &Header) -> Payload {
+    pub fn new(header: &FeedHeader) -> PayloadWriter {
         let mut order: Vec<usize> = (0..header.width()).collect();
         order.sort_by_key(|i| (header.names()[*i].len(), header.names()[*i].as_bytes()));
         let key = |(nth, i): (usize, usize)| {
             let mut before = if nth == 0 { b"{\"".to_vec() } else { b"\",\"".to_vec() };
-            escape(header.names()[i].as_bytes(), &mut before);
+            escape_json(header.names()[i].as_bytes(), &mut before);
             before.extend_from_slice(b"\":\"");
             (i, before)
         };
-        Payload { keys: order.into_iter().enumerate().map(key).collect() }
+        PayloadWriter { keys: order.into_iter().enumerate().map(key).collect() }
     }
 
     /// Appends the row's JSON object to `out`.
-    pub fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) {
-        let plain = record.plain();
+    pub fn write_row(&self, record: &FeedRecord<'_>, out: &mut Vec<u8>) {
+        let plain = record.needs_no_escape();
         for (i, before) in &self.keys {
             out.extend_from_slice(before);
             let value = record.field(*i).as_bytes();
-            if plain { out.extend_from_slice(value) } else { escape(value, out) }
+            if plain { out.extend_from_slice(value) } else { escape_json(value, out) }
         }
         out.extend_from_slice(b"\"}");
     }
@@ -49,33 +49,33 @@ impl Payload {
 
 /// A stored row, which can be read as a record.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    header: Header,
+pub struct StoredRow {
+    header: FeedHeader,
     text: String,
-    spans: Vec<Span>,
+    spans: Vec<FieldSpan>,
 }
 
-impl Kept {
+impl StoredRow {
     /// Returns the stored row of a payload, read with the header of its file as in `raw.csv_files`. A row that was
     /// inserted manually has no file and is read by its own names. `mapping` is the mapping of the file's source.
     ///
     /// # Errors
     /// Returns an error if the names lack a required column.
-    pub fn read(
+    pub fn from_payload(
         mut names: Vec<String>,
         payload: &Map<String, Value>,
         mapping: &'static SourceMapping,
-    ) -> Result<Kept, HeaderError> {
+    ) -> Result<StoredRow, HeaderError> {
         if names.is_empty() {
             names = payload.keys().cloned().collect();
         }
         let first_line = names.join(",");
-        let header = Header::map(names, first_line.as_bytes(), mapping)?;
-        Ok(Kept::of_header(header, payload))
+        let header = FeedHeader::from_names(names, first_line.as_bytes(), mapping)?;
+        Ok(StoredRow::with_header(header, payload))
     }
 
     /// Returns the stored row of a payload from a file with this header.
-    pub fn of_header(header: Header, payload: &Map<String, Value>) -> Kept {
+    pub fn with_header(header: FeedHeader, payload: &Map<String, Value>) -> StoredRow {
         let mut text = String::new();
         let mut spans = Vec::with_capacity(header.width());
         for name in header.names() {
@@ -83,16 +83,16 @@ impl Kept {
             text.push_str(payload.get(name).and_then(Value::as_str).unwrap_or(""));
             spans.push((begin, text.len() as u32));
         }
-        Kept { header, text, spans }
+        StoredRow { header, text, spans }
     }
 
     /// Returns the row as a record. Position, offset and raw bytes are unknown: 0 and empty.
-    pub fn record(&self) -> Record<'_> {
-        Record {
+    pub fn as_record(&self) -> FeedRecord<'_> {
+        FeedRecord {
             header: &self.header,
             row_no: 0,
             byte_offset: 0,
-            flags: Flags::default(),
+            flags: RecordFlags::default(),
             raw: &[],
             text: &self.text,
             spans: &self.spans,
@@ -102,8 +102,8 @@ impl Kept {
 }
 
 /// Appends the text as the body of a JSON string.
-fn escape(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+fn escape_json(text: &[u8], out: &mut Vec<u8>) {
+    const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut from = 0;
     for (i, byte) in text.iter().enumerate() {
         if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
@@ -117,7 +117,7 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
             _ => {
-                let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+                let (high, low) = (HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 15)]);
                 out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
             }
         }
@@ -127,22 +127,25 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mapping::copart;
-    use super::super::specimen::{self, Specimen};
+    use super::super::fixture::{self, RowFixture};
+    use super::super::mapping::copart_mapping;
     use super::*;
 
-    fn json(row: &Specimen) -> String {
-        row.read(|record| {
+    fn payload_json(row: &RowFixture) -> String {
+        row.with_record(|record| {
             let mut out = Vec::new();
-            Payload::new(record.header()).append(record, &mut out);
+            PayloadWriter::new(record.header()).write_row(record, &mut out);
             String::from_utf8(out).unwrap()
         })
     }
 
     #[test]
     fn a_payload_has_every_column_of_the_file_as_text_under_the_files_own_name() {
-        let row = specimen::civic().renamed("Wholesale", "Copart Select").with("Special Note", "");
-        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json(&row)).unwrap();
+        let row = fixture::civic_fixture()
+            .with_renamed_column("Wholesale", "Copart Select")
+            .with_value("Special Note", "");
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&payload_json(&row)).unwrap();
         assert_eq!(object.len(), 59);
         assert_eq!(object["Copart Select"], "N");
         assert_eq!(object["Special Note"], "");
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn keys_come_in_the_order_in_which_jsonb_keeps_them() {
-        let text = json(&specimen::civic());
+        let text = payload_json(&fixture::civic_fixture());
         assert!(text.starts_with(r#"{"Id":"1","VIN":""#), "{text}");
         assert!(text.ends_with(r#","High Bid =non-vix,Sealed=Vix":"275.0"}"#), "{text}");
         let at: Vec<_> =
@@ -163,35 +166,45 @@ mod tests {
     fn a_payload_is_json_whatever_the_values_hold() {
         let odd = "5\" \\ \t\u{1}\u{7f}\u{a0}\nя";
         let object: serde_json::Value =
-            serde_json::from_str(&json(&specimen::civic().with("Special Note", odd))).unwrap();
+            serde_json::from_str(&payload_json(&fixture::civic_fixture().with_value("Special Note", odd)))
+                .unwrap();
         assert_eq!(object["Special Note"], odd);
     }
 
     #[test]
     fn a_payload_is_read_back_as_the_record_it_was() {
         use super::super::hash::RowHasher;
-        use super::super::row::{Typed, Warnings};
-        use crate::taxonomy::Spellings;
+        use super::super::row::{ParseWarnings, ParsedRow};
+        use crate::taxonomy::AliasIndex;
         for row in [
-            specimen::civic(),
-            specimen::civic().with("Special Note", "5\" \\ \t\u{a0}\nя").with("New Column", "1"),
-            specimen::civic().renamed("Lot number", "LOT #").renamed("Wholesale", "Copart Select"),
+            fixture::civic_fixture(),
+            fixture::civic_fixture()
+                .with_value("Special Note", "5\" \\ \t\u{a0}\nя")
+                .with_value("New Column", "1"),
+            fixture::civic_fixture()
+                .with_renamed_column("Lot number", "LOT #")
+                .with_renamed_column("Wholesale", "Copart Select"),
         ] {
-            let payload: Map<String, Value> = serde_json::from_str(&json(&row)).unwrap();
-            row.read(|record| {
-                let kept = Kept::read(record.header().names().to_vec(), &payload, copart()).unwrap();
-                let back = kept.record();
+            let payload: Map<String, Value> = serde_json::from_str(&payload_json(&row)).unwrap();
+            row.with_record(|record| {
+                let kept =
+                    StoredRow::from_payload(record.header().names().to_vec(), &payload, copart_mapping())
+                        .unwrap();
+                let back = kept.as_record();
                 assert_eq!(
-                    RowHasher::new(back.header()).hash(&back),
-                    RowHasher::new(record.header()).hash(record)
+                    RowHasher::new(back.header()).hash_row(&back),
+                    RowHasher::new(record.header()).hash_row(record)
                 );
-                let spellings = Spellings::compiled();
-                let read = |record: &Record<'_>| {
-                    format!("{:?}", Typed::read(record, spellings, &mut Warnings::default()))
+                let spellings = AliasIndex::built_in();
+                let read = |record: &FeedRecord<'_>| {
+                    format!("{:?}", ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()))
                 };
                 assert_eq!(read(&back), read(record));
             });
         }
-        assert!(Kept::read(Vec::new(), &Map::new(), copart()).is_err(), "nothing is no row");
+        assert!(
+            StoredRow::from_payload(Vec::new(), &Map::new(), copart_mapping()).is_err(),
+            "nothing is no row"
+        );
     }
 }

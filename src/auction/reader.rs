@@ -26,17 +26,17 @@
 //! NUL becomes U+FFFD (PostgreSQL stores no NUL). A field that is not UTF-8 is read as Latin-1, which preserves every
 //! byte. Both are flagged on the record, and [`Record::raw`] returns the bytes. Blank lines are not records.
 
-use super::header::{Header, HeaderError, beginning, is_html};
-use super::lines::{Line, Lines};
+use super::field_splitter::{FieldSpan, FieldSplitter, SplitResult};
+use super::header::{FeedHeader, HeaderError, error_preview, is_html};
+use super::line_buffer::{LineBuffer, ScannedLine};
 use super::mapping::SourceMapping;
-pub use super::record::{Flags, Item, Reason, Record, Rejected};
-use super::split::{Ending, Span, Split};
+pub use super::record::{FeedRecord, RecordFlags, RecordItem, RejectedRecord, RejectionReason};
 use memchr::memchr;
 use std::io::{self, Read};
 
 /// Bounds on the reader's memory and look-ahead.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ReaderLimits {
     /// Bytes requested from the source at a time.
     pub chunk: usize,
     /// Maximum length of a record, in bytes. Only the beginning of a longer line is stored.
@@ -47,50 +47,54 @@ pub struct Limits {
     pub kept: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { chunk: 256 << 10, record: 64 << 10, lines: 32, kept: 8 << 10 }
+impl Default for ReaderLimits {
+    fn default() -> ReaderLimits {
+        ReaderLimits { chunk: 256 << 10, record: 64 << 10, lines: 32, kept: 8 << 10 }
     }
 }
 
 /// Reads the records of one file.
-pub struct Reader<R> {
-    lines: Lines<R>,
-    limits: Limits,
-    header: Header,
+pub struct RecordReader<R> {
+    lines: LineBuffer<R>,
+    limits: ReaderLimits,
+    header: FeedHeader,
     row_no: u64,
     /// Bytes of the last returned item.
     taken: usize,
-    strict: Split,
-    tolerant: Split,
+    strict: FieldSplitter,
+    tolerant: FieldSplitter,
     /// Values that could not be borrowed from the line, concatenated.
     values: String,
-    spans: Vec<Span>,
+    spans: Vec<FieldSpan>,
     kept: Vec<u8>,
 }
 
 /// A reading with the right number of fields.
-struct Reading {
+struct ParsedLine {
     repaired: bool,
     end: usize,
     next: usize,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> RecordReader<R> {
     /// Reads the header, after an optional BOM and blank lines, by the mapping of the file's source.
     ///
     /// # Errors
     /// Returns an error if the file has no usable header or cannot be read.
-    pub fn new(inner: R, limits: Limits, mapping: &'static SourceMapping) -> Result<Reader<R>, HeaderError> {
-        let mut lines = Lines::new(inner, limits.chunk);
+    pub fn new(
+        inner: R,
+        limits: ReaderLimits,
+        mapping: &'static SourceMapping,
+    ) -> Result<RecordReader<R>, HeaderError> {
+        let mut lines = LineBuffer::new(inner, limits.chunk);
         let (mut values, mut spans) = (String::new(), Vec::new());
         let header = loop {
-            match lines.line(0, limits.record)? {
-                Line::End => return Err(HeaderError::Empty),
-                Line::TooLong => {
+            match lines.scan_line(0, limits.record)? {
+                ScannedLine::End => return Err(HeaderError::Empty),
+                ScannedLine::TooLong => {
                     let mut begins = Vec::new();
-                    lines.skip(limits.kept, &mut begins)?;
-                    let (page, begins) = (is_html(&begins), beginning(&begins));
+                    lines.skip_line(limits.kept, &mut begins)?;
+                    let (page, begins) = (is_html(&begins), error_preview(&begins));
                     let limit = limits.record;
                     return Err(if page {
                         HeaderError::Html(begins)
@@ -98,178 +102,192 @@ impl<R: Read> Reader<R> {
                         HeaderError::TooLong { limit, begins }
                     });
                 }
-                Line::Here { end, .. }
-                    if lines.offset() == 0 && lines.text(end).starts_with(b"\xef\xbb\xbf") =>
+                ScannedLine::Here { end, .. }
+                    if lines.offset() == 0 && lines.bytes_to(end).starts_with(b"\xef\xbb\xbf") =>
                 {
                     lines.consume(3);
                 }
-                Line::Here { end, next } if lines.text(end).trim_ascii().is_empty() => lines.consume(next),
-                Line::Here { end, next } => {
-                    let line = lines.text(end);
+                ScannedLine::Here { end, next } if lines.bytes_to(end).trim_ascii().is_empty() => {
+                    lines.consume(next)
+                }
+                ScannedLine::Here { end, next } => {
+                    let line = lines.bytes_to(end);
                     if is_html(line) {
-                        return Err(HeaderError::Html(beginning(line)));
+                        return Err(HeaderError::Html(error_preview(line)));
                     }
-                    let mut split = Split::strict();
-                    if !matches!(split.run(line, usize::MAX), Ending::Closed { .. }) {
-                        split = Split::tolerant(mapping.quote_before_blank_closes);
-                        split.run(line, usize::MAX);
+                    let mut split = FieldSplitter::new_strict();
+                    if !matches!(split.split_fields(line, usize::MAX), SplitResult::Closed { .. }) {
+                        split = FieldSplitter::new_tolerant(mapping.quote_before_blank_closes);
+                        split.split_fields(line, usize::MAX);
                     }
-                    decode(line, &split.spans, split.escaped, &mut values, &mut spans);
+                    decode_values(line, &split.spans, split.escaped, &mut values, &mut spans);
                     let names =
                         spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
-                    let header = Header::map(names, line, mapping)?;
+                    let header = FeedHeader::from_names(names, line, mapping)?;
                     lines.consume(next);
                     break header;
                 }
             }
         };
-        let (strict, tolerant) = (Split::strict(), Split::tolerant(mapping.quote_before_blank_closes));
+        let (strict, tolerant) =
+            (FieldSplitter::new_strict(), FieldSplitter::new_tolerant(mapping.quote_before_blank_closes));
         let kept = Vec::new();
-        Ok(Reader { lines, limits, header, row_no: 0, taken: 0, strict, tolerant, values, spans, kept })
+        Ok(RecordReader { lines, limits, header, row_no: 0, taken: 0, strict, tolerant, values, spans, kept })
     }
 
     /// Returns the file's header.
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &FeedHeader {
         &self.header
     }
 
     /// Returns the number of bytes read so far, for progress.
-    pub fn position(&self) -> u64 {
+    pub fn bytes_read(&self) -> u64 {
         self.lines.offset() + self.taken as u64
     }
 
     /// Returns the next record or rejection, or None at the end of the file.
-    pub fn read(&mut self) -> io::Result<Option<Item<'_>>> {
+    pub fn next_item(&mut self) -> io::Result<Option<RecordItem<'_>>> {
         self.lines.consume(std::mem::take(&mut self.taken));
         let (end, next) = loop {
-            match self.lines.line(0, self.limits.record)? {
-                Line::End => return Ok(None),
-                Line::TooLong => return self.reject_endless().map(Some),
-                Line::Here { end: 0, next } => self.lines.consume(next),
-                Line::Here { end, next } => break (end, next),
+            match self.lines.scan_line(0, self.limits.record)? {
+                ScannedLine::End => return Ok(None),
+                ScannedLine::TooLong => return self.reject_long_line().map(Some),
+                ScannedLine::Here { end: 0, next } => self.lines.consume(next),
+                ScannedLine::Here { end, next } => break (end, next),
             }
         };
         self.row_no += 1;
         self.strict.clear();
-        let strict = self.strict.run(self.lines.text(end), self.header.width());
-        let reading = if Split::whole(strict, self.header.width()) {
-            Some(Reading { repaired: false, end, next })
+        let strict = self.strict.split_fields(self.lines.bytes_to(end), self.header.width());
+        let reading = if FieldSplitter::is_complete(strict, self.header.width()) {
+            Some(ParsedLine { repaired: false, end, next })
         } else {
-            self.mend(strict, end, next)?
+            self.recover_tolerant(strict, end, next)?
         };
         Ok(Some(match reading {
-            Some(reading) => Item::Row(self.record(&reading)),
-            None => Item::Rejected(self.reject(end, next)),
+            Some(reading) => RecordItem::Row(self.build_record(&reading)),
+            None => RecordItem::Rejected(self.reject_line(end, next)),
         }))
     }
 
     /// Tries readings 2 and 3 of the module documentation for the line at the head, which is not complete by the strict
     /// rule. Returns None if the line must be rejected.
-    fn mend(&mut self, mut strict: Ending, mut end: usize, mut next: usize) -> io::Result<Option<Reading>> {
+    fn recover_tolerant(
+        &mut self,
+        mut strict: SplitResult,
+        mut end: usize,
+        mut next: usize,
+    ) -> io::Result<Option<ParsedLine>> {
         let width = self.header.width();
         self.tolerant.clear();
-        let mut tolerant = self.tolerant.run(self.lines.text(end), width);
+        let mut tolerant = self.tolerant.split_fields(self.lines.bytes_to(end), width);
         let mut found = None;
         for joined in 0.. {
-            if found.is_none() && Split::whole(tolerant, width) {
-                found = Some(Reading { repaired: true, end, next });
+            if found.is_none() && FieldSplitter::is_complete(tolerant, width) {
+                found = Some(ParsedLine { repaired: true, end, next });
             }
-            let strict_goes_on = matches!(strict, Ending::Open { fields } if fields <= width);
+            let strict_goes_on = matches!(strict, SplitResult::Open { fields } if fields <= width);
             let tolerant_goes_on = found.is_none()
                 && match tolerant {
-                    Ending::Open { fields } => fields <= width,
-                    Ending::Closed { fields, quoted } => quoted && fields < width,
-                    Ending::Broken => false,
+                    SplitResult::Open { fields } => fields <= width,
+                    SplitResult::Closed { fields, quoted } => quoted && fields < width,
+                    SplitResult::Broken => false,
                 };
             if !(strict_goes_on || tolerant_goes_on) || joined == self.limits.lines {
                 break;
             }
             let from = next;
-            match self.lines.line(from, self.limits.record)? {
-                Line::Here { end: here, next: after } if here <= self.limits.record => {
+            match self.lines.scan_line(from, self.limits.record)? {
+                ScannedLine::Here { end: here, next: after } if here <= self.limits.record => {
                     (end, next) = (here, after)
                 }
                 _ => break,
             }
-            let text = self.lines.text(end);
-            if stands_alone(&text[from..], &self.header) {
+            let text = self.lines.bytes_to(end);
+            if parses_on_its_own(&text[from..], &self.header) {
                 break;
             }
             if strict_goes_on {
-                strict = self.strict.run(text, width);
-                if Split::whole(strict, width) {
-                    return Ok(Some(Reading { repaired: false, end, next }));
+                strict = self.strict.split_fields(text, width);
+                if FieldSplitter::is_complete(strict, width) {
+                    return Ok(Some(ParsedLine { repaired: false, end, next }));
                 }
             }
             if tolerant_goes_on {
-                tolerant = self.tolerant.run(text, width);
+                tolerant = self.tolerant.split_fields(text, width);
             }
         }
         Ok(found)
     }
 
     /// Returns the record of a reading. Its bytes are consumed by the next read.
-    fn record(&mut self, reading: &Reading) -> Record<'_> {
-        let Reader { lines, header, strict, tolerant, values, spans, .. } = self;
+    fn build_record(&mut self, reading: &ParsedLine) -> FeedRecord<'_> {
+        let RecordReader { lines, header, strict, tolerant, values, spans, .. } = self;
         self.taken = reading.next;
         let split = if reading.repaired { tolerant } else { strict };
-        let raw = lines.text(reading.end);
-        let mut flags = Flags { repaired: reading.repaired, ..Flags::default() };
+        let raw = lines.bytes_to(reading.end);
+        let mut flags = RecordFlags { repaired: reading.repaired, ..RecordFlags::default() };
         let (text, spans) = match std::str::from_utf8(raw) {
             Ok(text) if !split.escaped && memchr(0, raw).is_none() => (text, &split.spans),
             _ => {
-                (flags.nul, flags.latin1) = decode(raw, &split.spans, split.escaped, values, spans);
+                (flags.nul, flags.latin1) = decode_values(raw, &split.spans, split.escaped, values, spans);
                 (values.as_str(), &*spans)
             }
         };
         let quotes = reading.repaired || split.escaped;
         let (row_no, byte_offset) = (self.row_no, lines.offset());
-        Record { header, row_no, byte_offset, flags, raw, text, spans, quotes }
+        FeedRecord { header, row_no, byte_offset, flags, raw, text, spans, quotes }
     }
 
-    fn reject(&mut self, end: usize, next: usize) -> Rejected<'_> {
+    fn reject_line(&mut self, end: usize, next: usize) -> RejectedRecord<'_> {
         self.taken = next;
-        let line = self.lines.text(end);
+        let line = self.lines.bytes_to(end);
         let expected = self.header.width();
-        let mut split = Split::tolerant(self.header.mapping().quote_before_blank_closes);
-        let reason = match split.run(line, usize::MAX) {
-            _ if self.lines.text(next).last() != Some(&b'\n') => Reason::Truncated,
-            Ending::Closed { fields, .. } => Reason::Fields { found: fields, expected },
-            Ending::Open { .. } | Ending::Broken => Reason::OpenQuote,
+        let mut split = FieldSplitter::new_tolerant(self.header.mapping().quote_before_blank_closes);
+        let reason = match split.split_fields(line, usize::MAX) {
+            _ if self.lines.bytes_to(next).last() != Some(&b'\n') => RejectionReason::Truncated,
+            SplitResult::Closed { fields, .. } => RejectionReason::Fields { found: fields, expected },
+            SplitResult::Open { .. } | SplitResult::Broken => RejectionReason::OpenQuote,
         };
         let bytes = &line[..end.min(self.limits.kept)];
         let byte_offset = self.lines.offset();
-        Rejected { row_no: self.row_no, byte_offset, bytes, length: end as u64, reason }
+        RejectedRecord { row_no: self.row_no, byte_offset, bytes, length: end as u64, reason }
     }
 
-    fn reject_endless(&mut self) -> io::Result<Item<'_>> {
+    fn reject_long_line(&mut self) -> io::Result<RecordItem<'_>> {
         self.row_no += 1;
         self.kept.clear();
         let byte_offset = self.lines.offset();
-        let length = self.lines.skip(self.limits.kept, &mut self.kept)?;
+        let length = self.lines.skip_line(self.limits.kept, &mut self.kept)?;
         let bytes = &self.kept;
-        Ok(Item::Rejected(Rejected {
+        Ok(RecordItem::Rejected(RejectedRecord {
             row_no: self.row_no,
             byte_offset,
             bytes,
             length,
-            reason: Reason::TooLong,
+            reason: RejectionReason::TooLong,
         }))
     }
 }
 
 /// Returns true if a line that follows an unfinished one is a record of its own.
-fn stands_alone(line: &[u8], header: &Header) -> bool {
+fn parses_on_its_own(line: &[u8], header: &FeedHeader) -> bool {
     let width = header.width();
-    let mut tolerant = Split::tolerant(header.mapping().quote_before_blank_closes);
-    Split::whole(Split::strict().run(line, width), width)
+    let mut tolerant = FieldSplitter::new_tolerant(header.mapping().quote_before_blank_closes);
+    FieldSplitter::is_complete(FieldSplitter::new_strict().split_fields(line, width), width)
         // A quote inside an unquoted field indicates the tail of a record.
-        || (Split::whole(tolerant.run(line, width), width) && !tolerant.stray)
+        || (FieldSplitter::is_complete(tolerant.split_fields(line, width), width) && !tolerant.stray)
 }
 
 /// Copies the values out of a line that cannot be borrowed from: with doubled quotes, NULs or bytes that are not UTF-8.
 /// Returns whether there was a NUL, and whether a field was read as Latin-1.
-fn decode(raw: &[u8], from: &[Span], escaped: bool, values: &mut String, to: &mut Vec<Span>) -> (bool, bool) {
+fn decode_values(
+    raw: &[u8],
+    from: &[FieldSpan],
+    escaped: bool,
+    values: &mut String,
+    to: &mut Vec<FieldSpan>,
+) -> (bool, bool) {
     values.clear();
     to.clear();
     let (mut nul, mut latin1) = (false, false);

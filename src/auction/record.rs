@@ -4,24 +4,24 @@
 //! unchanged row needs no copy.
 
 use super::Column;
-use super::header::Header;
+use super::field_splitter::FieldSpan;
+use super::header::FeedHeader;
 #[cfg(doc)]
-use super::reader::Limits;
-use super::split::Span;
+use super::reader::ReaderLimits;
 use std::fmt::{self, Display};
 
 /// An item at a row's position: a record or a rejected line.
 #[derive(Debug)]
-pub enum Item<'a> {
+pub enum RecordItem<'a> {
     /// A complete record.
-    Row(Record<'a>),
+    Row(FeedRecord<'a>),
     /// A line that cannot be parsed as a record.
-    Rejected(Rejected<'a>),
+    Rejected(RejectedRecord<'a>),
 }
 
 /// A line that cannot be split into the header's number of fields.
 #[derive(Clone, Copy, Debug)]
-pub struct Rejected<'a> {
+pub struct RejectedRecord<'a> {
     /// Position among the file's records, from 1.
     pub row_no: u64,
     /// Byte offset of the line in the file.
@@ -31,12 +31,12 @@ pub struct Rejected<'a> {
     /// Full length in the file, in bytes.
     pub length: u64,
     /// The reason of the rejection.
-    pub reason: Reason,
+    pub reason: RejectionReason,
 }
 
 /// The reason why a line is not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum RejectionReason {
     /// The number of fields differs from the header's.
     Fields {
         /// Number of fields by the tolerant rule.
@@ -52,20 +52,20 @@ pub enum Reason {
     TooLong,
 }
 
-impl Display for Reason {
+impl Display for RejectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Fields { found, expected } => write!(f, "{found} fields instead of {expected}"),
-            Reason::OpenQuote => f.write_str("a quoted field is not closed"),
-            Reason::Truncated => f.write_str("the file ends within the record"),
-            Reason::TooLong => f.write_str("the line is longer than any record"),
+            RejectionReason::Fields { found, expected } => write!(f, "{found} fields instead of {expected}"),
+            RejectionReason::OpenQuote => f.write_str("a quoted field is not closed"),
+            RejectionReason::Truncated => f.write_str("the file ends within the record"),
+            RejectionReason::TooLong => f.write_str("the line is longer than any record"),
         }
     }
 }
 
 /// The repairs made to a record. Each is counted as a warning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
+pub struct RecordFlags {
     /// The record was read by the tolerant rule: it contains unescaped quotes.
     pub repaired: bool,
     /// A NUL was replaced with U+FFFD.
@@ -76,19 +76,19 @@ pub struct Flags {
 
 /// One row of the file, borrowed from the reader until the next one is read.
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    pub(super) header: &'a Header,
+pub struct FeedRecord<'a> {
+    pub(super) header: &'a FeedHeader,
     pub(super) row_no: u64,
     pub(super) byte_offset: u64,
-    pub(super) flags: Flags,
+    pub(super) flags: RecordFlags,
     pub(super) raw: &'a [u8],
     pub(super) text: &'a str,
-    pub(super) spans: &'a [Span],
+    pub(super) spans: &'a [FieldSpan],
     /// True if a value may contain a quote.
     pub(super) quotes: bool,
 }
 
-impl<'a> Record<'a> {
+impl<'a> FeedRecord<'a> {
     /// Returns the position among the file's records, from 1. Rejected records count.
     pub fn row_no(&self) -> u64 {
         self.row_no
@@ -100,17 +100,17 @@ impl<'a> Record<'a> {
     }
 
     /// Returns the repairs made to the record.
-    pub fn flags(&self) -> Flags {
+    pub fn flags(&self) -> RecordFlags {
         self.flags
     }
 
     /// Returns the record's bytes in the file, without the last line end.
-    pub fn raw(&self) -> &'a [u8] {
+    pub fn raw_bytes(&self) -> &'a [u8] {
         self.raw
     }
 
     /// Returns the header of the record's file.
-    pub fn header(&self) -> &'a Header {
+    pub fn header(&self) -> &'a FeedHeader {
         self.header
     }
 
@@ -122,11 +122,11 @@ impl<'a> Record<'a> {
 
     /// Returns the untrimmed value of a column, or an empty text if the file lacks the column.
     pub fn get(&self, column: Column) -> &'a str {
-        self.header.place(column).map_or("", |i| self.field(i))
+        self.header.position(column).map_or("", |i| self.field(i))
     }
 
     /// Returns true if no value contains a byte that JSON escapes. A false result may be wrong.
-    pub(super) fn plain(&self) -> bool {
+    pub(super) fn needs_no_escape(&self) -> bool {
         // Branch-free, so that the compiler vectorizes the loop.
         let odd = |found: bool, byte: &u8| found | (*byte < 0x20) | (*byte == b'\\');
         !self.quotes && !self.text.as_bytes().iter().fold(false, odd)

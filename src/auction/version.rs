@@ -5,7 +5,7 @@
 //! ever. Such a version takes the start of its first window instead. It is *irregular*: an earlier window that is found
 //! to contain the version moves it, so the lot is folded again from all of its stored versions.
 
-use super::instant::update_time;
+use super::instant::parse_update_time;
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// Length of a window, in minutes.
@@ -24,28 +24,28 @@ pub fn version_time(updated: Option<DateTime<Utc>>, window: DateTime<Utc>) -> (D
 }
 
 /// Returns true if the text of `Last Updated Time` is the order key of a version in a window that starts at `window`.
-pub fn is_regular(updated: &str, window: DateTime<Utc>) -> bool {
-    version_time(update_time(updated.trim()), window).1
+pub fn has_regular_time(updated: &str, window: DateTime<Utc>) -> bool {
+    version_time(parse_update_time(updated.trim()), window).1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(time: &str) -> DateTime<Utc> {
+    fn parse_time(time: &str) -> DateTime<Utc> {
         time.parse().unwrap()
     }
 
     #[test]
     fn an_update_time_orders_a_version_unless_it_is_missing_or_more_than_a_day_ahead_of_its_window() {
-        let window = at("2026-11-20T14:30:00Z");
-        let usual = at("2026-11-20T14:01:00Z");
+        let window = parse_time("2026-11-20T14:30:00Z");
+        let usual = parse_time("2026-11-20T14:01:00Z");
         assert_eq!(version_time(Some(usual), window), (usual, true));
-        let last = at("2026-11-21T14:45:00Z");
+        let last = parse_time("2026-11-21T14:45:00Z");
         assert_eq!(version_time(Some(last), window), (last, true));
-        assert_eq!(version_time(Some(at("2026-11-21T14:45:01Z")), window), (window, false));
+        assert_eq!(version_time(Some(parse_time("2026-11-21T14:45:01Z")), window), (window, false));
         assert_eq!(version_time(None, window), (window, false));
-        assert!(is_regular(" 2026-11-20T14:01:00Z", window));
-        assert!(!is_regular("", window) && !is_regular("yesterday", window));
+        assert!(has_regular_time(" 2026-11-20T14:01:00Z", window));
+        assert!(!has_regular_time("", window) && !has_regular_time("yesterday", window));
     }
 }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 /// The content of a VIN field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Vin<'a> {
+pub enum ParsedVin<'a> {
     /// The normalised VIN, which matches `^[A-HJ-NPR-Z0-9]{11,17}$`.
     Valid(Cow<'a, str>),
     /// Only blanks.
@@ -23,34 +23,34 @@ pub enum Vin<'a> {
 /// Trims blanks, converts ASCII letters to upper case, then removes I, O and Q. Borrows if nothing inside changes.
 pub fn normalize_vin(raw: &str) -> Cow<'_, str> {
     let trimmed = trim_blanks(raw);
-    if trimmed.bytes().any(|b| b.is_ascii_lowercase() || removed(char::from(b))) {
-        Cow::Owned(trimmed.chars().map(|c| c.to_ascii_uppercase()).filter(|c| !removed(*c)).collect())
+    if trimmed.bytes().any(|b| b.is_ascii_lowercase() || is_removed(char::from(b))) {
+        Cow::Owned(trimmed.chars().map(|c| c.to_ascii_uppercase()).filter(|c| !is_removed(*c)).collect())
     } else {
         Cow::Borrowed(trimmed)
     }
 }
 
 /// Returns the class of a VIN field: valid, empty or malformed.
-pub fn classify(raw: &str) -> Vin<'_> {
+pub fn classify_vin(raw: &str) -> ParsedVin<'_> {
     let vin = normalize_vin(raw);
     if trim_blanks(raw).is_empty() {
-        Vin::Empty
+        ParsedVin::Empty
     } else if (11..=17).contains(&vin.len())
         && vin.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
     {
-        Vin::Valid(vin)
+        ParsedVin::Valid(vin)
     } else {
-        Vin::Malformed
+        ParsedVin::Malformed
     }
 }
 
 /// Returns true if normalising removes characters other than blanks at the ends. Such a VIN may equal another
 /// vehicle's.
-pub fn lost_characters(raw: &str) -> bool {
-    raw.chars().any(|c| removed(c.to_ascii_uppercase()))
+pub fn loses_characters(raw: &str) -> bool {
+    raw.chars().any(|c| is_removed(c.to_ascii_uppercase()))
 }
 
-fn removed(c: char) -> bool {
+fn is_removed(c: char) -> bool {
     matches!(c, 'I' | 'O' | 'Q')
 }
 
@@ -68,24 +68,27 @@ mod tests {
 
     #[test]
     fn a_vin_has_11_to_17_letters_and_digits() {
-        assert_eq!(classify("2HGFC2F59GH512345"), Vin::Valid("2HGFC2F59GH512345".into()));
-        assert_eq!(classify("12345678901"), Vin::Valid("12345678901".into()));
-        assert_eq!(classify("1234567890"), Vin::Malformed);
-        assert_eq!(classify("123456789012345678"), Vin::Malformed);
-        assert_eq!(classify("2HGFC2F59-H512345"), Vin::Malformed);
-        assert_eq!(classify("2HGFC2F59ЯH512345"), Vin::Malformed);
-        assert_eq!(classify(" \u{b} \u{a0}\u{200b}"), Vin::Empty);
-        assert_eq!(classify("\u{feff}2HGFC2F59GH512345\u{a0}"), Vin::Valid("2HGFC2F59GH512345".into()));
-        assert_eq!(classify("2HGFC2F59\u{200b}GH512345"), Vin::Malformed);
-        assert_eq!(classify(&"A".repeat(3000)), Vin::Malformed);
-        assert_eq!(classify("OIQ"), Vin::Malformed);
+        assert_eq!(classify_vin("2HGFC2F59GH512345"), ParsedVin::Valid("2HGFC2F59GH512345".into()));
+        assert_eq!(classify_vin("12345678901"), ParsedVin::Valid("12345678901".into()));
+        assert_eq!(classify_vin("1234567890"), ParsedVin::Malformed);
+        assert_eq!(classify_vin("123456789012345678"), ParsedVin::Malformed);
+        assert_eq!(classify_vin("2HGFC2F59-H512345"), ParsedVin::Malformed);
+        assert_eq!(classify_vin("2HGFC2F59ЯH512345"), ParsedVin::Malformed);
+        assert_eq!(classify_vin(" \u{b} \u{a0}\u{200b}"), ParsedVin::Empty);
+        assert_eq!(
+            classify_vin("\u{feff}2HGFC2F59GH512345\u{a0}"),
+            ParsedVin::Valid("2HGFC2F59GH512345".into())
+        );
+        assert_eq!(classify_vin("2HGFC2F59\u{200b}GH512345"), ParsedVin::Malformed);
+        assert_eq!(classify_vin(&"A".repeat(3000)), ParsedVin::Malformed);
+        assert_eq!(classify_vin("OIQ"), ParsedVin::Malformed);
     }
 
     #[test]
     fn a_vin_that_loses_characters_says_so() {
-        assert!(lost_characters("2HGFC2F59GH5I2345"));
-        assert!(lost_characters("2hgfc2f59gh5q2345"));
-        assert!(!lost_characters(" 2hgfc2f59gh512345 "));
+        assert!(loses_characters("2HGFC2F59GH5I2345"));
+        assert!(loses_characters("2hgfc2f59gh5q2345"));
+        assert!(!loses_characters(" 2hgfc2f59gh512345 "));
     }
 
     proptest! {
@@ -100,7 +103,7 @@ mod tests {
 
         #[test]
         fn what_is_valid_matches_the_tables_check(raw in "[a-zA-Z0-9 -]{0,20}") {
-            if let Vin::Valid(vin) = classify(&raw) {
+            if let ParsedVin::Valid(vin) = classify_vin(&raw) {
                 prop_assert!((11..=17).contains(&vin.len()));
                 prop_assert!(vin.bytes().all(|b| b"ABCDEFGHJKLMNPRSTUVWXYZ0123456789".contains(&b)));
             }

@@ -8,22 +8,22 @@
 //! twice, both readings count. A clock is used only if all rows of the file share it.
 
 use super::Column;
-use super::instant::update_time;
+use super::instant::parse_update_time;
 use super::mapping::SourceMapping;
-use super::reader::{Item, Limits, Reader};
+use super::reader::{ReaderLimits, RecordItem, RecordReader};
 use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, SecondsFormat, TimeZone, Timelike, Utc};
 use chrono_tz::America::Los_Angeles;
 use std::io::{self, Read};
 use std::path::Path;
 
 /// Length of a window: a quarter of an hour.
-pub const WINDOW_LENGTH: std::time::Duration = std::time::Duration::from_secs(900);
+pub const WINDOW_INTERVAL: std::time::Duration = std::time::Duration::from_secs(900);
 /// Length of a window, in seconds.
-const QUARTER_HOUR: i64 = WINDOW_LENGTH.as_secs() as i64;
+const WINDOW_SECONDS: i64 = WINDOW_INTERVAL.as_secs() as i64;
 /// Maximum time from the present to the start of a window.
-const MAX_AHEAD: Duration = Duration::minutes(15);
+const AHEAD_MARGIN: Duration = Duration::minutes(15);
 /// Maximum distance of a window from the nearer instant of its file's clock.
-const MAX_FROM_CLOCK: Duration = Duration::hours(36);
+const CLOCK_MARGIN: Duration = Duration::hours(36);
 
 /// The times recorded in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum WindowError {
     #[error(
         "the file's clock {clock:?} does not name one window\ndetail: the clock shows {} in UTC, and {}\nhint: name \
          the window with --window",
-        written(.candidates, " or "),
+        join_windows(.candidates, " or "),
         if *.possible == 0 { "none of them is possible" } else { "more than one of them is possible" }
     )]
     Ambiguous {
@@ -62,8 +62,8 @@ pub enum WindowError {
     #[error(
         "window {} is more than 15 minutes ahead of the database's clock\ndetail: the clock shows {}\nhint: name \
          the right window with --window, or accept this one with --even-so --reason \"…\"",
-        text(*.window),
-        text(*.now)
+        format_time(*.window),
+        format_time(*.now)
     )]
     Ahead {
         /// The start of the window.
@@ -75,8 +75,8 @@ pub enum WindowError {
     #[error(
         "window {} is more than 36 hours from the file's clock {clock:?}\ndetail: the clock shows {} in UTC\nhint: \
          name the right window with --window, or accept this one with --even-so --reason \"…\"",
-        text(*.window),
-        written(.candidates, " or ")
+        format_time(*.window),
+        join_windows(.candidates, " or ")
     )]
     FarFromClock {
         /// The start of the window.
@@ -88,27 +88,27 @@ pub enum WindowError {
     },
 }
 
-fn text(at: DateTime<Utc>) -> String {
+fn format_time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn written(windows: &[DateTime<Utc>], between: &str) -> String {
-    windows.iter().map(|at| text(*at)).collect::<Vec<_>>().join(between)
+fn join_windows(windows: &[DateTime<Utc>], between: &str) -> String {
+    windows.iter().map(|at| format_time(*at)).collect::<Vec<_>>().join(between)
 }
 
 /// Returns the start of the quarter-hour that contains `time`.
-pub fn quarter_hour(time: DateTime<Utc>) -> DateTime<Utc> {
+pub fn floor_to_window(time: DateTime<Utc>) -> DateTime<Utc> {
     let seconds = time.timestamp();
-    DateTime::from_timestamp(seconds - seconds.rem_euclid(QUARTER_HOUR), 0).unwrap_or(time)
+    DateTime::from_timestamp(seconds - seconds.rem_euclid(WINDOW_SECONDS), 0).unwrap_or(time)
 }
 
 /// Returns the start of the quarter-hour nearest to `time`.
-fn nearest_quarter_hour(time: DateTime<Utc>) -> DateTime<Utc> {
-    quarter_hour(time + Duration::seconds(QUARTER_HOUR / 2))
+fn nearest_window(time: DateTime<Utc>) -> DateTime<Utc> {
+    floor_to_window(time + Duration::seconds(WINDOW_SECONDS / 2))
 }
 
 /// Returns the time, in UTC, of a path that ends in `YYYY/MM/DD/HHmm.csv`.
-pub fn time_in_path(path: &Path) -> Option<DateTime<Utc>> {
+pub fn parse_path_time(path: &Path) -> Option<DateTime<Utc>> {
     let mut parts = path.iter().rev().map(|part| part.to_str());
     let mut digits = |suffix: &str, len: usize| {
         let part = parts.next()??.strip_suffix(suffix)?;
@@ -146,19 +146,21 @@ impl FileClock {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
-    pub fn read(file: impl Read, mapping: &'static SourceMapping) -> io::Result<FileClock> {
+    pub fn read_file(file: impl Read, mapping: &'static SourceMapping) -> io::Result<FileClock> {
         let mut found = FileClock::default();
-        let Ok(mut reader) = Reader::new(file, Limits::default(), mapping) else { return Ok(found) };
+        let Ok(mut reader) = RecordReader::new(file, ReaderLimits::default(), mapping) else {
+            return Ok(found);
+        };
         let mut shared = true;
-        while let Some(item) = reader.read()? {
-            let Item::Row(record) = item else { continue };
+        while let Some(item) = reader.next_item()? {
+            let RecordItem::Row(record) = item else { continue };
             let clock = record.get(Column::CreateDateTime);
             match &found.clock {
                 None => found.clock = Some(clock.to_owned()),
                 Some(first) => shared &= first == clock,
             }
             found.greatest_update =
-                found.greatest_update.max(update_time(record.get(Column::LastUpdatedTime).trim()));
+                found.greatest_update.max(parse_update_time(record.get(Column::LastUpdatedTime).trim()));
         }
         found.clock = found.clock.filter(|clock| shared && !clock_instants(clock).is_empty());
         Ok(found)
@@ -168,13 +170,13 @@ impl FileClock {
     ///
     /// # Errors
     /// Returns an error if neither gives exactly one window.
-    pub fn window(
+    pub fn select_window(
         &self,
         named: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Result<DateTime<Utc>, WindowError> {
         if let Some(named) = named {
-            return Ok(quarter_hour(named));
+            return Ok(floor_to_window(named));
         }
         let Some(clock) = &self.clock else { return Err(WindowError::Unnamed) };
         let instants = clock_instants(clock);
@@ -182,16 +184,16 @@ impl FileClock {
             .iter()
             .copied()
             .filter(|at| {
-                let window = nearest_quarter_hour(*at);
+                let window = nearest_window(*at);
                 let (first, last) = (window.min(*at), window.max(*at));
                 self.greatest_update.is_none_or(|update| last >= update) && first <= now
             })
             .collect();
         match possible[..] {
-            [at] => Ok(nearest_quarter_hour(at)),
+            [at] => Ok(nearest_window(at)),
             _ => Err(WindowError::Ambiguous {
                 clock: clock.clone(),
-                candidates: instants.into_iter().map(nearest_quarter_hour).collect(),
+                candidates: instants.into_iter().map(nearest_window).collect(),
                 possible: possible.len(),
             }),
         }
@@ -202,29 +204,28 @@ impl FileClock {
     /// # Errors
     /// Returns an error if the window is more than 15 minutes ahead of `now`, or more than 36 hours from the nearer
     /// instant of the file's clock.
-    pub fn check(&self, window: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), WindowError> {
-        if window > now + MAX_AHEAD {
+    pub fn check_window(&self, window: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), WindowError> {
+        if window > now + AHEAD_MARGIN {
             return Err(WindowError::Ahead { window, now });
         }
         let Some(clock) = &self.clock else { return Ok(()) };
-        let candidates: Vec<DateTime<Utc>> =
-            clock_instants(clock).into_iter().map(nearest_quarter_hour).collect();
-        let far = candidates.iter().all(|at| (window - *at).abs() > MAX_FROM_CLOCK);
+        let candidates: Vec<DateTime<Utc>> = clock_instants(clock).into_iter().map(nearest_window).collect();
+        let far = candidates.iter().all(|at| (window - *at).abs() > CLOCK_MARGIN);
         if far { Err(WindowError::FarFromClock { window, clock: clock.clone(), candidates }) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::specimen::civic;
+    use super::super::fixture::civic_fixture;
     use super::*;
 
-    fn at(time: &str) -> DateTime<Utc> {
+    fn parse_time(time: &str) -> DateTime<Utc> {
         time.parse().unwrap()
     }
 
     fn file_clock(clock: &str, update: &str) -> FileClock {
-        FileClock { clock: Some(clock.to_owned()), greatest_update: Some(at(update)) }
+        FileClock { clock: Some(clock.to_owned()), greatest_update: Some(parse_time(update)) }
     }
 
     #[test]
@@ -235,13 +236,13 @@ mod tests {
             // The clocks go forward between the two.
             ("2026-03-08-01.00.00.000000", ["2026-03-08T09:00:00Z", "2026-03-08T20:00:00Z"]),
         ] {
-            assert_eq!(clock_instants(clock), instants.map(at), "{clock}");
+            assert_eq!(clock_instants(clock), instants.map(parse_time), "{clock}");
         }
         // A skipped hour has one instant. An hour shown twice has a third.
-        assert_eq!(clock_instants("2026-03-08-02.30.00.000000"), [at("2026-03-08T21:30:00Z")]);
+        assert_eq!(clock_instants("2026-03-08-02.30.00.000000"), [parse_time("2026-03-08T21:30:00Z")]);
         assert_eq!(
             clock_instants("2026-11-01-01.30.00.000000"),
-            ["2026-11-01T08:30:00Z", "2026-11-01T09:30:00Z", "2026-11-01T21:30:00Z"].map(at)
+            ["2026-11-01T08:30:00Z", "2026-11-01T09:30:00Z", "2026-11-01T21:30:00Z"].map(parse_time)
         );
         for none in
             ["", "2026-11-27-14.10.06.000795", "2026-11-27-00.10.06.000795", "2026-11-27 02:10:06", "x"]
@@ -253,36 +254,49 @@ mod tests {
     #[test]
     fn a_clock_names_the_window_nearest_to_its_only_possible_instant() {
         let clock = file_clock("2026-11-27-02.10.06.000795", "2026-11-27T07:01:00Z");
-        assert_eq!(clock.window(None, at("2026-11-27T20:00:00Z")), Ok(at("2026-11-27T10:15:00Z")));
+        assert_eq!(
+            clock.select_window(None, parse_time("2026-11-27T20:00:00Z")),
+            Ok(parse_time("2026-11-27T10:15:00Z"))
+        );
         // The morning instant is before the newest row.
         let evening = file_clock("2026-11-27-02.10.06.000795", "2026-11-27T11:00:00Z");
-        assert_eq!(evening.window(None, at("2026-11-30T00:00:00Z")), Ok(at("2026-11-27T22:15:00Z")));
+        assert_eq!(
+            evening.select_window(None, parse_time("2026-11-30T00:00:00Z")),
+            Ok(parse_time("2026-11-27T22:15:00Z"))
+        );
         let down = file_clock("2026-11-27-02.07.00.000000", "2026-11-27T10:06:00Z");
-        assert_eq!(down.window(None, at("2026-11-27T10:20:00Z")), Ok(at("2026-11-27T10:00:00Z")));
+        assert_eq!(
+            down.select_window(None, parse_time("2026-11-27T10:20:00Z")),
+            Ok(parse_time("2026-11-27T10:00:00Z"))
+        );
     }
 
     #[test]
     fn a_clock_with_two_possible_instants_or_none_names_both_and_asks_for_the_flag() {
         let clock = file_clock("2026-11-27-02.10.06.000795", "2026-11-27T07:01:00Z");
-        let both = clock.window(None, at("2026-11-28T00:00:00Z")).unwrap_err();
+        let both = clock.select_window(None, parse_time("2026-11-28T00:00:00Z")).unwrap_err();
         assert_eq!(
             both.to_string(),
             "the file's clock \"2026-11-27-02.10.06.000795\" does not name one window\ndetail: the clock shows \
              2026-11-27T10:15:00Z or 2026-11-27T22:15:00Z in UTC, and more than one of them is possible\nhint: name \
              the window with --window"
         );
-        let none = clock.window(None, at("2026-11-27T09:00:00Z")).unwrap_err();
+        let none = clock.select_window(None, parse_time("2026-11-27T09:00:00Z")).unwrap_err();
         assert!(matches!(none, WindowError::Ambiguous { possible: 0, .. }), "{none}");
-        assert_eq!(FileClock::default().window(None, at("2026-11-28T00:00:00Z")), Err(WindowError::Unnamed));
+        assert_eq!(
+            FileClock::default().select_window(None, parse_time("2026-11-28T00:00:00Z")),
+            Err(WindowError::Unnamed)
+        );
         // A window from a flag or a path is only rounded down.
-        let named = clock.window(Some(at("2026-11-20T14:59:59Z")), at("2026-11-28T00:00:00Z"));
-        assert_eq!(named, Ok(at("2026-11-20T14:45:00Z")));
+        let named =
+            clock.select_window(Some(parse_time("2026-11-20T14:59:59Z")), parse_time("2026-11-28T00:00:00Z"));
+        assert_eq!(named, Ok(parse_time("2026-11-20T14:45:00Z")));
     }
 
     #[test]
     fn a_window_ahead_of_the_present_or_far_from_the_clock_is_refused() {
         let clock = file_clock("2026-11-27-02.10.06.000795", "2026-11-27T07:01:00Z");
-        let now = at("2026-11-30T12:00:00Z");
+        let now = parse_time("2026-11-30T12:00:00Z");
         for (window, refused) in [
             ("2026-11-27T10:15:00Z", false),
             ("2026-11-25T22:15:00Z", false),
@@ -290,51 +304,62 @@ mod tests {
             ("2026-11-29T10:15:00Z", false),
             ("2026-11-29T10:30:00Z", true),
         ] {
-            let checked = clock.check(at(window), now);
+            let checked = clock.check_window(parse_time(window), now);
             assert_eq!(matches!(checked, Err(WindowError::FarFromClock { .. })), refused, "{window}");
         }
         let none = FileClock::default();
-        assert_eq!(none.check(at("2026-11-30T12:15:00Z"), now), Ok(()));
-        assert!(matches!(none.check(at("2026-11-30T12:30:00Z"), now), Err(WindowError::Ahead { .. })));
-        assert_eq!(none.check(at("1990-01-01T00:00:00Z"), now), Ok(()));
+        assert_eq!(none.check_window(parse_time("2026-11-30T12:15:00Z"), now), Ok(()));
+        assert!(matches!(
+            none.check_window(parse_time("2026-11-30T12:30:00Z"), now),
+            Err(WindowError::Ahead { .. })
+        ));
+        assert_eq!(none.check_window(parse_time("1990-01-01T00:00:00Z"), now), Ok(()));
     }
 
     #[test]
     fn only_a_clock_that_all_rows_share_is_the_files() {
-        let row = civic();
-        let bytes = |rows: &[&super::super::specimen::Specimen]| {
-            let mut file = rows[0].file();
+        let row = civic_fixture();
+        let bytes = |rows: &[&super::super::fixture::RowFixture]| {
+            let mut file = rows[0].to_csv();
             for row in &rows[1..] {
-                let whole = row.file();
+                let whole = row.to_csv();
                 let line_end = whole.iter().position(|byte| *byte == b'\n').unwrap();
                 file.extend_from_slice(&whole[line_end + 1..]);
             }
             file
         };
-        let later = row.clone().with("Last Updated Time", "2025-10-14T09:30:00Z");
+        let later = row.clone().with_value("Last Updated Time", "2025-10-14T09:30:00Z");
         let one =
-            FileClock::read(&bytes(&[&row, &later, &row])[..], super::super::mapping::copart()).unwrap();
+            FileClock::read_file(&bytes(&[&row, &later, &row])[..], super::super::mapping::copart_mapping())
+                .unwrap();
         assert_eq!(one, file_clock("2025-10-14-08.55.06.000795", "2025-10-14T09:30:00Z"));
-        let other = row.clone().with("Create Date/Time", "2025-10-14-08.55.07.000000");
+        let other = row.clone().with_value("Create Date/Time", "2025-10-14-08.55.07.000000");
         assert_eq!(
-            FileClock::read(&bytes(&[&row, &other])[..], super::super::mapping::copart()).unwrap().clock,
+            FileClock::read_file(&bytes(&[&row, &other])[..], super::super::mapping::copart_mapping())
+                .unwrap()
+                .clock,
             None
         );
-        let empty = row.clone().with("Create Date/Time", "");
+        let empty = row.clone().with_value("Create Date/Time", "");
         assert_eq!(
-            FileClock::read(&bytes(&[&empty])[..], super::super::mapping::copart()).unwrap().clock,
+            FileClock::read_file(&bytes(&[&empty])[..], super::super::mapping::copart_mapping())
+                .unwrap()
+                .clock,
             None
         );
         for none in [&b""[..], b"<html></html>", b"Id,a\n1,2\n"] {
-            assert_eq!(FileClock::read(none, super::super::mapping::copart()).unwrap(), FileClock::default());
+            assert_eq!(
+                FileClock::read_file(none, super::super::mapping::copart_mapping()).unwrap(),
+                FileClock::default()
+            );
         }
     }
 
     #[test]
     fn a_path_names_a_window_by_its_last_four_parts() {
-        let named = |path: &str| time_in_path(Path::new(path)).map(quarter_hour);
-        assert_eq!(named("/any/copart/2026/11/20/1437.csv"), Some(at("2026-11-20T14:30:00Z")));
-        assert_eq!(named("2024/02/29/2345.csv"), Some(at("2024-02-29T23:45:00Z")));
+        let named = |path: &str| parse_path_time(Path::new(path)).map(floor_to_window);
+        assert_eq!(named("/any/copart/2026/11/20/1437.csv"), Some(parse_time("2026-11-20T14:30:00Z")));
+        assert_eq!(named("2024/02/29/2345.csv"), Some(parse_time("2024-02-29T23:45:00Z")));
         for other in [
             "salesdata.csv",
             "2026/11/20/1430.txt",
@@ -353,6 +378,6 @@ mod tests {
 
     #[test]
     fn the_quarter_hour_before_1970_is_floored_too() {
-        assert_eq!(quarter_hour(at("1969-12-31T23:50:00Z")), at("1969-12-31T23:45:00Z"));
+        assert_eq!(floor_to_window(parse_time("1969-12-31T23:50:00Z")), parse_time("1969-12-31T23:45:00Z"));
     }
 }

@@ -32,7 +32,7 @@
 //! whole region (`*NCS - MOUNTAIN REGION`), so the location of its lots is not consulted.
 
 use super::Column;
-use super::reader::Record;
+use super::reader::FeedRecord;
 use chrono::{
     DateTime, Duration, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeZone, Utc,
 };
@@ -50,7 +50,7 @@ const ONE_OFFSET_SINCE: Option<NaiveDate> = NaiveDate::from_ymd_opt(2026, 11, 1)
 
 /// The clock of a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Zone {
+pub enum SaleZone {
     /// A region with the rules of the tz data.
     Region(Tz),
     /// A fixed number of hours behind UTC.
@@ -64,19 +64,19 @@ pub enum Zone {
     },
 }
 
-const EASTERN: Zone = Zone::Region(America::New_York);
-const CENTRAL: Zone = Zone::Region(America::Chicago);
-const MOUNTAIN: Zone = Zone::Region(America::Denver);
-const PACIFIC: Zone = Zone::Region(America::Los_Angeles);
-const HAWAII: Zone = Zone::Region(Pacific::Honolulu);
-const ALASKA: Zone = Zone::Region(America::Anchorage);
-const ARIZONA: Zone = Zone::Region(America::Phoenix);
-const ALBERTA: Zone = Zone::OneOffset { region: America::Edmonton, behind: 6 };
-const BRITISH_COLUMBIA: Zone = Zone::OneOffset { region: America::Vancouver, behind: 7 };
-const SASKATCHEWAN: Zone = Zone::Region(America::Regina);
+const EASTERN: SaleZone = SaleZone::Region(America::New_York);
+const CENTRAL: SaleZone = SaleZone::Region(America::Chicago);
+const MOUNTAIN: SaleZone = SaleZone::Region(America::Denver);
+const PACIFIC: SaleZone = SaleZone::Region(America::Los_Angeles);
+const HAWAII: SaleZone = SaleZone::Region(Pacific::Honolulu);
+const ALASKA: SaleZone = SaleZone::Region(America::Anchorage);
+const ARIZONA: SaleZone = SaleZone::Region(America::Phoenix);
+const ALBERTA: SaleZone = SaleZone::OneOffset { region: America::Edmonton, behind: 6 };
+const BRITISH_COLUMBIA: SaleZone = SaleZone::OneOffset { region: America::Vancouver, behind: 7 };
+const SASKATCHEWAN: SaleZone = SaleZone::Region(America::Regina);
 
 /// The abbreviations of the feed, with their regions.
-const ABBREVIATIONS: &[(&str, Zone)] = &[
+const ABBREVIATIONS: &[(&str, SaleZone)] = &[
     ("EST", EASTERN),
     ("EDT", EASTERN),
     ("CST", CENTRAL),
@@ -88,51 +88,51 @@ const ABBREVIATIONS: &[(&str, Zone)] = &[
     ("HST", HAWAII),
     ("AKST", ALASKA),
     ("AKDT", ALASKA),
-    ("ASDT", Zone::Fixed(1)),
-    ("ADDT", Zone::Fixed(1)),
+    ("ASDT", SaleZone::Fixed(1)),
+    ("ADDT", SaleZone::Fixed(1)),
 ];
 
 /// The provinces with rules of their own: the zone, and the region of the abbreviations that they write.
-const PROVINCES: &[(&str, Zone, Zone)] =
+const PROVINCES: &[(&str, SaleZone, SaleZone)] =
     &[("AB", ALBERTA, MOUNTAIN), ("BC", BRITISH_COLUMBIA, PACIFIC), ("SK", SASKATCHEWAN, CENTRAL)];
 
 /// The states of the United States and the provinces of Canada, each with its zone if there is only one.
 ///
 /// Arizona has none here, since only a yard's name leads to its zone.
 #[rustfmt::skip]
-const STATES: &[(&str, Option<Zone>)] = &[
+const STATES: &[(&str, Option<SaleZone>)] = &[
     ("AK", None), ("AL", Some(CENTRAL)), ("AR", Some(CENTRAL)), ("AZ", None), ("CA", Some(PACIFIC)),
     ("CO", Some(MOUNTAIN)), ("CT", Some(EASTERN)), ("DC", Some(EASTERN)), ("DE", Some(EASTERN)), ("FL", None),
-    ("GA", Some(EASTERN)), ("GU", Some(Zone::Region(Pacific::Guam))), ("HI", Some(HAWAII)), ("IA", Some(CENTRAL)),
+    ("GA", Some(EASTERN)), ("GU", Some(SaleZone::Region(Pacific::Guam))), ("HI", Some(HAWAII)), ("IA", Some(CENTRAL)),
     ("ID", None), ("IL", Some(CENTRAL)), ("IN", None), ("KS", None), ("KY", None), ("LA", Some(CENTRAL)),
     ("MA", Some(EASTERN)), ("MD", Some(EASTERN)), ("ME", Some(EASTERN)), ("MI", None), ("MN", Some(CENTRAL)),
     ("MO", Some(CENTRAL)), ("MS", Some(CENTRAL)), ("MT", Some(MOUNTAIN)), ("NC", Some(EASTERN)), ("ND", None),
     ("NE", None), ("NH", Some(EASTERN)), ("NJ", Some(EASTERN)), ("NM", Some(MOUNTAIN)), ("NV", None),
     ("NY", Some(EASTERN)), ("OH", Some(EASTERN)), ("OK", Some(CENTRAL)), ("OR", None), ("PA", Some(EASTERN)),
-    ("PR", Some(Zone::Region(America::Puerto_Rico))), ("RI", Some(EASTERN)), ("SC", Some(EASTERN)), ("SD", None),
+    ("PR", Some(SaleZone::Region(America::Puerto_Rico))), ("RI", Some(EASTERN)), ("SC", Some(EASTERN)), ("SD", None),
     ("TN", None), ("TX", None), ("UT", Some(MOUNTAIN)), ("VA", Some(EASTERN)),
-    ("VI", Some(Zone::Region(America::St_Thomas))), ("VT", Some(EASTERN)), ("WA", Some(PACIFIC)),
+    ("VI", Some(SaleZone::Region(America::St_Thomas))), ("VT", Some(EASTERN)), ("WA", Some(PACIFIC)),
     ("WI", Some(CENTRAL)), ("WV", Some(EASTERN)), ("WY", Some(MOUNTAIN)),
     // Canada
-    ("AB", Some(ALBERTA)), ("BC", Some(BRITISH_COLUMBIA)), ("MB", Some(Zone::Region(America::Winnipeg))),
-    ("NB", Some(Zone::Region(America::Moncton))), ("NL", None), ("NS", Some(Zone::Region(America::Halifax))),
-    ("NT", None), ("NU", None), ("ON", None), ("PE", Some(Zone::Region(America::Halifax))), ("QC", None),
-    ("SK", Some(SASKATCHEWAN)), ("YT", Some(Zone::Region(America::Whitehorse))),
+    ("AB", Some(ALBERTA)), ("BC", Some(BRITISH_COLUMBIA)), ("MB", Some(SaleZone::Region(America::Winnipeg))),
+    ("NB", Some(SaleZone::Region(America::Moncton))), ("NL", None), ("NS", Some(SaleZone::Region(America::Halifax))),
+    ("NT", None), ("NU", None), ("ON", None), ("PE", Some(SaleZone::Region(America::Halifax))), ("QC", None),
+    ("SK", Some(SASKATCHEWAN)), ("YT", Some(SaleZone::Region(America::Whitehorse))),
 ];
 
 /// The names of the countries whose states are in [`STATES`]. A row without a country is read as one of theirs.
 const COUNTRIES_WITH_STATES: &[&str] = &["", "USA", "US", "CAN", "CA"];
 
 /// Countries with one zone.
-const COUNTRIES: &[(&str, Zone)] = &[
-    ("ARE", Zone::Region(Asia::Dubai)),
-    ("BHR", Zone::Region(Asia::Bahrain)),
-    ("DEU", Zone::Region(Europe::Berlin)),
-    ("FIN", Zone::Region(Europe::Helsinki)),
-    ("GBR", Zone::Region(Europe::London)),
-    ("IRL", Zone::Region(Europe::Dublin)),
-    ("OMN", Zone::Region(Asia::Muscat)),
-    ("PRI", Zone::Region(America::Puerto_Rico)),
+const COUNTRIES: &[(&str, SaleZone)] = &[
+    ("ARE", SaleZone::Region(Asia::Dubai)),
+    ("BHR", SaleZone::Region(Asia::Bahrain)),
+    ("DEU", SaleZone::Region(Europe::Berlin)),
+    ("FIN", SaleZone::Region(Europe::Helsinki)),
+    ("GBR", SaleZone::Region(Europe::London)),
+    ("IRL", SaleZone::Region(Europe::Dublin)),
+    ("OMN", SaleZone::Region(Asia::Muscat)),
+    ("PRI", SaleZone::Region(America::Puerto_Rico)),
 ];
 
 /// The columns of a row that decide the zone of its sale.
@@ -150,7 +150,7 @@ pub struct SalePlace<'a> {
 
 impl<'a> SalePlace<'a> {
     /// Reads the columns from a record.
-    pub fn of(record: &Record<'a>) -> SalePlace<'a> {
+    pub fn from_record(record: &FeedRecord<'a>) -> SalePlace<'a> {
         SalePlace {
             abbreviation: record.get(Column::TimeZone),
             yard: record.get(Column::YardName),
@@ -162,14 +162,16 @@ impl<'a> SalePlace<'a> {
 
 impl SalePlace<'_> {
     /// Returns the zone of the sale, or None if the columns allow none or several.
-    pub fn zone(&self) -> Option<Zone> {
+    pub fn zone(&self) -> Option<SaleZone> {
         let yard = self.yard.trim();
         if begins_with_arizona(yard) {
             return Some(ARIZONA);
         }
-        let written = self.written(yard);
+        let written = self.zone_of_abbreviation(yard);
         match self.state_of_yard(yard) {
-            Some(code) => province(code).map(|(_, zone, _)| *zone).or(written).or_else(|| only_zone(code)),
+            Some(code) => {
+                find_province(code).map(|(_, zone, _)| *zone).or(written).or_else(|| only_zone(code))
+            }
             None if yard.starts_with('*') => written,
             None => match written {
                 Some(region) => Some(self.province_of_lot(region).unwrap_or(region)),
@@ -179,12 +181,12 @@ impl SalePlace<'_> {
     }
 
     /// Returns the region of the abbreviation.
-    fn written(&self, yard: &str) -> Option<Zone> {
+    fn zone_of_abbreviation(&self, yard: &str) -> Option<SaleZone> {
         let abbreviation = self.abbreviation.trim();
         if yard.eq_ignore_ascii_case("ATLANTIC CANADA AUCTION")
             && ["AKST", "AKDT", ""].iter().any(|own| abbreviation.eq_ignore_ascii_case(own))
         {
-            return Some(Zone::Fixed(9));
+            return Some(SaleZone::Fixed(9));
         }
         ABBREVIATIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(abbreviation)).map(|(_, zone)| *zone)
     }
@@ -193,17 +195,17 @@ impl SalePlace<'_> {
     fn state_of_yard<'a>(&self, yard: &'a str) -> Option<&'a str> {
         let (code, rest) = yard.split_at_checked(2)?;
         let code = Some(code).filter(|_| rest.trim_start().starts_with('-'))?;
-        self.has_states().then_some(code).filter(|code| state(code).is_some())
+        self.has_states().then_some(code).filter(|code| find_state(code).is_some())
     }
 
     /// Returns the zone of the province in which the lot is located, if `region` is the one whose abbreviations the
     /// province writes.
-    fn province_of_lot(&self, region: Zone) -> Option<Zone> {
-        let (_, zone, own) = province(self.state.trim()).filter(|_| self.has_states())?;
+    fn province_of_lot(&self, region: SaleZone) -> Option<SaleZone> {
+        let (_, zone, own) = find_province(self.state.trim()).filter(|_| self.has_states())?;
         (*own == region).then_some(*zone)
     }
 
-    fn only_zone_of_lot(&self) -> Option<Zone> {
+    fn only_zone_of_lot(&self) -> Option<SaleZone> {
         let country = self.country.trim();
         match self.has_states() {
             true => only_zone(self.state.trim()),
@@ -225,38 +227,40 @@ fn begins_with_arizona(yard: &str) -> bool {
     })
 }
 
-fn state(code: &str) -> Option<&'static (&'static str, Option<Zone>)> {
+fn find_state(code: &str) -> Option<&'static (&'static str, Option<SaleZone>)> {
     STATES.iter().find(|(name, _)| name.eq_ignore_ascii_case(code))
 }
 
-fn only_zone(code: &str) -> Option<Zone> {
-    state(code)?.1
+fn only_zone(code: &str) -> Option<SaleZone> {
+    find_state(code)?.1
 }
 
-fn province(code: &str) -> Option<&'static (&'static str, Zone, Zone)> {
+fn find_province(code: &str) -> Option<&'static (&'static str, SaleZone, SaleZone)> {
     PROVINCES.iter().find(|(name, ..)| name.eq_ignore_ascii_case(code))
 }
 
-impl Zone {
+impl SaleZone {
     /// Returns the first instant at which a clock of this zone shows `local`.
     ///
     /// A local time that the change to daylight time skips is read with the offset before the change.
     pub fn instant(self, local: NaiveDateTime) -> Option<DateTime<Utc>> {
         match self {
-            Zone::Region(region) => first(region, local),
-            Zone::Fixed(behind) => fixed(behind, local),
-            Zone::OneOffset { behind, .. } if has_one_offset(local.date()) => fixed(behind, local),
-            Zone::OneOffset { region, .. } => first(region, local),
+            SaleZone::Region(region) => first_instant(region, local),
+            SaleZone::Fixed(behind) => fixed_instant(behind, local),
+            SaleZone::OneOffset { behind, .. } if has_one_offset(local.date()) => {
+                fixed_instant(behind, local)
+            }
+            SaleZone::OneOffset { region, .. } => first_instant(region, local),
         }
     }
 
     /// Returns `at` with the offset of this zone at that instant.
-    pub fn local(self, at: DateTime<Utc>) -> Option<DateTime<FixedOffset>> {
+    pub fn local_time(self, at: DateTime<Utc>) -> Option<DateTime<FixedOffset>> {
         let of = |region: Tz| Some(region.offset_from_utc_datetime(&at.naive_utc()).fix());
         let offset = match self {
-            Zone::Region(region) => of(region),
-            Zone::Fixed(behind) => FixedOffset::west_opt(behind * 3600),
-            Zone::OneOffset { region, behind } => FixedOffset::west_opt(behind * 3600)
+            SaleZone::Region(region) => of(region),
+            SaleZone::Fixed(behind) => FixedOffset::west_opt(behind * 3600),
+            SaleZone::OneOffset { region, behind } => FixedOffset::west_opt(behind * 3600)
                 .filter(|offset| has_one_offset(at.with_timezone(offset).date_naive()))
                 .or_else(|| of(region)),
         };
@@ -266,8 +270,8 @@ impl Zone {
     /// Returns the IANA name of the region, or `UTC-09:00` for a fixed offset.
     pub fn name(self) -> String {
         match self {
-            Zone::Region(region) | Zone::OneOffset { region, .. } => region.name().to_owned(),
-            Zone::Fixed(behind) => format!("UTC-{behind:02}:00"),
+            SaleZone::Region(region) | SaleZone::OneOffset { region, .. } => region.name().to_owned(),
+            SaleZone::Fixed(behind) => format!("UTC-{behind:02}:00"),
         }
     }
 }
@@ -276,12 +280,12 @@ fn has_one_offset(day: NaiveDate) -> bool {
     ONE_OFFSET_SINCE.is_some_and(|since| day >= since)
 }
 
-fn fixed(behind: i32, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+fn fixed_instant(behind: i32, local: NaiveDateTime) -> Option<DateTime<Utc>> {
     Some(FixedOffset::west_opt(behind * 3600)?.from_local_datetime(&local).single()?.to_utc())
 }
 
 /// Returns the first instant at which the region's clocks show `local`, or would show it without the change.
-fn first(region: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
+fn first_instant(region: Tz, local: NaiveDateTime) -> Option<DateTime<Utc>> {
     match region.from_local_datetime(&local) {
         MappedLocalTime::Single(at) | MappedLocalTime::Ambiguous(at, _) => Some(at.to_utc()),
         MappedLocalTime::None => {

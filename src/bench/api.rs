@@ -36,12 +36,12 @@
 //! changes since the last read: one pass over each table by xmin                    35 ms, once per window
 //! ```
 
-use super::figure::{Figure, Spread, markdown, quantile};
-use super::files::Files;
-use super::hand;
-use super::machine::Machine;
-use super::place::{Ground, Place, execute};
-use super::readers::{MIX, RATE, Readers, ask};
+use super::clients::{ApiClients, REQUEST_MIX, REQUESTS_PER_SECOND, fetch_json};
+use super::files::BenchFiles;
+use super::machine::MachineInfo;
+use super::metric::{BenchMetric, SampleStats, markdown_table, quantile};
+use super::run_window;
+use super::server::{BenchDatabase, BenchServer, execute_statement};
 use super::windows::STANDARD_ROWS;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
@@ -52,11 +52,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// Maximum time until the server logs its address. The server reads all lots first.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Parameters of the benchmark.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Plan {
+pub struct ApiBenchPlan {
     /// Number of rows of a window.
     pub rows: usize,
     /// Duration of the measurement, in seconds.
@@ -69,7 +69,7 @@ pub struct Plan {
 
 /// Response times of one kind of request, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Answered {
+pub struct RequestLatency {
     /// Kind of the request.
     pub kind: &'static str,
     /// Number of requests.
@@ -84,45 +84,49 @@ pub struct Answered {
 
 /// Results of the benchmark.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ApiBenchReport {
     /// Machine and server.
-    pub machine: Machine,
+    pub machine: MachineInfo,
     /// Parameters of the benchmark.
-    pub plan: Plan,
+    pub plan: ApiBenchPlan,
     /// Number of visible lots at the end.
     pub lots: u64,
     /// Number of windows applied during the measurement.
     pub windows: usize,
     /// Duration of each window from the claim of its first job, in seconds.
-    pub window_seconds: Spread,
+    pub window_seconds: SampleStats,
     /// Seconds from the start of `vinops serve` until it listened with all lots read.
     pub start_seconds: f64,
     /// Peak memory of the server, in MB (10^6 bytes).
     pub memory_mb: f64,
     /// Response times by kind of request.
-    pub answers: Vec<Answered>,
+    pub answers: Vec<RequestLatency>,
     /// Metrics that have a limit.
-    pub figures: Vec<Figure>,
+    pub figures: Vec<BenchMetric>,
 }
 
 /// Runs the benchmark and reports progress through a callback.
-pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) -> anyhow::Result<Report> {
+pub async fn measure_api(
+    plan: ApiBenchPlan,
+    place: &BenchServer,
+    told: &(dyn Fn(String) + Sync),
+) -> anyhow::Result<ApiBenchReport> {
     ensure!(plan.seconds > 0 && plan.every > 0, "--seconds and --every must be greater than 0");
     let windows = 1 + plan.seconds.div_ceil(plan.every);
     told(format!("simulating {windows} windows of {} rows", plan.rows));
-    let files = Files::simulate(plan.seed, plan.rows, windows).await?;
-    let ground = place.ground().await?;
-    let machine = Machine::look(&ground.db.pool, place.describe().await?).await?;
+    let files = BenchFiles::simulate(plan.seed, plan.rows, windows).await?;
+    let ground = place.create_database().await?;
+    let machine = MachineInfo::inspect(&ground.db.pool, place.describe().await?).await?;
     let (first, rest) = files.windows.split_first().context("no window was simulated")?;
-    let worked = hand::work(&ground, first).await?;
+    let worked = run_window::run_window(&ground, first).await?;
     told(format!("first window: {} rows in {:.1} s", worked.summary.rows, worked.seconds));
-    execute(&mut ground.session().await?, "vacuum analyze".to_owned()).await?;
+    execute_statement(&mut ground.open_session().await?, "vacuum analyze".to_owned()).await?;
 
     let began = Instant::now();
-    let mut server = Served::start(&ground).await?;
+    let mut server = ApiServer::start(&ground).await?;
     let start_seconds = began.elapsed().as_secs_f64();
     told(format!("server started in {start_seconds:.1} s"));
-    let readers = Readers::new(&server.address, plan.seed).await?;
+    let readers = ApiClients::new(&server.address, plan.seed).await?;
     let until = Instant::now() + Duration::from_secs(u64::from(plan.seconds));
     let working = async {
         let mut ticks = tokio::time::interval(Duration::from_secs(u64::from(plan.every)));
@@ -132,28 +136,28 @@ pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) 
             if Instant::now() >= until {
                 break;
             }
-            let worked = hand::work(&ground, window).await?;
+            let worked = run_window::run_window(&ground, window).await?;
             told(format!("window applied in {:.2} s", worked.seconds));
             seconds.push(worked.seconds);
         }
         Ok::<_, anyhow::Error>(seconds)
     };
-    let (seconds, answers) = tokio::join!(working, readers.ask_until(until));
+    let (seconds, answers) = tokio::join!(working, readers.run_until(until));
     let (seconds, answers) = (seconds?, answers?);
-    let found = ask(&mut None, &server.address, "/api/v1/search?limit=1").await?;
+    let found = fetch_json(&mut None, &server.address, "/api/v1/search?limit=1").await?;
     let memory_mb = server.peak_mb()?;
     server.stop().await?;
-    place.leave(ground).await?;
-    let answers: Vec<Answered> =
-        MIX.iter().filter_map(|(kind, _)| answered(kind, answers.get(kind)?)).collect();
+    place.drop_database(ground).await?;
+    let answers: Vec<RequestLatency> =
+        REQUEST_MIX.iter().filter_map(|(kind, _)| request_latency(kind, answers.get(kind)?)).collect();
     let standard = plan.rows == STANDARD_ROWS && machine.optimised;
-    let figures = figures(&answers, standard);
-    Ok(Report {
+    let figures = limit_metrics(&answers, standard);
+    Ok(ApiBenchReport {
         machine,
         plan,
         lots: found["total"].as_u64().unwrap_or(0),
         windows: seconds.len(),
-        window_seconds: Spread::of(seconds),
+        window_seconds: SampleStats::from_samples(seconds),
         start_seconds,
         memory_mb,
         answers,
@@ -161,15 +165,15 @@ pub async fn measure(plan: Plan, place: &Place, told: &(dyn Fn(String) + Sync)) 
     })
 }
 
-fn answered(kind: &'static str, taken: &[f64]) -> Option<Answered> {
+fn request_latency(kind: &'static str, taken: &[f64]) -> Option<RequestLatency> {
     let mut sorted = taken.to_vec();
     sorted.sort_by(f64::total_cmp);
     let max = *sorted.last()?;
     let (p50, p99) = (quantile(&sorted, 0.5), quantile(&sorted, 0.99));
-    Some(Answered { kind, requests: sorted.len(), p50, p99, max })
+    Some(RequestLatency { kind, requests: sorted.len(), p50, p99, max })
 }
 
-fn figures(answers: &[Answered], standard: bool) -> Vec<Figure> {
+fn limit_metrics(answers: &[RequestLatency], standard: bool) -> Vec<BenchMetric> {
     let limits = [
         ("search, three filters", "search with three filters, p99", 25.0),
         ("a lot", "a single lot, p99", 5.0),
@@ -177,23 +181,23 @@ fn figures(answers: &[Answered], standard: bool) -> Vec<Figure> {
     ];
     let figure = |(kind, name, limit): (&str, &'static str, f64)| {
         let of = answers.iter().find(|answered| answered.kind == kind)?;
-        Some(Figure::new(name, of.p99, "ms", limit, standard))
+        Some(BenchMetric::new(name, of.p99, "ms", limit, standard))
     };
     limits.into_iter().filter_map(figure).collect()
 }
 
-impl Report {
+impl ApiBenchReport {
     /// Formats the report as Markdown.
-    pub fn text(&self) -> String {
-        let Report { plan, window_seconds, .. } = self;
+    pub fn to_text(&self) -> String {
+        let ApiBenchReport { plan, window_seconds, .. } = self;
         let mut out = format!(
-            "{}\n{} lots, {RATE} requests/s for {} s, {} windows applied meanwhile in {} s each\n\
+            "{}\n{} lots, {REQUESTS_PER_SECOND} requests/s for {} s, {} windows applied meanwhile in {} s each\n\
              Server start with all lots read: {:.1} s. Peak memory of the server: {:.0} MB.\n\n",
-            self.machine.text(),
+            self.machine.to_text(),
             self.lots,
             plan.seconds,
             self.windows,
-            window_seconds.text(2),
+            window_seconds.to_text(2),
             self.start_seconds,
             self.memory_mb
         );
@@ -201,29 +205,29 @@ impl Report {
             let ms = |value: f64| format!("{value:.2}");
             vec![it.kind.to_owned(), it.requests.to_string(), ms(it.p50), ms(it.p99), ms(it.max)]
         });
-        out.push_str(&markdown(&["ms", "requests", "p50", "p99", "max"], &rows.collect::<Vec<_>>()));
+        out.push_str(&markdown_table(&["ms", "requests", "p50", "p99", "max"], &rows.collect::<Vec<_>>()));
         out.push('\n');
         let rows = self.figures.iter().map(|figure| {
             vec![
                 figure.name.to_owned(),
                 format!("{:.2} {}", figure.value, figure.unit),
                 format!("{} {}", figure.limit, figure.unit),
-                figure.verdict().to_owned(),
+                figure.result_label().to_owned(),
             ]
         });
-        out.push_str(&markdown(&["", "measured", "at most", ""], &rows.collect::<Vec<_>>()));
+        out.push_str(&markdown_table(&["", "measured", "at most", ""], &rows.collect::<Vec<_>>()));
         out
     }
 }
 
 /// Running `vinops serve` process. The process is killed on drop.
-struct Served {
+struct ApiServer {
     process: Child,
     address: String,
 }
 
-impl Served {
-    async fn start(ground: &Ground) -> anyhow::Result<Served> {
+impl ApiServer {
+    async fn start(ground: &BenchDatabase) -> anyhow::Result<ApiServer> {
         let mut process =
             Command::new(std::env::current_exe().context("could not find the path of this program")?)
                 .args(["serve", "--listen", "127.0.0.1:0"])
@@ -247,15 +251,16 @@ impl Served {
             }
             bail!("`vinops serve` stopped before it listened")
         };
-        let address =
-            tokio::time::timeout(PATIENCE, shown).await.context("`vinops serve` did not start in time")??;
+        let address = tokio::time::timeout(STARTUP_TIMEOUT, shown)
+            .await
+            .context("`vinops serve` did not start in time")??;
         // A process blocks once the pipe of its unread log is full.
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 eprintln!("{line}");
             }
         });
-        Ok(Served { process, address })
+        Ok(ApiServer { process, address })
     }
 
     fn peak_mb(&self) -> anyhow::Result<f64> {

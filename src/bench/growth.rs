@@ -1,13 +1,13 @@
 //! Sizes of the database by relation and of the store, and their growth per window.
 
-use super::place::{Ground, execute};
+use super::server::{BenchDatabase, execute_statement};
 use anyhow::Context;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Sizes of the database and the store at one time, in bytes.
-pub struct Size {
+pub struct StorageSize {
     database: i64,
     store: i64,
     /// Size by table, including indexes and TOAST.
@@ -16,7 +16,7 @@ pub struct Size {
 
 /// Growth per window, in MB (10^6 bytes), averaged over `windows`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Growth {
+pub struct StorageGrowth {
     /// Number of windows.
     pub windows: u32,
     /// Growth of database and store together.
@@ -29,10 +29,10 @@ pub struct Growth {
     pub relations: Vec<(String, f64)>,
 }
 
-impl Size {
+impl StorageSize {
     /// Vacuums and analyses the changed tables, as autovacuum would within the quarter-hour, then measures the sizes.
-    pub async fn settled(ground: &Ground) -> anyhow::Result<Size> {
-        let mut session = ground.session().await?;
+    pub async fn measure_vacuumed(ground: &BenchDatabase) -> anyhow::Result<StorageSize> {
+        let mut session = ground.open_session().await?;
         let changed = sqlx::query_scalar!(
             r#"-- bench: changed tables
             select relid::regclass::text as "name!"
@@ -45,9 +45,9 @@ impl Size {
         .context("could not read the changed tables")?;
         for name in changed {
             // The name is quoted by regclass.
-            execute(&mut session, format!("vacuum (analyze) {name}")).await?;
+            execute_statement(&mut session, format!("vacuum (analyze) {name}")).await?;
         }
-        execute(&mut session, "checkpoint".to_owned()).await?;
+        execute_statement(&mut session, "checkpoint".to_owned()).await?;
         let database = sqlx::query_scalar!(
             r#"-- bench: size of the database
             select pg_database_size(current_database()) as "bytes!""#
@@ -67,15 +67,15 @@ impl Size {
         .fetch_all(&mut session)
         .await
         .context("could not read the sizes of the relations")?;
-        Ok(Size {
+        Ok(StorageSize {
             database,
-            store: folder(ground.store_folder())?,
+            store: folder_bytes(ground.store_folder())?,
             relations: relations.into_iter().map(|relation| (relation.name, relation.bytes)).collect(),
         })
     }
 
     /// Returns the growth per window since `before`, averaged over `windows`.
-    pub fn since(&self, before: &Size, windows: u32) -> Growth {
+    pub fn growth_since(&self, before: &StorageSize, windows: u32) -> StorageGrowth {
         let each = |bytes: i64| bytes as f64 / 1e6 / f64::from(windows.max(1));
         let grown = |(name, bytes): (&String, &i64)| {
             let grown = bytes - before.relations.get(name).copied().unwrap_or(0);
@@ -85,7 +85,7 @@ impl Size {
         relations.sort_by(|a, b| b.1.total_cmp(&a.1));
         relations.truncate(10);
         let (database, store) = (self.database - before.database, self.store - before.store);
-        Growth {
+        StorageGrowth {
             windows,
             total_mb: each(database + store),
             database_mb: each(database),
@@ -96,14 +96,14 @@ impl Size {
 }
 
 /// Returns the total size of all files in a folder and its subfolders, in bytes.
-fn folder(path: &Path) -> anyhow::Result<i64> {
+fn folder_bytes(path: &Path) -> anyhow::Result<i64> {
     let mut bytes = 0;
     for entry in
         std::fs::read_dir(path).with_context(|| format!("could not read the folder {}", path.display()))?
     {
         let entry = entry?;
         let about = entry.metadata()?;
-        bytes += if about.is_dir() { folder(&entry.path())? } else { i64::try_from(about.len())? };
+        bytes += if about.is_dir() { folder_bytes(&entry.path())? } else { i64::try_from(about.len())? };
     }
     Ok(bytes)
 }
@@ -114,13 +114,13 @@ mod tests {
 
     #[test]
     fn growth_is_told_per_window_and_the_greatest_first() {
-        let size = |database, store, rows, heads| Size {
+        let size = |database, store, rows, heads| StorageSize {
             database,
             store,
             relations: BTreeMap::from([("raw.rows".to_owned(), rows), ("raw.heads".to_owned(), heads)]),
         };
         let growth = size(60_000_000, 50_000_000, 30_000_000, 9_000_000)
-            .since(&size(20_000_000, 10_000_000, 8_000_000, 5_000_000), 2);
+            .growth_since(&size(20_000_000, 10_000_000, 8_000_000, 5_000_000), 2);
         assert_eq!((growth.total_mb, growth.database_mb, growth.store_mb), (40.0, 20.0, 20.0));
         assert_eq!(growth.relations, [("raw.rows".to_owned(), 11.0), ("raw.heads".to_owned(), 2.0)]);
     }

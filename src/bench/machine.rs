@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 /// Description of the machine and its PostgreSQL server.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub struct MachineInfo {
     /// Number of processors that this process may use.
     pub cores: usize,
     /// Model name of the processor, or the architecture if the name is not known.
@@ -23,9 +23,9 @@ pub struct Machine {
     pub optimised: bool,
 }
 
-impl Machine {
+impl MachineInfo {
     /// Reads the description of the machine and the server's settings. `postgres` is the description of the server.
-    pub async fn look(pool: &PgPool, postgres: String) -> anyhow::Result<Machine> {
+    pub async fn inspect(pool: &PgPool, postgres: String) -> anyhow::Result<MachineInfo> {
         let settings = sqlx::query_scalar!(
             r#"-- bench: settings
             select string_agg(name || '=' || current_setting(name), ', ' order by name) as "settings!"
@@ -39,11 +39,11 @@ impl Machine {
         .await
         .context("could not read the server's settings")?;
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let kilobytes = field(&read("/proc/meminfo"), "MemTotal")
+        let kilobytes = proc_field(&read("/proc/meminfo"), "MemTotal")
             .and_then(|total| total.trim_end_matches("kB").trim().parse::<u64>().ok());
-        Ok(Machine {
+        Ok(MachineInfo {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            cpu: field(&read("/proc/cpuinfo"), "model name")
+            cpu: proc_field(&read("/proc/cpuinfo"), "model name")
                 .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             memory_mb: kilobytes.unwrap_or(0) * 1024 / 1_000_000,
             load: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
@@ -54,7 +54,7 @@ impl Machine {
     }
 
     /// Formats the description as three lines of text, with a warning for a debug build.
-    pub fn text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let warning = if self.optimised {
             ""
         } else {
@@ -73,7 +73,7 @@ impl Machine {
 }
 
 /// Returns the value of a line `name : value` in a file of `/proc`.
-fn field(text: &str, name: &str) -> Option<String> {
+fn proc_field(text: &str, name: &str) -> Option<String> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
 }

@@ -19,17 +19,17 @@
 //! the API. `windows`, `queue` and `api` combine the measurements, and `metric` compares them with the limits.
 
 pub mod api;
-pub mod figure;
+mod baseline;
+mod clients;
+pub mod competitors;
 mod files;
-mod floor;
 mod growth;
-mod hand;
 pub mod machine;
-mod place;
-mod proof;
+pub mod metric;
 pub mod queue;
-mod readers;
-pub mod rivals;
+mod run_window;
+mod server;
+mod verification;
 pub mod windows;
 
-pub use place::Place;
+pub use server::BenchServer;

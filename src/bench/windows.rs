@@ -3,17 +3,17 @@
 //! Each repeat measures the baseline, then the first window of a new database, then the steady windows after it. The
 //! limits are goals of this project for [`STANDARD_ROWS`]. At other sizes the metrics are printed without a comparison.
 
-use super::figure::{Figure, Spread, markdown};
-use super::files::Files;
-use super::floor::Floor;
-use super::growth::{Growth, Size};
-use super::hand::{Worked, work};
-use super::machine::Machine;
-use super::place::{Ground, Place};
-use super::proof::{self, Proof};
-use crate::cli::Fleet;
+use super::baseline::CopyBaseline;
+use super::files::BenchFiles;
+use super::growth::{StorageGrowth, StorageSize};
+use super::machine::MachineInfo;
+use super::metric::{BenchMetric, SampleStats, markdown_table};
+use super::run_window::{WindowRun, run_window};
+use super::server::{BenchDatabase, BenchServer};
+use super::verification::{self, Verification};
+use crate::cli::JobRegistry;
 use crate::config::Config;
-use crate::db::digest::digest;
+use crate::db::digest::compute_digest;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub const STANDARD_ROWS: usize = 153_991;
 
 /// Parameters of the benchmark.
 #[derive(Clone, Debug, Serialize)]
-pub struct Plan {
+pub struct WindowsBenchPlan {
     /// Number of rows of a window.
     pub rows: usize,
     /// Number of windows of a repeat, including the first.
@@ -39,62 +39,62 @@ pub struct Plan {
 
 /// Results of the benchmark.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct WindowsBenchReport {
     /// Machine and server.
-    pub machine: Machine,
+    pub machine: MachineInfo,
     /// Parameters of the benchmark.
-    pub plan: Plan,
+    pub plan: WindowsBenchPlan,
     /// Number of rows of the baseline: the readable rows of the first window.
     pub floor_rows: u64,
     /// Client that loaded the baseline.
     pub floor_via: &'static str,
     /// Duration of the baseline, in seconds.
-    pub floor: Spread,
+    pub floor: SampleStats,
     /// Durations of the first windows.
-    pub first: Timing,
+    pub first: WindowTiming,
     /// Durations of the steady windows.
-    pub steady: Timing,
+    pub steady: WindowTiming,
     /// Share of new and changed rows in a steady window, in percent.
-    pub changed_percent: Spread,
+    pub changed_percent: SampleStats,
     /// Peak memory of the worker.
-    pub memory: Memory,
+    pub memory: MemoryPeaks,
     /// Growth per steady window, of the repeat with the median total.
-    pub growth: Growth,
+    pub growth: StorageGrowth,
     /// Verification of the work.
-    pub proof: Proof,
+    pub proof: Verification,
     /// Metrics that have a limit.
-    pub figures: Vec<Figure>,
+    pub figures: Vec<BenchMetric>,
 }
 
 /// Durations of first or of steady windows, in seconds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Timing {
+pub struct WindowTiming {
     /// Duration from the first claim to the end of the last job.
-    pub seconds: Spread,
+    pub seconds: SampleStats,
     /// Ratio of the duration to the baseline of the same repeat.
-    pub ratio: Spread,
+    pub ratio: SampleStats,
     /// Duration of each step, from the report of its job, in the order of the jobs.
-    pub steps: Vec<(&'static str, Spread)>,
+    pub steps: Vec<(&'static str, SampleStats)>,
     /// Duration between the steps, for claims and commits.
-    pub between: Spread,
+    pub between: SampleStats,
     /// Duration of the whole command, including the connection and the import of the file.
-    pub command: Spread,
+    pub command: SampleStats,
 }
 
 /// Peak memory of the worker, in MB (10^6 bytes).
 #[derive(Clone, Debug, Serialize)]
-pub struct Memory {
+pub struct MemoryPeaks {
     /// Peak in a first window.
-    pub first_mb: Spread,
+    pub first_mb: SampleStats,
     /// Peak in a steady window.
-    pub steady_mb: Spread,
+    pub steady_mb: SampleStats,
     /// Peaks with the larger feed. Null without such a feed.
-    pub larger: Option<Larger>,
+    pub larger: Option<LargerFeedMemory>,
 }
 
 /// Peak memory with the larger feed.
 #[derive(Clone, Debug, Serialize)]
-pub struct Larger {
+pub struct LargerFeedMemory {
     /// Number of rows of the first window.
     pub rows: i64,
     /// Peak in the first window, in MB.
@@ -108,30 +108,30 @@ pub struct Larger {
 }
 
 /// Runs the benchmark and reports progress through a callback.
-pub async fn measure(
-    plan: Plan,
-    place: &Place,
-    fleet: Fleet,
+pub async fn measure_windows(
+    plan: WindowsBenchPlan,
+    place: &BenchServer,
+    fleet: JobRegistry,
     config: &Config,
     told: &(dyn Fn(String) + Sync),
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<WindowsBenchReport> {
     ensure!(plan.windows >= 2 && plan.repeats >= 1, "at least two windows and one repeat are required");
     told(format!("simulating {} windows of {} rows", plan.windows, plan.rows));
-    let files = Files::simulate(plan.seed, plan.rows, plan.windows).await?;
-    let (ready, floor_rows) = files.ready_json().await?;
-    let floor = Floor { file: ready, psql: place.psql() };
-    let bare = place.ground().await?;
-    let machine = Machine::look(&bare.db.pool, place.describe().await?).await?;
+    let files = BenchFiles::simulate(plan.seed, plan.rows, plan.windows).await?;
+    let (ready, floor_rows) = files.write_ready_json().await?;
+    let floor = CopyBaseline { file: ready, psql: place.find_psql() };
+    let bare = place.create_database().await?;
+    let machine = MachineInfo::inspect(&bare.db.pool, place.describe().await?).await?;
 
     let (mut floors, mut firsts, mut steadies, mut growths) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut proved = None;
     for repeat in 1..=plan.repeats {
-        let base = floor.measure(&bare).await?;
+        let base = floor.measure_seconds(&bare).await?;
         floors.push(base);
-        let ground = place.ground().await?;
-        let first = work(&ground, &files.windows[0]).await?;
-        let before = Size::settled(&ground).await?;
+        let ground = place.create_database().await?;
+        let first = run_window(&ground, &files.windows[0]).await?;
+        let before = StorageSize::measure_vacuumed(&ground).await?;
         let mut after = None;
         let mut said = format!(
             "repeat {repeat} of {}: baseline {base:.2} s, first window {:.2} s",
@@ -139,33 +139,33 @@ pub async fn measure(
         );
         firsts.push((first, base));
         for window in &files.windows[1..] {
-            let steady = work(&ground, window).await?;
+            let steady = run_window(&ground, window).await?;
             said.push_str(&format!(", {:.2} s", steady.seconds));
             steadies.push((steady, base));
-            after = Some(Size::settled(&ground).await?);
+            after = Some(StorageSize::measure_vacuumed(&ground).await?);
         }
         told(said);
-        growths.extend(after.map(|after| after.since(&before, plan.windows - 1)));
+        growths.extend(after.map(|after| after.growth_since(&before, plan.windows - 1)));
         if repeat == plan.repeats {
             told("exporting the files".to_owned());
-            proved = Some(prove(&plan, place, &ground, &files, fleet, config, told).await?);
+            proved = Some(verify_run(&plan, place, &ground, &files, fleet, config, told).await?);
         }
-        place.leave(ground).await?;
+        place.drop_database(ground).await?;
     }
-    place.leave(bare).await?;
+    place.drop_database(bare).await?;
     growths.sort_by(|a, b| a.total_mb.total_cmp(&b.total_mb));
     let growth = growths.get(growths.len() / 2).cloned().context("no growth was measured")?;
 
     drop(files);
-    let memory = memory(&plan, place, &firsts, &steadies, told).await?;
-    let mut report = Report {
+    let memory = measure_memory(&plan, place, &firsts, &steadies, told).await?;
+    let mut report = WindowsBenchReport {
         machine,
         floor_rows,
-        floor_via: floor.via(),
-        floor: Spread::of(floors),
-        first: Timing::of(&firsts),
-        steady: Timing::of(&steadies),
-        changed_percent: Spread::of(steadies.iter().map(|(worked, _)| {
+        floor_via: floor.method_name(),
+        floor: SampleStats::from_samples(floors),
+        first: WindowTiming::from_runs(&firsts),
+        steady: WindowTiming::from_runs(&steadies),
+        changed_percent: SampleStats::from_samples(steadies.iter().map(|(worked, _)| {
             let s = &worked.summary;
             100.0 * (s.new + s.changed) as f64 / s.rows.max(1) as f64
         })),
@@ -175,69 +175,72 @@ pub async fn measure(
         figures: Vec::new(),
         plan,
     };
-    report.figures = figures(&report);
+    report.figures = limit_metrics(&report);
     Ok(report)
 }
 
 /// Returns the peak memory of the windows, and of windows of the larger feed if the plan has one.
-async fn memory(
-    plan: &Plan,
-    place: &Place,
-    firsts: &[(Worked, f64)],
-    steadies: &[(Worked, f64)],
+async fn measure_memory(
+    plan: &WindowsBenchPlan,
+    place: &BenchServer,
+    firsts: &[(WindowRun, f64)],
+    steadies: &[(WindowRun, f64)],
     told: &(dyn Fn(String) + Sync),
-) -> anyhow::Result<Memory> {
-    let peaks =
-        |worked: &[(Worked, f64)]| Spread::of(worked.iter().map(|(worked, _)| worked.summary.peak_rss_mb));
+) -> anyhow::Result<MemoryPeaks> {
+    let peaks = |worked: &[(WindowRun, f64)]| {
+        SampleStats::from_samples(worked.iter().map(|(worked, _)| worked.summary.peak_rss_mb))
+    };
     let (first_mb, steady_mb) = (peaks(firsts), peaks(steadies));
     let larger = match plan.memory_rows {
         Some(rows) => {
             told(format!("simulating 2 windows of {rows} rows, for memory"));
-            Some(larger(plan, rows, place, &first_mb, &steady_mb).await?)
+            Some(measure_larger(plan, rows, place, &first_mb, &steady_mb).await?)
         }
         None => None,
     };
-    Ok(Memory { first_mb, steady_mb, larger })
+    Ok(MemoryPeaks { first_mb, steady_mb, larger })
 }
 
-async fn prove(
-    plan: &Plan,
-    place: &Place,
-    ground: &Ground,
-    files: &Files,
-    fleet: Fleet,
+async fn verify_run(
+    plan: &WindowsBenchPlan,
+    place: &BenchServer,
+    ground: &BenchDatabase,
+    files: &BenchFiles,
+    fleet: JobRegistry,
     config: &Config,
     told: &(dyn Fn(String) + Sync),
-) -> anyhow::Result<Proof> {
-    let count = proof::files_come_back(ground, files).await?;
-    let measured = digest(&ground.db.pool).await?;
+) -> anyhow::Result<Verification> {
+    let count = verification::verify_exports(ground, files).await?;
+    let measured = compute_digest(&ground.db.pool).await?;
     let full = if plan.verify {
         told("processing all windows in full, to compare the digests".to_owned());
-        Some(proof::full_digest(place, files, fleet, config).await?)
+        Some(verification::full_digest(place, files, fleet, config).await?)
     } else {
         None
     };
-    Ok(Proof { files: count, measured, full })
+    Ok(Verification { files: count, measured, full })
 }
 
-async fn larger(
-    plan: &Plan,
+async fn measure_larger(
+    plan: &WindowsBenchPlan,
     rows: usize,
-    place: &Place,
-    first: &Spread,
-    steady: &Spread,
-) -> anyhow::Result<Larger> {
+    place: &BenchServer,
+    first: &SampleStats,
+    steady: &SampleStats,
+) -> anyhow::Result<LargerFeedMemory> {
     ensure!(rows > plan.rows, "--memory-rows {rows} is not greater than --rows {}", plan.rows);
-    let files = Files::simulate(plan.seed, rows, 2).await?;
-    let ground = place.ground().await?;
+    let files = BenchFiles::simulate(plan.seed, rows, 2).await?;
+    let ground = place.create_database().await?;
     let [first_window, next] = files.windows.as_slice() else {
         anyhow::bail!("expected two simulated windows")
     };
-    let (big_first, big_steady) = (work(&ground, first_window).await?, work(&ground, next).await?);
-    place.leave(ground).await?;
+    let (big_first, big_steady) =
+        (run_window(&ground, first_window).await?, run_window(&ground, next).await?);
+    place.drop_database(ground).await?;
     let beyond = (rows - plan.rows) as f64;
-    let per_row = |big: &Worked, usual: &Spread| (big.summary.peak_rss_mb - usual.median) * 1e6 / beyond;
-    Ok(Larger {
+    let per_row =
+        |big: &WindowRun, usual: &SampleStats| (big.summary.peak_rss_mb - usual.median) * 1e6 / beyond;
+    Ok(LargerFeedMemory {
         rows: big_first.summary.rows,
         first_mb: big_first.summary.peak_rss_mb,
         steady_mb: big_steady.summary.peak_rss_mb,
@@ -247,25 +250,26 @@ async fn larger(
 }
 
 /// Name of a step in the table, and the function that returns its seconds.
-type Step = (&'static str, fn(&Worked) -> f64);
+type StepColumn = (&'static str, fn(&WindowRun) -> f64);
 
-const STEPS: [Step; 4] = [
+const STEP_COLUMNS: [StepColumn; 4] = [
     ("ingest", |worked| worked.summary.seconds.ingest),
     ("upsert vehicles", |worked| worked.summary.seconds.upsert_vehicles),
     ("upsert lots", |worked| worked.summary.seconds.upsert_lots),
     ("detect completion", |worked| worked.summary.seconds.detect_completion),
 ];
 
-impl Timing {
-    fn of(worked: &[(Worked, f64)]) -> Timing {
-        let spread =
-            |read: &dyn Fn(&Worked) -> f64| Spread::of(worked.iter().map(|(worked, _)| read(worked)));
-        Timing {
+impl WindowTiming {
+    fn from_runs(worked: &[(WindowRun, f64)]) -> WindowTiming {
+        let spread = |read: &dyn Fn(&WindowRun) -> f64| {
+            SampleStats::from_samples(worked.iter().map(|(worked, _)| read(worked)))
+        };
+        WindowTiming {
             seconds: spread(&|worked| worked.seconds),
-            ratio: Spread::of(worked.iter().map(|(worked, floor)| worked.seconds / floor)),
-            steps: STEPS.iter().map(|(name, read)| (*name, spread(read))).collect(),
+            ratio: SampleStats::from_samples(worked.iter().map(|(worked, floor)| worked.seconds / floor)),
+            steps: STEP_COLUMNS.iter().map(|(name, read)| (*name, spread(read))).collect(),
             between: spread(&|worked| {
-                worked.seconds - STEPS.iter().map(|(_, read)| read(worked)).sum::<f64>()
+                worked.seconds - STEP_COLUMNS.iter().map(|(_, read)| read(worked)).sum::<f64>()
             }),
             command: spread(&|worked| worked.command_seconds),
         }
@@ -273,11 +277,11 @@ impl Timing {
 }
 
 /// Name of a row in the table of durations, and the function that returns its statistics.
-type Line = (&'static str, fn(&Timing) -> &Spread);
+type TimingRow = (&'static str, fn(&WindowTiming) -> &SampleStats);
 
-fn figures(report: &Report) -> Vec<Figure> {
+fn limit_metrics(report: &WindowsBenchReport) -> Vec<BenchMetric> {
     let standard = report.plan.rows == STANDARD_ROWS && report.machine.optimised;
-    let figure = |name, value, unit, limit| Figure::new(name, value, unit, limit, standard);
+    let figure = |name, value, unit, limit| BenchMetric::new(name, value, unit, limit, standard);
     let floor = report.floor.median;
     let mut figures = vec![
         figure("first window / baseline", report.first.seconds.median / floor, "x", 2.8),
@@ -293,23 +297,23 @@ fn figures(report: &Report) -> Vec<Figure> {
     figures
 }
 
-impl Report {
+impl WindowsBenchReport {
     /// Returns true if the verification succeeded.
-    pub fn holds(&self) -> bool {
-        self.proof.holds()
+    pub fn has_passed(&self) -> bool {
+        self.proof.has_passed()
     }
 
     /// Formats the report as Markdown, in the form of the README. `verbose` adds the growth by relation.
-    pub fn text(&self, verbose: bool) -> String {
+    pub fn to_text(&self, verbose: bool) -> String {
         let plan = &self.plan;
         let mut out = format!(
             "{}\n{} rows, {} windows, {} repeats; seconds are medians (min..max)\n\n",
-            self.machine.text(),
+            self.machine.to_text(),
             plan.rows,
             plan.windows,
             plan.repeats
         );
-        out.push_str(&self.times());
+        out.push_str(&self.timing_table());
         out.push('\n');
         let rows = self.figures.iter().map(|figure| {
             let digits = if figure.limit < 10.0 { 2 } else { 1 };
@@ -317,16 +321,16 @@ impl Report {
                 figure.name.to_owned(),
                 format!("{:.digits$} {}", figure.value, figure.unit),
                 format!("{} {}", figure.limit, figure.unit),
-                figure.verdict().to_owned(),
+                figure.result_label().to_owned(),
             ]
         });
-        out.push_str(&markdown(&["", "measured", "at most", ""], &rows.collect::<Vec<_>>()));
+        out.push_str(&markdown_table(&["", "measured", "at most", ""], &rows.collect::<Vec<_>>()));
         out.push('\n');
-        out.push_str(&self.rest());
+        out.push_str(&self.summary_text());
         if verbose {
             let rows = self.growth.relations.iter().map(|(name, mb)| vec![name.clone(), format!("{mb:.2}")]);
             out.push('\n');
-            out.push_str(&markdown(
+            out.push_str(&markdown_table(
                 &["growth by relation, with its indexes", "MB"],
                 &rows.collect::<Vec<_>>(),
             ));
@@ -334,31 +338,31 @@ impl Report {
         out
     }
 
-    fn times(&self) -> String {
+    fn timing_table(&self) -> String {
         let headings = ["s", "first window", "steady window"];
         let both = |name: &str, first: String, steady: String| vec![name.to_owned(), first, steady];
         let mut rows =
-            vec![both(&format!("baseline: {}", self.floor_via), self.floor.text(2), String::new())];
+            vec![both(&format!("baseline: {}", self.floor_via), self.floor.to_text(2), String::new())];
         for ((name, first), (_, steady)) in self.first.steps.iter().zip(&self.steady.steps) {
-            rows.push(both(name, first.text(2), steady.text(2)));
+            rows.push(both(name, first.to_text(2), steady.to_text(2)));
         }
-        let lines: [Line; 4] = [
+        let lines: [TimingRow; 4] = [
             ("between the steps", |timing| &timing.between),
             ("all steps", |timing| &timing.seconds),
             ("all steps / baseline of the same repeat", |timing| &timing.ratio),
             ("`vinops ingest`, start to end", |timing| &timing.command),
         ];
         rows.extend(
-            lines.map(|(name, read)| both(name, read(&self.first).text(2), read(&self.steady).text(2))),
+            lines.map(|(name, read)| both(name, read(&self.first).to_text(2), read(&self.steady).to_text(2))),
         );
-        markdown(&headings, &rows)
+        markdown_table(&headings, &rows)
     }
 
-    fn rest(&self) -> String {
+    fn summary_text(&self) -> String {
         let mut out = format!(
             "Baseline: {} rows into a table without indexes. New and changed rows in a steady window: {} %.\n",
             self.floor_rows,
-            self.changed_percent.text(1)
+            self.changed_percent.to_text(1)
         );
         let growth = &self.growth;
         out.push_str(&format!(

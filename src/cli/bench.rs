@@ -1,21 +1,21 @@
 //! `vinops bench`: the benchmark results of the README, each with a baseline measured in the same run.
 
-use super::show::{self, Json};
-use super::{Failure, Fleet};
-use crate::bench::{Place, api, queue, windows};
+use super::output::{self, JsonArgs};
+use super::{CommandError, JobRegistry};
+use crate::bench::{BenchServer, api, queue, windows};
 use crate::config::Config;
 use anyhow::anyhow;
 use secrecy::ExposeSecret;
 
 /// The subcommands of `vinops bench`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum BenchCommand {
     /// Measure time, memory and disk space per window
-    Windows(WindowsArgs),
+    Windows(WindowsBenchArgs),
     /// Measure jobs per second and the start latency of an idle worker
-    Queue(QueueArgs),
+    Queue(QueueBenchArgs),
     /// Measure the API's latency while windows are being applied
-    Api(ApiArgs),
+    Api(ApiBenchArgs),
 }
 
 /// Arguments of `vinops bench windows`.
@@ -27,7 +27,7 @@ of the machine: each is printed with its smallest and greatest value, and the re
   vinops bench windows
   vinops bench windows --verify --memory-rows 1500000 --json
   vinops bench windows --rows 5000 --repeats 2")]
-pub struct WindowsArgs {
+pub struct WindowsBenchArgs {
     /// Rows per window
     #[arg(long, default_value_t = windows::STANDARD_ROWS)]
     rows: usize,
@@ -50,14 +50,14 @@ pub struct WindowsArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    on: On,
+    on: BenchServerArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops bench queue`.
 #[derive(Debug, clap::Args)]
-pub struct QueueArgs {
+pub struct QueueBenchArgs {
     /// Jobs per measurement
     #[arg(long, default_value_t = 20_000)]
     jobs: usize,
@@ -65,14 +65,14 @@ pub struct QueueArgs {
     #[arg(long, default_value_t = 5)]
     repeats: usize,
     #[command(flatten)]
-    on: On,
+    on: BenchServerArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops bench api`.
 #[derive(Debug, clap::Args)]
-pub struct ApiArgs {
+pub struct ApiBenchArgs {
     /// Rows per window
     #[arg(long, default_value_t = windows::STANDARD_ROWS)]
     rows: usize,
@@ -86,30 +86,32 @@ pub struct ApiArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    on: On,
+    on: BenchServerArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// The choice of the server that is measured.
 #[derive(Debug, clap::Args)]
-struct On {
+struct BenchServerArgs {
     /// Measure on the server of DATABASE_URL, in new databases, instead of a temporary cluster
     #[arg(long)]
     server: bool,
 }
 
-impl On {
+impl BenchServerArgs {
     /// Connects to the server of `DATABASE_URL`, or starts a temporary cluster.
-    async fn open(&self, config: &Config) -> Result<Place, Failure> {
+    async fn open_server(&self, config: &Config) -> Result<BenchServer, CommandError> {
         let place = match (config.database_url.get()?, self.server) {
-            (Some(url), true) => Place::on(url.expose_secret()).await,
+            (Some(url), true) => BenchServer::connect(url.expose_secret()).await,
             (None, true) => {
-                return Err(Failure::wrong(anyhow!("DATABASE_URL is not set, and --server requires it")));
+                return Err(CommandError::usage(anyhow!(
+                    "DATABASE_URL is not set, and --server requires it"
+                )));
             }
-            (_, false) => Place::temporary().await,
+            (_, false) => BenchServer::start_temporary().await,
         };
-        place.map_err(Failure::unreachable)
+        place.map_err(CommandError::unavailable)
     }
 }
 
@@ -117,31 +119,31 @@ impl On {
 ///
 /// # Errors
 /// Returns an error if the measured run gives other data than full processing.
-pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let leave = super::roles::until_told()?;
+pub async fn run(command: BenchCommand, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let leave = super::roles::shutdown_signal()?;
     let told = |line: String| eprintln!("  {line}");
-    let (Command::Windows(WindowsArgs { on, .. })
-    | Command::Queue(QueueArgs { on, .. })
-    | Command::Api(ApiArgs { on, .. })) = &command;
-    let place = on.open(&config).await?;
+    let (BenchCommand::Windows(WindowsBenchArgs { on, .. })
+    | BenchCommand::Queue(QueueBenchArgs { on, .. })
+    | BenchCommand::Api(ApiBenchArgs { on, .. })) = &command;
+    let place = on.open_server(&config).await?;
     let done = tokio::select! {
-        done = measured(&command, &place, fleet, &config, &told) => done,
+        done = run_benchmark(&command, &place, fleet, &config, &told) => done,
         () = leave.cancelled() => Err(anyhow!("interrupted").into()),
     };
     place.close().await?;
     done
 }
 
-async fn measured(
-    command: &Command,
-    place: &Place,
-    fleet: Fleet,
+async fn run_benchmark(
+    command: &BenchCommand,
+    place: &BenchServer,
+    fleet: JobRegistry,
     config: &Config,
     told: &(dyn Fn(String) + Sync),
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     match command {
-        Command::Windows(args) => {
-            let plan = windows::Plan {
+        BenchCommand::Windows(args) => {
+            let plan = windows::WindowsBenchPlan {
                 rows: args.rows,
                 windows: args.windows,
                 repeats: args.repeats,
@@ -149,33 +151,34 @@ async fn measured(
                 verify: args.verify,
                 seed: args.seed,
             };
-            let report = windows::measure(plan, place, fleet, config, told).await?;
+            let report = windows::measure_windows(plan, place, fleet, config, told).await?;
             if args.json.json {
-                show::json(&report)?;
+                output::print_json(&report)?;
             } else {
-                print!("{}", report.text(args.verbose));
+                print!("{}", report.to_text(args.verbose));
             }
-            if !report.holds() {
+            if !report.has_passed() {
                 return Err(anyhow!("the measured windows give other data than full processing").into());
             }
             Ok(())
         }
-        Command::Queue(args) => {
-            let report = queue::measure(args.jobs, args.repeats, place, told).await?;
+        BenchCommand::Queue(args) => {
+            let report = queue::measure_queue(args.jobs, args.repeats, place, told).await?;
             if args.json.json {
-                show::json(&report)?;
+                output::print_json(&report)?;
             } else {
-                print!("{}", report.text());
+                print!("{}", report.to_text());
             }
             Ok(())
         }
-        Command::Api(args) => {
-            let ApiArgs { rows, seconds, every, seed, .. } = *args;
-            let report = api::measure(api::Plan { rows, seconds, every, seed }, place, told).await?;
+        BenchCommand::Api(args) => {
+            let ApiBenchArgs { rows, seconds, every, seed, .. } = *args;
+            let report =
+                api::measure_api(api::ApiBenchPlan { rows, seconds, every, seed }, place, told).await?;
             if args.json.json {
-                show::json(&report)?;
+                output::print_json(&report)?;
             } else {
-                print!("{}", report.text());
+                print!("{}", report.to_text());
             }
             Ok(())
         }

@@ -1,12 +1,12 @@
 //! A worker that runs inside a command: for `vinops ingest` and `fetch`, the demonstration and the benchmarks.
 
-use super::bars::Bars;
 use super::follow::FileChain;
-use super::session::Session;
-use super::{Failure, Fleet};
+use super::progress::ProgressBars;
+use super::session::CommandSession;
+use super::{CommandError, JobRegistry};
 use crate::config::Config;
-use crate::db::Db;
-use crate::queue::{Event, Worker};
+use crate::db::Database;
+use crate::queue::{Worker, WorkerEvent};
 use crate::store::Store;
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, Utc};
@@ -17,52 +17,52 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Events that are buffered for a slow receiver.
-const EVENTS: usize = 4096;
+const EVENT_CAPACITY: usize = 4096;
 /// The interval between two reads of the window's state. An event can be lost, and another worker may run the job.
-const ASK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A worker that runs in this process and draws its progress.
-pub struct Hand {
-    events: broadcast::Sender<Event>,
+pub struct InlineWorker {
+    events: broadcast::Sender<WorkerEvent>,
     leave: CancellationToken,
-    worker: JoinHandle<anyhow::Result<crate::queue::Summary>>,
+    worker: JoinHandle<anyhow::Result<crate::queue::WorkerSummary>>,
     drawing: JoinHandle<()>,
 }
 
-impl Hand {
+impl InlineWorker {
     /// Starts a worker for `kinds`. An empty list means all job kinds.
     pub fn start(
-        db: &Db,
-        fleet: Fleet,
+        db: &Database,
+        fleet: JobRegistry,
         config: &Config,
         store: Store,
         kinds: &[&str],
-        bars: &Bars,
-    ) -> anyhow::Result<Hand> {
-        let (events, watching) = broadcast::channel(EVENTS);
+        bars: &ProgressBars,
+    ) -> anyhow::Result<InlineWorker> {
+        let (events, watching) = broadcast::channel(EVENT_CAPACITY);
         let leave = CancellationToken::new();
         let mut worker = Worker::new(db, fleet.jobs)
-            .lease(*config.lease.get()?)
-            .tools((fleet.tools)(config, store)?)
-            .observe(events.clone());
+            .with_lease(*config.lease.get()?)
+            .with_extensions((fleet.extensions)(config, store)?)
+            .with_event_sender(events.clone());
         if !kinds.is_empty() {
-            worker = worker.kinds(kinds);
+            worker = worker.with_kinds(kinds);
         }
-        Ok(Hand {
+        Ok(InlineWorker {
             worker: tokio::spawn(worker.run(leave.clone())),
-            drawing: tokio::spawn(bars.clone().follow(watching)),
+            drawing: tokio::spawn(bars.clone().follow_events(watching)),
             events,
             leave,
         })
     }
 
     /// Returns a receiver of all events from now on.
-    pub fn watch(&self) -> Receiver<Event> {
+    pub fn subscribe(&self) -> Receiver<WorkerEvent> {
         self.events.subscribe()
     }
 
     /// Shuts down the worker after its running jobs have finished.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub async fn stop(self) -> Result<(), CommandError> {
         self.leave.cancel();
         self.worker.await.context("the worker panicked")??;
         drop(self.events);
@@ -72,7 +72,7 @@ impl Hand {
 }
 
 /// Returns `first` and the kinds that follow it in a chain.
-pub fn kinds_from(fleet: Fleet, first: &'static str) -> Vec<&'static str> {
+pub fn downstream_kinds(fleet: JobRegistry, first: &'static str) -> Vec<&'static str> {
     let mut kinds = vec![first];
     while let Some(entry) = kinds.last().and_then(|last| fleet.jobs.iter().find(|e| e.kind == *last)) {
         match fleet.jobs.iter().find(|e| e.kind == entry.next) {
@@ -89,18 +89,20 @@ pub fn kinds_from(fleet: Fleet, first: &'static str) -> Vec<&'static str> {
 /// # Errors
 /// Returns an error if a chain fails or may not run. Other workers run the chains after it.
 pub async fn finish_chains(
-    session: &Session,
-    fleet: Fleet,
+    session: &CommandSession,
+    fleet: JobRegistry,
     files: &[Uuid],
     quiet: bool,
-) -> Result<(), Failure> {
-    let steps = kinds_from(fleet, fleet.fetch.next);
-    let first = fleet.known(steps.first().copied().unwrap_or_default())?;
-    let bars = Bars::new(!quiet);
-    let hand = Hand::start(&session.db, fleet, &session.config, session.store()?, &steps, &bars)?;
+) -> Result<(), CommandError> {
+    let steps = downstream_kinds(fleet, fleet.fetch.next);
+    let first = fleet.find_job(steps.first().copied().unwrap_or_default())?;
+    let bars = ProgressBars::new(!quiet);
+    let hand =
+        InlineWorker::start(&session.db, fleet, &session.config, session.open_store()?, &steps, &bars)?;
     let mut failure = None;
     for file_id in files {
-        let end = FileChain::fresh(&session.db, *file_id, first).work(&bars, hand.watch()).await?;
+        let end =
+            FileChain::for_new_file(&session.db, *file_id, first).run_to_end(&bars, hand.subscribe()).await?;
         if !end.is_applied() {
             let reason = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             failure = Some(anyhow!("file {file_id} is {}{reason}", end.state));
@@ -113,7 +115,7 @@ pub async fn finish_chains(
 
 /// The final state of a window.
 #[derive(Debug, Clone)]
-pub struct Ended {
+pub struct WindowResult {
     /// The state: applied, late, incomplete, quarantined, unchanged, missed or failed.
     pub state: String,
     /// The file of the window, if there is one.
@@ -126,12 +128,12 @@ pub struct Ended {
 ///
 /// # Errors
 /// Returns an error if the window is deleted meanwhile.
-pub async fn ended(
-    db: &Db,
+pub async fn wait_for_window(
+    db: &Database,
     source: &str,
     window: DateTime<Utc>,
-    mut events: Receiver<Event>,
-) -> anyhow::Result<Ended> {
+    mut events: Receiver<WorkerEvent>,
+) -> anyhow::Result<WindowResult> {
     loop {
         let row = sqlx::query!(
             r#"-- chain: how far is the window
@@ -149,17 +151,17 @@ pub async fn ended(
         let through = !matches!(row.state.as_str(), "due" | "fetched" | "ingested");
         let file_through = !matches!(row.file_state.as_deref(), Some("received" | "ingested"));
         if through && (file_through || row.state == "failed") {
-            return Ok(Ended { state: row.state, file_id: row.file_id, note: row.note });
+            return Ok(WindowResult { state: row.state, file_id: row.file_id, note: row.note });
         }
         // The state is read again when a job of this process ends. The timeout covers other workers and lost events.
         let ended = async {
             while let Ok(event) = events.recv().await {
-                if matches!(event, Event::Ended { .. }) {
+                if matches!(event, WorkerEvent::Ended { .. }) {
                     return;
                 }
             }
             std::future::pending::<()>().await;
         };
-        tokio::time::timeout(ASK, ended).await.ok();
+        tokio::time::timeout(POLL_INTERVAL, ended).await.ok();
     }
 }

@@ -1,6 +1,6 @@
 //! `vinops completions` and `vinops man`: shell completions and manual pages, generated from the command line.
 
-use super::{Cli, Failure};
+use super::{Cli, CommandError};
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
   vinops completions bash > /etc/bash_completion.d/vinops
   vinops completions zsh > \"${fpath[1]}/_vinops\"
   vinops completions fish > ~/.config/fish/completions/vinops.fish")]
-pub struct Args {
+pub struct CompletionsArgs {
     /// Shell to print completions for
     shell: Shell,
 }
@@ -23,14 +23,14 @@ pub struct Args {
 #[command(after_help = "Examples:
   vinops man | man -l -
   vinops man --out /usr/local/share/man/man1")]
-pub struct ManArgs {
+pub struct ManPageArgs {
     /// Write a page for each command into this folder, instead of printing the first page
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
 
 /// Prints the completions of a shell.
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub fn print_completions(args: &CompletionsArgs) -> Result<(), CommandError> {
     // The script is generated in memory, since the generator panics on a broken pipe.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "vinops", &mut script);
@@ -38,13 +38,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Prints the first manual page, or writes all pages into a folder.
-pub fn man(args: &ManArgs) -> Result<(), Failure> {
+pub fn print_man_pages(args: &ManPageArgs) -> Result<(), CommandError> {
     let mut command = Cli::command();
     // The name of a page contains the names of its parent commands: vinops-jobs-requeue.
     command.build();
     let Some(folder) = &args.out else {
         return Ok(std::io::stdout()
-            .write_all(&page(&command)?)
+            .write_all(&render_page(&command)?)
             .context("could not print the manual page")?);
     };
     std::fs::create_dir_all(folder)
@@ -53,7 +53,7 @@ pub fn man(args: &ManArgs) -> Result<(), Failure> {
     while let Some(command) = commands.pop() {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name());
         let path = folder.join(format!("{name}.1"));
-        std::fs::write(&path, page(&command)?)
+        std::fs::write(&path, render_page(&command)?)
             .with_context(|| format!("could not write {}", path.display()))?;
         let below = command.get_subcommands().filter(|it| it.get_name() != "help");
         commands.extend(below.cloned());
@@ -61,7 +61,7 @@ pub fn man(args: &ManArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn page(command: &clap::Command) -> Result<Vec<u8>, Failure> {
+fn render_page(command: &clap::Command) -> Result<Vec<u8>, CommandError> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page).context("could not render the manual page")?;
     Ok(page)

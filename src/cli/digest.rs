@@ -1,30 +1,30 @@
 //! `vinops digest`: the content hashes of vehicles, lots and open image links.
 
-use super::Failure;
-use super::session::{Connect, Session};
-use super::show::{self, Json, count};
+use super::CommandError;
+use super::output::{self, JsonArgs, format_count};
+use super::session::{CommandSession, ConnectArgs};
 use crate::config::Config;
 
 /// Arguments of `vinops digest`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct DigestArgs {
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Prints the content hashes.
-pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let digest = crate::db::digest::digest(&session.db.pool).await?;
+pub async fn run(args: DigestArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let digest = crate::db::digest::compute_digest(&session.db.pool).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&digest)?;
+        output::print_json(&digest)?;
     } else {
-        println!("vehicles  {}  {:>12} rows", digest.vehicles, count(digest.vehicle_count));
-        println!("lots      {}  {:>12} rows", digest.lots, count(digest.lot_count));
-        println!("images    {}  {:>12} open links", digest.images, count(digest.image_count));
+        println!("vehicles  {}  {:>12} rows", digest.vehicles, format_count(digest.vehicle_count));
+        println!("lots      {}  {:>12} rows", digest.lots, format_count(digest.lot_count));
+        println!("images    {}  {:>12} open links", digest.images, format_count(digest.image_count));
     }
     Ok(())
 }

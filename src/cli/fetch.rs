@@ -1,15 +1,15 @@
 //! `vinops fetch`: enqueues a fetch of the current window and follows the window to its final state.
 
-use super::bars::Bars;
-use super::chain::Hand;
-use super::follow::{FileChain, FileEnd, UnfinishedJob, wait};
-use super::session::{Connect, Session, who};
-use super::show::{self, Json};
+use super::chain::InlineWorker;
+use super::follow::{FileChain, FileResult, UnfinishedJob, wait_for_job};
+use super::output::{self, JsonArgs};
+use super::progress::ProgressBars;
+use super::session::{CommandSession, ConnectArgs, os_user};
 use super::source::expect_source;
-use super::{Failure, Fleet, summary};
+use super::{CommandError, JobRegistry, read_summary};
 use crate::config::Config;
-use crate::db::Db;
-use crate::queue::{Event, steer};
+use crate::db::Database;
+use crate::queue::{WorkerEvent, admin};
 use crate::scheduler::Scheduler;
 use crate::source;
 use anyhow::{Context, anyhow};
@@ -28,7 +28,7 @@ Exit code 0: the window's file, or the file it repeats, is applied, late or inco
 quarantined, or its chain may not run.
 
   COPART_FEED_URL_FILE=/run/secrets/feed vinops fetch")]
-pub struct Args {
+pub struct FetchArgs {
     /// Ignored: the feed serves only the current window
     #[arg(long, hide = true)]
     now: bool,
@@ -36,67 +36,73 @@ pub struct Args {
     #[arg(long, default_value = "copart")]
     source: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Enqueues the fetch and follows the window.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run(args: FetchArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     if config.copart.get()?.feed_url.is_none() {
-        return Err(Failure::wrong(anyhow!(
+        return Err(CommandError::usage(anyhow!(
             "COPART_FEED_URL is not set\nhint: set it to the feed's address with its key, or set \
              COPART_FEED_URL_FILE to the path of a file that contains the address"
         )));
     }
-    let session = Session::open(config, &args.connect).await?;
+    let session = CommandSession::open(config, &args.connect).await?;
     expect_source(&session.db.pool, &args.source).await?;
-    let store = session.store()?;
-    let bars = Bars::new(!args.json.json);
-    let scheduler = Scheduler::new(fleet.fetch, &[&args.source]).by_hand();
-    let window = scheduler.due(&session.db.pool, None).await?;
+    let store = session.open_store()?;
+    let bars = ProgressBars::new(!args.json.json);
+    let scheduler = Scheduler::new(fleet.fetch, &[&args.source]).manual();
+    let window = scheduler.enqueue_due_windows(&session.db.pool, None).await?;
     let due = window.first().context("the scheduler returned no window")?;
     let window = due.window_start_utc;
     if let Some(why) = &due.held {
-        let lift = way_on(&session, &args.source).await?;
-        return Err(anyhow!("window {} is not fetched: {why}{lift}", show::minute(window)).into());
+        let lift = fetch_hint(&session, &args.source).await?;
+        return Err(anyhow!("window {} is not fetched: {why}{lift}", output::format_minute(window)).into());
     }
-    let following = Following { db: &session.db, fleet, source: &args.source, window, bars: &bars };
-    let before = following.look().await?;
-    let held = UnfinishedJob::find(&session.db, before.file_id, None).await?.and_then(UnfinishedJob::worker);
-    let hand = Hand::start(&session.db, fleet, &session.config, store, &[], &bars)?;
-    let events = hand.watch();
-    let end = following.work(before, held, events).await;
+    let following = WindowFollower { db: &session.db, fleet, source: &args.source, window, bars: &bars };
+    let before = following.read_window().await?;
+    let held =
+        UnfinishedJob::find(&session.db, before.file_id, None).await?.and_then(UnfinishedJob::into_worker);
+    let hand = InlineWorker::start(&session.db, fleet, &session.config, store, &[], &bars)?;
+    let events = hand.subscribe();
+    let end = following.follow_window(before, held, events).await;
     hand.stop().await?;
     let (row, file) = end?;
     let (Some(file_id), Some(end)) = (row.file_id, file) else {
         return Err(anyhow!(
             "window {} is {}: {}",
-            show::minute(window),
+            output::format_minute(window),
             row.state,
             row.note.unwrap_or_default()
         )
         .into());
     };
-    let mut summary = summary(&session.db, file_id, row.state == "unchanged").await?;
+    let mut summary = read_summary(&session.db, file_id, row.state == "unchanged").await?;
     session.close().await?;
     summary.state.clone_from(&end.state);
     if args.json.json {
-        show::json(&summary)?;
+        output::print_json(&summary)?;
     } else if end.is_applied() {
-        println!("window {} is {}, {} rows", show::minute(window), row.state, show::count(summary.rows));
+        println!(
+            "window {} is {}, {} rows",
+            output::format_minute(window),
+            row.state,
+            output::format_count(summary.rows)
+        );
     }
     if end.is_applied() {
         return Ok(());
     }
     let repeats = if row.state == "unchanged" { "unchanged, and its file is " } else { "" };
     let reason = end.reason.unwrap_or_default();
-    Err(anyhow!("window {} is {repeats}{}: {reason}", show::minute(window), end.state).into())
+    Err(anyhow!("window {} is {repeats}{}: {reason}", output::format_minute(window), end.state).into())
 }
 
 /// Returns a hint with the command that allows fetches from the source again, or an empty text.
-async fn way_on(session: &Session, source: &str) -> anyhow::Result<String> {
-    let status = source::status(&session.db.pool, Some(source)).await?;
+async fn fetch_hint(session: &CommandSession, source: &str) -> anyhow::Result<String> {
+    let status = source::read_status(&session.db.pool, Some(source)).await?;
     let act = match status.first() {
         Some(status) if !status.enabled => "enable",
         Some(status) if status.breaker != "closed" => "reset-breaker",
@@ -113,17 +119,17 @@ struct WindowRow {
 }
 
 /// Follows the window that is being fetched.
-struct Following<'a> {
-    db: &'a Db,
-    fleet: Fleet,
+struct WindowFollower<'a> {
+    db: &'a Database,
+    fleet: JobRegistry,
     source: &'a str,
     window: DateTime<Utc>,
-    bars: &'a Bars,
+    bars: &'a ProgressBars,
 }
 
-impl Following<'_> {
+impl WindowFollower<'_> {
     /// Reads the window's row.
-    async fn look(&self) -> anyhow::Result<WindowRow> {
+    async fn read_window(&self) -> anyhow::Result<WindowRow> {
         sqlx::query_as!(
             WindowRow,
             "-- fetch: how far is the window
@@ -142,34 +148,34 @@ impl Following<'_> {
     /// Waits for the fetch, then runs the chain of the window's file. Returns the window's row and, if there is a
     /// file, the result of the file. `held` is the worker that ran a job of the file before this command did
     /// anything.
-    async fn work(
+    async fn follow_window(
         &self,
         before: WindowRow,
         held: Option<String>,
-        mut events: Receiver<Event>,
-    ) -> Result<(WindowRow, Option<FileEnd>), Failure> {
+        mut events: Receiver<WorkerEvent>,
+    ) -> Result<(WindowRow, Option<FileResult>), CommandError> {
         let mut known = before.state != "due";
         if before.state == "failed" && before.file_id.is_none() {
-            known = !self.fetch_again().await?;
+            known = !self.requeue_fetch().await?;
         }
-        let row = self.fetched(&mut events).await?;
+        let row = self.wait_for_file(&mut events).await?;
         let Some(file_id) = row.file_id else { return Ok((row, None)) };
-        let first = self.fleet.known(self.fleet.fetch.next)?;
+        let first = self.fleet.find_job(self.fleet.fetch.next)?;
         let chain = if known || row.state == "unchanged" {
-            FileChain::known(self.db, file_id, first)
+            FileChain::for_known_file(self.db, file_id, first)
         } else {
-            FileChain::fresh(self.db, file_id, first)
+            FileChain::for_new_file(self.db, file_id, first)
         };
-        let chain = chain.held_by(held);
-        let end = match chain.ended().await? {
+        let chain = chain.with_other_worker(held);
+        let end = match chain.read_result().await? {
             Some(end) => end,
-            None => chain.work(self.bars, events).await?,
+            None => chain.run_to_end(self.bars, events).await?,
         };
-        Ok((self.look().await?, Some(end)))
+        Ok((self.read_window().await?, Some(end)))
     }
 
     /// Requeues a fetch that failed before the slot's attempt was used. Returns false if there is none.
-    async fn fetch_again(&self) -> anyhow::Result<bool> {
+    async fn requeue_fetch(&self) -> anyhow::Result<bool> {
         let job = sqlx::query_scalar!(
             "-- fetch: given up
             select id
@@ -189,31 +195,32 @@ impl Following<'_> {
         if !source::can_fetch_again(&self.db.pool, job).await? {
             return Ok(false);
         }
-        steer::requeue(&self.db.pool, job, who(), "the window was fetched again by an operator").await?;
+        admin::requeue_job(&self.db.pool, job, os_user(), "the window was fetched again by an operator")
+            .await?;
         Ok(true)
     }
 
     /// Waits until the window has a file, or a final state without one.
-    async fn fetched(&self, events: &mut Receiver<Event>) -> anyhow::Result<WindowRow> {
+    async fn wait_for_file(&self, events: &mut Receiver<WorkerEvent>) -> anyhow::Result<WindowRow> {
         let key = source::fetch_key(self.source, self.window);
         loop {
             let job = UnfinishedJob::find(self.db, None, Some((self.fleet.fetch.kind, &key))).await?;
-            let row = self.look().await?;
+            let row = self.read_window().await?;
             match job {
                 _ if row.state != "due" => return Ok(row),
                 None => anyhow::bail!(
                     "window {} is due, and no job fetches it\nhint: `vinops jobs list --source {}` lists the fetch \
                      jobs",
-                    show::minute(self.window),
+                    output::format_minute(self.window),
                     self.source
                 ),
                 Some(job) => {
-                    if let Some(reason) = job.blocked() {
-                        anyhow::bail!("window {} is due: {reason}", show::minute(self.window));
+                    if let Some(reason) = job.block_reason() {
+                        anyhow::bail!("window {} is due: {reason}", output::format_minute(self.window));
                     }
                 }
             }
-            wait(events).await;
+            wait_for_job(events).await;
         }
     }
 }

@@ -5,12 +5,12 @@
 //! may not run, because its kind is paused or limited to zero, is not waited for. The result contains the reason and
 //! a hint with the command that allows the kind to run.
 
-use super::bars::Bars;
-use super::session::who;
-use super::show;
-use crate::db::Db;
-use crate::queue::steer::{self, By};
-use crate::queue::{Entry, Event};
+use super::output;
+use super::progress::ProgressBars;
+use super::session::os_user;
+use crate::db::Database;
+use crate::queue::admin::{self, Actor};
+use crate::queue::{JobDefinition, WorkerEvent};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
@@ -20,18 +20,18 @@ use uuid::Uuid;
 /// The interval between two reads of the file's state. An event can be lost, and another worker may run the job.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The reason that is recorded when this command requeues a job.
-const REASON: &str = "the file was ingested again by an operator";
+const RESTART_REASON: &str = "the file was ingested again by an operator";
 
 /// The state of a file when its chain has ended or may not run.
 #[derive(Debug, Clone)]
-pub struct FileEnd {
+pub struct FileResult {
     /// The state: applied, late, incomplete, quarantined or failed. A blocked chain leaves it received or ingested.
     pub state: String,
     /// The reason, if the file is not applied.
     pub reason: Option<String>,
 }
 
-impl FileEnd {
+impl FileResult {
     /// Returns true if the rows of the file are applied.
     pub fn is_applied(&self) -> bool {
         matches!(self.state.as_str(), "applied" | "late" | "incomplete")
@@ -57,7 +57,7 @@ pub struct UnfinishedJob {
 impl UnfinishedJob {
     /// Returns the unfinished job of a file, or of a key of a kind.
     pub async fn find(
-        db: &Db,
+        db: &Database,
         file_id: Option<Uuid>,
         key: Option<(&str, &str)>,
     ) -> anyhow::Result<Option<UnfinishedJob>> {
@@ -75,12 +75,12 @@ impl UnfinishedJob {
     }
 
     /// Returns the name of the worker that runs the job.
-    pub fn worker(self) -> Option<String> {
+    pub fn into_worker(self) -> Option<String> {
         self.worker
     }
 
     /// Returns the reason why no worker may claim the job, with a hint on how to change that.
-    pub fn blocked(&self) -> Option<String> {
+    pub fn block_reason(&self) -> Option<String> {
         if self.state == "running" {
             return None;
         }
@@ -91,7 +91,7 @@ impl UnfinishedJob {
             return Some(format!(
                 "job {job} may not run: its kind {kind} is paused since {} UTC by {by}: {because}\nhint: run \
                  `vinops jobs resume {kind} --reason \"…\"`",
-                show::minute(at)
+                output::format_minute(at)
             ));
         }
         self.max_running.filter(|most| *most <= 0).map(|most| {
@@ -103,7 +103,7 @@ impl UnfinishedJob {
     }
 
     /// Returns a line about the worker that runs the job, or `None` if no worker does.
-    fn holder(&self) -> Option<String> {
+    fn describe_holder(&self) -> Option<String> {
         let worker = self.worker.as_deref().filter(|_| self.state == "running")?;
         let (job, kind) = (self.id, &self.kind);
         Some(if self.alive {
@@ -119,9 +119,9 @@ impl UnfinishedJob {
 
 /// The chain of jobs of one file.
 pub struct FileChain<'a> {
-    db: &'a Db,
+    db: &'a Database,
     file_id: Uuid,
-    first: &'a Entry,
+    first: &'a JobDefinition,
     /// True if a failure that is older than this command may still be requeued. That happens once.
     may_restart: bool,
     /// The worker that ran a job of the file when this command began.
@@ -130,22 +130,22 @@ pub struct FileChain<'a> {
 
 impl<'a> FileChain<'a> {
     /// Returns the chain of a file that this command has just received. A failure is not requeued.
-    pub fn fresh(db: &'a Db, file_id: Uuid, first: &'a Entry) -> FileChain<'a> {
+    pub fn for_new_file(db: &'a Database, file_id: Uuid, first: &'a JobDefinition) -> FileChain<'a> {
         FileChain { db, file_id, first, may_restart: false, other_worker: None }
     }
 
     /// Returns the chain of a file that was known before. A failure is requeued once.
-    pub fn known(db: &'a Db, file_id: Uuid, first: &'a Entry) -> FileChain<'a> {
+    pub fn for_known_file(db: &'a Database, file_id: Uuid, first: &'a JobDefinition) -> FileChain<'a> {
         FileChain { db, file_id, first, may_restart: true, other_worker: None }
     }
 
     /// Sets the worker that runs a job of the chain. The progress display names the worker while it does.
-    pub fn held_by(self, worker: Option<String>) -> FileChain<'a> {
+    pub fn with_other_worker(self, worker: Option<String>) -> FileChain<'a> {
         FileChain { other_worker: worker, ..self }
     }
 
     /// Returns the result of the file, or `None` if a job of the file is unfinished.
-    pub async fn ended(&self) -> anyhow::Result<Option<FileEnd>> {
+    pub async fn read_result(&self) -> anyhow::Result<Option<FileResult>> {
         if UnfinishedJob::find(self.db, Some(self.file_id), None).await?.is_some() {
             return Ok(None);
         }
@@ -176,37 +176,41 @@ impl<'a> FileChain<'a> {
         .context("could not read the state of the file")?
         .with_context(|| format!("file {} was deleted from raw.sightings", self.file_id))?;
         let under_way = matches!(file.state.as_str(), "received" | "ingested");
-        Ok((!under_way).then_some(FileEnd { state: file.state, reason: file.reason }))
+        Ok((!under_way).then_some(FileResult { state: file.state, reason: file.reason }))
     }
 
     /// Waits until the file has a final state, has failed, or may not continue. A worker must run, in this process or
     /// in another. `events` are the events of the worker in this process.
-    pub async fn work(mut self, bars: &Bars, mut events: Receiver<Event>) -> anyhow::Result<FileEnd> {
+    pub async fn run_to_end(
+        mut self,
+        bars: &ProgressBars,
+        mut events: Receiver<WorkerEvent>,
+    ) -> anyhow::Result<FileResult> {
         let mut following = None;
         let end = loop {
             if let Some(job) = UnfinishedJob::find(self.db, Some(self.file_id), None).await? {
-                if let Some(reason) = job.blocked() {
-                    break FileEnd { state: self.state().await?, reason: Some(reason) };
+                if let Some(reason) = job.block_reason() {
+                    break FileResult { state: self.read_state().await?, reason: Some(reason) };
                 }
-                self.hurry(&job).await?;
+                self.make_due(&job).await?;
                 let other = self.other_worker.is_some() && job.worker == self.other_worker;
-                let holder = job.holder().filter(|_| other);
+                let holder = job.describe_holder().filter(|_| other);
                 match (&following, holder) {
                     (None, Some(holder)) => {
-                        bars.say(format!("  {holder}"));
-                        let spinner = bars.spinner(&job.kind);
+                        bars.print_line(format!("  {holder}"));
+                        let spinner = bars.add_spinner(&job.kind);
                         spinner.set_message(holder);
                         following = Some(spinner);
                     }
                     (Some(spinner), Some(holder)) => spinner.set_message(holder),
                     (_, None) => drop(following.take().map(|spinner| spinner.finish_and_clear())),
                 }
-            } else if let Some(end) = self.ended().await? {
+            } else if let Some(end) = self.read_result().await? {
                 break end;
-            } else if !self.restart().await? {
-                break self.failure().await?;
+            } else if !self.requeue_chain().await? {
+                break self.failed_result().await?;
             }
-            wait(&mut events).await;
+            wait_for_job(&mut events).await;
         };
         if let Some(spinner) = following {
             spinner.finish_and_clear();
@@ -215,15 +219,15 @@ impl<'a> FileChain<'a> {
     }
 
     /// Makes a retryable job due now, because the operator has entered the command again.
-    async fn hurry(&self, job: &UnfinishedJob) -> anyhow::Result<()> {
+    async fn make_due(&self, job: &UnfinishedJob) -> anyhow::Result<()> {
         if self.may_restart && job.waits && job.state != "running" {
-            steer::run_now(&self.db.pool, &[job.id], &By::new(who(), REASON)).await?;
+            admin::run_jobs_now(&self.db.pool, &[job.id], &Actor::new(os_user(), RESTART_REASON)).await?;
         }
         Ok(())
     }
 
     /// Reads the state of the file.
-    async fn state(&self) -> anyhow::Result<String> {
+    async fn read_state(&self) -> anyhow::Result<String> {
         sqlx::query_scalar!(
             "-- follow: state of the file
             select state
@@ -240,7 +244,7 @@ impl<'a> FileChain<'a> {
     }
 
     /// Returns the id and the error of the file's newest cancelled or discarded job.
-    async fn given_up(&self) -> anyhow::Result<Option<(i64, String)>> {
+    async fn last_failed_job(&self) -> anyhow::Result<Option<(i64, String)>> {
         let job = sqlx::query!(
             "-- follow: given up
             select id, state, error
@@ -258,12 +262,12 @@ impl<'a> FileChain<'a> {
     }
 
     /// Requeues the chain, once. Returns false if that was done before.
-    async fn restart(&mut self) -> anyhow::Result<bool> {
+    async fn requeue_chain(&mut self) -> anyhow::Result<bool> {
         if !std::mem::take(&mut self.may_restart) {
             return Ok(false);
         }
-        if let Some((job, _)) = self.given_up().await? {
-            steer::requeue(&self.db.pool, job, who(), REASON).await?;
+        if let Some((job, _)) = self.last_failed_job().await? {
+            admin::requeue_job(&self.db.pool, job, os_user(), RESTART_REASON).await?;
             return Ok(true);
         }
         // The jobs were deleted. The first step enqueues the next one for a file that is already ingested.
@@ -307,17 +311,17 @@ impl<'a> FileChain<'a> {
     }
 
     /// Returns the result of a failed chain.
-    async fn failure(&self) -> anyhow::Result<FileEnd> {
-        let given_up = self.given_up().await?;
-        Ok(FileEnd { state: "failed".to_owned(), reason: given_up.map(|(_, error)| error) })
+    async fn failed_result(&self) -> anyhow::Result<FileResult> {
+        let given_up = self.last_failed_job().await?;
+        Ok(FileResult { state: "failed".to_owned(), reason: given_up.map(|(_, error)| error) })
     }
 }
 
 /// Waits until a job of this process has ended, for one poll interval at most.
-pub async fn wait(events: &mut Receiver<Event>) {
+pub async fn wait_for_job(events: &mut Receiver<WorkerEvent>) {
     let ended = async {
         while let Ok(event) = events.recv().await {
-            if matches!(event, Event::Ended { .. }) {
+            if matches!(event, WorkerEvent::Ended { .. }) {
                 return;
             }
         }

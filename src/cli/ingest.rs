@@ -4,17 +4,17 @@
 //! is rejected. A known file needs no window. A known file may be unapplied, so its chain is run to the end like the
 //! chain of a new file.
 
-use super::bars::Bars;
-use super::chain::{Hand, kinds_from};
-use super::follow::{FileChain, FileEnd, UnfinishedJob};
-use super::session::{Connect, Session, who};
-use super::show::{self, Json, count};
+use super::chain::{InlineWorker, downstream_kinds};
+use super::follow::{FileChain, FileResult, UnfinishedJob};
+use super::output::{self, JsonArgs, format_count};
+use super::progress::ProgressBars;
+use super::session::{CommandSession, ConnectArgs, os_user};
 use super::source::expect_source;
-use super::{Failure, Fleet, Received, Summary, summary};
+use super::{CommandError, ImportRequest, JobRegistry, WindowSummary, read_summary};
 use crate::auction::mapping::{self, SourceMapping};
-use crate::auction::window::{FileClock, time_in_path};
+use crate::auction::window::{FileClock, parse_path_time};
 use crate::config::Config;
-use crate::queue::operate;
+use crate::queue::queries;
 use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
@@ -42,11 +42,11 @@ run.
   vinops ingest salesdata.csv
   vinops ingest /data/2026/11/20/1430.csv --json
   vinops ingest old.csv --window 2026-11-20T14:30:00Z")]
-pub struct Args {
+pub struct IngestArgs {
     /// CSV file of the feed
     file: PathBuf,
     /// Start of the file's window, RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     window: Option<DateTime<Utc>>,
     /// Source of the file
     #[arg(long, default_value = "copart")]
@@ -58,25 +58,25 @@ pub struct Args {
     #[arg(long, alias = "why", value_name = "TEXT", requires = "even_so", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: Option<String>,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Ingests the file and runs its chain.
 ///
 /// # Errors
 /// Returns an error if the file is not applied at the end.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    readable(&args.file).map_err(Failure::wrong)?;
-    let session = Session::open(config, &args.connect).await?;
-    let outcome = take_in(&args, fleet, &session).await;
+pub async fn run(args: IngestArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    expect_readable(&args.file).map_err(CommandError::usage)?;
+    let session = CommandSession::open(config, &args.connect).await?;
+    let outcome = ingest_file(&args, fleet, &session).await;
     session.close().await?;
-    let Outcome { summary, end, worked } = outcome?;
+    let IngestOutcome { summary, end, worked } = outcome?;
     if args.json.json {
-        show::json(&summary)?;
+        output::print_json(&summary)?;
     } else {
-        print(&args, &summary, worked);
+        print_summary(&args, &summary, worked);
     }
     if end.is_applied() {
         return Ok(());
@@ -86,7 +86,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 }
 
 /// Checks that the path is a readable file, before the command connects.
-fn readable(path: &Path) -> anyhow::Result<()> {
+fn expect_readable(path: &Path) -> anyhow::Result<()> {
     let name = path.display();
     let about = std::fs::metadata(path)
         .with_context(|| format!("could not find the file {name}\nhint: name a CSV file of the feed"))?;
@@ -98,18 +98,18 @@ fn readable(path: &Path) -> anyhow::Result<()> {
 }
 
 /// The clock and the checksum of a file, found by reading the file once.
-struct Survey {
+struct FileSurvey {
     clock: FileClock,
     sha256: String,
 }
 
 /// A reader that hashes all bytes that are read.
-struct Hashing<R> {
+struct Sha256Reader<R> {
     inner: R,
     hasher: Sha256,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for Sha256Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..read]);
@@ -118,14 +118,14 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Reads the file once, on a thread of its own.
-async fn survey(path: &Path, mapping: &'static SourceMapping) -> anyhow::Result<Survey> {
+async fn survey_file(path: &Path, mapping: &'static SourceMapping) -> anyhow::Result<FileSurvey> {
     let name = path.to_owned();
     let read = move || {
-        let mut file = Hashing { inner: File::open(&name)?, hasher: Sha256::new() };
-        let clock = FileClock::read(&mut file, mapping)?;
+        let mut file = Sha256Reader { inner: File::open(&name)?, hasher: Sha256::new() };
+        let clock = FileClock::read_file(&mut file, mapping)?;
         io::copy(&mut file, &mut io::sink())?;
         let sha256 = HEXLOWER.encode(&file.hasher.finalize());
-        Ok::<Survey, io::Error>(Survey { clock, sha256 })
+        Ok::<FileSurvey, io::Error>(FileSurvey { clock, sha256 })
     };
     let survey = tokio::task::spawn_blocking(read).await.context("reading the file panicked")?;
     survey.with_context(|| format!("could not read the file {}", path.display()))
@@ -135,10 +135,11 @@ async fn survey(path: &Path, mapping: &'static SourceMapping) -> anyhow::Result<
 ///
 /// # Errors
 /// Returns a usage error if the window is unknown or contradicts the clocks.
-async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure> {
-    let Survey { clock, sha256 } = survey(&args.file, mapping::for_source(&args.source)).await?;
+async fn resolve_window(args: &IngestArgs, session: &CommandSession) -> Result<DateTime<Utc>, CommandError> {
+    let FileSurvey { clock, sha256 } =
+        survey_file(&args.file, mapping::mapping_for_source(&args.source)).await?;
     let pool = &session.db.pool;
-    let named = args.window.or_else(|| time_in_path(&args.file));
+    let named = args.window.or_else(|| parse_path_time(&args.file));
     let known = sqlx::query_scalar!(
         "-- ingest: window of a known file
         select window_start_utc
@@ -155,19 +156,19 @@ async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure
     if let (None, Some(window)) = (named, known) {
         return Ok(window);
     }
-    let now = operate::now(pool).await?;
-    let window = clock.window(named, now).map_err(Failure::wrong)?;
-    let Err(refusal) = clock.check(window, now) else { return Ok(window) };
+    let now = queries::database_time(pool).await?;
+    let window = clock.select_window(named, now).map_err(CommandError::usage)?;
+    let Err(refusal) = clock.check_window(window, now) else { return Ok(window) };
     let Some(reason) = args.reason.as_ref().filter(|_| args.even_so) else {
-        return Err(Failure::wrong(refusal));
+        return Err(CommandError::usage(refusal));
     };
     let refusal = refusal.to_string();
     sqlx::query!(
         "-- ingest: note what was overridden
         insert into audit.operator_actions (who, action, subject, reason, details)
         values ($1, 'ingest-even-so', $2, $3, $4)",
-        who(),
-        format!("{}/{}", args.source, show::minute(window)),
+        os_user(),
+        format!("{}/{}", args.source, output::format_minute(window)),
         reason,
         json!({ "window_start_utc": window, "sha256": sha256, "refusal": refusal.lines().next() }),
     )
@@ -178,66 +179,70 @@ async fn window(args: &Args, session: &Session) -> Result<DateTime<Utc>, Failure
 }
 
 /// The result of the command.
-struct Outcome {
-    summary: Summary,
-    end: FileEnd,
+struct IngestOutcome {
+    summary: WindowSummary,
+    end: FileResult,
     /// True if the chain had unfinished jobs.
     worked: bool,
 }
 
 /// Imports the file and runs its chain to the end.
-async fn take_in(args: &Args, fleet: Fleet, session: &Session) -> Result<Outcome, Failure> {
+async fn ingest_file(
+    args: &IngestArgs,
+    fleet: JobRegistry,
+    session: &CommandSession,
+) -> Result<IngestOutcome, CommandError> {
     expect_source(&session.db.pool, &args.source).await?;
-    let bars = Bars::new(!args.json.json);
-    let store = session.store()?;
-    let window = window(args, session).await?;
-    let reading = bars.bytes("receive", std::fs::metadata(&args.file).map_or(0, |m| m.len()));
-    let receipt = (fleet.receive)(Received {
+    let bars = ProgressBars::new(!args.json.json);
+    let store = session.open_store()?;
+    let window = resolve_window(args, session).await?;
+    let reading = bars.add_byte_bar("receive", std::fs::metadata(&args.file).map_or(0, |m| m.len()));
+    let receipt = (fleet.receive)(ImportRequest {
         db: session.db.clone(),
         store: store.clone(),
         path: args.file.clone(),
         source: args.source.clone(),
         window: Some(window),
-        told: Box::new({
+        progress: Box::new({
             let reading = reading.clone();
             move |done, _| reading.set_position(done)
         }),
     })
     .await?;
     reading.finish_and_clear();
-    let kinds = kinds_from(fleet, receipt.kind);
-    let first = fleet.known(receipt.kind)?;
+    let kinds = downstream_kinds(fleet, receipt.kind);
+    let first = fleet.find_job(receipt.kind)?;
     let (db, file_id) = (&session.db, receipt.file_id);
     let chain = if receipt.duplicate {
-        FileChain::known(db, file_id, first)
+        FileChain::for_known_file(db, file_id, first)
     } else {
-        FileChain::fresh(db, file_id, first)
+        FileChain::for_new_file(db, file_id, first)
     };
-    let holder = UnfinishedJob::find(db, Some(file_id), None).await?.and_then(UnfinishedJob::worker);
-    let chain = chain.held_by(holder);
-    let (end, worked) = match chain.ended().await? {
+    let holder = UnfinishedJob::find(db, Some(file_id), None).await?.and_then(UnfinishedJob::into_worker);
+    let chain = chain.with_other_worker(holder);
+    let (end, worked) = match chain.read_result().await? {
         Some(end) => (end, false),
         None => {
-            let hand = Hand::start(db, fleet, &session.config, store, &kinds, &bars)?;
-            let events = hand.watch();
-            let end = chain.work(&bars, events).await;
+            let hand = InlineWorker::start(db, fleet, &session.config, store, &kinds, &bars)?;
+            let events = hand.subscribe();
+            let end = chain.run_to_end(&bars, events).await;
             hand.stop().await?;
             (end?, true)
         }
     };
-    let mut summary = summary(db, file_id, receipt.duplicate).await?;
+    let mut summary = read_summary(db, file_id, receipt.duplicate).await?;
     summary.state.clone_from(&end.state);
-    Ok(Outcome { summary, end, worked })
+    Ok(IngestOutcome { summary, end, worked })
 }
 
 /// Prints the summary of the file.
-fn print(args: &Args, s: &Summary, worked: bool) {
+fn print_summary(args: &IngestArgs, s: &WindowSummary, worked: bool) {
     let line = "=".repeat(60);
     println!("{line}\n  Copart CSV ingestion\n{line}\n");
     println!("Source: {}", args.file.display());
-    println!("Window: {} UTC", show::minute(s.window_start_utc));
+    println!("Window: {} UTC", output::format_minute(s.window_start_utc));
     println!("SHA256: {}", s.sha256);
-    println!("Bytes:  {}", count(s.bytes));
+    println!("Bytes:  {}", format_count(s.bytes));
     if s.duplicate && !worked {
         match s.state.as_str() {
             "applied" => {
@@ -252,33 +257,33 @@ fn print(args: &Args, s: &Summary, worked: bool) {
         return;
     }
     println!("\n{line}\n  Ingestion summary\n{line}");
-    let share = |n: i64| format!("{} ({:.2}%)", count(n), 100.0 * n as f64 / s.rows.max(1) as f64);
+    let share = |n: i64| format!("{} ({:.2}%)", format_count(n), 100.0 * n as f64 / s.rows.max(1) as f64);
     println!("File:              {} ({})", s.file_id, s.state);
-    println!("Total rows:        {}", count(s.rows));
-    println!("  new              {}", count(s.new));
+    println!("Total rows:        {}", format_count(s.rows));
+    println!("  new              {}", format_count(s.new));
     println!("  changed          {}", share(s.changed));
-    println!("  unchanged        {}", count(s.unchanged));
-    println!("Disappeared:       {}", count(s.gone));
-    println!("Parse errors:      {} (repaired: {})", count(s.parse_errors), count(s.repaired));
+    println!("  unchanged        {}", format_count(s.unchanged));
+    println!("Disappeared:       {}", format_count(s.gone));
+    println!("Parse errors:      {} (repaired: {})", format_count(s.parse_errors), format_count(s.repaired));
     println!("Missing Lot ID:    {}", share(s.skipped.lot_missing));
     println!("Missing VIN:       {}", share(s.skipped.vin_empty));
     println!("Not a VIN:         {}", share(s.skipped.vin_format));
     for (column, values) in &s.unreadable {
-        println!("Unreadable:        {column}: {} (first: {:?})", count(values.count), values.first);
+        println!("Unreadable:        {column}: {} (first: {:?})", format_count(values.count), values.first);
     }
     for (name, upserted) in [("Vehicles:", &s.vehicles), ("Lots:", &s.lots)] {
         println!(
             "{name:18} {} inserted, {} updated, {} unchanged",
-            count(upserted.inserted),
-            count(upserted.updated),
-            count(upserted.unchanged)
+            format_count(upserted.inserted),
+            format_count(upserted.updated),
+            format_count(upserted.unchanged)
         );
     }
     println!(
         "Statuses:          {} pending result, {} removed, {} reappeared",
-        count(s.pending_result),
-        count(s.removed),
-        count(s.returned)
+        format_count(s.pending_result),
+        format_count(s.removed),
+        format_count(s.returned)
     );
     println!(
         "Seconds:           {:.2} (ingest {:.2}, vehicles {:.2}, lots {:.2}, completion {:.2})",
@@ -288,5 +293,5 @@ fn print(args: &Args, s: &Summary, worked: bool) {
         s.seconds.upsert_lots,
         s.seconds.detect_completion
     );
-    println!("Stored:            {} (compressed)", show::megabytes(s.stored_bytes));
+    println!("Stored:            {} (compressed)", output::format_megabytes(s.stored_bytes));
 }

@@ -1,16 +1,16 @@
 //! `vinops jobs`: lists, follows and manages jobs.
 
-mod act;
+mod commands;
 mod tail;
 
-use super::session::{Connect, Session};
-use super::show::{self, Json, right};
+use super::output::{self, JsonArgs, right_cell};
+use super::session::{CommandSession, ConnectArgs};
 use super::source::expect_source;
-use super::{Failure, Fleet};
+use super::{CommandError, JobRegistry};
 use crate::config::Config;
-use crate::queue::operate::{self, Filter, JobRow, Shown};
+use crate::queue::queries::{self, JobDetails, JobFilter, JobRow};
 use crate::source;
-use crate::telemetry::visible_line;
+use crate::telemetry::escape_line;
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use clap::builder::{PossibleValue, TypedValueParser};
@@ -18,49 +18,49 @@ use std::ffi::OsStr;
 
 /// The subcommands of `vinops jobs`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum JobsCommand {
     /// List jobs, newest first
-    List(ListArgs),
+    List(JobListArgs),
     /// Show one job and all its runs
-    Show(ShowArgs),
+    Show(JobShowArgs),
     /// Requeue finished jobs and keep their run history
-    Requeue(act::Args),
+    Requeue(commands::JobActionArgs),
     /// Cancel waiting jobs and interrupt running ones
-    Cancel(act::Args),
+    Cancel(commands::JobActionArgs),
     /// Make scheduled and retryable jobs due now
-    RunNow(act::Args),
+    RunNow(commands::JobActionArgs),
     /// Pause job kinds; running jobs continue
-    Pause(act::KindArgs),
+    Pause(commands::JobKindArgs),
     /// Resume paused job kinds
-    Resume(act::KindArgs),
+    Resume(commands::JobKindArgs),
     /// Limit how many jobs of a kind run at once on all workers
-    Limit(act::LimitArgs),
+    Limit(commands::JobLimitArgs),
     /// Count jobs by kind and state, and list paused and limited kinds
-    Stats(ListArgs),
+    Stats(JobListArgs),
     /// Follow finished job runs
-    Tail(ListArgs),
+    Tail(JobListArgs),
 }
 
 /// The filter of jobs, shared by the subcommands.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct FilterArgs {
+pub struct JobFilterArgs {
     /// Match jobs of these kinds, separated by commas
     #[arg(long, value_delimiter = ',')]
     kind: Vec<String>,
     /// Match jobs in these states, separated by commas
-    #[arg(long, value_delimiter = ',', value_parser = StateParser)]
+    #[arg(long, value_delimiter = ',', value_parser = JobStateParser)]
     state: Vec<String>,
     /// Match jobs of this source
     #[arg(long)]
     source: Option<String>,
     /// Match jobs of this window, RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     window: Option<DateTime<Utc>>,
     /// Match jobs whose key begins with this text, e.g. copart/2026-11-20
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
     /// Match jobs enqueued since this time (tail: runs finished since), RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     since: Option<DateTime<Utc>>,
     /// Match jobs whose error contains this text
     #[arg(long, value_name = "TEXT")]
@@ -70,21 +70,21 @@ pub struct FilterArgs {
     limit: Option<i64>,
 }
 
-const STATES: [&str; 7] =
+const JOB_STATES: [&str; 7] =
     ["available", "scheduled", "running", "retryable", "completed", "cancelled", "discarded"];
 
-fn state(text: &str) -> Result<String, String> {
-    STATES
+fn parse_state(text: &str) -> Result<String, String> {
+    JOB_STATES
         .contains(&text)
         .then(|| text.to_owned())
-        .ok_or_else(|| format!("unknown job state {text:?}; expected one of {}", STATES.join(", ")))
+        .ok_or_else(|| format!("unknown job state {text:?}; expected one of {}", JOB_STATES.join(", ")))
 }
 
 /// A value parser for job states, which also lists the states in shell completions.
 #[derive(Clone)]
-struct StateParser;
+struct JobStateParser;
 
-impl TypedValueParser for StateParser {
+impl TypedValueParser for JobStateParser {
     type Value = String;
 
     fn parse_ref(
@@ -93,17 +93,17 @@ impl TypedValueParser for StateParser {
         argument: Option<&clap::Arg>,
         value: &OsStr,
     ) -> Result<String, clap::Error> {
-        state.parse_ref(command, argument, value)
+        parse_state.parse_ref(command, argument, value)
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(STATES.into_iter().map(PossibleValue::new)))
+        Some(Box::new(JOB_STATES.into_iter().map(PossibleValue::new)))
     }
 }
 
-impl FilterArgs {
+impl JobFilterArgs {
     fn is_empty(&self) -> bool {
-        let FilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
+        let JobFilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
         kind.is_empty()
             && state.is_empty()
             && source.is_none()
@@ -118,20 +118,20 @@ impl FilterArgs {
     ///
     /// # Errors
     /// Returns a usage error if the filter contains an unknown kind or source.
-    async fn open(
+    async fn open_session(
         self,
-        fleet: Fleet,
+        fleet: JobRegistry,
         config: Config,
-        connect: &Connect,
-    ) -> Result<(Session, Filter), Failure> {
-        self.kind.iter().try_for_each(|kind| fleet.known(kind).map(drop))?;
-        let session = Session::open(config, connect).await?;
+        connect: &ConnectArgs,
+    ) -> Result<(CommandSession, JobFilter), CommandError> {
+        self.kind.iter().try_for_each(|kind| fleet.find_job(kind).map(drop))?;
+        let session = CommandSession::open(config, connect).await?;
         if let Some(source) = &self.source {
             expect_source(&session.db.pool, source).await?;
         }
-        let FilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
+        let JobFilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
         let filter =
-            Filter { kinds: kind, states: state, key: key_prefix, source, window, since, error, limit };
+            JobFilter { kinds: kind, states: state, key: key_prefix, source, window, since, error, limit };
         Ok((session, filter))
     }
 }
@@ -140,60 +140,60 @@ impl FilterArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   vinops jobs list --state discarded --kind fetch --error 403")]
-pub struct ListArgs {
+pub struct JobListArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: JobFilterArgs,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops jobs show`.
 #[derive(Debug, clap::Args)]
-pub struct ShowArgs {
+pub struct JobShowArgs {
     /// Id of the job
     id: i64,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Runs a subcommand of `vinops jobs`.
-pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run(command: JobsCommand, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     match command {
-        Command::List(args) => list(args, fleet, config).await,
-        Command::Show(args) => show_one(args, fleet, config).await,
-        Command::Requeue(args) => act::requeue(args, fleet, config).await,
-        Command::Cancel(args) => act::cancel(args, fleet, config).await,
-        Command::RunNow(args) => act::run_now(args, fleet, config).await,
-        Command::Pause(args) => act::pause(args, fleet, config).await,
-        Command::Resume(args) => act::resume(args, fleet, config).await,
-        Command::Limit(args) => act::limit(args, fleet, config).await,
-        Command::Stats(args) => stats(args, fleet, config).await,
-        Command::Tail(args) => tail::run(args, fleet, config).await,
+        JobsCommand::List(args) => list_jobs(args, fleet, config).await,
+        JobsCommand::Show(args) => show_job(args, fleet, config).await,
+        JobsCommand::Requeue(args) => commands::requeue_jobs(args, fleet, config).await,
+        JobsCommand::Cancel(args) => commands::cancel_jobs(args, fleet, config).await,
+        JobsCommand::RunNow(args) => commands::run_now(args, fleet, config).await,
+        JobsCommand::Pause(args) => commands::pause_kinds(args, fleet, config).await,
+        JobsCommand::Resume(args) => commands::resume_kinds(args, fleet, config).await,
+        JobsCommand::Limit(args) => commands::limit_kind(args, fleet, config).await,
+        JobsCommand::Stats(args) => show_stats(args, fleet, config).await,
+        JobsCommand::Tail(args) => tail::run(args, fleet, config).await,
     }
 }
 
-async fn list(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let (session, filter) = args.filter.open(fleet, config, &args.connect).await?;
-    let jobs = operate::list(&session.db.pool, &filter).await?;
+async fn list_jobs(args: JobListArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let (session, filter) = args.filter.open_session(fleet, config, &args.connect).await?;
+    let jobs = queries::list_jobs(&session.db.pool, &filter).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&jobs)?;
+        output::print_json(&jobs)?;
         return Ok(());
     }
     let mut table =
-        show::table(&["id", "kind", "state", "attempt", "key", "run at (UTC)", "worker", "error"]);
+        output::new_table(&["id", "kind", "state", "attempt", "key", "run at (UTC)", "worker", "error"]);
     for job in jobs {
         table.add_row(vec![
-            right(job.id),
+            right_cell(job.id),
             job.kind.into(),
             job.state.into(),
             format!("{}/{}", job.attempt, job.max_attempts).into(),
             job.key.unwrap_or_default().into(),
-            show::minute(job.run_at).into(),
+            output::format_minute(job.run_at).into(),
             job.locked_by.unwrap_or_default().into(),
             job.error.unwrap_or_default().chars().take(80).collect::<String>().into(),
         ]);
@@ -202,15 +202,15 @@ async fn list(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failur
     Ok(())
 }
 
-async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let shown = operate::show(&session.db.pool, args.id).await?;
-    let Shown { job, attempts } = shown
+async fn show_job(args: JobShowArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let shown = queries::job_details(&session.db.pool, args.id).await?;
+    let JobDetails { job, attempts } = shown
         .ok_or_else(|| anyhow!("job {} does not exist\nhint: `vinops jobs list` lists the jobs", args.id))?;
-    let hint = way_back(&session, fleet, &job).await?;
+    let hint = requeue_hint(&session, fleet, &job).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&Shown { job, attempts })?;
+        output::print_json(&JobDetails { job, attempts })?;
         return Ok(());
     }
     println!("job       {} ({})", job.id, job.kind);
@@ -219,7 +219,7 @@ async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Fa
         job.state, job.attempt, job.max_attempts, job.rescues
     );
     if let Some(cancelling) = &job.cancelling {
-        println!("          {}; its worker has been asked to release it", visible_line(cancelling));
+        println!("          {}; its worker has been asked to release it", escape_line(cancelling));
     }
     println!("key       {}", job.key.as_deref().unwrap_or("none"));
     println!("payload   {}", job.payload);
@@ -230,15 +230,15 @@ async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Fa
         println!("error     {error}");
     }
     let mut table =
-        show::table(&["run", "attempt", "worker", "started (UTC)", "seconds", "outcome", "error"]);
+        output::new_table(&["run", "attempt", "worker", "started (UTC)", "seconds", "outcome", "error"]);
     for a in attempts {
         let lasted = a.finished_at.map(|end| format!("{:.2}", (end - a.started_at).as_seconds_f64()));
         table.add_row(vec![
-            right(a.run),
-            right(a.attempt),
+            right_cell(a.run),
+            right_cell(a.attempt),
             a.worker.into(),
             a.started_at.format("%Y-%m-%d %H:%M:%S").to_string().into(),
-            right(lasted.unwrap_or_default()),
+            right_cell(lasted.unwrap_or_default()),
             a.outcome.unwrap_or_else(|| "running".to_owned()).into(),
             a.error.unwrap_or_default().into(),
         ]);
@@ -252,7 +252,11 @@ async fn show_one(args: ShowArgs, fleet: Fleet, config: Config) -> Result<(), Fa
 
 /// Returns a hint for a discarded or cancelled job: the command that requeues the job, or the reason why that is
 /// impossible. Returns `None` for a job in another state.
-async fn way_back(session: &Session, fleet: Fleet, job: &JobRow) -> anyhow::Result<Option<String>> {
+async fn requeue_hint(
+    session: &CommandSession,
+    fleet: JobRegistry,
+    job: &JobRow,
+) -> anyhow::Result<Option<String>> {
     if !matches!(job.state.as_str(), "discarded" | "cancelled") {
         return Ok(None);
     }
@@ -264,34 +268,34 @@ async fn way_back(session: &Session, fleet: Fleet, job: &JobRow) -> anyhow::Resu
                 .to_owned(),
         ));
     }
-    Ok(Some(match operate::successor(pool, job.id).await? {
+    Ok(Some(match queries::find_successor(pool, job.id).await? {
         Some(other) => format!("the job cannot be requeued: job {other} has its key"),
         None => format!("to requeue the job: vinops jobs requeue {}", job.id),
     }))
 }
 
-async fn stats(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+async fn show_stats(args: JobListArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     #[derive(serde::Serialize)]
-    struct Stats {
-        counts: Vec<operate::Count>,
-        kinds: Vec<operate::KindRow>,
+    struct JobStats {
+        counts: Vec<queries::JobCount>,
+        kinds: Vec<queries::KindSettingsRow>,
     }
-    let (session, filter) = args.filter.open(fleet, config, &args.connect).await?;
-    let counts = operate::counts(&session.db.pool, &filter).await?;
-    let kinds = operate::kinds(&session.db.pool).await?;
+    let (session, filter) = args.filter.open_session(fleet, config, &args.connect).await?;
+    let counts = queries::count_jobs(&session.db.pool, &filter).await?;
+    let kinds = queries::list_kind_settings(&session.db.pool).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&Stats { counts, kinds })?;
+        output::print_json(&JobStats { counts, kinds })?;
         return Ok(());
     }
-    let mut table = show::table(&["kind", "state", "jobs", "due", "oldest due"]);
+    let mut table = output::new_table(&["kind", "state", "jobs", "due", "oldest due"]);
     for count in counts {
         table.add_row(vec![
             count.kind.into(),
             count.state.into(),
-            right(show::count(count.jobs)),
-            right(show::count(count.ready)),
-            right(count.oldest_ready_seconds.map(show::seconds).unwrap_or_default()),
+            right_cell(output::format_count(count.jobs)),
+            right_cell(output::format_count(count.ready)),
+            right_cell(count.oldest_ready_seconds.map(output::format_seconds).unwrap_or_default()),
         ]);
     }
     println!("{table}");
@@ -301,7 +305,12 @@ async fn stats(args: ListArgs, fleet: Fleet, config: Config) -> Result<(), Failu
         }
         if let (Some(at), Some(who), Some(why)) = (kind.paused_at, kind.paused_by, kind.paused_because) {
             let because = format!("{who}: {why}");
-            println!("{}: paused since {} by {}", kind.kind, show::minute(at), visible_line(&because));
+            println!(
+                "{}: paused since {} by {}",
+                kind.kind,
+                output::format_minute(at),
+                escape_line(&because)
+            );
         }
     }
     Ok(())

@@ -1,13 +1,15 @@
 //! `vinops lot show`: the changes of a lot by window, or a snapshot of the lot at a moment.
 
-use super::Failure;
-use super::session::{Connect, Session};
-use super::show::{self, Json};
-use crate::auction::lot_number::lot_number_of_digits;
+use super::CommandError;
+use super::output::{self, JsonArgs};
+use super::session::{CommandSession, ConnectArgs};
+use crate::auction::lot_number::parse_lot_digits;
 use crate::config::Config;
-use crate::db::history::told::{Told, Word};
-use crate::db::history::{self, AmbiguousLot, Change, LotAt, LotHistory, Presence, What};
-use crate::db::vocabulary::{self, Label};
+use crate::db::history::display::{DisplayValue, TaxonomyValue};
+use crate::db::history::{
+    self, AmbiguousLot, ChangeSubject, ColumnChange, FeedPresence, HistoricalLot, LotHistory,
+};
+use crate::db::taxonomy::{self, LabelRow};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -16,42 +18,43 @@ use std::collections::HashMap;
 
 /// The subcommands of `vinops lot`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum LotCommand {
     /// Show the history of a lot, or a snapshot of it at a moment
-    Show(ShowArgs),
+    Show(LotShowArgs),
 }
 
 /// Arguments of `vinops lot show`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   vinops lot show 45148624 --at 2026-11-20T14:30:00Z --lang ru")]
-pub struct ShowArgs {
+pub struct LotShowArgs {
     /// Lot number
     lot: String,
     /// Source of the lot; required if several sources have the number
     #[arg(long)]
     source: Option<String>,
     /// Show a snapshot at this time, RFC 3339, instead of the history
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     at: Option<DateTime<Utc>>,
     /// Language of labels
     #[arg(long, default_value = "en", value_parser = ["en", "ru"])]
     lang: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Runs a subcommand of `vinops lot`.
-pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
-    let Command::Show(args) = command;
-    let number = lot_number_of_digits(&args.lot)
-        .ok_or_else(|| Failure::wrong(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot)))?;
-    let session = Session::open(config, &args.connect).await?;
+pub async fn run(command: LotCommand, config: Config) -> Result<(), CommandError> {
+    let LotCommand::Show(args) = command;
+    let number = parse_lot_digits(&args.lot).ok_or_else(|| {
+        CommandError::usage(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot))
+    })?;
+    let session = CommandSession::open(config, &args.connect).await?;
     let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
-    let spellings = vocabulary::spellings(&mut connection).await?;
-    let labels = Labels::read(&mut connection, &args.lang).await?;
+    let spellings = taxonomy::load_aliases(&mut connection).await?;
+    let labels = LabelLookup::read_labels(&mut connection, &args.lang).await?;
     let of = args.source.as_ref().map_or_else(String::new, |source| format!(" of source {source:?}"));
     let none = || {
         anyhow!(
@@ -62,59 +65,59 @@ pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
     let source = args.source.as_deref();
     let told = match args.at {
         None => {
-            let told = history::history(&mut connection, source, number, &spellings).await;
-            let mut told = told.map_err(ambiguous)?.ok_or_else(none);
-            told.iter_mut().flat_map(LotHistory::words).for_each(|word| labels.put(word));
-            told.map(|told| Shown::History(Box::new(told)))
+            let told = history::lot_history(&mut connection, source, number, &spellings).await;
+            let mut told = told.map_err(ambiguity_error)?.ok_or_else(none);
+            told.iter_mut().flat_map(LotHistory::taxonomy_values).for_each(|word| labels.set_label(word));
+            told.map(|told| LotView::History(Box::new(told)))
         }
         Some(time) => {
-            let told = history::at(&mut connection, source, number, time, &spellings).await;
-            let mut told = told.map_err(ambiguous)?.ok_or_else(none);
-            told.iter_mut().flat_map(LotAt::words).for_each(|word| labels.put(word));
-            told.map(|told| Shown::At(Box::new(told)))
+            let told = history::lot_at(&mut connection, source, number, time, &spellings).await;
+            let mut told = told.map_err(ambiguity_error)?.ok_or_else(none);
+            told.iter_mut().flat_map(HistoricalLot::taxonomy_values).for_each(|word| labels.set_label(word));
+            told.map(|told| LotView::At(Box::new(told)))
         }
     };
     drop(connection);
     session.close().await?;
     match (told?, args.json.json) {
-        (Shown::History(told), true) => show::json(&told)?,
-        (Shown::At(told), true) => show::json(&told)?,
-        (Shown::History(told), false) => show_history(*told),
-        (Shown::At(told), false) => show_at(&told)?,
+        (LotView::History(told), true) => output::print_json(&told)?,
+        (LotView::At(told), true) => output::print_json(&told)?,
+        (LotView::History(told), false) => show_history(*told),
+        (LotView::At(told), false) => show_snapshot(&told)?,
     }
     Ok(())
 }
 
 /// Returns the error of the command. A lot number that several sources have is a usage error.
-fn ambiguous(error: anyhow::Error) -> Failure {
+fn ambiguity_error(error: anyhow::Error) -> CommandError {
     match error.downcast::<AmbiguousLot>() {
-        Ok(error) => Failure::wrong(anyhow!("{error}\nhint: name one of them with --source")),
+        Ok(error) => CommandError::usage(anyhow!("{error}\nhint: name one of them with --source")),
         Err(error) => error.into(),
     }
 }
 
 /// The result that the command prints.
-enum Shown {
+enum LotView {
     History(Box<LotHistory>),
-    At(Box<LotAt>),
+    At(Box<HistoricalLot>),
 }
 
 /// Labels in one language, by domain, code and state.
-struct Labels(HashMap<(String, String, String), String>);
+struct LabelLookup(HashMap<(String, String, String), String>);
 
-impl Labels {
+impl LabelLookup {
     /// Reads all labels. A missing Russian label is replaced by the English one.
-    async fn read(connection: &mut PgConnection, lang: &str) -> anyhow::Result<Labels> {
-        let labels = vocabulary::labels(connection, None).await?;
-        let said = |label: Label| {
+    async fn read_labels(connection: &mut PgConnection, lang: &str) -> anyhow::Result<LabelLookup> {
+        let labels = taxonomy::read_labels(connection, None).await?;
+        let said = |label: LabelRow| {
             let text = if lang == "ru" && !label.ru.is_empty() { label.ru } else { label.en };
             ((label.domain, label.code, label.state), text)
         };
-        Ok(Labels(labels.into_iter().map(said).collect()))
+        Ok(LabelLookup(labels.into_iter().map(said).collect()))
     }
 
     /// Sets the label of a code. A title has the label of its state, or the general label if the state has none.
-    fn put(&self, word: &mut Word) {
+    fn set_label(&self, word: &mut TaxonomyValue) {
         let Some(code) = &word.code else { return };
         let key = |state: &str| (word.domain.name().to_owned(), code.clone(), state.to_owned());
         let own = word.state.as_deref().and_then(|state| self.0.get(&key(state)));
@@ -123,16 +126,20 @@ impl Labels {
 }
 
 /// Returns a time to the minute, or the text `an unknown time`.
-fn instant(at: Option<DateTime<Utc>>) -> String {
-    at.map_or_else(|| "an unknown time".to_owned(), show::minute)
+fn time_or_unknown(at: Option<DateTime<Utc>>) -> String {
+    at.map_or_else(|| "an unknown time".to_owned(), output::format_minute)
 }
 
 /// Prints the history of a lot.
 fn show_history(told: LotHistory) {
-    println!("lot       {} ({}), {}", told.lot, told.source, told.status.said());
+    println!("lot       {} ({}), {}", told.lot, told.source, told.status.to_text());
     println!("vehicle   {}", told.vin);
     let until = if told.in_feed { ", in the newest file" } else { "" };
-    println!("seen      from {} to {}{until}", instant(told.first_seen), instant(told.last_seen));
+    println!(
+        "seen      from {} to {}{until}",
+        time_or_unknown(told.first_seen),
+        time_or_unknown(told.last_seen)
+    );
     if !told.carried.is_empty() {
         println!("carried   {}", told.carried.join(", "));
     }
@@ -140,18 +147,18 @@ fn show_history(told: LotHistory) {
     if told.events.is_empty() {
         println!("no changes are recorded");
     } else {
-        let mut table = show::table(&["window (UTC)", "what", "before", "after", "why"]);
+        let mut table = output::new_table(&["window (UTC)", "what", "before", "after", "why"]);
         for event in told.events {
-            let mut window = show::minute(event.window_start_utc);
+            let mut window = output::format_minute(event.window_start_utc);
             let mut why = event.reason.unwrap_or_default();
-            let of = if event.what == What::Vehicle { "vehicle: " } else { "" };
-            for Change { column, before, after } in event.changes {
+            let of = if event.what == ChangeSubject::Vehicle { "vehicle: " } else { "" };
+            for ColumnChange { column, before, after } in event.changes {
                 let what = format!("{of}{column}");
                 table.add_row([
                     std::mem::take(&mut window),
                     what,
-                    before.said(),
-                    after.said(),
+                    before.to_text(),
+                    after.to_text(),
                     std::mem::take(&mut why),
                 ]);
             }
@@ -159,7 +166,7 @@ fn show_history(told: LotHistory) {
         println!("{table}");
     }
     if told.listings.len() > 1 {
-        let mut table = show::table(&[
+        let mut table = output::new_table(&[
             "lots of the vehicle",
             "source",
             "from (UTC)",
@@ -169,71 +176,71 @@ fn show_history(told: LotHistory) {
             "bid",
         ]);
         for listing in told.listings {
-            let carried = |name| if listing.carried.contains(&name) { CARRIED } else { "" };
+            let carried = |name| if listing.carried.contains(&name) { CARRIED_MARK } else { "" };
             let (sale_carried, bid_carried) = (carried("auction_datetime_utc"), carried("current_bid"));
             table.add_row([
                 listing.lot,
                 listing.source,
-                instant(listing.first_seen),
-                instant(listing.last_seen),
-                listing.status.said(),
+                time_or_unknown(listing.first_seen),
+                time_or_unknown(listing.last_seen),
+                listing.status.to_text(),
                 listing
                     .auction_datetime_utc
-                    .map(show::minute)
+                    .map(output::format_minute)
                     .map(|sale| sale + sale_carried)
                     .unwrap_or_default(),
-                if listing.current_bid == Told::Nothing {
+                if listing.current_bid == DisplayValue::Nothing {
                     String::new()
                 } else {
-                    listing.current_bid.said() + bid_carried
+                    listing.current_bid.to_text() + bid_carried
                 },
             ]);
         }
         println!("{table}");
     }
     if any_carried {
-        println!("{CARRIED_MEANS}");
+        println!("{CARRIED_NOTE}");
     }
 }
 
 /// Prints the snapshot of a lot.
-fn show_at(told: &LotAt) -> anyhow::Result<()> {
+fn show_snapshot(told: &HistoricalLot) -> anyhow::Result<()> {
     let when = match told.window_start_utc {
-        Some(window) => format!("as of the window {} UTC", show::minute(window)),
+        Some(window) => format!("as of the window {} UTC", output::format_minute(window)),
         None => "before the first window".to_owned(),
     };
     let presence = match told.presence {
-        Presence::NotYetSeen => format!("not yet seen; first seen {}", instant(told.first_seen)),
-        Presence::InFeed => "in the feed".to_owned(),
-        Presence::Gone => "no longer in the feed".to_owned(),
+        FeedPresence::NotYetSeen => format!("not yet seen; first seen {}", time_or_unknown(told.first_seen)),
+        FeedPresence::InFeed => "in the feed".to_owned(),
+        FeedPresence::Gone => "no longer in the feed".to_owned(),
     };
     println!("lot       {} ({}), {when}: {presence}", told.lot, told.source);
     if let Some(status) = &told.status {
-        println!("status    {}", status.said());
+        println!("status    {}", status.to_text());
     }
     let Some(standing) = &told.standing else { return Ok(()) };
     let values = serde_json::to_value(standing).context("could not print the lot")?;
-    let mut table = show::table(&["column", "value"]);
+    let mut table = output::new_table(&["column", "value"]);
     let shown = |(name, value): &(&String, &Value)| !value.is_null() && *name != "carried";
     for (name, value) in values.as_object().into_iter().flatten().filter(shown) {
-        let carried = if standing.carried.contains(&name.as_str()) { CARRIED } else { "" };
-        table.add_row([name.clone(), said(value) + carried]);
+        let carried = if standing.carried.contains(&name.as_str()) { CARRIED_MARK } else { "" };
+        table.add_row([name.clone(), format_value(value) + carried]);
     }
     println!("{table}");
     if !standing.carried.is_empty() {
-        println!("{CARRIED_MEANS}");
+        println!("{CARRIED_NOTE}");
     }
     Ok(())
 }
 
 /// The mark after a value that comes from an older version.
-const CARRIED: &str = " (carried)";
+const CARRIED_MARK: &str = " (carried)";
 /// The explanation of the mark.
-const CARRIED_MEANS: &str =
+const CARRIED_NOTE: &str =
     "carried: the value comes from an older version, because the value of the newest version is unreadable";
 
 /// Returns a value of a snapshot as text: a code by its label, an amount with its currency.
-fn said(value: &Value) -> String {
+fn format_value(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),

@@ -10,9 +10,9 @@ use std::path::Path;
 ///
 /// # Errors
 /// Returns an error with the name of the file if a file cannot be read or is no mapping.
-pub fn install(folder: &Path) -> anyhow::Result<()> {
+pub fn install_mappings(folder: &Path) -> anyhow::Result<()> {
     // A process installs mappings once. Only tests call this again in the same process.
-    let _ = mapping::install(read(folder)?);
+    let _ = mapping::install_mappings(read_mappings(folder)?);
     Ok(())
 }
 
@@ -20,12 +20,12 @@ pub fn install(folder: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Returns an error with the name of the file if a file cannot be read or is no mapping.
-pub fn check(folder: &Path) -> anyhow::Result<()> {
-    read(folder).map(drop)
+pub fn check_mappings(folder: &Path) -> anyhow::Result<()> {
+    read_mappings(folder).map(drop)
 }
 
 /// Reads the mappings of a folder, by source.
-fn read(folder: &Path) -> anyhow::Result<BTreeMap<String, SourceMapping>> {
+fn read_mappings(folder: &Path) -> anyhow::Result<BTreeMap<String, SourceMapping>> {
     let mut mappings = BTreeMap::new();
     let read = || format!("could not read the folder {} of VINOPS_MAPPINGS", folder.display());
     for entry in std::fs::read_dir(folder).with_context(read)? {
@@ -58,13 +58,13 @@ mod tests {
         std::fs::write(folder.path().join("north.json"), copart.replacen("\"Lot number\"", "\"Stock#\"", 1))
             .unwrap();
         std::fs::write(folder.path().join("notes.txt"), "none").unwrap();
-        let mappings = read(folder.path()).unwrap();
+        let mappings = read_mappings(folder.path()).unwrap();
         assert_eq!(mappings.keys().collect::<Vec<_>>(), ["north"]);
-        assert_eq!(mappings["north"].name(Column::LotNumber), Some("Stock#"));
+        assert_eq!(mappings["north"].header_name(Column::LotNumber), Some("Stock#"));
         std::fs::write(folder.path().join("south.json"), "{}").unwrap();
-        let error = format!("{:#}", read(folder.path()).unwrap_err());
+        let error = format!("{:#}", read_mappings(folder.path()).unwrap_err());
         assert!(error.contains("south.json: the mapping is not valid: missing field `kind`"), "{error}");
-        let error = format!("{:#}", read(&folder.path().join("none")).unwrap_err());
+        let error = format!("{:#}", read_mappings(&folder.path().join("none")).unwrap_err());
         assert!(error.contains("none of VINOPS_MAPPINGS"), "{error}");
     }
 }

@@ -3,11 +3,11 @@
 //! This module handles the migrations of the auction set. The module `listing` handles the listing helper's set, whose
 //! slices are applied differently.
 
-use super::{Failure, verify};
+use super::{CommandError, verify};
 use crate::config::Config;
-use crate::db::migrate::{self, Applied, State};
-use crate::db::migrations::{AUCTION, LISTING, Migration, Set};
-use crate::db::{self, Db, papers};
+use crate::db::migrate::{self, AppliedMigration, MigrationState};
+use crate::db::migrations::{AUCTION_SET, LISTING_SET, Migration, MigrationSet};
+use crate::db::{self, Database, migration_index};
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
@@ -18,19 +18,19 @@ mod listing;
 
 /// Arguments of `vinops migrate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct MigrateArgs {
     /// Set of migrations: auction or listing
     #[arg(long, default_value = "auction", global = true)]
     set: String,
     #[command(flatten)]
-    place: Place,
+    place: SchemaArgs,
     #[command(subcommand)]
-    what: What,
+    what: MigrateCommand,
 }
 
 /// The schema of the listing helper's tables.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Place {
+pub struct SchemaArgs {
     /// Listing: schema of the tables, recorded by the first `up` [default: listing]
     #[arg(long, global = true, value_name = "NAME")]
     pub schema: Option<String>,
@@ -38,7 +38,7 @@ pub struct Place {
 
 /// The backup of the listing helper's rows before a migration.
 #[derive(Debug, Default, clap::Args)]
-struct Rows {
+struct BackupArgs {
     /// Listing: migrate without a backup of existing rows
     #[arg(long)]
     no_backup: bool,
@@ -49,14 +49,14 @@ struct Rows {
 
 /// The subcommands of `vinops migrate`.
 #[derive(Debug, Subcommand)]
-enum What {
+enum MigrateCommand {
     /// Apply pending migrations
     Up {
         /// Listing: last migration to apply, e.g. 003 [default: the newest]
         #[arg(long)]
         to: Option<String>,
         #[command(flatten)]
-        rows: Rows,
+        rows: BackupArgs,
     },
     /// Roll back all migrations after a given one
     Down {
@@ -74,7 +74,7 @@ enum What {
         #[arg(long)]
         restore_names: bool,
         #[command(flatten)]
-        rows: Rows,
+        rows: BackupArgs,
     },
     /// List migrations with their states in the database
     Status {
@@ -108,36 +108,38 @@ enum What {
 ///
 /// # Errors
 /// Returns an error if `status` or `verify` finds a deviation.
-pub async fn run(args: Args, config: Config) -> Result<(), Failure> {
-    let set = Set::named(&args.set).map_err(Failure::wrong)?;
-    if let What::Registry { write } = args.what {
-        return Ok(registry(set, write)?);
+pub async fn run(args: MigrateArgs, config: Config) -> Result<(), CommandError> {
+    let set = MigrationSet::by_name(&args.set).map_err(CommandError::usage)?;
+    if let MigrateCommand::Registry { write } = args.what {
+        return Ok(print_registry(set, write)?);
     }
-    if set.name == LISTING.name {
+    if set.name == LISTING_SET.name {
         return listing::run(&args.place, args.what, config).await;
     }
-    listings_only(&args).map_err(Failure::wrong)?;
+    reject_listing_options(&args).map_err(CommandError::usage)?;
     let url = config.direct_url()?;
     let Some(url) = url.map(ExposeSecret::expose_secret) else {
-        return Err(Failure::unreachable(anyhow!(
+        return Err(CommandError::unavailable(anyhow!(
             "DATABASE_URL is not set\nhint: set it to the URL of the database to migrate"
         )));
     };
-    let mut session = db::session(url).await.map_err(Failure::unreachable)?;
-    on(&mut session, url, set, &args.what).await
+    let mut session = db::connect_session(url).await.map_err(CommandError::unavailable)?;
+    run_command(&mut session, url, set, &args.what).await
 }
 
 /// Rejects options that apply to the listing helper only, and `down` without `--to`.
-fn listings_only(args: &Args) -> anyhow::Result<()> {
-    let rows = |rows: &Rows| rows.no_backup || rows.backup_dir.is_some();
+fn reject_listing_options(args: &MigrateArgs) -> anyhow::Result<()> {
+    let rows = |rows: &BackupArgs| rows.no_backup || rows.backup_dir.is_some();
     let strange = match &args.what {
-        What::Up { to, rows: of } => to.is_some() || rows(of),
-        What::Down { to: None, .. } => {
+        MigrateCommand::Up { to, rows: of } => to.is_some() || rows(of),
+        MigrateCommand::Down { to: None, .. } => {
             bail!(
                 "--to is missing\nhint: give the last migration to keep, for example 0014, or 0000 for none"
             )
         }
-        What::Down { literal, restore_names, rows: of, .. } => *literal || *restore_names || rows(of),
+        MigrateCommand::Down { literal, restore_names, rows: of, .. } => {
+            *literal || *restore_names || rows(of)
+        }
         _ => false,
     };
     if strange || args.place.schema.is_some() {
@@ -151,49 +153,57 @@ fn listings_only(args: &Args) -> anyhow::Result<()> {
 
 /// Applies pending migrations of the auction set, for the commands that migrate by themselves. Calls `tell` with a
 /// line per migration.
-pub async fn bring_up(db: &Db, mut tell: impl FnMut(&str)) -> Result<(), Failure> {
-    let mut session = db.session().await?;
-    migrate::up(&mut session, &AUCTION, |line| tell(&applied(line))).await.map_err(Failure::of_schema)?;
+pub async fn run_migrations(db: &Database, mut tell: impl FnMut(&str)) -> Result<(), CommandError> {
+    let mut session = db.connect_session().await?;
+    migrate::apply_pending(&mut session, &AUCTION_SET, |line| tell(&applied_line(line)))
+        .await
+        .map_err(CommandError::from_schema)?;
     Ok(())
 }
 
 /// Returns the printed line of an applied migration.
-fn applied(line: &Applied) -> String {
+fn applied_line(line: &AppliedMigration) -> String {
     format!("applied {}_{} in {} ms", line.id, line.name, line.execution_ms)
 }
 
 /// Runs a subcommand on the auction set.
-async fn on(session: &mut PgConnection, url: &str, set: &Set, what: &What) -> Result<(), Failure> {
+async fn run_command(
+    session: &mut PgConnection,
+    url: &str,
+    set: &MigrationSet,
+    what: &MigrateCommand,
+) -> Result<(), CommandError> {
     match what {
-        What::Up { .. } => {
-            let applied = migrate::up(session, set, |line| println!("{}", applied(line))).await;
-            if applied.map_err(Failure::of_schema)?.is_empty() {
+        MigrateCommand::Up { .. } => {
+            let applied =
+                migrate::apply_pending(session, set, |line| println!("{}", applied_line(line))).await;
+            if applied.map_err(CommandError::from_schema)?.is_empty() {
                 println!("nothing to apply");
             }
         }
-        What::Down { to, destructive, .. } => {
+        MigrateCommand::Down { to, destructive, .. } => {
             let to = to.as_deref().unwrap_or_default();
             let told = |migration: &Migration| println!("rolled back {}", migration.stem());
-            migrate::down(session, set, to, *destructive, told).await?;
+            migrate::rollback_to(session, set, to, *destructive, told).await?;
         }
-        What::Status { json } => status(session, set, *json).await?,
-        What::Verify { json } => verify::auction(url, *json).await?,
-        What::Baseline { at } => {
-            for line in migrate::baseline(session, set, at).await.map_err(Failure::of_schema)? {
+        MigrateCommand::Status { json } => print_status(session, set, *json).await?,
+        MigrateCommand::Verify { json } => verify::verify_auction(url, *json).await?,
+        MigrateCommand::Baseline { at } => {
+            for line in migrate::adopt_baseline(session, set, at).await.map_err(CommandError::from_schema)? {
                 println!("adopted {}_{}", line.id, line.name);
             }
         }
-        What::Registry { write } => registry(set, *write)?,
+        MigrateCommand::Registry { write } => print_registry(set, *write)?,
     }
     Ok(())
 }
 
 /// Prints the registry, or writes it and the index into the folder of the set.
-fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
+fn print_registry(set: &MigrationSet, write: bool) -> anyhow::Result<()> {
     if write {
-        return papers::write(set, Path::new(papers::folder(set)));
+        return migration_index::write_index_files(set, Path::new(migration_index::set_folder(set)));
     }
-    print!("{}", papers::registry(set)?);
+    print!("{}", migration_index::registry_json(set)?);
     Ok(())
 }
 
@@ -201,19 +211,22 @@ fn registry(set: &Set, write: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Returns an error if a migration is unknown to this program or was changed.
-async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Result<()> {
-    let standings = migrate::status(session, set).await.context("could not read vinops.migrations")?;
+async fn print_status(session: &mut PgConnection, set: &MigrationSet, json: bool) -> anyhow::Result<()> {
+    let standings =
+        migrate::migration_status(session, set).await.context("could not read vinops.migrations")?;
     if json {
-        super::show::json(&standings)?;
+        super::output::print_json(&standings)?;
     } else {
         for line in &standings {
             let word = match line.state {
-                State::Applied if line.applied.as_ref().is_some_and(|applied| applied.baseline) => "adopted",
-                State::Applied => "applied",
-                State::Pending => "pending",
-                State::Superseded => "superseded",
-                State::Changed => "CHANGED",
-                State::Unknown => "UNKNOWN",
+                MigrationState::Applied if line.applied.as_ref().is_some_and(|applied| applied.baseline) => {
+                    "adopted"
+                }
+                MigrationState::Applied => "applied",
+                MigrationState::Pending => "pending",
+                MigrationState::Superseded => "superseded",
+                MigrationState::Changed => "CHANGED",
+                MigrationState::Unknown => "UNKNOWN",
             };
             let when = line.applied.as_ref().map(|applied| {
                 format!("{}  {} ms", applied.applied_at.format("%Y-%m-%dT%H:%M:%SZ"), applied.execution_ms)
@@ -221,7 +234,7 @@ async fn status(session: &mut PgConnection, set: &Set, json: bool) -> anyhow::Re
             println!("{word:<11} {}_{:<26} {}", line.id, line.name, when.unwrap_or_default());
         }
     }
-    if standings.iter().any(|line| matches!(line.state, State::Changed | State::Unknown)) {
+    if standings.iter().any(|line| matches!(line.state, MigrationState::Changed | MigrationState::Unknown)) {
         bail!("migrations of the database are changed or unknown to this program");
     }
     Ok(())

@@ -7,11 +7,11 @@
 use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::Database;
 use crate::db::catalogue::FileOfWindow;
-use crate::queue::{Entry, Tools};
+use crate::queue::{Extensions, JobDefinition};
 use crate::store::Store;
-use crate::telemetry::visible;
+use crate::telemetry::escape_text;
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use futures::future::BoxFuture;
@@ -22,70 +22,70 @@ use std::process::ExitCode;
 use uuid::Uuid;
 
 #[macro_use]
-mod out;
+mod print_macros;
 
-mod ask;
-mod bars;
 mod bench;
+mod broken_pipe;
 mod chain;
 mod completions;
+mod confirm;
 mod demo;
 mod digest;
 mod doctor;
-mod embedded;
 mod error_text;
-mod face;
 mod fetch;
 mod follow;
+mod http_endpoint;
 mod ingest;
 mod jobs;
 mod lot;
 mod mappings;
 mod migrate;
-mod pipe;
+mod output;
+mod progress;
 mod raw;
 mod rebuild;
 mod replay;
 mod roles;
 mod session;
-mod show;
 mod source;
 mod store;
 mod summary;
 mod taxonomy;
 mod verify;
 mod windows;
+mod with_postgres;
 mod workers;
 
-pub use session::Failure;
-pub use summary::{Summary, summary};
+pub use session::CommandError;
+pub use summary::{WindowSummary, read_summary};
 
 /// A callback for progress. The arguments are the bytes read so far and the total bytes.
-pub type Told = Box<dyn Fn(u64, u64) + Send + Sync>;
+pub type ProgressFn = Box<dyn Fn(u64, u64) + Send + Sync>;
 
 /// A running login. Returns the time at which the session expires.
-pub type LoggingIn = BoxFuture<'static, anyhow::Result<DateTime<Utc>>>;
+pub type LoginFuture = BoxFuture<'static, anyhow::Result<DateTime<Utc>>>;
 
 /// The job definitions, and the functions of the workers that commands call.
 #[derive(Clone, Copy)]
-pub struct Fleet {
+pub struct JobRegistry {
     /// All job definitions.
-    pub jobs: &'static [Entry],
+    pub jobs: &'static [JobDefinition],
     /// The definition of the fetch job, which the scheduler enqueues for each window.
-    pub fetch: &'static Entry,
+    pub fetch: &'static JobDefinition,
     /// Builds the extensions that jobs use in addition to the database.
-    pub tools: fn(&Config, Store) -> anyhow::Result<Tools>,
+    pub extensions: fn(&Config, Store) -> anyhow::Result<Extensions>,
     /// Returns the reason why a worker with this configuration must not run a kind, or `None` if the worker may run it.
-    pub lacks: fn(&Config, &Entry) -> Option<&'static str>,
+    pub missing_prerequisites: fn(&Config, &JobDefinition) -> Option<&'static str>,
     /// Records the report of a completed job, given by its kind, as metrics.
-    pub counted: fn(&str, &serde_json::Value),
+    pub record_metrics: fn(&str, &serde_json::Value),
     /// Imports a local file and enqueues the first job of its chain.
-    pub receive: fn(Received) -> BoxFuture<'static, anyhow::Result<Receipt>>,
+    pub receive: fn(ImportRequest) -> BoxFuture<'static, anyhow::Result<ImportReceipt>>,
     /// Registers a file of the store and enqueues the first job of its chain, in the caller's transaction. Returns
     /// the file's id.
     pub register: for<'a> fn(&'a mut PgConnection, FileInStore) -> BoxFuture<'a, anyhow::Result<Uuid>>,
     /// Logs in to a source (third argument) on behalf of an operator (fourth argument).
-    pub login: fn(&Config, PgPool, String, String) -> LoggingIn,
+    pub login: fn(&Config, PgPool, String, String) -> LoginFuture,
     /// Compares lots, vehicles and images with the stored row versions.
     pub compare: fn(
         PgPool,
@@ -100,23 +100,26 @@ pub struct Fleet {
     ) -> BoxFuture<'a, anyhow::Result<Withdrawal>>,
 }
 
-impl Fleet {
+impl JobRegistry {
     /// Returns the definition of a job kind, by its current or an earlier name.
     ///
     /// # Errors
     /// Returns a usage error if the kind is unknown.
-    fn known(&self, kind: &str) -> Result<&'static Entry, Failure> {
-        self.jobs.iter().find(|entry| entry.answers_to(kind)).ok_or_else(|| {
+    fn find_job(&self, kind: &str) -> Result<&'static JobDefinition, CommandError> {
+        self.jobs.iter().find(|entry| entry.matches_kind(kind)).ok_or_else(|| {
             let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
-            Failure::wrong(anyhow::anyhow!("unknown job kind {kind:?}; expected one of {}", known.join(", ")))
+            CommandError::usage(anyhow::anyhow!(
+                "unknown job kind {kind:?}; expected one of {}",
+                known.join(", ")
+            ))
         })
     }
 }
 
 /// A local file to import.
-pub struct Received {
+pub struct ImportRequest {
     /// The database that the file is registered in.
-    pub db: Db,
+    pub db: Database,
     /// The store that receives the bytes.
     pub store: Store,
     /// The path of the local file.
@@ -126,7 +129,7 @@ pub struct Received {
     /// The start of the window. `None` reads the window from the path.
     pub window: Option<DateTime<Utc>>,
     /// Receives the progress of the import.
-    pub told: Told,
+    pub progress: ProgressFn,
 }
 
 /// A file in the store that is to be registered for a window.
@@ -149,7 +152,7 @@ pub struct FileInStore {
 
 /// The result of an import of a local file.
 #[derive(Debug, Clone)]
-pub struct Receipt {
+pub struct ImportReceipt {
     /// The id of the file. A duplicate has the id of the known file.
     pub file_id: Uuid,
     /// The start of the window.
@@ -184,13 +187,13 @@ Exit codes: 0 success, 1 the work failed, 2 usage error, 3 a dependency is unava
 broken pipe.")]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: RootCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum RootCommand {
     /// Run all roles on a temporary PostgreSQL and a simulated feed
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Run all roles in one process
     Up(roles::UpArgs),
     /// Claim and run jobs
@@ -200,68 +203,69 @@ enum Command {
     /// Serve the read-only API, health checks and metrics
     Serve(roles::ServeArgs),
     /// Ingest one file and run its chain of jobs to the end
-    Ingest(ingest::Args),
+    Ingest(ingest::IngestArgs),
     /// Fetch the current window and run its chain of jobs to the end
-    Fetch(fetch::Args),
+    Fetch(fetch::FetchArgs),
     /// List windows, accept or withdraw the file of a window
-    Windows(windows::Args),
+    Windows(windows::WindowsArgs),
     /// Rerun a window's jobs, starting at a given step
-    Replay(replay::Args),
+    Replay(replay::ReplayArgs),
     /// Rebuild an empty database from the files of the store
-    Rebuild(rebuild::Args),
+    Rebuild(rebuild::RebuildArgs),
     /// Manage sources, their breakers and their sessions
     #[command(subcommand)]
-    Source(source::Command),
+    Source(source::SourceCommand),
     /// Manage jobs: list, follow, requeue, cancel, pause, limit
     #[command(subcommand)]
-    Jobs(jobs::Command),
+    Jobs(jobs::JobsCommand),
     /// List workers, including lost ones
-    Workers(workers::Args),
+    Workers(workers::WorkersArgs),
     /// Export stored files
     #[command(subcommand, visible_alias = "file")]
-    Raw(raw::Command),
+    Raw(raw::RawCommand),
     /// Check the store for missing or damaged files, and repair them
     #[command(subcommand)]
-    Store(store::Command),
+    Store(store::StoreCommand),
     /// Show the history of a lot
     #[command(subcommand)]
-    Lot(lot::Command),
+    Lot(lot::LotCommand),
     /// Manage taxonomy codes, aliases and translations
     #[command(subcommand)]
-    Taxonomy(taxonomy::Command),
+    Taxonomy(taxonomy::TaxonomyCommand),
     /// Check the installation and print a fix for each problem
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// Print the content hashes of vehicles, lots and images
-    Digest(digest::Args),
+    Digest(digest::DigestArgs),
     /// Apply, roll back or list schema migrations
-    Migrate(migrate::Args),
+    Migrate(migrate::MigrateArgs),
     /// Check a database against its documentation and row versions
     #[command(subcommand)]
-    Verify(verify::Command),
+    Verify(verify::VerifyCommand),
     /// Run a command with a temporary, migrated PostgreSQL
     #[command(name = "with-postgres", alias = "embedded")]
-    Embedded(embedded::Args),
+    WithPostgres(with_postgres::WithPostgresArgs),
     /// Print shell completions
-    Completions(completions::Args),
+    Completions(completions::CompletionsArgs),
     /// Print or write manual pages
-    Man(completions::ManArgs),
+    Man(completions::ManPageArgs),
     /// Run benchmarks against a baseline measured in the same run
     #[command(subcommand)]
-    Bench(bench::Command),
+    Bench(bench::BenchCommand),
 }
 
-impl Command {
+impl RootCommand {
     /// Returns true if the command may read rows of files. Such a command loads the mappings of the sources.
     fn reads_rows(&self) -> bool {
-        use Command::{
-            Completions, Digest, Doctor, Embedded, Jobs, Man, Migrate, Raw, Scheduler, Source, Store, Workers,
+        use RootCommand::{
+            Completions, Digest, Doctor, Jobs, Man, Migrate, Raw, Scheduler, Source, Store, WithPostgres,
+            Workers,
         };
         !matches!(
             self,
             Completions(_)
                 | Digest(_)
                 | Doctor(_)
-                | Embedded(_)
+                | WithPostgres(_)
                 | Jobs(_)
                 | Man(_)
                 | Migrate(_)
@@ -275,9 +279,9 @@ impl Command {
 }
 
 /// Prints help or a usage error. A message with control characters is printed escaped and without colours.
-fn refused(error: &clap::Error) -> ExitCode {
+fn exit_with_clap_error(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
-    match visible(&plain) {
+    match escape_text(&plain) {
         Cow::Borrowed(_) => error.exit(),
         Cow::Owned(shown) => {
             eprintln!("{}", shown.trim_end());
@@ -287,83 +291,90 @@ fn refused(error: &clap::Error) -> ExitCode {
 }
 
 /// Parses the arguments and runs the command. Returns the exit code.
-pub fn run(fleet: Fleet) -> ExitCode {
-    pipe::end_quietly_when_broken();
+pub fn run(fleet: JobRegistry) -> ExitCode {
+    broken_pipe::end_quietly_when_broken();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return refused(&error),
+        Err(error) => return exit_with_clap_error(&error),
     };
     // These two need neither settings nor a runtime.
     let told = match &cli.command {
-        Command::Completions(args) => Some(completions::run(args)),
-        Command::Man(args) => Some(completions::man(args)),
+        RootCommand::Completions(args) => Some(completions::print_completions(args)),
+        RootCommand::Man(args) => Some(completions::print_man_pages(args)),
         _ => None,
     };
     if let Some(told) = told {
         return told.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
     }
     let config = Config::from_env();
-    if let Err(failure) = prepare(&cli.command, &config) {
+    if let Err(failure) = apply_settings(&cli.command, &config) {
         return failure.report();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return Failure::from(anyhow::Error::new(error).context("could not start the runtime")).report();
+            return CommandError::from(anyhow::Error::new(error).context("could not start the runtime"))
+                .report();
         }
     };
-    match runtime.block_on(dispatch(cli.command, fleet, config)) {
+    match runtime.block_on(dispatch_command(cli.command, fleet, config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
 /// Applies the settings that a command uses before it runs: mappings and logging.
-fn prepare(command: &Command, config: &Config) -> Result<(), Failure> {
+fn apply_settings(command: &RootCommand, config: &Config) -> Result<(), CommandError> {
     if command.reads_rows()
         && let Some(folder) = config.mappings.get()?
     {
-        mappings::install(folder).map_err(Failure::wrong)?;
+        mappings::install_mappings(folder).map_err(CommandError::usage)?;
     }
-    let role =
-        matches!(command, Command::Worker(_) | Command::Scheduler(_) | Command::Serve(_) | Command::Up(_));
+    let role = matches!(
+        command,
+        RootCommand::Worker(_) | RootCommand::Scheduler(_) | RootCommand::Serve(_) | RootCommand::Up(_)
+    );
     let (filter, format) = match (config.log.get(), config.log_format.get()) {
         // The doctor reports invalid settings as findings.
-        (filter, format) if matches!(command, Command::Doctor(_)) => {
+        (filter, format) if matches!(command, RootCommand::Doctor(_)) => {
             (filter.ok().and_then(Option::as_deref), format.ok().copied().flatten())
         }
         (filter, format) => (filter?.as_deref(), *format?),
     };
-    crate::telemetry::init(filter, format, role);
+    crate::telemetry::init_logging(filter, format, role);
     Ok(())
 }
 
-async fn dispatch(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
+async fn dispatch_command(
+    command: RootCommand,
+    fleet: JobRegistry,
+    config: Config,
+) -> Result<(), CommandError> {
     match command {
-        Command::Demo(args) => demo::run(args, fleet, config).await,
-        Command::Up(args) => roles::up(args, fleet, config).await,
-        Command::Worker(args) => roles::worker(args, fleet, config).await,
-        Command::Scheduler(args) => roles::scheduler(args, fleet, config).await,
-        Command::Serve(args) => roles::serve(args, fleet, config).await,
-        Command::Ingest(args) => ingest::run(args, fleet, config).await,
-        Command::Fetch(args) => fetch::run(args, fleet, config).await,
-        Command::Windows(args) => windows::run(args, fleet, config).await,
-        Command::Replay(args) => replay::run(args, fleet, config).await,
-        Command::Rebuild(args) => rebuild::run(args, fleet, config).await,
-        Command::Source(command) => source::run(command, fleet, config).await,
-        Command::Jobs(command) => jobs::run(command, fleet, config).await,
-        Command::Workers(args) => workers::run(args, config).await,
-        Command::Raw(command) => raw::run(command, config).await,
-        Command::Store(command) => store::run(command, config).await,
-        Command::Lot(command) => lot::run(command, config).await,
-        Command::Taxonomy(command) => taxonomy::run(command, config).await,
-        Command::Doctor(args) => doctor::run(args, fleet, config).await,
-        Command::Digest(args) => digest::run(args, config).await,
-        Command::Migrate(args) => migrate::run(args, config).await,
-        Command::Verify(command) => verify::run(command, fleet, config).await,
-        Command::Embedded(args) => embedded::run(args).await,
-        Command::Completions(_) | Command::Man(_) => Ok(()), // printed by `run`
-        Command::Bench(command) => bench::run(command, fleet, config).await,
+        RootCommand::Demo(args) => demo::run(args, fleet, config).await,
+        RootCommand::Up(args) => roles::run_all_roles(args, fleet, config).await,
+        RootCommand::Worker(args) => roles::run_worker(args, fleet, config).await,
+        RootCommand::Scheduler(args) => roles::run_scheduler(args, fleet, config).await,
+        RootCommand::Serve(args) => roles::run_server(args, fleet, config).await,
+        RootCommand::Ingest(args) => ingest::run(args, fleet, config).await,
+        RootCommand::Fetch(args) => fetch::run(args, fleet, config).await,
+        RootCommand::Windows(args) => windows::run(args, fleet, config).await,
+        RootCommand::Replay(args) => replay::run(args, fleet, config).await,
+        RootCommand::Rebuild(args) => rebuild::run(args, fleet, config).await,
+        RootCommand::Source(command) => source::run(command, fleet, config).await,
+        RootCommand::Jobs(command) => jobs::run(command, fleet, config).await,
+        RootCommand::Workers(args) => workers::run(args, config).await,
+        RootCommand::Raw(command) => raw::run(command, config).await,
+        RootCommand::Store(command) => store::run(command, config).await,
+        RootCommand::Lot(command) => lot::run(command, config).await,
+        RootCommand::Taxonomy(command) => taxonomy::run(command, config).await,
+        RootCommand::Doctor(args) => doctor::run(args, fleet, config).await,
+        RootCommand::Digest(args) => digest::run(args, config).await,
+        RootCommand::Migrate(args) => migrate::run(args, config).await,
+        RootCommand::Verify(command) => verify::run(command, fleet, config).await,
+        RootCommand::WithPostgres(args) => with_postgres::run(args).await,
+        RootCommand::Completions(_) | RootCommand::Man(_) => Ok(()), // printed by `run`
+        RootCommand::Bench(command) => bench::run(command, fleet, config).await,
     }
 }
 

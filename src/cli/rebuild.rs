@@ -1,15 +1,15 @@
 //! `vinops rebuild`: rebuilds vehicles, lots, images, statuses and their logs from the store, in an empty database.
 
-use super::ask::agreed;
-use super::bars::Bars;
-use super::chain::{self, Hand};
-use super::session::{Connect, Session, who};
-use super::show::{self, Json, count, megabytes};
-use super::{Failure, Fleet};
+use super::chain::{self, InlineWorker};
+use super::confirm::confirm;
+use super::output::{self, JsonArgs, format_count, format_megabytes};
+use super::progress::ProgressBars;
+use super::session::{CommandSession, ConnectArgs, os_user};
+use super::{CommandError, JobRegistry};
 use crate::config::Config;
 use anyhow::{Context, anyhow};
 use apply::Rebuilder;
-use plan::{PlanBasis, RebuildPlan};
+use plan::{RebuildBasis, RebuildPlan};
 use report::RebuildReport;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -37,7 +37,7 @@ Exit codes: 0 every file is applied, 1 a file is missing or failed, or the datab
 
   vinops rebuild --dry-run
   vinops rebuild --yes --reason 'the disk of the database is lost'")]
-pub struct Args {
+pub struct RebuildArgs {
     /// Use the names of the files even if there is a catalogue
     #[arg(long)]
     by_names: bool,
@@ -51,24 +51,24 @@ pub struct Args {
     #[arg(long, alias = "why", value_name = "TEXT", default_value = "rebuilt manually")]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Runs the rebuild and prints the report.
 ///
 /// # Errors
 /// Returns an error if a file is missing or failed at the end.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let report = rebuild(&args, fleet, &session).await;
+pub async fn run(args: RebuildArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let report = rebuild_database(&args, fleet, &session).await;
     session.close().await?;
     let report = report?;
     if args.json.json {
-        show::json(&report)?;
+        output::print_json(&report)?;
     } else {
-        report.print();
+        report.print_report();
     }
     match report.lost_files() {
         0 => Ok(()),
@@ -83,32 +83,37 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 }
 
 /// Plans and runs the rebuild. A dry run ends after the plan.
-async fn rebuild(args: &Args, fleet: Fleet, session: &Session) -> Result<RebuildReport, Failure> {
+async fn rebuild_database(
+    args: &RebuildArgs,
+    fleet: JobRegistry,
+    session: &CommandSession,
+) -> Result<RebuildReport, CommandError> {
     let pool = &session.db.pool;
     let begun = expect_empty(pool).await?;
-    let basis = begun.or(args.by_names.then_some(PlanBasis::Names));
-    let store = session.store()?;
+    let basis = begun.or(args.by_names.then_some(RebuildBasis::Names));
+    let store = session.open_store()?;
     let plan = RebuildPlan::read(&store, basis).await?;
-    let mut report = plan.report(args.dry_run);
+    let mut report = plan.new_report(args.dry_run);
     if args.dry_run {
         return Ok(report);
     }
     if !args.yes {
-        let (files, size) = (count(report.files as i64), report.stored_bytes);
-        let size = megabytes(i64::try_from(size).unwrap_or(i64::MAX));
-        agreed(&format!("rebuild the database from {files} files ({size}) of {}", store.url()))?;
+        let (files, size) = (format_count(report.files as i64), report.stored_bytes);
+        let size = format_megabytes(i64::try_from(size).unwrap_or(i64::MAX));
+        confirm(&format!("rebuild the database from {files} files ({size}) of {}", store.url()))?;
     }
     let details = json!({ "basis": plan.basis.as_str(), "files": report.files, "windows": report.windows });
-    note(pool, "rebuild", store.url(), &args.reason, &details).await?;
-    let steps = chain::kinds_from(fleet, fleet.fetch.next);
+    record_action(pool, "rebuild", store.url(), &args.reason, &details).await?;
+    let steps = chain::downstream_kinds(fleet, fleet.fetch.next);
     let first = steps.first().copied().context("no job follows the fetch job")?;
-    let first = fleet.known(first)?;
-    let bars = Bars::new(!args.json.json);
-    let hand = Hand::start(&session.db, fleet, &session.config, store.clone(), &steps, &bars)?;
+    let first = fleet.find_job(first)?;
+    let bars = ProgressBars::new(!args.json.json);
+    let hand = InlineWorker::start(&session.db, fleet, &session.config, store.clone(), &steps, &bars)?;
     let began = Instant::now();
     let db = &session.db;
     let (store, steps, hand_ref, bars) = (&store, steps.as_slice(), &hand, &bars);
-    let rebuilder = Rebuilder { db, store, fleet, steps, first, hand: hand_ref, bars, reason: &args.reason };
+    let rebuilder =
+        Rebuilder { db, store, fleet, steps, first, worker: hand_ref, bars, reason: &args.reason };
     let done = rebuilder.run(&plan, &mut report).await;
     hand.stop().await?;
     done?;
@@ -116,13 +121,13 @@ async fn rebuild(args: &Args, fleet: Fleet, session: &Session) -> Result<Rebuild
     if report.lost_files() == 0 {
         let details =
             json!({ "files": report.files, "skipped": report.skipped.len(), "seconds": report.seconds });
-        note(pool, "rebuild-end", store.url(), &args.reason, &details).await?;
+        record_action(pool, "rebuild-end", store.url(), &args.reason, &details).await?;
     }
     Ok(report)
 }
 
 /// Checks that the database contains no file, or that a rebuild of it has begun. Returns the basis of a begun rebuild.
-async fn expect_empty(pool: &PgPool) -> Result<Option<PlanBasis>, Failure> {
+async fn expect_empty(pool: &PgPool) -> Result<Option<RebuildBasis>, CommandError> {
     let found = sqlx::query!(
         r#"-- rebuild: is the database empty
         select
@@ -139,20 +144,20 @@ async fn expect_empty(pool: &PgPool) -> Result<Option<PlanBasis>, Failure> {
     .await
     .context("could not count the files of the database")?;
     match (found.files, found.basis.as_deref()) {
-        (_, Some("catalogue")) => Ok(Some(PlanBasis::Catalogue)),
-        (_, Some("names")) => Ok(Some(PlanBasis::Names)),
+        (_, Some("catalogue")) => Ok(Some(RebuildBasis::Catalogue)),
+        (_, Some("names")) => Ok(Some(RebuildBasis::Names)),
         (0, _) => Ok(None),
         (files, _) => Err(anyhow!(
             "the database is not empty: it contains {} files\nhint: create a new database, set DATABASE_URL to it, \
              and run `vinops migrate up`",
-            count(files)
+            format_count(files)
         )
         .into()),
     }
 }
 
 /// Records an operator action.
-async fn note(
+async fn record_action(
     pool: &PgPool,
     action: &str,
     subject: &str,
@@ -161,7 +166,7 @@ async fn note(
 ) -> anyhow::Result<()> {
     sqlx::query!(
         "-- rebuild: note it\n select fleet.note_action($1, $2, $3, $4, $5)",
-        who(),
+        os_user(),
         action,
         subject,
         reason,

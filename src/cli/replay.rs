@@ -7,10 +7,10 @@
 //! image links are computed from the stored versions, and staged rows from the file. Nothing is replayed while a
 //! chain of the source is unfinished.
 
-use super::ask::agreed;
-use super::session::{Connect, Session};
-use super::show::{self, Json};
-use super::{Failure, Fleet, chain, source};
+use super::confirm::confirm;
+use super::output::{self, JsonArgs};
+use super::session::{CommandSession, ConnectArgs};
+use super::{CommandError, JobRegistry, chain, source};
 use crate::config::Config;
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -30,15 +30,15 @@ the file.
 
   vinops replay 2026-11-20T14:30:00Z --from upsert-lots
   vinops replay --since 2026-11-20T00:00:00Z --dry-run")]
-pub struct Args {
+pub struct ReplayArgs {
     /// Start of the window, RFC 3339
-    #[arg(value_name = "WINDOW", value_parser = window, required_unless_present = "since", conflicts_with_all = ["since", "until"])]
+    #[arg(value_name = "WINDOW", value_parser = parse_window, required_unless_present = "since", conflicts_with_all = ["since", "until"])]
     window: Option<DateTime<Utc>>,
     /// Replay all windows with a file from this time on, RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     since: Option<DateTime<Utc>>,
     /// Replay only windows before this time, RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = show::time, requires = "since")]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time, requires = "since")]
     until: Option<DateTime<Utc>>,
     /// First step to rerun [default: the first step of the chain]
     #[arg(long, value_name = "STEP")]
@@ -59,23 +59,23 @@ pub struct Args {
     #[arg(long, alias = "why", value_name = "TEXT", default_value = "replayed manually")]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Parses the start of a window. The seconds may be missing, as in the keys of jobs.
-pub fn window(text: &str) -> Result<DateTime<Utc>, &'static str> {
+pub fn parse_window(text: &str) -> Result<DateTime<Utc>, &'static str> {
     let whole = text
         .strip_suffix('Z')
         .filter(|it| it.len() == "2026-11-20T14:30".len())
         .map(|it| format!("{it}:00Z"));
-    show::time(whole.as_deref().unwrap_or(text))
+    output::parse_time(whole.as_deref().unwrap_or(text))
 }
 
 /// A replayed window.
 #[derive(Debug, Serialize)]
-struct Replayed {
+struct ReplayedWindow {
     source: String,
     window_start_utc: DateTime<Utc>,
     file_id: Uuid,
@@ -90,7 +90,7 @@ struct Replayed {
 
 /// A window and its file, which are to be replayed.
 #[derive(Debug)]
-pub struct Target {
+pub struct ReplayTarget {
     /// The start of the window.
     pub window: DateTime<Utc>,
     /// The file of the window.
@@ -102,27 +102,30 @@ pub struct Target {
 }
 
 /// Asks for a confirmation and replays the windows.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let steps = chain::kinds_from(fleet, fleet.fetch.next);
+pub async fn run(args: ReplayArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let steps = chain::downstream_kinds(fleet, fleet.fetch.next);
     let from = args.from.clone().unwrap_or_else(|| steps.first().copied().unwrap_or_default().to_owned());
     let Some(first) = steps.iter().position(|step| *step == from) else {
-        return Err(Failure::wrong(anyhow!("unknown step {from:?}; expected one of {}", steps.join(", "))));
+        return Err(CommandError::usage(anyhow!(
+            "unknown step {from:?}; expected one of {}",
+            steps.join(", ")
+        )));
     };
-    let session = Session::open(config, &args.connect).await?;
+    let session = CommandSession::open(config, &args.connect).await?;
     source::expect_source(&session.db.pool, &args.source).await?;
     let what = match (args.window, args.since) {
-        (Some(window), _) => format!("window {} {}", args.source, show::minute(window)),
+        (Some(window), _) => format!("window {} {}", args.source, output::format_minute(window)),
         (None, since) => {
-            let since = since.map(show::minute).unwrap_or_default();
-            let until = args.until.map_or_else(|| "now".to_owned(), show::minute);
+            let since = since.map(output::format_minute).unwrap_or_default();
+            let until = args.until.map_or_else(|| "now".to_owned(), output::format_minute);
             format!("the windows of {} from {since} to {until}", args.source)
         }
     };
     if !args.yes && !args.dry_run {
-        agreed(&format!("replay {what} from {from}"))?;
+        confirm(&format!("replay {what} from {from}"))?;
     }
     let entry = fleet.jobs.iter().find(|entry| entry.kind == from).context("the step has no job")?;
-    let replayed = replay(&session.db.pool, &args, &steps[first..], entry.policy.max_attempts).await;
+    let replayed = replay_windows(&session.db.pool, &args, &steps[first..], entry.policy.max_attempts).await;
     let ended = match &replayed {
         Ok(replayed) if args.wait => {
             let files: Vec<Uuid> = replayed.iter().map(|one| one.file_id).collect();
@@ -134,13 +137,13 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     let replayed = replayed?;
     if args.json.json {
         match (args.window, replayed.first()) {
-            (Some(_), Some(one)) => show::json(one)?,
-            _ => show::json(&replayed)?,
+            (Some(_), Some(one)) => output::print_json(one)?,
+            _ => output::print_json(&replayed)?,
         }
         return ended;
     }
     for one in &replayed {
-        let window = format!("window {} {}", one.source, show::minute(one.window_start_utc));
+        let window = format!("window {} {}", one.source, output::format_minute(one.window_start_utc));
         match one.job {
             Some(job) => println!("{window} is replayed from {from}: job {job}"),
             None => println!("{window} would be replayed from {from}: {} rows", one.rows.unwrap_or_default()),
@@ -153,23 +156,23 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 }
 
 /// Replays the windows in one transaction.
-async fn replay(
+async fn replay_windows(
     pool: &PgPool,
-    args: &Args,
+    args: &ReplayArgs,
     steps: &[&str],
     max_attempts: i32,
-) -> anyhow::Result<Vec<Replayed>> {
+) -> anyhow::Result<Vec<ReplayedWindow>> {
     let mut tx = pool.begin().await.context("could not begin a transaction")?;
     let targets = match args.window {
-        Some(window) => vec![target(&mut tx, &args.source, window).await?],
-        None => targets(&mut tx, args).await?,
+        Some(window) => vec![find_target(&mut tx, &args.source, window).await?],
+        None => find_targets(&mut tx, args).await?,
     };
     expect_idle(&mut tx, &args.source).await?;
     let from = steps.first().copied().unwrap_or_default();
     let mut replayed = Vec::new();
     for target in targets {
         let (window, file_id, rows) = (target.window, target.file_id, target.rows);
-        let chain = Requeue { target, steps, max_attempts, must_have_run: true, repair: true };
+        let chain = ChainRequeue { target, steps, max_attempts, must_have_run: true, repair: true };
         let Some((job, replaced)) = chain.run(&mut tx).await? else {
             if args.window.is_none() {
                 continue;
@@ -177,14 +180,14 @@ async fn replay(
             bail!(
                 "{from} has not run for window {} {}\nhint: replay the window from an earlier step",
                 args.source,
-                rfc3339(window)
+                to_rfc3339(window)
             );
         };
         sqlx::query!(
             "-- replay: note it
             select fleet.note_action($1, 'replay', $2, $3, jsonb_build_object('from', $4::text, 'job', $5::bigint, 'replaced', $6::bigint[]))",
             source::operator(),
-            format!("{}/{}", args.source, rfc3339(window)),
+            format!("{}/{}", args.source, to_rfc3339(window)),
             args.reason,
             from,
             job,
@@ -195,18 +198,26 @@ async fn replay(
         .context("could not record the replay")?;
         let job = (!args.dry_run).then_some(job);
         let (source, from) = (args.source.clone(), from.to_owned());
-        replayed.push(Replayed { source, window_start_utc: window, file_id, from, rows, job, replaced });
+        replayed.push(ReplayedWindow {
+            source,
+            window_start_utc: window,
+            file_id,
+            from,
+            rows,
+            job,
+            replaced,
+        });
     }
-    end(tx, args.dry_run).await?;
+    end_transaction(tx, args.dry_run).await?;
     Ok(replayed)
 }
 
 /// Commits the transaction of a command. A dry run is rolled back.
-pub async fn end(tx: Transaction<'_, Postgres>, dry_run: bool) -> anyhow::Result<()> {
+pub async fn end_transaction(tx: Transaction<'_, Postgres>, dry_run: bool) -> anyhow::Result<()> {
     if dry_run { tx.rollback().await } else { tx.commit().await }.context("could not end the transaction")
 }
 
-fn rfc3339(at: DateTime<Utc>) -> String {
+fn to_rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
@@ -214,7 +225,11 @@ fn rfc3339(at: DateTime<Utc>) -> String {
 ///
 /// # Errors
 /// Returns an error if the window has no file, is withdrawn, or only repeats the bytes of another window.
-async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> anyhow::Result<Target> {
+async fn find_target(
+    tx: &mut PgConnection,
+    source: &str,
+    window: DateTime<Utc>,
+) -> anyhow::Result<ReplayTarget> {
     let file = sqlx::query!(
         r#"-- replay: the window's file
         select
@@ -238,30 +253,30 @@ async fn target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> a
     .with_context(|| {
         format!(
             "window {source} {} does not exist\nhint: `vinops windows` lists the windows",
-            rfc3339(window)
+            to_rfc3339(window)
         )
     })?;
     let Some((file_id, first_window)) = file.file_id.zip(file.its_window) else {
-        bail!("window {source} {} is {} and has no file to replay", rfc3339(window), file.state);
+        bail!("window {source} {} is {} and has no file to replay", to_rfc3339(window), file.state);
     };
     if file.state == "withdrawn" {
-        bail!("window {source} {} is withdrawn", rfc3339(window));
+        bail!("window {source} {} is withdrawn", to_rfc3339(window));
     }
     if first_window != window && !file.worked {
         bail!(
             "window {source} {} is {} and repeats the bytes of another window\nhint: replay window {}",
-            rfc3339(window),
+            to_rfc3339(window),
             file.state,
-            rfc3339(first_window)
+            to_rfc3339(first_window)
         );
     }
-    Ok(Target { window, file_id, first_window, rows: file.row_count })
+    Ok(ReplayTarget { window, file_id, first_window, rows: file.row_count })
 }
 
 /// Returns the windows of a span that have their own file, oldest first.
-async fn targets(tx: &mut PgConnection, args: &Args) -> anyhow::Result<Vec<Target>> {
+async fn find_targets(tx: &mut PgConnection, args: &ReplayArgs) -> anyhow::Result<Vec<ReplayTarget>> {
     sqlx::query_as!(
-        Target,
+        ReplayTarget,
         r#"-- replay: the windows of a span
         select
           w.window_start_utc as window, f.file_id, f.window_start_utc as first_window, f.row_count as rows
@@ -303,16 +318,16 @@ pub async fn expect_idle(tx: &mut PgConnection, source: &str) -> anyhow::Result<
     .await
     .context("could not look up unfinished jobs")?;
     if let Some(job) = under_way {
-        let window = rfc3339(job.window_start_utc);
+        let window = to_rfc3339(job.window_start_utc);
         bail!("window {source} {window} is unfinished: job {} ({}) is {}", job.id, job.kind, job.state);
     }
     Ok(())
 }
 
 /// A chain that is to be enqueued again.
-pub struct Requeue<'a> {
+pub struct ChainRequeue<'a> {
     /// The window and its file.
-    pub target: Target,
+    pub target: ReplayTarget,
     /// The job kinds from the first one to enqueue to the last one of the chain.
     pub steps: &'a [&'a str],
     /// The number of attempts of the first step.
@@ -323,7 +338,7 @@ pub struct Requeue<'a> {
     pub repair: bool,
 }
 
-impl Requeue<'_> {
+impl ChainRequeue<'_> {
     /// Changes the keys of the completed jobs and enqueues the first step. Returns the new job and the completed
     /// ones, or `None` if the first step must have run and has not.
     pub async fn run(&self, tx: &mut PgConnection) -> anyhow::Result<Option<(i64, Vec<i64>)>> {
@@ -374,12 +389,12 @@ impl Requeue<'_> {
     /// Returns the key of the chain's jobs and the payload of the first step. A repair that begins with a later step
     /// stages the file again in that step.
     fn key_and_payload(&self) -> (String, Value) {
-        let Target { window, file_id, first_window, .. } = self.target;
+        let ReplayTarget { window, file_id, first_window, .. } = self.target;
         let mut payload = json!({ "file_id": file_id });
         let mut key = file_id.to_string();
         if first_window != window {
-            payload["window_start_utc"] = json!(rfc3339(window));
-            key = format!("{file_id}@{}", rfc3339(window));
+            payload["window_start_utc"] = json!(to_rfc3339(window));
+            key = format!("{file_id}@{}", to_rfc3339(window));
         }
         if self.repair {
             payload["repair"] = json!(true);

@@ -1,19 +1,19 @@
 //! The long-running roles: worker, scheduler, serve, and worker and scheduler in one process (`up`).
 
-use super::face::{Face, Listen, Serve};
-use super::session::{self, Connect, Session};
+use super::http_endpoint::{ApiExposure, HttpArgs, HttpEndpoint};
+use super::session::{self, CommandSession, ConnectArgs};
 use super::source::expect_source;
-use super::{Failure, Fleet};
+use super::{CommandError, JobRegistry};
 use crate::config::{Config, SettingError};
 use crate::queue::Worker;
-use crate::scheduler::{Scheduler, WAKING};
+use crate::scheduler::{DEFAULT_WAKEUP, Scheduler};
 use anyhow::{Context, anyhow};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The default address of `serve` and `up`, which only this machine can reach.
-const LOOPBACK: &str = "127.0.0.1:9464";
+const LOOPBACK_ADDRESS: &str = "127.0.0.1:9464";
 
 /// Arguments of `vinops worker`.
 #[derive(Debug, clap::Args)]
@@ -32,15 +32,15 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
     /// Limit concurrent jobs of a kind on this worker, e.g. fetch=1
-    #[arg(long, alias = "at-most", value_name = "KIND=N", value_delimiter = ',', value_parser = at_most)]
+    #[arg(long, alias = "at-most", value_name = "KIND=N", value_delimiter = ',', value_parser = parse_kind_limit)]
     max_per_kind: Vec<(String, usize)>,
     /// Grace period for running jobs at shutdown
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     drain: Duration,
     #[command(flatten)]
-    listen: Listen,
+    listen: HttpArgs,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
 }
 
 /// Arguments of `vinops scheduler`.
@@ -50,9 +50,9 @@ pub struct SchedulerArgs {
     #[arg(long, value_delimiter = ',', default_value = "copart")]
     source: Vec<String>,
     #[command(flatten)]
-    listen: Listen,
+    listen: HttpArgs,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
 }
 
 /// Arguments of `vinops serve`.
@@ -73,9 +73,9 @@ Each request is logged with the id that the response contains as x-request-id.
   curl -i http://127.0.0.1:9464/")]
 pub struct ServeArgs {
     #[command(flatten)]
-    listen: Listen,
+    listen: HttpArgs,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
 }
 
 /// Arguments of `vinops up`.
@@ -93,11 +93,11 @@ pub struct UpArgs {
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
     #[command(flatten)]
-    listen: Listen,
+    listen: HttpArgs,
 }
 
 /// Returns a token that SIGTERM or SIGINT cancels. A second SIGINT exits at once with 130, which is as safe as a kill.
-pub fn until_told() -> anyhow::Result<CancellationToken> {
+pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
     let leave = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
@@ -124,23 +124,27 @@ pub fn until_told() -> anyhow::Result<CancellationToken> {
 
 /// Returns the kinds that a worker runs: the requested ones, or all whose prerequisites this worker has. A worker
 /// without the feed's address must not claim a fetch, because that would use the only attempt of the window.
-fn kinds(asked: &[String], fleet: Fleet, config: &Config) -> Result<Vec<&'static str>, Failure> {
+fn served_kinds(
+    asked: &[String],
+    fleet: JobRegistry,
+    config: &Config,
+) -> Result<Vec<&'static str>, CommandError> {
     let mut kinds = Vec::new();
     for kind in asked {
-        let entry = fleet.known(kind)?;
-        if let Some(why) = (fleet.lacks)(config, entry) {
-            return Err(Failure::wrong(anyhow!("--kind {kind}: {why}")));
+        let entry = fleet.find_job(kind)?;
+        if let Some(why) = (fleet.missing_prerequisites)(config, entry) {
+            return Err(CommandError::usage(anyhow!("--kind {kind}: {why}")));
         }
         kinds.push(entry.kind);
     }
     if asked.is_empty() {
-        let able = fleet.jobs.iter().filter(|entry| (fleet.lacks)(config, entry).is_none());
+        let able = fleet.jobs.iter().filter(|entry| (fleet.missing_prerequisites)(config, entry).is_none());
         kinds.extend(able.map(|entry| entry.kind));
     }
     Ok(kinds)
 }
 
-fn at_most(text: &str) -> Result<(String, usize), &'static str> {
+fn parse_kind_limit(text: &str) -> Result<(String, usize), &'static str> {
     let parts = text.split_once('=').and_then(|(kind, most)| Some((kind.to_owned(), most.parse().ok()?)));
     parts.filter(|(_, most)| *most > 0).ok_or("expected a kind and a number from 1, for example fetch=1")
 }
@@ -164,43 +168,49 @@ fn check_scheduler_settings(config: &Config) -> Result<(), SettingError> {
 }
 
 /// Runs a worker until SIGTERM or SIGINT.
-pub async fn worker(args: WorkerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run_worker(args: WorkerArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     check_worker_settings(&config)?;
-    let kinds = kinds(&args.kind, fleet, &config)?;
+    let kinds = served_kinds(&args.kind, fleet, &config)?;
     for (kind, _) in &args.max_per_kind {
-        fleet.known(kind)?;
+        fleet.find_job(kind)?;
     }
-    let leave = until_told()?;
-    let session = Session::open(config, &args.connect).await?;
+    let leave = shutdown_signal()?;
+    let session = CommandSession::open(config, &args.connect).await?;
     for entry in fleet.jobs.iter().filter(|_| args.kind.is_empty()) {
-        if let Some(why) = (fleet.lacks)(&session.config, entry) {
+        if let Some(why) = (fleet.missing_prerequisites)(&session.config, entry) {
             tracing::warn!(kind = entry.kind, reason = why, "job kind not served");
         }
     }
-    let worker = Worker::new(&session.db, fleet.jobs).kinds(&kinds);
+    let worker = Worker::new(&session.db, fleet.jobs).with_kinds(&kinds);
     let worker = args
         .max_per_kind
         .iter()
-        .fold(worker, |worker, (kind, most)| worker.at_most(kind, *most))
-        .lease(*session.config.lease.get()?)
-        .concurrency(args.concurrency)
-        .drain(args.drain)
-        .tools((fleet.tools)(&session.config, session.store()?)?);
-    let mut face = Face::show("worker", &args.listen, None, &session, fleet, &leave, Serve::Nothing).await?;
-    face.counting(worker).run(leave).await?;
+        .fold(worker, |worker, (kind, most)| worker.with_kind_limit(kind, *most))
+        .with_lease(*session.config.lease.get()?)
+        .with_concurrency(args.concurrency)
+        .with_drain_timeout(args.drain)
+        .with_extensions((fleet.extensions)(&session.config, session.open_store()?)?);
+    let mut face =
+        HttpEndpoint::start("worker", &args.listen, None, &session, fleet, &leave, ApiExposure::Absent)
+            .await?;
+    face.observe_worker(worker).run(leave).await?;
     face.close().await;
     session.close().await
 }
 
 /// Returns a scheduler of these sources with the configured wake-up time.
-fn schedules(fleet: Fleet, sources: &[String], config: &Config) -> Result<Scheduler, SettingError> {
-    let start = config.fetch_delay.get()?.unwrap_or(WAKING[0]);
-    let jitter = config.fetch_jitter.get()?.unwrap_or(WAKING[1]);
-    Ok(Scheduler::new(fleet.fetch, sources).waking(start, jitter))
+fn build_scheduler(
+    fleet: JobRegistry,
+    sources: &[String],
+    config: &Config,
+) -> Result<Scheduler, SettingError> {
+    let start = config.fetch_delay.get()?.unwrap_or(DEFAULT_WAKEUP[0]);
+    let jitter = config.fetch_jitter.get()?.unwrap_or(DEFAULT_WAKEUP[1]);
+    Ok(Scheduler::new(fleet.fetch, sources).with_wakeup(start, jitter))
 }
 
 /// Returns an error unless all of these sources are known.
-async fn expect_sources(session: &Session, sources: &[String]) -> Result<(), Failure> {
+async fn expect_sources(session: &CommandSession, sources: &[String]) -> Result<(), CommandError> {
     for source in sources {
         expect_source(&session.db.pool, source).await?;
     }
@@ -208,55 +218,70 @@ async fn expect_sources(session: &Session, sources: &[String]) -> Result<(), Fai
 }
 
 /// Runs a scheduler until SIGTERM or SIGINT.
-pub async fn scheduler(args: SchedulerArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run_scheduler(
+    args: SchedulerArgs,
+    fleet: JobRegistry,
+    config: Config,
+) -> Result<(), CommandError> {
     check_scheduler_settings(&config)?;
-    let leave = until_told()?;
-    let session = Session::open(config, &args.connect).await?;
+    let leave = shutdown_signal()?;
+    let session = CommandSession::open(config, &args.connect).await?;
     expect_sources(&session, &args.source).await?;
-    let scheduler = schedules(fleet, &args.source, &session.config)?;
-    let face = Face::show("scheduler", &args.listen, None, &session, fleet, &leave, Serve::Nothing).await?;
+    let scheduler = build_scheduler(fleet, &args.source, &session.config)?;
+    let face =
+        HttpEndpoint::start("scheduler", &args.listen, None, &session, fleet, &leave, ApiExposure::Absent)
+            .await?;
     scheduler.run(&session.db.pool, leave).await;
     face.close().await;
     session.close().await
 }
 
 /// Serves the API, health checks and metrics until SIGTERM or SIGINT.
-pub async fn serve(args: ServeArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let leave = until_told()?;
-    let session = Session::open(config, &args.connect).await?;
-    let listen = args.listen.or(&session.config, LOOPBACK)?;
-    let face = Face::show("serve", &listen, None, &session, fleet, &leave, Serve::Api).await?;
+pub async fn run_server(args: ServeArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let leave = shutdown_signal()?;
+    let session = CommandSession::open(config, &args.connect).await?;
+    let listen = args.listen.with_default(&session.config, LOOPBACK_ADDRESS)?;
+    let face =
+        HttpEndpoint::start("serve", &listen, None, &session, fleet, &leave, ApiExposure::Required).await?;
     leave.cancelled().await;
     face.close().await;
     session.close().await
 }
 
 /// Runs all roles in one process, on the database of `DATABASE_URL` or on the private cluster.
-pub async fn up(args: UpArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run_all_roles(args: UpArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     if config.copart.get()?.feed_url.is_none() {
-        return Err(Failure::wrong(anyhow!(
+        return Err(CommandError::usage(anyhow!(
             "COPART_FEED_URL is not set, and `vinops up` fetches the real feed\nhint: set it to the feed's address \
              with its key, or run `vinops demo` on a simulated feed"
         )));
     }
     check_worker_settings(&config)?;
     check_scheduler_settings(&config)?;
-    let leave = until_told()?;
+    let leave = shutdown_signal()?;
     let session = match config.database_url.get()? {
-        Some(_) => Session::connect(config, &Connect::default()).await?,
-        None => Session::on(config, session::kept().await?).await?,
+        Some(_) => CommandSession::connect(config, &ConnectArgs::default()).await?,
+        None => CommandSession::with_cluster(config, session::start_private_cluster().await?).await?,
     };
-    super::migrate::bring_up(&session.db, |line| tracing::info!("migration {line}")).await?;
+    super::migrate::run_migrations(&session.db, |line| tracing::info!("migration {line}")).await?;
     expect_sources(&session, &args.source).await?;
-    let store = session.store()?;
+    let store = session.open_store()?;
     let worker = Worker::new(&session.db, fleet.jobs)
-        .lease(*session.config.lease.get()?)
-        .concurrency(args.concurrency)
-        .tools((fleet.tools)(&session.config, store)?);
-    let scheduler = schedules(fleet, &args.source, &session.config)?;
-    let mut face =
-        Face::show("up", &args.listen, Some(LOOPBACK), &session, fleet, &leave, Serve::ApiBesides).await?;
-    let worker = face.counting(worker);
+        .with_lease(*session.config.lease.get()?)
+        .with_concurrency(args.concurrency)
+        .with_extensions((fleet.extensions)(&session.config, store)?);
+    let scheduler = build_scheduler(fleet, &args.source, &session.config)?;
+    let mut face = HttpEndpoint::start(
+        "up",
+        &args.listen,
+        Some(LOOPBACK_ADDRESS),
+        &session,
+        fleet,
+        &leave,
+        ApiExposure::Optional,
+    )
+    .await?;
+    let worker = face.observe_worker(worker);
     let (worked, ()) =
         tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
     worked?;

@@ -1,12 +1,12 @@
 //! `vinops source`: manages sources, their breakers and their sessions.
 
-pub(super) use super::session::who as operator;
-use super::session::{Connect, Session};
-use super::show::{self, Json};
-use super::{Failure, Fleet};
+use super::output::{self, JsonArgs};
+pub(super) use super::session::os_user as operator;
+use super::session::{CommandSession, ConnectArgs};
+use super::{CommandError, JobRegistry};
 use crate::config::Config;
-use crate::source::{self, Removal, Status, UnknownSource, WARN};
-use crate::telemetry::visible_line;
+use crate::source::{self, SourceRemoval, SourceStatus, UnknownSource, WARN_FAILED_SLOTS};
+use crate::telemetry::escape_line;
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -14,25 +14,25 @@ use sqlx::PgPool;
 
 /// The subcommands of `vinops source`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum SourceCommand {
     /// Show the state, breaker, last success and session of each source
-    Status(StatusArgs),
+    Status(SourceStatusArgs),
     /// Allow fetches from a source again
-    Enable(SwitchArgs),
+    Enable(SourceSwitchArgs),
     /// Stop all fetches from a source, scheduled and manual
-    Disable(SwitchArgs),
+    Disable(SourceSwitchArgs),
     /// Close a source's breaker and reset its failure count
-    ResetBreaker(SwitchArgs),
+    ResetBreaker(SourceSwitchArgs),
     /// Accept the size of a source's newest file after the feed has become smaller
-    AcceptSize(SwitchArgs),
+    AcceptSize(SourceSwitchArgs),
     /// Log in now and store the session for all workers
-    Login(LoginArgs),
+    Login(SourceLoginArgs),
     /// Add a source, so that its files can be ingested and fetched
-    Add(NameArgs),
+    Add(SourceNameArgs),
     /// List sources
-    List(ListArgs),
+    List(SourceListArgs),
     /// Remove a source that has no file
-    Remove(NameArgs),
+    Remove(SourceNameArgs),
 }
 
 /// Arguments of `vinops source add` and `remove`.
@@ -41,29 +41,29 @@ pub enum Command {
     after_help = "Examples:\n  vinops source add iaai --reason \"a second auction\"\n  vinops source remove iaai \
     --reason \"misspelt\""
 )]
-pub struct NameArgs {
+pub struct SourceNameArgs {
     /// Name: a lower-case letter, then up to 62 lower-case letters, digits, _ and -
-    #[arg(value_name = "NAME", value_parser = name)]
+    #[arg(value_name = "NAME", value_parser = parse_name)]
     source: String,
     /// Reason, recorded with the operator and the time
     #[arg(long, alias = "why", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops source list`.
 #[derive(Debug, clap::Args)]
-pub struct ListArgs {
+pub struct SourceListArgs {
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
-fn name(text: &str) -> Result<String, &'static str> {
+fn parse_name(text: &str) -> Result<String, &'static str> {
     source::is_source_name(text)
         .then(|| text.to_owned())
         .ok_or("expected a lower-case letter, then up to 62 lower-case letters, digits, _ and -")
@@ -71,20 +71,20 @@ fn name(text: &str) -> Result<String, &'static str> {
 
 /// Arguments of `vinops source status`.
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub struct SourceStatusArgs {
     /// Show only this source
     source: Option<String>,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops source enable`, `disable`, `reset-breaker` and `accept-size`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   vinops source reset-breaker copart --reason \"the address was renewed\"")]
-pub struct SwitchArgs {
+pub struct SourceSwitchArgs {
     /// Name of the source
     #[arg(default_value = "copart")]
     source: String,
@@ -92,9 +92,9 @@ pub struct SwitchArgs {
     #[arg(long, alias = "why", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops source login`.
@@ -102,28 +102,28 @@ pub struct SwitchArgs {
 #[command(
     after_help = "Logs in as COPART_USER with COPART_PASSWORD. The cookies are stored encrypted with VINOPS_COOKIE_KEY."
 )]
-pub struct LoginArgs {
+pub struct SourceLoginArgs {
     /// Name of the source
     #[arg(default_value = "copart")]
     source: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Runs a subcommand of `vinops source`.
-pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run(command: SourceCommand, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     match command {
-        Command::Status(args) => status(args, config).await,
-        Command::Enable(args) => switch(args, config, true).await,
-        Command::Disable(args) => switch(args, config, false).await,
-        Command::ResetBreaker(args) => reset_breaker(args, config).await,
-        Command::AcceptSize(args) => accept_size(args, config).await,
-        Command::Login(args) => login(args, fleet, config).await,
-        Command::Add(args) => add(args, config).await,
-        Command::List(args) => list(args, config).await,
-        Command::Remove(args) => remove(args, config).await,
+        SourceCommand::Status(args) => show_status(args, config).await,
+        SourceCommand::Enable(args) => switch_source(args, config, true).await,
+        SourceCommand::Disable(args) => switch_source(args, config, false).await,
+        SourceCommand::ResetBreaker(args) => reset_breaker(args, config).await,
+        SourceCommand::AcceptSize(args) => accept_size(args, config).await,
+        SourceCommand::Login(args) => log_in(args, fleet, config).await,
+        SourceCommand::Add(args) => add_source(args, config).await,
+        SourceCommand::List(args) => list_sources(args, config).await,
+        SourceCommand::Remove(args) => remove_source(args, config).await,
     }
 }
 
@@ -131,84 +131,84 @@ pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), F
 ///
 /// # Errors
 /// Returns a usage error if the source is unknown.
-pub(super) async fn expect_source(pool: &PgPool, source: &str) -> Result<(), Failure> {
+pub(super) async fn expect_source(pool: &PgPool, source: &str) -> Result<(), CommandError> {
     source::expect_known(pool, source)
         .await
-        .map_err(|error| if error.is::<UnknownSource>() { Failure::wrong(error) } else { error.into() })
+        .map_err(|error| if error.is::<UnknownSource>() { CommandError::usage(error) } else { error.into() })
 }
 
-async fn add(args: NameArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let added = source::add(&session.db.pool, &args.source, &operator(), &args.reason).await?;
+async fn add_source(args: SourceNameArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let added = source::add_source(&session.db.pool, &args.source, &operator(), &args.reason).await?;
     session.close().await?;
-    say(args.json, &args.source, added, &format!("source {} is added", args.source))
+    print_change(args.json, &args.source, added, &format!("source {} is added", args.source))
 }
 
-async fn remove(args: NameArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+async fn remove_source(args: SourceNameArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     expect_source(&session.db.pool, &args.source).await?;
-    let removal = source::remove(&session.db.pool, &args.source, &operator(), &args.reason).await?;
+    let removal = source::remove_source(&session.db.pool, &args.source, &operator(), &args.reason).await?;
     session.close().await?;
     let name = &args.source;
     match removal {
-        Removal::Removed => say(args.json, name, true, &format!("source {name} is removed")),
-        Removal::Unknown => Err(Failure::wrong(anyhow!("unknown source {name:?}"))),
-        Removal::HasFiles => Err(anyhow!(
+        SourceRemoval::Removed => print_change(args.json, name, true, &format!("source {name} is removed")),
+        SourceRemoval::Unknown => Err(CommandError::usage(anyhow!("unknown source {name:?}"))),
+        SourceRemoval::HasFiles => Err(anyhow!(
             "source {name:?} has files and cannot be removed\nhint: to stop its fetches, run `vinops source disable \
              {name} --reason \"…\"`"
         )
         .into()),
-        Removal::HasJobs => Err(anyhow!(
+        SourceRemoval::HasJobs => Err(anyhow!(
             "source {name:?} has unfinished jobs\nhint: cancel them with `vinops jobs cancel --source {name}`"
         )
         .into()),
     }
 }
 
-async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let sources = source::list(&session.db.pool).await?;
+async fn list_sources(args: SourceListArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let sources = source::list_sources(&session.db.pool).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&sources)?;
+        output::print_json(&sources)?;
         return Ok(());
     }
-    let mut table = show::table(&["source", "fetched", "files", "last good window (UTC)"]);
+    let mut table = output::new_table(&["source", "fetched", "files", "last good window (UTC)"]);
     for source in sources {
         table.add_row(vec![
             source.source.into(),
             if source.enabled { "yes" } else { "no" }.into(),
-            show::right(show::count(source.files)),
-            source.last_good_window.map(show::minute).unwrap_or_default().into(),
+            output::right_cell(output::format_count(source.files)),
+            source.last_good_window.map(output::format_minute).unwrap_or_default().into(),
         ]);
     }
     println!("{table}");
     Ok(())
 }
 
-async fn status(args: StatusArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+async fn show_status(args: SourceStatusArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     if let Some(source) = &args.source {
         expect_source(&session.db.pool, source).await?;
     }
-    let sources = source::status(&session.db.pool, args.source.as_deref()).await?;
+    let sources = source::read_status(&session.db.pool, args.source.as_deref()).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&sources)?;
+        output::print_json(&sources)?;
         return Ok(());
     }
     if sources.is_empty() {
         println!("no sources yet: `vinops source add NAME --reason \"…\"` adds one");
     }
     for status in sources {
-        println!("{}", told(&status));
+        println!("{}", describe_status(&status));
     }
     Ok(())
 }
 
 /// Returns the status of a source as lines of text.
-fn told(status: &Status) -> String {
-    let at = |at: Option<DateTime<Utc>>| at.map_or_else(|| "never".to_owned(), show::minute);
+fn describe_status(status: &SourceStatus) -> String {
+    let at = |at: Option<DateTime<Utc>>| at.map_or_else(|| "never".to_owned(), output::format_minute);
     let fetching = match (status.enabled, status.auto_fetch_enabled) {
         (false, _) => format!("disabled; vinops source enable {}", status.source),
         (true, false) => "manually only: config.auto_fetch_enabled is false".to_owned(),
@@ -222,7 +222,9 @@ fn told(status: &Status) -> String {
             at(status.probe_at),
             status.source
         ),
-        _ if status.consecutive_failures >= WARN => "closed, opens after 5 failed slots in a row".to_owned(),
+        _ if status.consecutive_failures >= WARN_FAILED_SLOTS => {
+            "closed, opens after 5 failed slots in a row".to_owned()
+        }
         (other, _) => other.to_owned(),
     };
     let mut lines = vec![
@@ -234,17 +236,17 @@ fn told(status: &Status) -> String {
         format!("last applied  {}", at(status.last_applied_window)),
     ];
     if let Some(error) = &status.last_error {
-        lines.push(format!("last failure  {}: {}", at(status.last_failure_at), visible_line(error)));
+        lines.push(format!("last failure  {}: {}", at(status.last_failure_at), escape_line(error)));
     }
     let until = status
         .session_expires_at
-        .map_or_else(|| "none".to_owned(), |end| format!("until {}", show::minute(end)));
+        .map_or_else(|| "none".to_owned(), |end| format!("until {}", output::format_minute(end)));
     lines.push(match &status.session_error {
-        Some(error) => format!("session       {until}; the last login failed: {}", visible_line(error)),
+        Some(error) => format!("session       {until}; the last login failed: {}", escape_line(error)),
         None => format!("session       {until}"),
     });
     if !status.transitions.is_empty() {
-        let mut table = show::table(&["at (UTC)", "from", "to", "who", "why"]);
+        let mut table = output::new_table(&["at (UTC)", "from", "to", "who", "why"]);
         for t in &status.transitions {
             table.add_row(vec![
                 t.at.format("%Y-%m-%d %H:%M:%S").to_string(),
@@ -259,26 +261,27 @@ fn told(status: &Status) -> String {
     lines.join("\n")
 }
 
-async fn switch(args: SwitchArgs, config: Config, on: bool) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+async fn switch_source(args: SourceSwitchArgs, config: Config, on: bool) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     expect_source(&session.db.pool, &args.source).await?;
-    let changed = source::switch(&session.db.pool, &args.source, on, &operator(), &args.reason).await?;
+    let changed =
+        source::switch_source(&session.db.pool, &args.source, on, &operator(), &args.reason).await?;
     session.close().await?;
     let word = if on { "enabled" } else { "disabled" };
-    say(args.json, &args.source, changed, &format!("source {} is {word}", args.source))
+    print_change(args.json, &args.source, changed, &format!("source {} is {word}", args.source))
 }
 
-async fn reset_breaker(args: SwitchArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+async fn reset_breaker(args: SourceSwitchArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     let pool = &session.db.pool;
     expect_source(pool, &args.source).await?;
     let changed = source::reset_breaker(pool, &args.source, &operator(), &args.reason).await?;
     session.close().await?;
-    say(args.json, &args.source, changed, &format!("the breaker of {} is closed", args.source))
+    print_change(args.json, &args.source, changed, &format!("the breaker of {} is closed", args.source))
 }
 
-async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+async fn accept_size(args: SourceSwitchArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
     let accepted = source::accept_size(&mut connection, &args.source, &operator(), &args.reason).await;
     drop(connection);
@@ -288,12 +291,12 @@ async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
     let file = format!(
         "the newest file of source {}, window {}, {} rows",
         args.source,
-        window.map_or_else(|| "none".to_owned(), show::minute),
+        window.map_or_else(|| "none".to_owned(), output::format_minute),
         rows.unwrap_or(0)
     );
     match accepted.outcome.as_str() {
         "unknown" => {
-            return Err(Failure::wrong(anyhow!(
+            return Err(CommandError::usage(anyhow!(
                 "source \"{}\" has no file whose size can be accepted\nhint: `vinops source status` lists the sources",
                 args.source
             )));
@@ -312,7 +315,7 @@ async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
         let json = json!({
             "source": args.source, "changed": changed, "window_start_utc": window, "rows": rows,
         });
-        show::json(&json)?;
+        output::print_json(&json)?;
     } else if changed {
         println!("accepted the size of {file}: later files are compared with it");
     } else {
@@ -322,32 +325,32 @@ async fn accept_size(args: SwitchArgs, config: Config) -> Result<(), Failure> {
 }
 
 /// Prints the result of a change of a source.
-fn say(json: Json, source: &str, changed: bool, what: &str) -> Result<(), Failure> {
+fn print_change(json: JsonArgs, source: &str, changed: bool, what: &str) -> Result<(), CommandError> {
     if json.json {
-        show::json(&json!({ "source": source, "changed": changed }))?;
+        output::print_json(&json!({ "source": source, "changed": changed }))?;
     } else {
         println!("{what}{}", if changed { "" } else { " already" });
     }
     Ok(())
 }
 
-async fn login(args: LoginArgs, fleet: Fleet, config: Config) -> Result<(), Failure> {
+async fn log_in(args: SourceLoginArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     if config.copart.get()?.user.is_none() {
-        return Err(Failure::wrong(anyhow!(
+        return Err(CommandError::usage(anyhow!(
             "COPART_USER is not set\nhint: set COPART_USER, COPART_PASSWORD and VINOPS_COOKIE_KEY, or set \
              COPART_USER_FILE, COPART_PASSWORD_FILE and VINOPS_COOKIE_KEY_FILE to the paths of files that contain them"
         )));
     }
-    let session = Session::open(config, &args.connect).await?;
+    let session = CommandSession::open(config, &args.connect).await?;
     expect_source(&session.db.pool, &args.source).await?;
     let who = format!("{}, process {}", operator(), std::process::id());
     let ends = (fleet.login)(&session.config, session.db.pool.clone(), args.source.clone(), who).await;
     session.close().await?;
     let ends = ends?;
     if args.json.json {
-        show::json(&json!({ "source": args.source, "session_expires_at": ends }))?;
+        output::print_json(&json!({ "source": args.source, "session_expires_at": ends }))?;
     } else {
-        println!("logged in to {} until {}", args.source, show::minute(ends));
+        println!("logged in to {} until {}", args.source, output::format_minute(ends));
     }
     Ok(())
 }

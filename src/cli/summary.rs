@@ -1,6 +1,6 @@
 //! The summary of a file and its chain, read from the database. `vinops ingest --json` prints this object.
 
-use crate::db::Db;
+use crate::db::Database;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// The summary of a file and its chain. Counts are numbers of rows unless stated otherwise. The counts of a step that
 /// has not run are zero.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Summary {
+pub struct WindowSummary {
     /// The id of the file.
     pub file_id: Uuid,
     /// The source of the file.
@@ -41,17 +41,17 @@ pub struct Summary {
     /// Records that only the tolerant rules could parse.
     pub repaired: i64,
     /// Rows that give neither a vehicle nor a lot.
-    pub skipped: Skipped,
+    pub skipped: SkippedRows,
     /// Number of distinct raw values without a code in the taxonomies.
     pub unknown_values: i64,
     /// Unreadable values of new and changed rows, by the feed's column.
-    pub unreadable: BTreeMap<String, Unreadable>,
+    pub unreadable: BTreeMap<String, UnreadableValues>,
     /// Counts of the vehicle upserts.
-    pub vehicles: Upserted,
+    pub vehicles: UpsertCounts,
     /// Counts of the lot upserts.
-    pub lots: Upserted,
+    pub lots: UpsertCounts,
     /// New entries in the conflict logs.
-    pub conflicts: Conflicts,
+    pub conflicts: ConflictCounts,
     /// Number of lots whose status changed to PENDING_RESULT.
     pub pending_result: i64,
     /// Number of lots whose status changed to removed.
@@ -59,7 +59,7 @@ pub struct Summary {
     /// Number of closed lots that reappeared.
     pub returned: i64,
     /// Durations of the steps and of the whole chain.
-    pub seconds: Seconds,
+    pub seconds: StepSeconds,
     /// The greatest memory use of a worker, in 10^6 bytes.
     pub peak_rss_mb: f64,
     /// Size of the stored object in bytes.
@@ -69,7 +69,7 @@ pub struct Summary {
 /// Counts of skipped rows, by reason.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Skipped {
+pub struct SkippedRows {
     /// Rows without a VIN.
     pub vin_empty: i64,
     /// Rows with an invalid VIN.
@@ -80,7 +80,7 @@ pub struct Skipped {
 
 /// The unreadable values of a column.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unreadable {
+pub struct UnreadableValues {
     /// Number of values.
     pub count: i64,
     /// The first value, at most 80 characters.
@@ -90,7 +90,7 @@ pub struct Unreadable {
 /// The counts of an upsert.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Upserted {
+pub struct UpsertCounts {
     /// Number of inserted rows.
     pub inserted: i64,
     /// Number of rows with at least one changed field.
@@ -101,7 +101,7 @@ pub struct Upserted {
 
 /// Counts of new entries in the logs of conflicts and changes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Conflicts {
+pub struct ConflictCounts {
     /// New rows of `audit.vin_conflicts`.
     pub vin: i64,
     /// New rows of `audit.vehicle_conflicts`.
@@ -112,7 +112,7 @@ pub struct Conflicts {
 
 /// Durations in seconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Seconds {
+pub struct StepSeconds {
     /// Duration of ingest.
     pub ingest: f64,
     /// Duration of upsert-vehicles.
@@ -128,16 +128,16 @@ pub struct Seconds {
 /// The reports of the steps, as stored in `audit.etl_runs.report`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Reports {
-    ingest: Ingest,
-    upsert_vehicles: Step,
-    upsert_lots: Step,
-    detect_completion: Completion,
+struct ChainReports {
+    ingest: IngestSummary,
+    upsert_vehicles: StepSummary,
+    upsert_lots: StepSummary,
+    detect_completion: CompletionSummary,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Ingest {
+struct IngestSummary {
     rows: i64,
     new: i64,
     changed: i64,
@@ -145,18 +145,18 @@ struct Ingest {
     gone: i64,
     parse_errors: i64,
     repaired: i64,
-    skipped: Skipped,
+    skipped: SkippedRows,
     unknown_values: i64,
-    unreadable: BTreeMap<String, Unreadable>,
+    unreadable: BTreeMap<String, UnreadableValues>,
     seconds: f64,
     peak_rss_mb: f64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Step {
+struct StepSummary {
     #[serde(flatten)]
-    counts: Upserted,
+    counts: UpsertCounts,
     vin_conflicts: i64,
     seconds: f64,
     peak_rss_mb: f64,
@@ -164,7 +164,7 @@ struct Step {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Completion {
+struct CompletionSummary {
     pending_result: i64,
     removed: i64,
     returned: i64,
@@ -172,7 +172,7 @@ struct Completion {
     peak_rss_mb: f64,
 }
 
-impl Reports {
+impl ChainReports {
     /// Returns the greatest memory use of all steps, in 10^6 bytes.
     fn peak_rss_mb(&self) -> f64 {
         let peaks = [
@@ -186,7 +186,7 @@ impl Reports {
 }
 
 /// Reads the summary of a file. The caller passes `duplicate`, which the database does not record.
-pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<Summary> {
+pub async fn read_summary(db: &Database, file_id: Uuid, duplicate: bool) -> anyhow::Result<WindowSummary> {
     let file = sqlx::query!(
         r#"-- summary
         select
@@ -206,14 +206,14 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
     .fetch_one(&db.pool)
     .await
     .with_context(|| format!("could not read the summary of file {file_id}"))?;
-    let reports: Reports = match file.report {
+    let reports: ChainReports = match file.report {
         Some(report) => serde_json::from_value(report).context("could not parse the report of the run")?,
-        None => Reports::default(),
+        None => ChainReports::default(),
     };
     let peak_rss_mb = reports.peak_rss_mb();
-    let Reports { ingest, upsert_vehicles, upsert_lots, detect_completion } = reports;
+    let ChainReports { ingest, upsert_vehicles, upsert_lots, detect_completion } = reports;
     let steps = [ingest.seconds, upsert_vehicles.seconds, upsert_lots.seconds, detect_completion.seconds];
-    Ok(Summary {
+    Ok(WindowSummary {
         file_id,
         source: file.source,
         window_start_utc: file.window_start_utc,
@@ -231,7 +231,7 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
         skipped: ingest.skipped,
         unknown_values: ingest.unknown_values,
         unreadable: ingest.unreadable,
-        conflicts: Conflicts {
+        conflicts: ConflictCounts {
             vin: upsert_vehicles.vin_conflicts,
             vehicle: upsert_vehicles.counts.updated,
             lot: upsert_lots.counts.updated,
@@ -241,7 +241,7 @@ pub async fn summary(db: &Db, file_id: Uuid, duplicate: bool) -> anyhow::Result<
         pending_result: detect_completion.pending_result,
         removed: detect_completion.removed,
         returned: detect_completion.returned,
-        seconds: Seconds {
+        seconds: StepSeconds {
             ingest: steps[0],
             upsert_vehicles: steps[1],
             upsert_lots: steps[2],

@@ -1,11 +1,11 @@
 //! `vinops taxonomy`: lists raw values without a code, maps them to codes, and exchanges labels with translators.
 
-use super::Failure;
-use super::session::{Connect, Session, who};
-use super::show::{self, Json, count, right};
+use super::CommandError;
+use super::output::{self, JsonArgs, format_count, right_cell};
+use super::session::{CommandSession, ConnectArgs, os_user};
 use crate::config::Config;
-use crate::db::vocabulary::{self, By, Label, Mapped};
-use crate::taxonomy::Domain;
+use crate::db::taxonomy::{self, Actor, AliasMapping, LabelRow};
+use crate::taxonomy::TaxonomyDomain;
 use anyhow::Context;
 use serde_json::json;
 use std::fs::File;
@@ -14,40 +14,40 @@ use std::path::PathBuf;
 
 /// The subcommands of `vinops taxonomy`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub enum TaxonomyCommand {
     /// List raw values without a code, most frequent first
-    Unknown(UnknownArgs),
+    Unknown(UnknownValuesArgs),
     /// Map a raw value to a code, and recode the rows that contain it
-    Map(MapArgs),
+    Map(MapValueArgs),
     /// Write labels as CSV, for a translator
-    Export(ExportArgs),
+    Export(TaxonomyExportArgs),
     /// Read labels from an exported CSV file, all or none
-    Import(ImportArgs),
+    Import(TaxonomyImportArgs),
 }
 
 /// Arguments of `vinops taxonomy unknown`.
 #[derive(Debug, clap::Args)]
-pub struct UnknownArgs {
+pub struct UnknownValuesArgs {
     /// List only this domain, e.g. damage_types
-    #[arg(long, value_parser = domain)]
-    domain: Option<Domain>,
+    #[arg(long, value_parser = parse_domain)]
+    domain: Option<TaxonomyDomain>,
     /// Maximum number of values
     #[arg(long, default_value_t = 50)]
     limit: i64,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops taxonomy map`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   vinops taxonomy map fuel_types \"FLEX FUEL\" fuel_flex")]
-pub struct MapArgs {
+pub struct MapValueArgs {
     /// Domain of the value, e.g. damage_types
-    #[arg(value_parser = domain)]
-    domain: Domain,
+    #[arg(value_parser = parse_domain)]
+    domain: TaxonomyDomain,
     /// Raw value; case, blanks and punctuation are ignored
     #[arg(value_name = "VALUE")]
     raw: String,
@@ -57,93 +57,96 @@ pub struct MapArgs {
     #[arg(long, alias = "why", value_name = "TEXT", default_value = "mapped manually")]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of `vinops taxonomy export`.
 #[derive(Debug, clap::Args)]
-pub struct ExportArgs {
+pub struct TaxonomyExportArgs {
     /// Export only this domain, e.g. damage_types
-    #[arg(long, value_parser = domain)]
-    domain: Option<Domain>,
+    #[arg(long, value_parser = parse_domain)]
+    domain: Option<TaxonomyDomain>,
     /// Write to this path instead of standard output
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
 }
 
 /// Arguments of `vinops taxonomy import`.
 #[derive(Debug, clap::Args)]
-pub struct ImportArgs {
+pub struct TaxonomyImportArgs {
     /// CSV file, or - for standard input
     file: PathBuf,
     /// Reason, recorded in audit.operator_actions
     #[arg(long, alias = "why", value_name = "TEXT", default_value = "translated")]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
-fn domain(name: &str) -> Result<Domain, String> {
-    Domain::named(name).ok_or_else(|| {
-        format!("unknown domain {name:?}; expected one of {}", Domain::ALL.map(Domain::name).join(", "))
+fn parse_domain(name: &str) -> Result<TaxonomyDomain, String> {
+    TaxonomyDomain::from_name(name).ok_or_else(|| {
+        format!(
+            "unknown domain {name:?}; expected one of {}",
+            TaxonomyDomain::ALL.map(TaxonomyDomain::name).join(", ")
+        )
     })
 }
 
 /// Runs a subcommand of `vinops taxonomy`.
-pub async fn run(command: Command, config: Config) -> Result<(), Failure> {
+pub async fn run(command: TaxonomyCommand, config: Config) -> Result<(), CommandError> {
     match command {
-        Command::Unknown(args) => unknown(args, config).await,
-        Command::Map(args) => map(args, config).await,
-        Command::Export(args) => export(args, config).await,
-        Command::Import(args) => import(args, config).await,
+        TaxonomyCommand::Unknown(args) => list_unknown(args, config).await,
+        TaxonomyCommand::Map(args) => map_value(args, config).await,
+        TaxonomyCommand::Export(args) => export_labels(args, config).await,
+        TaxonomyCommand::Import(args) => import_labels(args, config).await,
     }
 }
 
-async fn unknown(args: UnknownArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let unknown = vocabulary::unknown(&session.db.pool, args.domain, args.limit).await?;
+async fn list_unknown(args: UnknownValuesArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let unknown = taxonomy::unknown_values(&session.db.pool, args.domain, args.limit).await?;
     session.close().await?;
     if args.json.json {
-        show::json(&unknown)?;
+        output::print_json(&unknown)?;
         return Ok(());
     }
     if unknown.is_empty() {
         println!("every value has a code");
         return Ok(());
     }
-    let mut table = show::table(&["domain", "value", "files", "first seen", "last seen"]);
+    let mut table = output::new_table(&["domain", "value", "files", "first seen", "last seen"]);
     for row in unknown {
         table.add_row([
             row.domain.into(),
             row.raw_value.into(),
-            right(count(row.occurrences)),
-            show::minute(row.first_seen_at).into(),
-            show::minute(row.last_seen_at).into(),
+            right_cell(format_count(row.occurrences)),
+            output::format_minute(row.first_seen_at).into(),
+            output::format_minute(row.last_seen_at).into(),
         ]);
     }
     println!("{table}\nto map a value to a code: vinops taxonomy map DOMAIN VALUE CODE");
     Ok(())
 }
 
-async fn map(args: MapArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let by = By { who: who(), why: args.reason };
+async fn map_value(args: MapValueArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let by = Actor { who: os_user(), why: args.reason };
     let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
-    let mapped = vocabulary::map(&mut connection, args.domain, &args.raw, &args.code, &by).await;
+    let mapped = taxonomy::map_alias(&mut connection, args.domain, &args.raw, &args.code, &by).await;
     drop(connection);
     session.close().await?;
     let mapped = mapped?;
     if args.json.json {
-        show::json(&mapped)?;
+        output::print_json(&mapped)?;
         return Ok(());
     }
-    let Mapped { domain, code, before, lots, .. } = &mapped;
+    let AliasMapping { domain, code, before, lots, .. } = &mapped;
     let before = match before {
         Some(before) if before != code => format!(", no longer {before}"),
         _ => String::new(),
@@ -151,14 +154,14 @@ async fn map(args: MapArgs, config: Config) -> Result<(), Failure> {
     println!(
         "{domain}: {:?} is mapped to {code}{before}; {} lots recoded",
         args.raw,
-        count(i64::try_from(*lots).unwrap_or(i64::MAX))
+        format_count(i64::try_from(*lots).unwrap_or(i64::MAX))
     );
     Ok(())
 }
 
-async fn export(args: ExportArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
-    let labels = vocabulary::labels(&session.db.pool, args.domain).await?;
+async fn export_labels(args: TaxonomyExportArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
+    let labels = taxonomy::read_labels(&session.db.pool, args.domain).await?;
     session.close().await?;
     let out: Box<dyn Write> = match &args.out {
         Some(path) => Box::new(
@@ -174,7 +177,7 @@ async fn export(args: ExportArgs, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn import(args: ImportArgs, config: Config) -> Result<(), Failure> {
+async fn import_labels(args: TaxonomyImportArgs, config: Config) -> Result<(), CommandError> {
     let named = args.file.display();
     let from: Box<dyn Read> = if args.file.as_os_str() == "-" {
         Box::new(stdin())
@@ -182,27 +185,30 @@ async fn import(args: ImportArgs, config: Config) -> Result<(), Failure> {
         Box::new(
             File::open(&args.file)
                 .with_context(|| format!("could not open the file {named}"))
-                .map_err(Failure::wrong)?,
+                .map_err(CommandError::usage)?,
         )
     };
-    let labels: Vec<Label> = csv::Reader::from_reader(from)
+    let labels: Vec<LabelRow> = csv::Reader::from_reader(from)
         .deserialize()
         .collect::<Result<_, _>>()
         .with_context(|| {
             format!("could not read labels from {named}\nhint: `vinops taxonomy export` writes the expected columns")
         })
-        .map_err(Failure::wrong)?;
-    let session = Session::open(config, &args.connect).await?;
-    let by = By { who: who(), why: args.reason };
+        .map_err(CommandError::usage)?;
+    let session = CommandSession::open(config, &args.connect).await?;
+    let by = Actor { who: os_user(), why: args.reason };
     let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
-    let changed = vocabulary::relabel(&mut connection, &labels, &by).await;
+    let changed = taxonomy::import_labels(&mut connection, &labels, &by).await;
     drop(connection);
     session.close().await?;
     let changed = changed?;
     if args.json.json {
-        show::json(&json!({ "labels": labels.len(), "changed": changed }))?;
+        output::print_json(&json!({ "labels": labels.len(), "changed": changed }))?;
     } else {
-        println!("{} labels read, {changed} changed", count(i64::try_from(labels.len()).unwrap_or(i64::MAX)));
+        println!(
+            "{} labels read, {changed} changed",
+            format_count(i64::try_from(labels.len()).unwrap_or(i64::MAX))
+        );
     }
     Ok(())
 }

@@ -1,25 +1,25 @@
 //! `vinops verify`: checks a live database against its documentation and against the stored row versions.
 
-use super::migrate::Place;
-use super::show::{self, Json};
-use super::{Failure, Fleet, session};
+use super::migrate::SchemaArgs;
+use super::output::{self, JsonArgs};
+use super::{CommandError, JobRegistry, session};
 use crate::config::Config;
-use crate::db::{self, Db, listing, verify};
+use crate::db::{self, Database, listing, verify};
 use anyhow::{anyhow, bail};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 
 mod lots;
 
-pub use lots::{line, remedy};
+pub use lots::{describe_difference, repair_command};
 
 /// The subcommands of `vinops verify`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum VerifyCommand {
     /// Check every object of the auction's schema
     Auction {
         #[command(flatten)]
-        json: Json,
+        json: JsonArgs,
     },
     /// Run every check of the listing helper's runbook
     #[command(after_help = "\
@@ -31,34 +31,34 @@ login that owns the tables.
   vinops verify listing --json")]
     Listing {
         #[command(flatten)]
-        place: Place,
+        place: SchemaArgs,
         #[command(flatten)]
-        json: Json,
+        json: JsonArgs,
     },
     /// Compare lots, vehicles and image links with the stored versions of their rows
-    Lots(lots::Args),
+    Lots(lots::VerifyLotsArgs),
 }
 
 /// Runs `vinops verify`.
 ///
 /// # Errors
 /// Returns an error if a check fails.
-pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run(command: VerifyCommand, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     match command {
-        Command::Auction { json } => {
+        VerifyCommand::Auction { json } => {
             let url = config.direct_url()?;
             let Some(url) = url.map(ExposeSecret::expose_secret) else {
-                return Err(Failure::unreachable(anyhow!(
+                return Err(CommandError::unavailable(anyhow!(
                     "DATABASE_URL is not set\nhint: set it to the URL of the database to verify"
                 )));
             };
             // A pool retries a refused address for half a minute. A single connection fails at once.
-            let session = db::session(url).await.map_err(Failure::unreachable)?;
+            let session = db::connect_session(url).await.map_err(CommandError::unavailable)?;
             sqlx::Connection::close(session).await?;
-            Ok(auction(url, json.json).await?)
+            Ok(verify_auction(url, json.json).await?)
         }
-        Command::Lots(args) => lots::run(args, fleet, config).await,
-        Command::Listing { place, json } => on_listing(&place, json, &config).await,
+        VerifyCommand::Lots(args) => lots::run(args, fleet, config).await,
+        VerifyCommand::Listing { place, json } => verify_listing(&place, json, &config).await,
     }
 }
 
@@ -66,12 +66,12 @@ pub async fn run(command: Command, fleet: Fleet, config: Config) -> Result<(), F
 ///
 /// # Errors
 /// Returns an error if a check fails.
-pub async fn auction(url: &str, json: bool) -> anyhow::Result<()> {
-    let db = Db::connect(url, None, 2).await?;
-    let checks = verify::verify(&db.pool).await?;
+pub async fn verify_auction(url: &str, json: bool) -> anyhow::Result<()> {
+    let db = Database::connect(url, None, 2).await?;
+    let checks = verify::verify_schema(&db.pool).await?;
     let failed = checks.iter().filter(|check| !check.passed).count();
     if json {
-        super::show::json(&checks)?;
+        super::output::print_json(&checks)?;
     } else {
         for check in &checks {
             let verdict = if check.passed { "PASS" } else { "FAIL" };
@@ -89,22 +89,28 @@ pub async fn auction(url: &str, json: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Returns an error if a check fails, and exit code 3 if the database has no listing helper.
-pub async fn on_listing(place: &Place, json: Json, config: &Config) -> Result<(), Failure> {
+pub async fn verify_listing(place: &SchemaArgs, json: JsonArgs, config: &Config) -> Result<(), CommandError> {
     let url = session::listing_url(config)?;
-    let mut session = db::session(url).await.map_err(Failure::unreachable)?;
-    let wanted = place.schema.as_deref().map(listing::Place::named).transpose().map_err(Failure::wrong)?;
-    let there = listing::Place::registered(&mut session).await?.is_some();
+    let mut session = db::connect_session(url).await.map_err(CommandError::unavailable)?;
+    let wanted = place
+        .schema
+        .as_deref()
+        .map(listing::ListingSchema::from_name)
+        .transpose()
+        .map_err(CommandError::usage)?;
+    let there = listing::ListingSchema::find_registered(&mut session).await?.is_some();
     if !there {
-        return Err(Failure::unreachable(anyhow!(
+        return Err(CommandError::unavailable(anyhow!(
             "the database has no listing helper\nhint: run `vinops migrate --set listing up`"
         )));
     }
-    let place = listing::Place::find(&mut session, wanted).await.map_err(Failure::wrong)?;
-    let report = listing::verify::verify(&mut session, &place).await?;
+    let place =
+        listing::ListingSchema::resolve_schema(&mut session, wanted).await.map_err(CommandError::usage)?;
+    let report = listing::verify::verify_listing(&mut session, &place).await?;
     if json.json {
-        show::json(&report)?;
+        output::print_json(&report)?;
     } else {
-        print(&report);
+        print_report(&report);
     }
     match report.checks.iter().filter(|check| !check.passed).count() {
         0 if report.ok => Ok(()),
@@ -113,12 +119,12 @@ pub async fn on_listing(place: &Place, json: Json, config: &Config) -> Result<()
 }
 
 /// Prints the checks, and a table of their results by subject.
-fn print(report: &listing::verify::Report) {
+fn print_report(report: &listing::verify::ListingVerifyReport) {
     for check in &report.checks {
         let verdict = if check.passed { "PASS" } else { "FAIL" };
         println!("{verdict} {:02} {} ({})", check.line, check.demand, check.evidence);
     }
-    let mut table = show::table(&["Check", "Status", "Lines"]);
+    let mut table = output::new_table(&["Check", "Status", "Lines"]);
     for row in &report.verdict {
         let of = report.checks.iter().filter(|check| check.verdict == row.check);
         let lines: Vec<String> = of.map(|check| check.line.to_string()).collect();

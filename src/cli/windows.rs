@@ -1,10 +1,10 @@
 //! `vinops windows`: lists the newest windows with their states. With `--missing` it lists the quarter-hours of a span
 //! without an applied or unchanged window.
 
-use super::session::{Connect, Session};
-use super::show::{self, Json, count, right};
+use super::output::{self, JsonArgs, format_count, right_cell};
+use super::session::{CommandSession, ConnectArgs};
 use super::source::expect_source;
-use super::{Failure, Fleet, replay};
+use super::{CommandError, JobRegistry, replay};
 use crate::config::Config;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -18,27 +18,27 @@ mod withdraw;
 /// Arguments of `vinops windows`.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Args {
+pub struct WindowsArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<WindowsCommand>,
     #[command(flatten)]
-    list: ListArgs,
+    list: WindowListArgs,
 }
 
 /// The subcommands of `vinops windows`.
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum WindowsCommand {
     /// Apply a quarantined file
-    Accept(accept::Args),
+    Accept(accept::AcceptWindowArgs),
     /// Withdraw a file that was ingested by mistake
-    Withdraw(withdraw::Args),
+    Withdraw(withdraw::WithdrawWindowArgs),
 }
 
 /// Arguments of a command that acts on the file of a window.
 #[derive(Debug, clap::Args)]
-struct WindowActArgs {
+struct WindowActionArgs {
     /// Start of the window, RFC 3339
-    #[arg(value_name = "WINDOW", value_parser = replay::window)]
+    #[arg(value_name = "WINDOW", value_parser = replay::parse_window)]
     window: DateTime<Utc>,
     /// Source of the file
     #[arg(long, default_value = "copart")]
@@ -56,14 +56,14 @@ struct WindowActArgs {
     #[arg(long, alias = "why", value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// Arguments of the list.
 #[derive(Debug, clap::Args)]
-struct ListArgs {
+struct WindowListArgs {
     /// List only this source
     #[arg(long)]
     source: Option<String>,
@@ -71,23 +71,23 @@ struct ListArgs {
     #[arg(long, visible_alias = "gaps")]
     missing: bool,
     /// List only windows from this time on, RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     since: Option<DateTime<Utc>>,
     /// List only windows before this time, RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = show::time)]
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
     until: Option<DateTime<Utc>>,
     /// Maximum number of windows, newest first [default: 20; with --missing: no limit]
     #[arg(long)]
     limit: Option<i64>,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// A row of the list of windows.
 #[derive(Debug, Serialize)]
-struct Row {
+struct WindowListRow {
     source: String,
     window_start_utc: DateTime<Utc>,
     state: String,
@@ -104,27 +104,27 @@ struct Row {
 }
 
 /// Runs the subcommand, or lists the windows if there is none.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
+pub async fn run(args: WindowsArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     match args.command {
-        Some(Command::Accept(accept)) => accept::run(accept, fleet, config).await,
-        Some(Command::Withdraw(withdraw)) => withdraw::run(withdraw, fleet, config).await,
-        None => list(args.list, config).await,
+        Some(WindowsCommand::Accept(accept)) => accept::run(accept, fleet, config).await,
+        Some(WindowsCommand::Withdraw(withdraw)) => withdraw::run(withdraw, fleet, config).await,
+        None => list_windows(args.list, config).await,
     }
 }
 
 /// Lists the windows, or the missing ones.
-async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+async fn list_windows(args: WindowListArgs, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     if let Some(source) = &args.source {
         expect_source(&session.db.pool, source).await?;
     }
     if args.missing {
-        let rows = missing(&session.db.pool, &args).await?;
+        let rows = find_missing(&session.db.pool, &args).await?;
         session.close().await?;
         return show_missing(&rows, args.json);
     }
     let rows = sqlx::query_as!(
-        Row,
+        WindowListRow,
         r#"-- windows
         select
           w.source, w.window_start_utc, w.state, w.note, w.file_id, w.updated_at,
@@ -149,7 +149,7 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
     .context("could not read fleet.windows")?;
     session.close().await?;
     if args.json.json {
-        show::json(&rows)?;
+        output::print_json(&rows)?;
         return Ok(());
     }
     if rows.is_empty() {
@@ -158,7 +158,7 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let mut table = show::table(&[
+    let mut table = output::new_table(&[
         "window (UTC)",
         "source",
         "state",
@@ -169,10 +169,10 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
         "seconds",
         "file",
     ]);
-    let number = |n: Option<i32>| right(n.map(count).unwrap_or_default());
+    let number = |n: Option<i32>| right_cell(n.map(format_count).unwrap_or_default());
     for row in rows {
         table.add_row(vec![
-            show::minute(row.window_start_utc).into(),
+            output::format_minute(row.window_start_utc).into(),
             row.source.into(),
             match row.note {
                 Some(note) => format!("{}: {note}", row.state).into(),
@@ -182,7 +182,7 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
             number(row.new),
             number(row.changed),
             number(row.parse_errors),
-            right(row.seconds.map(|s| format!("{s:.2}")).unwrap_or_default()),
+            right_cell(row.seconds.map(|s| format!("{s:.2}")).unwrap_or_default()),
             row.file_id.map(|id| id.to_string()).unwrap_or_default().into(),
         ]);
     }
@@ -192,7 +192,7 @@ async fn list(args: ListArgs, config: Config) -> Result<(), Failure> {
 
 /// A quarter-hour without an applied or unchanged window.
 #[derive(Debug, Serialize)]
-struct Missing {
+struct MissingWindow {
     source: String,
     window_start_utc: DateTime<Utc>,
     /// The state of the window. Null if the scheduler never opened the window.
@@ -202,9 +202,9 @@ struct Missing {
 
 /// Returns the past quarter-hours of the span without an applied or unchanged window, newest first. A source is
 /// included from its first window on.
-async fn missing(pool: &PgPool, args: &ListArgs) -> anyhow::Result<Vec<Missing>> {
+async fn find_missing(pool: &PgPool, args: &WindowListArgs) -> anyhow::Result<Vec<MissingWindow>> {
     sqlx::query_file_as!(
-        Missing,
+        MissingWindow,
         "src/cli/windows.missing.sql",
         args.source,
         args.since,
@@ -217,19 +217,19 @@ async fn missing(pool: &PgPool, args: &ListArgs) -> anyhow::Result<Vec<Missing>>
 }
 
 /// Prints the missing windows.
-fn show_missing(rows: &[Missing], json: Json) -> Result<(), Failure> {
+fn show_missing(rows: &[MissingWindow], json: JsonArgs) -> Result<(), CommandError> {
     if json.json {
-        show::json(&rows)?;
+        output::print_json(&rows)?;
         return Ok(());
     }
     if rows.is_empty() {
         println!("no window is missing");
         return Ok(());
     }
-    let mut table = show::table(&["window (UTC)", "source", "state", "reason"]);
+    let mut table = output::new_table(&["window (UTC)", "source", "state", "reason"]);
     for row in rows {
         table.add_row(vec![
-            show::minute(row.window_start_utc),
+            output::format_minute(row.window_start_utc),
             row.source.clone(),
             row.state.clone().unwrap_or_else(|| "never opened".to_owned()),
             row.note.clone().unwrap_or_default(),

@@ -45,10 +45,10 @@ impl<T> From<anyhow::Result<T>> for Setting<T> {
 }
 
 /// A function that returns the value of an environment variable.
-pub(super) type Environment = dyn Fn(&str) -> Option<String>;
+pub(super) type VariableLookup = dyn Fn(&str) -> Option<String>;
 
 /// Returns the value of a variable from the first of its three places that has one.
-pub(super) fn value(name: &str, environment: &Environment) -> anyhow::Result<Option<String>> {
+pub(super) fn find_value(name: &str, environment: &VariableLookup) -> anyhow::Result<Option<String>> {
     let filled = |text: String| (!text.is_empty()).then_some(text);
     if let Some(text) = environment(name).and_then(filled) {
         return Ok(Some(text));
@@ -57,12 +57,12 @@ pub(super) fn value(name: &str, environment: &Environment) -> anyhow::Result<Opt
     if let Some(path) = environment(&file_name).and_then(filled) {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("{file_name}: could not read the file {path}"))?;
-        return Ok(filled(without_line_end(text)));
+        return Ok(filled(trim_line_end(text)));
     }
     if let Some(folder) = environment("CREDENTIALS_DIRECTORY").and_then(filled) {
         let path = Path::new(&folder).join(name.to_lowercase());
         return match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(filled(without_line_end(text))),
+            Ok(text) => Ok(filled(trim_line_end(text))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 Err(error).with_context(|| format!("{name}: could not read the file {}", path.display()))
@@ -72,6 +72,6 @@ pub(super) fn value(name: &str, environment: &Environment) -> anyhow::Result<Opt
     Ok(None)
 }
 
-fn without_line_end(text: String) -> String {
+fn trim_line_end(text: String) -> String {
     text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).unwrap_or(text)
 }

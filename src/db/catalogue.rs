@@ -22,7 +22,7 @@
 //! An object has `version`, `kind`, `at` and the fields of [`CatalogueAct`]. Readers ignore unknown fields, and reject
 //! unknown versions and kinds.
 
-use super::vocabulary::Label;
+use super::taxonomy::LabelRow;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -30,9 +30,9 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 /// The folder of catalogue objects in the store.
-pub const FOLDER: &str = "catalogue";
+pub const CATALOGUE_FOLDER: &str = "catalogue";
 /// Version of the objects that this program writes and reads.
-const VERSION: u32 = 1;
+const OBJECT_VERSION: u32 = 1;
 /// Number of rows that one query of pending entries returns.
 const BATCH_ROWS: i64 = 1000;
 
@@ -49,7 +49,7 @@ pub struct FileOfWindow {
 
 /// Operator and reason of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActAuthor {
+pub struct ActionAuthor {
     /// The name of the operator.
     pub operator: String,
     /// The reason that the operator gave.
@@ -59,7 +59,7 @@ pub struct ActAuthor {
 /// A recorded action of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum CatalogueAct {
+pub enum CatalogueAction {
     /// A file arrived with bytes that are new for its source.
     Receipt {
         /// The file and its window.
@@ -91,7 +91,7 @@ pub enum CatalogueAct {
         file: FileOfWindow,
         /// Operator and reason.
         #[serde(flatten)]
-        author: ActAuthor,
+        author: ActionAuthor,
     },
     /// A file was withdrawn, and no longer counts for this window.
     Withdrawal {
@@ -100,7 +100,7 @@ pub enum CatalogueAct {
         file: FileOfWindow,
         /// Operator and reason.
         #[serde(flatten)]
-        author: ActAuthor,
+        author: ActionAuthor,
     },
     /// The size of a source's newest judged file was accepted as normal.
     AcceptSize {
@@ -108,7 +108,7 @@ pub enum CatalogueAct {
         source: String,
         /// Operator and reason.
         #[serde(flatten)]
-        author: ActAuthor,
+        author: ActionAuthor,
     },
     /// A raw value was mapped to a code.
     Mapping {
@@ -120,15 +120,15 @@ pub enum CatalogueAct {
         code: String,
         /// Operator and reason.
         #[serde(flatten)]
-        author: ActAuthor,
+        author: ActionAuthor,
     },
     /// Labels were edited.
     Labels {
         /// The labels that differed from the table before.
-        labels: Vec<Label>,
+        labels: Vec<LabelRow>,
         /// Operator and reason.
         #[serde(flatten)]
-        author: ActAuthor,
+        author: ActionAuthor,
     },
     /// A vehicle (`vin` alone), a lot (`source`, `lot`) or an image (`image`) was hidden or shown again. The trigger
     /// `raw.note_removal` writes this action.
@@ -158,7 +158,7 @@ pub struct CatalogueEntry {
     /// The time of the action.
     pub at: DateTime<Utc>,
     /// The recorded action.
-    pub act: CatalogueAct,
+    pub act: CatalogueAction,
     /// The text of the object, unchanged.
     pub body: String,
 }
@@ -171,17 +171,17 @@ impl CatalogueEntry {
     /// know.
     pub fn parse(key: &str, body: String) -> anyhow::Result<CatalogueEntry> {
         #[derive(Deserialize)]
-        struct Envelope {
+        struct ObjectEnvelope {
             version: u32,
             at: DateTime<Utc>,
         }
         let context = || format!("could not parse the catalogue object {key}");
-        let Envelope { version, at } = serde_json::from_str(&body).with_context(context)?;
+        let ObjectEnvelope { version, at } = serde_json::from_str(&body).with_context(context)?;
         ensure!(
-            version == VERSION,
+            version == OBJECT_VERSION,
             "catalogue object {key} has version {version}, and this program reads version {}\n\
              hint: use the program that wrote the object, or a newer one",
-            VERSION
+            OBJECT_VERSION
         );
         let act = serde_json::from_str(&body).with_context(context)?;
         Ok(CatalogueEntry { key: key.to_owned(), at, act, body })
@@ -194,7 +194,7 @@ impl CatalogueEntry {
 ///
 /// # Errors
 /// Returns an error if the database is not reachable, or the login may not write `raw.catalogue`.
-pub async fn note_act(conn: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<()> {
+pub async fn record_action(conn: &mut PgConnection, act: &CatalogueAction) -> anyhow::Result<()> {
     let act = serde_json::to_value(act).context("could not print a catalogue action as JSON")?;
     sqlx::query!("-- catalogue: note an act\n select raw.note_in_catalogue($1)", act)
         .execute(conn)
@@ -209,14 +209,14 @@ pub async fn note_act(conn: &mut PgConnection, act: &CatalogueAct) -> anyhow::Re
 ///
 /// # Errors
 /// Returns an error if the file is not in `raw.csv_files`, or the database is not reachable.
-pub async fn note_withdrawal(
+pub async fn record_withdrawal(
     conn: &mut PgConnection,
     file_id: Uuid,
     window_start_utc: DateTime<Utc>,
-    author: ActAuthor,
+    author: ActionAuthor,
 ) -> anyhow::Result<()> {
     let file = file_of_window(conn, file_id, window_start_utc).await?;
-    note_act(conn, &CatalogueAct::Withdrawal { file, author }).await
+    record_action(conn, &CatalogueAction::Withdrawal { file, author }).await
 }
 
 /// Returns the reference by which actions name a file.
@@ -280,7 +280,7 @@ pub async fn adopt_entry(conn: &mut PgConnection, entry: &CatalogueEntry) -> any
 ///
 /// # Errors
 /// Returns the error of a put, or of the database. Objects put before the error are recorded as written.
-pub async fn write_unwritten<F>(pool: &PgPool, put: impl Fn(String, String) -> F) -> anyhow::Result<u64>
+pub async fn write_pending_entries<F>(pool: &PgPool, put: impl Fn(String, String) -> F) -> anyhow::Result<u64>
 where
     F: Future<Output = anyhow::Result<()>>,
 {

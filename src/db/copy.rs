@@ -9,13 +9,13 @@ use sqlx::PgConnection;
 use std::io::{Read, Seek, Write};
 use uuid::Uuid;
 
-const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Bytes that a spool keeps in memory before it uses a file.
-const SPOOL_MEMORY: usize = 8 << 20;
+const SPOOL_MEMORY_BYTES: usize = 8 << 20;
 /// Bytes of a spool that are sent at a time.
-const SPOOL_READ: usize = 1 << 20;
+const SPOOL_READ_BYTES: usize = 1 << 20;
 /// Microseconds from the Unix epoch to PostgreSQL's epoch, 2000-01-01.
-const EPOCH_2000: i64 = 946_684_800_000_000;
+const EPOCH_2000_MICROS: i64 = 946_684_800_000_000;
 
 /// Encoded rows of one table.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct CopyBuf {
 
 impl CopyBuf {
     /// Begins a row of `columns` columns. Exactly that many `put_…` calls must follow.
-    pub fn row(&mut self, columns: i16) {
+    pub fn begin_row(&mut self, columns: i16) {
         self.rows += 1;
         self.bytes.extend_from_slice(&columns.to_be_bytes());
     }
@@ -46,27 +46,27 @@ impl CopyBuf {
         self.rows == 0
     }
 
-    fn sized(&mut self, value: &[u8]) {
+    fn put_sized(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
         self.bytes.extend_from_slice(value);
     }
 
     /// Appends NULL.
-    pub fn null(&mut self) {
+    pub fn put_null(&mut self) {
         self.bytes.extend_from_slice(&(-1i32).to_be_bytes());
     }
 
     /// Appends a `text` or `char(n)`.
-    pub fn text(&mut self, value: Option<&str>) {
+    pub fn put_text(&mut self, value: Option<&str>) {
         match value {
-            Some(v) => self.sized(v.as_bytes()),
-            None => self.null(),
+            Some(v) => self.put_sized(v.as_bytes()),
+            None => self.put_null(),
         }
     }
 
     /// Appends the `Display` form of a value as `text`.
-    pub fn display(&mut self, value: Option<impl std::fmt::Display>) {
-        let Some(value) = value else { return self.null() };
+    pub fn put_display(&mut self, value: Option<impl std::fmt::Display>) {
+        let Some(value) = value else { return self.put_null() };
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         // a write to memory does not fail
@@ -76,63 +76,63 @@ impl CopyBuf {
     }
 
     /// Appends a `bytea`.
-    pub fn bytea(&mut self, value: &[u8]) {
-        self.sized(value);
+    pub fn put_bytea(&mut self, value: &[u8]) {
+        self.put_sized(value);
     }
 
     /// Appends an `int`.
-    pub fn int(&mut self, value: Option<i32>) {
+    pub fn put_int(&mut self, value: Option<i32>) {
         match value {
-            Some(v) => self.sized(&v.to_be_bytes()),
-            None => self.null(),
+            Some(v) => self.put_sized(&v.to_be_bytes()),
+            None => self.put_null(),
         }
     }
 
     /// Appends a `bigint`.
-    pub fn bigint(&mut self, value: i64) {
-        self.sized(&value.to_be_bytes());
+    pub fn put_bigint(&mut self, value: i64) {
+        self.put_sized(&value.to_be_bytes());
     }
 
     /// Appends the header of a `bigint[]` with this many elements. Exactly that many [`CopyBuf::bigint`] calls must
     /// follow, in this buffer or in the next buffers of the same stream.
     ///
     /// sqlx would encode an array as a whole, in memory.
-    pub fn bigints(&mut self, values: usize) {
-        const BIGINT: u32 = 20; // pg_type.oid of bigint
+    pub fn begin_bigint_array(&mut self, values: usize) {
+        const BIGINT_OID: u32 = 20; // pg_type.oid of bigint
         let values = values as u32;
         // length in bytes, dimensions, whether there are NULLs, element type, element count, lower bound
-        for word in [20 + 12 * values, 1, 0, BIGINT, values, 1] {
+        for word in [20 + 12 * values, 1, 0, BIGINT_OID, values, 1] {
             self.bytes.extend_from_slice(&word.to_be_bytes());
         }
     }
 
     /// Appends a `boolean`.
-    pub fn boolean(&mut self, value: Option<bool>) {
+    pub fn put_boolean(&mut self, value: Option<bool>) {
         match value {
-            Some(v) => self.sized(&[u8::from(v)]),
-            None => self.null(),
+            Some(v) => self.put_sized(&[u8::from(v)]),
+            None => self.put_null(),
         }
     }
 
     /// Appends a `uuid`.
-    pub fn uuid(&mut self, value: Option<Uuid>) {
+    pub fn put_uuid(&mut self, value: Option<Uuid>) {
         match value {
-            Some(v) => self.sized(v.as_bytes()),
-            None => self.null(),
+            Some(v) => self.put_sized(v.as_bytes()),
+            None => self.put_null(),
         }
     }
 
     /// Appends a `timestamptz`, with microsecond precision.
-    pub fn timestamptz(&mut self, value: Option<DateTime<Utc>>) {
+    pub fn put_timestamptz(&mut self, value: Option<DateTime<Utc>>) {
         match value {
-            Some(v) => self.sized(&(v.timestamp_micros() - EPOCH_2000).to_be_bytes()),
-            None => self.null(),
+            Some(v) => self.put_sized(&(v.timestamp_micros() - EPOCH_2000_MICROS).to_be_bytes()),
+            None => self.put_null(),
         }
     }
 
     /// Appends a `numeric` of the value `unscaled` / 10^`scale`, for scales up to 4.
-    pub fn numeric(&mut self, value: Option<(i64, u8)>) {
-        let Some((unscaled, scale)) = value else { return self.null() };
+    pub fn put_numeric(&mut self, value: Option<(i64, u8)>) {
+        let Some((unscaled, scale)) = value else { return self.put_null() };
         // a group is four decimal digits: scale the fraction to one whole group
         let fraction_unit = 10u64.pow(4 - u32::from(scale.min(4)));
         let magnitude = u128::from(unscaled.unsigned_abs()) * u128::from(fraction_unit);
@@ -158,7 +158,7 @@ impl CopyBuf {
     }
 
     /// Appends a `jsonb`. `write` appends the JSON text.
-    pub fn jsonb(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn put_jsonb(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[0, 0, 0, 0, 1]);
         write(&mut self.bytes);
@@ -202,7 +202,7 @@ impl<'c> CopyStream<'c> {
     /// Sends the rows of `buf`.
     pub async fn send(&mut self, mut buf: CopyBuf) -> sqlx::Result<()> {
         if !std::mem::replace(&mut self.begun, true) {
-            buf.bytes.splice(0..0, HEADER.iter().copied());
+            buf.bytes.splice(0..0, COPY_HEADER.iter().copied());
         }
         self.copy.send(buf.bytes).await.map(|_| ())
     }
@@ -210,7 +210,7 @@ impl<'c> CopyStream<'c> {
     /// Ends the statement. Returns the number of rows copied.
     pub async fn finish(mut self) -> sqlx::Result<u64> {
         if !self.begun {
-            self.copy.send(HEADER).await?;
+            self.copy.send(COPY_HEADER).await?;
         }
         // the trailer is optional: the end of the data has the same effect
         self.copy.finish().await
@@ -226,13 +226,13 @@ pub struct CopySpool {
 
 impl Default for CopySpool {
     fn default() -> CopySpool {
-        CopySpool { file: tempfile::SpooledTempFile::new(SPOOL_MEMORY), rows: 0 }
+        CopySpool { file: tempfile::SpooledTempFile::new(SPOOL_MEMORY_BYTES), rows: 0 }
     }
 }
 
 impl CopySpool {
     /// Appends the rows of `buf`, which is empty afterwards.
-    pub fn keep(&mut self, buf: &mut CopyBuf) -> std::io::Result<()> {
+    pub fn append(&mut self, buf: &mut CopyBuf) -> std::io::Result<()> {
         self.rows += buf.rows;
         self.file.write_all(&buf.bytes)?;
         buf.bytes.clear();
@@ -248,8 +248,8 @@ impl CopySpool {
         let mut copy = CopyStream::begin(connection, sql).await?;
         self.file.rewind()?;
         loop {
-            let mut bytes = Vec::with_capacity(SPOOL_READ);
-            let read = (&mut self.file).take(SPOOL_READ as u64).read_to_end(&mut bytes)?;
+            let mut bytes = Vec::with_capacity(SPOOL_READ_BYTES);
+            let read = (&mut self.file).take(SPOOL_READ_BYTES as u64).read_to_end(&mut bytes)?;
             if read == 0 {
                 break;
             }
@@ -265,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_type_comes_back_as_it_went_in() {
-        let t = crate::testing::database().await;
+        let t = crate::testing::migrated_database().await;
         let mut c = t.db.pool.acquire().await.unwrap();
         sqlx::raw_sql("create temp table t (i int, b bigint, o boolean, u uuid, z timestamptz, n numeric, j jsonb, s text, y bytea, a bigint[])")
             .execute(&mut *c)
@@ -284,19 +284,19 @@ mod tests {
             (1_000_000, 2),
         ];
         for (i, n) in numbers.iter().enumerate() {
-            buf.row(10);
-            buf.int(Some(i as i32));
-            buf.bigint(-7);
-            buf.boolean(Some(true));
-            buf.uuid(Some(Uuid::from_u128(42)));
-            buf.timestamptz(DateTime::from_timestamp_micros(1_700_000_000_123_456));
-            buf.numeric(Some(*n));
-            buf.jsonb(|out| out.extend_from_slice(br#"{"a":"x"}"#));
-            buf.text(Some("né\\\t"));
-            buf.bytea(&[0, 255]);
-            buf.bigints(3);
+            buf.begin_row(10);
+            buf.put_int(Some(i as i32));
+            buf.put_bigint(-7);
+            buf.put_boolean(Some(true));
+            buf.put_uuid(Some(Uuid::from_u128(42)));
+            buf.put_timestamptz(DateTime::from_timestamp_micros(1_700_000_000_123_456));
+            buf.put_numeric(Some(*n));
+            buf.put_jsonb(|out| out.extend_from_slice(br#"{"a":"x"}"#));
+            buf.put_text(Some("né\\\t"));
+            buf.put_bytea(&[0, 255]);
+            buf.begin_bigint_array(3);
             for value in [-7, 0, i64::MAX] {
-                buf.bigint(value);
+                buf.put_bigint(value);
             }
         }
         let sent = buf.send(&mut c, "copy t from stdin (format binary)").await.unwrap();

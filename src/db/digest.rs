@@ -8,9 +8,9 @@ use anyhow::Context;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-const LEFT_OUT: [&str; 5] = ["id", "status", "created_at", "updated_at", "seen_window"];
+const EXCLUDED_COLUMNS: [&str; 5] = ["id", "status", "created_at", "updated_at", "seen_window"];
 /// Hashes the open image links.
-const IMAGES: &str = "-- digest: images
+const IMAGES_DIGEST_SQL: &str = "-- digest: images
     select coalesce(md5(string_agg(md5(row(l.source, l.lot_external_id, i.vin, i.seq, i.variant, i.source_url)::text), ''
       order by l.lot_external_id collate \"C\", l.source collate \"C\", i.seq, i.variant collate \"C\")), md5('')), count(*)
     from public.images i
@@ -19,7 +19,7 @@ const IMAGES: &str = "-- digest: images
 
 /// Hashes of the contents, 32 hex digits each, with the number of rows that each hash covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Digest {
+pub struct DataDigest {
     /// Hash of `vehicles`.
     pub vehicles: String,
     /// Number of rows of `vehicles`.
@@ -35,23 +35,23 @@ pub struct Digest {
 }
 
 /// Computes all hashes in one snapshot. Returns an error if the database is not reachable.
-pub async fn digest(pool: &PgPool) -> anyhow::Result<Digest> {
+pub async fn compute_digest(pool: &PgPool) -> anyhow::Result<DataDigest> {
     let mut transaction = pool.begin().await.context("could not begin the transaction of the digest")?;
     sqlx::raw_sql("set transaction isolation level repeatable read, read only; set local timezone = 'UTC'")
         .execute(&mut *transaction)
         .await?;
-    let (vehicles, vehicle_count) = table(&mut transaction, "vehicles", "vin").await?;
+    let (vehicles, vehicle_count) = digest_table(&mut transaction, "vehicles", "vin").await?;
     let (lots, lot_count) =
-        table(&mut transaction, "lots", "lot_external_id collate \"C\", t.source").await?;
-    let (images, image_count) = sqlx::query_as(IMAGES)
+        digest_table(&mut transaction, "lots", "lot_external_id collate \"C\", t.source").await?;
+    let (images, image_count) = sqlx::query_as(IMAGES_DIGEST_SQL)
         .fetch_one(&mut *transaction)
         .await
         .context("could not hash the image links")?;
-    Ok(Digest { vehicles, vehicle_count, lots, lot_count, images, image_count })
+    Ok(DataDigest { vehicles, vehicle_count, lots, lot_count, images, image_count })
 }
 
-async fn table(connection: &mut PgConnection, name: &str, key: &str) -> anyhow::Result<(String, i64)> {
-    let left_out: Vec<String> = LEFT_OUT.iter().map(|c| (*c).to_owned()).collect();
+async fn digest_table(connection: &mut PgConnection, name: &str, key: &str) -> anyhow::Result<(String, i64)> {
+    let left_out: Vec<String> = EXCLUDED_COLUMNS.iter().map(|c| (*c).to_owned()).collect();
     let columns = sqlx::query_scalar!(
         r#"-- digest: columns
         select string_agg(format('t.%I', column_name), ', ' order by column_name) as "columns!"

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 /// A database whose encoding is not UTF8. A command ends with exit code 3, since the feed's text cannot be stored.
 #[derive(Debug, thiserror::Error)]
-#[error("database \"{database}\" has encoding {encoding}; vinops needs UTF8\nhint: {}", REMEDY)]
+#[error("database \"{database}\" has encoding {encoding}; vinops needs UTF8\nhint: {}", CREATE_DATABASE_SQL)]
 pub struct EncodingError {
     /// The name of the database.
     pub database: String,
@@ -14,7 +14,7 @@ pub struct EncodingError {
 }
 
 /// Statement that creates a database with the right encoding.
-pub const REMEDY: &str = "create database vinops encoding 'UTF8' template template0";
+pub const CREATE_DATABASE_SQL: &str = "create database vinops encoding 'UTF8' template template0";
 
 /// Checks that the database stores text as UTF-8.
 ///

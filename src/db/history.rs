@@ -25,24 +25,24 @@
 //! This file is long because a lot, its changes and its vehicle's listings are one response, and its types are easier
 //! to read beside the queries that fill them.
 
-use crate::taxonomy::Spellings;
+use crate::taxonomy::AliasIndex;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use display::{DisplayValue, TaxonomyValue, ValueContext};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use thiserror::Error;
-use told::{Setting, Told, Word};
 use uuid::Uuid;
 
-pub mod carried;
-mod moment;
-mod order;
-pub mod told;
+pub mod carried_columns;
+pub mod display;
+mod snapshot;
+mod version_order;
 mod versions;
 mod windows;
 
-pub use moment::{LotAt, Presence, Standing, at};
+pub use snapshot::{FeedPresence, HistoricalLot, LotSnapshot, lot_at};
 
 /// The whole history of a lot.
 #[derive(Debug, Serialize)]
@@ -54,7 +54,7 @@ pub struct LotHistory {
     /// The VIN of the vehicle.
     pub vin: String,
     /// The present status.
-    pub status: Told,
+    pub status: DisplayValue,
     /// The oldest window that contains the lot. None if that month is no longer in the database.
     pub first_seen: Option<DateTime<Utc>>,
     /// The newest window that contains the lot, including windows of repeated and late files.
@@ -64,14 +64,14 @@ pub struct LotHistory {
     /// Names of the values that come from an older version, as [`Standing`] names them.
     pub carried: Vec<&'static str>,
     /// The changes, in the order in which they were applied.
-    pub events: Vec<Event>,
+    pub events: Vec<LotEvent>,
     /// All lots of the vehicle including this one, the oldest first.
-    pub listings: Vec<Listing>,
+    pub listings: Vec<VehicleListing>,
 }
 
 /// The changes of a lot by one file.
 #[derive(Debug, Serialize)]
-pub struct Event {
+pub struct LotEvent {
     /// The window of the file.
     pub window_start_utc: DateTime<Utc>,
     /// Time at which the change was applied.
@@ -79,20 +79,20 @@ pub struct Event {
     /// The id of the file.
     pub file_id: Option<Uuid>,
     /// The changed object: the lot, its status, or the vehicle as this lot describes it.
-    pub what: What,
+    pub what: ChangeSubject,
     /// Reason of a change of status. None for other changes.
     pub reason: Option<String>,
     /// VIN of the changed vehicle. None if the vehicle did not change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vin: Option<String>,
     /// The changed columns.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ColumnChange>,
 }
 
 /// The object that a change applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum ChangeSubject {
     /// The values of the vehicle.
     Vehicle,
     /// The values of the lot.
@@ -103,24 +103,24 @@ pub enum What {
 
 /// The change of one column.
 #[derive(Debug, Serialize)]
-pub struct Change {
+pub struct ColumnChange {
     /// The column of `lots` or `vehicles`.
     pub column: String,
     /// The value before.
-    pub before: Told,
+    pub before: DisplayValue,
     /// The value after.
-    pub after: Told,
+    pub after: DisplayValue,
 }
 
 /// A lot of a vehicle, in the list of all lots of that vehicle.
 #[derive(Debug, Serialize)]
-pub struct Listing {
+pub struct VehicleListing {
     /// The lot number.
     pub lot: String,
     /// The name of the source.
     pub source: String,
     /// The present status.
-    pub status: Told,
+    pub status: DisplayValue,
     /// The oldest window that contains the lot. None if that month is no longer in the database.
     pub first_seen: Option<DateTime<Utc>>,
     /// The newest window that contains the lot, including windows of repeated and late files.
@@ -130,19 +130,20 @@ pub struct Listing {
     /// Time of the sale, in the future or in the past.
     pub auction_datetime_utc: Option<DateTime<Utc>>,
     /// The last known bid.
-    pub current_bid: Told,
+    pub current_bid: DisplayValue,
     /// The last known odometer reading.
-    pub odometer: Told,
+    pub odometer: DisplayValue,
     /// Unit of the odometer, `mi` or `km`.
     pub odometer_unit: Option<String>,
     /// The primary damage.
-    pub damage: Told,
+    pub damage: DisplayValue,
     /// Names of the values that come from an older version.
     pub carried: Vec<&'static str>,
 }
 
 /// Values of a [`Listing`] that can come from an older version.
-const LISTED: [&str; 5] = ["auction_datetime_utc", "current_bid", "odometer", "odometer_unit", "damage"];
+const LISTING_VALUES: [&str; 5] =
+    ["auction_datetime_utc", "current_bid", "odometer", "odometer_unit", "damage"];
 
 /// A lot number that several sources have.
 #[derive(Debug, Error)]
@@ -156,7 +157,7 @@ pub struct AmbiguousLot {
 
 /// The present row of a lot in `lots`.
 #[derive(Debug)]
-struct Known {
+struct CurrentLot {
     source: String,
     vin: String,
     status: Option<String>,
@@ -170,13 +171,13 @@ struct Known {
 ///
 /// # Errors
 /// Returns [`AmbiguousLot`] if `source` is `None` and several sources have the number.
-async fn find(
+async fn find_lot(
     connection: &mut PgConnection,
     source: Option<&str>,
     lot: &str,
-) -> anyhow::Result<Option<Known>> {
+) -> anyhow::Result<Option<CurrentLot>> {
     let mut lots = sqlx::query_as!(
-        Known,
+        CurrentLot,
         r#"-- history: the lot
         select
           l.source as "source!", l.vin, l.status, l.currency_code::text as currency, l.title_state,
@@ -202,16 +203,16 @@ async fn find(
 ///
 /// # Errors
 /// Returns [`AmbiguousLot`] if `source` is `None` and several sources have the number.
-pub async fn history(
+pub async fn lot_history(
     connection: &mut PgConnection,
     source: Option<&str>,
     lot: &str,
-    spellings: &Spellings,
+    spellings: &AliasIndex,
 ) -> anyhow::Result<Option<LotHistory>> {
-    let Some(known) = find(connection, source, lot).await? else { return Ok(None) };
-    let listings = relistings(connection, &known.vin, spellings).await?;
+    let Some(known) = find_lot(connection, source, lot).await? else { return Ok(None) };
+    let listings = vehicle_listings(connection, &known.vin, spellings).await?;
     let mut rows = sqlx::query_as!(
-        Logged,
+        ChangeLogRow,
         r#"-- history: the lot's changes
         select window_start_utc as "window_start_utc!", applied_at as "applied_at!", file_id, file_no, id as "id!",
           what as "what!", reason, null as vin, changes as "changes!"
@@ -224,17 +225,17 @@ pub async fn history(
     .await
     .context("could not read the changes of the lot")?;
     rows.extend(vehicle_changes(connection, (&known.source, lot), &known.vin, &rows).await?);
-    let setting = Setting { currency: known.currency, title_state: known.title_state };
+    let setting = ValueContext { currency: known.currency, title_state: known.title_state };
     let mine = listings.iter().find(|listing| listing.lot == lot && listing.source == known.source);
     Ok(Some(LotHistory {
         lot: lot.to_owned(),
         vin: known.vin,
-        status: told::tell("status", known.status.into(), &setting, spellings),
+        status: display::describe_value("status", known.status.into(), &setting, spellings),
         first_seen: mine.and_then(|listing| listing.first_seen),
         last_seen: mine.and_then(|listing| listing.last_seen),
         in_feed: mine.is_some_and(|listing| listing.in_feed),
-        carried: carried::values(known.carried.as_deref(), known.vehicle_carried.as_deref()),
-        events: events(rows, setting, spellings),
+        carried: carried_columns::value_names(known.carried.as_deref(), known.vehicle_carried.as_deref()),
+        events: build_events(rows, setting, spellings),
         listings,
         source: known.source,
     }))
@@ -242,7 +243,7 @@ pub async fn history(
 
 /// A row of the change log.
 #[derive(Debug)]
-struct Logged {
+struct ChangeLogRow {
     window_start_utc: DateTime<Utc>,
     applied_at: DateTime<Utc>,
     file_id: Option<Uuid>,
@@ -254,12 +255,12 @@ struct Logged {
     changes: Value,
 }
 
-impl Logged {
-    fn what(&self) -> What {
+impl ChangeLogRow {
+    fn change_subject(&self) -> ChangeSubject {
         match self.what.as_str() {
-            "vehicle" => What::Vehicle,
-            "status" => What::Status,
-            _ => What::Lot,
+            "vehicle" => ChangeSubject::Vehicle,
+            "status" => ChangeSubject::Status,
+            _ => ChangeSubject::Lot,
         }
     }
 }
@@ -269,12 +270,12 @@ async fn vehicle_changes(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
     vin: &str,
-    changes: &[Logged],
-) -> anyhow::Result<Vec<Logged>> {
+    changes: &[ChangeLogRow],
+) -> anyhow::Result<Vec<ChangeLogRow>> {
     let others = changes.iter().filter_map(|change| change.changes.get("vin")?.get(0)?.as_str());
     let vins: Vec<String> = others.chain([vin]).map(str::to_owned).collect();
     sqlx::query_as!(
-        Logged,
+        ChangeLogRow,
         r#"-- history: what the lot changed of its vehicle
         select window_start_utc as "window_start_utc!", applied_at as "applied_at!", file_id, file_no, id as "id!",
           'vehicle' as "what!", null as reason, vin, changes as "changes!"
@@ -293,28 +294,32 @@ async fn vehicle_changes(
 ///
 /// The currency and the title state are known for the present. Going back in time, each change of them contains the
 /// value before.
-fn events(mut rows: Vec<Logged>, mut setting: Setting, spellings: &Spellings) -> Vec<Event> {
-    rows.sort_by_key(|row| (row.applied_at, row.file_no, row.what(), row.id));
-    let mut events: Vec<Event> = Vec::with_capacity(rows.len());
+fn build_events(
+    mut rows: Vec<ChangeLogRow>,
+    mut setting: ValueContext,
+    spellings: &AliasIndex,
+) -> Vec<LotEvent> {
+    rows.sort_by_key(|row| (row.applied_at, row.file_no, row.change_subject(), row.id));
+    let mut events: Vec<LotEvent> = Vec::with_capacity(rows.len());
     for row in rows.into_iter().rev() {
-        let what = row.what();
+        let what = row.change_subject();
         let Value::Object(logged) = row.changes else { continue };
         let was = |column: &str, now: &Option<String>| match logged.get(column) {
             Some(pair) => pair[0].as_str().map(str::to_owned),
             None => now.clone(),
         };
-        let before = Setting {
+        let before = ValueContext {
             currency: was("currency_code", &setting.currency),
             title_state: was("title_state", &setting.title_state),
         };
-        events.push(Event {
+        events.push(LotEvent {
             window_start_utc: row.window_start_utc,
             applied_at: row.applied_at,
             file_id: row.file_id,
             what,
             reason: row.reason,
             vin: row.vin,
-            changes: changes(&logged, &before, &setting, spellings),
+            changes: describe_changes(&logged, &before, &setting, spellings),
         });
         setting = before;
     }
@@ -322,27 +327,28 @@ fn events(mut rows: Vec<Logged>, mut setting: Setting, spellings: &Spellings) ->
     events
 }
 
-fn changes(
+fn describe_changes(
     logged: &Map<String, Value>,
-    before: &Setting,
-    after: &Setting,
-    spellings: &Spellings,
-) -> Vec<Change> {
-    let told = logged.iter().filter(|(column, _)| !logged.keys().any(|other| told::told_by(column, other)));
-    told.map(|(column, pair)| Change {
+    before: &ValueContext,
+    after: &ValueContext,
+    spellings: &AliasIndex,
+) -> Vec<ColumnChange> {
+    let told =
+        logged.iter().filter(|(column, _)| !logged.keys().any(|other| display::is_redundant(column, other)));
+    told.map(|(column, pair)| ColumnChange {
         column: column.clone(),
-        before: told::tell(column, pair[0].clone(), before, spellings),
-        after: told::tell(column, pair[1].clone(), after, spellings),
+        before: display::describe_value(column, pair[0].clone(), before, spellings),
+        after: display::describe_value(column, pair[1].clone(), after, spellings),
     })
     .collect()
 }
 
 /// Returns all lots of a vehicle, the oldest first.
-pub async fn relistings(
+pub async fn vehicle_listings(
     connection: &mut PgConnection,
     vin: &str,
-    spellings: &Spellings,
-) -> anyhow::Result<Vec<Listing>> {
+    spellings: &AliasIndex,
+) -> anyhow::Result<Vec<VehicleListing>> {
     let lots = sqlx::query!(
         r#"-- history: the lots of a vehicle
         select
@@ -361,17 +367,17 @@ pub async fn relistings(
     .context("could not read the lots of the vehicle")?;
     let mut listings = Vec::with_capacity(lots.len());
     for lot in lots {
-        let places = versions::places(connection, &lot.source, &lot.lot).await?;
-        let first_seen = versions::oldest(connection, &lot.source, &places).await?;
+        let places = versions::find_versions(connection, &lot.source, &lot.lot).await?;
+        let first_seen = versions::first_seen_window(connection, &lot.source, &places).await?;
         let last_seen = match lot.last_seen {
-            Some(known) => Some(versions::newest(connection, &lot.source, &places, known).await?),
+            Some(known) => Some(versions::last_seen_window(connection, &lot.source, &places, known).await?),
             None => None,
         };
-        let setting = Setting { currency: lot.currency, title_state: lot.title_state };
-        let tell = |column: &str, value: Value| told::tell(column, value, &setting, spellings);
-        let mut carried = carried::values(lot.carried.as_deref(), None);
-        carried.retain(|name| LISTED.contains(name));
-        listings.push(Listing {
+        let setting = ValueContext { currency: lot.currency, title_state: lot.title_state };
+        let tell = |column: &str, value: Value| display::describe_value(column, value, &setting, spellings);
+        let mut carried = carried_columns::value_names(lot.carried.as_deref(), None);
+        carried.retain(|name| LISTING_VALUES.contains(name));
+        listings.push(VehicleListing {
             carried,
             status: tell("status", lot.status.into()),
             first_seen,
@@ -387,7 +393,7 @@ pub async fn relistings(
         });
     }
     listings.sort_by(|a, b| {
-        let key = |l: &Listing| (l.first_seen, l.lot.len());
+        let key = |l: &VehicleListing| (l.first_seen, l.lot.len());
         (key(a), &a.lot, &a.source).cmp(&(key(b), &b.lot, &b.source))
     });
     Ok(listings)
@@ -395,10 +401,10 @@ pub async fn relistings(
 
 impl LotHistory {
     /// Returns all taxonomy values of the history, so that the caller can set their labels.
-    pub fn words(&mut self) -> impl Iterator<Item = &mut Word> {
+    pub fn taxonomy_values(&mut self) -> impl Iterator<Item = &mut TaxonomyValue> {
         let changes = self.events.iter_mut().flat_map(|event| &mut event.changes);
         let changed = changes.flat_map(|change| [&mut change.before, &mut change.after]);
         let listed = self.listings.iter_mut().flat_map(|listing| [&mut listing.status, &mut listing.damage]);
-        changed.chain(listed).chain([&mut self.status]).filter_map(Told::word_mut)
+        changed.chain(listed).chain([&mut self.status]).filter_map(DisplayValue::taxonomy_value_mut)
     }
 }

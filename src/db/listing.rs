@@ -17,8 +17,8 @@
 //!
 //! Statements on the set's own tables are not checked at compile time, since their schema is only known at run time.
 
-use super::migrate::{self, Applied};
-use super::migrations::{LISTING, Migration};
+use super::migrate::{self, AppliedMigration};
+use super::migrations::{LISTING_SET, Migration};
 use anyhow::{Context, anyhow, bail};
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{AssertSqlSafe, PgConnection, PgTransaction};
@@ -28,14 +28,17 @@ pub mod backup;
 mod ledger;
 pub mod verify;
 
-pub use ledger::{Thing, lacking, listed, rows, settings, slice_tables, things};
-use ledger::{enter, ledger_there, note, settle};
+pub use ledger::{
+    SchemaObject, count_user_rows, missing_objects, read_settings, rollback_objects, schema_objects,
+    slice_tables,
+};
+use ledger::{ledger_exists, record_object, record_schema, record_slice};
 
 /// Default schema of the tables.
-pub const SCHEMA: &str = "listing";
+pub const DEFAULT_SCHEMA: &str = "listing";
 
 /// The runbook's rollbacks, verbatim, by migration id.
-pub const LITERAL: &[(&str, &str)] = &[
+pub const VERBATIM_ROLLBACKS: &[(&str, &str)] = &[
     ("001", include_str!("../../migrations/listing/rollback/001_literal.sql")),
     ("002", include_str!("../../migrations/listing/rollback/002_literal.sql")),
     ("003", include_str!("../../migrations/listing/rollback/003_literal.sql")),
@@ -43,20 +46,21 @@ pub const LITERAL: &[(&str, &str)] = &[
 ];
 
 /// Schemas with another use.
-const TAKEN: &[&str] = &["vinops", "raw", "staging", "audit", "taxonomies", "fleet", "information_schema"];
+const RESERVED_SCHEMAS: &[&str] =
+    &["vinops", "raw", "staging", "audit", "taxonomies", "fleet", "information_schema"];
 
 /// The schema of the listing helper's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ListingSchema {
     schema: String,
 }
 
-impl Place {
+impl ListingSchema {
     /// Returns the schema of this name.
     ///
     /// # Errors
     /// Returns an error if the name is not plain lower case, or if the schema has another use.
-    pub fn named(name: &str) -> anyhow::Result<Place> {
+    pub fn from_name(name: &str) -> anyhow::Result<ListingSchema> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if !name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
             || !name.chars().all(plain)
@@ -64,21 +68,24 @@ impl Place {
         {
             bail!(
                 "invalid schema name {name:?}\nhint: use lower-case letters, digits and _, such as {}",
-                SCHEMA
+                DEFAULT_SCHEMA
             );
         }
-        if name.starts_with("pg_") || TAKEN.contains(&name) {
-            bail!("schema {name} is reserved\nhint: use a schema of its own, such as {}", SCHEMA);
+        if name.starts_with("pg_") || RESERVED_SCHEMAS.contains(&name) {
+            bail!("schema {name} is reserved\nhint: use a schema of its own, such as {}", DEFAULT_SCHEMA);
         }
-        Ok(Place { schema: name.to_owned() })
+        Ok(ListingSchema { schema: name.to_owned() })
     }
 
     /// Returns the registered schema of this database, otherwise `wanted`, otherwise [`SCHEMA`].
     ///
     /// # Errors
     /// Returns an error if the registered schema differs from `wanted`.
-    pub async fn find(connection: &mut PgConnection, wanted: Option<Place>) -> anyhow::Result<Place> {
-        let there = Place::registered(connection).await?;
+    pub async fn resolve_schema(
+        connection: &mut PgConnection,
+        wanted: Option<ListingSchema>,
+    ) -> anyhow::Result<ListingSchema> {
+        let there = ListingSchema::find_registered(connection).await?;
         match (there, wanted) {
             (Some(there), Some(wanted)) if there != wanted => bail!(
                 "the listing helper of this database is in schema {}, not in schema {}\nhint: omit --schema, or use \
@@ -88,13 +95,13 @@ impl Place {
             ),
             (Some(there), _) => Ok(there),
             (None, Some(wanted)) => Ok(wanted),
-            (None, None) => Place::named(SCHEMA),
+            (None, None) => ListingSchema::from_name(DEFAULT_SCHEMA),
         }
     }
 
     /// Returns the registered schema of this database, or `None` before the first `up`.
-    pub async fn registered(connection: &mut PgConnection) -> anyhow::Result<Option<Place>> {
-        if !ledger_there(connection).await? {
+    pub async fn find_registered(connection: &mut PgConnection) -> anyhow::Result<Option<ListingSchema>> {
+        if !ledger_exists(connection).await? {
             return Ok(None);
         }
         let schema: Option<String> = sqlx::query_scalar(
@@ -105,16 +112,16 @@ impl Place {
         )
         .fetch_optional(connection)
         .await?;
-        schema.map(|schema| Place::named(&schema)).transpose()
+        schema.map(|schema| ListingSchema::from_name(&schema)).transpose()
     }
 
     /// Returns the name, which needs no quotes.
-    pub fn schema(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.schema
     }
 
     /// Sets the search_path to this schema, and the time zone to UTC, until the transaction ends.
-    pub async fn enter(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+    pub async fn set_search_path(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         let schema = &self.schema;
         let enter = format!("set local search_path = {schema}; set local timezone = 'UTC'");
         sqlx::raw_sql(AssertSqlSafe(enter)).execute(connection).await.map(drop)
@@ -123,46 +130,47 @@ impl Place {
 
 /// Executes a migration in the caller's transaction, and records in the ledger what was added. The caller writes the
 /// registry.
-pub async fn apply(
+pub async fn apply_slice(
     tx: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     migration: &'static Migration,
 ) -> anyhow::Result<()> {
-    place.enter(tx).await?;
-    let lacking = lacking(tx, migration).await?;
+    place.set_search_path(tx).await?;
+    let lacking = missing_objects(tx, migration).await?;
     if !lacking.is_empty() {
         bail!("schema {} lacks {}\ndetail: nothing was changed", place.schema, lacking.join(", "));
     }
     let create = format!("create schema if not exists {}", place.schema);
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *tx).await?;
-    let (before, seeded) = (things(tx, place).await?, settings(tx).await?);
-    sqlx::raw_sql(migration.up).execute(&mut *tx).await.map_err(told)?;
-    let (after, seeds) = (things(tx, place).await?, settings(tx).await?);
-    note(tx, migration, &before, &after).await?;
+    let (before, seeded) = (schema_objects(tx, place).await?, read_settings(tx).await?);
+    sqlx::raw_sql(migration.up).execute(&mut *tx).await.map_err(database_error)?;
+    let (after, seeds) = (schema_objects(tx, place).await?, read_settings(tx).await?);
+    record_slice(tx, migration, &before, &after).await?;
     for (key, value) in seeds.iter().filter(|(key, _)| !seeded.contains_key(*key)) {
-        enter(tx, migration, &format!("setting {key}"), value.as_ref()).await?;
+        record_object(tx, migration, &format!("setting {key}"), value.as_ref()).await?;
     }
-    if LISTING.migrations.first().is_some_and(|first| first.id == migration.id) {
+    if LISTING_SET.migrations.first().is_some_and(|first| first.id == migration.id) {
         let slices = slice_tables();
         let base = after.iter().filter_map(|it| it.thing.strip_prefix("table "));
         let base = i32::try_from(base.filter(|table| !slices.contains(table)).count())?;
-        settle(tx, place, base).await?;
+        record_schema(tx, place, base).await?;
     }
     Ok(())
 }
 
 /// Rolls back a slice in the caller's transaction, by the ledger, or verbatim if `literal` is set. The caller writes
 /// the registry.
-pub async fn take_back(
+pub async fn rollback_slice(
     tx: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     migration: &'static Migration,
     literal: bool,
 ) -> anyhow::Result<()> {
-    place.enter(tx).await?;
-    let letter = LITERAL.iter().find(|(id, _)| literal && *id == migration.id).map(|(_, text)| *text);
+    place.set_search_path(tx).await?;
+    let letter =
+        VERBATIM_ROLLBACKS.iter().find(|(id, _)| literal && *id == migration.id).map(|(_, text)| *text);
     let text = letter.or(migration.down).context("the migration has no rollback file")?;
-    sqlx::raw_sql(text).execute(&mut *tx).await.map_err(told)?;
+    sqlx::raw_sql(text).execute(&mut *tx).await.map_err(database_error)?;
     // an edited setting belongs to the operator from now on, and an old column name may be needed later
     sqlx::query(
         "-- listing: forget
@@ -179,7 +187,7 @@ pub async fn take_back(
 
 /// Converts a database error to its message, with detail and hint on lines of their own. The detail names the view or
 /// the rows that prevented a change.
-fn told(error: sqlx::Error) -> anyhow::Error {
+fn database_error(error: sqlx::Error) -> anyhow::Error {
     let Some(said) = error.as_database_error().and_then(|it| it.try_downcast_ref::<PgDatabaseError>()) else {
         return error.into();
     };
@@ -199,21 +207,21 @@ fn told(error: sqlx::Error) -> anyhow::Error {
 /// # Errors
 /// Returns an error if the registry differs from this program, or if an object is missing that the first migration
 /// needs.
-pub async fn pending(
+pub async fn pending_migrations(
     connection: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     to: Option<&str>,
 ) -> anyhow::Result<Vec<&'static Migration>> {
-    known(to)?;
-    migrate::refuse_strange_history(connection, &LISTING).await?;
-    let applied = migrate::applied(connection, &LISTING).await?;
+    expect_known_id(to)?;
+    migrate::expect_known_history(connection, &LISTING_SET).await?;
+    let applied = migrate::applied_migrations(connection, &LISTING_SET).await?;
     let missing = |migration: &&Migration| applied.iter().all(|line| line.id != migration.id);
-    let wanted = LISTING.active().filter(|migration| to.is_none_or(|to| migration.id <= to));
+    let wanted = LISTING_SET.active().filter(|migration| to.is_none_or(|to| migration.id <= to));
     let pending: Vec<_> = wanted.filter(missing).collect();
     if let Some(first) = pending.first() {
-        let mut tx = migrate::locked(connection).await?;
-        place.enter(&mut tx).await?;
-        let lacking = lacking(&mut tx, first).await?;
+        let mut tx = migrate::begin_locked(connection).await?;
+        place.set_search_path(&mut tx).await?;
+        let lacking = missing_objects(&mut tx, first).await?;
         if !lacking.is_empty() {
             bail!(
                 "could not apply migration {}: schema {} lacks {}\ndetail: nothing was changed",
@@ -236,10 +244,10 @@ pub async fn pending(
     Ok(pending)
 }
 
-fn known(to: Option<&str>) -> anyhow::Result<()> {
+fn expect_known_id(to: Option<&str>) -> anyhow::Result<()> {
     match to {
-        Some(to) if LISTING.active().all(|migration| migration.id != to) => {
-            let ids: Vec<_> = LISTING.active().map(|migration| migration.id).collect();
+        Some(to) if LISTING_SET.active().all(|migration| migration.id != to) => {
+            let ids: Vec<_> = LISTING_SET.active().map(|migration| migration.id).collect();
             bail!("unknown migration \"{to}\"; expected one of {}", ids.join(", "))
         }
         _ => Ok(()),
@@ -247,9 +255,9 @@ fn known(to: Option<&str>) -> anyhow::Result<()> {
 }
 
 /// Creates the registry and the ledger if they are missing.
-pub async fn open(connection: &mut PgConnection) -> anyhow::Result<()> {
+pub async fn create_ledger(connection: &mut PgConnection) -> anyhow::Result<()> {
     migrate::create_registry(connection).await?;
-    let mut tx = migrate::locked(connection).await?;
+    let mut tx = migrate::begin_locked(connection).await?;
     sqlx::raw_sql(include_str!("listing/ledger.sql"))
         .execute(&mut *tx)
         .await
@@ -260,19 +268,19 @@ pub async fn open(connection: &mut PgConnection) -> anyhow::Result<()> {
 
 /// Applies the pending migrations up to `to`, in order. Calls `tell` after each. Returns the number of applied
 /// migrations.
-pub async fn up(
+pub async fn apply_pending(
     connection: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     to: Option<&str>,
-    mut tell: impl FnMut(&Applied),
+    mut tell: impl FnMut(&AppliedMigration),
 ) -> anyhow::Result<usize> {
     super::encoding::expect_utf8(connection).await?;
-    open(connection).await?;
-    let pending = pending(connection, place, to).await?;
+    create_ledger(connection).await?;
+    let pending = pending_migrations(connection, place, to).await?;
     let mut done = 0;
     for migration in pending {
         let stem = migration.stem();
-        if let Some(line) = step_up(connection, place, migration)
+        if let Some(line) = apply_next(connection, place, migration)
             .await
             .with_context(|| format!("could not apply migration {stem}"))?
         {
@@ -283,38 +291,38 @@ pub async fn up(
     Ok(done)
 }
 
-async fn step_up(
+async fn apply_next(
     connection: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     migration: &'static Migration,
-) -> anyhow::Result<Option<Applied>> {
+) -> anyhow::Result<Option<AppliedMigration>> {
     let begun = Instant::now();
-    let mut tx = migrate::locked(connection).await?;
-    let there = migrate::applied(&mut tx, &LISTING).await?;
+    let mut tx = migrate::begin_locked(connection).await?;
+    let there = migrate::applied_migrations(&mut tx, &LISTING_SET).await?;
     if there.iter().any(|line| line.id == migration.id) {
         return Ok(None);
     }
-    if let Some(needed) = migration.head()?.depends
+    if let Some(needed) = migration.parse_head()?.depends
         && there.iter().all(|line| line.id != needed)
     {
         bail!("the migration depends on {needed}, which is not applied");
     }
-    apply(&mut tx, place, migration).await?;
+    apply_slice(&mut tx, place, migration).await?;
     let took = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-    let line = migrate::record(&mut tx, &LISTING, migration, took, false).await?;
+    let line = migrate::register_migration(&mut tx, &LISTING_SET, migration, took, false).await?;
     tx.commit().await?;
     Ok(Some(line))
 }
 
 /// Returns the migrations that a `down` to `to` rolls back, the newest first. Without `to` that is the newest only.
-pub async fn returning(
+pub async fn planned_rollbacks(
     connection: &mut PgConnection,
     to: Option<&str>,
 ) -> anyhow::Result<Vec<&'static Migration>> {
-    known(to)?;
-    migrate::refuse_strange_history(connection, &LISTING).await?;
-    let applied = migrate::applied(connection, &LISTING).await?;
-    let back = LISTING.active().filter(|migration| applied.iter().any(|line| line.id == migration.id));
+    expect_known_id(to)?;
+    migrate::expect_known_history(connection, &LISTING_SET).await?;
+    let applied = migrate::applied_migrations(connection, &LISTING_SET).await?;
+    let back = LISTING_SET.active().filter(|migration| applied.iter().any(|line| line.id == migration.id));
     let mut back: Vec<_> = back.skip_while(|migration| to.is_some_and(|to| migration.id <= to)).collect();
     back.reverse();
     if to.is_none() {
@@ -328,24 +336,24 @@ pub async fn returning(
 
 /// Rolls back the migrations of [`returning`], each in its own transaction. Calls `tell` after each. Returns their
 /// number.
-pub async fn down(
+pub async fn rollback_to(
     connection: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     to: Option<&str>,
     literal: bool,
     mut tell: impl FnMut(&Migration),
 ) -> anyhow::Result<usize> {
-    let back = returning(connection, to).await?;
+    let back = planned_rollbacks(connection, to).await?;
     if !back.is_empty() {
-        open(connection).await?;
+        create_ledger(connection).await?;
     }
     for migration in &back {
         let stem = migration.stem();
         let step = async {
-            let mut tx: PgTransaction<'_> = migrate::locked(connection).await?;
-            expect_order(&mut tx, migration).await?;
-            take_back(&mut tx, place, migration, literal).await?;
-            migrate::forget(&mut tx, &LISTING, migration).await?;
+            let mut tx: PgTransaction<'_> = migrate::begin_locked(connection).await?;
+            expect_rollback_order(&mut tx, migration).await?;
+            rollback_slice(&mut tx, place, migration, literal).await?;
+            migrate::unregister_migration(&mut tx, &LISTING_SET, migration).await?;
             tx.commit().await?;
             anyhow::Ok(())
         };
@@ -356,9 +364,9 @@ pub async fn down(
 }
 
 /// Returns an error unless the migration is the newest one, and no object of a newer slice is left, registered or not.
-pub async fn expect_order(tx: &mut PgConnection, migration: &Migration) -> anyhow::Result<()> {
-    let applied = migrate::applied(tx, &LISTING).await?;
-    let ours = LISTING.active().take(applied.len()).map(|migration| migration.id);
+pub async fn expect_rollback_order(tx: &mut PgConnection, migration: &Migration) -> anyhow::Result<()> {
+    let applied = migrate::applied_migrations(tx, &LISTING_SET).await?;
+    let ours = LISTING_SET.active().take(applied.len()).map(|migration| migration.id);
     if !ours.eq(applied.iter().map(|line| line.id.as_str())) {
         let there: Vec<_> = applied.iter().map(|line| line.id.as_str()).collect();
         bail!("the registry of migrations has a gap\ndetail: it contains {}", there.join(", "));
@@ -386,9 +394,12 @@ pub async fn expect_order(tx: &mut PgConnection, migration: &Migration) -> anyho
 }
 
 /// Renames the columns back that 001 renamed. Returns one line of text for each column.
-pub async fn restore_names(connection: &mut PgConnection, place: &Place) -> anyhow::Result<Vec<String>> {
-    let mut tx = migrate::locked(connection).await?;
-    place.enter(&mut tx).await?;
+pub async fn restore_column_names(
+    connection: &mut PgConnection,
+    place: &ListingSchema,
+) -> anyhow::Result<Vec<String>> {
+    let mut tx = migrate::begin_locked(connection).await?;
+    place.set_search_path(&mut tx).await?;
     let renamed: Vec<(String, String)> = sqlx::query_as(
         "-- listing: old names
          delete from vinops.added

@@ -16,8 +16,8 @@
 //! against.
 
 use super::encoding::expect_utf8;
-use super::migrations::{AUCTION, Head, Migration, Set};
-use super::{Db, seed};
+use super::migrations::{AUCTION_SET, Migration, MigrationHead, MigrationSet};
+use super::{Database, seed};
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -25,7 +25,7 @@ use sqlx::{Connection, FromRow, PgConnection, PgTransaction};
 use std::time::Instant;
 
 /// SQL that creates the registry of all migration sets.
-pub(super) const REGISTRY: &str = "-- migrate: create registry
+pub(super) const CREATE_REGISTRY_SQL: &str = "-- migrate: create registry
          create schema if not exists vinops;
          create table if not exists vinops.migrations (
            set_name text not null,
@@ -42,7 +42,7 @@ pub(super) const REGISTRY: &str = "-- migrate: create registry
 
 /// One row of `vinops.migrations`.
 #[derive(Clone, Debug, FromRow, Serialize)]
-pub struct Applied {
+pub struct AppliedMigration {
     /// The number, such as "0008".
     pub id: String,
     /// The name after the number, such as "etl_schemas".
@@ -60,7 +60,7 @@ pub struct Applied {
 /// State of a migration in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum MigrationState {
     /// The migration is applied.
     Applied,
     /// The next `up` applies the migration.
@@ -75,15 +75,15 @@ pub enum State {
 
 /// One line of `vinops migrate status`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Standing {
+pub struct MigrationStatus {
     /// The number, such as "0008".
     pub id: String,
     /// The name after the number, such as "etl_schemas".
     pub name: String,
     /// State of the migration in the database.
-    pub state: State,
+    pub state: MigrationState,
     /// The row of the registry. None if the migration is not applied.
-    pub applied: Option<Applied>,
+    pub applied: Option<AppliedMigration>,
 }
 
 /// A schema that differs from the one this program needs. A command ends with exit code 3.
@@ -126,9 +126,9 @@ impl SchemaError {
 ///
 /// # Errors
 /// Returns the difference as a [`SchemaError`], or [`SchemaError::Unreachable`] if the registry cannot be read.
-pub async fn expect_schema(db: &Db) -> Result<(), SchemaError> {
+pub async fn expect_schema(db: &Database) -> Result<(), SchemaError> {
     let mut connection = db.pool.acquire().await?;
-    let standings = status(&mut connection, &AUCTION).await?;
+    let standings = migration_status(&mut connection, &AUCTION_SET).await?;
     let those = |state| -> Vec<String> {
         standings.iter().filter(|line| line.state == state).map(|line| line.id.clone()).collect()
     };
@@ -136,9 +136,9 @@ pub async fn expect_schema(db: &Db) -> Result<(), SchemaError> {
         return Err(SchemaError::Missing);
     }
     for (state, error) in [
-        (State::Pending, SchemaError::Behind as fn(Vec<String>) -> SchemaError),
-        (State::Unknown, SchemaError::Ahead),
-        (State::Changed, SchemaError::Changed),
+        (MigrationState::Pending, SchemaError::Behind as fn(Vec<String>) -> SchemaError),
+        (MigrationState::Unknown, SchemaError::Ahead),
+        (MigrationState::Changed, SchemaError::Changed),
     ] {
         match those(state) {
             found if found.is_empty() => {}
@@ -149,26 +149,34 @@ pub async fn expect_schema(db: &Db) -> Result<(), SchemaError> {
 }
 
 /// Returns the state of each migration of `set`, and of each migration that only the database contains.
-pub async fn status(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Vec<Standing>> {
-    let mut applied = applied(connection, set).await?;
-    let mut standings: Vec<Standing> = set
+pub async fn migration_status(
+    connection: &mut PgConnection,
+    set: &MigrationSet,
+) -> sqlx::Result<Vec<MigrationStatus>> {
+    let mut applied = applied_migrations(connection, set).await?;
+    let mut standings: Vec<MigrationStatus> = set
         .migrations
         .iter()
         .map(|migration| {
             let line = applied.iter().position(|line| line.id == migration.id).map(|at| applied.remove(at));
             let state = match &line {
-                Some(line) if line.sha256 != migration.sha256() => State::Changed,
-                Some(_) => State::Applied,
-                None if migration.down.is_none() => State::Superseded,
-                None => State::Pending,
+                Some(line) if line.sha256 != migration.sha256() => MigrationState::Changed,
+                Some(_) => MigrationState::Applied,
+                None if migration.down.is_none() => MigrationState::Superseded,
+                None => MigrationState::Pending,
             };
-            Standing { id: migration.id.to_owned(), name: migration.name.to_owned(), state, applied: line }
+            MigrationStatus {
+                id: migration.id.to_owned(),
+                name: migration.name.to_owned(),
+                state,
+                applied: line,
+            }
         })
         .collect();
-    standings.extend(applied.into_iter().map(|line| Standing {
+    standings.extend(applied.into_iter().map(|line| MigrationStatus {
         id: line.id.clone(),
         name: line.name.clone(),
-        state: State::Unknown,
+        state: MigrationState::Unknown,
         applied: Some(line),
     }));
     Ok(standings)
@@ -179,18 +187,18 @@ pub async fn status(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Ve
 /// # Errors
 /// Returns an error if the encoding is not UTF8, if the registry differs from this program, or if a migration fails.
 /// Migrations applied before the error stay applied.
-pub async fn up(
+pub async fn apply_pending(
     connection: &mut PgConnection,
-    set: &Set,
-    mut tell: impl FnMut(&Applied),
-) -> anyhow::Result<Vec<Applied>> {
+    set: &MigrationSet,
+    mut tell: impl FnMut(&AppliedMigration),
+) -> anyhow::Result<Vec<AppliedMigration>> {
     expect_utf8(connection).await?;
     create_registry(connection).await?;
-    refuse_strange_history(connection, set).await?;
+    expect_known_history(connection, set).await?;
     let mut done = Vec::new();
     for migration in set.active() {
         let stem = migration.stem();
-        if let Some(line) = apply(connection, set, migration)
+        if let Some(line) = apply_migration(connection, set, migration)
             .await
             .with_context(|| format!("could not apply migration {stem}"))?
         {
@@ -198,7 +206,7 @@ pub async fn up(
             done.push(line);
         }
     }
-    seed::apply(connection).await.context("could not write the seed rows")?;
+    seed::apply_seeds(connection).await.context("could not write the seed rows")?;
     Ok(done)
 }
 
@@ -207,9 +215,9 @@ pub async fn up(
 /// # Errors
 /// Returns an error if a rollback would delete data and `destructive` is false, if a migration is not known, or if a
 /// rollback fails. Nothing is changed in the first two cases.
-pub async fn down(
+pub async fn rollback_to(
     connection: &mut PgConnection,
-    set: &Set,
+    set: &MigrationSet,
     to: &str,
     destructive: bool,
     mut tell: impl FnMut(&Migration),
@@ -217,7 +225,7 @@ pub async fn down(
     if to != "0000" && set.active().all(|migration| migration.id != to) {
         bail!("unknown migration \"{to}\"\nhint: `vinops migrate status` lists the migrations");
     }
-    let applied = applied(connection, set).await?;
+    let applied = applied_migrations(connection, set).await?;
     let mut back = Vec::new();
     for line in applied.iter().rev().filter(|line| line.id.as_str() > to) {
         let known = set.active().find(|migration| migration.id == line.id);
@@ -225,8 +233,8 @@ pub async fn down(
             format!("unknown migration \"{}\" in the database\nhint: use the newer program", line.id)
         })?);
     }
-    let losing = back.iter().filter_map(|migration| match migration.head() {
-        Ok(Head { destructive: true, .. }) => Some(Ok(migration.stem())),
+    let losing = back.iter().filter_map(|migration| match migration.parse_head() {
+        Ok(MigrationHead { destructive: true, .. }) => Some(Ok(migration.stem())),
         Ok(_) => None,
         Err(error) => Some(Err(error)),
     });
@@ -239,7 +247,7 @@ pub async fn down(
     }
     for migration in back {
         let stem = migration.stem();
-        retreat(connection, set, migration)
+        rollback_migration(connection, set, migration)
             .await
             .with_context(|| format!("could not roll back migration {stem}"))?;
         tell(migration);
@@ -252,14 +260,18 @@ pub async fn down(
 ///
 /// # Errors
 /// Returns an error if the database has applied migrations, or if the tables `vehicles` and `lots` are missing.
-pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> anyhow::Result<Vec<Applied>> {
+pub async fn adopt_baseline(
+    connection: &mut PgConnection,
+    set: &MigrationSet,
+    at: &str,
+) -> anyhow::Result<Vec<AppliedMigration>> {
     if set.active().all(|migration| migration.id != at) {
         bail!("unknown migration \"{at}\"\nhint: `vinops migrate status` lists the migrations");
     }
     expect_utf8(connection).await?;
     create_registry(connection).await?;
-    let mut tx = locked(connection).await?;
-    if !applied(&mut tx, set).await?.is_empty() {
+    let mut tx = begin_locked(connection).await?;
+    if !applied_migrations(&mut tx, set).await?.is_empty() {
         bail!("the database has applied migrations already\nhint: see `vinops migrate status`");
     }
     let tables: bool = sqlx::query_scalar(
@@ -275,14 +287,14 @@ pub async fn baseline(connection: &mut PgConnection, set: &Set, at: &str) -> any
     }
     let mut lines = Vec::new();
     for migration in set.active().filter(|migration| migration.id <= at) {
-        lines.push(record(&mut tx, set, migration, 0, true).await?);
+        lines.push(register_migration(&mut tx, set, migration, 0, true).await?);
     }
     tx.commit().await?;
     Ok(lines)
 }
 
 /// Begins a transaction that changes the schema. A lock allows one such transaction at a time in the database.
-pub(super) async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTransaction<'_>> {
+pub(super) async fn begin_locked(connection: &mut PgConnection) -> sqlx::Result<PgTransaction<'_>> {
     let mut tx = connection.begin().await?;
     sqlx::raw_sql(
         "-- migrate: lock
@@ -295,8 +307,8 @@ pub(super) async fn locked(connection: &mut PgConnection) -> sqlx::Result<PgTran
 }
 
 pub(super) async fn create_registry(connection: &mut PgConnection) -> anyhow::Result<()> {
-    let mut tx = locked(connection).await?;
-    sqlx::raw_sql(REGISTRY)
+    let mut tx = begin_locked(connection).await?;
+    sqlx::raw_sql(CREATE_REGISTRY_SQL)
         .execute(&mut *tx)
         .await
         .context("could not create the table vinops.migrations")?;
@@ -304,7 +316,10 @@ pub(super) async fn create_registry(connection: &mut PgConnection) -> anyhow::Re
     Ok(())
 }
 
-pub(super) async fn applied(connection: &mut PgConnection, set: &Set) -> sqlx::Result<Vec<Applied>> {
+pub(super) async fn applied_migrations(
+    connection: &mut PgConnection,
+    set: &MigrationSet,
+) -> sqlx::Result<Vec<AppliedMigration>> {
     let registry: bool = sqlx::query_scalar(
         "-- migrate: registry there
          select to_regclass('vinops.migrations') is not null",
@@ -326,64 +341,71 @@ pub(super) async fn applied(connection: &mut PgConnection, set: &Set) -> sqlx::R
     .await
 }
 
-pub(super) async fn refuse_strange_history(connection: &mut PgConnection, set: &Set) -> anyhow::Result<()> {
-    for line in status(connection, set).await? {
+pub(super) async fn expect_known_history(
+    connection: &mut PgConnection,
+    set: &MigrationSet,
+) -> anyhow::Result<()> {
+    for line in migration_status(connection, set).await? {
         match line.state {
-            State::Changed => bail!(
+            MigrationState::Changed => bail!(
                 "the file of migration {}_{} was changed after it was applied to this database\nhint: restore the file, \
                  and put the change into a new migration",
                 line.id,
                 line.name
             ),
-            State::Unknown => bail!(
+            MigrationState::Unknown => bail!(
                 "the database has migration {}_{}, which this program does not know\nhint: use the newer program",
                 line.id,
                 line.name
             ),
-            State::Applied | State::Pending | State::Superseded => {}
+            MigrationState::Applied | MigrationState::Pending | MigrationState::Superseded => {}
         }
     }
     Ok(())
 }
 
 /// Applies one migration. Returns `None` if the migration was applied already.
-async fn apply(
+async fn apply_migration(
     connection: &mut PgConnection,
-    set: &Set,
+    set: &MigrationSet,
     migration: &'static Migration,
-) -> anyhow::Result<Option<Applied>> {
+) -> anyhow::Result<Option<AppliedMigration>> {
     let begun = Instant::now();
-    let mut tx = locked(connection).await?;
-    let there = applied(&mut tx, set).await?;
+    let mut tx = begin_locked(connection).await?;
+    let there = applied_migrations(&mut tx, set).await?;
     if there.iter().any(|line| line.id == migration.id) {
         return Ok(None);
     }
-    if let Some(needed) = migration.head()?.depends
+    if let Some(needed) = migration.parse_head()?.depends
         && there.iter().all(|line| line.id != needed)
     {
         bail!("the migration depends on {needed}, which is not applied");
     }
     sqlx::raw_sql(migration.up).execute(&mut *tx).await?;
     let took = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-    let line = record(&mut tx, set, migration, took, false).await?;
+    let line = register_migration(&mut tx, set, migration, took, false).await?;
     tx.commit().await?;
     Ok(Some(line))
 }
 
-async fn retreat(
+async fn rollback_migration(
     connection: &mut PgConnection,
-    set: &Set,
+    set: &MigrationSet,
     migration: &'static Migration,
 ) -> anyhow::Result<()> {
-    let mut tx = locked(connection).await?;
+    let mut tx = begin_locked(connection).await?;
     sqlx::raw_sql(migration.down.context("the migration has no rollback file")?).execute(&mut *tx).await?;
-    forget(&mut tx, set, migration).await?;
+    unregister_migration(&mut tx, set, migration).await?;
     tx.commit().await?;
     Ok(())
 }
 
 /// Deletes the row of a migration from the registry.
-pub(super) async fn forget(tx: &mut PgConnection, set: &Set, migration: &Migration) -> sqlx::Result<()> {
+pub(super) async fn unregister_migration(
+    tx: &mut PgConnection,
+    set: &MigrationSet,
+    migration: &Migration,
+) -> sqlx::Result<()> {
     sqlx::query(
         "-- migrate: forget
          delete from vinops.migrations
@@ -397,13 +419,13 @@ pub(super) async fn forget(tx: &mut PgConnection, set: &Set, migration: &Migrati
     Ok(())
 }
 
-pub(super) async fn record(
+pub(super) async fn register_migration(
     tx: &mut PgTransaction<'_>,
-    set: &Set,
+    set: &MigrationSet,
     migration: &Migration,
     execution_ms: i64,
     baseline: bool,
-) -> sqlx::Result<Applied> {
+) -> sqlx::Result<AppliedMigration> {
     sqlx::query_as(
         "-- migrate: record
          insert into vinops.migrations (set_name, id, name, sha256, execution_ms, baseline)

@@ -26,7 +26,7 @@ pub struct Migration {
 
 /// The migrations of one domain.
 #[derive(Debug)]
-pub struct Set {
+pub struct MigrationSet {
     /// The name of the domain, such as "auction".
     pub name: &'static str,
     /// The migrations in the order of their numbers.
@@ -35,7 +35,7 @@ pub struct Set {
 
 /// The parsed header of a migration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Head {
+pub struct MigrationHead {
     /// The purpose of the migration, in one line.
     pub purpose: String,
     /// The id of the migration that must be applied before. None for the first.
@@ -83,7 +83,7 @@ macro_rules! migration {
 }
 
 /// The migrations of the auction domain and of the queue. `tests/migrations.rs` compares this list with the folder.
-pub const AUCTION: Set = Set {
+pub const AUCTION_SET: MigrationSet = MigrationSet {
     name: "auction",
     migrations: &[
         migration!("0001", "init"),
@@ -113,7 +113,7 @@ pub const AUCTION: Set = Set {
 };
 
 /// The migrations of the listing helper, one for each slice of its runbook. The module `listing` applies them.
-pub const LISTING: Set = Set {
+pub const LISTING_SET: MigrationSet = MigrationSet {
     name: "listing",
     migrations: &[
         migration!(in "listing", "000", "base"),
@@ -126,16 +126,17 @@ pub const LISTING: Set = Set {
 };
 
 /// All migration sets.
-pub const SETS: &[&Set] = &[&AUCTION, &LISTING];
+pub const ALL_SETS: &[&MigrationSet] = &[&AUCTION_SET, &LISTING_SET];
 
-impl Set {
+impl MigrationSet {
     /// Returns the set of this name.
     ///
     /// # Errors
     /// Returns an error that lists the known sets if there is no such set.
-    pub fn named(name: &str) -> anyhow::Result<&'static Set> {
-        let known = || SETS.iter().map(|set| set.name).collect::<Vec<_>>().join(", ");
-        SETS.iter()
+    pub fn by_name(name: &str) -> anyhow::Result<&'static MigrationSet> {
+        let known = || ALL_SETS.iter().map(|set| set.name).collect::<Vec<_>>().join(", ");
+        ALL_SETS
+            .iter()
             .find(|set| set.name == name)
             .copied()
             .with_context(|| format!("unknown migration set \"{name}\"; expected one of {}", known()))
@@ -168,13 +169,13 @@ impl Migration {
     ///
     /// # Errors
     /// Returns an error if a line of the header is missing or not known.
-    pub fn head(&self) -> anyhow::Result<Head> {
+    pub fn parse_head(&self) -> anyhow::Result<MigrationHead> {
         let stem = self.stem();
         let mut lines = self.up.lines().map_while(|line| line.strip_prefix("--")).map(str::trim);
         if lines.next() != Some(stem.as_str()) {
             bail!("migration file {stem}.sql does not begin with `-- {stem}`");
         }
-        let mut head = Head {
+        let mut head = MigrationHead {
             purpose: String::new(),
             depends: None,
             destructive: false,

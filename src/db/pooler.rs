@@ -19,12 +19,12 @@ use anyhow::Context;
 use sqlx::{PgConnection, PgPool};
 
 /// Error message for a pooler that loses prepared statements, with the possible fixes.
-pub const LOSES: &str = "the database URL leads through a pooler that loses prepared statements\n\
+pub const LOST_STATEMENT_MESSAGE: &str = "the database URL leads through a pooler that loses prepared statements\n\
     hint: use PgBouncer 1.21 or newer with max_prepared_statements = 200, or pool_mode = session, or the URL of the \
     server itself";
 
 /// Returns true if the error means that a pooler lost a prepared statement: the name is in use, or missing.
-pub fn lost_statement(error: &anyhow::Error) -> bool {
+pub fn is_lost_statement(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref::<sqlx::Error>() {
         Some(sqlx::Error::Database(told)) => matches!(told.code().as_deref(), Some("42P05" | "26000")),
         _ => false,
@@ -35,23 +35,25 @@ pub fn lost_statement(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// Returns an error with [`LOSES`] if the pooler loses prepared statements.
-pub(super) async fn shared(pool: &PgPool) -> anyhow::Result<bool> {
+pub(super) async fn detect_pooler(pool: &PgPool) -> anyhow::Result<bool> {
     let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
     let mut seen = Vec::new();
     for _ in 0..2 {
         // different statements, to which the driver gives the same name
         seen.push((
-            process(&mut one, "-- db: first client\n select pg_backend_pid()").await?,
-            process(&mut other, "-- db: second client\n select pg_backend_pid()").await?,
+            backend_pid(&mut one, "-- db: first client\n select pg_backend_pid()").await?,
+            backend_pid(&mut other, "-- db: second client\n select pg_backend_pid()").await?,
         ));
     }
     Ok(seen[0] != seen[1] || seen[0].0 == seen[0].1)
 }
 
-async fn process(client: &mut PgConnection, statement: &'static str) -> anyhow::Result<i32> {
+async fn backend_pid(client: &mut PgConnection, statement: &'static str) -> anyhow::Result<i32> {
     let asked = sqlx::query_scalar(statement)
         .fetch_one(client)
         .await
         .context("could not read the server's process id");
-    asked.map_err(|error| if lost_statement(&error) { error.context(LOSES) } else { error })
+    asked.map_err(
+        |error| if is_lost_statement(&error) { error.context(LOST_STATEMENT_MESSAGE) } else { error },
+    )
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use sqlx::PgPool;
 use std::collections::BTreeSet;
 
-const SECURITY: &str = include_str!("../../SECURITY.md");
+const SECURITY_MD: &str = include_str!("../../SECURITY.md");
 
 /// One privilege of one role on one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ pub struct DocumentedRights {
 
 /// The privileges that the catalog contains.
 #[derive(Clone, Debug, Default)]
-pub struct CatalogueRights {
+pub struct DatabaseRights {
     /// Each object of vinops.
     pub objects: BTreeSet<String>,
     /// Each privilege that is granted to a role other than the owner.
@@ -63,16 +63,16 @@ pub struct RightsDifference {
 }
 
 /// Parses the tables of SECURITY.md. Returns an empty content if the document has none.
-pub fn documented() -> DocumentedRights {
+pub fn documented_rights() -> DocumentedRights {
     let mut found = DocumentedRights::default();
     let mut roles: Vec<&str> = Vec::new();
-    for line in SECURITY.lines().filter(|line| line.starts_with('|')) {
+    for line in SECURITY_MD.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let Some((first, rest)) = cells.split_first() else { continue };
         match (first.strip_prefix('`').and_then(|name| name.strip_suffix('`')), rest) {
             (Some(signature), [may_execute, tables, bounds]) if roles.is_empty() => {
                 for role in may_execute.split(", ").filter(|role| !role.is_empty()) {
-                    found.rights.insert(right(signature, role, "execute"));
+                    found.rights.insert(granted_right(signature, role, "execute"));
                 }
                 found.functions.push(DefinerFunction {
                     signature: signature.to_owned(),
@@ -84,9 +84,9 @@ pub fn documented() -> DocumentedRights {
             (Some(object), cells) => {
                 found.objects.insert(object.to_owned());
                 for (role, cell) in roles.iter().zip(cells) {
-                    found
-                        .rights
-                        .extend(privileges(cell).iter().map(|privilege| right(object, role, privilege)));
+                    found.rights.extend(
+                        split_privileges(cell).iter().map(|privilege| granted_right(object, role, privilege)),
+                    );
                 }
             }
             (None, heads) if *first == "object" => roles = heads.to_vec(),
@@ -98,7 +98,7 @@ pub fn documented() -> DocumentedRights {
 }
 
 /// Splits a cell into privileges: `select, update (a, b)` → `select`, `update (a)`, `update (b)`.
-fn privileges(cell: &str) -> Vec<String> {
+fn split_privileges(cell: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut columns_of = None;
     for part in cell.split(", ").filter(|part| !part.is_empty()) {
@@ -117,20 +117,20 @@ fn privileges(cell: &str) -> Vec<String> {
     found
 }
 
-fn right(object: &str, role: &str, privilege: &str) -> GrantedRight {
+fn granted_right(object: &str, role: &str, privilege: &str) -> GrantedRight {
     GrantedRight { object: object.to_owned(), role: role.to_owned(), privilege: privilege.to_owned() }
 }
 
 /// Returns the privileges that the database grants.
-pub async fn granted(pool: &PgPool) -> anyhow::Result<CatalogueRights> {
+pub async fn granted_rights(pool: &PgPool) -> anyhow::Result<DatabaseRights> {
     let rows = sqlx::query_file!("src/db/rights.sql")
         .fetch_all(pool)
         .await
         .context("could not read the granted rights")?;
-    let mut found = CatalogueRights::default();
+    let mut found = DatabaseRights::default();
     for row in rows {
         if let (Some(role), Some(privilege)) = (&row.grantee, &row.privilege) {
-            let right = right(&row.object, role, privilege);
+            let right = granted_right(&row.object, role, privilege);
             if row.held {
                 found.held.insert(right.clone());
             }
@@ -147,8 +147,8 @@ pub async fn granted(pool: &PgPool) -> anyhow::Result<CatalogueRights> {
 ///
 /// # Errors
 /// Returns an error if the catalog cannot be read.
-pub async fn difference(pool: &PgPool, role: &str) -> anyhow::Result<RightsDifference> {
-    let (documented, granted) = (documented(), granted(pool).await?);
+pub async fn compare_rights(pool: &PgPool, role: &str) -> anyhow::Result<RightsDifference> {
+    let (documented, granted) = (documented_rights(), granted_rights(pool).await?);
     let pair = |right: &GrantedRight| (right.object.clone(), right.privilege.clone());
     let listed: BTreeSet<_> = documented
         .rights
@@ -177,18 +177,18 @@ mod tests {
     #[test]
     fn columns_of_a_privilege_are_read_one_by_one() {
         assert_eq!(
-            privileges("select, update (a, b), delete"),
+            split_privileges("select, update (a, b), delete"),
             ["select", "update (a)", "update (b)", "delete"]
         );
-        assert_eq!(privileges(""), Vec::<String>::new());
+        assert_eq!(split_privileges(""), Vec::<String>::new());
     }
 
     #[test]
     fn the_lists_of_the_document_are_read_whole() {
-        let found = documented();
+        let found = documented_rights();
         assert!(found.objects.len() > 70, "{}", found.objects.len());
-        assert!(found.rights.contains(&right("public.lots", "vinops_ops", "update (has_keys_code)")));
-        assert!(found.rights.contains(&right("raw.suspend(regclass)", "etl_rw", "execute")));
+        assert!(found.rights.contains(&granted_right("public.lots", "vinops_ops", "update (has_keys_code)")));
+        assert!(found.rights.contains(&granted_right("raw.suspend(regclass)", "etl_rw", "execute")));
         assert!(found.objects.contains("raw.suspended"));
         assert!(!found.rights.iter().any(|right| right.object == "raw.suspended"));
     }

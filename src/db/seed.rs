@@ -10,16 +10,16 @@
 //!
 //! Rejected: detecting edited labels by a timestamp or by a flag, since a plain `update` from psql sets neither.
 
-use crate::taxonomy::{self, Domain, Entry, TitleLabel, fold};
+use crate::taxonomy::{self, TaxonomyDomain, TaxonomyEntry, TitleLabel, fold_text};
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::fmt::Write as _;
 
 /// Source that is created in every database.
-const SOURCE: &str = "copart";
+const DEFAULT_SOURCE: &str = "copart";
 
 /// Adds missing rows, and updates rows that no operator has edited. A repeated call changes nothing.
-pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
+pub async fn apply_seeds(connection: &mut PgConnection) -> anyhow::Result<()> {
     let there: bool =
         sqlx::query_scalar("-- seed: is there a schema\n select to_regclass('taxonomies.seeds') is not null")
             .fetch_one(&mut *connection)
@@ -27,15 +27,15 @@ pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
     if !there {
         return Ok(()); // a migration set without taxonomies
     }
-    for domain in Domain::ALL {
-        write(connection, domain, taxonomy::entries(domain)).await?;
+    for domain in TaxonomyDomain::ALL {
+        write_labels(connection, domain, taxonomy::entries(domain)).await?;
     }
     write_title_labels(connection, taxonomy::title_labels()).await?;
     write_source(connection).await?;
     let (mut domains, mut spellings, mut codes) = (Vec::new(), Vec::new(), Vec::new());
     for alias in taxonomy::aliases() {
         domains.push(alias.domain.name());
-        spellings.push(fold(&alias.raw));
+        spellings.push(fold_text(&alias.raw));
         codes.push(alias.code.as_str());
     }
     sqlx::query(include_str!("seed.aliases.sql"))
@@ -48,9 +48,13 @@ pub async fn apply(connection: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn write(connection: &mut PgConnection, domain: Domain, entries: &[Entry]) -> anyhow::Result<()> {
+async fn write_labels(
+    connection: &mut PgConnection,
+    domain: TaxonomyDomain,
+    entries: &[TaxonomyEntry],
+) -> anyhow::Result<()> {
     let table = domain.name();
-    let texts = |text: fn(&Entry) -> &str| entries.iter().map(text).collect::<Vec<_>>();
+    let texts = |text: fn(&TaxonomyEntry) -> &str| entries.iter().map(text).collect::<Vec<_>>();
     // the table name is a constant of this program
     sqlx::query(AssertSqlSafe(include_str!("seed.labels.sql").replace("{table}", table)))
         .bind(texts(|entry| &entry.code))
@@ -82,30 +86,30 @@ async fn write_title_labels(connection: &mut PgConnection, labels: &[TitleLabel]
 /// Adds the default source to `fleet.sources` if it is missing.
 async fn write_source(connection: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::query("-- seed: source\n insert into fleet.sources (source) values ($1) on conflict do nothing")
-        .bind(SOURCE)
+        .bind(DEFAULT_SOURCE)
         .execute(connection)
         .await
-        .with_context(|| format!("could not add the source {}", SOURCE))?;
+        .with_context(|| format!("could not add the source {}", DEFAULT_SOURCE))?;
     Ok(())
 }
 
 /// Returns a text that changes whenever [`apply`] would write other rows. It is part of the name of the tests' template
 /// database.
-pub fn fingerprint() -> String {
+pub fn seed_fingerprint() -> String {
     let mut text = String::new();
-    for domain in Domain::ALL {
+    for domain in TaxonomyDomain::ALL {
         let _ = write!(text, "{:?}", taxonomy::entries(domain));
     }
-    let _ = write!(text, "{:?}{:?}{}", taxonomy::title_labels(), taxonomy::aliases(), SOURCE);
+    let _ = write!(text, "{:?}{:?}{}", taxonomy::title_labels(), taxonomy::aliases(), DEFAULT_SOURCE);
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::database;
+    use crate::testing::migrated_database;
 
-    async fn contents(connection: &mut PgConnection) -> Vec<(String, i64, String)> {
+    async fn table_digests(connection: &mut PgConnection) -> Vec<(String, i64, String)> {
         sqlx::query_as(
             "select domain, count(*), md5(string_agg(t::text, ',' order by t::text)) from taxonomies.labels t group by 1
             union all
@@ -123,11 +127,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_migrated_database_has_every_code_and_spelling_and_a_second_run_changes_nothing() {
-        let test = database().await;
+        let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
-        let before = contents(&mut connection).await;
+        let before = table_digests(&mut connection).await;
         let mut counts: Vec<(&str, usize)> =
-            Domain::ALL.map(|d| (d.name(), taxonomy::entries(d).len())).into();
+            TaxonomyDomain::ALL.map(|d| (d.name(), taxonomy::entries(d).len())).into();
         let seeds = counts.iter().map(|(_, n)| n).sum::<usize>() + taxonomy::title_labels().len();
         counts.extend([
             ("aliases", taxonomy::aliases().len()),
@@ -138,13 +142,13 @@ mod tests {
         let found: Vec<(&str, usize)> =
             before.iter().map(|(table, n, _)| (table.as_str(), usize::try_from(*n).unwrap())).collect();
         assert_eq!(found, counts);
-        apply(&mut connection).await.unwrap();
-        assert_eq!(contents(&mut connection).await, before);
+        apply_seeds(&mut connection).await.unwrap();
+        assert_eq!(table_digests(&mut connection).await, before);
     }
 
     #[tokio::test]
     async fn an_operators_label_and_spelling_survive_a_second_run_and_what_was_lost_comes_back() {
-        let test = database().await;
+        let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
         sqlx::raw_sql(
             "update taxonomies.statuses set ru = 'Ждём итога' where code = 'pending_result';
@@ -154,7 +158,7 @@ mod tests {
         .execute(&mut *connection)
         .await
         .unwrap();
-        apply(&mut connection).await.unwrap();
+        apply_seeds(&mut connection).await.unwrap();
         let told: (String, String, String) = sqlx::query_as(
             "select taxonomies.label('statuses', 'pending_result', 'ru'),
               (select code from taxonomies.aliases where domain = 'damage_types' and raw = 'frontend'),
@@ -169,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_label_corrected_in_a_release_reaches_all_but_the_columns_somebody_has_edited() {
-        let test = database().await;
+        let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
         sqlx::raw_sql(
             "update taxonomies.colors set ru = 'Белоснежный' where code = 'color_white';
@@ -178,16 +182,16 @@ mod tests {
         .execute(&mut *connection)
         .await
         .unwrap();
-        let corrected: Vec<Entry> = taxonomy::entries(Domain::Colors)
+        let corrected: Vec<TaxonomyEntry> = taxonomy::entries(TaxonomyDomain::Colors)
             .iter()
-            .map(|e| Entry { en: format!("{}!", e.en), ru: format!("{}!", e.ru), ..e.clone() })
+            .map(|e| TaxonomyEntry { en: format!("{}!", e.en), ru: format!("{}!", e.ru), ..e.clone() })
             .collect();
         let labels: Vec<TitleLabel> = taxonomy::title_labels()
             .iter()
             .map(|l| TitleLabel { en: format!("{}!", l.en), ru: format!("{}!", l.ru), ..l.clone() })
             .collect();
         for _ in 0..2 {
-            write(&mut connection, Domain::Colors, &corrected).await.unwrap();
+            write_labels(&mut connection, TaxonomyDomain::Colors, &corrected).await.unwrap();
             write_title_labels(&mut connection, &labels).await.unwrap();
             let told: Vec<String> = sqlx::query_scalar(
                 "select unnest(array[
@@ -215,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_title_is_called_as_its_state_does_else_as_everywhere_else_by_its_code() {
-        let test = database().await;
+        let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
         for (code, state, lang, label) in [
             ("title_rb", Some("FL"), "en", "Florida certificate of title, salvage rebuildable"),
@@ -236,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_spelling_that_a_release_moves_follows_unless_an_operator_has_moved_it() {
-        let test = database().await;
+        let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
         sqlx::raw_sql(
             "update taxonomies.aliases set code = 'damage_side', seeded_code = 'damage_side' where raw = 'rearend';
@@ -245,7 +249,7 @@ mod tests {
         .execute(&mut *connection)
         .await
         .unwrap();
-        apply(&mut connection).await.unwrap();
+        apply_seeds(&mut connection).await.unwrap();
         let codes: Vec<String> = sqlx::query_scalar(
             "select code from taxonomies.aliases where raw in ('rearend', 'frontend') order by raw",
         )

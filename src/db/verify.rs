@@ -16,11 +16,11 @@ use std::collections::HashMap;
 
 mod expression;
 
-const OBJECTS: &str = include_str!("objects.txt");
+const EXPECTED_OBJECTS: &str = include_str!("objects.txt");
 
 /// Result of one check.
 #[derive(Debug, Clone, Serialize)]
-pub struct Check {
+pub struct SchemaCheck {
     /// Migration and position, such as `0002.07`, or the id of a rule, such as `TC-02.1`.
     pub id: String,
     /// The expected object, such as `column public.lots.vin`.
@@ -32,7 +32,7 @@ pub struct Check {
 }
 
 /// One object of the catalog, with its definition as PostgreSQL prints it.
-struct Object {
+struct CatalogObject {
     kind: String,
     name: String,
     words: String,
@@ -42,28 +42,28 @@ struct Object {
 ///
 /// # Errors
 /// Returns an error if the catalog cannot be read. A rule that fails with a database error is a failed check.
-pub async fn verify(pool: &PgPool) -> anyhow::Result<Vec<Check>> {
-    let found = catalogue(pool).await.context("could not read the catalog")?;
-    let mut checks = compare(&found);
-    checks.extend(rules(pool).await);
+pub async fn verify_schema(pool: &PgPool) -> anyhow::Result<Vec<SchemaCheck>> {
+    let found = read_catalog(pool).await.context("could not read the catalog")?;
+    let mut checks = compare_objects(&found);
+    checks.extend(check_rules(pool).await);
     Ok(checks)
 }
 
-async fn catalogue(pool: &PgPool) -> sqlx::Result<HashMap<String, String>> {
+async fn read_catalog(pool: &PgPool) -> sqlx::Result<HashMap<String, String>> {
     let mut tx = pool.begin().await?;
     // names outside the search_path are printed with their schema, so an empty path makes definitions equal for every
     // role
     sqlx::query!("set local search_path = ''").execute(&mut *tx).await?;
-    let objects = sqlx::query_file_as!(Object, "src/db/verify.sql").fetch_all(&mut *tx).await?;
+    let objects = sqlx::query_file_as!(CatalogObject, "src/db/verify.sql").fetch_all(&mut *tx).await?;
     tx.rollback().await?;
     Ok(objects.into_iter().map(|o| (format!("{} {}", o.kind, o.name), o.words)).collect())
 }
 
 /// Compares the list of expected objects with the objects found.
-fn compare(found: &HashMap<String, String>) -> Vec<Check> {
+fn compare_objects(found: &HashMap<String, String>) -> Vec<SchemaCheck> {
     let mut checks = Vec::new();
     let (mut migration, mut position) = ("", 0);
-    for line in OBJECTS.lines() {
+    for line in EXPECTED_OBJECTS.lines() {
         if let Some(title) = line.strip_prefix("# ") {
             (migration, position) = (title.split('_').next().unwrap_or(title), 0);
             continue;
@@ -81,7 +81,7 @@ fn compare(found: &HashMap<String, String>) -> Vec<Check> {
             Some(words) if expression::is_equal(words, wanted) => (true, words.clone()),
             Some(words) => (false, format!("{words}; expected: {wanted}")),
         };
-        checks.push(Check { id: format!("{migration}.{position:02}"), object, passed, evidence });
+        checks.push(SchemaCheck { id: format!("{migration}.{position:02}"), object, passed, evidence });
     }
     checks
 }
@@ -92,15 +92,15 @@ fn has_columns(words: &str, wanted: &str) -> bool {
 }
 
 /// Result of a rule.
-struct Answer {
+struct RuleResult {
     passed: bool,
     evidence: String,
 }
 
 /// Checks the rules on the data. A rule whose tables are missing fails with the database error as its evidence.
-async fn rules(pool: &PgPool) -> Vec<Check> {
+async fn check_rules(pool: &PgPool) -> Vec<SchemaCheck> {
     let once = sqlx::query_as!(
-        Answer,
+        RuleResult,
         r#"-- verify: lot numbers
         select
           count(*) = 0 as "passed!",
@@ -114,7 +114,7 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
         ) as repeated"#
     );
     let orphans = sqlx::query_as!(
-        Answer,
+        RuleResult,
         r#"-- verify: orphan lots
         select
           count(*) = 0 as "passed!",
@@ -123,7 +123,7 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
         where not exists (select from public.vehicles as v where v.vin = l.vin)"#
     );
     let actions = sqlx::query_as!(
-        Answer,
+        RuleResult,
         r#"-- verify: references to vehicles
         select
           coalesce(bool_and(convalidated and confupdtype = 'c' and confdeltype = 'r'), false) as "passed!",
@@ -136,21 +136,21 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
           and confrelid = to_regclass('public.vehicles')"#
     );
     let normalised = sqlx::query_as!(
-        Answer,
+        RuleResult,
         r#"-- verify: normalize_vin
         select
           public.normalize_vin(' 1hgcm82633a0o43q5i ') = '1HGCM82633A0435' as "passed!",
           coalesce(public.normalize_vin(' 1hgcm82633a0o43q5i '), 'null') as "evidence!""#
     );
     vec![
-        rule("TC-02.1", "lot numbers are unique", once.fetch_one(pool).await),
-        rule("TC-02.2", "every lot has its vehicle", orphans.fetch_one(pool).await),
-        rule(
+        rule_check("TC-02.1", "lot numbers are unique", once.fetch_one(pool).await),
+        rule_check("TC-02.2", "every lot has its vehicle", orphans.fetch_one(pool).await),
+        rule_check(
             "TC-02.3",
             "references to vehicles cascade updates, restrict deletes",
             actions.fetch_one(pool).await,
         ),
-        rule(
+        rule_check(
             "VIN.1",
             "normalize_vin folds case before it drops I, O and Q",
             normalised.fetch_one(pool).await,
@@ -158,9 +158,9 @@ async fn rules(pool: &PgPool) -> Vec<Check> {
     ]
 }
 
-fn rule(id: &str, object: &str, answer: sqlx::Result<Answer>) -> Check {
-    let answer = answer.unwrap_or_else(|e| Answer { passed: false, evidence: e.to_string() });
-    Check {
+fn rule_check(id: &str, object: &str, answer: sqlx::Result<RuleResult>) -> SchemaCheck {
+    let answer = answer.unwrap_or_else(|e| RuleResult { passed: false, evidence: e.to_string() });
+    SchemaCheck {
         id: id.into(),
         object: format!("rule {object}"),
         passed: answer.passed,
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn every_line_of_the_list_is_read_and_stands_once() {
-        let checks = compare(&HashMap::new());
-        let lines = OBJECTS.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).count();
+        let checks = compare_objects(&HashMap::new());
+        let lines = EXPECTED_OBJECTS.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).count();
         assert_eq!(checks.len(), lines);
         assert!(checks.iter().all(|c| !c.passed && c.evidence.starts_with("missing")));
         let ids: std::collections::HashSet<_> = checks.iter().map(|c| &c.id).collect();

@@ -1,7 +1,7 @@
 //! Selects the `postgres` and `initdb` programs to run.
 
+use super::os_user::OsUser;
 use super::package;
-use super::servant::Servant;
 use crate::config;
 use anyhow::{Context, bail};
 use std::fmt;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Oldest supported major version of PostgreSQL. The migrations are tested from this version on.
-const OLDEST: u32 = 15;
+const MIN_MAJOR_VERSION: u32 = 15;
 
 /// The origin of a server's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum BinariesOrigin {
     /// Named by `VINOPS_PG_BINDIR`.
     Named,
     /// Installed on the machine.
@@ -24,7 +24,7 @@ pub enum Origin {
 
 /// The programs of a server.
 #[derive(Clone, Debug)]
-pub struct Binaries {
+pub struct ServerBinaries {
     /// Folder of `postgres` and `initdb`.
     pub folder: PathBuf,
     /// Full version, such as "15.18".
@@ -32,27 +32,27 @@ pub struct Binaries {
     /// Major version, such as 15.
     pub major: u32,
     /// Origin of the programs.
-    pub origin: Origin,
+    pub origin: BinariesOrigin,
 }
 
-impl fmt::Display for Binaries {
+impl fmt::Display for ServerBinaries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = match self.origin {
-            Origin::Named => "named by VINOPS_PG_BINDIR,",
-            Origin::Installed => "installed",
-            Origin::Package => "fetched with npm",
+            BinariesOrigin::Named => "named by VINOPS_PG_BINDIR,",
+            BinariesOrigin::Installed => "installed",
+            BinariesOrigin::Package => "fetched with npm",
         };
         write!(f, "PostgreSQL {}, {origin} in {}", self.version, self.folder.display())
     }
 }
 
-impl Binaries {
+impl ServerBinaries {
     /// Reads the version of the programs in `folder`.
     ///
     /// # Errors
     ///
     /// Returns an error if a program is missing or prints no version.
-    fn probe(folder: &Path, origin: Origin) -> anyhow::Result<Binaries> {
+    fn probe_folder(folder: &Path, origin: BinariesOrigin) -> anyhow::Result<ServerBinaries> {
         let [postgres, initdb] = ["postgres", "initdb"].map(|program| folder.join(program));
         if !initdb.is_file() {
             bail!("program {} does not exist", initdb.display());
@@ -62,10 +62,10 @@ impl Binaries {
             .output()
             .with_context(|| format!("could not run the program {}", postgres.display()))?;
         let output = String::from_utf8_lossy(&output.stdout).into_owned();
-        let version = version_of(&output)
+        let version = parse_version(&output)
             .with_context(|| format!("{} --version printed {output:?}", postgres.display()))?;
         let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-        Ok(Binaries { folder: folder.to_owned(), major, version, origin })
+        Ok(ServerBinaries { folder: folder.to_owned(), major, version, origin })
     }
 
     /// Returns true if the server has a loadable module. The modules are beside the programs in one of two layouts.
@@ -79,7 +79,7 @@ impl Binaries {
 
 /// Returns the version in the output of `postgres --version`: "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" →
 /// "15.18".
-fn version_of(said: &str) -> Option<String> {
+fn parse_version(said: &str) -> Option<String> {
     let version = said.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     version.starts_with(|first: char| first.is_ascii_digit()).then(|| version.to_owned())
 }
@@ -87,31 +87,39 @@ fn version_of(said: &str) -> Option<String> {
 /// Returns the programs of the server to use.
 ///
 /// `major` is the version of an existing cluster, which no other version can open.
-pub(super) fn find(home: &Path, servant: &Servant, major: Option<u32>) -> anyhow::Result<Binaries> {
-    let fits = |found: &Binaries| major.is_none_or(|major| found.major == major);
+pub(super) fn find_binaries(
+    home: &Path,
+    servant: &OsUser,
+    major: Option<u32>,
+) -> anyhow::Result<ServerBinaries> {
+    let fits = |found: &ServerBinaries| major.is_none_or(|major| found.major == major);
     let mut seen = Vec::new();
     if let Some(named) = config::pg_bindir() {
-        let found = Binaries::probe(&named, Origin::Named).context("VINOPS_PG_BINDIR")?;
-        servant.reach(&found.folder).context("VINOPS_PG_BINDIR")?;
-        if found.major < OLDEST {
-            bail!("VINOPS_PG_BINDIR is PostgreSQL {}, but {OLDEST} or newer is required", found.version);
+        let found =
+            ServerBinaries::probe_folder(&named, BinariesOrigin::Named).context("VINOPS_PG_BINDIR")?;
+        servant.check_access(&found.folder).context("VINOPS_PG_BINDIR")?;
+        if found.major < MIN_MAJOR_VERSION {
+            bail!(
+                "VINOPS_PG_BINDIR is PostgreSQL {}, but {MIN_MAJOR_VERSION} or newer is required",
+                found.version
+            );
         }
         if fits(&found) {
             return Ok(found);
         }
         seen.push(found);
     } else {
-        seen = installed(servant);
+        seen = installed_binaries(servant);
         if let Some(found) = seen.iter().find(|found| fits(found)) {
             return Ok(found.clone());
         }
-        if major.is_none_or(|major| major == package::MAJOR) {
-            let folder = package::folder(home).context(
+        if major.is_none_or(|major| major == package::PACKAGE_MAJOR_VERSION) {
+            let folder = package::fetch_programs(home).context(
                 "no PostgreSQL server is installed\nhint: install PostgreSQL 15 or newer (Debian: apt-get install \
                  postgresql), or name its folder with VINOPS_PG_BINDIR\nhint: or install npm, which downloads one\n\
                  hint: or set DATABASE_URL to a running server\ndetail: the download with npm failed",
             )?;
-            return Binaries::probe(&folder, Origin::Package);
+            return ServerBinaries::probe_folder(&folder, BinariesOrigin::Package);
         }
     }
     bail!(
@@ -124,7 +132,7 @@ pub(super) fn find(home: &Path, servant: &Servant, major: Option<u32>) -> anyhow
 }
 
 /// Returns the programs of the installed servers, newest first.
-fn installed(servant: &Servant) -> Vec<Binaries> {
+fn installed_binaries(servant: &OsUser) -> Vec<ServerBinaries> {
     let mut folders: Vec<PathBuf> = Vec::new();
     // Debian, Red Hat, Homebrew on both processors, a build from source.
     for (root, prefix) in [
@@ -141,11 +149,11 @@ fn installed(servant: &Servant) -> Vec<Binaries> {
     if let Ok(told) = Command::new("pg_config").arg("--bindir").output() {
         folders.push(PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()));
     }
-    let mut found: Vec<Binaries> = folders
+    let mut found: Vec<ServerBinaries> = folders
         .iter()
-        .filter(|folder| folder.join("postgres").is_file() && servant.reach(folder).is_ok())
-        .filter_map(|folder| Binaries::probe(folder, Origin::Installed).ok())
-        .filter(|found| found.major >= OLDEST)
+        .filter(|folder| folder.join("postgres").is_file() && servant.check_access(folder).is_ok())
+        .filter_map(|folder| ServerBinaries::probe_folder(folder, BinariesOrigin::Installed).ok())
+        .filter(|found| found.major >= MIN_MAJOR_VERSION)
         .collect();
     found.sort_by_key(|found| std::cmp::Reverse(found.major));
     found
@@ -158,10 +166,10 @@ mod tests {
     #[test]
     fn versions_are_read_as_distributions_write_them() {
         assert_eq!(
-            version_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(),
+            parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(),
             Some("15.18")
         );
-        assert_eq!(version_of("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18beta1"));
-        assert_eq!(version_of("").as_deref(), None);
+        assert_eq!(parse_version("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18beta1"));
+        assert_eq!(parse_version("").as_deref(), None);
     }
 }

@@ -3,8 +3,8 @@
 //! `lock` (vinops's own, kept open), `password` and `data/` (owned by the server's user), `postgres.log`. The data
 //! folder is complete or missing: `initdb` works in `data.new`, which is renamed at the end.
 
-use super::servant::Servant;
-use super::{Binaries, Options};
+use super::os_user::OsUser;
+use super::{EmbeddedOptions, ServerBinaries};
 use anyhow::{Context, bail};
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -12,63 +12,63 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Prefix of the folder names of temporary clusters.
-const TEMPORARY: &str = "vinops-pg-";
+const TEMPORARY_PREFIX: &str = "vinops-pg-";
 
 /// Longest path of a socket's folder, in bytes. A socket address takes 107 bytes, and the name of the socket takes 17.
-const SOCKET_FOLDER: usize = 90;
+const MAX_SOCKET_FOLDER_BYTES: usize = 90;
 
 /// An open cluster folder, locked against other processes until this is dropped.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct ClusterFolder {
     pub(super) path: PathBuf,
     /// Present if the folder is deleted with the process.
     temporary: Option<TempDir>,
     _lock: File,
 }
 
-impl Folder {
+impl ClusterFolder {
     /// Opens the folder of the permanent cluster in `path`, and creates the folder if it does not exist.
-    pub(super) fn open(path: &Path, servant: &Servant) -> anyhow::Result<Folder> {
+    pub(super) fn open_cluster(path: &Path, servant: &OsUser) -> anyhow::Result<ClusterFolder> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("could not create the folder {}", path.display()))?;
-        let lock = lock(path, "lock")?;
-        servant.own(path, 0o700)?;
+        let lock = lock_folder(path, "lock")?;
+        servant.set_owner(path, 0o700)?;
         if let Some(parent) = path.parent() {
-            servant.reach(parent)?;
+            servant.check_access(parent)?;
         }
-        Ok(Folder { path: path.to_owned(), temporary: None, _lock: lock })
+        Ok(ClusterFolder { path: path.to_owned(), temporary: None, _lock: lock })
     }
 
     /// Creates a folder for a temporary cluster. Also removes the folders of killed processes.
-    pub(super) fn temporary(servant: &Servant) -> anyhow::Result<Folder> {
+    pub(super) fn create_temporary(servant: &OsUser) -> anyhow::Result<ClusterFolder> {
         let root = servant.temporary_root();
-        sweep(&root);
+        sweep_temporary(&root);
         let temporary = tempfile::Builder::new()
-            .prefix(TEMPORARY)
+            .prefix(TEMPORARY_PREFIX)
             .tempdir_in(&root)
             .with_context(|| format!("could not create a folder in {}", root.display()))?;
         // A process that sweeps must not find the lock file before it is locked.
-        let lock = lock(temporary.path(), "lock.new")?;
+        let lock = lock_folder(temporary.path(), "lock.new")?;
         let (held, known) = (temporary.path().join("lock.new"), temporary.path().join("lock"));
         std::fs::rename(&held, &known)
             .with_context(|| format!("could not rename the file {}", held.display()))?;
-        servant.own(temporary.path(), 0o700)?;
-        Ok(Folder { path: temporary.path().to_owned(), temporary: Some(temporary), _lock: lock })
+        servant.set_owner(temporary.path(), 0o700)?;
+        Ok(ClusterFolder { path: temporary.path().to_owned(), temporary: Some(temporary), _lock: lock })
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(super) fn data_path(&self) -> PathBuf {
         self.path.join("data")
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    pub(super) fn log_path(&self) -> PathBuf {
         self.path.join("postgres.log")
     }
 
     /// Returns this folder for the server's Unix socket if the path is short enough and needs no quoting.
-    pub(super) fn socket(&self) -> Option<&str> {
+    pub(super) fn socket_folder(&self) -> Option<&str> {
         let folder = self.path.to_str()?;
         let plain = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-        (cfg!(unix) && folder.len() <= SOCKET_FOLDER && plain).then_some(folder)
+        (cfg!(unix) && folder.len() <= MAX_SOCKET_FOLDER_BYTES && plain).then_some(folder)
     }
 
     pub(super) fn is_temporary(&self) -> bool {
@@ -76,8 +76,8 @@ impl Folder {
     }
 
     /// Returns the major version of PostgreSQL that created the data, or `None` before the first start.
-    pub(super) fn major(&self) -> anyhow::Result<Option<u32>> {
-        let file = self.data().join("PG_VERSION");
+    pub(super) fn major_version(&self) -> anyhow::Result<Option<u32>> {
+        let file = self.data_path().join("PG_VERSION");
         match std::fs::read_to_string(&file) {
             Ok(version) => {
                 let version = version.trim().parse();
@@ -90,28 +90,28 @@ impl Folder {
 
     /// Creates the cluster if it does not exist, else removes the leftovers of the last server. Returns the superuser's
     /// password.
-    pub(super) fn prepare(
+    pub(super) fn prepare_cluster(
         &self,
-        binaries: &Binaries,
-        servant: &Servant,
+        binaries: &ServerBinaries,
+        servant: &OsUser,
         durable: bool,
     ) -> anyhow::Result<String> {
         let password = self.path.join("password");
-        if self.data().is_dir() {
-            wait_for_predecessor(&self.data())?;
+        if self.data_path().is_dir() {
+            wait_for_predecessor(&self.data_path())?;
             return std::fs::read_to_string(&password)
                 .with_context(|| format!("could not read the file {}", password.display()));
         }
         let word = format!("{:032x}", rand::random::<u128>());
         std::fs::write(&password, &word)
             .with_context(|| format!("could not write the file {}", password.display()))?;
-        servant.own(&password, 0o600)?;
+        servant.set_owner(&password, 0o600)?;
         let fresh = self.path.join("data.new");
         if fresh.exists() {
             std::fs::remove_dir_all(&fresh)
                 .with_context(|| format!("could not remove the folder {}", fresh.display()))?;
         }
-        let mut initdb = servant.command(&binaries.folder.join("initdb"), &self.path);
+        let mut initdb = servant.build_command(&binaries.folder.join("initdb"), &self.path);
         // The locale C exists on every system and sorts by bytes, so an index is valid on every machine.
         initdb
             .arg("--pgdata")
@@ -134,20 +134,20 @@ impl Folder {
                 error.trim().replace('\n', "\ndetail: ")
             );
         }
-        std::fs::rename(&fresh, self.data())
+        std::fs::rename(&fresh, self.data_path())
             .with_context(|| format!("could not rename the folder {}", fresh.display()))?;
         Ok(word)
     }
 
     /// Removes a temporary folder. Its server must have ended.
-    pub(super) fn remove(&self) {
+    pub(super) fn remove_temporary(&self) {
         if self.is_temporary() {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
-fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
+fn lock_folder(folder: &Path, name: &str) -> anyhow::Result<File> {
     let path = folder.join(name);
     let mut file = File::options()
         .create(true)
@@ -178,16 +178,16 @@ fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
 }
 
 /// Removes the folders of killed processes. Ignores errors, since no caller depends on the result.
-fn sweep(root: &Path) {
+fn sweep_temporary(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let path = entry.path();
-        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
             continue;
         }
         // A folder without a lock file is being created by another process.
         let free =
             File::options().write(true).open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-        if free && server_of(&path.join("data")).is_none() {
+        if free && running_server(&path.join("data")).is_none() {
             let _ = std::fs::remove_dir_all(&path);
         }
     }
@@ -197,7 +197,7 @@ fn sweep(root: &Path) {
 /// `data`.
 ///
 /// Always `None` on systems without `/proc`.
-fn server_of(data: &Path) -> Option<u32> {
+fn running_server(data: &Path) -> Option<u32> {
     let pid: u32 =
         std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
     let workplace = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
@@ -207,7 +207,7 @@ fn server_of(data: &Path) -> Option<u32> {
 /// Waits until the server of a previous process has shut down, then removes a stale `postmaster.pid`.
 fn wait_for_predecessor(data: &Path) -> anyhow::Result<()> {
     let begun = std::time::Instant::now();
-    while let Some(pid) = server_of(data) {
+    while let Some(pid) = running_server(data) {
         if begun.elapsed().as_secs() > 30 {
             bail!(
                 "PostgreSQL process {pid} is still running on {}\nhint: stop it with `kill -INT {pid}`",
@@ -227,7 +227,11 @@ fn wait_for_predecessor(data: &Path) -> anyhow::Result<()> {
 /// Returns the settings of the server as `name=value`, for the command line.
 ///
 /// They are not in `postgresql.conf`, so a newer vinops also changes the settings of an older cluster.
-pub(super) fn settings(binaries: &Binaries, options: &Options, socket_folder: Option<&str>) -> Vec<String> {
+pub(super) fn server_settings(
+    binaries: &ServerBinaries,
+    options: &EmbeddedOptions,
+    socket_folder: Option<&str>,
+) -> Vec<String> {
     let megabytes = memory_megabytes();
     let buffers = if options.durable { (megabytes / 8).clamp(128, 2048) } else { 128 };
     let mut settings = vec![

@@ -26,8 +26,8 @@
 
 mod binaries;
 mod cluster;
+mod os_user;
 mod package;
-mod servant;
 mod server;
 
 use anyhow::Context;
@@ -35,11 +35,11 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use binaries::{Binaries, Origin};
+pub use binaries::{BinariesOrigin, ServerBinaries};
 
 /// Options of the cluster to start.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EmbeddedOptions {
     /// Folder of clusters and downloaded programs. Default: `/var/lib/vinops` for root, else the user's data folder.
     pub home: Option<PathBuf>,
     /// True for a cluster in a folder of its own, deleted with the process. False for the permanent cluster in `home`,
@@ -51,44 +51,44 @@ pub struct Options {
     pub followed: bool,
 }
 
-impl Default for Options {
+impl Default for EmbeddedOptions {
     /// Returns the options of the user's permanent, durable cluster.
-    fn default() -> Options {
-        Options { home: None, temporary: false, durable: true, followed: false }
+    fn default() -> EmbeddedOptions {
+        EmbeddedOptions { home: None, temporary: false, durable: true, followed: false }
     }
 }
 
 /// A running server. Stops when dropped.
 #[derive(Debug)]
-pub struct Embedded {
-    server: Arc<server::Server>,
-    binaries: Binaries,
+pub struct EmbeddedPostgres {
+    server: Arc<server::PostgresServer>,
+    binaries: ServerBinaries,
 }
 
-impl Embedded {
+impl EmbeddedPostgres {
     /// Finds the programs, creates the cluster if it does not exist, and returns once the server accepts connections.
-    pub async fn start(options: Options) -> anyhow::Result<Embedded> {
-        tokio::task::spawn_blocking(move || Embedded::start_blocking(&options))
+    pub async fn start(options: EmbeddedOptions) -> anyhow::Result<EmbeddedPostgres> {
+        tokio::task::spawn_blocking(move || EmbeddedPostgres::start_blocking(&options))
             .await
             .context("could not start the embedded PostgreSQL")?
     }
 
-    fn start_blocking(options: &Options) -> anyhow::Result<Embedded> {
-        let servant = servant::Servant::choose()?;
+    fn start_blocking(options: &EmbeddedOptions) -> anyhow::Result<EmbeddedPostgres> {
+        let servant = os_user::OsUser::select_user()?;
         let home = match &options.home {
             Some(home) => home.clone(),
             None => servant.default_home()?,
         };
         let folder = if options.temporary {
-            cluster::Folder::temporary(&servant)?
+            cluster::ClusterFolder::create_temporary(&servant)?
         } else {
-            cluster::Folder::open(&home.join("postgres"), &servant)?
+            cluster::ClusterFolder::open_cluster(&home.join("postgres"), &servant)?
         };
-        let binaries = binaries::find(&home, &servant, folder.major()?)?;
-        let password = folder.prepare(&binaries, &servant, options.durable)?;
-        let settings = cluster::settings(&binaries, options, folder.socket());
-        let server = server::Server::launch(folder, &binaries, &servant, &settings, password)?;
-        Ok(Embedded { server, binaries })
+        let binaries = binaries::find_binaries(&home, &servant, folder.major_version()?)?;
+        let password = folder.prepare_cluster(&binaries, &servant, options.durable)?;
+        let settings = cluster::server_settings(&binaries, options, folder.socket_folder());
+        let server = server::PostgresServer::launch_server(folder, &binaries, &servant, &settings, password)?;
+        Ok(EmbeddedPostgres { server, binaries })
     }
 
     /// Returns the URL of `database` on this server for the superuser, password included.
@@ -100,12 +100,12 @@ impl Embedded {
     ///
     /// For a machine without other users. A COPY over TCP may wait 40 ms for an acknowledgement at the end, see
     /// `db::copy`.
-    pub fn near_url(&self, database: &str) -> String {
-        self.server.near_url(database)
+    pub fn socket_url(&self, database: &str) -> String {
+        self.server.socket_url(database)
     }
 
     /// Creates an empty `database` unless it exists. Returns the URL.
-    pub async fn database(&self, database: &str) -> anyhow::Result<String> {
+    pub async fn ensure_database(&self, database: &str) -> anyhow::Result<String> {
         let mut session = PgConnection::connect(&self.url("postgres"))
             .await
             .context("could not connect to the embedded PostgreSQL")?;
@@ -134,7 +134,7 @@ impl Embedded {
     }
 
     /// Returns the programs of the server.
-    pub fn binaries(&self) -> &Binaries {
+    pub fn binaries(&self) -> &ServerBinaries {
         &self.binaries
     }
 
@@ -158,7 +158,7 @@ impl Embedded {
     }
 }
 
-impl Drop for Embedded {
+impl Drop for EmbeddedPostgres {
     fn drop(&mut self) {
         if let Err(error) = self.server.stop() {
             tracing::warn!(error = format!("{error:#}"), "could not stop the embedded PostgreSQL");

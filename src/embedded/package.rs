@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Version of the package. The part up to the first dot is the major version of PostgreSQL.
-const VERSION: &str = "17.10.0-beta.17";
+const PACKAGE_VERSION: &str = "17.10.0-beta.17";
 /// PostgreSQL's major version in the package.
-pub(super) const MAJOR: u32 = 17;
+pub(super) const PACKAGE_MAJOR_VERSION: u32 = 17;
 
 /// Platforms by their npm names, each with the SHA-512 of its package, computed from the package on 2026-11-21.
-const PINNED: [(&str, &str); 4] = [
+const PINNED_HASHES: [(&str, &str); 4] = [
     (
         "linux-x64",
         "854e128276b5f62c433ff9773ffce41e143d074243577f6a03ded1373e7941c9\
@@ -42,9 +42,9 @@ const PINNED: [(&str, &str); 4] = [
 ];
 
 /// Returns the folder of the programs. Downloads them into `home` if they do not exist.
-pub(super) fn folder(home: &Path) -> anyhow::Result<PathBuf> {
-    let (platform, sha512) = pinned()?;
-    let place = home.join(format!("postgresql-{VERSION}-{platform}"));
+pub(super) fn fetch_programs(home: &Path) -> anyhow::Result<PathBuf> {
+    let (platform, sha512) = pinned_hash()?;
+    let place = home.join(format!("postgresql-{PACKAGE_VERSION}-{platform}"));
     let programs = place.join("native/bin");
     if programs.join("postgres").is_file() {
         return Ok(programs);
@@ -53,11 +53,11 @@ pub(super) fn folder(home: &Path) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("could not create the folder {}", home.display()))?;
     let aside = tempfile::tempdir_in(home)
         .with_context(|| format!("could not create a folder in {}", home.display()))?;
-    let package = format!("@embedded-postgres/{platform}@{VERSION}");
+    let package = format!("@embedded-postgres/{platform}@{PACKAGE_VERSION}");
     tracing::info!(package, "downloading PostgreSQL with npm, about 23 MB on Linux and 51 MB on macOS");
-    let tarball = fetch(&package, aside.path())?;
-    check(&tarball, sha512).with_context(|| format!("invalid package {package}"))?;
-    unpack(&tarball, aside.path()).with_context(|| format!("could not unpack package {package}"))?;
+    let tarball = fetch_tarball(&package, aside.path())?;
+    verify_hash(&tarball, sha512).with_context(|| format!("invalid package {package}"))?;
+    unpack_tarball(&tarball, aside.path()).with_context(|| format!("could not unpack package {package}"))?;
     match std::fs::rename(aside.path().join("package"), &place) {
         // Another process was faster, with the same bytes.
         Err(_) if programs.join("postgres").is_file() => Ok(programs),
@@ -67,7 +67,7 @@ pub(super) fn folder(home: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn pinned() -> anyhow::Result<(&'static str, &'static str)> {
+fn pinned_hash() -> anyhow::Result<(&'static str, &'static str)> {
     let os = if cfg!(target_os = "macos") { "darwin" } else { std::env::consts::OS };
     let processor = match std::env::consts::ARCH {
         "x86_64" => "x64",
@@ -75,14 +75,14 @@ fn pinned() -> anyhow::Result<(&'static str, &'static str)> {
         other => other,
     };
     let platform = format!("{os}-{processor}");
-    PINNED
+    PINNED_HASHES
         .into_iter()
         .find(|(pinned, _)| *pinned == platform)
         .with_context(|| format!("there is no packaged PostgreSQL for {platform}"))
 }
 
 /// Downloads the tarball of a package into `folder` with npm, and returns the bytes.
-fn fetch(package: &str, folder: &Path) -> anyhow::Result<Vec<u8>> {
+fn fetch_tarball(package: &str, folder: &Path) -> anyhow::Result<Vec<u8>> {
     let output = Command::new("npm")
         .args(["pack", package, "--ignore-scripts", "--loglevel=error", "--pack-destination"])
         .arg(folder)
@@ -101,7 +101,7 @@ fn fetch(package: &str, folder: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(&tarball).with_context(|| format!("could not read the file {}", tarball.display()))
 }
 
-fn check(tarball: &[u8], sha512: &str) -> anyhow::Result<()> {
+fn verify_hash(tarball: &[u8], sha512: &str) -> anyhow::Result<()> {
     let got = HEXLOWER.encode(&Sha512::digest(tarball));
     if got != sha512 {
         bail!("SHA-512 is {got}, expected {sha512}");
@@ -111,16 +111,16 @@ fn check(tarball: &[u8], sha512: &str) -> anyhow::Result<()> {
 
 /// One of the symbolic links that npm dropped, both paths relative to the package.
 #[derive(Deserialize)]
-struct Link {
+struct PackageLink {
     source: PathBuf,
     target: PathBuf,
 }
 
-fn unpack(tarball: &[u8], folder: &Path) -> anyhow::Result<()> {
+fn unpack_tarball(tarball: &[u8], folder: &Path) -> anyhow::Result<()> {
     tar::Archive::new(flate2::read::GzDecoder::new(tarball)).unpack(folder)?;
     let package = folder.join("package");
     let links = std::fs::read(package.join("native/pg-symlinks.json"))?;
-    for Link { source, target } in serde_json::from_slice::<Vec<Link>>(&links)? {
+    for PackageLink { source, target } in serde_json::from_slice::<Vec<PackageLink>>(&links)? {
         let (place, name) = (package.join(&target), source.file_name());
         if !place.exists() {
             let name = name.with_context(|| format!("invalid link source {}", source.display()))?;
@@ -137,13 +137,13 @@ mod tests {
 
     #[test]
     fn a_package_with_another_hash_is_refused() {
-        let refused = check(b"not PostgreSQL", PINNED[0].1).unwrap_err().to_string();
-        assert!(refused.contains(PINNED[0].1), "{refused}");
+        let refused = verify_hash(b"not PostgreSQL", PINNED_HASHES[0].1).unwrap_err().to_string();
+        assert!(refused.contains(PINNED_HASHES[0].1), "{refused}");
     }
 
     #[test]
     fn every_pinned_hash_is_a_sha512() {
-        for (platform, sha512) in PINNED {
+        for (platform, sha512) in PINNED_HASHES {
             assert_eq!(sha512.len(), 128, "{platform}");
         }
     }
@@ -152,7 +152,7 @@ mod tests {
     #[ignore = "fetches 23 MB through npm"]
     fn the_package_becomes_a_server_that_says_its_version() {
         let home = tempfile::tempdir().unwrap();
-        let programs = folder(home.path()).unwrap();
+        let programs = fetch_programs(home.path()).unwrap();
         let said = Command::new(programs.join("postgres")).arg("--version").output().unwrap();
         assert!(String::from_utf8_lossy(&said.stdout).contains("17.10"), "{said:?}");
     }

@@ -4,9 +4,9 @@
 //! sends the parent-death signal at the end of the spawning *thread*, which then is the end of the vinops process. A
 //! server started from the thread of a test or a runtime would die with that thread.
 
-use super::Binaries;
-use super::cluster::Folder;
-use super::servant::Servant;
+use super::ServerBinaries;
+use super::cluster::ClusterFolder;
+use super::os_user::OsUser;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,58 +17,58 @@ use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Longest time until a server is ready. After a power cut the server first replays its WAL.
-const PATIENCE: Duration = Duration::from_secs(180);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(180);
 /// Maximum number of ports to try.
-const PORTS: u32 = 10;
+const MAX_PORT_ATTEMPTS: u32 = 10;
 
 /// A server that accepts connections.
 #[derive(Debug)]
-pub(super) struct Server {
-    folder: Folder,
+pub(super) struct PostgresServer {
+    folder: ClusterFolder,
     password: String,
-    process: Process,
+    process: ServerProcess,
 }
 
-impl Server {
+impl PostgresServer {
     /// Starts the server on `folder` and returns once it accepts connections.
-    pub(super) fn launch(
-        folder: Folder,
-        binaries: &Binaries,
-        servant: &Servant,
+    pub(super) fn launch_server(
+        folder: ClusterFolder,
+        binaries: &ServerBinaries,
+        servant: &OsUser,
         settings: &[String],
         password: String,
-    ) -> anyhow::Result<Arc<Server>> {
-        for _ in 0..PORTS {
+    ) -> anyhow::Result<Arc<PostgresServer>> {
+        for _ in 0..MAX_PORT_ATTEMPTS {
             let port = free_port()?;
-            let log = std::fs::File::create(folder.log())
-                .with_context(|| format!("could not write the file {}", folder.log().display()))?;
-            let mut command = servant.command(&binaries.folder.join("postgres"), &folder.path);
-            command.arg("-D").arg(folder.data()).args(["-p", &port.to_string()]);
+            let log = std::fs::File::create(folder.log_path())
+                .with_context(|| format!("could not write the file {}", folder.log_path().display()))?;
+            let mut command = servant.build_command(&binaries.folder.join("postgres"), &folder.path);
+            command.arg("-D").arg(folder.data_path()).args(["-p", &port.to_string()]);
             command.args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-            let process = Process::spawn(command, port)
+            let process = ServerProcess::spawn(command, port)
                 .with_context(|| format!("could not start {}/postgres", binaries.folder.display()))?;
             match process.wait_until_ready(&folder)? {
-                Ready::Yes => {
-                    let server = Arc::new(Server { folder, password, process });
+                StartupResult::Yes => {
+                    let server = Arc::new(PostgresServer { folder, password, process });
                     if server.folder.is_temporary() {
                         stop_at_exit(&server);
                     }
                     return Ok(server);
                 }
-                Ready::PortTaken => {}
+                StartupResult::PortTaken => {}
             }
         }
-        bail!("no free port for PostgreSQL on 127.0.0.1 after {PORTS} attempts")
+        bail!("no free port for PostgreSQL on 127.0.0.1 after {MAX_PORT_ATTEMPTS} attempts")
     }
 
     pub(super) fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.process.port)
     }
 
-    pub(super) fn near_url(&self, database: &str) -> String {
+    pub(super) fn socket_url(&self, database: &str) -> String {
         let url = self.url(database);
-        match self.folder.socket() {
+        match self.folder.socket_folder() {
             Some(folder) => format!("{url}?host={folder}"),
             None => url,
         }
@@ -80,22 +80,22 @@ impl Server {
 
     /// Stops the server without a checkpoint, as `pg_ctl stop -m immediate` does.
     pub(super) fn crash(&self) -> anyhow::Result<()> {
-        self.process.stop(Signal::SIGQUIT)
+        self.process.stop_with_signal(Signal::SIGQUIT)
     }
 
     /// Stops the server, closes connections and removes a temporary folder. A repeated call has no effect.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
         // A cluster that is about to be removed needs no checkpoint.
         let word = if self.folder.is_temporary() { Signal::SIGQUIT } else { Signal::SIGINT };
-        self.process.stop(word)?;
-        self.folder.remove();
+        self.process.stop_with_signal(word)?;
+        self.folder.remove_temporary();
         Ok(())
     }
 }
 
 /// The server process and the channel for its exit status.
 #[derive(Debug)]
-struct Process {
+struct ServerProcess {
     pid: u32,
     port: u16,
     /// Receives the exit status once, from the waiting thread. `None` after the status was read.
@@ -104,16 +104,16 @@ struct Process {
     _watchdog: Option<std::process::Child>,
 }
 
-enum Ready {
+enum StartupResult {
     Yes,
     PortTaken,
 }
 
-impl Process {
-    fn spawn(mut command: Command, port: u16) -> anyhow::Result<Process> {
+impl ServerProcess {
+    fn spawn(mut command: Command, port: u16) -> anyhow::Result<ServerProcess> {
         // A process group of its own: Ctrl-C in the terminal interrupts vinops, which then stops the server.
         command.process_group(0);
-        die_with_us(&mut command);
+        set_parent_death_signal(&mut command);
         let (born, birth) = mpsc::channel();
         let (ended, end) = mpsc::channel();
         std::thread::Builder::new().name("postgres".to_owned()).spawn(move || match command.spawn() {
@@ -124,12 +124,12 @@ impl Process {
             Err(error) => drop(born.send(Err(error))),
         })?;
         let pid = birth.recv().context("the thread that starts the server ended")??;
-        let watchdog = if cfg!(target_os = "linux") { None } else { Some(watchdog(pid)?) };
-        Ok(Process { pid, port, end: Mutex::new(Some(end)), _watchdog: watchdog })
+        let watchdog = if cfg!(target_os = "linux") { None } else { Some(spawn_watchdog(pid)?) };
+        Ok(ServerProcess { pid, port, end: Mutex::new(Some(end)), _watchdog: watchdog })
     }
 
     /// Returns the exit status if the server ends within `patience`, or `None` while it runs.
-    fn ended(&self, patience: Duration) -> Option<String> {
+    fn wait_for_exit(&self, patience: Duration) -> Option<String> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let said = match end.as_ref()?.recv_timeout(patience) {
             Err(RecvTimeoutError::Timeout) => return None,
@@ -144,36 +144,36 @@ impl Process {
     /// Waits until the server accepts connections or has found the port in use.
     ///
     /// Like `pg_ctl`, this reads `postmaster.pid`: the first line is the pid, the eighth line is the state.
-    fn wait_until_ready(&self, folder: &Folder) -> anyhow::Result<Ready> {
+    fn wait_until_ready(&self, folder: &ClusterFolder) -> anyhow::Result<StartupResult> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            let told = std::fs::read_to_string(folder.data().join("postmaster.pid")).unwrap_or_default();
+        while begun.elapsed() < STARTUP_TIMEOUT {
+            let told = std::fs::read_to_string(folder.data_path().join("postmaster.pid")).unwrap_or_default();
             let mut lines = told.lines();
             let ours = lines.next().is_some_and(|pid| pid.trim() == self.pid.to_string());
             if ours && lines.nth(6).is_some_and(|state| state.starts_with("ready")) {
-                return Ok(Ready::Yes);
+                return Ok(StartupResult::Yes);
             }
-            if let Some(status) = self.ended(Duration::from_millis(10)) {
-                let log = std::fs::read_to_string(folder.log()).unwrap_or_default();
+            if let Some(status) = self.wait_for_exit(Duration::from_millis(10)) {
+                let log = std::fs::read_to_string(folder.log_path()).unwrap_or_default();
                 if log.contains("could not bind") {
-                    return Ok(Ready::PortTaken);
+                    return Ok(StartupResult::PortTaken);
                 }
                 let tail: Vec<&str> = log.lines().rev().take(10).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
                 bail!("PostgreSQL failed to start with {status}\ndetail: {}", tail.join("\ndetail: "));
             }
         }
-        self.stop(Signal::SIGQUIT)?;
+        self.stop_with_signal(Signal::SIGQUIT)?;
         bail!(
             "PostgreSQL was not ready after {} s\nhint: see the log {}",
-            PATIENCE.as_secs(),
-            folder.log().display()
+            STARTUP_TIMEOUT.as_secs(),
+            folder.log_path().display()
         )
     }
 
-    fn stop(&self, word: Signal) -> anyhow::Result<()> {
+    fn stop_with_signal(&self, word: Signal) -> anyhow::Result<()> {
         // The pid of a server that ended by itself may have been reused.
-        self.ended(Duration::ZERO);
+        self.wait_for_exit(Duration::ZERO);
         let all = [(Signal::SIGINT, 60), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 5)];
         for (signal, patience) in all.into_iter().skip_while(|(signal, _)| *signal != word) {
             if self.end.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
@@ -181,7 +181,7 @@ impl Process {
             }
             // The pid still belongs to the server: its thread has not reported the exit status yet.
             let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
-            if self.ended(Duration::from_secs(patience)).is_some() {
+            if self.wait_for_exit(Duration::from_secs(patience)).is_some() {
                 return Ok(());
             }
         }
@@ -198,7 +198,7 @@ fn free_port() -> anyhow::Result<u16> {
 
 /// Makes the child end together with the thread that spawns it, and fail to start if that process has already ended.
 #[cfg(target_os = "linux")]
-fn die_with_us(command: &mut Command) {
+fn set_parent_death_signal(command: &mut Command) {
     let us = nix::unistd::getpid();
     let promise = move || {
         // SIGINT is a clean shutdown that does not wait for clients. Set after the change of user, which would clear
@@ -224,7 +224,7 @@ fn die_with_us(command: &mut Command) {
 fn die_with_us(_: &mut Command) {}
 
 /// Starts a shell that waits for the end of a pipe owned by this process alone, then stops the server.
-fn watchdog(pid: u32) -> std::io::Result<std::process::Child> {
+fn spawn_watchdog(pid: u32) -> std::io::Result<std::process::Child> {
     Command::new("/bin/sh")
         .args(["-c", "read _; kill -INT \"$0\"", &pid.to_string()])
         .stdin(Stdio::piped())
@@ -235,11 +235,11 @@ fn watchdog(pid: u32) -> std::io::Result<std::process::Child> {
 /// Temporary servers that are stopped at the normal exit of the process.
 ///
 /// Statics are never dropped, so a cluster that a test binary shares would leave its folder behind.
-static TEMPORARY: Mutex<Vec<Weak<Server>>> = Mutex::new(Vec::new());
+static TEMPORARY_SERVERS: Mutex<Vec<Weak<PostgresServer>>> = Mutex::new(Vec::new());
 
-fn stop_at_exit(server: &Arc<Server>) {
+fn stop_at_exit(server: &Arc<PostgresServer>) {
     static REGISTERED: Once = Once::new();
-    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(server));
+    TEMPORARY_SERVERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(server));
     REGISTERED.call_once(|| {
         #[expect(unsafe_code, reason = "atexit has no safe wrapper")]
         // SAFETY: the function is `extern "C"`, lives as long as the program and does not unwind.
@@ -250,7 +250,7 @@ fn stop_at_exit(server: &Arc<Server>) {
 }
 
 extern "C" fn stop_temporary() {
-    let servers = std::mem::take(&mut *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner));
+    let servers = std::mem::take(&mut *TEMPORARY_SERVERS.lock().unwrap_or_else(PoisonError::into_inner));
     for server in servers.iter().filter_map(Weak::upgrade) {
         let _ = server.stop();
     }

@@ -64,7 +64,7 @@ pub(super) struct BoundedStream {
 }
 
 impl BoundedStream {
-    fn extend(&mut self) {
+    fn extend_deadline(&mut self) {
         self.deadline.as_mut().reset(Instant::now() + self.timeout);
     }
 
@@ -75,12 +75,16 @@ impl BoundedStream {
     }
 
     /// Extends the deadline if bytes were written.
-    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn after_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Pending => self.poll_deadline(cx),
             Poll::Ready(written) => {
                 self.reading = false;
-                self.extend();
+                self.extend_deadline();
                 Poll::Ready(written)
             }
         }
@@ -100,7 +104,7 @@ impl AsyncRead for BoundedStream {
                 // Only the first bytes of a request extend the deadline, or a slow client would never time out.
                 if !self.reading && buffer.filled().len() > before {
                     self.reading = true;
-                    self.extend();
+                    self.extend_deadline();
                 }
                 Poll::Ready(read)
             }
@@ -111,7 +115,7 @@ impl AsyncRead for BoundedStream {
 impl AsyncWrite for BoundedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(cx, written)
+        self.after_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -120,7 +124,7 @@ impl AsyncWrite for BoundedStream {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.written(cx, written)
+        self.after_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -145,7 +149,7 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    async fn serve(connections: usize, timeout: Duration) -> SocketAddr {
+    async fn start_server(connections: usize, timeout: Duration) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Router::new().route("/", get(async || "here"));
@@ -155,14 +159,14 @@ mod tests {
     }
 
     /// Reads until the server closes the connection.
-    async fn end(stream: &mut TcpStream) -> String {
+    async fn read_until_closed(stream: &mut TcpStream) -> String {
         let mut text = Vec::new();
         // A reset also closes the connection.
         _ = stream.read_to_end(&mut text).await;
         String::from_utf8(text).unwrap()
     }
 
-    async fn ask(stream: &mut TcpStream) -> String {
+    async fn send_request(stream: &mut TcpStream) -> String {
         stream.write_all(REQUEST).await.unwrap();
         let mut text = String::new();
         while !text.ends_with("here") {
@@ -176,17 +180,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_a_request_and_one_with_half_of_it_are_closed() {
-        let address = serve(8, Duration::from_millis(200)).await;
+        let address = start_server(8, Duration::from_millis(200)).await;
         for half in [&b""[..], b"GET / HTTP/1.1\r\nHost: x\r\n"] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(half).await.unwrap();
-            assert_eq!(end(&mut stream).await, "");
+            assert_eq!(read_until_closed(&mut stream).await, "");
         }
     }
 
     #[tokio::test]
     async fn a_request_that_drips_is_closed_while_bytes_still_come() {
-        let address = serve(8, Duration::from_millis(300)).await;
+        let address = start_server(8, Duration::from_millis(300)).await;
         let (mut reading, mut writing) = TcpStream::connect(address).await.unwrap().into_split();
         let dripping = tokio::spawn(async move {
             writing.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
@@ -204,22 +208,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_used_outlives_its_timeout() {
-        let address = serve(8, Duration::from_millis(400)).await;
+        let address = start_server(8, Duration::from_millis(400)).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         let mut tick = tokio::time::interval(Duration::from_millis(150));
         for _ in 0..6 {
             tick.tick().await;
-            assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200 OK"));
+            assert!(send_request(&mut stream).await.starts_with("HTTP/1.1 200 OK"));
         }
-        assert_eq!(end(&mut stream).await, "", "and is closed when it is not used any more");
+        assert_eq!(read_until_closed(&mut stream).await, "", "and is closed when it is not used any more");
     }
 
     #[tokio::test]
     async fn a_connection_beyond_the_limit_is_answered_when_another_ends() {
-        let address = serve(1, Duration::from_millis(300)).await;
+        let address = start_server(1, Duration::from_millis(300)).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
         let mut waiting = TcpStream::connect(address).await.unwrap();
-        assert!(ask(&mut waiting).await.starts_with("HTTP/1.1 200 OK"));
-        assert_eq!(end(&mut idle).await, "");
+        assert!(send_request(&mut waiting).await.starts_with("HTTP/1.1 200 OK"));
+        assert_eq!(read_until_closed(&mut idle).await, "");
     }
 }

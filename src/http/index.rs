@@ -15,12 +15,12 @@ const API_ENDPOINTS: [(&str, &str); 2] =
     [("/api/v1/", "API documentation"), ("/api/v1/openapi.json", "OpenAPI document of the API")];
 
 /// Returns the index in the form that `Accept` asks for.
-pub(super) fn index(headers: &HeaderMap, has_api: bool) -> Response {
+pub(super) fn index_response(headers: &HeaderMap, has_api: bool) -> Response {
     let endpoints: Vec<(&str, &str)> =
         API_ENDPOINTS.into_iter().filter(|_| has_api).chain(ENDPOINTS).collect();
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (kind, body) = if accepted.contains("text/html") {
-        ("text/html; charset=utf-8", page(&endpoints))
+        ("text/html; charset=utf-8", render_html(&endpoints))
     } else {
         let links: Vec<_> = endpoints
             .iter()
@@ -38,7 +38,7 @@ pub(super) fn index(headers: &HeaderMap, has_api: bool) -> Response {
     (headers, body).into_response()
 }
 
-fn page(endpoints: &[(&str, &str)]) -> String {
+fn render_html(endpoints: &[(&str, &str)]) -> String {
     let links: String = endpoints
         .iter()
         .map(|(path, description)| format!("<li><a href=\"{path}\">{path}</a>: {description}</li>\n"))

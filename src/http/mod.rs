@@ -16,8 +16,8 @@
 
 use crate::api::Api;
 use crate::api::problem::Problem;
-use crate::db::{Db, SchemaError, expect_schema};
-use crate::queue::Entry;
+use crate::db::{Database, SchemaError, expect_schema};
+use crate::queue::JobDefinition;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
@@ -36,29 +36,29 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod connections;
+mod db_metrics;
 mod index;
-mod observe;
-mod readings;
+mod layers;
 
-pub use observe::observed;
+pub use layers::with_layers;
 
 /// Timeout of a query by this server.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest age of a cached query result.
-const FRESH: Duration = Duration::from_secs(2);
+const MAX_CACHE_AGE: Duration = Duration::from_secs(2);
 /// Time between two passes that sort the samples of histograms into buckets, without waiting for a scrape.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for open requests to finish at shutdown.
-const GOODBYE: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// The parts of a process that its HTTP server exposes.
-pub struct Face {
+pub struct HttpServerOptions {
     /// The database. The server opens connections of its own.
-    pub db: Db,
+    pub db: Database,
     /// The table of jobs, for the names of the kinds.
-    pub fleet: &'static [Entry],
+    pub fleet: &'static [JobDefinition],
     /// Renderer of the metrics that this process counts.
-    pub figures: PrometheusHandle,
+    pub metrics: PrometheusHandle,
     /// Cancelled when the process begins to shut down.
     pub leave: CancellationToken,
     /// The API, if the role serves it.
@@ -66,46 +66,46 @@ pub struct Face {
 }
 
 /// A running HTTP server.
-pub struct Server {
+pub struct HttpServer {
     address: SocketAddr,
     stop: CancellationToken,
     tasks: [JoinHandle<()>; 2],
 }
 
-struct Shown {
-    face: Face,
+struct HttpState {
+    face: HttpServerOptions,
     ready: Mutex<Option<(Instant, Result<(), String>)>>,
     readings: Mutex<Option<(Instant, Option<String>)>>,
 }
 
-impl Server {
+impl HttpServer {
     /// Starts a server on `address`, such as `127.0.0.1:9464`.
     ///
     /// # Errors
     ///
     /// Returns an error if the address cannot be bound.
-    pub async fn start(address: &str, mut face: Face) -> anyhow::Result<Server> {
+    pub async fn start(address: &str, mut face: HttpServerOptions) -> anyhow::Result<HttpServer> {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .with_context(|| format!("could not listen on {address} for /metrics, /livez and /readyz"))?;
         let address = listener.local_addr().context("could not read the address of the listener")?;
         face.db.pool = PgPoolOptions::new()
             .max_connections(2)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(QUERY_TIMEOUT)
             .connect_lazy_with((*face.db.pool.connect_options()).clone());
-        let figures = face.figures.clone();
+        let figures = face.metrics.clone();
         let has_api = face.api.is_some();
         let beside = face.api.as_ref().map(Api::router).unwrap_or_default();
-        let shown = Arc::new(Shown { face, ready: Mutex::default(), readings: Mutex::default() });
+        let shown = Arc::new(HttpState { face, ready: Mutex::default(), readings: Mutex::default() });
         let app = Router::new()
-            .route("/", get(async move |headers: HeaderMap| index::index(&headers, has_api)))
-            .route("/livez", get(async || answer(StatusCode::OK, &json!({ "alive": true }))))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
+            .route("/", get(async move |headers: HeaderMap| index::index_response(&headers, has_api)))
+            .route("/livez", get(async || json_response(StatusCode::OK, &json!({ "alive": true }))))
+            .route("/readyz", get(handle_readyz))
+            .route("/metrics", get(handle_metrics))
             .with_state(shown)
             .merge(beside)
-            .fallback(async || Problem::of(StatusCode::NOT_FOUND));
-        let app = observed(app);
+            .fallback(async || Problem::from_status(StatusCode::NOT_FOUND));
+        let app = with_layers(app);
         let stop = CancellationToken::new();
         let until = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {
@@ -116,12 +116,12 @@ impl Server {
         });
         let upkeep = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(UPKEEP).await;
+                tokio::time::sleep(UPKEEP_INTERVAL).await;
                 figures.run_upkeep();
             }
         });
         tracing::info!(%address, "HTTP server started");
-        Ok(Server { address, stop, tasks: [serving, upkeep] })
+        Ok(HttpServer { address, stop, tasks: [serving, upkeep] })
     }
 
     /// Returns the address that the server listens on.
@@ -134,49 +134,51 @@ impl Server {
         self.stop.cancel();
         let [mut serving, upkeep] = self.tasks;
         upkeep.abort();
-        if tokio::time::timeout(GOODBYE, &mut serving).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_GRACE, &mut serving).await.is_err() {
             serving.abort();
         }
         tracing::info!(address = %self.address, "HTTP server stopped");
     }
 }
 
-fn answer(status: StatusCode, what: &serde_json::Value) -> Response {
+fn json_response(status: StatusCode, what: &serde_json::Value) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, format!("{what}\n")).into_response()
 }
 
-async fn readyz(State(shown): State<Arc<Shown>>) -> Response {
-    match shown.ready().await {
-        Ok(()) => answer(StatusCode::OK, &json!({ "ready": true })),
-        Err(reason) => answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason })),
+async fn handle_readyz(State(shown): State<Arc<HttpState>>) -> Response {
+    match shown.check_ready().await {
+        Ok(()) => json_response(StatusCode::OK, &json!({ "ready": true })),
+        Err(reason) => {
+            json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason }))
+        }
     }
 }
 
-async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
-    let readings = shown.readings().await;
+async fn handle_metrics(State(shown): State<Arc<HttpState>>) -> Response {
+    let readings = shown.read_metrics().await;
     metrics::gauge!("vinops_database_up").set(if readings.is_some() { 1.0 } else { 0.0 });
     metrics::gauge!("vinops_draining").set(if shown.face.leave.is_cancelled() { 1.0 } else { 0.0 });
-    let figures = shown.face.figures.render();
+    let figures = shown.face.metrics.render();
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (headers, figures + &readings.unwrap_or_default()).into_response()
 }
 
-impl Shown {
+impl HttpState {
     /// Returns the reason why this process is not ready, if any.
     ///
     /// The lock makes concurrent requests share one query.
-    async fn ready(&self) -> Result<(), String> {
+    async fn check_ready(&self) -> Result<(), String> {
         if self.face.leave.is_cancelled() {
             return Err("the process is shutting down".to_owned());
         }
         let mut known = self.ready.lock().await;
         if let Some((since, ready)) = &*known
-            && since.elapsed() < FRESH
+            && since.elapsed() < MAX_CACHE_AGE
         {
             return ready.clone();
         }
-        let looked = tokio::time::timeout(PATIENCE, expect_schema(&self.face.db)).await;
+        let looked = tokio::time::timeout(QUERY_TIMEOUT, expect_schema(&self.face.db)).await;
         let ready = match looked {
             Ok(Ok(())) => Ok(()),
             Ok(Err(SchemaError::Unreachable(_))) | Err(_) => Err("the database is unavailable".to_owned()),
@@ -187,16 +189,16 @@ impl Shown {
     }
 
     /// Returns the rendered metrics of the database, or `None` if the database is unavailable.
-    async fn readings(&self) -> Option<String> {
+    async fn read_metrics(&self) -> Option<String> {
         let mut known = self.readings.lock().await;
         if let Some((since, readings)) = &*known
-            && since.elapsed() < FRESH
+            && since.elapsed() < MAX_CACHE_AGE
         {
             return readings.clone();
         }
-        let looked = tokio::time::timeout(PATIENCE, readings::read(&self.face.db.pool)).await;
+        let looked = tokio::time::timeout(QUERY_TIMEOUT, db_metrics::read_samples(&self.face.db.pool)).await;
         let readings = match looked {
-            Ok(Ok(readings)) => Some(readings::render(&readings, self.face.fleet)),
+            Ok(Ok(readings)) => Some(db_metrics::render_samples(&readings, self.face.fleet)),
             Ok(Err(error)) => {
                 tracing::debug!(error = format!("{error:#}"), "database metrics unavailable");
                 None

@@ -15,13 +15,13 @@
 //! The statements find their tables by the connection's search_path, since the operator chooses the schema. They are
 //! therefore not checked at compile time, and each is run by `tests/listing/bom.rs`.
 
-use super::economics::{money, sum};
+use super::economics::{checked_sum, round_to_cents};
 use rust_decimal::Decimal;
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 
 /// The unique constraints whose violation means that a concurrent change came first.
-const RACES: &[&str] = &[
+const RACE_CONSTRAINTS: &[&str] = &[
     "boms_listing_active_unique",
     "boms_asin_active_unique",
     "boms_version_unique",
@@ -30,25 +30,25 @@ const RACES: &[&str] = &[
 
 /// The owner of a bill of materials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum BomOwner {
     /// A listing, by its id.
     Listing(i32),
     /// An ASIN for a scenario, by the id of its `asin_entities` row.
     Asin(i32),
 }
 
-impl Owner {
-    fn columns(self) -> (Option<i32>, Option<i32>) {
+impl BomOwner {
+    fn owner_columns(self) -> (Option<i32>, Option<i32>) {
         match self {
-            Owner::Listing(id) => (Some(id), None),
-            Owner::Asin(id) => (None, Some(id)),
+            BomOwner::Listing(id) => (Some(id), None),
+            BomOwner::Asin(id) => (None, Some(id)),
         }
     }
 }
 
 /// A line to write: a component and its quantity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct BomLine {
     /// The value of `components.id`.
     pub component_id: i32,
     /// Quantity greater than 0, with up to four decimal places.
@@ -59,7 +59,7 @@ pub struct Line {
 
 /// A line with the price of its component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Costed {
+pub struct CostedBomLine {
     /// Quantity without wastage.
     pub quantity: Decimal,
     /// Share of the quantity that is bought in addition.
@@ -70,7 +70,7 @@ pub struct Costed {
 
 /// A version of a bill of materials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
+pub struct BomVersion {
     /// The value of `boms.id`.
     pub id: i32,
     /// Version number, from 1 for each owner.
@@ -79,11 +79,11 @@ pub struct Version {
 
 /// The result of an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activated {
+pub struct BomActivation {
     /// The active version.
-    pub now: Version,
+    pub now: BomVersion,
     /// The version that was active before. None if there was none, or if `now` was already active.
-    pub before: Option<Version>,
+    pub before: Option<BomVersion>,
 }
 
 /// The error of a BOM operation.
@@ -127,7 +127,7 @@ pub enum BomError {
 
 /// Returns the cost of the lines without VAT: quantity with wastage times unit cost, rounded to the cent once, at the
 /// end. Returns None if the cost is out of range.
-pub fn cost_ex_vat(lines: &[Costed]) -> Option<Decimal> {
+pub fn cost_ex_vat(lines: &[CostedBomLine]) -> Option<Decimal> {
     let costs: Option<Vec<Decimal>> = lines
         .iter()
         .map(|line| {
@@ -135,14 +135,14 @@ pub fn cost_ex_vat(lines: &[Costed]) -> Option<Decimal> {
             bought.checked_mul(line.unit_cost_ex_vat)
         })
         .collect();
-    sum(&costs?).map(money)
+    checked_sum(&costs?).map(round_to_cents)
 }
 
 /// Checks that a version may have these lines.
 ///
 /// # Errors
 /// Returns [`BomError::Empty`] without lines, and [`BomError::Line`] for the first invalid line.
-pub fn check(lines: &[Line]) -> Result<(), BomError> {
+pub fn check_lines(lines: &[BomLine]) -> Result<(), BomError> {
     if lines.is_empty() {
         return Err(BomError::Empty);
     }
@@ -170,10 +170,14 @@ pub fn check(lines: &[Line]) -> Result<(), BomError> {
 ///
 /// # Errors
 /// Returns an error for invalid lines, and [`BomError::Outrun`] if a concurrent draft took the number.
-pub async fn draft(connection: &mut PgConnection, owner: Owner, lines: &[Line]) -> Result<Version, BomError> {
-    check(lines)?;
+pub async fn draft_version(
+    connection: &mut PgConnection,
+    owner: BomOwner,
+    lines: &[BomLine],
+) -> Result<BomVersion, BomError> {
+    check_lines(lines)?;
     let mut tx = connection.begin().await?;
-    let drafted = insert(&mut tx, owner, lines).await;
+    let drafted = insert_version(&mut tx, owner, lines).await;
     match drafted {
         Ok(version) => {
             tx.commit().await?;
@@ -181,15 +185,19 @@ pub async fn draft(connection: &mut PgConnection, owner: Owner, lines: &[Line]) 
         }
         Err(error) if is_race(&error) => {
             tx.rollback().await?;
-            let winner = newest(connection, owner).await?;
+            let winner = newest_version(connection, owner).await?;
             Err(BomError::Outrun { what: "draft of a new version".to_owned(), winner })
         }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn insert(connection: &mut PgConnection, owner: Owner, lines: &[Line]) -> sqlx::Result<Version> {
-    let (listing, asin) = owner.columns();
+async fn insert_version(
+    connection: &mut PgConnection,
+    owner: BomOwner,
+    lines: &[BomLine],
+) -> sqlx::Result<BomVersion> {
+    let (listing, asin) = owner.owner_columns();
     let (id, version): (i32, i32) = sqlx::query_as(
         "-- bom: draft
          insert into boms (listing_id, asin_entity_id, scope_type, version, effective_from)
@@ -221,11 +229,11 @@ async fn insert(connection: &mut PgConnection, owner: Owner, lines: &[Line]) -> 
         .execute(&mut *connection)
         .await?;
     }
-    Ok(Version { id, version })
+    Ok(BomVersion { id, version })
 }
 
-async fn newest(connection: &mut PgConnection, owner: Owner) -> sqlx::Result<Option<i32>> {
-    let (listing, asin) = owner.columns();
+async fn newest_version(connection: &mut PgConnection, owner: BomOwner) -> sqlx::Result<Option<i32>> {
+    let (listing, asin) = owner.owner_columns();
     sqlx::query_scalar(
         "-- bom: newest
          select max(version)
@@ -244,7 +252,7 @@ async fn newest(connection: &mut PgConnection, owner: Owner) -> sqlx::Result<Opt
 /// # Errors
 /// Returns [`BomError::Unknown`] if the version does not exist, and [`BomError::Outrun`] if a concurrent activation
 /// came first.
-pub async fn activate(connection: &mut PgConnection, id: i32) -> Result<Activated, BomError> {
+pub async fn activate_version(connection: &mut PgConnection, id: i32) -> Result<BomActivation, BomError> {
     let wanted: Option<(i32, bool, Option<i32>, Option<i32>)> = sqlx::query_as(
         "-- bom: wanted
          select version, is_active, listing_id, asin_entity_id
@@ -255,15 +263,15 @@ pub async fn activate(connection: &mut PgConnection, id: i32) -> Result<Activate
     .fetch_optional(&mut *connection)
     .await?;
     let (version, active, listing, asin) = wanted.ok_or(BomError::Unknown(id))?;
-    let now = Version { id, version };
+    let now = BomVersion { id, version };
     if active {
-        return Ok(Activated { now, before: None });
+        return Ok(BomActivation { now, before: None });
     }
     let mut tx = connection.begin().await?;
-    match turn(&mut tx, id, listing, asin).await {
+    match switch_active(&mut tx, id, listing, asin).await {
         Ok(before) => {
             tx.commit().await?;
-            Ok(Activated { now, before })
+            Ok(BomActivation { now, before })
         }
         Err(error) if is_race(&error) => {
             tx.rollback().await?;
@@ -287,12 +295,12 @@ pub async fn activate(connection: &mut PgConnection, id: i32) -> Result<Activate
 /// Closes the active version and opens another. Of two concurrent calls the second waits for the first's row, or for
 /// its entry in the index. By then the row is closed and the entry exists, so the second call violates the unique
 /// index, as intended.
-async fn turn(
+async fn switch_active(
     connection: &mut PgConnection,
     id: i32,
     listing: Option<i32>,
     asin: Option<i32>,
-) -> sqlx::Result<Option<Version>> {
+) -> sqlx::Result<Option<BomVersion>> {
     let before: Option<(i32, i32)> = sqlx::query_as(
         "-- bom: close
          update boms
@@ -325,11 +333,11 @@ async fn turn(
     .bind(id)
     .execute(&mut *connection)
     .await?;
-    Ok(before.map(|(id, version)| Version { id, version }))
+    Ok(before.map(|(id, version)| BomVersion { id, version }))
 }
 
 /// Returns the cost of a version at the components' current prices.
-pub async fn cost_of(connection: &mut PgConnection, id: i32) -> Result<Decimal, BomError> {
+pub async fn version_cost(connection: &mut PgConnection, id: i32) -> Result<Decimal, BomError> {
     let lines: Vec<(String, String, String)> = sqlx::query_as(
         "-- bom: costs
          select l.quantity::text, coalesce(l.wastage_rate, 0)::text, c.unit_cost_ex_vat::text
@@ -343,7 +351,7 @@ pub async fn cost_of(connection: &mut PgConnection, id: i32) -> Result<Decimal, 
     let number = |text: &str| text.parse().map_err(|_| BomError::TooMuch(id));
     let mut costed = Vec::new();
     for (quantity, wastage_rate, unit_cost_ex_vat) in &lines {
-        costed.push(Costed {
+        costed.push(CostedBomLine {
             quantity: number(quantity)?,
             wastage_rate: number(wastage_rate)?,
             unit_cost_ex_vat: number(unit_cost_ex_vat)?,
@@ -354,5 +362,5 @@ pub async fn cost_of(connection: &mut PgConnection, id: i32) -> Result<Decimal, 
 
 fn is_race(error: &sqlx::Error) -> bool {
     let told = error.as_database_error();
-    told.and_then(|told| told.constraint()).is_some_and(|constraint| RACES.contains(&constraint))
+    told.and_then(|told| told.constraint()).is_some_and(|constraint| RACE_CONSTRAINTS.contains(&constraint))
 }

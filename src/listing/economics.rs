@@ -8,17 +8,17 @@
 use rust_decimal::{Decimal, RoundingStrategy};
 
 /// Default referral fee of the marketplace, used if the fees are unknown: 15 % of the price without VAT.
-const REFERRAL: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
+const REFERRAL_RATE: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
 /// Fee added if the marketplace ships.
-const FULFILMENT: Decimal = Decimal::from_parts(250, 0, 0, false, 2);
+const FULFILMENT_FEE: Decimal = Decimal::from_parts(250, 0, 0, false, 2);
 /// Fee added for media.
-const CLOSING: Decimal = Decimal::from_parts(50, 0, 0, false, 2);
+const MEDIA_CLOSING_FEE: Decimal = Decimal::from_parts(50, 0, 0, false, 2);
 /// The categories that count as media.
-const MEDIA: &[&str] = &["Books", "Music", "Video", "DVD", "Software"];
+const MEDIA_CATEGORIES: &[&str] = &["Books", "Music", "Video", "DVD", "Software"];
 
 /// Costs of one unit, without VAT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Costs {
+pub struct ListingCosts {
     /// Cost of the active bill of materials.
     pub bom: Decimal,
     /// Shipping cost from `listing_cost_overrides`, like the next three.
@@ -35,7 +35,7 @@ pub struct Costs {
 
 /// Earnings of one unit, not rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Economics {
+pub struct ListingEconomics {
     /// Price without VAT.
     pub price_ex_vat: Decimal,
     /// Sum of all costs.
@@ -51,7 +51,7 @@ pub struct Economics {
 }
 
 /// Returns the amount rounded to the cent, half away from zero.
-pub fn money(amount: Decimal) -> Decimal {
+pub fn round_to_cents(amount: Decimal) -> Decimal {
     // Removes the sign that a rounded -0.001 would have.
     let rounded = amount.round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero);
     if rounded.is_zero() { Decimal::ZERO } else { rounded }
@@ -69,26 +69,30 @@ pub fn price_ex_vat(price_inc_vat: Decimal, vat_rate: Decimal) -> Option<Decimal
 /// Returns the estimated fees if the real ones are unknown: a share of the price without VAT, plus a fee if the
 /// marketplace ships, plus a fee for media. Returns None if the sum is out of range.
 pub fn estimated_fees_ex_vat(price_ex_vat: Decimal, fba: bool, category: Option<&str>) -> Option<Decimal> {
-    let mut fees = price_ex_vat.checked_mul(REFERRAL)?;
+    let mut fees = price_ex_vat.checked_mul(REFERRAL_RATE)?;
     if fba {
-        fees = fees.checked_add(FULFILMENT)?;
+        fees = fees.checked_add(FULFILMENT_FEE)?;
     }
-    if category.is_some_and(|category| MEDIA.contains(&category)) {
-        fees = fees.checked_add(CLOSING)?;
+    if category.is_some_and(|category| MEDIA_CATEGORIES.contains(&category)) {
+        fees = fees.checked_add(MEDIA_CLOSING_FEE)?;
     }
     Some(fees)
 }
 
 /// Returns the earnings of a listing. Returns None if a number is out of range, which no amount in the database
 /// reaches, or if the VAT rate is -1 or less.
-pub fn economics(price_inc_vat: Decimal, vat_rate: Decimal, costs: &Costs) -> Option<Economics> {
+pub fn compute_economics(
+    price_inc_vat: Decimal,
+    vat_rate: Decimal,
+    costs: &ListingCosts,
+) -> Option<ListingEconomics> {
     let price_ex_vat = price_ex_vat(price_inc_vat, vat_rate)?;
-    let Costs { bom, shipping, packaging, handling, other, amazon_fees } = *costs;
-    let total_cost_ex_vat = sum(&[bom, shipping, packaging, handling, other, amazon_fees])?;
+    let ListingCosts { bom, shipping, packaging, handling, other, amazon_fees } = *costs;
+    let total_cost_ex_vat = checked_sum(&[bom, shipping, packaging, handling, other, amazon_fees])?;
     let profit_ex_vat = price_ex_vat.checked_sub(total_cost_ex_vat)?;
     let margin =
         if price_ex_vat > Decimal::ZERO { profit_ex_vat.checked_div(price_ex_vat)? } else { Decimal::ZERO };
-    Some(Economics {
+    Some(ListingEconomics {
         price_ex_vat,
         total_cost_ex_vat,
         net_revenue_ex_vat: price_ex_vat,
@@ -113,6 +117,6 @@ pub fn break_even_with_referral_inc_vat(
 }
 
 /// Returns the sum, or None on overflow.
-pub(super) fn sum(amounts: &[Decimal]) -> Option<Decimal> {
+pub(super) fn checked_sum(amounts: &[Decimal]) -> Option<Decimal> {
     amounts.iter().try_fold(Decimal::ZERO, |sum, amount| sum.checked_add(*amount))
 }

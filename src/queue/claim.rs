@@ -16,35 +16,37 @@
 //! Accepted race: if the connection breaks after the server has committed a claim and before the response arrives, the
 //! jobs run under this worker's name without its knowledge. Their leases are not renewed, so they are rescued.
 
-use super::engine::{Link, Room, Shared, count};
-use super::run::Claimed;
+use super::run::ClaimedJob;
+use super::worker_state::{Capacity, LoopConnection, WorkerShared, increment_counter};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Shortest delay before the next claim if jobs are due but were locked by another claim.
-const CONTENDED: Duration = Duration::from_millis(10);
+const CONTENTION_DELAY: Duration = Duration::from_millis(10);
 
 /// Time without a notification after which the connection of the listener is checked.
-const SILENCE: Duration = Duration::from_secs(30);
+const LISTEN_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Claims jobs until the worker drains, and sends them to `out`, the channel of the runtime's backend.
-pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) {
-    let mut link = Link::new(&engine, "claim jobs");
+pub(super) async fn run_claimer(engine: WorkerShared, out: mpsc::UnboundedSender<ClaimedJob>) {
+    let mut link = LoopConnection::new(&engine, "claim jobs");
     // The future of a claim is not dropped unless it times out: its jobs would be claimed without our knowledge.
     while !engine.draining.is_cancelled() {
-        let wait = match engine.room() {
+        let wait = match engine.free_capacity() {
             None => Duration::MAX,
-            Some(room) => match engine.answer(claim(&engine, &mut link, &room, &out)).await {
-                Ok(wait) => {
-                    link.up();
-                    wait
+            Some(room) => {
+                match engine.with_query_timeout(claim_once(&engine, &mut link, &room, &out)).await {
+                    Ok(wait) => {
+                        link.on_success();
+                        wait
+                    }
+                    Err(error) => link.on_failure(&error),
                 }
-                Err(error) => link.down(&error),
-            },
+            }
         };
         tokio::select! {
-            () = engine.kick.notified() => {}
+            () = engine.claim_signal.notified() => {}
             () = tokio::time::sleep(wait.min(engine.settings.poll)) => {}
             () = engine.draining.cancelled() => {}
         }
@@ -52,19 +54,19 @@ pub(super) async fn claims(engine: Shared, out: mpsc::UnboundedSender<Claimed>) 
 }
 
 /// Claims jobs once. Returns the delay until the next known job is due.
-async fn claim(
-    engine: &Shared,
-    link: &mut Link,
-    room: &Room,
-    out: &mpsc::UnboundedSender<Claimed>,
+async fn claim_once(
+    engine: &WorkerShared,
+    link: &mut LoopConnection,
+    room: &Capacity,
+    out: &mpsc::UnboundedSender<ClaimedJob>,
 ) -> sqlx::Result<Duration> {
-    let line = link.line().await?;
-    let cheap: Vec<bool> = engine.served.iter().map(|served| served.cheap).collect();
-    let jobs = take(line, &engine.kinds, &cheap, room, &engine.name, engine.settings.lease).await?;
+    let line = link.connection().await?;
+    let cheap: Vec<bool> = engine.served.iter().map(|served| served.prefetchable).collect();
+    let jobs = claim_jobs(line, &engine.kinds, &cheap, room, &engine.name, engine.settings.lease).await?;
     let full = jobs.len() >= room.slots + room.ahead;
-    count(&engine.counts.claimed, jobs.len() as u64);
+    increment_counter(&engine.counts.claimed, jobs.len() as u64);
     for job in jobs {
-        engine.hold(job.id, job.run, job.kind.clone());
+        engine.track(job.id, job.run, job.kind.clone());
         // An error means that the runtime has ended, and this task ends with it.
         let _ = out.send(job);
     }
@@ -77,19 +79,19 @@ async fn claim(
     let asked: Vec<String> = asked.map(|(kind, _)| kind.clone()).collect();
     let next = sqlx::query_file_scalar!("src/queue/claim.next.sql", &asked).fetch_one(line).await?;
     Ok(next.map_or(Duration::MAX, |seconds| {
-        Duration::try_from_secs_f64(seconds).unwrap_or_default().max(CONTENDED)
+        Duration::try_from_secs_f64(seconds).unwrap_or_default().max(CONTENTION_DELAY)
     }))
 }
 
 /// Claims due jobs for the worker `name` with one statement. Returns them by priority and id.
-pub(super) async fn take(
+pub(super) async fn claim_jobs(
     connection: &mut PgConnection,
     kinds: &[String],
     cheap: &[bool],
-    room: &Room,
+    room: &Capacity,
     name: &str,
     lease: Duration,
-) -> sqlx::Result<Vec<Claimed>> {
+) -> sqlx::Result<Vec<ClaimedJob>> {
     let mut rows = sqlx::query_file!(
         "src/queue/claim.sql",
         kinds,
@@ -104,7 +106,7 @@ pub(super) async fn take(
     .await?;
     let since = Instant::now();
     rows.sort_unstable_by_key(|row| (row.priority, row.id));
-    let claimed = rows.into_iter().map(|row| Claimed {
+    let claimed = rows.into_iter().map(|row| ClaimedJob {
         id: row.id,
         kind: row.kind.into(),
         key: row.key.map(Into::into),
@@ -119,42 +121,42 @@ pub(super) async fn take(
 }
 
 /// Listens until the worker ends: on channel `fleet` for its kinds, on `fleet_cancel` for its jobs.
-pub(super) async fn wakes(engine: Shared) {
-    let mut link = Link::new(&engine, "listen for jobs");
+pub(super) async fn run_listener(engine: WorkerShared) {
+    let mut link = LoopConnection::new(&engine, "listen for jobs");
     loop {
-        let error = match listen(&engine, &mut link).await {
+        let error = match listen_for_jobs(&engine, &mut link).await {
             Ok(()) => continue,
             Err(error) => error,
         };
-        tokio::time::sleep(link.down(&error)).await;
+        tokio::time::sleep(link.on_failure(&error)).await;
     }
 }
 
-async fn listen(engine: &Shared, link: &mut Link) -> sqlx::Result<()> {
-    let mut listener = engine.db.listener().await?;
+async fn listen_for_jobs(engine: &WorkerShared, link: &mut LoopConnection) -> sqlx::Result<()> {
+    let mut listener = engine.db.connect_listener().await?;
     listener.listen_all(["fleet", "fleet_cancel"]).await?;
-    link.up();
+    link.on_success();
     loop {
         // One claim and one renewal find what was notified before LISTEN.
-        engine.kick.notify_one();
+        engine.claim_signal.notify_one();
         engine.renew.notify_one();
         loop {
-            let Ok(told) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+            let Ok(told) = tokio::time::timeout(LISTEN_KEEPALIVE, listener.try_recv()).await else {
                 let there =
                     sqlx::query!("-- queue: still there\n select 1 as there").fetch_one(&mut listener);
-                engine.answer(there).await?;
+                engine.with_query_timeout(there).await?;
                 continue;
             };
             match told? {
                 Some(told) if told.channel() == "fleet_cancel" => {
-                    if told.payload().parse().is_ok_and(|job| engine.hold_of(job).is_some()) {
+                    if told.payload().parse().is_ok_and(|job| engine.held_job(job).is_some()) {
                         engine.renew.notify_one();
                     }
                 }
                 Some(told)
                     if told.payload().is_empty() || engine.kinds.iter().any(|k| k == told.payload()) =>
                 {
-                    engine.kick.notify_one();
+                    engine.claim_signal.notify_one();
                 }
                 Some(_) => {}
                 None => break,

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 /// Options of a new job. The default is "due now, without a key".
 #[derive(Clone, Debug, Default)]
-pub struct Enqueue {
+pub struct EnqueueOptions {
     /// The subject of the job. While a job of the same kind and key waits, runs or is completed, another one is not
     /// enqueued. `unique_over` selects other states.
     pub key: Option<String>,
@@ -29,35 +29,39 @@ pub struct Enqueue {
 }
 
 /// The states of an unfinished job. A key that is unique over them means "one job at a time".
-pub const UNFINISHED: &[&str] = &["available", "scheduled", "running", "retryable"];
+pub const UNFINISHED_STATES: &[&str] = &["available", "scheduled", "running", "retryable"];
 
-impl Enqueue {
+impl EnqueueOptions {
     /// Returns options for a job that is enqueued once per `key`.
-    pub fn once(key: impl Into<String>) -> Enqueue {
-        Enqueue { key: Some(key.into()), ..Enqueue::default() }
+    pub fn with_key(key: impl Into<String>) -> EnqueueOptions {
+        EnqueueOptions { key: Some(key.into()), ..EnqueueOptions::default() }
     }
 
     /// Reserves the key only while the job is in one of these states.
-    pub fn unique_over(self, states: &'static [&'static str]) -> Enqueue {
-        Enqueue { unique_over: Some(states), ..self }
+    pub fn unique_over(self, states: &'static [&'static str]) -> EnqueueOptions {
+        EnqueueOptions { unique_over: Some(states), ..self }
     }
 
     /// Sets the earliest time of the run.
-    pub fn at(self, run_at: DateTime<Utc>) -> Enqueue {
-        Enqueue { run_at: Some(run_at), ..self }
+    pub fn with_run_at(self, run_at: DateTime<Utc>) -> EnqueueOptions {
+        EnqueueOptions { run_at: Some(run_at), ..self }
     }
 
     /// Sets the priority. Smaller numbers run first.
-    pub fn priority(self, priority: i16) -> Enqueue {
-        Enqueue { priority, ..self }
+    pub fn with_priority(self, priority: i16) -> EnqueueOptions {
+        EnqueueOptions { priority, ..self }
     }
 }
 
 /// Enqueues one job and returns its id, or `None` if its key is in use.
 ///
 /// The job becomes visible and wakes workers when the caller commits.
-pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J, how: Enqueue) -> anyhow::Result<Option<i64>> {
-    let payload = payload(job)?;
+pub async fn enqueue_job<J: Job>(
+    conn: &mut PgConnection,
+    job: &J,
+    how: EnqueueOptions,
+) -> anyhow::Result<Option<i64>> {
+    let payload = encode_payload(job)?;
     let unique_over: Option<Vec<String>> =
         how.unique_over.map(|states| states.iter().map(|state| (*state).to_owned()).collect());
     sqlx::query_scalar!(
@@ -82,10 +86,10 @@ pub async fn enqueue<J: Job>(conn: &mut PgConnection, job: &J, how: Enqueue) -> 
 ///
 /// The jobs are inserted sorted by key, so two transactions that enqueue the same keys wait for each other and never
 /// deadlock.
-pub async fn enqueue_all<J: Job>(conn: &mut PgConnection, jobs: &[(J, String)]) -> anyhow::Result<u64> {
+pub async fn enqueue_jobs<J: Job>(conn: &mut PgConnection, jobs: &[(J, String)]) -> anyhow::Result<u64> {
     let mut sorted: Vec<&(J, String)> = jobs.iter().collect();
     sorted.sort_by(|(_, a), (_, b)| a.cmp(b));
-    let payloads = sorted.iter().map(|(job, _)| payload(job)).collect::<anyhow::Result<Vec<_>>>()?;
+    let payloads = sorted.iter().map(|(job, _)| encode_payload(job)).collect::<anyhow::Result<Vec<_>>>()?;
     let keys: Vec<String> = sorted.iter().map(|(_, key)| key.clone()).collect();
     let enqueued = sqlx::query_scalar!(
         r#"-- queue: enqueue all
@@ -102,7 +106,7 @@ pub async fn enqueue_all<J: Job>(conn: &mut PgConnection, jobs: &[(J, String)]) 
     Ok(enqueued.unsigned_abs())
 }
 
-fn payload<J: Job>(job: &J) -> anyhow::Result<Value> {
+fn encode_payload<J: Job>(job: &J) -> anyhow::Result<Value> {
     serde_json::to_value(job)
         .with_context(|| format!("could not encode the payload of a job of kind {} as JSON", J::KIND))
 }

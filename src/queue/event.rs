@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// An event in the life of a job on this worker.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum WorkerEvent {
     /// A handler is about to start.
     Started {
         /// Id of the job.
@@ -40,7 +40,7 @@ pub enum Event {
         /// Key of the job.
         key: Option<Arc<str>>,
         /// Outcome of the run.
-        outcome: Outcome,
+        outcome: RunOutcome,
         /// The report, or null.
         report: Value,
         /// The error with all causes.
@@ -58,7 +58,7 @@ pub enum Event {
 /// outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum RunOutcome {
     /// The work is done.
     Done,
     /// The attempt failed with an error.
@@ -81,37 +81,37 @@ pub enum Outcome {
     Interrupted,
     /// The job was released before it started: no attempt is spent.
     #[serde(rename = "returned")]
-    Returned,
+    Released,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// Returns the value stored in `fleet.job_attempts`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Done => "done",
-            Outcome::Retry => "retry",
-            Outcome::Abort => "abort",
-            Outcome::Snooze => "snooze",
-            Outcome::Panic => "panic",
-            Outcome::Timeout => "timeout",
-            Outcome::Unreadable => "unreadable",
-            Outcome::Lost => "lost",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Interrupted => "interrupted",
-            Outcome::Returned => "returned",
+            RunOutcome::Done => "done",
+            RunOutcome::Retry => "retry",
+            RunOutcome::Abort => "abort",
+            RunOutcome::Snooze => "snooze",
+            RunOutcome::Panic => "panic",
+            RunOutcome::Timeout => "timeout",
+            RunOutcome::Unreadable => "unreadable",
+            RunOutcome::Lost => "lost",
+            RunOutcome::Cancelled => "cancelled",
+            RunOutcome::Interrupted => "interrupted",
+            RunOutcome::Released => "returned",
         }
     }
 
     /// Returns the effect on the job, a parameter of the completer's statement. After `Lost`, the fence leaves the job
     /// to its present holder.
-    pub(super) fn effect(self) -> &'static str {
+    pub(super) fn job_effect(self) -> &'static str {
         match self {
-            Outcome::Done => "complete",
-            Outcome::Retry | Outcome::Panic | Outcome::Timeout => "fail",
-            Outcome::Abort | Outcome::Unreadable => "discard",
-            Outcome::Snooze => "snooze",
-            Outcome::Cancelled => "cancel",
-            Outcome::Interrupted | Outcome::Returned | Outcome::Lost => "release",
+            RunOutcome::Done => "complete",
+            RunOutcome::Retry | RunOutcome::Panic | RunOutcome::Timeout => "fail",
+            RunOutcome::Abort | RunOutcome::Unreadable => "discard",
+            RunOutcome::Snooze => "snooze",
+            RunOutcome::Cancelled => "cancel",
+            RunOutcome::Interrupted | RunOutcome::Released | RunOutcome::Lost => "release",
         }
     }
 }

@@ -8,14 +8,14 @@
 //! A dropped transaction has not ended yet: the server continues the statement until it has something to send. So the
 //! server process of a step that was cut off is terminated from outside. Only then is the result of the run written.
 
-use super::again::persist;
-use super::engine::Shared;
-use super::entry::{Entry, Erased, Failure};
-use super::event::{Event, Outcome};
-use super::job::{Done, Stop};
-use super::run::{Backends, Claimed, Lost, Run};
-use super::settle::Ending;
-use crate::db::passing::is_permanent;
+use super::completer::RunResult;
+use super::event::{RunOutcome, WorkerEvent};
+use super::job::{JobDone, JobError};
+use super::registry::{ErasedResult, JobDefinition, RunFailure};
+use super::retry_transient::with_retry;
+use super::run::{ClaimedJob, JobRun, LeaseLost, StepBackends};
+use super::worker_state::WorkerShared;
+use crate::db::transient::is_permanent;
 use chrono::{DateTime, Utc};
 use std::any::Any;
 use std::sync::{Arc, PoisonError};
@@ -25,24 +25,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 /// Longest wait for the end of an aborted handler.
-const ABORT: Duration = Duration::from_secs(1);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest wait for the end of a cut-off run's transactions at the server.
-const STOP: Duration = Duration::from_secs(3);
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs the job and sends the result to the completer.
-pub(super) async fn execute(engine: Shared, mut job: Claimed) {
+pub(super) async fn execute_job(engine: WorkerShared, mut job: ClaimedJob) {
     let payload = job.payload.take();
-    job.span = span(&job, &payload);
+    job.span = job_span(&job, &payload);
     let job = Arc::new(job);
-    let ending = run(&engine, &job, payload).await;
-    engine.conclude(ending);
+    let ending = run_handler(&engine, &job, payload).await;
+    engine.report_result(ending);
 }
 
 /// Returns the span with the fields of every log line of this run, the line of its result included.
 ///
 /// A job whose payload contains no source and window may still record them.
-fn span(job: &Claimed, payload: &serde_json::Value) -> tracing::Span {
+fn job_span(job: &ClaimedJob, payload: &serde_json::Value) -> tracing::Span {
     tracing::info_span!(
         "job",
         job = job.id,
@@ -55,26 +55,27 @@ fn span(job: &Claimed, payload: &serde_json::Value) -> tracing::Span {
     )
 }
 
-async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) -> Ending {
+async fn run_handler(engine: &WorkerShared, job: &Arc<ClaimedJob>, payload: serde_json::Value) -> RunResult {
     let (Some(entry), Some(hold)) =
-        (engine.entries.iter().find(|entry| entry.answers_to(&job.kind)), engine.hold_of(job.id))
+        (engine.entries.iter().find(|entry| entry.matches_kind(&job.kind)), engine.held_job(job.id))
     else {
-        return Ending::new(job, Outcome::Returned);
+        return RunResult::new(job, RunOutcome::Released);
     };
     let _slot = tokio::select! {
         biased;
-        () = engine.draining.cancelled() => return Ending::new(job, Outcome::Returned),
-        () = hold.lost.cancelled() => return Ending::new(job, Outcome::Lost),
-        () = hold.cancelled.cancelled() => return Ending::new(job, Outcome::Cancelled),
+        () = engine.draining.cancelled() => return RunResult::new(job, RunOutcome::Released),
+        () = hold.lost.cancelled() => return RunResult::new(job, RunOutcome::Lost),
+        () = hold.cancelled.cancelled() => return RunResult::new(job, RunOutcome::Cancelled),
         slot = engine.slots.acquire() => slot,
     };
-    if let Some(watchers) = engine.watched() {
-        let _ = watchers.send(Event::Started { job: job.id, kind: job.kind.clone(), key: job.key.clone() });
+    if let Some(watchers) = engine.event_sender() {
+        let _ =
+            watchers.send(WorkerEvent::Started { job: job.id, kind: job.kind.clone(), key: job.key.clone() });
     }
 
     let timeout = entry.policy.timeout;
-    let backends = Backends::default();
-    let run = Run {
+    let backends = StepBackends::default();
+    let run = JobRun {
         engine: engine.clone(),
         job: job.clone(),
         timeout,
@@ -82,43 +83,48 @@ async fn run(engine: &Shared, job: &Arc<Claimed>, payload: serde_json::Value) ->
         backends: backends.clone(),
         tried: None,
     };
-    let handler = persist(entry, run, payload).instrument(job.span.clone());
+    let handler = with_retry(entry, run, payload).instrument(job.span.clone());
     let mut handler = AbortOnDropHandle::new(tokio::spawn(handler));
     let cut_off = tokio::select! {
-        ended = &mut handler => return ending(entry, job, ended),
-        () = tokio::time::sleep(timeout) => Outcome::Timeout,
-        () = hold.lost.cancelled() => Outcome::Lost,
-        () = hold.cancelled.cancelled() => Outcome::Cancelled,
-        () = engine.deadline.cancelled() => Outcome::Interrupted,
+        ended = &mut handler => return classify_result(entry, job, ended),
+        () = tokio::time::sleep(timeout) => RunOutcome::Timeout,
+        () = hold.lost.cancelled() => RunOutcome::Lost,
+        () = hold.cancelled.cancelled() => RunOutcome::Cancelled,
+        () = engine.deadline.cancelled() => RunOutcome::Interrupted,
     };
     handler.abort();
     // The handler may have ended at the moment of the cut. Then its own result counts.
-    if let Ok(ended) = tokio::time::timeout(ABORT, &mut handler).await
+    if let Ok(ended) = tokio::time::timeout(ABORT_TIMEOUT, &mut handler).await
         && !ended.as_ref().is_err_and(JoinError::is_cancelled)
     {
-        return ending(entry, job, ended);
+        return classify_result(entry, job, ended);
     }
-    end_at_server(engine, &backends).await;
+    terminate_backends(engine, &backends).await;
     match cut_off {
-        Outcome::Timeout => {
-            let ending = Ending::new(job, Outcome::Timeout);
+        RunOutcome::Timeout => {
+            let ending = RunResult::new(job, RunOutcome::Timeout);
             let limit = humantime::format_duration(timeout);
-            wait(entry, ending.because(format!("run cut off after {limit}, the timeout of its kind")))
+            with_retry_delay(
+                entry,
+                ending.with_error(format!("run cut off after {limit}, the timeout of its kind")),
+            )
         }
-        Outcome::Lost => Ending::new(job, Outcome::Lost).because("run cut off: its lease was lost"),
-        outcome => Ending::new(job, outcome),
+        RunOutcome::Lost => {
+            RunResult::new(job, RunOutcome::Lost).with_error("run cut off: its lease was lost")
+        }
+        outcome => RunResult::new(job, outcome),
     }
 }
 
 /// Terminates the transactions that a run has left open at the server, and waits until they have ended.
-async fn end_at_server(engine: &Shared, backends: &Backends) {
+async fn terminate_backends(engine: &WorkerShared, backends: &StepBackends) {
     let open = std::mem::take(&mut *backends.lock().unwrap_or_else(PoisonError::into_inner));
     let (pids, began): (Vec<i32>, Vec<DateTime<Utc>>) = open.into_iter().unzip();
     if pids.is_empty() {
         return;
     }
     let ended = sqlx::query_file_scalar!("src/queue/execute.end.sql", &pids, &began).fetch_all(&engine.own);
-    match tokio::time::timeout(STOP, ended).await {
+    match tokio::time::timeout(TERMINATE_TIMEOUT, ended).await {
         Ok(Ok(_)) => {}
         // The server ends them itself, at the timeout of the kind or when it finds the connection closed.
         Ok(Err(error)) => tracing::warn!(%error, "could not terminate the transaction of a cut-off run"),
@@ -127,41 +133,55 @@ async fn end_at_server(engine: &Shared, backends: &Backends) {
 }
 
 /// Returns the result of a run whose handler has ended by itself.
-fn ending(entry: &Entry, job: &Arc<Claimed>, ended: Result<Erased, JoinError>) -> Ending {
+fn classify_result(
+    entry: &JobDefinition,
+    job: &Arc<ClaimedJob>,
+    ended: Result<ErasedResult, JoinError>,
+) -> RunResult {
     match ended {
         Ok(Ok(done)) => {
-            let Done { report, committed, note } = done;
-            Ending { report, committed, note, ..Ending::new(job, Outcome::Done) }
+            let JobDone { report, committed, note } = done;
+            RunResult { report, committed, note, ..RunResult::new(job, RunOutcome::Done) }
         }
-        Ok(Err(Failure::Unreadable(error))) => Ending::new(job, Outcome::Unreadable).because(error),
-        Ok(Err(Failure::Stop(Stop::Abort(error)))) => Ending::new(job, Outcome::Abort).because(error),
-        Ok(Err(Failure::Stop(Stop::Snooze(delay)))) => Ending { delay, ..Ending::new(job, Outcome::Snooze) },
+        Ok(Err(RunFailure::Unreadable(error))) => {
+            RunResult::new(job, RunOutcome::Unreadable).with_error(error)
+        }
+        Ok(Err(RunFailure::Stop(JobError::Abort(error)))) => {
+            RunResult::new(job, RunOutcome::Abort).with_error(error)
+        }
+        Ok(Err(RunFailure::Stop(JobError::Snooze(delay)))) => {
+            RunResult { delay, ..RunResult::new(job, RunOutcome::Snooze) }
+        }
         // A step that the fence rejected is not a failure of the job: another worker has the job.
-        Ok(Err(Failure::Stop(Stop::Retry(error)))) if error.is::<Lost>() => {
-            Ending::new(job, Outcome::Lost).because(error)
+        Ok(Err(RunFailure::Stop(JobError::Retry(error)))) if error.is::<LeaseLost>() => {
+            RunResult::new(job, RunOutcome::Lost).with_error(error)
         }
         // No attempt can succeed: the same data fails at the same value.
-        Ok(Err(Failure::Stop(Stop::Retry(error)))) if is_permanent(&error) => {
-            Ending::new(job, Outcome::Abort).because(error)
+        Ok(Err(RunFailure::Stop(JobError::Retry(error)))) if is_permanent(&error) => {
+            RunResult::new(job, RunOutcome::Abort).with_error(error)
         }
-        Ok(Err(Failure::Stop(Stop::Retry(error)))) => {
-            wait(entry, Ending::new(job, Outcome::Retry).because(error))
+        Ok(Err(RunFailure::Stop(JobError::Retry(error)))) => {
+            with_retry_delay(entry, RunResult::new(job, RunOutcome::Retry).with_error(error))
         }
         Err(error) if error.is_panic() => {
             let panic = error.into_panic();
-            wait(entry, Ending::new(job, Outcome::Panic).because(format!("panicked: {}", said(&*panic))))
+            with_retry_delay(
+                entry,
+                RunResult::new(job, RunOutcome::Panic)
+                    .with_error(format!("panicked: {}", panic_message(&*panic))),
+            )
         }
         // Aborted by none of the five events: the runtime shuts down.
-        Err(_) => Ending::new(job, Outcome::Interrupted),
+        Err(_) => RunResult::new(job, RunOutcome::Interrupted),
     }
 }
 
 /// Adds the policy's delay before the next attempt to a result.
-fn wait(entry: &Entry, ending: Ending) -> Ending {
-    Ending { delay: entry.policy.wait(ending.job.attempt, rand::random()), ..ending }
+fn with_retry_delay(entry: &JobDefinition, ending: RunResult) -> RunResult {
+    RunResult { delay: entry.policy.retry_delay(ending.job.attempt, rand::random()), ..ending }
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

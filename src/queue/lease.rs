@@ -9,20 +9,20 @@
 //! dead database and a lost lease look the same. The fence discards its effects. Only effects outside the database (a
 //! download) may happen twice, and the kinds concerned guard against that themselves.
 
-use super::engine::{Hold, Link, Shared, count};
+use super::worker_state::{HeldJob, LoopConnection, WorkerShared, increment_counter};
 use sqlx::PgPool;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Number of leases that a job may lose before it is discarded.
-pub(super) const RESCUES: i32 = 20;
+pub(super) const MAX_RESCUES: i32 = 20;
 
 /// Renews all leases and the worker's heartbeat three times per lease, and the leases on every signal.
 ///
 /// Cuts off the runs that have lost their lease or have a cancel request.
-pub(super) async fn renews(engine: Shared) {
-    let mut link = Link::new(&engine, "renew leases");
+pub(super) async fn run_lease_renewer(engine: WorkerShared) {
+    let mut link = LoopConnection::new(&engine, "renew leases");
     let mut ticks = interval(engine.settings.lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -30,27 +30,27 @@ pub(super) async fn renews(engine: Shared) {
             _ = ticks.tick() => false,
             () = engine.renew.notified() => true,
         };
-        while let Err(error) = engine.answer(renew(&engine, told)).await {
-            tokio::time::sleep(link.down(&error)).await;
+        while let Err(error) = engine.with_query_timeout(renew_once(&engine, told)).await {
+            tokio::time::sleep(link.on_failure(&error)).await;
         }
-        link.up();
+        link.on_success();
     }
 }
 
 /// Renews the leases, then the heartbeat unless a signal woke the renewer.
 ///
 /// The leases come first, so that an error of the heartbeat loses no job.
-async fn renew(engine: &Shared, told: bool) -> sqlx::Result<()> {
-    let holds = engine.holds();
+async fn renew_once(engine: &WorkerShared, told: bool) -> sqlx::Result<()> {
+    let holds = engine.held_jobs();
     if !holds.is_empty() {
         renew_held(engine, holds).await?;
     }
-    if told { Ok(()) } else { seen(engine).await }
+    if told { Ok(()) } else { upsert_heartbeat(engine).await }
 }
 
-async fn renew_held(engine: &Shared, holds: Vec<(i64, Hold)>) -> sqlx::Result<()> {
+async fn renew_held(engine: &WorkerShared, holds: Vec<(i64, HeldJob)>) -> sqlx::Result<()> {
     let (jobs, runs): (Vec<i64>, Vec<i64>) = holds.iter().map(|(job, hold)| (*job, hold.run)).unzip();
-    let ours = keep(&engine.own, &engine.name, &jobs, &runs, engine.settings.lease).await?;
+    let ours = renew_leases(&engine.own, &engine.name, &jobs, &runs, engine.settings.lease).await?;
     for (job, hold) in holds {
         // A run that has ended in the meantime is missing too. Its token has no listener any more.
         match ours.get(&job) {
@@ -64,7 +64,7 @@ async fn renew_held(engine: &Shared, holds: Vec<(i64, Hold)>) -> sqlx::Result<()
 
 /// Renews the leases of runs. Returns the jobs that the worker `name` still holds, each with true if it has a cancel
 /// request.
-pub(super) async fn keep(
+pub(super) async fn renew_leases(
     pool: &PgPool,
     name: &str,
     jobs: &[i64],
@@ -78,13 +78,13 @@ pub(super) async fn keep(
 }
 
 /// Writes this worker's heartbeat to `fleet.workers`.
-pub(super) async fn seen(engine: &Shared) -> sqlx::Result<()> {
+pub(super) async fn upsert_heartbeat(engine: &WorkerShared) -> sqlx::Result<()> {
     sqlx::query_file!(
-        "src/queue/lease.seen.sql",
+        "src/queue/lease.heartbeat.sql",
         engine.name,
         &engine.kinds,
         engine.settings.concurrency.min(i32::MAX as usize) as i32,
-        engine.holding().min(i32::MAX as usize) as i32,
+        engine.held_count().min(i32::MAX as usize) as i32,
         engine.draining.is_cancelled(),
         engine.settings.lease.as_secs_f64(),
     )
@@ -94,7 +94,7 @@ pub(super) async fn seen(engine: &Shared) -> sqlx::Result<()> {
 }
 
 /// Deletes the worker's row from `fleet.workers` after an orderly shutdown.
-pub(super) async fn gone(engine: &Shared) -> sqlx::Result<()> {
+pub(super) async fn delete_worker(engine: &WorkerShared) -> sqlx::Result<()> {
     sqlx::query!(
         "-- queue: worker gone
         delete from fleet.workers where name = $1",
@@ -106,27 +106,27 @@ pub(super) async fn gone(engine: &Shared) -> sqlx::Result<()> {
 }
 
 /// Rescues jobs with expired leases, at least once a second.
-pub(super) async fn rescues(engine: Shared) {
-    let mut link = Link::new(&engine, "rescue jobs");
+pub(super) async fn run_rescuer(engine: WorkerShared) {
+    let mut link = LoopConnection::new(&engine, "rescue jobs");
     let mut ticks = interval(Duration::from_secs(1).min(engine.settings.lease / 3));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match engine.answer(rescue(&engine.own)).await {
+        match engine.with_query_timeout(rescue_jobs(&engine.own)).await {
             Ok(rescued) => {
-                link.up();
-                count(&engine.counts.rescued, rescued.len() as u64);
+                link.on_success();
+                increment_counter(&engine.counts.rescued, rescued.len() as u64);
                 for (job, kind, state) in rescued {
                     tracing::warn!(job, kind, state, "job rescued after its lease expired");
                 }
             }
-            Err(error) => tokio::time::sleep(link.down(&error)).await,
+            Err(error) => tokio::time::sleep(link.on_failure(&error)).await,
         }
     }
 }
 
 /// Rescues the jobs with expired leases. Returns their ids, kinds and new states.
-pub(super) async fn rescue(pool: &PgPool) -> sqlx::Result<Vec<(i64, String, String)>> {
-    let rescued = sqlx::query_file!("src/queue/lease.rescue.sql", RESCUES).fetch_all(pool).await?;
+pub(super) async fn rescue_jobs(pool: &PgPool) -> sqlx::Result<Vec<(i64, String, String)>> {
+    let rescued = sqlx::query_file!("src/queue/lease.rescue.sql", MAX_RESCUES).fetch_all(pool).await?;
     Ok(rescued.into_iter().map(|job| (job.id, job.kind, job.state)).collect())
 }

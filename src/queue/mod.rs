@@ -132,31 +132,31 @@
 //! and drain), `backend` (the interface to the runtime), `queries` and `admin` (the operators' queries and commands),
 //! `manual` (a worker's statements one at a time, for tests and measurements).
 
-mod again;
-mod away;
+pub mod admin;
 mod backend;
 mod claim;
-mod engine;
+mod completer;
 mod enqueue;
-mod entry;
 mod event;
 mod execute;
-#[doc(hidden)]
-pub mod hand;
 mod job;
 mod lease;
-pub mod operate;
+#[doc(hidden)]
+pub mod manual;
+mod outage;
 mod prune;
+pub mod queries;
+mod registry;
+mod retry_transient;
 mod run;
-mod settle;
-pub mod steer;
 mod worker;
+mod worker_state;
 
-pub use engine::Summary;
-pub use enqueue::{Enqueue, UNFINISHED, enqueue, enqueue_all};
-pub use entry::Entry;
-pub use event::{Event, Outcome};
-pub use job::{Done, Job, Policy, Stop, Verdict, abort, snooze};
-pub use prune::Keep;
-pub use run::{Claimed, Lost, Run, Step, Tools};
+pub use enqueue::{EnqueueOptions, UNFINISHED_STATES, enqueue_job, enqueue_jobs};
+pub use event::{RunOutcome, WorkerEvent};
+pub use job::{Job, JobDone, JobError, JobPolicy, JobResult, abort, snooze};
+pub use prune::Retention;
+pub use registry::JobDefinition;
+pub use run::{ClaimedJob, Extensions, JobRun, JobTransaction, LeaseLost};
 pub use worker::Worker;
+pub use worker_state::WorkerSummary;

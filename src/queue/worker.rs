@@ -5,15 +5,15 @@
 //! and released too (`interrupted`). [`Worker::run`] returns only after that, so a process that exits afterwards leaves
 //! no lease behind. The leases of a killed worker expire.
 
-use super::backend::Fleet;
-use super::engine::{Engine, Settings, Shared, Summary, Tasks};
-use super::entry::Entry;
-use super::event::Event;
-use super::execute::execute;
-use super::prune::{self, Keep};
-use super::run::{Claimed, Tools};
-use super::{claim, lease, settle};
-use crate::db::Db;
+use super::backend::ApalisBackend;
+use super::event::WorkerEvent;
+use super::execute::execute_job;
+use super::prune::{self, Retention};
+use super::registry::JobDefinition;
+use super::run::{ClaimedJob, Extensions};
+use super::worker_state::{WorkerSettings, WorkerShared, WorkerState, WorkerSummary, WorkerTasks};
+use super::{claim, completer, lease};
+use crate::db::Database;
 use anyhow::{Context, bail, ensure};
 use apalis::prelude::{BoxDynError, WorkerBuilder, WorkerContext};
 use futures::future::BoxFuture;
@@ -25,33 +25,33 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Time after the drain's deadline for storing the last results during an outage of the database.
-const GRACE: Duration = Duration::from_secs(5);
+const COMPLETER_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest wait for the deletion of the worker's row from `fleet.workers`.
-const GOODBYE: Duration = Duration::from_secs(1);
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The builder of a worker, run with [`Worker::run`].
 pub struct Worker {
-    db: Db,
-    fleet: &'static [Entry],
+    db: Database,
+    fleet: &'static [JobDefinition],
     kinds: Option<Vec<String>>,
     at_most: HashMap<String, usize>,
-    settings: Settings,
-    tools: Tools,
-    watchers: Option<broadcast::Sender<Event>>,
+    settings: WorkerSettings,
+    tools: Extensions,
+    watchers: Option<broadcast::Sender<WorkerEvent>>,
 }
 
 impl Worker {
     /// Returns a worker for all kinds, with 4 slots, a lease of 30 s, a poll interval of 2 s and a drain timeout of 30
     /// s.
-    pub fn new(db: &Db, fleet: &'static [Entry]) -> Worker {
-        let settings = Settings {
+    pub fn new(db: &Database, fleet: &'static [JobDefinition]) -> Worker {
+        let settings = WorkerSettings {
             concurrency: 4,
             prefetch: 0,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(2),
             drain: Duration::from_secs(30),
-            keep: Keep::DEFAULT,
+            keep: Retention::DEFAULT,
         };
         Worker {
             db: db.clone(),
@@ -59,25 +59,25 @@ impl Worker {
             kinds: None,
             at_most: HashMap::new(),
             settings,
-            tools: Tools::new(),
+            tools: Extensions::new(),
             watchers: None,
         }
     }
 
     /// Restricts the worker to these kinds.
-    pub fn kinds<S: AsRef<str>>(mut self, kinds: &[S]) -> Worker {
+    pub fn with_kinds<S: AsRef<str>>(mut self, kinds: &[S]) -> Worker {
         self.kinds = Some(kinds.iter().map(|kind| kind.as_ref().to_owned()).collect());
         self
     }
 
     /// Sets the number of slots: jobs that run concurrently.
-    pub fn concurrency(mut self, slots: usize) -> Worker {
+    pub fn with_concurrency(mut self, slots: usize) -> Worker {
         self.settings.concurrency = slots.max(1);
         self
     }
 
     /// Limits the concurrent jobs of a kind on this worker. Earlier names of the kind are counted separately.
-    pub fn at_most(mut self, kind: &str, jobs: usize) -> Worker {
+    pub fn with_kind_limit(mut self, kind: &str, jobs: usize) -> Worker {
         self.at_most.insert(kind.to_owned(), jobs);
         self
     }
@@ -87,43 +87,43 @@ impl Worker {
     /// Prefetching saves round trips, but other workers cannot run these jobs in the meantime. Default: 0.
     ///
     /// [`Policy::cheap`]: super::Policy::cheap
-    pub fn prefetch(mut self, jobs: usize) -> Worker {
+    pub fn with_prefetch(mut self, jobs: usize) -> Worker {
         self.settings.prefetch = jobs;
         self
     }
 
     /// Sets the lease: the time that a job stays unavailable after the death of its worker.
-    pub fn lease(mut self, lease: Duration) -> Worker {
+    pub fn with_lease(mut self, lease: Duration) -> Worker {
         self.settings.lease = lease;
         self
     }
 
     /// Sets the poll interval: the longest time between two claims of an idle worker.
-    pub fn poll(mut self, poll: Duration) -> Worker {
+    pub fn with_poll_interval(mut self, poll: Duration) -> Worker {
         self.settings.poll = poll;
         self
     }
 
     /// Sets the time for running jobs to finish once the worker shuts down.
-    pub fn drain(mut self, drain: Duration) -> Worker {
+    pub fn with_drain_timeout(mut self, drain: Duration) -> Worker {
         self.settings.drain = drain;
         self
     }
 
     /// Sets the retention of finished jobs.
-    pub fn keep(mut self, keep: Keep) -> Worker {
+    pub fn with_retention(mut self, keep: Retention) -> Worker {
         self.settings.keep = keep;
         self
     }
 
     /// Sets the extensions that jobs can request.
-    pub fn tools(mut self, tools: Tools) -> Worker {
+    pub fn with_extensions(mut self, tools: Extensions) -> Worker {
         self.tools = tools;
         self
     }
 
     /// Sets the channel for the worker's events.
-    pub fn observe(mut self, watchers: broadcast::Sender<Event>) -> Worker {
+    pub fn with_event_sender(mut self, watchers: broadcast::Sender<WorkerEvent>) -> Worker {
         self.watchers = Some(watchers);
         self
     }
@@ -133,55 +133,62 @@ impl Worker {
     /// # Errors
     ///
     /// Returns an error if a selected kind is unknown, the lease is too short or the runtime fails.
-    pub async fn run(self, leave: CancellationToken) -> anyhow::Result<Summary> {
-        let entries = self.entries()?;
+    pub async fn run(self, leave: CancellationToken) -> anyhow::Result<WorkerSummary> {
+        let entries = self.selected_jobs()?;
         ensure!(self.settings.lease >= Duration::from_millis(30), "the lease is shorter than 30 ms");
         let (endings, ends) = mpsc::unbounded_channel();
         let (claimed, jobs) = mpsc::unbounded_channel();
-        let engine =
-            Engine::new(&self.db, entries, &self.at_most, self.tools, self.settings, self.watchers, endings);
+        let engine = WorkerState::new(
+            &self.db,
+            entries,
+            &self.at_most,
+            self.tools,
+            self.settings,
+            self.watchers,
+            endings,
+        );
         let engine = Arc::new(engine);
 
         // Dropped with this future: a worker that is no longer polled keeps no lease alive.
-        let mut tasks = Tasks::new();
-        tasks.spawn(claim::claims(engine.clone(), claimed));
-        if self.db.listens() {
-            tasks.spawn(claim::wakes(engine.clone()));
+        let mut tasks = WorkerTasks::new();
+        tasks.spawn(claim::run_claimer(engine.clone(), claimed));
+        if self.db.supports_listen() {
+            tasks.spawn(claim::run_listener(engine.clone()));
         } else {
             let poll_ms = engine.settings.poll.as_millis() as u64;
             let reason = "DATABASE_URL is a pooler and DATABASE_DIRECT_URL is not set";
             tracing::warn!(reason, poll_ms, "no LISTEN through the pooler, jobs wait for the next poll");
         }
-        tasks.spawn(lease::renews(engine.clone()));
-        tasks.spawn(lease::rescues(engine.clone()));
-        tasks.spawn(settle::settles(engine.clone(), ends));
-        tasks.spawn(prune::prunes(engine.clone()));
-        tasks.spawn(drains(engine.clone(), leave));
+        tasks.spawn(lease::run_lease_renewer(engine.clone()));
+        tasks.spawn(lease::run_rescuer(engine.clone()));
+        tasks.spawn(completer::run_completer(engine.clone(), ends));
+        tasks.spawn(prune::run_pruner(engine.clone()));
+        tasks.spawn(run_drain(engine.clone(), leave));
 
         let (kinds, slots) = (engine.kinds.join(","), engine.settings.concurrency);
         tracing::info!(worker = engine.name, kinds, slots, "worker started");
-        let runtime = runtime(&engine, jobs);
+        let runtime = run_apalis(&engine, jobs);
         let overdue = async {
             engine.deadline.cancelled().await;
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(COMPLETER_GRACE).await;
         };
         tokio::select! {
             ended = runtime => ended.context("could not run the worker")?,
             () = overdue => {
-                let jobs = engine.holding();
+                let jobs = engine.held_count();
                 tracing::warn!(worker = engine.name, jobs, "job results not stored, leases will expire");
             }
         }
         tasks.shutdown().await;
         // A row that remains is deleted when it is a day old.
-        let _ = tokio::time::timeout(GOODBYE, lease::gone(&engine)).await;
+        let _ = tokio::time::timeout(DEREGISTER_TIMEOUT, lease::delete_worker(&engine)).await;
         let summary = engine.counts.summary();
         log_stop(&engine.name, &summary);
         Ok(summary)
     }
 
-    fn entries(&self) -> anyhow::Result<Vec<&'static Entry>> {
-        let known = |kind: &String| match self.fleet.iter().find(|entry| entry.answers_to(kind)) {
+    fn selected_jobs(&self) -> anyhow::Result<Vec<&'static JobDefinition>> {
+        let known = |kind: &String| match self.fleet.iter().find(|entry| entry.matches_kind(kind)) {
             Some(entry) => Ok(entry),
             None => {
                 let known: Vec<_> = self.fleet.iter().map(|entry| entry.kind).collect();
@@ -197,7 +204,7 @@ impl Worker {
 }
 
 /// Logs the end of a worker with the totals.
-fn log_stop(worker: &str, summary: &Summary) {
+fn log_stop(worker: &str, summary: &WorkerSummary) {
     tracing::info!(
         worker,
         claimed = summary.claimed,
@@ -219,13 +226,13 @@ fn log_stop(worker: &str, summary: &Summary) {
 ///
 /// The stream is boxed, because inside an async block the compiler cannot prove that the runtime's own future is
 /// `Send`.
-async fn runtime(engine: &Shared, jobs: mpsc::UnboundedReceiver<Claimed>) -> anyhow::Result<()> {
+async fn run_apalis(engine: &WorkerShared, jobs: mpsc::UnboundedReceiver<ClaimedJob>) -> anyhow::Result<()> {
     let context = WorkerContext::new(&engine.name);
     let runner = engine.clone();
     let mut events = WorkerBuilder::new(context.clone())
-        .backend(Fleet::new(engine.clone(), jobs))
-        .build(move |job: Claimed| -> BoxFuture<'static, Result<(), BoxDynError>> {
-            execute(runner.clone(), job).map(Ok).boxed()
+        .backend(ApalisBackend::new(engine.clone(), jobs))
+        .build(move |job: ClaimedJob| -> BoxFuture<'static, Result<(), BoxDynError>> {
+            execute_job(runner.clone(), job).map(Ok).boxed()
         })
         .stream()
         .boxed();
@@ -247,9 +254,9 @@ async fn runtime(engine: &Shared, jobs: mpsc::UnboundedReceiver<Claimed>) -> any
 }
 
 /// Starts the drain when `leave` is cancelled, and ends the drain at the deadline.
-async fn drains(engine: Shared, leave: CancellationToken) {
+async fn run_drain(engine: WorkerShared, leave: CancellationToken) {
     leave.cancelled().await;
-    tracing::info!(worker = engine.name, running = engine.holding(), "worker draining");
+    tracing::info!(worker = engine.name, running = engine.held_count(), "worker draining");
     engine.draining.cancel();
     tokio::time::sleep(engine.settings.drain).await;
     engine.deadline.cancel();

@@ -12,31 +12,31 @@ use sqlx::PgPool;
 use std::time::{Duration, Instant};
 
 /// Largest accepted difference of the clocks.
-pub const MOST: Duration = Duration::from_secs(2);
+pub const MAX_SKEW: Duration = Duration::from_secs(2);
 /// Number of measurements. The one with the shortest round trip is the most exact.
-const QUESTIONS: usize = 3;
+const SAMPLE_COUNT: usize = 3;
 
 /// The offset of the database's clock from the host's clock, with the error of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measured {
+pub struct ClockOffset {
     /// Time of the database minus time of the host. Negative if the database is behind.
     pub ahead: TimeDelta,
     /// Largest error that the round trip can cause.
     pub error: TimeDelta,
 }
 
-impl Measured {
+impl ClockOffset {
     /// Returns true if the clocks differ by more than [`MOST`], whatever the error of the measurement.
     pub fn is_wrong(&self) -> bool {
-        (self.ahead.abs() - self.error).to_std().is_ok_and(|apart| apart > MOST)
+        (self.ahead.abs() - self.error).to_std().is_ok_and(|apart| apart > MAX_SKEW)
     }
 }
 
 /// Measures the offset between the clocks of the host and the database.
-pub async fn clock_skew(pool: &PgPool) -> anyhow::Result<Measured> {
+pub async fn measure_offset(pool: &PgPool) -> anyhow::Result<ClockOffset> {
     let mut conn = pool.acquire().await.context("could not read the clock of the database")?;
-    let mut best: Option<Measured> = None;
-    for _ in 0..QUESTIONS {
+    let mut best: Option<ClockOffset> = None;
+    for _ in 0..SAMPLE_COUNT {
         let (asked, began) = (config::now(), Instant::now());
         let theirs = sqlx::query_scalar!("-- scheduler: clock\n select clock_timestamp() as \"now!\"")
             .fetch_one(&mut *conn)
@@ -44,14 +44,14 @@ pub async fn clock_skew(pool: &PgPool) -> anyhow::Result<Measured> {
             .context("could not read the clock of the database")?;
         let half = TimeDelta::from_std(began.elapsed() / 2)?;
         if best.is_none_or(|best| half < best.error) {
-            best = Some(Measured { ahead: theirs - (asked + half), error: half });
+            best = Some(ClockOffset { ahead: theirs - (asked + half), error: half });
         }
     }
     best.context("the clock of the database was not read")
 }
 
 /// Returns the message for a clock that is wrong.
-fn complaint(measured: &Measured) -> String {
+fn skew_message(measured: &ClockOffset) -> String {
     let seconds = measured.ahead.as_seconds_f64();
     let word = if seconds < 0.0 { "ahead of" } else { "behind" };
     format!("host clock is {:.1} s {word} the database clock, limit 2 s", seconds.abs())
@@ -59,28 +59,28 @@ fn complaint(measured: &Measured) -> String {
 
 /// The latest offset of the clocks. Logs an error when the clock becomes wrong, and a message when it is right again.
 #[derive(Debug, Default)]
-pub(super) struct Skew {
+pub(super) struct SkewMonitor {
     ahead: TimeDelta,
     wrong: bool,
 }
 
-impl Skew {
+impl SkewMonitor {
     /// Returns the time by which the host's clock is behind.
-    pub(super) fn behind(&self) -> TimeDelta {
+    pub(super) fn host_lag(&self) -> TimeDelta {
         self.ahead
     }
 
-    pub(super) async fn look(&mut self, pool: &PgPool) -> anyhow::Result<()> {
-        let measured = clock_skew(pool).await?;
-        self.note(measured);
+    pub(super) async fn check_clock(&mut self, pool: &PgPool) -> anyhow::Result<()> {
+        let measured = measure_offset(pool).await?;
+        self.record_offset(measured);
         Ok(())
     }
 
-    fn note(&mut self, measured: Measured) {
+    fn record_offset(&mut self, measured: ClockOffset) {
         let (skew_ms, wrong) = (measured.ahead.num_milliseconds(), measured.is_wrong());
         match (std::mem::replace(&mut self.wrong, wrong), wrong) {
             (false, true) => {
-                tracing::error!(skew_ms, hint = "synchronize the host by NTP", "{}", complaint(&measured));
+                tracing::error!(skew_ms, hint = "synchronize the host by NTP", "{}", skew_message(&measured));
             }
             (true, false) => tracing::info!(skew_ms, "host clock within the limit again"),
             _ => tracing::debug!(skew_ms, "clocks compared"),
@@ -94,32 +94,32 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    fn measured(ahead_ms: i64, error_ms: i64) -> Measured {
-        Measured { ahead: TimeDelta::milliseconds(ahead_ms), error: TimeDelta::milliseconds(error_ms) }
+    fn clock_offset(ahead_ms: i64, error_ms: i64) -> ClockOffset {
+        ClockOffset { ahead: TimeDelta::milliseconds(ahead_ms), error: TimeDelta::milliseconds(error_ms) }
     }
 
     #[test]
     fn over_two_seconds_is_wrong_whichever_clock_is_ahead() {
-        assert!(!measured(2_000, 0).is_wrong() && !measured(-2_000, 0).is_wrong());
-        assert!(measured(2_001, 0).is_wrong() && measured(-2_001, 0).is_wrong());
-        assert!(!measured(2_500, 600).is_wrong(), "a slow answer proves nothing");
+        assert!(!clock_offset(2_000, 0).is_wrong() && !clock_offset(-2_000, 0).is_wrong());
+        assert!(clock_offset(2_001, 0).is_wrong() && clock_offset(-2_001, 0).is_wrong());
+        assert!(!clock_offset(2_500, 600).is_wrong(), "a slow answer proves nothing");
         assert_eq!(
-            complaint(&measured(-3_140, 1)),
+            skew_message(&clock_offset(-3_140, 1)),
             "host clock is 3.1 s ahead of the database clock, limit 2 s"
         );
     }
 
     #[tokio::test]
     async fn a_database_on_this_host_has_its_clock() {
-        let test = testing::database().await;
-        let measured = clock_skew(&test.db.pool).await.unwrap();
+        let test = testing::migrated_database().await;
+        let measured = measure_offset(&test.db.pool).await.unwrap();
         assert!(!measured.is_wrong(), "{measured:?}");
         assert!(measured.ahead.abs() < TimeDelta::milliseconds(100) + measured.error, "{measured:?}");
     }
 
     #[tokio::test]
     async fn a_database_whose_clock_is_an_hour_ahead_is_an_error() {
-        let test = testing::database().await;
+        let test = testing::migrated_database().await;
         // A function of this name that precedes the server's own is a clock that the test can set.
         let mut conn = test.db.pool.acquire().await.unwrap();
         sqlx::raw_sql(
@@ -133,10 +133,10 @@ mod tests {
         .execute(&mut *conn)
         .await
         .unwrap();
-        let skewed = crate::db::Db::connect(&test.url, None, 1).await.unwrap();
-        let measured = clock_skew(&skewed.pool).await.unwrap();
+        let skewed = crate::db::Database::connect(&test.url, None, 1).await.unwrap();
+        let measured = measure_offset(&skewed.pool).await.unwrap();
         assert!(measured.is_wrong(), "{measured:?}");
-        let error = complaint(&measured);
+        let error = skew_message(&measured);
         assert!(error.starts_with("host clock is 3600.0 s behind the database clock"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// A failure of the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FeedFault {
     /// Response: status 403 with the 963-byte page of the real server's guard.
     Forbidden,
     /// Response: status 407, like a proxy that requires authentication.
@@ -87,22 +87,22 @@ pub enum Fault {
     Windows,
 }
 
-impl Fault {
+impl FeedFault {
     /// Returns true if the fault corrupts the file itself, as [`corrupt`] does.
-    pub fn in_file(self) -> bool {
+    pub fn is_in_file(self) -> bool {
         !matches!(
             self,
-            Fault::Forbidden
-                | Fault::ProxyAuth
-                | Fault::RedirectLoop
-                | Fault::Garbage
-                | Fault::GzipBomb
-                | Fault::HtmlPage
-                | Fault::Reset { .. }
-                | Fault::WrongEtag { .. }
-                | Fault::Short { .. }
-                | Fault::Drip { .. }
-                | Fault::Stale
+            FeedFault::Forbidden
+                | FeedFault::ProxyAuth
+                | FeedFault::RedirectLoop
+                | FeedFault::Garbage
+                | FeedFault::GzipBomb
+                | FeedFault::HtmlPage
+                | FeedFault::Reset { .. }
+                | FeedFault::WrongEtag { .. }
+                | FeedFault::Short { .. }
+                | FeedFault::Drip { .. }
+                | FeedFault::Stale
         )
     }
 }
@@ -116,7 +116,7 @@ pub fn guard_page() -> String {
 }
 
 /// Returns meaningless bytes, the same in each call.
-pub fn garbage() -> Vec<u8> {
+pub fn garbage_bytes() -> Vec<u8> {
     (0..65_536u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
@@ -129,27 +129,27 @@ pub fn gzip_bomb() -> io::Result<Vec<u8>> {
 
 /// Copies a feed's file and corrupts it on the way. A fault that is not in the file copies the file unchanged, and
 /// [`Fault::HtmlPage`] writes the guard's page instead. Returns the number of corrupt rows.
-pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Result<u64> {
+pub fn corrupt_file(source: impl Read, out: &mut impl Write, fault: FeedFault) -> io::Result<u64> {
     match fault {
-        Fault::Empty => return Ok(0),
-        Fault::HtmlPage => return out.write_all(guard_page().as_bytes()).map(|()| 0),
-        Fault::Truncated { at } => return io::copy(&mut source.take(at), out).map(|_| 0),
-        _ if !fault.in_file() => return io::copy(&mut { source }, out).map(|_| 0),
+        FeedFault::Empty => return Ok(0),
+        FeedFault::HtmlPage => return out.write_all(guard_page().as_bytes()).map(|()| 0),
+        FeedFault::Truncated { at } => return io::copy(&mut source.take(at), out).map(|_| 0),
+        _ if !fault.is_in_file() => return io::copy(&mut { source }, out).map(|_| 0),
         _ => {}
     }
     let mut source = BufReader::with_capacity(1 << 18, source);
     let (mut header, mut record, mut line) = (Vec::new(), Vec::new(), Vec::new());
     source.read_until(b'\n', &mut header)?;
     match fault {
-        Fault::WrongHeader => {
+        FeedFault::WrongHeader => {
             let text = String::from_utf8_lossy(&header);
             out.write_all(
                 text.replace("\"Lot number\"", "\"Lot\"").replace("\"VIN\"", "\"Serial\"").as_bytes(),
             )?;
         }
-        Fault::Windows => {
+        FeedFault::Windows => {
             out.write_all(b"\xef\xbb\xbf")?;
-            carriage(&header, out)?;
+            write_crlf(&header, out)?;
         }
         _ => out.write_all(&header)?,
     }
@@ -160,10 +160,10 @@ pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Res
         // A row begins with its number. A line without one continues the row before it.
         if !record.is_empty() && (ended || line.first().is_some_and(u8::is_ascii_digit)) {
             n += 1;
-            if matches!(fault, Fault::FirstRows { rows } if n > rows) {
+            if matches!(fault, FeedFault::FirstRows { rows } if n > rows) {
                 return Ok(spoiled);
             }
-            spoiled += u64::from(spoil(&mut record, n, fault, out)?);
+            spoiled += u64::from(corrupt_row(&mut record, n, fault, out)?);
             record.clear();
         }
         if ended {
@@ -174,23 +174,25 @@ pub fn corrupt(source: impl Read, out: &mut impl Write, fault: Fault) -> io::Res
 }
 
 /// Writes one row. Returns true if the row was corrupted.
-fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::Result<bool> {
+fn corrupt_row(row: &mut Vec<u8>, n: u64, fault: FeedFault, out: &mut impl Write) -> io::Result<bool> {
     let inside = row.iter().position(|&b| b == b'"').map_or(0, |at| at + 1);
     let hit = match fault {
-        Fault::Nuls { every } | Fault::Latin1 { every } | Fault::NoLotNumber { every } => {
+        FeedFault::Nuls { every } | FeedFault::Latin1 { every } | FeedFault::NoLotNumber { every } => {
             n.is_multiple_of(every)
         }
         // Evenly spread: a row is hit whenever the cumulated share passes a whole number.
-        Fault::BrokenRows { per_mille } => n * per_mille / 1000 != (n - 1) * per_mille / 1000,
-        Fault::LongLine { .. } => n == 10,
+        FeedFault::BrokenRows { per_mille } => n * per_mille / 1000 != (n - 1) * per_mille / 1000,
+        FeedFault::LongLine { .. } => n == 10,
         _ => false,
     };
     match fault {
-        Fault::Nuls { .. } if hit => row.insert(inside, 0),
-        Fault::Latin1 { .. } if hit => row.insert(inside, 0xe9),
-        Fault::NoLotNumber { .. } if hit => drop(row.drain(comma(row, 8) + 1..comma(row, 9))),
-        Fault::BrokenRows { .. } if hit => {
-            let at = comma(row, 9);
+        FeedFault::Nuls { .. } if hit => row.insert(inside, 0),
+        FeedFault::Latin1 { .. } if hit => row.insert(inside, 0xe9),
+        FeedFault::NoLotNumber { .. } if hit => {
+            drop(row.drain(comma_position(row, 8) + 1..comma_position(row, 9)))
+        }
+        FeedFault::BrokenRows { .. } if hit => {
+            let at = comma_position(row, 9);
             if n.is_multiple_of(2) {
                 row.truncate(at);
                 row.push(b'\n');
@@ -198,11 +200,11 @@ fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::R
                 row.insert(at, b',');
             }
         }
-        Fault::Windows => return carriage(row, out).map(|()| false),
+        FeedFault::Windows => return write_crlf(row, out).map(|()| false),
         _ => {}
     }
     out.write_all(row)?;
-    if let Fault::LongLine { bytes } = fault
+    if let FeedFault::LongLine { bytes } = fault
         && hit
     {
         io::copy(&mut io::repeat(b'x').take(bytes), out)?;
@@ -212,12 +214,12 @@ fn spoil(row: &mut Vec<u8>, n: u64, fault: Fault, out: &mut impl Write) -> io::R
 }
 
 /// Returns the position of the n-th comma. No text with commas of its own begins before the tenth.
-fn comma(row: &[u8], n: usize) -> usize {
+fn comma_position(row: &[u8], n: usize) -> usize {
     row.iter().enumerate().filter(|(_, b)| **b == b',').nth(n - 1).map_or(0, |(at, _)| at)
 }
 
 /// Writes a row, or the header, with CR LF at the end.
-fn carriage(row: &[u8], out: &mut impl Write) -> io::Result<()> {
+fn write_crlf(row: &[u8], out: &mut impl Write) -> io::Result<()> {
     out.write_all(row.strip_suffix(b"\n").unwrap_or(row))?;
     out.write_all(b"\r\n")
 }

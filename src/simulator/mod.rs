@@ -23,33 +23,33 @@
 //! within hours of the window (half of the dated lots are sold within twelve hours), and auctions near the window take
 //! place at any hour and on any day. Memory is about 110 bytes a lot. No file is held in memory.
 
-mod dice;
-mod facts;
+mod csv_row;
+mod evolution;
+mod expected;
 pub mod fault;
-mod fleet;
+mod feed_values;
 mod lifecycle;
 mod lot;
-mod movement;
+mod rng;
+mod row_fields;
 pub mod server;
 #[cfg(test)]
 mod tests;
-mod truth;
-mod words;
-mod write;
+mod vehicles;
 mod yards;
 
-pub use facts::{Change, Fact};
-pub use lifecycle::Status;
-pub use truth::{Counters, LotTruth, Skip, Truth, VehicleTruth};
+pub use expected::{ExpectedLot, ExpectedSkip, ExpectedState, ExpectedVehicle, FileCounters};
+pub use lifecycle::LifecycleStatus;
+pub use row_fields::{FieldText, SimulatedChange};
 
 use chrono::{DateTime, Duration, Utc};
-use dice::Dice;
-use lot::Lot;
+use lot::SimulatedLot;
+use rng::SplitMix64;
 use std::io::{self, Write};
 
 /// The properties of a simulated feed.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SimulatorOptions {
     /// Seed of the random numbers, which determine everything else.
     pub seed: u64,
     /// Number of lots in the feed, which stays constant to within a few per mille.
@@ -77,10 +77,10 @@ pub struct Options {
     pub clock_per_row: bool,
 }
 
-impl Options {
+impl SimulatorOptions {
     /// Returns the default feed: 3.4 % of the rows change, 0.4 % disappear, no row is broken.
     pub fn new(seed: u64, rows: usize, start: DateTime<Utc>) -> Self {
-        Options {
+        SimulatorOptions {
             seed,
             rows,
             start,
@@ -102,19 +102,19 @@ impl Options {
     }
 
     /// Returns the start of window `k` in minutes since 1970.
-    fn minutes(&self, k: u32) -> i32 {
+    fn window_minutes(&self, k: u32) -> i32 {
         (self.window_start(k).timestamp() / 60) as i32
     }
 
     /// Returns a text as this feed writes it: whole, or up to its inch sign if inch signs are off.
-    fn inches<'a>(&self, text: &'a str) -> &'a str {
+    fn visible_text<'a>(&self, text: &'a str) -> &'a str {
         if self.inch_quotes { text } else { text.split('"').next().unwrap_or("") }
     }
 }
 
 /// The part of a window's file that reached the reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reach {
+pub enum FileDelivery {
     /// The whole file.
     Whole,
     /// Only the first rows. The file is applied, but absence is not judged by it.
@@ -125,71 +125,71 @@ pub enum Reach {
 
 /// The simulated feed at one window.
 pub struct Simulator {
-    options: Options,
+    options: SimulatorOptions,
     /// The current window.
     k: u32,
     /// The last window whose whole file was read.
     known: Option<u32>,
     /// All lots ever created. A lot's index is its identity.
-    lots: Vec<Lot>,
+    lots: Vec<SimulatedLot>,
     /// The lots of the file in order: by yard, then by creation.
     order: Vec<u32>,
-    counters: Counters,
+    counters: FileCounters,
     /// Changes, by the last file that was read, of lots that were already known.
-    changes: Vec<Change>,
+    changes: Vec<SimulatedChange>,
 }
 
 impl Simulator {
     /// Returns a feed at window 0, of which no file has been read yet.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: SimulatorOptions) -> Self {
         let mut simulator = Simulator {
             options,
             k: 0,
             known: None,
             lots: Vec::new(),
             order: Vec::new(),
-            counters: Counters::default(),
+            counters: FileCounters::default(),
             changes: Vec::new(),
         };
-        simulator.fill();
-        simulator.sort();
+        simulator.create_lots();
+        simulator.sort_rows();
         simulator
     }
 
     /// Returns the options of the feed.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &SimulatorOptions {
         &self.options
     }
 
     /// Writes window `k` and records that a reader has read it. A past window is generated again from the start and
     /// does not change the expected state: a late file decides nothing.
-    pub fn window(&mut self, k: u32, out: &mut impl Write) -> io::Result<Counters> {
+    pub fn write_window(&mut self, k: u32, out: &mut impl Write) -> io::Result<FileCounters> {
         if k < self.k {
-            self.replay(k, out)?;
+            self.write_past_window(k, out)?;
             return Ok(self.counters.clone());
         }
-        self.seek(k);
-        self.write(out)?;
+        self.advance_to(k);
+        self.write_current(out)?;
         if self.known != Some(k) {
-            self.read(Reach::Whole);
+            self.record_file(FileDelivery::Whole);
         }
         Ok(self.counters.clone())
     }
 
     /// Writes window `k` like a new simulator with the same options.
-    pub fn replay(&self, k: u32, out: &mut impl Write) -> io::Result<()> {
+    pub fn write_past_window(&self, k: u32, out: &mut impl Write) -> io::Result<()> {
         let mut other = Simulator::new(self.options.clone());
-        other.seek(k);
-        other.write(out)
+        other.advance_to(k);
+        other.write_current(out)
     }
 
     /// Advances to window `k`. The files of the windows in between count as unread.
-    pub fn seek(&mut self, k: u32) {
+    pub fn advance_to(&mut self, k: u32) {
         while self.k < k {
             self.k += 1;
-            self.step();
+            self.advance_window();
         }
-        self.sort();
+        self.sort_rows();
     }
 
     /// Returns the start of the current window.
@@ -198,26 +198,26 @@ impl Simulator {
     }
 
     /// Writes the file of the current window.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        const CHUNK: usize = 1 << 18;
-        let mut broken = Dice::of([self.options.seed, 7, u64::from(self.k)]);
-        let clock = write::snapshot_clock(self.window_start(), broken.below(1_000_000) as u32);
-        let mut buffer = Vec::with_capacity(CHUNK + 4096);
-        buffer.extend_from_slice(write::header(&self.options, self.k).as_bytes());
+    pub fn write_current(&self, out: &mut impl Write) -> io::Result<()> {
+        const CHUNK_BYTES: usize = 1 << 18;
+        let mut broken = SplitMix64::with_seed([self.options.seed, 7, u64::from(self.k)]);
+        let clock = csv_row::snapshot_clock(self.window_start(), broken.below(1_000_000) as u32);
+        let mut buffer = Vec::with_capacity(CHUNK_BYTES + 4096);
+        buffer.extend_from_slice(csv_row::header_line(&self.options, self.k).as_bytes());
         let every = self.order.len() as u64 / u64::from(self.options.broken + 1);
         let mut position = 0;
         for (at, &index) in self.order.iter().enumerate() {
             position += 1;
-            let mut frame = write::Frame { options: &self.options, position, clock: &clock };
+            let mut frame = csv_row::RowContext { options: &self.options, position, clock: &clock };
             let lot = &self.lots[index as usize];
-            write::row(&mut buffer, &frame, index, lot);
+            csv_row::write_row(&mut buffer, &frame, index, lot);
             let due = (at as u64 + 1).checked_div(every).unwrap_or(0);
             if due * every == at as u64 + 1 && due <= u64::from(self.options.broken) {
                 position += 1;
                 frame.position = position;
-                self.broken(&mut buffer, &frame, &mut broken, due as u32, index);
+                self.write_broken_row(&mut buffer, &frame, &mut broken, due as u32, index);
             }
-            if buffer.len() >= CHUNK {
+            if buffer.len() >= CHUNK_BYTES {
                 out.write_all(&buffer)?;
                 buffer.clear();
             }
@@ -226,12 +226,19 @@ impl Simulator {
     }
 
     /// Appends an unparseable row: a copy of another under a new lot number, cut short or with an extra field.
-    fn broken(&self, into: &mut Vec<u8>, frame: &write::Frame<'_>, dice: &mut Dice, n: u32, like: u32) {
+    fn write_broken_row(
+        &self,
+        into: &mut Vec<u8>,
+        frame: &csv_row::RowContext<'_>,
+        dice: &mut SplitMix64,
+        n: u32,
+        like: u32,
+    ) {
         let source = &self.lots[like as usize];
         let number = 90_000_000 + self.k % 90_000 * 100 + n % 100;
-        let lot = Lot { number, now: source.now, seen: source.seen, life: source.life, ..*source };
+        let lot = SimulatedLot { number, now: source.now, seen: source.seen, life: source.life, ..*source };
         let from = into.len();
-        write::row(into, frame, like, &lot);
+        csv_row::write_row(into, frame, like, &lot);
         // The cut or comma is placed before the first text that may contain a comma, an inch sign or a line end.
         let commas: Vec<usize> = (from..into.len()).filter(|&at| into[at] == b',').take(9).collect();
         let at = commas.last().copied().unwrap_or(from);
@@ -247,21 +254,21 @@ impl Simulator {
     }
 
     /// Records that a reader has read the current window, as far as `reach` allows. Returns the counters of the file.
-    pub fn read(&mut self, reach: Reach) -> Counters {
-        let window = self.options.minutes(self.k);
-        self.known = (reach == Reach::Whole).then_some(self.k).or(self.known);
+    pub fn record_file(&mut self, reach: FileDelivery) -> FileCounters {
+        let window = self.options.window_minutes(self.k);
+        self.known = (reach == FileDelivery::Whole).then_some(self.k).or(self.known);
         let Simulator { options, lots, order, changes, .. } = self;
-        self.counters = truth::record(options, lots, order, window, reach, options.broken, changes);
+        self.counters = expected::record_file(options, lots, order, window, reach, options.broken, changes);
         self.counters.clone()
     }
 
     /// Returns the expected state after the files read so far.
-    pub fn truth(&self) -> Truth<'_> {
-        Truth::new(&self.options, &self.lots, &self.counters, &self.changes)
+    pub fn expected_state(&self) -> ExpectedState<'_> {
+        ExpectedState::new(&self.options, &self.lots, &self.counters, &self.changes)
     }
 
     /// Sorts the rows into the file's order.
-    fn sort(&mut self) {
+    fn sort_rows(&mut self) {
         let lots = &self.lots;
         self.order.clear();
         self.order.extend((0..lots.len() as u32).filter(|&n| lots[n as usize].present));

@@ -4,8 +4,8 @@
 //! supports `If-None-Match`, `Range` and `If-Range`. Each window's file is written once, to a temporary folder, and
 //! streamed from there. A running request uses the same file to its end, even if the feed advances.
 
-use super::fault::{Fault, corrupt, garbage, guard_page, gzip_bomb};
-use super::{Counters, Reach, Simulator};
+use super::fault::{FeedFault, corrupt_file, garbage_bytes, guard_page, gzip_bomb};
+use super::{FileCounters, FileDelivery, Simulator};
 use anyhow::Context;
 use axum::body::Body;
 use axum::extract::State;
@@ -27,11 +27,11 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
 /// The path of the file.
-pub const PATH: &str = "/FTPLSTDM/salesdata.cgi";
+pub const FEED_PATH: &str = "/FTPLSTDM/salesdata.cgi";
 
 /// A served request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hit {
+pub struct RecordedRequest {
     /// The status of the response.
     pub status: u16,
     /// The `Range` header of the request.
@@ -42,13 +42,13 @@ pub struct Hit {
 
 /// A window's file as served.
 #[derive(Clone)]
-struct Served {
+struct ServedFile {
     path: PathBuf,
     size: u64,
     modified: DateTime<Utc>,
 }
 
-impl Served {
+impl ServedFile {
     fn etag(&self) -> String {
         format!("\"{:x}-{:x}\"", self.modified.timestamp(), self.size)
     }
@@ -65,7 +65,7 @@ impl Served {
     }
 
     /// Returns true if `If-None-Match`, or without it `If-Modified-Since`, matches the current file.
-    fn is_known(&self, headers: &HeaderMap) -> bool {
+    fn is_not_modified(&self, headers: &HeaderMap) -> bool {
         match headers.typed_get::<IfNoneMatch>() {
             Some(tags) => self.etag().parse().is_ok_and(|tag| !tags.precondition_passes(&tag)),
             None => headers
@@ -75,20 +75,20 @@ impl Served {
     }
 }
 
-struct Inner {
-    current: Option<Served>,
-    before: Option<Served>,
-    fault: Option<(Fault, u32)>,
-    hits: Vec<Hit>,
+struct FeedServerState {
+    current: Option<ServedFile>,
+    before: Option<ServedFile>,
+    fault: Option<(FeedFault, u32)>,
+    hits: Vec<RecordedRequest>,
     /// Number of files corrupted by [`FeedServer::misbehave`], used for their names.
     spoiled: u32,
 }
 
-type Shared = Arc<Mutex<Inner>>;
+type SharedFeedState = Arc<Mutex<FeedServerState>>;
 
 /// Locks a mutex. A poisoned lock is ignored: its state is still valid, and a test that panicked elsewhere must not
 /// mask this one.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_state<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,7 +97,7 @@ pub struct FeedServer {
     address: SocketAddr,
     simulator: Arc<Mutex<Simulator>>,
     folder: Arc<tempfile::TempDir>,
-    shared: Shared,
+    shared: SharedFeedState,
 }
 
 impl FeedServer {
@@ -106,8 +106,9 @@ impl FeedServer {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .context("could not listen for the simulated feed")?;
-        let inner = Inner { current: None, before: None, fault: None, hits: Vec::new(), spoiled: 0 };
-        let shared: Shared = Arc::new(Mutex::new(inner));
+        let inner =
+            FeedServerState { current: None, before: None, fault: None, hits: Vec::new(), spoiled: 0 };
+        let shared: SharedFeedState = Arc::new(Mutex::new(inner));
         let server = FeedServer {
             address: listener.local_addr()?,
             simulator: Arc::new(Mutex::new(simulator)),
@@ -116,48 +117,54 @@ impl FeedServer {
             ),
             shared: shared.clone(),
         };
-        let app = axum::Router::new().route(PATH, get(answer)).with_state(shared);
+        let app = axum::Router::new().route(FEED_PATH, get(handle_request)).with_state(shared);
         tokio::spawn(async move {
             let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
             if let Err(error) = serving.await {
                 tracing::error!(%error, "simulated feed server failed");
             }
         });
-        server.advance(0).await?;
+        server.advance_to(0).await?;
         Ok(server)
     }
 
     /// Returns the file's URL, with a key like the real one.
     pub fn url(&self) -> String {
-        format!("http://{}{PATH}?authKey=simulated", self.address)
+        format!("http://{}{FEED_PATH}?authKey=simulated", self.address)
     }
 
     /// Advances to window `k`, whose file counts as read. A window at or before the current one is generated and served
     /// again.
-    pub async fn advance(&self, k: u32) -> anyhow::Result<Counters> {
-        self.serve(k, None, Reach::Whole).await
+    pub async fn advance_to(&self, k: u32) -> anyhow::Result<FileCounters> {
+        self.serve_window(k, None, FileDelivery::Whole).await
     }
 
     /// Advances to window `k` and serves its file corrupted. `reach` is the part that a reader can use: `Nothing` for a
     /// file that must be refused.
-    pub async fn advance_spoiled(&self, k: u32, fault: Fault, reach: Reach) -> anyhow::Result<Counters> {
-        self.serve(k, Some(fault), reach).await
+    pub async fn advance_with_fault(
+        &self,
+        k: u32,
+        fault: FeedFault,
+        reach: FileDelivery,
+    ) -> anyhow::Result<FileCounters> {
+        self.serve_window(k, Some(fault), reach).await
     }
 
     /// Responds to the next `times` requests with this fault. `u32::MAX` means without limit. A fault of the file
     /// replaces the current file with a corrupt copy until the next window, regardless of `times`, and does not change
     /// the expected state.
-    pub fn misbehave(&self, fault: Fault, times: u32) -> anyhow::Result<()> {
-        let mut inner = locked(&self.shared);
-        if fault.in_file()
+    pub fn inject_fault(&self, fault: FeedFault, times: u32) -> anyhow::Result<()> {
+        let mut inner = lock_state(&self.shared);
+        if fault.is_in_file()
             && let Some(current) = inner.current.clone()
         {
             inner.spoiled += 1;
             let path = self.folder.path().join(format!("spoiled-{}.csv", inner.spoiled));
             let mut out = BufWriter::new(File::create(&path)?);
-            corrupt(File::open(&current.path)?, &mut out, fault)?;
+            corrupt_file(File::open(&current.path)?, &mut out, fault)?;
             out.flush()?;
-            let spoiled = Served { size: std::fs::metadata(&path)?.len(), path, modified: current.modified };
+            let spoiled =
+                ServedFile { size: std::fs::metadata(&path)?.len(), path, modified: current.modified };
             inner.before = inner.current.replace(spoiled);
         } else {
             inner.fault = Some((fault, times));
@@ -166,40 +173,45 @@ impl FeedServer {
     }
 
     /// Ends a fault. A corrupt file stays until the next window.
-    pub fn behave(&self) {
-        locked(&self.shared).fault = None;
+    pub fn clear_fault(&self) {
+        lock_state(&self.shared).fault = None;
     }
 
     /// Returns the requests served so far.
-    pub fn hits(&self) -> Vec<Hit> {
-        locked(&self.shared).hits.clone()
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        lock_state(&self.shared).hits.clone()
     }
 
     /// Calls `look` with the simulator, for access to the expected state.
-    pub fn look<T>(&self, look: impl FnOnce(&Simulator) -> T) -> T {
-        look(&locked(&self.simulator))
+    pub fn with_simulator<T>(&self, look: impl FnOnce(&Simulator) -> T) -> T {
+        look(&lock_state(&self.simulator))
     }
 
-    async fn serve(&self, k: u32, fault: Option<Fault>, reach: Reach) -> anyhow::Result<Counters> {
+    async fn serve_window(
+        &self,
+        k: u32,
+        fault: Option<FeedFault>,
+        reach: FileDelivery,
+    ) -> anyhow::Result<FileCounters> {
         let (simulator, folder, shared) = (self.simulator.clone(), self.folder.clone(), self.shared.clone());
-        let made = tokio::task::spawn_blocking(move || -> anyhow::Result<Counters> {
-            let mut simulator = locked(&simulator);
+        let made = tokio::task::spawn_blocking(move || -> anyhow::Result<FileCounters> {
+            let mut simulator = lock_state(&simulator);
             let path = folder.path().join(format!("{k}.csv"));
             let mut whole = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
             let counters = match reach {
-                Reach::Whole => simulator.window(k, &mut whole)?,
+                FileDelivery::Whole => simulator.write_window(k, &mut whole)?,
                 _ => {
-                    simulator.seek(k);
-                    simulator.write(&mut whole)?;
-                    simulator.read(reach)
+                    simulator.advance_to(k);
+                    simulator.write_current(&mut whole)?;
+                    simulator.record_file(reach)
                 }
             };
             let path = match fault {
-                Some(fault) if fault.in_file() => {
+                Some(fault) if fault.is_in_file() => {
                     let spoiled = folder.path().join(format!("{k}-spoiled.csv"));
                     whole.seek(SeekFrom::Start(0))?;
                     let mut out = BufWriter::new(File::create(&spoiled)?);
-                    corrupt(BufReader::new(whole), &mut out, fault)?;
+                    corrupt_file(BufReader::new(whole), &mut out, fault)?;
                     out.flush()?;
                     spoiled
                 }
@@ -208,11 +220,11 @@ impl FeedServer {
             // The real file appears two to five seconds into the quarter-hour.
             let modified =
                 simulator.options().window_start(k) + chrono::Duration::seconds(2 + i64::from(k % 4));
-            let served = Served { size: std::fs::metadata(&path)?.len(), path, modified };
-            let mut inner = locked(&shared);
+            let served = ServedFile { size: std::fs::metadata(&path)?.len(), path, modified };
+            let mut inner = lock_state(&shared);
             let forgotten = inner.before.take();
             inner.before = inner.current.replace(served);
-            inner.fault = fault.filter(|fault| !fault.in_file()).map(|fault| (fault, u32::MAX));
+            inner.fault = fault.filter(|fault| !fault.is_in_file()).map(|fault| (fault, u32::MAX));
             let kept = [&inner.before, &inner.current];
             if let Some(old) =
                 forgotten.filter(|old| kept.iter().all(|k| k.as_ref().is_none_or(|k| k.path != old.path)))
@@ -227,61 +239,65 @@ impl FeedServer {
 }
 
 /// Responds to one request and records it.
-async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+async fn handle_request(State(shared): State<SharedFeedState>, headers: HeaderMap) -> Response {
     let (fault, mut file, before) = {
-        let mut inner = locked(&shared);
+        let mut inner = lock_state(&shared);
         let fault = inner.fault.map(|(fault, _)| fault);
         inner.fault =
             inner.fault.map(|(fault, left)| (fault, left.saturating_sub(u32::from(left != u32::MAX))));
         inner.fault.take_if(|(_, left)| *left == 0);
         (fault, inner.current.clone(), inner.before.clone())
     };
-    if fault == Some(Fault::Stale)
+    if fault == Some(FeedFault::Stale)
         && let (Some(file), Some(before)) = (&mut file, before)
     {
-        *file = Served { modified: file.modified, ..before };
+        *file = ServedFile { modified: file.modified, ..before };
     }
     let response = match (fault, file) {
-        (Some(Fault::Forbidden), _) => {
+        (Some(FeedFault::Forbidden), _) => {
             (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "text/html")], guard_page()).into_response()
         }
-        (Some(Fault::HtmlPage), _) => ([(header::CONTENT_TYPE, "text/html")], guard_page()).into_response(),
-        (Some(Fault::ProxyAuth), _) => {
+        (Some(FeedFault::HtmlPage), _) => {
+            ([(header::CONTENT_TYPE, "text/html")], guard_page()).into_response()
+        }
+        (Some(FeedFault::ProxyAuth), _) => {
             (StatusCode::PROXY_AUTHENTICATION_REQUIRED, [(header::PROXY_AUTHENTICATE, "Basic")], "pay first")
                 .into_response()
         }
-        (Some(Fault::Garbage), _) => garbage().into_response(),
-        (Some(Fault::GzipBomb), _) => match gzip_bomb() {
+        (Some(FeedFault::Garbage), _) => garbage_bytes().into_response(),
+        (Some(FeedFault::GzipBomb), _) => match gzip_bomb() {
             Ok(bomb) => ([(header::CONTENT_ENCODING, "gzip")], bomb).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         },
-        (Some(Fault::RedirectLoop), _) => (StatusCode::FOUND, [(header::LOCATION, PATH)]).into_response(),
-        (fault, Some(file)) => give(&headers, &file, fault).await,
+        (Some(FeedFault::RedirectLoop), _) => {
+            (StatusCode::FOUND, [(header::LOCATION, FEED_PATH)]).into_response()
+        }
+        (fault, Some(file)) => serve_file(&headers, &file, fault).await,
         (_, None) => StatusCode::NOT_FOUND.into_response(),
     };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (range, user_agent) = (text(header::RANGE), text(header::USER_AGENT));
-    locked(&shared).hits.push(Hit { status: response.status().as_u16(), range, user_agent });
+    lock_state(&shared).hits.push(RecordedRequest { status: response.status().as_u16(), range, user_agent });
     response
 }
 
 /// Serves the file or the requested range.
-async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Response {
+async fn serve_file(headers: &HeaderMap, file: &ServedFile, fault: Option<FeedFault>) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (etag, modified) = (file.etag(), file.last_modified());
     let told = match (fault, text(header::RANGE)) {
-        (Some(Fault::WrongEtag { .. }), Some(_)) => "\"0-0\"",
+        (Some(FeedFault::WrongEtag { .. }), Some(_)) => "\"0-0\"",
         _ => etag.as_str(),
     };
     let answer = Response::builder()
         .header(header::ETAG, told)
         .header(header::LAST_MODIFIED, &modified)
         .header(header::ACCEPT_RANGES, "bytes");
-    let built = if file.is_known(headers) {
+    let built = if file.is_not_modified(headers) {
         answer.status(StatusCode::NOT_MODIFIED).body(Body::empty())
     } else {
         let current = !file.is_modified(headers);
-        let range = text(header::RANGE).filter(|_| current).and_then(|range| span(range, file.size));
+        let range = text(header::RANGE).filter(|_| current).and_then(|range| parse_range(range, file.size));
         let (from, to) = range.unwrap_or((0, file.size));
         if from >= to && range.is_some() {
             let unit = format!("bytes */{}", file.size);
@@ -294,8 +310,8 @@ async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Respo
                 .header(header::CONTENT_RANGE, format!("bytes {from}-{}/{}", to - 1, file.size)),
             None => answer,
         };
-        let missing = if let Some(Fault::Short { missing }) = fault { missing } else { 0 };
-        let body = match body(file, from, to, fault).await {
+        let missing = if let Some(FeedFault::Short { missing }) = fault { missing } else { 0 };
+        let body = match file_body(file, from, to, fault).await {
             Ok(body) => body,
             Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         };
@@ -309,15 +325,18 @@ async fn give(headers: &HeaderMap, file: &Served, fault: Option<Fault>) -> Respo
 }
 
 /// Returns the bytes `from..to` of a file as a body, with the fault applied.
-async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::io::Result<Body> {
+async fn file_body(file: &ServedFile, from: u64, to: u64, fault: Option<FeedFault>) -> std::io::Result<Body> {
     let mut open = tokio::fs::File::open(&file.path).await?;
     tokio::io::AsyncSeekExt::seek(&mut open, SeekFrom::Start(from)).await?;
     let cut = match fault {
-        Some(Fault::Reset { at } | Fault::WrongEtag { at }) => at.min(to - from),
+        Some(FeedFault::Reset { at } | FeedFault::WrongEtag { at }) => at.min(to - from),
         _ => to - from,
     };
-    let breaks = matches!(fault, Some(Fault::Reset { .. } | Fault::WrongEtag { .. } | Fault::Short { .. }));
-    let chunk = if let Some(Fault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
+    let breaks = matches!(
+        fault,
+        Some(FeedFault::Reset { .. } | FeedFault::WrongEtag { .. } | FeedFault::Short { .. })
+    );
+    let chunk = if let Some(FeedFault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
     let sent = ReaderStream::with_capacity(open.take(cut), chunk);
     let end = futures::stream::iter(breaks.then_some(())).then(|()| async {
         // An error discards the connection's buffered bytes. The pause lets them out first.
@@ -327,7 +346,7 @@ async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::i
     let whole: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>> =
         Box::pin(sent.chain(end));
     Ok(match fault {
-        Some(Fault::Drip { every, .. }) => Body::from_stream(whole.then(move |part| async move {
+        Some(FeedFault::Drip { every, .. }) => Body::from_stream(whole.then(move |part| async move {
             tokio::time::sleep(every).await;
             part
         })),
@@ -337,7 +356,7 @@ async fn body(file: &Served, from: u64, to: u64, fault: Option<Fault>) -> std::i
 
 /// Returns the range `bytes=a-` or `bytes=a-b` of a file of this size, as a half-open span. Other forms are ignored, as
 /// a server may do.
-fn span(range: &str, size: u64) -> Option<(u64, u64)> {
+fn parse_range(range: &str, size: u64) -> Option<(u64, u64)> {
     let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
     let from: u64 = from.parse().ok()?;
     let to = if to.is_empty() { size } else { to.parse::<u64>().ok()?.saturating_add(1).min(size) };

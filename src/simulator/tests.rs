@@ -2,30 +2,30 @@
 
 #![expect(clippy::disallowed_methods, reason = "a client of the tests' own, on loopback")]
 
-use super::fault::{Fault, corrupt, guard_page};
+use super::fault::{FeedFault, corrupt_file, guard_page};
 use super::server::FeedServer;
 use super::*;
 use std::collections::{HashMap, HashSet};
 use tokio_util::sync::CancellationToken;
 
-fn start() -> DateTime<Utc> {
+fn start_time() -> DateTime<Utc> {
     "2026-10-30T17:30:00Z".parse().unwrap()
 }
 
 /// Returns options without inch signs, so that a strict reader can read the file.
-fn strict(rows: usize) -> Options {
-    Options { inch_quotes: false, ..Options::new(7, rows, start()) }
+fn strict_options(rows: usize) -> SimulatorOptions {
+    SimulatorOptions { inch_quotes: false, ..SimulatorOptions::new(7, rows, start_time()) }
 }
 
-fn file(simulator: &mut Simulator, k: u32) -> (Vec<u8>, Counters) {
+fn write_file(simulator: &mut Simulator, k: u32) -> (Vec<u8>, FileCounters) {
     let mut bytes = Vec::new();
-    let counters = simulator.window(k, &mut bytes).unwrap();
+    let counters = simulator.write_window(k, &mut bytes).unwrap();
     (bytes, counters)
 }
 
-type Rows = HashMap<String, HashMap<String, String>>;
+type RowsByLot = HashMap<String, HashMap<String, String>>;
 
-fn rows(bytes: &[u8]) -> Rows {
+fn parse_rows(bytes: &[u8]) -> RowsByLot {
     let mut reader = csv::Reader::from_reader(bytes);
     let rows = reader.deserialize::<HashMap<String, String>>().map(Result::unwrap);
     rows.map(|row| (row["Lot number"].clone(), row)).collect()
@@ -33,19 +33,19 @@ fn rows(bytes: &[u8]) -> Rows {
 
 #[test]
 fn the_same_options_give_the_same_bytes_by_whatever_way() {
-    let mut one = Simulator::new(Options::new(3, 800, start()));
-    let mut other = Simulator::new(Options::new(3, 800, start()));
-    let walked: Vec<Vec<u8>> = (0..5).map(|k| file(&mut one, k).0).collect();
-    assert_eq!(file(&mut other, 4).0, walked[4]);
-    assert_eq!(file(&mut other, 2).0, walked[2]);
+    let mut one = Simulator::new(SimulatorOptions::new(3, 800, start_time()));
+    let mut other = Simulator::new(SimulatorOptions::new(3, 800, start_time()));
+    let walked: Vec<Vec<u8>> = (0..5).map(|k| write_file(&mut one, k).0).collect();
+    assert_eq!(write_file(&mut other, 4).0, walked[4]);
+    assert_eq!(write_file(&mut other, 2).0, walked[2]);
     assert_ne!(walked[3], walked[4]);
-    assert_ne!(file(&mut Simulator::new(Options::new(4, 800, start())), 0).0, walked[0]);
+    assert_ne!(write_file(&mut Simulator::new(SimulatorOptions::new(4, 800, start_time())), 0).0, walked[0]);
 }
 
 #[test]
 fn the_columns_are_the_feeds_in_both_generations() {
-    let mut simulator = Simulator::new(Options { wholesale_from: 1, ..strict(60) });
-    let (old, new) = (file(&mut simulator, 0).0, file(&mut simulator, 1).0);
+    let mut simulator = Simulator::new(SimulatorOptions { wholesale_from: 1, ..strict_options(60) });
+    let (old, new) = (write_file(&mut simulator, 0).0, write_file(&mut simulator, 1).0);
     let names = |bytes: &[u8]| csv::Reader::from_reader(bytes).headers().unwrap().clone();
     assert_eq!((names(&old).len(), &names(&old)[50], &names(&new)[50]), (59, "Copart Select", "Wholesale"));
     assert_eq!(&names(&old)[34], "High Bid =non-vix,Sealed=Vix");
@@ -54,11 +54,11 @@ fn the_columns_are_the_feeds_in_both_generations() {
 
 #[test]
 fn the_counters_agree_with_a_naive_comparison_of_the_files() {
-    let mut simulator = Simulator::new(strict(3000));
-    let mut before: Rows = HashMap::new();
+    let mut simulator = Simulator::new(strict_options(3000));
+    let mut before: RowsByLot = HashMap::new();
     for k in [0, 1, 2, 3, 9, 10] {
-        let (bytes, counters) = file(&mut simulator, k);
-        let mut now = rows(&bytes);
+        let (bytes, counters) = write_file(&mut simulator, k);
+        let mut now = parse_rows(&bytes);
         for row in now.values_mut() {
             row.remove("Id");
             row.remove("Create Date/Time");
@@ -77,10 +77,10 @@ fn the_counters_agree_with_a_naive_comparison_of_the_files() {
 
 #[test]
 fn the_feed_moves_at_the_rates_it_is_told_to() {
-    let mut simulator = Simulator::new(Options::new(11, 8000, start()));
-    file(&mut simulator, 0);
+    let mut simulator = Simulator::new(SimulatorOptions::new(11, 8000, start_time()));
+    write_file(&mut simulator, 0);
     for k in 1..=8 {
-        let counters = file(&mut simulator, k).1;
+        let counters = write_file(&mut simulator, k).1;
         let share = |n: u64| n as f64 / counters.rows as f64;
         assert!((0.030..0.040).contains(&share(counters.changed)), "{counters:?}");
         assert!((0.003..0.008).contains(&share(counters.gone)), "{counters:?}");
@@ -91,11 +91,11 @@ fn the_feed_moves_at_the_rates_it_is_told_to() {
 
 #[test]
 fn what_is_true_of_a_lot_is_what_its_row_says() {
-    let mut simulator = Simulator::new(strict(2000));
-    file(&mut simulator, 0);
-    let rows = rows(&file(&mut simulator, 1).0);
+    let mut simulator = Simulator::new(strict_options(2000));
+    write_file(&mut simulator, 0);
+    let rows = parse_rows(&write_file(&mut simulator, 1).0);
     let mut unscheduled = 0;
-    for lot in simulator.truth().lots().filter(|lot| lot.in_feed) {
+    for lot in simulator.expected_state().lots().filter(|lot| lot.in_feed) {
         let row = &rows[&lot.lot.to_string()];
         assert_eq!((&row["VIN"], row["Make"].as_str()), (&lot.vin_raw, lot.make));
         let bare: String = row["VIN"].to_uppercase().chars().filter(|c| !"IOQ".contains(*c)).collect();
@@ -120,10 +120,10 @@ fn what_is_true_of_a_lot_is_what_its_row_says() {
 #[test]
 fn a_sale_is_in_local_time_and_its_zone_is_that_of_the_last_update() {
     // The clocks go back on 1 November 2026: rows updated before contain EDT, later sales are at UTC-5.
-    let mut simulator = Simulator::new(strict(4000));
-    let rows = rows(&file(&mut simulator, 0).0);
+    let mut simulator = Simulator::new(strict_options(4000));
+    let rows = parse_rows(&write_file(&mut simulator, 0).0);
     let mut seen = HashSet::new();
-    for lot in simulator.truth().lots() {
+    for lot in simulator.expected_state().lots() {
         let row = &rows[&lot.lot.to_string()];
         seen.insert((row["Time Zone"].clone(), row["Location state"].clone()));
         let Some(auction) = lot.auction else { continue };
@@ -152,10 +152,10 @@ fn every_sale_time_can_be_read_back_on_the_nights_the_clocks_change() {
     for begin in ["2026-10-31T00:00:00Z", "2026-03-07T00:00:00Z"] {
         for night in 0..10 {
             let start = begin.parse::<DateTime<Utc>>().unwrap() + Duration::hours(5 * night);
-            let mut simulator = Simulator::new(Options { start, ..strict(300) });
-            file(&mut simulator, 0);
-            let rows = rows(&file(&mut simulator, 3).0);
-            for lot in simulator.truth().lots().filter(|lot| lot.in_feed && lot.auction.is_some()) {
+            let mut simulator = Simulator::new(SimulatorOptions { start, ..strict_options(300) });
+            write_file(&mut simulator, 0);
+            let rows = parse_rows(&write_file(&mut simulator, 3).0);
+            for lot in simulator.expected_state().lots().filter(|lot| lot.in_feed && lot.auction.is_some()) {
                 let row = &rows[&lot.lot.to_string()];
                 let zone = match (row["Time Zone"].as_str(), row["Location state"].as_str()) {
                     (_, "AZ" | "AK" | "NB") => continue,
@@ -179,21 +179,21 @@ fn every_sale_time_can_be_read_back_on_the_nights_the_clocks_change() {
 #[test]
 fn the_snapshots_clock_has_twelve_hours_and_no_half_of_the_day() {
     // 04:00 UTC is 21:00 PDT. The snapshot was taken at 20:55 and contains 08:55.
-    let clock = write::snapshot_clock("2025-10-15T04:00:00Z".parse().unwrap(), 795);
+    let clock = csv_row::snapshot_clock("2025-10-15T04:00:00Z".parse().unwrap(), 795);
     assert_eq!(clock, "2025-10-14-08.55.06.000795");
-    let noon = write::snapshot_clock("2025-10-14T19:15:00Z".parse().unwrap(), 1);
+    let noon = csv_row::snapshot_clock("2025-10-14T19:15:00Z".parse().unwrap(), 1);
     assert_eq!(noon, "2025-10-14-12.10.06.000001");
 }
 
 #[test]
 fn every_oddity_of_a_vin_occurs_in_a_small_feed_too() {
-    let mut simulator = Simulator::new(Options::new(5, 500, start()));
-    let counters = file(&mut simulator, 0).1;
+    let mut simulator = Simulator::new(SimulatorOptions::new(5, 500, start_time()));
+    let counters = write_file(&mut simulator, 0).1;
     assert!(counters.vin_empty >= 2 && counters.vin_format >= 2, "{counters:?}");
     assert!(counters.repaired > 0 && counters.newlines > 0, "{counters:?}");
-    let truth = simulator.truth();
-    let lots: Vec<LotTruth> = truth.lots().collect();
-    let some = |f: &dyn Fn(&LotTruth) -> bool| lots.iter().any(f);
+    let truth = simulator.expected_state();
+    let lots: Vec<ExpectedLot> = truth.lots().collect();
+    let some = |f: &dyn Fn(&ExpectedLot) -> bool| lots.iter().any(f);
     assert!(some(&|lot| lot.vin_raw != lot.vin_raw.to_uppercase()));
     assert!(some(&|lot| lot.vin.as_ref().is_some_and(|vin| vin.len() == 16)));
     assert!(some(&|lot| lot.vin.as_ref().is_some_and(|vin| vin.len() < 14)));
@@ -210,10 +210,10 @@ fn every_oddity_of_a_vin_occurs_in_a_small_feed_too() {
 
 #[test]
 fn lots_pass_through_every_state_within_a_dozen_windows() {
-    let mut simulator = Simulator::new(Options::new(9, 2000, start()));
+    let mut simulator = Simulator::new(SimulatorOptions::new(9, 2000, start_time()));
     let (mut pending, mut removed, mut revived, mut same, mut altered) = (0, 0, 0, 0, 0);
     for k in 0..24 {
-        let counters = file(&mut simulator, k).1;
+        let counters = write_file(&mut simulator, k).1;
         pending += counters.pending_result;
         removed += counters.removed;
         revived += counters.revived;
@@ -221,66 +221,67 @@ fn lots_pass_through_every_state_within_a_dozen_windows() {
         altered += counters.returned_changed;
     }
     assert!(pending > 10 && removed > 5 && revived > 0 && same > 0 && altered > 0);
-    let statuses = simulator.truth().statuses();
+    let statuses = simulator.expected_state().status_counts();
     assert_eq!(statuses.len(), 4, "{statuses:?}");
 }
 
 #[test]
 fn a_broken_row_stands_beside_the_lots_and_is_counted() {
-    let mut plain = Simulator::new(strict(600));
-    let mut simulator = Simulator::new(Options { broken: 5, ..strict(600) });
-    let (whole, _) = file(&mut plain, 0);
-    let (bytes, counters) = file(&mut simulator, 0);
+    let mut plain = Simulator::new(strict_options(600));
+    let mut simulator = Simulator::new(SimulatorOptions { broken: 5, ..strict_options(600) });
+    let (whole, _) = write_file(&mut plain, 0);
+    let (bytes, counters) = write_file(&mut simulator, 0);
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(&bytes[..]);
     let wrong = reader.records().filter(|row| row.as_ref().unwrap().len() != 59).count();
-    assert_eq!((wrong, counters.parse_errors, counters.rows), (5, 5, rows(&whole).len() as u64));
+    assert_eq!((wrong, counters.parse_errors, counters.rows), (5, 5, parse_rows(&whole).len() as u64));
 }
 
 #[test]
 fn a_file_of_half_the_rows_moves_nothing_absent() {
-    let mut simulator = Simulator::new(strict(400));
-    file(&mut simulator, 0);
-    simulator.seek(1);
-    let counters = simulator.read(Reach::First(200));
+    let mut simulator = Simulator::new(strict_options(400));
+    write_file(&mut simulator, 0);
+    simulator.advance_to(1);
+    let counters = simulator.record_file(FileDelivery::First(200));
     assert_eq!((counters.rows, counters.pending_result + counters.removed), (200, 0));
-    assert!(simulator.truth().lots().all(|lot| lot.absent_since.is_none()));
+    assert!(simulator.expected_state().lots().all(|lot| lot.absent_since.is_none()));
 }
 
 #[test]
 fn a_spoiled_file_is_spoiled_as_told() {
-    let mut simulator = Simulator::new(strict(300));
-    let bytes = file(&mut simulator, 0).0;
+    let mut simulator = Simulator::new(strict_options(300));
+    let bytes = write_file(&mut simulator, 0).0;
     let spoiled = |fault| {
         let mut out = Vec::new();
-        let hits = corrupt(&bytes[..], &mut out, fault).unwrap();
+        let hits = corrupt_file(&bytes[..], &mut out, fault).unwrap();
         (out, hits)
     };
     assert_eq!(guard_page().len(), 963);
-    assert_eq!(spoiled(Fault::BrokenRows { per_mille: 100 }).1, 30);
-    assert_eq!(rows(&spoiled(Fault::FirstRows { rows: 150 }).0).len(), 150);
-    assert_eq!(spoiled(Fault::Nuls { every: 100 }).0.iter().filter(|b| **b == 0).count(), 3);
-    assert!(std::str::from_utf8(&spoiled(Fault::Latin1 { every: 7 }).0).is_err());
-    let nameless = spoiled(Fault::NoLotNumber { every: 50 });
-    assert_eq!((nameless.1, rows(&nameless.0).len()), (6, 295), "six share the empty number");
-    assert_eq!(spoiled(Fault::LongLine { bytes: 5000 }).0.len(), bytes.len() + 5001);
-    assert_eq!(spoiled(Fault::Truncated { at: 999 }).0, bytes[..999]);
-    assert!(!String::from_utf8(spoiled(Fault::WrongHeader).0).unwrap().contains("\"VIN\""));
-    assert_eq!(spoiled(Fault::Windows).0[..7], *b"\xef\xbb\xbf\"Id\"");
-    assert_eq!(rows(&spoiled(Fault::Windows).0[3..]).len(), rows(&bytes).len());
-    assert!(spoiled(Fault::Empty).0.is_empty());
-    assert_eq!(spoiled(Fault::Stale).0, bytes);
+    assert_eq!(spoiled(FeedFault::BrokenRows { per_mille: 100 }).1, 30);
+    assert_eq!(parse_rows(&spoiled(FeedFault::FirstRows { rows: 150 }).0).len(), 150);
+    assert_eq!(spoiled(FeedFault::Nuls { every: 100 }).0.iter().filter(|b| **b == 0).count(), 3);
+    assert!(std::str::from_utf8(&spoiled(FeedFault::Latin1 { every: 7 }).0).is_err());
+    let nameless = spoiled(FeedFault::NoLotNumber { every: 50 });
+    assert_eq!((nameless.1, parse_rows(&nameless.0).len()), (6, 295), "six share the empty number");
+    assert_eq!(spoiled(FeedFault::LongLine { bytes: 5000 }).0.len(), bytes.len() + 5001);
+    assert_eq!(spoiled(FeedFault::Truncated { at: 999 }).0, bytes[..999]);
+    assert!(!String::from_utf8(spoiled(FeedFault::WrongHeader).0).unwrap().contains("\"VIN\""));
+    assert_eq!(spoiled(FeedFault::Windows).0[..7], *b"\xef\xbb\xbf\"Id\"");
+    assert_eq!(parse_rows(&spoiled(FeedFault::Windows).0[3..]).len(), parse_rows(&bytes).len());
+    assert!(spoiled(FeedFault::Empty).0.is_empty());
+    assert_eq!(spoiled(FeedFault::Stale).0, bytes);
 }
 
 #[test]
 #[ignore = "a measurement: 154,000 rows"]
 fn a_file_of_the_real_size_has_the_real_weight() {
     let began = std::time::Instant::now();
-    let mut simulator = Simulator::new(Options { broken: 5, ..Options::new(1, 153_991, start()) });
-    println!("made in {:?}, {} bytes a lot", began.elapsed(), size_of::<Lot>());
+    let mut simulator =
+        Simulator::new(SimulatorOptions { broken: 5, ..SimulatorOptions::new(1, 153_991, start_time()) });
+    println!("made in {:?}, {} bytes a lot", began.elapsed(), size_of::<SimulatedLot>());
     for k in 0..8 {
         let mut bytes = Vec::with_capacity(100 << 20);
         let began = std::time::Instant::now();
-        let counters = simulator.window(k, &mut bytes).unwrap();
+        let counters = simulator.write_window(k, &mut bytes).unwrap();
         let took = began.elapsed();
         let packed = if k % 4 == 0 { zstd::encode_all(&bytes[..], 3).unwrap().len() } else { 0 };
         let each = bytes.len() as f64 / counters.rows as f64;
@@ -292,7 +293,7 @@ fn a_file_of_the_real_size_has_the_real_weight() {
 async fn the_server_answers_like_the_real_one() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let stop = CancellationToken::new();
-    let feed = FeedServer::start(Simulator::new(strict(200)), stop.clone()).await.unwrap();
+    let feed = FeedServer::start(Simulator::new(strict_options(200)), stop.clone()).await.unwrap();
     let client = reqwest::Client::new();
     let whole = client.get(feed.url()).send().await.unwrap();
     let header = |r: &reqwest::Response, name: &str| r.headers()[name].to_str().unwrap().to_owned();
@@ -300,7 +301,7 @@ async fn the_server_answers_like_the_real_one() {
     assert_eq!(whole.status(), 200);
     assert_eq!(header(&whole, "content-type"), "application/octet-stream");
     let length: usize = header(&whole, "content-length").parse().unwrap();
-    let modified = start().timestamp() + 2;
+    let modified = start_time().timestamp() + 2;
     assert_eq!(etag, format!("\"{modified:x}-{length:x}\""));
     assert_eq!(header(&whole, "last-modified"), "Fri, 30 Oct 2026 17:30:02 GMT");
     let bytes = whole.bytes().await.unwrap();
@@ -320,9 +321,12 @@ async fn the_server_answers_like_the_real_one() {
     let beyond = client.get(feed.url()).header("range", format!("bytes={length}-")).send().await.unwrap();
     assert_eq!(beyond.status(), 416);
 
-    feed.advance(1).await.unwrap();
+    feed.advance_to(1).await.unwrap();
     assert_eq!(client.get(feed.url()).header("if-none-match", &etag).send().await.unwrap().status(), 200);
-    assert_eq!(feed.hits().iter().map(|hit| hit.status).collect::<Vec<_>>(), [200, 304, 206, 200, 416, 200]);
+    assert_eq!(
+        feed.requests().iter().map(|hit| hit.status).collect::<Vec<_>>(),
+        [200, 304, 206, 200, 416, 200]
+    );
     stop.cancel();
 }
 
@@ -330,17 +334,17 @@ async fn the_server_answers_like_the_real_one() {
 async fn the_server_misbehaves_as_told_and_as_often() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let stop = CancellationToken::new();
-    let feed = FeedServer::start(Simulator::new(strict(200)), stop.clone()).await.unwrap();
+    let feed = FeedServer::start(Simulator::new(strict_options(200)), stop.clone()).await.unwrap();
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let get = || client.get(feed.url()).send();
-    feed.misbehave(Fault::Forbidden, 1).unwrap();
+    feed.inject_fault(FeedFault::Forbidden, 1).unwrap();
     assert_eq!(get().await.unwrap().status(), 403);
     let whole = get().await.unwrap().bytes().await.unwrap();
-    feed.misbehave(Fault::RedirectLoop, 1).unwrap();
+    feed.inject_fault(FeedFault::RedirectLoop, 1).unwrap();
     assert_eq!(get().await.unwrap().status(), 302);
-    feed.misbehave(Fault::HtmlPage, 1).unwrap();
+    feed.inject_fault(FeedFault::HtmlPage, 1).unwrap();
     assert!(get().await.unwrap().text().await.unwrap().starts_with("<html"));
-    feed.misbehave(Fault::Reset { at: 5000 }, 1).unwrap();
+    feed.inject_fault(FeedFault::Reset { at: 5000 }, 1).unwrap();
     let mut cut = get().await.unwrap();
     let mut received = 0;
     let error = loop {
@@ -350,18 +354,19 @@ async fn the_server_misbehaves_as_told_and_as_often() {
         }
     };
     assert_eq!((received, error.is_body() || error.is_decode()), (5000, true));
-    feed.misbehave(Fault::Short { missing: 10 }, 1).unwrap();
+    feed.inject_fault(FeedFault::Short { missing: 10 }, 1).unwrap();
     assert!(get().await.unwrap().bytes().await.is_err());
-    feed.misbehave(Fault::Drip { bytes: 50_000, every: std::time::Duration::from_millis(1) }, 1).unwrap();
+    feed.inject_fault(FeedFault::Drip { bytes: 50_000, every: std::time::Duration::from_millis(1) }, 1)
+        .unwrap();
     assert_eq!(get().await.unwrap().bytes().await.unwrap(), whole);
-    feed.advance(1).await.unwrap();
-    feed.misbehave(Fault::Stale, 1).unwrap();
+    feed.advance_to(1).await.unwrap();
+    feed.inject_fault(FeedFault::Stale, 1).unwrap();
     let stale = get().await.unwrap();
     assert_eq!(stale.headers()["last-modified"], "Fri, 30 Oct 2026 17:45:03 GMT");
     assert_eq!(stale.bytes().await.unwrap(), whole);
-    feed.advance_spoiled(2, Fault::FirstRows { rows: 100 }, Reach::First(100)).await.unwrap();
-    assert_eq!(rows(&get().await.unwrap().bytes().await.unwrap()).len(), 100);
-    feed.misbehave(Fault::Empty, 1).unwrap();
+    feed.advance_with_fault(2, FeedFault::FirstRows { rows: 100 }, FileDelivery::First(100)).await.unwrap();
+    assert_eq!(parse_rows(&get().await.unwrap().bytes().await.unwrap()).len(), 100);
+    feed.inject_fault(FeedFault::Empty, 1).unwrap();
     assert!(get().await.unwrap().bytes().await.unwrap().is_empty());
     stop.cancel();
 }

@@ -16,19 +16,19 @@
 //! Known imprecision: the probe is due by slot and not by second. A breaker that opened at 15:00:45, in the slot of
 //! 15:00, is probed by the fetch of 16:00.
 
-use crate::db::catalogue::{ActAuthor, CatalogueAct, note_act};
+use crate::db::catalogue::{ActionAuthor, CatalogueAction, record_action};
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, PgPool};
 
+pub mod cookie_cipher;
 mod registry;
-pub mod seal;
 pub mod session;
 
 pub use registry::{
-    KnownSource, Removal, UnknownSource, add, can_fetch_again, expect_known, hold_known, is_source_name,
-    list, remove,
+    KnownSource, SourceRemoval, UnknownSource, add_source, can_fetch_again, expect_known, is_source_name,
+    list_sources, lock_known, remove_source,
 };
 
 /// Returns the key of the job that fetches a window, such as `copart/2026-11-20T14:30Z`.
@@ -39,13 +39,13 @@ pub fn fetch_key(source: &str, window: DateTime<Utc>) -> String {
 }
 
 /// Number of failed slots in a row from which `source status` warns. The breaker opens at five.
-pub const WARN: i32 = 3;
+pub const WARN_FAILED_SLOTS: i32 = 3;
 
 /// Permission to fetch, or the reason why a job may not fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FetchPermission {
     /// This run has the slot's attempt.
-    Go,
+    Granted,
     /// The window already has a result.
     AlreadyFetched,
     /// The window's quarter-hour is over.
@@ -57,20 +57,20 @@ pub enum Answer {
     /// The attempt of another job is running in this slot.
     UnderWay,
     /// The slot's one attempt is used.
-    Spent,
+    AttemptUsed,
     /// No source with this name exists.
     Unknown,
 }
 
 /// Requests the slot's one attempt for a job's run. `simulated` takes the slot from the window instead of the clock.
-pub async fn begin(
+pub async fn begin_fetch(
     pool: &PgPool,
     source: &str,
     window: DateTime<Utc>,
     job: i64,
     run: i64,
     simulated: bool,
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<FetchPermission> {
     let word = sqlx::query_scalar!(
         r#"-- source: begin a fetch
         select fleet.begin_fetch($1, $2, $3, $4, $5) as "word!""#,
@@ -84,14 +84,14 @@ pub async fn begin(
     .await
     .with_context(|| format!("could not request the fetch slot of window {source} {window}"))?;
     Ok(match word.as_str() {
-        "go" => Answer::Go,
-        "already_fetched" => Answer::AlreadyFetched,
-        "missed" => Answer::Missed,
-        "disabled" => Answer::Disabled,
-        "open" => Answer::Open,
-        "under_way" => Answer::UnderWay,
-        "spent" => Answer::Spent,
-        "unknown" => Answer::Unknown,
+        "go" => FetchPermission::Granted,
+        "already_fetched" => FetchPermission::AlreadyFetched,
+        "missed" => FetchPermission::Missed,
+        "disabled" => FetchPermission::Disabled,
+        "open" => FetchPermission::Open,
+        "under_way" => FetchPermission::UnderWay,
+        "spent" => FetchPermission::AttemptUsed,
+        "unknown" => FetchPermission::Unknown,
         other => bail!(
             "unknown result {other:?} of the function fleet.begin_fetch\n\
              hint: the schema has another version: `vinops migrate status`"
@@ -101,7 +101,7 @@ pub async fn begin(
 
 /// Result of a successful attempt. A trigger derives the other results from the end of the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum SlotResult {
     /// The source sent a file.
     Fetched,
     /// The source answered that nothing changed.
@@ -110,10 +110,15 @@ pub enum Ended {
 
 /// Ends the attempt of a job's run, which closes the breaker. Returns false if the attempt no longer belongs to the
 /// run.
-pub async fn end(conn: &mut PgConnection, job: i64, run: i64, ended: Ended) -> anyhow::Result<bool> {
+pub async fn end_fetch(
+    conn: &mut PgConnection,
+    job: i64,
+    run: i64,
+    ended: SlotResult,
+) -> anyhow::Result<bool> {
     let word = match ended {
-        Ended::Fetched => "fetched",
-        Ended::Unchanged => "unchanged",
+        SlotResult::Fetched => "fetched",
+        SlotResult::Unchanged => "unchanged",
     };
     sqlx::query_scalar!(
         r#"-- source: end a fetch
@@ -131,7 +136,7 @@ pub async fn end(conn: &mut PgConnection, job: i64, run: i64, ended: Ended) -> a
 ///
 /// If the job is discarded after this, the slot does not count as failed. The attempt stays open until then, so a
 /// worker that is killed in between does not use the attempt.
-pub async fn unkept(pool: &PgPool, job: i64, run: i64) -> anyhow::Result<()> {
+pub async fn record_store_failure(pool: &PgPool, job: i64, run: i64) -> anyhow::Result<()> {
     sqlx::query!(
         "-- source: not kept
         update fleet.fetch_slots
@@ -148,7 +153,7 @@ pub async fn unkept(pool: &PgPool, job: i64, run: i64) -> anyhow::Result<()> {
 
 /// State of a source by which the scheduler decides whether to enqueue a fetch.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct SourceState {
     enabled: bool,
     auto: bool,
     breaker: String,
@@ -158,14 +163,14 @@ pub struct Standing {
     probe_job: Option<i64>,
 }
 
-impl Standing {
+impl SourceState {
     /// Reads the state and locks the source's row until the caller's transaction ends.
     ///
     /// # Errors
     /// Returns an error if the source is unknown.
-    pub async fn lock(conn: &mut PgConnection, source: &str) -> anyhow::Result<Standing> {
+    pub async fn lock(conn: &mut PgConnection, source: &str) -> anyhow::Result<SourceState> {
         sqlx::query_as!(
-            Standing,
+            SourceState,
             r#"-- source: lock
             select
               s.enabled, s.breaker, s.consecutive_failures as failures, s.opened_at, s.probe_at, s.probe_job,
@@ -186,7 +191,7 @@ impl Standing {
     /// Returns the reason why the window that starts at `window` is not fetched, or `None` if a fetch may be enqueued.
     ///
     /// `config.auto_fetch_enabled` applies to scheduled fetches only. `by_hand` marks a manual fetch.
-    pub fn hold(&self, source: &str, window: DateTime<Utc>, by_hand: bool) -> Option<String> {
+    pub fn hold_reason(&self, source: &str, window: DateTime<Utc>, by_hand: bool) -> Option<String> {
         let minute = |at: Option<DateTime<Utc>>| {
             at.map_or_else(|| "?".to_owned(), |at| at.format("%Y-%m-%dT%H:%MZ").to_string())
         };
@@ -219,7 +224,7 @@ impl Standing {
 
 /// Makes a job the breaker's probe and the breaker half open. Runs in the transaction that locked the source and
 /// enqueued the job.
-pub async fn probe(conn: &mut PgConnection, source: &str, job: i64) -> anyhow::Result<()> {
+pub async fn start_probe(conn: &mut PgConnection, source: &str, job: i64) -> anyhow::Result<()> {
     sqlx::query!(
         "-- source: half open
         select fleet.move_breaker($1, 'half_open', 'scheduler', 'an hour has passed: job ' || $2::bigint || ' is the probe', null, $2)",
@@ -234,7 +239,7 @@ pub async fn probe(conn: &mut PgConnection, source: &str, job: i64) -> anyhow::R
 
 /// Status of a source, as shown to operators.
 #[derive(Clone, Debug, Serialize)]
-pub struct Status {
+pub struct SourceStatus {
     /// Name of the source.
     pub source: String,
     /// True if the source's own switch is on.
@@ -265,12 +270,12 @@ pub struct Status {
     pub session_error: Option<String>,
     /// Last ten changes of switch and breaker, newest first.
     #[serde(default)]
-    pub transitions: Vec<Transition>,
+    pub transitions: Vec<SourceTransition>,
 }
 
 /// Change of a source's switch or breaker.
 #[derive(Clone, Debug, Serialize, serde::Deserialize)]
-pub struct Transition {
+pub struct SourceTransition {
     /// Time of the change.
     pub at: DateTime<Utc>,
     /// State before the change.
@@ -284,14 +289,14 @@ pub struct Transition {
 }
 
 /// Returns the status of all sources, or of the source with this name, each with its last ten transitions.
-pub async fn status(pool: &PgPool, source: Option<&str>) -> anyhow::Result<Vec<Status>> {
+pub async fn read_status(pool: &PgPool, source: Option<&str>) -> anyhow::Result<Vec<SourceStatus>> {
     let rows = sqlx::query_file!("src/source/status.sql", source)
         .fetch_all(pool)
         .await
         .context("could not read the status of the sources")?;
     Ok(rows
         .into_iter()
-        .map(|row| Status {
+        .map(|row| SourceStatus {
             source: row.source,
             enabled: row.enabled,
             auto_fetch_enabled: row.auto_fetch_enabled,
@@ -312,7 +317,13 @@ pub async fn status(pool: &PgPool, source: Option<&str>) -> anyhow::Result<Vec<S
 }
 
 /// Enables or disables a source. Returns false if the switch was already in that position.
-pub async fn switch(pool: &PgPool, source: &str, on: bool, who: &str, why: &str) -> anyhow::Result<bool> {
+pub async fn switch_source(
+    pool: &PgPool,
+    source: &str,
+    on: bool,
+    who: &str,
+    why: &str,
+) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: switch
         select fleet.switch_source($1, $2, $3, $4) as "changed!""#,
@@ -360,8 +371,8 @@ pub async fn accept_size(
     .await
     .with_context(|| format!("could not accept the file size of source {source}"))?;
     if accepted.outcome == "accepted" {
-        let author = ActAuthor { operator: who.to_owned(), reason: why.to_owned() };
-        note_act(&mut tx, &CatalogueAct::AcceptSize { source: source.to_owned(), author }).await?;
+        let author = ActionAuthor { operator: who.to_owned(), reason: why.to_owned() };
+        record_action(&mut tx, &CatalogueAction::AcceptSize { source: source.to_owned(), author }).await?;
     }
     tx.commit().await.with_context(|| format!("could not accept the file size of source {source}"))?;
     Ok(accepted)

@@ -46,7 +46,7 @@ pub async fn expect_known(pool: &PgPool, name: &str) -> anyhow::Result<()> {
 }
 
 /// Locks a source's row against removal until the transaction ends. Returns whether the source is known.
-pub async fn hold_known(conn: &mut PgConnection, name: &str) -> anyhow::Result<bool> {
+pub async fn lock_known(conn: &mut PgConnection, name: &str) -> anyhow::Result<bool> {
     let held = sqlx::query_scalar!(
         "-- source: hold
         select source from fleet.sources where source = $1 for key share",
@@ -59,7 +59,12 @@ pub async fn hold_known(conn: &mut PgConnection, name: &str) -> anyhow::Result<b
 }
 
 /// Adds a source. Returns false if the source was already known.
-pub async fn add(executor: impl PgExecutor<'_>, name: &str, who: &str, why: &str) -> anyhow::Result<bool> {
+pub async fn add_source(
+    executor: impl PgExecutor<'_>,
+    name: &str,
+    who: &str,
+    why: &str,
+) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: add
         select fleet.add_source($1, $2, $3) as "added!""#,
@@ -74,7 +79,7 @@ pub async fn add(executor: impl PgExecutor<'_>, name: &str, who: &str, why: &str
 
 /// Result of removing a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
+pub enum SourceRemoval {
     /// The source was removed.
     Removed,
     /// No source with this name exists.
@@ -86,7 +91,7 @@ pub enum Removal {
 }
 
 /// Removes a source that has no file and no unfinished job.
-pub async fn remove(pool: &PgPool, name: &str, who: &str, why: &str) -> anyhow::Result<Removal> {
+pub async fn remove_source(pool: &PgPool, name: &str, who: &str, why: &str) -> anyhow::Result<SourceRemoval> {
     let word = sqlx::query_scalar!(
         r#"-- source: remove
         select fleet.remove_source($1, $2, $3) as "word!""#,
@@ -98,10 +103,10 @@ pub async fn remove(pool: &PgPool, name: &str, who: &str, why: &str) -> anyhow::
     .await
     .with_context(|| format!("could not remove source {name}"))?;
     Ok(match word.as_str() {
-        "removed" => Removal::Removed,
-        "unknown" => Removal::Unknown,
-        "files" => Removal::HasFiles,
-        "jobs" => Removal::HasJobs,
+        "removed" => SourceRemoval::Removed,
+        "unknown" => SourceRemoval::Unknown,
+        "files" => SourceRemoval::HasFiles,
+        "jobs" => SourceRemoval::HasJobs,
         other => bail!(
             "unknown result {other:?} of the function fleet.remove_source\n\
              hint: the schema has another version: `vinops migrate status`"
@@ -123,7 +128,7 @@ pub struct KnownSource {
 }
 
 /// Returns all known sources, sorted by name.
-pub async fn list(pool: &PgPool) -> anyhow::Result<Vec<KnownSource>> {
+pub async fn list_sources(pool: &PgPool) -> anyhow::Result<Vec<KnownSource>> {
     sqlx::query_as!(
         KnownSource,
         r#"-- source: list
@@ -152,7 +157,7 @@ pub async fn can_fetch_again(pool: &PgPool, job: i64) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::database;
+    use crate::testing::migrated_database;
 
     #[test]
     fn a_source_name_is_a_lower_case_word() {
@@ -166,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_is_added_once_and_removed_only_while_it_has_neither_file_nor_job() {
-        let database = database().await;
+        let database = migrated_database().await;
         let pool = &database.db.pool;
         assert!(expect_known(pool, "copart").await.is_ok(), "known from the seed");
         let unknown = expect_known(pool, "iaai").await.unwrap_err();
@@ -174,8 +179,8 @@ mod tests {
             unknown.to_string(),
             "unknown source \"iaai\"; expected one of copart\nhint: add it with `vinops source add NAME --reason \"…\"`"
         );
-        assert!(add(pool, "iaai", "me", "a test").await.unwrap());
-        assert!(!add(pool, "iaai", "me", "again").await.unwrap());
+        assert!(add_source(pool, "iaai", "me", "a test").await.unwrap());
+        assert!(!add_source(pool, "iaai", "me", "again").await.unwrap());
         assert!(expect_known(pool, "iaai").await.is_ok());
         sqlx::raw_sql(
             "insert into raw.csv_files (source, path, sha256, bytes, window_start_utc)
@@ -184,7 +189,7 @@ mod tests {
         .execute(pool)
         .await
         .unwrap();
-        assert_eq!(remove(pool, "iaai", "me", "a test").await.unwrap(), Removal::HasFiles);
+        assert_eq!(remove_source(pool, "iaai", "me", "a test").await.unwrap(), SourceRemoval::HasFiles);
         sqlx::raw_sql(
             "delete from raw.csv_files;
             select fleet.enqueue('fetch', '{\"source\": \"iaai\"}')",
@@ -192,10 +197,10 @@ mod tests {
         .execute(pool)
         .await
         .unwrap();
-        assert_eq!(remove(pool, "iaai", "me", "a test").await.unwrap(), Removal::HasJobs);
+        assert_eq!(remove_source(pool, "iaai", "me", "a test").await.unwrap(), SourceRemoval::HasJobs);
         sqlx::raw_sql("delete from fleet.jobs").execute(pool).await.unwrap();
-        assert_eq!(remove(pool, "iaai", "me", "a test").await.unwrap(), Removal::Removed);
-        assert_eq!(remove(pool, "iaai", "me", "a test").await.unwrap(), Removal::Unknown);
+        assert_eq!(remove_source(pool, "iaai", "me", "a test").await.unwrap(), SourceRemoval::Removed);
+        assert_eq!(remove_source(pool, "iaai", "me", "a test").await.unwrap(), SourceRemoval::Unknown);
         let acts: Vec<(String, String)> =
             sqlx::query_as("select action, subject from audit.operator_actions order by id")
                 .fetch_all(pool)
@@ -209,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn operators_add_and_remove_sources_and_workers_do_not() {
-        let database = database().await;
+        let database = migrated_database().await;
         for (role, deed, allowed) in [
             (
                 "vinops_ops",
@@ -235,10 +240,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_switch_of_an_unknown_source_is_an_error_and_leaves_no_row() {
-        let database = database().await;
+        let database = migrated_database().await;
         let pool = &database.db.pool;
         for on in [true, false] {
-            let error = crate::source::switch(pool, "iaai", on, "me", "a test").await.unwrap_err();
+            let error = crate::source::switch_source(pool, "iaai", on, "me", "a test").await.unwrap_err();
             assert!(format!("{error:#}").contains("unknown source \"iaai\""), "{error:#}");
         }
         let word: String =
@@ -257,7 +262,7 @@ mod tests {
     }
 
     /// Returns the newest good window of copart, its age in minutes, and its age by the metrics of monitoring.
-    async fn freshness(pool: &PgPool) -> (Option<String>, Option<i32>, Option<i32>) {
+    async fn read_freshness(pool: &PgPool) -> (Option<String>, Option<i32>, Option<i32>) {
         sqlx::query_as(
             "select
               to_char(f.last_good_window at time zone 'UTC', 'HH24:MI'),
@@ -277,9 +282,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_window_is_fresh_by_its_file_or_the_one_it_repeats_and_a_rerun_does_not_move_its_age() {
-        let database = database().await;
+        let database = migrated_database().await;
         let pool = &database.db.pool;
-        assert_eq!(freshness(pool).await, (None, None, None));
+        assert_eq!(read_freshness(pool).await, (None, None, None));
         let fresh = |window: &str, minutes: i32| (Some(window.to_owned()), Some(minutes), Some(minutes));
         sqlx::raw_sql(
             "insert into raw.csv_files (source, path, sha256, bytes, window_start_utc, state)
@@ -292,7 +297,7 @@ mod tests {
         .execute(pool)
         .await
         .unwrap();
-        assert_eq!(freshness(pool).await, fresh("17:00", 60));
+        assert_eq!(read_freshness(pool).await, fresh("17:00", 60));
 
         // A quarantined file, and its repetition by bytes or by a 304, are no success of the source.
         for (window, state) in [("17:15", "quarantined"), ("17:30", "unchanged"), ("17:45", "unchanged")] {
@@ -300,7 +305,7 @@ mod tests {
                 select 'copart', ('2026-03-06T' || $1 || 'Z')::timestamptz, $2, file_id, now() - interval '30 minutes'
                 from raw.csv_files where state = 'quarantined'";
             sqlx::query(insert).bind(window).bind(state).execute(pool).await.unwrap();
-            assert_eq!(freshness(pool).await, fresh("17:00", 60), "{window}");
+            assert_eq!(read_freshness(pool).await, fresh("17:00", 60), "{window}");
         }
 
         // A repetition of the applied file is a success.
@@ -308,14 +313,14 @@ mod tests {
             select 'copart', '2026-03-06T18:00Z', 'unchanged', file_id, now() - interval '10 minutes'
             from raw.csv_files where state = 'applied'";
         sqlx::query(repeat).execute(pool).await.unwrap();
-        assert_eq!(freshness(pool).await, fresh("18:00", 10));
+        assert_eq!(read_freshness(pool).await, fresh("18:00", 10));
 
         // A rerun does not change the age, whatever states the window passes through.
         for state in ["ingested", "unchanged", "failed", "unchanged"] {
             let again = "update fleet.windows set state = $1, updated_at = now() where window_start_utc = '2026-03-06T18:00Z'";
             sqlx::query(again).bind(state).execute(pool).await.unwrap();
         }
-        assert_eq!(freshness(pool).await, fresh("18:00", 10));
+        assert_eq!(read_freshness(pool).await, fresh("18:00", 10));
 
         // Another file of the window resets the age, and an incomplete file counts.
         let other = "insert into raw.csv_files (source, path, sha256, bytes, window_start_utc, state)
@@ -326,6 +331,6 @@ mod tests {
                 from raw.csv_files f where f.state = 'incomplete' and w.window_start_utc = '2026-03-06T18:00Z'";
             sqlx::query(update).bind(state).execute(pool).await.unwrap();
         }
-        assert_eq!(freshness(pool).await, fresh("18:00", 0));
+        assert_eq!(read_freshness(pool).await, fresh("18:00", 0));
     }
 }

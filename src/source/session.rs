@@ -11,15 +11,15 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 use std::time::Duration;
 
-use super::seal::CookieKey;
+use super::cookie_cipher::CookieKey;
 
 /// Remaining lifetime below which a session is refreshed. Longer than a slot, so that the session is still valid in the
 /// next fetch.
-const SOON: Duration = Duration::from_secs(20 * 60);
+const REFRESH_MARGIN: Duration = Duration::from_secs(20 * 60);
 
 /// Stored session of a source.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct StoredSession {
     /// Cookies, if they can be decrypted and have not expired.
     pub cookies: Option<SecretString>,
     /// True if the cookies are valid for at least 20 more minutes.
@@ -35,7 +35,7 @@ pub struct Kept {
 }
 
 /// Returns the stored session of a source. Cookies that cannot be decrypted are treated as missing.
-pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Result<Kept> {
+pub async fn load_session(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Result<StoredSession> {
     let row = sqlx::query!(
         r#"-- session: load
         select
@@ -47,14 +47,14 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
         from fleet.source_sessions
         where source = $1"#,
         source,
-        SOON.as_secs_f64(),
+        REFRESH_MARGIN.as_secs_f64(),
     )
     .fetch_optional(pool)
     .await
     .with_context(|| format!("could not read the session of source {source}"))?;
-    let Some(row) = row else { return Ok(Kept::default()) };
+    let Some(row) = row else { return Ok(StoredSession::default()) };
     let cookies = row.sealed.filter(|_| row.good).and_then(|sealed| key.open(source, &sealed));
-    Ok(Kept {
+    Ok(StoredSession {
         fresh: row.fresh && cookies.is_some(),
         cookies,
         refreshing: row.refreshing,
@@ -68,12 +68,12 @@ pub async fn load(pool: &PgPool, source: &str, key: &CookieKey) -> anyhow::Resul
 ///
 /// Returns false if another worker has the refresh, or if the row changed since `seen` was read. Without `seen`, a
 /// changed row is no obstacle.
-pub async fn take(
+pub async fn acquire_refresh(
     pool: &PgPool,
     source: &str,
     who: &str,
     lasts: Duration,
-    seen: Option<&Kept>,
+    seen: Option<&StoredSession>,
 ) -> anyhow::Result<bool> {
     let taken = sqlx::query!(
         "-- session: take the refresh
@@ -98,7 +98,7 @@ pub async fn take(
 /// Stores new cookies that are valid for the duration `lasts`, and ends the refresh.
 ///
 /// Returns the expiry time, or `None` if the refresh no longer belongs to `who`.
-pub async fn keep(
+pub async fn store_session(
     pool: &PgPool,
     source: &str,
     who: &str,
@@ -129,7 +129,7 @@ pub async fn keep(
 }
 
 /// Records a failed login, ends the refresh and starts the cooldown of the duration `rest`.
-pub async fn refused(
+pub async fn record_failure(
     pool: &PgPool,
     source: &str,
     who: &str,
@@ -157,7 +157,7 @@ pub async fn refused(
 }
 
 /// Expires a session that the server rejects, so that the next fetch logs in again.
-pub async fn doubt(pool: &PgPool, source: &str) -> anyhow::Result<()> {
+pub async fn invalidate_session(pool: &PgPool, source: &str) -> anyhow::Result<()> {
     sqlx::query!(
         "-- session: doubt
         update fleet.source_sessions

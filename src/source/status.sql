@@ -14,7 +14,7 @@ select
   v.last_applied_window,
   x.expires_at as "session_expires_at?",
   x.last_error as "session_error?",
-  t.moves as "transitions!: sqlx::types::Json<Vec<Transition>>"
+  t.moves as "transitions!: sqlx::types::Json<Vec<SourceTransition>>"
 from fleet.sources s
 join fleet.sources_view v on v.source = s.source
 left join fleet.source_sessions x on x.source = s.source

@@ -1,12 +1,12 @@
 //! Tests of the rules that the database enforces, and of the roles that may trigger them.
 
 use super::*;
-use crate::testing::database;
+use crate::testing::migrated_database;
 use sqlx::AssertSqlSafe;
 
 /// Inserts a running fetch job of the slot that starts `quarter` quarter-hours after midnight, and begins its attempt.
 /// Returns the job's id and the result of `fleet.begin_fetch`.
-async fn begun(conn: &mut PgConnection, quarter: i32) -> (i64, String) {
+async fn begin_slot(conn: &mut PgConnection, quarter: i32) -> (i64, String) {
     let window = format!("2026-03-06T{:02}:{:02}:00Z", quarter / 4, quarter % 4 * 15);
     let put = format!(
         "insert into fleet.jobs (kind, payload, state, attempt, max_attempts, run, lease_until, locked_by)
@@ -24,7 +24,7 @@ async fn begun(conn: &mut PgConnection, quarter: i32) -> (i64, String) {
     (job, word)
 }
 
-async fn discard(conn: &mut PgConnection, job: i64) {
+async fn discard_job(conn: &mut PgConnection, job: i64) {
     let ended = "update fleet.jobs set state = 'discarded', error = 'no entry', finished_at = now(), lease_until = null,
         locked_by = null where id = $1";
     sqlx::query(ended).bind(job).execute(conn).await.unwrap();
@@ -32,21 +32,21 @@ async fn discard(conn: &mut PgConnection, job: i64) {
 
 #[tokio::test]
 async fn a_worker_needs_no_more_than_its_role_to_open_and_close_a_breaker() {
-    let test = database().await;
+    let test = migrated_database().await;
     let mut conn = test.db.pool.acquire().await.unwrap();
     sqlx::raw_sql("set role etl_rw").execute(&mut *conn).await.unwrap();
     for quarter in 0..5 {
-        let (job, word) = begun(&mut conn, quarter).await;
+        let (job, word) = begin_slot(&mut conn, quarter).await;
         assert_eq!(word, "go");
-        discard(&mut conn, job).await;
+        discard_job(&mut conn, job).await;
     }
-    assert_eq!(begun(&mut conn, 5).await.1, "open");
-    let (job, _) = begun(&mut conn, 8).await;
+    assert_eq!(begin_slot(&mut conn, 5).await.1, "open");
+    let (job, _) = begin_slot(&mut conn, 8).await;
     let mut tx = sqlx::Connection::begin(&mut *conn).await.unwrap();
-    let standing = Standing::lock(&mut tx, "copart").await.unwrap();
+    let standing = SourceState::lock(&mut tx, "copart").await.unwrap();
     assert!(standing.is_probe("2026-03-06T02:00:00Z".parse().unwrap()));
     assert!(!standing.is_probe("2026-03-06T01:45:00Z".parse().unwrap()));
-    probe(&mut tx, "copart", job).await.unwrap();
+    start_probe(&mut tx, "copart", job).await.unwrap();
     tx.commit().await.unwrap();
     let word: String =
         sqlx::query_scalar("select fleet.begin_fetch('copart', '2026-03-06T02:00Z', $1, 1, true)")
@@ -55,9 +55,9 @@ async fn a_worker_needs_no_more_than_its_role_to_open_and_close_a_breaker() {
             .await
             .unwrap();
     assert_eq!(word, "go");
-    assert!(end(&mut conn, job, 1, Ended::Unchanged).await.unwrap());
+    assert!(end_fetch(&mut conn, job, 1, SlotResult::Unchanged).await.unwrap());
     sqlx::raw_sql("reset role").execute(&mut *conn).await.unwrap();
-    let status = status(&test.db.pool, Some("copart")).await.unwrap().remove(0);
+    let status = read_status(&test.db.pool, Some("copart")).await.unwrap().remove(0);
     assert_eq!((status.breaker.as_str(), status.transitions.len()), ("closed", 3));
     for forbidden in
         ["fleet.reset_breaker('copart', 'a', 'b')", "fleet.switch_source('copart', false, 'a', 'b')"]
@@ -70,10 +70,10 @@ async fn a_worker_needs_no_more_than_its_role_to_open_and_close_a_breaker() {
 
 #[tokio::test]
 async fn the_tables_themselves_refuse_what_must_not_be() {
-    let test = database().await;
+    let test = migrated_database().await;
     let mut conn = test.db.pool.acquire().await.unwrap();
-    let (job, _) = begun(&mut conn, 0).await;
-    assert!(end(&mut conn, job, 1, Ended::Fetched).await.unwrap());
+    let (job, _) = begin_slot(&mut conn, 0).await;
+    assert!(end_fetch(&mut conn, job, 1, SlotResult::Fetched).await.unwrap());
     for (statement, constraint) in [
         (
             "insert into fleet.fetch_slots (source, slot, job_id, run, finished_at, outcome)
@@ -109,13 +109,13 @@ async fn the_tables_themselves_refuse_what_must_not_be() {
 
 #[tokio::test]
 async fn a_slot_counts_as_failed_once_however_its_job_is_moved_afterwards() {
-    let test = database().await;
+    let test = migrated_database().await;
     let mut conn = test.db.pool.acquire().await.unwrap();
-    let (job, _) = begun(&mut conn, 0).await;
+    let (job, _) = begin_slot(&mut conn, 0).await;
     for _ in 0..3 {
-        discard(&mut conn, job).await;
+        discard_job(&mut conn, job).await;
         let back = "update fleet.jobs set state = 'available', attempt = 0, finished_at = null where id = $1";
         sqlx::query(back).bind(job).execute(&mut *conn).await.unwrap();
     }
-    assert_eq!(status(&test.db.pool, None).await.unwrap()[0].consecutive_failures, 1);
+    assert_eq!(read_status(&test.db.pool, None).await.unwrap()[0].consecutive_failures, 1);
 }

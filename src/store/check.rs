@@ -4,15 +4,18 @@
 //! No object is lost. [`Store::move_aside`] copies an object to `damaged/`, reads the copy back, and only then deletes
 //! the original. A process that is killed in between leaves both, and a repeated call continues from there.
 
-use super::spool::{Repacking, repack};
-use super::{Key, ObjectStore, ObjectStoreExt, Spool, Store, Sum, Summed, digest, explain_refusal};
+use super::spool::{SpoolFormat, copy_to_spool};
+use super::{
+    Checksum, ChecksumStream, Key, ObjectStore, ObjectStoreExt, SpoolFile, Store, copy_and_hash,
+    explain_refusal,
+};
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use std::io::{self, Cursor, Read};
 use tokio::task::spawn_blocking;
 
 /// The folder of objects that were moved aside.
-pub const DAMAGED: &str = "damaged";
+pub const DAMAGED_FOLDER: &str = "damaged";
 
 /// The first bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -56,7 +59,7 @@ impl Store {
     ///
     /// # Errors
     /// Returns an error if the store cannot be listed.
-    pub async fn folders(&self, top: &str) -> anyhow::Result<Vec<String>> {
+    pub async fn list_folders(&self, top: &str) -> anyhow::Result<Vec<String>> {
         let mut found = Vec::new();
         let mut open = vec![Key::parse(top)?];
         while let Some(folder) = open.pop() {
@@ -102,7 +105,7 @@ impl Store {
     /// Returns an error if the object cannot be read. Such an error does not mean that its bytes are damaged.
     pub async fn object_sums(&self, key: &str) -> anyhow::Result<ObjectSums> {
         let packed = self.read_packed(key).await?;
-        let summed = spawn_blocking(move || sum_object(packed)).await?;
+        let summed = spawn_blocking(move || checksum_object(packed)).await?;
         summed.with_context(|| format!("could not read the object {key} from the store {}", self.url))
     }
 
@@ -111,12 +114,12 @@ impl Store {
     ///
     /// # Errors
     /// Returns an error if the object cannot be read or does not decompress, or if the spool cannot be written.
-    pub async fn spool_copy(&self, key: &str, repacking: Repacking) -> anyhow::Result<Spool> {
+    pub async fn spool_copy(&self, key: &str, repacking: SpoolFormat) -> anyhow::Result<SpoolFile> {
         let folder = self.spool_folder()?;
         let packed = self.read_packed(key).await?;
         let copied = spawn_blocking(move || {
             let (file, path) = tempfile::Builder::new().prefix("vinops-").tempfile_in(folder)?.into_parts();
-            repack(packed, file, path, repacking)
+            copy_to_spool(packed, file, path, repacking)
         });
         copied.await?.with_context(|| format!("could not copy the object {key} from the store {}", self.url))
     }
@@ -129,7 +132,7 @@ impl Store {
     /// Returns an error if the copy cannot be made, or does not have that sha256. The object is still under `key` then.
     pub async fn move_aside(&self, key: &str, packed_sha256: &str) -> anyhow::Result<String> {
         use object_store::Error::{AlreadyExists, NotFound, NotImplemented, NotSupported};
-        let aside = format!("{}/{key}.{}", DAMAGED, &packed_sha256[..8]);
+        let aside = format!("{}/{key}.{}", DAMAGED_FOLDER, &packed_sha256[..8]);
         let context = || format!("could not move the object {key} in the store {} to {aside}", self.url);
         let (from, to) = (Key::parse(key)?, Key::parse(&aside)?);
         match self.objects.copy_if_not_exists(&from, &to).await {
@@ -154,44 +157,44 @@ impl Store {
 }
 
 /// Reads an object to its end. Returns the checksums of its stored and of its decompressed bytes.
-fn sum_object(packed: impl Read) -> io::Result<ObjectSums> {
-    let (compressed, mut packed) = sniffed(Watched { inner: packed, broken: None })?;
+fn checksum_object(packed: impl Read) -> io::Result<ObjectSums> {
+    let (compressed, mut packed) = detect_zstd(ErrorCapture { inner: packed, broken: None })?;
     let raw = if compressed {
-        zstd::Decoder::new(&mut packed).and_then(|mut decoder| digest(&mut decoder, &mut io::sink()))
+        zstd::Decoder::new(&mut packed).and_then(|mut decoder| copy_and_hash(&mut decoder, &mut io::sink()))
     } else {
-        digest(&mut packed, &mut io::sink())
+        copy_and_hash(&mut packed, &mut io::sink())
     };
     io::copy(&mut packed, &mut io::sink())?;
-    let (_, Summed { inner: watched, sum }) = packed.into_inner();
+    let (_, ChecksumStream { inner: watched, sum }) = packed.into_inner();
     match watched.broken {
         // the stream ended early, so the decoder's error does not describe the bytes
         Some(e) => Err(e),
         None => {
             let bytes = raw.as_ref().map_or(0, |(_, bytes)| *bytes);
             let sha256 = raw.map(|(sha256, _)| sha256).map_err(|e| e.to_string());
-            Ok(ObjectSums { sha256, bytes, packed_sha256: sum.hex(), compressed })
+            Ok(ObjectSums { sha256, bytes, packed_sha256: sum.to_hex(), compressed })
         }
     }
 }
 
 /// The first bytes of an object, followed by the rest.
-type Sniffed<R> = io::Chain<Cursor<Vec<u8>>, Summed<R>>;
+type SniffedReader<R> = io::Chain<Cursor<Vec<u8>>, ChecksumStream<R>>;
 
 /// Returns true if an object is compressed, judged by its first bytes, together with a reader of the whole object.
-pub(super) fn sniffed<R: Read>(packed: R) -> io::Result<(bool, Sniffed<R>)> {
-    let mut packed = Summed { inner: packed, sum: Sum::default() };
+pub(super) fn detect_zstd<R: Read>(packed: R) -> io::Result<(bool, SniffedReader<R>)> {
+    let mut packed = ChecksumStream { inner: packed, sum: Checksum::default() };
     let mut head = Vec::with_capacity(ZSTD_MAGIC.len());
     (&mut packed).take(ZSTD_MAGIC.len() as u64).read_to_end(&mut head)?;
     Ok((head == ZSTD_MAGIC, Cursor::new(head).chain(packed)))
 }
 
 /// A reader that stores its own error, which a decoder above would report as an error of the format.
-struct Watched<R> {
+struct ErrorCapture<R> {
     inner: R,
     broken: Option<io::Error>,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for ErrorCapture<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buf).inspect_err(|e| {
             if e.kind() != io::ErrorKind::Interrupted {

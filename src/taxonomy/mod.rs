@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 /// A taxonomy table, which gives codes to one kind of raw value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Domain {
+pub enum TaxonomyDomain {
     /// Primary and secondary damage.
     DamageTypes,
     /// Title documents of a vehicle, from the feed's `Sale Title Type`.
@@ -52,76 +52,76 @@ pub enum Domain {
     SaleLights,
 }
 
-impl Domain {
+impl TaxonomyDomain {
     /// All domains.
-    pub const ALL: [Domain; 15] = [
-        Domain::DamageTypes,
-        Domain::TitleTypes,
-        Domain::Statuses,
-        Domain::SaleTypes,
-        Domain::OdometerBrands,
-        Domain::Colors,
-        Domain::BodyStyles,
-        Domain::FuelTypes,
-        Domain::DriveTypes,
-        Domain::TransmissionTypes,
-        Domain::VehicleTypes,
-        Domain::RunsDrives,
-        Domain::HasKeys,
-        Domain::LotConditions,
-        Domain::SaleLights,
+    pub const ALL: [TaxonomyDomain; 15] = [
+        TaxonomyDomain::DamageTypes,
+        TaxonomyDomain::TitleTypes,
+        TaxonomyDomain::Statuses,
+        TaxonomyDomain::SaleTypes,
+        TaxonomyDomain::OdometerBrands,
+        TaxonomyDomain::Colors,
+        TaxonomyDomain::BodyStyles,
+        TaxonomyDomain::FuelTypes,
+        TaxonomyDomain::DriveTypes,
+        TaxonomyDomain::TransmissionTypes,
+        TaxonomyDomain::VehicleTypes,
+        TaxonomyDomain::RunsDrives,
+        TaxonomyDomain::HasKeys,
+        TaxonomyDomain::LotConditions,
+        TaxonomyDomain::SaleLights,
     ];
 
     /// Returns the table's name in schema `taxonomies`.
     pub const fn name(self) -> &'static str {
         match self {
-            Domain::DamageTypes => "damage_types",
-            Domain::TitleTypes => "title_types",
-            Domain::Statuses => "statuses",
-            Domain::SaleTypes => "sale_types",
-            Domain::OdometerBrands => "odometer_brands",
-            Domain::Colors => "colors",
-            Domain::BodyStyles => "body_styles",
-            Domain::FuelTypes => "fuel_types",
-            Domain::DriveTypes => "drive_types",
-            Domain::TransmissionTypes => "transmission_types",
-            Domain::VehicleTypes => "vehicle_types",
-            Domain::RunsDrives => "runs_drives",
-            Domain::HasKeys => "has_keys",
-            Domain::LotConditions => "lot_conditions",
-            Domain::SaleLights => "sale_lights",
+            TaxonomyDomain::DamageTypes => "damage_types",
+            TaxonomyDomain::TitleTypes => "title_types",
+            TaxonomyDomain::Statuses => "statuses",
+            TaxonomyDomain::SaleTypes => "sale_types",
+            TaxonomyDomain::OdometerBrands => "odometer_brands",
+            TaxonomyDomain::Colors => "colors",
+            TaxonomyDomain::BodyStyles => "body_styles",
+            TaxonomyDomain::FuelTypes => "fuel_types",
+            TaxonomyDomain::DriveTypes => "drive_types",
+            TaxonomyDomain::TransmissionTypes => "transmission_types",
+            TaxonomyDomain::VehicleTypes => "vehicle_types",
+            TaxonomyDomain::RunsDrives => "runs_drives",
+            TaxonomyDomain::HasKeys => "has_keys",
+            TaxonomyDomain::LotConditions => "lot_conditions",
+            TaxonomyDomain::SaleLights => "sale_lights",
         }
     }
 
     /// Returns the domain whose table has this name.
-    pub fn named(name: &str) -> Option<Domain> {
-        Domain::ALL.into_iter().find(|domain| domain.name() == name)
+    pub fn from_name(name: &str) -> Option<TaxonomyDomain> {
+        TaxonomyDomain::ALL.into_iter().find(|domain| domain.name() == name)
     }
 
-    const fn file(self) -> &'static str {
+    const fn csv_text(self) -> &'static str {
         match self {
-            Domain::DamageTypes => include_str!("damage_types.csv"),
-            Domain::TitleTypes => include_str!("title_types.csv"),
-            Domain::Statuses => include_str!("statuses.csv"),
-            Domain::SaleTypes => include_str!("sale_types.csv"),
-            Domain::OdometerBrands => include_str!("odometer_brands.csv"),
-            Domain::Colors => include_str!("colors.csv"),
-            Domain::BodyStyles => include_str!("body_styles.csv"),
-            Domain::FuelTypes => include_str!("fuel_types.csv"),
-            Domain::DriveTypes => include_str!("drive_types.csv"),
-            Domain::TransmissionTypes => include_str!("transmission_types.csv"),
-            Domain::VehicleTypes => include_str!("vehicle_types.csv"),
-            Domain::RunsDrives => include_str!("runs_drives.csv"),
-            Domain::HasKeys => include_str!("has_keys.csv"),
-            Domain::LotConditions => include_str!("lot_conditions.csv"),
-            Domain::SaleLights => include_str!("sale_lights.csv"),
+            TaxonomyDomain::DamageTypes => include_str!("damage_types.csv"),
+            TaxonomyDomain::TitleTypes => include_str!("title_types.csv"),
+            TaxonomyDomain::Statuses => include_str!("statuses.csv"),
+            TaxonomyDomain::SaleTypes => include_str!("sale_types.csv"),
+            TaxonomyDomain::OdometerBrands => include_str!("odometer_brands.csv"),
+            TaxonomyDomain::Colors => include_str!("colors.csv"),
+            TaxonomyDomain::BodyStyles => include_str!("body_styles.csv"),
+            TaxonomyDomain::FuelTypes => include_str!("fuel_types.csv"),
+            TaxonomyDomain::DriveTypes => include_str!("drive_types.csv"),
+            TaxonomyDomain::TransmissionTypes => include_str!("transmission_types.csv"),
+            TaxonomyDomain::VehicleTypes => include_str!("vehicle_types.csv"),
+            TaxonomyDomain::RunsDrives => include_str!("runs_drives.csv"),
+            TaxonomyDomain::HasKeys => include_str!("has_keys.csv"),
+            TaxonomyDomain::LotConditions => include_str!("lot_conditions.csv"),
+            TaxonomyDomain::SaleLights => include_str!("sale_lights.csv"),
         }
     }
 }
 
 /// One code of a taxonomy table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Entry {
+pub struct TaxonomyEntry {
     /// The code, which matches `^[a-z0-9_]+$` and is unique in its table.
     pub code: String,
     /// English label.
@@ -138,9 +138,9 @@ pub struct Entry {
 
 /// A mapped raw value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Alias {
+pub struct TaxonomyAlias {
     /// The taxonomy table of the code.
-    pub domain: Domain,
+    pub domain: TaxonomyDomain,
     /// The raw value as in the feed (or in `lots.status`).
     pub raw: String,
     /// The code that the raw value is mapped to.
@@ -164,69 +164,70 @@ pub struct TitleLabel {
 
 /// Maximum length of a folded alias, in bytes. A longer raw value has no code and needs no buffer. The constraint
 /// `aliases_raw_is_folded` enforces the limit.
-pub const LONGEST: usize = 128;
+pub const MAX_ALIAS_BYTES: usize = 128;
 
-struct Tables {
-    entries: [Vec<Entry>; Domain::ALL.len()],
+struct TaxonomyTables {
+    entries: [Vec<TaxonomyEntry>; TaxonomyDomain::ALL.len()],
     title_labels: Vec<TitleLabel>,
-    aliases: Vec<Alias>,
+    aliases: Vec<TaxonomyAlias>,
 }
 
-static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables {
-    entries: Domain::ALL.map(|domain| rows(domain.file())),
-    title_labels: rows(include_str!("title_labels.csv")),
-    aliases: rows(include_str!("aliases.csv")),
+static TAXONOMY_TABLES: LazyLock<TaxonomyTables> = LazyLock::new(|| TaxonomyTables {
+    entries: TaxonomyDomain::ALL.map(|domain| read_rows(domain.csv_text())),
+    title_labels: read_rows(include_str!("title_labels.csv")),
+    aliases: read_rows(include_str!("aliases.csv")),
 });
 
-static COMPILED: LazyLock<Spellings> =
-    LazyLock::new(|| Spellings::of(aliases().iter().map(|a| (a.domain, a.raw.as_str(), a.code.as_str()))));
+static COMPILED_ALIASES: LazyLock<AliasIndex> = LazyLock::new(|| {
+    AliasIndex::from_rows(aliases().iter().map(|a| (a.domain, a.raw.as_str(), a.code.as_str())))
+});
 
 #[expect(clippy::expect_used, reason = "the text is compiled in, and a test reads every line of it")]
-fn rows<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
+fn read_rows<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     reader.deserialize().collect::<Result<_, _>>().expect("a taxonomy file reads as its type")
 }
 
 /// Returns a table's codes in their order.
-pub fn entries(domain: Domain) -> &'static [Entry] {
-    &TABLES.entries[domain as usize]
+pub fn entries(domain: TaxonomyDomain) -> &'static [TaxonomyEntry] {
+    &TAXONOMY_TABLES.entries[domain as usize]
 }
 
 /// Returns the states' own labels of title types.
 pub fn title_labels() -> &'static [TitleLabel] {
-    &TABLES.title_labels
+    &TAXONOMY_TABLES.title_labels
 }
 
 /// Returns all compiled aliases.
-pub fn aliases() -> &'static [Alias] {
-    &TABLES.aliases
+pub fn aliases() -> &'static [TaxonomyAlias] {
+    &TAXONOMY_TABLES.aliases
 }
 
 /// Aliases and their codes, by domain.
 #[derive(Clone, Debug)]
-pub struct Spellings {
+pub struct AliasIndex {
     /// Codes by folded raw value (see [`fold`]), one map per domain.
-    codes: [HashMap<String, String>; Domain::ALL.len()],
+    codes: [HashMap<String, String>; TaxonomyDomain::ALL.len()],
 }
 
-impl Spellings {
+impl AliasIndex {
     /// Returns the compiled aliases, the initial content of a database.
-    pub fn compiled() -> &'static Spellings {
-        &COMPILED
+    pub fn built_in() -> &'static AliasIndex {
+        &COMPILED_ALIASES
     }
 
     /// Returns the index of these rows: domain, raw value (folded or not) and code.
-    pub fn of<S: AsRef<str>>(rows: impl IntoIterator<Item = (Domain, S, S)>) -> Spellings {
-        let mut codes = Domain::ALL.map(|_| HashMap::new());
+    pub fn from_rows<S: AsRef<str>>(rows: impl IntoIterator<Item = (TaxonomyDomain, S, S)>) -> AliasIndex {
+        let mut codes = TaxonomyDomain::ALL.map(|_| HashMap::new());
         for (domain, raw, code) in rows {
-            codes[domain as usize].insert(fold(raw.as_ref()), code.as_ref().to_owned());
+            codes[domain as usize].insert(fold_text(raw.as_ref()), code.as_ref().to_owned());
         }
-        Spellings { codes }
+        AliasIndex { codes }
     }
 
     /// Returns the code of a raw value, or None for an unknown one.
-    pub fn code(&self, domain: Domain, raw: &str) -> Option<&str> {
-        let mut buffer = [0; LONGEST];
+    pub fn find_code(&self, domain: TaxonomyDomain, raw: &str) -> Option<&str> {
+        let mut buffer = [0; MAX_ALIAS_BYTES];
         let mut length = 0;
         if raw.is_ascii() {
             for byte in raw.bytes().filter(u8::is_ascii_alphanumeric) {
@@ -234,7 +235,7 @@ impl Spellings {
                 length += 1;
             }
         } else {
-            for c in folded(raw) {
+            for c in folded_chars(raw) {
                 c.encode_utf8(buffer.get_mut(length..length + c.len_utf8())?);
                 length += c.len_utf8();
             }
@@ -245,11 +246,11 @@ impl Spellings {
 }
 
 /// Returns a raw value without case, blanks and punctuation.
-pub fn fold(raw: &str) -> String {
-    folded(raw).collect()
+pub fn fold_text(raw: &str) -> String {
+    folded_chars(raw).collect()
 }
 
-fn folded(raw: &str) -> impl Iterator<Item = char> {
+fn folded_chars(raw: &str) -> impl Iterator<Item = char> {
     raw.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
 }
 

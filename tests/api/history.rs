@@ -1,13 +1,13 @@
 //! A lot's history in the API, compared with the change logs and with the lot's current values.
 
-use super::chain::{House, at};
-use super::{Reader, number, run, simulated};
+use super::pipeline::{Pipeline, parse_time};
+use super::{ApiClient, query_number, run_sql, simulated_fixture};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 #[tokio::test]
 async fn a_history_tells_every_line_of_the_logs_in_both_tongues() {
-    let (house, reader) = simulated().await;
+    let (house, reader) = simulated_fixture().await;
     let lots: Vec<(String, i64, i64)> = sqlx::query_as(
         "select lot_external_id, count(*) filter (where what = 'lot'), count(*) filter (where what = 'status')
         from audit.lot_changes group by 1 order by count(*) desc, 1 limit 25",
@@ -17,7 +17,7 @@ async fn a_history_tells_every_line_of_the_logs_in_both_tongues() {
     .unwrap();
     let mut labelled = 0;
     for (lot, changes, moves) in &lots {
-        let told = reader.found(&format!("/lots/{lot}/history?lang=ru")).await;
+        let told = reader.get_json(&format!("/lots/{lot}/history?lang=ru")).await;
         let events = told["events"].as_array().unwrap();
         let count = |what: &str| events.iter().filter(|event| event["what"] == what).count() as i64;
         assert_eq!((count("lot"), count("status")), (*changes, *moves), "{told}");
@@ -46,7 +46,7 @@ async fn a_history_tells_every_line_of_the_logs_in_both_tongues() {
 
 #[tokio::test]
 async fn a_lot_as_it_stands_now_is_the_lot() {
-    let (house, reader) = simulated().await;
+    let (house, reader) = simulated_fixture().await;
     let lots: Vec<(String, i64)> = sqlx::query_as(
         "select l.lot_external_id, (select count(*) from lots o where o.vin = l.vin) from lots l order by l.id",
     )
@@ -55,8 +55,8 @@ async fn a_lot_as_it_stands_now_is_the_lot() {
     .unwrap();
     let mut differ = 0;
     for (lot, offered) in lots.iter().step_by(7) {
-        let now = reader.found(&format!("/lots/{lot}")).await;
-        let told = reader.found(&format!("/lots/{lot}/at?time=2026-03-07T00:00:00%2B01:00")).await;
+        let now = reader.get_json(&format!("/lots/{lot}")).await;
+        let told = reader.get_json(&format!("/lots/{lot}/at?time=2026-03-07T00:00:00%2B01:00")).await;
         assert_eq!(
             (&told["time"], &told["window_start_utc"]),
             (&"2026-03-06T23:00:00Z".into(), &"2026-03-06T17:45:00Z".into())
@@ -69,7 +69,7 @@ async fn a_lot_as_it_stands_now_is_the_lot() {
             lot.retain(|name, _| *offered == 1 || name != "vehicle");
         }
         assert_eq!(then, now, "lot {lot}");
-        let first = reader.found(&format!("/lots/{lot}/at?time=2026-03-06T17:00:00Z")).await;
+        let first = reader.get_json(&format!("/lots/{lot}/at?time=2026-03-06T17:00:00Z")).await;
         match first["standing"].as_object() {
             None => assert_eq!(first["presence"], "not_yet_seen"),
             Some(lot) => {
@@ -83,7 +83,7 @@ async fn a_lot_as_it_stands_now_is_the_lot() {
 
 #[tokio::test]
 async fn what_is_wrong_or_hidden_is_named() {
-    let (house, reader) = simulated().await;
+    let (house, reader) = simulated_fixture().await;
     let lot: String = sqlx::query_scalar(AssertSqlSafe("select min(lot_external_id) from lots".to_owned()))
         .fetch_one(house.pool())
         .await
@@ -106,8 +106,9 @@ async fn what_is_wrong_or_hidden_is_named() {
         );
         assert_eq!(answer.json()["parameter"].as_str().unwrap_or(""), parameter, "{path}");
     }
-    run(house.pool(), &format!("update lots set is_removed = true where lot_external_id = '{lot}'")).await;
-    assert_eq!(number(house.pool(), "select count(*) from lots where is_removed").await, 1);
+    run_sql(house.pool(), &format!("update lots set is_removed = true where lot_external_id = '{lot}'"))
+        .await;
+    assert_eq!(query_number(house.pool(), "select count(*) from lots where is_removed").await, 1);
     for path in [format!("/lots/{lot}/history"), format!("/lots/{lot}/at?time=2026-03-06T17:00:00Z")] {
         let answer = reader.get(&path).await;
         let body: Value = answer.json();
@@ -120,33 +121,33 @@ async fn what_is_wrong_or_hidden_is_named() {
 
 #[tokio::test]
 async fn a_value_that_comes_from_an_older_row_is_marked_in_every_answer() {
-    let mut house = House::new().await;
+    let mut house = Pipeline::new().await;
     let file = |row: &str| {
         let header = "Id,Lot number,VIN,Year,Odometer,Odometer Brand,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Yard name,Last Updated Time";
         format!("{header}\n1,70000002,1HGCM82633A000002,{row}\n").into_bytes()
     };
     let known = file("2016,60019.0,A,20261211,1000,EST,NJ - TRENTON,2026-11-20T10:00:00Z");
-    house.chain(&known, at("2026-11-20T14:00:00Z")).await;
-    let reader = Reader::of(&house.test).await;
-    assert_eq!(reader.found("/lots/70000002").await["carried"], json!([]));
+    house.run_chain(&known, parse_time("2026-11-20T14:00:00Z")).await;
+    let reader = ApiClient::open(&house.test).await;
+    assert_eq!(reader.get_json("/lots/70000002").await["carried"], json!([]));
     let unreadable = file("2O16,6oo19,N,20261211,1000,EST,NJ - TRENTON,2026-11-20T11:00:00Z");
-    house.chain(&unreadable, at("2026-11-20T14:15:00Z")).await;
-    let lot = reader.found("/lots/70000002").await;
+    house.run_chain(&unreadable, parse_time("2026-11-20T14:15:00Z")).await;
+    let lot = reader.get_json("/lots/70000002").await;
     assert_eq!(lot["carried"], json!(["odometer", "vehicle.year"]));
     assert_eq!((&lot["odometer"]["value"], &lot["vehicle"]["year"]), (&60019.0.into(), &2016.into()));
     for path in lot["carried"].as_array().unwrap() {
         let pointer = format!("/{}", path.as_str().unwrap().replace('.', "/"));
         assert!(lot.pointer(&pointer).is_some(), "{path}");
     }
-    let then = reader.found("/lots/copart/70000002/at?time=2026-11-20T14:15:00Z").await;
+    let then = reader.get_json("/lots/copart/70000002/at?time=2026-11-20T14:15:00Z").await;
     assert_eq!(
         (&then["standing"]["carried"], &then["standing"]["odometer"]),
         (&lot["carried"], &lot["odometer"])
     );
-    let before = reader.found("/lots/70000002/at?time=2026-11-20T14:00:00Z").await;
+    let before = reader.get_json("/lots/70000002/at?time=2026-11-20T14:00:00Z").await;
     assert_eq!(before["standing"]["carried"], json!([]));
-    let vehicle = reader.found("/vehicles/1HGCM82633A000002").await;
+    let vehicle = reader.get_json("/vehicles/1HGCM82633A000002").await;
     assert_eq!((&vehicle["carried"], &vehicle["lots"][0]["carried"]), (&json!(["year"]), &lot["carried"]));
-    let history = reader.found("/lots/70000002/history").await;
+    let history = reader.get_json("/lots/70000002/history").await;
     assert_eq!(history["listings"][0]["carried"], json!(["odometer", "odometer_unit"]));
 }

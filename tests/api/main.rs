@@ -10,12 +10,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
-#[path = "../truth/chain.rs"]
-#[expect(dead_code, reason = "these tests use a part of the fixture")]
-mod chain;
+mod errors;
 mod history;
 mod pages;
-mod refused;
+#[path = "../truth/pipeline.rs"]
+#[expect(dead_code, reason = "these tests use a part of the fixture")]
+mod pipeline;
 mod removal;
 mod resources;
 mod schema;
@@ -28,24 +28,24 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 use tower::Service;
 use vinops::api::Api;
-use vinops::simulator::{Options, Simulator};
-use vinops::testing::{TestDb, database};
+use vinops::simulator::{Simulator, SimulatorOptions};
+use vinops::testing::{TestDb, migrated_database};
 
 /// A client of the API.
-struct Reader {
+struct ApiClient {
     api: Api,
     router: Router,
 }
 
 /// A response.
 #[derive(Debug)]
-struct Answer {
+struct ApiResponse {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl ApiResponse {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
@@ -55,26 +55,26 @@ impl Answer {
     }
 }
 
-impl Reader {
-    async fn of(test: &TestDb) -> Reader {
-        let api = Api::open(&test.db).await.unwrap();
-        let router = vinops::http::observed(api.router());
-        Reader { api, router }
+impl ApiClient {
+    async fn open(test: &TestDb) -> ApiClient {
+        let api = Api::start(&test.db).await.unwrap();
+        let router = vinops::http::with_layers(api.router());
+        ApiClient { api, router }
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    async fn send(&self, request: Request<Body>) -> ApiResponse {
         let answer: Response<Body> = self.router.clone().call(request).await.unwrap();
         let (parts, body) = answer.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        ApiResponse { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
     /// Sends a GET request under `/api/v1`.
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> ApiResponse {
         self.get_with(path, &[]).await
     }
 
-    async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> ApiResponse {
         let mut request = Request::get(format!("/api/v1{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -83,7 +83,7 @@ impl Reader {
     }
 
     /// Returns the JSON of a path, which must respond with 200.
-    async fn found(&self, path: &str) -> Value {
+    async fn get_json(&self, path: &str) -> Value {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
         answer.json()
@@ -91,23 +91,24 @@ impl Reader {
 }
 
 /// Returns a pipeline that has processed four windows of the simulator's feed, and a client.
-async fn simulated() -> (chain::House, Reader) {
-    let mut house = chain::House::new().await;
-    let mut simulator = Simulator::new(Options::new(3, 700, chain::at("2026-03-06T17:00:00Z")));
+async fn simulated_fixture() -> (pipeline::Pipeline, ApiClient) {
+    let mut house = pipeline::Pipeline::new().await;
+    let mut simulator =
+        Simulator::new(SimulatorOptions::new(3, 700, pipeline::parse_time("2026-03-06T17:00:00Z")));
     for window in 0..4 {
         let mut file = Vec::new();
         let start = simulator.options().window_start(window);
-        simulator.window(window, &mut file).unwrap();
-        assert_eq!(house.chain(&file, start).await.state(), "applied");
+        simulator.write_window(window, &mut file).unwrap();
+        assert_eq!(house.run_chain(&file, start).await.final_state(), "applied");
     }
-    let reader = Reader::of(&house.test).await;
+    let reader = ApiClient::open(&house.test).await;
     (house, reader)
 }
 
 /// Inserts `count` lots of one vehicle each: numbers from 1000, and sale dates, bids and years, some of which are null.
-async fn plain(count: i32) -> (TestDb, Reader) {
-    let test = database().await;
-    run(
+async fn plain_fixture(count: i32) -> (TestDb, ApiClient) {
+    let test = migrated_database().await;
+    run_sql(
         &test.db.pool,
         &format!(
             "insert into public.vehicles (vin, vin_raw, year, make, model)
@@ -121,15 +122,15 @@ async fn plain(count: i32) -> (TestDb, Reader) {
         ),
     )
     .await;
-    let reader = Reader::of(&test).await;
+    let reader = ApiClient::open(&test).await;
     (test, reader)
 }
 
 /// Runs statements that the test has built.
-async fn run(pool: &PgPool, statements: &str) {
+async fn run_sql(pool: &PgPool, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(pool).await.unwrap();
 }
 
-async fn number(pool: &PgPool, sql: &str) -> i64 {
+async fn query_number(pool: &PgPool, sql: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(pool).await.unwrap()
 }

@@ -2,24 +2,24 @@
 //! changed meanwhile. A seeded generator decides what is written between which pages. The last test runs a writer
 //! concurrently.
 
-use super::{Reader, plain, run};
+use super::{ApiClient, plain_fixture, run_sql};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sqlx::PgPool;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_util::sync::CancellationToken;
 
-const LOTS: i32 = 160;
+const LOT_COUNT: i32 = 160;
 /// Lots whose number is divisible by this never change.
 const STILL: i32 = 2;
 
-const SORTS: [&str; 10] =
+const SORT_ORDERS: [&str; 10] =
     ["sale_date", "-sale_date", "price", "-price", "year", "-year", "updated", "-updated", "lot", "-lot"];
 
 /// Changes, adds or hides some of the lots that may change.
-async fn write(pool: &PgPool, dice: &mut StdRng, added: &mut i32) {
+async fn write_changes(pool: &PgPool, dice: &mut StdRng, added: &mut i32) {
     for _ in 0..dice.random_range(1..5) {
-        let lot = 1001 + STILL * dice.random_range(0..LOTS / STILL);
+        let lot = 1001 + STILL * dice.random_range(0..LOT_COUNT / STILL);
         let statement = match dice.random_range(0..5) {
             0 => format!(
                 "update public.lots set current_bid_usd = {}, updated_at = now() where lot_external_id = '{lot}'",
@@ -47,13 +47,13 @@ async fn write(pool: &PgPool, dice: &mut StdRng, added: &mut i32) {
                 )
             }
         };
-        run(pool, &statement).await;
+        run_sql(pool, &statement).await;
     }
 }
 
 /// Returns how often the pages of one walk contained each lot that does not change.
-async fn walk(
-    reader: &Reader,
+async fn walk_pages(
+    reader: &ApiClient,
     sort: &str,
     mut between: impl AsyncFnMut(usize) -> usize,
 ) -> BTreeMap<i64, usize> {
@@ -61,7 +61,7 @@ async fn walk(
     let (mut cursor, mut pages) = (String::new(), 0);
     loop {
         let limit = between(pages).await;
-        let page = reader.found(&format!("/search?sort={sort}&limit={limit}{cursor}")).await;
+        let page = reader.get_json(&format!("/search?sort={sort}&limit={limit}{cursor}")).await;
         for lot in page["lots"].as_array().unwrap() {
             let number: i64 = lot["lot"].as_str().unwrap().parse().unwrap();
             if number < 100_000 && number % i64::from(STILL) == 0 {
@@ -78,7 +78,7 @@ async fn walk(
 
 fn assert_each_once(shown: &BTreeMap<i64, usize>, sort: &str) {
     let still: BTreeSet<i64> =
-        (1000..1000 + i64::from(LOTS)).filter(|lot| lot % i64::from(STILL) == 0).collect();
+        (1000..1000 + i64::from(LOT_COUNT)).filter(|lot| lot % i64::from(STILL) == 0).collect();
     let lost: Vec<_> = still.iter().filter(|lot| !shown.contains_key(lot)).collect();
     let repeated: Vec<_> = shown.iter().filter(|(_, times)| **times > 1).collect();
     assert!(lost.is_empty() && repeated.is_empty(), "{sort}: lost {lost:?}, repeated {repeated:?}");
@@ -86,13 +86,13 @@ fn assert_each_once(shown: &BTreeMap<i64, usize>, sort: &str) {
 
 #[tokio::test]
 async fn a_lot_that_does_not_change_is_on_one_page_whatever_is_written_between_them() {
-    let (test, reader) = plain(LOTS).await;
+    let (test, reader) = plain_fixture(LOT_COUNT).await;
     let mut added = 0;
     for seed in 0..2 {
-        for sort in SORTS {
+        for sort in SORT_ORDERS {
             let mut dice = StdRng::seed_from_u64(seed);
-            let shown = walk(&reader, sort, async |_| {
-                write(&test.db.pool, &mut dice, &mut added).await;
+            let shown = walk_pages(&reader, sort, async |_| {
+                write_changes(&test.db.pool, &mut dice, &mut added).await;
                 // sometimes the lots in memory are behind the tables
                 if dice.random_bool(0.8) {
                     reader.api.refresh().await.unwrap();
@@ -108,21 +108,21 @@ async fn a_lot_that_does_not_change_is_on_one_page_whatever_is_written_between_t
 
 #[tokio::test]
 async fn the_same_holds_beside_a_writer_who_waits_for_nobody() {
-    let (test, reader) = plain(LOTS).await;
+    let (test, reader) = plain_fixture(LOT_COUNT).await;
     let done = CancellationToken::new();
     let writing = tokio::spawn({
         let (pool, done) = (test.db.pool.clone(), done.clone());
         async move {
             let (mut dice, mut added, mut times) = (StdRng::seed_from_u64(7), 0, 0);
             while !done.is_cancelled() {
-                write(&pool, &mut dice, &mut added).await;
+                write_changes(&pool, &mut dice, &mut added).await;
                 times += 1;
             }
             times
         }
     });
-    for sort in SORTS.into_iter().step_by(3) {
-        let shown = walk(&reader, sort, async |page| {
+    for sort in SORT_ORDERS.into_iter().step_by(3) {
+        let shown = walk_pages(&reader, sort, async |page| {
             reader.api.refresh().await.unwrap();
             5 + page % 13
         })
@@ -135,8 +135,8 @@ async fn the_same_holds_beside_a_writer_who_waits_for_nobody() {
 
 #[tokio::test]
 async fn a_cursor_belongs_to_its_question() {
-    let (_test, reader) = plain(30).await;
-    let page = reader.found("/search?make=KIA&sort=price&limit=2").await;
+    let (_test, reader) = plain_fixture(30).await;
+    let page = reader.get_json("/search?make=KIA&sort=price&limit=2").await;
     let next = page["next"].as_str().unwrap();
     for (query, status) in [
         (format!("make=KIA&sort=price&limit=9&lang=ru&cursor={next}"), 200),

@@ -1,16 +1,16 @@
 //! Lots, vehicles, taxonomies and windows in the API, compared with the tables.
 
-use super::{Reader, number, plain, run, simulated};
+use super::{ApiClient, plain_fixture, query_number, run_sql, simulated_fixture};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use std::collections::HashMap;
-use vinops::db::vocabulary::{self, By};
-use vinops::taxonomy::{Domain, aliases, entries, title_labels};
-use vinops::testing::database;
+use vinops::db::taxonomy::{self, Actor};
+use vinops::taxonomy::{TaxonomyDomain, aliases, entries, title_labels};
+use vinops::testing::migrated_database;
 
 #[tokio::test]
 async fn a_lot_says_what_its_rows_say() {
-    let (house, reader) = simulated().await;
+    let (house, reader) = simulated_fixture().await;
     let rows: Vec<(String, Value)> = sqlx::query_as(
         "select l.lot_external_id, to_jsonb(l) || jsonb_build_object('v', to_jsonb(v), 'bid', l.current_bid_usd::text, 'at', l.auction_datetime_utc)
         from public.lots l join public.vehicles v on v.vin = l.vin order by l.id",
@@ -20,7 +20,7 @@ async fn a_lot_says_what_its_rows_say() {
     .unwrap();
     let mut met = HashMap::<&str, u32>::new();
     for (number, row) in rows.iter().step_by(11) {
-        let lot = reader.found(&format!("/lots/{number}")).await;
+        let lot = reader.get_json(&format!("/lots/{number}")).await;
         for (shown, told) in [
             (&lot["vehicle"]["vin"], &row["vin"]),
             (&lot["vehicle"]["make"], &row["v"]["make"]),
@@ -73,8 +73,8 @@ async fn a_lot_says_what_its_rows_say() {
 
 #[tokio::test]
 async fn the_unit_of_an_odometer_is_that_of_the_lots_row() {
-    let (test, reader) = plain(3).await;
-    run(
+    let (test, reader) = plain_fixture(3).await;
+    run_sql(
         &test.db.pool,
         "update public.lots set odometer = 60019, odometer_unit = 'km' where lot_external_id = '1000';
         update public.lots set odometer = 60019, odometer_unit = 'mi' where lot_external_id = '1001';
@@ -86,15 +86,15 @@ async fn the_unit_of_an_odometer_is_that_of_the_lots_row() {
         ("1001", json!(60019.0), json!("mi")),
         ("1002", json!(null), json!(null)),
     ] {
-        let odometer = &reader.found(&format!("/lots/{lot}")).await["odometer"];
+        let odometer = &reader.get_json(&format!("/lots/{lot}")).await["odometer"];
         assert_eq!((&odometer["value"], &odometer["unit"]), (&value, &unit), "{odometer}");
     }
 }
 
 #[tokio::test]
 async fn a_vehicle_has_all_its_lots_the_newest_first() {
-    let (house, reader) = simulated().await;
-    run(
+    let (house, reader) = simulated_fixture().await;
+    run_sql(
         house.pool(),
         "insert into public.lots (lot_external_id, vin, source, status)
         select '77000000' || n, (select vin from public.lots order by id limit 1), 'copart', 'active' from generate_series(1, 3) n",
@@ -104,25 +104,26 @@ async fn a_vehicle_has_all_its_lots_the_newest_first() {
         .fetch_one(house.pool())
         .await
         .unwrap();
-    let vehicle = reader.found(&format!("/vehicles/{}", vin.to_lowercase())).await;
+    let vehicle = reader.get_json(&format!("/vehicles/{}", vin.to_lowercase())).await;
     let lots: Vec<&str> =
         vehicle["lots"].as_array().unwrap().iter().map(|lot| lot["lot"].as_str().unwrap()).collect();
     assert_eq!(vehicle["vin"], vin.as_str());
     assert_eq!(lots[..3], ["770000003", "770000002", "770000001"]);
-    let all = number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
+    let all =
+        query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
     assert_eq!(lots.len() as i64, all);
 }
 
 #[tokio::test]
 async fn every_label_of_every_domain_renders_in_both_tongues() {
-    let test = database().await;
-    let reader = Reader::of(&test).await;
-    let domains = reader.found("/taxonomies").await;
-    assert_eq!(domains["domains"].as_array().unwrap().len(), Domain::ALL.len());
+    let test = migrated_database().await;
+    let reader = ApiClient::open(&test).await;
+    let domains = reader.get_json("/taxonomies").await;
+    assert_eq!(domains["domains"].as_array().unwrap().len(), TaxonomyDomain::ALL.len());
     let mut labels = 0;
-    for domain in Domain::ALL {
+    for domain in TaxonomyDomain::ALL {
         for lang in ["en", "ru"] {
-            let told = reader.found(&format!("/taxonomies/{}?lang={lang}", domain.name())).await;
+            let told = reader.get_json(&format!("/taxonomies/{}?lang={lang}", domain.name())).await;
             let codes: HashMap<&str, &Value> = told["codes"]
                 .as_array()
                 .unwrap()
@@ -136,7 +137,7 @@ async fn every_label_of_every_domain_renders_in_both_tongues() {
                 assert_eq!(codes[entry.code.as_str()]["label"], own.as_str(), "{domain:?} {lang}");
                 labels += 1;
             }
-            if domain == Domain::TitleTypes {
+            if domain == TaxonomyDomain::TitleTypes {
                 for own in title_labels() {
                     let states = codes[own.code.as_str()]["states"].as_array().unwrap();
                     let told = states.iter().find(|it| it["state"] == own.state.as_str()).unwrap();
@@ -150,26 +151,26 @@ async fn every_label_of_every_domain_renders_in_both_tongues() {
 }
 
 /// The path of each domain in the JSON of a lot, and the column of its code or raw value.
-const SHOWN: [(Domain, &str, &str); 12] = [
-    (Domain::DamageTypes, "/damage", "lots.damage_code"),
-    (Domain::SaleTypes, "/sale/type", "lots.sale_type_code"),
-    (Domain::HasKeys, "/keys", "lots.has_keys_code"),
-    (Domain::LotConditions, "/condition", "lots.lot_condition_code"),
-    (Domain::RunsDrives, "/runs_drives", "lots.runs_drives"),
-    (Domain::OdometerBrands, "/odometer/brand", "lots.odometer_brand"),
-    (Domain::VehicleTypes, "/vehicle_type", "lots.vehicle_type"),
-    (Domain::BodyStyles, "/vehicle/body", "vehicles.body"),
-    (Domain::FuelTypes, "/vehicle/fuel", "vehicles.fuel"),
-    (Domain::TransmissionTypes, "/vehicle/transmission", "vehicles.transmission"),
-    (Domain::DriveTypes, "/vehicle/drive", "vehicles.drive"),
-    (Domain::Colors, "/vehicle/color", "vehicles.color"),
+const CODED_VALUES: [(TaxonomyDomain, &str, &str); 12] = [
+    (TaxonomyDomain::DamageTypes, "/damage", "lots.damage_code"),
+    (TaxonomyDomain::SaleTypes, "/sale/type", "lots.sale_type_code"),
+    (TaxonomyDomain::HasKeys, "/keys", "lots.has_keys_code"),
+    (TaxonomyDomain::LotConditions, "/condition", "lots.lot_condition_code"),
+    (TaxonomyDomain::RunsDrives, "/runs_drives", "lots.runs_drives"),
+    (TaxonomyDomain::OdometerBrands, "/odometer/brand", "lots.odometer_brand"),
+    (TaxonomyDomain::VehicleTypes, "/vehicle_type", "lots.vehicle_type"),
+    (TaxonomyDomain::BodyStyles, "/vehicle/body", "vehicles.body"),
+    (TaxonomyDomain::FuelTypes, "/vehicle/fuel", "vehicles.fuel"),
+    (TaxonomyDomain::TransmissionTypes, "/vehicle/transmission", "vehicles.transmission"),
+    (TaxonomyDomain::DriveTypes, "/vehicle/drive", "vehicles.drive"),
+    (TaxonomyDomain::Colors, "/vehicle/color", "vehicles.color"),
 ];
 
 #[tokio::test]
 async fn every_spelling_of_a_lots_words_renders_as_its_label() {
-    let (test, reader) = super::plain(60).await;
+    let (test, reader) = super::plain_fixture(60).await;
     let mut seen = 0;
-    for (domain, pointer, column) in SHOWN {
+    for (domain, pointer, column) in CODED_VALUES {
         let (table, name) = column.split_once('.').unwrap();
         // code columns contain codes, the others raw values
         let values: Vec<(String, String)> = match name.ends_with("_code") {
@@ -194,7 +195,7 @@ async fn every_spelling_of_a_lots_words_renders_as_its_label() {
                 sqlx::query(AssertSqlSafe(statement)).bind(value).execute(&test.db.pool).await.unwrap();
             }
             for (lang, labels) in [("en", &en), ("ru", &ru)] {
-                let page = reader.found(&format!("/search?sort=lot&limit=60&lang={lang}")).await;
+                let page = reader.get_json(&format!("/search?sort=lot&limit=60&lang={lang}")).await;
                 for (lot, (value, code)) in page["lots"].as_array().unwrap().iter().zip(chunk) {
                     let label = labels[code.as_str()];
                     let expected = json!({ "code": code, "label": if label.is_empty() { en[code.as_str()] } else { label } });
@@ -209,32 +210,34 @@ async fn every_spelling_of_a_lots_words_renders_as_its_label() {
 
 #[tokio::test]
 async fn an_unknown_word_is_shown_as_it_came_until_it_is_mapped() {
-    let (test, reader) = super::plain(3).await;
-    run(&test.db.pool, "update public.vehicles set color = 'OCTARINE' where vin like '%1001'").await;
+    let (test, reader) = super::plain_fixture(3).await;
+    run_sql(&test.db.pool, "update public.vehicles set color = 'OCTARINE' where vin like '%1001'").await;
     reader.api.refresh().await.unwrap();
-    let lot = reader.found("/lots/1001").await;
+    let lot = reader.get_json("/lots/1001").await;
     assert_eq!(lot["vehicle"]["color"], json!({ "code": null, "label": "OCTARINE", "raw": "OCTARINE" }));
-    let facets = reader.found("/facets?facet=color").await;
+    let facets = reader.get_json("/facets?facet=color").await;
     let unknown = json!({ "code": null, "label": "OCTARINE", "raw": "OCTARINE", "count": 1 });
     assert_eq!(facets["facets"][0]["options"], json!([unknown]));
-    assert_eq!(reader.found("/search?color=color_purple").await["total"], 0);
+    assert_eq!(reader.get_json("/search?color=color_purple").await["total"], 0);
 
-    let by = By { who: "a test".into(), why: "to see it".into() };
+    let by = Actor { who: "a test".into(), why: "to see it".into() };
     let mut connection = test.db.pool.acquire().await.unwrap();
-    vocabulary::map(&mut connection, Domain::Colors, "Octarine", "color_purple", &by).await.unwrap();
+    taxonomy::map_alias(&mut connection, TaxonomyDomain::Colors, "Octarine", "color_purple", &by)
+        .await
+        .unwrap();
     reader.api.refresh().await.unwrap();
-    assert_eq!(reader.found("/lots/1001?lang=ru").await["vehicle"]["color"]["code"], "color_purple");
-    let found = reader.found("/search?color=color_purple").await;
+    assert_eq!(reader.get_json("/lots/1001?lang=ru").await["vehicle"]["color"]["code"], "color_purple");
+    let found = reader.get_json("/search?color=color_purple").await;
     assert_eq!((&found["total"], &found["lots"][0]["lot"]), (&1.into(), &"1001".into()));
 }
 
 #[tokio::test]
 async fn a_label_that_an_operator_edits_is_shown_and_has_another_tag() {
-    let (test, reader) = super::plain(1).await;
+    let (test, reader) = super::plain_fixture(1).await;
     let tag = reader.get("/taxonomies/statuses").await.header("etag").to_owned();
-    run(&test.db.pool, "update taxonomies.statuses set en = 'On offer' where code = 'active'").await;
+    run_sql(&test.db.pool, "update taxonomies.statuses set en = 'On offer' where code = 'active'").await;
     reader.api.refresh().await.unwrap();
-    assert_eq!(reader.found("/lots/1000?lang=en").await["status"]["label"], "On offer");
+    assert_eq!(reader.get_json("/lots/1000?lang=en").await["status"]["label"], "On offer");
     let again = reader.get_with("/taxonomies/statuses", &[("if-none-match", &tag)]).await;
     assert_eq!(again.status, 200);
     assert_ne!(again.header("etag"), tag);
@@ -242,38 +245,38 @@ async fn a_label_that_an_operator_edits_is_shown_and_has_another_tag() {
 
 #[tokio::test]
 async fn a_title_is_called_as_its_state_calls_it() {
-    let (test, reader) = super::plain(2).await;
+    let (test, reader) = super::plain_fixture(2).await;
     let own = title_labels().iter().find(|own| !own.ru.is_empty()).unwrap();
     let raw = own.code.trim_start_matches("title_").to_uppercase();
-    run(
+    run_sql(
         &test.db.pool,
         &format!("update public.lots set title_type = '{raw}', title_state = '{}' where lot_external_id = '1000';
                   update public.lots set title_type = '{raw}', title_state = 'ZZ' where lot_external_id = '1001'", own.state),
     )
     .await;
-    let general = entries(Domain::TitleTypes).iter().find(|entry| entry.code == own.code).unwrap();
+    let general = entries(TaxonomyDomain::TitleTypes).iter().find(|entry| entry.code == own.code).unwrap();
     for (lot, en, ru) in [("1000", &own.en, &own.ru), ("1001", &general.en, &general.ru)] {
-        assert_eq!(reader.found(&format!("/lots/{lot}?lang=en")).await["title"]["label"], en.as_str());
+        assert_eq!(reader.get_json(&format!("/lots/{lot}?lang=en")).await["title"]["label"], en.as_str());
         if !ru.is_empty() {
-            assert_eq!(reader.found(&format!("/lots/{lot}?lang=ru")).await["title"]["label"], ru.as_str());
+            assert_eq!(reader.get_json(&format!("/lots/{lot}?lang=ru")).await["title"]["label"], ru.as_str());
         }
     }
 }
 
 #[tokio::test]
 async fn windows_come_page_by_page_the_newest_first() {
-    let test = database().await;
-    run(
+    let test = migrated_database().await;
+    run_sql(
         &test.db.pool,
         "insert into fleet.windows (source, window_start_utc, state)
         select s, '2026-03-06T00:00Z'::timestamptz + n * interval '15 minutes', case n % 3 when 0 then 'missed' else 'applied' end
         from generate_series(0, 20) n, unnest(array['copart', 'iaai']) s",
     )
     .await;
-    let reader = Reader::of(&test).await;
+    let reader = ApiClient::open(&test).await;
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = reader.found(&format!("/windows?limit=5{cursor}")).await;
+        let page = reader.get_json(&format!("/windows?limit=5{cursor}")).await;
         for window in page["windows"].as_array().unwrap() {
             seen.push((
                 window["start"].as_str().unwrap().to_owned(),
@@ -288,6 +291,6 @@ async fn windows_come_page_by_page_the_newest_first() {
     sorted.dedup();
     sorted.reverse();
     assert_eq!((seen.len(), &seen), (42, &sorted));
-    let missed = reader.found("/windows?state=missed&source=iaai&limit=200").await;
+    let missed = reader.get_json("/windows?state=missed&source=iaai&limit=200").await;
     assert_eq!(missed["windows"].as_array().unwrap().len(), 7);
 }

@@ -1,24 +1,24 @@
 //! Real responses against the OpenAPI document: each matches the schema of its route and contains no undeclared field.
 
-use super::{Reader, chain, simulated};
+use super::{ApiClient, pipeline, simulated_fixture};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The OpenAPI document, made strict: an object may contain only declared fields.
-struct Document {
+struct ApiDocument {
     text: Value,
     strict: Value,
 }
 
-impl Document {
-    async fn of(reader: &Reader) -> Document {
-        let text = reader.found("/openapi.json").await;
+impl ApiDocument {
+    async fn fetch(reader: &ApiClient) -> ApiDocument {
+        let text = reader.get_json("/openapi.json").await;
         let mut strict = json!({ "components": text["components"], "loose": text["components"]["schemas"] });
         for schema in strict["components"]["schemas"].as_object_mut().unwrap().values_mut() {
-            close(schema);
+            close_schema(schema);
         }
-        Document { text, strict }
+        ApiDocument { text, strict }
     }
 
     fn paths(&self) -> BTreeSet<&str> {
@@ -26,7 +26,7 @@ impl Document {
     }
 
     /// Returns the media type and the validator of a route's response.
-    fn answer(&self, route: &str, status: u16) -> (String, Validator) {
+    fn response_validator(&self, route: &str, status: u16) -> (String, Validator) {
         let told = &self.text["paths"][route]["get"]["responses"][status.to_string()];
         let content = told["content"].as_object().unwrap_or_else(|| panic!("{route} declares no {status}"));
         let (kind, content) = content.iter().next().unwrap();
@@ -38,7 +38,7 @@ impl Document {
 
 /// Forbids undeclared fields. Of several schemas in one each allows the others' fields, and only the whole forbids
 /// more.
-fn close(schema: &mut Value) {
+fn close_schema(schema: &mut Value) {
     if let Some(parts) = schema.get_mut("allOf").and_then(Value::as_array_mut) {
         for part in parts {
             if let Some(name) = part["$ref"].as_str().and_then(|path| path.split('/').next_back()) {
@@ -53,8 +53,8 @@ fn close(schema: &mut Value) {
 
 #[tokio::test]
 async fn every_answer_is_of_the_schema_that_its_route_declares() {
-    let (house, reader) = simulated().await;
-    let document = Document::of(&reader).await;
+    let (house, reader) = simulated_fixture().await;
+    let document = ApiDocument::fetch(&reader).await;
     let some: Vec<(String, String)> =
         sqlx::query_as("select lot_external_id, vin from public.lots where id % 17 = 0")
             .fetch_all(house.pool())
@@ -65,7 +65,7 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
         asked.entry(route).or_default().push((path, status));
     };
     let (removed, vin_removed) = some.last().cloned().unwrap();
-    super::run(
+    super::run_sql(
         house.pool(),
         &format!("update public.vehicles set is_removed = true where vin = '{vin_removed}'"),
     )
@@ -90,7 +90,7 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
     ask("/api/v1/facets", "/facets".to_owned(), 200);
     ask("/api/v1/facets", "/facets?make=TOYOTA&lang=ru&options=3".to_owned(), 200);
     ask("/api/v1/taxonomies", "/taxonomies".to_owned(), 200);
-    for domain in vinops::taxonomy::Domain::ALL {
+    for domain in vinops::taxonomy::TaxonomyDomain::ALL {
         ask("/api/v1/taxonomies/{domain}", format!("/taxonomies/{}", domain.name()), 200);
     }
     ask("/api/v1/windows", "/windows?limit=2".to_owned(), 200);
@@ -121,7 +121,7 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
         for (path, status) in paths {
             let answer = reader.get(path).await;
             assert_eq!(answer.status, *status, "{path}");
-            let (kind, schema) = document.answer(route, *status);
+            let (kind, schema) = document.response_validator(route, *status);
             assert_eq!(answer.header("content-type"), kind, "{path}");
             let body = answer.json();
             let wrong: Vec<String> = schema
@@ -131,20 +131,20 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
             assert!(wrong.is_empty(), "{path}\n{}\n{body}", wrong.join("\n"));
         }
     }
-    drop::<chain::House>(house);
+    drop::<pipeline::Pipeline>(house);
 }
 
 #[tokio::test]
 async fn a_strict_schema_refuses_what_is_not_declared() {
-    let (_test, reader) = super::plain(1).await;
-    let document = Document::of(&reader).await;
-    let (_, lot) = document.answer("/api/v1/lots/{lot}", 200);
-    let mut body = reader.found("/lots/1000").await;
+    let (_test, reader) = super::plain_fixture(1).await;
+    let document = ApiDocument::fetch(&reader).await;
+    let (_, lot) = document.response_validator("/api/v1/lots/{lot}", 200);
+    let mut body = reader.get_json("/lots/1000").await;
     assert!(lot.is_valid(&body));
     body["surprise"] = 1.into();
     assert!(!lot.is_valid(&body), "a field that nobody declared");
-    let (_, vehicle) = document.answer("/api/v1/vehicles/{vin}", 200);
-    let mut body = reader.found("/vehicles/WVWZZZ1JZXW001000").await;
+    let (_, vehicle) = document.response_validator("/api/v1/vehicles/{vin}", 200);
+    let mut body = reader.get_json("/vehicles/WVWZZZ1JZXW001000").await;
     assert!(vehicle.is_valid(&body));
     body["lots"][0]["sale"]["surprise"] = 1.into();
     assert!(!vehicle.is_valid(&body), "nor one deeper down");
@@ -152,8 +152,8 @@ async fn a_strict_schema_refuses_what_is_not_declared() {
 
 #[tokio::test]
 async fn the_document_names_every_parameter_and_the_page_loads_nothing_from_elsewhere() {
-    let (_test, reader) = super::plain(1).await;
-    let document = Document::of(&reader).await;
+    let (_test, reader) = super::plain_fixture(1).await;
+    let document = ApiDocument::fetch(&reader).await;
     assert!(document.text["openapi"].as_str().unwrap().starts_with("3.1"));
     for (route, path) in
         [("/api/v1/search", "/search"), ("/api/v1/facets", "/facets"), ("/api/v1/windows", "/windows")]

@@ -1,18 +1,18 @@
 //! Filters and facets, compared with independent SQL.
 
-use super::{number, run, simulated};
+use super::{query_number, run_sql, simulated_fixture};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-const JOIN: &str = "select count(*) from public.lots l join public.vehicles v on v.vin = l.vin where ";
+const COUNT_LOTS: &str = "select count(*) from public.lots l join public.vehicles v on v.vin = l.vin where ";
 
-fn lots(found: &Value) -> &Vec<Value> {
+fn found_lots(found: &Value) -> &Vec<Value> {
     found["lots"].as_array().unwrap()
 }
 
 #[tokio::test]
 async fn each_filter_finds_what_sql_finds() {
-    let (house, reader) = simulated().await;
+    let (house, reader) = simulated_fixture().await;
     let pool = house.pool();
     let vin: String =
         sqlx::query_scalar("select vin from public.lots order by id limit 1").fetch_one(pool).await.unwrap();
@@ -49,41 +49,41 @@ async fn each_filter_finds_what_sql_finds() {
         ("fuel=fuel_diesel".to_owned(), "v.fuel = 'DIESEL'".to_owned()),
         ("country=nowhere".to_owned(), "false".to_owned()),
     ] {
-        let expected = number(pool, &format!("{JOIN}{condition}")).await;
-        let found = reader.found(&format!("/search?{query}&limit=200")).await;
+        let expected = query_number(pool, &format!("{COUNT_LOTS}{condition}")).await;
+        let found = reader.get_json(&format!("/search?{query}&limit=200")).await;
         assert_eq!(found["total"], expected, "{query}");
-        assert_eq!(lots(&found).len() as i64, expected.min(200), "{query}");
-        let numbers: Vec<&str> = lots(&found).iter().map(|lot| lot["lot"].as_str().unwrap()).collect();
-        let same = format!("{JOIN}{condition} and l.lot_external_id in ('{}')", numbers.join("', '"));
-        assert_eq!(number(pool, &same).await, expected.min(200), "{query}");
+        assert_eq!(found_lots(&found).len() as i64, expected.min(200), "{query}");
+        let numbers: Vec<&str> = found_lots(&found).iter().map(|lot| lot["lot"].as_str().unwrap()).collect();
+        let same = format!("{COUNT_LOTS}{condition} and l.lot_external_id in ('{}')", numbers.join("', '"));
+        assert_eq!(query_number(pool, &same).await, expected.min(200), "{query}");
     }
-    let some = ["TOYOTA", "FORD"].map(|make| format!("{JOIN}v.make = '{make}'"));
+    let some = ["TOYOTA", "FORD"].map(|make| format!("{COUNT_LOTS}v.make = '{make}'"));
     for sql in some {
-        assert!(number(pool, &sql).await > 5, "the feed has too few for this test: {sql}");
+        assert!(query_number(pool, &sql).await > 5, "the feed has too few for this test: {sql}");
     }
 }
 
 #[tokio::test]
 async fn a_misspelt_make_or_model_is_found() {
-    let (house, reader) = simulated().await;
+    let (house, reader) = simulated_fixture().await;
     for (asked, make) in [("toyta", "TOYOTA"), ("CHEVRLET", "CHEVROLET"), ("hnda+civic", "HONDA")] {
-        let found = reader.found(&format!("/search?q={asked}&limit=200")).await;
-        let expected = number(house.pool(), &format!("{JOIN}v.make = '{make}'")).await;
+        let found = reader.get_json(&format!("/search?q={asked}&limit=200")).await;
+        let expected = query_number(house.pool(), &format!("{COUNT_LOTS}v.make = '{make}'")).await;
         assert!(expected > 0, "the feed has no {make}");
-        let of_it = lots(&found).iter().filter(|lot| lot["vehicle"]["make"] == make).count() as i64;
+        let of_it = found_lots(&found).iter().filter(|lot| lot["vehicle"]["make"] == make).count() as i64;
         assert!(of_it > 0 && of_it >= expected.min(200) / 8, "{asked}: {of_it} of {expected}");
     }
-    assert_eq!(reader.found("/search?q=xyzzy").await["total"], 0);
+    assert_eq!(reader.get_json("/search?q=xyzzy").await["total"], 0);
 }
 
 #[tokio::test]
 async fn every_option_of_every_facet_gives_as_many_lots_as_it_says() {
-    let (_house, reader) = simulated().await;
+    let (_house, reader) = simulated_fixture().await;
     for (asked, own) in
         [("", ""), ("make=TOYOTA&year_min=2012&", "make"), ("damage=damage_front_end&", "damage")]
     {
-        let facets = reader.found(&format!("/facets?{asked}options=1000")).await;
-        let search = reader.found(&format!("/search?{asked}limit=1")).await;
+        let facets = reader.get_json(&format!("/facets?{asked}options=1000")).await;
+        let search = reader.get_json(&format!("/search?{asked}limit=1")).await;
         assert_eq!(facets["total"], search["total"]);
         let mut options = 0;
         for facet in facets["facets"].as_array().unwrap() {
@@ -106,7 +106,7 @@ async fn every_option_of_every_facet_gives_as_many_lots_as_it_says() {
                     "year" => format!("{rest}year_min={code}&year_max={code}&limit=1"),
                     _ => format!("{rest}{name}={code}&limit=1"),
                 };
-                let found = reader.found(&format!("/search?{query}")).await;
+                let found = reader.get_json(&format!("/search?{query}")).await;
                 assert_eq!(found["total"], option["count"], "{query}");
                 options += 1;
             }
@@ -117,20 +117,20 @@ async fn every_option_of_every_facet_gives_as_many_lots_as_it_says() {
 
 #[tokio::test]
 async fn pages_hold_their_sort_and_nulls_come_last() {
-    let (_house, reader) = simulated().await;
+    let (_house, reader) = simulated_fixture().await;
     let money = |lot: &Value| lot["current_bid"]["amount"].as_str().map(|text| text.parse::<f64>().unwrap());
     let text = |value: &Value| value.as_str().map(str::to_owned);
     for down in [false, true] {
         let sign = if down { "-" } else { "" };
-        let prices = reader.found(&format!("/search?sort={sign}price&limit=200&price_min=0")).await;
-        let keys: Vec<_> = lots(&prices).iter().map(money).collect();
+        let prices = reader.get_json(&format!("/search?sort={sign}price&limit=200&price_min=0")).await;
+        let keys: Vec<_> = found_lots(&prices).iter().map(money).collect();
         assert!(keys.iter().all(Option::is_some), "a range holds no lot without a value");
         let right = |pair: &[Option<f64>]| if down { pair[0] >= pair[1] } else { pair[0] <= pair[1] };
         assert!(keys.windows(2).all(right), "{keys:?}");
         let (mut keys, mut cursor) = (Vec::new(), String::new());
         loop {
-            let page = reader.found(&format!("/search?sort={sign}sale_date&limit=200{cursor}")).await;
-            keys.extend(lots(&page).iter().map(|lot| text(&lot["sale"]["at"])));
+            let page = reader.get_json(&format!("/search?sort={sign}sale_date&limit=200{cursor}")).await;
+            keys.extend(found_lots(&page).iter().map(|lot| text(&lot["sale"]["at"])));
             let Some(next) = page["next"].as_str() else { break };
             cursor = format!("&cursor={next}");
         }
@@ -144,15 +144,15 @@ async fn pages_hold_their_sort_and_nulls_come_last() {
 
 #[tokio::test]
 async fn what_is_written_is_found_within_seconds_without_being_told() {
-    let (house, reader) = simulated().await;
-    assert_eq!(reader.found("/search?make=Zaporozhets").await["total"], 0);
-    run(
+    let (house, reader) = simulated_fixture().await;
+    assert_eq!(reader.get_json("/search?make=Zaporozhets").await["total"], 0);
+    run_sql(
         house.pool(),
         "update public.vehicles set make = 'ZAPOROZHETS' where vin = (select min(vin) from public.lots)",
     )
     .await;
     let began = Instant::now();
-    while reader.found("/search?make=Zaporozhets").await["total"] == 0 {
+    while reader.get_json("/search?make=Zaporozhets").await["total"] == 0 {
         assert!(began.elapsed() < Duration::from_secs(60), "it is not found");
         tokio::task::yield_now().await;
     }
@@ -160,27 +160,27 @@ async fn what_is_written_is_found_within_seconds_without_being_told() {
 
 #[tokio::test]
 async fn a_hidden_and_a_deleted_lot_are_found_no_more() {
-    let (house, reader) = simulated().await;
-    let all = reader.found("/search?limit=1").await["total"].as_i64().unwrap();
-    run(
+    let (house, reader) = simulated_fixture().await;
+    let all = reader.get_json("/search?limit=1").await["total"].as_i64().unwrap();
+    run_sql(
         house.pool(),
         "update public.lots set is_removed = true where id = (select min(id) from public.lots)",
     )
     .await;
     reader.api.refresh().await.unwrap();
-    assert_eq!(reader.found("/search?limit=1").await["total"], all - 1);
+    assert_eq!(reader.get_json("/search?limit=1").await["total"], all - 1);
     let hidden: String = sqlx::query_scalar("select lot_external_id from public.lots where is_removed")
         .fetch_one(house.pool())
         .await
         .unwrap();
     assert_eq!(reader.get(&format!("/lots/{hidden}")).await.status, 410);
-    run(
+    run_sql(
         house.pool(),
         "delete from public.images; delete from public.lots where id = (select max(id) from public.lots)",
     )
     .await;
     let began = Instant::now();
-    while reader.found("/search?limit=1").await["total"] != all - 2 {
+    while reader.get_json("/search?limit=1").await["total"] != all - 2 {
         assert!(began.elapsed() < Duration::from_secs(60), "it is still found");
         tokio::task::yield_now().await;
     }

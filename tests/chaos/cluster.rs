@@ -6,29 +6,31 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;
 use tokio::process::Command;
 use vinops::db::migrate;
-use vinops::db::migrations::AUCTION;
-use vinops::embedded::{Embedded, Options};
+use vinops::db::migrations::AUCTION_SET;
+use vinops::embedded::{EmbeddedOptions, EmbeddedPostgres};
 
-pub struct Cluster {
+pub struct ChaosCluster {
     // dropped before the folder, so that the server stops first
-    server: Option<Embedded>,
+    server: Option<EmbeddedPostgres>,
     home: TempDir,
 }
 
-impl Cluster {
+impl ChaosCluster {
     /// Starts a cluster whose commits wait for the log to be written but not for the disk. A killed server loses
     /// nothing, a power cut would.
-    pub async fn new() -> Cluster {
-        let mut cluster = Cluster { server: None, home: open_folder() };
+    pub async fn new() -> ChaosCluster {
+        let mut cluster = ChaosCluster { server: None, home: open_folder() };
         cluster.start().await;
-        cluster.alter("alter system set fsync = off").await;
+        cluster.alter_system("alter system set fsync = off").await;
         cluster
     }
 
     /// Creates a migrated database and returns its URL.
-    pub async fn database(&self, name: &str) -> String {
-        let url = self.server.as_ref().unwrap().database(name).await.unwrap();
-        migrate::up(&mut PgConnection::connect(&url).await.unwrap(), &AUCTION, |_| {}).await.unwrap();
+    pub async fn create_database(&self, name: &str) -> String {
+        let url = self.server.as_ref().unwrap().ensure_database(name).await.unwrap();
+        migrate::apply_pending(&mut PgConnection::connect(&url).await.unwrap(), &AUCTION_SET, |_| {})
+            .await
+            .unwrap();
         url
     }
 
@@ -43,7 +45,7 @@ impl Cluster {
 
     /// Creates a synchronous standby, without which nothing commits from now on. Returns `None` if its program is
     /// missing.
-    pub async fn standby(&self) -> Option<Cluster> {
+    pub async fn standby(&self) -> Option<ChaosCluster> {
         let server = self.server.as_ref().unwrap();
         let program = server.binaries().folder.join("pg_basebackup");
         if !program.is_file() {
@@ -71,9 +73,9 @@ impl Cluster {
         let owner = std::fs::metadata(ours.join("data")).unwrap();
         let owner = format!("{}:{}", owner.uid(), owner.gid());
         assert!(Command::new("chown").arg("-R").arg(owner).arg(&copy).status().await.unwrap().success());
-        let mut standby = Cluster { server: None, home };
+        let mut standby = ChaosCluster { server: None, home };
         standby.start().await;
-        self.alter("alter system set synchronous_standby_names = '*'").await;
+        self.alter_system("alter system set synchronous_standby_names = '*'").await;
         Some(standby)
     }
 
@@ -89,7 +91,7 @@ impl Cluster {
         }
     }
 
-    async fn alter(&self, setting: &'static str) {
+    async fn alter_system(&self, setting: &'static str) {
         let mut session = PgConnection::connect(&self.url("postgres")).await.unwrap();
         for statement in [setting, "select pg_reload_conf()"] {
             sqlx::raw_sql(statement).execute(&mut session).await.unwrap();
@@ -103,9 +105,12 @@ impl Cluster {
 
     /// Starts the server. After a kill it uses another port and recovers from its log.
     pub async fn start(&mut self) {
-        let options =
-            Options { home: Some(self.home.path().to_owned()), followed: true, ..Options::default() };
-        self.server = Some(Embedded::start(options).await.unwrap());
+        let options = EmbeddedOptions {
+            home: Some(self.home.path().to_owned()),
+            followed: true,
+            ..EmbeddedOptions::default()
+        };
+        self.server = Some(EmbeddedPostgres::start(options).await.unwrap());
     }
 }
 
@@ -117,7 +122,7 @@ fn open_folder() -> TempDir {
 }
 
 /// Runs statements without parameters.
-pub async fn run(url: &str, sql: &str) {
+pub async fn run_sql(url: &str, sql: &str) {
     let mut session = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.unwrap();
     session.close().await.unwrap();

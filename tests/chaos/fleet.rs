@@ -11,53 +11,53 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Notify;
 use vinops::scheduler::Scheduler;
-use vinops::workers::FLEET;
+use vinops::workers::JOBS;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Role {
+pub enum FleetRole {
     Worker,
     Scheduler,
 }
 
 /// The log lines of all members, and the actions of the test.
 #[derive(Clone, Default)]
-pub struct Log(Arc<(Mutex<Vec<String>>, Notify)>);
+pub struct FleetLog(Arc<(Mutex<Vec<String>>, Notify)>);
 
-impl Log {
-    pub fn note(&self, line: String) {
+impl FleetLog {
+    pub fn push_line(&self, line: String) {
         self.0.0.lock().unwrap().push(line);
         self.0.1.notify_waiters();
     }
 
-    pub fn all(&self) -> String {
+    pub fn to_text(&self) -> String {
         self.0.0.lock().unwrap().join("\n")
     }
 
     /// Returns the last lines.
-    pub fn tail(&self) -> String {
+    pub fn last_lines(&self) -> String {
         let lines = self.0.0.lock().unwrap();
         lines[lines.len().saturating_sub(200)..].join("\n")
     }
 
     /// Waits until a log line contains `words`.
-    pub async fn says(&self, words: &str) {
+    pub async fn wait_for(&self, words: &str) {
         loop {
             let news = self.0.1.notified();
             tokio::pin!(news);
             news.as_mut().enable();
-            if self.count(words) > 0 {
+            if self.count_lines(words) > 0 {
                 return;
             }
             news.await;
         }
     }
 
-    pub fn count(&self, words: &str) -> usize {
+    pub fn count_lines(&self, words: &str) -> usize {
         self.0.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
     }
 
     /// Records the lines of a process, and sets the flag once one of them contains `words`.
-    pub fn listen(
+    pub fn read_from(
         &self,
         name: String,
         from: impl AsyncRead + Unpin + Send + 'static,
@@ -71,7 +71,7 @@ impl Log {
                 if line.contains(words) {
                     flag.store(true, Ordering::Release);
                 }
-                log.note(format!("{name}: {line}"));
+                log.push_line(format!("{name}: {line}"));
             }
         });
         said
@@ -79,8 +79,8 @@ impl Log {
 }
 
 /// A position in the fleet, and the process that fills it.
-pub struct Member {
-    pub role: Role,
+pub struct FleetMember {
+    pub role: FleetRole,
     pub child: Option<Child>,
     stdin: Option<ChildStdin>,
     /// True once the process has started to work. A process that exits before, because it has no database, may be
@@ -88,37 +88,43 @@ pub struct Member {
     at_work: Arc<AtomicBool>,
 }
 
-pub struct Fleet {
-    pub members: Vec<Member>,
-    pub log: Log,
+pub struct ProcessFleet {
+    pub members: Vec<FleetMember>,
+    pub log: FleetLog,
     /// The time of the simulated clock.
     clock: String,
     environment: Vec<(&'static str, String)>,
 }
 
-impl Fleet {
+impl ProcessFleet {
     /// Creates a fleet without processes.
     pub fn new(
         workers: usize,
         schedulers: usize,
         environment: Vec<(&'static str, String)>,
-        log: &Log,
-    ) -> Fleet {
-        let roles = [Role::Worker].repeat(workers).into_iter().chain([Role::Scheduler].repeat(schedulers));
-        let member = |role| Member { role, child: None, stdin: None, at_work: Arc::default() };
-        Fleet { members: roles.map(member).collect(), log: log.clone(), clock: String::new(), environment }
+        log: &FleetLog,
+    ) -> ProcessFleet {
+        let roles =
+            [FleetRole::Worker].repeat(workers).into_iter().chain([FleetRole::Scheduler].repeat(schedulers));
+        let member = |role| FleetMember { role, child: None, stdin: None, at_work: Arc::default() };
+        ProcessFleet {
+            members: roles.map(member).collect(),
+            log: log.clone(),
+            clock: String::new(),
+            environment,
+        }
     }
 
     /// Starts a process at a position. It is killed when the fleet is dropped.
-    pub async fn spawn(&mut self, place: usize) {
+    pub async fn spawn_member(&mut self, place: usize) {
         let member = &mut self.members[place];
         let mut command = match member.role {
-            Role::Worker => {
+            FleetRole::Worker => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_vinops"));
                 command.arg("worker");
                 command
             }
-            Role::Scheduler => {
+            FleetRole::Scheduler => {
                 let mut command = Command::new(std::env::current_exe().unwrap());
                 command.args(["fleet::scheduler", "--exact", "--ignored", "--nocapture"]);
                 command
@@ -129,27 +135,27 @@ impl Fleet {
         let mut child = piped.kill_on_drop(true).spawn().unwrap();
         let name = format!("{:?} {}", member.role, child.id().unwrap());
         let started = match member.role {
-            Role::Worker => "worker started",
-            Role::Scheduler => "scheduler started",
+            FleetRole::Worker => "worker started",
+            FleetRole::Scheduler => "scheduler started",
         };
-        member.at_work = self.log.listen(name, child.stderr.take().unwrap(), started);
+        member.at_work = self.log.read_from(name, child.stderr.take().unwrap(), started);
         member.stdin = child.stdin.take();
         member.child = Some(child);
-        if member.role == Role::Scheduler && !self.clock.is_empty() {
-            self.tell(place).await;
+        if member.role == FleetRole::Scheduler && !self.clock.is_empty() {
+            self.send_clock(place).await;
         }
     }
 
     /// Advances the simulated clock.
-    pub async fn strike(&mut self, clock: String) {
+    pub async fn set_clock(&mut self, clock: String) {
         self.clock = clock;
         for place in 0..self.members.len() {
-            self.tell(place).await;
+            self.send_clock(place).await;
         }
     }
 
-    async fn tell(&mut self, place: usize) {
-        if let Member { role: Role::Scheduler, stdin: Some(stdin), .. } = &mut self.members[place] {
+    async fn send_clock(&mut self, place: usize) {
+        if let FleetMember { role: FleetRole::Scheduler, stdin: Some(stdin), .. } = &mut self.members[place] {
             // a dead process gets the clock when it is started again
             stdin.write_all(format!("{}\n", self.clock).as_bytes()).await.ok();
         }
@@ -159,7 +165,7 @@ impl Fleet {
         self.members[place].child.as_ref()?.id()
     }
 
-    pub fn places(&self, role: Role) -> Vec<usize> {
+    pub fn members_of(&self, role: FleetRole) -> Vec<usize> {
         (0..self.members.len())
             .filter(|place| self.members[*place].role == role && self.pid(*place).is_some())
             .collect()
@@ -167,7 +173,7 @@ impl Fleet {
 
     pub fn signal(&self, place: usize, signal: Signal) {
         if let Some(pid) = self.pid(place) {
-            self.log.note(format!("{pid} gets {signal}"));
+            self.log.push_line(format!("{pid} gets {signal}"));
             kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
         }
     }
@@ -181,9 +187,12 @@ impl Fleet {
     }
 
     /// Waits until all running workers have started to work.
-    pub fn at_work(&self) -> impl Future<Output = ()> + use<> {
-        let workers: Vec<_> =
-            self.places(Role::Worker).into_iter().map(|place| self.members[place].at_work.clone()).collect();
+    pub fn all_started(&self) -> impl Future<Output = ()> + use<> {
+        let workers: Vec<_> = self
+            .members_of(FleetRole::Worker)
+            .into_iter()
+            .map(|place| self.members[place].at_work.clone())
+            .collect();
         async move {
             while !workers.iter().all(|at_work| at_work.load(Ordering::Acquire)) {
                 tokio::task::yield_now().await;
@@ -192,7 +201,7 @@ impl Fleet {
     }
 
     /// Waits until a process exits by itself. Returns its position and exit status.
-    pub async fn left(&mut self) -> (usize, ExitStatus) {
+    pub async fn next_exit(&mut self) -> (usize, ExitStatus) {
         let waits = self.members.iter_mut().enumerate().filter_map(|(place, member)| {
             let child = member.child.as_mut()?;
             Some(Box::pin(async move { (place, child.wait().await.unwrap()) }))
@@ -206,7 +215,7 @@ impl Fleet {
 
     /// Removes a process that exited by itself. The only allowed case is a process started without a database: exit
     /// code 3, before any work.
-    pub fn bury(&mut self, place: usize, status: ExitStatus) {
+    pub fn remove_member(&mut self, place: usize, status: ExitStatus) {
         let member = &mut self.members[place];
         let stillborn = !member.at_work.load(Ordering::Acquire) && status.code() == Some(3);
         assert!(stillborn, "a {:?} left by itself: {status}", member.role);
@@ -214,9 +223,9 @@ impl Fleet {
     }
 
     /// Sends SIGTERM to all processes, and returns their exit codes.
-    pub async fn leave(&mut self) -> Vec<Option<i32>> {
+    pub async fn shut_down(&mut self) -> Vec<Option<i32>> {
         let mut codes = Vec::new();
-        for place in self.places(Role::Worker) {
+        for place in self.members_of(FleetRole::Worker) {
             self.signal(place, Signal::SIGTERM);
         }
         for member in &mut self.members {
@@ -239,13 +248,13 @@ impl Fleet {
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
 async fn scheduler() {
     let Ok(url) = std::env::var("DATABASE_URL") else { return };
-    let db = vinops::db::Db::connect(&url, None, 2).await;
+    let db = vinops::db::Database::connect(&url, None, 2).await;
     let Ok(db) = db else { std::process::exit(3) };
     eprintln!("scheduler started");
-    let scheduler = Scheduler::new(&FLEET[0], &["copart"]).simulated();
+    let scheduler = Scheduler::new(&JOBS[0], &["copart"]).simulated();
     for now in std::io::stdin().lines() {
         let now = now.unwrap().parse().unwrap();
-        while let Err(error) = scheduler.due(&db.pool, Some(now)).await {
+        while let Err(error) = scheduler.enqueue_due_windows(&db.pool, Some(now)).await {
             eprintln!("tries again: {error:#}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

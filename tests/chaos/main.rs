@@ -10,48 +10,48 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
-#[path = "../kill/books.rs"]
-mod books;
+mod behind_pooler;
 mod cluster;
 mod disk;
 mod fleet;
+#[path = "../kill/ledger_counts.rs"]
+mod ledger_counts;
 mod outages;
-mod play;
-mod pooled;
 mod pooler;
 mod proxy;
+mod scenario;
 
-use fleet::Log;
+use fleet::FleetLog;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Longer than the whole scenario takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_in_chaos_ends_with_the_books_of_an_undisturbed_one() {
     let began = Instant::now();
-    let seed = seed();
+    let seed = read_seed();
     println!("to play it again: VINOPS_CHAOS_SEED={seed}");
-    let log = Log::default();
-    let _told = Told(&log);
-    timeout(PATIENCE, play::play(seed, &log)).await.expect("it ends within its time");
+    let log = FleetLog::default();
+    let _told = LogOnPanic(&log);
+    timeout(TEST_TIMEOUT, scenario::run_scenario(seed, &log)).await.expect("it ends within its time");
     println!("in {:.1} s", began.elapsed().as_secs_f64());
 }
 
 /// Prints the logs of the processes if the test panics.
-struct Told<'a>(&'a Log);
+struct LogOnPanic<'a>(&'a FleetLog);
 
-impl Drop for Told<'_> {
+impl Drop for LogOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.0.tail());
+            eprintln!("{}", self.0.last_lines());
         }
     }
 }
 
 /// Returns a new seed, or the one of `VINOPS_CHAOS_SEED`.
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
-fn seed() -> u64 {
+fn read_seed() -> u64 {
     std::env::var("VINOPS_CHAOS_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap())
 }

@@ -2,10 +2,10 @@
 //! replaces it, or the pooler restarts. Each process survives, logs the outage once when it begins and once when it
 //! ends, and continues to work.
 
-use crate::cluster::Cluster;
-use crate::fleet::Log;
-use crate::pooler::Pooler;
-use crate::proxy::Proxy;
+use crate::cluster::ChaosCluster;
+use crate::fleet::FleetLog;
+use crate::pooler::TestPooler;
+use crate::proxy::TcpProxy;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
@@ -16,41 +16,41 @@ use tokio::process::Child;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vinops::simulator::server::FeedServer;
-use vinops::simulator::{Options, Simulator};
+use vinops::simulator::{Simulator, SimulatorOptions};
 
-const PATIENCE: Duration = Duration::from_secs(100);
+const TEST_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// A feed, and a worker and a scheduler over a database at `url`.
-struct Pair {
+struct WorkerAndScheduler {
     worker: Child,
     scheduler: Child,
-    log: Log,
+    log: FleetLog,
     _feed: FeedServer,
     _stops: DropGuard,
     _folder: TempDir,
 }
 
-impl Pair {
+impl WorkerAndScheduler {
     /// Waits until both have logged that the database is unavailable.
-    async fn misses_it(&self) {
-        self.says("database unavailable").await;
-        self.says("scheduling failed").await;
+    async fn wait_outage(&self) {
+        self.wait_for_log("database unavailable").await;
+        self.wait_for_log("scheduling failed").await;
     }
 
     /// Waits until both have logged that the database is available, and the window is applied.
-    async fn goes_on(&self, url: &str) {
-        self.says("database available again").await;
-        self.says("scheduling resumed").await;
-        until(self, url, APPLIED).await;
+    async fn wait_recovery(&self, url: &str) {
+        self.wait_for_log("database available again").await;
+        self.wait_for_log("scheduling resumed").await;
+        wait_until(self, url, WINDOW_APPLIED).await;
     }
 
     /// Starts both. The test locks the windows, so the scheduler waits in its first query.
-    async fn new(url: &str, direct: &str) -> Pair {
+    async fn new(url: &str, direct: &str) -> WorkerAndScheduler {
         let stop = CancellationToken::new();
-        let options = Options::new(7, 2000, "2026-03-06T17:00:00Z".parse().unwrap());
+        let options = SimulatorOptions::new(7, 2000, "2026-03-06T17:00:00Z".parse().unwrap());
         let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let log = Log::default();
+        let log = FleetLog::default();
         let start = |role: &str| {
             let store = url::Url::from_directory_path(folder.path().join("store")).unwrap();
             let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"))
@@ -67,25 +67,25 @@ impl Pair {
                 .kill_on_drop(true)
                 .spawn()
                 .unwrap();
-            log.listen(role.to_owned(), child.stderr.take().unwrap(), "worker started");
+            log.read_from(role.to_owned(), child.stderr.take().unwrap(), "worker started");
             child
         };
         let (worker, scheduler) = (start("worker"), start("scheduler"));
-        Pair { worker, scheduler, log, _feed: feed, _stops: stop.drop_guard(), _folder: folder }
+        WorkerAndScheduler { worker, scheduler, log, _feed: feed, _stops: stop.drop_guard(), _folder: folder }
     }
 
-    async fn says(&self, words: &str) {
-        let said = timeout(PATIENCE, self.log.says(words)).await;
-        said.unwrap_or_else(|_| panic!("nobody says {words:?}:\n{}", self.log.all()));
+    async fn wait_for_log(&self, words: &str) {
+        let said = timeout(TEST_TIMEOUT, self.log.wait_for(words)).await;
+        said.unwrap_or_else(|_| panic!("nobody says {words:?}:\n{}", self.log.to_text()));
     }
 
     /// Checks that both processes survived and logged each change once, and shuts them down.
-    async fn left_after_the_outage(self) {
+    async fn shut_down_after_outage(self) {
         for (away, back) in [
             ("database unavailable", "database available again"),
             ("scheduling failed", "scheduling resumed"),
         ] {
-            let all = self.log.all();
+            let all = self.log.to_text();
             let told = all.lines().filter_map(|line| match () {
                 () if line.contains(away) => Some(false),
                 () if line.contains(back) => Some(true),
@@ -98,22 +98,22 @@ impl Pair {
                 "{all}"
             );
         }
-        self.left().await;
+        self.shut_down().await;
     }
 
     /// Shuts both down.
-    async fn left(mut self) {
+    async fn shut_down(mut self) {
         for process in [&mut self.worker, &mut self.scheduler] {
             let pid = process.id().expect("it has kept its process").cast_signed();
             kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
-            let left = timeout(PATIENCE, process.wait()).await.expect("it leaves when told");
-            assert_eq!(left.unwrap().code(), Some(0), "{}", self.log.all());
+            let left = timeout(TEST_TIMEOUT, process.wait()).await.expect("it leaves when told");
+            assert_eq!(left.unwrap().code(), Some(0), "{}", self.log.to_text());
         }
     }
 }
 
 /// Locks the windows, so that every scheduler waits in its first query.
-async fn lock(url: &str) -> PgConnection {
+async fn lock_windows(url: &str) -> PgConnection {
     let mut lock = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql("begin; lock table fleet.windows in access exclusive mode")
         .execute(&mut lock)
@@ -124,134 +124,134 @@ async fn lock(url: &str) -> PgConnection {
 
 /// Starts a pair whose scheduler waits in a query, so that the outage interrupts it. `direct` bypasses the part that
 /// will fail.
-async fn at_work(url: &str, direct_url: &str, direct: &str) -> (Pair, PgConnection) {
-    let lock = lock(direct).await;
-    let pair = Pair::new(url, direct_url).await;
-    pair.says("worker started").await;
-    until(&pair, direct, LOOKING).await;
+async fn start_pair(url: &str, direct_url: &str, direct: &str) -> (WorkerAndScheduler, PgConnection) {
+    let lock = lock_windows(direct).await;
+    let pair = WorkerAndScheduler::new(url, direct_url).await;
+    pair.wait_for_log("worker started").await;
+    wait_until(&pair, direct, SCHEDULER_WAITS).await;
     (pair, lock)
 }
 
 /// Repeats the query until it returns true.
-async fn until(pair: &Pair, url: &str, question: &'static str) {
+async fn wait_until(pair: &WorkerAndScheduler, url: &str, question: &'static str) {
     let asking = async {
         let mut session = PgConnection::connect(url).await.unwrap();
         while !sqlx::query_scalar::<_, bool>(question).fetch_one(&mut session).await.unwrap() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, asking)
+    timeout(TEST_TIMEOUT, asking)
         .await
-        .unwrap_or_else(|_| panic!("it never became true: {question}\n{}", pair.log.all()));
+        .unwrap_or_else(|_| panic!("it never became true: {question}\n{}", pair.log.to_text()));
 }
 
-const LOOKING: &str =
+const SCHEDULER_WAITS: &str =
     "select exists (select from pg_locks where not granted and relation = 'fleet.windows'::regclass)";
-const APPLIED: &str = "select exists (select from fleet.windows where state = 'applied')";
+const WINDOW_APPLIED: &str = "select exists (select from fleet.windows where state = 'applied')";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
-    let mut cluster = Cluster::new().await;
-    let direct = cluster.database("restart").await;
-    let proxy = Proxy::new(cluster.address()).await;
+    let mut cluster = ChaosCluster::new().await;
+    let direct = cluster.create_database("restart").await;
+    let proxy = TcpProxy::new(cluster.address()).await;
     let url = proxy.url(&direct);
-    let (pair, lock) = at_work(&url, &url, &direct).await;
+    let (pair, lock) = start_pair(&url, &url, &direct).await;
 
     cluster.kill().await;
     drop(lock);
-    pair.misses_it().await;
+    pair.wait_outage().await;
     cluster.start().await;
-    proxy.lead_to(cluster.address());
+    proxy.set_backend(cluster.address());
     let back = Instant::now();
-    pair.goes_on(&cluster.url("restart")).await;
+    pair.wait_recovery(&cluster.url("restart")).await;
     println!(
         "restart: the window was applied {:.1} s after the database's return",
         back.elapsed().as_secs_f64()
     );
-    pair.left_after_the_outage().await;
+    pair.shut_down_after_outage().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_die_without_a_word_are_replaced() {
-    let cluster = Cluster::new().await;
-    let direct = cluster.database("silence").await;
-    let proxy = Proxy::new(cluster.address()).await;
+    let cluster = ChaosCluster::new().await;
+    let direct = cluster.create_database("silence").await;
+    let proxy = TcpProxy::new(cluster.address()).await;
     let url = proxy.url(&direct);
-    let pair = Pair::new(&url, &url).await;
-    until(&pair, &direct, APPLIED).await;
+    let pair = WorkerAndScheduler::new(&url, &url).await;
+    wait_until(&pair, &direct, WINDOW_APPLIED).await;
 
-    proxy.strand();
+    proxy.strand_connections();
     let stranded = Instant::now();
     let mut session = PgConnection::connect(&direct).await.unwrap();
     let again =
         "select fleet.enqueue('ingest', jsonb_build_object('file_id', file_id), 'again') from raw.csv_files";
     sqlx::raw_sql(again).execute(&mut session).await.unwrap();
-    until(&pair, &direct, "select state = 'completed' from fleet.jobs where key = 'again'").await;
+    wait_until(&pair, &direct, "select state = 'completed' from fleet.jobs where key = 'again'").await;
     println!(
         "silence: a job was done {:.1} s after every connection had died",
         stranded.elapsed().as_secs_f64()
     );
-    pair.left().await;
+    pair.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
-    let mut cluster = Cluster::new().await;
-    let direct = cluster.database("gone").await;
-    let pair = Pair::new(&direct, &direct).await;
-    until(&pair, &direct, APPLIED).await;
+    let mut cluster = ChaosCluster::new().await;
+    let direct = cluster.create_database("gone").await;
+    let pair = WorkerAndScheduler::new(&direct, &direct).await;
+    wait_until(&pair, &direct, WINDOW_APPLIED).await;
     cluster.kill().await;
-    pair.says("database unavailable").await;
+    pair.wait_for_log("database unavailable").await;
     let told = Instant::now();
-    pair.left().await;
+    pair.shut_down().await;
     assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_takes_over_is_ridden_out() {
-    let mut cluster = Cluster::new().await;
+    let mut cluster = ChaosCluster::new().await;
     let Some(mut standby) = cluster.standby().await else {
         println!("WITHOUT a standby: there is no pg_basebackup beside this PostgreSQL");
         return;
     };
-    let direct = cluster.database("failover").await;
-    let proxy = Proxy::new(cluster.address()).await;
+    let direct = cluster.create_database("failover").await;
+    let proxy = TcpProxy::new(cluster.address()).await;
     let url = proxy.url(&direct);
-    let (pair, lock) = at_work(&url, &url, &direct).await;
+    let (pair, lock) = start_pair(&url, &url, &direct).await;
 
     cluster.kill().await;
     drop(lock);
-    pair.misses_it().await;
+    pair.wait_outage().await;
     let lost = Instant::now();
     // for a moment the database is read-only
-    proxy.lead_to(standby.address());
+    proxy.set_backend(standby.address());
     standby.promote().await;
-    pair.goes_on(&standby.url("failover")).await;
+    pair.wait_recovery(&standby.url("failover")).await;
     println!(
         "fail-over: the window was applied {:.1} s after the promotion began",
         lost.elapsed().as_secs_f64()
     );
-    pair.left_after_the_outage().await;
+    pair.shut_down_after_outage().await;
     standby.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_restarts_is_ridden_out() {
-    let cluster = Cluster::new().await;
-    let direct = cluster.database("pooled").await;
+    let cluster = ChaosCluster::new().await;
+    let direct = cluster.create_database("pooled").await;
     let Some(mut pooler) =
-        Pooler::new(&cluster, "pooled", "pool_mode = session\ndefault_pool_size = 60").await
+        TestPooler::new(&cluster, "pooled", "pool_mode = session\ndefault_pool_size = 60").await
     else {
         return;
     };
-    let (pair, lock) = at_work(&pooler.url("pooled"), &direct, &direct).await;
+    let (pair, lock) = start_pair(&pooler.url("pooled"), &direct, &direct).await;
 
     pooler.kill().await;
-    pair.misses_it().await;
+    pair.wait_outage().await;
     drop(lock);
     pooler.start().await;
     let back = Instant::now();
-    pair.goes_on(&direct).await;
+    pair.wait_recovery(&direct).await;
     println!("pooler: the window was applied {:.1} s after its return", back.elapsed().as_secs_f64());
-    pair.left_after_the_outage().await;
+    pair.shut_down_after_outage().await;
 }

@@ -1,7 +1,7 @@
 //! A PgBouncer in front of one database. `VINOPS_TEST_PGBOUNCER` names the program, by default Debian's. `.ci/run`
 //! downloads one that carries prepared statements, and prints a warning if it cannot.
 
-use crate::cluster::Cluster;
+use crate::cluster::ChaosCluster;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-const DEBIANS: &str = "/usr/sbin/pgbouncer";
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEBIAN_PGBOUNCER: &str = "/usr/sbin/pgbouncer";
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub struct Pooler {
+pub struct TestPooler {
     folder: TempDir,
     port: u16,
     process: Option<Child>,
 }
 
-impl Pooler {
+impl TestPooler {
     /// Starts PgBouncer with these lines of configuration. Returns `None`, and prints a warning, if the program is
     /// missing.
-    pub async fn new(cluster: &Cluster, database: &str, settings: &str) -> Option<Pooler> {
-        let program = program();
+    pub async fn new(cluster: &ChaosCluster, database: &str, settings: &str) -> Option<TestPooler> {
+        let program = pgbouncer_path();
         if !program.exists() {
             println!("WITHOUT the pooler: there is no {}", program.display());
             return None;
@@ -40,21 +40,21 @@ impl Pooler {
             server.password().unwrap(),
         );
         std::fs::write(folder.path().join("pgbouncer.ini"), ini).unwrap();
-        let mut pooler = Pooler { folder, port, process: None };
+        let mut pooler = TestPooler { folder, port, process: None };
         pooler.start().await;
         Some(pooler)
     }
 
     /// Starts PgBouncer in transaction mode with `size` server connections. Returns `None`, and prints a warning, if it
     /// cannot carry prepared statements.
-    pub async fn transactions(cluster: &Cluster, database: &str, size: u32) -> Option<Pooler> {
-        if program().exists() && !carries_statements() {
+    pub async fn transaction_mode(cluster: &ChaosCluster, database: &str, size: u32) -> Option<TestPooler> {
+        if pgbouncer_path().exists() && !carries_prepared_statements() {
             println!("WITHOUT a pooler in transaction mode: this PgBouncer is older than 1.21");
             return None;
         }
         let settings =
             format!("pool_mode = transaction\nmax_prepared_statements = 200\ndefault_pool_size = {size}");
-        Pooler::new(cluster, database, &settings).await
+        TestPooler::new(cluster, database, &settings).await
     }
 
     pub async fn start(&mut self) {
@@ -64,7 +64,7 @@ impl Pooler {
             command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
             command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
         }
-        command.arg(program()).arg(self.folder.path().join("pgbouncer.ini"));
+        command.arg(pgbouncer_path()).arg(self.folder.path().join("pgbouncer.ini"));
         command.stdin(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.kill_on_drop(true).spawn().unwrap());
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
@@ -73,7 +73,7 @@ impl Pooler {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, come).await.expect("the pooler listens");
+        timeout(STARTUP_TIMEOUT, come).await.expect("the pooler listens");
     }
 
     pub async fn kill(&mut self) {
@@ -90,14 +90,16 @@ impl Pooler {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, which the program does not read")]
-fn program() -> PathBuf {
-    std::env::var_os("VINOPS_TEST_PGBOUNCER").map_or_else(|| DEBIANS.into(), PathBuf::from)
+fn pgbouncer_path() -> PathBuf {
+    std::env::var_os("VINOPS_TEST_PGBOUNCER").map_or_else(|| DEBIAN_PGBOUNCER.into(), PathBuf::from)
 }
 
 /// Returns true if the program is version 1.21 or newer, the first that carries prepared statements in transaction
 /// mode.
-pub fn carries_statements() -> bool {
-    let Ok(said) = std::process::Command::new(program()).arg("--version").output() else { return false };
+pub fn carries_prepared_statements() -> bool {
+    let Ok(said) = std::process::Command::new(pgbouncer_path()).arg("--version").output() else {
+        return false;
+    };
     let said = String::from_utf8(said.stdout).unwrap();
     let version = said.split_whitespace().nth(1).unwrap_or_else(|| panic!("no version: {said}"));
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());

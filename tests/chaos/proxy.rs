@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// The treatment of bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mode {
+pub enum ProxyMode {
     Pass,
     /// Each chunk is delivered after this delay.
     Delay(Duration),
@@ -22,27 +22,27 @@ pub enum Mode {
     Refuse,
 }
 
-struct Way {
+struct ProxyRoute {
     backend: watch::Sender<SocketAddr>,
-    mode: watch::Sender<Mode>,
+    mode: watch::Sender<ProxyMode>,
     /// The number of cuts. Each ends the connections that exist at the time.
     cuts: watch::Sender<u32>,
     /// The number of times that existing connections were stranded, which ends them without an error.
     stranded: watch::Sender<u32>,
 }
 
-pub struct Proxy {
+pub struct TcpProxy {
     pub address: SocketAddr,
-    way: Arc<Way>,
+    way: Arc<ProxyRoute>,
     _serving: AbortOnDropHandle<()>,
 }
 
-impl Proxy {
-    pub async fn new(backend: SocketAddr) -> Proxy {
+impl TcpProxy {
+    pub async fn new(backend: SocketAddr) -> TcpProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let way = Arc::new(Way {
+        let way = Arc::new(ProxyRoute {
             backend: watch::channel(backend).0,
-            mode: watch::channel(Mode::Pass).0,
+            mode: watch::channel(ProxyMode::Pass).0,
             cuts: watch::channel(0).0,
             stranded: watch::channel(0).0,
         });
@@ -51,11 +51,11 @@ impl Proxy {
             let way = way.clone();
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(serve(client, way.clone()));
+                    tokio::spawn(serve_client(client, way.clone()));
                 }
             }
         });
-        Proxy { address, way, _serving: AbortOnDropHandle::new(serving) }
+        TcpProxy { address, way, _serving: AbortOnDropHandle::new(serving) }
     }
 
     /// Returns the URL with this proxy's address.
@@ -65,35 +65,35 @@ impl Proxy {
         url.into()
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub fn set_mode(&self, mode: ProxyMode) {
         self.way.mode.send_replace(mode);
     }
 
     /// Ends every connection. New ones are accepted.
-    pub fn cut(&self) {
+    pub fn cut_connections(&self) {
         self.way.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Makes every existing connection dead without an error. New ones are accepted.
-    pub fn strand(&self) {
+    pub fn strand_connections(&self) {
         self.way.stranded.send_modify(|times| *times += 1);
     }
 
     /// Directs new connections to this backend.
-    pub fn lead_to(&self, backend: SocketAddr) {
+    pub fn set_backend(&self, backend: SocketAddr) {
         self.way.backend.send_replace(backend);
     }
 }
 
-impl Drop for Proxy {
+impl Drop for TcpProxy {
     fn drop(&mut self) {
-        self.cut();
+        self.cut_connections();
     }
 }
 
-async fn serve(client: TcpStream, way: Arc<Way>) {
+async fn serve_client(client: TcpStream, way: Arc<ProxyRoute>) {
     let (mut cut, mut stranded) = (way.cuts.subscribe(), way.stranded.subscribe());
-    if *way.mode.borrow() == Mode::Refuse {
+    if *way.mode.borrow() == ProxyMode::Refuse {
         return;
     }
     let backend = *way.backend.borrow();
@@ -105,20 +105,22 @@ async fn serve(client: TcpStream, way: Arc<Way>) {
     // both ends stay open when they are stranded
     let (mut forth, mut back) = ((from_client, to_server), (from_server, to_client));
     tokio::select! {
-        () = pump(&mut forth.0, &mut forth.1, way.mode.subscribe()) => {}
-        () = pump(&mut back.0, &mut back.1, way.mode.subscribe()) => {}
+        () = copy_bytes(&mut forth.0, &mut forth.1, way.mode.subscribe()) => {}
+        () = copy_bytes(&mut back.0, &mut back.1, way.mode.subscribe()) => {}
         _ = cut.changed() => {}
         _ = stranded.changed() => drop(cut.changed().await),
     }
 }
 
-async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+async fn copy_bytes(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut mode: watch::Receiver<ProxyMode>) {
     let mut piece = vec![0; 1 << 16];
     while let Ok(bytes @ 1..) = from.read(&mut piece).await {
         let now = *mode.borrow_and_update();
         let held = match now {
-            Mode::Delay(delay) => tokio::time::timeout(delay, std::future::pending::<()>()).await.is_ok(),
-            _ => mode.wait_for(|mode| *mode != Mode::Swallow).await.is_err(),
+            ProxyMode::Delay(delay) => {
+                tokio::time::timeout(delay, std::future::pending::<()>()).await.is_ok()
+            }
+            _ => mode.wait_for(|mode| *mode != ProxyMode::Swallow).await.is_err(),
         };
         if held || to.write_all(&piece[..bytes]).await.is_err() {
             return;

@@ -1,12 +1,12 @@
 //! Usage errors, and readers that close the pipe early.
 
-use super::stage::Stage;
+use super::cli_fixture::CliFixture;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 #[tokio::test]
 async fn a_file_that_is_none_is_named_before_anything_is_connected() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let here = stage.folder.path().to_str().unwrap();
     let missing = format!("{here}/missing.csv");
     for (path, why) in [
@@ -17,16 +17,16 @@ async fn a_file_that_is_none_is_named_before_anything_is_connected() {
         ),
         (here, "FOLDER is a directory\nhint: ingest its files one after the other"),
     ] {
-        let mut command = stage.vinops(&["ingest", path]);
-        let said = stage.said(command.env_remove("DATABASE_URL").output().await.unwrap());
-        said.is(2, &format!("error: {why}\n"));
+        let mut command = stage.vinops_command(&["ingest", path]);
+        let said = stage.command_output(command.env_remove("DATABASE_URL").output().await.unwrap());
+        said.assert_output(2, &format!("error: {why}\n"));
     }
 }
 
 #[tokio::test]
 async fn an_unreadable_file_is_named_with_the_way_out() {
-    let stage = Stage::new().await;
-    let path = stage.file(0, None);
+    let stage = CliFixture::new().await;
+    let path = stage.write_window_file(0, None);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     let mut cause = "Permission denied (os error 13)";
     let _socket = std::fs::File::open(&path).is_ok().then(|| {
@@ -39,14 +39,14 @@ async fn an_unreadable_file_is_named_with_the_way_out() {
         "error: could not open the file FOLDER/in/2026/03/06/1700.csv\ndetail: {cause}\n\
          hint: let this user read it (chmod, chown)\n"
     );
-    stage.ingest(&path).await.is(2, &said);
+    stage.ingest_file(&path).await.assert_output(2, &said);
 }
 
 #[tokio::test]
 async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
-    let stage = Stage::new().await;
-    let said = stage.run(&["ingest", "any.csv", "--window", "yesterday"]).await;
-    said.is(
+    let stage = CliFixture::new().await;
+    let said = stage.run_vinops(&["ingest", "any.csv", "--window", "yesterday"]).await;
+    said.assert_output(
         2,
         "error: invalid value 'yesterday' for '--window <TIME>': expected a date, a time and a zone, for \
         example 2026-11-20T14:30:00Z\n\nFor more information, try '--help'.\n",
@@ -55,15 +55,15 @@ async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
 
 #[tokio::test]
 async fn a_job_that_is_not_there_leads_to_those_that_are() {
-    let stage = Stage::new().await;
-    let said = stage.run(&["jobs", "show", "999"]).await;
-    said.is(1, "error: job 999 does not exist\nhint: `vinops jobs list` lists the jobs\n");
+    let stage = CliFixture::new().await;
+    let said = stage.run_vinops(&["jobs", "show", "999"]).await;
+    said.assert_output(1, "error: job 999 does not exist\nhint: `vinops jobs list` lists the jobs\n");
 }
 
 #[tokio::test]
 async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
-    let stage = Stage::new().await;
-    stage.run(&["worker", "--kind", "nonsense"]).await.is(
+    let stage = CliFixture::new().await;
+    stage.run_vinops(&["worker", "--kind", "nonsense"]).await.assert_output(
         2,
         "error: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
@@ -71,7 +71,7 @@ async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
 
 #[tokio::test]
 async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_ones() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let kinds = "error: unknown job kind \"nosuch\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, \
         detect-completion\n";
     for call in [
@@ -87,9 +87,9 @@ async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_o
         &["worker", "--kind", "nosuch"],
         &["worker", "--max-per-kind", "nosuch=1"],
     ] {
-        stage.run(call).await.is(2, kinds);
+        stage.run_vinops(call).await.assert_output(2, kinds);
     }
-    let said = stage.run(&["jobs", "list", "--state", "nosuch"]).await;
+    let said = stage.run_vinops(&["jobs", "list", "--state", "nosuch"]).await;
     assert_eq!(said.code, Some(2));
     let states = "unknown job state \"nosuch\"; expected one of available, scheduled, running, retryable, completed, \
         cancelled, discarded";
@@ -99,9 +99,9 @@ async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_o
 #[tokio::test]
 async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
     const STORE: &str = "VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder): relative URL without a base";
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let run = async |call: &[&str], (name, value): (&str, &str)| {
-        stage.said(stage.vinops(call).env(name, value).output().await.unwrap())
+        stage.command_output(stage.vinops_command(call).env(name, value).output().await.unwrap())
     };
     let wrong = [
         ("VINOPS_STORE", "plain/path"),
@@ -121,11 +121,11 @@ async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
             said.out.lines().filter(|line| line.starts_with("FAIL  environment")).collect();
         assert!(fails.len() == 1 && fails[0].contains(setting.0), "{}", said.out);
     }
-    let file = stage.file(0, None);
-    run(&["ingest", file.to_str().unwrap()], wrong[0]).await.is(2, &format!("error: {STORE}\n"));
+    let file = stage.write_window_file(0, None);
+    run(&["ingest", file.to_str().unwrap()], wrong[0]).await.assert_output(2, &format!("error: {STORE}\n"));
     let mappings = "error: could not read the folder /nonexistent of VINOPS_MAPPINGS\n\
         detail: No such file or directory (os error 2)\n";
-    run(&["ingest", file.to_str().unwrap()], wrong[4]).await.is(2, mappings);
+    run(&["ingest", file.to_str().unwrap()], wrong[4]).await.assert_output(2, mappings);
     let said = run(&["scheduler"], wrong[2]).await;
     assert_eq!(
         (said.code, said.err.as_str()),
@@ -140,8 +140,8 @@ async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
 
 #[tokio::test]
 async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
-    let stage = Stage::new().await;
-    stage.run(&["worker", "--kind", "fetch"]).await.is(
+    let stage = CliFixture::new().await;
+    stage.run_vinops(&["worker", "--kind", "fetch"]).await.assert_output(
         2,
         "error: --kind fetch: COPART_FEED_URL is not set; set it to the feed's address with its key, or set \
         COPART_FEED_URL_FILE to a file that contains it\n",
@@ -150,18 +150,18 @@ async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
 
 #[tokio::test]
 async fn a_reader_that_leaves_early_ends_the_command_quietly() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let windows = stage.vinops(&["windows"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
-    let said = stage.said(windows.wait_with_output().await.unwrap());
-    said.is(141, "");
+    let windows = stage.vinops_command(&["windows"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let said = stage.command_output(windows.wait_with_output().await.unwrap());
+    said.assert_output(141, "");
 }
 
 #[tokio::test]
 async fn the_help_shows_every_command() {
-    let stage = Stage::new().await;
-    let said = stage.run(&["--help"]).await;
-    said.is(0, "");
+    let stage = CliFixture::new().await;
+    let said = stage.run_vinops(&["--help"]).await;
+    said.assert_output(0, "");
     assert_eq!(said.out, include_str!("help.txt"), "tests/faults/help.txt is what it was");
 }

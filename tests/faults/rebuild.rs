@@ -1,7 +1,7 @@
 //! A lost database, rebuilt from the store: all data is as before, however often the command is killed.
 
-use super::stage::Stage;
-use super::{ROWS, Said};
+use super::cli_fixture::CliFixture;
+use super::{CommandOutput, ROWS};
 use rand::RngExt;
 use serde_json::Value;
 use std::fs;
@@ -10,15 +10,15 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use vinops::config::test_number;
-use vinops::db::catalogue::{ActAuthor, note_withdrawal};
-use vinops::simulator::fault::Fault;
-use vinops::simulator::{Options, Simulator};
-use vinops::testing::{TestDb, database};
+use vinops::db::catalogue::{ActionAuthor, record_withdrawal};
+use vinops::simulator::fault::FeedFault;
+use vinops::simulator::{Simulator, SimulatorOptions};
+use vinops::testing::{TestDb, migrated_database};
 
-const REBUILD: &[&str] = &["rebuild", "--yes", "--json", "--reason", "the disk is lost"];
+const REBUILD_COMMAND: &[&str] = &["rebuild", "--yes", "--json", "--reason", "the disk is lost"];
 
-/// The state that must be equal, in addition to [`Stage::stored`].
-const STANDING: &str = "select jsonb_build_object(
+/// The state that must be equal, in addition to [`CliFixture::stored`].
+const STATE_QUERY: &str = "select jsonb_build_object(
     'lots', (select jsonb_agg(jsonb_build_array(source, lot_external_id, status, is_removed) order by lot_external_id) from lots),
     'hidden', (select jsonb_agg(vin order by vin) from vehicles where is_removed),
     'pictures', (select jsonb_agg(source_url order by source_url) from images where is_removed),
@@ -36,31 +36,31 @@ const STANDING: &str = "select jsonb_build_object(
     'label', (select en || ru from taxonomies.labels where code = 'color_white'),
     'catalogue', (select jsonb_agg(jsonb_build_array(key, body, written_at is null) order by key) from raw.catalogue))";
 
-impl Stage {
-    async fn standing(&self) -> Value {
-        sqlx::query_scalar(STANDING).fetch_one(self.pool()).await.unwrap()
+impl CliFixture {
+    async fn read_state(&self) -> Value {
+        sqlx::query_scalar(STATE_QUERY).fetch_one(self.pool()).await.unwrap()
     }
 
     /// Replaces the database by an empty one, and returns the old one.
     pub async fn lose_database(&mut self) -> TestDb {
-        std::mem::replace(&mut self.db, database().await)
+        std::mem::replace(&mut self.db, migrated_database().await)
     }
 
     /// Copies a file to another window.
-    fn again(&self, file: &PathBuf, minute: &str) -> PathBuf {
+    fn copy_to_window(&self, file: &PathBuf, minute: &str) -> PathBuf {
         let copy = file.with_file_name(format!("{minute}.csv"));
         fs::copy(file, &copy).unwrap();
         copy
     }
 
-    fn catalogue(&self) -> PathBuf {
+    fn catalogue_folder(&self) -> PathBuf {
         self.folder.path().join("store/catalogue")
     }
 
     async fn ingest_all(&self, files: &[PathBuf]) -> Vec<String> {
         let mut states = Vec::new();
         for file in files {
-            states.push(self.ingest(file).await.json()["state"].as_str().unwrap().to_owned());
+            states.push(self.ingest_file(file).await.json()["state"].as_str().unwrap().to_owned());
         }
         states
     }
@@ -68,23 +68,23 @@ impl Stage {
 
 /// Returns a fixture with windows in order, late, repeated, quarantined and accepted, a mapped raw value, an edited
 /// label, and removed rows.
-async fn eventful() -> Stage {
-    let stage = Stage::begun().await;
-    let file = |k| stage.file(k, None);
+async fn fixture_with_history() -> CliFixture {
+    let stage = CliFixture::with_first_window().await;
+    let file = |k| stage.write_window_file(k, None);
     assert_eq!(stage.ingest_all(&[file(1), file(3), file(2)]).await, ["applied", "applied", "late"]);
     let map = ["taxonomy", "map", "damage_types", "FRONT END", "damage_vandalism"];
-    stage.run(&map).await.is(0, "");
+    stage.run_vinops(&map).await.assert_output(0, "");
     let labels = stage.folder.path().join("labels.csv");
     fs::write(&labels, "domain,code,state,en,ru,needs_review\ncolors,color_white,,Snow,Снежный,false\n")
         .unwrap();
-    stage.run(&["taxonomy", "import", labels.to_str().unwrap()]).await.is(0, "");
+    stage.run_vinops(&["taxonomy", "import", labels.to_str().unwrap()]).await.assert_output(0, "");
     // the newest bytes again, and older ones
-    assert_eq!(stage.ingest_all(&[stage.again(&file(3), "1800")]).await, ["applied"]);
-    stage.ingest_all(&[stage.again(&file(1), "1815")]).await;
-    let broken = stage.file(6, Some(Fault::BrokenRows { per_mille: 100 }));
+    assert_eq!(stage.ingest_all(&[stage.copy_to_window(&file(3), "1800")]).await, ["applied"]);
+    stage.ingest_all(&[stage.copy_to_window(&file(1), "1815")]).await;
+    let broken = stage.write_window_file(6, Some(FeedFault::BrokenRows { per_mille: 100 }));
     assert_eq!(stage.ingest_all(std::slice::from_ref(&broken)).await, ["quarantined"]);
     let accept = ["windows", "accept", "2026-03-06T18:30Z", "--reason", "its values are right", "--yes"];
-    stage.run(&accept).await.is(0, "");
+    stage.run_vinops(&accept).await.assert_output(0, "");
     stage.ingest_all(&[broken]).await;
     sqlx::raw_sql(
         "update lots set is_removed = true where lot_external_id in (select lot_external_id from lots order by lot_external_id limit 2);
@@ -101,14 +101,14 @@ async fn eventful() -> Stage {
 
 #[tokio::test]
 async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
-    let mut stage = eventful().await;
-    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    let mut stage = fixture_with_history().await;
+    let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
     assert!(
         standing["hidden"].as_array().unwrap().len() == 2
             && standing["spellings"].as_array().unwrap().len() == 1
     );
     assert_eq!(standing["label"], "SnowСнежный");
-    let refused = stage.run(REBUILD).await;
+    let refused = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(refused.code, Some(1));
     assert!(
         refused.err.starts_with("error: the database is not empty: it contains 7 files\nhint: "),
@@ -116,27 +116,27 @@ async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
         refused.err
     );
     stage.lose_database().await;
-    let dry = stage.run(&["rebuild", "--dry-run", "--json"]).await;
-    dry.is(0, "");
-    let counts = |said: &Said| {
+    let dry = stage.run_vinops(&["rebuild", "--dry-run", "--json"]).await;
+    dry.assert_output(0, "");
+    let counts = |said: &CommandOutput| {
         let json = said.json();
         ["files", "windows", "repeats", "accepts", "mappings", "label_edits", "removals"]
             .map(|name| json[name].as_u64().unwrap())
     };
     assert_eq!(counts(&dry), [7, 9, 2, 1, 1, 1, 7]);
-    assert_eq!(stage.count("raw.csv_files").await, 0);
-    let unasked = stage.run(&["rebuild"]).await;
+    assert_eq!(stage.count_rows("raw.csv_files").await, 0);
+    let unasked = stage.run_vinops(&["rebuild"]).await;
     assert_eq!(unasked.code, Some(2), "there is no terminal to ask at: {}", unasked.err);
 
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_eq!(counts(&said), [7, 9, 2, 1, 1, 1, 7]);
     for list in ["missing", "failed", "skipped", "unlisted", "unknown", "withdrawn"] {
         assert_eq!(said.json()[list], serde_json::json!([]), "{list}");
     }
     assert!(said.err.contains("file 1 of 7: copart 2026-03-06 17:00 UTC: applied\n"), "{}", said.err);
-    assert_eq!(stage.stored().await, stored);
-    assert_eq!(stage.standing().await, standing);
+    assert_eq!(stage.stored_counts().await, stored);
+    assert_eq!(stage.read_state().await, standing);
     let noted: Vec<String> = sqlx::query_scalar(
         "select action || ' ' || reason from audit.operator_actions where action like 'rebuild%' order by id",
     )
@@ -144,25 +144,30 @@ async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
     .await
     .unwrap();
     assert_eq!(noted, ["rebuild the disk is lost", "rebuild-end the disk is lost"]);
-    assert_eq!(stage.run(REBUILD).await.code, Some(1), "it is not empty any more");
+    assert_eq!(stage.run_vinops(REBUILD_COMMAND).await.code, Some(1), "it is not empty any more");
     // and the fleet continues
-    assert_eq!(stage.ingest_all(&[stage.file(9, None)]).await, ["applied"]);
-    stage.run(&["store", "check", "--all"]).await.is(0, "");
+    assert_eq!(stage.ingest_all(&[stage.write_window_file(9, None)]).await, ["applied"]);
+    stage.run_vinops(&["store", "check", "--all"]).await.assert_output(0, "");
 }
 
 #[tokio::test]
 async fn a_rebuild_that_is_killed_goes_on_where_it_stopped() {
-    let mut stage = eventful().await;
-    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    let mut stage = fixture_with_history().await;
+    let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
     stage.lose_database().await;
     let began = Instant::now();
-    stage.run(REBUILD).await;
+    stage.run_vinops(REBUILD_COMMAND).await;
     let whole = began.elapsed();
     stage.lose_database().await;
     let kills = test_number("VINOPS_TEST_KILLS").unwrap_or(5);
     let (mut killed, mut rebuilt) = (0, 0);
     while killed < kills {
-        let mut process = stage.vinops(REBUILD).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut process = stage
+            .vinops_command(REBUILD_COMMAND)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let moment = whole.mul_f64(0.7 * rand::rng().random::<f64>());
         match timeout(moment, process.wait()).await {
             Err(_) => {
@@ -171,71 +176,72 @@ async fn a_rebuild_that_is_killed_goes_on_where_it_stopped() {
             }
             // exit code 1 if everything was done before the last kill
             Ok(_) => {
-                assert_eq!(stage.stored().await, stored);
-                assert_eq!(stage.standing().await, standing);
+                assert_eq!(stage.stored_counts().await, stored);
+                assert_eq!(stage.read_state().await, standing);
                 rebuilt += 1;
                 stage.lose_database().await;
             }
         }
     }
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     // everything may have been done before a kill
     assert!(said.code == Some(0) || said.err.contains("the database is not empty"), "{}", said.err);
     println!("{killed} kills, {rebuilt} rebuilt in between");
-    assert_eq!(stage.stored().await, stored);
-    assert_eq!(stage.standing().await, standing);
+    assert_eq!(stage.stored_counts().await, stored);
+    assert_eq!(stage.read_state().await, standing);
 }
 
 #[tokio::test]
 async fn a_store_without_a_catalogue_is_rebuilt_by_names_and_has_one_afterwards() {
-    let mut stage = Stage::begun().await;
-    let file = |k| stage.file(k, None);
-    stage.ingest_all(&[file(1), file(3), file(2), stage.again(&file(3), "1800"), file(5)]).await;
-    let digest = stage.stored().await.digest;
+    let mut stage = CliFixture::with_first_window().await;
+    let file = |k| stage.write_window_file(k, None);
+    stage.ingest_all(&[file(1), file(3), file(2), stage.copy_to_window(&file(3), "1800"), file(5)]).await;
+    let digest = stage.stored_counts().await.digest;
     for _ in 0..2 {
         stage.lose_database().await;
-        fs::remove_dir_all(stage.catalogue()).unwrap();
-        let said = stage.run(REBUILD).await;
+        fs::remove_dir_all(stage.catalogue_folder()).unwrap();
+        let said = stage.run_vinops(REBUILD_COMMAND).await;
         assert_eq!(said.code, Some(0), "{}", said.err);
         let report = said.json();
         assert_eq!((&report["basis"], &report["files"]), (&"names".into(), &5.into()));
         assert_eq!(report["unknown"].as_array().unwrap().len(), 6);
-        assert_eq!(stage.stored().await.digest, digest);
+        assert_eq!(stage.stored_counts().await.digest, digest);
     }
     stage.lose_database().await;
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!((said.code, &said.json()["basis"]), (Some(0), &"catalogue".into()), "{}", said.err);
-    assert_eq!(stage.stored().await.digest, digest);
+    assert_eq!(stage.stored_counts().await.digest, digest);
     assert!(digest.lot_count as usize > ROWS / 2);
 }
 
 #[tokio::test]
 async fn what_the_store_has_lost_is_listed_and_comes_in_once_it_is_back() {
-    let mut stage = Stage::begun().await;
-    stage.ingest_all(&[stage.file(1, None), stage.file(2, None)]).await;
-    let (stored, old) = (stage.stored().await, stage.lose_database().await);
+    let mut stage = CliFixture::with_first_window().await;
+    stage.ingest_all(&[stage.write_window_file(1, None), stage.write_window_file(2, None)]).await;
+    let (stored, old) = (stage.stored_counts().await, stage.lose_database().await);
     let object = stage.folder.path().join("store/raw/copart/2026/03/06/1730.csv.zst");
     fs::rename(&object, stage.folder.path().join("aside")).unwrap();
     fs::write(stage.folder.path().join("store/raw/copart/2026/03/06/stranger"), "of nobody").unwrap();
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(said.code, Some(1));
     assert_eq!(said.json()["missing"], serde_json::json!(["raw/copart/2026/03/06/1730.csv.zst"]));
     assert_eq!(said.json()["unlisted"], serde_json::json!(["raw/copart/2026/03/06/stranger"]));
     fs::rename(stage.folder.path().join("aside"), &object).unwrap();
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_eq!(said.json()["done_before"], 2);
-    assert_eq!(stage.stored().await, stored);
+    assert_eq!(stage.stored_counts().await, stored);
     drop(old);
 }
 
 #[tokio::test]
 async fn a_file_is_not_applied_before_the_catalogue_has_it() {
-    let stage = Stage::begun().await;
-    fs::rename(stage.catalogue(), stage.folder.path().join("aside")).unwrap();
-    fs::write(stage.catalogue(), "no folder").unwrap();
-    let path = stage.file(1, None);
-    let mut ingest = stage.vinops(&["ingest", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
+    let stage = CliFixture::with_first_window().await;
+    fs::rename(stage.catalogue_folder(), stage.folder.path().join("aside")).unwrap();
+    fs::write(stage.catalogue_folder(), "no folder").unwrap();
+    let path = stage.write_window_file(1, None);
+    let mut ingest =
+        stage.vinops_command(&["ingest", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
     let failed = async {
         let error = "select error from fleet.jobs where kind = 'ingest' and state in ('scheduled', 'retryable') limit 1";
         loop {
@@ -249,49 +255,51 @@ async fn a_file_is_not_applied_before_the_catalogue_has_it() {
     };
     let error = timeout(Duration::from_secs(30), failed).await.unwrap();
     assert!(error.contains("write the store's catalogue"), "{error}");
-    assert_eq!(stage.count("raw.manifests").await, 1);
-    fs::remove_file(stage.catalogue()).unwrap();
-    fs::rename(stage.folder.path().join("aside"), stage.catalogue()).unwrap();
+    assert_eq!(stage.count_rows("raw.manifests").await, 1);
+    fs::remove_file(stage.catalogue_folder()).unwrap();
+    fs::rename(stage.folder.path().join("aside"), stage.catalogue_folder()).unwrap();
     assert!(ingest.wait().await.unwrap().success());
-    assert_eq!(stage.count("raw.catalogue where written_at is not null").await, 2);
+    assert_eq!(stage.count_rows("raw.catalogue where written_at is not null").await, 2);
 }
 
 #[tokio::test]
 async fn a_catalogue_that_has_lost_entries_is_mended_from_the_database() {
-    let mut stage = Stage::begun().await;
-    let first = stage.file(1, None);
-    stage.ingest_all(&[first.clone(), stage.again(&first, "1730"), stage.file(3, None)]).await;
-    let (stored, standing) = (stage.stored().await, stage.standing().await);
-    fs::remove_dir_all(stage.catalogue()).unwrap();
+    let mut stage = CliFixture::with_first_window().await;
+    let first = stage.write_window_file(1, None);
+    stage
+        .ingest_all(&[first.clone(), stage.copy_to_window(&first, "1730"), stage.write_window_file(3, None)])
+        .await;
+    let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
+    fs::remove_dir_all(stage.catalogue_folder()).unwrap();
     sqlx::raw_sql("delete from raw.catalogue where key <> (select min(key) from raw.catalogue)")
         .execute(stage.pool())
         .await
         .unwrap();
-    let check = stage.run(&["store", "check", "--json"]).await;
-    check.is(0, "");
+    let check = stage.run_vinops(&["store", "check", "--json"]).await;
+    check.assert_output(0, "");
     let catalogue = &check.json()["catalogue"];
     assert_eq!(catalogue["missing"].as_array().unwrap().len(), 1);
     assert_eq!(catalogue["files_without_entry"].as_array().unwrap().len(), 3);
-    let fix = stage.run(&["store", "check", "--fix", "--yes", "--json"]).await;
+    let fix = stage.run_vinops(&["store", "check", "--fix", "--yes", "--json"]).await;
     assert_eq!(fix.json()["catalogue"]["written"], 4);
-    let said = stage.run(&["store", "check"]).await;
+    let said = stage.run_vinops(&["store", "check"]).await;
     assert_eq!(said.out.lines().count(), 1, "{}", said.out);
     stage.lose_database().await;
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
-    assert_eq!(stage.stored().await, stored);
-    let mut rebuilt = stage.standing().await;
+    assert_eq!(stage.stored_counts().await, stored);
+    let mut rebuilt = stage.read_state().await;
     rebuilt["catalogue"] = standing["catalogue"].clone();
     assert_eq!(rebuilt, standing);
 }
 
 #[tokio::test]
 async fn a_withdrawn_file_is_left_out_as_if_it_had_never_come() {
-    let other = Stage::begun().await;
-    other.ingest_all(&[other.file(2, None), other.file(3, None)]).await;
-    let (stored, mut standing) = (other.stored().await, other.standing().await);
-    let mut stage = Stage::begun().await;
-    stage.ingest_all(&[stage.file(1, None), stage.file(2, None)]).await;
+    let other = CliFixture::with_first_window().await;
+    other.ingest_all(&[other.write_window_file(2, None), other.write_window_file(3, None)]).await;
+    let (stored, mut standing) = (other.stored_counts().await, other.read_state().await);
+    let mut stage = CliFixture::with_first_window().await;
+    stage.ingest_all(&[stage.write_window_file(1, None), stage.write_window_file(2, None)]).await;
     let mut tx = stage.pool().begin().await.unwrap();
     let (file, window) = sqlx::query_as(
         "select file_id, window_start_utc from raw.csv_files where window_start_utc = '2026-03-06T17:15Z'",
@@ -299,17 +307,17 @@ async fn a_withdrawn_file_is_left_out_as_if_it_had_never_come() {
     .fetch_one(&mut *tx)
     .await
     .unwrap();
-    let author = ActAuthor { operator: "nana".to_owned(), reason: "another day's file".to_owned() };
-    note_withdrawal(&mut tx, file, window, author).await.unwrap();
+    let author = ActionAuthor { operator: "nana".to_owned(), reason: "another day's file".to_owned() };
+    record_withdrawal(&mut tx, file, window, author).await.unwrap();
     tx.commit().await.unwrap();
-    stage.ingest_all(&[stage.file(3, None)]).await;
+    stage.ingest_all(&[stage.write_window_file(3, None)]).await;
     stage.lose_database().await;
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_eq!(said.json()["withdrawn"][0]["window_start_utc"], "2026-03-06T17:15:00Z");
-    assert_eq!(stage.stored().await, stored);
-    standing["catalogue"] = stage.standing().await["catalogue"].clone();
-    assert_eq!(stage.standing().await, standing);
+    assert_eq!(stage.stored_counts().await, stored);
+    standing["catalogue"] = stage.read_state().await["catalogue"].clone();
+    assert_eq!(stage.read_state().await, standing);
 }
 
 #[tokio::test]
@@ -317,25 +325,26 @@ async fn a_withdrawn_file_is_left_out_as_if_it_had_never_come() {
 async fn what_a_rebuild_of_a_day_of_windows_takes_is_printed() {
     let number = |name, usual| u32::try_from(test_number(name).unwrap_or(usual)).unwrap();
     let (windows, rows) = (number("VINOPS_TEST_WINDOWS", 96), number("VINOPS_TEST_ROWS", 153_991));
-    let mut stage = Stage::new().await;
-    let mut feed = Simulator::new(Options::new(3, rows as usize, "2026-03-06T00:00:00Z".parse().unwrap()));
+    let mut stage = CliFixture::new().await;
+    let mut feed =
+        Simulator::new(SimulatorOptions::new(3, rows as usize, "2026-03-06T00:00:00Z".parse().unwrap()));
     let mut worked = Duration::ZERO;
     for k in 0..windows {
         let name = feed.options().window_start(k).format("in/%Y/%m/%d/%H%M.csv").to_string();
         let path = stage.folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        feed.window(k, &mut fs::File::create(&path).unwrap()).unwrap();
+        feed.write_window(k, &mut fs::File::create(&path).unwrap()).unwrap();
         let began = Instant::now();
         assert_eq!(stage.ingest_all(std::slice::from_ref(&path)).await, ["applied"]);
         worked += began.elapsed();
         fs::remove_file(path).unwrap();
     }
-    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
     stage.lose_database().await;
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
-    assert_eq!(stage.stored().await, stored);
-    assert_eq!(stage.standing().await, standing);
+    assert_eq!(stage.stored_counts().await, stored);
+    assert_eq!(stage.read_state().await, standing);
     println!(
         "{windows} windows of {rows} rows: rebuilt in {:.1} s, digest and statuses equal; one `vinops ingest` each took {:.1} s",
         said.json()["seconds"].as_f64().unwrap(),
@@ -345,21 +354,24 @@ async fn what_a_rebuild_of_a_day_of_windows_takes_is_printed() {
 
 #[tokio::test]
 async fn a_size_that_was_accepted_is_accepted_at_its_place() {
-    let mut stage = Stage::begun().await;
-    stage.ingest_all(&[stage.file(1, None), stage.file(2, None)]).await;
+    let mut stage = CliFixture::with_first_window().await;
+    stage.ingest_all(&[stage.write_window_file(1, None), stage.write_window_file(2, None)]).await;
     let small = |k| {
-        let path = stage.file(k, None);
-        let options = Options::new(3, ROWS / 2, "2026-03-06T17:00:00Z".parse().unwrap());
-        Simulator::new(options).window(k, &mut fs::File::create(&path).unwrap()).unwrap();
+        let path = stage.write_window_file(k, None);
+        let options = SimulatorOptions::new(3, ROWS / 2, "2026-03-06T17:00:00Z".parse().unwrap());
+        Simulator::new(options).write_window(k, &mut fs::File::create(&path).unwrap()).unwrap();
         path
     };
     assert_eq!(stage.ingest_all(&[small(3)]).await, ["incomplete"]);
-    stage.run(&["source", "accept-size", "copart", "--reason", "fewer yards"]).await.is(0, "");
+    stage
+        .run_vinops(&["source", "accept-size", "copart", "--reason", "fewer yards"])
+        .await
+        .assert_output(0, "");
     assert_eq!(stage.ingest_all(&[small(4)]).await, ["applied"]);
-    let (stored, standing) = (stage.stored().await, stage.standing().await);
+    let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
     stage.lose_database().await;
-    let said = stage.run(REBUILD).await;
+    let said = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!((said.code, &said.json()["accepted_sizes"]), (Some(0), &1.into()), "{}", said.err);
-    assert_eq!(stage.stored().await, stored);
-    assert_eq!(stage.standing().await, standing);
+    assert_eq!(stage.stored_counts().await, stored);
+    assert_eq!(stage.read_state().await, standing);
 }

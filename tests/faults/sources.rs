@@ -1,13 +1,13 @@
 //! Sources on the command line: status, switches, breaker and login.
 
-use super::stage::Stage;
+use super::cli_fixture::CliFixture;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// Returns the error for a name that no source has.
-fn unknown(name: &str) -> String {
+fn unknown_source_error(name: &str) -> String {
     format!(
         "error: unknown source \"{name}\"; expected one of copart\nhint: add it with `vinops source add NAME --reason \
          \"…\"`\n"
@@ -15,7 +15,7 @@ fn unknown(name: &str) -> String {
 }
 
 /// Opens the breaker by five failed slots. The probe is far ahead.
-async fn open_breaker(stage: &Stage) {
+async fn open_breaker(stage: &CliFixture) {
     let broken = "
         update fleet.sources set consecutive_failures = 5, last_error = 'status 403 Forbidden' where source = 'copart';
         select fleet.move_breaker('copart', 'open', 'job 5', '5 slots failed in a row', '2099-01-01T00:00Z')";
@@ -24,12 +24,12 @@ async fn open_breaker(stage: &Stage) {
 
 #[tokio::test]
 async fn the_status_of_a_source_tells_people_and_programs_the_same() {
-    let stage = Stage::new().await;
-    let new = stage.run(&["source", "status"]).await;
+    let stage = CliFixture::new().await;
+    let new = stage.run_vinops(&["source", "status"]).await;
     assert!(new.out.starts_with("source        copart\n"), "{}", new.out);
-    stage.run(&["source", "status", "iaai"]).await.is(2, &unknown("iaai"));
+    stage.run_vinops(&["source", "status", "iaai"]).await.assert_output(2, &unknown_source_error("iaai"));
     open_breaker(&stage).await;
-    let status = stage.run(&["source", "status", "--json"]).await.json();
+    let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
     let status = &status[0];
     assert_eq!(
         [&status["source"], &status["breaker"], &status["consecutive_failures"], &status["probe_at"]],
@@ -37,7 +37,7 @@ async fn the_status_of_a_source_tells_people_and_programs_the_same() {
     );
     assert_eq!([&status["last_success_at"], &status["session_expires_at"]], [&Value::Null, &Value::Null]);
     assert_eq!(status["transitions"][0]["who"], "job 5");
-    let told = stage.run(&["source", "status", "copart"]).await.out;
+    let told = stage.run_vinops(&["source", "status", "copart"]).await.out;
     for line in [
         "breaker       open since 20",
         "probe at 2099-01-01 00:00; vinops source reset-breaker copart",
@@ -53,25 +53,26 @@ async fn the_status_of_a_source_tells_people_and_programs_the_same() {
 
 #[tokio::test]
 async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     open_breaker(&stage).await;
-    let fetch = |stage: &Stage| {
-        let mut command = stage.vinops(&["fetch", "--now"]);
+    let fetch = |stage: &CliFixture| {
+        let mut command = stage.vinops_command(&["fetch", "--now"]);
         command.env("COPART_FEED_URL", "http://127.0.0.1:9/?authKey=x");
         command
     };
-    let said = stage.said(fetch(&stage).output().await.unwrap());
+    let said = stage.command_output(fetch(&stage).output().await.unwrap());
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains(" is not fetched: the breaker is open since"), "{}", said.err);
     let hint = "\nhint: run `vinops source reset-breaker copart --reason \"…\"`\n";
     assert!(said.err.ends_with(hint), "{}", said.err);
-    let said = stage.run(&["source", "reset-breaker", "copart"]).await;
+    let said = stage.run_vinops(&["source", "reset-breaker", "copart"]).await;
     assert!(said.code == Some(2) && said.err.contains("--reason <TEXT>"), "{}", said.err);
-    let said = stage.run(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
+    let said =
+        stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
     assert_eq!(said.json(), json!({ "source": "copart", "changed": true }));
-    let said = stage.run(&["source", "reset-breaker", "copart", "--why", "again"]).await;
+    let said = stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "again"]).await;
     assert_eq!(said.out, "the breaker of copart is closed already\n");
-    let status = stage.run(&["source", "status", "--json"]).await.json();
+    let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
     let moved = &status[0]["transitions"][0];
     assert_eq!([&moved["from"], &moved["to"], &moved["why"]], ["open", "closed", "a new address"]);
     let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
@@ -80,9 +81,9 @@ async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
 
 #[tokio::test]
 async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let accept = ["source", "accept-size", "copart", "--reason", "fewer yards"];
-    stage.run(&accept).await.is(
+    stage.run_vinops(&accept).await.assert_output(
         2,
         "error: source \"copart\" has no file whose size can be accepted\n\
             hint: `vinops source status` lists the sources\n",
@@ -92,14 +93,14 @@ async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() 
         insert into raw.csv_files (path, sha256, bytes, window_start_utc, row_count, state, complete, incomplete_reason)
         values ('2026/03/06/1715.csv', repeat('0', 64), 1, '2026-03-06T17:15Z', 70000, 'incomplete', false, 'lots')";
     sqlx::raw_sql(file).execute(stage.pool()).await.unwrap();
-    let said = stage.run(&accept).await;
+    let said = stage.run_vinops(&accept).await;
     assert!(
         said.code == Some(1) && said.err.contains("because of its lot numbers, not its size"),
         "{}",
         said.err
     );
     sqlx::raw_sql("update raw.csv_files set incomplete_reason = 'size'").execute(stage.pool()).await.unwrap();
-    let said = stage.run(&[&accept[..], &["--json"]].concat()).await;
+    let said = stage.run_vinops(&[&accept[..], &["--json"]].concat()).await;
     assert_eq!(
         said.json(),
         json!({ "source": "copart", "changed": true, "window_start_utc": "2026-03-06T17:15:00Z", "rows": 70_000 })
@@ -111,18 +112,18 @@ async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() 
     let accepted =
         "select size_accepted_rows from raw.sources where size_accepted_window = '2026-03-06T17:15Z'";
     assert_eq!(sqlx::query_scalar::<_, i32>(accepted).fetch_one(stage.pool()).await.unwrap(), 70_000);
-    let said = stage.run(&["source", "accept-size", "copart"]).await;
+    let said = stage.run_vinops(&["source", "accept-size", "copart"]).await;
     assert_eq!(said.code, Some(2), "{}", said.err);
 }
 
 #[tokio::test]
 async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
-    let stage = Stage::new().await;
-    let said = stage.run(&["source", "disable", "--why", "they asked us to"]).await;
+    let stage = CliFixture::new().await;
+    let said = stage.run_vinops(&["source", "disable", "--why", "they asked us to"]).await;
     assert_eq!((said.code, said.out.as_str()), (Some(0), "source copart is disabled\n"), "{}", said.err);
     let mut schedulers = Vec::new();
     for _ in 0..3 {
-        let mut command = stage.vinops(&["scheduler"]);
+        let mut command = stage.vinops_command(&["scheduler"]);
         command.env("VINOPS_FETCH_DELAY", "0s").env("VINOPS_FETCH_JITTER", "0s").stderr(Stdio::piped());
         schedulers.push(command.spawn().unwrap());
     }
@@ -142,12 +143,12 @@ async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
     assert_eq!(line["message"], "window not fetched");
     assert!(line["reason"].as_str().unwrap().starts_with("the source is disabled"), "{line}");
     assert_eq!(line["source"], "copart");
-    let (state, note) = stage.window().await;
+    let (state, note) = stage.newest_window().await;
     assert_eq!(
         (state.as_str(), note.as_deref()),
         ("missed", Some("the source is disabled: vinops source enable copart"))
     );
-    assert_eq!(stage.count("fleet.jobs").await, 0);
+    assert_eq!(stage.count_rows("fleet.jobs").await, 0);
     for mut scheduler in schedulers {
         scheduler.kill().await.unwrap();
     }
@@ -155,8 +156,8 @@ async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
 
 #[tokio::test]
 async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
-    let stage = Stage::new().await;
-    assert_eq!(stage.run(&["windows", "--missing"]).await.out, "no window is missing\n");
+    let stage = CliFixture::new().await;
+    assert_eq!(stage.run_vinops(&["windows", "--missing"]).await.out, "no window is missing\n");
     let windows = "
         insert into fleet.windows (source, window_start_utc, state, note) values
           ('copart', '2026-03-06T17:00Z', 'applied', null),
@@ -174,7 +175,7 @@ async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
         "--until",
         "2026-03-06T18:30:00Z",
     ];
-    let missing = stage.run(&asked).await.json();
+    let missing = stage.run_vinops(&asked).await.json();
     let missing: Vec<_> = missing
         .as_array()
         .unwrap()
@@ -189,10 +190,10 @@ async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
             ("2026-03-06T17:30:00Z", Some("missed"), Some("no scheduler ran")),
         ]
     );
-    let told = stage.run(&["windows", "--missing", "--until", "2026-03-06T18:30:00Z"]).await.out;
+    let told = stage.run_vinops(&["windows", "--missing", "--until", "2026-03-06T18:30:00Z"]).await.out;
     assert!(told.contains("2026-03-06 17:45") && told.contains("never opened"), "{told}");
     // without a span: the last day, up to the last complete quarter-hour
-    let today = stage.run(&["windows", "--missing", "--json"]).await.json();
+    let today = stage.run_vinops(&["windows", "--missing", "--json"]).await.json();
     assert!((95..=96).contains(&today.as_array().unwrap().len()), "{today}");
 }
 
@@ -221,8 +222,8 @@ async fn login_page() -> (String, Arc<Mutex<String>>) {
 
 #[tokio::test]
 async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_curious_log() {
-    let stage = Stage::new().await;
-    stage.run(&["source", "login"]).await.is(
+    let stage = CliFixture::new().await;
+    stage.run_vinops(&["source", "login"]).await.assert_output(
         2,
         "error: COPART_USER is not set\n\
          hint: set COPART_USER, COPART_PASSWORD and VINOPS_COOKIE_KEY, or set COPART_USER_FILE, COPART_PASSWORD_FILE and \
@@ -230,7 +231,7 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
     );
     let (url, heard) = login_page().await;
     let login = |key: &str| {
-        let mut command = stage.vinops(&["source", "login", "--json"]);
+        let mut command = stage.vinops_command(&["source", "login", "--json"]);
         command
             .env("COPART_USER", "PLANTED-user")
             .env("COPART_PASSWORD", "PLANTED-password")
@@ -239,14 +240,14 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
             .env("VINOPS_LOG", "trace");
         command
     };
-    let short = stage.said(login("PLANTED").output().await.unwrap());
+    let short = stage.command_output(login("PLANTED").output().await.unwrap());
     assert!(
         short.code == Some(1) && short.err.contains("VINOPS_COOKIE_KEY is shorter than 32 characters"),
         "{}",
         short.err
     );
     assert!(!short.err.contains("PLANTED"), "{}", short.err);
-    let said = stage.said(login(&"PLANTED-".repeat(8)).output().await.unwrap());
+    let said = stage.command_output(login(&"PLANTED-".repeat(8)).output().await.unwrap());
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(said.json()["session_expires_at"].is_string());
     assert!(said.err.contains("session refreshed"), "{}", said.err);
@@ -263,7 +264,7 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
 
 #[tokio::test]
 async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let near = "
         update fleet.sources set consecutive_failures = 4 where source = 'copart';
         select fleet.enqueue(
@@ -273,7 +274,7 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
     sqlx::raw_sql(near).execute(stage.pool()).await.unwrap();
     // a closed port: no process listens there any more
     let shut = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut command = stage.vinops(&["worker", "--kind", "fetch"]);
+    let mut command = stage.vinops_command(&["worker", "--kind", "fetch"]);
     command.env("COPART_FEED_URL", format!("http://{shut}/?authKey=PLANTED-key")).stderr(Stdio::piped());
     let mut worker = command.spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines();
@@ -291,7 +292,7 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
         )
     );
     assert!(!told.concat().contains("PLANTED"), "{told:#?}");
-    let status = stage.run(&["source", "status", "--json"]).await.json();
+    let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
     assert_eq!(status[0]["breaker"], "open");
     assert!(
         status[0]["last_error"].as_str().unwrap().contains("the feed transfer failed: connection"),
@@ -301,8 +302,8 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
 
 #[tokio::test]
 async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
-    let stage = Stage::new().await;
-    let file = stage.file(0, None);
+    let stage = CliFixture::new().await;
+    let file = stage.write_window_file(0, None);
     let file = file.to_str().unwrap();
     for call in [
         &["ingest", file, "--source", "iaai"][..],
@@ -322,11 +323,11 @@ async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
         &["source", "remove", "iaai", "--reason", "a test"],
     ] {
         let name = if call.contains(&"Copart!") { "Copart!" } else { "iaai" };
-        stage.run(call).await.is(2, &unknown(name));
+        stage.run_vinops(call).await.assert_output(2, &unknown_source_error(name));
     }
-    let mut fetch = stage.vinops(&["fetch", "--now", "--source", "iaai"]);
+    let mut fetch = stage.vinops_command(&["fetch", "--now", "--source", "iaai"]);
     fetch.env("COPART_FEED_URL", "http://127.0.0.1:9/?authKey=x");
-    stage.said(fetch.output().await.unwrap()).is(2, &unknown("iaai"));
+    stage.command_output(fetch.output().await.unwrap()).assert_output(2, &unknown_source_error("iaai"));
     for (table, rows) in [
         ("fleet.sources", 1),
         ("fleet.windows", 0),
@@ -335,7 +336,7 @@ async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
         ("raw.sources", 0),
         ("audit.operator_actions", 0),
     ] {
-        assert_eq!(stage.count(table).await, rows, "{table}");
+        assert_eq!(stage.count_rows(table).await, rows, "{table}");
     }
     let stored = std::fs::read_dir(stage.folder.path().join("store/raw")).map_or(0, Iterator::count);
     assert_eq!(stored, 0, "no byte is stored");
@@ -343,41 +344,41 @@ async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
-    let stage = Stage::new().await;
-    let said = stage.run(&["source", "add", "Iaai", "--reason", "a test"]).await;
+    let stage = CliFixture::new().await;
+    let said = stage.run_vinops(&["source", "add", "Iaai", "--reason", "a test"]).await;
     assert!(said.code == Some(2) && said.err.contains("expected a lower-case letter"), "{}", said.err);
-    assert_eq!(stage.run(&["source", "add", "iaai"]).await.code, Some(2), "no reason");
+    assert_eq!(stage.run_vinops(&["source", "add", "iaai"]).await.code, Some(2), "no reason");
     for (changed, out) in [(true, "source iaai is added\n"), (false, "source iaai is added already\n")] {
-        let said = stage.run(&["source", "add", "iaai", "--why", "a second auction"]).await;
+        let said = stage.run_vinops(&["source", "add", "iaai", "--why", "a second auction"]).await;
         assert_eq!((said.code, said.out.as_str()), (Some(0), out), "{changed}: {}", said.err);
     }
     assert_eq!(
-        stage.run(&["source", "remove", "iaai", "--reason", "a test", "--json"]).await.json(),
+        stage.run_vinops(&["source", "remove", "iaai", "--reason", "a test", "--json"]).await.json(),
         json!({ "source": "iaai", "changed": true })
     );
-    stage.run(&["source", "add", "iaai", "--reason", "again"]).await.is(0, "");
+    stage.run_vinops(&["source", "add", "iaai", "--reason", "again"]).await.assert_output(0, "");
 
     // the same bytes are a file of each source
-    let file = stage.file(0, None);
+    let file = stage.write_window_file(0, None);
     for source in ["copart", "iaai"] {
-        let said = stage.run(&["ingest", file.to_str().unwrap(), "--source", source, "--json"]).await;
-        said.is(0, "");
+        let said = stage.run_vinops(&["ingest", file.to_str().unwrap(), "--source", source, "--json"]).await;
+        said.assert_output(0, "");
         let report = said.json();
         assert_eq!(
             [&report["source"], &report["state"], &report["duplicate"]],
             [&json!(source), &json!("applied"), &json!(false)]
         );
     }
-    let listed = stage.run(&["source", "list", "--json"]).await.json();
+    let listed = stage.run_vinops(&["source", "list", "--json"]).await.json();
     let listed: Vec<_> = listed.as_array().unwrap().iter().map(|it| (&it["source"], &it["files"])).collect();
     assert_eq!(listed, [(&json!("copart"), &json!(1)), (&json!("iaai"), &json!(1))]);
-    stage.run(&["source", "remove", "iaai", "--reason", "a test"]).await.is(
+    stage.run_vinops(&["source", "remove", "iaai", "--reason", "a test"]).await.assert_output(
         1,
         "error: source \"iaai\" has files and cannot be removed\n\
          hint: to stop its fetches, run `vinops source disable iaai --reason \"…\"`\n",
     );
     for (filter, jobs) in [("copart", 4), ("iaai", 4)] {
-        let found = stage.run(&["jobs", "list", "--source", filter, "--json"]).await.json();
+        let found = stage.run_vinops(&["jobs", "list", "--source", filter, "--json"]).await.json();
         assert_eq!(found.as_array().unwrap().len(), jobs, "{filter}");
     }
     let acts = "select array_agg(action || ' ' || subject || ': ' || reason order by id) from audit.operator_actions";

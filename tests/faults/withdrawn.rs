@@ -1,62 +1,68 @@
 //! A withdrawn file: lots, vehicles, links and statuses are those of a database that never had the file.
 
 use super::ROWS;
-use super::stage::Stage;
+use super::cli_fixture::CliFixture;
 use rand::RngExt;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use vinops::config;
-use vinops::simulator::{Options, Simulator};
+use vinops::simulator::{Simulator, SimulatorOptions};
 
 const WRONG_WINDOW: &str = "2062-01-01T00:00:00Z";
-const STRANGERS_WINDOW: &str = "2026-03-06T17:45:00Z";
+const OTHER_WINDOW: &str = "2026-03-06T17:45:00Z";
 /// Rows of the real feed.
 const REAL_ROWS: u64 = 153_991;
 /// The default number of kills of a command.
-const KILLS: u64 = 5;
+const KILL_COUNT: u64 = 5;
 
 /// Writes the file of another auction: other lots, other vehicles.
-fn strangers(stage: &Stage) -> PathBuf {
-    let options = Options::new(77, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
+fn write_other_file(stage: &CliFixture) -> PathBuf {
+    let options = SimulatorOptions::new(77, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
     let path = stage.folder.path().join("strangers.csv");
     let mut simulator = Simulator::new(options);
-    simulator.window(3, &mut std::fs::File::create(&path).unwrap()).unwrap();
+    simulator.write_window(3, &mut std::fs::File::create(&path).unwrap()).unwrap();
     path
 }
 
-async fn ingest(stage: &Stage, path: &std::path::Path, more: &[&str]) -> Value {
-    let said = stage.run(&[&["ingest", path.to_str().unwrap(), "--json"], more].concat()).await;
+async fn ingest_with(stage: &CliFixture, path: &std::path::Path, more: &[&str]) -> Value {
+    let said = stage.run_vinops(&[&["ingest", path.to_str().unwrap(), "--json"], more].concat()).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     said.json()
 }
 
 /// Returns a fixture with six windows: the second file under a window of 2062, and another auction's file in place of
 /// the fourth.
-async fn six_windows() -> Stage {
-    let stage = Stage::begun().await;
+async fn fixture_with_six_windows() -> CliFixture {
+    let stage = CliFixture::with_first_window().await;
     let even_so = ["--even-so", "--reason", "a test"];
-    ingest(&stage, &stage.file(1, None), &[&["--window", WRONG_WINDOW], &even_so[..]].concat()).await;
-    ingest(&stage, &stage.file(2, None), &[]).await;
-    ingest(&stage, &strangers(&stage), &[&["--window", STRANGERS_WINDOW], &even_so[..]].concat()).await;
+    ingest_with(
+        &stage,
+        &stage.write_window_file(1, None),
+        &[&["--window", WRONG_WINDOW], &even_so[..]].concat(),
+    )
+    .await;
+    ingest_with(&stage, &stage.write_window_file(2, None), &[]).await;
+    ingest_with(&stage, &write_other_file(&stage), &[&["--window", OTHER_WINDOW], &even_so[..]].concat())
+        .await;
     for k in [4, 5] {
-        ingest(&stage, &stage.file(k, None), &[]).await;
+        ingest_with(&stage, &stage.write_window_file(k, None), &[]).await;
     }
     stage
 }
 
 /// Returns a fixture with the four correct windows only.
-async fn four_windows() -> Stage {
-    let stage = Stage::begun().await;
+async fn fixture_with_four_windows() -> CliFixture {
+    let stage = CliFixture::with_first_window().await;
     for k in [2, 4, 5] {
-        ingest(&stage, &stage.file(k, None), &[]).await;
+        ingest_with(&stage, &stage.write_window_file(k, None), &[]).await;
     }
     stage
 }
 
 /// Returns the state that must be equal in addition to the digest: the status of each lot, the state of each window.
-async fn statuses(stage: &Stage) -> Value {
+async fn read_statuses(stage: &CliFixture) -> Value {
     sqlx::query_scalar(
         "select jsonb_build_array(
           (select jsonb_object_agg(lot_external_id, status) from lots),
@@ -70,29 +76,29 @@ async fn statuses(stage: &Stage) -> Value {
     .unwrap()
 }
 
-async fn withdraw(stage: &Stage, window: &str, more: &[&str]) -> super::Said {
+async fn run_withdraw(stage: &CliFixture, window: &str, more: &[&str]) -> super::CommandOutput {
     let arguments = ["windows", "withdraw", window, "--reason", "a test", "--yes", "--json"];
-    stage.run(&[&arguments[..], more].concat()).await
+    stage.run_vinops(&[&arguments[..], more].concat()).await
 }
 
 #[tokio::test]
 async fn two_withdrawn_files_of_six_leave_what_the_other_four_make() {
-    let (mut stage, expected) = (six_windows().await, four_windows().await);
-    let before = stage.stored().await;
-    let dry = withdraw(&stage, WRONG_WINDOW, &["--dry-run"]).await;
-    dry.is(0, "");
-    assert_eq!(stage.stored().await, before, "a dry run changes nothing");
-    let said = withdraw(&stage, WRONG_WINDOW, &[]).await;
-    said.is(0, "");
+    let (mut stage, expected) = (fixture_with_six_windows().await, fixture_with_four_windows().await);
+    let before = stage.stored_counts().await;
+    let dry = run_withdraw(&stage, WRONG_WINDOW, &["--dry-run"]).await;
+    dry.assert_output(0, "");
+    assert_eq!(stage.stored_counts().await, before, "a dry run changes nothing");
+    let said = run_withdraw(&stage, WRONG_WINDOW, &[]).await;
+    said.assert_output(0, "");
     let (planned, done) = (dry.json(), said.json());
     assert_eq!(planned["versions_deleted"], done["versions_deleted"]);
     assert_eq!((&done["file_withdrawn"], &done["lots_deleted"]), (&json!(true), &json!(0)), "{done}");
     assert_eq!(done["windows_changed"].as_array().unwrap().len(), 4, "they were late: {done}");
-    let said = withdraw(&stage, STRANGERS_WINDOW, &[]).await;
-    said.is(0, "");
+    let said = run_withdraw(&stage, OTHER_WINDOW, &[]).await;
+    said.assert_output(0, "");
     assert!(said.json()["lots_deleted"].as_u64().unwrap() > 200, "{}", said.out);
-    assert_eq!(stage.stored().await.digest, expected.stored().await.digest);
-    assert_eq!(statuses(&stage).await, statuses(&expected).await);
+    assert_eq!(stage.stored_counts().await.digest, expected.stored_counts().await.digest);
+    assert_eq!(read_statuses(&stage).await, read_statuses(&expected).await);
     let states: Vec<(String, String)> = sqlx::query_as(
         "select w.state, f.state from fleet.windows w join raw.csv_files f using (file_id)
         where w.state = 'withdrawn' order by w.window_start_utc",
@@ -101,7 +107,7 @@ async fn two_withdrawn_files_of_six_leave_what_the_other_four_make() {
     .await
     .unwrap();
     assert_eq!(states, vec![("withdrawn".to_owned(), "withdrawn".to_owned()); 2]);
-    let verified = stage.run(&["verify", "lots", "--all"]).await;
+    let verified = stage.run_vinops(&["verify", "lots", "--all"]).await;
     assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
     let noted: Vec<(String, String)> = sqlx::query_as(
         "select subject, reason from audit.operator_actions where action = 'withdraw-window' order by id",
@@ -110,43 +116,44 @@ async fn two_withdrawn_files_of_six_leave_what_the_other_four_make() {
     .await
     .unwrap();
     let subject = |window: &str| (format!("copart/{window}"), "a test".to_owned());
-    assert_eq!(noted, [subject(WRONG_WINDOW), subject(STRANGERS_WINDOW)]);
+    assert_eq!(noted, [subject(WRONG_WINDOW), subject(OTHER_WINDOW)]);
     // the next window puts the withdrawals into the store's catalogue, and a rebuild leaves the files out
-    ingest(&stage, &stage.file(6, None), &[]).await;
-    let (digest, standing) = (stage.stored().await.digest, statuses(&stage).await);
+    ingest_with(&stage, &stage.write_window_file(6, None), &[]).await;
+    let (digest, standing) = (stage.stored_counts().await.digest, read_statuses(&stage).await);
     stage.lose_database().await;
-    let rebuilt = stage.run(&["rebuild", "--yes", "--json", "--reason", "a test"]).await;
+    let rebuilt = stage.run_vinops(&["rebuild", "--yes", "--json", "--reason", "a test"]).await;
     assert_eq!(rebuilt.code, Some(0), "{}", rebuilt.err);
     assert_eq!(rebuilt.json()["withdrawn"].as_array().unwrap().len(), 2, "{}", rebuilt.out);
-    assert_eq!((stage.stored().await.digest, statuses(&stage).await), (digest, standing));
+    assert_eq!((stage.stored_counts().await.digest, read_statuses(&stage).await), (digest, standing));
 }
 
 #[tokio::test]
 async fn the_bytes_of_a_withdrawn_file_may_come_again_under_their_own_window() {
-    let stage = six_windows().await;
-    withdraw(&stage, WRONG_WINDOW, &[]).await.is(0, "");
-    let again = ingest(&stage, &stage.file(1, None), &[]).await;
+    let stage = fixture_with_six_windows().await;
+    run_withdraw(&stage, WRONG_WINDOW, &[]).await.assert_output(0, "");
+    let again = ingest_with(&stage, &stage.write_window_file(1, None), &[]).await;
     assert_eq!((&again["duplicate"], &again["state"]), (&json!(false), &json!("late")), "{again}");
-    withdraw(&stage, WRONG_WINDOW, &[]).await.is(
+    run_withdraw(&stage, WRONG_WINDOW, &[]).await.assert_output(
         1,
         "error: window copart 2062-01-01T00:00:00Z has no file to withdraw\n\
         hint: `vinops windows` shows which windows have one\n",
     );
-    let replay = stage.run(&["replay", WRONG_WINDOW, "--reason", "a test", "--yes"]).await;
-    replay.is(1, "error: window copart 2062-01-01T00:00:00Z is withdrawn\n");
+    let replay = stage.run_vinops(&["replay", WRONG_WINDOW, "--reason", "a test", "--yes"]).await;
+    replay.assert_output(1, "error: window copart 2062-01-01T00:00:00Z is withdrawn\n");
 }
 
 #[tokio::test]
 async fn a_withdrawal_waits_for_no_chain_and_asks_before_it_writes() {
-    let stage = Stage::begun().await;
-    stage.run(&["windows", "withdraw", "2026-03-06T17:00Z", "--reason", "a test"]).await.is(
+    let stage = CliFixture::with_first_window().await;
+    stage.run_vinops(&["windows", "withdraw", "2026-03-06T17:00Z", "--reason", "a test"]).await.assert_output(
         2,
         "error: this would withdraw the file of window copart 2026-03-06 17:00, and standard input is not a terminal\n\
         hint: pass --yes to confirm\n",
     );
-    let replayed = stage.run(&["replay", "2026-03-06T17:00Z", "--reason", "a test", "--yes", "--json"]).await;
+    let replayed =
+        stage.run_vinops(&["replay", "2026-03-06T17:00Z", "--reason", "a test", "--yes", "--json"]).await;
     let job = replayed.json()["job"].as_i64().unwrap();
-    withdraw(&stage, "2026-03-06T17:00Z", &[]).await.is(
+    run_withdraw(&stage, "2026-03-06T17:00Z", &[]).await.assert_output(
         1,
         &format!(
             "error: window copart 2026-03-06T17:00:00Z is unfinished: job {job} (ingest) is available\n"
@@ -156,8 +163,8 @@ async fn a_withdrawal_waits_for_no_chain_and_asks_before_it_writes() {
 
 #[tokio::test]
 async fn the_only_file_of_a_source_leaves_nothing() {
-    let stage = Stage::begun().await;
-    withdraw(&stage, "2026-03-06T17:00Z", &[]).await.is(0, "");
+    let stage = CliFixture::with_first_window().await;
+    run_withdraw(&stage, "2026-03-06T17:00Z", &[]).await.assert_output(0, "");
     let left: Value = sqlx::query_scalar(
         "select jsonb_build_array(
           (select count(*) from lots), (select count(*) from vehicles), (select count(*) from images),
@@ -170,20 +177,21 @@ async fn the_only_file_of_a_source_leaves_nothing() {
     .unwrap();
     assert_eq!(left, json!([0, 0, 0, 0, 0, 0, null]));
     // the next file is like a first one
-    let said = stage.ingest(&stage.file(1, None)).await;
+    let said = stage.ingest_file(&stage.write_window_file(1, None)).await;
     assert_eq!(said.json()["state"], "applied", "{}", said.err);
 }
 
 /// A withdrawal that is killed at any moment has happened or has not. `VINOPS_TEST_KILLS` sets the number of kills.
 #[tokio::test]
 async fn killed_a_withdrawal_is_done_by_the_next_one() {
-    let (stage, expected) = (six_windows().await, four_windows().await);
-    let kills = config::test_number("VINOPS_TEST_KILLS").unwrap_or(KILLS);
+    let (stage, expected) = (fixture_with_six_windows().await, fixture_with_four_windows().await);
+    let kills = config::test_number("VINOPS_TEST_KILLS").unwrap_or(KILL_COUNT);
     let mut done = 0;
-    for window in [WRONG_WINDOW, STRANGERS_WINDOW] {
-        let before = stage.stored().await;
+    for window in [WRONG_WINDOW, OTHER_WINDOW] {
+        let before = stage.stored_counts().await;
         for _ in 0..kills.div_ceil(2) {
-            let mut command = stage.vinops(&["windows", "withdraw", window, "--reason", "a test", "--yes"]);
+            let mut command =
+                stage.vinops_command(&["windows", "withdraw", window, "--reason", "a test", "--yes"]);
             let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let wait = Duration::from_millis(rand::rng().random_range(0..600));
             let ended = tokio::time::timeout(wait, process.wait()).await;
@@ -192,17 +200,17 @@ async fn killed_a_withdrawal_is_done_by_the_next_one() {
                 done += 1;
             }
         }
-        let said = withdraw(&stage, window, &[]).await;
+        let said = run_withdraw(&stage, window, &[]).await;
         assert!(said.code == Some(0) || said.err.contains("no file to withdraw"), "{}", said.err);
-        assert_ne!(stage.stored().await, before);
+        assert_ne!(stage.stored_counts().await, before);
     }
     println!("{kills} kills, {done} too late");
-    assert_eq!(stage.stored().await.digest, expected.stored().await.digest);
-    assert_eq!(statuses(&stage).await, statuses(&expected).await);
+    assert_eq!(stage.stored_counts().await.digest, expected.stored_counts().await.digest);
+    assert_eq!(read_statuses(&stage).await, read_statuses(&expected).await);
 }
 
 /// Returns the file with other lot numbers, since another auction's file shares none.
-fn renumbered(bytes: &[u8]) -> Vec<u8> {
+fn renumber_rows(bytes: &[u8]) -> Vec<u8> {
     let mut reader = csv::Reader::from_reader(bytes);
     let header = reader.headers().unwrap().clone();
     let lot = header.iter().position(|name| name == "Lot number").unwrap();
@@ -224,23 +232,25 @@ fn renumbered(bytes: &[u8]) -> Vec<u8> {
 #[ignore = "it measures: `.ci/full withdraw`"]
 async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
     let rows = config::test_number("VINOPS_TEST_ROWS").unwrap_or(REAL_ROWS);
-    let options = Options::new(3, rows as usize, "2026-03-06T17:00:00Z".parse().unwrap());
-    let stage = Stage::new().await;
+    let options = SimulatorOptions::new(3, rows as usize, "2026-03-06T17:00:00Z".parse().unwrap());
+    let stage = CliFixture::new().await;
     let mut simulator = Simulator::new(options.clone());
     let mut first = 0.0;
     for k in 0..6 {
         let path = stage.folder.path().join("feed.csv");
-        simulator.window(k, &mut std::io::BufWriter::new(std::fs::File::create(&path).unwrap())).unwrap();
+        simulator
+            .write_window(k, &mut std::io::BufWriter::new(std::fs::File::create(&path).unwrap()))
+            .unwrap();
         if k == 3 {
             let mut bytes = Vec::new();
-            let options = Options { seed: 77, inch_quotes: false, ..options.clone() };
-            Simulator::new(options).window(k, &mut bytes).unwrap();
-            std::fs::write(&path, renumbered(&bytes)).unwrap();
+            let options = SimulatorOptions { seed: 77, inch_quotes: false, ..options.clone() };
+            Simulator::new(options).write_window(k, &mut bytes).unwrap();
+            std::fs::write(&path, renumber_rows(&bytes)).unwrap();
         }
         let window = options.window_start(k).to_rfc3339();
         let window = if k == 1 { WRONG_WINDOW } else { &window };
         let more = ["--window", window, "--even-so", "--reason", "a test"];
-        let report = ingest(&stage, &path, &more).await;
+        let report = ingest_with(&stage, &path, &more).await;
         if k == 0 {
             first = report["seconds"]["total"].as_f64().unwrap();
         }
@@ -248,8 +258,8 @@ async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
     let strangers = options.window_start(3).to_rfc3339();
     for window in [WRONG_WINDOW, &strangers] {
         let began = std::time::Instant::now();
-        let said = withdraw(&stage, window, &[]).await;
-        said.is(0, "");
+        let said = run_withdraw(&stage, window, &[]).await;
+        said.assert_output(0, "");
         let seconds = began.elapsed().as_secs_f64();
         println!(
             "first window {first:.2} s, withdrawal {seconds:.2} s, {:.2} of it: {}",

@@ -1,7 +1,7 @@
 //! Shutdown after SIGTERM, and two schedulers at once.
 
-use super::stage::Stage;
-use super::{PATIENCE, Play};
+use super::cli_fixture::CliFixture;
+use super::{KillScenario, TEST_TIMEOUT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::process::Stdio;
@@ -10,25 +10,25 @@ use tokio::process::{Child, ChildStderr};
 use tokio::time::timeout;
 
 /// Sends SIGTERM, and returns the exit code.
-pub async fn leave(mut process: Child) -> Option<i32> {
+pub async fn terminate(mut process: Child) -> Option<i32> {
     kill(Pid::from_raw(process.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
-    timeout(PATIENCE, process.wait()).await.unwrap().unwrap().code()
+    timeout(TEST_TIMEOUT, process.wait()).await.unwrap().unwrap().code()
 }
 
 /// Waits until exactly `sessions` sessions of this database wait for locks.
-async fn waiting(stage: &Stage, sessions: i64) {
+async fn wait_for_sessions(stage: &CliFixture, sessions: i64) {
     let ask = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     let come = async {
         while sqlx::query_scalar::<_, i64>(ask).fetch_one(stage.pool()).await.unwrap() != sessions {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, come).await.expect("they come to the lock, or leave it");
+    timeout(TEST_TIMEOUT, come).await.expect("they come to the lock, or leave it");
 }
 
 /// Waits until a session waits for this transaction. A short wait elsewhere, for a claim or a relation's extension, is
 /// not the run that the test blocks.
-async fn blocked_by(lock: &mut sqlx::PgConnection, stage: &Stage) {
+async fn wait_blocked_by(lock: &mut sqlx::PgConnection, stage: &CliFixture) {
     let holder: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(lock).await.unwrap();
     let ask = "select exists (
         select from pg_stat_activity where datname = current_database() and $1 = any (pg_blocking_pids(pid))
@@ -38,44 +38,44 @@ async fn blocked_by(lock: &mut sqlx::PgConnection, stage: &Stage) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, come).await.expect("the run comes to the lock");
+    timeout(TEST_TIMEOUT, come).await.expect("the run comes to the lock");
 }
 
 /// A worker that has claimed the first file's ingest and waits in it, since the test locks its source.
-struct Held {
-    play: Play,
+struct HeldRun {
+    play: KillScenario,
     worker: Child,
     log: Lines<BufReader<ChildStderr>>,
     lock: sqlx::Transaction<'static, sqlx::Postgres>,
 }
 
-async fn held(drain: &str) -> Held {
-    let play = Play::new().await;
+async fn start_held_run(drain: &str) -> HeldRun {
+    let play = KillScenario::new().await;
     sqlx::query("insert into raw.sources (source) values ('copart')")
         .execute(play.stage.pool())
         .await
         .unwrap();
     let mut lock = play.stage.pool().begin().await.unwrap();
     sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
-    play.open(0).await;
+    play.open_window(0).await;
     let mut worker = play
         .stage
-        .vinops(&["worker", "--drain", drain])
+        .vinops_command(&["worker", "--drain", drain])
         .env("COPART_FEED_URL", play.feed.url())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let log = BufReader::new(worker.stderr.take().unwrap()).lines();
-    blocked_by(&mut lock, &play.stage).await;
-    Held { play, worker, log, lock }
+    wait_blocked_by(&mut lock, &play.stage).await;
+    HeldRun { play, worker, log, lock }
 }
 
-impl Held {
-    async fn job(&self) -> (String, i32, Option<String>, Vec<String>) {
-        Held::job_of(&self.play).await
+impl HeldRun {
+    async fn read_job(&self) -> (String, i32, Option<String>, Vec<String>) {
+        HeldRun::read_job_of(&self.play).await
     }
 
-    async fn job_of(play: &Play) -> (String, i32, Option<String>, Vec<String>) {
+    async fn read_job_of(play: &KillScenario) -> (String, i32, Option<String>, Vec<String>) {
         sqlx::query_as(
             "select state, attempt, locked_by, array(select outcome from fleet.job_attempts where job_id = id order by run)
             from fleet.jobs where kind = 'ingest'",
@@ -88,7 +88,7 @@ impl Held {
 
 #[tokio::test]
 async fn sigterm_lets_a_running_job_finish() {
-    let mut held = held("60s").await;
+    let mut held = start_held_run("60s").await;
     kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
     while !held.log.next_line().await.unwrap().expect("it says that it drains").contains("draining") {}
     std::mem::replace(&mut held.lock, held.play.stage.pool().begin().await.unwrap())
@@ -97,56 +97,57 @@ async fn sigterm_lets_a_running_job_finish() {
         .unwrap();
     while held.log.next_line().await.unwrap().is_some() {}
     assert_eq!(held.worker.wait().await.unwrap().code(), Some(0));
-    assert_eq!(held.job().await, ("completed".to_owned(), 1, None, vec!["done".to_owned()]));
+    assert_eq!(held.read_job().await, ("completed".to_owned(), 1, None, vec!["done".to_owned()]));
 }
 
 #[tokio::test]
 async fn sigterm_gives_back_what_cannot_finish_and_nothing_is_burnt() {
-    let mut held = held("0s").await;
+    let mut held = start_held_run("0s").await;
     kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
-    let exit = timeout(PATIENCE, async {
+    let exit = timeout(TEST_TIMEOUT, async {
         while held.log.next_line().await.unwrap().is_some() {}
         held.worker.wait().await.unwrap()
     });
     assert_eq!(exit.await.expect("it waits for no statement").code(), Some(0));
-    assert_eq!(held.job().await, ("available".to_owned(), 0, None, vec!["interrupted".to_owned()]));
+    assert_eq!(held.read_job().await, ("available".to_owned(), 0, None, vec!["interrupted".to_owned()]));
     // the server cancels the dead worker's statement, although the lock that it waits for is still held
-    waiting(&held.play.stage, 0).await;
+    wait_for_sessions(&held.play.stage, 0).await;
     held.lock.rollback().await.unwrap();
-    let successor = held.play.worker();
-    held.play.window_end().await;
-    assert_eq!(leave(successor).await, Some(0));
+    let successor = held.play.start_worker();
+    held.play.wait_window_end().await;
+    assert_eq!(terminate(successor).await, Some(0));
 }
 
 #[tokio::test]
 async fn sigint_drains_and_a_second_one_leaves_at_once_with_nothing_lost() {
-    let mut held = held("60s").await;
+    let mut held = start_held_run("60s").await;
     let pid = Pid::from_raw(held.worker.id().unwrap().cast_signed());
     kill(pid, Signal::SIGINT).unwrap();
     while !held.log.next_line().await.unwrap().expect("it says that it drains").contains("draining") {}
     kill(pid, Signal::SIGINT).unwrap();
-    let exit = timeout(PATIENCE, held.worker.wait()).await.expect("it waits for nothing").unwrap();
+    let exit = timeout(TEST_TIMEOUT, held.worker.wait()).await.expect("it waits for nothing").unwrap();
     assert_eq!(exit.code(), Some(130));
     // it released nothing, so its lease must run out
-    let successor = held.play.worker();
+    let successor = held.play.start_worker();
     held.lock.rollback().await.unwrap();
-    held.play.window_end().await;
-    assert_eq!(leave(successor).await, Some(0));
+    held.play.wait_window_end().await;
+    assert_eq!(terminate(successor).await, Some(0));
     let runs = ["lost", "done"].map(str::to_owned).to_vec();
-    assert_eq!(Held::job_of(&held.play).await, ("completed".to_owned(), 1, None, runs));
+    assert_eq!(HeldRun::read_job_of(&held.play).await, ("completed".to_owned(), 1, None, runs));
 }
 
 #[tokio::test]
 async fn two_schedulers_at_once_make_one_job_of_a_window() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     // both run at once: neither can start before both are ready
     let mut lock = stage.pool().begin().await.unwrap();
     sqlx::query("lock table fleet.windows in access exclusive mode").execute(&mut *lock).await.unwrap();
-    let schedulers = [(); 2].map(|()| stage.vinops(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
-    waiting(&stage, 2).await;
+    let schedulers =
+        [(); 2].map(|()| stage.vinops_command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
+    wait_for_sessions(&stage, 2).await;
     lock.rollback().await.unwrap();
     for scheduler in schedulers {
-        assert_eq!(leave(scheduler).await, Some(0));
+        assert_eq!(terminate(scheduler).await, Some(0));
     }
     let (windows, jobs): (i64, i64) = sqlx::query_as(
         "select (select count(*) from fleet.windows), (select count(*) from fleet.jobs where kind = 'fetch')",

@@ -9,8 +9,8 @@
 mod backup;
 mod bom;
 mod down;
+mod drift;
 mod runbook;
-mod sabotage;
 mod up;
 mod verify;
 
@@ -22,20 +22,20 @@ use tokio::process::Command;
 use vinops::testing::{TestDb, empty_database};
 
 /// A database, a home folder for backups, and the binary with only these in its environment.
-struct Stage {
+struct ListingFixture {
     db: TestDb,
     home: TempDir,
 }
 
-impl Stage {
+impl ListingFixture {
     /// Creates a fixture without any schema.
-    async fn new() -> Stage {
-        Stage { db: empty_database().await, home: tempfile::tempdir().unwrap() }
+    async fn new() -> ListingFixture {
+        ListingFixture { db: empty_database().await, home: tempfile::tempdir().unwrap() }
     }
 
     /// Creates a fixture with all six slices.
-    async fn whole() -> Stage {
-        let stage = Stage::new().await;
+    async fn migrated() -> ListingFixture {
+        let stage = ListingFixture::new().await;
         stage.migrate(&["up"]).await;
         stage
     }
@@ -51,36 +51,36 @@ impl Stage {
             .env_clear()
             .env("LISTING_DATABASE_URL", &self.db.url)
             .env("HOME", self.home.path())
-            .env("PATH", path())
+            .env("PATH", path_variable())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Said {
-        said(self.vinops(arguments).output().await.unwrap())
+    async fn run_vinops(&self, arguments: &[&str]) -> ProcessOutput {
+        process_output(self.vinops(arguments).output().await.unwrap())
     }
 
     /// Runs `vinops migrate --set listing …`, which must succeed. Returns its output.
     async fn migrate(&self, arguments: &[&str]) -> String {
-        let said = self.run(&[&["migrate", "--set", "listing"], arguments].concat()).await;
+        let said = self.run_vinops(&[&["migrate", "--set", "listing"], arguments].concat()).await;
         assert_eq!(said.code, Some(0), "{arguments:?}: {}{}", said.out, said.err);
         said.out
     }
 
     /// Runs `vinops migrate --set listing …`, which must fail with this exit code. Returns its error.
-    async fn refused(&self, arguments: &[&str], code: i32) -> String {
-        let said = self.run(&[&["migrate", "--set", "listing"], arguments].concat()).await;
+    async fn assert_migrate_fails(&self, arguments: &[&str], code: i32) -> String {
+        let said = self.run_vinops(&[&["migrate", "--set", "listing"], arguments].concat()).await;
         assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
         said.err
     }
 
     async fn verify(&self) -> Value {
-        serde_json::from_str(&self.run(&["verify", "listing", "--json"]).await.out).unwrap()
+        serde_json::from_str(&self.run_vinops(&["verify", "listing", "--json"]).await.out).unwrap()
     }
 
     /// Runs statements in a transaction with the schema in the search path.
-    async fn deed(&self, statements: &str) {
+    async fn run_statements(&self, statements: &str) {
         let statements = format!("begin; set local search_path = listing; {statements}; commit");
         sqlx::raw_sql(AssertSqlSafe(statements.clone()))
             .execute(self.pool())
@@ -88,7 +88,7 @@ impl Stage {
             .unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
-    async fn text(&self, query: &str) -> String {
+    async fn query_text(&self, query: &str) -> String {
         let mut tx = self.pool().begin().await.unwrap();
         sqlx::raw_sql("set local search_path = listing").execute(&mut *tx).await.unwrap();
         let text: Option<String> =
@@ -96,13 +96,13 @@ impl Stage {
         text.unwrap_or_default()
     }
 
-    async fn number(&self, query: &str) -> i64 {
-        self.text(&format!("select ({query})::text")).await.parse().unwrap()
+    async fn query_number(&self, query: &str) -> i64 {
+        self.query_text(&format!("select ({query})::text")).await.parse().unwrap()
     }
 
     /// Returns the number of base tables of the schema, as the runbook counts them.
-    async fn tables(&self) -> i64 {
-        self.number(
+    async fn count_tables(&self) -> i64 {
+        self.query_number(
             "select count(*) from information_schema.tables
              where table_schema = current_schema() and table_type = 'BASE TABLE'",
         )
@@ -110,8 +110,8 @@ impl Stage {
     }
 
     /// Returns the definitions of all objects of the schema, as PostgreSQL formats them.
-    async fn shape(&self) -> String {
-        self.text(
+    async fn describe_schema(&self) -> String {
+        self.query_text(
             "select string_agg(line, chr(10) order by line) from (
                select format('%s.%s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
                  case when a.attnotnull then 'not null' end, pg_get_expr(d.adbin, d.adrelid)) as line
@@ -135,31 +135,31 @@ impl Stage {
 }
 
 /// The output of a process.
-struct Said {
+struct ProcessOutput {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-fn said(output: Output) -> Said {
+fn process_output(output: Output) -> ProcessOutput {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    ProcessOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// Returns the search path of programs, such as `pg_dump`.
 #[expect(clippy::disallowed_methods, reason = "the machine's own, for programs that the binary starts")]
-fn path() -> String {
+fn path_variable() -> String {
     std::env::var("PATH").unwrap()
 }
 
 /// Two listings in the columns of the base. One has every value that a rollback could lose.
-const GOODS: &str = r#"
+const SAMPLE_LISTINGS: &str = r#"
     insert into listings (sku, asin, title, price, quantity, category, status)
     values ('SKU-1', 'B000000001', 'a kettle', 24.00, 7, 'Home & Kitchen with a name longer than one hundred characters, for the base has room for 255 of them', 'inactive for the time being'),
            ('SKU-2', null, 'a pan', 9.99, 0, null, 'active')"#;
 
 /// Selects the values of [`GOODS`], whatever the columns are called.
-const SEEN: &str = "
+const VISIBLE_LISTINGS: &str = "
     select string_agg(concat_ws('|', l.id, j ->> 'asin', title,
       coalesce(j ->> 'price_inc_vat', j ->> 'price'), coalesce(j ->> 'available_quantity', j ->> 'quantity'),
       coalesce(j ->> 'seller_sku', j ->> 'sku'), category, j ->> 'status'), chr(10) order by l.id)

@@ -1,18 +1,18 @@
 //! `vinops verify listing`: its output, its rollback of all changes, and its output for a database that is not ready.
 
-use super::{GOODS, Stage};
-use vinops::db::listing::verify::{OVERALL, VERDICTS};
+use super::{ListingFixture, SAMPLE_LISTINGS};
+use vinops::db::listing::verify::{OVERALL, VERDICT_ROWS};
 
 #[tokio::test]
 async fn a_migrated_database_gets_the_runbooks_verdict() {
-    let stage = Stage::whole().await;
-    let said = stage.run(&["verify", "listing"]).await;
+    let stage = ListingFixture::migrated().await;
+    let said = stage.run_vinops(&["verify", "listing"]).await;
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{}", said.out);
     let lines: Vec<&str> = said.out.lines().filter(|line| line.starts_with("PASS ")).collect();
     assert_eq!(lines.len(), 39, "{}", said.out);
     assert!(lines.iter().all(|line| line.contains(" (") && line.ends_with(')')), "each has its evidence");
     let rows: Vec<&str> = said.out.lines().filter(|line| line.starts_with('│')).skip(1).collect();
-    for (row, name) in rows.iter().zip(VERDICTS.into_iter().chain([OVERALL])) {
+    for (row, name) in rows.iter().zip(VERDICT_ROWS.into_iter().chain([OVERALL])) {
         assert!(row.contains(name) && row.contains("PASS"), "{row}");
     }
     assert_eq!(rows.len(), 9);
@@ -28,56 +28,58 @@ async fn a_migrated_database_gets_the_runbooks_verdict() {
 }
 
 /// Returns all objects, rows and sequence values of the schema, the registry and the ledger.
-async fn everything(stage: &Stage) -> String {
-    let mut all = stage.shape().await;
+async fn dump_database(stage: &ListingFixture) -> String {
+    let mut all = stage.describe_schema().await;
     let tables = "select string_agg(quote_ident(schemaname) || '.' || quote_ident(tablename), ' ' order by 1)
         from pg_tables where schemaname in ('listing', 'vinops')";
-    for table in stage.text(tables).await.split(' ') {
+    for table in stage.query_text(tables).await.split(' ') {
         let rows = format!(
             "select '{table} ' || coalesce(string_agg(t::text, chr(10) order by t::text), '') from {table} t"
         );
-        all += &stage.text(&rows).await;
+        all += &stage.query_text(&rows).await;
     }
     let sequences = "select string_agg(concat_ws(' ', schemaname, sequencename, coalesce(last_value::text, 'never drawn')),
         chr(10) order by sequencename) from pg_sequences";
-    let sequences = stage.text(sequences).await;
+    let sequences = stage.query_text(sequences).await;
     assert!(sequences.lines().count() > 20, "{sequences}");
     let schemas =
         "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspname not like 'pg\\_%'";
-    all + &sequences + &stage.text(schemas).await
+    all + &sequences + &stage.query_text(schemas).await
 }
 
 #[tokio::test]
 async fn it_leaves_no_trace_not_even_in_a_sequence() {
-    let stage = Stage::whole().await;
+    let stage = ListingFixture::migrated().await;
     stage
-        .deed(
-            &GOODS
+        .run_statements(
+            &SAMPLE_LISTINGS
                 .replace("sku,", "seller_sku,")
                 .replace("price, quantity", "price_inc_vat, available_quantity"),
         )
         .await;
     // missing, so that the rehearsed run inserts it
     stage
-        .deed("delete from settings where key = 'default_vat_rate'; delete from marketplaces where false")
+        .run_statements(
+            "delete from settings where key = 'default_vat_rate'; delete from marketplaces where false",
+        )
         .await;
-    let before = everything(&stage).await;
+    let before = dump_database(&stage).await;
     let report = stage.verify().await;
     let failed: Vec<_> =
         report["checks"].as_array().unwrap().iter().filter(|check| check["passed"] == false).collect();
     assert_eq!(failed.len(), 1, "{failed:?}");
-    let after = everything(&stage).await;
+    let after = dump_database(&stage).await;
     assert_eq!(before, after);
 }
 
 #[tokio::test]
 async fn a_database_without_a_listing_helper_is_told_the_way() {
-    let stage = Stage::new().await;
-    let said = stage.run(&["verify", "listing"]).await;
+    let stage = ListingFixture::new().await;
+    let said = stage.run_vinops(&["verify", "listing"]).await;
     let way = "error: the database has no listing helper\nhint: run `vinops migrate --set listing up`\n";
     assert_eq!((said.code, said.err.as_str()), (Some(3), way));
     stage.migrate(&["up", "--to", "002"]).await;
-    let said = stage.run(&["verify", "listing"]).await;
+    let said = stage.run_vinops(&["verify", "listing"]).await;
     assert_eq!(said.code, Some(1));
     assert!(
         said.out.contains("FAIL 08 003 created its five tables (table asin_entities is missing"),
@@ -89,7 +91,7 @@ async fn a_database_without_a_listing_helper_is_told_the_way() {
 
 #[tokio::test]
 async fn somebody_elses_lock_makes_verify_give_way_and_say_so() {
-    let stage = Stage::whole().await;
+    let stage = ListingFixture::migrated().await;
     let mut holder = stage.pool().begin().await.unwrap();
     sqlx::raw_sql("lock table listing.recommendations in row exclusive mode")
         .execute(&mut *holder)
@@ -110,11 +112,11 @@ async fn somebody_elses_lock_makes_verify_give_way_and_say_so() {
 
 #[tokio::test]
 async fn the_auctions_proof_is_the_one_of_migrate_verify() {
-    let test = vinops::testing::database().await;
+    let test = vinops::testing::migrated_database().await;
     let run = async |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_vinops"));
         command.args(arguments).env_clear().env("DATABASE_URL", &test.url).env("HOME", "/nonexistent");
-        super::said(command.output().await.unwrap())
+        super::process_output(command.output().await.unwrap())
     };
     let (one, other) = (run(&["verify", "auction"]).await, run(&["migrate", "verify"]).await);
     assert_eq!((one.code, &one.out), (Some(0), &other.out), "{}", one.err);

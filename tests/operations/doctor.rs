@@ -1,29 +1,29 @@
 //! The findings of `vinops doctor`: none in a sound fleet, and one line with a fix for each fault.
 
-use super::face::feed;
-use crate::stage::Stage;
+use super::http_endpoint::start_feed;
+use crate::cli_fixture::CliFixture;
 use serde_json::Value;
-use vinops::embedded::{Embedded, Options};
+use vinops::embedded::{EmbeddedOptions, EmbeddedPostgres};
 
-struct Answer {
+struct DoctorOutput {
     code: Option<i32>,
     /// The findings in order: level, subject, message.
     findings: Vec<(String, String, String)>,
 }
 
-impl Answer {
+impl DoctorOutput {
     /// Returns level and message of the findings on this subject.
-    fn about(&self, about: &str) -> Vec<(&str, &str)> {
+    fn findings_about(&self, about: &str) -> Vec<(&str, &str)> {
         let those = self.findings.iter().filter(|(_, it, _)| it == about);
         those.map(|(level, _, said)| (&**level, &**said)).collect()
     }
 
-    fn failed(&self) -> Vec<&str> {
+    fn failed_checks(&self) -> Vec<&str> {
         self.findings.iter().filter(|(level, ..)| level == "FAIL").map(|(_, about, _)| &**about).collect()
     }
 }
 
-async fn answer(command: &mut tokio::process::Command) -> Answer {
+async fn doctor_output(command: &mut tokio::process::Command) -> DoctorOutput {
     let output = command.output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let value: Value = serde_json::from_str(&said)
@@ -36,25 +36,27 @@ async fn answer(command: &mut tokio::process::Command) -> Answer {
     }
     let findings =
         findings.iter().map(|it| (text(&it["level"]), text(&it["about"]), text(&it["said"]))).collect();
-    let answer = Answer { code: output.status.code(), findings };
-    assert_eq!(value["ok"], answer.failed().is_empty());
-    assert_eq!(answer.code == Some(0), answer.failed().is_empty());
+    let answer = DoctorOutput { code: output.status.code(), findings };
+    assert_eq!(value["ok"], answer.failed_checks().is_empty());
+    assert_eq!(answer.code == Some(0), answer.failed_checks().is_empty());
     answer
 }
 
-async fn doctor(stage: &Stage) -> Answer {
-    answer(&mut stage.vinops(&["doctor", "--json"])).await
+async fn run_doctor(stage: &CliFixture) -> DoctorOutput {
+    doctor_output(&mut stage.vinops_command(&["doctor", "--json"])).await
 }
 
 /// Configures a server as recommended. The tests' own server is not durable.
 #[tokio::test]
 async fn a_sound_fleet_has_nothing_that_fails() {
-    let embedded = Embedded::start(Options { temporary: true, ..Options::default() }).await.unwrap();
-    let url = embedded.database("vinops").await.unwrap();
-    let stage = Stage::new().await;
-    let (feed, _stop) = feed().await;
+    let embedded = EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() })
+        .await
+        .unwrap();
+    let url = embedded.ensure_database("vinops").await.unwrap();
+    let stage = CliFixture::new().await;
+    let (feed, _stop) = start_feed().await;
     let with = |arguments: &[&str]| {
-        let mut command = stage.vinops(arguments);
+        let mut command = stage.vinops_command(arguments);
         command.env("DATABASE_URL", &url).env("COPART_FEED_URL", feed.url());
         command
     };
@@ -62,12 +64,16 @@ async fn a_sound_fleet_has_nothing_that_fails() {
         let output = with(arguments).output().await.unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let found = answer(&mut with(&["doctor", "--json"])).await;
-    assert_eq!(found.failed(), Vec::<&str>::new(), "{:?}", found.findings);
+    let found = doctor_output(&mut with(&["doctor", "--json"])).await;
+    assert_eq!(found.failed_checks(), Vec::<&str>::new(), "{:?}", found.findings);
     for about in
         ["database", "schema", "objects", "rows", "clock", "queue", "partitions", "store", "feed", "source"]
     {
-        assert_eq!(found.about(about).iter().map(|it| it.0).collect::<Vec<_>>(), ["PASS"], "{about}");
+        assert_eq!(
+            found.findings_about(about).iter().map(|it| it.0).collect::<Vec<_>>(),
+            ["PASS"],
+            "{about}"
+        );
     }
     let people = with(&["doctor"]).output().await.unwrap();
     let said = String::from_utf8(people.stdout).unwrap();
@@ -78,13 +84,13 @@ async fn a_sound_fleet_has_nothing_that_fails() {
 
 #[tokio::test]
 async fn each_fault_has_its_line() {
-    let stage = Stage::new().await;
-    let found = doctor(&stage).await;
-    assert!(!found.failed().contains(&"source"));
-    assert_eq!(found.about("source"), [("WARN", "copart: no successful window yet")]);
-    let (level, rights) = found.about("rights")[0];
+    let stage = CliFixture::new().await;
+    let found = run_doctor(&stage).await;
+    assert!(!found.failed_checks().contains(&"source"));
+    assert_eq!(found.findings_about("source"), [("WARN", "copart: no successful window yet")]);
+    let (level, rights) = found.findings_about("rights")[0];
     assert!(level == "WARN" && rights.contains("superuser"), "{rights}");
-    let (level, lacks) = found.about("feed")[0];
+    let (level, lacks) = found.findings_about("feed")[0];
     assert!(level == "WARN" && lacks.contains("COPART_FEED_URL is not set"), "{lacks}");
 
     sqlx::raw_sql(
@@ -100,36 +106,36 @@ async fn each_fault_has_its_line() {
     .execute(stage.pool())
     .await
     .unwrap();
-    let found = doctor(&stage).await;
-    let source: Vec<(&str, &str)> = found.about("source");
+    let found = run_doctor(&stage).await;
+    let source: Vec<(&str, &str)> = found.findings_about("source");
     assert!(source[0].0 == "FAIL" && source[0].1.contains("copart: the breaker is open"), "{source:?}");
     assert_eq!(source[1], ("FAIL", "copart: no successful window for 100 minutes"));
-    assert_eq!(found.about("queue"), [("WARN", "ingest: a due job has waited for 20 minutes")]);
+    assert_eq!(found.findings_about("queue"), [("WARN", "ingest: a due job has waited for 20 minutes")]);
     assert_eq!(
-        found.about("workers"),
+        found.findings_about("workers"),
         [
             ("WARN", "fetch is paused on all workers"),
             ("WARN", "1 running, none serves upsert-vehicles, upsert-lots, detect-completion"),
         ]
     );
-    assert_eq!(found.about("switches")[0].0, "WARN");
-    let (level, objects) = found.about("objects")[0];
+    assert_eq!(found.findings_about("switches")[0].0, "WARN");
+    let (level, objects) = found.findings_about("objects")[0];
     assert!(level == "FAIL" && objects.contains("lots_vin_fkey"), "{objects}");
 }
 
 #[tokio::test]
 async fn a_schema_that_is_old_is_the_first_thing_to_mend() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     sqlx::raw_sql("delete from vinops.migrations where id = '0020'").execute(stage.pool()).await.unwrap();
-    let found = doctor(&stage).await;
-    let (level, said) = found.about("schema")[0];
+    let found = run_doctor(&stage).await;
+    let (level, said) = found.findings_about("schema")[0];
     assert!(level == "FAIL" && said.contains("0020"), "{said}");
-    assert_eq!(found.about("source"), [], "what the schema may lack is not asked");
+    assert_eq!(found.findings_about("source"), [], "what the schema may lack is not asked");
 }
 
 #[tokio::test]
 async fn rights_are_told_from_each_other() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     for (role, level, words) in [
         ("etl_rw", "PASS", "etl_rw: exactly the rights of a worker"),
         ("vinops_ops", "PASS", "vinops_ops: the rights of an operator; a worker needs etl_rw"),
@@ -138,17 +144,17 @@ async fn rights_are_told_from_each_other() {
         ("pg_monitor", "FAIL", "login has none of the roles etl_rw, vinops_ops, app_ro"),
     ] {
         let url = format!("{}?options=-c%20role%3D{role}", stage.db.url);
-        let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", url)).await;
-        assert_eq!(found.about("rights"), [(level, words)], "{role}: {:?}", found.findings);
+        let found = doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", url)).await;
+        assert_eq!(found.findings_about("rights"), [(level, words)], "{role}: {:?}", found.findings);
         if role == "etl_rw" || role == "vinops_ops" {
-            assert_eq!(found.about("objects")[0].0, "PASS", "{role}: {:?}", found.findings);
+            assert_eq!(found.findings_about("objects")[0].0, "PASS", "{role}: {:?}", found.findings);
         }
     }
 }
 
 #[tokio::test]
 async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let url = format!("{}?options=-c%20role%3Detl_rw", stage.db.url);
     for (change, level, words) in [
         (
@@ -164,21 +170,22 @@ async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
         ("revoke usage on schema fleet from etl_rw", "FAIL", "insert on raw.rows, usage on schema fleet"),
     ] {
         sqlx::raw_sql(change).execute(stage.pool()).await.unwrap();
-        let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
-        let rights = found.about("rights");
+        let found =
+            doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
+        let rights = found.findings_about("rights");
         assert!(rights[0].0 == level && rights[0].1.ends_with(words), "{change}: {rights:?}");
     }
 }
 
 /// A database of this encoding on the fixture's server, dropped by [`Foreign::gone`].
-struct Foreign<'a> {
-    stage: &'a Stage,
+struct ForeignDatabase<'a> {
+    stage: &'a CliFixture,
     name: String,
     url: String,
 }
 
-impl Foreign<'_> {
-    async fn new<'a>(stage: &'a Stage, encoding: &str) -> Foreign<'a> {
+impl ForeignDatabase<'_> {
+    async fn new<'a>(stage: &'a CliFixture, encoding: &str) -> ForeignDatabase<'a> {
         let mut url = url::Url::parse(&stage.db.url).unwrap();
         let name = format!("{}_{}", url.path().trim_start_matches('/'), encoding.to_lowercase());
         let make = format!(
@@ -186,10 +193,10 @@ impl Foreign<'_> {
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(stage.pool()).await.unwrap();
         url.set_path(&name);
-        Foreign { stage, name, url: url.into() }
+        ForeignDatabase { stage, name, url: url.into() }
     }
 
-    async fn gone(self) {
+    async fn drop_database(self) {
         let drop = format!("drop database {} with (force)", self.name);
         sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(self.stage.pool()).await.unwrap();
     }
@@ -197,9 +204,9 @@ impl Foreign<'_> {
 
 #[tokio::test]
 async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migration() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     for encoding in ["LATIN1", "SQL_ASCII"] {
-        let foreign = Foreign::new(&stage, encoding).await;
+        let foreign = ForeignDatabase::new(&stage, encoding).await;
         let named = format!("database \"{}\" has encoding {encoding}; vinops needs UTF8", foreign.name);
         for arguments in [
             &["migrate", "up"][..],
@@ -207,7 +214,7 @@ async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migrati
             &["migrate", "--set", "listing", "up"],
             &["up", "--listen", "127.0.0.1:0"],
         ] {
-            let mut command = stage.vinops(arguments);
+            let mut command = stage.vinops_command(arguments);
             command.env("DATABASE_URL", &foreign.url).env("COPART_FEED_URL", "http://127.0.0.1:9/feed.csv");
             let output = command.output().await.unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
@@ -220,21 +227,23 @@ async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migrati
         let made = "select count(*) from pg_namespace where nspname in ('vinops', 'raw', 'fleet', 'listing')";
         assert_eq!(sqlx::query_scalar::<_, i64>(made).fetch_one(&pool).await.unwrap(), 0, "nothing was made");
         pool.close().await;
-        let found = answer(stage.vinops(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url)).await;
-        assert_eq!(found.about("database"), [("FAIL", &*named)]);
-        foreign.gone().await;
+        let found =
+            doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url))
+                .await;
+        assert_eq!(found.findings_about("database"), [("FAIL", &*named)]);
+        foreign.drop_database().await;
     }
 }
 
 #[tokio::test]
 async fn without_a_database_the_rest_is_still_looked_at() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let blocked = stage.folder.path().join("blocked");
     std::fs::write(&blocked, "").unwrap();
     let store = url::Url::from_directory_path(blocked.join("store")).unwrap();
-    let mut command = stage.vinops(&["doctor", "--json"]);
+    let mut command = stage.vinops_command(&["doctor", "--json"]);
     command.env_remove("DATABASE_URL").env("VINOPS_STORE", store.as_str()).env("COPART_USER", "somebody");
-    let found = answer(&mut command).await;
+    let found = doctor_output(&mut command).await;
     assert_eq!(found.code, Some(3));
-    assert_eq!(found.failed(), ["database", "store", "login"]);
+    assert_eq!(found.failed_checks(), ["database", "store", "login"]);
 }

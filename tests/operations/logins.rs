@@ -1,11 +1,11 @@
 //! The commands of a worker and of an operator, each with a login that is a member of only that role.
 
-use crate::face;
-use crate::shown::feed;
-use crate::stage::Stage;
+use crate::cli_fixture::CliFixture;
+use crate::http_endpoint;
+use crate::terminal_output::feed_text;
 
 /// Returns the URL of the fixture's database with a login of this role.
-async fn login(stage: &Stage, role: &str) -> String {
+async fn create_login(stage: &CliFixture, role: &str) -> String {
     let name = format!("vinops_test_{role}");
     let make = format!(
         "do $$
@@ -25,8 +25,8 @@ async fn login(stage: &Stage, role: &str) -> String {
     url.into()
 }
 
-async fn succeeds(stage: &Stage, url: &str, feed: &str, arguments: &[&str]) -> String {
-    let mut command = stage.vinops(arguments);
+async fn run_successfully(stage: &CliFixture, url: &str, feed: &str, arguments: &[&str]) -> String {
+    let mut command = stage.vinops_command(arguments);
     let output = command.env("DATABASE_URL", url).env("COPART_FEED_URL", feed).output().await.unwrap();
     let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap()).concat();
     assert!(output.status.success(), "{arguments:?}: {said}");
@@ -35,22 +35,23 @@ async fn succeeds(stage: &Stage, url: &str, feed: &str, arguments: &[&str]) -> S
 
 #[tokio::test]
 async fn a_workers_login_works_whole_chains_and_an_operators_steers_them() {
-    let stage = Stage::new().await;
-    let (worker, operator) = (login(&stage, "etl_rw").await, login(&stage, "vinops_ops").await);
-    let (server, _stop) = face::feed().await;
+    let stage = CliFixture::new().await;
+    let (worker, operator) = (create_login(&stage, "etl_rw").await, create_login(&stage, "vinops_ops").await);
+    let (server, _stop) = http_endpoint::start_feed().await;
     let address = server.url().to_string();
     // into empty tables, beside what is there, and over the end of a month
     for (at, window) in
         ["2026-10-31T23:30:00Z", "2026-10-31T23:45:00Z", "2026-11-01T00:00:00Z"].into_iter().enumerate()
     {
         let path = stage.folder.path().join(format!("{at}.csv"));
-        std::fs::write(&path, feed(&format!("{}.0", 275 + at), &format!("version {at}"))).unwrap();
-        succeeds(&stage, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window]).await;
+        std::fs::write(&path, feed_text(&format!("{}.0", 275 + at), &format!("version {at}"))).unwrap();
+        run_successfully(&stage, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window])
+            .await;
     }
     let lots =
         sqlx::query_scalar::<_, i64>("select count(*) from lots").fetch_one(stage.pool()).await.unwrap();
     assert_eq!(lots, 48);
-    succeeds(&stage, &worker, &address, &["fetch", "--now"]).await;
+    run_successfully(&stage, &worker, &address, &["fetch", "--now"]).await;
 
     for command in [
         &["jobs", "pause", "ingest", "--why", "x"][..],
@@ -62,12 +63,12 @@ async fn a_workers_login_works_whole_chains_and_an_operators_steers_them() {
         &["taxonomy", "map", "colors", "glow in the dark", "color_white", "--why", "x"],
         &["replay", "2026-11-01T00:00:00Z", "--from", "upsert-lots", "--yes"],
     ] {
-        succeeds(&stage, &operator, &address, command).await;
+        run_successfully(&stage, &operator, &address, command).await;
     }
     // a kind with a limit is claimed by a login that may not change it
     let path = stage.folder.path().join("limited.csv");
-    std::fs::write(&path, feed("900.0", "limited")).unwrap();
-    succeeds(
+    std::fs::write(&path, feed_text("900.0", "limited")).unwrap();
+    run_successfully(
         &stage,
         &worker,
         &address,

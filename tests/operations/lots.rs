@@ -1,46 +1,49 @@
 //! The output of `vinops lot show`.
 
-use crate::stage::Stage;
+use crate::cli_fixture::CliFixture;
 use serde_json::Value;
 use std::process::Output;
-use vinops::simulator::{Options, Simulator};
+use vinops::simulator::{Simulator, SimulatorOptions};
 
-impl Stage {
+impl CliFixture {
     /// Runs a command that must succeed. Returns its standard output.
-    async fn told(&self, arguments: &[&str]) -> String {
-        let Output { status, stdout, stderr } = self.vinops(arguments).output().await.unwrap();
+    async fn run_successfully(&self, arguments: &[&str]) -> String {
+        let Output { status, stdout, stderr } = self.vinops_command(arguments).output().await.unwrap();
         assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap()
     }
 
     /// Runs a command. Returns its exit code and standard error.
-    async fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let Output { status, stderr, .. } = self.vinops(arguments).output().await.unwrap();
+    async fn run_failing(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let Output { status, stderr, .. } = self.vinops_command(arguments).output().await.unwrap();
         (status.code(), String::from_utf8(stderr).unwrap())
     }
 }
 
 #[tokio::test]
 async fn a_lot_is_shown_as_it_became_and_as_it_was() {
-    let stage = Stage::new().await;
-    let options = Options { churn: 0.2, ..Options::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap()) };
+    let stage = CliFixture::new().await;
+    let options = SimulatorOptions {
+        churn: 0.2,
+        ..SimulatorOptions::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap())
+    };
     let mut simulator = Simulator::new(options.clone());
     let mut changes = Vec::new();
     for k in 0..2 {
         let mut bytes = Vec::new();
-        simulator.window(k, &mut bytes).unwrap();
+        simulator.write_window(k, &mut bytes).unwrap();
         let path = stage.folder.path().join(format!("{k}.csv"));
         std::fs::write(&path, bytes).unwrap();
         let window = options.window_start(k).to_rfc3339();
-        stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
-        changes.extend_from_slice(simulator.truth().changes());
+        stage.run_successfully(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
+        changes.extend_from_slice(simulator.expected_state().changes());
     }
     let bid =
         changes.iter().find(|change| change.column == "current_bid_usd" && change.before.is_some()).unwrap();
     let (lot, before, after) = (bid.lot.to_string(), bid.before.clone().unwrap(), bid.after.clone().unwrap());
-    let truth = simulator.truth().lots().find(|truth| truth.lot == bid.lot).unwrap();
+    let truth = simulator.expected_state().lots().find(|truth| truth.lot == bid.lot).unwrap();
 
-    let table = stage.told(&["lot", "show", &lot]).await;
+    let table = stage.run_successfully(&["lot", "show", &lot]).await;
     assert!(table.starts_with(&format!("lot       {lot} (copart), ")), "{table}");
     let line = table.lines().find(|line| line.contains("current_bid_usd")).unwrap();
     let places = ["2026-11-20 14:15", &before, &after]
@@ -48,7 +51,7 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
     assert!(places.is_sorted() && line.contains(truth.currency), "{table}");
 
     let told: Value = serde_json::from_str(
-        &stage.told(&["lot", "show", &format!("00{lot}"), "--json", "--lang", "ru"]).await,
+        &stage.run_successfully(&["lot", "show", &format!("00{lot}"), "--json", "--lang", "ru"]).await,
     )
     .unwrap();
     let events = told["events"].as_array().unwrap();
@@ -66,26 +69,30 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
     assert!(label.chars().any(|c| ('а'..='я').contains(&c)), "{label} is not Russian");
 
     for (time, amount) in [("2026-11-20T14:14:59Z", &before), ("2026-11-20T14:15:00Z", &after)] {
-        let then: Value =
-            serde_json::from_str(&stage.told(&["lot", "show", &lot, "--at", time, "--json"]).await).unwrap();
+        let then: Value = serde_json::from_str(
+            &stage.run_successfully(&["lot", "show", &lot, "--at", time, "--json"]).await,
+        )
+        .unwrap();
         assert_eq!(
             (&then["standing"]["current_bid"]["amount"], &then["presence"]),
             (&amount.as_str().into(), &"in_feed".into())
         );
     }
-    let then = stage.told(&["lot", "show", &lot, "--at", "2026-11-20T14:20:00+00:00", "--lang", "ru"]).await;
+    let then = stage
+        .run_successfully(&["lot", "show", &lot, "--at", "2026-11-20T14:20:00+00:00", "--lang", "ru"])
+        .await;
     assert!(
         then.contains("as of the window 2026-11-20 14:15 UTC: in the feed") && then.contains(&after),
         "{then}"
     );
-    let before = stage.told(&["lot", "show", &lot, "--at", "2025-01-01T00:00:00Z"]).await;
+    let before = stage.run_successfully(&["lot", "show", &lot, "--at", "2025-01-01T00:00:00Z"]).await;
     assert!(
         before.contains("before the first window: not yet seen; first seen 2026-11-20 14:00"),
         "{before}"
     );
 
-    let of_source = stage.told(&["lot", "show", &lot, "--source", "copart"]).await;
-    assert_eq!(of_source, stage.told(&["lot", "show", &lot]).await);
+    let of_source = stage.run_successfully(&["lot", "show", &lot, "--source", "copart"]).await;
+    assert_eq!(of_source, stage.run_successfully(&["lot", "show", &lot]).await);
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "drop index if exists public.idx_lots_external_id;
         insert into public.lots (lot_external_id, vin, source, status)
@@ -94,7 +101,7 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
     .execute(stage.pool())
     .await
     .unwrap();
-    let other = stage.told(&["lot", "show", &lot, "--source", "iaai"]).await;
+    let other = stage.run_successfully(&["lot", "show", &lot, "--source", "iaai"]).await;
     assert!(other.starts_with(&format!("lot       {lot} (iaai), ")), "{other}");
 
     for (arguments, code, why) in [
@@ -105,14 +112,14 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
         (&["lot", "show", "1", "--at", "noon"], 2, "expected a date, a time and a zone"),
         (&["lot", "show", "1", "--lang", "la"], 2, "possible values: en, ru"),
     ] {
-        let (told, said) = stage.refused(arguments).await;
+        let (told, said) = stage.run_failing(arguments).await;
         assert_eq!((told, said.contains(why)), (Some(code), true), "{said}");
     }
 }
 
 #[tokio::test]
 async fn a_value_that_comes_from_an_older_version_is_marked() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let rows = ["2016,60019.0,2026-11-20T10:00:00Z", "2016,6oo19,2026-11-20T11:00:00Z"];
     for (n, row) in rows.iter().enumerate() {
         let path = stage.folder.path().join(format!("{n}.csv"));
@@ -121,42 +128,46 @@ async fn a_value_that_comes_from_an_older_version_is_marked() {
         );
         std::fs::write(&path, text).unwrap();
         let window = format!("2026-11-20T14:{:02}:00Z", 15 * n);
-        stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
+        stage.run_successfully(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
     }
     let means = "carried: the value comes from an older version, because the value of the newest version is unreadable";
-    let shown = stage.told(&["lot", "show", "70000002"]).await;
+    let shown = stage.run_successfully(&["lot", "show", "70000002"]).await;
     assert!(shown.contains("carried   odometer, odometer_brand, odometer_unit\n"), "{shown}");
     assert_eq!(shown.matches(means).count(), 1, "{shown}");
-    let then = stage.told(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z"]).await;
+    let then = stage.run_successfully(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z"]).await;
     let line = then.lines().find(|line| line.contains("odometer ")).unwrap();
     assert!(line.contains("60019.0 (carried)"), "{then}");
     assert_eq!((then.matches(means).count(), then.matches("(carried)").count()), (1, 2), "{then}");
-    let before = stage.told(&["lot", "show", "70000002", "--at", "2026-11-20T14:00:00Z"]).await;
+    let before = stage.run_successfully(&["lot", "show", "70000002", "--at", "2026-11-20T14:00:00Z"]).await;
     assert!(!before.contains("carried"), "{before}");
-    let then = stage.told(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z", "--json"]).await;
+    let then =
+        stage.run_successfully(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z", "--json"]).await;
     let then: Value = serde_json::from_str(&then).unwrap();
     let carried = serde_json::json!(["odometer", "odometer_brand", "odometer_unit"]);
     assert_eq!(then["standing"]["carried"], carried);
     let history: Value =
-        serde_json::from_str(&stage.told(&["lot", "show", "70000002", "--json"]).await).unwrap();
+        serde_json::from_str(&stage.run_successfully(&["lot", "show", "70000002", "--json"]).await).unwrap();
     assert_eq!(history["carried"], carried);
 }
 
 #[tokio::test]
 async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
-    let stage = Stage::new().await;
-    let options = Options { churn: 0.2, ..Options::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap()) };
+    let stage = CliFixture::new().await;
+    let options = SimulatorOptions {
+        churn: 0.2,
+        ..SimulatorOptions::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap())
+    };
     let mut simulator = Simulator::new(options.clone());
     for k in 0..2 {
         let mut bytes = Vec::new();
-        simulator.window(k, &mut bytes).unwrap();
+        simulator.write_window(k, &mut bytes).unwrap();
         let path = stage.folder.path().join(format!("{k}.csv"));
         std::fs::write(&path, bytes).unwrap();
         let window = options.window_start(k).to_rfc3339();
-        stage.told(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
+        stage.run_successfully(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
     }
     let as_operator = |arguments: &[&str]| {
-        let mut command = stage.vinops(arguments);
+        let mut command = stage.vinops_command(arguments);
         command.env("DATABASE_URL", format!("{}?options[role]=vinops_ops", stage.db.url));
         command
     };
@@ -166,7 +177,7 @@ async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
     let told: Value = serde_json::from_slice(&stdout).unwrap();
     assert_eq!((&told["ok"], &told["differences"], &told["under_way"]), (&true.into(), &0.into(), &0.into()));
     assert!(told["lots"].as_u64().unwrap() > 250, "{told}");
-    let sample = stage.told(&["verify", "lots", "--sample", "20", "--source", "copart"]).await;
+    let sample = stage.run_successfully(&["verify", "lots", "--sample", "20", "--source", "copart"]).await;
     assert!(!sample.starts_with("0 lots") && sample.ends_with(", 0 unfinished, 0 differences\n"), "{sample}");
 
     sqlx::raw_sql("update lots set current_bid_usd = 0.25").execute(stage.pool()).await.unwrap();
@@ -179,11 +190,11 @@ async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
     );
     assert!(said.contains("hint: run `vinops replay 2026-11-20T14:00:00Z --from ingest`\n"), "{said}");
 
-    let output = stage.vinops(&["doctor", "--json"]).output().await.unwrap();
+    let output = stage.vinops_command(&["doctor", "--json"]).output().await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = told["findings"].as_array().unwrap().iter().find(|it| it["about"] == "rows").unwrap();
     assert_eq!(rows["level"], "FAIL");
     assert!(rows["remedy"].as_str().unwrap().starts_with("vinops replay 2026-11-20T14:"), "{rows}");
-    let (code, error) = stage.refused(&["verify", "lots", "--source", "nobody"]).await;
+    let (code, error) = stage.run_failing(&["verify", "lots", "--source", "nobody"]).await;
     assert!(code != Some(0) && error.contains("nobody"), "{error}");
 }

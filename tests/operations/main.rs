@@ -4,17 +4,17 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
 mod alerts;
+#[path = "../faults/cli_fixture.rs"]
+mod cli_fixture;
 mod deploy;
 mod doctor;
-mod face;
+mod http_endpoint;
 mod logins;
 mod lots;
 mod secrets;
 mod shells;
-mod shown;
-#[path = "../faults/stage.rs"]
-mod stage;
-mod vocabulary;
+mod taxonomy;
+mod terminal_output;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,10 +27,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 /// Longer than any step of these tests takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running process of a role, with its HTTP endpoint.
-struct Role {
+struct RoleProcess {
     process: Child,
     /// The lines of its log, read continuously: a process whose log is not read blocks in the end.
     log: mpsc::UnboundedReceiver<String>,
@@ -39,9 +39,9 @@ struct Role {
     said: Vec<String>,
 }
 
-impl Role {
+impl RoleProcess {
     /// Starts the process, and waits until it serves HTTP.
-    async fn start(command: &mut Command) -> Role {
+    async fn start(command: &mut Command) -> RoleProcess {
         // a machine under load cannot renew a lease as short as the fixture's
         let command = command.args(["--listen", "127.0.0.1:0"]).env("VINOPS_LEASE", "30s");
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -52,14 +52,14 @@ impl Role {
                 told.send(line).ok();
             }
         });
-        let mut role = Role { process, log, address: String::new(), said: Vec::new() };
-        let shown = role.line("HTTP server started").await;
+        let mut role = RoleProcess { process, log, address: String::new(), said: Vec::new() };
+        let shown = role.next_line("HTTP server started").await;
         role.address = shown["address"].as_str().unwrap().to_owned();
         role
     }
 
     /// Returns the next log line whose message begins with `begin`.
-    async fn line(&mut self, begin: &str) -> Value {
+    async fn next_line(&mut self, begin: &str) -> Value {
         let come = async {
             loop {
                 let line = self.log.recv().await;
@@ -71,7 +71,7 @@ impl Role {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, come).await.expect("the line comes")
+        tokio::time::timeout(WAIT_TIMEOUT, come).await.expect("the line comes")
     }
 
     /// Returns status and body of a GET request.
@@ -93,7 +93,7 @@ impl Role {
     }
 
     /// Repeats the request until the response is as expected. A response may be a few seconds old.
-    async fn until(&self, path: &str, wished: impl Fn(u16, &str) -> bool) -> String {
+    async fn wait_for_response(&self, path: &str, wished: impl Fn(u16, &str) -> bool) -> String {
         let mut last = (0, String::new());
         let come = async {
             loop {
@@ -103,30 +103,30 @@ impl Role {
                 }
             }
         };
-        let come = tokio::time::timeout(PATIENCE, come).await;
+        let come = tokio::time::timeout(WAIT_TIMEOUT, come).await;
         assert!(come.is_ok(), "{path} stays {last:?}");
         last.1
     }
 
     /// Sends SIGTERM, and returns the exit code. The rest of the log is then in `said`.
-    async fn leave(&mut self) -> Option<i32> {
-        self.tell_to_leave();
+    async fn shut_down(&mut self) -> Option<i32> {
+        self.send_sigterm();
         let ended = async {
             while let Some(line) = self.log.recv().await {
                 self.said.push(line);
             }
             self.process.wait().await.unwrap().code()
         };
-        tokio::time::timeout(PATIENCE, ended).await.expect("it leaves")
+        tokio::time::timeout(WAIT_TIMEOUT, ended).await.expect("it leaves")
     }
 
-    fn tell_to_leave(&self) {
+    fn send_sigterm(&self) {
         kill(Pid::from_raw(self.process.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
     }
 }
 
 /// Returns the value of a series in the Prometheus text format.
-fn figure(text: &str, series: &str) -> Option<f64> {
+fn metric_value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map(|value| value.parse().unwrap())
 }

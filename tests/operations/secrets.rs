@@ -1,8 +1,8 @@
 //! Secrets stay secret: a test plants one in every variable that contains a secret, and searches for them in everything
 //! that is logged, stored or printed when commands fail, at the most verbose log level.
 
-use super::Role;
-use crate::stage::Stage;
+use super::RoleProcess;
+use crate::cli_fixture::CliFixture;
 use std::fmt::Write as _;
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,17 +10,18 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vinops::scheduler::Scheduler;
-use vinops::workers::FLEET;
+use vinops::workers::JOBS;
 
-const KEY: &str = "plantedFeedKey7Q";
-const USER: &str = "plantedFeedUser7Q";
-const PASSWORD: &str = "plantedPassword7Q";
-const COOKIE: &str = "cGxhbnRlZENvb2tpZUtleTdRcGxhbnRlZENvb2tpZQ==";
-const DATABASE: &str = "plantedDatabase7Q";
-const ALL: &[&str] = &[KEY, USER, PASSWORD, COOKIE, DATABASE];
+const PLANTED_KEY: &str = "plantedFeedKey7Q";
+const PLANTED_USER: &str = "plantedFeedUser7Q";
+const PLANTED_PASSWORD: &str = "plantedPassword7Q";
+const PLANTED_COOKIE: &str = "cGxhbnRlZENvb2tpZUtleTdRcGxhbnRlZENvb2tpZQ==";
+const PLANTED_DATABASE: &str = "plantedDatabase7Q";
+const PLANTED_SECRETS: &[&str] =
+    &[PLANTED_KEY, PLANTED_USER, PLANTED_PASSWORD, PLANTED_COOKIE, PLANTED_DATABASE];
 
 /// Starts a server that sends this response to every request, and repeats the request in the body.
-async fn answering(head: &'static str) -> (String, DropGuard) {
+async fn start_server(head: &'static str) -> (String, DropGuard) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -32,7 +33,7 @@ async fn answering(head: &'static str) -> (String, DropGuard) {
             let asked = String::from_utf8_lossy(&asked[..length]).into_owned();
             let line = asked.lines().next().unwrap_or_default();
             let body = format!("<html>not for you: {line} {asked}</html>");
-            let head = head.replace("KEY", KEY);
+            let head = head.replace("KEY", PLANTED_KEY);
             let answer = format!(
                 "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
@@ -40,16 +41,16 @@ async fn answering(head: &'static str) -> (String, DropGuard) {
             stream.write_all(answer.as_bytes()).await.ok();
         }
     }));
-    (format!("http://{address}/FTPLSTDM/salesdata.cgi?authKey={KEY}"), stop.drop_guard())
+    (format!("http://{address}/FTPLSTDM/salesdata.cgi?authKey={PLANTED_KEY}"), stop.drop_guard())
 }
 
 /// All captured output.
 #[derive(Default)]
-struct Heard(String);
+struct CapturedOutput(String);
 
-impl Heard {
-    fn hear(&mut self, whence: &str, text: &str) {
-        for secret in ALL {
+impl CapturedOutput {
+    fn push(&mut self, whence: &str, text: &str) {
+        for secret in PLANTED_SECRETS {
             let at = text.find(secret);
             assert!(
                 at.is_none(),
@@ -61,16 +62,16 @@ impl Heard {
     }
 
     /// Runs a command that must fail, and captures its output.
-    async fn fails(&mut self, whence: &str, command: &mut Command) {
-        let output = planted(command).output().await.unwrap();
+    async fn capture_failure(&mut self, whence: &str, command: &mut Command) {
+        let output = with_secrets(command).output().await.unwrap();
         let said =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(!output.status.success(), "{whence} was to fail:\n{said}");
-        self.hear(whence, &said);
+        self.push(whence, &said);
     }
 
     /// Captures everything that is stored as text.
-    async fn stored(&mut self, stage: &Stage) {
+    async fn capture_tables(&mut self, stage: &CliFixture) {
         let rows: Vec<String> = sqlx::query_scalar(
             "select to_jsonb(j)::text from fleet.jobs j union all select to_jsonb(a)::text from fleet.job_attempts a \
             union all select to_jsonb(w)::text from fleet.windows w union all select to_jsonb(s)::text from fleet.sources s \
@@ -80,16 +81,16 @@ impl Heard {
         .await
         .unwrap();
         assert!(rows.len() >= 3, "something failed and was written down");
-        self.hear("the database", &rows.join("\n"));
+        self.push("the database", &rows.join("\n"));
     }
 }
 
 /// Sets every secret of a command, and the most verbose log level.
-fn planted(command: &mut Command) -> &mut Command {
+fn with_secrets(command: &mut Command) -> &mut Command {
     command
-        .env("COPART_USER", USER)
-        .env("COPART_PASSWORD", PASSWORD)
-        .env("VINOPS_COOKIE_KEY", COOKIE)
+        .env("COPART_USER", PLANTED_USER)
+        .env("COPART_PASSWORD", PLANTED_PASSWORD)
+        .env("VINOPS_COOKIE_KEY", PLANTED_COOKIE)
         .env("COPART_LOGIN_URL", "http://127.0.0.1:9/login")
         .env("VINOPS_LOG", "trace")
         .env("VINOPS_LOG_FORMAT", "json")
@@ -99,10 +100,10 @@ fn planted(command: &mut Command) -> &mut Command {
 async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
     let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
     let mut feeds = vec![
-        (format!("http://{gone}/?authKey={KEY}"), None),
-        (format!("http://{USER}:{KEY}@{gone}/"), None),
-        (format!("ftp://{gone}/{KEY}"), None),
-        (format!("http://nowhere.invalid/?authKey={KEY}"), None),
+        (format!("http://{gone}/?authKey={PLANTED_KEY}"), None),
+        (format!("http://{PLANTED_USER}:{PLANTED_KEY}@{gone}/"), None),
+        (format!("ftp://{gone}/{PLANTED_KEY}"), None),
+        (format!("http://nowhere.invalid/?authKey={PLANTED_KEY}"), None),
     ];
     for head in [
         "200 OK\r\nContent-Type: text/html",
@@ -113,7 +114,7 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
         "302 Found\r\nLocation: http://KEY.invalid/?authKey=KEY",
         "this is no status at all",
     ] {
-        let (url, stop) = answering(head).await;
+        let (url, stop) = start_server(head).await;
         feeds.push((url, Some(stop)));
     }
     // the same server, addressed as if it used TLS
@@ -121,10 +122,15 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
     feeds.push((tls, None));
     // concurrently, with a fixture for each: otherwise their retries would add up
     let heard = futures::future::join_all(feeds.iter().map(|(url, _server)| async move {
-        let (stage, mut heard) = (Stage::new().await, Heard::default());
-        heard.fails(url, stage.vinops(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url)).await;
+        let (stage, mut heard) = (CliFixture::new().await, CapturedOutput::default());
+        heard
+            .capture_failure(
+                url,
+                stage.vinops_command(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url),
+            )
+            .await;
         if url.starts_with("http") {
-            heard.stored(&stage).await;
+            heard.capture_tables(&stage).await;
         }
         heard.0
     }));
@@ -134,52 +140,53 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
 
 #[tokio::test]
 async fn a_login_that_is_refused_tells_no_secret() {
-    let stage = Stage::new().await;
-    let mut heard = Heard::default();
+    let stage = CliFixture::new().await;
+    let mut heard = CapturedOutput::default();
     for head in ["403 Forbidden\r\nContent-Type: text/html", "302 Found\r\nLocation: /?error=KEY", "200 OK"] {
-        let (url, _server) = answering(head).await;
-        let mut command = stage.vinops(&["source", "login", "copart"]);
-        let output = planted(&mut command).env("COPART_LOGIN_URL", &url).output().await.unwrap();
+        let (url, _server) = start_server(head).await;
+        let mut command = stage.vinops_command(&["source", "login", "copart"]);
+        let output = with_secrets(&mut command).env("COPART_LOGIN_URL", &url).output().await.unwrap();
         assert!(!output.status.success(), "{head}");
-        heard.hear(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+        heard.push(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
         let sessions: Vec<String> =
             sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s")
                 .fetch_all(stage.pool())
                 .await
                 .unwrap();
-        heard.hear("the session's row", &sessions.join("\n"));
+        heard.push("the session's row", &sessions.join("\n"));
     }
     assert!(heard.0.contains("login rejected"), "{}", heard.0);
 }
 
 #[tokio::test]
 async fn a_worker_whose_job_fails_tells_no_secret() {
-    let stage = Stage::new().await;
-    let mut heard = Heard::default();
-    let (url, _server) = answering("403 Forbidden\r\nContent-Type: text/html").await;
-    let mut worker = Role::start(planted(stage.vinops(&["worker"]).env("COPART_FEED_URL", url))).await;
-    Scheduler::new(&FLEET[0], &["copart"]).due(stage.pool(), None).await.unwrap();
+    let stage = CliFixture::new().await;
+    let mut heard = CapturedOutput::default();
+    let (url, _server) = start_server("403 Forbidden\r\nContent-Type: text/html").await;
+    let mut worker =
+        RoleProcess::start(with_secrets(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", url))).await;
+    Scheduler::new(&JOBS[0], &["copart"]).enqueue_due_windows(stage.pool(), None).await.unwrap();
     let discarded = "vinops_jobs_discarded_total{kind=\"fetch\"} 1\n";
-    let figures = worker.until("/metrics", |_, text| text.contains(discarded)).await;
-    heard.hear("/metrics", &figures);
-    heard.hear("/readyz", &worker.get("/readyz").await.1);
-    assert_eq!(worker.leave().await, Some(0));
-    heard.hear("the worker's log", &worker.said.join("\n"));
-    heard.stored(&stage).await;
+    let figures = worker.wait_for_response("/metrics", |_, text| text.contains(discarded)).await;
+    heard.push("/metrics", &figures);
+    heard.push("/readyz", &worker.get("/readyz").await.1);
+    assert_eq!(worker.shut_down().await, Some(0));
+    heard.push("the worker's log", &worker.said.join("\n"));
+    heard.capture_tables(&stage).await;
     for arguments in [&["jobs", "list", "--json"][..], &["windows", "--json"]] {
-        let output = planted(&mut stage.vinops(arguments)).output().await.unwrap();
+        let output = with_secrets(&mut stage.vinops_command(arguments)).output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();
-        heard.hear("a list", &String::from_utf8(text).unwrap());
+        heard.push("a list", &String::from_utf8(text).unwrap());
     }
     assert!(heard.0.contains("\"discarded\"") && heard.0.contains("403"));
 }
 
 #[tokio::test]
 async fn a_database_that_cannot_be_reached_tells_no_secret() {
-    let stage = Stage::new().await;
-    let mut heard = Heard::default();
+    let stage = CliFixture::new().await;
+    let mut heard = CapturedOutput::default();
     let mut known = url::Url::parse(&stage.db.url).unwrap();
-    known.set_password(Some(DATABASE)).unwrap();
+    known.set_password(Some(PLANTED_DATABASE)).unwrap();
     let port = known.port().unwrap_or(5432);
     let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
     let mut no_database = known.clone();
@@ -192,53 +199,57 @@ async fn a_database_that_cannot_be_reached_tells_no_secret() {
         no_database.to_string(),
         no_role.to_string(),
         nonsense.to_string(),
-        format!("postgres://postgres:{DATABASE}@{gone}/vinops"),
-        format!("postgres://postgres:{DATABASE}@nowhere.invalid:{port}/vinops"),
-        format!("postgres://postgres:{DATABASE}@127.0.0.1:notaport/vinops"),
-        format!("postgres://postgres:{DATABASE}@127.0.0.1:{port}/vin%ZZops?sslmode=require"),
-        format!("mysql://root:{DATABASE}@127.0.0.1/vinops"),
-        format!("{DATABASE}@host"),
+        format!("postgres://postgres:{PLANTED_DATABASE}@{gone}/vinops"),
+        format!("postgres://postgres:{PLANTED_DATABASE}@nowhere.invalid:{port}/vinops"),
+        format!("postgres://postgres:{PLANTED_DATABASE}@127.0.0.1:notaport/vinops"),
+        format!("postgres://postgres:{PLANTED_DATABASE}@127.0.0.1:{port}/vin%ZZops?sslmode=require"),
+        format!("mysql://root:{PLANTED_DATABASE}@127.0.0.1/vinops"),
+        format!("{PLANTED_DATABASE}@host"),
     ] {
         for role in ["worker", "scheduler", "serve", "windows"] {
-            let mut command = stage.vinops(&[role]);
+            let mut command = stage.vinops_command(&[role]);
             let command = command
                 .env("DATABASE_URL", &url)
                 .env("COPART_FEED_URL", "http://127.0.0.1:9/")
                 .stdin(Stdio::null());
-            heard.fails(&url.replace(DATABASE, "…"), command).await;
+            heard.capture_failure(&url.replace(PLANTED_DATABASE, "…"), command).await;
         }
-        let direct =
-            stage.vinops(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
-        heard.hear("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
+        let direct = stage
+            .vinops_command(&["migrate", "status"])
+            .env("DATABASE_DIRECT_URL", &url)
+            .output()
+            .await
+            .unwrap();
+        heard.push("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
     }
     assert!(heard.0.contains("could not connect to the database of DATABASE_URL"));
 }
 
 #[tokio::test]
 async fn settings_that_are_wrong_are_named_and_not_repeated() {
-    let stage = Stage::new().await;
-    let mut heard = Heard::default();
+    let stage = CliFixture::new().await;
+    let mut heard = CapturedOutput::default();
     let folder = stage.folder.path();
     std::fs::create_dir(folder.join("database_url")).unwrap();
     std::fs::write(folder.join("binary"), [b'x', 0xff, 0xfe]).unwrap();
     for (name, value) in [
-        ("COPART_FEED_URL", KEY),
-        ("DATABASE_URL", DATABASE),
-        ("DATABASE_DIRECT_URL", DATABASE),
-        ("VINOPS_LOG_FORMAT", KEY),
-        ("VINOPS_LEASE", KEY),
+        ("COPART_FEED_URL", PLANTED_KEY),
+        ("DATABASE_URL", PLANTED_DATABASE),
+        ("DATABASE_DIRECT_URL", PLANTED_DATABASE),
+        ("VINOPS_LOG_FORMAT", PLANTED_KEY),
+        ("VINOPS_LEASE", PLANTED_KEY),
         ("COPART_PASSWORD_FILE", "/nonexistent/file"),
         ("DATABASE_DIRECT_URL_FILE", folder.join("binary").to_str().unwrap()),
     ] {
-        let mut command = stage.vinops(&["worker"]);
+        let mut command = stage.vinops_command(&["worker"]);
         let output = command.env(name, value).output().await.unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(name), "{name}: {said}");
         assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said}");
-        heard.hear(name, &said);
+        heard.push(name, &said);
     }
     // systemd's folder of credentials contains something that is not a file
-    let mut command = stage.vinops(&["windows"]);
+    let mut command = stage.vinops_command(&["windows"]);
     let output =
         command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -247,14 +258,14 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
 
 #[tokio::test]
 async fn every_variable_may_be_a_file_or_a_credential() {
-    let stage = Stage::new().await;
+    let stage = CliFixture::new().await;
     let folder = stage.folder.path().join("credentials");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("database_url"), format!("{}\n", stage.db.url)).unwrap();
     for (name, value) in
         [("CREDENTIALS_DIRECTORY", folder.clone()), ("DATABASE_URL_FILE", folder.join("database_url"))]
     {
-        let mut command = stage.vinops(&["windows", "--json"]);
+        let mut command = stage.vinops_command(&["windows", "--json"]);
         let output = command.env_remove("DATABASE_URL").env(name, value).output().await.unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }

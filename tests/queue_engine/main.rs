@@ -4,15 +4,15 @@
 //! for ever, a worker that continues after it was declared dead. No test sleeps: jobs block at a gate until the test
 //! opens it, leases are short or are ended by SQL, and ends are awaited as events.
 
-mod again;
+mod admin;
 mod drain;
 mod enqueue;
 mod fence;
 #[cfg(test)] // where clippy lets helpers unwrap too
 mod harness;
 mod leases;
-mod operate;
+mod maintenance;
 mod outage;
 mod outcomes;
-mod steer;
-mod upkeep;
+mod queries;
+mod retry_transient;

@@ -1,36 +1,40 @@
 //! The privileges in the catalogue are those of SECURITY.md, and functions with their owner's rights bound their
 //! arguments.
 
-use crate::{a_file, run};
+use crate::{insert_file, run_sql};
 use sqlx::Row;
 use std::collections::BTreeSet;
-use vinops::db::rights::{GrantedRight, difference, documented, granted};
-use vinops::testing::database;
+use vinops::db::rights::{GrantedRight, compare_rights, documented_rights, granted_rights};
+use vinops::testing::migrated_database;
 
 /// Creates tables that exist only while a load is in progress.
-const LOADS: &str =
+const OPEN_PARTITIONS: &str =
     "select raw.open_month('2026-12-01T00:00Z'); select staging.open_day('2026-12-01T00:00Z')";
 
-fn differ<T: Ord + Clone>(left: &BTreeSet<T>, right: &BTreeSet<T>) -> Vec<T> {
+fn missing_from<T: Ord + Clone>(left: &BTreeSet<T>, right: &BTreeSet<T>) -> Vec<T> {
     left.difference(right).cloned().collect()
 }
 
 #[tokio::test]
 async fn every_object_and_every_privilege_is_listed_in_the_security_document_and_no_other() {
-    let t = database().await;
-    a_file(&t).await;
-    run(&t.db.pool, LOADS).await.unwrap();
-    let (listed, found) = (documented(), granted(&t.db.pool).await.unwrap());
-    assert_eq!(differ(&found.objects, &listed.objects), Vec::<String>::new(), "objects without a line");
-    assert_eq!(differ(&listed.objects, &found.objects), Vec::<String>::new(), "lines without an object");
-    assert_eq!(differ(&found.rights, &listed.rights), [], "granted and not listed");
-    assert_eq!(differ(&listed.rights, &found.rights), [], "listed and not granted");
+    let t = migrated_database().await;
+    insert_file(&t).await;
+    run_sql(&t.db.pool, OPEN_PARTITIONS).await.unwrap();
+    let (listed, found) = (documented_rights(), granted_rights(&t.db.pool).await.unwrap());
+    assert_eq!(missing_from(&found.objects, &listed.objects), Vec::<String>::new(), "objects without a line");
+    assert_eq!(
+        missing_from(&listed.objects, &found.objects),
+        Vec::<String>::new(),
+        "lines without an object"
+    );
+    assert_eq!(missing_from(&found.rights, &listed.rights), [], "granted and not listed");
+    assert_eq!(missing_from(&listed.rights, &found.rights), [], "listed and not granted");
 }
 
 #[tokio::test]
 async fn an_object_or_a_privilege_that_is_not_listed_is_seen() {
-    let t = database().await;
-    run(
+    let t = migrated_database().await;
+    run_sql(
         &t.db.pool,
         "create table raw.stray ();
         create view audit.stray as select 1 as one;
@@ -42,10 +46,10 @@ async fn an_object_or_a_privilege_that_is_not_listed_is_seen() {
     )
     .await
     .unwrap();
-    let (listed, found) = (documented(), granted(&t.db.pool).await.unwrap());
-    assert_eq!(differ(&found.objects, &listed.objects), ["audit.stray", "fleet.stray()", "raw.stray"]);
+    let (listed, found) = (documented_rights(), granted_rights(&t.db.pool).await.unwrap());
+    assert_eq!(missing_from(&found.objects, &listed.objects), ["audit.stray", "fleet.stray()", "raw.stray"]);
     let words = |right: &GrantedRight| format!("{}: {} on {}", right.role, right.privilege, right.object);
-    let more: BTreeSet<String> = differ(&found.rights, &listed.rights).iter().map(words).collect();
+    let more: BTreeSet<String> = missing_from(&found.rights, &listed.rights).iter().map(words).collect();
     for seen in [
         "etl_rw: truncate on public.lots",
         "app_ro: update (status) on public.lots",
@@ -59,8 +63,8 @@ async fn an_object_or_a_privilege_that_is_not_listed_is_seen() {
 
 #[tokio::test]
 async fn functions_with_their_owners_rights_are_bounded_argument_by_argument() {
-    let t = database().await;
-    let listed = documented();
+    let t = migrated_database().await;
+    let listed = documented_rights();
     let functions = sqlx::query(
         "select
           format('%s.%s(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) as signature,
@@ -116,15 +120,15 @@ async fn functions_with_their_owners_rights_are_bounded_argument_by_argument() {
 
 #[tokio::test]
 async fn a_workers_login_is_compared_with_the_list() {
-    let t = database().await;
-    let url = crate::deeds::login(&t, "etl_rw").await;
+    let t = migrated_database().await;
+    let url = crate::privileges::create_login(&t, "etl_rw").await;
     let worker = sqlx::PgPool::connect(&url).await.unwrap();
-    let found = difference(&worker, "etl_rw").await.unwrap();
+    let found = compare_rights(&worker, "etl_rw").await.unwrap();
     assert_eq!((found.more, found.less), (vec![], vec![]));
-    run(&t.db.pool, "grant insert on raw.suspended to etl_rw; revoke insert on raw.rows from etl_rw")
+    run_sql(&t.db.pool, "grant insert on raw.suspended to etl_rw; revoke insert on raw.rows from etl_rw")
         .await
         .unwrap();
-    let found = difference(&worker, "etl_rw").await.unwrap();
+    let found = compare_rights(&worker, "etl_rw").await.unwrap();
     assert_eq!(found.more, ["insert on raw.suspended"]);
     assert_eq!(found.less, ["insert on raw.rows"]);
 }

@@ -1,13 +1,13 @@
 //! What each role may do and may not do: one transaction per statement, rolled back.
-use crate::{A_CAR, a_file, run};
+use crate::{INSERT_CAR, insert_file, run_sql};
 use sqlx::AssertSqlSafe;
-use vinops::testing::database;
+use vinops::testing::migrated_database;
 
 #[tokio::test]
 async fn each_role_may_do_its_work_and_nothing_else() {
-    let t = database().await;
-    a_file(&t).await;
-    run(&t.db.pool, A_CAR).await.unwrap();
+    let t = migrated_database().await;
+    insert_file(&t).await;
+    run_sql(&t.db.pool, INSERT_CAR).await.unwrap();
     for (role, deed, allowed) in [
         (
             "etl_rw",

@@ -1,13 +1,13 @@
 //! Values that cannot be read, and update times that cannot be right, in any order of files.
 
-use crate::chain::{House, at};
+use crate::pipeline::{Pipeline, parse_time};
 use chrono::{DateTime, Duration, Utc};
-use vinops::db::digest::Digest;
+use vinops::db::digest::DataDigest;
 use vinops::db::history;
-use vinops::taxonomy::Spellings;
+use vinops::taxonomy::AliasIndex;
 
 /// Returns a file of one lot beside a constant one. Empty cells are empty.
-fn file(clock: u32, row: &str) -> Vec<u8> {
+fn file_bytes(clock: u32, row: &str) -> Vec<u8> {
     format!(
         "Id,Lot number,VIN,Year,Odometer,Odometer Brand,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Yard name,\
          \"High Bid =non-vix,Sealed=Vix\",Currency Code,Image Thumbnail,Last Updated Time,Create Date/Time\n\
@@ -17,8 +17,8 @@ fn file(clock: u32, row: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn quarter(n: i64) -> DateTime<Utc> {
-    at("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
+fn nth_window(n: i64) -> DateTime<Utc> {
+    parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * n)
 }
 
 /// Year, odometer, sale, bid, update time.
@@ -34,9 +34,9 @@ const ROWS: [&str; 5] = [
     "2018,60022.0,A,20261214,1000,EST,NJ - TRENTON,,USD,t4.jpg,yesterday",
 ];
 
-async fn standing(house: &House) -> String {
+async fn read_lot(house: &Pipeline) -> String {
     house
-        .text(
+        .query_text(
             "select concat_ws(' ', v.year, v.odometer_value, l.odometer, l.odometer_brand, l.sale_date_raw, l.yard_name,
               l.current_bid_usd, to_char(l.version_at at time zone 'UTC', 'HH24:MI'), l.carried_columns is not null)
             from lots l join vehicles v using (vin) where l.lot_external_id = '70000002'",
@@ -44,47 +44,47 @@ async fn standing(house: &House) -> String {
         .await
 }
 
-async fn in_order(order: &[usize]) -> (Digest, String) {
-    let mut house = House::new().await;
+async fn run_in_order(order: &[usize]) -> (DataDigest, String) {
+    let mut house = Pipeline::new().await;
     for n in order {
-        house.chain(&file(*n as u32, ROWS[*n]), quarter(*n as i64)).await;
+        house.run_chain(&file_bytes(*n as u32, ROWS[*n]), nth_window(*n as i64)).await;
     }
-    (house.digest().await, standing(&house).await)
+    (house.digest().await, read_lot(&house).await)
 }
 
 #[tokio::test]
 async fn a_value_that_cannot_be_read_replaces_none_that_is_known() {
-    let mut house = House::new().await;
-    house.chain(&file(0, ROWS[0]), quarter(0)).await;
-    house.chain(&file(1, ROWS[1]), quarter(1)).await;
+    let mut house = Pipeline::new().await;
+    house.run_chain(&file_bytes(0, ROWS[0]), nth_window(0)).await;
+    house.run_chain(&file_bytes(1, ROWS[1]), nth_window(1)).await;
     assert_eq!(
-        standing(&house).await,
+        read_lot(&house).await,
         "2016 60019 60019.0 A 20261211 NJ - TRENTON 900.00 11:00 t",
         "the odometer with its brand, the date with its yard"
     );
     let picture = "select source_url from images i join lots l on l.id = i.lot_id
         where l.lot_external_id = '70000002' and i.valid_until is null";
-    assert_eq!(house.text(picture).await, "https://t1.jpg", "what can be read is the newest");
+    assert_eq!(house.query_text(picture).await, "https://t1.jpg", "what can be read is the newest");
     // a late version with a readable value
-    house.chain(&file(3, ROWS[3]), quarter(-1)).await;
-    assert_eq!(standing(&house).await, "2017 60021 60021.0 E 20261213 NJ - TRENTON 975.00 11:00 t");
-    let logged = house.text(
+    house.run_chain(&file_bytes(3, ROWS[3]), nth_window(-1)).await;
+    assert_eq!(read_lot(&house).await, "2017 60021 60021.0 E 20261213 NJ - TRENTON 975.00 11:00 t");
+    let logged = house.query_text(
         "select changes #>> '{odometer}' from audit.lot_conflicts where lot_external_id = '70000002' order by id desc limit 1");
     assert_eq!(logged.await, "[60019.0, 60021.0]");
 }
 
 #[tokio::test]
 async fn an_update_time_that_cannot_be_right_is_that_of_the_first_window() {
-    let mut house = House::new().await;
-    house.chain(&file(2, ROWS[2]), quarter(2)).await;
-    assert_eq!(standing(&house).await, "2016 60020 60020.0 A 20261212 NJ - TRENTON 950.00 14:30 f");
+    let mut house = Pipeline::new().await;
+    house.run_chain(&file_bytes(2, ROWS[2]), nth_window(2)).await;
+    assert_eq!(read_lot(&house).await, "2016 60020 60020.0 A 20261212 NJ - TRENTON 950.00 14:30 f");
     // an earlier window contained it too, which decides its place
-    house.chain(&file(20, ROWS[2]), quarter(0)).await;
-    assert!(standing(&house).await.ends_with("14:00 f"), "{}", standing(&house).await);
+    house.run_chain(&file_bytes(20, ROWS[2]), nth_window(0)).await;
+    assert!(read_lot(&house).await.ends_with("14:00 f"), "{}", read_lot(&house).await);
     // and a window of today is newer
     let today = "2019,70000.0,A,0,0,EST,NJ - TRENTON,1000.0,USD,t.jpg,2026-11-20T14:40:00Z";
-    house.chain(&file(3, today), quarter(3)).await;
-    assert_eq!(standing(&house).await, "2019 70000 70000.0 A NJ - TRENTON 1000.00 14:40 f");
+    house.run_chain(&file_bytes(3, today), nth_window(3)).await;
+    assert_eq!(read_lot(&house).await, "2019 70000 70000.0 A NJ - TRENTON 1000.00 14:40 f");
 }
 
 #[tokio::test]
@@ -93,22 +93,22 @@ async fn a_version_that_comes_back_once_its_update_time_has_passed_keeps_its_pla
     let usual = "2017,60020.0,A,0,0,EST,NJ - TRENTON,950.0,USD,t1.jpg,2026-11-20T14:10:00Z";
     let files = [(ahead, 0), (usual, 1), (ahead, 4 * 72)];
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-        let mut house = House::new().await;
+        let mut house = Pipeline::new().await;
         for n in order {
             let (row, window) = files[n];
-            house.chain(&file(n as u32, row), quarter(window)).await;
+            house.run_chain(&file_bytes(n as u32, row), nth_window(window)).await;
         }
         // its first window began before the other version was written
-        let stands = standing(&house).await;
+        let stands = read_lot(&house).await;
         assert!(stands.starts_with("2017 60020 60020.0 A NJ - TRENTON 950.00 14:10"), "{order:?}: {stands}");
     }
 }
 
 #[tokio::test]
 async fn any_order_of_files_with_such_values_gives_the_same_lots_vehicles_and_pictures() {
-    let (digest, told) = in_order(&[0, 1, 2, 3, 4]).await;
+    let (digest, told) = run_in_order(&[0, 1, 2, 3, 4]).await;
     for order in [[4, 3, 2, 1, 0], [1, 0, 4, 2, 3], [2, 4, 0, 3, 1], [3, 1, 4, 0, 2], [0, 2, 1, 4, 3]] {
-        assert_eq!(in_order(&order).await, (digest.clone(), told.clone()), "{order:?}");
+        assert_eq!(run_in_order(&order).await, (digest.clone(), told.clone()), "{order:?}");
     }
 }
 
@@ -151,23 +151,23 @@ async fn a_vehicle_knows_what_a_lot_said_of_it_that_has_another_vin_now() {
             (vec![0, 1, 2, 3, 4, 5], "2019 2018 2020"),
             (vec![5, 4, 3, 2, 1, 0], "2019 2018 2020"),
         ] {
-            let mut house = House::new().await;
+            let mut house = Pipeline::new().await;
             for n in &order {
-                house.chain(&files[*n], quarter(*n as i64)).await;
+                house.run_chain(&files[*n], nth_window(*n as i64)).await;
             }
             let years = "select string_agg(year::text, ' ' order by vin) from vehicles";
-            assert_eq!(house.text(years).await, expected, "{column} {order:?}");
+            assert_eq!(house.query_text(years).await, expected, "{column} {order:?}");
         }
     }
 }
 
 /// The row of each window's file. Some rows return.
-const STORY: [usize; 8] = [0, 1, 2, 1, 3, 4, 2, 1];
+const ROW_ORDER: [usize; 8] = [0, 1, 2, 1, 3, 4, 2, 1];
 
 /// Returns the lot and its vehicle as stored.
-async fn stored(house: &House) -> String {
+async fn read_stored(house: &Pipeline) -> String {
     house
-        .text(
+        .query_text(
             r#"select concat_ws(' ', v.year, l.odometer, l.odometer_unit, l.odometer_brand, l.auction_datetime_utc at time zone 'UTC',
               l.yard_name, l.current_bid_usd, l.currency_code, i.source_url)
             from lots l join vehicles v using (vin)
@@ -178,9 +178,10 @@ async fn stored(house: &House) -> String {
 }
 
 /// Returns the lot and its vehicle at a time as the history computes them, and the carried columns.
-async fn told_at(house: &House, time: DateTime<Utc>) -> (String, Vec<&'static str>) {
+async fn read_lot_at(house: &Pipeline, time: DateTime<Utc>) -> (String, Vec<&'static str>) {
     let mut connection = house.pool().acquire().await.unwrap();
-    let stood = history::at(&mut connection, None, "70000002", time, Spellings::compiled()).await.unwrap();
+    let stood =
+        history::lot_at(&mut connection, None, "70000002", time, AliasIndex::built_in()).await.unwrap();
     let s = stood.unwrap().standing.unwrap();
     let values = [
         s.year.map(|year| year.to_string()),
@@ -197,10 +198,12 @@ async fn told_at(house: &House, time: DateTime<Utc>) -> (String, Vec<&'static st
 }
 
 /// Returns the names of the columns that are stored as carried.
-async fn carried(house: &House) -> Vec<&'static str> {
+async fn carried_columns(house: &Pipeline) -> Vec<&'static str> {
     let mut connection = house.pool().acquire().await.unwrap();
-    let told =
-        history::history(&mut connection, None, "70000002", Spellings::compiled()).await.unwrap().unwrap();
+    let told = history::lot_history(&mut connection, None, "70000002", AliasIndex::built_in())
+        .await
+        .unwrap()
+        .unwrap();
     told.carried
 }
 
@@ -211,12 +214,12 @@ fn sorted(mut names: Vec<&'static str>) -> Vec<&'static str> {
 
 #[tokio::test]
 async fn a_lot_is_said_to_have_stood_as_it_did_had_its_files_come_in_order() {
-    let story = |n: usize| file(n as u32, ROWS[STORY[n]]);
-    let mut house = House::new().await;
+    let story = |n: usize| file_bytes(n as u32, ROWS[ROW_ORDER[n]]);
+    let mut house = Pipeline::new().await;
     let mut then = Vec::new();
-    for n in 0..STORY.len() {
-        house.chain(&story(n), quarter(n as i64)).await;
-        then.push((stored(&house).await, sorted(carried(&house).await)));
+    for n in 0..ROW_ORDER.len() {
+        house.run_chain(&story(n), nth_window(n as i64)).await;
+        then.push((read_stored(&house).await, sorted(carried_columns(&house).await)));
     }
     assert_eq!(then[1].0, "2016 60019.0 mi A 2026-12-11 15:00:00 NJ - TRENTON 900.00 USD https://t1.jpg");
     assert!(
@@ -230,18 +233,18 @@ async fn a_lot_is_said_to_have_stood_as_it_did_had_its_files_come_in_order() {
         [4, 0, 7, 2, 6, 1, 5, 3],
         [6, 3, 1, 0, 5, 7, 2, 4],
     ] {
-        let mut house = House::new().await;
+        let mut house = Pipeline::new().await;
         for n in order {
-            house.chain(&story(n), quarter(n as i64)).await;
+            house.run_chain(&story(n), nth_window(n as i64)).await;
         }
         for (n, (lot, values)) in then.iter().enumerate() {
-            let (told, said) = told_at(&house, quarter(n as i64)).await;
+            let (told, said) = read_lot_at(&house, nth_window(n as i64)).await;
             assert_eq!((&told, &sorted(said)), (lot, values), "window {n} of {order:?}");
         }
-        let (now, said) = told_at(&house, quarter(100)).await;
+        let (now, said) = read_lot_at(&house, nth_window(100)).await;
         assert_eq!(
             (now, sorted(said)),
-            (stored(&house).await, sorted(carried(&house).await)),
+            (read_stored(&house).await, sorted(carried_columns(&house).await)),
             "now, of {order:?}"
         );
     }

@@ -26,21 +26,21 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests and their helpers fail by panicking")]
 
-mod chain;
 mod changes;
-mod compared;
+mod comparison;
 mod file_rows;
 mod findings;
 mod fold;
 mod history;
+mod images;
+mod notations;
 mod order;
-mod pictures;
-mod reopened;
-mod repeated;
+mod pipeline;
+mod reopened_lots;
+mod repeated_jobs;
 mod sightings;
-mod simulated;
+mod simulated_feed;
 mod sources;
 mod stories;
-mod understood;
+mod unreadable_input;
 mod vins;
-mod written;

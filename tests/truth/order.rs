@@ -13,19 +13,19 @@
 //!
 //! Long because the story, the files it makes and the rule for them are read together.
 
-use crate::chain::{House, at};
+use crate::pipeline::{Pipeline, parse_time};
 use chrono::{DateTime, Duration, Utc};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRng, TestRunner};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use vinops::db::digest::Digest;
+use vinops::db::digest::DataDigest;
 
-mod past;
+mod past_windows;
 
 /// A row of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Row {
+struct OrderRow {
     lot: u8,
     content: u8,
     updated: u8,
@@ -33,38 +33,38 @@ struct Row {
 
 /// A file: its window and its rows.
 #[derive(Clone, Debug)]
-struct File {
+struct OrderFile {
     window: u8,
-    rows: Vec<Row>,
+    rows: Vec<OrderRow>,
 }
 
 /// A story, and one order of it: when each file is received, and whether its ingest is full.
 #[derive(Clone, Debug)]
-struct Case {
-    files: Vec<File>,
+struct OrderCase {
+    files: Vec<OrderFile>,
     way: Vec<(usize, bool)>,
     /// All files are received before the worker starts, whose four slots then mix them up.
     at_once: bool,
 }
 
 /// The possible models of each lot.
-type Lots = BTreeMap<String, HashSet<String>>;
+type PossibleLots = BTreeMap<String, HashSet<String>>;
 /// A vehicle's model, the lot of its values, and its odometer.
-type Vehicle = (String, u64, Option<u32>);
+type VehicleValues = (String, u64, Option<u32>);
 /// The possible values of each VIN.
-type Vehicles = BTreeMap<String, HashSet<Vehicle>>;
+type PossibleVehicles = BTreeMap<String, HashSet<VehicleValues>>;
 
-const LOTS: u8 = 6;
+const LOT_COUNT: u8 = 6;
 /// A vehicle's VIN, and raw texts that are read as it.
-const SHARED: [&str; 3] = ["1HGCM82633A004352", "1hgcm82633a0o04352", "1HGCM826I33A004352"];
+const SHARED_VINS: [&str; 3] = ["1HGCM82633A004352", "1hgcm82633a0o04352", "1HGCM826I33A004352"];
 
-impl Row {
+impl OrderRow {
     /// Lots 0 to 2 share a vehicle. The content of lots 1 and 2 decides their notation of the VIN, lot 0 has the plain
     /// one.
     fn vin_raw(self) -> String {
         match self.lot {
-            0 => SHARED[0].to_owned(),
-            1 | 2 => SHARED[usize::from((self.content + self.lot) % 3)].to_owned(),
+            0 => SHARED_VINS[0].to_owned(),
+            1 | 2 => SHARED_VINS[usize::from((self.content + self.lot) % 3)].to_owned(),
             // never complete: the least notation owns the vehicle
             3 | 4 => {
                 format!("2HGFC2F59{}GH512345", ["I", "O", "Q"][usize::from((self.content + self.lot) % 3)])
@@ -106,8 +106,8 @@ impl Row {
     /// Returns the order key of a version whose first window is `first`.
     fn version_at(self, first: u8) -> DateTime<Utc> {
         match self.updated {
-            3 | 4 => window(first),
-            hour => at("2026-10-01T00:00:00Z") + Duration::hours(i64::from(hour)),
+            3 | 4 => window_start(first),
+            hour => parse_time("2026-10-01T00:00:00Z") + Duration::hours(i64::from(hour)),
         }
     }
 
@@ -117,12 +117,12 @@ impl Row {
     }
 }
 
-fn window(n: u8) -> DateTime<Utc> {
-    at("2026-10-31T23:15:00Z") + Duration::minutes(15 * i64::from(n))
+fn window_start(n: u8) -> DateTime<Utc> {
+    parse_time("2026-10-31T23:15:00Z") + Duration::minutes(15 * i64::from(n))
 }
 
 /// Returns the file as text. `nth` makes files of equal rows different files.
-fn text(file: &File, nth: usize) -> Vec<u8> {
+fn file_bytes(file: &OrderFile, nth: usize) -> Vec<u8> {
     let mut text = String::from(
         "Id,Lot number,VIN,Model Group,Odometer,Last Updated Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Create Date/Time\n",
     );
@@ -142,8 +142,8 @@ fn text(file: &File, nth: usize) -> Vec<u8> {
 }
 
 /// Returns the versions in these files with their order keys, without the hash: the update time and the last window.
-fn versions(files: &[File]) -> HashMap<Row, (DateTime<Utc>, u8)> {
-    let mut seen: HashMap<Row, (u8, u8)> = HashMap::new();
+fn version_windows(files: &[OrderFile]) -> HashMap<OrderRow, (DateTime<Utc>, u8)> {
+    let mut seen: HashMap<OrderRow, (u8, u8)> = HashMap::new();
     for file in files {
         for row in &file.rows {
             let (first, last) = seen.entry(*row).or_insert((file.window, file.window));
@@ -155,9 +155,9 @@ fn versions(files: &[File]) -> HashMap<Row, (DateTime<Utc>, u8)> {
 
 /// Returns the possible odometers of a lot whose row has this model: its own, otherwise those of the greatest version
 /// that has one.
-fn odometers(files: &[File], lot: &str, model: &str) -> HashSet<Option<u32>> {
+fn possible_odometers(files: &[OrderFile], lot: &str, model: &str) -> HashSet<Option<u32>> {
     let of_lot: Vec<_> =
-        versions(files).into_iter().filter(|(row, _)| row.number().to_string() == lot).collect();
+        version_windows(files).into_iter().filter(|(row, _)| row.number().to_string() == lot).collect();
     if model != "MODEL 2" {
         return of_lot
             .iter()
@@ -172,10 +172,10 @@ fn odometers(files: &[File], lot: &str, model: &str) -> HashSet<Option<u32>> {
 
 /// Returns the possible contents of each key: those of the greatest sightings, by all but the hash. A version's window
 /// is its last.
-fn greatest(files: &[File]) -> (Lots, Vehicles) {
-    type Greatest = ((DateTime<Utc>, u8), HashSet<String>);
-    let mut lots: BTreeMap<String, Greatest> = BTreeMap::new();
-    let versions = versions(files);
+fn expected_values(files: &[OrderFile]) -> (PossibleLots, PossibleVehicles) {
+    type GreatestVersion = ((DateTime<Utc>, u8), HashSet<String>);
+    let mut lots: BTreeMap<String, GreatestVersion> = BTreeMap::new();
+    let versions = version_windows(files);
     for (row, (updated, seen)) in &versions {
         let (best, models) = lots.entry(row.number().to_string()).or_default();
         let key = (*updated, *seen);
@@ -189,7 +189,7 @@ fn greatest(files: &[File]) -> (Lots, Vehicles) {
     let vins: HashSet<String> = versions.keys().map(|row| row.vin()).collect();
     let vehicle = |vin: String| {
         let of_vin = versions.iter().filter(|(row, _)| row.vin() == vin);
-        (vin.clone(), vehicles(of_vin.map(|(row, key)| (*row, *key)).collect()))
+        (vin.clone(), expected_vehicles(of_vin.map(|(row, key)| (*row, *key)).collect()))
     };
     (
         lots.into_iter().map(|(lot, (_, models))| (lot, models)).collect(),
@@ -198,17 +198,17 @@ fn greatest(files: &[File]) -> (Lots, Vehicles) {
 }
 
 /// Returns the possible values of a vehicle with these versions.
-fn vehicles(mut versions: Vec<(Row, (DateTime<Utc>, u8))>) -> HashSet<Vehicle> {
+fn expected_vehicles(mut versions: Vec<(OrderRow, (DateTime<Utc>, u8))>) -> HashSet<VehicleValues> {
     // the owner: the vehicle's own text before any other, then the least. The others do not count.
     let owner = versions.iter().map(|(row, _)| (row.owner() != row.vin(), row.owner())).min();
     versions.retain(|(row, _)| Some((row.owner() != row.vin(), row.owner())) == owner);
-    let key = |(row, (updated, seen)): &(Row, (DateTime<Utc>, u8))| (*updated, row.lot, *seen);
+    let key = |(row, (updated, seen)): &(OrderRow, (DateTime<Utc>, u8))| (*updated, row.lot, *seen);
     let best = versions.iter().map(key).max();
     let known = || versions.iter().filter(|(row, _)| row.odometer().is_some());
     let best_known = known().map(key).max();
     let miles: HashSet<_> =
         known().filter(|version| Some(key(version)) == best_known).map(|(row, _)| row.odometer()).collect();
-    let of_winner = |(row, _): &(Row, _)| {
+    let of_winner = |(row, _): &(OrderRow, _)| {
         let miles = match row.odometer() {
             None if !miles.is_empty() => miles.clone(),
             own => HashSet::from([own]),
@@ -218,18 +218,22 @@ fn vehicles(mut versions: Vec<(Row, (DateTime<Utc>, u8))>) -> HashSet<Vehicle> {
     versions.iter().filter(|version| Some(key(version)) == best).flat_map(of_winner).collect()
 }
 
-fn cases() -> impl Strategy<Value = Case> {
-    let row = (0..LOTS, 0..3_u8, 0..5_u8).prop_map(|(lot, content, updated)| Row { lot, content, updated });
+fn order_cases() -> impl Strategy<Value = OrderCase> {
+    let row = (0..LOT_COUNT, 0..3_u8, 0..5_u8).prop_map(|(lot, content, updated)| OrderRow {
+        lot,
+        content,
+        updated,
+    });
     // mostly the row of the previous window stays: a new draw for each lot would leave little unchanged
     let file = (0..9_u8, prop::collection::vec(row, 1..6), any::<u16>());
     prop::collection::vec(file, 2..9).prop_flat_map(|mut drawn| {
         drawn.sort_by_key(|(window, ..)| *window);
-        let mut files: Vec<File> = Vec::new();
+        let mut files: Vec<OrderFile> = Vec::new();
         for (window, rows, keep) in drawn {
             let fresh: HashSet<u8> = rows.iter().map(|row| row.lot).collect();
             let before = files.last().map(|file| file.rows.clone()).unwrap_or_default();
-            let stays = |row: &Row| !fresh.contains(&row.lot) || keep.is_multiple_of(3);
-            let mut all: Vec<Row> = before
+            let stays = |row: &OrderRow| !fresh.contains(&row.lot) || keep.is_multiple_of(3);
+            let mut all: Vec<OrderRow> = before
                 .into_iter()
                 .enumerate()
                 .filter(|(n, row)| keep >> n & 3 != 0 && stays(row))
@@ -245,7 +249,7 @@ fn cases() -> impl Strategy<Value = Case> {
             if keep & 0x400 != 0 {
                 all.reverse();
             }
-            files.push(File { window, rows: all });
+            files.push(OrderFile { window, rows: all });
         }
         let count = files.len();
         let order = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
@@ -254,29 +258,29 @@ fn cases() -> impl Strategy<Value = Case> {
         (Just(files), order, again, full, prop::bool::weighted(0.2)).prop_map(
             |(files, mut way, again, full, at_once)| {
                 way.extend(again);
-                Case { files, way: way.into_iter().zip(full).collect(), at_once }
+                OrderCase { files, way: way.into_iter().zip(full).collect(), at_once }
             },
         )
     })
 }
 
 /// Processes the files in this order. Returns the digest and the pipeline.
-async fn told(files: &[File], way: &[(usize, bool)], at_once: bool) -> (Digest, House) {
-    let mut house = House::idle().await;
+async fn run_case(files: &[OrderFile], way: &[(usize, bool)], at_once: bool) -> (DataDigest, Pipeline) {
+    let mut house = Pipeline::without_worker().await;
     if !at_once {
-        house.work();
+        house.start_worker();
     }
     let mut waiting = Vec::new();
     for (nth, full) in way {
-        let (bytes, window) = (text(&files[*nth], *nth), window(files[*nth].window));
+        let (bytes, window) = (file_bytes(&files[*nth], *nth), window_start(files[*nth].window));
         if at_once {
-            waiting.push(house.receive(&bytes, window, *full).await);
+            waiting.push(house.receive_file(&bytes, window, *full).await);
         } else {
-            house.chain_as(&bytes, window, *full).await;
+            house.run_chain_with(&bytes, window, *full).await;
         }
     }
     if at_once {
-        house.work();
+        house.start_worker();
         house
             .follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id))
             .await;
@@ -284,19 +288,27 @@ async fn told(files: &[File], way: &[(usize, bool)], at_once: bool) -> (Digest, 
     (house.digest().await, house)
 }
 
-async fn check(case: &Case) -> Result<(), String> {
+async fn check_case(case: &OrderCase) -> Result<(), String> {
     let in_order: Vec<(usize, bool)> = (0..case.files.len()).map(|n| (n, false)).collect();
-    let (lots, vehicles) = greatest(&case.files);
-    let (expected, house) = told(&case.files, &in_order, false).await;
-    compare(&house, &lots, &vehicles).await.map_err(|error| format!("in order: {error}"))?;
-    past::look_back(&house, &case.files).await.map_err(|error| format!("in order: {error}"))?;
-    let (digest, house) = told(&case.files, &case.way, case.at_once).await;
-    compare(&house, &lots, &vehicles).await.map_err(|error| format!("this way: {error}"))?;
-    past::look_back(&house, &case.files).await.map_err(|error| format!("this way: {error}"))?;
+    let (lots, vehicles) = expected_values(&case.files);
+    let (expected, house) = run_case(&case.files, &in_order, false).await;
+    compare_stored(&house, &lots, &vehicles).await.map_err(|error| format!("in order: {error}"))?;
+    past_windows::check_past_windows(&house, &case.files)
+        .await
+        .map_err(|error| format!("in order: {error}"))?;
+    let (digest, house) = run_case(&case.files, &case.way, case.at_once).await;
+    compare_stored(&house, &lots, &vehicles).await.map_err(|error| format!("this way: {error}"))?;
+    past_windows::check_past_windows(&house, &case.files)
+        .await
+        .map_err(|error| format!("this way: {error}"))?;
     if digest == expected { Ok(()) } else { Err(format!("{digest:?} and in order {expected:?}")) }
 }
 
-async fn compare(house: &House, lots: &Lots, vehicles: &Vehicles) -> Result<(), String> {
+async fn compare_stored(
+    house: &Pipeline,
+    lots: &PossibleLots,
+    vehicles: &PossibleVehicles,
+) -> Result<(), String> {
     let stored: Vec<(String, String)> =
         sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
             .fetch_all(house.pool())
@@ -328,7 +340,7 @@ async fn compare(house: &House, lots: &Lots, vehicles: &Vehicles) -> Result<(), 
             vehicles.len()
         ));
     }
-    let (_, differences) = house.compare().await;
+    let (_, differences) = house.compare_lots().await;
     if differences.is_empty() { Ok(()) } else { Err(format!("not what the versions say: {differences:?}")) }
 }
 
@@ -344,8 +356,8 @@ fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes);
     let mut runner = TestRunner::new_with_rng(set, rng);
     for n in 0..cases_wanted {
-        let mut tree = cases().new_tree(&mut runner).unwrap();
-        let Err(mut error) = runtime.block_on(check(&tree.current())) else { continue };
+        let mut tree = order_cases().new_tree(&mut runner).unwrap();
+        let Err(mut error) = runtime.block_on(check_case(&tree.current())) else { continue };
         eprintln!("case {n}: {error}; looking for a smaller one");
         // the smallest story that still fails, within reason
         let mut worst = tree.current();
@@ -354,7 +366,7 @@ fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
                 break;
             }
             loop {
-                match runtime.block_on(check(&tree.current())) {
+                match runtime.block_on(check_case(&tree.current())) {
                     Err(e) => {
                         (error, worst) = (e, tree.current());
                         break;
@@ -369,16 +381,16 @@ fn any_order_of_windows_with_any_repeated_gives_the_same_vehicles_and_lots() {
 }
 
 /// Returns a file of these (lot, content, update) rows.
-fn file(window: u8, rows: &[(u8, u8, u8)]) -> File {
-    let rows = rows.iter().map(|&(lot, content, updated)| Row { lot, content, updated }).collect();
-    File { window, rows }
+fn order_file(window: u8, rows: &[(u8, u8, u8)]) -> OrderFile {
+    let rows = rows.iter().map(|&(lot, content, updated)| OrderRow { lot, content, updated }).collect();
+    OrderFile { window, rows }
 }
 
 /// Processes the files in the given order, by their changes and in full.
-async fn hold(files: Vec<File>, order: &[usize]) {
+async fn check_order(files: Vec<OrderFile>, order: &[usize]) {
     for full in [false, true] {
         let way = order.iter().map(|&n| (n, full)).collect();
-        check(&Case { files: files.clone(), way, at_once: false }).await.unwrap();
+        check_case(&OrderCase { files: files.clone(), way, at_once: false }).await.unwrap();
     }
 }
 
@@ -386,49 +398,49 @@ async fn hold(files: Vec<File>, order: &[usize]) {
 async fn a_lot_that_stays_does_not_take_the_vehicle_from_a_greater_one_that_left() {
     // lot 1 has the plain notation of the shared VIN with content 2
     let files = vec![
-        file(0, &[(0, 0, 1), (1, 2, 1), (5, 0, 0)]),
-        file(1, &[(0, 0, 1), (5, 0, 0)]),
-        file(2, &[(0, 0, 1), (5, 1, 1)]),
+        order_file(0, &[(0, 0, 1), (1, 2, 1), (5, 0, 0)]),
+        order_file(1, &[(0, 0, 1), (5, 0, 0)]),
+        order_file(2, &[(0, 0, 1), (5, 1, 1)]),
     ];
-    hold(files, &[2, 0, 1]).await;
+    check_order(files, &[2, 0, 1]).await;
 }
 
 #[tokio::test]
 async fn of_two_files_of_a_window_the_lesser_row_wins_once_it_is_seen_again() {
     for (one, other) in [(0, 1), (1, 0)] {
         let files = vec![
-            file(0, &[(5, one, 1), (3, 0, 0)]),
-            file(0, &[(5, other, 1), (3, 0, 1)]),
-            file(1, &[(5, other, 1), (3, 0, 2)]),
+            order_file(0, &[(5, one, 1), (3, 0, 0)]),
+            order_file(0, &[(5, other, 1), (3, 0, 1)]),
+            order_file(1, &[(5, other, 1), (3, 0, 2)]),
         ];
-        hold(files, &[2, 1, 0]).await;
+        check_order(files, &[2, 1, 0]).await;
     }
 }
 
 #[tokio::test]
 async fn a_late_file_that_takes_the_head_of_a_lot_that_is_away_does_not_forget_until_when_another_was_seen() {
     let files = vec![
-        file(0, &[(5, 0, 1), (3, 0, 0)]),
-        file(3, &[(5, 2, 1), (3, 0, 0)]),
-        file(5, &[(5, 0, 1), (3, 0, 0)]),
-        file(6, &[(5, 1, 0), (3, 0, 0)]),
-        file(8, &[(3, 0, 0)]),
+        order_file(0, &[(5, 0, 1), (3, 0, 0)]),
+        order_file(3, &[(5, 2, 1), (3, 0, 0)]),
+        order_file(5, &[(5, 0, 1), (3, 0, 0)]),
+        order_file(6, &[(5, 1, 0), (3, 0, 0)]),
+        order_file(8, &[(3, 0, 0)]),
     ];
-    hold(files, &[0, 2, 4, 3, 1]).await;
+    check_order(files, &[0, 2, 4, 3, 1]).await;
 }
 
 #[tokio::test]
 async fn a_file_gives_back_its_own_rows_though_a_lot_stood_twice_in_the_months_first() {
     // window 3 begins November; of the two rows the one that is known comes first
     let files = vec![
-        file(2, &[(5, 0, 1), (3, 0, 0)]),
-        file(3, &[(5, 0, 1), (5, 1, 2), (3, 0, 0)]),
-        file(5, &[(5, 1, 2), (3, 0, 0)]),
+        order_file(2, &[(5, 0, 1), (3, 0, 0)]),
+        order_file(3, &[(5, 0, 1), (5, 1, 2), (3, 0, 0)]),
+        order_file(5, &[(5, 1, 2), (3, 0, 0)]),
     ];
-    let (_, house) = told(&files, &[(0, false), (1, false), (2, false)], false).await;
+    let (_, house) = run_case(&files, &[(0, false), (1, false), (2, false)], false).await;
     let models = "select string_agg(r.payload_jsonb ->> 'Model Group', ', ' order by f.window_start_utc, r.row_no)
         from raw.file_rows r join raw.csv_files f on f.file_id = r.file_id where r.payload_jsonb ->> 'Lot number' = '40000005'";
-    assert_eq!(house.text(models).await, "MODEL 0, MODEL 0, MODEL 1, MODEL 1");
+    assert_eq!(house.query_text(models).await, "MODEL 0, MODEL 0, MODEL 1, MODEL 1");
 }
 
 #[tokio::test]
@@ -437,11 +449,11 @@ async fn of_two_rows_of_a_lot_in_one_file_the_lesser_wins_once_it_stands_alone()
     for (before, twice) in [(2, 3), (3, 4)] {
         for (one, other) in [(0, 1), (1, 0)] {
             let files = vec![
-                file(before, &[(5, one, 1), (3, 0, 0)]),
-                file(twice, &[(5, one, 1), (5, other, 1), (3, 0, 0)]),
-                file(6, &[(5, other, 1), (3, 0, 0)]),
+                order_file(before, &[(5, one, 1), (3, 0, 0)]),
+                order_file(twice, &[(5, one, 1), (5, other, 1), (3, 0, 0)]),
+                order_file(6, &[(5, other, 1), (3, 0, 0)]),
             ];
-            hold(files, &[0, 1, 2]).await;
+            check_order(files, &[0, 1, 2]).await;
         }
     }
 }

@@ -8,38 +8,38 @@
 //! `VINOPS_TEST_STORIES` sets the number of stories. `VINOPS_TEST_SEED` is the seed of the first story, and each
 //! further story has the next number.
 
-use crate::chain::House;
-use chance::Chance;
-use record::{Facts, Record};
-use script::File;
+use crate::pipeline::Pipeline;
+use oracle::{NamedValues, StoryOracle};
+use rng::StoryRng;
+use script::StoryFile;
 use sqlx::Row as _;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vinops::config;
-use vinops::db::digest::Digest;
+use vinops::db::digest::DataDigest;
 
-mod chance;
-mod record;
+mod oracle;
+mod rng;
 mod script;
 mod withdrawn;
 
 /// The default number of stories.
-const STORIES: u64 = 20;
+const DEFAULT_STORIES: u64 = 20;
 /// The number of stories that run concurrently.
-const AT_ONCE: usize = 4;
+const CONCURRENT_STORIES: usize = 4;
 /// The maximum number of differences that are printed of a story.
-const SHOWN: usize = 8;
+const MAX_PRINTED_DIFFERENCES: usize = 8;
 
 #[test]
 fn a_story_in_order_is_what_its_record_says_and_in_any_order_gives_the_same_values() {
-    check_stories(STORIES, check);
+    check_stories(DEFAULT_STORIES, check_story);
 }
 
 #[test]
 fn a_story_whose_wrong_file_is_withdrawn_is_the_story_without_it() {
-    check_stories(STORIES, withdrawn::check);
+    check_stories(DEFAULT_STORIES, withdrawn::check_withdrawal);
 }
 
 /// Checks the requested number of stories, or the default one, several concurrently.
@@ -49,7 +49,7 @@ fn check_stories<F: Future<Output = Result<(), String>>>(usual: u64, check: fn(u
     let next = AtomicU64::new(first);
     let failed = Mutex::new(BTreeMap::new());
     std::thread::scope(|threads| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..CONCURRENT_STORIES {
             threads.spawn(|| {
                 let mut runtime = tokio::runtime::Builder::new_multi_thread();
                 let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
@@ -79,11 +79,11 @@ fn check_stories<F: Future<Output = Result<(), String>>>(usual: u64, check: fn(u
 #[test]
 fn the_stories_have_files_states_and_statuses_of_every_sort() {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for seed in 1..=STORIES {
-        let mut record = Record::default();
-        for file in script::write(seed) {
-            let state = record.enter(&file);
-            *counts.entry(format!("{} file", file.sort())).or_default() += 1;
+    for seed in 1..=DEFAULT_STORIES {
+        let mut record = StoryOracle::default();
+        for file in script::write_script(seed) {
+            let state = record.apply_file(&file);
+            *counts.entry(format!("{} file", file.describe_kind())).or_default() += 1;
             *counts.entry(format!("{state} window")).or_default() += 1;
         }
         for facts in record.lots().into_values() {
@@ -97,79 +97,82 @@ fn the_stories_have_files_states_and_statuses_of_every_sort() {
 }
 
 /// Checks the story of this seed in order and in another order.
-async fn check(seed: u64) -> Result<(), String> {
-    let files = script::write(seed);
-    let description = script::describe(&files);
+async fn check_story(seed: u64) -> Result<(), String> {
+    let files = script::write_script(seed);
+    let description = script::describe_files(&files);
     let (record, expected) =
-        in_order(&files).await.map_err(|error| format!("in order, {error}\n{description}"))?;
+        run_in_order(&files).await.map_err(|error| format!("in order, {error}\n{description}"))?;
     let mut way: Vec<usize> = (0..files.len()).collect();
-    let mut chance = Chance(!seed);
+    let mut chance = StoryRng(!seed);
     for _ in 0..2 {
         way.push(chance.below(files.len()));
     }
     chance.shuffle(&mut way);
-    let house = in_another_order(&files, &way).await;
+    let house = run_in_another_order(&files, &way).await;
     let mut differences = compare_all(&house, &record, false).await;
-    differences.extend(house.compare().await.1);
+    differences.extend(house.compare_lots().await.1);
     if house.digest().await != expected {
         differences.push("the digest is another".to_owned());
     }
-    shown(differences).map_err(|error| format!("in the order {way:?}, {error}\n{description}"))
+    print_differences(differences).map_err(|error| format!("in the order {way:?}, {error}\n{description}"))
 }
 
 /// Returns an error with the first of some differences.
-fn shown(mut differences: Vec<String>) -> Result<(), String> {
+fn print_differences(mut differences: Vec<String>) -> Result<(), String> {
     let count = differences.len();
-    differences.truncate(SHOWN);
+    differences.truncate(MAX_PRINTED_DIFFERENCES);
     if count == 0 { Ok(()) } else { Err(format!("{count} differences:\n  {}", differences.join("\n  "))) }
 }
 
-async fn house() -> House {
-    let house = House::new().await;
-    house.run("insert into fleet.sources (source) values ('other') on conflict do nothing").await;
+async fn story_pipeline() -> Pipeline {
+    let house = Pipeline::new().await;
+    house.run_sql("insert into fleet.sources (source) values ('other') on conflict do nothing").await;
     house
 }
 
-async fn in_order(files: &[File]) -> Result<(Record, Digest), String> {
-    let mut house = house().await;
-    let mut record = Record::default();
+async fn run_in_order(files: &[StoryFile]) -> Result<(StoryOracle, DataDigest), String> {
+    let mut house = story_pipeline().await;
+    let mut record = StoryOracle::default();
     for (n, file) in files.iter().enumerate() {
         house.source = file.source;
-        house.chain(&file.bytes, file.window).await;
-        let state = record.enter(file);
+        house.run_chain(&file.bytes, file.window).await;
+        let state = record.apply_file(file);
         let mut differences = compare_all(&house, &record, true).await;
         let found = window_state(&house, file).await;
         if found != state {
             differences.insert(0, format!("the window is {found}, not {state}"));
         }
-        shown(differences).map_err(|error| format!("after file {n}, {error}"))?;
+        print_differences(differences).map_err(|error| format!("after file {n}, {error}"))?;
     }
-    shown(house.compare().await.1).map_err(|error| format!("at the end, {error}"))?;
+    print_differences(house.compare_lots().await.1).map_err(|error| format!("at the end, {error}"))?;
     Ok((record, house.digest().await))
 }
 
-async fn in_another_order(files: &[File], way: &[usize]) -> House {
-    let mut house = house().await;
+async fn run_in_another_order(files: &[StoryFile], way: &[usize]) -> Pipeline {
+    let mut house = story_pipeline().await;
     for n in way {
         house.source = files[*n].source;
-        house.chain(&files[*n].bytes, files[*n].window).await;
+        house.run_chain(&files[*n].bytes, files[*n].window).await;
     }
     house
 }
 
 /// Returns the differences between the database and the oracle.
-async fn compare_all(house: &House, record: &Record, statuses: bool) -> Vec<String> {
+async fn compare_all(house: &Pipeline, record: &StoryOracle, statuses: bool) -> Vec<String> {
     let mut expected = record.lots();
     if !statuses {
         expected.values_mut().for_each(|facts| facts.retain(|(name, _)| *name != "status"));
     }
-    let mut differences = compare(&expected, &lots(house).await);
-    differences.extend(compare(&record.vehicles(), &vehicles(house).await));
+    let mut differences = compare_facts(&expected, &read_lots(house).await);
+    differences.extend(compare_facts(&record.vehicles(), &read_vehicles(house).await));
     differences
 }
 
 /// Returns the differences, key by key and column by column.
-fn compare(expected: &BTreeMap<String, Facts>, found: &BTreeMap<String, Facts>) -> Vec<String> {
+fn compare_facts(
+    expected: &BTreeMap<String, NamedValues>,
+    found: &BTreeMap<String, NamedValues>,
+) -> Vec<String> {
     let mut differences = Vec::new();
     for (key, facts) in expected {
         let Some(stored) = found.get(key) else {
@@ -189,7 +192,7 @@ fn compare(expected: &BTreeMap<String, Facts>, found: &BTreeMap<String, Facts>) 
     differences
 }
 
-const LOTS: &str = "select
+const LOTS_QUERY: &str = "select
       concat('lot ', source, '/', lot_external_id) as key,
       vin,
       to_char(source_updated_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as source_updated_at,
@@ -213,7 +216,7 @@ const LOTS: &str = "select
       special_note
     from lots l";
 
-const VEHICLES: &str = "select
+const VEHICLES_QUERY: &str = "select
       concat('vehicle ', vin) as key,
       upper(trim(vin_raw)) as owner,
       source,
@@ -224,10 +227,10 @@ const VEHICLES: &str = "select
       model
     from vehicles";
 
-async fn lots(house: &House) -> BTreeMap<String, Facts> {
-    stored(
+async fn read_lots(house: &Pipeline) -> BTreeMap<String, NamedValues> {
+    read_facts(
         house,
-        LOTS,
+        LOTS_QUERY,
         &[
             "vin",
             "source_updated_at",
@@ -250,18 +253,22 @@ async fn lots(house: &House) -> BTreeMap<String, Facts> {
     .await
 }
 
-async fn vehicles(house: &House) -> BTreeMap<String, Facts> {
+async fn read_vehicles(house: &Pipeline) -> BTreeMap<String, NamedValues> {
     let names = ["owner", "source", "source_lot", "year", "odometer_value", "make", "model"];
-    stored(house, VEHICLES, &names).await
+    read_facts(house, VEHICLES_QUERY, &names).await
 }
 
-async fn stored(house: &House, query: &'static str, names: &[&'static str]) -> BTreeMap<String, Facts> {
+async fn read_facts(
+    house: &Pipeline,
+    query: &'static str,
+    names: &[&'static str],
+) -> BTreeMap<String, NamedValues> {
     let rows = sqlx::query(query).fetch_all(house.pool()).await.unwrap();
     let facts = |row: &sqlx::postgres::PgRow| names.iter().map(|name| (*name, row.get(*name))).collect();
     rows.iter().map(|row| (row.get("key"), facts(row))).collect()
 }
 
-async fn window_state(house: &House, file: &File) -> String {
+async fn window_state(house: &Pipeline, file: &StoryFile) -> String {
     sqlx::query_scalar("select state from fleet.windows where source = $1 and window_start_utc = $2")
         .bind(file.source)
         .bind(file.window)

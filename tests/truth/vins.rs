@@ -4,12 +4,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use vinops::auction::blank::trim_blanks;
-use vinops::auction::vin::{Vin, classify, normalize_vin};
-use vinops::testing::database;
+use vinops::auction::vin::{ParsedVin, classify_vin, normalize_vin};
+use vinops::testing::migrated_database;
 
 #[tokio::test]
 async fn the_vin_rule_is_the_same_in_rust_and_in_sql_for_any_text() {
-    let test = database().await;
+    let test = migrated_database().await;
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let texts = prop_oneof![
@@ -32,7 +32,7 @@ async fn the_vin_rule_is_the_same_in_rust_and_in_sql_for_any_text() {
     let mut valid = 0;
     for (raw, (normalized, fits)) in raws.iter().zip(told) {
         assert_eq!(normalize_vin(raw), normalized, "of {raw:?}");
-        assert_eq!(matches!(classify(raw), Vin::Valid(_)), fits, "of {raw:?}");
+        assert_eq!(matches!(classify_vin(raw), ParsedVin::Valid(_)), fits, "of {raw:?}");
         valid += usize::from(fits);
     }
     // every character of the basic plane, as the one at both ends

@@ -10,12 +10,12 @@
 //! versions.
 
 use super::fold::compute::{FoldedLot, FoldedVehicle, compute_lots, compute_vehicles};
-use super::fold::stored::{Versions, lots_of_vehicles, read_versions};
-use super::fold::{LOTS_AT_ONCE, LotKey};
+use super::fold::stored::{VersionsByLot, lots_of_vehicles, read_versions};
+use super::fold::{LOT_BATCH_SIZE, LotKey};
 use crate::auction::difference::{
     ComparisonCounts, ComparisonObserver, ComparisonProgress, ComparisonScope, DifferenceKind, RowDifference,
 };
-use crate::db::vocabulary;
+use crate::db::taxonomy;
 use anyhow::Context;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
@@ -30,7 +30,7 @@ pub async fn compare_rows(
     scope: ComparisonScope,
     observer: ComparisonObserver,
 ) -> anyhow::Result<ComparisonCounts> {
-    let mut comparison = Comparison {
+    let mut comparison = RowComparison {
         pool,
         observer,
         counts: ComparisonCounts::default(),
@@ -39,14 +39,14 @@ pub async fn compare_rows(
     };
     let source = scope.source.as_deref();
     if let Some(sample) = scope.sample {
-        let lots = scope::sample(&comparison.pool, source, sample).await?;
+        let lots = scope::sample_lots(&comparison.pool, source, sample).await?;
         comparison.total = lots.len() as u64;
-        for lots in lots.chunks(LOTS_AT_ONCE) {
+        for lots in lots.chunks(LOT_BATCH_SIZE) {
             comparison.compare_batch(lots, &[]).await?;
         }
         return Ok(comparison.counts);
     }
-    comparison.total = scope::count(&comparison.pool, source).await?;
+    comparison.total = scope::count_lots(&comparison.pool, source).await?;
     let mut last = (String::new(), i64::MIN);
     loop {
         let lots = scope::lots_after(&comparison.pool, source, &last).await?;
@@ -56,14 +56,14 @@ pub async fn compare_rows(
     }
     let mut last = i64::MIN;
     loop {
-        let (lots, newest) = scope::headless_after(&comparison.pool, source, last).await?;
+        let (lots, newest) = scope::headless_lots_after(&comparison.pool, source, last).await?;
         let Some(newest) = newest else { break };
         last = newest;
         comparison.compare_batch(&lots, &[]).await?;
     }
     let mut last = String::new();
     loop {
-        let vins = scope::vehicles_alone_after(&comparison.pool, source, &last).await?;
+        let vins = scope::unreferenced_vehicles_after(&comparison.pool, source, &last).await?;
         let Some(newest) = vins.last() else { break };
         last = newest.clone();
         comparison.compare_batch(&[], &vins).await?;
@@ -71,7 +71,7 @@ pub async fn compare_rows(
     Ok(comparison.counts)
 }
 
-struct Comparison {
+struct RowComparison {
     pool: PgPool,
     observer: ComparisonObserver,
     counts: ComparisonCounts,
@@ -80,16 +80,16 @@ struct Comparison {
     differing: HashSet<String>,
 }
 
-impl Comparison {
+impl RowComparison {
     /// Compares the given lots with their image links and vehicles, and also the vehicles with the given VINs.
     async fn compare_batch(&mut self, lots: &[LotKey], vins: &[String]) -> anyhow::Result<()> {
-        let mut tx = snapshot(&self.pool).await?;
-        let batch = Batch::read(&mut tx, lots, vins).await?;
-        let mut found = rows::lots(&mut tx, &batch.lots).await?;
+        let mut tx = begin_snapshot(&self.pool).await?;
+        let batch = ComparisonBatch::read(&mut tx, lots, vins).await?;
+        let mut found = rows::compare_lots(&mut tx, &batch.lots).await?;
         found.extend(batch.unfounded_lots());
-        found.extend(rows::links(&mut tx, &batch.lots).await?);
-        let mut vehicles = rows::vehicles(&mut tx, &batch.vehicles).await?;
-        vehicles.extend(rows::unfounded_vehicles(&mut tx, &batch.vins, &batch.vehicles).await?);
+        found.extend(rows::compare_links(&mut tx, &batch.lots).await?);
+        let mut vehicles = rows::compare_vehicles(&mut tx, &batch.vehicles).await?;
+        vehicles.extend(rows::find_unfounded_vehicles(&mut tx, &batch.vins, &batch.vehicles).await?);
         tx.rollback().await.context("could not end the read-only snapshot")?;
         let differing: BTreeSet<String> =
             vehicles.iter().filter_map(|difference| difference.vin.clone()).collect();
@@ -106,7 +106,7 @@ impl Comparison {
 }
 
 /// Begins a read-only transaction with one snapshot.
-async fn snapshot(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
+async fn begin_snapshot(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres>> {
     let mut tx = pool.begin().await.context("could not begin a read-only snapshot")?;
     sqlx::raw_sql("set transaction isolation level repeatable read, read only; set local timezone = 'UTC'")
         .execute(&mut *tx)
@@ -116,7 +116,7 @@ async fn snapshot(pool: &PgPool) -> anyhow::Result<Transaction<'static, Postgres
 }
 
 /// The folded versions of some lots and of their vehicles, without rows that an unfinished window is about to change.
-struct Batch {
+struct ComparisonBatch {
     lots: Vec<FoldedLot>,
     vehicles: Vec<FoldedVehicle>,
     /// The VINs of the compared vehicles.
@@ -127,19 +127,23 @@ struct Batch {
     under_way: u64,
 }
 
-impl Batch {
-    async fn read(connection: &mut PgConnection, lots: &[LotKey], vins: &[String]) -> anyhow::Result<Batch> {
-        let spellings = vocabulary::spellings(connection).await?;
+impl ComparisonBatch {
+    async fn read(
+        connection: &mut PgConnection,
+        lots: &[LotKey],
+        vins: &[String],
+    ) -> anyhow::Result<ComparisonBatch> {
+        let spellings = taxonomy::load_aliases(connection).await?;
         let mut versions = read_versions(connection, lots).await?;
         let mut folded = compute_lots(&versions, &spellings);
-        let standing = scope::standing(connection, lots).await?;
-        let vins = vins_of(&folded, &standing, vins);
+        let standing = scope::existing_lots(connection, lots).await?;
+        let vins = collect_vins(&folded, &standing, vins);
         let of_each: Vec<String> = vins.iter().cloned().collect();
         let mut vehicles = lots_of_vehicles(connection, &of_each).await?;
-        let more = missing_lots(&versions, &vehicles);
+        let more = unread_lots(&versions, &vehicles);
         versions.extend(read_versions(connection, &more).await?);
         let all: Vec<LotKey> = lots.iter().chain(&more).cloned().collect();
-        let under_way = scope::under_way(connection, &all, &vins).await?;
+        let under_way = scope::pending_changes(connection, &all, &vins).await?;
 
         let made: HashSet<LotKey> = folded.iter().map(|lot| lot.key.clone()).collect();
         let mut left_out = lots.iter().filter(|lot| under_way.lots.contains(*lot)).count();
@@ -156,7 +160,7 @@ impl Batch {
         left_out += changing.len();
         vehicles.retain(|vin, _| vins.binary_search(vin).is_ok());
         let vehicles = compute_vehicles(&versions, &vehicles, &spellings);
-        Ok(Batch { lots: folded, vehicles, vins, unfounded, under_way: left_out as u64 })
+        Ok(ComparisonBatch { lots: folded, vehicles, vins, unfounded, under_way: left_out as u64 })
     }
 
     fn unfounded_lots(&self) -> impl Iterator<Item = RowDifference> {
@@ -175,13 +179,13 @@ impl Batch {
 }
 
 /// Returns the VINs of all versions of `lots`, of the `standing` rows, and `vins`.
-fn vins_of(lots: &[FoldedLot], standing: &[scope::StandingLot], vins: &[String]) -> BTreeSet<String> {
+fn collect_vins(lots: &[FoldedLot], standing: &[scope::ExistingLot], vins: &[String]) -> BTreeSet<String> {
     let of_versions = lots.iter().flat_map(|lot| &lot.vins);
     of_versions.chain(standing.iter().map(|lot| &lot.vin)).chain(vins).cloned().collect()
 }
 
 /// Returns the lots of the given vehicles whose versions have not been read yet.
-fn missing_lots(versions: &Versions, vehicles: &BTreeMap<String, Vec<LotKey>>) -> Vec<LotKey> {
+fn unread_lots(versions: &VersionsByLot, vehicles: &BTreeMap<String, Vec<LotKey>>) -> Vec<LotKey> {
     let lots: BTreeSet<&LotKey> =
         vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
     lots.into_iter().cloned().collect()

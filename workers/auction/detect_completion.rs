@@ -20,9 +20,9 @@
 //! auction of a lot that is known to be absent. No lot is removed without a new file. For a source that sends only
 //! changes, absence is never judged: lots move only by the clock and by the rows of the file.
 
-use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, write_catalogue};
+use super::{LockedWindow, Sighting, ensure_partitions, peak_rss_mb, record_step, write_catalogue};
 use crate::auction::mapping;
-use crate::queue::{Job, Run, Step, Verdict, snooze};
+use crate::queue::{Job, JobResult, JobRun, JobTransaction, snooze};
 use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -31,7 +31,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// The delay before an unchanged window checks again whether older windows have finished.
-const WAIT_FOR_OLDER: Duration = Duration::from_millis(250);
+const OLDER_WINDOW_DELAY: Duration = Duration::from_millis(250);
 
 /// Payload of the job: the file whose statuses are updated.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct DetectCompletion {
 
 /// Report of the job: the numbers of lots that changed their status.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct CompletionReport {
     /// The final state of the window: applied, late, incomplete or unchanged.
     pub state: &'static str,
     /// Absent lots whose auction is over.
@@ -71,23 +71,23 @@ impl Job for DetectCompletion {
     const READS: &'static str = "raw.heads, staging.copart_raw, lots, config";
     const WRITES: &'static str = "lots.status, audit.status_transitions, raw.heads, fleet.windows";
     const SAFE: &'static str = "a lot that has its status is not moved again";
-    type Report = Report;
+    type Report = CompletionReport;
 
-    async fn run(self, run: Run) -> Verdict<Report> {
+    async fn run(self, run: JobRun) -> JobResult<CompletionReport> {
         let began = Instant::now();
-        write_catalogue(run.pool(), &*run.tool::<Store>()?).await?;
-        let mut step = run.begin().await?;
-        let window = Window::lock(&mut step, self.sighting).await?;
+        write_catalogue(run.pool(), &*run.extension::<Store>()?).await?;
+        let mut step = run.begin_step().await?;
+        let window = LockedWindow::lock(&mut step, self.sighting).await?;
         let enabled = sqlx::query_scalar!(
             "-- detect-completion: switch\n select completion_detector_enabled from public.config"
         )
         .fetch_one(&mut *step)
         .await
         .context("could not read public.config")?;
-        let absence = mapping::for_source(&window.source).absence_is_judged();
+        let absence = mapping::mapping_for_source(&window.source).is_absence_judged();
         if window.state == "unchanged" {
-            if older_under_way(&mut step, &window).await? {
-                return Err(snooze(WAIT_FOR_OLDER));
+            if has_older_unfinished_window(&mut step, &window).await? {
+                return Err(snooze(OLDER_WINDOW_DELAY));
             }
             // If the feed has not changed since the end of a month, no ingest has created the month's partitions.
             ensure_partitions(run.pool(), window.start).await?;
@@ -97,8 +97,8 @@ impl Job for DetectCompletion {
         }
         let complete = window.complete.unwrap_or(false);
         let late = !window.in_order || window.completed_window.is_some_and(|judged| judged > window.start);
-        let mut report = Report {
-            state: last_state(&window, late, complete),
+        let mut report = CompletionReport {
+            state: final_state(&window, late, complete),
             skipped: if late {
                 Some("a newer window has been ingested")
             } else if !complete {
@@ -110,23 +110,23 @@ impl Job for DetectCompletion {
             } else {
                 None
             },
-            ..Report::default()
+            ..CompletionReport::default()
         };
         let judgement = if late {
-            Judgement::of_late(&window, enabled && absence)
+            CompletionRules::for_late_window(&window, enabled && absence)
         } else {
-            Judgement::in_order(&window, complete && enabled && absence)
+            CompletionRules::for_newest_window(&window, complete && enabled && absence)
         };
         self.move_statuses(&mut step, &window, judgement, &mut report).await?;
         (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
-        note_step(&mut step, (self.sighting.file_id, window.start), "detect_completion", &report).await?;
+        record_step(&mut step, (self.sighting.file_id, window.start), "detect_completion", &report).await?;
         self.close_run(&mut step, &window, &report).await?;
         step.done(report).await
     }
 }
 
 /// Rules by which the lots of a source are judged.
-struct Judgement {
+struct CompletionRules {
     /// The window that hours are counted from; `None` if no window has been judged yet.
     by: Option<DateTime<Utc>>,
     /// True if absent lots are judged.
@@ -139,15 +139,21 @@ struct Judgement {
     own_lots: bool,
 }
 
-impl Judgement {
+impl CompletionRules {
     /// Returns the rules for a file that is newer than all others. `absent` enables the judgement of absent lots.
-    fn in_order(window: &Window, absent: bool) -> Judgement {
-        Judgement { by: Some(window.start), absent, removal: absent, staged: window.start, own_lots: false }
+    fn for_newest_window(window: &LockedWindow, absent: bool) -> CompletionRules {
+        CompletionRules {
+            by: Some(window.start),
+            absent,
+            removal: absent,
+            staged: window.start,
+            own_lots: false,
+        }
     }
 
     /// Returns the rules for a late file. `absent` enables the judgement of absent lots.
-    fn of_late(window: &Window, absent: bool) -> Judgement {
-        Judgement {
+    fn for_late_window(window: &LockedWindow, absent: bool) -> CompletionRules {
+        CompletionRules {
             by: window.completed_window,
             absent,
             removal: false,
@@ -158,7 +164,7 @@ impl Judgement {
 }
 
 /// Returns the final state of the window. A window that is processed again after newer ones keeps the state it has.
-fn last_state(window: &Window, late: bool, complete: bool) -> &'static str {
+fn final_state(window: &LockedWindow, late: bool, complete: bool) -> &'static str {
     match window.state.as_str() {
         "applied" if late => "applied",
         "incomplete" if late => "incomplete",
@@ -169,7 +175,10 @@ fn last_state(window: &Window, late: bool, complete: bool) -> &'static str {
 }
 
 /// Returns true if an older window of the source is unfinished: fetched, or ingested and not closed.
-async fn older_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
+async fn has_older_unfinished_window(
+    step: &mut JobTransaction,
+    window: &LockedWindow,
+) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- detect-completion: older windows under way
         select exists (
@@ -190,18 +199,18 @@ impl DetectCompletion {
     /// Moves lots by the clock, for a window that received no new file.
     async fn judge_unchanged(
         &self,
-        step: &mut Step,
-        window: &Window,
+        step: &mut JobTransaction,
+        window: &LockedWindow,
         absent: bool,
-    ) -> anyhow::Result<Report> {
+    ) -> anyhow::Result<CompletionReport> {
         let newest = window.in_order && window.completed_window.is_none_or(|judged| judged <= window.start);
-        let mut report = Report {
+        let mut report = CompletionReport {
             state: "unchanged",
             skipped: (!newest).then_some("a newer window has been ingested"),
-            ..Report::default()
+            ..CompletionReport::default()
         };
         if newest {
-            let judgement = Judgement {
+            let judgement = CompletionRules {
                 by: Some(window.start),
                 absent,
                 removal: false,
@@ -217,10 +226,10 @@ impl DetectCompletion {
     /// Updates the statuses and deletes the heads of lots that are no longer open.
     async fn move_statuses(
         &self,
-        step: &mut Step,
-        window: &Window,
-        judgement: Judgement,
-        report: &mut Report,
+        step: &mut JobTransaction,
+        window: &LockedWindow,
+        judgement: CompletionRules,
+        report: &mut CompletionReport,
     ) -> anyhow::Result<()> {
         let Some(by) = judgement.by else { return Ok(()) };
         let moved = sqlx::query_file!(
@@ -258,7 +267,12 @@ impl DetectCompletion {
     }
 
     /// Writes the final state of the file, the window and the run.
-    async fn close_run(&self, step: &mut Step, window: &Window, report: &Report) -> anyhow::Result<()> {
+    async fn close_run(
+        &self,
+        step: &mut JobTransaction,
+        window: &LockedWindow,
+        report: &CompletionReport,
+    ) -> anyhow::Result<()> {
         sqlx::query_file!(
             "workers/auction/detect_completion.run.sql",
             self.sighting.file_id,

@@ -34,8 +34,8 @@
 //! redacted too, and are sent only to the feed's own host ([`Feed::with_session`]). `Referer` is fixed, and never the
 //! previous URL on a redirect.
 
-use crate::config::Copart;
-use crate::store::{Spool, Store};
+use crate::config::CopartConfig;
+use crate::store::{SpoolFile, Store};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use reqwest::Client;
@@ -46,21 +46,21 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-mod answer;
+mod attempts;
 mod error;
-mod gunzip;
-mod tries;
-pub(super) use answer::Mask;
-pub use error::{Break, DownloadError, Refusal};
-use tries::Tries;
+mod gzip;
+mod response;
+use attempts::DownloadAttempts;
+pub use error::{DownloadError, RejectedResponse, TransferError};
+pub(super) use response::SecretMask;
 
 /// Maximum number of redirects; a response behind more is rejected.
-const MOST_REDIRECTS: usize = 3;
+const MAX_REDIRECTS: usize = 3;
 
 /// The default `User-Agent`, which identifies this program and which the feed's server accepts.
-const USER_AGENT: &str = concat!("vinops/", env!("CARGO_PKG_VERSION"));
+const DEFAULT_USER_AGENT: &str = concat!("vinops/", env!("CARGO_PKG_VERSION"));
 /// The default `Referer`, which is the page that a browser would send.
-const REFERER: &str = "https://www.copart.com/";
+const DEFAULT_REFERER: &str = "https://www.copart.com/";
 
 /// Options of the feed client: address, headers, timeouts and limits.
 #[derive(Clone, Debug)]
@@ -87,12 +87,12 @@ pub struct FeedOptions {
 
 impl FeedOptions {
     /// Returns the options from the configuration. An error names the missing variable.
-    pub fn from_config(copart: &Copart) -> anyhow::Result<FeedOptions> {
+    pub fn from_config(copart: &CopartConfig) -> anyhow::Result<FeedOptions> {
         let url = copart.feed_url.clone().context(
             "COPART_FEED_URL is not set; set it to the feed's address, or set COPART_FEED_URL_FILE to a file that contains it",
         )?;
-        let user_agent = copart.user_agent.as_deref().unwrap_or(USER_AGENT);
-        Ok(FeedOptions::new(url, user_agent, copart.referer.as_deref().unwrap_or(REFERER)))
+        let user_agent = copart.user_agent.as_deref().unwrap_or(DEFAULT_USER_AGENT);
+        Ok(FeedOptions::new(url, user_agent, copart.referer.as_deref().unwrap_or(DEFAULT_REFERER)))
     }
 
     /// Returns options with the limits of the real feed: 96 MB, an error page of 963 bytes, a slot of 15 minutes.
@@ -112,18 +112,18 @@ impl FeedOptions {
 }
 
 /// HTTP client of the feed's server, and the only place that sends requests to it. A run extension of the fetch job.
-pub struct Feed {
+pub struct FeedClient {
     client: Client,
     options: FeedOptions,
     /// Secrets that no text may contain: the secret parts of the URL and the session's cookies.
-    mask: Mask,
+    mask: SecretMask,
     /// The cookie header of a session.
     cookies: Option<HeaderValue>,
     /// The maximum time from the first request to the last retry that a server may ask for.
     retry_within: Duration,
 }
 
-impl fmt::Debug for Feed {
+impl fmt::Debug for FeedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Feed").field("options", &self.options).finish_non_exhaustive()
     }
@@ -131,66 +131,66 @@ impl fmt::Debug for Feed {
 
 /// Validators of the last good file; they make the next request conditional.
 #[derive(Clone, Debug, Default)]
-pub struct Since {
+pub struct Validators {
     /// The value of `ETag`, including the quotes.
     pub etag: Option<String>,
     /// The time in `Last-Modified`.
     pub last_modified: Option<DateTime<Utc>>,
 }
 
-impl Since {
+impl Validators {
     /// Returns true if there is a validator to make a request conditional.
-    fn is_known(&self) -> bool {
+    fn has_any(&self) -> bool {
         self.etag.is_some() || self.last_modified.is_some()
     }
 }
 
 /// Result of a successful download.
 #[derive(Debug)]
-pub struct Download {
+pub struct CompletedDownload {
     /// The number of requests, from 1.
     pub tries: u32,
     /// The new file, or `None` if the server reported no change (304).
-    pub file: Option<File>,
+    pub file: Option<DownloadedFile>,
 }
 
 /// A complete and plausible file that is not in the store or the database yet.
 #[derive(Debug)]
-pub struct File {
+pub struct DownloadedFile {
     /// The spooled bytes.
-    pub spool: Spool,
+    pub spool: SpoolFile,
     /// The validators in the response.
-    pub since: Since,
+    pub since: Validators,
 }
 
 /// Callback that receives the bytes received and the bytes expected (0 if unknown) during a download.
-pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+pub type DownloadProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
-impl Feed {
+impl FeedClient {
     /// Creates a client for the feed at `options.url`. An error names the variable and never the URL.
-    pub fn new(options: FeedOptions) -> anyhow::Result<Feed> {
+    pub fn new(options: FeedOptions) -> anyhow::Result<FeedClient> {
         let url: Url =
             options.url.expose_secret().parse().map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
         }
-        let client = client(&options, &url, MOST_REDIRECTS)?;
+        let client = build_client(&options, &url, MAX_REDIRECTS)?;
         let retry_within = options.deadline;
-        Ok(Feed { client, mask: Mask::new(&url, []), options, cookies: None, retry_within })
+        Ok(FeedClient { client, mask: SecretMask::new(&url, []), options, cookies: None, retry_within })
     }
 
     /// Returns a copy of the client that sends the cookies of a session: `name=value; name=value`.
-    pub fn with_session(&self, cookies: &SecretString) -> anyhow::Result<Feed> {
+    pub fn with_session(&self, cookies: &SecretString) -> anyhow::Result<FeedClient> {
         let text = cookies.expose_secret();
         let mut header =
             HeaderValue::from_str(text).map_err(|_| anyhow!("the session's cookies cannot be sent"))?;
         header.set_sensitive(true);
         let url = self.options.url.expose_secret().parse()?;
         let values = text.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
-        Ok(Feed {
+        Ok(FeedClient {
             client: self.client.clone(),
             options: self.options.clone(),
-            mask: Mask::new(&url, values.chain([text])),
+            mask: SecretMask::new(&url, values.chain([text])),
             cookies: Some(header),
             retry_within: self.retry_within,
         })
@@ -199,8 +199,8 @@ impl Feed {
     /// Returns a copy of the client that accepts a server's `Retry-After` only within `left`, the rest of the slot.
     ///
     /// The limit is never later than the deadline of a download.
-    pub fn with_retry_within(&self, left: Duration) -> Feed {
-        Feed {
+    pub fn with_retry_within(&self, left: Duration) -> FeedClient {
+        FeedClient {
             client: self.client.clone(),
             options: self.options.clone(),
             mask: self.mask.clone(),
@@ -218,29 +218,39 @@ impl Feed {
     pub async fn download(
         &self,
         store: &Store,
-        since: &Since,
-        progress: Progress<'_>,
-    ) -> Result<Download, DownloadError> {
+        since: &Validators,
+        progress: DownloadProgress<'_>,
+    ) -> Result<CompletedDownload, DownloadError> {
         let deadline = self.options.deadline;
-        let tries = self.try_to_the_end(Tries { feed: self, store, since, progress, made: 0, partial: None });
-        timeout(deadline, tries).await.map_err(|_| Break::Overdue { deadline })?
+        let tries = self.download_with_retry(DownloadAttempts {
+            feed: self,
+            store,
+            since,
+            progress,
+            made: 0,
+            partial: None,
+        });
+        timeout(deadline, tries).await.map_err(|_| TransferError::Overdue { deadline })?
     }
 
     /// Sends requests until the file is complete, the retries are used up, or the server asks for more time than is
     /// left.
-    async fn try_to_the_end(&self, mut tries: Tries<'_>) -> Result<Download, DownloadError> {
+    async fn download_with_retry(
+        &self,
+        mut tries: DownloadAttempts<'_>,
+    ) -> Result<CompletedDownload, DownloadError> {
         let began = Instant::now();
         let mut waits = self.options.waits.iter();
         loop {
-            let error = match tries.next().await {
-                Ok(file) => return Ok(Download { tries: tries.made, file }),
+            let error = match tries.attempt_download().await {
+                Ok(file) => return Ok(CompletedDownload { tries: tries.made, file }),
                 Err(error) => error,
             };
             let left = self.retry_within.saturating_sub(began.elapsed());
             if error.retry_after() > left {
-                return Err(error.beyond(left));
+                return Err(error.into_retry_after_error(left));
             }
-            let Some(wait) = waits.next().filter(|_| error.is_worth_another_try()) else { return Err(error) };
+            let Some(wait) = waits.next().filter(|_| error.is_retryable()) else { return Err(error) };
             let wait = wait.mul_f64(rand::random_range(0.75..=1.25)).max(error.retry_after());
             tracing::warn!(error = %error, wait_ms = wait.as_millis() as u64, "download retried");
             sleep(wait).await;
@@ -249,12 +259,12 @@ impl Feed {
 
     fn check_size(&self, bytes: u64) -> Result<(), DownloadError> {
         let most = self.options.max_bytes;
-        if bytes > most { Err(Refusal::TooLarge { bytes, most }.into()) } else { Ok(()) }
+        if bytes > most { Err(RejectedResponse::TooLarge { bytes, most }.into()) } else { Ok(()) }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the place for HTTP clients that the lint names")]
-pub(super) fn client(options: &FeedOptions, url: &Url, redirects: usize) -> anyhow::Result<Client> {
+pub(super) fn build_client(options: &FeedOptions, url: &Url, redirects: usize) -> anyhow::Result<Client> {
     let value = |name: &str, text: &str| {
         HeaderValue::from_str(text).with_context(|| format!("{name} cannot be sent as a header"))
     };

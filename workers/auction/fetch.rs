@@ -19,15 +19,15 @@
 //! and never fetched late, since the file would belong to another quarter-hour. One inaccuracy is accepted: a download
 //! that starts in the last seconds of a slot may get the next slot's file. The next fetch then finds nothing new.
 
-use super::download::{DownloadError, Feed, Since};
-use super::receive::{Arrival, WindowOutcome, keep, record, settle};
-use super::session::Login;
-use super::sightings::record_repetition;
-use crate::auction::window::WINDOW_LENGTH;
+use super::download::{DownloadError, FeedClient, Validators};
+use super::receive::{IncomingFile, WindowOutcome, register_file, set_window_state, store_bytes};
+use super::session::LoginClient;
+use super::sightings::record_repeat;
+use crate::auction::window::WINDOW_INTERVAL;
 use crate::config::now;
-use crate::db::passing::{Passing, passing};
-use crate::queue::{Job, Policy, Run, Step, Stop, Verdict, abort, snooze};
-use crate::source::{self, Answer, Ended};
+use crate::db::transient::{TransientError, transient_error};
+use crate::queue::{Job, JobError, JobPolicy, JobResult, JobRun, JobTransaction, abort, snooze};
+use crate::source::{self, FetchPermission, SlotResult};
 use crate::store::Store;
 use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The delay before a fetch continues after a transient database error.
-const PAUSE: Duration = Duration::from_secs(1);
+const DATABASE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Payload of the job: the window to fetch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ pub struct Fetch {
 
 /// Report of the job. Sizes are 0 if nothing was downloaded.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct FetchReport {
     /// The outcome of the fetch.
-    pub outcome: Outcome,
+    pub outcome: FetchOutcome,
     /// The window's file, which is new or already known.
     pub file_id: Option<Uuid>,
     /// The sha256 of the downloaded bytes, in hex.
@@ -74,7 +74,7 @@ pub struct Report {
 /// Outcome of a successful fetch job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum FetchOutcome {
     /// The file is new, and an ingest job is enqueued.
     Fetched,
     /// The server reported no change since the last good file (304).
@@ -95,13 +95,13 @@ pub enum Outcome {
 
 impl Fetch {
     /// Returns the key of the job, such as `copart/2026-11-20T14:30Z`.
-    pub fn key(&self) -> String {
+    pub fn job_key(&self) -> String {
         source::fetch_key(&self.source, self.window_start_utc)
     }
 
     /// Marks the window missed, with the reason as a note.
-    async fn give_up(&self, step: &mut Step, why: Option<&str>) -> anyhow::Result<()> {
-        settle(step, &self.source, self.window_start_utc, WindowOutcome::Missed, None).await?;
+    async fn mark_missed(&self, step: &mut JobTransaction, why: Option<&str>) -> anyhow::Result<()> {
+        set_window_state(step, &self.source, self.window_start_utc, WindowOutcome::Missed, None).await?;
         sqlx::query!(
             "-- fetch: why the window is missed
             update fleet.windows
@@ -121,8 +121,8 @@ impl Fetch {
 
     /// Records that storing failed on this side, so that the source's breaker does not count the slot. The job returns
     /// the error itself.
-    async fn unkept(&self, run: &Run) {
-        if let Err(error) = source::unkept(run.pool(), run.job().id, run.job().run).await {
+    async fn record_store_failure(&self, run: &JobRun) {
+        if let Err(error) = source::record_store_failure(run.pool(), run.job().id, run.job().run).await {
             tracing::warn!(error = %format_args!("{error:#}"), "store failure not recorded, slot counts as failed");
         }
     }
@@ -133,7 +133,7 @@ impl Fetch {
     /// be answered with 304 as long as the server has it, and the window would succeed with nothing applied. If the
     /// newest file has no validators (one ingested manually), the request is not conditional, since a 304 would refer
     /// to an older file.
-    async fn last_good(&self, pool: &PgPool) -> anyhow::Result<(Option<Uuid>, Since)> {
+    async fn last_good_file(&self, pool: &PgPool) -> anyhow::Result<(Option<Uuid>, Validators)> {
         let last = sqlx::query!(
             "-- fetch: last good file
             select f.file_id, f.etag, f.last_modified
@@ -148,25 +148,25 @@ impl Fetch {
         );
         let last = last.fetch_optional(pool).await.context("could not read the last good file")?;
         Ok(last.map_or_else(Default::default, |last| {
-            (Some(last.file_id), Since { etag: last.etag, last_modified: last.last_modified })
+            (Some(last.file_id), Validators { etag: last.etag, last_modified: last.last_modified })
         }))
     }
 
     /// Returns the client with the rest of the slot as the limit of a server's `Retry-After`.
     ///
     /// The slot of a simulated source does not follow this clock, so the client is returned unchanged.
-    fn within_the_slot(&self, feed: Arc<Feed>) -> Arc<Feed> {
+    fn limit_to_slot(&self, feed: Arc<FeedClient>) -> Arc<FeedClient> {
         if self.late_ok {
             return feed;
         }
-        let end = self.window_start_utc + WINDOW_LENGTH;
+        let end = self.window_start_utc + WINDOW_INTERVAL;
         Arc::new(feed.with_retry_within((end - now()).to_std().unwrap_or_default()))
     }
 }
 
 impl Job for Fetch {
     const KIND: &'static str = "fetch";
-    const POLICY: Policy = Policy::DEFAULT.attempts(1).within(Duration::from_secs(660));
+    const POLICY: JobPolicy = JobPolicy::DEFAULT.with_attempts(1).with_timeout(Duration::from_secs(660));
     const VERB: &'static str = "downloads the file of a window";
     const WHEN: &'static str = "every quarter-hour";
     const READS: &'static str = "the feed, fleet.sources, fleet.windows, raw.csv_files";
@@ -174,23 +174,23 @@ impl Job for Fetch {
     const SAFE: &'static str =
         "a slot has one attempt, a window one file; known bytes are recognised by their sha256";
     const NEXT: &'static str = "ingest";
-    type Report = Report;
+    type Report = FetchReport;
 
-    async fn run(self, run: Run) -> Verdict<Report> {
-        match self.attempt(&run).await {
+    async fn run(self, run: JobRun) -> JobResult<FetchReport> {
+        match self.attempt_fetch(&run).await {
             // The source is not at fault and the window is not lost: the same attempt continues.
-            Err(Stop::Retry(error)) => match passing(&error) {
-                Some(Passing::Connection) => {
+            Err(JobError::Retry(error)) => match transient_error(&error) {
+                Some(TransientError::Connection) => {
                     let error = format!("{error:#}");
-                    tracing::warn!(window = self.key(), error, "database unavailable, fetch snoozed");
-                    Err(snooze(PAUSE))
+                    tracing::warn!(window = self.job_key(), error, "database unavailable, fetch snoozed");
+                    Err(snooze(DATABASE_RETRY_DELAY))
                 }
-                Some(Passing::Conflict) => {
+                Some(TransientError::Conflict) => {
                     let error = format!("{error:#}");
-                    tracing::info!(window = self.key(), error, "transaction conflict, fetch snoozed");
-                    Err(snooze(PAUSE))
+                    tracing::info!(window = self.job_key(), error, "transaction conflict, fetch snoozed");
+                    Err(snooze(DATABASE_RETRY_DELAY))
                 }
-                None => Err(Stop::Retry(error)),
+                None => Err(JobError::Retry(error)),
             },
             ended => ended,
         }
@@ -198,10 +198,10 @@ impl Job for Fetch {
 }
 
 impl Fetch {
-    async fn attempt(&self, run: &Run) -> Verdict<Report> {
+    async fn attempt_fetch(&self, run: &JobRun) -> JobResult<FetchReport> {
         let began = Instant::now();
-        let mut report = Report {
-            outcome: Outcome::Fetched,
+        let mut report = FetchReport {
+            outcome: FetchOutcome::Fetched,
             file_id: None,
             sha256: None,
             bytes: 0,
@@ -209,54 +209,54 @@ impl Fetch {
             tries: 0,
             seconds: 0.0,
         };
-        let store = run.tool::<Store>()?;
-        let feed = run.tool::<Feed>().context(
+        let store = run.extension::<Store>()?;
+        let feed = run.extension::<FeedClient>().context(
             "COPART_FEED_URL is not set on this worker\nhint: set it, or exclude the kind fetch with --kind",
         )?;
         let (job, its_run) = (run.job().id, run.job().run);
         let answer =
-            source::begin(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok)
+            source::begin_fetch(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok)
                 .await?;
         let (outcome, why) = match answer {
-            Answer::Go => (Outcome::Fetched, None),
-            Answer::AlreadyFetched => (Outcome::AlreadyFetched, None),
-            Answer::Missed => (Outcome::Missed, None),
-            Answer::Disabled => (Outcome::Disabled, Some("the source is disabled")),
-            Answer::Open => (Outcome::BreakerOpen, Some("the breaker is open")),
-            Answer::UnderWay => (Outcome::UnderWay, None),
-            Answer::Unknown => {
+            FetchPermission::Granted => (FetchOutcome::Fetched, None),
+            FetchPermission::AlreadyFetched => (FetchOutcome::AlreadyFetched, None),
+            FetchPermission::Missed => (FetchOutcome::Missed, None),
+            FetchPermission::Disabled => (FetchOutcome::Disabled, Some("the source is disabled")),
+            FetchPermission::Open => (FetchOutcome::BreakerOpen, Some("the breaker is open")),
+            FetchPermission::UnderWay => (FetchOutcome::UnderWay, None),
+            FetchPermission::Unknown => {
                 return Err(abort(anyhow!(
                     "unknown source {:?}\nhint: list the sources with `vinops source list`",
                     self.source
                 )));
             }
-            Answer::Spent => {
+            FetchPermission::AttemptUsed => {
                 return Err(abort(anyhow!(
                     "window {} has no attempt left\ndetail: a source gets one attempt per quarter-hour, and the next \
                      quarter-hour has its own fetch",
-                    self.key()
+                    self.job_key()
                 )));
             }
         };
-        if answer != Answer::Go {
+        if answer != FetchPermission::Granted {
             report.outcome = outcome;
-            let mut step = run.begin().await?;
-            if matches!(answer, Answer::Missed | Answer::Disabled | Answer::Open) {
-                self.give_up(&mut step, why).await?;
+            let mut step = run.begin_step().await?;
+            if matches!(answer, FetchPermission::Missed | FetchPermission::Disabled | FetchPermission::Open) {
+                self.mark_missed(&mut step, why).await?;
             }
             return step.done(report).await;
         }
 
-        let feed = match run.tool::<Login>() {
+        let feed = match run.extension::<LoginClient>() {
             Ok(login) => {
                 let who = format!("job {job}, run {its_run}");
-                login.dress(run.pool(), &self.source, &who, feed).await?
+                login.with_session(run.pool(), &self.source, &who, feed).await?
             }
             Err(_) => feed,
         };
-        let feed = self.within_the_slot(feed);
-        let (last, since) = self.last_good(run.pool()).await?;
-        let download = feed.download(&store, &since, &|done, total| run.progress(done, total)).await;
+        let feed = self.limit_to_slot(feed);
+        let (last, since) = self.last_good_file(run.pool()).await?;
+        let download = feed.download(&store, &since, &|done, total| run.report_progress(done, total)).await;
         match &download {
             Ok(_) => {
                 metrics::counter!("copart_fetch_success_total").increment(1);
@@ -265,48 +265,50 @@ impl Fetch {
             Err(_) => metrics::counter!("copart_fetch_failures_total").increment(1),
         }
         match &download {
-            Err(DownloadError::Store(_)) => self.unkept(run).await,
-            Err(error) if error.is_no_entry() => source::session::doubt(run.pool(), &self.source).await?,
+            Err(DownloadError::Store(_)) => self.record_store_failure(run).await,
+            Err(error) if error.is_access_denied() => {
+                source::session::invalidate_session(run.pool(), &self.source).await?
+            }
             _ => {}
         }
-        let download = download.with_context(|| format!("could not download window {}", self.key()))?;
+        let download = download.with_context(|| format!("could not download window {}", self.job_key()))?;
         report.tries = download.tries;
 
         let Some(file) = download.file else {
-            let mut step = run.begin().await?;
-            end(&mut step, run, Ended::Unchanged).await?;
+            let mut step = run.begin_step().await?;
+            end_attempt(&mut step, run, SlotResult::Unchanged).await?;
             match last {
                 Some(file_id) => {
-                    record_repetition(&mut step, &self.source, self.window_start_utc, file_id).await?;
+                    record_repeat(&mut step, &self.source, self.window_start_utc, file_id).await?;
                 }
                 None => {
                     let outcome = WindowOutcome::Unchanged;
-                    settle(&mut step, &self.source, self.window_start_utc, outcome, None).await?;
+                    set_window_state(&mut step, &self.source, self.window_start_utc, outcome, None).await?;
                 }
             }
-            (report.outcome, report.file_id) = (Outcome::NotModified, last);
+            (report.outcome, report.file_id) = (FetchOutcome::NotModified, last);
             report.seconds = began.elapsed().as_secs_f64();
             return step.done(report).await;
         };
 
         let (source, window) = (self.source.clone(), self.window_start_utc);
-        let arrival = Arrival { source, window, since: file.since, spool: file.spool };
-        let kept = match keep(run.pool(), &store, arrival).await {
+        let arrival = IncomingFile { source, window, since: file.since, spool: file.spool };
+        let kept = match store_bytes(run.pool(), &store, arrival).await {
             Ok(kept) => kept,
             Err(error) => {
-                if passing(&error).is_none() {
-                    self.unkept(run).await;
+                if transient_error(&error).is_none() {
+                    self.record_store_failure(run).await;
                 }
                 return Err(error.into());
             }
         };
-        let mut step = run.begin().await?;
-        end(&mut step, run, Ended::Fetched).await?;
-        let receipt = record(&mut step, &kept).await?;
+        let mut step = run.begin_step().await?;
+        end_attempt(&mut step, run, SlotResult::Fetched).await?;
+        let receipt = register_file(&mut step, &kept).await?;
         if receipt.duplicate {
-            report.outcome = Outcome::Duplicate;
+            report.outcome = FetchOutcome::Duplicate;
         }
-        let report = Report {
+        let report = FetchReport {
             file_id: Some(receipt.file_id),
             sha256: Some(receipt.sha256),
             bytes: receipt.bytes,
@@ -319,8 +321,8 @@ impl Fetch {
 }
 
 /// Ends the slot's attempt as a success, in the step's transaction. The attempt must still belong to this run.
-async fn end(step: &mut Step, run: &Run, ended: Ended) -> anyhow::Result<()> {
-    let ours = source::end(step, run.job().id, run.job().run, ended).await?;
+async fn end_attempt(step: &mut JobTransaction, run: &JobRun, ended: SlotResult) -> anyhow::Result<()> {
+    let ours = source::end_fetch(step, run.job().id, run.job().run, ended).await?;
     ensure!(ours, "job {}, run {} no longer owns the attempt of the slot", run.job().id, run.job().run);
     Ok(())
 }

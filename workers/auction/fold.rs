@@ -14,15 +14,15 @@
 //! Reading the versions ([`stored`]), folding them ([`compute`]) and writing the result ([`mod@write`]) are separate
 //! modules, since the comparison of the table rows uses only the first two.
 
-use super::Window;
-use crate::db::vocabulary;
-use crate::queue::Step;
+use super::LockedWindow;
+use crate::db::taxonomy;
+use crate::queue::JobTransaction;
 use anyhow::Context;
 use compute::{compute_lots, compute_vehicles};
 use std::collections::BTreeMap;
 use stored::{lots_of_vehicles, read_versions};
 use uuid::Uuid;
-use write::{Mode, write_lots, write_vehicles};
+use write::{WriteMode, write_lots, write_vehicles};
 
 mod columns;
 pub mod compute;
@@ -31,16 +31,16 @@ pub mod stored;
 pub mod write;
 
 /// Lots or vehicles whose versions are loaded in one batch.
-pub const LOTS_AT_ONCE: usize = 500;
+pub const LOT_BATCH_SIZE: usize = 500;
 
 /// The key of a lot: source and lot number.
 pub type LotKey = (String, i64);
 
 /// Folds the lots of the given staged rows. Returns the number of changed lots.
 pub async fn fold_lots(
-    step: &mut Step,
+    step: &mut JobTransaction,
     file_id: Uuid,
-    window: &Window,
+    window: &LockedWindow,
     staged: &[i64],
 ) -> anyhow::Result<i64> {
     let lots = sqlx::query_scalar!(
@@ -56,22 +56,22 @@ pub async fn fold_lots(
     .fetch_all(&mut **step)
     .await
     .context("could not read the lots to fold")?;
-    let spellings = vocabulary::spellings(step).await?;
+    let spellings = taxonomy::load_aliases(step).await?;
     let mut changed = 0;
-    for lots in lots.chunks(LOTS_AT_ONCE) {
+    for lots in lots.chunks(LOT_BATCH_SIZE) {
         let keys: Vec<LotKey> = lots.iter().map(|lot| (window.source.clone(), *lot)).collect();
         let versions = read_versions(step, &keys).await?;
         let lots = compute_lots(&versions, &spellings);
-        changed += write_lots(step, (Some(file_id), window.start), lots, Mode::Replace).await?;
+        changed += write_lots(step, (Some(file_id), window.start), lots, WriteMode::Replace).await?;
     }
     Ok(changed)
 }
 
 /// Folds the vehicles of the given staged rows. Returns the number of changed vehicles.
 pub async fn fold_vehicles(
-    step: &mut Step,
+    step: &mut JobTransaction,
     file_id: Uuid,
-    window: &Window,
+    window: &LockedWindow,
     staged: &[i64],
 ) -> anyhow::Result<i64> {
     let rows = sqlx::query_file!("workers/auction/fold/staged_vehicles.sql", file_id, window.start, staged)
@@ -84,16 +84,16 @@ pub async fn fold_vehicles(
         staged.entry(vehicle.vin.clone()).or_default().push(vehicle);
     }
     let staged: Vec<Vec<StagedVehicle>> = staged.into_values().collect();
-    let spellings = vocabulary::spellings(step).await?;
+    let spellings = taxonomy::load_aliases(step).await?;
     let mut changed = 0;
-    for vehicles in staged.chunks(LOTS_AT_ONCE) {
+    for vehicles in staged.chunks(LOT_BATCH_SIZE) {
         let vins: Vec<String> = vehicles.iter().flatten().map(|vehicle| vehicle.vin.clone()).collect();
         let mut lots = lots_of_vehicles(step, &vins).await?;
         add_staged_lots(&mut lots, vehicles, &window.source);
         let keys: Vec<LotKey> = lots.values().flatten().cloned().collect();
         let versions = read_versions(step, &keys).await?;
         let folded = compute_vehicles(&versions, &lots, &spellings);
-        changed += write_vehicles(step, (Some(file_id), window.start), folded, Mode::Replace).await?;
+        changed += write_vehicles(step, (Some(file_id), window.start), folded, WriteMode::Replace).await?;
     }
     Ok(changed)
 }

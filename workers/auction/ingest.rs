@@ -30,21 +30,21 @@
 //! is applied but does not decide absence. An unreadable record with a readable lot number keeps its lot in the feed,
 //! and opens a closed lot again.
 
-use super::restage::restage;
+use super::restage::restage_file;
 use super::upsert_vehicles::UpsertVehicles;
-use super::{Sighting, Window, ensure_partitions, note_step, peak_rss_mb, write_catalogue};
+use super::{LockedWindow, Sighting, ensure_partitions, peak_rss_mb, record_step, write_catalogue};
 use crate::auction::mapping;
 use crate::db::copy::CopyStream;
-use crate::db::vocabulary;
-use crate::queue::{Job, Run, Step, Stop, Verdict, abort, snooze};
+use crate::db::taxonomy;
+use crate::queue::{Job, JobError, JobResult, JobRun, JobTransaction, abort, snooze};
 use crate::store::Store;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use earlier::Earlier;
-use heads::Heads;
+use file_history::FileHistory;
+use heads::LotHeads;
 use lotless::LotlessRows;
-use scan::{Chunk, ColumnDrift, Count, Missing, Skipped, Unreadable};
-pub(super) use scan::{Ended, Plan, scan_checked};
+use scan::{ColumnDrift, MissingKeys, RowChunk, SkippedCounts, UnreadableStats, ValueCount};
+pub(super) use scan::{ScanError, ScanPlan, scan_checked};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,27 +52,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-mod ahead;
 mod columns;
-pub(super) use columns::{copy_into, copy_staged, staged_columns};
-mod earlier;
-pub(super) use earlier::earlier_files;
+mod read_ahead;
+pub(super) use columns::{copy_into_sql, copy_staged_sql, staged_columns};
+mod file_history;
+pub(super) use file_history::earlier_files;
 mod finish;
 mod heads;
 mod lotless;
-mod month;
+mod month_partition;
 mod scan;
 
-const COPY_RAW: &str =
+const COPY_RAW_ROWS: &str =
     "copy raw.rows (id, file_id, row_no, window_start_utc, lot, payload_jsonb) from stdin (format binary)";
-const COPY_SKIPPED: &str = "copy audit.skipped_lots (window_start_utc, file_id, source, row_no, lot_external_id, vin_raw, reason) \
+const COPY_SKIPPED_LOTS: &str = "copy audit.skipped_lots (window_start_utc, file_id, source, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
-const COPY_MANIFEST: &str =
+const COPY_MANIFESTS: &str =
     "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
 /// Chunks buffered between the scanner and COPY. With a buffer of one, each side keeps waiting for the other.
-const CHUNKS_AHEAD: usize = 2;
+const BUFFERED_CHUNKS: usize = 2;
 /// The delay before a window checks again whether the conflicting windows have finished.
-const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
+const CONFLICT_DELAY: Duration = Duration::from_millis(250);
 
 /// Payload of the job: the file to ingest.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ pub struct Ingest {
 
 /// Report of the job. Counts are rows unless stated otherwise.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct IngestReport {
     /// The state `ingested` or `quarantined`, or `already` if another attempt ingested the file first.
     pub state: &'static str,
     /// The reason why the file is quarantined or incomplete.
@@ -114,19 +114,19 @@ pub struct Report {
     /// Values of the staged rows that could not be read and are null.
     pub unreadable_values: u64,
     /// The unreadable values by column: their number, and the first of them.
-    pub unreadable: BTreeMap<&'static str, Unreadable>,
+    pub unreadable: BTreeMap<&'static str, UnreadableStats>,
     /// Columns with mostly unreadable values that had few in the last complete file.
     pub column_drift: Vec<ColumnDrift>,
     /// Rows without a vehicle and a lot, by their first reason.
-    pub skipped: Skipped,
+    pub skipped: SkippedCounts,
     /// Rows without a VIN or a lot number, each counted separately.
-    pub missing: Missing,
+    pub missing: MissingKeys,
     /// Records with a recognised lot number, including unreadable records whose lot number can be read.
     pub recognised_lots: u64,
     /// Distinct raw values of the staged rows that the taxonomies do not contain.
     pub unknown_values: u64,
     /// Raw values of the staged rows by domain: all, and unknown ones.
-    pub words: BTreeMap<&'static str, Count>,
+    pub words: BTreeMap<&'static str, ValueCount>,
     /// Unknown columns of the header, and known columns that are missing or repeated.
     pub header_drift: Vec<String>,
     /// True if the file is older than the newest ingested one.
@@ -148,39 +148,39 @@ impl Job for Ingest {
         "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit, fleet.windows";
     const SAFE: &'static str = "one transaction ends the job; an ingested file is left alone";
     const NEXT: &'static str = "upsert-vehicles";
-    type Report = Report;
+    type Report = IngestReport;
 
-    async fn run(self, run: Run) -> Verdict<Report> {
+    async fn run(self, run: JobRun) -> JobResult<IngestReport> {
         let began = Instant::now();
-        let store = run.tool::<Store>()?;
+        let store = run.extension::<Store>()?;
         write_catalogue(run.pool(), &store).await?;
-        let mut step = run.begin().await?;
-        let window = Window::lock(&mut step, self.sighting).await?;
+        let mut step = run.begin_step().await?;
+        let window = LockedWindow::lock(&mut step, self.sighting).await?;
         if window.state == "quarantined" {
-            return step.done(Report { state: "quarantined", ..Report::default() }).await;
+            return step.done(IngestReport { state: "quarantined", ..IngestReport::default() }).await;
         }
         if window.state != "received" {
             let staged = if self.repair {
-                restage(&run, &mut step, self.sighting.file_id, &window).await?.unsigned_abs()
+                restage_file(&run, &mut step, self.sighting.file_id, &window).await?.unsigned_abs()
             } else {
                 0
             };
-            step.enqueue(&self.next(), &self.sighting.key()).await?;
-            return step.done(Report { state: "already", staged, ..Report::default() }).await;
+            step.enqueue_next(&self.next_job(), &self.sighting.job_key()).await?;
+            return step.done(IngestReport { state: "already", staged, ..IngestReport::default() }).await;
         }
-        if others_under_way(&mut step, &window).await? {
-            return Err(snooze(WAIT_FOR_OTHERS));
+        if has_conflicting_windows(&mut step, &window).await? {
+            return Err(snooze(CONFLICT_DELAY));
         }
 
         // Two connections, so that two PostgreSQL backends work in parallel.
         let (heads, apart) = tokio::try_join!(
-            Heads::load(&mut step, &window.source, month_of(window.start)),
-            prepare(&run, window.start)
+            LotHeads::load(&mut step, &window.source, month_start(window.start)),
+            prepare_partitions(&run, window.start)
         )?;
-        let lotless = LotlessRows::load(&mut step, &window.source, month_of(window.start)).await?;
-        let earlier = Earlier::load(&mut step, &window, self.sighting.file_id).await?;
-        let mapping = mapping::for_source(&window.source);
-        let plan = Plan {
+        let lotless = LotlessRows::load(&mut step, &window.source, month_start(window.start)).await?;
+        let earlier = FileHistory::load(&mut step, &window, self.sighting.file_id).await?;
+        let mapping = mapping::mapping_for_source(&window.source);
+        let plan = ScanPlan {
             file_id: self.sighting.file_id,
             source: Arc::from(window.source.as_str()),
             earlier_ids: earlier_ids(&mut step, self.sighting.file_id, &window).await?,
@@ -192,7 +192,7 @@ impl Job for Ingest {
             full: self.full,
             accepted: window.accepted,
             mapping,
-            spellings: Arc::new(vocabulary::spellings(&mut step).await?),
+            spellings: Arc::new(taxonomy::load_aliases(&mut step).await?),
             earlier: Arc::new(earlier),
             policies: mapping.drift_policies,
         };
@@ -200,34 +200,40 @@ impl Job for Ingest {
             .fetch_one(&mut *step)
             .await
             .context("could not open the day of staging.copart_raw")?;
-        let copy_staged = columns::copy_staged(day.as_deref());
+        let copy_staged = columns::copy_staged_sql(day.as_deref());
         let packed_sha256 = packed_sha256(&store, &window).await?;
-        let file = store.read(&window.path).await?;
-        let (chunks, arriving) = mpsc::channel(CHUNKS_AHEAD);
+        let file = store.open_reader(&window.path).await?;
+        let (chunks, arriving) = mpsc::channel(BUFFERED_CHUNKS);
         let scanning = tokio::task::spawn_blocking({
             let plan = plan.clone();
             move || scan::scan_checked(file, &packed_sha256, &plan, (heads, lotless), &chunks)
         });
-        stream(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
+        stream_rows(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                let mut report =
-                    finish::finish(&mut step, &plan, &window, outcome, finish::Loads { apart, day }).await?;
+                let mut report = finish::finish_ingest(
+                    &mut step,
+                    &plan,
+                    &window,
+                    outcome,
+                    finish::DetachedLoads { apart, day },
+                )
+                .await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
-                note_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
-                step.enqueue(&self.next(), &self.sighting.key()).await?;
+                record_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
+                step.enqueue_next(&self.next_job(), &self.sighting.job_key()).await?;
                 step.done(report).await
             }
-            Err(Ended::Refused(refusal)) => {
+            Err(ScanError::Refused(refusal)) => {
                 // Only the quarantine record of the file is written; everything else is rolled back.
                 drop(step);
-                let mut step = run.begin().await?;
-                let mut report = finish::quarantine(&mut step, &plan, *refusal).await?;
+                let mut step = run.begin_step().await?;
+                let mut report = finish::quarantine_file(&mut step, &plan, *refusal).await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
-                note_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
+                record_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
                 step.done(report).await
             }
-            Err(altered @ Ended::Altered { .. }) => Err(abort(altered)),
+            Err(altered @ ScanError::Altered { .. }) => Err(abort(altered)),
             Err(other) => Err(anyhow::Error::new(other).into()),
         }
     }
@@ -240,20 +246,20 @@ impl Job for Ingest {
 /// # Errors
 ///
 /// Aborts the job if the object does not contain the bytes of the file.
-pub(super) async fn packed_sha256(store: &Store, window: &Window) -> Result<String, Stop> {
+pub(super) async fn packed_sha256(store: &Store, window: &LockedWindow) -> Result<String, JobError> {
     if let Some(sha256) = &window.packed_sha256 {
         return Ok(sha256.clone());
     }
-    let (found, packed) = store.sums(&window.path).await?;
+    let (found, packed) = store.file_sums(&window.path).await?;
     if found == window.sha256 {
         Ok(packed)
     } else {
-        Err(abort(Ended::Altered { found, expected: window.sha256.clone() }))
+        Err(abort(ScanError::Altered { found, expected: window.sha256.clone() }))
     }
 }
 
 impl Ingest {
-    fn next(&self) -> UpsertVehicles {
+    fn next_job(&self) -> UpsertVehicles {
         UpsertVehicles { sighting: self.sighting, repair: self.repair, restage: false }
     }
 }
@@ -261,14 +267,21 @@ impl Ingest {
 /// Creates the partitions of the window in a separate transaction, and opens the month for a first file.
 ///
 /// The partitions are harmless if the step fails afterwards.
-async fn prepare(run: &Run, window: DateTime<Utc>) -> anyhow::Result<Option<month::Load>> {
+async fn prepare_partitions(
+    run: &JobRun,
+    window: DateTime<Utc>,
+) -> anyhow::Result<Option<month_partition::PartitionLoad>> {
     ensure_partitions(run.pool(), window).await?;
-    month::Load::open(run.pool(), window).await
+    month_partition::PartitionLoad::open_month(run.pool(), window).await
 }
 
 /// Returns the row ids of the file in file order, if this month already has a manifest. A file that is received again
 /// stores no row twice.
-async fn earlier_ids(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Option<Arc<[i64]>>> {
+async fn earlier_ids(
+    step: &mut JobTransaction,
+    file_id: Uuid,
+    window: &LockedWindow,
+) -> anyhow::Result<Option<Arc<[i64]>>> {
     if window.start == window.first_window {
         return Ok(None);
     }
@@ -291,7 +304,7 @@ async fn earlier_ids(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow:
 }
 
 /// Returns true if an older window of the source is unfinished, or a newer one is ingested and unfinished.
-async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bool> {
+async fn has_conflicting_windows(step: &mut JobTransaction, window: &LockedWindow) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- ingest: other windows under way
         select exists (
@@ -311,20 +324,20 @@ async fn others_under_way(step: &mut Step, window: &Window) -> anyhow::Result<bo
 ///
 /// Raw and staged rows alternate on the step's connection. In a month's first file, raw rows use the month's
 /// connection, beside one long COPY of the staged rows.
-async fn stream(
-    run: &Run,
-    step: &mut Step,
-    window: &Window,
-    mut arriving: mpsc::Receiver<Chunk>,
-    apart: Option<&month::Load>,
+async fn stream_rows(
+    run: &JobRun,
+    step: &mut JobTransaction,
+    window: &LockedWindow,
+    mut arriving: mpsc::Receiver<RowChunk>,
+    apart: Option<&month_partition::PartitionLoad>,
     copy_staged: &str,
 ) -> anyhow::Result<()> {
     let whole = u64::try_from(window.bytes).unwrap_or(0);
     match apart {
         None => {
             while let Some(chunk) = arriving.recv().await {
-                run.progress(chunk.bytes_read, whole);
-                chunk.raw.send(step, COPY_RAW).await.context("could not copy the row versions")?;
+                run.report_progress(chunk.bytes_read, whole);
+                chunk.raw.send(step, COPY_RAW_ROWS).await.context("could not copy the row versions")?;
                 chunk.staged.send(step, copy_staged).await.context("could not copy the staged rows")?;
             }
         }
@@ -333,8 +346,8 @@ async fn stream(
                 .await
                 .context("could not begin the copy of staged rows")?;
             while let Some(chunk) = arriving.recv().await {
-                run.progress(chunk.bytes_read, whole);
-                load.rows(chunk.raw).await;
+                run.report_progress(chunk.bytes_read, whole);
+                load.send_rows(chunk.raw).await;
                 if !chunk.staged.is_empty() {
                     copy.send(chunk.staged).await.context("could not copy the staged rows")?;
                 }
@@ -346,7 +359,7 @@ async fn stream(
 }
 
 /// Returns the start of the month that contains `at`.
-fn month_of(at: DateTime<Utc>) -> DateTime<Utc> {
+fn month_start(at: DateTime<Utc>) -> DateTime<Utc> {
     use chrono::{Datelike, NaiveTime};
     let first = at.date_naive() - chrono::Days::new(u64::from(at.day0()));
     first.and_time(NaiveTime::MIN).and_utc()

@@ -4,7 +4,7 @@
 //! one source are therefore applied one after the other, while different sources run in parallel.
 
 use crate::db::catalogue;
-use crate::queue::{Stop, abort};
+use crate::queue::{JobError, abort};
 use crate::store::Store;
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -13,12 +13,12 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 pub mod compare;
-pub mod counted;
 pub mod detect_completion;
 pub mod download;
 pub mod fetch;
 pub mod fold;
 pub mod ingest;
+pub mod job_metrics;
 pub mod receive;
 mod restage;
 pub mod session;
@@ -39,12 +39,12 @@ pub struct Sighting {
 
 impl Sighting {
     /// Returns the sighting of a file in its first window.
-    pub fn first(file_id: Uuid) -> Sighting {
+    pub fn first_of_file(file_id: Uuid) -> Sighting {
         Sighting { file_id, window_start_utc: None }
     }
 
     /// Returns the key of the chain's jobs: the file id, followed by `@` and the window if the file was received again.
-    pub fn key(&self) -> String {
+    pub fn job_key(&self) -> String {
         match self.window_start_utc {
             None => self.file_id.to_string(),
             Some(at) => format!("{}@{}", self.file_id, at.to_rfc3339_opts(SecondsFormat::Secs, true)),
@@ -54,7 +54,7 @@ impl Sighting {
 
 /// The file that a job processes. The source of the file is locked until the step's transaction ends.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub struct LockedWindow {
     /// The name of the source, such as `copart`.
     pub source: String,
     /// The start of the quarter-hour.
@@ -85,13 +85,13 @@ pub struct Window {
     pub completed_window: Option<DateTime<Utc>>,
 }
 
-impl Window {
+impl LockedWindow {
     /// Reads the file and locks its source. The lock orders the windows of one source.
     ///
     /// # Errors
     ///
     /// Aborts the job if the file has no sighting in that window, or is withdrawn: no retry would bring the row back.
-    pub async fn lock(connection: &mut PgConnection, sighting: Sighting) -> Result<Window, Stop> {
+    pub async fn lock(connection: &mut PgConnection, sighting: Sighting) -> Result<LockedWindow, JobError> {
         let Sighting { file_id, window_start_utc } = sighting;
         sqlx::query!(
             "-- auction: name the source
@@ -104,7 +104,7 @@ impl Window {
         .await
         .context("could not register the source of the file")?;
         let mut window = sqlx::query_as!(
-            Window,
+            LockedWindow,
             r#"-- auction: lock the source
             select
               g.source, g.window_start_utc as start, f.window_start_utc as first_window, g.file_no, f.path, f.sha256,
@@ -123,9 +123,9 @@ impl Window {
         .fetch_optional(&mut *connection)
         .await
         .context("could not lock the source of the file")?
-        .ok_or_else(|| abort(anyhow!("file {} is not in raw.sightings", sighting.key())))?;
+        .ok_or_else(|| abort(anyhow!("file {} is not in raw.sightings", sighting.job_key())))?;
         if window.state == "withdrawn" {
-            return Err(abort(anyhow!("file {} is withdrawn", sighting.key())));
+            return Err(abort(anyhow!("file {} is withdrawn", sighting.job_key())));
         }
         window.advance_head(connection).await?;
         // The payload contains only the file, so the job's log span gets the source and the window here.
@@ -184,7 +184,7 @@ impl Window {
 /// # Errors
 /// Returns an error if the store or the database is unavailable; the job is then retried.
 pub(super) async fn write_catalogue(pool: &PgPool, store: &Store) -> anyhow::Result<()> {
-    catalogue::write_unwritten(pool, |key, body| store.create_object(key, body))
+    catalogue::write_pending_entries(pool, |key, body| store.create_object(key, body))
         .await
         .context("could not write the store's catalogue")?;
     Ok(())
@@ -213,7 +213,7 @@ pub fn peak_rss_mb() -> f64 {
 /// Adds a step's report to the run of the file, under the step's name.
 ///
 /// A repeated step has nothing left to do, so the report of the first one is not overwritten.
-pub async fn note_step(
+pub async fn record_step(
     connection: &mut PgConnection,
     (file_id, window): (Uuid, DateTime<Utc>),
     step: &str,

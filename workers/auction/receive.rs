@@ -19,15 +19,15 @@
 //! so that it cannot be removed meanwhile.
 
 use super::Sighting;
-use super::download::Since;
+use super::download::Validators;
 use super::ingest::Ingest;
-use super::sightings::{Repetition, record_repetition, record_sighting};
+use super::sightings::{RepeatOutcome, record_repeat, record_sighting};
 use crate::auction::header::is_html;
-use crate::auction::window::{WindowError, quarter_hour, time_in_path};
-use crate::db::catalogue::{CatalogueAct, FileOfWindow, note_act};
-use crate::queue::{Enqueue, enqueue};
+use crate::auction::window::{WindowError, floor_to_window, parse_path_time};
+use crate::db::catalogue::{CatalogueAction, FileOfWindow, record_action};
+use crate::queue::{EnqueueOptions, enqueue_job};
 use crate::source;
-use crate::store::{Placed, Spool, Store, key};
+use crate::store::{PublishOutcome, SpoolFile, Store, object_key};
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
 use chrono::{DateTime, Utc};
@@ -39,23 +39,23 @@ use uuid::Uuid;
 
 /// A received file that is neither in the store nor in the database yet.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct IncomingFile {
     /// The name of the source, such as `copart`.
     pub source: String,
     /// The start of the file's window.
     pub window: DateTime<Utc>,
     /// The validators of the response; empty for a local file.
-    pub since: Since,
+    pub since: Validators,
     /// The spooled bytes.
-    pub spool: Spool,
+    pub spool: SpoolFile,
 }
 
 /// A file whose bytes are in the store and that is not registered in the database yet.
 #[derive(Debug)]
-pub struct Kept {
+pub struct UnregisteredFile {
     source: String,
     window: DateTime<Utc>,
-    since: Since,
+    since: Validators,
     sha256: String,
     bytes: u64,
     stored_bytes: u64,
@@ -65,7 +65,7 @@ pub struct Kept {
 
 /// Result of receiving a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Receipt {
+pub struct FileReceipt {
     /// The id of the file, or of the known file for a duplicate.
     pub file_id: Uuid,
     /// True if the bytes were already known.
@@ -75,7 +75,7 @@ pub struct Receipt {
     pub sighting: Sighting,
     /// The consequence of a known file for the window; `None` for a new file.
     #[serde(skip)]
-    pub repetition: Option<Repetition>,
+    pub repetition: Option<RepeatOutcome>,
     /// The sha256 of the file, in hex.
     pub sha256: String,
     /// The size of the file in bytes.
@@ -98,8 +98,12 @@ pub(super) enum WindowOutcome {
 }
 
 /// Puts the bytes into the store under the window's key, unless they are already known.
-pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Result<Kept> {
-    let Arrival { source, window, since, spool } = arrival;
+pub async fn store_bytes(
+    pool: &PgPool,
+    store: &Store,
+    arrival: IncomingFile,
+) -> anyhow::Result<UnregisteredFile> {
+    let IncomingFile { source, window, since, spool } = arrival;
     let known = sqlx::query_scalar!(
         r#"-- receive: known bytes
         select exists (
@@ -112,78 +116,82 @@ pub async fn keep(pool: &PgPool, store: &Store, arrival: Arrival) -> anyhow::Res
     let placed = match known {
         true => None,
         false => {
-            let (key, packed_sha256) = place(store, &spool, &source, window).await?;
+            let (key, packed_sha256) = place_object(store, &spool, &source, window).await?;
             Some((key, Some(packed_sha256)))
         }
     };
-    let Spool { sha256, bytes, stored_bytes, .. } = spool;
-    Ok(Kept { source, window, since, sha256, bytes, stored_bytes, placed })
+    let SpoolFile { sha256, bytes, stored_bytes, .. } = spool;
+    Ok(UnregisteredFile { source, window, since, sha256, bytes, stored_bytes, placed })
 }
 
 /// Puts the spool into the store. Returns the key of the object and the sha256 of the object.
-async fn place(
+async fn place_object(
     store: &Store,
-    spool: &Spool,
+    spool: &SpoolFile,
     source: &str,
     window: DateTime<Utc>,
 ) -> anyhow::Result<(String, String)> {
     for sha8 in [None, Some(spool.sha8())] {
-        let key = key(source, window, sha8);
-        match store.place(spool, &key).await? {
-            Placed::New => return Ok((key, spool.packed_sha256.clone())),
-            Placed::Same { packed_sha256 } => return Ok((key, packed_sha256)),
-            Placed::Taken => {}
+        let key = object_key(source, window, sha8);
+        match store.publish_spool(spool, &key).await? {
+            PublishOutcome::New => return Ok((key, spool.packed_sha256.clone())),
+            PublishOutcome::Same { packed_sha256 } => return Ok((key, packed_sha256)),
+            PublishOutcome::Taken => {}
         }
     }
     bail!(
         "object {} of the store {} contains the bytes of another file\nhint: move the object away",
-        key(source, window, Some(spool.sha8())),
+        object_key(source, window, Some(spool.sha8())),
         store.url()
     )
 }
 
 /// Registers a stored file, the window and the ingest job in the caller's transaction.
-pub async fn record(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Receipt> {
+pub async fn register_file(conn: &mut PgConnection, kept: &UnregisteredFile) -> anyhow::Result<FileReceipt> {
     ensure!(
-        source::hold_known(conn, &kept.source).await?,
+        source::lock_known(conn, &kept.source).await?,
         "source {:?} has just been removed\ndetail: the file was not registered",
         kept.source
     );
     let inserted = match &kept.placed {
-        Some((path, packed_sha256)) => insert(conn, kept, path, packed_sha256.as_deref()).await?,
+        Some((path, packed_sha256)) => insert_file(conn, kept, path, packed_sha256.as_deref()).await?,
         None => None,
     };
     let duplicate = inserted.is_none();
     let (file_id, repetition) = match inserted {
         Some(file_id) => {
             record_sighting(conn, &kept.source, kept.window, file_id, "received").await?;
-            settle(conn, &kept.source, kept.window, WindowOutcome::Fetched, Some(file_id)).await?;
-            let sighting = Sighting::first(file_id);
-            enqueue(conn, &Ingest { sighting, full: false, repair: false }, Enqueue::once(sighting.key()))
-                .await?;
+            set_window_state(conn, &kept.source, kept.window, WindowOutcome::Fetched, Some(file_id)).await?;
+            let sighting = Sighting::first_of_file(file_id);
+            enqueue_job(
+                conn,
+                &Ingest { sighting, full: false, repair: false },
+                EnqueueOptions::with_key(sighting.job_key()),
+            )
+            .await?;
             (file_id, None)
         }
         None => {
-            let file_id = known(conn, kept).await?;
-            let repetition = record_repetition(conn, &kept.source, kept.window, file_id).await?;
+            let file_id = find_known_file(conn, kept).await?;
+            let repetition = record_repeat(conn, &kept.source, kept.window, file_id).await?;
             (file_id, Some(repetition))
         }
     };
-    if repetition != Some(Repetition::Known) {
-        note_act(conn, &act_of(kept, duplicate)).await?;
+    if repetition != Some(RepeatOutcome::Known) {
+        record_action(conn, &catalogue_act(kept, duplicate)).await?;
     }
-    let sighting = sighting_of(conn, file_id, kept.window).await?;
+    let sighting = find_sighting(conn, file_id, kept.window).await?;
     let stored_bytes = if duplicate { 0 } else { kept.stored_bytes };
     let (sha256, bytes) = (kept.sha256.clone(), kept.bytes);
-    Ok(Receipt { file_id, duplicate, sighting, repetition, sha256, bytes, stored_bytes })
+    Ok(FileReceipt { file_id, duplicate, sighting, repetition, sha256, bytes, stored_bytes })
 }
 
 /// Returns the catalogue entry of a new file, or of a known one that was received again.
-fn act_of(kept: &Kept, duplicate: bool) -> CatalogueAct {
-    let Kept { source, window, sha256, .. } = kept;
+fn catalogue_act(kept: &UnregisteredFile, duplicate: bool) -> CatalogueAction {
+    let UnregisteredFile { source, window, sha256, .. } = kept;
     let file = FileOfWindow { source: source.clone(), window_start_utc: *window, sha256: sha256.clone() };
     match &kept.placed {
-        Some((path, packed_sha256)) if !duplicate => CatalogueAct::Receipt {
+        Some((path, packed_sha256)) if !duplicate => CatalogueAction::Receipt {
             file,
             path: path.clone(),
             packed_sha256: packed_sha256.clone(),
@@ -192,7 +200,7 @@ fn act_of(kept: &Kept, duplicate: bool) -> CatalogueAct {
             etag: kept.since.etag.clone(),
             last_modified: kept.since.last_modified,
         },
-        _ => CatalogueAct::Repeat { file },
+        _ => CatalogueAction::Repeat { file },
     }
 }
 
@@ -210,7 +218,7 @@ pub struct StoredFile {
     /// The size of the object in bytes.
     pub stored_bytes: u64,
     /// The validators of the response that contained the file.
-    pub since: Since,
+    pub since: Validators,
     /// The key in the store and, if known, the sha256 of the object; `None` for a file that is already registered.
     pub placed: Option<(String, Option<String>)>,
 }
@@ -219,13 +227,14 @@ pub struct StoredFile {
 ///
 /// # Errors
 /// Returns an error if the source is unknown, or if the file has no key and is not registered.
-pub async fn register(conn: &mut PgConnection, file: StoredFile) -> anyhow::Result<Receipt> {
+pub async fn register_stored_file(conn: &mut PgConnection, file: StoredFile) -> anyhow::Result<FileReceipt> {
     let StoredFile { source, window, sha256, bytes, stored_bytes, since, placed } = file;
-    record(conn, &Kept { source, window, since, sha256, bytes, stored_bytes, placed }).await
+    register_file(conn, &UnregisteredFile { source, window, since, sha256, bytes, stored_bytes, placed })
+        .await
 }
 
 /// Returns the file and its window in the form that the jobs of this window use.
-async fn sighting_of(
+async fn find_sighting(
     conn: &mut PgConnection,
     file_id: Uuid,
     window: DateTime<Utc>,
@@ -242,9 +251,9 @@ async fn sighting_of(
     Ok(Sighting { file_id, window_start_utc: again.then_some(window) })
 }
 
-async fn insert(
+async fn insert_file(
     conn: &mut PgConnection,
-    kept: &Kept,
+    kept: &UnregisteredFile,
     path: &str,
     packed_sha256: Option<&str>,
 ) -> anyhow::Result<Option<Uuid>> {
@@ -269,7 +278,7 @@ async fn insert(
     .with_context(|| format!("could not register the file {path}"))
 }
 
-async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
+async fn find_known_file(conn: &mut PgConnection, kept: &UnregisteredFile) -> anyhow::Result<Uuid> {
     sqlx::query_scalar!(
         "-- receive: known file
         select file_id from raw.csv_files where source = $1 and sha256 = $2 and state <> 'withdrawn'",
@@ -289,7 +298,7 @@ async fn known(conn: &mut PgConnection, kept: &Kept) -> anyhow::Result<Uuid> {
 
 /// Sets a window's state. A new file always replaces the state. An outcome without a new file never overwrites a later
 /// state.
-pub(super) async fn settle(
+pub(super) async fn set_window_state(
     conn: &mut PgConnection,
     source: &str,
     window: DateTime<Utc>,
@@ -335,14 +344,14 @@ pub async fn receive_file(
     source: &str,
     flag: Option<DateTime<Utc>>,
     progress: impl Fn(u64, u64),
-) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
+) -> anyhow::Result<(DateTime<Utc>, FileReceipt)> {
     let name = path.display();
     source::expect_known(pool, source).await?;
     let mut file = tokio::fs::File::open(path).await.with_context(|| format!("could not open {name}"))?;
     let about = file.metadata().await.with_context(|| format!("could not read the metadata of {name}"))?;
     ensure!(about.is_file(), "{name} is not a file");
     ensure!(about.len() > 0, "file {name} is empty");
-    let window = quarter_hour(flag.or_else(|| time_in_path(path)).ok_or(WindowError::Unnamed)?);
+    let window = floor_to_window(flag.or_else(|| parse_path_time(path)).ok_or(WindowError::Unnamed)?);
     let mut writer = store.writer()?;
     let mut read = 0;
     loop {
@@ -360,10 +369,10 @@ pub async fn receive_file(
         progress(read, about.len());
     }
     let spool = writer.finish().await?;
-    let arrival = Arrival { source: source.to_owned(), window, since: Since::default(), spool };
-    let kept = keep(pool, store, arrival).await?;
+    let arrival = IncomingFile { source: source.to_owned(), window, since: Validators::default(), spool };
+    let kept = store_bytes(pool, store, arrival).await?;
     let mut tx = pool.begin().await.context("could not begin the registration of the file")?;
-    let receipt = record(&mut tx, &kept).await?;
+    let receipt = register_file(&mut tx, &kept).await?;
     tx.commit().await.with_context(|| format!("could not register {name}"))?;
     if receipt.duplicate {
         metrics::counter!("etl_duplicate_files_total").increment(1);

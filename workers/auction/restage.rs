@@ -5,11 +5,13 @@
 //! If none is left, all rows of the file are staged. The columns of a staged row that describe the replaced version are
 //! preserved.
 
-use super::Window;
-use super::ingest::{Ended, Plan, copy_into, copy_staged, packed_sha256, scan_checked, staged_columns};
+use super::LockedWindow;
+use super::ingest::{
+    ScanError, ScanPlan, copy_into_sql, copy_staged_sql, packed_sha256, scan_checked, staged_columns,
+};
 use crate::auction::mapping;
-use crate::db::vocabulary;
-use crate::queue::{Run, Step, Stop, abort};
+use crate::db::taxonomy;
+use crate::queue::{JobError, JobRun, JobTransaction, abort};
 use crate::store::Store;
 use anyhow::{Context, anyhow};
 use sqlx::AssertSqlSafe;
@@ -18,7 +20,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// Chunks buffered between the scanner and COPY.
-const CHUNKS_AHEAD: usize = 2;
+const BUFFERED_CHUNKS: usize = 2;
 
 /// Stages the rows of a file again. Returns the number of staged rows changed or inserted.
 ///
@@ -26,16 +28,21 @@ const CHUNKS_AHEAD: usize = 2;
 ///
 /// Aborts the job if the file has no manifest for this window and was therefore never ingested, or if the object in the
 /// store does not contain the received bytes.
-pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> Result<i64, Stop> {
-    let store = run.tool::<Store>()?;
-    let plan = plan(step, file_id, window).await?;
+pub async fn restage_file(
+    run: &JobRun,
+    step: &mut JobTransaction,
+    file_id: Uuid,
+    window: &LockedWindow,
+) -> Result<i64, JobError> {
+    let store = run.extension::<Store>()?;
+    let plan = plan_restage(step, file_id, window).await?;
     let packed_sha256 = packed_sha256(&store, window).await?;
     let day = sqlx::query_scalar!("-- restage: open the day\n select staging.open_day($1)", window.start)
         .fetch_one(&mut **step)
         .await
         .context("could not open the day of staging.copart_raw")?;
     let copy = match day.as_deref() {
-        Some(day) => copy_staged(Some(day)),
+        Some(day) => copy_staged_sql(Some(day)),
         None => {
             sqlx::query(
                 "-- restage: a table apart
@@ -44,35 +51,39 @@ pub async fn restage(run: &Run, step: &mut Step, file_id: Uuid, window: &Window)
             .execute(&mut **step)
             .await
             .context("could not create the table of scanned rows")?;
-            copy_into("restaged")
+            copy_into_sql("restaged")
         }
     };
-    let file = store.read(&window.path).await?;
-    let (chunks, mut arriving) = mpsc::channel(CHUNKS_AHEAD);
+    let file = store.open_reader(&window.path).await?;
+    let (chunks, mut arriving) = mpsc::channel(BUFFERED_CHUNKS);
     let scanning = tokio::task::spawn_blocking(move || {
         scan_checked(file, &packed_sha256, &plan, Default::default(), &chunks)
     });
     let whole = u64::try_from(window.bytes).unwrap_or(0);
     while let Some(chunk) = arriving.recv().await {
-        run.progress(chunk.bytes_read, whole);
+        run.report_progress(chunk.bytes_read, whole);
         chunk.staged.send(step, &copy).await.context("could not copy the staged rows")?;
     }
     match scanning.await.context("the scan panicked")? {
         Ok(_) => {}
-        Err(Ended::Refused(refusal)) => {
+        Err(ScanError::Refused(refusal)) => {
             return Err(abort(anyhow!("could not read the file again: {}", refusal.why)));
         }
-        Err(altered @ Ended::Altered { .. }) => return Err(abort(altered)),
+        Err(altered @ ScanError::Altered { .. }) => return Err(abort(altered)),
         Err(other) => return Err(anyhow::Error::new(other).into()),
     }
     Ok(match day {
-        Some(_) => attach(step, file_id, window).await?,
-        None => merge(step, file_id, window).await?,
+        Some(_) => attach_day(step, file_id, window).await?,
+        None => merge_staged_rows(step, file_id, window).await?,
     })
 }
 
 /// Returns the plan of the scan: the file is read like a first one, but its rows already have their ids.
-async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, Stop> {
+async fn plan_restage(
+    step: &mut JobTransaction,
+    file_id: Uuid,
+    window: &LockedWindow,
+) -> Result<ScanPlan, JobError> {
     let ids = sqlx::query_scalar!(
         "-- restage: the row ids of the file
         select row_ids from raw.manifests where file_id = $1 and window_start_utc = $2",
@@ -83,8 +94,8 @@ async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, S
     .await
     .context("could not read the manifest of the file")?
     .ok_or_else(|| abort(anyhow!("file {file_id} has no manifest for window {}", window.start)))?;
-    let mapping = mapping::for_source(&window.source);
-    Ok(Plan {
+    let mapping = mapping::mapping_for_source(&window.source);
+    Ok(ScanPlan {
         file_id,
         source: Arc::from(window.source.as_str()),
         earlier_ids: Some(Arc::from(ids)),
@@ -96,14 +107,14 @@ async fn plan(step: &mut Step, file_id: Uuid, window: &Window) -> Result<Plan, S
         full: true,
         accepted: true,
         mapping,
-        spellings: Arc::new(vocabulary::spellings(step).await?),
+        spellings: Arc::new(taxonomy::load_aliases(step).await?),
         earlier: Arc::default(),
         policies: mapping.drift_policies,
     })
 }
 
 /// Attaches the day again, of which no staged row was left. Returns the number of rows.
-async fn attach(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+async fn attach_day(step: &mut JobTransaction, file_id: Uuid, window: &LockedWindow) -> anyhow::Result<i64> {
     sqlx::query!("-- restage: index the day\n select staging.index_day($1)", window.start)
         .execute(&mut **step)
         .await
@@ -124,7 +135,11 @@ async fn attach(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Resu
 }
 
 /// Updates the file's staged rows to the scanned rows. Returns the number of rows changed or inserted.
-async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+async fn merge_staged_rows(
+    step: &mut JobTransaction,
+    file_id: Uuid,
+    window: &LockedWindow,
+) -> anyhow::Result<i64> {
     let compared =
         |name: &&str| !matches!(*name, "file_id" | "window_start_utc" | "row_no" | "prev_hash" | "prev_seen");
     let columns: Vec<&str> = staged_columns().filter(compared).collect();
@@ -138,10 +153,10 @@ async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Resul
     // All interpolated names are constants of the program.
     sqlx::query_scalar(AssertSqlSafe(format!(
         "-- restage: merge
-        with existing_rows as materialized (
+        with standing as materialized (
           select row_no from staging.copart_raw where file_id = $1 and window_start_utc = $2
         ),
-        updated_rows as (
+        changed as (
           update staging.copart_raw as s
           set {set}
           from restaged as t
@@ -151,16 +166,16 @@ async fn merge(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Resul
             and ({differs})
           returning 1
         ),
-        inserted_rows as (
+        added as (
           insert into staging.copart_raw ({all})
           select {all}
           from restaged as t
-          where not exists (select from existing_rows)
+          where not exists (select from standing)
             or t.row_id = ($3::bigint << 24) + t.row_no
-            and t.row_no not in (select row_no from existing_rows where row_no is not null)
+            and t.row_no not in (select row_no from standing where row_no is not null)
           returning 1
         )
-        select (select count(*) from updated_rows) + (select count(*) from inserted_rows)"
+        select (select count(*) from changed) + (select count(*) from added)"
     )))
     .bind(file_id)
     .bind(window.start)

@@ -14,9 +14,9 @@
 //!
 //! It is not known what else the real login requires (perhaps a token of the page), and no test here can verify it.
 
-use super::download::{Feed, FeedOptions, Mask, client};
-use crate::config::Copart;
-use crate::source::{seal::CookieKey, session};
+use super::download::{FeedClient, FeedOptions, SecretMask, build_client};
+use crate::config::CopartConfig;
+use crate::source::{cookie_cipher::CookieKey, session};
 use anyhow::{Context, anyhow, bail, ensure};
 use chrono::{DateTime, Utc};
 use reqwest::header::{self, HeaderMap};
@@ -30,35 +30,38 @@ use tokio::time::timeout;
 use url::Url;
 
 /// The login URL if `COPART_LOGIN_URL` is not set.
-const LOGIN: &str = "https://www.copart.com/processLogin";
+const DEFAULT_LOGIN_URL: &str = "https://www.copart.com/processLogin";
 /// The time for which a session is used after the login.
-const LASTS: Duration = Duration::from_secs(7 * 3600);
+const MAX_SESSION_AGE: Duration = Duration::from_secs(7 * 3600);
 /// Timeout for a login, and for the wait of other workers.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval at which waiting workers check the session.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The time without automatic logins after a rejected login.
-const REST: Duration = Duration::from_secs(3600);
+const LOGIN_COOLDOWN: Duration = Duration::from_secs(3600);
 
 /// Client of the login page, and the only place that logs in. A run extension of the fetch job.
-pub struct Login {
+pub struct LoginClient {
     client: Client,
     url: Url,
     user: String,
     password: SecretString,
     key: CookieKey,
-    mask: Mask,
+    mask: SecretMask,
 }
 
-impl fmt::Debug for Login {
+impl fmt::Debug for LoginClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("host", &self.url.host_str()).finish_non_exhaustive()
     }
 }
 
-impl Login {
+impl LoginClient {
     /// Returns the login of the configuration, or `None` if no user is set. An error names the missing variable.
-    pub fn from_config(copart: &Copart, key: Option<&SecretString>) -> anyhow::Result<Option<Login>> {
+    pub fn from_config(
+        copart: &CopartConfig,
+        key: Option<&SecretString>,
+    ) -> anyhow::Result<Option<LoginClient>> {
         let Some(user) = copart.user.clone() else { return Ok(None) };
         let password = copart
             .password
@@ -67,15 +70,21 @@ impl Login {
         let key = key.context(
             "COPART_USER is set, but VINOPS_COOKIE_KEY, which encrypts the session, is not\nhint: generate one with `openssl rand -hex 32`",
         )?;
-        let url: Url =
-            copart.login_url.as_deref().unwrap_or(LOGIN).parse().context("COPART_LOGIN_URL is not a URL")?;
+        let url: Url = copart
+            .login_url
+            .as_deref()
+            .unwrap_or(DEFAULT_LOGIN_URL)
+            .parse()
+            .context("COPART_LOGIN_URL is not a URL")?;
         // The login URL is not secret, but the options are those of the feed: headers and timeouts.
-        let options =
-            FeedOptions::from_config(&Copart { feed_url: Some(url.as_str().into()), ..copart.clone() })?;
-        Ok(Some(Login {
-            client: client(&options, &url, 0)?,
+        let options = FeedOptions::from_config(&CopartConfig {
+            feed_url: Some(url.as_str().into()),
+            ..copart.clone()
+        })?;
+        Ok(Some(LoginClient {
+            client: build_client(&options, &url, 0)?,
             key: CookieKey::new(key)?,
-            mask: Mask::new(&url, [user.as_str(), password.expose_secret()]),
+            mask: SecretMask::new(&url, [user.as_str(), password.expose_secret()]),
             url,
             user,
             password,
@@ -83,24 +92,29 @@ impl Login {
     }
 
     /// Returns the feed client with a session, or unchanged if no session is available. The reason is logged.
-    pub async fn dress(
+    pub async fn with_session(
         &self,
         pool: &PgPool,
         source: &str,
         who: &str,
-        feed: Arc<Feed>,
-    ) -> anyhow::Result<Arc<Feed>> {
-        match self.cookies(pool, source, who).await? {
+        feed: Arc<FeedClient>,
+    ) -> anyhow::Result<Arc<FeedClient>> {
+        match self.session_cookies(pool, source, who).await? {
             Some(cookies) => Ok(Arc::new(feed.with_session(&cookies)?)),
             None => Ok(feed),
         }
     }
 
     /// Returns the source's cookies, and refreshes them if they are about to expire.
-    async fn cookies(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<Option<SecretString>> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+    async fn session_cookies(
+        &self,
+        pool: &PgPool,
+        source: &str,
+        who: &str,
+    ) -> anyhow::Result<Option<SecretString>> {
+        let deadline = tokio::time::Instant::now() + LOGIN_TIMEOUT;
         loop {
-            let kept = session::load(pool, source, &self.key).await?;
+            let kept = session::load_session(pool, source, &self.key).await?;
             if kept.fresh || (kept.refreshing && kept.cookies.is_some()) {
                 return Ok(kept.cookies);
             }
@@ -109,8 +123,8 @@ impl Login {
                 tracing::warn!(source, error, "login skipped, the last one was rejected");
                 return Ok(kept.cookies);
             }
-            if session::take(pool, source, who, PATIENCE * 2, Some(&kept)).await? {
-                return match self.refresh(pool, source, who).await {
+            if session::acquire_refresh(pool, source, who, LOGIN_TIMEOUT * 2, Some(&kept)).await? {
+                return match self.refresh_session(pool, source, who).await {
                     Ok((cookies, _)) => Ok(Some(cookies)),
                     Err(error) => {
                         let error = format!("{error:#}");
@@ -123,39 +137,45 @@ impl Login {
                 tracing::warn!(source, "login of another worker timed out, continuing without a session");
                 return Ok(None);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Logs in for an operator, even if there is a valid session. Returns the end of the new session.
-    pub async fn by_hand(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<DateTime<Utc>> {
+    pub async fn log_in_manually(
+        &self,
+        pool: &PgPool,
+        source: &str,
+        who: &str,
+    ) -> anyhow::Result<DateTime<Utc>> {
         ensure!(
-            session::take(pool, source, who, PATIENCE * 2, None).await?,
+            session::acquire_refresh(pool, source, who, LOGIN_TIMEOUT * 2, None).await?,
             "another login to {source} is in progress\nhint: check `vinops source status`"
         );
-        Ok(self.refresh(pool, source, who).await?.1)
+        Ok(self.refresh_session(pool, source, who).await?.1)
     }
 
     /// Logs in and stores the cookies. The caller must have acquired the refresh.
-    async fn refresh(
+    async fn refresh_session(
         &self,
         pool: &PgPool,
         source: &str,
         who: &str,
     ) -> anyhow::Result<(SecretString, DateTime<Utc>)> {
-        let cookies = match timeout(PATIENCE, self.post()).await {
+        let cookies = match timeout(LOGIN_TIMEOUT, self.post_login()).await {
             Ok(Ok(cookies)) => cookies,
             Ok(Err(error)) => {
-                session::refused(pool, source, who, &format!("{error:#}"), REST).await?;
+                session::record_failure(pool, source, who, &format!("{error:#}"), LOGIN_COOLDOWN).await?;
                 return Err(error.context(format!("could not log in to {source}")));
             }
             Err(_) => {
-                session::refused(pool, source, who, "no response from the login page", REST).await?;
-                bail!("could not log in to {source}: no response within {PATIENCE:?}");
+                session::record_failure(pool, source, who, "no response from the login page", LOGIN_COOLDOWN)
+                    .await?;
+                bail!("could not log in to {source}: no response within {LOGIN_TIMEOUT:?}");
             }
         };
         let sealed = self.key.seal(source, cookies.expose_secret())?;
-        let ends = session::keep(pool, source, who, &sealed, LASTS)
+        let ends = session::store_session(pool, source, who, &sealed, MAX_SESSION_AGE)
             .await?
             .with_context(|| format!("the login to {source} took too long, and another one has begun"))?;
         metrics::counter!("copart_session_refresh_total").increment(1);
@@ -163,7 +183,7 @@ impl Login {
         Ok((cookies, ends))
     }
 
-    async fn post(&self) -> anyhow::Result<SecretString> {
+    async fn post_login(&self) -> anyhow::Result<SecretString> {
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("username", &self.user)
             .append_pair("password", self.password.expose_secret())
@@ -174,32 +194,35 @@ impl Login {
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
         let mut response =
-            request.send().await.map_err(|e| anyhow!("connection failed: {}", self.mask.tell(e)))?;
+            request.send().await.map_err(|e| anyhow!("connection failed: {}", self.mask.redact_error(e)))?;
         let status = response.status();
         if !(status.is_success() || status.is_redirection()) {
-            bail!("login rejected: status {status}, body \"{}\"", self.mask.snippet(&mut response).await);
+            bail!(
+                "login rejected: status {status}, body \"{}\"",
+                self.mask.read_snippet(&mut response).await
+            );
         }
-        if leads_back(&response) {
+        if redirects_to_login(&response) {
             bail!(
                 "login rejected: status {status} redirects to the login page\nhint: check COPART_USER and COPART_PASSWORD"
             );
         }
-        let cookies = cookies(response.headers());
+        let cookies = cookie_header(response.headers());
         if cookies.is_empty() {
-            let body = self.mask.snippet(&mut response).await;
+            let body = self.mask.read_snippet(&mut response).await;
             bail!("login rejected: status {status} sets no cookie, body \"{body}\"");
         }
         Ok(SecretString::from(cookies))
     }
 }
 
-fn leads_back(response: &Response) -> bool {
+fn redirects_to_login(response: &Response) -> bool {
     let location = response.headers().get(header::LOCATION).and_then(|it| it.to_str().ok());
     response.status().is_redirection() && location.is_some_and(|it| it.to_lowercase().contains("login"))
 }
 
 /// Returns the cookies of a response as a request header: the last value of each name, without deleted cookies.
-fn cookies(headers: &HeaderMap) -> String {
+fn cookie_header(headers: &HeaderMap) -> String {
     let mut jar: Vec<(&str, &str)> = Vec::new();
     for set in headers.get_all(header::SET_COOKIE).iter().filter_map(|it| it.to_str().ok()) {
         let mut parts = set.split(';').map(str::trim);

@@ -16,8 +16,8 @@
 use super::Sighting;
 use super::detect_completion::DetectCompletion;
 use super::ingest::Ingest;
-use super::receive::{WindowOutcome, settle};
-use crate::queue::{Enqueue, enqueue};
+use super::receive::{WindowOutcome, set_window_state};
+use crate::queue::{EnqueueOptions, enqueue_job};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 /// The outcome of a window that received a known file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repetition {
+pub enum RepeatOutcome {
     /// The window already had this file, and nothing is written.
     Known,
     /// The file is the newest one, and the window is unchanged.
@@ -41,31 +41,36 @@ pub enum Repetition {
 /// # Errors
 ///
 /// Returns an error if the file is not in `raw.csv_files`, or if the database is unavailable.
-pub async fn record_repetition(
+pub async fn record_repeat(
     conn: &mut PgConnection,
     source: &str,
     window: DateTime<Utc>,
     file_id: Uuid,
-) -> anyhow::Result<Repetition> {
-    let repetition = classify(conn, source, window, file_id).await?;
+) -> anyhow::Result<RepeatOutcome> {
+    let repetition = classify_repeat(conn, source, window, file_id).await?;
     let (state, outcome) = match repetition {
-        Repetition::Known => return Ok(repetition),
-        Repetition::Unchanged => ("unchanged", WindowOutcome::Unchanged),
-        Repetition::Again => ("received", WindowOutcome::Fetched),
-        Repetition::Quarantined => ("quarantined", WindowOutcome::Quarantined),
+        RepeatOutcome::Known => return Ok(repetition),
+        RepeatOutcome::Unchanged => ("unchanged", WindowOutcome::Unchanged),
+        RepeatOutcome::Again => ("received", WindowOutcome::Fetched),
+        RepeatOutcome::Quarantined => ("quarantined", WindowOutcome::Quarantined),
     };
     record_sighting(conn, source, window, file_id, state).await?;
-    settle(conn, source, window, outcome, Some(file_id)).await?;
+    set_window_state(conn, source, window, outcome, Some(file_id)).await?;
     let sighting = Sighting { file_id, window_start_utc: Some(window) };
     match repetition {
-        Repetition::Unchanged => {
-            enqueue(conn, &DetectCompletion { sighting }, Enqueue::once(sighting.key())).await?;
-        }
-        Repetition::Again => {
-            enqueue(conn, &Ingest { sighting, full: false, repair: false }, Enqueue::once(sighting.key()))
+        RepeatOutcome::Unchanged => {
+            enqueue_job(conn, &DetectCompletion { sighting }, EnqueueOptions::with_key(sighting.job_key()))
                 .await?;
         }
-        Repetition::Known | Repetition::Quarantined => {}
+        RepeatOutcome::Again => {
+            enqueue_job(
+                conn,
+                &Ingest { sighting, full: false, repair: false },
+                EnqueueOptions::with_key(sighting.job_key()),
+            )
+            .await?;
+        }
+        RepeatOutcome::Known | RepeatOutcome::Quarantined => {}
     }
     Ok(repetition)
 }
@@ -99,12 +104,12 @@ pub(super) async fn record_sighting(
     Ok(())
 }
 
-async fn classify(
+async fn classify_repeat(
     conn: &mut PgConnection,
     source: &str,
     window: DateTime<Utc>,
     file_id: Uuid,
-) -> anyhow::Result<Repetition> {
+) -> anyhow::Result<RepeatOutcome> {
     let row = sqlx::query!(
         r#"-- sightings: classify
         select
@@ -141,9 +146,9 @@ async fn classify(
     .context("could not read the newest file of the source")?
     .with_context(|| format!("file {file_id} is not in raw.csv_files"))?;
     Ok(match row {
-        row if row.known => Repetition::Known,
-        row if row.quarantined => Repetition::Quarantined,
-        row if row.newest => Repetition::Unchanged,
-        _ => Repetition::Again,
+        row if row.known => RepeatOutcome::Known,
+        row if row.quarantined => RepeatOutcome::Quarantined,
+        row if row.newest => RepeatOutcome::Unchanged,
+        _ => RepeatOutcome::Again,
     })
 }

@@ -7,9 +7,9 @@
 //! - *Safe to repeat because* a row only replaces a lesser one, and an equal one changes nothing.
 //! - *Followed by* detect-completion, enqueued in the same transaction.
 
-use super::restage::restage;
-use super::{Sighting, Window, detect_completion::DetectCompletion, fold, note_step, peak_rss_mb};
-use crate::queue::{Job, Run, Verdict};
+use super::restage::restage_file;
+use super::{LockedWindow, Sighting, detect_completion::DetectCompletion, fold, peak_rss_mb, record_step};
+use crate::queue::{Job, JobResult, JobRun};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub struct UpsertLots {
 
 /// Report of the job. Counts are lots.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct LotUpsertReport {
     /// New lots.
     pub inserted: i64,
     /// Lots with at least one changed field.
@@ -51,14 +51,14 @@ impl Job for UpsertLots {
     const WRITES: &'static str = "lots, images, raw.former_vins, audit.lot_conflicts";
     const SAFE: &'static str = "the greatest row wins, and an equal one changes nothing";
     const NEXT: &'static str = "detect-completion";
-    type Report = Report;
+    type Report = LotUpsertReport;
 
-    async fn run(self, run: Run) -> Verdict<Report> {
+    async fn run(self, run: JobRun) -> JobResult<LotUpsertReport> {
         let began = Instant::now();
-        let mut step = run.begin().await?;
-        let window = Window::lock(&mut step, self.sighting).await?;
+        let mut step = run.begin_step().await?;
+        let window = LockedWindow::lock(&mut step, self.sighting).await?;
         if self.restage {
-            restage(&run, &mut step, self.sighting.file_id, &window).await?;
+            restage_file(&run, &mut step, self.sighting.file_id, &window).await?;
         }
         let counts = sqlx::query!(
             r#"-- upsert-lots
@@ -79,15 +79,15 @@ impl Job for UpsertLots {
         };
         // A lot that is new and folded counts as inserted.
         let folded = (folded + repaired).min(counts.unchanged);
-        let report = Report {
+        let report = LotUpsertReport {
             inserted: counts.inserted,
             updated: counts.updated + folded,
             unchanged: counts.unchanged - folded,
             seconds: began.elapsed().as_secs_f64(),
             peak_rss_mb: peak_rss_mb(),
         };
-        note_step(&mut step, (self.sighting.file_id, window.start), "upsert_lots", &report).await?;
-        step.enqueue(&DetectCompletion { sighting: self.sighting }, &self.sighting.key()).await?;
+        record_step(&mut step, (self.sighting.file_id, window.start), "upsert_lots", &report).await?;
+        step.enqueue_next(&DetectCompletion { sighting: self.sighting }, &self.sighting.job_key()).await?;
         step.done(report).await
     }
 }

@@ -7,9 +7,9 @@
 //! - *Safe to repeat because* a row only replaces a lesser one, and an equal one changes nothing.
 //! - *Followed by* upsert-lots, enqueued in the same transaction.
 
-use super::restage::restage;
-use super::{Sighting, Window, fold, note_step, peak_rss_mb, upsert_lots::UpsertLots};
-use crate::queue::{Job, Run, Verdict};
+use super::restage::restage_file;
+use super::{LockedWindow, Sighting, fold, peak_rss_mb, record_step, upsert_lots::UpsertLots};
+use crate::queue::{Job, JobResult, JobRun};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub struct UpsertVehicles {
 
 /// Report of the job. Counts are VINs, except for `vin_conflicts`, which counts rows.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct VehicleUpsertReport {
     /// New VINs.
     pub inserted: i64,
     /// VINs with at least one changed field.
@@ -53,14 +53,14 @@ impl Job for UpsertVehicles {
     const WRITES: &'static str = "vehicles, audit.vehicle_conflicts, audit.vin_conflicts";
     const SAFE: &'static str = "the greatest row wins, and an equal one changes nothing";
     const NEXT: &'static str = "upsert-lots";
-    type Report = Report;
+    type Report = VehicleUpsertReport;
 
-    async fn run(self, run: Run) -> Verdict<Report> {
+    async fn run(self, run: JobRun) -> JobResult<VehicleUpsertReport> {
         let began = Instant::now();
-        let mut step = run.begin().await?;
-        let window = Window::lock(&mut step, self.sighting).await?;
+        let mut step = run.begin_step().await?;
+        let window = LockedWindow::lock(&mut step, self.sighting).await?;
         if self.restage {
-            restage(&run, &mut step, self.sighting.file_id, &window).await?;
+            restage_file(&run, &mut step, self.sighting.file_id, &window).await?;
         }
         let counts = sqlx::query!(
             r#"-- upsert-vehicles
@@ -81,7 +81,7 @@ impl Job for UpsertVehicles {
         };
         // A vehicle that is new and folded counts as inserted.
         let folded = (folded + repaired).min(counts.unchanged);
-        let report = Report {
+        let report = VehicleUpsertReport {
             inserted: counts.inserted,
             updated: counts.updated + folded,
             unchanged: counts.unchanged - folded,
@@ -89,9 +89,9 @@ impl Job for UpsertVehicles {
             seconds: began.elapsed().as_secs_f64(),
             peak_rss_mb: peak_rss_mb(),
         };
-        note_step(&mut step, (self.sighting.file_id, window.start), "upsert_vehicles", &report).await?;
+        record_step(&mut step, (self.sighting.file_id, window.start), "upsert_vehicles", &report).await?;
         let next = UpsertLots { sighting: self.sighting, repair: self.repair, restage: false };
-        step.enqueue(&next, &self.sighting.key()).await?;
+        step.enqueue_next(&next, &self.sighting.job_key()).await?;
         step.done(report).await
     }
 }

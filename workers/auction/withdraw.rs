@@ -31,7 +31,7 @@ mod versions;
 mod windows;
 
 /// The window of a file that is withdrawn.
-struct Target {
+struct WithdrawnFile {
     source: String,
     window: DateTime<Utc>,
     file_id: Uuid,
@@ -53,18 +53,18 @@ struct Target {
 /// # Errors
 ///
 /// Returns an error if the window has no such file, or has several and the request names none.
-pub async fn withdraw(
+pub async fn withdraw_file(
     connection: &mut PgConnection,
     request: &WithdrawalRequest,
     observer: &WithdrawalObserver,
 ) -> anyhow::Result<Withdrawal> {
-    let target = find_target(connection, request).await?;
-    let removed = file::remove(connection, &target, observer).await?;
+    let target = find_withdrawn_file(connection, request).await?;
+    let removed = file::remove_rows(connection, &target, observer).await?;
     let file_withdrawn = windows::mark_withdrawn(connection, &target).await?;
-    let windows_changed = windows::judge_again(connection, &target).await?;
-    let closed = closed_since(connection, &target).await?;
-    let moved = heads::rebuild(connection, &target, &removed, &closed, observer).await?;
-    let folded = rows::fold_again(connection, &target, &removed, observer).await?;
+    let windows_changed = windows::rejudge_windows(connection, &target).await?;
+    let closed = lots_closed_since(connection, &target).await?;
+    let moved = heads::rebuild_heads(connection, &target, &removed, &closed, observer).await?;
+    let folded = rows::recompute_rows(connection, &target, &removed, observer).await?;
     let lots: BTreeSet<i64> = moved.lots.iter().chain(&folded.lots).chain(&closed).copied().collect();
     let statuses_changed = move_statuses(connection, &target, &lots).await?;
     Ok(Withdrawal {
@@ -86,7 +86,10 @@ pub async fn withdraw(
 }
 
 /// Locks the source and looks up the file.
-async fn find_target(connection: &mut PgConnection, request: &WithdrawalRequest) -> anyhow::Result<Target> {
+async fn find_withdrawn_file(
+    connection: &mut PgConnection,
+    request: &WithdrawalRequest,
+) -> anyhow::Result<WithdrawnFile> {
     let WithdrawalRequest { source, window, file_id } = request;
     let head_window = sqlx::query_scalar!(
         "-- withdraw: lock the source\n select head_window from raw.sources where source = $1 for update",
@@ -112,7 +115,7 @@ async fn find_target(connection: &mut PgConnection, request: &WithdrawalRequest)
     }
     let mut windows = vec![*window];
     windows.extend(file.repeats.iter().flatten());
-    Ok(Target {
+    Ok(WithdrawnFile {
         source: source.clone(),
         window: *window,
         file_id: file.file_id,
@@ -121,12 +124,15 @@ async fn find_target(connection: &mut PgConnection, request: &WithdrawalRequest)
         ingested: file.ingested,
         is_newest: head_window.is_some_and(|head| windows.contains(&head)),
         windows,
-        absence_is_judged: mapping::for_source(source).absence_is_judged(),
+        absence_is_judged: mapping::mapping_for_source(source).is_absence_judged(),
     })
 }
 
 /// Returns the lots that are closed now and were closed by the file or after it.
-async fn closed_since(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
+async fn lots_closed_since(
+    connection: &mut PgConnection,
+    target: &WithdrawnFile,
+) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- withdraw: lots that were closed since
         select distinct l.lot_external_id::bigint as "lot!"
@@ -149,7 +155,7 @@ async fn closed_since(connection: &mut PgConnection, target: &Target) -> anyhow:
 /// Sets the statuses that follow from the remaining windows. Returns the number of changed lots.
 async fn move_statuses(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     lots: &BTreeSet<i64>,
 ) -> anyhow::Result<u64> {
     let lots: Vec<String> = lots.iter().map(i64::to_string).collect();

@@ -1,16 +1,16 @@
 //! The list of columns by which lots are filtered and counted. Parameters, facets and the catalogue are derived from
 //! it.
 
-use super::Word;
-use super::load::Read;
-use crate::api::params::{Param, Shape};
-use crate::taxonomy::Domain;
+use super::ColumnValue;
+use super::load::CatalogueRow;
+use crate::api::params::{ParamType, QueryParam};
+use crate::taxonomy::TaxonomyDomain;
 
 /// Kind of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DimensionKind {
     /// Values of a taxonomy, filtered by code.
-    Coded(Domain),
+    Coded(TaxonomyDomain),
     /// Raw texts, compared regardless of case, blanks and punctuation.
     Text,
 }
@@ -21,90 +21,113 @@ pub struct Dimension {
     /// Name of the query parameter and the facet.
     pub name: &'static str,
     /// Kind of the values.
-    pub kind: Kind,
+    pub kind: DimensionKind,
     /// Description in the OpenAPI document, one line.
     pub about: &'static str,
     /// Function that returns the value of a row.
-    pub(super) word: fn(&Read) -> Word,
+    pub(super) word: fn(&CatalogueRow) -> ColumnValue,
 }
 
 impl Dimension {
     /// Returns the query parameter of the dimension, which may be repeated.
-    pub const fn param(&self) -> Param {
+    pub const fn query_param(&self) -> QueryParam {
         let shape = match self.kind {
-            Kind::Coded(domain) => Shape::Code(domain),
-            Kind::Text => Shape::Text,
+            DimensionKind::Coded(domain) => ParamType::Code(domain),
+            DimensionKind::Text => ParamType::Text,
         };
-        Param::many(self.name, shape, self.about)
+        QueryParam::repeated(self.name, shape, self.about)
     }
 }
 
-const fn coded(
+const fn coded_dimension(
     name: &'static str,
-    domain: Domain,
+    domain: TaxonomyDomain,
     about: &'static str,
-    word: fn(&Read) -> Word,
+    word: fn(&CatalogueRow) -> ColumnValue,
 ) -> Dimension {
-    Dimension { name, kind: Kind::Coded(domain), about, word }
+    Dimension { name, kind: DimensionKind::Coded(domain), about, word }
 }
 
-const fn text(name: &'static str, about: &'static str, word: fn(&Read) -> Word) -> Dimension {
-    Dimension { name, kind: Kind::Text, about, word }
+const fn text_dimension(
+    name: &'static str,
+    about: &'static str,
+    word: fn(&CatalogueRow) -> ColumnValue,
+) -> Dimension {
+    Dimension { name, kind: DimensionKind::Text, about, word }
 }
 
-fn raw(raw: &Option<String>) -> Word {
-    Word { raw: raw.clone(), ..Word::default() }
+fn raw_value(raw: &Option<String>) -> ColumnValue {
+    ColumnValue { raw: raw.clone(), ..ColumnValue::default() }
 }
 
-fn code(code: &Option<String>) -> Word {
-    Word { code: code.clone(), ..Word::default() }
+fn code_value(code: &Option<String>) -> ColumnValue {
+    ColumnValue { code: code.clone(), ..ColumnValue::default() }
 }
 
-fn both(code: &Option<String>, raw: &Option<String>) -> Word {
+fn code_or_raw(code: &Option<String>, raw: &Option<String>) -> ColumnValue {
     match code {
-        Some(_) => self::code(code),
-        None => self::raw(raw),
+        Some(_) => self::code_value(code),
+        None => self::raw_value(raw),
     }
 }
 
 /// Number of dimensions. A constant of its own, because array types need the length before the list is defined.
-pub const COUNT: usize = 21;
+pub const DIMENSION_COUNT: usize = 21;
 
 /// All dimensions, in the order of the facets.
-pub const DIMENSIONS: &[Dimension; COUNT] = &[
-    text("make", "Make of the vehicle", |row| raw(&row.make)),
-    text("model", "Model group of the vehicle", |row| raw(&row.model)),
-    coded("status", Domain::Statuses, "Status of the lot", |row| raw(&row.status)),
-    coded("damage", Domain::DamageTypes, "Primary damage", |row| {
-        both(&row.damage_code, &row.damage_description)
+pub const DIMENSIONS: &[Dimension; DIMENSION_COUNT] = &[
+    text_dimension("make", "Make of the vehicle", |row| raw_value(&row.make)),
+    text_dimension("model", "Model group of the vehicle", |row| raw_value(&row.model)),
+    coded_dimension("status", TaxonomyDomain::Statuses, "Status of the lot", |row| raw_value(&row.status)),
+    coded_dimension("damage", TaxonomyDomain::DamageTypes, "Primary damage", |row| {
+        code_or_raw(&row.damage_code, &row.damage_description)
     }),
-    coded("secondary_damage", Domain::DamageTypes, "Secondary damage", |row| {
-        both(&row.secondary_damage_code, &row.secondary_damage)
+    coded_dimension("secondary_damage", TaxonomyDomain::DamageTypes, "Secondary damage", |row| {
+        code_or_raw(&row.secondary_damage_code, &row.secondary_damage)
     }),
-    coded("title", Domain::TitleTypes, "Title type", |row| raw(&row.title_type)),
-    text("title_state", "State that issued the title", |row| raw(&row.title_state)),
-    coded("sale_type", Domain::SaleTypes, "Sale type", |row| both(&row.sale_type_code, &row.sale_type)),
-    coded("keys", Domain::HasKeys, "Presence of keys", |row| code(&row.has_keys_code)),
-    coded("runs_drives", Domain::RunsDrives, "Result of the yard's engine start and drive test", |row| {
-        raw(&row.runs_drives)
+    coded_dimension("title", TaxonomyDomain::TitleTypes, "Title type", |row| raw_value(&row.title_type)),
+    text_dimension("title_state", "State that issued the title", |row| raw_value(&row.title_state)),
+    coded_dimension("sale_type", TaxonomyDomain::SaleTypes, "Sale type", |row| {
+        code_or_raw(&row.sale_type_code, &row.sale_type)
     }),
-    coded("condition", Domain::LotConditions, "Lot condition stated by the auction", |row| {
-        code(&row.lot_condition_code)
+    coded_dimension("keys", TaxonomyDomain::HasKeys, "Presence of keys", |row| {
+        code_value(&row.has_keys_code)
     }),
-    coded("vehicle_type", Domain::VehicleTypes, "Vehicle type at the auction", |row| raw(&row.vehicle_type)),
-    coded("odometer_brand", Domain::OdometerBrands, "Odometer brand: reliability of the reading", |row| {
-        raw(&row.odometer_brand)
+    coded_dimension(
+        "runs_drives",
+        TaxonomyDomain::RunsDrives,
+        "Result of the yard's engine start and drive test",
+        |row| raw_value(&row.runs_drives),
+    ),
+    coded_dimension(
+        "condition",
+        TaxonomyDomain::LotConditions,
+        "Lot condition stated by the auction",
+        |row| code_value(&row.lot_condition_code),
+    ),
+    coded_dimension("vehicle_type", TaxonomyDomain::VehicleTypes, "Vehicle type at the auction", |row| {
+        raw_value(&row.vehicle_type)
     }),
-    coded("body", Domain::BodyStyles, "Body style", |row| raw(&row.body)),
-    coded("fuel", Domain::FuelTypes, "Fuel type", |row| raw(&row.fuel)),
-    coded("transmission", Domain::TransmissionTypes, "Transmission type", |row| raw(&row.transmission)),
-    coded("drive", Domain::DriveTypes, "Drive type", |row| raw(&row.drive)),
-    coded("color", Domain::Colors, "Exterior colour", |row| raw(&row.color)),
-    text("yard", "Yard number or name", |row| Word {
+    coded_dimension(
+        "odometer_brand",
+        TaxonomyDomain::OdometerBrands,
+        "Odometer brand: reliability of the reading",
+        |row| raw_value(&row.odometer_brand),
+    ),
+    coded_dimension("body", TaxonomyDomain::BodyStyles, "Body style", |row| raw_value(&row.body)),
+    coded_dimension("fuel", TaxonomyDomain::FuelTypes, "Fuel type", |row| raw_value(&row.fuel)),
+    coded_dimension("transmission", TaxonomyDomain::TransmissionTypes, "Transmission type", |row| {
+        raw_value(&row.transmission)
+    }),
+    coded_dimension("drive", TaxonomyDomain::DriveTypes, "Drive type", |row| raw_value(&row.drive)),
+    coded_dimension("color", TaxonomyDomain::Colors, "Exterior colour", |row| raw_value(&row.color)),
+    text_dimension("yard", "Yard number or name", |row| ColumnValue {
         raw: row.site_code.clone(),
         name: row.yard_name.clone(),
-        ..Word::default()
+        ..ColumnValue::default()
     }),
-    text("state", "State or province in which the vehicle is located", |row| raw(&row.region)),
-    text("country", "Country in which the vehicle is located", |row| raw(&row.country)),
+    text_dimension("state", "State or province in which the vehicle is located", |row| {
+        raw_value(&row.region)
+    }),
+    text_dimension("country", "Country in which the vehicle is located", |row| raw_value(&row.country)),
 ];

@@ -20,30 +20,30 @@ mod filter;
 mod load;
 mod order;
 
-pub use dimension::{COUNT, DIMENSIONS, Dimension, Kind};
-pub use filter::{Filter, Range};
-pub use order::Sort;
+pub use dimension::{DIMENSION_COUNT, DIMENSIONS, Dimension, DimensionKind};
+pub use filter::{LotFilter, ValueRange};
+pub use order::SortKey;
 
-use crate::taxonomy::fold;
+use crate::taxonomy::fold_text;
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 
 /// Model years that a vehicle may have, and that the facet `year` counts.
-pub const YEARS: std::ops::RangeInclusive<i32> = 1900..=2100;
+pub const MODEL_YEARS: std::ops::RangeInclusive<i32> = 1900..=2100;
 /// VIN as ASCII bytes, padded with zero bytes.
-type Vin = [u8; 17];
+type VinBytes = [u8; 17];
 
 /// Dictionary of a column's distinct values. A value's number is its index, and number 0 means no value.
 #[derive(Clone, Debug, Default)]
-pub struct Dictionary {
+pub struct ValueDictionary {
     /// Distinct values by number.
-    pub words: Vec<Word>,
-    numbers: HashMap<Word, u32>,
+    pub words: Vec<ColumnValue>,
+    numbers: HashMap<ColumnValue, u32>,
 }
 
 /// Distinct value of a column.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Word {
+pub struct ColumnValue {
     /// Code that is stored in a column of its own, if there is one.
     pub code: Option<String>,
     /// Raw value. For a yard, its number.
@@ -52,12 +52,12 @@ pub struct Word {
     pub name: Option<String>,
 }
 
-impl Dictionary {
-    fn number(&mut self, word: Word) -> u32 {
+impl ValueDictionary {
+    fn intern(&mut self, word: ColumnValue) -> u32 {
         if self.words.is_empty() {
-            self.words.push(Word::default());
+            self.words.push(ColumnValue::default());
         }
-        if word == Word::default() {
+        if word == ColumnValue::default() {
             return 0;
         }
         if let Some(number) = self.numbers.get(&word) {
@@ -70,10 +70,10 @@ impl Dictionary {
     }
 
     /// Returns for each value whether its raw value or its name equals one of these folded texts.
-    fn folded(&self, wanted: &[String]) -> Vec<bool> {
-        let is = |word: &Word| {
+    fn match_folded(&self, wanted: &[String]) -> Vec<bool> {
+        let is = |word: &ColumnValue| {
             let texts = [&word.raw, &word.name];
-            texts.into_iter().flatten().any(|text| wanted.contains(&fold(text)))
+            texts.into_iter().flatten().any(|text| wanted.contains(&fold_text(text)))
         };
         self.words.iter().map(is).collect()
     }
@@ -81,23 +81,23 @@ impl Dictionary {
 
 /// Lots in memory, stored by column. A slot is a lot's index in every column.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue {
+pub struct LotCatalogue {
     /// Distinct values of each dimension.
-    pub dictionaries: Vec<Dictionary>,
+    pub dictionaries: Vec<ValueDictionary>,
     columns: Vec<Vec<u32>>,
     /// Distinct pairs of make and model, as one text each, for the similarity search.
-    names: Dictionary,
+    names: ValueDictionary,
     name: Vec<u32>,
     ids: Vec<i64>,
     lots: Vec<i64>,
-    vins: Vec<Vin>,
+    vins: Vec<VinBytes>,
     years: Vec<i32>,
     prices: Vec<i64>,
     sales: Vec<i64>,
     updates: Vec<i64>,
     visible: Vec<bool>,
     slots: HashMap<i64, u32>,
-    orders: Vec<order::Order>,
+    orders: Vec<order::SortedLots>,
     /// Id of the oldest transaction that had not ended at the time of the read.
     horizon: Option<String>,
     /// Time of the read.
@@ -107,13 +107,13 @@ pub struct Catalogue {
 }
 
 /// Marker of a missing value in a column of numbers.
-const NONE: i64 = i64::MIN;
+const NO_VALUE: i64 = i64::MIN;
 /// Marker of a missing year.
 const NO_YEAR: i32 = i32::MIN;
 
 /// Number of lots for each option of each facet.
 #[derive(Debug)]
-pub struct Counts {
+pub struct FacetCounts {
     /// Number of lots that match all filters.
     pub total: u32,
     /// Number of lots by dimension and value number. The filter of the same dimension is ignored, so that the
@@ -125,7 +125,7 @@ pub struct Counts {
 
 /// Unique position of a lot in a sort order: sort key and tie-breakers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct SortPosition {
     /// Sort key of the lot. `None` if the lot has no value.
     pub key: Option<i64>,
     /// Lot number, which lots of several sources may share.
@@ -136,19 +136,19 @@ pub struct Place {
 
 /// Page of lots.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct LotPage {
     /// Positions of the lots, in sort order.
-    pub lots: Vec<Place>,
+    pub lots: Vec<SortPosition>,
     /// True if there is a next page.
     pub more: bool,
     /// Number of lots that match the filter, on all pages.
     pub total: u32,
 }
 
-impl Catalogue {
+impl LotCatalogue {
     /// Returns the number of visible lots.
     pub fn len(&self) -> usize {
-        self.orders.first().map_or(0, order::Order::len)
+        self.orders.first().map_or(0, order::SortedLots::len)
     }
 
     /// Returns true if there is no visible lot.
@@ -157,56 +157,60 @@ impl Catalogue {
     }
 
     /// Returns each distinct make and model as one text, in the order of [`Filter::names`].
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn model_names(&self) -> impl Iterator<Item = &str> {
         self.names.words.iter().map(|word| word.raw.as_deref().unwrap_or(""))
     }
 
-    fn vin(&self, slot: usize) -> &[u8] {
+    fn vin_bytes(&self, slot: usize) -> &[u8] {
         &self.vins[slot]
     }
 
     /// Returns the sort key of a lot, or `None` if the lot has no value.
-    fn key(&self, sort: Sort, slot: u32) -> Option<i64> {
+    fn sort_key(&self, sort: SortKey, slot: u32) -> Option<i64> {
         let slot = slot as usize;
         let key = match sort {
-            Sort::Sale => self.sales[slot],
-            Sort::Price => self.prices[slot],
-            Sort::Year if self.years[slot] == NO_YEAR => NONE,
-            Sort::Year => i64::from(self.years[slot]),
-            Sort::Updated => self.updates[slot],
-            Sort::Lot => self.lots[slot],
+            SortKey::Sale => self.sales[slot],
+            SortKey::Price => self.prices[slot],
+            SortKey::Year if self.years[slot] == NO_YEAR => NO_VALUE,
+            SortKey::Year => i64::from(self.years[slot]),
+            SortKey::Updated => self.updates[slot],
+            SortKey::Lot => self.lots[slot],
         };
-        (key != NONE).then_some(key)
+        (key != NO_VALUE).then_some(key)
     }
 
     /// Returns the position of a lot in a sort order.
-    fn place_of(&self, sort: Sort, slot: u32) -> Place {
-        Place { key: self.key(sort, slot), lot: self.lots[slot as usize], id: self.ids[slot as usize] }
+    fn sort_position(&self, sort: SortKey, slot: u32) -> SortPosition {
+        SortPosition {
+            key: self.sort_key(sort, slot),
+            lot: self.lots[slot as usize],
+            id: self.ids[slot as usize],
+        }
     }
 
     /// Returns the page of matching lots that begins after a position.
-    pub fn page(
+    pub fn find_page(
         &self,
-        filter: &Filter,
-        (sort, descending): (Sort, bool),
-        after: Option<Place>,
+        filter: &LotFilter,
+        (sort, descending): (SortKey, bool),
+        after: Option<SortPosition>,
         limit: usize,
-    ) -> Page {
-        let passes = filter.passes(self);
+    ) -> LotPage {
+        let passes = filter.matching_slots(self);
         let total = passes.iter().map(|pass| u32::from(*pass)).sum();
         let order = &self.orders[sort as usize];
         let mut found = order
-            .walk(self, sort, descending, after)
+            .slots_after(self, sort, descending, after)
             .filter(|slot| passes[*slot as usize])
             .take(limit + 1)
             .collect::<Vec<u32>>();
         let more = found.len() > limit;
         found.truncate(limit);
-        Page { lots: found.into_iter().map(|slot| self.place_of(sort, slot)).collect(), more, total }
+        LotPage { lots: found.into_iter().map(|slot| self.sort_position(sort, slot)).collect(), more, total }
     }
 
     /// Returns the number of lots for each option of each facet.
-    pub fn counts(&self, filter: &Filter) -> Counts {
-        filter.counts(self)
+    pub fn facet_counts(&self, filter: &LotFilter) -> FacetCounts {
+        filter.count_facets(self)
     }
 }

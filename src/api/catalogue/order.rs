@@ -1,11 +1,11 @@
 //! Sort orders of the lots. Lots without a value come last in ascending and in descending order.
 
-use super::{Catalogue, Place};
+use super::{LotCatalogue, SortPosition};
 use std::collections::HashSet;
 
 /// Sort key of lots. Lots with equal keys are sorted by lot number, and lots with equal numbers by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort {
+pub enum SortKey {
     /// Time of the sale.
     Sale,
     /// Current high bid.
@@ -19,11 +19,12 @@ pub enum Sort {
 }
 
 /// All sort keys, in the order of their discriminants.
-pub const SORTS: &[Sort] = &[Sort::Sale, Sort::Price, Sort::Year, Sort::Updated, Sort::Lot];
+pub const SORT_KEYS: &[SortKey] =
+    &[SortKey::Sale, SortKey::Price, SortKey::Year, SortKey::Updated, SortKey::Lot];
 
-impl Sort {
+impl SortKey {
     /// Values of the parameter `sort`. A minus means descending.
-    pub const NAMES: &'static [&'static str] = &[
+    pub const PARAM_VALUES: &'static [&'static str] = &[
         "sale_date",
         "-sale_date",
         "price",
@@ -37,14 +38,14 @@ impl Sort {
     ];
 
     /// Parses a value of the parameter `sort`. Returns the sort key, and true if the order is descending.
-    pub fn named(name: &str) -> Option<(Sort, bool)> {
+    pub fn parse(name: &str) -> Option<(SortKey, bool)> {
         let descending = name.starts_with('-');
         let sort = match name.trim_start_matches('-') {
-            "sale_date" => Sort::Sale,
-            "price" => Sort::Price,
-            "year" => Sort::Year,
-            "updated" => Sort::Updated,
-            "lot" => Sort::Lot,
+            "sale_date" => SortKey::Sale,
+            "price" => SortKey::Price,
+            "year" => SortKey::Year,
+            "updated" => SortKey::Updated,
+            "lot" => SortKey::Lot,
             _ => return None,
         };
         Some((sort, descending))
@@ -53,49 +54,49 @@ impl Sort {
 
 /// Slots of the visible lots in one sort order: lots with a value, and lots without a value.
 #[derive(Clone, Debug, Default)]
-pub struct Order {
+pub struct SortedLots {
     valued: Vec<u32>,
     without: Vec<u32>,
 }
 
-impl Order {
+impl SortedLots {
     pub(super) fn len(&self) -> usize {
         self.valued.len() + self.without.len()
     }
 
     /// Moves the touched lots to their new positions.
-    pub(super) fn renew(&mut self, all: &Catalogue, sort: Sort, touched: &HashSet<u32>) {
+    pub(super) fn update_slots(&mut self, all: &LotCatalogue, sort: SortKey, touched: &HashSet<u32>) {
         self.valued.retain(|slot| !touched.contains(slot));
         self.without.retain(|slot| !touched.contains(slot));
-        for slot in touched.iter().copied().filter(|slot| all.visible(*slot)) {
-            match all.key(sort, slot) {
+        for slot in touched.iter().copied().filter(|slot| all.is_visible(*slot)) {
+            match all.sort_key(sort, slot) {
                 Some(_) => self.valued.push(slot),
                 None => self.without.push(slot),
             }
         }
         // The untouched lots are one sorted run, which the stable sort detects.
-        let place = |slot: &u32| all.place_of(sort, *slot);
+        let place = |slot: &u32| all.sort_position(sort, *slot);
         self.valued.sort_by_key(place);
         self.without.sort_by_key(place);
     }
 
     /// Returns the slots of the lots after a position, in sort order.
-    pub(super) fn walk<'a>(
+    pub(super) fn slots_after<'a>(
         &'a self,
-        all: &'a Catalogue,
-        sort: Sort,
+        all: &'a LotCatalogue,
+        sort: SortKey,
         descending: bool,
-        after: Option<Place>,
+        after: Option<SortPosition>,
     ) -> Box<dyn Iterator<Item = u32> + 'a> {
-        let place = move |slot: &u32| all.place_of(sort, *slot);
+        let place = move |slot: &u32| all.sort_position(sort, *slot);
         // The rest of a part after the position. The whole part if the position is in the previous part.
-        let rest = |part: &'a [u32], after: Option<Place>| match (after, descending) {
+        let rest = |part: &'a [u32], after: Option<SortPosition>| match (after, descending) {
             (None, _) => part,
             (Some(last), false) => &part[part.partition_point(|slot| place(slot) <= last)..],
             (Some(last), true) => &part[..part.partition_point(|slot| place(slot) < last)],
         };
         let (valued, without) = match after {
-            Some(Place { key: None, .. }) => (&[][..], rest(&self.without, after)),
+            Some(SortPosition { key: None, .. }) => (&[][..], rest(&self.without, after)),
             _ => (rest(&self.valued, after), &self.without[..]),
         };
         match descending {

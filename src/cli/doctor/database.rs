@@ -1,27 +1,30 @@
 //! The checks of the database: version, schema, clock, rights and settings.
 
 use super::super::error_text::{error_line, text_line};
-use super::super::session::Session;
-use super::{Finding, fail, pass, warn};
+use super::super::session::CommandSession;
+use super::{DoctorFinding, fail, pass, warn};
 use crate::db::{SchemaError, encoding, expect_schema, migrations, rights, verify};
-use crate::scheduler::clock::{Measured, clock_skew};
+use crate::scheduler::clock::{ClockOffset, measure_offset};
 use sqlx::PgPool;
 use std::time::Duration;
 
 /// The oldest tested version of PostgreSQL, as in `server_version_num`.
-const OLDEST: i32 = 150_000;
+const MIN_SERVER_VERSION: i32 = 150_000;
 /// The longest wait for a notification.
-const NOTICE: Duration = Duration::from_secs(1);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks the database. Returns true if the schema has the version of this program, and true if the login may read
 /// all of it.
-pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (bool, bool) {
+pub(super) async fn check_database(
+    session: &CommandSession,
+    findings: &mut Vec<DoctorFinding>,
+) -> (bool, bool) {
     let mut may_read = false;
     let pool = &session.db.pool;
-    findings.push(or_fail("database", version(pool).await));
+    findings.push(finding_or_fail("database", check_version(pool).await));
     let sound = match expect_schema(&session.db).await {
         Ok(()) => {
-            let newest = migrations::AUCTION.active().last().map_or("", |migration| migration.id);
+            let newest = migrations::AUCTION_SET.active().last().map_or("", |migration| migration.id);
             findings.push(pass("schema", format!("version {newest}, as this program requires")));
             true
         }
@@ -42,26 +45,26 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (boo
             false
         }
     };
-    findings.push(or_fail("clock", clock_skew(pool).await.map(compared)));
+    findings.push(finding_or_fail("clock", measure_offset(pool).await.map(clock_finding)));
     if sound {
-        match login_rights(pool).await {
+        match check_rights(pool).await {
             Ok((rights, may_work)) => {
                 findings.push(rights);
                 // Objects can be checked only if the login may read them.
                 may_read = may_work;
                 if may_work {
-                    findings.push(or_fail("objects", objects(pool).await));
+                    findings.push(finding_or_fail("objects", check_objects(pool).await));
                 }
             }
             Err(error) => findings.push(fail("rights", error_line(&error), "vinops verify auction")),
         }
     }
-    findings.push(notices(session).await);
-    match settings(pool).await {
+    findings.push(check_notify(session).await);
+    match check_settings(pool).await {
         Ok(those) => findings.extend(those),
         Err(error) => findings.push(fail("settings", error_line(&error), "psql -c 'show all'")),
     }
-    match statements(pool).await {
+    match check_statements(pool).await {
         Ok(finding) => findings.push(finding),
         Err(error) => findings.push(fail("statements", error_line(&error), "psql -c '\\dx'")),
     }
@@ -69,12 +72,12 @@ pub(super) async fn look(session: &Session, findings: &mut Vec<Finding>) -> (boo
 }
 
 /// Returns the finding of a check, or a FAIL with the error of the check.
-fn or_fail(about: &'static str, looked: anyhow::Result<Finding>) -> Finding {
+fn finding_or_fail(about: &'static str, looked: anyhow::Result<DoctorFinding>) -> DoctorFinding {
     looked.unwrap_or_else(|error| fail(about, error_line(&error), "vinops verify auction"))
 }
 
 /// Checks the version and the encoding of the server.
-async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
+async fn check_version(pool: &PgPool) -> anyhow::Result<DoctorFinding> {
     let server = sqlx::query!(
         r#"-- doctor: version
         select
@@ -89,10 +92,10 @@ async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
     let said = format!("PostgreSQL {}, {} as {}", server.version, server.name, server.login);
     if server.encoding != "UTF8" {
         let said = format!("database {:?} has encoding {}; vinops needs UTF8", server.name, server.encoding);
-        return Ok(fail("database", said, format!("psql -c \"{}\"", encoding::REMEDY)));
+        return Ok(fail("database", said, format!("psql -c \"{}\"", encoding::CREATE_DATABASE_SQL)));
     }
     Ok(match server.number {
-        old if old < OLDEST => {
+        old if old < MIN_SERVER_VERSION => {
             fail("database", said + "; the oldest tested version is 15", "apt-get install postgresql-15")
         }
         _ => pass("database", said),
@@ -100,7 +103,7 @@ async fn version(pool: &PgPool) -> anyhow::Result<Finding> {
 }
 
 /// Compares this host's clock with the database's clock, which decides when jobs are due.
-fn compared(clocks: Measured) -> Finding {
+fn clock_finding(clocks: ClockOffset) -> DoctorFinding {
     let ahead = clocks.ahead.as_seconds_f64();
     let word = if ahead > 0.0 { "behind" } else { "ahead of" };
     let said = format!("this host is {:.3} s {word} the database", ahead.abs());
@@ -112,40 +115,40 @@ fn compared(clocks: Measured) -> Finding {
 }
 
 /// Checks that NOTIFY reaches LISTEN.
-async fn notices(session: &Session) -> Finding {
-    const ABOUT: &str = "listen";
-    const CHANNEL: &str = "fleet_doctor";
+async fn check_notify(session: &CommandSession) -> DoctorFinding {
+    const SUBJECT: &str = "listen";
+    const NOTIFY_CHANNEL: &str = "fleet_doctor";
     let direct = "export DATABASE_DIRECT_URL=postgres://user:password@host:5432/vinops";
-    if !session.db.listens() {
+    if !session.db.supports_listen() {
         let said = "DATABASE_URL leads through a pooler, which does not support LISTEN, so workers only poll";
-        return warn(ABOUT, said, direct);
+        return warn(SUBJECT, said, direct);
     }
     let heard = async {
-        let mut ear = session.db.listener().await?;
-        ear.listen(CHANNEL).await?;
+        let mut ear = session.db.connect_listener().await?;
+        ear.listen(NOTIFY_CHANNEL).await?;
         // A notification through a pooler may close the connection of the client that sent it.
-        let told = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as notified", CHANNEL)
+        let told = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as notified", NOTIFY_CHANNEL)
             .fetch_one(&session.db.pool)
             .await;
-        let come = tokio::time::timeout(NOTICE, ear.recv()).await;
+        let come = tokio::time::timeout(NOTIFY_TIMEOUT, ear.recv()).await;
         Ok::<_, sqlx::Error>(told.is_ok() && come.is_ok_and(|heard| heard.is_ok()))
     };
     match heard.await {
-        Ok(true) => pass(ABOUT, "NOTIFY reaches LISTEN"),
+        Ok(true) => pass(SUBJECT, "NOTIFY reaches LISTEN"),
         Ok(false) => warn(
-            ABOUT,
+            SUBJECT,
             "NOTIFY does not reach LISTEN, so workers only poll; DATABASE_DIRECT_URL may lead through a pooler",
             direct,
         ),
         Err(error) => {
-            warn(ABOUT, format!("connection for LISTEN failed, so workers only poll: {error}"), direct)
+            warn(SUBJECT, format!("connection for LISTEN failed, so workers only poll: {error}"), direct)
         }
     }
 }
 
 /// Compares the rights of the login with the rights of a worker. Returns the finding, and true if the login may read
 /// the whole schema.
-async fn login_rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
+async fn check_rights(pool: &PgPool) -> anyhow::Result<(DoctorFinding, bool)> {
     let login = sqlx::query!(
         r#"-- doctor: rights
         select
@@ -176,7 +179,7 @@ async fn login_rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
         return Ok((warn("rights", said, new), true));
     }
     Ok(match (login.works, login.steers, login.reads) {
-        (true, ..) => (workers_rights(&rights::difference(pool, "etl_rw").await?, new), true),
+        (true, ..) => (worker_rights_finding(&rights::compare_rights(pool, "etl_rw").await?, new), true),
         (_, true, _) => {
             (pass("rights", "vinops_ops: the rights of an operator; a worker needs etl_rw"), true)
         }
@@ -186,7 +189,7 @@ async fn login_rights(pool: &PgPool) -> anyhow::Result<(Finding, bool)> {
 }
 
 /// Returns the finding about a worker's login, compared with the list in SECURITY.md.
-fn workers_rights(found: &rights::RightsDifference, new: &str) -> Finding {
+fn worker_rights_finding(found: &rights::RightsDifference, new: &str) -> DoctorFinding {
     let some = |those: &[String]| match those.len() {
         0..=3 => those.join(", "),
         all => format!("{}, and {} others", those[..3].join(", "), all - 3),
@@ -204,9 +207,9 @@ fn workers_rights(found: &rights::RightsDifference, new: &str) -> Finding {
 }
 
 /// Checks every documented table, column, key, index, extension and function.
-async fn objects(pool: &PgPool) -> anyhow::Result<Finding> {
-    let checks = verify::verify(pool).await?;
-    let wrong: Vec<&verify::Check> = checks.iter().filter(|check| !check.passed).collect();
+async fn check_objects(pool: &PgPool) -> anyhow::Result<DoctorFinding> {
+    let checks = verify::verify_schema(pool).await?;
+    let wrong: Vec<&verify::SchemaCheck> = checks.iter().filter(|check| !check.passed).collect();
     let Some(first) = wrong.first() else {
         return Ok(pass(
             "objects",
@@ -224,8 +227,8 @@ async fn objects(pool: &PgPool) -> anyhow::Result<Finding> {
 }
 
 /// Checks the settings of the server that can cost data or time.
-async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
-    const ABOUT: &str = "settings";
+async fn check_settings(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
+    const SUBJECT: &str = "settings";
     let now = sqlx::query!(
         r#"-- doctor: settings
         select
@@ -250,7 +253,7 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         (now.autovacuum, "autovacuum", "the queue's table grows and becomes slower"),
     ] {
         if !on {
-            findings.push(fail(ABOUT, format!("{name} is off: {why}"), set(name, "on")));
+            findings.push(fail(SUBJECT, format!("{name} is off: {why}"), set(name, "on")));
         }
     }
     for (bytes, least, name, value, why) in [
@@ -278,7 +281,7 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     ] {
         if bytes < least {
             let said = format!("{name} is {} MB: {why}", bytes >> 20);
-            findings.push(warn(ABOUT, said, set(name, value)));
+            findings.push(warn(SUBJECT, said, set(name, value)));
         }
     }
     if now.connected * 10 > i64::from(now.connections) * 8 {
@@ -286,17 +289,17 @@ async fn settings(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
             "{} of {} connections are in use; a worker uses up to 24 and one per slot; requires a restart",
             now.connected, now.connections
         );
-        findings.push(warn(ABOUT, said, set("max_connections", "400")));
+        findings.push(warn(SUBJECT, said, set("max_connections", "400")));
     }
     if findings.is_empty() {
-        findings.push(pass(ABOUT, "no setting needs a change"));
+        findings.push(pass(SUBJECT, "no setting needs a change"));
     }
     Ok(findings)
 }
 
 /// Checks the optional extension pg_stat_statements. Installing it requires a superuser, and a library that the
 /// server loads when it starts.
-async fn statements(pool: &PgPool) -> anyhow::Result<Finding> {
+async fn check_statements(pool: &PgPool) -> anyhow::Result<DoctorFinding> {
     let there = sqlx::query_scalar!(
         r#"-- doctor: statements
         select exists (select from pg_extension where extname = 'pg_stat_statements') as "there!""#
@@ -315,17 +318,17 @@ async fn statements(pool: &PgPool) -> anyhow::Result<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
+    use super::super::FindingLevel;
     use super::*;
 
     #[test]
     fn clocks_may_differ_by_two_seconds_and_by_what_the_way_may_have_taken() {
         let level = |ahead: i64, error: i64| {
             let [ahead, error] = [ahead, error].map(chrono::TimeDelta::milliseconds);
-            compared(Measured { ahead, error }).level
+            clock_finding(ClockOffset { ahead, error }).level
         };
-        assert_eq!([level(0, 1), level(1990, 1), level(-1990, 1)], [Level::Pass; 3]);
-        assert_eq!([level(2010, 1), level(-2010, 1)], [Level::Fail; 2]);
-        assert_eq!([level(2400, 500), level(2600, 500)], [Level::Pass, Level::Fail]);
+        assert_eq!([level(0, 1), level(1990, 1), level(-1990, 1)], [FindingLevel::Pass; 3]);
+        assert_eq!([level(2010, 1), level(-2010, 1)], [FindingLevel::Fail; 2]);
+        assert_eq!([level(2400, 500), level(2600, 500)], [FindingLevel::Pass, FindingLevel::Fail]);
     }
 }

@@ -1,24 +1,24 @@
 //! The checks of operation: sources, windows, the queue, the workers and the partitions of the next month.
 
 use super::super::error_text::error_line;
-use super::{Finding, fail, pass, warn};
-use crate::auction::window::WINDOW_LENGTH;
-use crate::queue::Entry;
+use super::{DoctorFinding, fail, pass, warn};
+use crate::auction::window::WINDOW_INTERVAL;
+use crate::queue::JobDefinition;
 use sqlx::PgPool;
 
 /// The longest wait of a due job, in seconds.
-const WAITS: f64 = WINDOW_LENGTH.as_secs() as f64;
+const MAX_JOB_WAIT_SECONDS: f64 = WINDOW_INTERVAL.as_secs() as f64;
 /// The longest time without a successful window, in seconds.
-const STALE: f64 = 3.0 * WAITS;
+const STALE_SOURCE_SECONDS: f64 = 3.0 * MAX_JOB_WAIT_SECONDS;
 
 /// Runs the checks of operation. A check that this login may not run gives a warning.
-pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Finding>) {
+pub(super) async fn check_fleet(pool: &PgPool, jobs: &[JobDefinition], findings: &mut Vec<DoctorFinding>) {
     for looked in [
-        sources(pool).await,
-        queue(pool).await,
-        workers(pool, jobs).await,
-        months(pool).await,
-        switches(pool).await,
+        check_sources(pool).await,
+        check_queue(pool).await,
+        check_workers(pool, jobs).await,
+        check_partitions(pool).await,
+        check_switches(pool).await,
     ] {
         match looked {
             Ok(those) => findings.extend(those),
@@ -28,8 +28,8 @@ pub(super) async fn look(pool: &PgPool, jobs: &[Entry], findings: &mut Vec<Findi
 }
 
 /// Checks the switch, the breaker and the last successful window of each source.
-async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
-    const ABOUT: &str = "source";
+async fn check_sources(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
+    const SUBJECT: &str = "source";
     let sources = sqlx::query!(
         r#"-- doctor: sources
         select
@@ -51,7 +51,7 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         let name = source.source;
         if !source.enabled {
             findings.push(warn(
-                ABOUT,
+                SUBJECT,
                 format!("{name}: fetching is disabled"),
                 format!("vinops source enable {name} --reason \"…\""),
             ));
@@ -59,7 +59,7 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         let remedy = format!("vinops source reset-breaker {name} --reason \"…\"");
         match &*source.breaker {
             "closed" if source.failures >= 3 => findings.push(warn(
-                ABOUT,
+                SUBJECT,
                 format!("{name}: the last {} quarter-hours failed; the breaker opens at 5", source.failures),
                 "vinops fetch",
             )),
@@ -68,29 +68,29 @@ async fn sources(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
                 let probe = source.probe_at.map(|at| at.format("%H:%M").to_string()).unwrap_or_default();
                 let said =
                     format!("{name}: the breaker is {state}; the only fetch is a probe at {probe} UTC");
-                findings.push(fail(ABOUT, said, remedy));
+                findings.push(fail(SUBJECT, said, remedy));
             }
         }
         match source.age {
-            None => findings.push(warn(ABOUT, format!("{name}: no successful window yet"), "vinops fetch")),
-            Some(age) if age > STALE => findings.push(fail(
-                ABOUT,
+            None => findings.push(warn(SUBJECT, format!("{name}: no successful window yet"), "vinops fetch")),
+            Some(age) if age > STALE_SOURCE_SECONDS => findings.push(fail(
+                SUBJECT,
                 format!("{name}: no successful window for {:.0} minutes", age / 60.0),
                 "vinops windows",
             )),
             Some(age) => findings
-                .push(pass(ABOUT, format!("{name}: last successful window {:.0} minutes ago", age / 60.0))),
+                .push(pass(SUBJECT, format!("{name}: last successful window {:.0} minutes ago", age / 60.0))),
         }
     }
     if findings.is_empty() {
-        findings.push(warn(ABOUT, "no source exists", "vinops source add copart --reason \"…\""));
+        findings.push(warn(SUBJECT, "no source exists", "vinops source add copart --reason \"…\""));
     }
     Ok(findings)
 }
 
 /// Checks the longest wait of due jobs.
-async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
-    const ABOUT: &str = "queue";
+async fn check_queue(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
+    const SUBJECT: &str = "queue";
     let figures = sqlx::query!(
         r#"-- doctor: queue
         select labels ->> 'kind' as "kind!", value as "age!"
@@ -98,23 +98,23 @@ async fn queue(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
         where metric = 'vinops_oldest_ready_age_seconds'
           and value > $1
         order by value desc"#,
-        WAITS
+        MAX_JOB_WAIT_SECONDS
     )
     .fetch_all(pool)
     .await?;
     if figures.is_empty() {
-        return Ok(vec![pass(ABOUT, "no due job has waited for a quarter-hour")]);
+        return Ok(vec![pass(SUBJECT, "no due job has waited for a quarter-hour")]);
     }
     let waiting = figures.into_iter().map(|it| {
         let said = format!("{}: a due job has waited for {:.0} minutes", it.kind, it.age / 60.0);
-        warn(ABOUT, said, format!("vinops worker --kind {}", it.kind))
+        warn(SUBJECT, said, format!("vinops worker --kind {}", it.kind))
     });
     Ok(waiting.collect())
 }
 
 /// Checks that a worker serves each job kind, and that no kind is paused.
-async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> {
-    const ABOUT: &str = "workers";
+async fn check_workers(pool: &PgPool, jobs: &[JobDefinition]) -> anyhow::Result<Vec<DoctorFinding>> {
+    const SUBJECT: &str = "workers";
     let there = sqlx::query!(
         r#"-- doctor: workers
         select
@@ -130,11 +130,11 @@ async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> 
     )
     .fetch_one(pool)
     .await?;
-    let mut findings: Vec<Finding> = there
+    let mut findings: Vec<DoctorFinding> = there
         .paused
         .iter()
         .map(|kind| {
-            warn(ABOUT, format!("{kind} is paused on all workers"), format!("vinops jobs resume {kind}"))
+            warn(SUBJECT, format!("{kind} is paused on all workers"), format!("vinops jobs resume {kind}"))
         })
         .collect();
     let unserved: Vec<&str> = jobs
@@ -143,19 +143,19 @@ async fn workers(pool: &PgPool, jobs: &[Entry]) -> anyhow::Result<Vec<Finding>> 
         .filter(|kind| !there.served.iter().any(|it| it == kind))
         .collect();
     if there.working == 0 {
-        findings.push(warn(ABOUT, "no worker is running", "vinops worker"));
+        findings.push(warn(SUBJECT, "no worker is running", "vinops worker"));
     } else if unserved.is_empty() {
-        findings.push(pass(ABOUT, format!("{} running, every job kind is served", there.working)));
+        findings.push(pass(SUBJECT, format!("{} running, every job kind is served", there.working)));
     } else {
         let said = format!("{} running, none serves {}", there.working, unserved.join(", "));
-        findings.push(warn(ABOUT, said, "vinops workers"));
+        findings.push(warn(SUBJECT, said, "vinops workers"));
     }
     Ok(findings)
 }
 
 /// Checks the partitions of the next month. The first ingest that needs them creates them, if its login may do so.
-async fn months(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
-    const ABOUT: &str = "partitions";
+async fn check_partitions(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
+    const SUBJECT: &str = "partitions";
     let next = sqlx::query!(
         r#"-- doctor: partitions
         with next_month as (
@@ -186,10 +186,10 @@ async fn months(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
     .await?;
     let what = format!("{} of {} exist for {}", next.there, next.wanted, next.month);
     Ok(vec![match (next.there >= next.wanted, next.may_make) {
-        (true, _) => pass(ABOUT, what),
-        (false, true) => pass(ABOUT, what + "; the first ingest that needs the others creates them"),
+        (true, _) => pass(SUBJECT, what),
+        (false, true) => pass(SUBJECT, what + "; the first ingest that needs the others creates them"),
         (false, false) => warn(
-            ABOUT,
+            SUBJECT,
             what + "; this login may not create the others",
             "psql -c \"select audit.ensure_partitions(now() + interval '1 month')\"",
         ),
@@ -197,7 +197,7 @@ async fn months(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
 }
 
 /// Checks the switch of the completion detector.
-async fn switches(pool: &PgPool) -> anyhow::Result<Vec<Finding>> {
+async fn check_switches(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
     let config = sqlx::query!(
         "-- doctor: switches
         select completion_detector_enabled from public.config"

@@ -5,23 +5,23 @@
 //! file runs to its end before the next act, as it did originally. So late files are late again, and acts of
 //! operators meet the same data.
 
-use super::plan::{PlannedAct, RebuildPlan, path_of};
-use super::report::{NamedFile, NotRepeated, RebuildReport};
-use crate::cli::bars::Bars;
-use crate::cli::chain::Hand;
+use super::plan::{PlannedAction, RebuildPlan, receipt_key};
+use super::report::{NamedFile, RebuildProblem, RebuildReport};
+use crate::cli::chain::InlineWorker;
 use crate::cli::error_text::error_line;
-use crate::cli::follow::{FileChain, FileEnd};
-use crate::cli::session::who;
-use crate::cli::show;
+use crate::cli::follow::{FileChain, FileResult};
+use crate::cli::output;
+use crate::cli::progress::ProgressBars;
+use crate::cli::session::os_user;
 use crate::cli::windows::accept::Acceptance;
-use crate::cli::{FileInStore, Fleet};
-use crate::db::Db;
-use crate::db::catalogue::{self, ActAuthor, CatalogueAct, CatalogueEntry, FileOfWindow};
-use crate::db::vocabulary::{self, By};
-use crate::queue::Entry;
+use crate::cli::{FileInStore, JobRegistry};
+use crate::db::Database;
+use crate::db::catalogue::{self, ActionAuthor, CatalogueAction, CatalogueEntry, FileOfWindow};
+use crate::db::taxonomy::{self, Actor};
+use crate::queue::JobDefinition;
 use crate::source;
 use crate::store::Store;
-use crate::taxonomy::Domain;
+use crate::taxonomy::TaxonomyDomain;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use sqlx::PgConnection;
@@ -31,27 +31,27 @@ use uuid::Uuid;
 /// Repeats the acts of a plan.
 pub struct Rebuilder<'a> {
     /// The database that is rebuilt.
-    pub db: &'a Db,
+    pub db: &'a Database,
     /// The store that contains the files and the catalogue.
     pub store: &'a Store,
     /// The job definitions.
-    pub fleet: Fleet,
+    pub fleet: JobRegistry,
     /// The job kinds of a chain, in order.
     pub steps: &'a [&'static str],
     /// The definition of the first job of a chain.
-    pub first: &'static Entry,
+    pub first: &'static JobDefinition,
     /// The worker of this process.
-    pub hand: &'a Hand,
+    pub worker: &'a InlineWorker,
     /// The progress bars of the command.
-    pub bars: &'a Bars,
+    pub bars: &'a ProgressBars,
     /// The operator's reason for the rebuild.
     pub reason: &'a str,
 }
 
 /// The outcome of an act after its transaction.
-enum Begun {
+enum ActOutcome {
     /// An earlier run has done the act.
-    Before,
+    AlreadyDone,
     /// The act is complete.
     Done,
     /// The chain of this file has to run.
@@ -59,9 +59,9 @@ enum Begun {
     /// The store does not contain the file with this key.
     Missing(String),
     /// The bytes of the file cannot be read.
-    Unreadable(NotRepeated),
+    Unreadable(RebuildProblem),
     /// The object of the act does not exist.
-    Skipped(NotRepeated),
+    Skipped(RebuildProblem),
 }
 
 impl Rebuilder<'_> {
@@ -72,40 +72,40 @@ impl Rebuilder<'_> {
     /// missing and failed files.
     pub async fn run(&self, plan: &RebuildPlan, report: &mut RebuildReport) -> anyhow::Result<()> {
         report.missing.clear();
-        for file_id in self.unfinished().await? {
-            self.work(file_id, report).await?;
+        for file_id in self.unfinished_files().await? {
+            self.run_chain(file_id, report).await?;
         }
-        let bar = self.bars.steps("rebuild", report.files as u64);
+        let bar = self.bars.add_step_bar("rebuild", report.files as u64);
         let mut files = 0;
         for act in &plan.acts {
             let begun = match act {
-                PlannedAct::Entry(entry) => self.repeat(plan, entry).await?,
-                PlannedAct::Withdrawn(entry) => self.write_down(entry).await?,
-                PlannedAct::Named(file) => self.register_named(file).await?,
+                PlannedAction::Entry(entry) => self.repeat_entry(plan, entry).await?,
+                PlannedAction::Withdrawn(entry) => self.adopt_entry(entry).await?,
+                PlannedAction::Named(file) => self.register_named(file).await?,
             };
             let end = match begun {
-                Begun::Chain(file_id) => self.work(file_id, report).await?,
-                Begun::Missing(path) => {
+                ActOutcome::Chain(file_id) => self.run_chain(file_id, report).await?,
+                ActOutcome::Missing(path) => {
                     report.missing.push(path);
                     "missing".to_owned()
                 }
-                Begun::Unreadable(file) => {
+                ActOutcome::Unreadable(file) => {
                     report.failed.push(file);
                     "unreadable".to_owned()
                 }
-                Begun::Skipped(skipped) => {
+                ActOutcome::Skipped(skipped) => {
                     report.skipped.push(skipped);
                     "skipped".to_owned()
                 }
-                Begun::Before => {
+                ActOutcome::AlreadyDone => {
                     report.done_before += 1;
                     "done before".to_owned()
                 }
-                Begun::Done => "done".to_owned(),
+                ActOutcome::Done => "done".to_owned(),
             };
-            if let Some(file) = name_of(act) {
+            if let Some(file) = display_name(act) {
                 files += 1;
-                tell(&bar, (files, report.files), &format!("{file}: {end}"));
+                report_progress(&bar, (files, report.files), &format!("{file}: {end}"));
             }
         }
         bar.finish_and_clear();
@@ -113,7 +113,7 @@ impl Rebuilder<'_> {
     }
 
     /// Returns the files whose chains a killed rebuild has left unfinished, in order.
-    async fn unfinished(&self) -> anyhow::Result<Vec<Uuid>> {
+    async fn unfinished_files(&self) -> anyhow::Result<Vec<Uuid>> {
         sqlx::query_scalar!(
             r#"-- rebuild: unfinished chains
             select g.file_id
@@ -134,15 +134,15 @@ impl Rebuilder<'_> {
     }
 
     /// Runs the chain of a file to its end. Returns the state of the file.
-    async fn work(&self, file_id: Uuid, report: &mut RebuildReport) -> anyhow::Result<String> {
-        let chain = FileChain::known(self.db, file_id, self.first);
-        let FileEnd { state, reason } = chain.work(self.bars, self.hand.watch()).await?;
+    async fn run_chain(&self, file_id: Uuid, report: &mut RebuildReport) -> anyhow::Result<String> {
+        let chain = FileChain::for_known_file(self.db, file_id, self.first);
+        let FileResult { state, reason } = chain.run_to_end(self.bars, self.worker.subscribe()).await?;
         match state.as_str() {
             "received" | "ingested" => bail!(
                 "the chain of file {file_id} may not run: {}\nhint: run the same command again afterwards",
                 reason.unwrap_or_default()
             ),
-            "failed" => report.failed.push(NotRepeated {
+            "failed" => report.failed.push(RebuildProblem {
                 key: file_id.to_string(),
                 reason: reason.unwrap_or_else(|| "no reason is recorded".to_owned()),
             }),
@@ -152,62 +152,62 @@ impl Rebuilder<'_> {
     }
 
     /// Repeats an entry of the catalogue.
-    async fn repeat(&self, plan: &RebuildPlan, entry: &CatalogueEntry) -> anyhow::Result<Begun> {
+    async fn repeat_entry(&self, plan: &RebuildPlan, entry: &CatalogueEntry) -> anyhow::Result<ActOutcome> {
         let mut tx = self.db.pool.begin().await.context("could not begin a transaction")?;
         if !catalogue::adopt_entry(&mut tx, entry).await? {
-            return Ok(Begun::Before);
+            return Ok(ActOutcome::AlreadyDone);
         }
         catalogue::begin_rebuilding(&mut tx).await?;
         let begun = match &entry.act {
-            receipt @ CatalogueAct::Receipt { file, .. } => {
-                self.register(&mut tx, plan, file, Some(receipt)).await?
+            receipt @ CatalogueAction::Receipt { file, .. } => {
+                self.register_file(&mut tx, plan, file, Some(receipt)).await?
             }
-            CatalogueAct::Repeat { file } => {
+            CatalogueAction::Repeat { file } => {
                 let receipt = plan.receipts.get(&(file.source.clone(), file.sha256.clone()));
-                self.register(&mut tx, plan, file, receipt).await?
+                self.register_file(&mut tx, plan, file, receipt).await?
             }
-            act => match self.act(&mut tx, act).await {
-                Ok(Some(file_id)) => Begun::Chain(file_id),
-                Ok(None) => Begun::Done,
+            act => match self.repeat_act(&mut tx, act).await {
+                Ok(Some(file_id)) => ActOutcome::Chain(file_id),
+                Ok(None) => ActOutcome::Done,
                 // The database is available, but the object of the act does not exist.
                 Err(error) if !error.chain().any(|cause| cause.is::<sqlx::Error>()) => {
                     drop(tx);
-                    self.write_down(entry).await?;
+                    self.adopt_entry(entry).await?;
                     let (key, reason) = (entry.key.clone(), error_line(&error));
-                    return Ok(Begun::Skipped(NotRepeated { key, reason }));
+                    return Ok(ActOutcome::Skipped(RebuildProblem { key, reason }));
                 }
                 Err(error) => return Err(error),
             },
         };
         // The next run looks for a missing file again.
-        if !matches!(begun, Begun::Missing(_)) {
+        if !matches!(begun, ActOutcome::Missing(_)) {
             tx.commit().await.with_context(|| format!("could not repeat {}", entry.key))?;
         }
         Ok(begun)
     }
 
     /// Records an entry in `raw.catalogue` without repeating its act.
-    async fn write_down(&self, entry: &CatalogueEntry) -> anyhow::Result<Begun> {
+    async fn adopt_entry(&self, entry: &CatalogueEntry) -> anyhow::Result<ActOutcome> {
         let mut conn = self.db.pool.acquire().await.context("could not acquire a connection")?;
         let adopted = catalogue::adopt_entry(&mut conn, entry).await?;
-        Ok(if adopted { Begun::Done } else { Begun::Before })
+        Ok(if adopted { ActOutcome::Done } else { ActOutcome::AlreadyDone })
     }
 
     /// Registers a file under the key of its receipt. A file whose receipt was withdrawn is registered for the window
     /// of its repeat.
-    async fn register(
+    async fn register_file(
         &self,
         tx: &mut PgConnection,
         plan: &RebuildPlan,
         file: &FileOfWindow,
-        receipt: Option<&CatalogueAct>,
-    ) -> anyhow::Result<Begun> {
-        let Some(CatalogueAct::Receipt { path, packed_sha256, bytes, etag, last_modified, .. }) = receipt
+        receipt: Option<&CatalogueAction>,
+    ) -> anyhow::Result<ActOutcome> {
+        let Some(CatalogueAction::Receipt { path, packed_sha256, bytes, etag, last_modified, .. }) = receipt
         else {
-            return Ok(Begun::Missing(format!("the receipt of {} {}", file.source, file.sha256)));
+            return Ok(ActOutcome::Missing(format!("the receipt of {} {}", file.source, file.sha256)));
         };
-        let key = receipt.and_then(path_of).unwrap_or_default();
-        let Some(object) = plan.objects.get(key) else { return Ok(Begun::Missing(path.clone())) };
+        let key = receipt.and_then(receipt_key).unwrap_or_default();
+        let Some(object) = plan.objects.get(key) else { return Ok(ActOutcome::Missing(path.clone())) };
         self.add_source(tx, &file.source).await?;
         let stored = FileInStore {
             file: file.clone(),
@@ -217,11 +217,11 @@ impl Rebuilder<'_> {
             last_modified: *last_modified,
             placed: Some((path.clone(), packed_sha256.clone())),
         };
-        Ok(Begun::Chain((self.fleet.register)(tx, stored).await?))
+        Ok(ActOutcome::Chain((self.fleet.register)(tx, stored).await?))
     }
 
     /// Reads the bytes of a file and registers the file by its name. A new catalogue records that.
-    async fn register_named(&self, named: &NamedFile) -> anyhow::Result<Begun> {
+    async fn register_named(&self, named: &NamedFile) -> anyhow::Result<ActOutcome> {
         let known = sqlx::query_scalar!(
             r#"-- rebuild: is the file registered
             select exists (select from raw.csv_files where source = $1 and ltrim(path, '/') = $2) as "known!""#,
@@ -229,14 +229,14 @@ impl Rebuilder<'_> {
             named.key
         );
         if known.fetch_one(&self.db.pool).await.context("could not look up the registered file")? {
-            return Ok(Begun::Before);
+            return Ok(ActOutcome::AlreadyDone);
         }
         let sums = self.store.object_sums(&named.key).await?;
         let sha256 = match sums.sha256 {
             Ok(sha256) if sums.compressed => sha256,
-            Ok(_) => return Ok(unreadable(&named.key, "the object is not compressed")),
+            Ok(_) => return Ok(unreadable_file(&named.key, "the object is not compressed")),
             Err(reason) => {
-                return Ok(unreadable(&named.key, &format!("the object does not decompress: {reason}")));
+                return Ok(unreadable_file(&named.key, &format!("the object does not decompress: {reason}")));
             }
         };
         let mut tx = self.db.pool.begin().await.context("could not begin a transaction")?;
@@ -252,47 +252,51 @@ impl Rebuilder<'_> {
         };
         let file_id = (self.fleet.register)(&mut tx, stored).await?;
         tx.commit().await.with_context(|| format!("could not register {}", named.key))?;
-        Ok(Begun::Chain(file_id))
+        Ok(ActOutcome::Chain(file_id))
     }
 
     /// Adds a source if it is unknown.
     async fn add_source(&self, tx: &mut PgConnection, source: &str) -> anyhow::Result<()> {
-        if !source::hold_known(tx, source).await? {
-            source::add(tx, source, &who(), self.reason).await?;
+        if !source::lock_known(tx, source).await? {
+            source::add_source(tx, source, &os_user(), self.reason).await?;
         }
         Ok(())
     }
 
     /// Repeats the act of an operator. Returns the file whose chain has to run, if there is one.
-    async fn act(&self, tx: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<Option<Uuid>> {
+    async fn repeat_act(&self, tx: &mut PgConnection, act: &CatalogueAction) -> anyhow::Result<Option<Uuid>> {
         match act {
-            CatalogueAct::Accept { file, author } => return self.accept(tx, file, author).await.map(Some),
-            CatalogueAct::AcceptSize { source, author } => {
+            CatalogueAction::Accept { file, author } => {
+                return self.accept_file(tx, file, author).await.map(Some);
+            }
+            CatalogueAction::AcceptSize { source, author } => {
                 let accepted = source::accept_size(tx, source, &author.operator, &author.reason).await?;
                 if accepted.outcome != "accepted" {
                     bail!("source {source} has no size to accept: {}", accepted.outcome);
                 }
             }
-            CatalogueAct::Mapping { domain, spelling, code, author } => {
-                let domain =
-                    Domain::named(domain).with_context(|| format!("unknown taxonomy domain {domain:?}"))?;
-                vocabulary::map(tx, domain, spelling, code, &by(author)).await?;
+            CatalogueAction::Mapping { domain, spelling, code, author } => {
+                let domain = TaxonomyDomain::from_name(domain)
+                    .with_context(|| format!("unknown taxonomy domain {domain:?}"))?;
+                taxonomy::map_alias(tx, domain, spelling, code, &action_author(author)).await?;
             }
-            CatalogueAct::Labels { labels, author } => {
-                vocabulary::relabel(tx, labels, &by(author)).await?;
+            CatalogueAction::Labels { labels, author } => {
+                taxonomy::import_labels(tx, labels, &action_author(author)).await?;
             }
-            CatalogueAct::Removal { .. } => remove(tx, act).await?,
-            CatalogueAct::Withdrawal { .. } | CatalogueAct::Receipt { .. } | CatalogueAct::Repeat { .. } => {}
+            CatalogueAction::Removal { .. } => repeat_removal(tx, act).await?,
+            CatalogueAction::Withdrawal { .. }
+            | CatalogueAction::Receipt { .. }
+            | CatalogueAction::Repeat { .. } => {}
         }
         Ok(None)
     }
 
     /// Repeats the acceptance of a quarantined file. Returns the file.
-    async fn accept(
+    async fn accept_file(
         &self,
         tx: &mut PgConnection,
         file: &FileOfWindow,
-        author: &ActAuthor,
+        author: &ActionAuthor,
     ) -> anyhow::Result<Uuid> {
         let file_id = sqlx::query_scalar!(
             "-- rebuild: the accepted file
@@ -310,17 +314,19 @@ impl Rebuilder<'_> {
     }
 }
 
-fn by(author: &ActAuthor) -> By {
-    By { who: author.operator.clone(), why: author.reason.clone() }
+fn action_author(author: &ActionAuthor) -> Actor {
+    Actor { who: author.operator.clone(), why: author.reason.clone() }
 }
 
-fn unreadable(key: &str, reason: &str) -> Begun {
-    Begun::Unreadable(NotRepeated { key: key.to_owned(), reason: reason.to_owned() })
+fn unreadable_file(key: &str, reason: &str) -> ActOutcome {
+    ActOutcome::Unreadable(RebuildProblem { key: key.to_owned(), reason: reason.to_owned() })
 }
 
 /// Hides a vehicle, a lot or an image, or shows it again.
-async fn remove(tx: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<()> {
-    let CatalogueAct::Removal { removed, vin, source, lot, image, variant, .. } = act else { return Ok(()) };
+async fn repeat_removal(tx: &mut PgConnection, act: &CatalogueAction) -> anyhow::Result<()> {
+    let CatalogueAction::Removal { removed, vin, source, lot, image, variant, .. } = act else {
+        return Ok(());
+    };
     let done = match (image, lot) {
         (Some(image), _) => sqlx::query!(
             "-- rebuild: hide a picture
@@ -362,19 +368,19 @@ async fn remove(tx: &mut PgConnection, act: &CatalogueAct) -> anyhow::Result<()>
 }
 
 /// Returns the source and the window of an act's file as text, or `None` for an act of an operator.
-fn name_of(act: &PlannedAct) -> Option<String> {
+fn display_name(act: &PlannedAction) -> Option<String> {
     let (source, window) = match act {
-        PlannedAct::Named(file) => (&file.source, file.window_start_utc),
-        PlannedAct::Entry(CatalogueEntry { act: CatalogueAct::Receipt { file, .. }, .. }) => {
+        PlannedAction::Named(file) => (&file.source, file.window_start_utc),
+        PlannedAction::Entry(CatalogueEntry { act: CatalogueAction::Receipt { file, .. }, .. }) => {
             (&file.source, file.window_start_utc)
         }
         _ => return None,
     };
-    Some(format!("{source} {} UTC", show::minute(window)))
+    Some(format!("{source} {} UTC", output::format_minute(window)))
 }
 
 /// Advances the bar. Prints a line if standard error is not a terminal.
-fn tell(bar: &ProgressBar, (nth, of): (usize, usize), what: &str) {
+fn report_progress(bar: &ProgressBar, (nth, of): (usize, usize), what: &str) {
     bar.inc(1);
     if !std::io::stderr().is_terminal() {
         eprintln!("file {nth} of {of}: {what}");

@@ -1,13 +1,13 @@
 //! The report of a rebuild, printed as text or as JSON.
 
-use super::plan::PlanBasis;
-use crate::cli::show::{self, count, megabytes};
+use super::plan::RebuildBasis;
+use crate::cli::output::{self, format_count, format_megabytes};
 use crate::db::catalogue::FileOfWindow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 /// The greatest number of items of a list that are printed as text. `--json` contains all items.
-const MAX_SHOWN: usize = 20;
+const MAX_LISTED_ITEMS: usize = 20;
 /// The facts that the names of files do not contain.
 const UNKNOWN_BY_NAMES: &[&str] = &[
     "the order in which files came",
@@ -33,7 +33,7 @@ pub struct NamedFile {
 
 /// A file or an act that could not be repeated.
 #[derive(Clone, Debug, Serialize)]
-pub struct NotRepeated {
+pub struct RebuildProblem {
     /// The key of the file or of the catalogue entry.
     pub key: String,
     /// The reason as text.
@@ -44,7 +44,7 @@ pub struct NotRepeated {
 #[derive(Debug, Serialize)]
 pub struct RebuildReport {
     /// The basis of the rebuild.
-    pub basis: PlanBasis,
+    pub basis: RebuildBasis,
     /// True if nothing was changed.
     pub dry_run: bool,
     /// Number of files to apply.
@@ -74,9 +74,9 @@ pub struct RebuildReport {
     /// Keys of files of the catalogue that are missing in the store.
     pub missing: Vec<String>,
     /// Files whose bytes cannot be read, or whose chain failed.
-    pub failed: Vec<NotRepeated>,
+    pub failed: Vec<RebuildProblem>,
     /// Acts of operators whose object does not exist.
-    pub skipped: Vec<NotRepeated>,
+    pub skipped: Vec<RebuildProblem>,
     /// Objects under `raw/` that are left out, because no entry names them or their name contains no window.
     pub unlisted: Vec<String>,
     /// Facts that the store does not contain.
@@ -87,10 +87,10 @@ pub struct RebuildReport {
 
 impl RebuildReport {
     /// Returns a report with all counts at zero.
-    pub fn new(basis: PlanBasis, dry_run: bool, unlisted: Vec<String>) -> RebuildReport {
+    pub fn new(basis: RebuildBasis, dry_run: bool, unlisted: Vec<String>) -> RebuildReport {
         let unknown = match basis {
-            PlanBasis::Catalogue => Vec::new(),
-            PlanBasis::Names => UNKNOWN_BY_NAMES.to_vec(),
+            RebuildBasis::Catalogue => Vec::new(),
+            RebuildBasis::Names => UNKNOWN_BY_NAMES.to_vec(),
         };
         RebuildReport {
             basis,
@@ -122,16 +122,16 @@ impl RebuildReport {
     }
 
     /// Prints the report as text.
-    pub fn print(&self) {
+    pub fn print_report(&self) {
         let would = if self.dry_run { "would be " } else { "" };
         println!(
             "{} files of {} windows ({}) {would}applied by the {}{}",
-            count(self.files as i64),
-            count(self.windows as i64),
-            megabytes(i64::try_from(self.stored_bytes).unwrap_or(i64::MAX)),
+            format_count(self.files as i64),
+            format_count(self.windows as i64),
+            format_megabytes(i64::try_from(self.stored_bytes).unwrap_or(i64::MAX)),
             match self.basis {
-                PlanBasis::Catalogue => "catalogue",
-                PlanBasis::Names => "names of the files",
+                RebuildBasis::Catalogue => "catalogue",
+                RebuildBasis::Names => "names of the files",
             },
             if self.dry_run { String::new() } else { format!(" in {:.1} s", self.seconds) }
         );
@@ -144,27 +144,26 @@ impl RebuildReport {
             (self.removals, "removals"),
         ] {
             if number > 0 {
-                println!("  {} {what}", count(number as i64));
+                println!("  {} {what}", format_count(number as i64));
             }
         }
         if self.done_before > 0 {
-            println!("{} acts were done by an earlier run", count(self.done_before as i64));
+            println!("{} acts were done by an earlier run", format_count(self.done_before as i64));
         }
-        let withdrawn = self
-            .withdrawn
-            .iter()
-            .map(|file| format!("{} {} {}", file.source, show::minute(file.window_start_utc), file.sha256));
-        list("withdrawn files are left out", withdrawn.collect());
-        list("files are missing in the store", self.missing.clone());
+        let withdrawn = self.withdrawn.iter().map(|file| {
+            format!("{} {} {}", file.source, output::format_minute(file.window_start_utc), file.sha256)
+        });
+        print_list("withdrawn files are left out", withdrawn.collect());
+        print_list("files are missing in the store", self.missing.clone());
         let told =
-            |all: &[NotRepeated]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
-        list("files failed", told(&self.failed));
-        list("acts are skipped, because their object does not exist", told(&self.skipped));
-        list(
+            |all: &[RebuildProblem]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
+        print_list("files failed", told(&self.failed));
+        print_list("acts are skipped, because their object does not exist", told(&self.skipped));
+        print_list(
             "objects under raw/ are left out, because no entry names them or their name contains no window",
             self.unlisted.clone(),
         );
-        list(
+        print_list(
             "facts are unknown, because the store has no catalogue",
             self.unknown.iter().map(|it| (*it).to_owned()).collect(),
         );
@@ -172,15 +171,15 @@ impl RebuildReport {
 }
 
 /// Prints a list with its count, or nothing if the list is empty.
-fn list(what: &str, items: Vec<String>) {
+fn print_list(what: &str, items: Vec<String>) {
     if items.is_empty() {
         return;
     }
-    println!("{} {what}:", count(items.len() as i64));
-    for item in items.iter().take(MAX_SHOWN) {
+    println!("{} {what}:", format_count(items.len() as i64));
+    for item in items.iter().take(MAX_LISTED_ITEMS) {
         println!("  {item}");
     }
-    if items.len() > MAX_SHOWN {
-        println!("  and {} more (--json lists all)", count((items.len() - MAX_SHOWN) as i64));
+    if items.len() > MAX_LISTED_ITEMS {
+        println!("  and {} more (--json lists all)", format_count((items.len() - MAX_LISTED_ITEMS) as i64));
     }
 }

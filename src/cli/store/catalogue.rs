@@ -3,7 +3,7 @@
 //! Rows are read before the folder is listed, and a row is marked as written only after its object exists. So an act
 //! that is recorded meanwhile is never reported missing.
 
-use crate::cli::Failure;
+use crate::cli::CommandError;
 use crate::db::catalogue::{self, FileOfWindow};
 use crate::store::Store;
 use anyhow::Context;
@@ -30,7 +30,7 @@ pub struct CatalogueReport {
 
 impl CatalogueReport {
     /// Returns the number of objects that a repair writes.
-    pub fn repairable(&self) -> usize {
+    pub fn repairable_count(&self) -> usize {
         self.missing.len()
             + self.files_without_entry.len()
             + usize::try_from(self.unwritten).unwrap_or_default()
@@ -41,7 +41,7 @@ impl CatalogueReport {
 ///
 /// # Errors
 /// Returns an error if the database cannot be read or the store cannot be listed.
-pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Failure> {
+pub async fn check_catalogue(pool: &PgPool, store: &Store) -> Result<CatalogueReport, CommandError> {
     let entries = sqlx::query!(
         r#"-- store check: entries of the catalogue
         select key, written_at is not null as "written!" from raw.catalogue order by key"#
@@ -70,7 +70,7 @@ pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Fail
     .await
     .context("could not read the files without a catalogue entry")?;
     let mut there = HashSet::new();
-    for folder in store.folders(catalogue::FOLDER).await.map_err(Failure::unreachable)? {
+    for folder in store.list_folders(catalogue::CATALOGUE_FOLDER).await.map_err(CommandError::unavailable)? {
         there.extend(store.list_folder(&folder).await?.into_iter().map(|object| object.key));
     }
     let mut report = CatalogueReport { files_without_entry, ..CatalogueReport::default() };
@@ -93,7 +93,11 @@ pub async fn check(pool: &PgPool, store: &Store) -> Result<CatalogueReport, Fail
 ///
 /// # Errors
 /// Returns the error of the store or of the database.
-pub async fn fix(pool: &PgPool, store: &Store, report: &mut CatalogueReport) -> anyhow::Result<()> {
+pub async fn repair_catalogue(
+    pool: &PgPool,
+    store: &Store,
+    report: &mut CatalogueReport,
+) -> anyhow::Result<()> {
     let mut tx = pool.begin().await.context("could not begin a transaction")?;
     for file in &report.files_without_entry {
         add_file(&mut tx, file).await?;
@@ -107,7 +111,8 @@ pub async fn fix(pool: &PgPool, store: &Store, report: &mut CatalogueReport) -> 
     .await
     .context("could not mark the entries whose object is missing")?;
     tx.commit().await.context("could not repair the catalogue")?;
-    report.written = catalogue::write_unwritten(pool, |key, body| store.create_object(key, body)).await?;
+    report.written =
+        catalogue::write_pending_entries(pool, |key, body| store.create_object(key, body)).await?;
     Ok(())
 }
 

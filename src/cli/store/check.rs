@@ -6,10 +6,10 @@
 //! after the listing.
 
 use super::catalogue::CatalogueReport;
-use crate::cli::Failure;
-use crate::cli::bars::Bars;
+use crate::cli::CommandError;
 use crate::cli::error_text::error_line;
-use crate::store::{self, DAMAGED, ObjectSums, Store, StoredObject};
+use crate::cli::progress::ProgressBars;
+use crate::store::{self, DAMAGED_FOLDER, ObjectSums, Store, StoredObject};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
@@ -23,11 +23,11 @@ const NEWEST_FILES: i64 = 96;
 /// The number of folders whose rows one query reads.
 const FOLDERS_PER_QUERY: usize = 32;
 /// The number of concurrent reads. Each needs a decompressor of some megabytes.
-const READS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_READS: usize = 4;
 /// The greatest number of unnamed objects that the report lists by key.
 const MAX_UNNAMED_KEYS: usize = 1000;
 /// The folder of the store that contains only files.
-const RAW: &str = "raw";
+const RAW_FOLDER: &str = "raw";
 
 /// The result of a check and of the repair.
 #[derive(Debug, Default, Serialize)]
@@ -48,7 +48,7 @@ pub struct StoreReport {
 
 impl StoreReport {
     /// Returns the number of problems of one state.
-    pub fn count(&self, state: FileState) -> i64 {
+    pub fn count_state(&self, state: StoreFileState) -> i64 {
         self.problems.iter().filter(|problem| problem.state == state).count() as i64
     }
 }
@@ -76,7 +76,7 @@ pub struct FileProblem {
     /// The key in the file's row.
     pub key: String,
     /// The kind of the problem.
-    pub state: FileState,
+    pub state: StoreFileState,
     /// A description of the object under the key, if there is one.
     pub detail: Option<String>,
     /// The key of an object that contains the file's bytes.
@@ -94,7 +94,7 @@ pub struct FileProblem {
 /// The kind of a file's problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FileState {
+pub enum StoreFileState {
     /// No object has the file's key, and no object of its folder contains its bytes.
     Missing,
     /// No object has the file's key, but another object contains its bytes.
@@ -105,21 +105,21 @@ pub enum FileState {
     Unreadable,
 }
 
-impl FileState {
+impl StoreFileState {
     /// Returns the name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
-            FileState::Missing => "missing",
-            FileState::Misplaced => "misplaced",
-            FileState::Damaged => "damaged",
-            FileState::Unreadable => "unreadable",
+            StoreFileState::Missing => "missing",
+            StoreFileState::Misplaced => "misplaced",
+            StoreFileState::Damaged => "damaged",
+            StoreFileState::Unreadable => "unreadable",
         }
     }
 }
 
 /// A row of `raw.csv_files`.
 #[derive(Debug)]
-struct FileRow {
+struct CsvFileRow {
     file_id: Uuid,
     source: String,
     window_start_utc: DateTime<Utc>,
@@ -130,14 +130,14 @@ struct FileRow {
     stored_bytes: Option<i64>,
 }
 
-impl FileRow {
+impl CsvFileRow {
     /// Returns true if the object has the recorded size, or if no size is recorded.
     fn has_size_of(&self, object: &StoredObject) -> bool {
         self.stored_bytes.is_none_or(|bytes| u64::try_from(bytes) == Ok(object.stored_bytes))
     }
 
     /// Returns the difference between an object and this file as it was stored, or `None` if they are equal.
-    fn mismatch(&self, object: &ObjectSums) -> Option<String> {
+    fn find_mismatch(&self, object: &ObjectSums) -> Option<String> {
         match &object.sha256 {
             Err(reason) => return Some(format!("does not decompress: {reason}")),
             Ok(sha256) if *sha256 != self.sha256 => {
@@ -155,7 +155,7 @@ impl FileRow {
     }
 
     /// Returns a problem of this file.
-    fn problem(&self, state: FileState, detail: Option<String>) -> FileProblem {
+    fn new_problem(&self, state: StoreFileState, detail: Option<String>) -> FileProblem {
         FileProblem {
             file_id: self.file_id,
             source: self.source.clone(),
@@ -184,27 +184,32 @@ type SumsByKey = HashMap<String, Result<ObjectSums, String>>;
 ///
 /// # Errors
 /// Returns an error if the database cannot be read or the store cannot be listed.
-pub async fn check(pool: &PgPool, store: &Store, all: bool, bars: &Bars) -> Result<StoreReport, Failure> {
+pub async fn check_store(
+    pool: &PgPool,
+    store: &Store,
+    all: bool,
+    bars: &ProgressBars,
+) -> Result<StoreReport, CommandError> {
     let newest = newest_files(pool).await?;
     let (row_folders, files) = folders_of_rows(pool).await?;
     let mut folders = row_folders;
-    folders.extend(store.folders(RAW).await.map_err(Failure::unreachable)?);
+    folders.extend(store.list_folders(RAW_FOLDER).await.map_err(CommandError::unavailable)?);
     let folders: Vec<String> = folders.into_iter().collect();
-    let bar = bars.steps("check", files);
+    let bar = bars.add_step_bar("check", files);
     let mut report = StoreReport::default();
     for some in folders.chunks(FOLDERS_PER_QUERY) {
-        let mut rows: HashMap<String, Vec<FileRow>> = HashMap::new();
+        let mut rows: HashMap<String, Vec<CsvFileRow>> = HashMap::new();
         for row in rows_of_folders(pool, some).await? {
             rows.entry(row.folder.clone()).or_default().push(row);
         }
         let mut unnamed = Vec::new();
         for folder in some {
             let rows = rows.remove(folder).unwrap_or_default();
-            let is_due = |row: &FileRow| all || newest.contains(&row.file_id);
+            let is_due = |row: &CsvFileRow| all || newest.contains(&row.file_id);
             unnamed.extend(check_folder(store, folder, &rows, is_due, &mut report).await?);
             bar.inc(rows.len() as u64);
         }
-        report.unnamed.add(without_named(pool, unnamed).await?);
+        report.unnamed.add_objects(without_named(pool, unnamed).await?);
     }
     bar.finish_and_clear();
     Ok(report)
@@ -214,8 +219,8 @@ pub async fn check(pool: &PgPool, store: &Store, all: bool, bars: &Bars) -> Resu
 async fn check_folder(
     store: &Store,
     folder: &str,
-    rows: &[FileRow],
-    is_due: impl Fn(&FileRow) -> bool,
+    rows: &[CsvFileRow],
+    is_due: impl Fn(&CsvFileRow) -> bool,
     report: &mut StoreReport,
 ) -> anyhow::Result<Vec<StoredObject>> {
     let listed = if store::is_key(folder) { store.list_folder(folder).await? } else { Vec::new() };
@@ -224,39 +229,39 @@ async fn check_folder(
     let to_read = rows.iter().filter(|row| {
         objects.get(row.key.as_str()).is_some_and(|object| is_due(row) || !row.has_size_of(object))
     });
-    let mut sums = sums_of(store, to_read.map(|row| row.key.clone())).await;
+    let mut sums = read_sums(store, to_read.map(|row| row.key.clone())).await;
     report.files += rows.len() as i64;
     report.read += sums.len() as i64;
-    let problem_of = |row: &FileRow| match (objects.get(row.key.as_str()), sums.get(&row.key)) {
-        (None, _) => Some(row.problem(FileState::Missing, None)),
+    let problem_of = |row: &CsvFileRow| match (objects.get(row.key.as_str()), sums.get(&row.key)) {
+        (None, _) => Some(row.new_problem(StoreFileState::Missing, None)),
         (Some(_), None) => None,
         (Some(_), Some(Ok(sums))) => {
-            row.mismatch(sums).map(|mismatch| row.problem(FileState::Damaged, Some(mismatch)))
+            row.find_mismatch(sums).map(|mismatch| row.new_problem(StoreFileState::Damaged, Some(mismatch)))
         }
-        (Some(_), Some(Err(error))) => Some(row.problem(FileState::Unreadable, Some(error.clone()))),
+        (Some(_), Some(Err(error))) => Some(row.new_problem(StoreFileState::Unreadable, Some(error.clone()))),
     };
     let mut problems: Vec<FileProblem> = rows.iter().filter_map(problem_of).collect();
     let named: HashSet<&str> = rows.iter().map(|row| row.key.as_str()).collect();
     let unnamed: Vec<StoredObject> =
         listed.iter().filter(|object| !named.contains(object.key.as_str())).cloned().collect();
     if !problems.is_empty() && store::is_key(folder) {
-        let aside = store.list_folder(&format!("{DAMAGED}/{folder}")).await?;
+        let aside = store.list_folder(&format!("{DAMAGED_FOLDER}/{folder}")).await?;
         let elsewhere = unnamed.iter().chain(&aside).map(|object| object.key.clone());
-        sums.extend(sums_of(store, elsewhere).await);
+        sums.extend(read_sums(store, elsewhere).await);
         problems.iter_mut().for_each(|problem| find_elsewhere(problem, &sums));
     }
     report.problems.append(&mut problems);
-    let is_raw = folder == RAW || folder.starts_with("raw/");
+    let is_raw = folder == RAW_FOLDER || folder.starts_with("raw/");
     Ok(if is_raw { unnamed } else { Vec::new() })
 }
 
 /// Reads objects concurrently and computes their checksums.
-async fn sums_of(store: &Store, keys: impl Iterator<Item = String>) -> SumsByKey {
+async fn read_sums(store: &Store, keys: impl Iterator<Item = String>) -> SumsByKey {
     let reads = keys.map(|key| async move {
         let sums = store.object_sums(&key).await.map_err(|error| error_line(&error));
         (key, sums)
     });
-    stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(READS_AT_ONCE).collect().await
+    stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(MAX_CONCURRENT_READS).collect().await
 }
 
 /// Looks for the file's bytes among the objects that were read. An object with the recorded stored bytes is
@@ -272,13 +277,13 @@ fn find_elsewhere(problem: &mut FileProblem, sums: &SumsByKey) {
         .filter(|(_, sums)| sums.sha256.as_ref() == Ok(&problem.sha256))
         .min_by_key(|(key, sums)| rank(key, sums));
     problem.found_as = found.map(|(key, _)| key.clone());
-    if problem.state == FileState::Missing && problem.found_as.is_some() {
-        problem.state = FileState::Misplaced;
+    if problem.state == StoreFileState::Missing && problem.found_as.is_some() {
+        problem.state = StoreFileState::Misplaced;
     }
 }
 
 impl UnnamedObjects {
-    fn add(&mut self, objects: Vec<StoredObject>) {
+    fn add_objects(&mut self, objects: Vec<StoredObject>) {
         for object in objects {
             self.objects += 1;
             self.stored_bytes += i64::try_from(object.stored_bytes).unwrap_or(i64::MAX);
@@ -320,9 +325,9 @@ async fn folders_of_rows(pool: &PgPool) -> anyhow::Result<(BTreeSet<String>, u64
 }
 
 /// Returns the files of these folders.
-async fn rows_of_folders(pool: &PgPool, folders: &[String]) -> anyhow::Result<Vec<FileRow>> {
+async fn rows_of_folders(pool: &PgPool, folders: &[String]) -> anyhow::Result<Vec<CsvFileRow>> {
     sqlx::query_as!(
-        FileRow,
+        CsvFileRow,
         r#"-- store check: files of folders
         select
           file_id, source, window_start_utc, ltrim(path, '/') as "key!",

@@ -3,12 +3,12 @@
 use crate::auction::difference::{
     ComparisonCounts, ComparisonObserver, ComparisonScope, DifferenceKind, RowDifference,
 };
-use crate::cli::bars::Bars;
-use crate::cli::session::{Connect, Session};
-use crate::cli::show::{self, Json, count};
-use crate::cli::{Failure, Fleet, source};
+use crate::cli::output::{self, JsonArgs, format_count};
+use crate::cli::progress::ProgressBars;
+use crate::cli::session::{CommandSession, ConnectArgs};
+use crate::cli::{CommandError, JobRegistry, source};
 use crate::config::Config;
-use crate::telemetry::visible_line;
+use crate::telemetry::escape_line;
 use anyhow::anyhow;
 use chrono::SecondsFormat;
 use serde::Serialize;
@@ -16,9 +16,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The greatest number of differences that `--json` lists.
-const LISTED: usize = 10_000;
+const MAX_LISTED_DIFFERENCES: usize = 10_000;
 /// The greatest number of hints that are printed.
-const REMEDIES: usize = 3;
+const MAX_REMEDIES: usize = 3;
 
 /// Arguments of `vinops verify lots`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ Exit codes: 0 no differences, 1 differences. To repair a difference, replay the 
   vinops verify lots
   vinops verify lots --all --source copart
   vinops verify lots --sample 100 --json")]
-pub struct Args {
+pub struct VerifyLotsArgs {
     /// Number of lots to pick at random
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: u32,
@@ -43,14 +43,14 @@ pub struct Args {
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectArgs,
     #[command(flatten)]
-    json: Json,
+    json: JsonArgs,
 }
 
 /// The JSON result of the command.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ComparisonReport<'a> {
     ok: bool,
     #[serde(flatten)]
     counts: ComparisonCounts,
@@ -62,30 +62,34 @@ struct Answer<'a> {
 ///
 /// # Errors
 /// Returns an error if there are differences.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.connect).await?;
+pub async fn run(args: VerifyLotsArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.connect).await?;
     if let Some(name) = &args.source {
         source::expect_source(&session.db.pool, name).await?;
     }
     let scope = ComparisonScope { sample: (!args.all).then_some(args.sample), source: args.source };
     let listed = Arc::new(Mutex::new(Vec::new()));
-    let compared =
-        (fleet.compare)(session.db.pool.clone(), scope, observer(args.json.json, Arc::clone(&listed))).await;
+    let compared = (fleet.compare)(
+        session.db.pool.clone(),
+        scope,
+        comparison_observer(args.json.json, Arc::clone(&listed)),
+    )
+    .await;
     session.close().await?;
     let counts = compared?;
     let listed = std::mem::take(&mut *listed.lock().unwrap_or_else(PoisonError::into_inner));
     if args.json.json {
-        show::json(&Answer { ok: counts.differences == 0, counts, found: &listed })?;
+        output::print_json(&ComparisonReport { ok: counts.differences == 0, counts, found: &listed })?;
     } else {
         println!(
             "{} lots and {} vehicles compared, {} unfinished, {} differences",
-            count(i64::try_from(counts.lots).unwrap_or(i64::MAX)),
-            count(i64::try_from(counts.vehicles).unwrap_or(i64::MAX)),
-            count(i64::try_from(counts.under_way).unwrap_or(i64::MAX)),
-            count(i64::try_from(counts.differences).unwrap_or(i64::MAX)),
+            format_count(i64::try_from(counts.lots).unwrap_or(i64::MAX)),
+            format_count(i64::try_from(counts.vehicles).unwrap_or(i64::MAX)),
+            format_count(i64::try_from(counts.under_way).unwrap_or(i64::MAX)),
+            format_count(i64::try_from(counts.differences).unwrap_or(i64::MAX)),
         );
-        let remedies: BTreeSet<String> = listed.iter().filter_map(remedy).collect();
-        remedies.iter().take(REMEDIES).for_each(|remedy| println!("hint: run `{remedy}`"));
+        let remedies: BTreeSet<String> = listed.iter().filter_map(repair_command).collect();
+        remedies.iter().take(MAX_REMEDIES).for_each(|remedy| println!("hint: run `{remedy}`"));
     }
     match counts.differences {
         0 => Ok(()),
@@ -95,22 +99,24 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 }
 
 /// Returns an observer that prints differences as they are found, unless `quiet`, and collects the first ones.
-fn observer(quiet: bool, listed: Arc<Mutex<Vec<RowDifference>>>) -> ComparisonObserver {
-    let bar = Bars::new(!quiet).steps("compare lots", 0);
+fn comparison_observer(quiet: bool, listed: Arc<Mutex<Vec<RowDifference>>>) -> ComparisonObserver {
+    let bar = ProgressBars::new(!quiet).add_step_bar("compare lots", 0);
     Box::new(move |progress| {
         bar.set_length(progress.total);
         bar.set_position((progress.counts.lots + progress.counts.under_way).min(progress.total));
         if !quiet {
-            bar.suspend(|| progress.found.iter().for_each(|difference| println!("{}", line(difference))));
+            bar.suspend(|| {
+                progress.found.iter().for_each(|difference| println!("{}", describe_difference(difference)))
+            });
         }
         let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = LISTED - listed.len();
+        let room = MAX_LISTED_DIFFERENCES - listed.len();
         listed.extend(progress.found.into_iter().take(room));
     })
 }
 
 /// Returns a difference as one line of text.
-pub fn line(it: &RowDifference) -> String {
+pub fn describe_difference(it: &RowDifference) -> String {
     let lot = it.lot.map(|lot| format!("{}/{lot}", it.source.as_deref().unwrap_or_default()));
     let row = it.vin.clone().or(lot).unwrap_or_default();
     let table = it.table;
@@ -122,11 +128,11 @@ pub fn line(it: &RowDifference) -> String {
             format!("{table} {row} {column} is {}, but the stored versions give {}", it.stands, it.versions)
         }
     };
-    visible_line(&text).into_owned()
+    escape_line(&text).into_owned()
 }
 
 /// Returns the command that repairs a difference.
-pub fn remedy(it: &RowDifference) -> Option<String> {
+pub fn repair_command(it: &RowDifference) -> Option<String> {
     let (window, source) = (it.window?, it.source.as_ref()?);
     let window = window.to_rfc3339_opts(SecondsFormat::Secs, true);
     let source = if source == "copart" { String::new() } else { format!(" --source {source}") };

@@ -1,13 +1,13 @@
 //! `vinops windows accept WINDOW`: applies a quarantined file.
 
-use super::WindowActArgs;
-use crate::cli::ask::agreed;
-use crate::cli::replay::{Requeue, Target, end, expect_idle};
-use crate::cli::session::Session;
-use crate::cli::show;
-use crate::cli::{Failure, Fleet, chain, source};
+use super::WindowActionArgs;
+use crate::cli::confirm::confirm;
+use crate::cli::output;
+use crate::cli::replay::{ChainRequeue, ReplayTarget, end_transaction, expect_idle};
+use crate::cli::session::CommandSession;
+use crate::cli::{CommandError, JobRegistry, chain, source};
 use crate::config::Config;
-use crate::db::catalogue::{self, ActAuthor, CatalogueAct};
+use crate::db::catalogue::{self, ActionAuthor, CatalogueAction};
 use anyhow::{Context, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -22,9 +22,9 @@ reason, `vinops raw export` writes the bytes. An accepted file is applied like a
 are listed. A file without a known header, or without a readable row, stays quarantined.
 
   vinops windows accept 2026-11-20T14:30:00Z --reason 'the feed lacks VINs'")]
-pub struct Args {
+pub struct AcceptWindowArgs {
     #[command(flatten)]
-    act: WindowActArgs,
+    act: WindowActionArgs,
     /// Run jobs in this process too, and wait until all have ended
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// The JSON result of the command.
 #[derive(Debug, Serialize)]
-struct Accepted {
+struct AcceptedFile {
     source: String,
     window_start_utc: DateTime<Utc>,
     file_id: Uuid,
@@ -41,17 +41,17 @@ struct Accepted {
 }
 
 /// Asks for a confirmation and accepts the file.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let steps = chain::kinds_from(fleet, fleet.fetch.next);
-    let session = Session::open(config, &args.act.connect).await?;
+pub async fn run(args: AcceptWindowArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let steps = chain::downstream_kinds(fleet, fleet.fetch.next);
+    let session = CommandSession::open(config, &args.act.connect).await?;
     source::expect_source(&session.db.pool, &args.act.source).await?;
-    let window = format!("window {} {}", args.act.source, show::minute(args.act.window));
+    let window = format!("window {} {}", args.act.source, output::format_minute(args.act.window));
     if !args.act.yes && !args.act.dry_run {
-        agreed(&format!("apply the quarantined file of {window}"))?;
+        confirm(&format!("apply the quarantined file of {window}"))?;
     }
     let first = steps.first().copied().unwrap_or_default();
     let entry = fleet.jobs.iter().find(|entry| entry.kind == first).context("the step has no job")?;
-    let accepted = accept(&session.db.pool, &args, &steps, entry.policy.max_attempts).await;
+    let accepted = accept_window(&session.db.pool, &args, &steps, entry.policy.max_attempts).await;
     let ended = match &accepted {
         Ok(accepted) if args.wait => {
             chain::finish_chains(&session, fleet, &[accepted.file_id], args.act.json.json).await
@@ -61,7 +61,7 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
     session.close().await?;
     let accepted = accepted?;
     if args.act.json.json {
-        show::json(&accepted)?;
+        output::print_json(&accepted)?;
         return ended;
     }
     match accepted.job {
@@ -72,19 +72,24 @@ pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure
 }
 
 /// Accepts the file in one transaction.
-async fn accept(pool: &PgPool, args: &Args, steps: &[&str], max_attempts: i32) -> anyhow::Result<Accepted> {
+async fn accept_window(
+    pool: &PgPool,
+    args: &AcceptWindowArgs,
+    steps: &[&str],
+    max_attempts: i32,
+) -> anyhow::Result<AcceptedFile> {
     let mut tx = pool.begin().await.context("could not begin a transaction")?;
     expect_idle(&mut tx, &args.act.source).await?;
     let accepting = Acceptance {
         source: &args.act.source,
         window: args.act.window,
         file: args.act.file,
-        author: &ActAuthor { operator: source::operator(), reason: args.act.reason.clone() },
+        author: &ActionAuthor { operator: source::operator(), reason: args.act.reason.clone() },
     };
     let (file_id, job) = accepting.run(&mut tx, steps, max_attempts).await?;
-    end(tx, args.act.dry_run).await?;
+    end_transaction(tx, args.act.dry_run).await?;
     let job = job.filter(|_| !args.act.dry_run);
-    Ok(Accepted { source: args.act.source.clone(), window_start_utc: args.act.window, file_id, job })
+    Ok(AcceptedFile { source: args.act.source.clone(), window_start_utc: args.act.window, file_id, job })
 }
 
 /// The acceptance of a quarantined file.
@@ -96,7 +101,7 @@ pub struct Acceptance<'a> {
     /// The id of the file, required if the window has several quarantined files.
     pub file: Option<Uuid>,
     /// The operator and the reason.
-    pub author: &'a ActAuthor,
+    pub author: &'a ActionAuthor,
 }
 
 impl Acceptance<'_> {
@@ -107,17 +112,17 @@ impl Acceptance<'_> {
         steps: &[&str],
         max_attempts: i32,
     ) -> anyhow::Result<(Uuid, Option<i64>)> {
-        let (file_id, first_window) = self.open(tx).await?;
+        let (file_id, first_window) = self.accept_file(tx).await?;
         let file = catalogue::file_of_window(tx, file_id, self.window).await?;
         let author = self.author.clone();
-        catalogue::note_act(tx, &CatalogueAct::Accept { file, author }).await?;
-        let target = Target { window: self.window, file_id, first_window, rows: None };
-        let chain = Requeue { target, steps, max_attempts, must_have_run: false, repair: false };
+        catalogue::record_action(tx, &CatalogueAction::Accept { file, author }).await?;
+        let target = ReplayTarget { window: self.window, file_id, first_window, rows: None };
+        let chain = ChainRequeue { target, steps, max_attempts, must_have_run: false, repair: false };
         Ok((file_id, chain.run(tx).await?.map(|(job, _)| job)))
     }
 
     /// Takes the file out of quarantine. Returns the file and the first window that the file came for.
-    async fn open(&self, tx: &mut PgConnection) -> anyhow::Result<(Uuid, DateTime<Utc>)> {
+    async fn accept_file(&self, tx: &mut PgConnection) -> anyhow::Result<(Uuid, DateTime<Utc>)> {
         let answer = sqlx::query!(
             r#"-- accept: the file
             select a.outcome as "outcome!", a.file_id, f.window_start_utc as "first_window?"

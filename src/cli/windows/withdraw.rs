@@ -1,15 +1,15 @@
 //! `vinops windows withdraw WINDOW`: removes a file that was ingested by mistake from the data.
 
-use super::WindowActArgs;
+use super::WindowActionArgs;
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};
-use crate::cli::ask::agreed;
-use crate::cli::bars::Bars;
-use crate::cli::replay::{end, expect_idle};
-use crate::cli::session::Session;
-use crate::cli::show::{self, count};
-use crate::cli::{Failure, Fleet, source};
+use crate::cli::confirm::confirm;
+use crate::cli::output::{self, format_count};
+use crate::cli::progress::ProgressBars;
+use crate::cli::replay::{end_transaction, expect_idle};
+use crate::cli::session::CommandSession;
+use crate::cli::{CommandError, JobRegistry, source};
 use crate::config::Config;
-use crate::db::catalogue::{ActAuthor, note_withdrawal};
+use crate::db::catalogue::{ActionAuthor, record_withdrawal};
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -30,43 +30,47 @@ rolls back.
 
   vinops windows withdraw 2062-01-01T00:00:00Z --reason 'a typo' --dry-run
   vinops windows withdraw 2026-11-20T14:30:00Z --reason 'another auction'")]
-pub struct Args {
+pub struct WithdrawWindowArgs {
     #[command(flatten)]
-    act: WindowActArgs,
+    act: WindowActionArgs,
 }
 
 /// The JSON result of the command.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct WithdrawalReport<'a> {
     dry_run: bool,
     #[serde(flatten)]
     withdrawal: &'a Withdrawal,
 }
 
 /// Asks for a confirmation and withdraws the file.
-pub async fn run(args: Args, fleet: Fleet, config: Config) -> Result<(), Failure> {
-    let session = Session::open(config, &args.act.connect).await?;
+pub async fn run(args: WithdrawWindowArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
+    let session = CommandSession::open(config, &args.act.connect).await?;
     source::expect_source(&session.db.pool, &args.act.source).await?;
     if !args.act.yes && !args.act.dry_run {
-        agreed(&format!(
+        confirm(&format!(
             "withdraw the file of window {} {}",
             args.act.source,
-            show::minute(args.act.window)
+            output::format_minute(args.act.window)
         ))?;
     }
-    let withdrawn = withdraw(&session.db.pool, fleet, &args).await;
+    let withdrawn = withdraw_file(&session.db.pool, fleet, &args).await;
     session.close().await?;
     let withdrawn = withdrawn?;
     if args.act.json.json {
-        show::json(&Answer { dry_run: args.act.dry_run, withdrawal: &withdrawn })?;
+        output::print_json(&WithdrawalReport { dry_run: args.act.dry_run, withdrawal: &withdrawn })?;
     } else {
-        print(&withdrawn, args.act.dry_run);
+        print_withdrawal(&withdrawn, args.act.dry_run);
     }
     Ok(())
 }
 
 /// Withdraws the file in one transaction.
-async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Withdrawal> {
+async fn withdraw_file(
+    pool: &PgPool,
+    fleet: JobRegistry,
+    args: &WithdrawWindowArgs,
+) -> anyhow::Result<Withdrawal> {
     let request = WithdrawalRequest {
         source: args.act.source.clone(),
         window: args.act.window,
@@ -74,7 +78,7 @@ async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Wi
     };
     let mut tx = pool.begin().await.context("could not begin a transaction")?;
     expect_idle(&mut tx, &args.act.source).await?;
-    let withdrawn = (fleet.withdraw)(&mut tx, request, observer(args.act.json.json)).await?;
+    let withdrawn = (fleet.withdraw)(&mut tx, request, withdrawal_observer(args.act.json.json)).await?;
     sqlx::query!(
         "-- withdraw: note it
         select fleet.note_action($1, 'withdraw-window', $2, $3, $4)",
@@ -87,16 +91,16 @@ async fn withdraw(pool: &PgPool, fleet: Fleet, args: &Args) -> anyhow::Result<Wi
     .await
     .context("could not record the withdrawal")?;
     for window in &withdrawn.windows {
-        let author = ActAuthor { operator: source::operator(), reason: args.act.reason.clone() };
-        note_withdrawal(&mut tx, withdrawn.file_id, *window, author).await?;
+        let author = ActionAuthor { operator: source::operator(), reason: args.act.reason.clone() };
+        record_withdrawal(&mut tx, withdrawn.file_id, *window, author).await?;
     }
-    end(tx, args.act.dry_run).await?;
+    end_transaction(tx, args.act.dry_run).await?;
     Ok(withdrawn)
 }
 
 /// Returns an observer that draws a bar per phase, unless `quiet`.
-fn observer(quiet: bool) -> WithdrawalObserver {
-    let bar = Bars::new(!quiet).steps("withdraw", 0);
+fn withdrawal_observer(quiet: bool) -> WithdrawalObserver {
+    let bar = ProgressBars::new(!quiet).add_step_bar("withdraw", 0);
     Box::new(move |phase, done, total| {
         bar.set_prefix(phase);
         bar.set_length(total);
@@ -105,10 +109,11 @@ fn observer(quiet: bool) -> WithdrawalObserver {
 }
 
 /// Prints the counts of the withdrawal.
-fn print(it: &Withdrawal, dry_run: bool) {
-    let number = |n: u64| count(i64::try_from(n).unwrap_or(i64::MAX));
-    let times =
-        |windows: &[DateTime<Utc>]| windows.iter().map(|at| show::minute(*at)).collect::<Vec<_>>().join(", ");
+fn print_withdrawal(it: &Withdrawal, dry_run: bool) {
+    let number = |n: u64| format_count(i64::try_from(n).unwrap_or(i64::MAX));
+    let times = |windows: &[DateTime<Utc>]| {
+        windows.iter().map(|at| output::format_minute(*at)).collect::<Vec<_>>().join(", ")
+    };
     println!("file {} {} withdrawn", it.file_id, if dry_run { "would be" } else { "is" });
     println!("windows withdrawn   {}", times(&it.windows));
     println!(
@@ -130,5 +135,8 @@ fn print(it: &Withdrawal, dry_run: bool) {
     if !it.windows_changed.is_empty() {
         println!("windows changed     {}", times(&it.windows_changed));
     }
-    println!("newest window       {}", it.newest_window.map_or_else(|| "none".to_owned(), show::minute));
+    println!(
+        "newest window       {}",
+        it.newest_window.map_or_else(|| "none".to_owned(), output::format_minute)
+    );
 }

@@ -6,13 +6,13 @@
 //! a version that a late file stores may not be new for files read before. So two questions can only be answered from
 //! manifests. The queries on manifests run only if their result can make a difference.
 
-use super::windows::{File, after, files_before};
+use super::windows::{ManifestFile, files_before, just_after};
 use crate::auction::hash::RowHasher;
-use crate::auction::payload::Kept;
-use crate::auction::row::{Typed, Warnings};
+use crate::auction::payload::StoredRow;
+use crate::auction::row::{ParseWarnings, ParsedRow};
 use crate::auction::version::version_time;
 use crate::auction::{ColumnSet, mapping};
-use crate::taxonomy::Spellings;
+use crate::taxonomy::AliasIndex;
 use anyhow::Context;
 use chrono::{DateTime, Datelike, Utc};
 use serde_json::Value;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// Reference to a row version.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct VersionRef {
     /// The id in `raw.rows`.
     pub row_id: i64,
     /// A window that contains the version: that of the file that stored it, or of a late file.
@@ -32,13 +32,13 @@ pub struct Place {
 }
 
 /// A parsed row version.
-pub struct Version {
+pub struct RowVersion {
     /// The reference of the version.
-    pub place: Place,
+    pub place: VersionRef,
     /// The file that stored the version.
     pub file_id: Uuid,
     /// The stored record.
-    pub kept: Kept,
+    pub kept: StoredRow,
     /// The row hash.
     pub hash: u128,
     /// The update time. None if the record has no readable one.
@@ -52,20 +52,24 @@ pub struct Version {
 }
 
 /// Parses the canonical number of a lot.
-fn key(lot: &str) -> anyhow::Result<i64> {
+fn parse_lot_number(lot: &str) -> anyhow::Result<i64> {
     lot.parse().with_context(|| format!("lot number {lot:?} is not a number of at most 18 digits"))
 }
 
 /// Returns all versions of a lot, by window.
-pub async fn places(connection: &mut PgConnection, source: &str, lot: &str) -> anyhow::Result<Vec<Place>> {
+pub async fn find_versions(
+    connection: &mut PgConnection,
+    source: &str,
+    lot: &str,
+) -> anyhow::Result<Vec<VersionRef>> {
     sqlx::query_as!(
-        Place,
+        VersionRef,
         r#"-- history: where a lot's versions are
         select row_id as "row_id!", window_start_utc as "window!", late as "late!"
         from raw.lot_versions
         where lot = $1 and source = $2
         order by window_start_utc, row_id"#,
-        key(lot)?,
+        parse_lot_number(lot)?,
         source
     )
     .fetch_all(connection)
@@ -74,23 +78,23 @@ pub async fn places(connection: &mut PgConnection, source: &str, lot: &str) -> a
 }
 
 /// Returns the oldest window that contains one of these versions, or `None` if there are none.
-pub async fn oldest(
+pub async fn first_seen_window(
     connection: &mut PgConnection,
     source: &str,
-    places: &[Place],
+    places: &[VersionRef],
 ) -> anyhow::Result<Option<DateTime<Utc>>> {
     let Some(first) = places.first() else { return Ok(None) };
-    let before = borrowed(connection, source, places, first.window, true).await?;
+    let before = versions_from_late_files(connection, source, places, first.window, true).await?;
     Ok(before.values().min().copied().or(Some(first.window)))
 }
 
 /// Returns the newest window that contains one of these versions. `known` is a window that does.
 ///
 /// Files read in order update `known`. Newer windows can only come from late files and from repeated files.
-pub async fn newest(
+pub async fn last_seen_window(
     connection: &mut PgConnection,
     source: &str,
-    places: &[Place],
+    places: &[VersionRef],
     known: DateTime<Utc>,
 ) -> anyhow::Result<DateTime<Utc>> {
     let ids: Vec<i64> = places.iter().map(|place| place.row_id).collect();
@@ -121,7 +125,11 @@ pub async fn newest(
 
 /// Returns the ids that a file contains. Each id is searched separately, which takes milliseconds in a file of 154,000
 /// rows.
-pub async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<Vec<i64>> {
+pub async fn held_by_file(
+    connection: &mut PgConnection,
+    file_id: Uuid,
+    ids: &[i64],
+) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- history: which of these does the file hold
         select u.row_id as "row_id!"
@@ -139,7 +147,7 @@ pub async fn held_by(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) 
 /// Returns true if a file contains any of these ids.
 ///
 /// The first id is the most likely one and is searched first. The other ids are searched together.
-async fn holds(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<bool> {
+async fn file_holds_any(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<bool> {
     if ids.is_empty() {
         return Ok(false);
     }
@@ -159,25 +167,26 @@ async fn holds(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> any
 /// Returns true if the newest file up to `window` that decides contains one of these versions.
 ///
 /// A file decides if it contains one of the versions, or if it is complete and contains none.
-pub async fn is_held(
+pub async fn was_listed(
     connection: &mut PgConnection,
     source: &str,
-    places: &[Place],
+    places: &[VersionRef],
     window: DateTime<Utc>,
 ) -> anyhow::Result<bool> {
-    let mut until = after(window);
+    let mut until = just_after(window);
     loop {
         let files = files_before(connection, source, until).await?;
-        let Some(File { window, .. }) = files.first() else { return Ok(false) };
+        let Some(ManifestFile { window, .. }) = files.first() else { return Ok(false) };
         until = *window;
         for file in &files {
             // newest first; only a late file can refer to versions of newer windows
-            let here = places.iter().rev().filter(|place| month(place.window) == month(file.own_window));
-            let (stored, newer): (Vec<&Place>, Vec<&Place>) =
+            let here =
+                places.iter().rev().filter(|place| month_of(place.window) == month_of(file.own_window));
+            let (stored, newer): (Vec<&VersionRef>, Vec<&VersionRef>) =
                 here.partition(|place| place.window <= file.own_window);
             let newer = newer.iter().filter(|_| file.complete.is_none());
             let ids: Vec<i64> = stored.iter().chain(newer).map(|place| place.row_id).collect();
-            if holds(connection, file.file_id, &ids).await? {
+            if file_holds_any(connection, file.file_id, &ids).await? {
                 return Ok(true);
             }
         }
@@ -188,7 +197,7 @@ pub async fn is_held(
 }
 
 /// Returns the month of a time. A manifest refers to versions of its own month only.
-fn month(at: DateTime<Utc>) -> (i32, u32) {
+fn month_of(at: DateTime<Utc>) -> (i32, u32) {
     (at.year(), at.month())
 }
 
@@ -196,15 +205,15 @@ fn month(at: DateTime<Utc>) -> (i32, u32) {
 ///
 /// With `before`, only files strictly before `until` count, and the window returned is the oldest. Such a file came
 /// late, or was repeated in a window older than its own.
-pub async fn borrowed(
+pub async fn versions_from_late_files(
     connection: &mut PgConnection,
     source: &str,
-    places: &[Place],
+    places: &[VersionRef],
     until: DateTime<Utc>,
     before: bool,
 ) -> anyhow::Result<HashMap<i64, DateTime<Utc>>> {
-    let newer = |place: &&Place| {
-        month(place.window) == month(until)
+    let newer = |place: &&VersionRef| {
+        month_of(place.window) == month_of(until)
             && if before { place.window >= until } else { place.window > until }
     };
     let ids: Vec<i64> = places.iter().filter(newer).map(|place| place.row_id).collect();
@@ -249,39 +258,39 @@ pub async fn borrowed(
 }
 
 /// Reads and parses these versions of a lot.
-pub async fn read(
+pub async fn read_versions(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
-    places: Vec<Place>,
-    spellings: &Spellings,
-) -> anyhow::Result<Vec<Version>> {
+    places: Vec<VersionRef>,
+    spellings: &AliasIndex,
+) -> anyhow::Result<Vec<RowVersion>> {
     let ids: Vec<i64> = places.iter().map(|place| place.row_id).collect();
     let rows = sqlx::query!(
         r#"-- history: a lot's versions
         select row_id as "row_id!", file_id as "file_id!", header as "header!", payload as "payload!"
         from raw.lot_versions
         where lot = $1 and source = $2 and row_id = any($3)"#,
-        key(lot)?,
+        parse_lot_number(lot)?,
         source,
         &ids
     )
     .fetch_all(connection)
     .await
     .context("could not read the row versions of the lot")?;
-    let mapping = mapping::for_source(source);
+    let mapping = mapping::mapping_for_source(source);
     let mut versions = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(place) = places.iter().find(|place| place.row_id == row.row_id) else { continue };
         let Value::Object(payload) = row.payload else { continue };
         let header = serde_json::from_value(row.header).context("could not parse the header of a file")?;
-        let kept = Kept::read(header, &payload, mapping)
+        let kept = StoredRow::from_payload(header, &payload, mapping)
             .with_context(|| format!("could not parse row version {}", row.row_id))?;
-        let record = kept.record();
-        let hash = RowHasher::new(record.header()).hash(&record);
-        let typed = Typed::read(&record, spellings, &mut Warnings::default());
+        let record = kept.as_record();
+        let hash = RowHasher::new(record.header()).hash_row(&record);
+        let typed = ParsedRow::from_record(&record, spellings, &mut ParseWarnings::default());
         let (updated, makes_a_lot) = (typed.source_updated_at, typed.skip_reason.is_none());
         let unreadable = typed.unreadable;
-        versions.push(Version {
+        versions.push(RowVersion {
             place: place.clone(),
             file_id: row.file_id,
             kept,

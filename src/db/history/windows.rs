@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// A file in a window that contained the file.
-pub struct File {
+pub struct ManifestFile {
     /// The id of the file.
     pub file_id: Uuid,
     /// The window.
@@ -52,10 +52,10 @@ pub async fn files_before(
     connection: &mut PgConnection,
     source: &str,
     until: DateTime<Utc>,
-) -> anyhow::Result<Vec<File>> {
+) -> anyhow::Result<Vec<ManifestFile>> {
     let Some(window) = newest_window(connection, source, until).await? else { return Ok(Vec::new()) };
     sqlx::query_as!(
-        File,
+        ManifestFile,
         r#"-- history: the files of a window
         select f.file_id as "file_id!", $2::timestamptz as "window!", f.window_start_utc as "own_window!", f.complete
         from raw.file_manifests f
@@ -97,6 +97,6 @@ pub async fn repeated_since(
 }
 
 /// Returns the time right after `window`, by PostgreSQL's resolution of one microsecond.
-pub fn after(window: DateTime<Utc>) -> DateTime<Utc> {
+pub fn just_after(window: DateTime<Utc>) -> DateTime<Utc> {
     window + TimeDelta::microseconds(1)
 }

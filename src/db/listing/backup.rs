@@ -8,9 +8,9 @@
 //! environment, since arguments are visible to all users. Accepted: rows written between the backup and the migration
 //! are not in the backup. An operator who needs those rows stops the writers first.
 
-use super::Place;
+use super::ListingSchema;
 use crate::config;
-use crate::db::migrate::REGISTRY;
+use crate::db::migrate::CREATE_REGISTRY_SQL;
 use anyhow::Context;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ use tokio::process::Command;
 
 /// A finished backup.
 #[derive(Clone, Debug)]
-pub struct Backup {
+pub struct ListingBackup {
     /// The path of the file.
     pub path: PathBuf,
     /// Size of the file in bytes.
@@ -50,30 +50,30 @@ pub enum BackupError {
 }
 
 /// Backs up the set's tables into a new file in `folder`.
-pub async fn take(
+pub async fn create_backup(
     connection: &mut PgConnection,
     url: &str,
-    place: &Place,
+    place: &ListingSchema,
     folder: &Path,
-) -> Result<Backup, BackupError> {
+) -> Result<ListingBackup, BackupError> {
     let stamp = config::now().format("%Y%m%d_%H%M%S_%3f");
-    let path = folder.join(format!("{}_{stamp}.sql", place.schema()));
+    let path = folder.join(format!("{}_{stamp}.sql", place.name()));
     let unfinished = path.with_extension("sql.unfinished");
-    let done = write(connection, url, place, folder, &unfinished, &path).await;
+    let done = write_backup(connection, url, place, folder, &unfinished, &path).await;
     if done.is_err() {
         std::fs::remove_file(&unfinished).ok();
     }
     done
 }
 
-async fn write(
+async fn write_backup(
     connection: &mut PgConnection,
     url: &str,
-    place: &Place,
+    place: &ListingSchema,
     folder: &Path,
     unfinished: &Path,
     path: &Path,
-) -> Result<Backup, BackupError> {
+) -> Result<ListingBackup, BackupError> {
     let failed = |error: anyhow::Error| BackupError::Failed(error);
     std::fs::create_dir_all(folder)
         .with_context(|| format!("could not create the folder {}", folder.display()))
@@ -83,14 +83,14 @@ async fn write(
     let mut file = file
         .with_context(|| format!("could not create the file {}", unfinished.display()))
         .map_err(failed)?;
-    dump(url, place, &file).await?;
-    let standing = standing(connection).await.context("could not read the registry").map_err(failed)?;
+    run_pg_dump(url, place, &file).await?;
+    let standing = registry_sql(connection).await.context("could not read the registry").map_err(failed)?;
     let mut done = || {
         file.write_all(standing.as_bytes())?;
         file.sync_all()?;
-        let (bytes, sha256) = hashed(unfinished)?;
+        let (bytes, sha256) = hash_file(unfinished)?;
         std::fs::rename(unfinished, path)?;
-        Ok(Backup { path: path.to_owned(), bytes, sha256 })
+        Ok(ListingBackup { path: path.to_owned(), bytes, sha256 })
     };
     done().map_err(|error: std::io::Error| {
         failed(anyhow::Error::new(error).context(format!("could not write the file {}", path.display())))
@@ -98,7 +98,7 @@ async fn write(
 }
 
 /// Returns length in bytes and SHA-256 of a file.
-fn hashed(path: &Path) -> std::io::Result<(u64, String)> {
+fn hash_file(path: &Path) -> std::io::Result<(u64, String)> {
     let mut file = std::fs::File::open(path)?;
     let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {
@@ -114,16 +114,16 @@ fn hashed(path: &Path) -> std::io::Result<(u64, String)> {
 }
 
 /// Executes `pg_dump` with its output in the file.
-async fn dump(url: &str, place: &Place, file: &std::fs::File) -> Result<(), BackupError> {
+async fn run_pg_dump(url: &str, place: &ListingSchema, file: &std::fs::File) -> Result<(), BackupError> {
     let failed = |error: anyhow::Error| BackupError::Failed(error);
-    let (url, password) = without_password(url).map_err(failed)?;
-    let which = match place.schema() {
+    let (url, password) = split_password(url).map_err(failed)?;
+    let which = match place.name() {
         // psql finds schema public in every new database, and its creation would fail
         "public" => "--exclude-schema=vinops".to_owned(),
         schema => format!("--schema={schema}"),
     };
     let out = file.try_clone().context("could not open the file for pg_dump").map_err(failed)?;
-    for program in programs() {
+    for program in pg_dump_candidates() {
         let mut command = Command::new(&program);
         command.args(["--no-owner", &which, "--dbname", &url]).kill_on_drop(true);
         command
@@ -148,13 +148,13 @@ async fn dump(url: &str, place: &Place, file: &std::fs::File) -> Result<(), Back
 }
 
 /// Returns the places of `pg_dump`. The first that exists is used.
-fn programs() -> Vec<PathBuf> {
+fn pg_dump_candidates() -> Vec<PathBuf> {
     let named = config::pg_bindir().map(|folder| folder.join("pg_dump"));
     named.into_iter().chain([PathBuf::from("pg_dump")]).collect()
 }
 
 /// Returns the URL without its password, and the password.
-fn without_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
+fn split_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
     let mut url = url::Url::parse(url).context("could not parse the database URL")?;
     let Some(password) = url.password() else { return Ok((url.into(), None)) };
     // percent-encoded as in a form, except that a plus sign stands for itself here
@@ -168,7 +168,7 @@ fn without_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
 }
 
 /// Returns SQL that writes the set's rows of registry and ledger into another database.
-async fn standing(connection: &mut PgConnection) -> anyhow::Result<String> {
+async fn registry_sql(connection: &mut PgConnection) -> anyhow::Result<String> {
     let lines: Vec<String> = sqlx::query_scalar(
         "-- listing: standing
          select format(
@@ -201,18 +201,18 @@ async fn standing(connection: &mut PgConnection) -> anyhow::Result<String> {
     .fetch_all(connection)
     .await?;
     let ledger = include_str!("ledger.sql");
-    Ok(format!("\n{};\n\n{ledger}\n{}\n", REGISTRY, lines.join("\n")))
+    Ok(format!("\n{};\n\n{ledger}\n{}\n", CREATE_REGISTRY_SQL, lines.join("\n")))
 }
 
 /// Records the backup, or its waiver, for the rows that existed before migration `before` was applied or rolled back.
-pub async fn note(
+pub async fn record_backup(
     connection: &mut PgConnection,
     before: &str,
     rows: i64,
-    backup: Option<&Backup>,
+    backup: Option<&ListingBackup>,
     waived_by: Option<&str>,
 ) -> anyhow::Result<()> {
-    super::open(connection).await?;
+    super::create_ledger(connection).await?;
     sqlx::query(
         "-- listing: note a backup
          insert into vinops.backups (set_name, before, row_count, path, sha256, bytes, waived_by)
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_password_is_taken_out_of_the_url_and_decoded() {
-        let taken = |url: &str| without_password(url).unwrap();
+        let taken = |url: &str| split_password(url).unwrap();
         let password = |word: &str| Some(word.to_owned());
         assert_eq!(
             taken("postgres://u:a%40b+c%2Fd@h:5/n"),

@@ -1,15 +1,15 @@
 //! The ledger `vinops.added`: the objects that each slice added, computed from the schema's objects before and after
 //! the slice.
 
-use super::Place;
-use crate::db::migrations::{LISTING, Migration};
+use super::ListingSchema;
+use crate::db::migrations::{LISTING_SET, Migration};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An object of the schema, by the name that the ledger uses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Thing {
+pub struct SchemaObject {
     /// Kind and name, such as `column listings.asin`.
     pub thing: String,
     /// The table that the object is part of. None for tables, views and types.
@@ -18,14 +18,17 @@ pub struct Thing {
 }
 
 /// Returns all objects of the schema of the kinds that a slice can add.
-pub async fn things(connection: &mut PgConnection, place: &Place) -> sqlx::Result<BTreeSet<Thing>> {
-    let things = sqlx::query_file_as!(Thing, "src/db/listing/things.sql", place.schema() as _);
+pub async fn schema_objects(
+    connection: &mut PgConnection,
+    place: &ListingSchema,
+) -> sqlx::Result<BTreeSet<SchemaObject>> {
+    let things = sqlx::query_file_as!(SchemaObject, "src/db/listing/things.sql", place.name() as _);
     Ok(things.fetch_all(connection).await?.into_iter().collect())
 }
 
 /// Returns the settings. Empty if there is no table `settings`.
-pub async fn settings(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<String, Option<Value>>> {
-    if !exists(connection, "table settings").await? {
+pub async fn read_settings(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<String, Option<Value>>> {
+    if !object_exists(connection, "table settings").await? {
         return Ok(BTreeMap::new());
     }
     let settings: Vec<(String, Option<Value>)> = sqlx::query_as(
@@ -39,7 +42,7 @@ pub async fn settings(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<St
 }
 
 /// Returns true if an object such as `table boms` or `column listings.asin` exists.
-async fn exists(connection: &mut PgConnection, thing: &str) -> sqlx::Result<bool> {
+async fn object_exists(connection: &mut PgConnection, thing: &str) -> sqlx::Result<bool> {
     let (kind, name) = thing.split_once(' ').unwrap_or(("table", thing));
     let (table, column) = name.split_once('.').unwrap_or((name, ""));
     sqlx::query_scalar!(
@@ -64,10 +67,13 @@ async fn exists(connection: &mut PgConnection, thing: &str) -> sqlx::Result<bool
 }
 
 /// Returns the objects that a migration needs and that the schema lacks.
-pub async fn lacking(connection: &mut PgConnection, migration: &Migration) -> anyhow::Result<Vec<String>> {
+pub async fn missing_objects(
+    connection: &mut PgConnection,
+    migration: &Migration,
+) -> anyhow::Result<Vec<String>> {
     let mut lacking = Vec::new();
-    for thing in migration.head()?.needs {
-        if !exists(connection, &thing).await? {
+    for thing in migration.parse_head()?.needs {
+        if !object_exists(connection, &thing).await? {
             lacking.push(thing);
         }
     }
@@ -75,23 +81,28 @@ pub async fn lacking(connection: &mut PgConnection, migration: &Migration) -> an
 }
 
 /// Returns the objects that a rollback file lists, in its order.
-pub fn listed(migration: &'static Migration) -> Vec<&'static str> {
+pub fn rollback_objects(migration: &'static Migration) -> Vec<&'static str> {
     let lines = migration.down.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("  '"));
     lines.filter_map(|line| line.split('\'').next()).collect()
 }
 
 /// Returns the tables that slices create, which excludes those of the base.
 pub fn slice_tables() -> BTreeSet<&'static str> {
-    LISTING.migrations.iter().flat_map(listed).filter_map(|thing| thing.strip_prefix("table ")).collect()
+    LISTING_SET
+        .migrations
+        .iter()
+        .flat_map(rollback_objects)
+        .filter_map(|thing| thing.strip_prefix("table "))
+        .collect()
 }
 
 /// Records the objects that appeared, the columns that were renamed, and the objects of the rollback's list that
 /// existed before.
-pub(super) async fn note(
+pub(super) async fn record_slice(
     tx: &mut PgConnection,
     migration: &'static Migration,
-    before: &BTreeSet<Thing>,
-    after: &BTreeSet<Thing>,
+    before: &BTreeSet<SchemaObject>,
+    after: &BTreeSet<SchemaObject>,
 ) -> anyhow::Result<()> {
     let tables: BTreeSet<&str> = before.iter().filter_map(|it| it.thing.strip_prefix("table ")).collect();
     let columns: BTreeMap<(&str, i16), &str> = before
@@ -105,23 +116,23 @@ pub(super) async fn note(
             Some(owner) => {
                 if let Some(old) = new.place.and_then(|place| columns.get(&(owner.as_str(), place))) {
                     let name = new.thing.rsplit('.').next().unwrap_or_default();
-                    enter(tx, migration, &format!("renamed {old}"), Some(&Value::from(name))).await?;
+                    record_object(tx, migration, &format!("renamed {old}"), Some(&Value::from(name))).await?;
                     continue;
                 }
             }
             None => {}
         }
-        enter(tx, migration, &new.thing, None).await?;
+        record_object(tx, migration, &new.thing, None).await?;
     }
     let known: BTreeSet<&str> = before.iter().map(|it| it.thing.as_str()).collect();
-    for thing in listed(migration).into_iter().filter(|thing| known.contains(thing)) {
-        enter(tx, migration, &format!("found {thing}"), None).await?;
+    for thing in rollback_objects(migration).into_iter().filter(|thing| known.contains(thing)) {
+        record_object(tx, migration, &format!("found {thing}"), None).await?;
     }
     Ok(())
 }
 
 /// Inserts a row into the ledger, unless the slice already has it.
-pub(super) async fn enter(
+pub(super) async fn record_object(
     tx: &mut PgConnection,
     migration: &Migration,
     thing: &str,
@@ -150,7 +161,11 @@ pub(super) async fn enter(
 }
 
 /// Records the schema of the tables, and the number of tables that the base has.
-pub(super) async fn settle(tx: &mut PgConnection, place: &Place, base_tables: i32) -> sqlx::Result<()> {
+pub(super) async fn record_schema(
+    tx: &mut PgConnection,
+    place: &ListingSchema,
+    base_tables: i32,
+) -> sqlx::Result<()> {
     sqlx::query(
         "-- listing: settle
          insert into vinops.places (set_name, schema_name, base_tables)
@@ -165,22 +180,22 @@ pub(super) async fn settle(tx: &mut PgConnection, place: &Place, base_tables: i3
 }
 
 /// Returns the number of rows that do not come from the migrations, in all tables of the schema or in `only` these.
-pub async fn rows(
+pub async fn count_user_rows(
     connection: &mut PgConnection,
-    place: &Place,
+    place: &ListingSchema,
     only: Option<&BTreeSet<&str>>,
 ) -> anyhow::Result<i64> {
-    let mut tx = super::migrate::locked(connection).await?;
-    place.enter(&mut tx).await?;
+    let mut tx = super::migrate::begin_locked(connection).await?;
+    place.set_search_path(&mut tx).await?;
     let mut rows = 0;
-    for thing in things(&mut tx, place).await? {
+    for thing in schema_objects(&mut tx, place).await? {
         let Some(table) = thing.thing.strip_prefix("table ") else { continue };
         if only.is_some_and(|only| !only.contains(table)) {
             continue;
         }
         let theirs = match table {
             "marketplaces" => "where amazon_marketplace_id <> 'A1F83G8C2ARO7P'",
-            "settings" if ledger_there(&mut tx).await? => {
+            "settings" if ledger_exists(&mut tx).await? => {
                 "where not exists (
                    select
                    from vinops.added as a
@@ -199,6 +214,6 @@ pub async fn rows(
 }
 
 /// Returns true if the ledger exists.
-pub(super) async fn ledger_there(connection: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn ledger_exists(connection: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("select to_regclass('vinops.added') is not null").fetch_one(connection).await
 }

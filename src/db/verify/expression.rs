@@ -21,88 +21,99 @@ pub fn is_equal(one: &str, other: &str) -> bool {
 
 /// A parsed expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Expression {
+enum SqlExpression {
     /// A word, number, string, operator or other character, as printed.
     Token(String),
     /// Operands and operators in a row.
-    Sequence(Vec<Expression>),
+    Sequence(Vec<SqlExpression>),
     /// The contents of brackets: arguments, columns, subscripts, or one parenthesized operand among others.
-    List(char, Vec<Expression>),
+    List(char, Vec<SqlExpression>),
     /// The operands of `AND`. No operand is an `And`.
-    And(Vec<Expression>),
+    And(Vec<SqlExpression>),
     /// The operands of `OR`. No operand is an `Or`.
-    Or(Vec<Expression>),
+    Or(Vec<SqlExpression>),
 }
 
 /// Parses a printed definition. Returns `None` if brackets or quotes do not match.
-fn parse(text: &str) -> Option<Expression> {
-    let mut tokens = tokens(text)?.into_iter();
-    let whole = sequence(&mut tokens, None)?;
+fn parse(text: &str) -> Option<SqlExpression> {
+    let mut tokens = split_tokens(text)?.into_iter();
+    let whole = parse_sequence(&mut tokens, None)?;
     // the column list of an index or a foreign key is no conjunction, and neither is the definition as a whole
-    let mut items = whole.into_iter().map(|items| operand(items, false)).collect::<Vec<_>>();
-    if items.len() == 1 { items.pop() } else { Some(Expression::List(' ', items)) }
+    let mut items = whole.into_iter().map(|items| build_operand(items, false)).collect::<Vec<_>>();
+    if items.len() == 1 { items.pop() } else { Some(SqlExpression::List(' ', items)) }
 }
 
 /// Parses up to the closing bracket, or to the end if `closing` is `None`. Returns the items between commas.
-fn sequence(tokens: &mut std::vec::IntoIter<String>, closing: Option<&str>) -> Option<Vec<Vec<Expression>>> {
+fn parse_sequence(
+    tokens: &mut std::vec::IntoIter<String>,
+    closing: Option<&str>,
+) -> Option<Vec<Vec<SqlExpression>>> {
     let mut items = vec![Vec::new()];
     loop {
         let Some(token) = tokens.next() else { return closing.is_none().then_some(items) };
         let expression = match token.as_str() {
-            "(" => bracketed('(', sequence(tokens, Some(")"))?),
-            "[" => bracketed('[', sequence(tokens, Some("]"))?),
+            "(" => bracket_list('(', parse_sequence(tokens, Some(")"))?),
+            "[" => bracket_list('[', parse_sequence(tokens, Some("]"))?),
             ")" | "]" => return (closing == Some(token.as_str())).then_some(items),
             "," => {
                 items.push(Vec::new());
                 continue;
             }
-            _ => Expression::Token(token),
+            _ => SqlExpression::Token(token),
         };
         items.last_mut()?.push(expression);
     }
 }
 
 /// Returns the contents of brackets as a list.
-fn bracketed(bracket: char, items: Vec<Vec<Expression>>) -> Expression {
-    Expression::List(bracket, items.into_iter().map(|items| operand(items, true)).collect())
+fn bracket_list(bracket: char, items: Vec<Vec<SqlExpression>>) -> SqlExpression {
+    SqlExpression::List(bracket, items.into_iter().map(|items| build_operand(items, true)).collect())
 }
 
 /// Returns the items of one operand as an expression, without parentheses around the whole.
 ///
 /// The operand is split at `OR`, otherwise at `AND`. Inside `CASE` and sub-selects both words may have other neighbors,
 /// so these are not split.
-fn operand(mut items: Vec<Expression>, splits: bool) -> Expression {
-    let has = |word: &str| items.iter().any(|item| matches!(item, Expression::Token(token) if token == word));
+fn build_operand(mut items: Vec<SqlExpression>, splits: bool) -> SqlExpression {
+    let has =
+        |word: &str| items.iter().any(|item| matches!(item, SqlExpression::Token(token) if token == word));
     if splits && !has("CASE") && !has("SELECT") && !has("BETWEEN") {
-        for (word, node) in
-            [("OR", Expression::Or as fn(Vec<Expression>) -> Expression), ("AND", Expression::And)]
-        {
+        for (word, node) in [
+            ("OR", SqlExpression::Or as fn(Vec<SqlExpression>) -> SqlExpression),
+            ("AND", SqlExpression::And),
+        ] {
             if has(word) {
-                let parts = items.split(|item| matches!(item, Expression::Token(token) if token == word));
-                return flattened(parts.map(|part| operand(part.to_vec(), true)).collect(), node);
+                let parts = items.split(|item| matches!(item, SqlExpression::Token(token) if token == word));
+                return flatten_operands(
+                    parts.map(|part| build_operand(part.to_vec(), true)).collect(),
+                    node,
+                );
             }
         }
     }
     match items.pop() {
-        Some(Expression::List('(', mut only)) if items.is_empty() && only.len() == 1 => {
-            only.pop().unwrap_or(Expression::Sequence(items))
+        Some(SqlExpression::List('(', mut only)) if items.is_empty() && only.len() == 1 => {
+            only.pop().unwrap_or(SqlExpression::Sequence(items))
         }
         Some(only) if items.is_empty() => only,
         last => {
             items.extend(last);
-            Expression::Sequence(items)
+            SqlExpression::Sequence(items)
         }
     }
 }
 
 /// Returns operands under one `AND` or `OR`. Nested operands of the same operator are flattened.
-fn flattened(parts: Vec<Expression>, node: fn(Vec<Expression>) -> Expression) -> Expression {
-    let is_and = matches!(node(Vec::new()), Expression::And(_));
+fn flatten_operands(
+    parts: Vec<SqlExpression>,
+    node: fn(Vec<SqlExpression>) -> SqlExpression,
+) -> SqlExpression {
+    let is_and = matches!(node(Vec::new()), SqlExpression::And(_));
     let mut operands = Vec::new();
     for part in parts {
         match part {
-            Expression::And(inner) if is_and => operands.extend(inner),
-            Expression::Or(inner) if !is_and => operands.extend(inner),
+            SqlExpression::And(inner) if is_and => operands.extend(inner),
+            SqlExpression::Or(inner) if !is_and => operands.extend(inner),
             other => operands.push(other),
         }
     }
@@ -111,17 +122,19 @@ fn flattened(parts: Vec<Expression>, node: fn(Vec<Expression>) -> Expression) ->
 
 /// Splits a text into words, numbers, quoted names, strings, operators and brackets. Returns `None` if a quote is not
 /// closed.
-fn tokens(text: &str) -> Option<Vec<String>> {
-    const OPERATORS: &str = "+-*/<>=~!@#%^&|`?:";
+fn split_tokens(text: &str) -> Option<Vec<String>> {
+    const OPERATOR_CHARS: &str = "+-*/<>=~!@#%^&|`?:";
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
         let escapes = rest.starts_with("E'");
         let length = match first {
-            '\'' | '"' => quoted(rest, first, false)?,
-            _ if escapes => 1 + quoted(&rest[1..], '\'', true)?,
+            '\'' | '"' => quoted_length(rest, first, false)?,
+            _ if escapes => 1 + quoted_length(&rest[1..], '\'', true)?,
             _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
-            _ if OPERATORS.contains(first) => rest.find(|c| !OPERATORS.contains(c)).unwrap_or(rest.len()),
+            _ if OPERATOR_CHARS.contains(first) => {
+                rest.find(|c| !OPERATOR_CHARS.contains(c)).unwrap_or(rest.len())
+            }
             other => other.len_utf8(),
         };
         let (token, after) = rest.split_at(length);
@@ -137,7 +150,7 @@ fn is_word(c: char) -> bool {
 }
 
 /// Returns the length of the quoted text at the start, in bytes. A doubled quote is part of the text.
-fn quoted(text: &str, quote: char, escapes: bool) -> Option<usize> {
+fn quoted_length(text: &str, quote: char, escapes: bool) -> Option<usize> {
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = characters.next() {
         if escapes && c == '\\' {

@@ -4,25 +4,25 @@
 //! use the same lot numbers, and one vehicle of the first source is also one of the second. Cells are damaged here, so
 //! their expected result is known.
 
-use super::chance::Chance;
-use super::record::{Facts, Reading, Row};
-use crate::chain::at;
+use super::oracle::{ExpectedRow, NamedValues, ReadValue};
+use super::rng::StoryRng;
+use crate::pipeline::parse_time;
 use chrono::{DateTime, Duration, Utc};
 use std::collections::HashMap;
-use vinops::simulator::{LotTruth, Options, Simulator, fault};
+use vinops::simulator::{ExpectedLot, Simulator, SimulatorOptions, fault};
 
 /// The number of windows of a story.
 pub const WINDOWS: usize = 8;
 /// The sources. The first has a file in each window.
 pub const SOURCES: [&str; 2] = ["copart", "other"];
 /// Quarter-hours from one window to the next.
-const GAPS: [u32; 8] = [1, 1, 1, 2, 5, 9, 30, 100];
-const POSITION: &str = "Id";
-const CLOCK: &str = "Create Date/Time";
+const WINDOW_GAPS: [u32; 8] = [1, 1, 1, 2, 5, 9, 30, 100];
+const POSITION_COLUMN: &str = "Id";
+const CLOCK_COLUMN: &str = "Create Date/Time";
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StoryFileKind {
     /// The feed, or a half of it.
     Feed,
     /// A file that must be quarantined.
@@ -31,16 +31,16 @@ pub enum Kind {
 
 /// A file of a window.
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct StoryFile {
     /// The number of its bytes. A repeated file has the same number.
     pub number: usize,
     pub source: &'static str,
     pub window: DateTime<Utc>,
-    pub kind: Kind,
+    pub kind: StoryFileKind,
     pub again: bool,
     pub bytes: Vec<u8>,
     /// The rows that can be read.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ExpectedRow>,
     /// The lots whose rows are cut off after the lot number.
     pub torn: Vec<u32>,
     /// A description for the failure message.
@@ -48,14 +48,14 @@ pub struct File {
 }
 
 /// A row before it is written: its cells and its expected values.
-struct Draft {
+struct RowDraft {
     cells: Vec<String>,
-    row: Row,
+    row: ExpectedRow,
     torn: bool,
 }
 
 /// One source's feed.
-struct Feed {
+struct StoryFeed {
     source: &'static str,
     simulator: Simulator,
     header: Vec<String>,
@@ -64,62 +64,62 @@ struct Feed {
 }
 
 /// Returns the files of the story of this seed.
-pub fn write(seed: u64) -> Vec<File> {
-    let mut chance = Chance(seed);
-    let start = at("2026-10-31T21:30:00Z") + Duration::minutes(15 * chance.below(96) as i64);
+pub fn write_script(seed: u64) -> Vec<StoryFile> {
+    let mut chance = StoryRng(seed);
+    let start = parse_time("2026-10-31T21:30:00Z") + Duration::minutes(15 * chance.below(96) as i64);
     let rows = 30 + chance.below(51);
-    let mut feeds = SOURCES.map(|source| Feed::new(source, seed, rows, start));
+    let mut feeds = SOURCES.map(|source| StoryFeed::new(source, seed, rows, start));
     let common = feeds[0].common_vin();
     feeds[1].common = common;
-    let mut files: Vec<File> = Vec::new();
+    let mut files: Vec<StoryFile> = Vec::new();
     let mut k = 0;
     for n in 0..WINDOWS {
         for feed in &mut feeds {
-            if feed.source == SOURCES[0] || n == 0 || chance.percent(25) {
-                let file = feed.file(k, &files, &mut chance);
+            if feed.source == SOURCES[0] || n == 0 || chance.is_drawn(25) {
+                let file = feed.next_file(k, &files, &mut chance);
                 files.push(file);
             }
         }
-        k += GAPS[chance.below(GAPS.len())];
+        k += WINDOW_GAPS[chance.below(WINDOW_GAPS.len())];
     }
     files
 }
 
-impl Feed {
-    fn new(source: &'static str, seed: u64, rows: usize, start: DateTime<Utc>) -> Feed {
+impl StoryFeed {
+    fn new(source: &'static str, seed: u64, rows: usize, start: DateTime<Utc>) -> StoryFeed {
         let nth = SOURCES.iter().position(|known| *known == source).unwrap_or(0) as u64;
-        let options = Options {
+        let options = SimulatorOptions {
             inch_quotes: false,
             churn: 0.15,
             gone: 0.05,
-            ..Options::new(seed * 2 + nth, rows, start)
+            ..SimulatorOptions::new(seed * 2 + nth, rows, start)
         };
-        Feed { source, simulator: Simulator::new(options), header: Vec::new(), common: None }
+        StoryFeed { source, simulator: Simulator::new(options), header: Vec::new(), common: None }
     }
 
     /// Returns the first lot of this source with a valid VIN, and the VIN.
     fn common_vin(&mut self) -> Option<(u32, String)> {
-        self.drafts(0).into_iter().find(|draft| draft.row.vin.as_ref() == Some(&draft.row.vin_raw)).map(
+        self.draft_rows(0).into_iter().find(|draft| draft.row.vin.as_ref() == Some(&draft.row.vin_raw)).map(
             |draft| {
-                let Row { lot, vin_raw, .. } = draft.row;
+                let ExpectedRow { lot, vin_raw, .. } = draft.row;
                 (lot, vin_raw)
             },
         )
     }
 
     /// Returns the rows of window `k`.
-    fn drafts(&mut self, k: u32) -> Vec<Draft> {
+    fn draft_rows(&mut self, k: u32) -> Vec<RowDraft> {
         let mut bytes = Vec::new();
-        self.simulator.window(k, &mut bytes).unwrap();
-        let known: HashMap<String, LotTruth> =
-            self.simulator.truth().lots().map(|lot| (lot.lot.to_string(), lot)).collect();
+        self.simulator.write_window(k, &mut bytes).unwrap();
+        let known: HashMap<String, ExpectedLot> =
+            self.simulator.expected_state().lots().map(|lot| (lot.lot.to_string(), lot)).collect();
         let mut reader = csv::Reader::from_reader(&bytes[..]);
         self.header = reader.headers().unwrap().iter().map(str::to_owned).collect();
-        let (number, vin) = (self.column("Lot number"), self.column("VIN"));
+        let (number, vin) = (self.column_index("Lot number"), self.column_index("VIN"));
         let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
         let drafts = records.into_iter().map(|record| {
             let mut cells: Vec<String> = record.iter().map(str::to_owned).collect();
-            let mut row = self.meaning(&cells, &known[&cells[number]]);
+            let mut row = self.expected_row(&cells, &known[&cells[number]]);
             cells[number] = row.lot.to_string();
             if let Some((_, common)) =
                 self.common.as_ref().filter(|(lot, _)| *lot == row.lot && row.vin.is_some())
@@ -127,22 +127,22 @@ impl Feed {
                 cells[vin].clone_from(common);
                 (row.vin_raw, row.vin) = (common.clone(), Some(common.clone()));
             }
-            Draft { cells, row, torn: false }
+            RowDraft { cells, row, torn: false }
         });
         drafts.collect()
     }
 
-    fn column(&self, name: &str) -> usize {
+    fn column_index(&self, name: &str) -> usize {
         self.header.iter().position(|column| column == name).unwrap()
     }
 
-    fn meaning(&self, cells: &[String], known: &LotTruth) -> Row {
+    fn expected_row(&self, cells: &[String], known: &ExpectedLot) -> ExpectedRow {
         let link = |name: &str| {
-            let text = cells[self.column(name)].as_str();
+            let text = cells[self.column_index(name)].as_str();
             let bare = text.strip_prefix("http://").unwrap_or(text);
             (!bare.is_empty()).then(|| format!("https://{bare}"))
         };
-        let lot_facts: Facts = vec![
+        let lot_facts: NamedValues = vec![
             ("currency_code", Some(known.currency.to_owned())),
             ("has_keys", known.has_keys.map(|has| has.to_string())),
             ("damage_description", Some(known.damage.to_owned())),
@@ -150,17 +150,17 @@ impl Feed {
             ("sale_type", Some(known.sale_type.to_owned())),
             ("special_note", known.special_note.map(|note| note.trim().to_owned())),
         ];
-        Row {
+        ExpectedRow {
             // the last digit is random, the others are the same for both sources
             lot: known.lot / 10 * 10,
             text: String::new(),
             vin_raw: known.vin_raw.clone(),
             vin: known.vin.clone(),
             updated: Some(known.source_updated_at),
-            sale: readable((known.auction, known.yard.to_string(), known.yard_name.to_owned())),
-            odometer: readable(known.odometer),
-            bid: readable(known.bid),
-            year: readable(known.year),
+            sale: readable_value((known.auction, known.yard.to_string(), known.yard_name.to_owned())),
+            odometer: readable_value(known.odometer),
+            bid: readable_value(known.bid),
+            year: readable_value(known.year),
             lot_facts,
             vehicle_facts: vec![
                 ("make", Some(known.make.to_owned())),
@@ -171,9 +171,9 @@ impl Feed {
     }
 
     /// Returns the file of window `k`: the feed, a half of it, one that must be quarantined, or an earlier one.
-    fn file(&mut self, k: u32, earlier: &[File], chance: &mut Chance) -> File {
+    fn next_file(&mut self, k: u32, earlier: &[StoryFile], chance: &mut StoryRng) -> StoryFile {
         let window = self.simulator.options().window_start(k);
-        let mine: Vec<&File> = earlier.iter().filter(|file| file.source == self.source).collect();
+        let mine: Vec<&StoryFile> = earlier.iter().filter(|file| file.source == self.source).collect();
         let what = chance.below(100);
         if let Some(last) = mine.last()
             && what < 30
@@ -181,14 +181,14 @@ impl Feed {
             // as often the newest as any
             let file = if what < 12 { last } else { mine[chance.below(mine.len())] };
             let about = format!("file {} again", file.number);
-            return File { window, again: true, about, ..(*file).clone() };
+            return StoryFile { window, again: true, about, ..(*file).clone() };
         }
-        let mut drafts = self.drafts(k);
-        let mut file = File {
+        let mut drafts = self.draft_rows(k);
+        let mut file = StoryFile {
             number: earlier.len(),
             source: self.source,
             window,
-            kind: Kind::Feed,
+            kind: StoryFileKind::Feed,
             again: false,
             bytes: Vec::new(),
             rows: Vec::new(),
@@ -196,29 +196,29 @@ impl Feed {
             about: String::new(),
         };
         match what {
-            30..42 => self.refuse(&mut file, &drafts, chance),
+            30..42 => self.make_refused(&mut file, &drafts, chance),
             _ => {
                 if what < 58 {
                     drafts.truncate(drafts.len() / 2);
                     file.about = "half".to_owned();
                 }
                 for _ in 0..chance.below(4) {
-                    file.about += &self.spoil(&mut drafts, window, chance);
+                    file.about += &self.spoil_rows(&mut drafts, window, chance);
                 }
-                self.publish(&mut file, drafts);
+                self.write_rows(&mut file, drafts);
             }
         }
         file
     }
 
     /// Makes a file of which nothing may be applied.
-    fn refuse(&self, file: &mut File, drafts: &[Draft], chance: &mut Chance) {
-        file.kind = Kind::Refused;
-        let mut text = self.lines(drafts);
+    fn make_refused(&self, file: &mut StoryFile, drafts: &[RowDraft], chance: &mut StoryRng) {
+        file.kind = StoryFileKind::Refused;
+        let mut text = self.format_lines(drafts);
         match chance.below(3) {
             0 => {
                 file.about = "garbage".to_owned();
-                file.bytes = fault::garbage();
+                file.bytes = fault::garbage_bytes();
                 file.bytes.extend_from_slice(file.window.to_rfc3339().as_bytes());
                 return;
             }
@@ -237,10 +237,10 @@ impl Feed {
     }
 
     /// Writes the rows and their expected values into the file.
-    fn publish(&self, file: &mut File, drafts: Vec<Draft>) {
-        file.bytes = self.lines(&drafts).concat().into_bytes();
-        let (position, clock) = (self.column(POSITION), self.column(CLOCK));
-        for Draft { cells, mut row, torn } in drafts {
+    fn write_rows(&self, file: &mut StoryFile, drafts: Vec<RowDraft>) {
+        file.bytes = self.format_lines(&drafts).concat().into_bytes();
+        let (position, clock) = (self.column_index(POSITION_COLUMN), self.column_index(CLOCK_COLUMN));
+        for RowDraft { cells, mut row, torn } in drafts {
             if torn {
                 file.torn.push(row.lot);
                 continue;
@@ -252,13 +252,13 @@ impl Feed {
     }
 
     /// Returns the header and each row as text.
-    fn lines(&self, drafts: &[Draft]) -> Vec<String> {
+    fn format_lines(&self, drafts: &[RowDraft]) -> Vec<String> {
         let line = |cells: &[String]| {
             let mut writer = csv::Writer::from_writer(Vec::new());
             writer.write_record(cells).unwrap();
             String::from_utf8(writer.into_inner().unwrap()).unwrap()
         };
-        let behind_number = self.column("Lot number") + 1;
+        let behind_number = self.column_index("Lot number") + 1;
         let rows = drafts
             .iter()
             .map(|draft| line(if draft.torn { &draft.cells[..behind_number] } else { &draft.cells }));
@@ -266,15 +266,15 @@ impl Feed {
     }
 
     /// Damages a row, or moves it. Returns a description.
-    fn spoil(&self, drafts: &mut [Draft], window: DateTime<Utc>, chance: &mut Chance) -> String {
+    fn spoil_rows(&self, drafts: &mut [RowDraft], window: DateTime<Utc>, chance: &mut StoryRng) -> String {
         let tearable = drafts.len() >= 60 && drafts.iter().all(|draft| !draft.torn);
         let nth = chance.below(drafts.len());
-        let Draft { cells, row, torn } = &mut drafts[nth];
+        let RowDraft { cells, row, torn } = &mut drafts[nth];
         if row.vin.is_none() || *torn {
             return String::new();
         }
-        let mut write = |name: &str, value: &str| value.clone_into(&mut cells[self.column(name)]);
-        if chance.percent(50) {
+        let mut write = |name: &str, value: &str| value.clone_into(&mut cells[self.column_index(name)]);
+        if chance.is_drawn(50) {
             let updated = window - Duration::minutes(7);
             write("Last Updated Time", &updated.format("%Y-%m-%dT%H:%M:%SZ").to_string());
             row.updated = Some(updated);
@@ -282,22 +282,22 @@ impl Feed {
         let done = match chance.below(10) {
             0 => {
                 write("Odometer", "6oo19");
-                row.odometer = unreadable(None);
+                row.odometer = unreadable_value(None);
                 "odometer"
             }
             1 => {
                 write("High Bid =non-vix,Sealed=Vix", "nine");
-                row.bid = unreadable(None);
+                row.bid = unreadable_value(None);
                 "bid"
             }
             2 => {
                 write("Year", "2O16");
-                row.year = unreadable(None);
+                row.year = unreadable_value(None);
                 "year"
             }
             3 => {
                 write("Sale Date M/D/CY", "soon");
-                row.sale = Reading {
+                row.sale = ReadValue {
                     readable: false,
                     value: (None, row.sale.value.1.clone(), row.sale.value.2.clone()),
                 };
@@ -310,17 +310,17 @@ impl Feed {
             }
             5 => {
                 write("Last Updated Time", "2062-11-20T12:00:00Z");
-                row.updated = Some(at("2062-11-20T12:00:00Z"));
+                row.updated = Some(parse_time("2062-11-20T12:00:00Z"));
                 "update time of 2062"
             }
             6 => {
                 write("Image Thumbnail", "cs.copart.com/other.jpg");
-                set(&mut row.pictures, "thumbnail", Some("https://cs.copart.com/other.jpg"));
+                set_value(&mut row.pictures, "thumbnail", Some("https://cs.copart.com/other.jpg"));
                 "another thumbnail"
             }
             7 => {
                 write("Image URL", "");
-                set(&mut row.pictures, "listing", None);
+                set_value(&mut row.pictures, "listing", None);
                 "no listing"
             }
             8 => {
@@ -339,22 +339,22 @@ impl Feed {
     }
 }
 
-fn readable<T>(value: T) -> Reading<T> {
-    Reading { readable: true, value }
+fn readable_value<T>(value: T) -> ReadValue<T> {
+    ReadValue { readable: true, value }
 }
 
-fn unreadable<T>(value: T) -> Reading<T> {
-    Reading { readable: false, value }
+fn unreadable_value<T>(value: T) -> ReadValue<T> {
+    ReadValue { readable: false, value }
 }
 
-fn set(facts: &mut Facts, name: &str, value: Option<&str>) {
+fn set_value(facts: &mut NamedValues, name: &str, value: Option<&str>) {
     for (_, known) in facts.iter_mut().filter(|(known, _)| *known == name) {
         *known = value.map(str::to_owned);
     }
 }
 
 /// Returns a description of the story, one line per file.
-pub fn describe(files: &[File]) -> String {
+pub fn describe_files(files: &[StoryFile]) -> String {
     let mut text = String::new();
     for (n, file) in files.iter().enumerate() {
         let (rows, lots) = (file.rows.len(), file.rows.iter().filter(|row| row.vin.is_some()).count());
@@ -369,15 +369,15 @@ pub fn describe(files: &[File]) -> String {
     text
 }
 
-impl File {
+impl StoryFile {
     /// Returns a word for the file's kind and contents.
-    pub fn sort(&self) -> &'static str {
+    pub fn describe_kind(&self) -> &'static str {
         match self.kind {
-            Kind::Refused if self.again => "refused again",
-            Kind::Refused => "refused",
-            Kind::Feed if self.again => "again",
-            Kind::Feed if self.about.starts_with("half") => "half",
-            Kind::Feed => "whole",
+            StoryFileKind::Refused if self.again => "refused again",
+            StoryFileKind::Refused => "refused",
+            StoryFileKind::Feed if self.again => "again",
+            StoryFileKind::Feed if self.about.starts_with("half") => "half",
+            StoryFileKind::Feed => "whole",
         }
     }
 }

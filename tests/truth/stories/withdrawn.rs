@@ -1,15 +1,15 @@
 //! Stories with a file that should not have been ingested: once it is withdrawn, all is as in the story without it.
 
-use super::chance::Chance;
-use super::script::{self, File, Kind};
-use super::{House, Record, compare_all, house, shown, window_state};
-use crate::chain::at;
+use super::rng::StoryRng;
+use super::script::{self, StoryFile, StoryFileKind};
+use super::{Pipeline, StoryOracle, compare_all, print_differences, story_pipeline, window_state};
+use crate::pipeline::parse_time;
 use vinops::auction::withdrawal::{Withdrawal, WithdrawalRequest};
-use vinops::workers::auction::withdraw::withdraw;
+use vinops::workers::auction::withdraw;
 
 /// Queries of the data that must be equal in addition to lots and vehicles: statuses, heads, files and their rows, and
 /// the sources.
-const BESIDES: [&str; 5] = [
+const EXCLUDED_COLUMNS: [&str; 5] = [
     "select concat_ws(' ', 'status', source, lot_external_id, status) from lots order by 1",
     "select concat_ws(' ', 'head', source, lot, row_hash, last_seen, absent_since) from raw.heads order by 1",
     "select concat_ws(' ', 'file', source, window_start_utc, sha256, state, complete, incomplete_reason)
@@ -23,7 +23,7 @@ const BESIDES: [&str; 5] = [
 ];
 
 /// Queries of the rows of a digest, as text.
-const ROWS: [&str; 3] = [
+const ROW_QUERIES: [&str; 3] = [
     "select (to_jsonb(l) - '{id,status,created_at,updated_at,seen_window,file_id}'::text[])::text from lots l order by 1",
     "select (to_jsonb(v) - '{id,created_at,updated_at,seen_window,file_id}'::text[])::text from vehicles v order by 1",
     "select concat_ws(' ', l.source, l.lot_external_id, i.vin, i.variant, i.source_url)
@@ -31,34 +31,34 @@ const ROWS: [&str; 3] = [
 ];
 
 /// Checks the story of this seed with an additional file, at its own window or at one of 2062.
-pub async fn check(seed: u64) -> Result<(), String> {
-    let mut files = script::write(seed);
-    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let wrong: Vec<usize> = (0..files.len()).filter(|n| files[*n].kind == Kind::Feed).collect();
+pub async fn check_withdrawal(seed: u64) -> Result<(), String> {
+    let mut files = script::write_script(seed);
+    let mut chance = StoryRng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let wrong: Vec<usize> = (0..files.len()).filter(|n| files[*n].kind == StoryFileKind::Feed).collect();
     let Some(nth) = (!wrong.is_empty()).then(|| wrong[chance.below(wrong.len())]) else { return Ok(()) };
-    let is_misdated = chance.percent(50);
+    let is_misdated = chance.is_drawn(50);
     if is_misdated {
-        files[nth].window = at("2062-01-01T00:00:00Z");
+        files[nth].window = parse_time("2062-01-01T00:00:00Z");
     }
-    let description = script::describe(&files);
-    let with = apply(&files).await;
+    let description = script::describe_files(&files);
+    let with = apply_files(&files).await;
     let withdrawn = withdraw_file(&with, &files[nth]).await;
     let left = without_windows(&files, &files[nth], &withdrawn);
-    let without = apply(&left).await;
-    let mut record = Record::default();
+    let without = apply_files(&left).await;
+    let mut record = StoryOracle::default();
     for file in &left {
-        record.enter(file);
+        record.apply_file(file);
     }
     let mut differences = compare_all(&with, &record, true).await;
-    differences.extend(with.compare().await.1);
+    differences.extend(with.compare_lots().await.1);
     if with.digest().await != without.digest().await {
         differences.push("the digest is another".to_owned());
-        for query in ROWS {
-            differences.extend(different(&with, &without, query).await);
+        for query in ROW_QUERIES {
+            differences.extend(different_rows(&with, &without, query).await);
         }
     }
-    for query in BESIDES {
-        differences.extend(different(&with, &without, query).await);
+    for query in EXCLUDED_COLUMNS {
+        differences.extend(different_rows(&with, &without, query).await);
     }
     for file in &left {
         let (found, expected) = (window_state(&with, file).await, window_state(&without, file).await);
@@ -71,52 +71,52 @@ pub async fn check(seed: u64) -> Result<(), String> {
     if window_state(&with, &files[nth]).await != "withdrawn" {
         differences.push("the window is not withdrawn".to_owned());
     }
-    shown(differences).map_err(|error| {
+    print_differences(differences).map_err(|error| {
         format!("file {nth} withdrawn ({:?}), {error}\n{description}", withdrawn.windows_changed)
     })
 }
 
-async fn apply(files: &[File]) -> House {
-    let mut house = house().await;
+async fn apply_files(files: &[StoryFile]) -> Pipeline {
+    let mut house = story_pipeline().await;
     for file in files {
         house.source = file.source;
-        house.chain(&file.bytes, file.window).await;
+        house.run_chain(&file.bytes, file.window).await;
     }
     house
 }
 
 /// Returns the story without the withdrawn windows of the wrong file.
-fn without_windows(files: &[File], wrong: &File, withdrawn: &Withdrawal) -> Vec<File> {
-    let mut left: Vec<File> = Vec::new();
+fn without_windows(files: &[StoryFile], wrong: &StoryFile, withdrawn: &Withdrawal) -> Vec<StoryFile> {
+    let mut left: Vec<StoryFile> = Vec::new();
     for file in files {
         let is_wrong = file.source == wrong.source && file.number == wrong.number;
         if is_wrong && withdrawn.windows.contains(&file.window) {
             continue;
         }
         let again = left.iter().any(|other| other.source == file.source && other.number == file.number);
-        left.push(File { again, ..file.clone() });
+        left.push(StoryFile { again, ..file.clone() });
     }
     left
 }
 
-async fn withdraw_file(house: &House, file: &File) -> Withdrawal {
+async fn withdraw_file(house: &Pipeline, file: &StoryFile) -> Withdrawal {
     let request = WithdrawalRequest { source: file.source.to_owned(), window: file.window, file_id: None };
     let observer: vinops::auction::withdrawal::WithdrawalObserver = Box::new(|_, _, _| {});
     let mut tx = house.pool().begin().await.unwrap();
-    let withdrawn = withdraw(&mut tx, &request, &observer).await.unwrap();
+    let withdrawn = withdraw::withdraw_file(&mut tx, &request, &observer).await.unwrap();
     tx.commit().await.unwrap();
     withdrawn
 }
 
 /// Returns the lines of a query that only one of two databases has.
-async fn different(with: &House, without: &House, query: &'static str) -> Vec<String> {
-    let (found, expected) = (texts(with, query).await, texts(without, query).await);
+async fn different_rows(with: &Pipeline, without: &Pipeline, query: &'static str) -> Vec<String> {
+    let (found, expected) = (query_texts(with, query).await, query_texts(without, query).await);
     let only = |word: &str, these: &[String], those: &[String]| -> Vec<String> {
         these.iter().filter(|line| !those.contains(line)).map(|line| format!("{word}: {line}")).collect()
     };
     [only("not", &found, &expected), only("but", &expected, &found)].concat()
 }
 
-async fn texts(house: &House, query: &'static str) -> Vec<String> {
+async fn query_texts(house: &Pipeline, query: &'static str) -> Vec<String> {
     sqlx::query_scalar(query).fetch_all(house.pool()).await.unwrap()
 }

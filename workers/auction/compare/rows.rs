@@ -8,22 +8,25 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet};
 
 /// Columns of the fold that are not kept exact and therefore not compared.
-const NOT_COMPARED: &[&str] = &["seen_window"];
+const EXCLUDED_COLUMNS: &[&str] = &["seen_window"];
 
 /// Returns the names of the columns to compare, which are those of a folded row.
-fn columns(row: Option<&Value>) -> Vec<String> {
+fn compared_columns(row: Option<&Value>) -> Vec<String> {
     let names = row.and_then(Value::as_object).into_iter().flat_map(|columns| columns.keys());
-    names.filter(|name| !NOT_COMPARED.contains(&name.as_str())).cloned().collect()
+    names.filter(|name| !EXCLUDED_COLUMNS.contains(&name.as_str())).cloned().collect()
 }
 
 /// Returns the kind of a difference: a missing row or a different value.
-fn kind(missing: bool) -> DifferenceKind {
+fn difference_kind(missing: bool) -> DifferenceKind {
     if missing { DifferenceKind::Missing } else { DifferenceKind::Value }
 }
 
 /// Compares folded lots with `lots` and returns the differences.
-pub async fn lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
-    let columns = columns(lots.first().map(|lot| &lot.row));
+pub async fn compare_lots(
+    connection: &mut PgConnection,
+    lots: &[FoldedLot],
+) -> anyhow::Result<Vec<RowDifference>> {
+    let columns = compared_columns(lots.first().map(|lot| &lot.row));
     let rows = Value::Array(lots.iter().map(|lot| lot.row.clone()).collect());
     let found = sqlx::query_file!("workers/auction/compare/lots.sql", rows, &columns)
         .fetch_all(connection)
@@ -34,7 +37,7 @@ pub async fn lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::
     let differences = found.into_iter().map(|row| {
         let lot = row.lot.parse().ok();
         RowDifference {
-            kind: kind(row.missing),
+            kind: difference_kind(row.missing),
             table: "lots",
             window: lot.and_then(|lot| windows.get(&(row.source.as_str(), lot)).copied()),
             source: Some(row.source),
@@ -49,7 +52,10 @@ pub async fn lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::
 }
 
 /// Compares the open image links of existing lots and returns the differences.
-pub async fn links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
+pub async fn compare_links(
+    connection: &mut PgConnection,
+    lots: &[FoldedLot],
+) -> anyhow::Result<Vec<RowDifference>> {
     let sources: Vec<String> = lots.iter().map(|lot| lot.key.0.clone()).collect();
     let numbers: Vec<i64> = lots.iter().map(|lot| lot.key.1).collect();
     let thumbnails: Vec<Option<String>> = lots.iter().map(|lot| lot.thumbnail.clone()).collect();
@@ -85,11 +91,11 @@ pub async fn links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow:
 }
 
 /// Compares folded vehicles with `vehicles` and returns the differences.
-pub async fn vehicles(
+pub async fn compare_vehicles(
     connection: &mut PgConnection,
     vehicles: &[FoldedVehicle],
 ) -> anyhow::Result<Vec<RowDifference>> {
-    let columns = columns(vehicles.first().map(|vehicle| &vehicle.row));
+    let columns = compared_columns(vehicles.first().map(|vehicle| &vehicle.row));
     let rows = Value::Array(vehicles.iter().map(|vehicle| vehicle.row.clone()).collect());
     let found = sqlx::query_file!("workers/auction/compare/vehicles.sql", rows, &columns)
         .fetch_all(connection)
@@ -100,7 +106,7 @@ pub async fn vehicles(
     let differences = found.into_iter().map(|row| {
         let vehicle = folded.get(row.vin.as_str());
         RowDifference {
-            kind: kind(row.missing),
+            kind: difference_kind(row.missing),
             table: "vehicles",
             source: vehicle.map(|vehicle| vehicle.lot.0.clone()),
             lot: vehicle.map(|vehicle| vehicle.lot.1),
@@ -115,7 +121,7 @@ pub async fn vehicles(
 }
 
 /// Returns the vehicles with these VINs that the feed created and that no stored version produces.
-pub async fn unfounded_vehicles(
+pub async fn find_unfounded_vehicles(
     connection: &mut PgConnection,
     vins: &[String],
     folded: &[FoldedVehicle],

@@ -1,6 +1,6 @@
 //! Selects the rows to compare, and those that must be skipped because a window is unfinished.
 
-use super::super::fold::{LOTS_AT_ONCE, LotKey};
+use super::super::fold::{LOT_BATCH_SIZE, LotKey};
 use anyhow::Context;
 use sqlx::{PgConnection, PgPool};
 use std::collections::{BTreeSet, HashSet};
@@ -11,7 +11,7 @@ const SMALL_TABLE_ROWS: f32 = 20_000.0;
 const ROWS_PER_PICK: f32 = 20.0;
 
 /// Returns a random sample of lots that have a head or a row in `lots`.
-pub async fn sample(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::Result<Vec<LotKey>> {
+pub async fn sample_lots(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::Result<Vec<LotKey>> {
     let rows = sqlx::query!(
         r#"-- verify lots: sizes
         select
@@ -39,7 +39,7 @@ pub async fn sample(pool: &PgPool, source: Option<&str>, lots: u32) -> anyhow::R
 }
 
 /// Returns the number of lots that have a head.
-pub async fn count(pool: &PgPool, source: Option<&str>) -> anyhow::Result<u64> {
+pub async fn count_lots(pool: &PgPool, source: Option<&str>) -> anyhow::Result<u64> {
     let count = sqlx::query_scalar!(
         r#"-- verify lots: count
         select count(*) as "count!" from raw.heads where source = coalesce($1, source)"#,
@@ -68,7 +68,7 @@ pub async fn lots_after(
         source,
         after_source,
         after_lot,
-        LOTS_AT_ONCE as i64
+        LOT_BATCH_SIZE as i64
     )
     .fetch_all(pool)
     .await
@@ -77,27 +77,28 @@ pub async fn lots_after(
 }
 
 /// Returns the next batch of existing lots without a head, and the id of the last of them.
-pub async fn headless_after(
+pub async fn headless_lots_after(
     pool: &PgPool,
     source: Option<&str>,
     after: i64,
 ) -> anyhow::Result<(Vec<LotKey>, Option<i64>)> {
-    let rows = sqlx::query_file!("workers/auction/compare/headless.sql", source, after, LOTS_AT_ONCE as i64)
-        .fetch_all(pool)
-        .await
-        .context("could not read the next lots without a head")?;
+    let rows =
+        sqlx::query_file!("workers/auction/compare/headless.sql", source, after, LOT_BATCH_SIZE as i64)
+            .fetch_all(pool)
+            .await
+            .context("could not read the next lots without a head")?;
     let last = rows.last().map(|row| row.id);
     Ok((rows.into_iter().map(|row| (row.source, row.lot)).collect(), last))
 }
 
 /// Returns the VINs of the next batch of vehicles that no lot refers to.
-pub async fn vehicles_alone_after(
+pub async fn unreferenced_vehicles_after(
     pool: &PgPool,
     source: Option<&str>,
     after: &str,
 ) -> anyhow::Result<Vec<String>> {
     let rows =
-        sqlx::query_file!("workers/auction/compare/vehicles_alone.sql", source, after, LOTS_AT_ONCE as i64)
+        sqlx::query_file!("workers/auction/compare/vehicles_alone.sql", source, after, LOT_BATCH_SIZE as i64)
             .fetch_all(pool)
             .await
             .context("could not read the next vehicles without a lot")?;
@@ -105,7 +106,7 @@ pub async fn vehicles_alone_after(
 }
 
 /// A row of `lots`.
-pub struct StandingLot {
+pub struct ExistingLot {
     pub key: LotKey,
     pub vin: String,
     /// True if the feed created the lot.
@@ -113,13 +114,16 @@ pub struct StandingLot {
 }
 
 /// Returns the rows of `lots` for the given keys.
-pub async fn standing(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Vec<StandingLot>> {
+pub async fn existing_lots(
+    connection: &mut PgConnection,
+    lots: &[LotKey],
+) -> anyhow::Result<Vec<ExistingLot>> {
     let (sources, numbers): (Vec<String>, Vec<i64>) = lots.iter().cloned().unzip();
     let rows = sqlx::query_file!("workers/auction/compare/standing.sql", &sources, &numbers)
         .fetch_all(connection)
         .await
         .context("could not read the existing lots")?;
-    let lots = rows.into_iter().map(|row| StandingLot {
+    let lots = rows.into_iter().map(|row| ExistingLot {
         key: (row.source, row.lot),
         vin: row.vin,
         is_of_feed: row.is_of_feed,
@@ -129,24 +133,24 @@ pub async fn standing(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow:
 
 /// Lots and vehicles that an unfinished window is about to change.
 #[derive(Default)]
-pub struct UnderWay {
+pub struct PendingChanges {
     pub lots: HashSet<LotKey>,
     pub vins: HashSet<String>,
 }
 
 /// Returns the given lots and vehicles that an unfinished window is about to change.
-pub async fn under_way(
+pub async fn pending_changes(
     connection: &mut PgConnection,
     lots: &[LotKey],
     vins: &BTreeSet<String>,
-) -> anyhow::Result<UnderWay> {
+) -> anyhow::Result<PendingChanges> {
     let (sources, numbers): (Vec<String>, Vec<i64>) = lots.iter().cloned().unzip();
     let vins: Vec<String> = vins.iter().cloned().collect();
     let rows = sqlx::query_file!("workers/auction/compare/under_way.sql", &sources, &numbers, &vins)
         .fetch_all(connection)
         .await
         .context("could not read the unfinished windows")?;
-    let mut found = UnderWay::default();
+    let mut found = PendingChanges::default();
     for row in rows {
         found.lots.extend(row.lot.map(|lot| (row.source, lot)));
         found.vins.extend(row.vin);

@@ -9,24 +9,24 @@ use std::time::Duration;
 pub enum DownloadError {
     /// The server sent a response that is not the feed.
     #[error("the feed's response was rejected: {0}")]
-    Refused(Refusal),
+    Refused(RejectedResponse),
     /// There was no response, or an incomplete one.
     #[error("the feed transfer failed: {0}")]
-    Broken(Break),
+    Broken(TransferError),
     /// The bytes could not be stored on this side.
     #[error("could not store the downloaded bytes: {0:#}")]
     Store(anyhow::Error),
 }
 
 // Not by thiserror's `from`, which would also make it the source, so a chain of causes would print everything twice.
-impl From<Refusal> for DownloadError {
-    fn from(refusal: Refusal) -> DownloadError {
+impl From<RejectedResponse> for DownloadError {
+    fn from(refusal: RejectedResponse) -> DownloadError {
         DownloadError::Refused(refusal)
     }
 }
 
-impl From<Break> for DownloadError {
-    fn from(broken: Break) -> DownloadError {
+impl From<TransferError> for DownloadError {
+    fn from(broken: TransferError) -> DownloadError {
         DownloadError::Broken(broken)
     }
 }
@@ -39,9 +39,9 @@ impl From<anyhow::Error> for DownloadError {
 
 /// A response that is not the feed. `body` is the beginning in one line of at most 200 characters.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum RejectedResponse {
     /// The status is neither 200 nor expected for the request.
-    #[error("status {status}, body \"{body}\"{}", asked_wait(.retry_after))]
+    #[error("status {status}, body \"{body}\"{}", format_retry_after(.retry_after))]
     Status {
         /// The HTTP status.
         status: StatusCode,
@@ -147,7 +147,7 @@ pub enum Refusal {
 
 /// A transfer that did not complete.
 #[derive(Debug, thiserror::Error)]
-pub enum Break {
+pub enum TransferError {
     /// The connection failed, or broke before the response.
     #[error("connection failed: {why}")]
     Connection {
@@ -192,45 +192,51 @@ pub enum Break {
     },
 }
 
-fn asked_wait(retry_after: &Option<Duration>) -> String {
+fn format_retry_after(retry_after: &Option<Duration>) -> String {
     retry_after.map_or(String::new(), |wait| format!("; its Retry-After is {} s", wait.as_secs()))
 }
 
 impl DownloadError {
     /// Returns true if the server denies access, so that another session may help.
-    pub fn is_no_entry(&self) -> bool {
-        matches!(self, DownloadError::Refused(Refusal::Redirects { .. } | Refusal::Html { .. }))
-            || matches!(
-                self,
-                DownloadError::Refused(Refusal::Status { status, .. } | Refusal::RetryAfter { status, .. })
-                    if matches!(status.as_u16(), 401 | 403)
-            )
+    pub fn is_access_denied(&self) -> bool {
+        matches!(
+            self,
+            DownloadError::Refused(RejectedResponse::Redirects { .. } | RejectedResponse::Html { .. })
+        ) || matches!(
+            self,
+            DownloadError::Refused(RejectedResponse::Status { status, .. } | RejectedResponse::RetryAfter { status, .. })
+                if matches!(status.as_u16(), 401 | 403)
+        )
     }
 
     /// Returns the delay that the server asks for before the next request.
     pub fn retry_after(&self) -> Duration {
         match self {
-            DownloadError::Refused(Refusal::Status { retry_after, .. }) => retry_after.unwrap_or_default(),
+            DownloadError::Refused(RejectedResponse::Status { retry_after, .. }) => {
+                retry_after.unwrap_or_default()
+            }
             _ => Duration::ZERO,
         }
     }
 
     /// Returns the error of a slot that has less time `left` than the requested delay.
-    pub(super) fn beyond(self, left: Duration) -> DownloadError {
+    pub(super) fn into_retry_after_error(self, left: Duration) -> DownloadError {
         match self {
-            DownloadError::Refused(Refusal::Status { status, body, retry_after: Some(wait) }) => {
-                Refusal::RetryAfter { status, body, wait, left }.into()
+            DownloadError::Refused(RejectedResponse::Status { status, body, retry_after: Some(wait) }) => {
+                RejectedResponse::RetryAfter { status, body, wait, left }.into()
             }
             other => other,
         }
     }
 
     /// Returns true if another request within this attempt may succeed.
-    pub fn is_worth_another_try(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             // A retry would only transfer up to two gigabytes again.
             DownloadError::Refused(
-                Refusal::TooLarge { .. } | Refusal::Ratio { .. } | Refusal::RetryAfter { .. },
+                RejectedResponse::TooLarge { .. }
+                | RejectedResponse::Ratio { .. }
+                | RejectedResponse::RetryAfter { .. },
             ) => false,
             DownloadError::Refused(_) | DownloadError::Broken(_) => true,
             DownloadError::Store(_) => false,

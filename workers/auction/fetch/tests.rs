@@ -1,10 +1,14 @@
 //! Tests the fetch job through a real worker, against a server with prepared responses.
 
 use super::super::download::FeedOptions;
-use super::super::download::tests::stage::{Act, Stage, act, answer, csv, whole};
+use super::super::download::tests::scripted_server::{
+    ScriptedResponse, ScriptedServer, feed_csv, full_response, respond_with, response_builder,
+};
 use super::*;
-use crate::queue::{Enqueue, Entry, Event, Outcome as How, Tools, Worker, enqueue};
-use crate::testing::{TestDb, TestLog, database};
+use crate::queue::{
+    EnqueueOptions, Extensions, JobDefinition, RunOutcome as How, Worker, WorkerEvent, enqueue_job,
+};
+use crate::testing::{TestDb, TestLog, migrated_database};
 use axum::body::Body;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -12,36 +16,41 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 mod breaker;
-mod mischief;
+mod hostile_server;
 
-const FLEET: &[Entry] = &[Entry::of::<Fetch>()];
+const TEST_JOBS: &[JobDefinition] = &[JobDefinition::for_job::<Fetch>()];
 
 /// Result of a fetch job: state, report and error.
 #[derive(Debug)]
-struct End {
+struct FetchJobResult {
     state: String,
     report: Value,
     error: String,
 }
 
-struct House {
+struct FetchFixture {
     db: TestDb,
-    stage: Stage,
-    tools: Tools,
+    stage: ScriptedServer,
+    tools: Extensions,
 }
 
-impl House {
-    async fn with(acts: Vec<Act>) -> House {
-        House::of(Stage::playing(acts).await, "memory:", |options| options).await
+impl FetchFixture {
+    async fn with_responses(acts: Vec<ScriptedResponse>) -> FetchFixture {
+        FetchFixture::with_server(ScriptedServer::with_responses(acts).await, "memory:", |options| options)
+            .await
     }
 
-    async fn of(stage: Stage, store: &str, options: impl FnOnce(FeedOptions) -> FeedOptions) -> House {
+    async fn with_server(
+        stage: ScriptedServer,
+        store: &str,
+        options: impl FnOnce(FeedOptions) -> FeedOptions,
+    ) -> FetchFixture {
         let url = SecretString::from(stage.url.as_str());
         let plain =
             FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
-        let feed = Feed::new(options(plain)).unwrap();
-        let tools = Tools::new().with(Store::open(store).unwrap()).with(feed);
-        House { db: database().await, stage, tools }
+        let feed = FeedClient::new(options(plain)).unwrap();
+        let tools = Extensions::new().with(Store::open(store).unwrap()).with(feed);
+        FetchFixture { db: migrated_database().await, stage, tools }
     }
 
     fn pool(&self) -> &PgPool {
@@ -49,7 +58,7 @@ impl House {
     }
 
     /// Returns the fetch of a quarter-hour that lasts at least five more minutes, by the database's clock.
-    async fn now(&self) -> Fetch {
+    async fn current_fetch(&self) -> Fetch {
         let window = sqlx::query_scalar!(
             r#"select date_bin('15 minutes', now() + interval '5 minutes', 'epoch') as "window!""#
         );
@@ -58,30 +67,35 @@ impl House {
     }
 
     /// Enqueues the job without a key, so that it can be repeated, and runs a worker until it has ended.
-    async fn work(&self, fetch: &Fetch) -> End {
+    async fn run_fetch(&self, fetch: &Fetch) -> FetchJobResult {
         let mut conn = self.pool().acquire().await.unwrap();
-        let id = enqueue(&mut conn, fetch, Enqueue::default()).await.unwrap().unwrap();
+        let id = enqueue_job(&mut conn, fetch, EnqueueOptions::default()).await.unwrap().unwrap();
         drop(conn);
-        self.end_of(id).await
+        self.job_result(id).await
     }
 
     /// Runs a worker until this job has ended.
-    async fn end_of(&self, id: i64) -> End {
+    async fn job_result(&self, id: i64) -> FetchJobResult {
         let (events, mut seen) = broadcast::channel(1000);
         let leave = CancellationToken::new();
-        let worker = Worker::new(&self.db.db, FLEET).tools(self.tools.clone()).observe(events);
+        let worker =
+            Worker::new(&self.db.db, TEST_JOBS).with_extensions(self.tools.clone()).with_event_sender(events);
         let working = tokio::spawn(worker.run(leave.clone()));
-        while !matches!(seen.recv().await.unwrap(), Event::Ended { job, outcome, .. } if job == id && outcome != How::Snooze)
+        while !matches!(seen.recv().await.unwrap(), WorkerEvent::Ended { job, outcome, .. } if job == id && outcome != How::Snooze)
         {
         }
         leave.cancel();
         working.await.unwrap().unwrap();
         let job = sqlx::query!("select state, result, error from fleet.jobs where id = $1", id);
         let job = job.fetch_one(self.pool()).await.unwrap();
-        End { state: job.state, report: job.result.unwrap_or_default(), error: job.error.unwrap_or_default() }
+        FetchJobResult {
+            state: job.state,
+            report: job.result.unwrap_or_default(),
+            error: job.error.unwrap_or_default(),
+        }
     }
 
-    async fn window(&self, fetch: &Fetch) -> (String, Option<Uuid>) {
+    async fn window_state(&self, fetch: &Fetch) -> (String, Option<Uuid>) {
         let row = sqlx::query!(
             "select state, file_id from fleet.windows where (source, window_start_utc) = ($1, $2)",
             fetch.source,
@@ -91,14 +105,20 @@ impl House {
         (row.state, row.file_id)
     }
 
-    fn requests(&self) -> usize {
+    fn request_count(&self) -> usize {
         self.stage.asked.lock().unwrap().len()
     }
 }
 
 #[tokio::test]
 async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() {
-    let house = House::with(vec![refused(), refused(), refused(), refused()]).await;
+    let house = FetchFixture::with_responses(vec![
+        refused_response(),
+        refused_response(),
+        refused_response(),
+        refused_response(),
+    ])
+    .await;
     let conflict = "
         create sequence refusals;
         create function refuse() returns trigger language plpgsql as $$
@@ -111,9 +131,9 @@ async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() 
         create trigger refuse before insert on fleet.fetch_slots for each row execute function refuse()";
     sqlx::raw_sql(conflict).execute(house.pool()).await.unwrap();
     let log = TestLog::start();
-    let end = house.work(&house.now().await).await;
-    assert_eq!((end.state.as_str(), house.requests()), ("discarded", 4), "{end:?}");
-    let text = log.text();
+    let end = house.run_fetch(&house.current_fetch().await).await;
+    assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 4), "{end:?}");
+    let text = log.captured_text();
     assert!(
         text.contains("transaction conflict, fetch snoozed") && text.contains("deadlock detected"),
         "{text}"
@@ -121,29 +141,29 @@ async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() 
     assert!(!text.contains("database unavailable"), "{text}");
 }
 
-fn refused() -> Act {
-    act(|_| answer(403).body("no entry".into()).unwrap())
+fn refused_response() -> ScriptedResponse {
+    respond_with(|_| response_builder(403).body("no entry".into()).unwrap())
 }
 
-fn not_modified() -> Act {
-    act(|_| answer(304).body(Body::empty()).unwrap())
+fn not_modified_response() -> ScriptedResponse {
+    respond_with(|_| response_builder(304).body(Body::empty()).unwrap())
 }
 
-fn earlier(fetch: &Fetch, windows: i32) -> Fetch {
+fn earlier_fetch(fetch: &Fetch, windows: i32) -> Fetch {
     let window_start_utc = fetch.window_start_utc - Duration::from_secs(900) * windows as u32;
     Fetch { window_start_utc, ..fetch.clone() }
 }
 
 #[tokio::test]
 async fn a_window_gets_its_file_and_an_ingest_job() {
-    let house = House::with(vec![whole(csv())]).await;
-    let fetch = house.now().await;
-    let end = house.work(&fetch).await;
+    let house = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
+    let fetch = house.current_fetch().await;
+    let end = house.run_fetch(&fetch).await;
     assert_eq!(end.state, "completed", "{end:?}");
     assert_eq!(end.report["outcome"], "fetched");
-    assert_eq!(end.report["bytes"], csv().len());
+    assert_eq!(end.report["bytes"], feed_csv().len());
     assert_eq!(end.report["tries"], 1);
-    let (state, file_id) = house.window(&fetch).await;
+    let (state, file_id) = house.window_state(&fetch).await;
     assert_eq!(
         (state.as_str(), end.report["file_id"].as_str()),
         ("fetched", file_id.map(|f| f.to_string()).as_deref())
@@ -154,73 +174,88 @@ async fn a_window_gets_its_file_and_an_ingest_job() {
 
 #[tokio::test]
 async fn a_window_that_has_its_file_is_not_fetched_again() {
-    let house = House::with(vec![whole(csv()), whole(csv())]).await;
-    let fetch = house.now().await;
-    house.work(&fetch).await;
-    let end = house.work(&fetch).await;
+    let house =
+        FetchFixture::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
+    let fetch = house.current_fetch().await;
+    house.run_fetch(&fetch).await;
+    let end = house.run_fetch(&fetch).await;
     assert_eq!((end.state.as_str(), &end.report["outcome"]), ("completed", &"already_fetched".into()));
-    assert_eq!((house.window(&fetch).await.0.as_str(), house.requests()), ("fetched", 1));
+    assert_eq!((house.window_state(&fetch).await.0.as_str(), house.request_count()), ("fetched", 1));
 }
 
 #[tokio::test]
 async fn nothing_new_ends_the_chain_with_the_file_that_is_known() {
-    let house = House::with(vec![whole(csv()), not_modified(), whole(csv())]).await;
-    let fetch = house.now().await;
-    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
-    let first = house.work(&simulated(3)).await;
+    let house = FetchFixture::with_responses(vec![
+        full_response(feed_csv()),
+        not_modified_response(),
+        full_response(feed_csv()),
+    ])
+    .await;
+    let fetch = house.current_fetch().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
+    let first = house.run_fetch(&simulated(3)).await;
     for (n, outcome) in [(2, "not_modified"), (1, "duplicate")] {
-        let end = house.work(&simulated(n)).await;
+        let end = house.run_fetch(&simulated(n)).await;
         assert_eq!(
             (&end.report["outcome"], &end.report["file_id"]),
             (&outcome.into(), &first.report["file_id"])
         );
-        assert_eq!(house.window(&simulated(n)).await.0, "unchanged");
+        assert_eq!(house.window_state(&simulated(n)).await.0, "unchanged");
     }
     let ingests = sqlx::query_scalar!(r#"select count(*) as "n!" from fleet.jobs where kind = 'ingest'"#);
     assert_eq!(ingests.fetch_one(house.pool()).await.unwrap(), 1);
-    assert_eq!(house.stage.asked(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    assert_eq!(house.stage.request_header(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
 }
 
 #[tokio::test]
 async fn a_quarter_hour_gone_by_is_missed_and_never_fetched_late() {
-    let house = House::with(vec![whole(csv())]).await;
-    let late = earlier(&house.now().await, 2);
+    let house = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
+    let late = earlier_fetch(&house.current_fetch().await, 2);
     for _ in 0..2 {
-        let end = house.work(&late).await;
+        let end = house.run_fetch(&late).await;
         assert_eq!((end.state.as_str(), &end.report["outcome"]), ("completed", &"missed".into()));
-        assert_eq!((house.window(&late).await.0.as_str(), house.requests()), ("missed", 0));
+        assert_eq!((house.window_state(&late).await.0.as_str(), house.request_count()), ("missed", 0));
     }
     let simulated = Fetch { late_ok: true, ..late };
-    assert_eq!(house.work(&simulated).await.report["outcome"], "fetched");
+    assert_eq!(house.run_fetch(&simulated).await.report["outcome"], "fetched");
 }
 
 #[tokio::test]
 async fn a_slot_has_four_tries_then_its_window_has_failed_and_is_not_asked_for_again() {
-    let house = House::with(vec![refused(), refused(), refused(), refused(), whole(csv())]).await;
-    let fetch = house.now().await;
-    let end = house.work(&fetch).await;
-    assert_eq!((end.state.as_str(), house.requests()), ("discarded", 4));
-    assert!(end.error.contains(&format!("download window {}", fetch.key())), "{end:?}");
+    let house = FetchFixture::with_responses(vec![
+        refused_response(),
+        refused_response(),
+        refused_response(),
+        refused_response(),
+        full_response(feed_csv()),
+    ])
+    .await;
+    let fetch = house.current_fetch().await;
+    let end = house.run_fetch(&fetch).await;
+    assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 4));
+    assert!(end.error.contains(&format!("download window {}", fetch.job_key())), "{end:?}");
     assert!(end.error.contains("403 Forbidden, body \"no entry\""), "{end:?}");
-    assert_eq!(house.window(&fetch).await.0, "failed");
-    let again = house.work(&fetch).await;
-    assert_eq!((again.state.as_str(), house.requests()), ("discarded", 4));
+    assert_eq!(house.window_state(&fetch).await.0, "failed");
+    let again = house.run_fetch(&fetch).await;
+    assert_eq!((again.state.as_str(), house.request_count()), ("discarded", 4));
     assert!(again.error.contains("has no attempt left"), "{again:?}");
-    assert_eq!(house.window(&fetch).await.0, "failed");
+    assert_eq!(house.window_state(&fetch).await.0, "failed");
 }
 
 #[tokio::test]
 async fn a_fetch_that_breaks_halfway_is_resumed_within_its_attempt() {
-    let house = House::with(vec![refused(), whole(csv())]).await;
-    let end = house.work(&house.now().await).await;
+    let house = FetchFixture::with_responses(vec![refused_response(), full_response(feed_csv())]).await;
+    let end = house.run_fetch(&house.current_fetch().await).await;
     assert_eq!((&end.report["outcome"], &end.report["tries"]), (&"fetched".into(), &2.into()));
 }
 
 #[tokio::test]
 async fn the_urls_key_is_nowhere_in_the_database() {
-    let echo = || act(|r| answer(500).body(format!("bad request for {}", r.uri()).into()).unwrap());
-    let house = House::with(vec![echo(), echo(), echo(), echo()]).await;
-    let end = house.work(&house.now().await).await;
+    let echo = || {
+        respond_with(|r| response_builder(500).body(format!("bad request for {}", r.uri()).into()).unwrap())
+    };
+    let house = FetchFixture::with_responses(vec![echo(), echo(), echo(), echo()]).await;
+    let end = house.run_fetch(&house.current_fetch().await).await;
     assert_eq!(end.state, "discarded");
     let traces = sqlx::query_scalar!(
         r#"select
@@ -235,80 +270,83 @@ async fn the_urls_key_is_nowhere_in_the_database() {
 #[tokio::test]
 async fn a_304_is_never_about_a_file_that_was_quarantined_or_whose_chain_failed() {
     let tagged = |text: String, etag: &'static str| {
-        act(move |_| answer(200).header("etag", etag).body(text.into()).unwrap())
+        respond_with(move |_| response_builder(200).header("etag", etag).body(text.into()).unwrap())
     };
-    let second = || format!("{}1,7\n", csv());
+    let second = || format!("{}1,7\n", feed_csv());
     for fate in [
         "update raw.csv_files set state = 'quarantined' where etag = '\"e2\"'",
         "update fleet.windows set state = 'failed' where file_id = (select file_id from raw.csv_files where etag = '\"e2\"')",
         "update fleet.windows set state = 'quarantined' where file_id = (select file_id from raw.csv_files where etag = '\"e2\"')",
     ] {
         let acts = vec![
-            tagged(csv(), "\"e1\""),
+            tagged(feed_csv(), "\"e1\""),
             tagged(second(), "\"e2\""),
             tagged(second(), "\"e2\""),
-            not_modified(),
+            not_modified_response(),
         ];
-        let house = House::with(acts).await;
-        let fetch = house.now().await;
-        let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
-        let first = house.work(&simulated(4)).await;
-        house.work(&simulated(3)).await;
+        let house = FetchFixture::with_responses(acts).await;
+        let fetch = house.current_fetch().await;
+        let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
+        let first = house.run_fetch(&simulated(4)).await;
+        house.run_fetch(&simulated(3)).await;
         sqlx::raw_sql(fate).execute(house.pool()).await.unwrap();
         // The server still has the bad file: the same bytes arrive again and are recognised.
-        assert_eq!(house.work(&simulated(2)).await.report["outcome"], "duplicate");
-        assert_eq!(house.stage.asked(2, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+        assert_eq!(house.run_fetch(&simulated(2)).await.report["outcome"], "duplicate");
+        assert_eq!(house.stage.request_header(2, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
         if fate.contains("fleet.windows") {
             continue;
         }
         // The repeat does not make the file good, and a 304 refers to the file before it.
-        let end = house.work(&simulated(1)).await;
+        let end = house.run_fetch(&simulated(1)).await;
         assert_eq!(
             (&end.report["outcome"], &end.report["file_id"]),
             (&"not_modified".into(), &first.report["file_id"])
         );
-        assert_eq!(house.stage.asked(3, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+        assert_eq!(house.stage.request_header(3, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
     }
 }
 
 #[tokio::test]
 async fn a_file_without_validators_is_followed_by_a_request_that_is_not_conditional() {
-    let bare = act(|_| answer(200).body(format!("{}1,7\n", csv()).into()).unwrap());
-    let house = House::with(vec![whole(csv()), bare, whole(csv())]).await;
-    let fetch = house.now().await;
-    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
+    let bare = respond_with(|_| response_builder(200).body(format!("{}1,7\n", feed_csv()).into()).unwrap());
+    let house =
+        FetchFixture::with_responses(vec![full_response(feed_csv()), bare, full_response(feed_csv())]).await;
+    let fetch = house.current_fetch().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
     for n in [3, 2, 1] {
-        house.work(&simulated(n)).await;
+        house.run_fetch(&simulated(n)).await;
     }
-    assert_eq!(house.stage.asked(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
-    assert_eq!(house.stage.asked(2, reqwest::header::IF_NONE_MATCH), None);
+    assert_eq!(house.stage.request_header(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    assert_eq!(house.stage.request_header(2, reqwest::header::IF_NONE_MATCH), None);
 }
 
 #[tokio::test]
 async fn a_server_that_asks_for_more_time_than_the_slot_has_fails_the_window_by_name() {
-    let busy = act(|_| answer(429).header("retry-after", "1300").body("slow down".into()).unwrap());
-    let house = House::with(vec![busy, whole(csv())]).await;
-    let fetch = house.now().await;
-    let end = house.work(&fetch).await;
-    assert_eq!((end.state.as_str(), house.requests()), ("discarded", 1));
+    let busy = respond_with(|_| {
+        response_builder(429).header("retry-after", "1300").body("slow down".into()).unwrap()
+    });
+    let house = FetchFixture::with_responses(vec![busy, full_response(feed_csv())]).await;
+    let fetch = house.current_fetch().await;
+    let end = house.run_fetch(&fetch).await;
+    assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 1));
     assert!(
         end.error.contains("429 Too Many Requests, body \"slow down\"; its Retry-After of 1300 s"),
         "{end:?}"
     );
-    assert_eq!(house.window(&fetch).await.0, "failed");
+    assert_eq!(house.window_state(&fetch).await.0, "failed");
 }
 
 #[tokio::test]
 async fn a_retry_is_waited_for_no_longer_than_the_slot_lasts() {
-    let stage = Stage::playing(vec![]).await;
+    let stage = ScriptedServer::with_responses(vec![]).await;
     let url = || SecretString::from(stage.url.as_str());
-    let feed = || Arc::new(Feed::new(FeedOptions::new(url(), "vinops-test", "x")).unwrap());
+    let feed = || Arc::new(FeedClient::new(FeedOptions::new(url(), "vinops-test", "x")).unwrap());
     let fetch = |ago: i64, late_ok| Fetch {
         source: "copart".into(),
         window_start_utc: now() - chrono::Duration::seconds(ago),
         late_ok,
     };
-    let within = |fetch: Fetch| fetch.within_the_slot(feed()).retry_within();
+    let within = |fetch: Fetch| fetch.limit_to_slot(feed()).retry_within();
     assert!((58..=60).contains(&within(fetch(840, false)).as_secs()));
     assert_eq!(within(fetch(901, false)), Duration::ZERO);
     // The limit is never longer than the deadline of a download.
@@ -317,18 +355,32 @@ async fn a_retry_is_waited_for_no_longer_than_the_slot_lasts() {
 }
 
 /// Starts a login server that accepts every login and sets a cookie.
-async fn lobby() -> Stage {
-    let come_in =
-        || act(|_| answer(200).header("set-cookie", "s=PLANTED-cookie; Path=/").body(Body::empty()).unwrap());
-    Stage::playing((0..9).map(|_| come_in()).collect()).await
+async fn login_server() -> ScriptedServer {
+    let come_in = || {
+        respond_with(|_| {
+            response_builder(200)
+                .header("set-cookie", "s=PLANTED-cookie; Path=/")
+                .body(Body::empty())
+                .unwrap()
+        })
+    };
+    ScriptedServer::with_responses((0..9).map(|_| come_in()).collect()).await
 }
 
 #[tokio::test]
 async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it() {
-    let echo = || act(|r| answer(403).body(format!("no {:?}", r.headers()).into()).unwrap());
-    let acts = vec![whole(csv()), echo(), echo(), echo(), echo(), whole(format!("{}1,7\n", csv()))];
-    let (mut house, lobby) = (House::with(acts).await, lobby().await);
-    let copart = crate::config::Copart {
+    let echo =
+        || respond_with(|r| response_builder(403).body(format!("no {:?}", r.headers()).into()).unwrap());
+    let acts = vec![
+        full_response(feed_csv()),
+        echo(),
+        echo(),
+        echo(),
+        echo(),
+        full_response(format!("{}1,7\n", feed_csv())),
+    ];
+    let (mut house, lobby) = (FetchFixture::with_responses(acts).await, login_server().await);
+    let copart = crate::config::CopartConfig {
         feed_url: None,
         user: Some("anna".into()),
         password: Some("PLANTED-password".into()),
@@ -336,16 +388,16 @@ async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it()
         user_agent: Some("vinops-test".into()),
         referer: None,
     };
-    let login = Login::from_config(&copart, Some(&"k".repeat(32).into())).unwrap().unwrap();
+    let login = LoginClient::from_config(&copart, Some(&"k".repeat(32).into())).unwrap().unwrap();
     house.tools = house.tools.clone().with(login);
-    let fetch = house.now().await;
-    let simulated = |n| Fetch { late_ok: true, ..earlier(&fetch, n) };
-    assert_eq!(house.work(&simulated(3)).await.report["outcome"], "fetched");
-    let refused = house.work(&simulated(2)).await;
+    let fetch = house.current_fetch().await;
+    let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
+    assert_eq!(house.run_fetch(&simulated(3)).await.report["outcome"], "fetched");
+    let refused = house.run_fetch(&simulated(2)).await;
     assert!(refused.error.contains("403") && !refused.error.contains("PLANTED"), "{refused:?}");
-    assert_eq!(house.work(&simulated(1)).await.report["outcome"], "fetched");
+    assert_eq!(house.run_fetch(&simulated(1)).await.report["outcome"], "fetched");
     for request in 0..6 {
-        let cookie = house.stage.asked(request, reqwest::header::COOKIE);
+        let cookie = house.stage.request_header(request, reqwest::header::COOKIE);
         assert_eq!(cookie.as_deref(), Some("s=PLANTED-cookie"));
     }
     assert_eq!(lobby.asked.lock().unwrap().len(), 2, "one login, and one after the refusal");
@@ -361,9 +413,9 @@ async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it()
 
 #[tokio::test]
 async fn a_worker_without_the_feeds_address_says_what_is_missing() {
-    let mut house = House::with(vec![]).await;
-    house.tools = Tools::new().with(Store::open("memory:").unwrap());
-    let end = house.work(&house.now().await).await;
+    let mut house = FetchFixture::with_responses(vec![]).await;
+    house.tools = Extensions::new().with(Store::open("memory:").unwrap());
+    let end = house.run_fetch(&house.current_fetch().await).await;
     assert!(end.state == "discarded" && end.error.contains("COPART_FEED_URL"), "{end:?}");
 }
 
@@ -373,7 +425,7 @@ fn a_payload_of_yesterday_is_read_today() {
         serde_json::from_str(r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z","tomorrow":1}"#)
             .unwrap();
     assert!(!fetch.late_ok);
-    assert_eq!(fetch.key(), "copart/2026-11-20T14:30Z");
+    assert_eq!(fetch.job_key(), "copart/2026-11-20T14:30Z");
     let back = serde_json::to_string(&fetch).unwrap();
     assert_eq!(back, r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z"}"#);
 }

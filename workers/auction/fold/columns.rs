@@ -1,20 +1,20 @@
 //! Builds folded rows as JSON objects of table columns.
 
 use super::stored::StoredVersion;
-use crate::auction::fold::Folded;
-use crate::auction::money::Decimal;
+use crate::auction::fold::FoldedVersion;
+use crate::auction::money::FeedDecimal;
 use serde_json::{Map, Value, json};
 
 /// Returns a decimal as a string, which preserves all digits.
-fn number(decimal: Option<Decimal>) -> Value {
+fn decimal_value(decimal: Option<FeedDecimal>) -> Value {
     decimal.map_or(Value::Null, |decimal| Value::String(decimal.to_string()))
 }
 
 /// Adds the columns that identify the version of the row.
-fn add_order(
+fn add_order_columns(
     columns: &mut Map<String, Value>,
     version: &StoredVersion,
-    folded: &Folded<'_>,
+    folded: &FoldedVersion<'_>,
     needs_fold: bool,
 ) {
     let typed = &folded.typed;
@@ -33,7 +33,7 @@ fn add_order(
 }
 
 /// Returns a row of `lots`.
-pub fn lot(version: &StoredVersion, folded: &Folded<'_>, needs_fold: bool) -> Value {
+pub fn lot_row(version: &StoredVersion, folded: &FoldedVersion<'_>, needs_fold: bool) -> Value {
     let t = &folded.typed;
     let mut columns = json!({
         "lot_external_id": version.lot.to_string(),
@@ -63,29 +63,34 @@ pub fn lot(version: &StoredVersion, folded: &Folded<'_>, needs_fold: bool) -> Va
         "has_keys": t.has_keys,
         "has_keys_code": t.has_keys_code,
         "lot_condition_code": t.lot_condition_code,
-        "odometer": number(t.odometer),
+        "odometer": decimal_value(t.odometer),
         "odometer_unit": t.odometer_unit,
         "odometer_brand": t.odometer_brand,
-        "retail_value_usd": number(t.retail_value_usd),
-        "repair_cost_usd": number(t.repair_cost_usd),
+        "retail_value_usd": decimal_value(t.retail_value_usd),
+        "repair_cost_usd": decimal_value(t.repair_cost_usd),
         "runs_drives": t.runs_drives,
         "sale_type": t.sale_type,
         "sale_type_code": t.sale_type_code,
-        "current_bid_usd": number(t.current_bid_usd),
+        "current_bid_usd": decimal_value(t.current_bid_usd),
         "special_note": t.special_note,
         "currency_code": t.currency_code,
         "grid_row": t.grid_row,
         "make_offer_eligible": t.make_offer_eligible,
-        "buy_it_now_usd": number(t.buy_it_now_usd),
+        "buy_it_now_usd": decimal_value(t.buy_it_now_usd),
     });
     if let Value::Object(columns) = &mut columns {
-        add_order(columns, version, folded, needs_fold);
+        add_order_columns(columns, version, folded, needs_fold);
     }
     columns
 }
 
 /// Returns a row of `vehicles`.
-pub fn vehicle(vin: &str, version: &StoredVersion, folded: &Folded<'_>, needs_fold: bool) -> Value {
+pub fn vehicle_row(
+    vin: &str,
+    version: &StoredVersion,
+    folded: &FoldedVersion<'_>,
+    needs_fold: bool,
+) -> Value {
     let t = &folded.typed;
     // Tenths, rounded as a cast of `numeric` rounds.
     let odometer = t.odometer.map(|miles| (miles.unscaled + 5) / 10);
@@ -110,7 +115,7 @@ pub fn vehicle(vin: &str, version: &StoredVersion, folded: &Folded<'_>, needs_fo
         "source_lot": version.lot,
     });
     if let Value::Object(columns) = &mut columns {
-        add_order(columns, version, folded, needs_fold);
+        add_order_columns(columns, version, folded, needs_fold);
     }
     columns
 }

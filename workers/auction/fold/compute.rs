@@ -1,11 +1,11 @@
 //! Computes lots and vehicles from their stored versions, without input or output.
 
-use super::stored::{StoredVersion, Versions};
+use super::stored::{StoredVersion, VersionsByLot};
 use super::{LotKey, columns};
 use crate::auction::blank::trim_blanks;
-use crate::auction::fold::{LOT_GROUPS, VEHICLE_GROUPS, fold};
-use crate::auction::row::Typed;
-use crate::taxonomy::Spellings;
+use crate::auction::fold::{LOT_GROUPS, VEHICLE_GROUPS, fold_versions};
+use crate::auction::row::ParsedRow;
+use crate::taxonomy::AliasIndex;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -40,27 +40,29 @@ pub struct FoldedVehicle {
 }
 
 /// Folds each lot from all versions. A lot whose versions are all skipped is left out.
-pub fn compute_lots(versions: &Versions, spellings: &Spellings) -> Vec<FoldedLot> {
+pub fn compute_lots(versions: &VersionsByLot, spellings: &AliasIndex) -> Vec<FoldedLot> {
     versions.values().filter_map(|versions| compute_lot(versions, spellings)).collect()
 }
 
-fn compute_lot(versions: &[StoredVersion], spellings: &Spellings) -> Option<FoldedLot> {
-    let records: Vec<_> = versions.iter().map(|version| version.row.record()).collect();
-    let mut typed: Vec<(&StoredVersion, Typed<'_>)> = versions
+fn compute_lot(versions: &[StoredVersion], spellings: &AliasIndex) -> Option<FoldedLot> {
+    let records: Vec<_> = versions.iter().map(|version| version.row.as_record()).collect();
+    let mut typed: Vec<(&StoredVersion, ParsedRow<'_>)> = versions
         .iter()
         .zip(&records)
-        .map(|(version, record)| (version, Typed::read(record, spellings, &mut Default::default())))
+        .map(|(version, record)| {
+            (version, ParsedRow::from_record(record, spellings, &mut Default::default()))
+        })
         .filter(|(_, typed)| typed.skip_reason.is_none())
         .collect();
     typed.sort_by_key(|(v, t)| Reverse((v.version_at(t).0, v.last_window, v.hash)));
     let (greatest, _) = typed.first()?;
-    let in_order: Vec<&Typed<'_>> = typed.iter().map(|(_, typed)| typed).collect();
-    let folded = fold(&in_order, LOT_GROUPS)?;
+    let in_order: Vec<&ParsedRow<'_>> = typed.iter().map(|(_, typed)| typed).collect();
+    let folded = fold_versions(&in_order, LOT_GROUPS)?;
     Some(FoldedLot {
         key: (greatest.source.clone(), greatest.lot),
         vins: typed.iter().filter_map(|(_, typed)| typed.vin.as_deref().map(str::to_owned)).collect(),
         stored_window: greatest.stored_window,
-        row: columns::lot(greatest, &folded, needs_fold(&typed)),
+        row: columns::lot_row(greatest, &folded, needs_fold(&typed)),
         thumbnail: folded.typed.image_thumbnail.map(|url| url.to_string()),
         listing: folded.typed.image_url.map(|url| url.to_string()),
     })
@@ -70,9 +72,9 @@ fn compute_lot(versions: &[StoredVersion], spellings: &Spellings) -> Option<Fold
 ///
 /// `versions` must contain all versions of these lots, and may contain others. A vehicle without a version is left out.
 pub fn compute_vehicles(
-    versions: &Versions,
+    versions: &VersionsByLot,
     vehicles: &BTreeMap<String, Vec<LotKey>>,
-    spellings: &Spellings,
+    spellings: &AliasIndex,
 ) -> Vec<FoldedVehicle> {
     vehicles
         .iter()
@@ -83,17 +85,19 @@ pub fn compute_vehicles(
         .collect()
 }
 
-fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &Spellings) -> Option<FoldedVehicle> {
-    let records: Vec<_> = versions.iter().map(|version| version.row.record()).collect();
-    let mut typed: Vec<(&StoredVersion, Typed<'_>)> = versions
+fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &AliasIndex) -> Option<FoldedVehicle> {
+    let records: Vec<_> = versions.iter().map(|version| version.row.as_record()).collect();
+    let mut typed: Vec<(&StoredVersion, ParsedRow<'_>)> = versions
         .iter()
         .zip(&records)
-        .map(|(version, record)| (*version, Typed::read(record, spellings, &mut Default::default())))
+        .map(|(version, record)| {
+            (*version, ParsedRow::from_record(record, spellings, &mut Default::default()))
+        })
         .filter(|(_, typed)| typed.skip_reason.is_none() && typed.vin.as_deref() == Some(vin))
         .collect();
     // The raw VIN that equals the normalised one owns the vehicle, or else the least raw VIN. Others never change its
     // fields.
-    let owner = |typed: &Typed<'_>| {
+    let owner = |typed: &ParsedRow<'_>| {
         let raw = trim_blanks(typed.vin_raw.unwrap_or_default()).to_ascii_uppercase();
         (raw != vin, raw)
     };
@@ -101,19 +105,19 @@ fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &Spellings
     typed.retain(|(_, typed)| owner(typed) == first);
     typed.sort_by_key(|(v, t)| Reverse((v.version_at(t).0, v.source.clone(), v.lot, v.last_window, v.hash)));
     let (greatest, _) = typed.first()?;
-    let in_order: Vec<&Typed<'_>> = typed.iter().map(|(_, typed)| typed).collect();
-    let folded = fold(&in_order, VEHICLE_GROUPS)?;
+    let in_order: Vec<&ParsedRow<'_>> = typed.iter().map(|(_, typed)| typed).collect();
+    let folded = fold_versions(&in_order, VEHICLE_GROUPS)?;
     Some(FoldedVehicle {
         vin: vin.to_owned(),
         lot: (greatest.source.clone(), greatest.lot),
         stored_window: greatest.stored_window,
-        row: columns::vehicle(vin, greatest, &folded, needs_fold(&typed)),
+        row: columns::vehicle_row(vin, greatest, &folded, needs_fold(&typed)),
     })
 }
 
 impl StoredVersion {
     /// Returns the order key of the version, and true if the key is its update time.
-    pub(super) fn version_at(&self, typed: &Typed<'_>) -> (DateTime<Utc>, bool) {
+    pub(super) fn version_at(&self, typed: &ParsedRow<'_>) -> (DateTime<Utc>, bool) {
         crate::auction::version::version_time(typed.source_updated_at, self.first_window)
     }
 }
@@ -123,7 +127,7 @@ impl StoredVersion {
 /// That is the case if the greatest version has unreadable values, or if the update time of any version cannot be
 /// right. Such a version may come back in a window where its update time is no longer ahead, and only its first window
 /// distinguishes it.
-fn needs_fold(versions: &[(&StoredVersion, Typed<'_>)]) -> bool {
+fn needs_fold(versions: &[(&StoredVersion, ParsedRow<'_>)]) -> bool {
     versions.first().is_some_and(|(_, greatest)| !greatest.unreadable.is_empty())
         || versions.iter().any(|(version, typed)| !version.version_at(typed).1)
 }

@@ -6,41 +6,46 @@
 
 use super::compute::{compute_lots, compute_vehicles};
 use super::stored::{lots_of_manifest, lots_of_vehicles, read_versions};
-use super::write::{Mode, write_lots, write_vehicles};
-use super::{LOTS_AT_ONCE, LotKey};
-use crate::db::vocabulary;
-use crate::queue::{Run, Step};
-use crate::workers::auction::Window;
+use super::write::{WriteMode, write_lots, write_vehicles};
+use super::{LOT_BATCH_SIZE, LotKey};
+use crate::db::taxonomy;
+use crate::queue::{JobRun, JobTransaction};
+use crate::workers::auction::LockedWindow;
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
 /// Repairs the lots of a file. Returns the number of lots changed or inserted.
-pub async fn repair_lots(run: &Run, step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<i64> {
+pub async fn repair_lots(
+    run: &JobRun,
+    step: &mut JobTransaction,
+    file_id: Uuid,
+    window: &LockedWindow,
+) -> anyhow::Result<i64> {
     let lots = lots_of_file(step, file_id, window).await?;
-    let spellings = vocabulary::spellings(step).await?;
+    let spellings = taxonomy::load_aliases(step).await?;
     let mut repaired = 0;
-    for (n, keys) in lots.chunks(LOTS_AT_ONCE).enumerate() {
-        run.progress((n * LOTS_AT_ONCE) as u64, lots.len() as u64);
+    for (n, keys) in lots.chunks(LOT_BATCH_SIZE).enumerate() {
+        run.report_progress((n * LOT_BATCH_SIZE) as u64, lots.len() as u64);
         let versions = read_versions(step, keys).await?;
         let folded = compute_lots(&versions, &spellings);
-        repaired += write_lots(step, (Some(file_id), window.start), folded, Mode::Repair).await?;
+        repaired += write_lots(step, (Some(file_id), window.start), folded, WriteMode::Repair).await?;
     }
     Ok(repaired)
 }
 
 /// Repairs the vehicles of all versions of a file's lots. Returns the number of vehicles changed or inserted.
 pub async fn repair_vehicles(
-    run: &Run,
-    step: &mut Step,
+    run: &JobRun,
+    step: &mut JobTransaction,
     file_id: Uuid,
-    window: &Window,
+    window: &LockedWindow,
 ) -> anyhow::Result<i64> {
     let lots = lots_of_file(step, file_id, window).await?;
-    let spellings = vocabulary::spellings(step).await?;
+    let spellings = taxonomy::load_aliases(step).await?;
     let mut seen = HashSet::new();
     let mut repaired = 0;
-    for (n, keys) in lots.chunks(LOTS_AT_ONCE).enumerate() {
-        run.progress((n * LOTS_AT_ONCE) as u64, lots.len() as u64);
+    for (n, keys) in lots.chunks(LOT_BATCH_SIZE).enumerate() {
+        run.report_progress((n * LOT_BATCH_SIZE) as u64, lots.len() as u64);
         let versions = read_versions(step, keys).await?;
         let mut of_these: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
         for lot in compute_lots(&versions, &spellings) {
@@ -61,13 +66,17 @@ pub async fn repair_vehicles(
         let keys: Vec<LotKey> = vehicles.values().flatten().cloned().collect();
         let versions = read_versions(step, &keys).await?;
         let folded = compute_vehicles(&versions, &vehicles, &spellings);
-        repaired += write_vehicles(step, (Some(file_id), window.start), folded, Mode::Repair).await?;
+        repaired += write_vehicles(step, (Some(file_id), window.start), folded, WriteMode::Repair).await?;
     }
     Ok(repaired)
 }
 
 /// Returns the keys of a file's lots.
-async fn lots_of_file(step: &mut Step, file_id: Uuid, window: &Window) -> anyhow::Result<Vec<LotKey>> {
+async fn lots_of_file(
+    step: &mut JobTransaction,
+    file_id: Uuid,
+    window: &LockedWindow,
+) -> anyhow::Result<Vec<LotKey>> {
     let lots = lots_of_manifest(step, file_id, window.start).await?;
     Ok(lots.into_iter().map(|lot| (window.source.clone(), lot)).collect())
 }

@@ -2,9 +2,9 @@
 
 use super::LotKey;
 use crate::auction::hash::RowHasher;
-use crate::auction::header::Header;
+use crate::auction::header::FeedHeader;
 use crate::auction::mapping;
-use crate::auction::payload::Kept;
+use crate::auction::payload::StoredRow;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// The stored versions of lots, by lot.
-pub type Versions = BTreeMap<LotKey, Vec<StoredVersion>>;
+pub type VersionsByLot = BTreeMap<LotKey, Vec<StoredVersion>>;
 
 /// A distinct version of a lot.
 pub struct StoredVersion {
@@ -31,7 +31,7 @@ pub struct StoredVersion {
     /// The newest window that stored the version.
     pub stored_window: DateTime<Utc>,
     /// The stored row.
-    pub row: Kept,
+    pub row: StoredRow,
 }
 
 /// Reads every version of the given lots, by lot.
@@ -39,15 +39,15 @@ pub struct StoredVersion {
 /// A version is stored in the first window that contains it, once more in each month, and again whenever it reappears.
 /// The time until which it was seen is known for the lot's head, for the row in `lots`, and for the versions that
 /// staged rows replaced.
-pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Versions> {
+pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<VersionsByLot> {
     let sources: Vec<String> = lots.iter().map(|(source, _)| source.clone()).collect();
     let numbers: Vec<i64> = lots.iter().map(|(_, lot)| *lot).collect();
     let rows = sqlx::query_file!("workers/auction/fold/versions.sql", &sources, &numbers)
         .fetch_all(&mut *connection)
         .await
         .context("could not read the stored versions of lots")?;
-    let mut versions = Versions::new();
-    let mut headers: HashMap<Uuid, (Header, RowHasher)> = HashMap::new();
+    let mut versions = VersionsByLot::new();
+    let mut headers: HashMap<Uuid, (FeedHeader, RowHasher)> = HashMap::new();
     for row in rows {
         let Value::Object(payload) = row.payload else { continue };
         // Mapping a header takes longer than reading a row.
@@ -61,15 +61,19 @@ pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> an
                     names = payload.keys().cloned().collect();
                 }
                 let first_line = names.join(",");
-                let header = Header::map(names, first_line.as_bytes(), mapping::for_source(&row.source))
-                    .with_context(|| format!("could not read row version {}", row.row_id))?;
+                let header = FeedHeader::from_names(
+                    names,
+                    first_line.as_bytes(),
+                    mapping::mapping_for_source(&row.source),
+                )
+                .with_context(|| format!("could not read row version {}", row.row_id))?;
                 let hasher = RowHasher::new(&header);
                 place.insert((header, hasher))
             }
         };
-        let kept = Kept::of_header(header.clone(), &payload);
-        let record = kept.record();
-        let hash = Uuid::from_u128(hasher.hash(&record));
+        let kept = StoredRow::with_header(header.clone(), &payload);
+        let record = kept.as_record();
+        let hash = Uuid::from_u128(hasher.hash_row(&record));
         let of_lot = versions.entry((row.source.clone(), row.lot)).or_default();
         match of_lot.iter_mut().find(|version| version.hash == hash) {
             Some(version) => {

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 /// A table whose rows are folded.
-struct Target {
+struct FoldTarget {
     table: &'static str,
     key: &'static [&'static str],
     log: &'static str,
@@ -23,7 +23,7 @@ struct Target {
 
 /// Treatment of equal and of missing rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum WriteMode {
     /// Every existing row is written. Missing rows are skipped, since the upserts have inserted the required ones.
     Replace,
     /// Only rows that differ from the fold are written, and missing rows are inserted.
@@ -31,28 +31,28 @@ pub enum Mode {
 }
 
 /// The table `lots` and the log of changes.
-const LOTS: Target = Target {
+const LOTS_TARGET: FoldTarget = FoldTarget {
     table: "public.lots",
     key: &["source", "lot_external_id"],
     log: "audit.lot_conflicts",
     log_columns: "source, lot_external_id",
     log_values: "f.source, f.lot_external_id",
-    unlogged: UNLOGGED,
+    unlogged: UNLOGGED_COLUMNS,
     created: (", status", ", public.feed_status(f.auction_datetime_utc, $2)"),
 };
 
 /// The table `vehicles` and the log of changes.
-const VEHICLES: Target = Target {
+const VEHICLES_TARGET: FoldTarget = FoldTarget {
     table: "public.vehicles",
     key: &["vin"],
     log: "audit.vehicle_conflicts",
     log_columns: "vin, source, lot_external_id",
     log_values: "f.vin, f.source, f.source_lot::text",
-    unlogged: UNLOGGED,
+    unlogged: UNLOGGED_COLUMNS,
     created: ("", ""),
 };
 
-const UNLOGGED: &[&str] = &[
+const UNLOGGED_COLUMNS: &[&str] = &[
     "source",
     "source_lot",
     "source_updated_at",
@@ -73,7 +73,7 @@ pub async fn write_lots(
     connection: &mut PgConnection,
     sighting: (Option<Uuid>, DateTime<Utc>),
     lots: Vec<FoldedLot>,
-    mode: Mode,
+    mode: WriteMode,
 ) -> anyhow::Result<i64> {
     let mut links = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut rows = Vec::new();
@@ -85,7 +85,7 @@ pub async fn write_lots(
         links.3.push(lot.listing);
         rows.push(lot.row);
     }
-    let changed = write_rows(connection, LOTS, sighting, rows, mode).await?;
+    let changed = write_rows(connection, LOTS_TARGET, sighting, rows, mode).await?;
     let (sources, numbers, thumbnails, listings) = links;
     sqlx::query!(
         r#"-- fold: picture links
@@ -111,29 +111,29 @@ pub async fn write_vehicles(
     connection: &mut PgConnection,
     sighting: (Option<Uuid>, DateTime<Utc>),
     vehicles: Vec<FoldedVehicle>,
-    mode: Mode,
+    mode: WriteMode,
 ) -> anyhow::Result<i64> {
     let rows = vehicles.into_iter().map(|vehicle| vehicle.row).collect();
-    write_rows(connection, VEHICLES, sighting, rows, mode).await
+    write_rows(connection, VEHICLES_TARGET, sighting, rows, mode).await
 }
 
 async fn write_rows(
     connection: &mut PgConnection,
-    target: Target,
+    target: FoldTarget,
     (file_id, window): (Option<Uuid>, DateTime<Utc>),
     rows: Vec<Value>,
-    mode: Mode,
+    mode: WriteMode,
 ) -> anyhow::Result<i64> {
     let Some(Value::Object(first)) = rows.first() else { return Ok(0) };
     let written: Vec<String> =
         first.keys().filter(|name| !target.key.contains(&name.as_str())).cloned().collect();
-    let Target { table, log, log_columns, log_values, unlogged, created, .. } = target;
+    let FoldTarget { table, log, log_columns, log_values, unlogged, created, .. } = target;
     let on = target.key.iter().map(|name| format!("l.{name} = f.{name}")).collect::<Vec<_>>().join(" and ");
     let set = written.iter().map(|name| format!("{name} = b.{name}")).collect::<Vec<_>>().join(", ");
-    let counted = if mode == Mode::Repair { "count(one)" } else { "count(changes)" };
+    let counted = if mode == WriteMode::Repair { "count(one)" } else { "count(changes)" };
     let (differs, created) = match mode {
-        Mode::Replace => (String::new(), String::from("select where false")),
-        Mode::Repair => {
+        WriteMode::Replace => (String::new(), String::from("select where false")),
+        WriteMode::Repair => {
             // `seen_window` is not a value of the lot, and the upserts do not update it for rows that do not change.
             let names = written.iter().filter(|name| *name != "seen_window");
             let one = |name: &String| format!("l.{name} is distinct from b.{name}");
@@ -156,9 +156,9 @@ async fn write_rows(
     // All interpolated names are constants of this file.
     let sql = format!(
         "-- fold: write
-        with comparisons as (
+        with beside as (
           select
-            l.ctid as row_ctid,
+            l.ctid as place,
             f.*,
             (
               select jsonb_object_agg(n.key, jsonb_build_array(o.value, n.value))
@@ -170,23 +170,23 @@ async fn write_rows(
           from jsonb_populate_recordset(null::{table}, $1) as f
           join {table} as l on {on}
         ),
-        updated_rows as (
+        written as (
           update {table} as l
           set {set}, updated_at = case when b.changes is null then l.updated_at else now() end
-          from comparisons as b
-          where l.ctid = b.row_ctid {differs}
+          from beside as b
+          where l.ctid = b.place {differs}
           returning b.changes, true as one
         ),
-        inserted_rows as (
+        created as (
           {created}
         ),
-        change_log as (
+        logged as (
           insert into {log} (window_start_utc, file_id, {log_columns}, changes)
           select $2, $3, {log_values}, f.changes
-          from comparisons as f
+          from beside as f
           where f.changes is not null
         )
-        select {counted} + (select count(*) from inserted_rows) from updated_rows"
+        select {counted} + (select count(*) from created) from written"
     );
     let logged: Vec<String> = written.into_iter().filter(|name| !unlogged.contains(&name.as_str())).collect();
     sqlx::query_scalar(AssertSqlSafe(sql))

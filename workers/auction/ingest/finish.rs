@@ -2,48 +2,50 @@
 //!
 //! Long because the end of an ingest is one transaction whose statements depend on their order.
 
-use super::scan::{ColumnDrift, FIRST_KEPT, Outcome, Plan, Refusal};
-use super::{COPY_MANIFEST, COPY_SKIPPED, Report, month, month_of};
+use super::scan::{ColumnDrift, MAX_KEPT_RECORDS, QuarantinedFile, ScanOutcome, ScanPlan};
+use super::{COPY_MANIFESTS, COPY_SKIPPED_LOTS, IngestReport, month_partition, month_start};
 use crate::auction::completeness::Completeness;
 use crate::db::copy::{CopyBuf, CopyStream};
-use crate::workers::auction::Window;
+use crate::workers::auction::LockedWindow;
 use anyhow::Context;
 use serde_json::json;
 use sqlx::PgConnection;
 
 /// Tables that were loaded detached, and are attached at the end of the ingest.
-pub struct Loads {
+pub struct DetachedLoads {
     /// The load of the month's row versions on a second connection.
-    pub apart: Option<month::Load>,
+    pub apart: Option<month_partition::PartitionLoad>,
     /// The detached table with the day's staged rows.
     pub day: Option<String>,
 }
 
 /// Maximum number of heads that one statement points at a new month's versions.
-const MOVED: usize = 50_000;
+const HEADS_PER_STATEMENT: usize = 50_000;
 /// Number of manifest ids in one chunk of COPY data.
-const PIECE: usize = 64 << 10;
+const MANIFEST_CHUNK_IDS: usize = 64 << 10;
 
 /// Writes everything that depends on the whole file, and returns the report.
-pub async fn finish(
+pub async fn finish_ingest(
     connection: &mut PgConnection,
-    plan: &Plan,
-    window: &Window,
-    mut outcome: Outcome,
-    loads: Loads,
-) -> anyhow::Result<Report> {
+    plan: &ScanPlan,
+    window: &LockedWindow,
+    mut outcome: ScanOutcome,
+    loads: DetachedLoads,
+) -> anyhow::Result<IngestReport> {
     // The month's indexes are built while this connection does the rest.
     let apart = match loads.apart {
-        Some(load) => Some(load.loaded().await),
+        Some(load) => Some(load.start_indexing().await),
         None => None,
     };
     let errors = std::mem::take(&mut outcome.errors);
     errors.send_all(connection).await.context("could not copy the parse errors")?;
     let lotless = std::mem::take(&mut outcome.lotless);
-    lotless.save(connection, &window.source, plan.window, month_of(plan.window), plan.in_order).await?;
+    lotless
+        .save_stored(connection, &window.source, plan.window, month_start(plan.window), plan.in_order)
+        .await?;
     let no_lots = std::mem::take(&mut outcome.no_lots);
-    no_lots.send(connection, COPY_SKIPPED).await.context("could not copy the skipped rows")?;
-    if plan.first() {
+    no_lots.send(connection, COPY_SKIPPED_LOTS).await.context("could not copy the skipped rows")?;
+    if plan.is_first_file() {
         sqlx::query!(
             "-- ingest: the source's first heads\n select raw.first_heads($1, $2, $3, $4::text::regclass)",
             window.source,
@@ -62,9 +64,9 @@ pub async fn finish(
             .context("could not index the day's rows")?;
     }
     write_manifest(connection, plan, &outcome.manifest).await.context("could not write the manifest")?;
-    note_unknown(connection, plan, &outcome).await?;
+    record_unknown_values(connection, plan, &outcome).await?;
     if let Some(indexed) = apart {
-        indexed.attach(connection, plan.window).await?;
+        indexed.attach_month(connection, plan.window).await?;
     }
     if loads.day.is_some() {
         sqlx::query!("-- ingest: attach the day\n select staging.attach_day($1)", plan.window)
@@ -93,7 +95,7 @@ pub async fn finish(
         plan.file_id,
         window.source,
         plan.window,
-        &outcome.returned
+        &outcome.reappeared
     )
     .execute(&mut *connection)
     .await
@@ -107,25 +109,25 @@ pub async fn finish(
             plan.file_id,
             window.source,
             plan.window,
-            plan.mapping.absence_is_judged()
+            plan.mapping.is_absence_judged()
         )
         .execute(&mut *connection)
         .await
         .context("could not update the heads for the late file")?;
     }
-    let report = Report {
+    let report = IngestReport {
         state: "ingested",
-        reason: if plan.in_order { incompleteness(plan, &outcome) } else { None },
-        gone: if plan.mapping.absence_is_judged() { outcome.gone.len() as u64 } else { 0 },
-        unknown_values: outcome.words.unknown().len() as u64,
-        words: outcome.words.counts(),
+        reason: if plan.in_order { describe_incompleteness(plan, &outcome) } else { None },
+        gone: if plan.mapping.is_absence_judged() { outcome.disappeared.len() as u64 } else { 0 },
+        unknown_values: outcome.words.unknown_values().len() as u64,
+        words: outcome.words.counts_by_domain(),
         complete,
-        ..counts(plan, &outcome)
+        ..report_counts(plan, &outcome)
     };
     if !report.header_drift.is_empty() {
         tracing::warn!(file_id = %plan.file_id, drift = report.header_drift.join(", "), "feed header changed");
     }
-    warn_of_drift(plan, &report.column_drift);
+    log_column_drift(plan, &report.column_drift);
     open_run(connection, plan, &report).await?;
     sqlx::query!(
         r#"-- ingest: the file
@@ -170,8 +172,8 @@ pub async fn finish(
 }
 
 /// Returns the counts of a report, which are the same for a quarantined file.
-fn counts(plan: &Plan, outcome: &Outcome) -> Report {
-    Report {
+fn report_counts(plan: &ScanPlan, outcome: &ScanOutcome) -> IngestReport {
+    IngestReport {
         rows: outcome.rows,
         new: outcome.new,
         changed: outcome.changed,
@@ -187,12 +189,12 @@ fn counts(plan: &Plan, outcome: &Outcome) -> Report {
         recognised_lots: outcome.lots.recognised,
         header_drift: outcome.drift.clone(),
         late: !plan.in_order,
-        ..Report::default()
+        ..IngestReport::default()
     }
 }
 
 /// Returns the reason why the file is incomplete, or `None` for a complete file.
-fn incompleteness(plan: &Plan, outcome: &Outcome) -> Option<String> {
+fn describe_incompleteness(plan: &ScanPlan, outcome: &ScanOutcome) -> Option<String> {
     match outcome.completeness {
         Completeness::Complete | Completeness::SizeAccepted => None,
         Completeness::TooSmall => Some(format!(
@@ -208,7 +210,7 @@ fn incompleteness(plan: &Plan, outcome: &Outcome) -> Option<String> {
     }
 }
 
-fn warn_of_drift(plan: &Plan, drift: &[ColumnDrift]) {
+fn log_column_drift(plan: &ScanPlan, drift: &[ColumnDrift]) {
     for ColumnDrift { column, unreadable, rows, first, policy, .. } in drift {
         tracing::warn!(
             file_id = %plan.file_id, window = %plan.window, column, unreadable, rows, first, policy, "column drift"
@@ -218,18 +220,18 @@ fn warn_of_drift(plan: &Plan, drift: &[ColumnDrift]) {
 
 async fn move_heads(
     connection: &mut PgConnection,
-    plan: &Plan,
-    window: &Window,
-    outcome: &Outcome,
+    plan: &ScanPlan,
+    window: &LockedWindow,
+    outcome: &ScanOutcome,
     complete: bool,
 ) -> anyhow::Result<()> {
-    if !plan.first() {
+    if !plan.is_first_file() {
         sqlx::query_file!("workers/auction/ingest.heads.sql", plan.file_id, window.source, plan.window)
             .execute(&mut *connection)
             .await
             .context("could not update the heads")?;
     }
-    for moved in outcome.moved.chunks(MOVED) {
+    for moved in outcome.carried_over.chunks(HEADS_PER_STATEMENT) {
         let (lots, row_ids): (Vec<i64>, Vec<i64>) = moved.iter().copied().unzip();
         sqlx::query!(
             r#"-- ingest: versions stored anew in this month
@@ -248,8 +250,8 @@ async fn move_heads(
         .context("could not point the heads at this month's versions")?;
     }
     // If the source sends only changes, a missing lot is not absent, and only the time it was last seen is recorded.
-    let absent = complete && plan.mapping.absence_is_judged();
-    let mut away = outcome.gone.clone();
+    let absent = complete && plan.mapping.is_absence_judged();
+    let mut away = outcome.disappeared.clone();
     if absent {
         away.extend_from_slice(&outcome.absent);
     }
@@ -299,7 +301,7 @@ async fn move_heads(
         window.source,
         plan.window,
         plan.file_id,
-        !plan.mapping.absence_is_judged()
+        !plan.mapping.is_absence_judged()
     )
     .execute(&mut *connection)
     .await
@@ -321,16 +323,16 @@ async fn move_heads(
 }
 
 /// Writes the manifest in chunks, since a manifest encoded as a whole would be the largest allocation of a worker.
-async fn write_manifest(connection: &mut PgConnection, plan: &Plan, ids: &[i64]) -> sqlx::Result<()> {
-    let mut copy = CopyStream::begin(connection, COPY_MANIFEST).await?;
+async fn write_manifest(connection: &mut PgConnection, plan: &ScanPlan, ids: &[i64]) -> sqlx::Result<()> {
+    let mut copy = CopyStream::begin(connection, COPY_MANIFESTS).await?;
     let mut piece = CopyBuf::default();
-    piece.row(3);
-    piece.uuid(Some(plan.file_id));
-    piece.timestamptz(Some(plan.window));
-    piece.bigints(ids.len());
-    for ids in ids.chunks(PIECE) {
+    piece.begin_row(3);
+    piece.put_uuid(Some(plan.file_id));
+    piece.put_timestamptz(Some(plan.window));
+    piece.begin_bigint_array(ids.len());
+    for ids in ids.chunks(MANIFEST_CHUNK_IDS) {
         for id in ids {
-            piece.bigint(*id);
+            piece.put_bigint(*id);
         }
         copy.send(piece.take()).await?;
     }
@@ -338,9 +340,17 @@ async fn write_manifest(connection: &mut PgConnection, plan: &Plan, ids: &[i64])
     Ok(())
 }
 
-async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outcome) -> anyhow::Result<()> {
-    let (domains, values): (Vec<String>, Vec<String>) =
-        outcome.words.unknown().iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
+async fn record_unknown_values(
+    connection: &mut PgConnection,
+    plan: &ScanPlan,
+    outcome: &ScanOutcome,
+) -> anyhow::Result<()> {
+    let (domains, values): (Vec<String>, Vec<String>) = outcome
+        .words
+        .unknown_values()
+        .iter()
+        .map(|(domain, raw)| (domain.name().to_owned(), raw.clone()))
+        .unzip();
     sqlx::query!(
         r#"-- ingest: unknown spellings, one occurrence a file
         insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)
@@ -358,7 +368,11 @@ async fn note_unknown(connection: &mut PgConnection, plan: &Plan, outcome: &Outc
     Ok(())
 }
 
-async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -> anyhow::Result<()> {
+async fn open_run(
+    connection: &mut PgConnection,
+    plan: &ScanPlan,
+    report: &IngestReport,
+) -> anyhow::Result<()> {
     let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
     sqlx::query_file!(
         "workers/auction/ingest.run.sql",
@@ -380,20 +394,23 @@ async fn open_run(connection: &mut PgConnection, plan: &Plan, report: &Report) -
 }
 
 /// Quarantines the file and the window, and stores the first unreadable records.
-pub async fn quarantine(
+pub async fn quarantine_file(
     connection: &mut PgConnection,
-    plan: &Plan,
-    Refusal { why, mut outcome }: Refusal,
-) -> anyhow::Result<Report> {
+    plan: &ScanPlan,
+    QuarantinedFile { why, mut outcome }: QuarantinedFile,
+) -> anyhow::Result<IngestReport> {
     let errors = std::mem::take(&mut outcome.errors);
     let mut reason = why.to_string();
-    if errors.left_out() > 0 {
-        reason +=
-            &format!("; the first {FIRST_KEPT} unreadable records are stored, {} are not", errors.left_out());
+    if errors.omitted_records() > 0 {
+        reason += &format!(
+            "; the first {MAX_KEPT_RECORDS} unreadable records are stored, {} are not",
+            errors.omitted_records()
+        );
     }
     errors.send_first(connection).await.context("could not copy the parse errors")?;
-    let report = Report { state: "quarantined", reason: Some(reason.clone()), ..counts(plan, &outcome) };
-    warn_of_drift(plan, &report.column_drift);
+    let report =
+        IngestReport { state: "quarantined", reason: Some(reason.clone()), ..report_counts(plan, &outcome) };
+    log_column_drift(plan, &report.column_drift);
     sqlx::query!(
         r#"-- ingest: quarantine
         with file as (

@@ -4,7 +4,7 @@
 //! They have no head, since a head belongs to a lot. The number of loaded rows is bounded. If a source has more than
 //! [`MOST_ROWS`] such rows, the oldest are forgotten, and are stored again if they reappear.
 
-use super::heads::Head;
+use super::heads::LotHead;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Maximum number of rows loaded for a source, about 10 MB.
-const MOST_ROWS: i64 = 200_000;
+const MAX_LOADED_ROWS: i64 = 200_000;
 
 /// The rows without a lot number in earlier files of a source, and those that the current file stores.
 #[derive(Debug, Default)]
@@ -45,24 +45,24 @@ impl LotlessRows {
             source,
             month,
             month + chrono::Months::new(1),
-            MOST_ROWS
+            MAX_LOADED_ROWS
         )
         .fetch_all(connection)
         .await
         .context("could not read raw.lotless_rows")?;
-        let is_full = rows.len() as i64 == MOST_ROWS;
+        let is_full = rows.len() as i64 == MAX_LOADED_ROWS;
         let oldest_known = rows.last().filter(|_| is_full).map(|row| row.version_window);
         let known = rows.into_iter().map(|row| (row.row_hash, row.row_id)).collect();
         Ok(LotlessRows { known, stored: Vec::new(), oldest_known })
     }
 
     /// Returns the version with this hash in the form of an unchanged head, or `None` for a new row.
-    pub fn find(&self, row_hash: Uuid) -> Option<Head> {
-        self.known.get(&row_hash).map(|row_id| Head::unchanged(row_hash, *row_id))
+    pub fn find_version(&self, row_hash: Uuid) -> Option<LotHead> {
+        self.known.get(&row_hash).map(|row_id| LotHead::unchanged_version(row_hash, *row_id))
     }
 
     /// Records that the current file stores this row.
-    pub fn note_stored(&mut self, row_hash: Uuid, row_id: i64) {
+    pub fn record_stored(&mut self, row_hash: Uuid, row_id: i64) {
         self.known.insert(row_hash, row_id);
         self.stored.push((row_hash, row_id));
     }
@@ -71,7 +71,7 @@ impl LotlessRows {
     /// `month`.
     ///
     /// A late file replaces no row of a newer one.
-    pub async fn save(
+    pub async fn save_stored(
         self,
         connection: &mut PgConnection,
         source: &str,

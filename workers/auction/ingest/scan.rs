@@ -6,55 +6,55 @@
 //!
 //! Long because all effects of one row (count, compare, store, stage, record) are decided together.
 
-use super::ahead;
-use super::earlier::Earlier;
-use super::heads::{Head, Heads};
+use super::file_history::FileHistory;
+use super::heads::{LotHead, LotHeads};
 use super::lotless::LotlessRows;
+use super::read_ahead;
 use crate::auction::Column;
 use crate::auction::column_names::column_names;
-use crate::auction::completeness::{judge, judge_changes};
+use crate::auction::completeness::{judge_changes, judge_snapshot};
 use crate::auction::drift::{DriftPolicies, UnreadableKeys};
 use crate::auction::hash::RowHasher;
-use crate::auction::header::{Header, HeaderError};
+use crate::auction::header::{FeedHeader, HeaderError};
 use crate::auction::lot_number::lot_of_rejected;
 use crate::auction::mapping::SourceMapping;
-use crate::auction::payload::Payload;
-use crate::auction::reader::{Item, Limits, Reader, Record, Rejected};
-use crate::auction::row::{Key, SkipReason, Typed, Warnings};
-use crate::auction::version::{is_regular, version_time};
-use crate::auction::vin::{Vin, classify};
+use crate::auction::payload::PayloadWriter;
+use crate::auction::reader::{FeedRecord, ReaderLimits, RecordItem, RecordReader, RejectedRecord};
+use crate::auction::row::{ParseWarnings, ParsedRow, RowKey, SkipReason};
+use crate::auction::version::{has_regular_time, version_time};
+use crate::auction::vin::{ParsedVin, classify_vin};
 use crate::db::copy::CopyBuf;
 use crate::store;
-use crate::taxonomy::Spellings;
+use crate::taxonomy::AliasIndex;
 use chrono::{DateTime, Utc};
 use std::io::Read;
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use uuid::Uuid;
 
-mod errors;
 mod outcome;
-mod refusal;
-mod words;
-pub use errors::FIRST_KEPT;
-use errors::{Flaw, FlawedFile, Flaws};
-pub use outcome::{ColumnDrift, Ended, Missing, Outcome, Skipped, Unreadable};
-pub use refusal::{Refusal, Refused};
-pub use words::Count;
+mod parse_errors;
+mod quarantine;
+mod taxonomy_stats;
+pub use outcome::{ColumnDrift, MissingKeys, ScanError, ScanOutcome, SkippedCounts, UnreadableStats};
+pub use parse_errors::MAX_KEPT_RECORDS;
+use parse_errors::{FlawedFile, FlawedRecord, FlawedRecords};
+pub use quarantine::{QuarantineReason, QuarantinedFile};
+pub use taxonomy_stats::ValueCount;
 
 /// Size of the first chunk, small so that PostgreSQL, which takes longer than the scan, starts early.
-const FIRST_CHUNK: usize = 256 << 10;
+const FIRST_CHUNK_BYTES: usize = 256 << 10;
 /// Maximum size of a chunk. Each chunk is twice as large as the one before, up to this size.
-const CHUNK: usize = 1 << 20;
+const MAX_CHUNK_BYTES: usize = 1 << 20;
 /// Progress is reported at least once per this number of bytes read.
-const TOLD: u64 = 4 << 20;
+const PROGRESS_STEP_BYTES: u64 = 4 << 20;
 /// Number of bits for the row number in a row id, which is `file_no << 24 | row_no`.
 pub const ROW_BITS: u32 = 24;
 const MAX_ROWS: u64 = (1 << ROW_BITS) - 1;
 
 /// The file to scan, and everything its rows are compared with.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ScanPlan {
     /// The id of the file.
     pub file_id: Uuid,
     /// The name of the source.
@@ -78,16 +78,16 @@ pub struct Plan {
     /// The mapping of the source, which describes the layout of the files.
     pub mapping: &'static SourceMapping,
     /// The aliases of this database.
-    pub spellings: Arc<Spellings>,
+    pub spellings: Arc<AliasIndex>,
     /// The history that the file is judged by.
-    pub earlier: Arc<Earlier>,
+    pub earlier: Arc<FileHistory>,
     /// The consequence of drift for each column.
     pub policies: DriftPolicies,
 }
 
-impl Plan {
+impl ScanPlan {
     /// Returns true if all heads come from this file.
-    pub fn first(&self) -> bool {
+    pub fn is_first_file(&self) -> bool {
         self.headless && self.in_order
     }
 
@@ -99,7 +99,7 @@ impl Plan {
 
 /// Encoded rows that are sent to their tables while the file is read.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub struct RowChunk {
     /// Rows for `raw.rows`.
     pub raw: CopyBuf,
     /// Rows for `staging.copart_raw`.
@@ -110,167 +110,171 @@ pub struct Chunk {
 
 /// Scans the whole file, and checks that the compressed bytes are those that were received.
 pub fn scan_checked(
-    file: store::Reader,
+    file: store::StoreReader,
     packed_sha256: &str,
-    plan: &Plan,
-    known: (Heads, LotlessRows),
-    chunks: &mpsc::Sender<Chunk>,
-) -> Result<Outcome, Ended> {
-    let (scanned, file) = ahead::reading(file, |file| scan(file, plan, known, chunks))?;
+    plan: &ScanPlan,
+    known: (LotHeads, LotlessRows),
+    chunks: &mpsc::Sender<RowChunk>,
+) -> Result<ScanOutcome, ScanError> {
+    let (scanned, file) = read_ahead::with_read_ahead(file, |file| scan_file(file, plan, known, chunks))?;
     match &scanned {
         Ok(_) => {}
-        Err(Ended::Refused(refusal)) if refusal.why.is_of_whole_file() => {}
+        Err(ScanError::Refused(refusal)) if refusal.why.is_fully_read() => {}
         Err(_) => return scanned, // not read to its end
     }
     let found = file.packed_sha256()?;
     if found == packed_sha256 {
         scanned
     } else {
-        Err(Ended::Altered { found, expected: packed_sha256.to_owned() })
+        Err(ScanError::Altered { found, expected: packed_sha256.to_owned() })
     }
 }
 
-fn scan(
+fn scan_file(
     file: impl Read,
-    plan: &Plan,
-    (heads, lotless): (Heads, LotlessRows),
-    chunks: &mpsc::Sender<Chunk>,
-) -> Result<Outcome, Ended> {
-    let mut reader = Reader::new(file, Limits::default(), plan.mapping).map_err(|error| match error {
-        HeaderError::Io(error) => Ended::Io(error),
-        refusal => Refused::Header(refusal.to_string()).into(),
-    })?;
+    plan: &ScanPlan,
+    (heads, lotless): (LotHeads, LotlessRows),
+    chunks: &mpsc::Sender<RowChunk>,
+) -> Result<ScanOutcome, ScanError> {
+    let mut reader =
+        RecordReader::new(file, ReaderLimits::default(), plan.mapping).map_err(|error| match error {
+            HeaderError::Io(error) => ScanError::Io(error),
+            refusal => QuarantineReason::Header(refusal.to_string()).into(),
+        })?;
     let header = reader.header();
-    let mut pass = Pass {
+    let mut pass = Scanner {
         plan,
         heads,
         lotless,
         header: header.clone(),
         hasher: RowHasher::new(header),
-        payload: Payload::new(header),
-        warnings: Warnings::default(),
+        payload: PayloadWriter::new(header),
+        warnings: ParseWarnings::default(),
         keys: UnreadableKeys::default(),
-        clock: Clock::None,
-        errors: Flaws::default(),
+        clock: SnapshotClock::None,
+        errors: FlawedRecords::default(),
         no_lots: CopyBuf::default(),
-        chunk: Chunk::default(),
-        outcome: Outcome {
+        chunk: RowChunk::default(),
+        outcome: ScanOutcome {
             header: header.names().to_vec(),
             columns: column_names(header),
-            drift: drift(header),
-            ..Outcome::default()
+            drift: header_drift(header),
+            ..ScanOutcome::default()
         },
     };
-    let (mut told, mut enough) = (0, FIRST_CHUNK);
+    let (mut told, mut enough) = (0, FIRST_CHUNK_BYTES);
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
-            pass.errors.spool()?;
-            let outcome = Outcome { errors: pass.errors, ..pass.outcome };
-            return Err(Ended::Refused(Box::new(Refusal { why: Refused::TooMany, outcome })));
+            pass.errors.spool_pending()?;
+            let outcome = ScanOutcome { errors: pass.errors, ..pass.outcome };
+            return Err(ScanError::Refused(Box::new(QuarantinedFile {
+                why: QuarantineReason::TooMany,
+                outcome,
+            })));
         }
-        match reader.read()? {
+        match reader.next_item()? {
             None => break,
-            Some(Item::Row(record)) => pass.row(&record),
-            Some(Item::Rejected(rejected)) => pass.reject(&rejected),
+            Some(RecordItem::Row(record)) => pass.scan_row(&record),
+            Some(RecordItem::Rejected(rejected)) => pass.reject_record(&rejected),
         }
-        if pass.pending() >= enough {
-            enough = CHUNK.min(2 * enough);
-            told = reader.position();
-            pass.send(told, chunks)?;
-        } else if reader.position() - told >= TOLD {
-            told = reader.position();
-            let progress = Chunk { bytes_read: told, ..Chunk::default() };
+        if pass.pending_bytes() >= enough {
+            enough = MAX_CHUNK_BYTES.min(2 * enough);
+            told = reader.bytes_read();
+            pass.send_chunk(told, chunks)?;
+        } else if reader.bytes_read() - told >= PROGRESS_STEP_BYTES {
+            told = reader.bytes_read();
+            let progress = RowChunk { bytes_read: told, ..RowChunk::default() };
             // Progress is best effort, and is dropped if the channel is full.
             if let Err(TrySendError::Closed(_)) = chunks.try_send(progress) {
-                return Err(Ended::Abandoned);
+                return Err(ScanError::Abandoned);
             }
         }
     }
-    pass.send(reader.position(), chunks)?;
-    conclude(pass)
+    pass.send_chunk(reader.bytes_read(), chunks)?;
+    judge_file(pass)
 }
 
 /// Decides on the file after the last record.
-fn conclude(pass: Pass<'_>) -> Result<Outcome, Ended> {
-    let Pass { plan, heads, lotless, mut outcome, clock, warnings, keys, errors, .. } = pass;
+fn judge_file(pass: Scanner<'_>) -> Result<ScanOutcome, ScanError> {
+    let Scanner { plan, heads, lotless, mut outcome, clock, warnings, keys, errors, .. } = pass;
     outcome.errors = errors;
     outcome.lots.records = outcome.rows + outcome.rejected;
-    outcome.note_unreadable(&warnings, &plan.earlier, &plan.policies);
-    if let Some(why) = refusal::refusal(plan, &outcome, keys) {
-        return Err(Ended::Refused(Box::new(Refusal { why, outcome })));
+    outcome.record_unreadable(&warnings, &plan.earlier, &plan.policies);
+    if let Some(why) = quarantine::quarantine_reason(plan, &outcome, keys) {
+        return Err(ScanError::Refused(Box::new(QuarantinedFile { why, outcome })));
     }
-    outcome.completeness = if plan.mapping.absence_is_judged() {
-        judge(plan.window, outcome.rows, outcome.lots, &plan.earlier.files)
+    outcome.completeness = if plan.mapping.is_absence_judged() {
+        judge_snapshot(plan.window, outcome.rows, outcome.lots, &plan.earlier.files)
     } else {
         judge_changes(outcome.lots)
     };
-    outcome.snapshot_clock = if let Clock::One(clock) = clock { Some(clock) } else { None };
-    (outcome.gone, outcome.absent) = heads.unseen();
+    outcome.snapshot_clock = if let SnapshotClock::One(clock) = clock { Some(clock) } else { None };
+    (outcome.disappeared, outcome.absent) = heads.unseen_lots();
     outcome.back_unreadable = heads.back_unreadable();
     outcome.headless_unreadable = heads.headless_unreadable();
     outcome.lotless = lotless;
     Ok(outcome)
 }
 
-enum Clock {
+enum SnapshotClock {
     None,
     One(String),
     Many,
 }
 
-struct Pass<'a> {
-    plan: &'a Plan,
-    heads: Heads,
+struct Scanner<'a> {
+    plan: &'a ScanPlan,
+    heads: LotHeads,
     lotless: LotlessRows,
-    header: Header,
+    header: FeedHeader,
     hasher: RowHasher,
-    payload: Payload,
-    warnings: Warnings,
+    payload: PayloadWriter,
+    warnings: ParseWarnings,
     keys: UnreadableKeys,
-    clock: Clock,
-    errors: Flaws,
+    clock: SnapshotClock,
+    errors: FlawedRecords,
     no_lots: CopyBuf,
-    chunk: Chunk,
-    outcome: Outcome,
+    chunk: RowChunk,
+    outcome: ScanOutcome,
 }
 
-fn drift(header: &Header) -> Vec<String> {
+fn header_drift(header: &FeedHeader) -> Vec<String> {
     let unknown = header.unknown_names().map(|name| format!("unknown column {name:?}"));
-    let missing = header.missing().iter().map(|column| format!("no column {:?}", column.name()));
-    let repeated = header.repeated().iter().map(|name| format!("column {name:?} twice"));
+    let missing = header.missing_columns().iter().map(|column| format!("no column {:?}", column.name()));
+    let repeated = header.repeated_names().iter().map(|name| format!("column {name:?} twice"));
     unknown.chain(missing).chain(repeated).collect()
 }
 
-impl Pass<'_> {
-    fn pending(&self) -> usize {
-        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.pending() + self.no_lots.len()
+impl Scanner<'_> {
+    fn pending_bytes(&self) -> usize {
+        self.chunk.raw.len() + self.chunk.staged.len() + self.errors.pending_bytes() + self.no_lots.len()
     }
 
     /// Sends the encoded rows, and spools the rest.
-    fn send(&mut self, bytes_read: u64, chunks: &mpsc::Sender<Chunk>) -> Result<(), Ended> {
-        self.errors.spool()?;
-        self.outcome.no_lots.keep(&mut self.no_lots)?;
-        let chunk = Chunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
-        chunks.blocking_send(chunk).map_err(|_| Ended::Abandoned)
+    fn send_chunk(&mut self, bytes_read: u64, chunks: &mpsc::Sender<RowChunk>) -> Result<(), ScanError> {
+        self.errors.spool_pending()?;
+        self.outcome.no_lots.append(&mut self.no_lots)?;
+        let chunk = RowChunk { raw: self.chunk.raw.take(), staged: self.chunk.staged.take(), bytes_read };
+        chunks.blocking_send(chunk).map_err(|_| ScanError::Abandoned)
     }
 
-    fn row(&mut self, record: &Record<'_>) {
+    fn scan_row(&mut self, record: &FeedRecord<'_>) {
         self.outcome.rows += 1;
-        self.note_clock(record.get(Column::CreateDateTime));
-        let key = Key::read(record);
+        self.record_clock(record.get(Column::CreateDateTime));
+        let key = RowKey::from_record(record);
         match key.skip_reason {
             Some(SkipReason::VinEmpty) => self.outcome.skipped.vin_empty += 1,
             Some(SkipReason::VinFormat) => self.outcome.skipped.vin_format += 1,
             Some(SkipReason::LotMissing) => self.outcome.skipped.lot_missing += 1,
             None => {}
         }
-        self.note_keys(record, &key);
-        let hash = Uuid::from_u128(self.hasher.hash(record));
+        self.count_keys(record, &key);
+        let hash = Uuid::from_u128(self.hasher.hash_row(record));
         // A lot number has 1 to 18 digits.
         let lot = key.lot_external_id.and_then(|digits| digits.parse::<i64>().ok());
         let head = match lot {
-            Some(lot) => self.heads.see(lot, hash),
-            None => self.lotless.find(hash),
+            Some(lot) => self.heads.observe(lot, hash),
+            None => self.lotless.find_version(hash),
         };
         let same = head.is_some_and(|h| h.row_hash == hash);
         match head {
@@ -280,7 +284,8 @@ impl Pass<'_> {
         }
         // A late sighting of such a version may be its first, which determines its order, so it is stored with its
         // window.
-        let dated = !self.plan.in_order && !is_regular(record.get(Column::LastUpdatedTime), self.plan.window);
+        let dated =
+            !self.plan.in_order && !has_regular_time(record.get(Column::LastUpdatedTime), self.plan.window);
         let earlier_id = self.earlier_id(record.row_no());
         let new_id = (self.plan.file_no << ROW_BITS) | record.row_no().cast_signed();
         let row_id = match (head, earlier_id) {
@@ -291,42 +296,44 @@ impl Pass<'_> {
         self.outcome.manifest.push(row_id);
         let stored_now = row_id == new_id;
         if stored_now {
-            self.keep(record, row_id, lot);
+            self.write_raw_row(record, row_id, lot);
             if lot.is_none() {
-                self.lotless.note_stored(hash, row_id);
+                self.lotless.record_stored(hash, row_id);
             }
         }
         let flags = record.flags();
         self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
         if dated || self.must_stage(head, same) {
             self.outcome.staged += 1;
-            let typed = Typed::read(record, &self.plan.spellings, &mut self.warnings);
-            self.outcome.words.note(&typed, &self.plan.spellings);
-            self.stage(record, &typed, head, hash, row_id);
-            self.note_skipped(record, &typed);
-            self.note_replacements(record);
+            let typed = ParsedRow::from_record(record, &self.plan.spellings, &mut self.warnings);
+            self.outcome.words.record_row(&typed, &self.plan.spellings);
+            self.write_staged_row(record, &typed, head, hash, row_id);
+            self.record_skipped(record, &typed);
+            self.record_replacements(record);
         } else if stored_now && let Some(lot) = lot {
-            self.outcome.moved.push((lot, row_id));
+            self.outcome.carried_over.push((lot, row_id));
         }
     }
 
     /// Counts missing and unreadable keys, for every row.
-    fn note_keys(&mut self, record: &Record<'_>, key: &Key<'_>) {
+    fn count_keys(&mut self, record: &FeedRecord<'_>, key: &RowKey<'_>) {
         let has_lot = key.lot_external_id.is_some();
         let no_vin = match key.skip_reason {
-            Some(SkipReason::LotMissing) => classify(record.get(Column::Vin)) == Vin::Empty,
+            Some(SkipReason::LotMissing) => classify_vin(record.get(Column::Vin)) == ParsedVin::Empty,
             reason => reason == Some(SkipReason::VinEmpty),
         };
         self.outcome.missing.vin += u64::from(no_vin);
         self.outcome.missing.lot += u64::from(!has_lot);
         self.outcome.lots.recognised += u64::from(has_lot);
-        self.keys.note(record, has_lot);
+        self.keys.record_row(record, has_lot);
     }
 
     /// Returns true if the row must be staged: it is new or changed, its lot was absent or occurs twice, two files
     /// share the window, or all rows are staged.
-    fn must_stage(&self, head: Option<Head>, same: bool) -> bool {
-        self.plan.full || !same || head.is_some_and(|h| h.absent() || h.again() || h.contested())
+    fn must_stage(&self, head: Option<LotHead>, same: bool) -> bool {
+        self.plan.full
+            || !same
+            || head.is_some_and(|h| h.was_absent() || h.already_seen() || h.is_ambiguous())
     }
 
     /// Returns the id of this row of the file if already stored.
@@ -335,35 +342,42 @@ impl Pass<'_> {
         ids.get(usize::try_from(row_no).ok()?.checked_sub(1)?).copied().filter(|id| *id != 0)
     }
 
-    fn keep(&mut self, record: &Record<'_>, row_id: i64, lot: Option<i64>) {
+    fn write_raw_row(&mut self, record: &FeedRecord<'_>, row_id: i64, lot: Option<i64>) {
         let raw = &mut self.chunk.raw;
-        raw.row(6);
-        raw.bigint(row_id);
-        raw.uuid(Some(self.plan.file_id));
-        raw.int(i32::try_from(record.row_no()).ok());
-        raw.timestamptz(Some(self.plan.window));
+        raw.begin_row(6);
+        raw.put_bigint(row_id);
+        raw.put_uuid(Some(self.plan.file_id));
+        raw.put_int(i32::try_from(record.row_no()).ok());
+        raw.put_timestamptz(Some(self.plan.window));
         match lot {
-            Some(lot) => raw.bigint(lot),
-            None => raw.null(),
+            Some(lot) => raw.put_bigint(lot),
+            None => raw.put_null(),
         }
-        raw.jsonb(|out| self.payload.append(record, out));
+        raw.put_jsonb(|out| self.payload.write_row(record, out));
     }
 
-    fn stage(&mut self, record: &Record<'_>, typed: &Typed<'_>, head: Option<Head>, hash: Uuid, row_id: i64) {
+    fn write_staged_row(
+        &mut self,
+        record: &FeedRecord<'_>,
+        typed: &ParsedRow<'_>,
+        head: Option<LotHead>,
+        hash: Uuid,
+        row_id: i64,
+    ) {
         // A head that stays in place contains the time until which its version was seen. A late file replaces only the
         // head of an absent lot.
-        let replaced = head.filter(|h| (self.plan.in_order || h.absent()) && h.row_hash != hash);
+        let replaced = head.filter(|h| (self.plan.in_order || h.was_absent()) && h.row_hash != hash);
         // For a lot that was absent, only the head contains the time.
         let prev_seen = replaced
-            .filter(|h| !h.absent())
-            .and_then(|h| if h.held() { Some(self.plan.window) } else { self.plan.head_window });
+            .filter(|h| !h.was_absent())
+            .and_then(|h| if h.same_version_seen() { Some(self.plan.window) } else { self.plan.head_window });
         if let (Some(_), None, Some(lot)) = (replaced, prev_seen, typed.lot_external_id.as_deref()) {
-            self.outcome.returned.push(lot.to_owned());
+            self.outcome.reappeared.push(lot.to_owned());
         }
         let (version_at, regular) = version_time(typed.source_updated_at, self.plan.window);
-        super::columns::stage(
+        super::columns::write_staged_row(
             &mut self.chunk.staged,
-            &super::columns::Staged {
+            &super::columns::StagedRow {
                 version_at,
                 irregular: !regular || !typed.unreadable.is_empty(),
                 file_id: self.plan.file_id,
@@ -378,55 +392,55 @@ impl Pass<'_> {
         );
     }
 
-    fn note_clock(&mut self, clock: &str) {
+    fn record_clock(&mut self, clock: &str) {
         match &self.clock {
-            Clock::None => self.clock = Clock::One(clock.to_owned()),
-            Clock::One(one) if one != clock => self.clock = Clock::Many,
+            SnapshotClock::None => self.clock = SnapshotClock::One(clock.to_owned()),
+            SnapshotClock::One(one) if one != clock => self.clock = SnapshotClock::Many,
             _ => {}
         }
     }
 
     /// An inch quote read by the tolerant rule loses nothing. A record with a replaced character is stored with its
     /// bytes.
-    fn note_replacements(&mut self, record: &Record<'_>) {
+    fn record_replacements(&mut self, record: &FeedRecord<'_>) {
         let flags = record.flags();
         if flags.nul || flags.latin1 {
             let reason = if flags.nul { "NUL replaced by U+FFFD" } else { "not UTF-8, read as Latin-1" };
-            let flaw = Flaw {
+            let flaw = FlawedRecord {
                 row_no: record.row_no(),
                 byte_offset: record.byte_offset(),
                 reason,
-                bytes: record.raw(),
+                bytes: record.raw_bytes(),
             };
             self.errors.add_repaired(&self.plan.flawed_file(), &flaw);
         }
     }
 
-    fn note_skipped(&mut self, record: &Record<'_>, typed: &Typed<'_>) {
+    fn record_skipped(&mut self, record: &FeedRecord<'_>, typed: &ParsedRow<'_>) {
         if let Some(reason) = typed.skip_reason {
             let rows = &mut self.no_lots;
-            rows.row(7);
-            rows.timestamptz(Some(self.plan.window));
-            rows.uuid(Some(self.plan.file_id));
-            rows.text(Some(&self.plan.source));
-            rows.int(i32::try_from(record.row_no()).ok());
-            rows.text(typed.lot_external_id.as_deref());
-            rows.text(typed.vin_raw);
-            rows.text(Some(reason.as_str()));
+            rows.begin_row(7);
+            rows.put_timestamptz(Some(self.plan.window));
+            rows.put_uuid(Some(self.plan.file_id));
+            rows.put_text(Some(&self.plan.source));
+            rows.put_int(i32::try_from(record.row_no()).ok());
+            rows.put_text(typed.lot_external_id.as_deref());
+            rows.put_text(typed.vin_raw);
+            rows.put_text(Some(reason.as_str()));
         }
     }
 
     /// Counts an unreadable record. If its lot number is readable, the lot is in the file and keeps its head.
-    fn reject(&mut self, rejected: &Rejected<'_>) {
+    fn reject_record(&mut self, rejected: &RejectedRecord<'_>) {
         self.outcome.rejected += 1;
         self.outcome.manifest.push(0);
         let lot = lot_of_rejected(&self.header, rejected);
         if let Some(lot) = lot.and_then(|digits| digits.parse::<i64>().ok()) {
             self.outcome.lots.recognised += 1;
-            self.heads.note_unreadable(lot);
+            self.heads.record_unreadable(lot);
         }
-        let Rejected { row_no, byte_offset, bytes, reason, .. } = *rejected;
-        let flaw = Flaw { row_no, byte_offset, reason: &reason.to_string(), bytes };
+        let RejectedRecord { row_no, byte_offset, bytes, reason, .. } = *rejected;
+        let flaw = FlawedRecord { row_no, byte_offset, reason: &reason.to_string(), bytes };
         self.errors.add_rejected(&self.plan.flawed_file(), &flaw);
     }
 }

@@ -1,60 +1,64 @@
 //! Tests receiving into a real database and a store in a folder: new, known, concurrent and interrupted files.
 
 use super::*;
-use crate::testing::{TestDb, database};
+use crate::testing::{TestDb, migrated_database};
 use bytes::Bytes;
 use std::path::PathBuf;
 use url::Url;
 
-fn at(time: &str) -> DateTime<Utc> {
+fn parse_time(time: &str) -> DateTime<Utc> {
     time.parse().unwrap()
 }
 
-const WINDOW: &str = "2026-11-20T14:30:00Z";
+const WINDOW_START: &str = "2026-11-20T14:30:00Z";
 
 /// A database and a store in a folder for one test.
-struct House {
+struct ReceiveFixture {
     db: TestDb,
     store: Store,
     folder: tempfile::TempDir,
 }
 
-impl House {
-    async fn new() -> House {
+impl ReceiveFixture {
+    async fn new() -> ReceiveFixture {
         let folder = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(folder.path().join("store")).unwrap();
-        House { db: database().await, store: Store::open(url.as_str()).unwrap(), folder }
+        ReceiveFixture { db: migrated_database().await, store: Store::open(url.as_str()).unwrap(), folder }
     }
 
     fn pool(&self) -> &PgPool {
         &self.db.db.pool
     }
 
-    async fn arrival(&self, text: &str, window: &str) -> Arrival {
+    async fn incoming_file(&self, text: &str, window: &str) -> IncomingFile {
         let mut writer = self.store.writer().unwrap();
         writer.write(Bytes::copy_from_slice(text.as_bytes())).await.unwrap();
-        let since = Since { etag: Some("\"e1\"".into()), last_modified: Some(at("2026-11-20T14:30:03Z")) };
+        let since = Validators {
+            etag: Some("\"e1\"".into()),
+            last_modified: Some(parse_time("2026-11-20T14:30:03Z")),
+        };
         let spool = writer.finish().await.unwrap();
-        Arrival { source: "copart".into(), window: at(window), since, spool }
+        IncomingFile { source: "copart".into(), window: parse_time(window), since, spool }
     }
 
-    async fn receive(&self, text: &str, window: &str) -> Receipt {
-        let kept = keep(self.pool(), &self.store, self.arrival(text, window).await).await.unwrap();
+    async fn receive_text(&self, text: &str, window: &str) -> FileReceipt {
+        let kept =
+            store_bytes(self.pool(), &self.store, self.incoming_file(text, window).await).await.unwrap();
         let mut tx = self.pool().begin().await.unwrap();
-        let receipt = record(&mut tx, &kept).await.unwrap();
+        let receipt = register_file(&mut tx, &kept).await.unwrap();
         tx.commit().await.unwrap();
         receipt
     }
 
-    async fn window(&self, window: &str) -> Option<(String, Option<Uuid>)> {
+    async fn window_state(&self, window: &str) -> Option<(String, Option<Uuid>)> {
         let row = sqlx::query!(
             "select state, file_id from fleet.windows where source = 'copart' and window_start_utc = $1",
-            at(window)
+            parse_time(window)
         );
         row.fetch_optional(self.pool()).await.unwrap().map(|row| (row.state, row.file_id))
     }
 
-    async fn paths(&self) -> Vec<String> {
+    async fn stored_paths(&self) -> Vec<String> {
         let paths = sqlx::query_scalar!("select path from raw.csv_files order by file_no");
         paths.fetch_all(self.pool()).await.unwrap()
     }
@@ -64,19 +68,19 @@ impl House {
         keys.fetch_all(self.pool()).await.unwrap()
     }
 
-    async fn set_window(&self, state: &str) {
+    async fn set_window_states(&self, state: &str) {
         let mark = sqlx::query!("update fleet.windows set state = $1", state);
         mark.execute(self.pool()).await.unwrap();
     }
 
-    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    fn write_file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    async fn receive_file(&self, path: &Path) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
+    async fn receive_file(&self, path: &Path) -> anyhow::Result<(DateTime<Utc>, FileReceipt)> {
         self.receive_file_at(path, "copart", None).await
     }
 
@@ -85,17 +89,17 @@ impl House {
         path: &Path,
         source: &str,
         window: Option<DateTime<Utc>>,
-    ) -> anyhow::Result<(DateTime<Utc>, Receipt)> {
+    ) -> anyhow::Result<(DateTime<Utc>, FileReceipt)> {
         receive_file(self.pool(), &self.store, path, source, window, |_, _| {}).await
     }
 }
 
 #[tokio::test]
 async fn a_new_file_is_kept_written_down_and_its_ingest_enqueued() {
-    let house = House::new().await;
-    let receipt = house.receive("Id,a\n1,2\n", WINDOW).await;
+    let house = ReceiveFixture::new().await;
+    let receipt = house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
     assert!(!receipt.duplicate && receipt.stored_bytes > 0);
-    assert_eq!(house.window(WINDOW).await, Some(("fetched".into(), Some(receipt.file_id))));
+    assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
     assert_eq!(house.ingest_keys().await, [Some(receipt.file_id.to_string())]);
     let row = sqlx::query!(
         "select path, sha256, bytes, stored_bytes, etag, last_modified, state from raw.csv_files"
@@ -103,79 +107,90 @@ async fn a_new_file_is_kept_written_down_and_its_ingest_enqueued() {
     let row = row.fetch_one(house.pool()).await.unwrap();
     assert_eq!(row.path, "raw/copart/2026/11/20/1430.csv.zst");
     assert_eq!((row.bytes, row.stored_bytes), (9, Some(receipt.stored_bytes as i64)));
-    assert_eq!((row.etag.as_deref(), row.last_modified), (Some("\"e1\""), Some(at("2026-11-20T14:30:03Z"))));
+    assert_eq!(
+        (row.etag.as_deref(), row.last_modified),
+        (Some("\"e1\""), Some(parse_time("2026-11-20T14:30:03Z")))
+    );
     assert_eq!((row.state.as_str(), &row.sha256), ("received", &receipt.sha256));
-    house.store.export(&row.path, &row.sha256, std::io::sink()).await.unwrap();
+    house.store.export_file(&row.path, &row.sha256, std::io::sink()).await.unwrap();
 }
 
 #[tokio::test]
 async fn known_bytes_end_their_window_as_unchanged_and_enqueue_no_ingest() {
-    let house = House::new().await;
-    let first = house.receive("Id,a\n1,2\n", WINDOW).await;
-    let again = house.receive("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
+    let house = ReceiveFixture::new().await;
+    let first = house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    let again = house.receive_text("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
     assert_eq!((again.file_id, again.duplicate, again.stored_bytes), (first.file_id, true, 0));
-    assert_eq!(again.repetition, Some(Repetition::Unchanged));
-    assert_eq!(house.window("2026-11-20T14:45:00Z").await, Some(("unchanged".into(), Some(first.file_id))));
-    assert_eq!((house.paths().await.len(), house.ingest_keys().await.len()), (1, 1));
+    assert_eq!(again.repetition, Some(RepeatOutcome::Unchanged));
+    assert_eq!(
+        house.window_state("2026-11-20T14:45:00Z").await,
+        Some(("unchanged".into(), Some(first.file_id)))
+    );
+    assert_eq!((house.stored_paths().await.len(), house.ingest_keys().await.len()), (1, 1));
 }
 
 #[tokio::test]
 async fn known_bytes_do_not_hide_what_their_window_has_come_to() {
-    let house = House::new().await;
-    house.receive("Id,a\n1,2\n", WINDOW).await;
+    let house = ReceiveFixture::new().await;
+    house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
     for (before, after) in [("applied", "applied"), ("quarantined", "quarantined"), ("failed", "failed")] {
-        house.set_window(before).await;
-        house.receive("Id,a\n1,2\n", WINDOW).await;
-        assert_eq!(house.window(WINDOW).await.unwrap().0, after);
+        house.set_window_states(before).await;
+        house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+        assert_eq!(house.window_state(WINDOW_START).await.unwrap().0, after);
     }
 }
 
 #[tokio::test]
 async fn a_second_file_of_a_window_gets_a_key_with_its_sha256() {
-    let house = House::new().await;
-    house.receive("Id,a\n1,2\n", WINDOW).await;
-    let second = house.receive("Id,a\n1,3\n", WINDOW).await;
+    let house = ReceiveFixture::new().await;
+    house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    let second = house.receive_text("Id,a\n1,3\n", WINDOW_START).await;
     let with_sha8 = format!("raw/copart/2026/11/20/1430-{}.csv.zst", &second.sha256[..8]);
-    assert_eq!(house.paths().await, ["raw/copart/2026/11/20/1430.csv.zst".to_owned(), with_sha8]);
-    assert_eq!(house.window(WINDOW).await, Some(("fetched".into(), Some(second.file_id))));
+    assert_eq!(house.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst".to_owned(), with_sha8]);
+    assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(second.file_id))));
 }
 
 #[tokio::test]
 async fn a_crash_between_store_and_database_is_repeated_without_a_second_object() {
-    let house = House::new().await;
-    let arrival = house.arrival("Id,a\n1,2\n", WINDOW).await;
-    drop(keep(house.pool(), &house.store, arrival).await.unwrap());
-    assert_eq!(house.paths().await.len(), 0);
-    house.receive("Id,a\n1,2\n", WINDOW).await;
-    assert_eq!(house.paths().await, ["raw/copart/2026/11/20/1430.csv.zst"]);
+    let house = ReceiveFixture::new().await;
+    let arrival = house.incoming_file("Id,a\n1,2\n", WINDOW_START).await;
+    drop(store_bytes(house.pool(), &house.store, arrival).await.unwrap());
+    assert_eq!(house.stored_paths().await.len(), 0);
+    house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    assert_eq!(house.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst"]);
 }
 
 #[tokio::test]
 async fn a_step_that_does_not_commit_leaves_no_file_no_window_and_no_job() {
-    let house = House::new().await;
-    let kept = keep(house.pool(), &house.store, house.arrival("Id,a\n1,2\n", WINDOW).await).await.unwrap();
+    let house = ReceiveFixture::new().await;
+    let kept =
+        store_bytes(house.pool(), &house.store, house.incoming_file("Id,a\n1,2\n", WINDOW_START).await)
+            .await
+            .unwrap();
     let mut tx = house.pool().begin().await.unwrap();
-    record(&mut tx, &kept).await.unwrap();
+    register_file(&mut tx, &kept).await.unwrap();
     tx.rollback().await.unwrap();
-    assert_eq!((house.paths().await.len(), house.ingest_keys().await.len()), (0, 0));
-    assert_eq!(house.window(WINDOW).await, None);
+    assert_eq!((house.stored_paths().await.len(), house.ingest_keys().await.len()), (0, 0));
+    assert_eq!(house.window_state(WINDOW_START).await, None);
 }
 
 #[tokio::test]
 async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() {
-    let house = House::new().await;
+    let house = ReceiveFixture::new().await;
     let other = "2026-11-20T14:45:00Z";
-    let (first, second) =
-        (house.arrival("Id,a\n1,2\n", WINDOW).await, house.arrival("Id,a\n1,2\n", other).await);
+    let (first, second) = (
+        house.incoming_file("Id,a\n1,2\n", WINDOW_START).await,
+        house.incoming_file("Id,a\n1,2\n", other).await,
+    );
     // Both find the bytes unknown, and both store them.
-    let first = keep(house.pool(), &house.store, first).await.unwrap();
-    let second = keep(house.pool(), &house.store, second).await.unwrap();
+    let first = store_bytes(house.pool(), &house.store, first).await.unwrap();
+    let second = store_bytes(house.pool(), &house.store, second).await.unwrap();
     let mut tx = house.pool().begin().await.unwrap();
-    let winner = record(&mut tx, &first).await.unwrap();
+    let winner = register_file(&mut tx, &first).await.unwrap();
     let pool = house.pool().clone();
     let loser = tokio::spawn(async move {
         let mut tx = pool.begin().await.unwrap();
-        let receipt = record(&mut tx, &second).await.unwrap();
+        let receipt = register_file(&mut tx, &second).await.unwrap();
         tx.commit().await.unwrap();
         receipt
     });
@@ -187,37 +202,37 @@ async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() 
 
 #[tokio::test]
 async fn a_local_file_comes_in_by_the_window_of_its_path() {
-    let house = House::new().await;
+    let house = ReceiveFixture::new().await;
     let text = "Id,a\n1,2\n".repeat(100_000);
-    let path = house.file("archive/2026/11/20/1437.csv", &text);
+    let path = house.write_file("archive/2026/11/20/1437.csv", &text);
     let (window, receipt) = house.receive_file(&path).await.unwrap();
-    assert_eq!((window, receipt.bytes), (at(WINDOW), text.len() as u64));
-    assert_eq!(house.window(WINDOW).await, Some(("fetched".into(), Some(receipt.file_id))));
+    assert_eq!((window, receipt.bytes), (parse_time(WINDOW_START), text.len() as u64));
+    assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
     assert!(house.receive_file(&path).await.unwrap().1.duplicate);
 }
 
 #[tokio::test]
 async fn a_local_file_that_is_none_is_refused_by_name_and_leaves_nothing() {
-    let house = House::new().await;
+    let house = ReceiveFixture::new().await;
     for (path, says) in [
-        (house.file("empty.csv", ""), "is empty"),
-        (house.file("page.csv", "\u{feff}\n <!DOCTYPE html><html>"), "is an HTML page"),
+        (house.write_file("empty.csv", ""), "is empty"),
+        (house.write_file("page.csv", "\u{feff}\n <!DOCTYPE html><html>"), "is an HTML page"),
         (house.folder.path().to_owned(), "is not a file"),
         (house.folder.path().join("absent.csv"), "open "),
     ] {
-        let e = house.receive_file_at(&path, "copart", Some(at(WINDOW))).await.unwrap_err();
+        let e = house.receive_file_at(&path, "copart", Some(parse_time(WINDOW_START))).await.unwrap_err();
         let e = format!("{e:#}");
         assert!(e.contains(says) && e.contains(&path.display().to_string()), "{e}");
     }
-    assert_eq!(house.paths().await.len(), 0);
+    assert_eq!(house.stored_paths().await.len(), 0);
     let spool = house.folder.path().join("store/spool");
     assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn the_same_bytes_of_another_source_are_a_file_of_that_source() {
-    let house = House::new().await;
-    let path = house.file("2026/11/20/1430.csv", "Id,a\n1,2\n");
+    let house = ReceiveFixture::new().await;
+    let path = house.write_file("2026/11/20/1430.csv", "Id,a\n1,2\n");
     let unknown = house.receive_file_at(&path, "iaai", None).await.unwrap_err();
     assert!(unknown.is::<source::UnknownSource>(), "{unknown:#}");
     let objects =
@@ -233,7 +248,7 @@ async fn the_same_bytes_of_another_source_are_a_file_of_that_source() {
     let (_, theirs) = house.receive_file_at(&path, "iaai", None).await.unwrap();
     assert!(!ours.duplicate && !theirs.duplicate && ours.file_id != theirs.file_id);
     assert_eq!(
-        house.paths().await,
+        house.stored_paths().await,
         ["raw/copart/2026/11/20/1430.csv.zst", "raw/iaai/2026/11/20/1430.csv.zst"]
     );
     let (_, again) = house.receive_file_at(&path, "iaai", None).await.unwrap();
@@ -243,10 +258,10 @@ async fn the_same_bytes_of_another_source_are_a_file_of_that_source() {
 
 #[tokio::test]
 async fn a_file_that_names_no_window_needs_one_from_its_caller() {
-    let house = House::new().await;
-    let path = house.file("salesdata.csv", "Id,a\n1,2\n");
+    let house = ReceiveFixture::new().await;
+    let path = house.write_file("salesdata.csv", "Id,a\n1,2\n");
     let error = house.receive_file(&path).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(WindowError::Unnamed)), "{error:#}");
-    let flag = Some(at("2026-11-20T14:37:00Z"));
-    assert_eq!(house.receive_file_at(&path, "copart", flag).await.unwrap().0, at(WINDOW));
+    let flag = Some(parse_time("2026-11-20T14:37:00Z"));
+    assert_eq!(house.receive_file_at(&path, "copart", flag).await.unwrap().0, parse_time(WINDOW_START));
 }

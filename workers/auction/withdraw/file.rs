@@ -1,6 +1,6 @@
 //! Removes the rows of a file: manifest, stored versions and staged rows.
 
-use super::Target;
+use super::WithdrawnFile;
 use crate::auction::withdrawal::WithdrawalObserver;
 use crate::workers::auction::fold::stored::lots_of_manifest;
 use anyhow::Context;
@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 /// Rows that were removed with a file.
 #[derive(Default)]
-pub struct Removed {
+pub struct RemovedRows {
     /// The lots in the file's manifest, sorted.
     pub lots: Vec<i64>,
     /// The lots whose rows the file staged: new, changed and reappeared ones. If its staged rows are gone, all lots of
     /// the versions it stored.
-    pub staged: HashMap<i64, Replaced>,
+    pub staged: HashMap<i64, ReplacedVersion>,
     /// The number of deleted row versions.
     pub deleted: u64,
     /// The number of row versions that stay because other manifests contain them.
@@ -25,7 +25,7 @@ pub struct Removed {
 
 /// The version that a staged row replaced.
 #[derive(Clone, Copy, Default)]
-pub struct Replaced {
+pub struct ReplacedVersion {
     /// The row hash of the version.
     pub hash: Option<Uuid>,
     /// The newest window that contained the version.
@@ -33,35 +33,35 @@ pub struct Replaced {
 }
 
 /// Deletes the file's manifest, the row versions that only it contains, and its staged rows.
-pub async fn remove(
+pub async fn remove_rows(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     observer: &WithdrawalObserver,
-) -> anyhow::Result<Removed> {
+) -> anyhow::Result<RemovedRows> {
     if !target.ingested {
         let lots = lots_of_repeated(connection, target).await?;
         correct_replaced(connection, target, &HashMap::new()).await?;
-        return Ok(Removed { lots, ..Removed::default() });
+        return Ok(RemovedRows { lots, ..RemovedRows::default() });
     }
     let lots = lots_of_manifest(connection, target.file_id, target.window).await?;
     let stored = stored_versions(connection, target).await?;
-    let named = named_elsewhere(connection, target, &stored, observer).await?;
+    let named = shared_versions(connection, target, &stored, observer).await?;
     delete_manifest(connection, target).await?;
     let deleted: Vec<i64> = stored.keys().copied().filter(|row_id| !named.contains_key(row_id)).collect();
     let (kept, windows): (Vec<i64>, Vec<DateTime<Utc>>) = named.into_iter().unzip();
     delete_versions(connection, target, &deleted).await?;
     date_versions(connection, target, &kept, &windows).await?;
-    let mut staged = take_staged_rows(connection, target).await?;
+    let mut staged = delete_staged_rows(connection, target).await?;
     if staged.is_empty() {
-        staged = stored.values().flatten().map(|lot| (*lot, Replaced::default())).collect();
+        staged = stored.values().flatten().map(|lot| (*lot, ReplacedVersion::default())).collect();
     }
     correct_replaced(connection, target, &staged).await?;
-    Ok(Removed { lots, staged, deleted: deleted.len() as u64, kept: kept.len() as u64 })
+    Ok(RemovedRows { lots, staged, deleted: deleted.len() as u64, kept: kept.len() as u64 })
 }
 
 /// Returns the lots of a file that was only received again as the newest one: those of its previous manifest. A
 /// quarantined file has none.
-async fn lots_of_repeated(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<i64>> {
+async fn lots_of_repeated(connection: &mut PgConnection, target: &WithdrawnFile) -> anyhow::Result<Vec<i64>> {
     let repeated = sqlx::query_scalar!(
         r#"-- withdraw: the manifest that was repeated
         select max(window_start_utc) as window
@@ -83,7 +83,7 @@ async fn lots_of_repeated(connection: &mut PgConnection, target: &Target) -> any
 /// Returns the ids of the versions that the file stored, with the lot of each.
 async fn stored_versions(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
 ) -> anyhow::Result<HashMap<i64, Option<i64>>> {
     let rows = sqlx::query!(
         "-- withdraw: versions that the file stored
@@ -100,9 +100,9 @@ async fn stored_versions(
 /// Returns those of the stored versions that other manifests contain, with the oldest window of each.
 ///
 /// Only manifests of the same month that were written later can contain them.
-async fn named_elsewhere(
+async fn shared_versions(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     stored: &HashMap<i64, Option<i64>>,
     observer: &WithdrawalObserver,
 ) -> anyhow::Result<HashMap<i64, DateTime<Utc>>> {
@@ -128,7 +128,7 @@ async fn named_elsewhere(
     let mut named = HashMap::new();
     for (n, manifest) in manifests.iter().enumerate() {
         observer("reading manifests", n as u64, manifests.len() as u64);
-        for row_id in row_ids(connection, manifest.file_id, manifest.window).await? {
+        for row_id in manifest_row_ids(connection, manifest.file_id, manifest.window).await? {
             if stored.contains_key(&row_id) {
                 named.insert(row_id, manifest.window);
             }
@@ -138,7 +138,7 @@ async fn named_elsewhere(
 }
 
 /// Returns the row ids of a manifest in file order, with 0 for a record that could not be read.
-pub async fn row_ids(
+pub async fn manifest_row_ids(
     connection: &mut PgConnection,
     file_id: Uuid,
     window: DateTime<Utc>,
@@ -154,7 +154,7 @@ pub async fn row_ids(
     .context("could not read a manifest")
 }
 
-async fn delete_manifest(connection: &mut PgConnection, target: &Target) -> anyhow::Result<()> {
+async fn delete_manifest(connection: &mut PgConnection, target: &WithdrawnFile) -> anyhow::Result<()> {
     sqlx::query!(
         "-- withdraw: the manifest
         delete from raw.manifests where file_id = $1 and window_start_utc = $2",
@@ -169,7 +169,7 @@ async fn delete_manifest(connection: &mut PgConnection, target: &Target) -> anyh
 
 async fn delete_versions(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     row_ids: &[i64],
 ) -> anyhow::Result<()> {
     sqlx::query!(
@@ -191,7 +191,7 @@ async fn delete_versions(
 /// Moves versions to the oldest remaining window that contains them.
 async fn date_versions(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     row_ids: &[i64],
     windows: &[DateTime<Utc>],
 ) -> anyhow::Result<()> {
@@ -209,10 +209,10 @@ async fn date_versions(
 }
 
 /// Deletes the file's staged rows. Returns the version that each lot's row replaced.
-async fn take_staged_rows(
+async fn delete_staged_rows(
     connection: &mut PgConnection,
-    target: &Target,
-) -> anyhow::Result<HashMap<i64, Replaced>> {
+    target: &WithdrawnFile,
+) -> anyhow::Result<HashMap<i64, ReplacedVersion>> {
     let rows = sqlx::query!(
         r#"-- withdraw: staged rows
         delete from staging.copart_raw
@@ -227,15 +227,15 @@ async fn take_staged_rows(
     .context("could not delete the staged rows")?;
     let replaced = rows
         .into_iter()
-        .filter_map(|row| Some((row.lot?, Replaced { hash: row.prev_hash, seen: row.prev_seen })));
+        .filter_map(|row| Some((row.lot?, ReplacedVersion { hash: row.prev_hash, seen: row.prev_seen })));
     Ok(replaced.collect())
 }
 
 /// Corrects the last window of versions that other files replaced, if that window is withdrawn.
 async fn correct_replaced(
     connection: &mut PgConnection,
-    target: &Target,
-    staged: &HashMap<i64, Replaced>,
+    target: &WithdrawnFile,
+    staged: &HashMap<i64, ReplacedVersion>,
 ) -> anyhow::Result<()> {
     let (mut lots, mut hashes, mut seen) = (Vec::new(), Vec::new(), Vec::new());
     for (lot, replaced) in staged {

@@ -5,13 +5,13 @@
 //! since, are looked up. Manifests are read from the newest one backwards until each of these lots is found. For nearly
 //! all lots that is the first manifest.
 
-use super::Target;
-use super::file::{Removed, row_ids};
-use super::versions::{StoredRows, read_order, rows_of};
-use crate::auction::header::Header;
+use super::WithdrawnFile;
+use super::file::{RemovedRows, manifest_row_ids};
+use super::versions::{RowLocations, locate_rows, read_version_order};
+use crate::auction::header::FeedHeader;
 use crate::auction::lot_number::lot_of_rejected;
 use crate::auction::mapping;
-use crate::auction::reader::{Limits, Reason, Rejected};
+use crate::auction::reader::{ReaderLimits, RejectedRecord, RejectionReason};
 use crate::auction::withdrawal::WithdrawalObserver;
 use crate::workers::auction::fold::stored::lots_of_manifest;
 use anyhow::Context;
@@ -21,12 +21,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 /// The row hash of a lot whose version is unknown; no version has it.
-const UNKNOWN_VERSION: Uuid = Uuid::nil();
+const UNKNOWN_ROW_HASH: Uuid = Uuid::nil();
 /// The row id of a lot whose version is unknown.
-const UNKNOWN_ROW: i64 = -1;
+const UNKNOWN_ROW_ID: i64 = -1;
 
 /// Result of the rebuild.
-pub struct Moved {
+pub struct RebuiltHeads {
     /// The lots whose heads were looked up.
     pub lots: Vec<i64>,
     /// The newest remaining window.
@@ -34,14 +34,14 @@ pub struct Moved {
 }
 
 /// A head before the rebuild.
-struct Standing {
+struct StoredHead {
     row_id: i64,
     row_hash: Uuid,
     last_seen: Option<DateTime<Utc>>,
 }
 
 /// A lot in the newest manifest that contains it.
-struct Sighted {
+struct SightedLot {
     /// The rows of the lot in that file: one, or several if the file contains the lot twice.
     row_ids: Vec<i64>,
     /// The window until which the file was the newest one; `None` for the newest file.
@@ -49,7 +49,7 @@ struct Sighted {
 }
 
 /// A head to be written.
-struct Head {
+struct RebuiltHead {
     lot: i64,
     row_id: i64,
     row_hash: Uuid,
@@ -58,7 +58,7 @@ struct Head {
 }
 
 /// A remaining manifest.
-struct Manifest {
+struct RemainingManifest {
     file_id: Uuid,
     window: DateTime<Utc>,
     seen_until: DateTime<Utc>,
@@ -67,16 +67,16 @@ struct Manifest {
 }
 
 /// Looks up the heads that depended on the file, and writes them.
-pub async fn rebuild(
+pub async fn rebuild_heads(
     connection: &mut PgConnection,
-    target: &Target,
-    removed: &Removed,
+    target: &WithdrawnFile,
+    removed: &RemovedRows,
     closed: &[i64],
     observer: &WithdrawalObserver,
-) -> anyhow::Result<Moved> {
-    let manifests = manifests(connection, target).await?;
+) -> anyhow::Result<RebuiltHeads> {
+    let manifests = remaining_manifests(connection, target).await?;
     let newest = manifests.first();
-    let standing = standing(connection, target).await?;
+    let standing = stored_heads(connection, target).await?;
     let mut wanted: BTreeSet<i64> = closed.iter().copied().collect();
     // The head of a row that produces no lot stays until a complete file does not contain it.
     let unjudged = manifests.iter().take_while(|manifest| !manifest.complete).count();
@@ -87,11 +87,11 @@ pub async fn rebuild(
     if target.is_newest {
         wanted.extend(removed.lots.iter().chain(standing.keys()));
     } else {
-        let stale = |head: &Standing| head.last_seen.is_some_and(|at| target.windows.contains(&at));
+        let stale = |head: &StoredHead| head.last_seen.is_some_and(|at| target.windows.contains(&at));
         wanted.extend(standing.iter().filter(|(_, head)| stale(head)).map(|(lot, _)| lot));
     }
     let wanted: Vec<i64> = wanted.into_iter().collect();
-    let rows = rows_of(connection, target, &wanted).await?;
+    let rows = locate_rows(connection, target, &wanted).await?;
     let sighted = last_sightings(connection, &manifests, &rows, observer).await?;
     let mut heads = choose_rows(connection, target, &sighted, &rows, &standing).await?;
     if let Some(newest) = newest.filter(|_| target.is_newest) {
@@ -101,29 +101,35 @@ pub async fn rebuild(
             head.last_seen = None;
         }
         let unknown = unreadable.into_iter().filter(|lot| !known.contains(lot));
-        heads.extend(unknown.map(|lot| Head {
+        heads.extend(unknown.map(|lot| RebuiltHead {
             lot,
-            row_id: UNKNOWN_ROW,
-            row_hash: UNKNOWN_VERSION,
+            row_id: UNKNOWN_ROW_ID,
+            row_hash: UNKNOWN_ROW_HASH,
             version_window: newest.window,
             last_seen: None,
         }));
     }
-    write(connection, target, &wanted, &heads, &standing).await?;
-    place_source(connection, target, newest).await?;
+    write_heads(connection, target, &wanted, &heads, &standing).await?;
+    update_source(connection, target, newest).await?;
     mark_absent(connection, target).await?;
-    Ok(Moved { lots: wanted, newest_window: newest.map(|newest| newest.window) })
+    Ok(RebuiltHeads { lots: wanted, newest_window: newest.map(|newest| newest.window) })
 }
 
 /// Returns the remaining manifests, newest first.
-async fn manifests(connection: &mut PgConnection, target: &Target) -> anyhow::Result<Vec<Manifest>> {
-    sqlx::query_file_as!(Manifest, "workers/auction/withdraw/manifests.sql", target.source)
+async fn remaining_manifests(
+    connection: &mut PgConnection,
+    target: &WithdrawnFile,
+) -> anyhow::Result<Vec<RemainingManifest>> {
+    sqlx::query_file_as!(RemainingManifest, "workers/auction/withdraw/manifests.sql", target.source)
         .fetch_all(connection)
         .await
         .context("could not read the remaining manifests")
 }
 
-async fn standing(connection: &mut PgConnection, target: &Target) -> anyhow::Result<HashMap<i64, Standing>> {
+async fn stored_heads(
+    connection: &mut PgConnection,
+    target: &WithdrawnFile,
+) -> anyhow::Result<HashMap<i64, StoredHead>> {
     let rows = sqlx::query!(
         "-- withdraw: heads\n select lot, row_id, row_hash, last_seen from raw.heads where source = $1",
         target.source
@@ -132,7 +138,7 @@ async fn standing(connection: &mut PgConnection, target: &Target) -> anyhow::Res
     .await
     .context("could not read the heads")?;
     let heads = rows.into_iter().map(|row| {
-        (row.lot, Standing { row_id: row.row_id, row_hash: row.row_hash, last_seen: row.last_seen })
+        (row.lot, StoredHead { row_id: row.row_id, row_hash: row.row_hash, last_seen: row.last_seen })
     });
     Ok(heads.collect())
 }
@@ -140,19 +146,19 @@ async fn standing(connection: &mut PgConnection, target: &Target) -> anyhow::Res
 /// Returns the newest manifest that contains each lot.
 async fn last_sightings(
     connection: &mut PgConnection,
-    manifests: &[Manifest],
-    rows: &StoredRows,
+    manifests: &[RemainingManifest],
+    rows: &RowLocations,
     observer: &WithdrawalObserver,
-) -> anyhow::Result<HashMap<i64, Sighted>> {
+) -> anyhow::Result<HashMap<i64, SightedLot>> {
     let all: HashSet<i64> = rows.values().map(|(lot, _)| *lot).collect();
-    let mut sighted: HashMap<i64, Sighted> = HashMap::with_capacity(all.len());
+    let mut sighted: HashMap<i64, SightedLot> = HashMap::with_capacity(all.len());
     for (n, manifest) in manifests.iter().enumerate() {
         if sighted.len() == all.len() {
             break;
         }
         observer("looking up lots", sighted.len() as u64, all.len() as u64);
         let mut here: HashMap<i64, Vec<i64>> = HashMap::new();
-        for row_id in row_ids(connection, manifest.file_id, manifest.window).await? {
+        for row_id in manifest_row_ids(connection, manifest.file_id, manifest.window).await? {
             match rows.get(&row_id) {
                 Some((lot, _)) if !sighted.contains_key(lot) => {
                     here.entry(*lot).or_default().push(row_id);
@@ -161,7 +167,7 @@ async fn last_sightings(
             }
         }
         let seen_until = (n > 0).then_some(manifest.seen_until);
-        sighted.extend(here.into_iter().map(|(lot, row_ids)| (lot, Sighted { row_ids, seen_until })));
+        sighted.extend(here.into_iter().map(|(lot, row_ids)| (lot, SightedLot { row_ids, seen_until })));
     }
     Ok(sighted)
 }
@@ -169,20 +175,20 @@ async fn last_sightings(
 /// Chooses the row of each lot: the greatest version if a file contains the lot twice.
 async fn choose_rows(
     connection: &mut PgConnection,
-    target: &Target,
-    sighted: &HashMap<i64, Sighted>,
-    rows: &StoredRows,
-    standing: &HashMap<i64, Standing>,
-) -> anyhow::Result<Vec<Head>> {
+    target: &WithdrawnFile,
+    sighted: &HashMap<i64, SightedLot>,
+    rows: &RowLocations,
+    standing: &HashMap<i64, StoredHead>,
+) -> anyhow::Result<Vec<RebuiltHead>> {
     let known = |lot: &i64, row_id: i64| standing.get(lot).filter(|head| head.row_id == row_id);
     let unread: Vec<i64> = sighted
         .iter()
         .filter(|(lot, it)| it.row_ids.len() > 1 || it.row_ids.iter().any(|id| known(lot, *id).is_none()))
         .flat_map(|(_, it)| it.row_ids.iter().copied())
         .collect();
-    let read = read_order(connection, target, &unread, rows).await?;
+    let read = read_version_order(connection, target, &unread, rows).await?;
     let mut heads = Vec::with_capacity(sighted.len());
-    for (lot, Sighted { row_ids, seen_until }) in sighted {
+    for (lot, SightedLot { row_ids, seen_until }) in sighted {
         let greatest = row_ids.iter().filter_map(|id| read.get(id).map(|order| (*order, *id))).max();
         let (row_hash, row_id) = match (greatest, row_ids.first()) {
             (Some(((_, hash), row_id)), _) => (hash, row_id),
@@ -193,7 +199,7 @@ async fn choose_rows(
             (None, None) => continue,
         };
         let version_window = rows.get(&row_id).map_or(target.window, |(_, window)| *window);
-        heads.push(Head { lot: *lot, row_id, row_hash, version_window, last_seen: *seen_until });
+        heads.push(RebuiltHead { lot: *lot, row_id, row_hash, version_window, last_seen: *seen_until });
     }
     Ok(heads)
 }
@@ -201,8 +207,8 @@ async fn choose_rows(
 /// Returns the lots that a file contains in unreadable records.
 async fn unreadable_lots(
     connection: &mut PgConnection,
-    target: &Target,
-    manifest: &Manifest,
+    target: &WithdrawnFile,
+    manifest: &RemainingManifest,
 ) -> anyhow::Result<HashSet<i64>> {
     let rows = sqlx::query!(
         r#"-- withdraw: records that cannot be read
@@ -222,12 +228,16 @@ async fn unreadable_lots(
     let names: Vec<String> =
         serde_json::from_value(names).context("could not read the header of the newest file")?;
     let first_line = names.join(",");
-    let header = Header::map(names, first_line.as_bytes(), mapping::for_source(&target.source))?;
+    let header =
+        FeedHeader::from_names(names, first_line.as_bytes(), mapping::mapping_for_source(&target.source))?;
     let lots = rows.iter().filter_map(|row| {
-        let reason =
-            if row.reason == Reason::Truncated.to_string() { Reason::Truncated } else { Reason::OpenQuote };
-        let is_whole = row.raw.len() < Limits::default().kept;
-        let rejected = Rejected {
+        let reason = if row.reason == RejectionReason::Truncated.to_string() {
+            RejectionReason::Truncated
+        } else {
+            RejectionReason::OpenQuote
+        };
+        let is_whole = row.raw.len() < ReaderLimits::default().kept;
+        let rejected = RejectedRecord {
             row_no: u64::from(row.row_no.unsigned_abs()),
             byte_offset: 0,
             bytes: &row.raw,
@@ -243,12 +253,12 @@ async fn unreadable_lots(
 ///
 /// A lot that no manifest contains keeps a head that the file did not move, since its manifests may have been dropped
 /// with their month.
-async fn write(
+async fn write_heads(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     wanted: &[i64],
-    heads: &[Head],
-    standing: &HashMap<i64, Standing>,
+    heads: &[RebuiltHead],
+    standing: &HashMap<i64, StoredHead>,
 ) -> anyhow::Result<()> {
     let found: HashSet<i64> = heads.iter().map(|head| head.lot).collect();
     let stays = |lot: &i64| {
@@ -295,10 +305,10 @@ async fn write(
 }
 
 /// Sets the newest file of the source's heads, and the newest judged window.
-async fn place_source(
+async fn update_source(
     connection: &mut PgConnection,
-    target: &Target,
-    newest: Option<&Manifest>,
+    target: &WithdrawnFile,
+    newest: Option<&RemainingManifest>,
 ) -> anyhow::Result<()> {
     sqlx::query_file!(
         "workers/auction/withdraw/source.sql",
@@ -313,7 +323,7 @@ async fn place_source(
 }
 
 /// Sets `absent_since` of lots to the first complete file after the last one that contained them.
-async fn mark_absent(connection: &mut PgConnection, target: &Target) -> anyhow::Result<()> {
+async fn mark_absent(connection: &mut PgConnection, target: &WithdrawnFile) -> anyhow::Result<()> {
     sqlx::query!(
         "-- withdraw: since when lots are absent
         update raw.heads h

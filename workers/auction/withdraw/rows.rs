@@ -1,21 +1,21 @@
 //! Recomputes the lots and vehicles of a withdrawn file from the remaining versions.
 
-use super::file::Removed;
-use super::{Target, sightings};
+use super::file::RemovedRows;
+use super::{WithdrawnFile, sightings};
 use crate::auction::withdrawal::WithdrawalObserver;
-use crate::db::vocabulary;
-use crate::taxonomy::Spellings;
+use crate::db::taxonomy;
+use crate::taxonomy::AliasIndex;
 use crate::workers::auction::fold::compute::{compute_lots, compute_vehicles};
-use crate::workers::auction::fold::stored::{Versions, lots_of_vehicles, read_versions};
-use crate::workers::auction::fold::write::{Mode, write_lots, write_vehicles};
-use crate::workers::auction::fold::{LOTS_AT_ONCE, LotKey};
+use crate::workers::auction::fold::stored::{VersionsByLot, lots_of_vehicles, read_versions};
+use crate::workers::auction::fold::write::{WriteMode, write_lots, write_vehicles};
+use crate::workers::auction::fold::{LOT_BATCH_SIZE, LotKey};
 use anyhow::Context;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Counts and keys of the recomputed rows.
 #[derive(Default)]
-pub struct Folded {
+pub struct RecomputedRows {
     /// The recomputed lots, including deleted ones.
     pub lots: Vec<i64>,
     /// The number of lots deleted because no version is left.
@@ -31,12 +31,12 @@ pub struct Folded {
 }
 
 /// Recomputes the lots that the file changed, and their vehicles.
-pub async fn fold_again(
+pub async fn recompute_rows(
     connection: &mut PgConnection,
-    target: &Target,
-    removed: &Removed,
+    target: &WithdrawnFile,
+    removed: &RemovedRows,
     observer: &WithdrawalObserver,
-) -> anyhow::Result<Folded> {
+) -> anyhow::Result<RecomputedRows> {
     let staged: Vec<i64> = removed.staged.keys().copied().collect();
     let affected = sqlx::query_file!(
         "workers/auction/withdraw/affected.sql",
@@ -53,27 +53,35 @@ pub async fn fold_again(
     let lots: BTreeSet<i64> = affected.iter().filter_map(|row| row.lot).collect();
     let vins: Vec<String> = affected.into_iter().filter_map(|row| row.vin).collect();
     let lots: Vec<i64> = lots.into_iter().collect();
-    sightings::record(connection, target, &lots).await?;
-    let spellings = vocabulary::spellings(&mut *connection).await?;
-    let mut folded = Folded { lots: lots.clone(), ..Folded::default() };
-    for (n, lots) in lots.chunks(LOTS_AT_ONCE).enumerate() {
-        observer("computing lots", (n * LOTS_AT_ONCE) as u64, folded.lots.len() as u64);
-        fold_batch(connection, target, lots, &spellings, &mut folded).await?;
+    sightings::record_sightings(connection, target, &lots).await?;
+    let spellings = taxonomy::load_aliases(&mut *connection).await?;
+    let mut folded = RecomputedRows { lots: lots.clone(), ..RecomputedRows::default() };
+    for (n, lots) in lots.chunks(LOT_BATCH_SIZE).enumerate() {
+        observer("computing lots", (n * LOT_BATCH_SIZE) as u64, folded.lots.len() as u64);
+        recompute_lots(connection, target, lots, &spellings, &mut folded).await?;
     }
-    for vins in vins.chunks(LOTS_AT_ONCE) {
-        fold_vehicles(connection, target, vins, BTreeMap::new(), Versions::new(), &spellings, &mut folded)
-            .await?;
+    for vins in vins.chunks(LOT_BATCH_SIZE) {
+        recompute_vehicles(
+            connection,
+            target,
+            vins,
+            BTreeMap::new(),
+            VersionsByLot::new(),
+            &spellings,
+            &mut folded,
+        )
+        .await?;
     }
     folded.vehicles_deleted = delete_vehicles(connection, &folded.unmade).await?;
     Ok(folded)
 }
 
-async fn fold_batch(
+async fn recompute_lots(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     lots: &[i64],
-    spellings: &Spellings,
-    folded: &mut Folded,
+    spellings: &AliasIndex,
+    folded: &mut RecomputedRows,
 ) -> anyhow::Result<()> {
     let keys: Vec<LotKey> = lots.iter().map(|lot| (target.source.clone(), *lot)).collect();
     let versions = read_versions(connection, &keys).await?;
@@ -84,12 +92,12 @@ async fn fold_batch(
             vehicles.entry(vin.clone()).or_default().push(lot.key.clone());
         }
     }
-    let mut vins = standing_vins(connection, target, lots).await?;
+    let mut vins = vins_of_lots(connection, target, lots).await?;
     vins.extend(vehicles.keys().cloned());
     let vins: Vec<String> = vins.into_iter().collect();
-    fold_vehicles(connection, target, &vins, vehicles, versions, spellings, folded).await?;
+    recompute_vehicles(connection, target, &vins, vehicles, versions, spellings, folded).await?;
     let left: HashSet<i64> = made.iter().map(|lot| lot.key.1).collect();
-    write_lots(connection, (None, target.window), made, Mode::Replace).await?;
+    write_lots(connection, (None, target.window), made, WriteMode::Replace).await?;
     let gone: Vec<i64> = lots.iter().copied().filter(|lot| !left.contains(lot)).collect();
     folded.lots_deleted += delete_lots(connection, target, &gone).await?;
     Ok(())
@@ -97,14 +105,14 @@ async fn fold_batch(
 
 /// Recomputes the vehicles with these VINs. `more` adds lots that had the VIN in a version, and `versions` contains the
 /// versions already read.
-async fn fold_vehicles(
+async fn recompute_vehicles(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     vins: &[String],
     mut more: BTreeMap<String, Vec<LotKey>>,
-    mut versions: Versions,
-    spellings: &Spellings,
-    folded: &mut Folded,
+    mut versions: VersionsByLot,
+    spellings: &AliasIndex,
+    folded: &mut RecomputedRows,
 ) -> anyhow::Result<()> {
     let vins: Vec<String> = vins.iter().filter(|vin| folded.done.insert((*vin).clone())).cloned().collect();
     let mut vehicles = lots_of_vehicles(connection, &vins).await?;
@@ -122,14 +130,14 @@ async fn fold_vehicles(
     let left: HashSet<&str> = made.iter().map(|vehicle| vehicle.vin.as_str()).collect();
     folded.unmade.extend(vins.iter().filter(|vin| !left.contains(vin.as_str())).cloned());
     folded.vehicles += made.len() as u64;
-    write_vehicles(connection, (None, target.window), made, Mode::Replace).await?;
+    write_vehicles(connection, (None, target.window), made, WriteMode::Replace).await?;
     Ok(())
 }
 
 /// Returns the VINs of these lots, present and former ones.
-async fn standing_vins(
+async fn vins_of_lots(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     lots: &[i64],
 ) -> anyhow::Result<BTreeSet<String>> {
     let vins = sqlx::query_scalar!(
@@ -152,7 +160,11 @@ async fn standing_vins(
 }
 
 /// Deletes lots without a remaining version, and their image links.
-async fn delete_lots(connection: &mut PgConnection, target: &Target, lots: &[i64]) -> anyhow::Result<u64> {
+async fn delete_lots(
+    connection: &mut PgConnection,
+    target: &WithdrawnFile,
+    lots: &[i64],
+) -> anyhow::Result<u64> {
     if lots.is_empty() {
         return Ok(0);
     }

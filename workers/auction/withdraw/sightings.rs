@@ -4,15 +4,19 @@
 //! for it, since the newer window was sufficient evidence. Such sightings are recorded in `staging.copart_raw`, like
 //! those of replaced versions.
 
-use super::Target;
-use super::file::row_ids;
-use super::versions::{read_order, rows_of};
+use super::WithdrawnFile;
+use super::file::manifest_row_ids;
+use super::versions::{locate_rows, read_version_order};
 use anyhow::Context;
 use sqlx::PgConnection;
 use std::collections::HashSet;
 
 /// Records the last sighting of each version of these lots in older windows that were ingested after the file.
-pub async fn record(connection: &mut PgConnection, target: &Target, lots: &[i64]) -> anyhow::Result<()> {
+pub async fn record_sightings(
+    connection: &mut PgConnection,
+    target: &WithdrawnFile,
+    lots: &[i64],
+) -> anyhow::Result<()> {
     let late = sqlx::query!(
         r#"-- withdraw: older windows that came after the file
         select m.file_id, m.window_start_utc as window
@@ -32,15 +36,15 @@ pub async fn record(connection: &mut PgConnection, target: &Target, lots: &[i64]
     if late.is_empty() || lots.is_empty() {
         return Ok(());
     }
-    let rows = rows_of(connection, target, lots).await?;
+    let rows = locate_rows(connection, target, lots).await?;
     let mut seen = HashSet::new();
     for manifest in late {
-        let here: Vec<i64> = row_ids(connection, manifest.file_id, manifest.window)
+        let here: Vec<i64> = manifest_row_ids(connection, manifest.file_id, manifest.window)
             .await?
             .into_iter()
             .filter(|row_id| rows.contains_key(row_id) && seen.insert(*row_id))
             .collect();
-        let order = read_order(connection, target, &here, &rows).await?;
+        let order = read_version_order(connection, target, &here, &rows).await?;
         let (mut lots, mut hashes) = (Vec::new(), Vec::new());
         for row_id in here {
             if let (Some((lot, _)), Some((_, hash))) = (rows.get(&row_id), order.get(&row_id)) {

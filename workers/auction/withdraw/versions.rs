@@ -1,12 +1,12 @@
 //! Reads the stored versions of lots as far as a withdrawal needs them.
 
-use super::Target;
+use super::WithdrawnFile;
 use crate::auction::Column;
 use crate::auction::hash::RowHasher;
-use crate::auction::header::Header;
-use crate::auction::instant::update_time;
+use crate::auction::header::FeedHeader;
+use crate::auction::instant::parse_update_time;
 use crate::auction::mapping;
-use crate::auction::payload::Kept;
+use crate::auction::payload::StoredRow;
 use crate::auction::version::version_time;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -17,17 +17,17 @@ use std::collections::hash_map::Entry;
 use uuid::Uuid;
 
 /// The number of payloads in memory at once.
-const ROWS_AT_ONCE: usize = 2_000;
+const ROW_BATCH_SIZE: usize = 2_000;
 
 /// The lot of each row and the window that stored it, by row id.
-pub type StoredRows = HashMap<i64, (i64, DateTime<Utc>)>;
+pub type RowLocations = HashMap<i64, (i64, DateTime<Utc>)>;
 
 /// Returns the stored versions of the given lots: the lot of each row and the window that stored it.
-pub async fn rows_of(
+pub async fn locate_rows(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     lots: &[i64],
-) -> anyhow::Result<StoredRows> {
+) -> anyhow::Result<RowLocations> {
     let rows = sqlx::query!(
         r#"-- withdraw: versions of lots
         select r.id, r.lot as "lot!", r.window_start_utc as window
@@ -45,15 +45,15 @@ pub async fn rows_of(
 }
 
 /// Reads rows and returns the version order of each: time and hash.
-pub async fn read_order(
+pub async fn read_version_order(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     row_ids: &[i64],
-    windows: &StoredRows,
+    windows: &RowLocations,
 ) -> anyhow::Result<HashMap<i64, (DateTime<Utc>, Uuid)>> {
-    let mut headers: HashMap<Uuid, (Header, RowHasher)> = HashMap::new();
+    let mut headers: HashMap<Uuid, (FeedHeader, RowHasher)> = HashMap::new();
     let mut order = HashMap::with_capacity(row_ids.len());
-    for row_ids in row_ids.chunks(ROWS_AT_ONCE) {
+    for row_ids in row_ids.chunks(ROW_BATCH_SIZE) {
         let rows = sqlx::query!(
             "-- withdraw: rows
             select id, file_id, payload_jsonb
@@ -74,11 +74,11 @@ pub async fn read_order(
                     place.insert((header, hasher))
                 }
             };
-            let kept = Kept::of_header(header.clone(), &payload);
-            let record = kept.record();
-            let hash = Uuid::from_u128(hasher.hash(&record));
+            let kept = StoredRow::with_header(header.clone(), &payload);
+            let record = kept.as_record();
+            let hash = Uuid::from_u128(hasher.hash_row(&record));
             let window = windows.get(&row.id).map_or(target.window, |(_, window)| *window);
-            let (at, _) = version_time(update_time(record.get(Column::LastUpdatedTime).trim()), window);
+            let (at, _) = version_time(parse_update_time(record.get(Column::LastUpdatedTime).trim()), window);
             order.insert(row.id, (at, hash));
         }
     }
@@ -88,10 +88,10 @@ pub async fn read_order(
 /// Reads the header of a file, once per file, since that takes longer than reading a row.
 async fn read_header(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
     file_id: Uuid,
     payload: &Map<String, Value>,
-) -> anyhow::Result<Header> {
+) -> anyhow::Result<FeedHeader> {
     let names = sqlx::query_scalar!(
         "-- withdraw: header\n select headers_jsonb from raw.csv_files where file_id = $1",
         file_id
@@ -106,5 +106,5 @@ async fn read_header(
         names = payload.keys().cloned().collect();
     }
     let first_line = names.join(",");
-    Ok(Header::map(names, first_line.as_bytes(), mapping::for_source(&target.source))?)
+    Ok(FeedHeader::from_names(names, first_line.as_bytes(), mapping::mapping_for_source(&target.source))?)
 }

@@ -1,7 +1,7 @@
 //! Updates the states of windows and files: the withdrawn ones, and those judged together with them.
 
-use super::Target;
-use crate::auction::completeness::{Completeness, RecognisedLots, judge, judge_changes};
+use super::WithdrawnFile;
+use crate::auction::completeness::{Completeness, RecognisedLots, judge_changes, judge_snapshot};
 use crate::workers::auction::ingest::earlier_files;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// The note of a window whose file is incomplete.
-const NOT_COMPLETE: &str = "the file is not complete";
+const INCOMPLETE_NOTE: &str = "the file is not complete";
 
 /// Marks the windows withdrawn, and the file if no other window has it. Returns true if the file is withdrawn.
-pub async fn mark_withdrawn(connection: &mut PgConnection, target: &Target) -> anyhow::Result<bool> {
+pub async fn mark_withdrawn(connection: &mut PgConnection, target: &WithdrawnFile) -> anyhow::Result<bool> {
     let left = sqlx::query_file_scalar!(
         "workers/auction/withdraw/mark.sql",
         target.source,
@@ -26,7 +26,7 @@ pub async fn mark_withdrawn(connection: &mut PgConnection, target: &Target) -> a
 }
 
 /// A window that was ingested after the file.
-struct Later {
+struct LaterWindow {
     file_id: Uuid,
     window: DateTime<Utc>,
     state: String,
@@ -43,9 +43,9 @@ struct Later {
 /// Judges the windows that were ingested after the file again, and returns those whose state changed.
 ///
 /// A late window may now be in order, and a file may have been compared with the withdrawn one.
-pub async fn judge_again(
+pub async fn rejudge_windows(
     connection: &mut PgConnection,
-    target: &Target,
+    target: &WithdrawnFile,
 ) -> anyhow::Result<Vec<DateTime<Utc>>> {
     sqlx::query_file!(
         "workers/auction/withdraw/forget_size.sql",
@@ -56,14 +56,18 @@ pub async fn judge_again(
     .execute(&mut *connection)
     .await
     .context("could not reset the accepted size")?;
-    let later =
-        sqlx::query_file_as!(Later, "workers/auction/withdraw/later.sql", target.source, target.arrived_at)
-            .fetch_all(&mut *connection)
-            .await
-            .context("could not read the windows after the file")?;
+    let later = sqlx::query_file_as!(
+        LaterWindow,
+        "workers/auction/withdraw/later.sql",
+        target.source,
+        target.arrived_at
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .context("could not read the windows after the file")?;
     let mut changed = Vec::new();
     for window in later {
-        let judged = judge_one(connection, target, &window).await?;
+        let judged = judge_window(connection, target, &window).await?;
         let complete = judged.is_complete();
         let state = if complete { "applied" } else { "incomplete" };
         let is_known = window.state == state && window.complete == Some(complete);
@@ -79,7 +83,7 @@ pub async fn judge_again(
             complete,
             judged.incomplete_reason(),
             window.is_first,
-            (!complete).then_some(NOT_COMPLETE)
+            (!complete).then_some(INCOMPLETE_NOTE)
         )
         .execute(&mut *connection)
         .await
@@ -91,10 +95,10 @@ pub async fn judge_again(
     Ok(changed)
 }
 
-async fn judge_one(
+async fn judge_window(
     connection: &mut PgConnection,
-    target: &Target,
-    window: &Later,
+    target: &WithdrawnFile,
+    window: &LaterWindow,
 ) -> anyhow::Result<Completeness> {
     let count = |n: i32| u64::from(n.unsigned_abs());
     let lots = RecognisedLots { recognised: count(window.recognised), records: count(window.records) };
@@ -102,7 +106,7 @@ async fn judge_one(
         return Ok(judge_changes(lots));
     }
     let earlier = earlier_files(connection, &target.source, window.window, window.file_id).await?;
-    let judged = judge(window.window, count(window.rows), lots, &earlier);
+    let judged = judge_snapshot(window.window, count(window.rows), lots, &earlier);
     if judged == Completeness::SizeAccepted {
         sqlx::query!(
             "-- withdraw: accept the size

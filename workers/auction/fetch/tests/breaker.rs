@@ -1,103 +1,103 @@
 //! Tests slots and breaker through schedulers and workers, on a clock that the test drives.
 
 use super::*;
-use crate::scheduler::{Due, Scheduler};
-use crate::source::{self, Status};
+use crate::scheduler::{DueWindow, Scheduler};
+use crate::source::{self, SourceStatus};
 
-const FETCH: &Entry = &Entry::of::<Fetch>();
+const FETCH_JOB: &JobDefinition = &JobDefinition::for_job::<Fetch>();
 
-fn at(time: &str) -> DateTime<Utc> {
+fn parse_time(time: &str) -> DateTime<Utc> {
     format!("2026-03-06T{time}:00Z").parse().unwrap()
 }
 
-impl House {
+impl FetchFixture {
     /// Runs a scheduler at this time. Each window has its own slot, as for a simulated feed.
-    async fn due(&self, time: &str) -> Due {
-        let scheduler = Scheduler::new(FETCH, &["copart"]).simulated();
-        scheduler.due(self.pool(), Some(at(time))).await.unwrap().remove(0)
+    async fn due_window(&self, time: &str) -> DueWindow {
+        let scheduler = Scheduler::new(FETCH_JOB, &["copart"]).simulated();
+        scheduler.enqueue_due_windows(self.pool(), Some(parse_time(time))).await.unwrap().remove(0)
     }
 
     /// Runs a scheduler at this time, and the fetch that it enqueues until it has ended.
-    async fn slot(&self, time: &str) -> End {
-        let job = self.due(time).await.job.unwrap();
-        self.end_of(job).await
+    async fn run_slot(&self, time: &str) -> FetchJobResult {
+        let job = self.due_window(time).await.job.unwrap();
+        self.job_result(job).await
     }
 
-    async fn status(&self) -> Status {
-        source::status(self.pool(), Some("copart")).await.unwrap().remove(0)
+    async fn source_status(&self) -> SourceStatus {
+        source::read_status(self.pool(), Some("copart")).await.unwrap().remove(0)
     }
 
     /// Returns the transitions of the breaker, oldest first.
-    async fn moves(&self) -> Vec<String> {
-        let moves = self.status().await.transitions;
+    async fn breaker_transitions(&self) -> Vec<String> {
+        let moves = self.source_status().await.transitions;
         moves.iter().rev().map(|t| format!("{} → {}: {}", t.from, t.to, t.why)).collect()
     }
 
-    async fn note(&self, time: &str) -> (String, String) {
+    async fn window_note(&self, time: &str) -> (String, String) {
         let row = sqlx::query!(
             "select state, note from fleet.windows where source = 'copart' and window_start_utc = $1",
-            at(time)
+            parse_time(time)
         );
         let row = row.fetch_one(self.pool()).await.unwrap();
         (row.state, row.note.unwrap_or_default())
     }
 
-    async fn slots(&self) -> Vec<Option<String>> {
+    async fn slot_outcomes(&self) -> Vec<Option<String>> {
         let outcomes = sqlx::query_scalar!("select outcome from fleet.fetch_slots order by slot");
         outcomes.fetch_all(self.pool()).await.unwrap()
     }
 }
 
 /// Returns the responses for `slots` rejected attempts and one successful one.
-fn refused_then_well(slots: usize) -> Vec<Act> {
-    let mut acts: Vec<Act> = (0..slots * 4).map(|_| refused()).collect();
-    acts.push(whole(csv()));
+fn refusals_then_file(slots: usize) -> Vec<ScriptedResponse> {
+    let mut acts: Vec<ScriptedResponse> = (0..slots * 4).map(|_| refused_response()).collect();
+    acts.push(full_response(feed_csv()));
     acts
 }
 
-const FIVE: [&str; 5] = ["14:00", "14:15", "14:30", "14:45", "15:00"];
+const FIVE_SLOTS: [&str; 5] = ["14:00", "14:15", "14:30", "14:45", "15:00"];
 
 #[tokio::test]
 async fn five_failed_slots_open_the_breaker_and_an_hour_later_one_probe_decides() {
-    let house = House::with(refused_then_well(6)).await;
-    for (failed, time) in FIVE.into_iter().enumerate() {
-        assert_eq!(house.slot(time).await.state, "discarded");
-        let status = house.status().await;
+    let house = FetchFixture::with_responses(refusals_then_file(6)).await;
+    for (failed, time) in FIVE_SLOTS.into_iter().enumerate() {
+        assert_eq!(house.run_slot(time).await.state, "discarded");
+        let status = house.source_status().await;
         assert_eq!(status.consecutive_failures, failed as i32 + 1);
         assert_eq!(status.breaker, if failed < 4 { "closed" } else { "open" });
     }
-    assert_eq!(house.status().await.probe_at, Some(at("16:00")));
+    assert_eq!(house.source_status().await.probe_at, Some(parse_time("16:00")));
     for time in ["15:15", "15:30", "15:45"] {
-        let due = house.due(time).await;
+        let due = house.due_window(time).await;
         assert_eq!(due.job, None);
-        let (state, note) = house.note(time).await;
+        let (state, note) = house.window_note(time).await;
         assert_eq!((state.as_str(), Some(&note)), ("missed", due.held.as_ref()));
         assert!(
             note.contains("the breaker is open since") && note.ends_with("probe at 2026-03-06T16:00Z"),
             "{note}"
         );
     }
-    assert_eq!(house.requests(), 20, "nothing is asked while it is open");
+    assert_eq!(house.request_count(), 20, "nothing is asked while it is open");
 
-    let probe = house.due("16:00").await.job.unwrap();
-    let half = house.status().await;
+    let probe = house.due_window("16:00").await.job.unwrap();
+    let half = house.source_status().await;
     assert_eq!((half.breaker.as_str(), half.probe_job), ("half_open", Some(probe)));
-    assert!(house.due("16:15").await.held.unwrap().contains(&format!("its probe is job {probe}")));
-    assert_eq!(house.end_of(probe).await.state, "discarded");
+    assert!(house.due_window("16:15").await.held.unwrap().contains(&format!("its probe is job {probe}")));
+    assert_eq!(house.job_result(probe).await.state, "discarded");
     assert_eq!(
-        (house.status().await.breaker, house.status().await.probe_at),
-        ("open".into(), Some(at("17:00")))
+        (house.source_status().await.breaker, house.source_status().await.probe_at),
+        ("open".into(), Some(parse_time("17:00")))
     );
-    assert!(house.due("16:45").await.held.is_some());
+    assert!(house.due_window("16:45").await.held.is_some());
 
-    assert_eq!(house.slot("17:00").await.report["outcome"], "fetched");
-    let well = house.status().await;
+    assert_eq!(house.run_slot("17:00").await.report["outcome"], "fetched");
+    let well = house.source_status().await;
     assert_eq!((well.breaker.as_str(), well.consecutive_failures, well.opened_at), ("closed", 0, None));
     assert!(well.last_success_at.is_some() && well.last_error.unwrap().contains("403"));
-    assert!(house.due("17:15").await.job.is_some());
+    assert!(house.due_window("17:15").await.job.is_some());
     let (fifth, second) = (probe - 1, probe + 1);
     assert_eq!(
-        house.moves().await,
+        house.breaker_transitions().await,
         [
             "closed → open: 5 slots failed in a row".to_owned(),
             format!("open → half_open: an hour has passed: job {probe} is the probe"),
@@ -106,77 +106,79 @@ async fn five_failed_slots_open_the_breaker_and_an_hour_later_one_probe_decides(
             "half_open → closed: the probe succeeded".to_owned(),
         ]
     );
-    let who: Vec<String> = house.status().await.transitions.into_iter().rev().map(|t| t.who).collect();
+    let who: Vec<String> = house.source_status().await.transitions.into_iter().rev().map(|t| t.who).collect();
     let jobs = [fifth, probe, second].map(|job| format!("job {job}"));
     assert_eq!(who, [&jobs[0], "scheduler", &jobs[1], "scheduler", &jobs[2]]);
 }
 
 #[tokio::test]
 async fn a_success_forgets_the_failures_before_it() {
-    let house = House::with(refused_then_well(4)).await;
-    for time in &FIVE[..4] {
-        house.slot(time).await;
+    let house = FetchFixture::with_responses(refusals_then_file(4)).await;
+    for time in &FIVE_SLOTS[..4] {
+        house.run_slot(time).await;
     }
-    assert_eq!(house.status().await.consecutive_failures, 4);
-    house.slot(FIVE[4]).await;
-    assert_eq!(house.status().await.consecutive_failures, 0);
-    assert!(house.moves().await.is_empty());
+    assert_eq!(house.source_status().await.consecutive_failures, 4);
+    house.run_slot(FIVE_SLOTS[4]).await;
+    assert_eq!(house.source_status().await.consecutive_failures, 0);
+    assert!(house.breaker_transitions().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_slot_has_one_attempt_however_many_jobs_and_workers_want_it() {
-    let house = House::with((0..40).map(|_| whole(csv())).collect()).await;
-    let fetch = Fetch { late_ok: true, ..house.now().await };
+    let house = FetchFixture::with_responses((0..40).map(|_| full_response(feed_csv())).collect()).await;
+    let fetch = Fetch { late_ok: true, ..house.current_fetch().await };
     let mut conn = house.pool().acquire().await.unwrap();
     for _ in 0..12 {
-        enqueue(&mut conn, &fetch, Enqueue::default()).await.unwrap().unwrap();
+        enqueue_job(&mut conn, &fetch, EnqueueOptions::default()).await.unwrap().unwrap();
     }
-    let by_hand = Scheduler::new(FETCH, &["copart"]).simulated().by_hand();
-    by_hand.due(house.pool(), Some(fetch.window_start_utc)).await.unwrap();
+    let by_hand = Scheduler::new(FETCH_JOB, &["copart"]).simulated().manual();
+    by_hand.enqueue_due_windows(house.pool(), Some(fetch.window_start_utc)).await.unwrap();
     let (events, mut seen) = broadcast::channel(1000);
     let leave = CancellationToken::new();
     let workers: Vec<_> = (0..3)
         .map(|_| {
-            let worker = Worker::new(&house.db.db, FLEET).tools(house.tools.clone()).observe(events.clone());
+            let worker = Worker::new(&house.db.db, TEST_JOBS)
+                .with_extensions(house.tools.clone())
+                .with_event_sender(events.clone());
             tokio::spawn(worker.run(leave.clone()))
         })
         .collect();
     let mut ended = 0;
     while ended < 13 {
-        ended += i32::from(matches!(seen.recv().await.unwrap(), Event::Ended { .. }));
+        ended += i32::from(matches!(seen.recv().await.unwrap(), WorkerEvent::Ended { .. }));
     }
     leave.cancel();
     futures::future::join_all(workers).await;
-    assert_eq!((house.requests(), house.slots().await), (1, vec![Some("fetched".to_owned())]));
-    assert_eq!(house.window(&fetch).await.0, "fetched");
+    assert_eq!((house.request_count(), house.slot_outcomes().await), (1, vec![Some("fetched".to_owned())]));
+    assert_eq!(house.window_state(&fetch).await.0, "fetched");
 }
 
 #[tokio::test]
 async fn a_rescued_fetch_goes_on_with_its_attempt_and_an_older_run_gets_none() {
-    let house = House::with(vec![]).await;
-    let window = at("14:00");
-    let job = house.due("14:00").await.job.unwrap();
-    let begin = |job, run| source::begin(house.pool(), "copart", window, job, run, true);
-    assert_eq!(begin(job, 1).await.unwrap(), Answer::Go);
-    assert_eq!(begin(job, 2).await.unwrap(), Answer::Go);
-    assert_eq!(begin(job, 1).await.unwrap(), Answer::UnderWay, "it was thought dead, and is late");
-    assert_eq!(begin(job + 1, 1).await.unwrap(), Answer::UnderWay);
+    let house = FetchFixture::with_responses(vec![]).await;
+    let window = parse_time("14:00");
+    let job = house.due_window("14:00").await.job.unwrap();
+    let begin = |job, run| source::begin_fetch(house.pool(), "copart", window, job, run, true);
+    assert_eq!(begin(job, 1).await.unwrap(), FetchPermission::Granted);
+    assert_eq!(begin(job, 2).await.unwrap(), FetchPermission::Granted);
+    assert_eq!(begin(job, 1).await.unwrap(), FetchPermission::UnderWay, "it was thought dead, and is late");
+    assert_eq!(begin(job + 1, 1).await.unwrap(), FetchPermission::UnderWay);
     let mut conn = house.pool().acquire().await.unwrap();
-    assert!(!source::end(&mut conn, job, 1, Ended::Fetched).await.unwrap());
-    assert!(source::end(&mut conn, job, 2, Ended::Fetched).await.unwrap());
-    assert_eq!(begin(job + 1, 1).await.unwrap(), Answer::Spent);
+    assert!(!source::end_fetch(&mut conn, job, 1, SlotResult::Fetched).await.unwrap());
+    assert!(source::end_fetch(&mut conn, job, 2, SlotResult::Fetched).await.unwrap());
+    assert_eq!(begin(job + 1, 1).await.unwrap(), FetchPermission::AttemptUsed);
 }
 
 #[tokio::test]
 async fn a_fetch_whose_worker_died_after_it_could_not_keep_the_file_goes_on_with_its_attempt() {
-    let house = House::with(vec![]).await;
-    let job = house.due("14:00").await.job.unwrap();
-    let begin = |run| source::begin(house.pool(), "copart", at("14:00"), job, run, true);
-    assert_eq!(begin(1).await.unwrap(), Answer::Go);
-    source::unkept(house.pool(), job, 1).await.unwrap();
-    assert_eq!(begin(2).await.unwrap(), Answer::Go, "the job has not ended");
+    let house = FetchFixture::with_responses(vec![]).await;
+    let job = house.due_window("14:00").await.job.unwrap();
+    let begin = |run| source::begin_fetch(house.pool(), "copart", parse_time("14:00"), job, run, true);
+    assert_eq!(begin(1).await.unwrap(), FetchPermission::Granted);
+    source::record_store_failure(house.pool(), job, 1).await.unwrap();
+    assert_eq!(begin(2).await.unwrap(), FetchPermission::Granted, "the job has not ended");
     // The record of the first run does not apply to the second.
-    source::unkept(house.pool(), job, 1).await.unwrap();
+    source::record_store_failure(house.pool(), job, 1).await.unwrap();
     sqlx::query!(
         "update fleet.jobs set state = 'discarded', error = 'torn', finished_at = now() where id = $1",
         job
@@ -184,73 +186,73 @@ async fn a_fetch_whose_worker_died_after_it_could_not_keep_the_file_goes_on_with
     .execute(house.pool())
     .await
     .unwrap();
-    assert_eq!(house.slots().await, [Some("failed".to_owned())]);
-    assert_eq!(house.status().await.consecutive_failures, 1);
-    assert_eq!(begin(3).await.unwrap(), Answer::Spent);
+    assert_eq!(house.slot_outcomes().await, [Some("failed".to_owned())]);
+    assert_eq!(house.source_status().await.consecutive_failures, 1);
+    assert_eq!(begin(3).await.unwrap(), FetchPermission::AttemptUsed);
 }
 
 #[tokio::test]
 async fn what_never_began_or_is_our_own_fault_says_nothing_of_the_source() {
     let folder = tempfile::tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap();
-    let stage = Stage::playing((0..9).map(|_| whole(csv())).collect()).await;
-    let mut house = House::of(stage, url.as_str(), |options| options).await;
+    let stage = ScriptedServer::with_responses((0..9).map(|_| full_response(feed_csv())).collect()).await;
+    let mut house = FetchFixture::with_server(stage, url.as_str(), |options| options).await;
     std::fs::write(folder.path().join("spool"), "a file in the way").unwrap();
-    let end = house.slot("14:00").await;
+    let end = house.run_slot("14:00").await;
     assert!(end.state == "discarded" && end.error.contains("store the downloaded bytes"), "{end:?}");
-    let job = house.due("14:15").await.job.unwrap();
+    let job = house.due_window("14:15").await.job.unwrap();
     sqlx::query!("update fleet.jobs set state = 'cancelled', finished_at = now() where id = $1", job)
         .execute(house.pool())
         .await
         .unwrap();
-    house.tools = Tools::new().with(Store::open("memory:").unwrap());
-    assert!(house.slot("14:30").await.error.contains("COPART_FEED_URL"));
-    assert_eq!(house.slots().await, [Some("unkept".to_owned())]);
-    assert_eq!(house.status().await.consecutive_failures, 0);
+    house.tools = Extensions::new().with(Store::open("memory:").unwrap());
+    assert!(house.run_slot("14:30").await.error.contains("COPART_FEED_URL"));
+    assert_eq!(house.slot_outcomes().await, [Some("unkept".to_owned())]);
+    assert_eq!(house.source_status().await.consecutive_failures, 0);
 }
 
 #[tokio::test]
 async fn a_source_that_is_switched_off_is_not_fetched_and_its_windows_say_so() {
-    let house = House::with(vec![whole(csv())]).await;
-    let waiting = house.due("14:00").await.job.unwrap();
-    assert!(source::switch(house.pool(), "copart", false, "anna", "they asked us to").await.unwrap());
-    assert!(!source::switch(house.pool(), "copart", false, "anna", "again").await.unwrap());
-    assert_eq!(house.end_of(waiting).await.report["outcome"], "disabled");
-    assert_eq!(house.note("14:00").await, ("missed".to_owned(), "the source is disabled".to_owned()));
-    assert!(house.due("14:15").await.held.unwrap().starts_with("the source is disabled"));
-    let by_hand = Scheduler::new(FETCH, &["copart"]).simulated().by_hand();
-    let due = by_hand.due(house.pool(), Some(at("14:15"))).await.unwrap().remove(0);
+    let house = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
+    let waiting = house.due_window("14:00").await.job.unwrap();
+    assert!(source::switch_source(house.pool(), "copart", false, "anna", "they asked us to").await.unwrap());
+    assert!(!source::switch_source(house.pool(), "copart", false, "anna", "again").await.unwrap());
+    assert_eq!(house.job_result(waiting).await.report["outcome"], "disabled");
+    assert_eq!(house.window_note("14:00").await, ("missed".to_owned(), "the source is disabled".to_owned()));
+    assert!(house.due_window("14:15").await.held.unwrap().starts_with("the source is disabled"));
+    let by_hand = Scheduler::new(FETCH_JOB, &["copart"]).simulated().manual();
+    let due = by_hand.enqueue_due_windows(house.pool(), Some(parse_time("14:15"))).await.unwrap().remove(0);
     assert!(due.job.is_none() && due.held.is_some(), "by hand neither");
-    assert!(source::switch(house.pool(), "copart", true, "anna", "they like us again").await.unwrap());
+    assert!(source::switch_source(house.pool(), "copart", true, "anna", "they like us again").await.unwrap());
     assert_eq!(
-        (house.requests(), house.slot("14:30").await.report["outcome"].as_str()),
+        (house.request_count(), house.run_slot("14:30").await.report["outcome"].as_str()),
         (0, Some("fetched"))
     );
     assert_eq!(
-        house.moves().await,
+        house.breaker_transitions().await,
         ["enabled → disabled: they asked us to", "disabled → enabled: they like us again"]
     );
 }
 
 #[tokio::test]
 async fn auto_fetch_switched_off_stops_the_schedule_but_not_a_person() {
-    let house = House::with(vec![whole(csv())]).await;
+    let house = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
     sqlx::query!("update config set auto_fetch_enabled = false").execute(house.pool()).await.unwrap();
-    assert_eq!(house.due("14:00").await.job, None);
-    let (state, note) = house.note("14:00").await;
+    assert_eq!(house.due_window("14:00").await.job, None);
+    let (state, note) = house.window_note("14:00").await;
     assert!(state == "missed" && note.contains("auto_fetch_enabled"), "{note}");
-    let by_hand = Scheduler::new(FETCH, &["copart"]).simulated().by_hand();
-    let due = by_hand.due(house.pool(), Some(at("14:00"))).await.unwrap().remove(0);
-    assert_eq!(house.end_of(due.job.unwrap()).await.report["outcome"], "fetched");
-    let again = by_hand.due(house.pool(), Some(at("14:00"))).await.unwrap().remove(0);
+    let by_hand = Scheduler::new(FETCH_JOB, &["copart"]).simulated().manual();
+    let due = by_hand.enqueue_due_windows(house.pool(), Some(parse_time("14:00"))).await.unwrap().remove(0);
+    assert_eq!(house.job_result(due.job.unwrap()).await.report["outcome"], "fetched");
+    let again = by_hand.enqueue_due_windows(house.pool(), Some(parse_time("14:00"))).await.unwrap().remove(0);
     assert_eq!(again.job, None);
 }
 
 #[tokio::test]
 async fn a_breaker_is_reset_by_hand_with_a_reason_by_the_role_for_it() {
-    let house = House::with(refused_then_well(5)).await;
-    for time in FIVE {
-        house.slot(time).await;
+    let house = FetchFixture::with_responses(refusals_then_file(5)).await;
+    for time in FIVE_SLOTS {
+        house.run_slot(time).await;
     }
     let mut conn = house.pool().acquire().await.unwrap();
     sqlx::raw_sql("set role app_ro").execute(&mut *conn).await.unwrap();
@@ -262,70 +264,77 @@ async fn a_breaker_is_reset_by_hand_with_a_reason_by_the_role_for_it() {
     let done = sqlx::query_scalar::<_, bool>(reset).fetch_one(&mut *conn).await.unwrap();
     assert!(done);
     sqlx::raw_sql("reset role").execute(&mut *conn).await.unwrap();
-    assert_eq!(house.moves().await.last().unwrap(), "open → closed: a new address");
-    assert_eq!(house.slot("15:15").await.report["outcome"], "fetched");
+    assert_eq!(house.breaker_transitions().await.last().unwrap(), "open → closed: a new address");
+    assert_eq!(house.run_slot("15:15").await.report["outcome"], "fetched");
 }
 
 #[tokio::test]
 async fn a_probe_that_is_cancelled_leaves_the_next_slot_to_probe() {
-    let house = House::with(refused_then_well(5)).await;
-    for time in FIVE {
-        house.slot(time).await;
+    let house = FetchFixture::with_responses(refusals_then_file(5)).await;
+    for time in FIVE_SLOTS {
+        house.run_slot(time).await;
     }
-    let probe = house.due("16:00").await.job.unwrap();
+    let probe = house.due_window("16:00").await.job.unwrap();
     sqlx::query!("update fleet.jobs set state = 'cancelled', finished_at = now() where id = $1", probe)
         .execute(house.pool())
         .await
         .unwrap();
-    assert_eq!(house.moves().await.last().unwrap(), "half_open → open: the probe ended without an answer");
-    assert_eq!(house.slot("16:15").await.report["outcome"], "fetched");
-    assert_eq!(house.status().await.breaker, "closed");
+    assert_eq!(
+        house.breaker_transitions().await.last().unwrap(),
+        "half_open → open: the probe ended without an answer"
+    );
+    assert_eq!(house.run_slot("16:15").await.report["outcome"], "fetched");
+    assert_eq!(house.source_status().await.breaker, "closed");
 }
 
 #[tokio::test]
 async fn two_schedulers_at_once_give_one_probe() {
-    let house = House::with(refused_then_well(5)).await;
-    for time in FIVE {
-        house.slot(time).await;
+    let house = FetchFixture::with_responses(refusals_then_file(5)).await;
+    for time in FIVE_SLOTS {
+        house.run_slot(time).await;
     }
-    let looks = futures::future::join_all((0..6).map(|_| house.due("16:00"))).await;
+    let looks = futures::future::join_all((0..6).map(|_| house.due_window("16:00"))).await;
     assert_eq!(looks.iter().filter(|due| due.job.is_some()).count(), 1);
-    assert_eq!(house.moves().await.iter().filter(|it| it.contains("half_open")).count(), 1);
+    assert_eq!(house.breaker_transitions().await.iter().filter(|it| it.contains("half_open")).count(), 1);
 }
 
 #[tokio::test]
 async fn a_fetch_put_in_behind_the_schedulers_back_does_not_pass_an_open_breaker() {
-    let house = House::with(refused_then_well(5)).await;
-    for time in FIVE {
-        house.slot(time).await;
+    let house = FetchFixture::with_responses(refusals_then_file(5)).await;
+    for time in FIVE_SLOTS {
+        house.run_slot(time).await;
     }
-    let sneaky = Fetch { source: "copart".into(), window_start_utc: at("15:15"), late_ok: true };
-    assert_eq!(house.work(&sneaky).await.report["outcome"], "breaker_open");
-    assert_eq!((house.requests(), house.note("15:15").await.1.as_str()), (20, "the breaker is open"));
+    let sneaky = Fetch { source: "copart".into(), window_start_utc: parse_time("15:15"), late_ok: true };
+    assert_eq!(house.run_fetch(&sneaky).await.report["outcome"], "breaker_open");
+    assert_eq!(
+        (house.request_count(), house.window_note("15:15").await.1.as_str()),
+        (20, "the breaker is open")
+    );
 }
 
 #[tokio::test]
 async fn a_probe_whose_worker_died_and_whose_time_went_by_leaves_the_next_slot_to_probe() {
-    let house = House::with(refused_then_well(5)).await;
-    for time in FIVE {
-        house.slot(time).await;
+    let house = FetchFixture::with_responses(refusals_then_file(5)).await;
+    for time in FIVE_SLOTS {
+        house.run_slot(time).await;
     }
-    let probe = house.due("16:00").await.job.unwrap();
-    let begun = source::begin(house.pool(), "copart", at("16:00"), probe, 1, true).await.unwrap();
-    assert_eq!(begun, Answer::Go);
+    let probe = house.due_window("16:00").await.job.unwrap();
+    let begun =
+        source::begin_fetch(house.pool(), "copart", parse_time("16:00"), probe, 1, true).await.unwrap();
+    assert_eq!(begun, FetchPermission::Granted);
     // The rescued job finds its quarter-hour over and completes.
     sqlx::query!("update fleet.jobs set state = 'completed', finished_at = now() where id = $1", probe)
         .execute(house.pool())
         .await
         .unwrap();
-    assert_eq!(house.slots().await.last().unwrap().as_deref(), Some("lost"));
-    assert_eq!(house.status().await.breaker, "open");
-    assert_eq!(house.slot("16:15").await.report["outcome"], "fetched");
+    assert_eq!(house.slot_outcomes().await.last().unwrap().as_deref(), Some("lost"));
+    assert_eq!(house.source_status().await.breaker, "open");
+    assert_eq!(house.run_slot("16:15").await.report["outcome"], "fetched");
 }
 
 #[tokio::test]
 async fn a_database_that_stumbles_costs_neither_the_window_nor_a_failed_slot() {
-    let house = House::with((0..3).map(|_| whole(csv())).collect()).await;
+    let house = FetchFixture::with_responses((0..3).map(|_| full_response(feed_csv())).collect()).await;
     sqlx::raw_sql(
         "create sequence public.stumbles;
         create function public.stumble() returns trigger language plpgsql as $$ begin
@@ -339,8 +348,8 @@ async fn a_database_that_stumbles_costs_neither_the_window_nor_a_failed_slot() {
     .execute(house.pool())
     .await
     .unwrap();
-    let end = house.slot("14:00").await;
+    let end = house.run_slot("14:00").await;
     assert_eq!(end.report["outcome"], "fetched", "{end:?}");
-    assert_eq!((house.requests(), house.slots().await), (3, vec![Some("fetched".to_owned())]));
-    assert_eq!(house.status().await.consecutive_failures, 0);
+    assert_eq!((house.request_count(), house.slot_outcomes().await), (3, vec![Some("fetched".to_owned())]));
+    assert_eq!(house.source_status().await.consecutive_failures, 0);
 }

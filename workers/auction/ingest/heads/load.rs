@@ -1,6 +1,6 @@
 //! Loads the heads from their table with one binary COPY, which is decoded row by row.
 
-use super::{ABSENT, CONTESTED, Head, Heads, MARKED};
+use super::{FLAG_ABSENCE_RECORDED, FLAG_ABSENT, FLAG_AMBIGUOUS, LotHead, LotHeads};
 use crate::workers::auction::ingest::scan::ROW_BITS;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -9,16 +9,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// The columns of a head that are read.
-const COLUMNS: &str = "lot, row_hash, row_id, last_seen, absent_since";
+const HEAD_COLUMNS: &str = "lot, row_hash, row_id, last_seen, absent_since";
 /// Bytes before the first row of a binary COPY.
-const HEADER: usize = 19;
+const COPY_HEADER_BYTES: usize = 19;
 /// Bytes of a row without times: the count, then (length, value) of bigint, uuid, bigint, and two lengths.
-const SHORTEST: usize = 54;
+const MIN_ROW_BYTES: usize = 54;
 /// Bytes of a time's value.
-const TIME: usize = 8;
+const TIMESTAMP_BYTES: usize = 8;
 
 /// A file whose versions are among the heads.
-struct File {
+struct HeadFile {
     /// The short number of the file, which its row ids begin with.
     file_no: i64,
     /// True if manifests may refer to the file's versions.
@@ -30,21 +30,21 @@ struct File {
 }
 
 /// The files of the month and of the newest window, in ascending order.
-struct Files {
-    sorted: Vec<File>,
+struct HeadFiles {
+    sorted: Vec<HeadFile>,
     /// True if a file received again shares the newest window with another file. Such versions may belong to any file.
     all_contested: bool,
 }
 
-impl Files {
+impl HeadFiles {
     async fn load(
         connection: &mut PgConnection,
         source: &str,
         month: DateTime<Utc>,
-    ) -> anyhow::Result<Files> {
+    ) -> anyhow::Result<HeadFiles> {
         let next_month = month + chrono::Months::new(1);
         let files = sqlx::query_as!(
-            File,
+            HeadFile,
             r#"-- ingest: the month's files
             select
               f.file_no,
@@ -72,17 +72,17 @@ impl Files {
         );
         let sorted = files.fetch_all(connection).await.context("could not read the month's files")?;
         let all_contested = sorted.iter().any(|file| file.all_contested);
-        Ok(Files { sorted, all_contested })
+        Ok(HeadFiles { sorted, all_contested })
     }
 
     /// Returns the file that stored a version.
-    fn of(&self, row_id: i64) -> Option<&File> {
+    fn find_file(&self, row_id: i64) -> Option<&HeadFile> {
         let at = self.sorted.binary_search_by_key(&(row_id >> ROW_BITS), |file| file.file_no).ok()?;
         self.sorted.get(at)
     }
 }
 
-impl Heads {
+impl LotHeads {
     /// Reads the heads of `source` for a file of the month that begins at `month`.
     ///
     /// `COPY table TO` bypasses the executor, which is a large part of the cost of a query. Flags are therefore derived
@@ -92,12 +92,13 @@ impl Heads {
         connection: &mut PgConnection,
         source: &str,
         month: DateTime<Utc>,
-    ) -> anyhow::Result<Heads> {
-        let files = Files::load(connection, source, month).await?;
-        if alone(connection, source).await? {
-            let heads = Heads::copy(connection, &format!("raw.heads ({COLUMNS})"), &files).await?;
+    ) -> anyhow::Result<LotHeads> {
+        let files = HeadFiles::load(connection, source, month).await?;
+        if is_only_source(connection, source).await? {
+            let heads =
+                LotHeads::read_copy(connection, &format!("raw.heads ({HEAD_COLUMNS})"), &files).await?;
             // Another source may have been added meanwhile, and its first heads may be among these.
-            if alone(connection, source).await? {
+            if is_only_source(connection, source).await? {
                 return Ok(heads);
             }
         }
@@ -107,11 +108,15 @@ impl Heads {
             "source name {source:?} contains characters other than letters, digits, - and _"
         );
         let query =
-            format!("(/* ingest: heads */ select {COLUMNS} from raw.heads where source = '{source}')");
-        Heads::copy(connection, &query, &files).await
+            format!("(/* ingest: heads */ select {HEAD_COLUMNS} from raw.heads where source = '{source}')");
+        LotHeads::read_copy(connection, &query, &files).await
     }
 
-    async fn copy(connection: &mut PgConnection, from: &str, files: &Files) -> anyhow::Result<Heads> {
+    async fn read_copy(
+        connection: &mut PgConnection,
+        from: &str,
+        files: &HeadFiles,
+    ) -> anyhow::Result<LotHeads> {
         let query = format!("copy {from} to stdout (format binary)");
         let mut heads = Vec::new();
         let mut stream = connection.copy_out_raw(&query).await.context("could not read raw.heads")?;
@@ -126,39 +131,39 @@ impl Heads {
                 &pending
             };
             let mut rest = whole;
-            if !begun && rest.len() >= HEADER {
-                (rest, begun) = (&rest[HEADER..], true);
+            if !begun && rest.len() >= COPY_HEADER_BYTES {
+                (rest, begun) = (&rest[COPY_HEADER_BYTES..], true);
             }
             while begun && let Some(length) = row_length(rest) {
-                heads.push(Head::read(&rest[..length], files));
+                heads.push(LotHead::read_row(&rest[..length], files));
                 rest = &rest[length..];
             }
             pending = rest.to_vec();
         }
-        Ok(Heads::new(heads))
+        Ok(LotHeads::new(heads))
     }
 }
 
-impl Head {
+impl LotHead {
     /// Decodes a complete row.
-    fn read(row: &[u8], files: &Files) -> Head {
-        let row_id = i64::from_be_bytes(field(row, 38));
-        let file = files.of(row_id);
-        let (away, times) = (row[46..50] != [0xff; 4], row.len() - SHORTEST);
+    fn read_row(row: &[u8], files: &HeadFiles) -> LotHead {
+        let row_id = i64::from_be_bytes(read_field(row, 38));
+        let file = files.find_file(row_id);
+        let (away, times) = (row[46..50] != [0xff; 4], row.len() - MIN_ROW_BYTES);
         let mut flags = 0;
         if away {
-            flags |= ABSENT;
+            flags |= FLAG_ABSENT;
         }
-        if times > TIME {
-            flags |= MARKED;
+        if times > TIMESTAMP_BYTES {
+            flags |= FLAG_ABSENCE_RECORDED;
         }
         if files.all_contested || file.is_some_and(|file| file.contested) {
-            flags |= CONTESTED;
+            flags |= FLAG_AMBIGUOUS;
         }
         let row_id = if file.is_some_and(|file| file.of_month) { row_id } else { 0 };
-        Head {
-            lot: i64::from_be_bytes(field(row, 6)),
-            row_hash: Uuid::from_bytes(field(row, 18)),
+        LotHead {
+            lot: i64::from_be_bytes(read_field(row, 6)),
+            row_hash: Uuid::from_bytes(read_field(row, 18)),
             row_id,
             flags,
         }
@@ -168,14 +173,14 @@ impl Head {
 /// Returns the length of the first row in `bytes`, or `None` if the row is incomplete or the data ends.
 fn row_length(bytes: &[u8]) -> Option<usize> {
     let null = |at: usize| bytes.get(at..at + 4).map(|length| length == (-1i32).to_be_bytes());
-    let last_seen = if null(46)? { 0 } else { TIME };
-    let absent_since = if null(50 + last_seen)? { 0 } else { TIME };
-    let length = SHORTEST + last_seen + absent_since;
+    let last_seen = if null(46)? { 0 } else { TIMESTAMP_BYTES };
+    let absent_since = if null(50 + last_seen)? { 0 } else { TIMESTAMP_BYTES };
+    let length = MIN_ROW_BYTES + last_seen + absent_since;
     (bytes.len() >= length).then_some(length)
 }
 
 /// Returns true if no other source has heads.
-async fn alone(connection: &mut PgConnection, source: &str) -> anyhow::Result<bool> {
+async fn is_only_source(connection: &mut PgConnection, source: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- ingest: other sources' heads
         select not exists (select from raw.heads where source < $1)
@@ -187,7 +192,7 @@ async fn alone(connection: &mut PgConnection, source: &str) -> anyhow::Result<bo
     .context("could not read the heads of other sources")
 }
 
-fn field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
+fn read_field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&row[at..at + N]);
     bytes
@@ -196,11 +201,11 @@ fn field<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::database;
+    use crate::testing::migrated_database;
 
     /// Lots of two sources and three files: one of the month, one of the month before, and two that share the newest
     /// window.
-    const TABLES: &str = "
+    const FIXTURE_SQL: &str = "
         insert into raw.sources (source, head_window) values ('copart', '2026-03-06T17:15Z'), ('other', null);
         insert into raw.csv_files (file_no, source, path, sha256, bytes, window_start_utc, state)
         overriding system value
@@ -221,9 +226,9 @@ mod tests {
 
     #[tokio::test]
     async fn heads_are_those_of_their_source_and_say_what_their_version_is() {
-        let db = database().await;
+        let db = migrated_database().await;
         let mut connection = db.db.pool.acquire().await.unwrap();
-        sqlx::raw_sql(TABLES).execute(&mut *connection).await.unwrap();
+        sqlx::raw_sql(FIXTURE_SQL).execute(&mut *connection).await.unwrap();
         let month = "2026-03-01T00:00:00Z".parse().unwrap();
         let mut read = Vec::new();
         for other in [false, true] {
@@ -232,15 +237,18 @@ mod tests {
                     values ('other', 12, gen_random_uuid(), 1, now()), ('a first', 12, gen_random_uuid(), 1, now())";
                 sqlx::raw_sql(same_lot).execute(&mut *connection).await.unwrap();
             }
-            assert_eq!(alone(&mut connection, "copart").await.unwrap(), !other);
-            let mut heads = Heads::load(&mut connection, "copart", month).await.unwrap();
-            let seen = [11, 12, 13, 14, 15].map(|lot| heads.see(lot, Uuid::nil()).unwrap());
+            assert_eq!(is_only_source(&mut connection, "copart").await.unwrap(), !other);
+            let mut heads = LotHeads::load(&mut connection, "copart", month).await.unwrap();
+            let seen = [11, 12, 13, 14, 15].map(|lot| heads.observe(lot, Uuid::nil()).unwrap());
             assert_eq!(seen.map(|h| h.row_hash.as_u128()), [0x11, 0x12, 0x13, 0x14, 0x15]);
             // The first is in another month.
             assert_eq!(seen.map(|h| h.row_id >> ROW_BITS), [0, 2, 2, 2, 4]);
-            assert_eq!(seen.map(|h| h.absent()), [false, false, true, true, false]);
-            assert_eq!(seen.map(|h| h.flags & MARKED != 0), [false, false, false, true, false]);
-            assert_eq!(seen.map(|h| h.contested()), [false, false, false, false, true]);
+            assert_eq!(seen.map(|h| h.was_absent()), [false, false, true, true, false]);
+            assert_eq!(
+                seen.map(|h| h.flags & FLAG_ABSENCE_RECORDED != 0),
+                [false, false, false, true, false]
+            );
+            assert_eq!(seen.map(|h| h.is_ambiguous()), [false, false, false, false, true]);
             read.push(heads.sorted.len());
         }
         assert_eq!(read, [5, 5]);

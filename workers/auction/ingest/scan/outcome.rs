@@ -1,20 +1,20 @@
 //! The result of a scan: the contents of the file, or the error that ended it.
 
-use super::errors::Flaws;
-use super::refusal::Refusal;
-use super::words::Words;
+use super::parse_errors::FlawedRecords;
+use super::quarantine::QuarantinedFile;
+use super::taxonomy_stats::TaxonomyStats;
 use crate::auction::completeness::{Completeness, RecognisedLots};
 use crate::auction::drift::{DriftPolicies, UnreadableShare};
-use crate::auction::row::Warnings;
+use crate::auction::row::ParseWarnings;
 use crate::db::copy::CopySpool;
-use crate::workers::auction::ingest::earlier::Earlier;
+use crate::workers::auction::ingest::file_history::FileHistory;
 use crate::workers::auction::ingest::lotless::LotlessRows;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Rows that produce no vehicle and no lot, by reason.
 #[derive(Debug, Default, Clone, Serialize)]
-pub struct Skipped {
+pub struct SkippedCounts {
     /// Rows without a VIN.
     pub vin_empty: u64,
     /// Rows whose VIN has an invalid format.
@@ -25,7 +25,7 @@ pub struct Skipped {
 
 /// Rows that lack a key, counted per key. A row may lack both.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
-pub struct Missing {
+pub struct MissingKeys {
     /// Rows without a VIN.
     pub vin: u64,
     /// Rows without a readable lot number.
@@ -34,7 +34,7 @@ pub struct Missing {
 
 /// The unreadable values of a column.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-pub struct Unreadable {
+pub struct UnreadableStats {
     /// The number of unreadable values.
     pub count: u64,
     /// The first unreadable value, at most 80 characters.
@@ -61,7 +61,7 @@ pub struct ColumnDrift {
 
 /// The contents of a file.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ScanOutcome {
     /// Readable records.
     pub rows: u64,
     /// Rows of lots without a head, and new rows without a lot number.
@@ -77,13 +77,13 @@ pub struct Outcome {
     /// Rows whose values were parsed: new and changed rows, and rows staged for another reason.
     pub staged: u64,
     /// The unreadable values of staged rows, by column.
-    pub unreadable: BTreeMap<&'static str, Unreadable>,
+    pub unreadable: BTreeMap<&'static str, UnreadableStats>,
     /// Columns whose values drifted since the last complete file.
     pub column_drift: Vec<ColumnDrift>,
     /// Rows that produce no vehicle and no lot, by reason.
-    pub skipped: Skipped,
+    pub skipped: SkippedCounts,
     /// Rows that lack a key.
-    pub missing: Missing,
+    pub missing: MissingKeys,
     /// Records with a recognised lot number.
     pub lots: RecognisedLots,
     /// The decision whether the file seems to contain the whole feed.
@@ -91,7 +91,7 @@ pub struct Outcome {
     /// Row ids in file order, 0 for a rejected record.
     pub manifest: Vec<i64>,
     /// The raw values of the staged rows, counted per domain.
-    pub words: Words,
+    pub words: TaxonomyStats,
     /// The header as written in the file.
     pub header: Vec<String>,
     /// The names of the header by column, in the form of `raw.headers`.
@@ -101,7 +101,7 @@ pub struct Outcome {
     /// The value of `Create Date/Time`, if all rows have the same.
     pub snapshot_clock: Option<String>,
     /// Lots that were in the newest file and are not in this one.
-    pub gone: Vec<i64>,
+    pub disappeared: Vec<i64>,
     /// Lots that were absent before, with no complete file since.
     pub absent: Vec<i64>,
     /// Lots that were absent before and are in an unreadable record of the file.
@@ -110,23 +110,28 @@ pub struct Outcome {
     pub headless_unreadable: Vec<i64>,
     /// Lots of staged rows that replace a version of an absent lot. Only the head contains the time until which it was
     /// seen.
-    pub returned: Vec<String>,
+    pub reappeared: Vec<String>,
     /// Lots whose unchanged version is stored again because this month does not contain it: lot and row id.
-    pub moved: Vec<(i64, i64)>,
+    pub carried_over: Vec<(i64, i64)>,
     /// Rows without a lot number.
     pub lotless: LotlessRows,
     /// Rows for `audit.parse_errors`.
-    pub errors: Flaws,
+    pub errors: FlawedRecords,
     /// Rows for `audit.skipped_lots`: the staged rows that produce no lot.
     pub no_lots: CopySpool,
 }
 
-impl Outcome {
+impl ScanOutcome {
     /// Records the unreadable values, and the columns that drifted since the last complete file.
-    pub fn note_unreadable(&mut self, warnings: &Warnings, earlier: &Earlier, policies: &DriftPolicies) {
+    pub fn record_unreadable(
+        &mut self,
+        warnings: &ParseWarnings,
+        earlier: &FileHistory,
+        policies: &DriftPolicies,
+    ) {
         for (column, count, first) in warnings.iter() {
             let now = UnreadableShare { unreadable: count, rows: self.staged };
-            if earlier.unreadable(column).is_some_and(|before| now.has_drifted(before)) {
+            if earlier.unreadable_share(column).is_some_and(|before| now.has_drifted(before)) {
                 self.column_drift.push(ColumnDrift {
                     column: column.name(),
                     unreadable: count,
@@ -136,7 +141,7 @@ impl Outcome {
                     place: column as usize,
                 });
             }
-            self.unreadable.insert(column.name(), Unreadable { count, first: first.to_owned() });
+            self.unreadable.insert(column.name(), UnreadableStats { count, first: first.to_owned() });
         }
         self.column_drift.sort_by_key(|drift| drift.place);
     }
@@ -144,10 +149,10 @@ impl Outcome {
 
 /// Error that ended a scan.
 #[derive(Debug, thiserror::Error)]
-pub enum Ended {
+pub enum ScanError {
     /// The file must be quarantined.
     #[error("{}", .0.why)]
-    Refused(Box<Refusal>),
+    Refused(Box<QuarantinedFile>),
     /// The object in the store does not contain the received bytes.
     #[error(
         "the object in the store has sha256 {found} instead of {expected}\nhint: restore it from a backup"
