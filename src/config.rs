@@ -170,8 +170,7 @@ impl CopartConfig {
         let feed_url = text("COPART_FEED_URL")?.map(SecretString::from);
         if let Some(url) = &feed_url {
             // The error of the parser does not contain the address.
-            url::Url::parse(secrecy::ExposeSecret::expose_secret(url))
-                .context("COPART_FEED_URL is not a URL")?;
+            url::Url::parse(secrecy::ExposeSecret::expose_secret(url)).context("COPART_FEED_URL is not a URL")?;
         }
         let login_url = text("COPART_LOGIN_URL")?;
         if let Some(url) = &login_url {
@@ -203,8 +202,7 @@ fn store_url(environment: &VariableLookup) -> anyhow::Result<String> {
         Some(store) => store,
         None => default_store(environment)?,
     };
-    url::Url::parse(&store)
-        .context("VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder)")?;
+    url::Url::parse(&store).context("VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder)")?;
     Ok(store)
 }
 
@@ -219,8 +217,7 @@ fn lease_duration(environment: &VariableLookup) -> anyhow::Result<Duration> {
 
 fn fetch_delay(name: &str, environment: &VariableLookup) -> anyhow::Result<Option<Duration>> {
     let Some(text) = find_value(name, environment)? else { return Ok(None) };
-    let delay =
-        humantime::parse_duration(&text).with_context(|| format!("{name} is not a duration such as 10s"))?;
+    let delay = humantime::parse_duration(&text).with_context(|| format!("{name} is not a duration such as 10s"))?;
     if delay > MAX_FETCH_DELAY {
         bail!("{name} is longer than 4m, and a later fetch could not finish within its quarter-hour");
     }
@@ -247,9 +244,7 @@ fn default_store(environment: &VariableLookup) -> anyhow::Result<String> {
     } else {
         data_folder(environment)
             .with_context(|| {
-                format!(
-                    "VINOPS_STORE is not set, {SHARED_STORE_PATH} is not writable, and HOME is no absolute path"
-                )
+                format!("VINOPS_STORE is not set, {SHARED_STORE_PATH} is not writable, and HOME is no absolute path")
             })?
             .join("store")
     };
@@ -340,8 +335,7 @@ mod tests {
     fn a_secret_comes_from_the_credentials_directory() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("database_url"), "postgres://h/d\n").unwrap();
-        let config =
-            config_from(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]);
+        let config = config_from(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()), ("HOME", "/h")]);
         assert_eq!(config.database_url.get().unwrap().as_ref().unwrap().expose_secret(), "postgres://h/d");
     }
 
@@ -367,8 +361,7 @@ mod tests {
 
     #[test]
     fn a_wrong_variable_is_an_error_of_its_own_setting_only() {
-        let config =
-            config_from(&[("VINOPS_STORE", "somewhere"), ("DATABASE_URL", "postgres://h/d"), ("HOME", "/h")]);
+        let config = config_from(&[("VINOPS_STORE", "somewhere"), ("DATABASE_URL", "postgres://h/d"), ("HOME", "/h")]);
         assert!(config.store.get().unwrap_err().to_string().starts_with("VINOPS_STORE is not a URL"));
         assert!(config.direct_url().unwrap().is_some());
         assert!(config.lease.get().is_ok() && config.copart.get().is_ok());

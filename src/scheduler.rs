@@ -135,13 +135,11 @@ impl Scheduler {
         .await
         .context("could not determine the due window")?;
         let mut held = standing.hold_reason(source, start, self.manual);
-        let window =
-            sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), start, held,)
-                .fetch_one(&mut *tx)
-                .await
-                .context("could not open the window")?;
-        let opened =
-            window.opened || (held.is_none() && self.manual && reopen_window(&mut tx, source, start).await?);
+        let window = sqlx::query_file!("src/scheduler.open.sql", source, self.window.as_secs_f64(), start, held,)
+            .fetch_one(&mut *tx)
+            .await
+            .context("could not open the window")?;
+        let opened = window.opened || (held.is_none() && self.manual && reopen_window(&mut tx, source, start).await?);
         let mut job = None;
         if opened && held.is_none() {
             job = self.enqueue_fetch(&mut tx, source, start).await?;
@@ -210,10 +208,7 @@ impl Scheduler {
         .context("could not cancel the fetches of passed windows")?;
         tx.commit().await?;
         if !expired.is_empty() {
-            tracing::warn!(
-                windows = expired.len(),
-                "windows missed: no worker claimed their fetches in time"
-            );
+            tracing::warn!(windows = expired.len(), "windows missed: no worker claimed their fetches in time");
         }
         Ok(expired.len() as u64)
     }
@@ -260,10 +255,7 @@ impl Scheduler {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "scheduling failed, retrying every few seconds"
-                        );
+                        tracing::warn!(error = format!("{error:#}"), "scheduling failed, retrying every few seconds");
                     }
                     Duration::from_secs(1) + Duration::from_secs(4).mul_f64(rand::random())
                 }

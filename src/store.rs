@@ -23,9 +23,7 @@ use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
-use object_store::{
-    GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
-};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,13 +84,13 @@ impl Store {
     /// # Errors
     /// Returns an error if the URL is not valid, or if the folder cannot be created. The error names the fix.
     pub fn open(url: &str) -> anyhow::Result<Store> {
-        let parsed = Url::parse(url)
-            .with_context(|| format!("VINOPS_STORE {url:?} is not a URL, such as file:///a/folder"))?;
+        let parsed =
+            Url::parse(url).with_context(|| format!("VINOPS_STORE {url:?} is not a URL, such as file:///a/folder"))?;
         match parsed.scheme() {
             "file" => {
-                let root = parsed.to_file_path().map_err(|()| {
-                    anyhow!("VINOPS_STORE {url:?} names no folder\nhint: use file:///a/folder")
-                })?;
+                let root = parsed
+                    .to_file_path()
+                    .map_err(|()| anyhow!("VINOPS_STORE {url:?} names no folder\nhint: use file:///a/folder"))?;
                 std::fs::create_dir_all(&root).map_err(|e| unwritable_error(&root, e))?;
                 remove_stale_spools(&root.join(SPOOL_FOLDER));
                 let objects = LocalFileSystem::new_with_prefix(&root)
@@ -149,9 +147,7 @@ impl Store {
         match put {
             Ok(()) => Ok(PublishOutcome::New),
             Err(e) if is_taken(&e) => match self.file_sums(key).await {
-                Ok((found, packed_sha256)) if found == spool.sha256 => {
-                    Ok(PublishOutcome::Same { packed_sha256 })
-                }
+                Ok((found, packed_sha256)) if found == spool.sha256 => Ok(PublishOutcome::Same { packed_sha256 }),
                 // other bytes, or an object that does not decompress: in both cases the object stays as it is
                 _ => Ok(PublishOutcome::Taken),
             },
@@ -210,9 +206,7 @@ impl Store {
     /// Returns the size of the object under `key` in bytes, compressed.
     pub async fn stored_bytes(&self, key: &str) -> anyhow::Result<u64> {
         let meta = self.objects.head(&Key::parse(key)?).await;
-        Ok(meta
-            .with_context(|| format!("could not look up the object {key} in the store {}", self.url))?
-            .size)
+        Ok(meta.with_context(|| format!("could not look up the object {key} in the store {}", self.url))?.size)
     }
 
     /// Returns the sha256 of the original bytes under `key`, and that of the stored bytes.
@@ -243,8 +237,7 @@ impl Store {
             }
             Ok(chunks)
         });
-        let payload: PutPayload =
-            chunks.await?.context("could not read the spool file")?.into_iter().collect();
+        let payload: PutPayload = chunks.await?.context("could not read the spool file")?.into_iter().collect();
         let create = PutOptions { mode: PutMode::Create, ..Default::default() };
         self.objects.put_opts(&Key::parse(key)?, payload, create).await?;
         Ok(())
@@ -260,8 +253,7 @@ impl Store {
             }
             Err(e) => return Err(e.into()),
         }
-        let mut upload =
-            WriteMultipart::new_with_chunk_size(self.objects.put_multipart(&key).await?, PART_BYTES);
+        let mut upload = WriteMultipart::new_with_chunk_size(self.objects.put_multipart(&key).await?, PART_BYTES);
         let mut file = spool.reopen()?;
         loop {
             let part;
@@ -323,8 +315,7 @@ fn open_bucket(url: &Url, settings: &[(&str, String)]) -> anyhow::Result<Arc<dyn
         builder = builder.with_config(name.parse()?, value);
     }
     let objects = builder.build().with_context(|| format!("could not open the store {url}"))?;
-    let folder = Key::from_url_path(url.path())
-        .with_context(|| format!("VINOPS_STORE {url} has an invalid folder"))?;
+    let folder = Key::from_url_path(url.path()).with_context(|| format!("VINOPS_STORE {url} has an invalid folder"))?;
     Ok(Arc::new(object_store::prefix::PrefixStore::new(objects, folder)))
 }
 
@@ -363,11 +354,7 @@ fn explain_refusal(e: anyhow::Error) -> anyhow::Error {
 
 /// Returns the error of a folder that is not writable, with a hint.
 fn unwritable_error(folder: &Path, e: io::Error) -> anyhow::Error {
-    anyhow!(
-        "could not write to the store folder {}: {e}\nhint: {}",
-        folder.display(),
-        write_hint(folder, e.kind())
-    )
+    anyhow!("could not write to the store folder {}: {e}\nhint: {}", folder.display(), write_hint(folder, e.kind()))
 }
 
 /// Returns the hint for a failed write to the store's folder.

@@ -40,8 +40,7 @@ const NOISY_TARGETS: &[&str] = &["h2", "hyper", "hyper_util", "reqwest", "rustls
 /// target `outcome`: a command prints the results of jobs and files anyway. The first call per process counts, later
 /// calls have no effect.
 pub fn init_logging(filter: Option<&str>, format: Option<LogFormat>, role: bool) {
-    let usual =
-        if role { "info,sqlx=error,sqlx::postgres::notice=warn" } else { "warn,outcome=off,sqlx=error" };
+    let usual = if role { "info,sqlx=error,sqlx::postgres::notice=warn" } else { "warn,outcome=off,sqlx=error" };
     let (filter, complaint) = match filter.map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(usual), Some(error)),
@@ -55,11 +54,9 @@ pub fn init_logging(filter: Option<&str>, format: Option<LogFormat>, role: bool)
         .with_writer(std::io::stderr);
     let begun = match format {
         LogFormat::Text => lines.compact().fmt_fields(format_text_fields()).try_init(),
-        LogFormat::Json => lines
-            .with_ansi(false)
-            .fmt_fields(JsonFields::new())
-            .event_format(json_formatter::JsonFormatter)
-            .try_init(),
+        LogFormat::Json => {
+            lines.with_ansi(false).fmt_fields(JsonFields::new()).event_format(json_formatter::JsonFormatter).try_init()
+        }
     };
     if begun.is_ok()
         && let Some(error) = complaint
@@ -148,11 +145,7 @@ mod tests {
         for metric in of_process.filter(|metric| metric.kind == MetricKind::Counter) {
             let of = |line: &&str| line.split(['{', ' ']).next() == Some(metric.name) && line.ends_with(" 0");
             let born = shown.lines().filter(of).count();
-            assert!(
-                born > 0 && born == metric_series(metric, &kinds).len(),
-                "{}: {born}\n{shown}",
-                metric.name
-            );
+            assert!(born > 0 && born == metric_series(metric, &kinds).len(), "{}: {born}\n{shown}", metric.name);
         }
         assert!(shown.contains("vinops_job_runs_total{kind=\"ingest\",outcome=\"panic\"} 0"), "{shown}");
         assert!(shown.contains("etl_ingest_duration_seconds_count 0"), "{shown}");
@@ -176,11 +169,8 @@ mod tests {
     #[test]
     fn a_text_line_shows_the_control_characters_of_its_values() {
         let written = LogBuffer::default();
-        let lines = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .compact()
-            .fmt_fields(format_text_fields())
-            .with_writer({
+        let lines =
+            tracing_subscriber::fmt().with_ansi(false).compact().fmt_fields(format_text_fields()).with_writer({
                 let written = written.clone();
                 move || written.clone()
             });

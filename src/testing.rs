@@ -113,16 +113,13 @@ impl TestCluster {
         let (admin, embedded) = match config::test_database_url() {
             Some(url) => (url, None),
             None => {
-                let options =
-                    EmbeddedOptions { temporary: true, durable: false, ..EmbeddedOptions::default() };
+                let options = EmbeddedOptions { temporary: true, durable: false, ..EmbeddedOptions::default() };
                 let embedded = EmbeddedPostgres::start(options).await?;
                 (embedded.url("postgres"), Some(embedded))
             }
         };
-        let text = Sha256::new()
-            .chain_update(AUCTION_SET.fingerprint())
-            .chain_update(seed::seed_fingerprint())
-            .finalize();
+        let text =
+            Sha256::new().chain_update(AUCTION_SET.fingerprint()).chain_update(seed::seed_fingerprint()).finalize();
         let template = format!("vinops_template_{}", HEXLOWER.encode(&text[..4]));
         let mut connection = db::connect_session(&admin).await?;
         build_template(&mut connection, &admin, &template).await?;
@@ -132,8 +129,7 @@ impl TestCluster {
     }
 
     async fn create_database(&self, template: Option<&str>) -> anyhow::Result<TestDb> {
-        let name =
-            format!("vinops_test_{}_{}", std::process::id(), self.created.fetch_add(1, Ordering::Relaxed));
+        let name = format!("vinops_test_{}_{}", std::process::id(), self.created.fetch_add(1, Ordering::Relaxed));
         let mut connection = db::connect_session(&self.admin).await?;
         let template = template.unwrap_or("template0");
         execute_statement(&mut connection, format!("create database {name} template {template}")).await?;
@@ -148,8 +144,7 @@ impl TestCluster {
 /// The template is renamed to its final name at the end, so an aborted run leaves no incomplete template. Of several
 /// processes on one server, the first builds and the others wait.
 async fn build_template(admin: &mut PgConnection, url: &str, template: &str) -> anyhow::Result<()> {
-    execute_statement(admin, "select pg_advisory_lock(hashtextextended('vinops_template', 0))".to_owned())
-        .await?;
+    execute_statement(admin, "select pg_advisory_lock(hashtextextended('vinops_template', 0))".to_owned()).await?;
     let there: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
         .bind(template)
         .fetch_one(&mut *admin)
@@ -192,10 +187,8 @@ fn start_janitor(admin: String) -> anyhow::Result<mpsc::Sender<String>> {
         let mut connection = runtime.block_on(db::connect_session(&admin))?;
         for name in names {
             // A database that remains is dropped by a later run, or deleted with the cluster.
-            let _ = runtime.block_on(execute_statement(
-                &mut connection,
-                format!("drop database if exists {name} with (force)"),
-            ));
+            let _ = runtime
+                .block_on(execute_statement(&mut connection, format!("drop database if exists {name} with (force)")));
         }
         Ok(())
     })?;
@@ -233,8 +226,7 @@ mod tests {
         let name = gone.name.clone();
         drop(gone);
         let begun = Instant::now();
-        let there =
-            || sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(&name);
+        let there = || sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(&name);
         while there().fetch_one(&watcher.db.pool).await.unwrap() {
             assert!(begun.elapsed() < Duration::from_secs(20), "{name} is still there");
             tokio::task::yield_now().await;

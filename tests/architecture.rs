@@ -72,29 +72,17 @@ const MAX_FUNCTION_LINES: usize = 70;
 const KNOWN_LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/auction/row.rs", "read", "one line per column, in the order of the struct"),
     ("src/cli/windows.rs", "list", "a query and its table, each of whose columns is a line"),
-    (
-        "src/simulator/movement.rs",
-        "step",
-        "the order in which chance is drawn decides every byte of the feed",
-    ),
+    ("src/simulator/movement.rs", "step", "the order in which chance is drawn decides every byte of the feed"),
     ("src/simulator/write.rs", "row", "one line per column of the feed, in its order"),
     ("workers/auction/fetch.rs", "attempt", "the outcomes of one attempt, each an arm"),
-    (
-        "workers/auction/fold/write.rs",
-        "write_rows",
-        "one statement per table, whose order the locks prescribe",
-    ),
+    ("workers/auction/fold/write.rs", "write_rows", "one statement per table, whose order the locks prescribe"),
     ("workers/auction/ingest.rs", "run", "the phases of an ingest in one transaction"),
     (
         "workers/auction/ingest/finish.rs",
         "finish",
         "the end of an ingest, whose order the readers of its tables prescribe",
     ),
-    (
-        "workers/auction/ingest/finish.rs",
-        "move_heads",
-        "two statements that must agree on which version is the latest",
-    ),
+    ("workers/auction/ingest/finish.rs", "move_heads", "two statements that must agree on which version is the latest"),
 ];
 /// The beginning of the head line that gives the reason for a file longer than [`LONG`].
 const REASON_PREFIX: &str = "//! Long because ";
@@ -174,9 +162,7 @@ fn program_sources() -> Vec<SourceFile> {
     let all: Vec<SourceFile> = ["src", "workers"].into_iter().flat_map(read_sources).collect();
     let tests: Vec<PathBuf> = all.iter().flat_map(SourceFile::test_files).collect();
     let within = |path: &str| tests.iter().any(|test| Path::new(path).starts_with(test.with_extension("")));
-    all.into_iter()
-        .filter(|source| !tests.contains(&PathBuf::from(&source.path)) && !within(&source.path))
-        .collect()
+    all.into_iter().filter(|source| !tests.contains(&PathBuf::from(&source.path)) && !within(&source.path)).collect()
 }
 
 /// Returns the modules in the text after `crate::`: `db::Db` → db; `{db, queue::Job}` → db, queue.
@@ -283,8 +269,7 @@ fn function_lengths(text: &str) -> Vec<(&str, usize)> {
             continue;
         }
         let ends = |line: &str| {
-            line.strip_prefix(indent)
-                .is_some_and(|rest| rest == "}" || (rest.starts_with(')') && rest.ends_with(';')))
+            line.strip_prefix(indent).is_some_and(|rest| rest == "}" || (rest.starts_with(')') && rest.ends_with(';')))
         };
         let length = lines[at..].iter().position(|line| ends(line)).map_or(1, |last| last + 1);
         found.push((name, length));
@@ -300,8 +285,7 @@ fn no_function_is_too_long_without_a_reason() {
         for (name, length) in
             function_lengths(&source.text).into_iter().filter(|(_, length)| *length > MAX_FUNCTION_LINES)
         {
-            let listed =
-                KNOWN_LONG_FUNCTIONS.iter().any(|(path, known, _)| *path == source.path && *known == name);
+            let listed = KNOWN_LONG_FUNCTIONS.iter().any(|(path, known, _)| *path == source.path && *known == name);
             if listed {
                 excused.insert((source.path.clone(), name.to_owned()));
             } else {
@@ -313,10 +297,7 @@ fn no_function_is_too_long_without_a_reason() {
         .iter()
         .filter(|(path, name, _)| !excused.contains(&((*path).to_owned(), (*name).to_owned())));
     wrong.extend(stale.map(|(path, name, _)| format!("{path}: {name} is short and needs no exception")));
-    assert_none(
-        wrong,
-        &format!("a function of over {MAX_FUNCTION_LINES} lines is split, or its reason is listed:"),
-    );
+    assert_none(wrong, &format!("a function of over {MAX_FUNCTION_LINES} lines is split, or its reason is listed:"));
 }
 
 #[test]
@@ -332,9 +313,8 @@ fn what_a_library_is_for_stays_in_its_room() {
     for source in program_sources() {
         let room = source.module_name();
         for (library, rooms) in LIBRARY_OWNERS {
-            let knows = |line: &str| {
-                line.contains(&format!("{library}::")) || line.contains(&format!("{library}_core::"))
-            };
+            let knows =
+                |line: &str| line.contains(&format!("{library}::")) || line.contains(&format!("{library}_core::"));
             if !rooms.contains(&room.as_str()) {
                 let lines = source.program_lines().filter(|(_, line)| knows(line));
                 wrong.extend(lines.map(|(at, _)| format!("{}:{at} names {library}", source.path)));
@@ -360,10 +340,8 @@ fn no_file_is_too_long_and_a_long_one_says_why() {
 
 #[test]
 fn every_file_begins_with_what_it_is_for() {
-    let bare = program_sources()
-        .into_iter()
-        .chain(read_sources("tests"))
-        .filter(|source| !source.text.starts_with("//! "));
+    let bare =
+        program_sources().into_iter().chain(read_sources("tests")).filter(|source| !source.text.starts_with("//! "));
     assert_none(bare.map(|source| source.path).collect(), "files without a head:");
 }
 
@@ -376,10 +354,7 @@ fn every_sql_file_is_loaded_by_somebody() {
         !all.contains(&format!("\"{path}\"")) && !all.contains(&format!("include_str!(\"{name}\")"))
     };
     let files = ["src", "workers"].into_iter().flat_map(|folder| list_files(Path::new(folder), "sql"));
-    assert_none(
-        files.filter(orphan).map(|path| path.display().to_string()).collect(),
-        "SQL that nothing loads:",
-    );
+    assert_none(files.filter(orphan).map(|path| path.display().to_string()).collect(), "SQL that nothing loads:");
 }
 
 /// Returns the literals after `const KIND: &'static str = ` in the workers.
@@ -438,9 +413,7 @@ fn nothing_points_outside_the_repository() {
             folders.into_iter().flat_map(|folder| list_files(Path::new(folder), extension))
         })
         .collect();
-    everything.extend(
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Cargo.toml", ".ci/run"].map(PathBuf::from),
-    );
+    everything.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Cargo.toml", ".ci/run"].map(PathBuf::from));
     for path in everything {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let found = registries.iter().chain([&outside]).filter(|word| text.contains(word.as_str()));

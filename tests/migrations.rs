@@ -9,8 +9,7 @@ use vinops::db::{self, SchemaError, expect_schema, migrate, migration_index};
 use vinops::testing::{TestDb, empty_database, migrated_database};
 
 fn list_files(folder: &str) -> BTreeSet<String> {
-    let names =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".sql")).collect()
 }
 
@@ -31,8 +30,7 @@ fn active_ids() -> Vec<String> {
 
 #[test]
 fn the_binary_carries_every_file_of_the_folder() {
-    let carried =
-        AUCTION_SET.migrations.iter().map(|migration| format!("{}.sql", migration.stem())).collect();
+    let carried = AUCTION_SET.migrations.iter().map(|migration| format!("{}.sql", migration.stem())).collect();
     assert_eq!(list_files("migrations"), carried);
     let back = AUCTION_SET.active().map(|migration| format!("{}_rollback.sql", migration.id)).collect();
     assert_eq!(list_files("migrations/rollback"), back);
@@ -41,8 +39,7 @@ fn the_binary_carries_every_file_of_the_folder() {
 
 #[test]
 fn the_binary_carries_every_file_of_the_listing_helper_too() {
-    let carried =
-        LISTING_SET.migrations.iter().map(|migration| format!("{}.sql", migration.stem())).collect();
+    let carried = LISTING_SET.migrations.iter().map(|migration| format!("{}.sql", migration.stem())).collect();
     assert_eq!(list_files("migrations/listing"), carried);
     let mut back: BTreeSet<_> =
         LISTING_SET.active().map(|migration| format!("{}_rollback.sql", migration.id)).collect();

@@ -48,8 +48,7 @@ fn assert_same<T: Ord + std::fmt::Debug>(
     real: impl IntoIterator<Item = T>,
     what: &str,
 ) {
-    let (written, real): (BTreeSet<T>, BTreeSet<T>) =
-        (written.into_iter().collect(), real.into_iter().collect());
+    let (written, real): (BTreeSet<T>, BTreeSet<T>) = (written.into_iter().collect(), real.into_iter().collect());
     let missing: Vec<_> = real.difference(&written).collect();
     let stale: Vec<_> = written.difference(&real).collect();
     assert!(
@@ -101,11 +100,8 @@ fn every_dependency_has_its_reason_and_every_reason_a_dependency() {
 
 #[test]
 fn every_dependency_is_named_by_the_code() {
-    let code: String = ["src", "workers", "tests"]
-        .iter()
-        .flat_map(|folder| list_files(folder, "rs"))
-        .map(read_file)
-        .collect();
+    let code: String =
+        ["src", "workers", "tests"].iter().flat_map(|folder| list_files(folder, "rs")).map(read_file).collect();
     let unused: Vec<String> = [dependency_names("dependencies"), dependency_names("dev-dependencies")]
         .concat()
         .into_iter()
@@ -119,9 +115,8 @@ fn every_dependency_is_named_by_the_code() {
 
 /// Returns true if the text contains the word, and not only as the end of a longer word.
 fn contains_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| {
-        !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
-    })
+    text.match_indices(word)
+        .any(|(at, _)| !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':'))
 }
 
 fn list_files(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -163,8 +158,7 @@ fn the_table_of_commands_is_what_help_lists() {
     assert_same(written, list_commands(&[]), "the README's table of commands and `vinops --help`");
     for group in ["jobs", "raw", "store", "migrate", "source", "verify"] {
         let row = rows.iter().find(|row| row[0].starts_with(&format!("`vinops {group}"))).unwrap();
-        let told =
-            backticked(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
+        let told = backticked(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
         let told = told.map(|it| it.split(' ').next().unwrap().to_owned());
         assert_same(told, list_commands(&[group]), &format!("the README's commands of `vinops {group}`"));
     }

@@ -211,7 +211,8 @@ macro_rules! assert_agree {
 
 impl QueueUnderTest {
     async fn check_operations(&self, ops: &[QueueOperation]) -> Result<(), TestCaseError> {
-        let empty = "truncate fleet.jobs, fleet.job_runs, fleet.job_kind_settings, audit.operator_actions restart identity";
+        let empty =
+            "truncate fleet.jobs, fleet.job_runs, fleet.job_kind_settings, audit.operator_actions restart identity";
         sqlx::query(empty).execute(&self.pool).await.unwrap();
         let mut model = QueueModel::default();
         for (at, op) in ops.iter().enumerate() {
@@ -348,9 +349,10 @@ impl QueueUnderTest {
             }
             QueueOperation::Requeue { job } => {
                 let done = admin::requeue_jobs(&self.pool, &[id(job)], &by).await.unwrap();
-                let possible = model.jobs.get(&id(job)).is_some_and(|row| {
-                    row.state != "running" && !model.is_key_taken(row.kind, row.key, id(job))
-                });
+                let possible = model
+                    .jobs
+                    .get(&id(job))
+                    .is_some_and(|row| row.state != "running" && !model.is_key_taken(row.kind, row.key, id(job)));
                 assert_agree!(done.len(), usize::from(possible), told);
                 if possible {
                     let row = model.jobs.get_mut(&id(job)).unwrap();
@@ -410,10 +412,7 @@ impl QueueUnderTest {
             QueueOperation::Prune => {
                 let keep = |units: i64| Duration::from_secs((units * UNIT_SECONDS) as u64);
                 let pruned = self.hands[0]
-                    .prune_jobs(Retention {
-                        completed: keep(RETENTION_UNITS.0),
-                        failed: keep(RETENTION_UNITS.1),
-                    })
+                    .prune_jobs(Retention { completed: keep(RETENTION_UNITS.0), failed: keep(RETENTION_UNITS.1) })
                     .await
                     .unwrap();
                 let (now, before) = (model.now, model.jobs.len());
@@ -454,8 +453,7 @@ impl QueueUnderTest {
             RunEnding::Released => (RunOutcome::Released, 0),
             RunEnding::Cancelled => (RunOutcome::Cancelled, 0),
         };
-        let ended =
-            hand.end_run(job, outcome, Duration::from_secs((delay * UNIT_SECONDS) as u64)).await.unwrap();
+        let ended = hand.end_run(job, outcome, Duration::from_secs((delay * UNIT_SECONDS) as u64)).await.unwrap();
         let Some(row) = row else {
             assert_agree!(ended, None, told);
             return Ok(());
@@ -563,8 +561,7 @@ impl QueueUnderTest {
                     and not exists (select from fleet.job_attempts as r where r.job_id = a.job_id and r.run between b.run and a.run
                         and r.outcome = 'requeued'))),
             (select count(*) from audit.operator_actions)";
-        let answers: (i64, i64, i64, i64, i64, i64) =
-            sqlx::query_as(questions).fetch_one(&self.pool).await.unwrap();
+        let answers: (i64, i64, i64, i64, i64, i64) = sqlx::query_as(questions).fetch_one(&self.pool).await.unwrap();
         assert_agree!(answers, (0, 0, 0, 0, 0, model.acts), told);
         Ok(())
     }
@@ -578,8 +575,7 @@ fn random_operations_leave_the_queue_as_the_model_says() {
     println!("QUEUE_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config =
-        Config { cases: 48, max_shrink_time: 10_000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 48, max_shrink_time: 10_000, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let test = runtime.block_on(vinops::testing::migrated_database());

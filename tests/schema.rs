@@ -39,16 +39,12 @@ async fn run_sql(pool: &PgPool, sql: &str) -> sqlx::Result<()> {
 }
 
 async fn migrate_up(pool: &PgPool, number: u32, file: &PathBuf) {
-    run_sql(pool, &std::fs::read_to_string(file).unwrap())
-        .await
-        .unwrap_or_else(|e| panic!("up {number:04}: {e}"));
+    run_sql(pool, &std::fs::read_to_string(file).unwrap()).await.unwrap_or_else(|e| panic!("up {number:04}: {e}"));
 }
 
 async fn migrate_down(pool: &PgPool, number: u32) {
     let file = format!("migrations/rollback/{number:04}_rollback.sql");
-    run_sql(pool, &std::fs::read_to_string(file).unwrap())
-        .await
-        .unwrap_or_else(|e| panic!("down {number:04}: {e}"));
+    run_sql(pool, &std::fs::read_to_string(file).unwrap()).await.unwrap_or_else(|e| panic!("down {number:04}: {e}"));
 }
 
 async fn down_to_nothing(pool: &PgPool) {
@@ -178,10 +174,7 @@ async fn rows_that_contradict_the_rules_are_refused_by_name() {
         ("update lots set status = 'Pure Sale'", "lots_status_ck"),
         ("update lots set retail_value_usd = -1", "lots_retail_value_usd_ck"),
         ("update sale_events set currency = 'usd'", "sale_events_currency_ck"),
-        (
-            "insert into images (vin, lot_id, seq) select vin, id, 1 from lots",
-            "images_vin_lot_seq_variant_uidx",
-        ),
+        ("insert into images (vin, lot_id, seq) select vin, id, 1 from lots", "images_vin_lot_seq_variant_uidx"),
         (
             "update lots set lot_external_id = '1'; insert into lots (vin, lot_external_id) select vin, '1' from vehicles",
             "idx_lots_external_id",
@@ -264,10 +257,8 @@ async fn the_documents_monitoring_queries_run_as_written() {
         WHERE vin_null_pct > 1.0 OR lot_null_pct > 1.0) q";
     assert_eq!(query_text(pool, quality).await, "50.00 0.00 2");
 
-    let errors = sqlx::query("SELECT * FROM audit.v_parse_errors WHERE error_count > 0;")
-        .fetch_one(pool)
-        .await
-        .unwrap();
+    let errors =
+        sqlx::query("SELECT * FROM audit.v_parse_errors WHERE error_count > 0;").fetch_one(pool).await.unwrap();
     assert_eq!(errors.get::<i64, _>("error_count"), 1);
     assert_eq!(errors.get::<Vec<String>, _>("examples"), ["row 2 at byte 200: 61 fields"]);
 
@@ -284,12 +275,12 @@ async fn the_documents_monitoring_queries_run_as_written() {
     );
     assert_eq!(recent.fetch_all(pool).await.unwrap().len(), 1);
 
-    let union = "select concat_ws(' ', row_count, declared_rows, actual_rows, last_row_id, file_ingested_at = ingested_at)
+    let union =
+        "select concat_ws(' ', row_count, declared_rows, actual_rows, last_row_id, file_ingested_at = ingested_at)
         from audit.v_ingest_count";
     assert_eq!(query_text(pool, union).await, "2 2 2 16777219 t");
     assert_eq!(
-        query_text(pool, "SELECT (normalize_vin('TEST1234567890VIN') IS NOT NULL)::text AS function_exists")
-            .await,
+        query_text(pool, "SELECT (normalize_vin('TEST1234567890VIN') IS NOT NULL)::text AS function_exists").await,
         "true"
     );
     run_sql(pool, "UPDATE config SET completion_detector_enabled = FALSE;").await.unwrap();

@@ -148,11 +148,7 @@ fn build_facets(
             None => Vec::new(),
         };
         options.sort_by(|one, other| {
-            (Reverse(one.count), &one.label, &one.code).cmp(&(
-                Reverse(other.count),
-                &other.label,
-                &other.code,
-            ))
+            (Reverse(one.count), &one.label, &one.code).cmp(&(Reverse(other.count), &other.label, &other.code))
         });
         let total_options = options.len();
         options.truncate(most);
@@ -170,10 +166,7 @@ fn build_facets(
     get, path = "/api/v1/facets", tag = "search", params(FacetsQuery),
     responses((status = 200, description = "Options and their counts", body = FacetsResponse), super::openapi::ErrorResponses)
 )]
-pub async fn list_facets(
-    State(shared): State<Arc<ApiState>>,
-    ask: RequestQuery,
-) -> Result<Response, Problem> {
+pub async fn list_facets(State(shared): State<Arc<ApiState>>, ask: RequestQuery) -> Result<Response, Problem> {
     let asked = search::parse_query(&ask, FACET_PARAMS)?;
     let lang = Language::from_request(&asked, &ask.headers);
     let catalogue = shared.catalogue();
@@ -182,7 +175,6 @@ pub async fn list_facets(
     let wanted: Vec<&str> = asked.values("facet").collect();
     let most = usize::try_from(asked.number("options").unwrap_or(DEFAULT_OPTIONS)).unwrap_or(1);
     let facets = build_facets(&catalogue, &shared.labels(), lang, &counts, &wanted, most);
-    let answer =
-        FacetsResponse { total: counts.total, facets, as_of: AsOfResponse::from_catalogue(&catalogue) };
+    let answer = FacetsResponse { total: counts.total, facets, as_of: AsOfResponse::from_catalogue(&catalogue) };
     Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &answer))
 }

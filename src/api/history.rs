@@ -208,9 +208,7 @@ pub async fn show_history(
     let place = lot_path::find_lot(&mut tx, &path).await?;
     let unknown = || Problem::not_found(format!("Lot {} has no history.", place.lot));
     let source = place.source.as_deref().ok_or_else(unknown)?;
-    let told = history::lot_history(&mut tx, Some(source), &place.lot, &words.spellings)
-        .await?
-        .ok_or_else(unknown)?;
+    let told = history::lot_history(&mut tx, Some(source), &place.lot, &words.spellings).await?.ok_or_else(unknown)?;
     let sight = HistoryVisibility::load(&mut tx, &told).await?;
     tx.commit().await?;
     let shown = |event: &history::LotEvent| !event.vin.as_ref().is_some_and(|vin| sight.hidden.contains(vin));
@@ -276,27 +274,23 @@ pub async fn show_lot_at(
 ) -> Result<Response, Problem> {
     let asked = ParsedQuery::parse(ask.query(), &[&[TIME_PARAM, LANG_PARAM]])?;
     let lang = Language::from_request(&asked, &ask.headers);
-    let time = asked
-        .instant(TIME_PARAM.name)
-        .ok_or_else(|| Problem::invalid_parameter(TIME_PARAM.name, "is missing"))?;
+    let time =
+        asked.instant(TIME_PARAM.name).ok_or_else(|| Problem::invalid_parameter(TIME_PARAM.name, "is missing"))?;
     let words = shared.labels();
     let mut tx = shared.begin_read().await?;
     let place = lot_path::find_lot(&mut tx, &path).await?;
     let unknown = || Problem::not_found(format!("Lot {} has no history.", place.lot));
     let source = place.source.as_deref().ok_or_else(unknown)?;
-    let mut told = history::lot_at(&mut tx, Some(source), &place.lot, time, &words.spellings)
-        .await?
-        .ok_or_else(unknown)?;
+    let mut told =
+        history::lot_at(&mut tx, Some(source), &place.lot, time, &words.spellings).await?.ok_or_else(unknown)?;
     if let Some(standing) = &mut told.standing {
         visibility::hide_removed(&mut tx, &place, standing).await?;
     }
     tx.commit().await?;
-    let status =
-        told.status.and_then(|status| if let DisplayValue::Word(word) = status { word.raw } else { None });
+    let status = told.status.and_then(|status| if let DisplayValue::Word(word) = status { word.raw } else { None });
     let (lot, source, first_seen) = (told.lot, told.source, told.first_seen);
-    let standing = told
-        .standing
-        .map(|standing| snapshot_row(&lot, &source, status, first_seen, standing).into_lot(&words, lang));
+    let standing =
+        told.standing.map(|standing| snapshot_row(&lot, &source, status, first_seen, standing).into_lot(&words, lang));
     let told = LotAtResponse {
         time: told.time,
         window_start_utc: told.window_start_utc,
@@ -386,11 +380,7 @@ fn listing_field(value: &'static str) -> &'static str {
 }
 
 impl ListingResponse {
-    fn from_history(
-        listing: history::VehicleListing,
-        words: &TaxonomyLabels,
-        lang: Language,
-    ) -> ListingResponse {
+    fn from_history(listing: history::VehicleListing, words: &TaxonomyLabels, lang: Language) -> ListingResponse {
         ListingResponse {
             lot: listing.lot,
             source: listing.source,

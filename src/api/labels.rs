@@ -177,12 +177,7 @@ impl TaxonomyLabels {
     }
 
     /// Returns the coded value of a title type, with the label that its state uses if the state has one of its own.
-    pub fn title_value(
-        &self,
-        raw: Option<&str>,
-        state: Option<&str>,
-        lang: Language,
-    ) -> Option<CodedValueResponse> {
+    pub fn title_value(&self, raw: Option<&str>, state: Option<&str>, lang: Language) -> Option<CodedValueResponse> {
         let mut coded = self.coded_from_raw(TaxonomyDomain::TitleTypes, raw, lang)?;
         let entry = coded.code.as_deref().and_then(|code| self.find_entry(TaxonomyDomain::TitleTypes, code));
         let own = entry

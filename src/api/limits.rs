@@ -126,10 +126,7 @@ mod tests {
         for _ in 0..2 {
             let request = Request::get("/slow").body(Body::empty()).unwrap();
             let response = router.call(request).await.unwrap();
-            assert_eq!(
-                (response.status().as_u16(), &response.headers()["retry-after"]),
-                (503, &"1".parse().unwrap())
-            );
+            assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
             let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
             let problem: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(problem["detail"], "The request took too long to answer.");

@@ -219,10 +219,7 @@ pub struct LotRow {
 
 /// Returns the visible lots with these ids, unordered.
 pub async fn read_lots(connection: &mut PgConnection, ids: &[i64]) -> anyhow::Result<Vec<LotRow>> {
-    sqlx::query_file_as!(LotRow, "src/api/lots.sql", ids)
-        .fetch_all(connection)
-        .await
-        .context("could not read the lots")
+    sqlx::query_file_as!(LotRow, "src/api/lots.sql", ids).fetch_all(connection).await.context("could not read the lots")
 }
 
 /// Returns a time in the zone of the sale as RFC 3339, and the name of the zone. `None` if the zone is not known.
@@ -300,11 +297,7 @@ impl LotRow {
             sale,
             title: words.title_value(self.title_type.as_deref(), self.title_state.as_deref(), lang),
             damage: written(TaxonomyDomain::DamageTypes, &self.damage_code, &self.damage_description),
-            secondary_damage: written(
-                TaxonomyDomain::DamageTypes,
-                &self.secondary_damage_code,
-                &self.secondary_damage,
-            ),
+            secondary_damage: written(TaxonomyDomain::DamageTypes, &self.secondary_damage_code, &self.secondary_damage),
             odometer,
             keys: written(TaxonomyDomain::HasKeys, &self.has_keys_code, &None),
             runs_drives: spelled(TaxonomyDomain::RunsDrives, &self.runs_drives),
@@ -359,16 +352,9 @@ pub async fn show_lot(
     let place = lot_path::find_lot(&mut tx, &path).await?;
     let found = read_lots(&mut tx, &[place.id]).await?;
     drop(tx);
-    let row = found
-        .into_iter()
-        .next()
-        .ok_or_else(|| Problem::not_found(format!("Lot {} does not exist.", place.lot)))?;
-    Ok(json_response(
-        &ask.headers,
-        Some(lang),
-        CachePolicy::Revalidate,
-        &row.into_lot(&shared.labels(), lang),
-    ))
+    let row =
+        found.into_iter().next().ok_or_else(|| Problem::not_found(format!("Lot {} does not exist.", place.lot)))?;
+    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &row.into_lot(&shared.labels(), lang)))
 }
 
 /// Lot by its source and number

@@ -101,14 +101,8 @@ impl Api {
         tx.commit().await?;
         let permits = Arc::new(Semaphore::new(limits::MAX_CONCURRENT_REQUESTS));
         let (catalogue, signs, alike) = Default::default();
-        let shared = Arc::new(ApiState {
-            pool,
-            labels: words,
-            catalogue,
-            counters: signs,
-            similarity_cache: alike,
-            permits,
-        });
+        let shared =
+            Arc::new(ApiState { pool, labels: words, catalogue, counters: signs, similarity_cache: alike, permits });
         shared.refresh_memory(true).await?;
         tokio::spawn(refresher::run_refresher(Arc::downgrade(&shared)));
         Ok(Api { shared })
@@ -140,8 +134,7 @@ impl Api {
             .route("/", get(openapi::browse_page))
             .fallback(async || Problem::not_found("There is no resource at this path."))
             .with_state(Arc::clone(&shared));
-        let limited =
-            |routes| limits::enforce_limits(routes, Arc::clone(&shared.permits), limits::REQUEST_TIMEOUT);
+        let limited = |routes| limits::enforce_limits(routes, Arc::clone(&shared.permits), limits::REQUEST_TIMEOUT);
         // A nested router does not match its own prefix with a trailing slash.
         let page = Router::new().route("/api/v1/", get(openapi::browse_page));
         Router::new().nest("/api/v1", limited(routes)).merge(limited(page))

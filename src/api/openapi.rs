@@ -42,8 +42,7 @@ use utoipa::{IntoParams, IntoResponses, OpenApi};
 )]
 struct OpenApiDocument;
 
-static DOCUMENT_JSON: LazyLock<String> =
-    LazyLock::new(|| OpenApiDocument::openapi().to_json().unwrap_or_default());
+static DOCUMENT_JSON: LazyLock<String> = LazyLock::new(|| OpenApiDocument::openapi().to_json().unwrap_or_default());
 
 /// Returns the OpenAPI document as JSON.
 pub async fn openapi_json() -> Response {

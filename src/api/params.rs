@@ -96,18 +96,16 @@ impl ParamType {
     fn openapi_schema(self) -> RefOr<Schema> {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         match self {
-            ParamType::Text => text()
-                .min_length(Some(1))
-                .max_length(Some(MAX_TEXT_CHARS))
-                .pattern(Some(r"^[^\x00]*\S[^\x00]*$")),
+            ParamType::Text => {
+                text().min_length(Some(1)).max_length(Some(MAX_TEXT_CHARS)).pattern(Some(r"^[^\x00]*\S[^\x00]*$"))
+            }
             ParamType::Code(domain) => {
                 text().enum_values(Some(entries(domain).iter().map(|entry| entry.code.as_str())))
             }
             ParamType::OneOf(words) => text().enum_values(Some(words.to_vec())),
-            ParamType::Number(least, most) => ObjectBuilder::new()
-                .schema_type(Type::Integer)
-                .minimum(Some(least as f64))
-                .maximum(Some(most as f64)),
+            ParamType::Number(least, most) => {
+                ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least as f64)).maximum(Some(most as f64))
+            }
             ParamType::Money => text().pattern(Some(r"^[0-9]{1,10}(\.[0-9]{1,2})?$")),
             ParamType::Instant => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))),
             ParamType::VinPrefix => text().pattern(Some("^[A-HJ-NPR-Za-hj-npr-z0-9]{1,17}$")),
@@ -126,9 +124,7 @@ impl ParamType {
             ParamType::Text if value.contains('\0') => Some("contains a NUL".to_owned()),
             ParamType::Code(domain) => (!entries(domain).iter().any(|entry| entry.code == value))
                 .then(|| format!("is not a code of {}", domain.name())),
-            ParamType::OneOf(words) if !words.contains(&value) => {
-                Some(format!("is not one of {}", words.join(", ")))
-            }
+            ParamType::OneOf(words) if !words.contains(&value) => Some(format!("is not one of {}", words.join(", "))),
             ParamType::Number(least, most) => match parse_integer(value) {
                 Some(number) if (least..=most).contains(&number) => None,
                 _ => Some(format!("is not a whole number from {least} to {most}")),
@@ -142,9 +138,8 @@ impl ParamType {
             ParamType::VinPrefix => {
                 let letter = |c: char| c.is_ascii_alphanumeric() && !"IOQioq".contains(c);
                 let right = (1..=17).contains(&value.len()) && value.chars().all(letter);
-                (!right).then(|| {
-                    "is not the beginning of a VIN, up to 17 letters and digits without I, O and Q".to_owned()
-                })
+                (!right)
+                    .then(|| "is not the beginning of a VIN, up to 17 letters and digits without I, O and Q".to_owned())
             }
             ParamType::Text | ParamType::OneOf(_) | ParamType::Cursor => None,
         }
@@ -161,9 +156,8 @@ fn parse_integer(value: &str) -> Option<i64> {
 /// Parses a decimal amount and returns it in cents.
 fn parse_cents(value: &str) -> Option<i64> {
     let (whole, part) = value.split_once('.').unwrap_or((value, "0"));
-    let digits = |text: &str, most: usize| {
-        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-    };
+    let digits =
+        |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole, 10) || !digits(part, 2) {
         return None;
     }
@@ -197,15 +191,11 @@ impl ParsedQuery {
                 return Err(Problem::invalid_parameter(param.name, "is given more than once"));
             }
             if before >= MAX_REPEATS {
-                return Err(Problem::invalid_parameter(
-                    param.name,
-                    format!("is given more than {MAX_REPEATS} times"),
-                ));
+                return Err(Problem::invalid_parameter(param.name, format!("is given more than {MAX_REPEATS} times")));
             }
             asked.values.push((param.name, value.into_owned()));
         }
-        let missing =
-            known.iter().copied().flatten().find(|it| it.required && asked.value(it.name).is_none());
+        let missing = known.iter().copied().flatten().find(|it| it.required && asked.value(it.name).is_none());
         match missing {
             Some(param) => Err(Problem::invalid_parameter(param.name, "is missing")),
             None => Ok(asked),
@@ -298,8 +288,7 @@ mod tests {
 
     #[test]
     fn the_same_question_has_one_text() {
-        let text =
-            |query| ParsedQuery::parse(Some(query), &[KNOWN_PARAMS]).unwrap().without_params(&["limit"]);
+        let text = |query| ParsedQuery::parse(Some(query), &[KNOWN_PARAMS]).unwrap().without_params(&["limit"]);
         assert_eq!(text("make=KIA&limit=3&vin=1H"), text("vin=1H&make=KIA"));
         assert_ne!(text("make=KIA"), text("make=KI"));
     }

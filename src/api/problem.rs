@@ -64,9 +64,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Problem::too_large(status, "The body is longer than a request may be.".to_owned())
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                Problem::unavailable("The server cannot answer at the moment.")
-            }
+            StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable("The server cannot answer at the moment."),
             StatusCode::INTERNAL_SERVER_ERROR => Problem::new(
                 status,
                 "urn:vinops:problem:internal",
@@ -161,8 +159,7 @@ impl From<sqlx::Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers =
-            [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
+        let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, headers, body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -1,8 +1,6 @@
 //! Search: pages of lots that match filters, in a sort order.
 
-use super::catalogue::{
-    DIMENSION_COUNT, DIMENSIONS, LotCatalogue, LotFilter, SortKey, SortPosition, ValueRange,
-};
+use super::catalogue::{DIMENSION_COUNT, DIMENSIONS, LotCatalogue, LotFilter, SortKey, SortPosition, ValueRange};
 use super::cursor::PageCursor;
 use super::language::Language;
 use super::lots::{self, LotResponse};
@@ -56,16 +54,8 @@ pub const RANGE_PARAMS: &[QueryParam] = &[
         ParamType::Money,
         "Maximum high bid, in the lot's own currency. Lots without a bid are omitted",
     ),
-    QueryParam::optional(
-        "sale_from",
-        ParamType::Instant,
-        "Earliest time of the sale. Lots without a date are omitted",
-    ),
-    QueryParam::optional(
-        "sale_to",
-        ParamType::Instant,
-        "Latest time of the sale. Lots without a date are omitted",
-    ),
+    QueryParam::optional("sale_from", ParamType::Instant, "Earliest time of the sale. Lots without a date are omitted"),
+    QueryParam::optional("sale_to", ParamType::Instant, "Latest time of the sale. Lots without a date are omitted"),
 ];
 
 const FILTER_PARAMS: [QueryParam; DIMENSION_COUNT] = {
@@ -94,11 +84,7 @@ pub struct FilterQuery;
 
 impl IntoParams for FilterQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        [&FILTER_PARAMS[..], RANGE_PARAMS, &[LANG_PARAM]]
-            .concat()
-            .iter()
-            .map(QueryParam::to_openapi)
-            .collect()
+        [&FILTER_PARAMS[..], RANGE_PARAMS, &[LANG_PARAM]].concat().iter().map(QueryParam::to_openapi).collect()
     }
 }
 
@@ -225,22 +211,19 @@ fn parse_position(PageCursor { key, tie }: PageCursor) -> Option<SortPosition> {
     get, path = "/api/v1/search", tag = "search", params(SearchQuery),
     responses((status = 200, description = "Page of lots", body = SearchResponse), super::openapi::ErrorResponses)
 )]
-pub async fn search_lots(
-    State(shared): State<Arc<ApiState>>,
-    ask: RequestQuery,
-) -> Result<Response, Problem> {
+pub async fn search_lots(State(shared): State<Arc<ApiState>>, ask: RequestQuery) -> Result<Response, Problem> {
     let asked = parse_query(&ask, PAGE_PARAMS)?;
     let lang = Language::from_request(&asked, &ask.headers);
     let sort = asked.value("sort").and_then(SortKey::parse).unwrap_or((SortKey::Sale, false));
     let question = asked.without_params(&["lang", "limit", "cursor"]);
     let cursor = asked.value("cursor").map(|text| PageCursor::decode(text, &question)).transpose()?;
-    let mut after =
-        match cursor {
-            None => None,
-            Some(cursor) => Some(parse_position(cursor).ok_or_else(|| {
-                Problem::invalid_parameter("cursor", "is not a cursor that a page returned")
-            })?),
-        };
+    let mut after = match cursor {
+        None => None,
+        Some(cursor) => Some(
+            parse_position(cursor)
+                .ok_or_else(|| Problem::invalid_parameter("cursor", "is not a cursor that a page returned"))?,
+        ),
+    };
     let limit = usize::try_from(asked.number("limit").unwrap_or(DEFAULT_PAGE_SIZE)).unwrap_or(1);
     let catalogue = shared.catalogue();
     let filter = compile_filter(&shared, &catalogue, &asked).await?;
@@ -249,11 +232,8 @@ pub async fn search_lots(
     let (total, shown, more) = loop {
         let page = catalogue.find_page(&filter, sort, after, limit);
         let ids: Vec<i64> = page.lots.iter().map(|place| place.id).collect();
-        let rows = if ids.is_empty() {
-            Vec::new()
-        } else {
-            lots::read_lots(&mut *shared.begin_read().await?, &ids).await?
-        };
+        let rows =
+            if ids.is_empty() { Vec::new() } else { lots::read_lots(&mut *shared.begin_read().await?, &ids).await? };
         let mut rows: HashMap<i64, lots::LotRow> = rows.into_iter().map(|row| (row.id, row)).collect();
         let shown: Vec<(SortPosition, lots::LotRow)> =
             page.lots.iter().filter_map(|place| Some((*place, rows.remove(&place.id)?))).collect();

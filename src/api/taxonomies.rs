@@ -50,10 +50,7 @@ pub struct DomainCodesResponse {
     get, path = "/api/v1/taxonomies", tag = "taxonomies",
     responses((status = 200, description = "All domains", body = DomainsResponse), super::openapi::ErrorResponses)
 )]
-pub async fn list_domains(
-    State(shared): State<Arc<ApiState>>,
-    ask: RequestQuery,
-) -> Result<Response, Problem> {
+pub async fn list_domains(State(shared): State<Arc<ApiState>>, ask: RequestQuery) -> Result<Response, Problem> {
     ParsedQuery::parse(ask.query(), &[])?;
     let words = shared.labels();
     let domain = |domain: TaxonomyDomain| DomainSummary {

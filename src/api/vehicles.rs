@@ -117,10 +117,7 @@ fn parse_vin(text: &str) -> Result<String, Problem> {
     if (11..=17).contains(&text.len()) && text.chars().all(letter) {
         Ok(text.to_ascii_uppercase())
     } else {
-        Err(Problem::invalid_parameter(
-            "vin",
-            "is not a VIN of 11 to 17 letters and digits without I, O and Q",
-        ))
+        Err(Problem::invalid_parameter("vin", "is not a VIN of 11 to 17 letters and digits without I, O and Q"))
     }
 }
 
@@ -195,10 +192,5 @@ pub async fn show_vehicle(
     let carried = history::carried_columns::value_names(None, row.carried_columns.as_deref());
     let carried = carried.into_iter().map(str::to_owned).collect();
     let vehicle = row.into_vehicle(&words, lang);
-    Ok(json_response(
-        &ask.headers,
-        Some(lang),
-        CachePolicy::Revalidate,
-        &VehicleWithLots { vehicle, carried, lots },
-    ))
+    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &VehicleWithLots { vehicle, carried, lots }))
 }

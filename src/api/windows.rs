@@ -39,11 +39,7 @@ const WINDOW_PARAMS: &[QueryParam] = &[
         "Window state. Repeat to match any of several states",
     ),
     QueryParam::optional("source", ParamType::Text, "Source name, such as `copart`"),
-    QueryParam::optional(
-        "limit",
-        ParamType::Number(1, 200),
-        "Maximum number of windows per page. Default: 50",
-    ),
+    QueryParam::optional("limit", ParamType::Number(1, 200), "Maximum number of windows per page. Default: 50"),
     QueryParam::optional("cursor", ParamType::Cursor, "Value of `next` from the previous page"),
 ];
 
@@ -90,18 +86,13 @@ pub struct WindowsResponse {
     get, path = "/api/v1/windows", tag = "windows", params(WindowsQuery),
     responses((status = 200, description = "Page of windows", body = WindowsResponse), super::openapi::ErrorResponses)
 )]
-pub async fn list_windows(
-    State(shared): State<Arc<ApiState>>,
-    ask: RequestQuery,
-) -> Result<Response, Problem> {
+pub async fn list_windows(State(shared): State<Arc<ApiState>>, ask: RequestQuery) -> Result<Response, Problem> {
     let asked = ParsedQuery::parse(ask.query(), &[WINDOW_PARAMS])?;
     let question = asked.without_params(&["limit", "cursor"]);
     let wrong = || Problem::invalid_parameter("cursor", "is not a cursor that a page returned");
     let after = match asked.value("cursor").map(|text| PageCursor::decode(text, &question)).transpose()? {
         None => None,
-        Some(PageCursor { key, tie }) => {
-            Some((key.and_then(DateTime::from_timestamp_micros).ok_or_else(wrong)?, tie))
-        }
+        Some(PageCursor { key, tie }) => Some((key.and_then(DateTime::from_timestamp_micros).ok_or_else(wrong)?, tie)),
     };
     let (at, source) = after.unzip();
     let limit = asked.number("limit").unwrap_or(DEFAULT_PAGE_SIZE);

@@ -44,15 +44,10 @@ mod tests {
 
     #[test]
     fn blanks_of_every_kind_are_trimmed_at_both_ends_and_kept_inside() {
-        for blank in [
-            ' ', '\t', '\x0b', '\u{a0}', '\u{202f}', '\u{200b}', '\u{feff}', '\u{2060}', '\u{200e}',
-            '\u{3000}',
-        ] {
-            assert_eq!(
-                trim_blanks(&format!("{blank}A{blank}B{blank}{blank}")),
-                format!("A{blank}B"),
-                "{blank:?}"
-            );
+        for blank in
+            [' ', '\t', '\x0b', '\u{a0}', '\u{202f}', '\u{200b}', '\u{feff}', '\u{2060}', '\u{200e}', '\u{3000}']
+        {
+            assert_eq!(trim_blanks(&format!("{blank}A{blank}B{blank}{blank}")), format!("A{blank}B"), "{blank:?}");
             assert_eq!(trim_blanks(&format!("{blank}{blank}")), "", "{blank:?}");
         }
         assert_eq!(trim_blanks("é "), "é");

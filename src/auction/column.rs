@@ -206,11 +206,7 @@ mod tests {
             (Column::Vin.mapping_key(), Column::LastUpdatedTime.mapping_key()),
             ("vin".into(), "last_updated_time".into())
         );
-        assert!(
-            Column::ALL
-                .into_iter()
-                .all(|column| Column::from_mapping_key(&column.mapping_key()) == Some(column))
-        );
+        assert!(Column::ALL.into_iter().all(|column| Column::from_mapping_key(&column.mapping_key()) == Some(column)));
         assert_eq!(Column::LastUpdatedTime as usize, 48);
     }
 }

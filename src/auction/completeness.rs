@@ -90,12 +90,7 @@ impl Completeness {
 }
 
 /// Returns the completeness of a snapshot of `window` with `rows` readable rows.
-pub fn judge_snapshot(
-    window: DateTime<Utc>,
-    rows: u64,
-    lots: RecognisedLots,
-    earlier: &EarlierFiles,
-) -> Completeness {
+pub fn judge_snapshot(window: DateTime<Utc>, rows: u64, lots: RecognisedLots, earlier: &EarlierFiles) -> Completeness {
     if !lots.is_sufficient() {
         return Completeness::TooFewLots;
     }
@@ -104,9 +99,7 @@ pub fn judge_snapshot(
     }
     let small_for = earlier.small_since.map(|since| window - since);
     // A file far smaller than the earlier small ones does not show that the feed has their size.
-    if small_for.is_some_and(|time| time >= SIZE_ACCEPTANCE_DELAY)
-        && has_usual_size(rows, &earlier.small_sizes)
-    {
+    if small_for.is_some_and(|time| time >= SIZE_ACCEPTANCE_DELAY) && has_usual_size(rows, &earlier.small_sizes) {
         return Completeness::SizeAccepted;
     }
     Completeness::TooSmall

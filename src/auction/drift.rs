@@ -95,12 +95,8 @@ fn has_usual_form(text: &[u8]) -> bool {
         let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
         if tens <= 9 && ones <= 9 { 10 * tens + ones } else { u8::MAX }
     };
-    let marks =
-        text[4] == b'-' && text[7] == b'-' && text[10] == b'T' && text[13] == b':' && text[16] == b':';
-    let date = (19..=99).contains(&two(0))
-        && two(2) <= 99
-        && (1..=12).contains(&two(5))
-        && (1..=28).contains(&two(8));
+    let marks = text[4] == b'-' && text[7] == b'-' && text[10] == b'T' && text[13] == b':' && text[16] == b':';
+    let date = (19..=99).contains(&two(0)) && two(2) <= 99 && (1..=12).contains(&two(5)) && (1..=28).contains(&two(8));
     marks && text[19] == b'Z' && date && two(11) <= 23 && two(14) <= 59 && two(17) <= 59
 }
 
@@ -143,11 +139,7 @@ mod tests {
                 let has_lot = record.get(Column::LotNumber).bytes().all(|b| b.is_ascii_digit());
                 keys.record_row(record, has_lot && !record.get(Column::LotNumber).is_empty());
             });
-            assert_eq!(
-                keys.mostly_unreadable(1).map(|(column, _)| column),
-                unreadable,
-                "{column:?} {value:?}"
-            );
+            assert_eq!(keys.mostly_unreadable(1).map(|(column, _)| column), unreadable, "{column:?} {value:?}");
             assert_eq!(keys.mostly_unreadable(2), None, "one of two is not more than half");
         }
     }
@@ -157,13 +149,9 @@ mod tests {
         for text in ["2025-10-14T07:01:00Z", "1900-01-01T00:00:00Z", "9999-12-28T23:59:59Z"] {
             assert!(has_usual_form(text.as_bytes()) && parse_update_time(text).is_some(), "{text}");
         }
-        for text in [
-            "2025-10-14T07:01:60Z",
-            "2025-00-14T07:01:00Z",
-            "2025-10-00T07:01:00Z",
-            "2025-10-14 07:01:00Z",
-            "x",
-        ] {
+        for text in
+            ["2025-10-14T07:01:60Z", "2025-00-14T07:01:00Z", "2025-10-00T07:01:00Z", "2025-10-14 07:01:00Z", "x"]
+        {
             assert!(!has_usual_form(text.as_bytes()), "{text}");
         }
     }

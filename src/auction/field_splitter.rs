@@ -210,9 +210,6 @@ mod tests {
     #[test]
     fn a_comma_at_the_end_begins_an_empty_field() {
         assert_eq!(split_text("a,", true), (SplitResult::Closed { fields: 2, quoted: false }, vec!["a", ""]));
-        assert_eq!(
-            split_text("\"a\",", false),
-            (SplitResult::Closed { fields: 2, quoted: false }, vec!["a", ""])
-        );
+        assert_eq!(split_text("\"a\",", false), (SplitResult::Closed { fields: 2, quoted: false }, vec!["a", ""]));
     }
 }

@@ -31,8 +31,7 @@ impl RowFixture {
 
     /// Returns a file with this single row, written in RFC 4180.
     pub(crate) fn to_csv(&self) -> Vec<u8> {
-        let mut writer =
-            csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
+        let mut writer = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Always).from_writer(Vec::new());
         writer.write_record(self.0.iter().map(|(n, _)| n)).unwrap();
         writer.write_record(self.0.iter().map(|(_, v)| v)).unwrap();
         writer.into_inner().unwrap()
@@ -51,11 +50,7 @@ impl RowFixture {
     }
 
     /// Reads the row's file back by a source's mapping and passes the record to `f`.
-    pub(crate) fn with_record_by<T>(
-        &self,
-        mapping: &'static SourceMapping,
-        f: impl FnOnce(&FeedRecord<'_>) -> T,
-    ) -> T {
+    pub(crate) fn with_record_by<T>(&self, mapping: &'static SourceMapping, f: impl FnOnce(&FeedRecord<'_>) -> T) -> T {
         let file = self.to_csv();
         let mut reader = RecordReader::new(&file[..], ReaderLimits::default(), mapping).unwrap();
         match reader.next_item().unwrap() {

@@ -199,12 +199,9 @@ impl ColumnGroup {
             }
             ColumnGroup::Amounts => {
                 to.currency_code = from.currency_code;
-                for amount in [
-                    ColumnGroup::Bid,
-                    ColumnGroup::BuyItNow,
-                    ColumnGroup::RetailValue,
-                    ColumnGroup::RepairCost,
-                ] {
+                for amount in
+                    [ColumnGroup::Bid, ColumnGroup::BuyItNow, ColumnGroup::RetailValue, ColumnGroup::RepairCost]
+                {
                     amount.copy_values(to, from);
                 }
             }
@@ -223,9 +220,7 @@ impl ColumnGroup {
                 to.secondary_damage = from.secondary_damage;
                 to.secondary_damage_code = from.secondary_damage_code;
             }
-            ColumnGroup::SaleType => {
-                (to.sale_type, to.sale_type_code) = (from.sale_type, from.sale_type_code)
-            }
+            ColumnGroup::SaleType => (to.sale_type, to.sale_type_code) = (from.sale_type, from.sale_type_code),
             ColumnGroup::Condition => {
                 (to.lot_condition, to.lot_condition_code) = (from.lot_condition, from.lot_condition_code);
             }
@@ -246,10 +241,7 @@ impl ColumnGroup {
 
     /// Returns true for an amount, which has no meaning without its currency.
     const fn is_amount(self) -> bool {
-        matches!(
-            self,
-            ColumnGroup::Bid | ColumnGroup::BuyItNow | ColumnGroup::RetailValue | ColumnGroup::RepairCost
-        )
+        matches!(self, ColumnGroup::Bid | ColumnGroup::BuyItNow | ColumnGroup::RetailValue | ColumnGroup::RepairCost)
     }
 }
 
@@ -282,9 +274,9 @@ pub fn fold_versions<'a>(versions: &[&ParsedRow<'a>], groups: &[ColumnGroup]) ->
         let carried = if other_currency { ColumnGroup::Amounts } else { group };
         amounts_carried |= carried == ColumnGroup::Amounts;
         carried.copy_values(&mut folded.typed, from);
-        folded.carried.extend(
-            carried.table_columns().iter().filter(|name| !folded.carried.contains(name)).collect::<Vec<_>>(),
-        );
+        folded
+            .carried
+            .extend(carried.table_columns().iter().filter(|name| !folded.carried.contains(name)).collect::<Vec<_>>());
     }
     Some(folded)
 }
@@ -300,18 +292,15 @@ mod tests {
     fn show_folded(rows: &[RowFixture], show: impl Fn(&FoldedVersion<'_>) -> String) -> String {
         let kept: Vec<_> = rows.iter().map(RowFixture::to_stored_row).collect();
         let records: Vec<_> = kept.iter().map(|row| row.as_record()).collect();
-        let read =
-            |record| ParsedRow::from_record(record, AliasIndex::built_in(), &mut ParseWarnings::default());
+        let read = |record| ParsedRow::from_record(record, AliasIndex::built_in(), &mut ParseWarnings::default());
         let versions: Vec<ParsedRow<'_>> = records.iter().map(read).collect();
         show(&fold_versions(&versions.iter().collect::<Vec<_>>(), LOT_GROUPS).unwrap())
     }
 
     #[test]
     fn an_unreadable_odometer_falls_back_with_its_brand_and_unit() {
-        let known =
-            fixture::civic_fixture().with_value("Odometer", "60019.0").with_value("Odometer Brand", "A");
-        let broken =
-            fixture::civic_fixture().with_value("Odometer", "6oo19").with_value("Odometer Brand", "N");
+        let known = fixture::civic_fixture().with_value("Odometer", "60019.0").with_value("Odometer Brand", "A");
+        let broken = fixture::civic_fixture().with_value("Odometer", "6oo19").with_value("Odometer Brand", "N");
         let show = |f: &FoldedVersion<'_>| {
             let miles = f.typed.odometer.map(|d| d.to_string()).unwrap_or_default();
             format!("{miles} {:?} {:?}", f.typed.odometer_brand, f.carried)
@@ -338,8 +327,7 @@ mod tests {
         let cad = usd.clone().with_value("Currency Code", "CAD").with_value("Est. Retail Value", "5000.0");
         let show = |f: &FoldedVersion<'_>| {
             let t = &f.typed;
-            let amount =
-                |d: Option<crate::auction::money::FeedDecimal>| d.map(|d| d.to_string()).unwrap_or_default();
+            let amount = |d: Option<crate::auction::money::FeedDecimal>| d.map(|d| d.to_string()).unwrap_or_default();
             format!("{} {} {:?}", amount(t.current_bid_usd), amount(t.retail_value_usd), t.currency_code)
         };
         let broken = |row: &RowFixture| row.clone().with_value("High Bid =non-vix,Sealed=Vix", "nine");
@@ -353,13 +341,10 @@ mod tests {
 
     #[test]
     fn a_sale_falls_back_as_a_whole() {
-        let known = fixture::civic_fixture()
-            .with_value("Sale Date M/D/CY", "20261211")
-            .with_value("Yard name", "CA - VALLEJO");
-        let broken =
-            known.clone().with_value("Sale Date M/D/CY", "soon").with_value("Yard name", "NJ - TRENTON");
-        let shown =
-            show_folded(&[broken, known], |f| format!("{:?} {:?}", f.typed.sale_date_raw, f.typed.yard_name));
+        let known =
+            fixture::civic_fixture().with_value("Sale Date M/D/CY", "20261211").with_value("Yard name", "CA - VALLEJO");
+        let broken = known.clone().with_value("Sale Date M/D/CY", "soon").with_value("Yard name", "NJ - TRENTON");
+        let shown = show_folded(&[broken, known], |f| format!("{:?} {:?}", f.typed.sale_date_raw, f.typed.yard_name));
         assert_eq!(shown, r#"Some(20261211) Some("CA - VALLEJO")"#);
     }
 }

@@ -81,8 +81,7 @@ mod tests {
     #[test]
     fn finding_6_the_row_number_and_the_snapshots_clock_change_no_hash() {
         let row = fixture::civic_fixture();
-        let later =
-            row.clone().with_value("Id", "77").with_value("Create Date/Time", "2025-10-14-09.10.06.000795");
+        let later = row.clone().with_value("Id", "77").with_value("Create Date/Time", "2025-10-14-09.10.06.000795");
         assert_eq!(hash_of_fixture(&row), hash_of_fixture(&later));
     }
 
@@ -105,8 +104,7 @@ mod tests {
         let row = fixture::civic_fixture();
         for column in Column::ALL {
             let links = matches!(column, Column::ImageThumbnail | Column::ImageUrl);
-            let other =
-                hash_of_fixture(&row) ^ hash_of_fixture(&row.clone().with_value(column.name(), "other"));
+            let other = hash_of_fixture(&row) ^ hash_of_fixture(&row.clone().with_value(column.name(), "other"));
             assert_eq!(other & LINK_HASH_MASK != 0, links, "{column:?}");
         }
     }

@@ -85,13 +85,9 @@ impl FeedHeader {
         let keys = mapping.required_columns().filter(absent).filter_map(|column| mapping.header_name(column));
         let keys: Vec<&str> = keys.collect();
         if !keys.is_empty() {
-            return Err(HeaderError::MissingKeys {
-                missing: keys.join(", "),
-                begins: error_preview(first_line),
-            });
+            return Err(HeaderError::MissingKeys { missing: keys.join(", "), begins: error_preview(first_line) });
         }
-        let missing =
-            Column::ALL.into_iter().filter(|c| mapping.header_name(*c).is_some() && absent(c)).collect();
+        let missing = Column::ALL.into_iter().filter(|c| mapping.header_name(*c).is_some() && absent(c)).collect();
         let unknown = (0..names.len()).filter(|i| !taken[*i]).collect();
         let (names, repeated) = number_repeated_names(names);
         Ok(FeedHeader { mapping, names, places, unknown, missing, repeated })
@@ -254,8 +250,7 @@ mod tests {
 
     #[test]
     fn the_own_name_of_a_column_comes_before_an_alias() {
-        let header =
-            map_names(&["Copart Select", "VIN", "Lot number", "Last Updated Time", "wholesale"]).unwrap();
+        let header = map_names(&["Copart Select", "VIN", "Lot number", "Last Updated Time", "wholesale"]).unwrap();
         assert_eq!(header.position(Column::Wholesale), Some(4));
         assert_eq!(header.unknown_names().collect::<Vec<_>>(), ["Copart Select"]);
     }

@@ -27,8 +27,7 @@ pub fn parse_day_number(text: &str) -> Option<i32> {
     let text = match text.find(['T', ' ']) {
         Some(at) => {
             let time = text[at + 1..].trim_end_matches('Z');
-            let midnight =
-                (4..=15).contains(&time.len()) && time.bytes().all(|b| matches!(b, b'0' | b':' | b'.'));
+            let midnight = (4..=15).contains(&time.len()) && time.bytes().all(|b| matches!(b, b'0' | b':' | b'.'));
             midnight.then(|| &text[..at])?
         }
         None => text,
@@ -61,10 +60,7 @@ fn parse_day(text: &str, separator: char) -> Option<NaiveDate> {
         _ => return None,
     };
     let year = i32::try_from(parse_digits(year, 4)?).ok().filter(|year| *year >= 1900)?;
-    parts
-        .next()
-        .is_none()
-        .then(|| NaiveDate::from_ymd_opt(year, parse_digits(month, 2)?, parse_digits(day, 2)?))?
+    parts.next().is_none().then(|| NaiveDate::from_ymd_opt(year, parse_digits(month, 2)?, parse_digits(day, 2)?))?
 }
 
 /// Returns the time written as `HH:MM`, `HH:MM:SS` or `HH:MM:SS.fraction`. Digits past the nanosecond are dropped.

@@ -31,15 +31,7 @@ pub(super) enum ScannedLine {
 
 impl<R: Read> LineBuffer<R> {
     pub(super) fn new(inner: R, chunk: usize) -> LineBuffer<R> {
-        LineBuffer {
-            inner,
-            buffer: Vec::new(),
-            start: 0,
-            end: 0,
-            offset: 0,
-            chunk: chunk.max(1),
-            ended: false,
-        }
+        LineBuffer { inner, buffer: Vec::new(), start: 0, end: 0, offset: 0, chunk: chunk.max(1), ended: false }
     }
 
     /// Returns the byte offset of the head in the file.

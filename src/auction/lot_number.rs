@@ -49,8 +49,7 @@ pub fn lot_of_rejected<'a>(header: &FeedHeader, rejected: &RejectedRecord<'a>) -
     let (begin, end) = split.spans.get(place).copied()?;
     let (begin, end) = (begin as usize, end as usize);
     // A field at the end of the stored bytes may continue after them, unless it is quoted or the line ends there.
-    let line_is_whole =
-        rejected.reason != RejectionReason::Truncated && rejected.length == bytes.len() as u64;
+    let line_is_whole = rejected.reason != RejectionReason::Truncated && rejected.length == bytes.len() as u64;
     if end == bytes.len() && !line_is_whole {
         return None;
     }
@@ -193,22 +192,10 @@ mod tests {
     fn the_lot_of_a_rejected_record_is_read_where_the_header_has_it() {
         let lot = |text: &str| vec![Some(text.to_owned())];
         assert_eq!(rejected_lots("1,\"HONDA\",70000001,\"V\"\n", 99), lot("70000001"), "a field too few");
-        assert_eq!(
-            rejected_lots("1,\"5\" LIFT\",\"70,000,001\",\"V\",T,x\n", 99),
-            lot("70000001"),
-            "a field too many"
-        );
-        assert_eq!(
-            rejected_lots("1,\"HONDA\",070000001.0,\"V,T\n", 99),
-            lot("70000001"),
-            "an open quote behind it"
-        );
+        assert_eq!(rejected_lots("1,\"5\" LIFT\",\"70,000,001\",\"V\",T,x\n", 99), lot("70000001"), "a field too many");
+        assert_eq!(rejected_lots("1,\"HONDA\",070000001.0,\"V,T\n", 99), lot("70000001"), "an open quote behind it");
         assert_eq!(rejected_lots("1,\"HONDA\",70000001\n", 99), lot("70000001"), "the line ends with it");
-        assert_eq!(
-            rejected_lots("1,\"HONDA\",\"70000001\"", 99),
-            lot("70000001"),
-            "the file ends with its quote"
-        );
+        assert_eq!(rejected_lots("1,\"HONDA\",\"70000001\"", 99), lot("70000001"), "the file ends with its quote");
         assert_eq!(
             rejected_lots(&format!("1,\"HONDA\",70000001,{}\n", "x".repeat(200)), 20),
             lot("70000001"),

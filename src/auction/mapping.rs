@@ -143,10 +143,7 @@ impl SourceMapping {
             }
             for name in std::iter::once(&entry.name).chain(&entry.aliases) {
                 if fold_text(name).is_empty() || !seen.insert(fold_text(name)) {
-                    return Err(MappingError::AmbiguousName {
-                        name: name.clone(),
-                        column: entry.ours.clone(),
-                    });
+                    return Err(MappingError::AmbiguousName { name: name.clone(), column: entry.ours.clone() });
                 }
             }
             folded.push((fold_text(&entry.name), column));
@@ -166,9 +163,7 @@ impl SourceMapping {
         }
         let zone = match file.zone.as_str() {
             "abbreviation" => ZoneRule::Abbreviation,
-            name => {
-                name.parse().map(ZoneRule::Region).map_err(|_| MappingError::UnknownZone(name.to_owned()))?
-            }
+            name => name.parse().map(ZoneRule::Region).map_err(|_| MappingError::UnknownZone(name.to_owned()))?,
         };
         if let Some(code) = &file.default_currency
             && !(code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()))
@@ -208,9 +203,8 @@ impl SourceMapping {
 
     /// Returns the odometer unit of a lot in this country.
     pub fn odometer_unit(&self, country: Option<&str>) -> OdometerUnit {
-        let by_country = |country: &str| {
-            self.units_by_country.iter().find(|(known, _)| known.eq_ignore_ascii_case(country))
-        };
+        let by_country =
+            |country: &str| self.units_by_country.iter().find(|(known, _)| known.eq_ignore_ascii_case(country));
         country.and_then(by_country).map_or(self.default_unit, |(_, unit)| *unit)
     }
 
@@ -280,9 +274,8 @@ fn expand_drift_policies(
 }
 
 #[expect(clippy::expect_used, reason = "the text is compiled in, and a test reads it")]
-static COPART_MAPPING: LazyLock<SourceMapping> = LazyLock::new(|| {
-    SourceMapping::parse(include_str!("mappings/copart.json")).expect("Copart's mapping is valid")
-});
+static COPART_MAPPING: LazyLock<SourceMapping> =
+    LazyLock::new(|| SourceMapping::parse(include_str!("mappings/copart.json")).expect("Copart's mapping is valid"));
 
 static INSTALLED_MAPPINGS: OnceLock<BTreeMap<String, SourceMapping>> = OnceLock::new();
 

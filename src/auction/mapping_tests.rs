@@ -117,10 +117,7 @@ fn a_column_that_drifts_warns_unless_the_mapping_says_refuse() {
     assert_eq!(other_mapping().drift_policies, [DriftPolicy::Warn; Column::COUNT]);
     assert_eq!(copart_mapping().drift_policies, [DriftPolicy::Warn; Column::COUNT]);
     let refusal = |text| drift(text).unwrap_err().to_string();
-    assert!(
-        refusal(r#"{ "odometer": "ignore" }"#)
-            .contains("unknown variant `ignore`, expected `warn` or `refuse`")
-    );
+    assert!(refusal(r#"{ "odometer": "ignore" }"#).contains("unknown variant `ignore`, expected `warn` or `refuse`"));
     assert!(refusal(r#"{ "miles": "warn" }"#).starts_with("unknown column \"miles\"; expected one of id, "));
     assert_eq!(refusal(r#"{ "year": "warn" }"#), "column \"year\" of drift has no entry in columns");
 }
@@ -134,10 +131,7 @@ fn a_mapping_that_contradicts_itself_is_refused_by_the_column_that_is_wrong() {
     assert_eq!(parse_error("\"Bid\"", "\"STOCK #\""), twice);
     let empty = "name \"#\" of column \"high_bid\" is empty, or is a name of another column too";
     assert_eq!(parse_error("\"Bid\"", "\"#\""), empty);
-    assert_eq!(
-        parse_error("\"vin\"]", "\"vin\", \"make\"]"),
-        "required column \"make\" has no entry in columns"
-    );
+    assert_eq!(parse_error("\"vin\"]", "\"vin\", \"make\"]"), "required column \"make\" has no entry in columns");
     assert_eq!(parse_error(", \"vin\"]", "]"), "column \"vin\" must be among the required ones");
     assert_eq!(
         parse_error("America/New_York", "New York"),

@@ -141,11 +141,9 @@ mod tests {
 
     #[test]
     fn a_payload_has_every_column_of_the_file_as_text_under_the_files_own_name() {
-        let row = fixture::civic_fixture()
-            .with_renamed_column("Wholesale", "Copart Select")
-            .with_value("Special Note", "");
-        let object: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&payload_json(&row)).unwrap();
+        let row =
+            fixture::civic_fixture().with_renamed_column("Wholesale", "Copart Select").with_value("Special Note", "");
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&payload_json(&row)).unwrap();
         assert_eq!(object.len(), 59);
         assert_eq!(object["Copart Select"], "N");
         assert_eq!(object["Special Note"], "");
@@ -157,8 +155,7 @@ mod tests {
         let text = payload_json(&fixture::civic_fixture());
         assert!(text.starts_with(r#"{"Id":"1","VIN":""#), "{text}");
         assert!(text.ends_with(r#","High Bid =non-vix,Sealed=Vix":"275.0"}"#), "{text}");
-        let at: Vec<_> =
-            ["Make", "Trim", "Year", "Color"].iter().map(|k| text.find(&format!("\"{k}\":"))).collect();
+        let at: Vec<_> = ["Make", "Trim", "Year", "Color"].iter().map(|k| text.find(&format!("\"{k}\":"))).collect();
         assert!(at.is_sorted() && at[0].is_some());
     }
 
@@ -166,8 +163,7 @@ mod tests {
     fn a_payload_is_json_whatever_the_values_hold() {
         let odd = "5\" \\ \t\u{1}\u{7f}\u{a0}\nя";
         let object: serde_json::Value =
-            serde_json::from_str(&payload_json(&fixture::civic_fixture().with_value("Special Note", odd)))
-                .unwrap();
+            serde_json::from_str(&payload_json(&fixture::civic_fixture().with_value("Special Note", odd))).unwrap();
         assert_eq!(object["Special Note"], odd);
     }
 
@@ -178,9 +174,7 @@ mod tests {
         use crate::taxonomy::AliasIndex;
         for row in [
             fixture::civic_fixture(),
-            fixture::civic_fixture()
-                .with_value("Special Note", "5\" \\ \t\u{a0}\nя")
-                .with_value("New Column", "1"),
+            fixture::civic_fixture().with_value("Special Note", "5\" \\ \t\u{a0}\nя").with_value("New Column", "1"),
             fixture::civic_fixture()
                 .with_renamed_column("Lot number", "LOT #")
                 .with_renamed_column("Wholesale", "Copart Select"),
@@ -188,8 +182,7 @@ mod tests {
             let payload: Map<String, Value> = serde_json::from_str(&payload_json(&row)).unwrap();
             row.with_record(|record| {
                 let kept =
-                    StoredRow::from_payload(record.header().names().to_vec(), &payload, copart_mapping())
-                        .unwrap();
+                    StoredRow::from_payload(record.header().names().to_vec(), &payload, copart_mapping()).unwrap();
                 let back = kept.as_record();
                 assert_eq!(
                     RowHasher::new(back.header()).hash_row(&back),
@@ -202,9 +195,6 @@ mod tests {
                 assert_eq!(read(&back), read(record));
             });
         }
-        assert!(
-            StoredRow::from_payload(Vec::new(), &Map::new(), copart_mapping()).is_err(),
-            "nothing is no row"
-        );
+        assert!(StoredRow::from_payload(Vec::new(), &Map::new(), copart_mapping()).is_err(), "nothing is no row");
     }
 }

@@ -96,20 +96,14 @@ impl<R: Read> RecordReader<R> {
                     lines.skip_line(limits.kept, &mut begins)?;
                     let (page, begins) = (is_html(&begins), error_preview(&begins));
                     let limit = limits.record;
-                    return Err(if page {
-                        HeaderError::Html(begins)
-                    } else {
-                        HeaderError::TooLong { limit, begins }
-                    });
+                    return Err(if page { HeaderError::Html(begins) } else { HeaderError::TooLong { limit, begins } });
                 }
                 ScannedLine::Here { end, .. }
                     if lines.offset() == 0 && lines.bytes_to(end).starts_with(b"\xef\xbb\xbf") =>
                 {
                     lines.consume(3);
                 }
-                ScannedLine::Here { end, next } if lines.bytes_to(end).trim_ascii().is_empty() => {
-                    lines.consume(next)
-                }
+                ScannedLine::Here { end, next } if lines.bytes_to(end).trim_ascii().is_empty() => lines.consume(next),
                 ScannedLine::Here { end, next } => {
                     let line = lines.bytes_to(end);
                     if is_html(line) {
@@ -121,8 +115,7 @@ impl<R: Read> RecordReader<R> {
                         split.split_fields(line, usize::MAX);
                     }
                     decode_values(line, &split.spans, split.escaped, &mut values, &mut spans);
-                    let names =
-                        spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
+                    let names = spans.iter().map(|(a, b)| values[*a as usize..*b as usize].to_owned()).collect();
                     let header = FeedHeader::from_names(names, line, mapping)?;
                     lines.consume(next);
                     break header;

@@ -140,9 +140,7 @@ fn finding_5_the_comma_in_the_headers_high_bid_makes_no_column() {
     let file = format!("{},\"High Bid =non-vix,Sealed=Vix\"\n1,V,T,M,N,\"0.0\"\n", HEADER.trim_end());
     let mut reader = RecordReader::new(file.as_bytes(), ReaderLimits::default(), copart_mapping()).unwrap();
     assert_eq!(reader.header().width(), 6);
-    assert!(
-        matches!(reader.next_item().unwrap(), Some(RecordItem::Row(r)) if r.get(Column::HighBid) == "0.0")
-    );
+    assert!(matches!(reader.next_item().unwrap(), Some(RecordItem::Row(r)) if r.get(Column::HighBid) == "0.0"));
 }
 
 #[test]
@@ -160,10 +158,8 @@ fn a_quote_that_a_lenient_parser_would_lose_rejects_its_line() {
 
 #[test]
 fn a_rejected_line_takes_its_position_and_reading_resumes_at_the_next() {
-    let run = read_file(
-        format!("{HEADER}1,V,T,M,N\n2,V,T\n3,V,T,M,N,X\n4,V,T,M,N\n").as_bytes(),
-        ReaderLimits::default(),
-    );
+    let run =
+        read_file(format!("{HEADER}1,V,T,M,N\n2,V,T\n3,V,T,M,N,X\n4,V,T,M,N\n").as_bytes(), ReaderLimits::default());
     let fields = |found| ReadItem::Rejected(RejectionReason::Fields { found, expected: WIDTH });
     let wanted = [
         expected_row(["1", "V", "T", "M", "N"], false),
@@ -204,24 +200,18 @@ fn a_lost_quote_never_swallows_the_record_after_it() {
 #[test]
 fn joining_stops_at_the_limits() {
     let file = format!("{HEADER}1,V,T,M,\"a\nb\nc\nd\"\n");
-    let lines =
-        |lines| read_file(file.as_bytes(), ReaderLimits { lines, ..ReaderLimits::default() }).items.len();
+    let lines = |lines| read_file(file.as_bytes(), ReaderLimits { lines, ..ReaderLimits::default() }).items.len();
     assert_eq!((lines(3), lines(2)), (1, 4));
-    let record =
-        |record| read_file(file.as_bytes(), ReaderLimits { record, ..ReaderLimits::default() }).items.len();
+    let record = |record| read_file(file.as_bytes(), ReaderLimits { record, ..ReaderLimits::default() }).items.len();
     // The header has 60 bytes, so only the joined record exceeds the limit.
     let long = file.replace("\nb\n", &format!("\n{}\n", "b".repeat(60)));
     assert_eq!(record(64), 1);
-    assert_eq!(
-        read_file(long.as_bytes(), ReaderLimits { record: 64, ..ReaderLimits::default() }).items.len(),
-        4
-    );
+    assert_eq!(read_file(long.as_bytes(), ReaderLimits { record: 64, ..ReaderLimits::default() }).items.len(), 4);
 }
 
 #[test]
 fn line_ends_bom_quoting_and_a_missing_last_line_end_make_no_difference() {
-    let wanted =
-        [expected_row(["1", "V", "T", "M", "N"], false), expected_row(["2", "", "T", "", ""], false)];
+    let wanted = [expected_row(["1", "V", "T", "M", "N"], false), expected_row(["2", "", "T", "", ""], false)];
     let all = "\"1\",\"V\",\"T\",\"M\",\"N\"\n\"2\",\"\",\"T\",\"\",\"\"\n";
     let strings = "1,\"V\",\"T\",\"M\",\"N\"\n2,\"\",\"T\",\"\",\"\"\n";
     let minimal = "1,V,T,M,N\n2,,T,,\n";
@@ -258,9 +248,7 @@ fn a_line_without_end_is_rejected_in_bounded_memory_and_the_next_is_read() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(
-        matches!(reader.next_item().unwrap(), Some(RecordItem::Row(r)) if r.row_no() == 2 && r.field(3) == "M")
-    );
+    assert!(matches!(reader.next_item().unwrap(), Some(RecordItem::Row(r)) if r.row_no() == 2 && r.field(3) == "M"));
     assert!(reader.next_item().unwrap().is_none());
 }
 
@@ -305,13 +293,8 @@ fn an_empty_file_is_called_one() {
 #[test]
 fn a_wrong_header_is_refused_with_the_names_it_lacks() {
     let error = header_error(b"id;name\n1;x\n");
-    assert_eq!(
-        error,
-        "the header has no column Lot number, VIN, Last Updated Time; the first line begins \"id;name\""
-    );
-    assert!(
-        header_error(&[b'x'; 70_000]).starts_with("the first line is longer than 65536 bytes; it begins")
-    );
+    assert_eq!(error, "the header has no column Lot number, VIN, Last Updated Time; the first line begins \"id;name\"");
+    assert!(header_error(&[b'x'; 70_000]).starts_with("the first line is longer than 65536 bytes; it begins"));
 }
 
 #[test]

@@ -364,8 +364,7 @@ impl<'a> ParsedRow<'a> {
         let sale_type = c.read_taxonomy_value(Column::SaleStatus);
         let has_keys_raw = c.read_taxonomy_value(Column::HasKeys);
         let lot_condition = c.read_taxonomy_value(Column::LotConditionCode);
-        let code =
-            |domain, raw: Option<&str>| spellings.find_code(domain, raw.filter(|raw| is_alias_sized(raw))?);
+        let code = |domain, raw: Option<&str>| spellings.find_code(domain, raw.filter(|raw| is_alias_sized(raw))?);
         let has_keys_code = code(TaxonomyDomain::HasKeys, has_keys_raw);
         let mapping = record.header().mapping();
         let country = c.trimmed_text(Column::LocationCountry);
@@ -381,8 +380,7 @@ impl<'a> ParsedRow<'a> {
             vin_raw,
             vin,
             skip_reason,
-            year: year
-                .and_then(|year| c.or_warn(Column::Year, Some(year).filter(|y| (1900..=2100).contains(y)))),
+            year: year.and_then(|year| c.or_warn(Column::Year, Some(year).filter(|y| (1900..=2100).contains(y)))),
             make: c.trimmed_text(Column::Make),
             model: c.trimmed_text(Column::ModelGroup),
             model_detail: c.trimmed_text(Column::ModelDetail),
@@ -448,9 +446,7 @@ impl<'a> ParsedRow<'a> {
 
     /// Returns the row's raw values in a fixed order, each with its domain. For a value that is coded here, the third
     /// element is whether it has a code. A text longer than any alias is left out.
-    pub fn taxonomy_values(
-        &self,
-    ) -> [(TaxonomyDomain, Option<&'a str>, Option<bool>); ParsedRow::TAXONOMY_VALUES] {
+    pub fn taxonomy_values(&self) -> [(TaxonomyDomain, Option<&'a str>, Option<bool>); ParsedRow::TAXONOMY_VALUES] {
         let coded = |code: Option<&str>| Some(code.is_some());
         let words = [
             (TaxonomyDomain::DamageTypes, self.damage_description, coded(self.damage_code)),

@@ -6,10 +6,7 @@ use super::super::fixture::{RowFixture, civic_fixture};
 use super::*;
 
 /// Returns the result of `f` and the warnings of a row. Values are copied, since they borrow from the reader.
-fn parse_fixture<T>(
-    row: &RowFixture,
-    f: impl FnOnce(&ParsedRow<'_>) -> T,
-) -> (T, Vec<(Column, u64, String)>) {
+fn parse_fixture<T>(row: &RowFixture, f: impl FnOnce(&ParsedRow<'_>) -> T) -> (T, Vec<(Column, u64, String)>) {
     row.with_record(|record| {
         let mut warnings = ParseWarnings::default();
         let value = f(&ParsedRow::from_record(record, AliasIndex::built_in(), &mut warnings));
@@ -35,10 +32,7 @@ fn a_row_is_read_whole_and_without_a_warning() {
         assert_eq!((row.sale_date_raw, row.sale_time_hhmm), (Some(20_251_017), Some(1200)));
         assert_eq!(row.auction_datetime_utc.unwrap().to_rfc3339(), "2025-10-17T19:00:00+00:00");
         assert_eq!((row.cylinders, row.item_number), (Some(4), Some(2507)));
-        assert_eq!(
-            (row.damage_code, row.secondary_damage_code),
-            (Some("damage_front_end"), Some("damage_side"))
-        );
+        assert_eq!((row.damage_code, row.secondary_damage_code), (Some("damage_front_end"), Some("damage_side")));
         assert_eq!((row.sale_type, row.sale_type_code), (Some("Pure Sale"), Some("sale_pure")));
         assert_eq!((row.has_keys, row.has_keys_code), (Some(true), Some("keys_yes")));
         assert_eq!((decimal_text(row.odometer).as_deref(), row.odometer_unit), (Some("60019.0"), Some("mi")));
@@ -48,12 +42,7 @@ fn a_row_is_read_whole_and_without_a_warning() {
         assert_eq!((row.buy_it_now_usd, row.make_offer_eligible), (None, Some(false)));
         let thumbnail = "https://cs.copart.com/v1/AUTH_svc.pdoc00001/lpp/0225/abc_thb.jpg";
         assert_eq!(row.image_thumbnail.unwrap().to_string(), thumbnail);
-        assert!(
-            row.image_url
-                .unwrap()
-                .to_string()
-                .starts_with("https://inventoryv2.copart.io/v1/lotImages/45148624?")
-        );
+        assert!(row.image_url.unwrap().to_string().starts_with("https://inventoryv2.copart.io/v1/lotImages/45148624?"));
     });
     assert_eq!(warnings, []);
 }
@@ -116,10 +105,7 @@ fn a_letter_in_a_number_costs_the_number_and_is_counted() {
     let mut columns: Vec<Column> = warnings.iter().map(|(c, ..)| *c).collect();
     columns.sort_by_key(|c| *c as u8);
     use Column::*;
-    assert_eq!(
-        columns,
-        [Year, Odometer, RetailValue, Cylinders, CurrencyCode, BuyItNowPrice, LastUpdatedTime]
-    );
+    assert_eq!(columns, [Year, Odometer, RetailValue, Cylinders, CurrencyCode, BuyItNowPrice, LastUpdatedTime]);
     assert!(warnings.contains(&(Odometer, 1, "6OO19.0".to_owned())));
 }
 
@@ -135,10 +121,9 @@ fn the_boolean_of_the_keys_follows_their_code_whatever_the_spelling() {
         ("MAYBE", None, None),
         ("", None, None),
     ] {
-        let (value, warnings) =
-            parse_fixture(&civic_fixture().with_value("Has Keys-Yes or No", raw), |row| {
-                (row.has_keys_code.map(str::to_owned), row.has_keys)
-            });
+        let (value, warnings) = parse_fixture(&civic_fixture().with_value("Has Keys-Yes or No", raw), |row| {
+            (row.has_keys_code.map(str::to_owned), row.has_keys)
+        });
         assert_eq!(value, (code.map(str::to_owned), keys), "{raw:?}");
         assert_eq!(warnings, [], "{raw:?}");
     }
@@ -156,16 +141,13 @@ fn yes_and_no_are_read_in_any_case() {
         [("Y", true), ("yes", true), (" True\u{a0}", true), ("n", false), ("No", false), ("FALSE", false)]
     {
         assert_eq!(
-            parse_fixture(&civic_fixture().with_value("Make-an-Offer Eligible", raw), |row| row
-                .make_offer_eligible),
+            parse_fixture(&civic_fixture().with_value("Make-an-Offer Eligible", raw), |row| row.make_offer_eligible),
             (Some(value), vec![]),
             "{raw}"
         );
     }
     let (value, warnings) =
-        parse_fixture(&civic_fixture().with_value("Make-an-Offer Eligible", "perhaps"), |row| {
-            row.make_offer_eligible
-        });
+        parse_fixture(&civic_fixture().with_value("Make-an-Offer Eligible", "perhaps"), |row| row.make_offer_eligible);
     assert_eq!((value, warnings.len()), (None, 1));
 }
 
@@ -182,9 +164,7 @@ fn numbers_and_dates_of_a_spreadsheet_are_read() {
         .with_value("Year", "2016.0")
         .with_value("Sale time (HHMM)", "12:00")
         .with_value("Last Updated Time", "2025-10-14 07:01:00.000+0000");
-    for date in
-        ["10/17/2025", "2025-10-17", "2025/10/17", "10/17/2025 0:00", "20251017.0", "2025-10-17T00:00:00"]
-    {
+    for date in ["10/17/2025", "2025-10-17", "2025/10/17", "10/17/2025 0:00", "20251017.0", "2025-10-17T00:00:00"] {
         let (_, warnings) = parse_fixture(&row.clone().with_value("Sale Date M/D/CY", date), |row| {
             assert_eq!(row.lot_external_id.as_deref(), Some("45148624"));
             assert_eq!((row.sale_date_raw, row.sale_time_hhmm), (Some(20_251_017), Some(1200)), "{date}");
@@ -192,10 +172,7 @@ fn numbers_and_dates_of_a_spreadsheet_are_read() {
             assert_eq!(decimal_text(row.odometer).as_deref(), Some("60019.0"));
             assert_eq!(decimal_text(row.retail_value_usd).as_deref(), Some("12563.00"));
             assert_eq!(decimal_text(row.repair_cost_usd).as_deref(), Some("22157.88"));
-            assert_eq!(
-                (row.current_bid_usd, decimal_text(row.buy_it_now_usd).as_deref()),
-                (None, Some("1275.50"))
-            );
+            assert_eq!((row.current_bid_usd, decimal_text(row.buy_it_now_usd).as_deref()), (None, Some("1275.50")));
             assert_eq!((row.item_number, row.year), (Some(2507), Some(2016)));
             assert_eq!(row.source_updated_at.unwrap().to_rfc3339(), "2025-10-14T07:01:00+00:00");
             assert!(row.unreadable.is_empty());
@@ -223,8 +200,7 @@ fn what_has_two_readings_is_unreadable() {
         (LastUpdatedTime, "10/14/2025 07:01"),
         (SaleTime, "noon"),
     ] {
-        let (set, warnings) =
-            parse_fixture(&civic_fixture().with_value(column.name(), value), |row| row.unreadable);
+        let (set, warnings) = parse_fixture(&civic_fixture().with_value(column.name(), value), |row| row.unreadable);
         assert_eq!(set, ColumnSet::from_columns(&[column]), "{value}");
         assert_eq!(warnings, [(column, 1, value.to_owned())]);
     }
@@ -232,9 +208,7 @@ fn what_has_two_readings_is_unreadable() {
 
 #[test]
 fn an_odometer_of_a_canadian_lot_is_in_kilometres() {
-    for (country, unit) in
-        [("USA", "mi"), ("", "mi"), ("CAN", "km"), ("can", "km"), ("CA", "km"), ("Canada", "km")]
-    {
+    for (country, unit) in [("USA", "mi"), ("", "mi"), ("CAN", "km"), ("can", "km"), ("CA", "km"), ("Canada", "km")] {
         let (read, _) =
             parse_fixture(&civic_fixture().with_value("Location country", country), |row| row.odometer_unit);
         assert_eq!(read, Some(unit), "{country:?}");
@@ -272,16 +246,14 @@ fn a_text_longer_than_any_spelling_is_reported_and_has_no_code_and_is_no_word() 
             assert_eq!(unknown_values(row), []);
         });
         assert_eq!(warnings, [(column, 1, "я".repeat(80))]);
-        let (words, warnings) = parse_fixture(&civic_fixture().with_value(name, &"я".repeat(128)), |row| {
-            unknown_values(row).len()
-        });
+        let (words, warnings) =
+            parse_fixture(&civic_fixture().with_value(name, &"я".repeat(128)), |row| unknown_values(row).len());
         assert_eq!((words, warnings), (1, vec![]), "{name}");
     }
     // Written with blanks, the text would fold to a known alias.
     let hail = format!("HAIL{}", " .".repeat(70));
-    let (code, _) = parse_fixture(&civic_fixture().with_value("Damage Description", &hail), |row| {
-        row.damage_code.is_some()
-    });
+    let (code, _) =
+        parse_fixture(&civic_fixture().with_value("Damage Description", &hail), |row| row.damage_code.is_some());
     assert!(!code);
 }
 
@@ -346,20 +318,14 @@ fn a_row_without_identity_is_skipped_with_its_reason() {
     assert_eq!(reason(civic_fixture().with_value("VIN", " ")), Some(SkipReason::VinEmpty));
     assert_eq!(reason(civic_fixture().with_value("VIN", "TRAILER1")), Some(SkipReason::VinFormat));
     for lot in ["", "0", "4514862A", "-45148624", "1234567890123456789"] {
-        assert_eq!(
-            reason(civic_fixture().with_value("Lot number", lot)),
-            Some(SkipReason::LotMissing),
-            "{lot}"
-        );
+        assert_eq!(reason(civic_fixture().with_value("Lot number", lot)), Some(SkipReason::LotMissing), "{lot}");
     }
     assert_eq!(
         reason(civic_fixture().with_value("Lot number", "").with_value("VIN", "")),
         Some(SkipReason::LotMissing)
     );
     assert!(
-        parse_fixture(&civic_fixture().with_value("Lot number", "045148624"), |r| r
-            .lot_external_id
-            .as_deref()
+        parse_fixture(&civic_fixture().with_value("Lot number", "045148624"), |r| r.lot_external_id.as_deref()
             == Some("45148624"))
         .0
     );
@@ -373,10 +339,7 @@ fn a_known_day_that_gets_no_instant_is_counted() {
     let (at, warnings) = parse_fixture(&civic_fixture().with_value("Sale Date M/D/CY", "20251399"), |row| {
         (row.sale_date_raw, row.auction_datetime_utc)
     });
-    assert_eq!(
-        (at, warnings),
-        ((Some(20_251_399), None), vec![(Column::SaleDate, 1, "20251399".to_owned())])
-    );
+    assert_eq!((at, warnings), ((Some(20_251_399), None), vec![(Column::SaleDate, 1, "20251399".to_owned())]));
     let (at, warnings) = parse_fixture(&civic_fixture().with_value("Sale time (HHMM)", "2599"), |row| {
         row.auction_datetime_utc.unwrap().to_rfc3339()
     });
@@ -402,10 +365,8 @@ fn the_zone_of_a_sale_is_read_from_yard_state_and_country_where_the_abbreviation
     let region = mountain.clone().with_value("Yard name", "*NCS - MOUNTAIN REGION");
     assert_eq!(at(region), (Some("2025-10-17T18:00:00+00:00".to_owned()), vec![]));
     assert_eq!(at(mountain.with_value("Yard name", "AZ - PHOENIX")), (noon, vec![]));
-    let abroad = civic_fixture()
-        .with_value("Time Zone", "")
-        .with_value("Yard name", "")
-        .with_value("Location state", "");
+    let abroad =
+        civic_fixture().with_value("Time Zone", "").with_value("Yard name", "").with_value("Location state", "");
     let abroad = abroad.with_value("Location country", "GBR");
     assert_eq!(at(abroad), (Some("2025-10-17T11:00:00+00:00".to_owned()), vec![]));
 }
@@ -427,10 +388,8 @@ fn finding_4_old_and_new_spellings_have_one_code() {
 
 fn unknown_values<'a>(row: &ParsedRow<'a>) -> Vec<(TaxonomyDomain, &'a str)> {
     let known = |domain, raw| AliasIndex::built_in().find_code(domain, raw).is_some();
-    let words =
-        row.taxonomy_values().into_iter().filter_map(|(domain, raw, coded)| Some((domain, raw?, coded)));
-    let words =
-        words.inspect(|(domain, raw, coded)| assert!(coded.is_none_or(|it| it == known(*domain, raw))));
+    let words = row.taxonomy_values().into_iter().filter_map(|(domain, raw, coded)| Some((domain, raw?, coded)));
+    let words = words.inspect(|(domain, raw, coded)| assert!(coded.is_none_or(|it| it == known(*domain, raw))));
     words.filter(|(domain, raw, _)| !known(*domain, raw)).map(|(domain, raw, _)| (domain, raw)).collect()
 }
 

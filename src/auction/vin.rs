@@ -35,9 +35,7 @@ pub fn classify_vin(raw: &str) -> ParsedVin<'_> {
     let vin = normalize_vin(raw);
     if trim_blanks(raw).is_empty() {
         ParsedVin::Empty
-    } else if (11..=17).contains(&vin.len())
-        && vin.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-    {
+    } else if (11..=17).contains(&vin.len()) && vin.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
         ParsedVin::Valid(vin)
     } else {
         ParsedVin::Malformed
@@ -75,10 +73,7 @@ mod tests {
         assert_eq!(classify_vin("2HGFC2F59-H512345"), ParsedVin::Malformed);
         assert_eq!(classify_vin("2HGFC2F59ЯH512345"), ParsedVin::Malformed);
         assert_eq!(classify_vin(" \u{b} \u{a0}\u{200b}"), ParsedVin::Empty);
-        assert_eq!(
-            classify_vin("\u{feff}2HGFC2F59GH512345\u{a0}"),
-            ParsedVin::Valid("2HGFC2F59GH512345".into())
-        );
+        assert_eq!(classify_vin("\u{feff}2HGFC2F59GH512345\u{a0}"), ParsedVin::Valid("2HGFC2F59GH512345".into()));
         assert_eq!(classify_vin("2HGFC2F59\u{200b}GH512345"), ParsedVin::Malformed);
         assert_eq!(classify_vin(&"A".repeat(3000)), ParsedVin::Malformed);
         assert_eq!(classify_vin("OIQ"), ParsedVin::Malformed);

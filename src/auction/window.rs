@@ -244,9 +244,7 @@ mod tests {
             clock_instants("2026-11-01-01.30.00.000000"),
             ["2026-11-01T08:30:00Z", "2026-11-01T09:30:00Z", "2026-11-01T21:30:00Z"].map(parse_time)
         );
-        for none in
-            ["", "2026-11-27-14.10.06.000795", "2026-11-27-00.10.06.000795", "2026-11-27 02:10:06", "x"]
-        {
+        for none in ["", "2026-11-27-14.10.06.000795", "2026-11-27-00.10.06.000795", "2026-11-27 02:10:06", "x"] {
             assert!(clock_instants(none).is_empty(), "{none}");
         }
     }
@@ -288,8 +286,7 @@ mod tests {
             Err(WindowError::Unnamed)
         );
         // A window from a flag or a path is only rounded down.
-        let named =
-            clock.select_window(Some(parse_time("2026-11-20T14:59:59Z")), parse_time("2026-11-28T00:00:00Z"));
+        let named = clock.select_window(Some(parse_time("2026-11-20T14:59:59Z")), parse_time("2026-11-28T00:00:00Z"));
         assert_eq!(named, Ok(parse_time("2026-11-20T14:45:00Z")));
     }
 
@@ -309,10 +306,7 @@ mod tests {
         }
         let none = FileClock::default();
         assert_eq!(none.check_window(parse_time("2026-11-30T12:15:00Z"), now), Ok(()));
-        assert!(matches!(
-            none.check_window(parse_time("2026-11-30T12:30:00Z"), now),
-            Err(WindowError::Ahead { .. })
-        ));
+        assert!(matches!(none.check_window(parse_time("2026-11-30T12:30:00Z"), now), Err(WindowError::Ahead { .. })));
         assert_eq!(none.check_window(parse_time("1990-01-01T00:00:00Z"), now), Ok(()));
     }
 
@@ -330,21 +324,16 @@ mod tests {
         };
         let later = row.clone().with_value("Last Updated Time", "2025-10-14T09:30:00Z");
         let one =
-            FileClock::read_file(&bytes(&[&row, &later, &row])[..], super::super::mapping::copart_mapping())
-                .unwrap();
+            FileClock::read_file(&bytes(&[&row, &later, &row])[..], super::super::mapping::copart_mapping()).unwrap();
         assert_eq!(one, file_clock("2025-10-14-08.55.06.000795", "2025-10-14T09:30:00Z"));
         let other = row.clone().with_value("Create Date/Time", "2025-10-14-08.55.07.000000");
         assert_eq!(
-            FileClock::read_file(&bytes(&[&row, &other])[..], super::super::mapping::copart_mapping())
-                .unwrap()
-                .clock,
+            FileClock::read_file(&bytes(&[&row, &other])[..], super::super::mapping::copart_mapping()).unwrap().clock,
             None
         );
         let empty = row.clone().with_value("Create Date/Time", "");
         assert_eq!(
-            FileClock::read_file(&bytes(&[&empty])[..], super::super::mapping::copart_mapping())
-                .unwrap()
-                .clock,
+            FileClock::read_file(&bytes(&[&empty])[..], super::super::mapping::copart_mapping()).unwrap().clock,
             None
         );
         for none in [&b""[..], b"<html></html>", b"Id,a\n1,2\n"] {

@@ -33,9 +33,7 @@
 
 use super::Column;
 use super::reader::FeedRecord;
-use chrono::{
-    DateTime, Duration, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeZone, Utc,
-};
+use chrono::{DateTime, Duration, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeZone, Utc};
 use chrono_tz::{America, Asia, Europe, Pacific, Tz};
 
 /// The tz data version that the rules above were checked against, and that chrono-tz is built from.
@@ -169,9 +167,7 @@ impl SalePlace<'_> {
         }
         let written = self.zone_of_abbreviation(yard);
         match self.state_of_yard(yard) {
-            Some(code) => {
-                find_province(code).map(|(_, zone, _)| *zone).or(written).or_else(|| only_zone(code))
-            }
+            Some(code) => find_province(code).map(|(_, zone, _)| *zone).or(written).or_else(|| only_zone(code)),
             None if yard.starts_with('*') => written,
             None => match written {
                 Some(region) => Some(self.province_of_lot(region).unwrap_or(region)),
@@ -209,9 +205,7 @@ impl SalePlace<'_> {
         let country = self.country.trim();
         match self.has_states() {
             true => only_zone(self.state.trim()),
-            false => {
-                COUNTRIES.iter().find(|(name, _)| name.eq_ignore_ascii_case(country)).map(|(_, zone)| *zone)
-            }
+            false => COUNTRIES.iter().find(|(name, _)| name.eq_ignore_ascii_case(country)).map(|(_, zone)| *zone),
         }
     }
 
@@ -247,9 +241,7 @@ impl SaleZone {
         match self {
             SaleZone::Region(region) => first_instant(region, local),
             SaleZone::Fixed(behind) => fixed_instant(behind, local),
-            SaleZone::OneOffset { behind, .. } if has_one_offset(local.date()) => {
-                fixed_instant(behind, local)
-            }
+            SaleZone::OneOffset { behind, .. } if has_one_offset(local.date()) => fixed_instant(behind, local),
             SaleZone::OneOffset { region, .. } => first_instant(region, local),
         }
     }

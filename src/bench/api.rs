@@ -228,20 +228,18 @@ struct ApiServer {
 
 impl ApiServer {
     async fn start(ground: &BenchDatabase) -> anyhow::Result<ApiServer> {
-        let mut process =
-            Command::new(std::env::current_exe().context("could not find the path of this program")?)
-                .args(["serve", "--listen", "127.0.0.1:0"])
-                .env("DATABASE_URL", ground.url())
-                .env("DATABASE_DIRECT_URL", ground.url())
-                .env("VINOPS_LOG_FORMAT", "json")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .context("could not start `vinops serve`")?;
-        let mut lines =
-            BufReader::new(process.stderr.take().context("`vinops serve` has no standard error")?).lines();
+        let mut process = Command::new(std::env::current_exe().context("could not find the path of this program")?)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("DATABASE_URL", ground.url())
+            .env("DATABASE_DIRECT_URL", ground.url())
+            .env("VINOPS_LOG_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("could not start `vinops serve`")?;
+        let mut lines = BufReader::new(process.stderr.take().context("`vinops serve` has no standard error")?).lines();
         let shown = async {
             while let Some(line) = lines.next_line().await? {
                 let line: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -251,9 +249,8 @@ impl ApiServer {
             }
             bail!("`vinops serve` stopped before it listened")
         };
-        let address = tokio::time::timeout(STARTUP_TIMEOUT, shown)
-            .await
-            .context("`vinops serve` did not start in time")??;
+        let address =
+            tokio::time::timeout(STARTUP_TIMEOUT, shown).await.context("`vinops serve` did not start in time")??;
         // A process blocks once the pipe of its unread log is full.
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {

@@ -32,17 +32,13 @@ impl CopyBaseline {
     /// Loads the file into a new table of a database. Returns the duration of the load in seconds.
     pub async fn measure_seconds(&self, ground: &BenchDatabase) -> anyhow::Result<f64> {
         let mut session = ground.open_session().await?;
-        execute_statement(
-            &mut session,
-            "drop table if exists floor; create table floor (payload jsonb)".to_owned(),
-        )
-        .await?;
+        execute_statement(&mut session, "drop table if exists floor; create table floor (payload jsonb)".to_owned())
+            .await?;
         ground.checkpoint().await?;
         match &self.psql {
             Some(psql) => self.run_psql(psql, ground).await,
             None => {
-                let mut file =
-                    tokio::fs::File::open(&self.file).await.context("could not open the baseline's rows")?;
+                let mut file = tokio::fs::File::open(&self.file).await.context("could not open the baseline's rows")?;
                 let mut buffer = vec![0; 1 << 18];
                 let began = Instant::now();
                 let mut copy = session.copy_in_raw("copy floor (payload) from stdin").await?;
@@ -66,8 +62,7 @@ impl CopyBaseline {
         if url.set_password(None).is_err() {
             bail!("server URL has no host, which psql needs");
         }
-        let file =
-            self.file.to_str().context("the path of the temporary folder is not UTF-8")?.replace('\'', "''");
+        let file = self.file.to_str().context("the path of the temporary folder is not UTF-8")?.replace('\'', "''");
         let mut command = tokio::process::Command::new(psql);
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url.as_str()]);
         command.args(["-c", r"\timing on", "-c", &format!(r"\copy floor (payload) from '{file}'")]);
@@ -93,10 +88,7 @@ fn parse_timing(said: &str) -> Option<f64> {
 /// Decodes the percent-encoding of a part of a URL.
 fn percent_decode(part: &str) -> String {
     let pair = format!("p={}", part.replace('+', "%2B").replace('&', "%26"));
-    url::form_urlencoded::parse(pair.as_bytes())
-        .next()
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default()
+    url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

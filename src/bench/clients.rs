@@ -48,11 +48,11 @@ impl ApiClients {
         };
         let mut lots = Vec::new();
         for state in options(2) {
-            let page =
-                fetch_json(&mut stream, address, &format!("/api/v1/search?limit=100&state={state}")).await?;
-            let pairs = page["lots"].as_array().into_iter().flatten().filter_map(|lot| {
-                Some((lot["lot"].as_str()?.to_owned(), lot["vehicle"]["vin"].as_str()?.to_owned()))
-            });
+            let page = fetch_json(&mut stream, address, &format!("/api/v1/search?limit=100&state={state}")).await?;
+            let pairs =
+                page["lots"].as_array().into_iter().flatten().filter_map(|lot| {
+                    Some((lot["lot"].as_str()?.to_owned(), lot["vehicle"]["vin"].as_str()?.to_owned()))
+                });
             lots.extend(pairs);
         }
         ensure!(!lots.is_empty(), "the API returned no lots");
@@ -73,8 +73,7 @@ impl ApiClients {
         }
         let escaped = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let dice = &mut self.dice;
-        let mut any =
-            |of: &[String]| of.get(dice.random_range(0..of.len().max(1))).cloned().unwrap_or_default();
+        let mut any = |of: &[String]| of.get(dice.random_range(0..of.len().max(1))).cloned().unwrap_or_default();
         let (make, damage, state) = (any(&self.makes), any(&self.damages), any(&self.states));
         let year = self.dice.random_range(2005..2022);
         let (lot, vin) = self.lots[self.dice.random_range(0..self.lots.len())].clone();
@@ -156,16 +155,10 @@ pub async fn fetch_json(stream: &mut Option<TcpStream>, address: &str, path: &st
                 length.and_then(|text| text.trim().parse().ok()).context("response has no Content-Length")?;
             break (head, at + 4 + length);
         }
-        ensure!(
-            connection.read_buf(&mut answer).await? > 0,
-            "the API closed the connection during a response"
-        );
+        ensure!(connection.read_buf(&mut answer).await? > 0, "the API closed the connection during a response");
     };
     while answer.len() < length {
-        ensure!(
-            connection.read_buf(&mut answer).await? > 0,
-            "the API closed the connection during a response"
-        );
+        ensure!(connection.read_buf(&mut answer).await? > 0, "the API closed the connection during a response");
     }
     let body = answer.split_off(memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |at| at + 4));
     ensure!(head.starts_with("http/1.1 200"), "{path}: {head}\n{}", String::from_utf8_lossy(&body));

@@ -25,20 +25,12 @@ const COMPETITOR_TIMEOUT: Duration = Duration::from_secs(120);
 /// Measures both queues. Their scripts take the database URL, the number of jobs and the number of slots, and print the
 /// version and the seconds.
 pub async fn measure_competitors(url: &str, jobs: usize) -> anyhow::Result<Vec<CompetitorRate>> {
-    let graphile =
-        measure_competitor("graphile-worker", "node", &["-e", GRAPHILE_WORKER_SCRIPT], url, jobs).await;
-    let procrastinate =
-        measure_competitor("procrastinate", "python3", &["-c", PROCRASTINATE_SCRIPT], url, jobs).await;
+    let graphile = measure_competitor("graphile-worker", "node", &["-e", GRAPHILE_WORKER_SCRIPT], url, jobs).await;
+    let procrastinate = measure_competitor("procrastinate", "python3", &["-c", PROCRASTINATE_SCRIPT], url, jobs).await;
     Ok(vec![graphile, procrastinate])
 }
 
-async fn measure_competitor(
-    name: &str,
-    program: &str,
-    arguments: &[&str],
-    url: &str,
-    jobs: usize,
-) -> CompetitorRate {
+async fn measure_competitor(name: &str, program: &str, arguments: &[&str], url: &str, jobs: usize) -> CompetitorRate {
     let mut command = Command::new(program);
     command.args(arguments).args([url.to_owned(), jobs.to_string(), WORKER_SLOTS.to_string()]);
     command.stdin(Stdio::null()).kill_on_drop(true);

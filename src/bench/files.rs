@@ -75,8 +75,7 @@ impl BenchFiles {
 }
 
 fn write_json(from: &Path, to: &Path) -> anyhow::Result<u64> {
-    let mut reader =
-        RecordReader::new(BufReader::new(File::open(from)?), ReaderLimits::default(), copart_mapping())?;
+    let mut reader = RecordReader::new(BufReader::new(File::open(from)?), ReaderLimits::default(), copart_mapping())?;
     let payload = PayloadWriter::new(reader.header());
     let mut out = BufWriter::with_capacity(1 << 18, File::create(to)?);
     let (mut row, mut rows) = (Vec::new(), 0);

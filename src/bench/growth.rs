@@ -98,9 +98,7 @@ impl StorageSize {
 /// Returns the total size of all files in a folder and its subfolders, in bytes.
 fn folder_bytes(path: &Path) -> anyhow::Result<i64> {
     let mut bytes = 0;
-    for entry in
-        std::fs::read_dir(path).with_context(|| format!("could not read the folder {}", path.display()))?
-    {
+    for entry in std::fs::read_dir(path).with_context(|| format!("could not read the folder {}", path.display()))? {
         let entry = entry?;
         let about = entry.metadata()?;
         bytes += if about.is_dir() { folder_bytes(&entry.path())? } else { i64::try_from(about.len())? };

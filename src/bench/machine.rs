@@ -43,8 +43,7 @@ impl MachineInfo {
             .and_then(|total| total.trim_end_matches("kB").trim().parse::<u64>().ok());
         Ok(MachineInfo {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            cpu: proc_field(&read("/proc/cpuinfo"), "model name")
-                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cpu: proc_field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             memory_mb: kilobytes.unwrap_or(0) * 1024 / 1_000_000,
             load: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
             postgres,
@@ -55,11 +54,8 @@ impl MachineInfo {
 
     /// Formats the description as three lines of text, with a warning for a debug build.
     pub fn to_text(&self) -> String {
-        let warning = if self.optimised {
-            ""
-        } else {
-            "\nDebug build without optimisation: the results are not valid."
-        };
+        let warning =
+            if self.optimised { "" } else { "\nDebug build without optimisation: the results are not valid." };
         format!(
             "{} cores of {}, {:.0} GB of memory, load {:.1} at the start\n{}\n{}{warning}",
             self.cores,

@@ -18,8 +18,8 @@ use super::server::{BenchDatabase, BenchServer, execute_statement};
 use crate::queue::admin::{self, Actor};
 use crate::queue::manual::ManualWorker;
 use crate::queue::{
-    EnqueueOptions, Extensions, Job, JobDefinition, JobPolicy, JobResult, JobRun, RunOutcome, Worker,
-    WorkerEvent, enqueue_job, enqueue_jobs,
+    EnqueueOptions, Extensions, Job, JobDefinition, JobPolicy, JobResult, JobRun, RunOutcome, Worker, WorkerEvent,
+    enqueue_job, enqueue_jobs,
 };
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -322,9 +322,8 @@ async fn measure_latency(ground: &BenchDatabase) -> anyhow::Result<LatencyStats>
         enqueue_job(&mut transaction, &NoopJob {}, EnqueueOptions::with_key(n.to_string())).await?;
         let asked = Instant::now();
         transaction.commit().await?;
-        let started = tokio::time::timeout(WAKEUP_TIMEOUT, rings.recv())
-            .await
-            .context("worker received no notification")?;
+        let started =
+            tokio::time::timeout(WAKEUP_TIMEOUT, rings.recv()).await.context("worker received no notification")?;
         let started = started.context("worker stopped during a measurement")?;
         if n > 0 {
             taken.push(started.saturating_duration_since(asked).as_secs_f64() * 1000.0);

@@ -37,8 +37,7 @@ impl BenchServer {
     /// Starts a temporary cluster and creates the template on it.
     pub async fn start_temporary() -> anyhow::Result<BenchServer> {
         let embedded =
-            EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() })
-                .await?;
+            EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() }).await?;
         BenchServer::create_template(embedded.socket_url("postgres"), Some(embedded)).await
     }
 
@@ -47,10 +46,7 @@ impl BenchServer {
         BenchServer::create_template(url.to_owned(), None).await
     }
 
-    async fn create_template(
-        admin: String,
-        embedded: Option<EmbeddedPostgres>,
-    ) -> anyhow::Result<BenchServer> {
+    async fn create_template(admin: String, embedded: Option<EmbeddedPostgres>) -> anyhow::Result<BenchServer> {
         let prefix = format!("vinops_bench_{}", std::process::id());
         let place = BenchServer { admin, prefix, embedded, made: AtomicU32::new(0) };
         let template = place.template_name();
@@ -112,10 +108,7 @@ impl BenchServer {
         let beside = self.embedded.as_ref().map(|embedded| embedded.binaries().folder.clone());
         let named = beside.or_else(crate::config::pg_bindir).map(|folder| folder.join("psql"));
         let runs = |program: &Path| {
-            std::process::Command::new(program)
-                .arg("--version")
-                .output()
-                .is_ok_and(|said| said.status.success())
+            std::process::Command::new(program).arg("--version").output().is_ok_and(|said| said.status.success())
         };
         named.into_iter().chain([PathBuf::from("psql")]).find(|program| runs(program))
     }

@@ -123,8 +123,7 @@ pub async fn measure_windows(
     let bare = place.create_database().await?;
     let machine = MachineInfo::inspect(&bare.db.pool, place.describe().await?).await?;
 
-    let (mut floors, mut firsts, mut steadies, mut growths) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut firsts, mut steadies, mut growths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut proved = None;
     for repeat in 1..=plan.repeats {
         let base = floor.measure_seconds(&bare).await?;
@@ -133,10 +132,8 @@ pub async fn measure_windows(
         let first = run_window(&ground, &files.windows[0]).await?;
         let before = StorageSize::measure_vacuumed(&ground).await?;
         let mut after = None;
-        let mut said = format!(
-            "repeat {repeat} of {}: baseline {base:.2} s, first window {:.2} s",
-            plan.repeats, first.seconds
-        );
+        let mut said =
+            format!("repeat {repeat} of {}: baseline {base:.2} s, first window {:.2} s", plan.repeats, first.seconds);
         firsts.push((first, base));
         for window in &files.windows[1..] {
             let steady = run_window(&ground, window).await?;
@@ -231,15 +228,11 @@ async fn measure_larger(
     ensure!(rows > plan.rows, "--memory-rows {rows} is not greater than --rows {}", plan.rows);
     let files = BenchFiles::simulate(plan.seed, rows, 2).await?;
     let ground = place.create_database().await?;
-    let [first_window, next] = files.windows.as_slice() else {
-        anyhow::bail!("expected two simulated windows")
-    };
-    let (big_first, big_steady) =
-        (run_window(&ground, first_window).await?, run_window(&ground, next).await?);
+    let [first_window, next] = files.windows.as_slice() else { anyhow::bail!("expected two simulated windows") };
+    let (big_first, big_steady) = (run_window(&ground, first_window).await?, run_window(&ground, next).await?);
     place.drop_database(ground).await?;
     let beyond = (rows - plan.rows) as f64;
-    let per_row =
-        |big: &WindowRun, usual: &SampleStats| (big.summary.peak_rss_mb - usual.median) * 1e6 / beyond;
+    let per_row = |big: &WindowRun, usual: &SampleStats| (big.summary.peak_rss_mb - usual.median) * 1e6 / beyond;
     Ok(LargerFeedMemory {
         rows: big_first.summary.rows,
         first_mb: big_first.summary.peak_rss_mb,
@@ -261,16 +254,13 @@ const STEP_COLUMNS: [StepColumn; 4] = [
 
 impl WindowTiming {
     fn from_runs(worked: &[(WindowRun, f64)]) -> WindowTiming {
-        let spread = |read: &dyn Fn(&WindowRun) -> f64| {
-            SampleStats::from_samples(worked.iter().map(|(worked, _)| read(worked)))
-        };
+        let spread =
+            |read: &dyn Fn(&WindowRun) -> f64| SampleStats::from_samples(worked.iter().map(|(worked, _)| read(worked)));
         WindowTiming {
             seconds: spread(&|worked| worked.seconds),
             ratio: SampleStats::from_samples(worked.iter().map(|(worked, floor)| worked.seconds / floor)),
             steps: STEP_COLUMNS.iter().map(|(name, read)| (*name, spread(read))).collect(),
-            between: spread(&|worked| {
-                worked.seconds - STEP_COLUMNS.iter().map(|(_, read)| read(worked)).sum::<f64>()
-            }),
+            between: spread(&|worked| worked.seconds - STEP_COLUMNS.iter().map(|(_, read)| read(worked)).sum::<f64>()),
             command: spread(&|worked| worked.command_seconds),
         }
     }
@@ -330,10 +320,7 @@ impl WindowsBenchReport {
         if verbose {
             let rows = self.growth.relations.iter().map(|(name, mb)| vec![name.clone(), format!("{mb:.2}")]);
             out.push('\n');
-            out.push_str(&markdown_table(
-                &["growth by relation, with its indexes", "MB"],
-                &rows.collect::<Vec<_>>(),
-            ));
+            out.push_str(&markdown_table(&["growth by relation, with its indexes", "MB"], &rows.collect::<Vec<_>>()));
         }
         out
     }
@@ -341,8 +328,7 @@ impl WindowsBenchReport {
     fn timing_table(&self) -> String {
         let headings = ["s", "first window", "steady window"];
         let both = |name: &str, first: String, steady: String| vec![name.to_owned(), first, steady];
-        let mut rows =
-            vec![both(&format!("baseline: {}", self.floor_via), self.floor.to_text(2), String::new())];
+        let mut rows = vec![both(&format!("baseline: {}", self.floor_via), self.floor.to_text(2), String::new())];
         for ((name, first), (_, steady)) in self.first.steps.iter().zip(&self.steady.steps) {
             rows.push(both(name, first.to_text(2), steady.to_text(2)));
         }
@@ -352,9 +338,7 @@ impl WindowsBenchReport {
             ("all steps / baseline of the same repeat", |timing| &timing.ratio),
             ("`vinops ingest`, start to end", |timing| &timing.command),
         ];
-        rows.extend(
-            lines.map(|(name, read)| both(name, read(&self.first).to_text(2), read(&self.steady).to_text(2))),
-        );
+        rows.extend(lines.map(|(name, read)| both(name, read(&self.first).to_text(2), read(&self.steady).to_text(2))));
         markdown_table(&headings, &rows)
     }
 

@@ -105,9 +105,7 @@ impl BenchServerArgs {
         let place = match (config.database_url.get()?, self.server) {
             (Some(url), true) => BenchServer::connect(url.expose_secret()).await,
             (None, true) => {
-                return Err(CommandError::usage(anyhow!(
-                    "DATABASE_URL is not set, and --server requires it"
-                )));
+                return Err(CommandError::usage(anyhow!("DATABASE_URL is not set, and --server requires it")));
             }
             (_, false) => BenchServer::start_temporary().await,
         };
@@ -173,8 +171,7 @@ async fn run_benchmark(
         }
         BenchCommand::Api(args) => {
             let ApiBenchArgs { rows, seconds, every, seed, .. } = *args;
-            let report =
-                api::measure_api(api::ApiBenchPlan { rows, seconds, every, seed }, place, told).await?;
+            let report = api::measure_api(api::ApiBenchPlan { rows, seconds, every, seed }, place, told).await?;
             if args.json.json {
                 output::print_json(&report)?;
             } else {

@@ -97,12 +97,10 @@ pub async fn finish_chains(
     let steps = downstream_kinds(fleet, fleet.fetch.next);
     let first = fleet.find_job(steps.first().copied().unwrap_or_default())?;
     let bars = ProgressBars::new(!quiet);
-    let hand =
-        InlineWorker::start(&session.db, fleet, &session.config, session.open_store()?, &steps, &bars)?;
+    let hand = InlineWorker::start(&session.db, fleet, &session.config, session.open_store()?, &steps, &bars)?;
     let mut failure = None;
     for file_id in files {
-        let end =
-            FileChain::for_new_file(&session.db, *file_id, first).run_to_end(&bars, hand.subscribe()).await?;
+        let end = FileChain::for_new_file(&session.db, *file_id, first).run_to_end(&bars, hand.subscribe()).await?;
         if !end.is_applied() {
             let reason = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             failure = Some(anyhow!("file {file_id} is {}{reason}", end.state));

@@ -43,18 +43,14 @@ pub fn print_man_pages(args: &ManPageArgs) -> Result<(), CommandError> {
     // The name of a page contains the names of its parent commands: vinops-jobs-requeue.
     command.build();
     let Some(folder) = &args.out else {
-        return Ok(std::io::stdout()
-            .write_all(&render_page(&command)?)
-            .context("could not print the manual page")?);
+        return Ok(std::io::stdout().write_all(&render_page(&command)?).context("could not print the manual page")?);
     };
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("could not create the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("could not create the folder {}", folder.display()))?;
     let mut commands = vec![command];
     while let Some(command) = commands.pop() {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name());
         let path = folder.join(format!("{name}.1"));
-        std::fs::write(&path, render_page(&command)?)
-            .with_context(|| format!("could not write {}", path.display()))?;
+        std::fs::write(&path, render_page(&command)?).with_context(|| format!("could not write {}", path.display()))?;
         let below = command.get_subcommands().filter(|it| it.get_name() != "help");
         commands.extend(below.cloned());
     }

@@ -59,10 +59,8 @@ struct DemoWindow {
 pub async fn run(args: DemoArgs, fleet: JobRegistry, mut config: Config) -> Result<(), CommandError> {
     let bars = ProgressBars::new(!args.json.json);
     let leave = super::roles::shutdown_signal()?;
-    let folder = tempfile::Builder::new()
-        .prefix("vinops-demo-")
-        .tempdir()
-        .context("could not create a temporary folder")?;
+    let folder =
+        tempfile::Builder::new().prefix("vinops-demo-").tempdir().context("could not create a temporary folder")?;
     let waiting = bars.add_spinner("PostgreSQL");
     waiting.set_message("starting a temporary cluster");
     let embedded = EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() })
@@ -80,8 +78,7 @@ pub async fn run(args: DemoArgs, fleet: JobRegistry, mut config: Config) -> Resu
     waiting.finish_and_clear();
 
     let mut face =
-        HttpEndpoint::start("demo", &args.listen, None, &session, fleet, &leave, ApiExposure::Optional)
-            .await?;
+        HttpEndpoint::start("demo", &args.listen, None, &session, fleet, &leave, ApiExposure::Optional).await?;
     let stopping = leave.child_token();
     let worked = tokio::select! {
         worked = process_windows(&args, fleet, &session, &mut face, &bars, &stopping) => worked?,

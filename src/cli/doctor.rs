@@ -122,9 +122,9 @@ pub async fn run(args: DoctorArgs, fleet: JobRegistry, config: Config) -> Result
     }
     match failed {
         0 => Ok(()),
-        _ if !reached => Err(CommandError::unavailable(anyhow!(
-            "the database is unavailable, so most checks were skipped"
-        ))),
+        _ if !reached => {
+            Err(CommandError::unavailable(anyhow!("the database is unavailable, so most checks were skipped")))
+        }
         1 => Err(anyhow!("1 check failed").into()),
         n => Err(anyhow!("{n} checks failed").into()),
     }
@@ -252,10 +252,6 @@ mod tests {
         assert_eq!(at("2026-03-22T23:59:59Z").level, FindingLevel::Pass);
         let old = at("2026-03-23T00:00:00Z");
         assert_eq!(old.level, FindingLevel::Warn);
-        assert!(
-            old.said.starts_with("tz data 2025b, released 2025-03-22, is over a year old"),
-            "{}",
-            old.said
-        );
+        assert!(old.said.starts_with("tz data 2025b, released 2025-03-22, is over a year old"), "{}", old.said);
     }
 }

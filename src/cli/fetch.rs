@@ -63,8 +63,7 @@ pub async fn run(args: FetchArgs, fleet: JobRegistry, config: Config) -> Result<
     }
     let following = WindowFollower { db: &session.db, fleet, source: &args.source, window, bars: &bars };
     let before = following.read_window().await?;
-    let held =
-        UnfinishedJob::find(&session.db, before.file_id, None).await?.and_then(UnfinishedJob::into_worker);
+    let held = UnfinishedJob::find(&session.db, before.file_id, None).await?.and_then(UnfinishedJob::into_worker);
     let hand = InlineWorker::start(&session.db, fleet, &session.config, store, &[], &bars)?;
     let events = hand.subscribe();
     let end = following.follow_window(before, held, events).await;
@@ -195,8 +194,7 @@ impl WindowFollower<'_> {
         if !source::can_fetch_again(&self.db.pool, job).await? {
             return Ok(false);
         }
-        admin::requeue_job(&self.db.pool, job, os_user(), "the window was fetched again by an operator")
-            .await?;
+        admin::requeue_job(&self.db.pool, job, os_user(), "the window was fetched again by an operator").await?;
         Ok(true)
     }
 

@@ -62,16 +62,10 @@ impl UnfinishedJob {
         key: Option<(&str, &str)>,
     ) -> anyhow::Result<Option<UnfinishedJob>> {
         let (kind, key) = key.unzip();
-        sqlx::query_file_as!(
-            UnfinishedJob,
-            "src/cli/follow.job.sql",
-            file_id.map(|id| id.to_string()),
-            kind,
-            key
-        )
-        .fetch_optional(&db.pool)
-        .await
-        .context("could not read the unfinished job of the chain")
+        sqlx::query_file_as!(UnfinishedJob, "src/cli/follow.job.sql", file_id.map(|id| id.to_string()), kind, key)
+            .fetch_optional(&db.pool)
+            .await
+            .context("could not read the unfinished job of the chain")
     }
 
     /// Returns the name of the worker that runs the job.
@@ -110,9 +104,7 @@ impl UnfinishedJob {
             format!("following job {job} ({kind}) on worker {worker}")
         } else {
             let until = self.lease_until.map(|at| at.format("%H:%M:%S").to_string()).unwrap_or_default();
-            format!(
-                "taking over job {job} ({kind}): its worker {worker} is lost, its lease ends at {until} UTC"
-            )
+            format!("taking over job {job} ({kind}): its worker {worker} is lost, its lease ends at {until} UTC")
         })
     }
 }

@@ -143,10 +143,8 @@ async fn count_events(fleet: JobRegistry, mut events: broadcast::Receiver<Worker
                 if outcome == RunOutcome::Done {
                     (fleet.record_metrics)(kind, &report);
                 }
-                metrics::counter!("vinops_job_runs_total", "kind" => kind, "outcome" => outcome.as_str())
-                    .increment(1);
-                metrics::counter!("vinops_jobs_discarded_total", "kind" => kind)
-                    .increment(u64::from(discarded));
+                metrics::counter!("vinops_job_runs_total", "kind" => kind, "outcome" => outcome.as_str()).increment(1);
+                metrics::counter!("vinops_jobs_discarded_total", "kind" => kind).increment(u64::from(discarded));
                 metrics::histogram!("vinops_job_duration_seconds", "kind" => kind).record(duration);
             }
             Ok(_) => {}

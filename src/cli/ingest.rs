@@ -91,9 +91,8 @@ fn expect_readable(path: &Path) -> anyhow::Result<()> {
     let about = std::fs::metadata(path)
         .with_context(|| format!("could not find the file {name}\nhint: name a CSV file of the feed"))?;
     ensure!(!about.is_dir(), "{name} is a directory\nhint: ingest its files one after the other");
-    File::open(path).with_context(|| {
-        format!("could not open the file {name}\nhint: let this user read it (chmod, chown)")
-    })?;
+    File::open(path)
+        .with_context(|| format!("could not open the file {name}\nhint: let this user read it (chmod, chown)"))?;
     Ok(())
 }
 
@@ -136,8 +135,7 @@ async fn survey_file(path: &Path, mapping: &'static SourceMapping) -> anyhow::Re
 /// # Errors
 /// Returns a usage error if the window is unknown or contradicts the clocks.
 async fn resolve_window(args: &IngestArgs, session: &CommandSession) -> Result<DateTime<Utc>, CommandError> {
-    let FileSurvey { clock, sha256 } =
-        survey_file(&args.file, mapping::mapping_for_source(&args.source)).await?;
+    let FileSurvey { clock, sha256 } = survey_file(&args.file, mapping::mapping_for_source(&args.source)).await?;
     let pool = &session.db.pool;
     let named = args.window.or_else(|| parse_path_time(&args.file));
     let known = sqlx::query_scalar!(
@@ -246,10 +244,7 @@ fn print_summary(args: &IngestArgs, s: &WindowSummary, worked: bool) {
     if s.duplicate && !worked {
         match s.state.as_str() {
             "applied" => {
-                println!(
-                    "\nFile already ingested (file_id: {}).\nSkipping ingestion (idempotent).",
-                    s.file_id
-                )
+                println!("\nFile already ingested (file_id: {}).\nSkipping ingestion (idempotent).", s.file_id)
             }
             _ => println!("\nThe file is known (file_id: {}).", s.file_id),
         }

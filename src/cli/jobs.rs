@@ -70,8 +70,7 @@ pub struct JobFilterArgs {
     limit: Option<i64>,
 }
 
-const JOB_STATES: [&str; 7] =
-    ["available", "scheduled", "running", "retryable", "completed", "cancelled", "discarded"];
+const JOB_STATES: [&str; 7] = ["available", "scheduled", "running", "retryable", "completed", "cancelled", "discarded"];
 
 fn parse_state(text: &str) -> Result<String, String> {
     JOB_STATES
@@ -130,8 +129,7 @@ impl JobFilterArgs {
             expect_source(&session.db.pool, source).await?;
         }
         let JobFilterArgs { kind, state, source, window, key_prefix, since, error, limit } = self;
-        let filter =
-            JobFilter { kinds: kind, states: state, key: key_prefix, source, window, since, error, limit };
+        let filter = JobFilter { kinds: kind, states: state, key: key_prefix, source, window, since, error, limit };
         Ok((session, filter))
     }
 }
@@ -184,8 +182,7 @@ async fn list_jobs(args: JobListArgs, fleet: JobRegistry, config: Config) -> Res
         output::print_json(&jobs)?;
         return Ok(());
     }
-    let mut table =
-        output::new_table(&["id", "kind", "state", "attempt", "key", "run at (UTC)", "worker", "error"]);
+    let mut table = output::new_table(&["id", "kind", "state", "attempt", "key", "run at (UTC)", "worker", "error"]);
     for job in jobs {
         table.add_row(vec![
             right_cell(job.id),
@@ -205,8 +202,8 @@ async fn list_jobs(args: JobListArgs, fleet: JobRegistry, config: Config) -> Res
 async fn show_job(args: JobShowArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let session = CommandSession::open(config, &args.connect).await?;
     let shown = queries::job_details(&session.db.pool, args.id).await?;
-    let JobDetails { job, attempts } = shown
-        .ok_or_else(|| anyhow!("job {} does not exist\nhint: `vinops jobs list` lists the jobs", args.id))?;
+    let JobDetails { job, attempts } =
+        shown.ok_or_else(|| anyhow!("job {} does not exist\nhint: `vinops jobs list` lists the jobs", args.id))?;
     let hint = requeue_hint(&session, fleet, &job).await?;
     session.close().await?;
     if args.json.json {
@@ -214,10 +211,7 @@ async fn show_job(args: JobShowArgs, fleet: JobRegistry, config: Config) -> Resu
         return Ok(());
     }
     println!("job       {} ({})", job.id, job.kind);
-    println!(
-        "state     {}, attempt {} of {}, rescued {} times",
-        job.state, job.attempt, job.max_attempts, job.rescues
-    );
+    println!("state     {}, attempt {} of {}, rescued {} times", job.state, job.attempt, job.max_attempts, job.rescues);
     if let Some(cancelling) = &job.cancelling {
         println!("          {}; its worker has been asked to release it", escape_line(cancelling));
     }
@@ -229,8 +223,7 @@ async fn show_job(args: JobShowArgs, fleet: JobRegistry, config: Config) -> Resu
     if let Some(error) = &job.error {
         println!("error     {error}");
     }
-    let mut table =
-        output::new_table(&["run", "attempt", "worker", "started (UTC)", "seconds", "outcome", "error"]);
+    let mut table = output::new_table(&["run", "attempt", "worker", "started (UTC)", "seconds", "outcome", "error"]);
     for a in attempts {
         let lasted = a.finished_at.map(|end| format!("{:.2}", (end - a.started_at).as_seconds_f64()));
         table.add_row(vec![
@@ -252,11 +245,7 @@ async fn show_job(args: JobShowArgs, fleet: JobRegistry, config: Config) -> Resu
 
 /// Returns a hint for a discarded or cancelled job: the command that requeues the job, or the reason why that is
 /// impossible. Returns `None` for a job in another state.
-async fn requeue_hint(
-    session: &CommandSession,
-    fleet: JobRegistry,
-    job: &JobRow,
-) -> anyhow::Result<Option<String>> {
+async fn requeue_hint(session: &CommandSession, fleet: JobRegistry, job: &JobRow) -> anyhow::Result<Option<String>> {
     if !matches!(job.state.as_str(), "discarded" | "cancelled") {
         return Ok(None);
     }
@@ -305,12 +294,7 @@ async fn show_stats(args: JobListArgs, fleet: JobRegistry, config: Config) -> Re
         }
         if let (Some(at), Some(who), Some(why)) = (kind.paused_at, kind.paused_by, kind.paused_because) {
             let because = format!("{who}: {why}");
-            println!(
-                "{}: paused since {} by {}",
-                kind.kind,
-                output::format_minute(at),
-                escape_line(&because)
-            );
+            println!("{}: paused since {} by {}", kind.kind, output::format_minute(at), escape_line(&because));
         }
     }
     Ok(())

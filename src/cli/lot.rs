@@ -6,9 +6,7 @@ use super::session::{CommandSession, ConnectArgs};
 use crate::auction::lot_number::parse_lot_digits;
 use crate::config::Config;
 use crate::db::history::display::{DisplayValue, TaxonomyValue};
-use crate::db::history::{
-    self, AmbiguousLot, ChangeSubject, ColumnChange, FeedPresence, HistoricalLot, LotHistory,
-};
+use crate::db::history::{self, AmbiguousLot, ChangeSubject, ColumnChange, FeedPresence, HistoricalLot, LotHistory};
 use crate::db::taxonomy::{self, LabelRow};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
@@ -48,9 +46,8 @@ pub struct LotShowArgs {
 /// Runs a subcommand of `vinops lot`.
 pub async fn run(command: LotCommand, config: Config) -> Result<(), CommandError> {
     let LotCommand::Show(args) = command;
-    let number = parse_lot_digits(&args.lot).ok_or_else(|| {
-        CommandError::usage(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot))
-    })?;
+    let number = parse_lot_digits(&args.lot)
+        .ok_or_else(|| CommandError::usage(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot)))?;
     let session = CommandSession::open(config, &args.connect).await?;
     let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
     let spellings = taxonomy::load_aliases(&mut connection).await?;
@@ -135,11 +132,7 @@ fn show_history(told: LotHistory) {
     println!("lot       {} ({}), {}", told.lot, told.source, told.status.to_text());
     println!("vehicle   {}", told.vin);
     let until = if told.in_feed { ", in the newest file" } else { "" };
-    println!(
-        "seen      from {} to {}{until}",
-        time_or_unknown(told.first_seen),
-        time_or_unknown(told.last_seen)
-    );
+    println!("seen      from {} to {}{until}", time_or_unknown(told.first_seen), time_or_unknown(told.last_seen));
     if !told.carried.is_empty() {
         println!("carried   {}", told.carried.join(", "));
     }

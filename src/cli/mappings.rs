@@ -36,11 +36,8 @@ fn read_mappings(folder: &Path) -> anyhow::Result<BTreeMap<String, SourceMapping
         let about = || format!("could not read the mapping {}", path.display());
         let text = std::fs::read_to_string(&path).with_context(about)?;
         let mapping = SourceMapping::parse(&text).with_context(about)?;
-        let source = path
-            .file_stem()
-            .and_then(OsStr::to_str)
-            .context("the file name is not UTF-8")
-            .with_context(about)?;
+        let source =
+            path.file_stem().and_then(OsStr::to_str).context("the file name is not UTF-8").with_context(about)?;
         mappings.insert(source.to_owned(), mapping);
     }
     Ok(mappings)
@@ -55,8 +52,7 @@ mod tests {
     fn each_json_file_of_the_folder_is_the_mapping_of_the_source_that_it_is_named_after() {
         let folder = tempfile::tempdir().unwrap();
         let copart = include_str!("../auction/mappings/copart.json");
-        std::fs::write(folder.path().join("north.json"), copart.replacen("\"Lot number\"", "\"Stock#\"", 1))
-            .unwrap();
+        std::fs::write(folder.path().join("north.json"), copart.replacen("\"Lot number\"", "\"Stock#\"", 1)).unwrap();
         std::fs::write(folder.path().join("notes.txt"), "none").unwrap();
         let mappings = read_mappings(folder.path()).unwrap();
         assert_eq!(mappings.keys().collect::<Vec<_>>(), ["north"]);

@@ -133,13 +133,9 @@ fn reject_listing_options(args: &MigrateArgs) -> anyhow::Result<()> {
     let strange = match &args.what {
         MigrateCommand::Up { to, rows: of } => to.is_some() || rows(of),
         MigrateCommand::Down { to: None, .. } => {
-            bail!(
-                "--to is missing\nhint: give the last migration to keep, for example 0014, or 0000 for none"
-            )
+            bail!("--to is missing\nhint: give the last migration to keep, for example 0014, or 0000 for none")
         }
-        MigrateCommand::Down { literal, restore_names, rows: of, .. } => {
-            *literal || *restore_names || rows(of)
-        }
+        MigrateCommand::Down { literal, restore_names, rows: of, .. } => *literal || *restore_names || rows(of),
         _ => false,
     };
     if strange || args.place.schema.is_some() {
@@ -175,8 +171,7 @@ async fn run_command(
 ) -> Result<(), CommandError> {
     match what {
         MigrateCommand::Up { .. } => {
-            let applied =
-                migrate::apply_pending(session, set, |line| println!("{}", applied_line(line))).await;
+            let applied = migrate::apply_pending(session, set, |line| println!("{}", applied_line(line))).await;
             if applied.map_err(CommandError::from_schema)?.is_empty() {
                 println!("nothing to apply");
             }
@@ -212,16 +207,13 @@ fn print_registry(set: &MigrationSet, write: bool) -> anyhow::Result<()> {
 /// # Errors
 /// Returns an error if a migration is unknown to this program or was changed.
 async fn print_status(session: &mut PgConnection, set: &MigrationSet, json: bool) -> anyhow::Result<()> {
-    let standings =
-        migrate::migration_status(session, set).await.context("could not read vinops.migrations")?;
+    let standings = migrate::migration_status(session, set).await.context("could not read vinops.migrations")?;
     if json {
         super::output::print_json(&standings)?;
     } else {
         for line in &standings {
             let word = match line.state {
-                MigrationState::Applied if line.applied.as_ref().is_some_and(|applied| applied.baseline) => {
-                    "adopted"
-                }
+                MigrationState::Applied if line.applied.as_ref().is_some_and(|applied| applied.baseline) => "adopted",
                 MigrationState::Applied => "applied",
                 MigrationState::Pending => "pending",
                 MigrationState::Superseded => "superseded",

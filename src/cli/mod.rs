@@ -87,11 +87,8 @@ pub struct JobRegistry {
     /// Logs in to a source (third argument) on behalf of an operator (fourth argument).
     pub login: fn(&Config, PgPool, String, String) -> LoginFuture,
     /// Compares lots, vehicles and images with the stored row versions.
-    pub compare: fn(
-        PgPool,
-        ComparisonScope,
-        ComparisonObserver,
-    ) -> BoxFuture<'static, anyhow::Result<ComparisonCounts>>,
+    pub compare:
+        fn(PgPool, ComparisonScope, ComparisonObserver) -> BoxFuture<'static, anyhow::Result<ComparisonCounts>>,
     /// Withdraws a file in the caller's transaction.
     pub withdraw: for<'a> fn(
         &'a mut PgConnection,
@@ -108,10 +105,7 @@ impl JobRegistry {
     fn find_job(&self, kind: &str) -> Result<&'static JobDefinition, CommandError> {
         self.jobs.iter().find(|entry| entry.matches_kind(kind)).ok_or_else(|| {
             let known: Vec<&str> = self.jobs.iter().map(|entry| entry.kind).collect();
-            CommandError::usage(anyhow::anyhow!(
-                "unknown job kind {kind:?}; expected one of {}",
-                known.join(", ")
-            ))
+            CommandError::usage(anyhow::anyhow!("unknown job kind {kind:?}; expected one of {}", known.join(", ")))
         })
     }
 }
@@ -257,8 +251,7 @@ impl RootCommand {
     /// Returns true if the command may read rows of files. Such a command loads the mappings of the sources.
     fn reads_rows(&self) -> bool {
         use RootCommand::{
-            Completions, Digest, Doctor, Jobs, Man, Migrate, Raw, Scheduler, Source, Store, WithPostgres,
-            Workers,
+            Completions, Digest, Doctor, Jobs, Man, Migrate, Raw, Scheduler, Source, Store, WithPostgres, Workers,
         };
         !matches!(
             self,
@@ -313,8 +306,7 @@ pub fn run(fleet: JobRegistry) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return CommandError::from(anyhow::Error::new(error).context("could not start the runtime"))
-                .report();
+            return CommandError::from(anyhow::Error::new(error).context("could not start the runtime")).report();
         }
     };
     match runtime.block_on(dispatch_command(cli.command, fleet, config)) {
@@ -345,11 +337,7 @@ fn apply_settings(command: &RootCommand, config: &Config) -> Result<(), CommandE
     Ok(())
 }
 
-async fn dispatch_command(
-    command: RootCommand,
-    fleet: JobRegistry,
-    config: Config,
-) -> Result<(), CommandError> {
+async fn dispatch_command(command: RootCommand, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     match command {
         RootCommand::Demo(args) => demo::run(args, fleet, config).await,
         RootCommand::Up(args) => roles::run_all_roles(args, fleet, config).await,

@@ -110,9 +110,6 @@ mod tests {
 
     #[test]
     fn counts_are_grouped_by_thousands() {
-        assert_eq!(
-            [0, 7, 1000, 153_991, -1_234_567].map(format_count),
-            ["0", "7", "1,000", "153,991", "-1,234,567"]
-        );
+        assert_eq!([0, 7, 1000, 153_991, -1_234_567].map(format_count), ["0", "7", "1,000", "153,991", "-1,234,567"]);
     }
 }

@@ -31,20 +31,12 @@ impl ProgressBars {
 
     /// Adds a bar that counts bytes.
     pub fn add_byte_bar(&self, what: &str, total: u64) -> ProgressBar {
-        self.add_bar(
-            what,
-            total,
-            "  {prefix:18} {bar:32.cyan/blue} {bytes:>10} of {total_bytes:10} {elapsed}",
-        )
+        self.add_bar(what, total, "  {prefix:18} {bar:32.cyan/blue} {bytes:>10} of {total_bytes:10} {elapsed}")
     }
 
     /// Adds a bar that counts steps.
     pub fn add_step_bar(&self, what: &str, total: u64) -> ProgressBar {
-        self.add_bar(
-            what,
-            total,
-            "  {prefix:18} {bar:32.cyan/blue} {human_pos:>10} of {human_len:10} {elapsed}",
-        )
+        self.add_bar(what, total, "  {prefix:18} {bar:32.cyan/blue} {human_pos:>10} of {human_len:10} {elapsed}")
     }
 
     fn add_bar(&self, what: &str, total: u64, template: &str) -> ProgressBar {
@@ -99,7 +91,5 @@ impl ProgressBars {
 
 fn bar_style(template: &str) -> ProgressStyle {
     // A template is a constant of the program. An invalid one is shown as a plain bar.
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("█▉▊▋▌▍▎▏ ")
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ ")
 }

@@ -112,15 +112,13 @@ async fn rebuild_database(
     let began = Instant::now();
     let db = &session.db;
     let (store, steps, hand_ref, bars) = (&store, steps.as_slice(), &hand, &bars);
-    let rebuilder =
-        Rebuilder { db, store, fleet, steps, first, worker: hand_ref, bars, reason: &args.reason };
+    let rebuilder = Rebuilder { db, store, fleet, steps, first, worker: hand_ref, bars, reason: &args.reason };
     let done = rebuilder.run(&plan, &mut report).await;
     hand.stop().await?;
     done?;
     report.seconds = began.elapsed().as_secs_f64();
     if report.lost_files() == 0 {
-        let details =
-            json!({ "files": report.files, "skipped": report.skipped.len(), "seconds": report.seconds });
+        let details = json!({ "files": report.files, "skipped": report.skipped.len(), "seconds": report.seconds });
         record_action(pool, "rebuild-end", store.url(), &args.reason, &details).await?;
     }
     Ok(report)

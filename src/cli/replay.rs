@@ -66,10 +66,7 @@ pub struct ReplayArgs {
 
 /// Parses the start of a window. The seconds may be missing, as in the keys of jobs.
 pub fn parse_window(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let whole = text
-        .strip_suffix('Z')
-        .filter(|it| it.len() == "2026-11-20T14:30".len())
-        .map(|it| format!("{it}:00Z"));
+    let whole = text.strip_suffix('Z').filter(|it| it.len() == "2026-11-20T14:30".len()).map(|it| format!("{it}:00Z"));
     output::parse_time(whole.as_deref().unwrap_or(text))
 }
 
@@ -106,10 +103,7 @@ pub async fn run(args: ReplayArgs, fleet: JobRegistry, config: Config) -> Result
     let steps = chain::downstream_kinds(fleet, fleet.fetch.next);
     let from = args.from.clone().unwrap_or_else(|| steps.first().copied().unwrap_or_default().to_owned());
     let Some(first) = steps.iter().position(|step| *step == from) else {
-        return Err(CommandError::usage(anyhow!(
-            "unknown step {from:?}; expected one of {}",
-            steps.join(", ")
-        )));
+        return Err(CommandError::usage(anyhow!("unknown step {from:?}; expected one of {}", steps.join(", "))));
     };
     let session = CommandSession::open(config, &args.connect).await?;
     source::expect_source(&session.db.pool, &args.source).await?;
@@ -198,15 +192,7 @@ async fn replay_windows(
         .context("could not record the replay")?;
         let job = (!args.dry_run).then_some(job);
         let (source, from) = (args.source.clone(), from.to_owned());
-        replayed.push(ReplayedWindow {
-            source,
-            window_start_utc: window,
-            file_id,
-            from,
-            rows,
-            job,
-            replaced,
-        });
+        replayed.push(ReplayedWindow { source, window_start_utc: window, file_id, from, rows, job, replaced });
     }
     end_transaction(tx, args.dry_run).await?;
     Ok(replayed)
@@ -225,11 +211,7 @@ fn to_rfc3339(at: DateTime<Utc>) -> String {
 ///
 /// # Errors
 /// Returns an error if the window has no file, is withdrawn, or only repeats the bytes of another window.
-async fn find_target(
-    tx: &mut PgConnection,
-    source: &str,
-    window: DateTime<Utc>,
-) -> anyhow::Result<ReplayTarget> {
+async fn find_target(tx: &mut PgConnection, source: &str, window: DateTime<Utc>) -> anyhow::Result<ReplayTarget> {
     let file = sqlx::query!(
         r#"-- replay: the window's file
         select
@@ -251,10 +233,7 @@ async fn find_target(
     .await
     .context("could not look up the window")?
     .with_context(|| {
-        format!(
-            "window {source} {} does not exist\nhint: `vinops windows` lists the windows",
-            to_rfc3339(window)
-        )
+        format!("window {source} {} does not exist\nhint: `vinops windows` lists the windows", to_rfc3339(window))
     })?;
     let Some((file_id, first_window)) = file.file_id.zip(file.its_window) else {
         bail!("window {source} {} is {} and has no file to replay", to_rfc3339(window), file.state);
@@ -361,8 +340,7 @@ impl ChainRequeue<'_> {
         if self.must_have_run && !jobs.iter().any(|job| job.kind == from) {
             return Ok(None);
         }
-        let replaced: Vec<i64> =
-            jobs.iter().filter(|job| job.state == "completed").map(|job| job.id).collect();
+        let replaced: Vec<i64> = jobs.iter().filter(|job| job.state == "completed").map(|job| job.id).collect();
         sqlx::query!(
             "-- replay: ended jobs give up their keys
             update fleet.jobs set key = key || '/replayed-' || id where id = any($1)",

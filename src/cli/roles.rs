@@ -124,11 +124,7 @@ pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
 
 /// Returns the kinds that a worker runs: the requested ones, or all whose prerequisites this worker has. A worker
 /// without the feed's address must not claim a fetch, because that would use the only attempt of the window.
-fn served_kinds(
-    asked: &[String],
-    fleet: JobRegistry,
-    config: &Config,
-) -> Result<Vec<&'static str>, CommandError> {
+fn served_kinds(asked: &[String], fleet: JobRegistry, config: &Config) -> Result<Vec<&'static str>, CommandError> {
     let mut kinds = Vec::new();
     for kind in asked {
         let entry = fleet.find_job(kind)?;
@@ -191,19 +187,14 @@ pub async fn run_worker(args: WorkerArgs, fleet: JobRegistry, config: Config) ->
         .with_drain_timeout(args.drain)
         .with_extensions((fleet.extensions)(&session.config, session.open_store()?)?);
     let mut face =
-        HttpEndpoint::start("worker", &args.listen, None, &session, fleet, &leave, ApiExposure::Absent)
-            .await?;
+        HttpEndpoint::start("worker", &args.listen, None, &session, fleet, &leave, ApiExposure::Absent).await?;
     face.observe_worker(worker).run(leave).await?;
     face.close().await;
     session.close().await
 }
 
 /// Returns a scheduler of these sources with the configured wake-up time.
-fn build_scheduler(
-    fleet: JobRegistry,
-    sources: &[String],
-    config: &Config,
-) -> Result<Scheduler, SettingError> {
+fn build_scheduler(fleet: JobRegistry, sources: &[String], config: &Config) -> Result<Scheduler, SettingError> {
     let start = config.fetch_delay.get()?.unwrap_or(DEFAULT_WAKEUP[0]);
     let jitter = config.fetch_jitter.get()?.unwrap_or(DEFAULT_WAKEUP[1]);
     Ok(Scheduler::new(fleet.fetch, sources).with_wakeup(start, jitter))
@@ -218,19 +209,14 @@ async fn expect_sources(session: &CommandSession, sources: &[String]) -> Result<
 }
 
 /// Runs a scheduler until SIGTERM or SIGINT.
-pub async fn run_scheduler(
-    args: SchedulerArgs,
-    fleet: JobRegistry,
-    config: Config,
-) -> Result<(), CommandError> {
+pub async fn run_scheduler(args: SchedulerArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     check_scheduler_settings(&config)?;
     let leave = shutdown_signal()?;
     let session = CommandSession::open(config, &args.connect).await?;
     expect_sources(&session, &args.source).await?;
     let scheduler = build_scheduler(fleet, &args.source, &session.config)?;
     let face =
-        HttpEndpoint::start("scheduler", &args.listen, None, &session, fleet, &leave, ApiExposure::Absent)
-            .await?;
+        HttpEndpoint::start("scheduler", &args.listen, None, &session, fleet, &leave, ApiExposure::Absent).await?;
     scheduler.run(&session.db.pool, leave).await;
     face.close().await;
     session.close().await
@@ -241,8 +227,7 @@ pub async fn run_server(args: ServeArgs, fleet: JobRegistry, config: Config) -> 
     let leave = shutdown_signal()?;
     let session = CommandSession::open(config, &args.connect).await?;
     let listen = args.listen.with_default(&session.config, LOOPBACK_ADDRESS)?;
-    let face =
-        HttpEndpoint::start("serve", &listen, None, &session, fleet, &leave, ApiExposure::Required).await?;
+    let face = HttpEndpoint::start("serve", &listen, None, &session, fleet, &leave, ApiExposure::Required).await?;
     leave.cancelled().await;
     face.close().await;
     session.close().await
@@ -271,19 +256,11 @@ pub async fn run_all_roles(args: UpArgs, fleet: JobRegistry, config: Config) -> 
         .with_concurrency(args.concurrency)
         .with_extensions((fleet.extensions)(&session.config, store)?);
     let scheduler = build_scheduler(fleet, &args.source, &session.config)?;
-    let mut face = HttpEndpoint::start(
-        "up",
-        &args.listen,
-        Some(LOOPBACK_ADDRESS),
-        &session,
-        fleet,
-        &leave,
-        ApiExposure::Optional,
-    )
-    .await?;
+    let mut face =
+        HttpEndpoint::start("up", &args.listen, Some(LOOPBACK_ADDRESS), &session, fleet, &leave, ApiExposure::Optional)
+            .await?;
     let worker = face.observe_worker(worker);
-    let (worked, ()) =
-        tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
+    let (worked, ()) = tokio::join!(worker.run(leave.clone()), scheduler.run(&session.db.pool, leave.clone()));
     worked?;
     face.close().await;
     session.close().await

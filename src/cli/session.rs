@@ -136,10 +136,7 @@ impl CommandSession {
     }
 
     /// Connects to a private cluster. The cluster stops when the session is closed.
-    pub async fn with_cluster(
-        config: Config,
-        embedded: EmbeddedPostgres,
-    ) -> Result<CommandSession, CommandError> {
+    pub async fn with_cluster(config: Config, embedded: EmbeddedPostgres) -> Result<CommandSession, CommandError> {
         embedded.ensure_database(DATABASE_NAME).await.map_err(CommandError::unavailable)?;
         let db = Database::connect(&embedded.socket_url(DATABASE_NAME), None, 16)
             .await

@@ -264,8 +264,7 @@ fn describe_status(status: &SourceStatus) -> String {
 async fn switch_source(args: SourceSwitchArgs, config: Config, on: bool) -> Result<(), CommandError> {
     let session = CommandSession::open(config, &args.connect).await?;
     expect_source(&session.db.pool, &args.source).await?;
-    let changed =
-        source::switch_source(&session.db.pool, &args.source, on, &operator(), &args.reason).await?;
+    let changed = source::switch_source(&session.db.pool, &args.source, on, &operator(), &args.reason).await?;
     session.close().await?;
     let word = if on { "enabled" } else { "disabled" };
     print_change(args.json, &args.source, changed, &format!("source {} is {word}", args.source))

@@ -128,9 +128,7 @@ async fn check_and_fix(args: &StoreCheckArgs, session: &CommandSession) -> Resul
         catalogue::repair_catalogue(&session.db.pool, &store, &mut report.catalogue).await?;
     }
     if repairable > 0 {
-        repairer
-            .record_action("fix-store", &args.reason, &serde_json::json!({ "files": repairable }))
-            .await?;
+        repairer.record_action("fix-store", &args.reason, &serde_json::json!({ "files": repairable })).await?;
         let bar = bars.add_step_bar("repair", repairable as u64);
         for problem in &mut report.problems {
             repairer.repair_file(problem).await;
@@ -198,9 +196,8 @@ fn print_catalogue(report: &StoreReport) {
         format!("{}{more}", keys.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
     };
     let files = catalogue.files_without_entry.iter();
-    let files: Vec<String> = files
-        .map(|file| format!("{} {}", file.source, output::format_minute(file.window_start_utc)))
-        .collect();
+    let files: Vec<String> =
+        files.map(|file| format!("{} {}", file.source, output::format_minute(file.window_start_utc))).collect();
     for (what, items) in [
         ("entries of the catalogue are missing in the store", &catalogue.missing),
         ("files have no entry in the catalogue", &files),

@@ -91,10 +91,7 @@ pub struct TaxonomyImportArgs {
 
 fn parse_domain(name: &str) -> Result<TaxonomyDomain, String> {
     TaxonomyDomain::from_name(name).ok_or_else(|| {
-        format!(
-            "unknown domain {name:?}; expected one of {}",
-            TaxonomyDomain::ALL.map(TaxonomyDomain::name).join(", ")
-        )
+        format!("unknown domain {name:?}; expected one of {}", TaxonomyDomain::ALL.map(TaxonomyDomain::name).join(", "))
     })
 }
 
@@ -164,9 +161,9 @@ async fn export_labels(args: TaxonomyExportArgs, config: Config) -> Result<(), C
     let labels = taxonomy::read_labels(&session.db.pool, args.domain).await?;
     session.close().await?;
     let out: Box<dyn Write> = match &args.out {
-        Some(path) => Box::new(
-            File::create(path).with_context(|| format!("could not create the file {}", path.display()))?,
-        ),
+        Some(path) => {
+            Box::new(File::create(path).with_context(|| format!("could not create the file {}", path.display()))?)
+        }
         None => Box::new(stdout()),
     };
     let mut writer = csv::Writer::from_writer(out);
@@ -205,10 +202,7 @@ async fn import_labels(args: TaxonomyImportArgs, config: Config) -> Result<(), C
     if args.json.json {
         output::print_json(&json!({ "labels": labels.len(), "changed": changed }))?;
     } else {
-        println!(
-            "{} labels read, {changed} changed",
-            format_count(i64::try_from(labels.len()).unwrap_or(i64::MAX))
-        );
+        println!("{} labels read, {changed} changed", format_count(i64::try_from(labels.len()).unwrap_or(i64::MAX)));
     }
     Ok(())
 }

@@ -92,20 +92,15 @@ pub async fn verify_auction(url: &str, json: bool) -> anyhow::Result<()> {
 pub async fn verify_listing(place: &SchemaArgs, json: JsonArgs, config: &Config) -> Result<(), CommandError> {
     let url = session::listing_url(config)?;
     let mut session = db::connect_session(url).await.map_err(CommandError::unavailable)?;
-    let wanted = place
-        .schema
-        .as_deref()
-        .map(listing::ListingSchema::from_name)
-        .transpose()
-        .map_err(CommandError::usage)?;
+    let wanted =
+        place.schema.as_deref().map(listing::ListingSchema::from_name).transpose().map_err(CommandError::usage)?;
     let there = listing::ListingSchema::find_registered(&mut session).await?.is_some();
     if !there {
         return Err(CommandError::unavailable(anyhow!(
             "the database has no listing helper\nhint: run `vinops migrate --set listing up`"
         )));
     }
-    let place =
-        listing::ListingSchema::resolve_schema(&mut session, wanted).await.map_err(CommandError::usage)?;
+    let place = listing::ListingSchema::resolve_schema(&mut session, wanted).await.map_err(CommandError::usage)?;
     let report = listing::verify::verify_listing(&mut session, &place).await?;
     if json.json {
         output::print_json(&report)?;

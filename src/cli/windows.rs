@@ -158,17 +158,8 @@ async fn list_windows(args: WindowListArgs, config: Config) -> Result<(), Comman
         );
         return Ok(());
     }
-    let mut table = output::new_table(&[
-        "window (UTC)",
-        "source",
-        "state",
-        "rows",
-        "new",
-        "changed",
-        "errors",
-        "seconds",
-        "file",
-    ]);
+    let mut table =
+        output::new_table(&["window (UTC)", "source", "state", "rows", "new", "changed", "errors", "seconds", "file"]);
     let number = |n: Option<i32>| right_cell(n.map(format_count).unwrap_or_default());
     for row in rows {
         table.add_row(vec![
@@ -203,17 +194,10 @@ struct MissingWindow {
 /// Returns the past quarter-hours of the span without an applied or unchanged window, newest first. A source is
 /// included from its first window on.
 async fn find_missing(pool: &PgPool, args: &WindowListArgs) -> anyhow::Result<Vec<MissingWindow>> {
-    sqlx::query_file_as!(
-        MissingWindow,
-        "src/cli/windows.missing.sql",
-        args.source,
-        args.since,
-        args.until,
-        args.limit
-    )
-    .fetch_all(pool)
-    .await
-    .context("could not read missing windows")
+    sqlx::query_file_as!(MissingWindow, "src/cli/windows.missing.sql", args.source, args.since, args.until, args.limit)
+        .fetch_all(pool)
+        .await
+        .context("could not read missing windows")
 }
 
 /// Prints the missing windows.

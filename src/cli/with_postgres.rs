@@ -23,13 +23,10 @@ pub struct WithPostgresArgs {
 /// Returns an error if the command fails.
 pub async fn run(args: WithPostgresArgs) -> Result<(), CommandError> {
     let (program, arguments) = args.command.split_first().context("no command is given")?;
-    let embedded = EmbeddedPostgres::start(EmbeddedOptions {
-        temporary: true,
-        durable: false,
-        ..EmbeddedOptions::default()
-    })
-    .await
-    .map_err(CommandError::unavailable)?;
+    let embedded =
+        EmbeddedPostgres::start(EmbeddedOptions { temporary: true, durable: false, ..EmbeddedOptions::default() })
+            .await
+            .map_err(CommandError::unavailable)?;
     let url = embedded.ensure_database(DATABASE_NAME).await?;
     let mut session = db::connect_session(&url).await?;
     migrate::apply_pending(&mut session, &AUCTION_SET, |_| {}).await?;

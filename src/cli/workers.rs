@@ -27,8 +27,7 @@ pub async fn run(args: WorkersArgs, config: Config) -> Result<(), CommandError> 
         output::print_json(&workers)?;
         return Ok(());
     }
-    let mut table =
-        output::new_table(&["worker", "state", "jobs", "slots", "kinds", "since (UTC)", "seen (UTC)"]);
+    let mut table = output::new_table(&["worker", "state", "jobs", "slots", "kinds", "since (UTC)", "seen (UTC)"]);
     for worker in workers {
         table.add_row(vec![
             worker.name.into(),

@@ -55,8 +55,8 @@ pub(super) fn find_value(name: &str, environment: &VariableLookup) -> anyhow::Re
     }
     let file_name = format!("{name}_FILE");
     if let Some(path) = environment(&file_name).and_then(filled) {
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{file_name}: could not read the file {path}"))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("{file_name}: could not read the file {path}"))?;
         return Ok(filled(trim_line_end(text)));
     }
     if let Some(folder) = environment("CREDENTIALS_DIRECTORY").and_then(filled) {
@@ -64,9 +64,7 @@ pub(super) fn find_value(name: &str, environment: &VariableLookup) -> anyhow::Re
         return match std::fs::read_to_string(&path) {
             Ok(text) => Ok(filled(trim_line_end(text))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                Err(error).with_context(|| format!("{name}: could not read the file {}", path.display()))
-            }
+            Err(error) => Err(error).with_context(|| format!("{name}: could not read the file {}", path.display())),
         };
     }
     Ok(None)

@@ -41,8 +41,7 @@ pub async fn compute_digest(pool: &PgPool) -> anyhow::Result<DataDigest> {
         .execute(&mut *transaction)
         .await?;
     let (vehicles, vehicle_count) = digest_table(&mut transaction, "vehicles", "vin").await?;
-    let (lots, lot_count) =
-        digest_table(&mut transaction, "lots", "lot_external_id collate \"C\", t.source").await?;
+    let (lots, lot_count) = digest_table(&mut transaction, "lots", "lot_external_id collate \"C\", t.source").await?;
     let (images, image_count) = sqlx::query_as(IMAGES_DIGEST_SQL)
         .fetch_one(&mut *transaction)
         .await

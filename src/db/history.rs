@@ -142,8 +142,7 @@ pub struct VehicleListing {
 }
 
 /// Values of a [`Listing`] that can come from an older version.
-const LISTING_VALUES: [&str; 5] =
-    ["auction_datetime_utc", "current_bid", "odometer", "odometer_unit", "damage"];
+const LISTING_VALUES: [&str; 5] = ["auction_datetime_utc", "current_bid", "odometer", "odometer_unit", "damage"];
 
 /// A lot number that several sources have.
 #[derive(Debug, Error)]
@@ -294,11 +293,7 @@ async fn vehicle_changes(
 ///
 /// The currency and the title state are known for the present. Going back in time, each change of them contains the
 /// value before.
-fn build_events(
-    mut rows: Vec<ChangeLogRow>,
-    mut setting: ValueContext,
-    spellings: &AliasIndex,
-) -> Vec<LotEvent> {
+fn build_events(mut rows: Vec<ChangeLogRow>, mut setting: ValueContext, spellings: &AliasIndex) -> Vec<LotEvent> {
     rows.sort_by_key(|row| (row.applied_at, row.file_no, row.change_subject(), row.id));
     let mut events: Vec<LotEvent> = Vec::with_capacity(rows.len());
     for row in rows.into_iter().rev() {
@@ -333,8 +328,7 @@ fn describe_changes(
     after: &ValueContext,
     spellings: &AliasIndex,
 ) -> Vec<ColumnChange> {
-    let told =
-        logged.iter().filter(|(column, _)| !logged.keys().any(|other| display::is_redundant(column, other)));
+    let told = logged.iter().filter(|(column, _)| !logged.keys().any(|other| display::is_redundant(column, other)));
     told.map(|(column, pair)| ColumnChange {
         column: column.clone(),
         before: display::describe_value(column, pair[0].clone(), before, spellings),

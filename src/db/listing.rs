@@ -29,8 +29,7 @@ mod ledger;
 pub mod verify;
 
 pub use ledger::{
-    SchemaObject, count_user_rows, missing_objects, read_settings, rollback_objects, schema_objects,
-    slice_tables,
+    SchemaObject, count_user_rows, missing_objects, read_settings, rollback_objects, schema_objects, slice_tables,
 };
 use ledger::{ledger_exists, record_object, record_schema, record_slice};
 
@@ -46,8 +45,7 @@ pub const VERBATIM_ROLLBACKS: &[(&str, &str)] = &[
 ];
 
 /// Schemas with another use.
-const RESERVED_SCHEMAS: &[&str] =
-    &["vinops", "raw", "staging", "audit", "taxonomies", "fleet", "information_schema"];
+const RESERVED_SCHEMAS: &[&str] = &["vinops", "raw", "staging", "audit", "taxonomies", "fleet", "information_schema"];
 
 /// The schema of the listing helper's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,8 +165,7 @@ pub async fn rollback_slice(
     literal: bool,
 ) -> anyhow::Result<()> {
     place.set_search_path(tx).await?;
-    let letter =
-        VERBATIM_ROLLBACKS.iter().find(|(id, _)| literal && *id == migration.id).map(|(_, text)| *text);
+    let letter = VERBATIM_ROLLBACKS.iter().find(|(id, _)| literal && *id == migration.id).map(|(_, text)| *text);
     let text = letter.or(migration.down).context("the migration has no rollback file")?;
     sqlx::raw_sql(text).execute(&mut *tx).await.map_err(database_error)?;
     // an edited setting belongs to the operator from now on, and an old column name may be needed later
@@ -231,9 +228,8 @@ pub async fn pending_migrations(
             );
         }
         // the schema public belongs to the auction if the auction's tables are there
-        let auction: bool = sqlx::query_scalar("select to_regclass('public.vehicles') is not null")
-            .fetch_one(&mut *tx)
-            .await?;
+        let auction: bool =
+            sqlx::query_scalar("select to_regclass('public.vehicles') is not null").fetch_one(&mut *tx).await?;
         if place.schema == "public" && auction {
             bail!(
                 "schema public of this database belongs to the auction\nhint: omit --schema, or use another database"
@@ -258,10 +254,7 @@ fn expect_known_id(to: Option<&str>) -> anyhow::Result<()> {
 pub async fn create_ledger(connection: &mut PgConnection) -> anyhow::Result<()> {
     migrate::create_registry(connection).await?;
     let mut tx = migrate::begin_locked(connection).await?;
-    sqlx::raw_sql(include_str!("listing/ledger.sql"))
-        .execute(&mut *tx)
-        .await
-        .context("could not create the ledger")?;
+    sqlx::raw_sql(include_str!("listing/ledger.sql")).execute(&mut *tx).await.context("could not create the ledger")?;
     tx.commit().await?;
     Ok(())
 }
@@ -394,10 +387,7 @@ pub async fn expect_rollback_order(tx: &mut PgConnection, migration: &Migration)
 }
 
 /// Renames the columns back that 001 renamed. Returns one line of text for each column.
-pub async fn restore_column_names(
-    connection: &mut PgConnection,
-    place: &ListingSchema,
-) -> anyhow::Result<Vec<String>> {
+pub async fn restore_column_names(connection: &mut PgConnection, place: &ListingSchema) -> anyhow::Result<Vec<String>> {
     let mut tx = migrate::begin_locked(connection).await?;
     place.set_search_path(&mut tx).await?;
     let renamed: Vec<(String, String)> = sqlx::query_as(

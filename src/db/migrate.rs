@@ -149,10 +149,7 @@ pub async fn expect_schema(db: &Database) -> Result<(), SchemaError> {
 }
 
 /// Returns the state of each migration of `set`, and of each migration that only the database contains.
-pub async fn migration_status(
-    connection: &mut PgConnection,
-    set: &MigrationSet,
-) -> sqlx::Result<Vec<MigrationStatus>> {
+pub async fn migration_status(connection: &mut PgConnection, set: &MigrationSet) -> sqlx::Result<Vec<MigrationStatus>> {
     let mut applied = applied_migrations(connection, set).await?;
     let mut standings: Vec<MigrationStatus> = set
         .migrations
@@ -165,12 +162,7 @@ pub async fn migration_status(
                 None if migration.down.is_none() => MigrationState::Superseded,
                 None => MigrationState::Pending,
             };
-            MigrationStatus {
-                id: migration.id.to_owned(),
-                name: migration.name.to_owned(),
-                state,
-                applied: line,
-            }
+            MigrationStatus { id: migration.id.to_owned(), name: migration.name.to_owned(), state, applied: line }
         })
         .collect();
     standings.extend(applied.into_iter().map(|line| MigrationStatus {
@@ -281,9 +273,7 @@ pub async fn adopt_baseline(
     .fetch_one(&mut *tx)
     .await?;
     if !tables {
-        bail!(
-            "the database has no tables vehicles and lots to adopt\nhint: `vinops migrate up` creates them"
-        );
+        bail!("the database has no tables vehicles and lots to adopt\nhint: `vinops migrate up` creates them");
     }
     let mut lines = Vec::new();
     for migration in set.active().filter(|migration| migration.id <= at) {
@@ -341,10 +331,7 @@ pub(super) async fn applied_migrations(
     .await
 }
 
-pub(super) async fn expect_known_history(
-    connection: &mut PgConnection,
-    set: &MigrationSet,
-) -> anyhow::Result<()> {
+pub(super) async fn expect_known_history(connection: &mut PgConnection, set: &MigrationSet) -> anyhow::Result<()> {
     for line in migration_status(connection, set).await? {
         match line.state {
             MigrationState::Changed => bail!(

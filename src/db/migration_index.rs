@@ -102,8 +102,7 @@ pub fn index_files(set: &MigrationSet) -> anyhow::Result<[(&'static str, String)
 pub fn write_index_files(set: &MigrationSet, folder: &Path) -> anyhow::Result<()> {
     for (name, text) in index_files(set)? {
         let path = folder.join(name);
-        std::fs::write(&path, text)
-            .with_context(|| format!("could not write the file {}", path.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("could not write the file {}", path.display()))?;
     }
     Ok(())
 }

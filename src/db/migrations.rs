@@ -71,13 +71,7 @@ macro_rules! migration {
             id: $id,
             name: $name,
             up: include_str!(concat!("../../migrations/", $folder, "/", $id, "_", $name, ".sql")),
-            down: Some(include_str!(concat!(
-                "../../migrations/",
-                $folder,
-                "/rollback/",
-                $id,
-                "_rollback.sql"
-            ))),
+            down: Some(include_str!(concat!("../../migrations/", $folder, "/rollback/", $id, "_rollback.sql"))),
         }
     };
 }
@@ -184,9 +178,8 @@ impl Migration {
             creates: Vec::new(),
         };
         for line in lines {
-            let (key, value) = line
-                .split_once(": ")
-                .with_context(|| format!("unknown header line `-- {line}` in {stem}.sql"))?;
+            let (key, value) =
+                line.split_once(": ").with_context(|| format!("unknown header line `-- {line}` in {stem}.sql"))?;
             let value = value.trim().to_owned();
             match key {
                 "purpose" => head.purpose = value,
@@ -194,9 +187,7 @@ impl Migration {
                 "superseded" => head.superseded = Some(value),
                 "needs" => head.needs = value.split(", ").map(str::to_owned).collect(),
                 "creates" => head.creates = value.split(", ").map(str::to_owned).collect(),
-                "rollback" if value == "yes" || value == "destructive" => {
-                    head.destructive = value == "destructive"
-                }
+                "rollback" if value == "yes" || value == "destructive" => head.destructive = value == "destructive",
                 _ => bail!("unknown header line `-- {line}` in migration file {stem}.sql"),
             }
         }
@@ -204,9 +195,7 @@ impl Migration {
             bail!("migration file {stem}.sql has no header line `-- purpose: …`");
         }
         if head.superseded.is_some() != self.down.is_none() {
-            bail!(
-                "migration file {stem}.sql needs either a header line `-- superseded: …` or a rollback file"
-            );
+            bail!("migration file {stem}.sql needs either a header line `-- superseded: …` or a rollback file");
         }
         Ok(head)
     }

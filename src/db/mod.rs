@@ -74,10 +74,8 @@ impl Database {
             .await
             .with_context(|| format!("could not connect to {whereto}"))?;
         // workers have more than one connection, so a pool of one needs no check
-        let shared = max > 1
-            && pooler::detect_pooler(&pool)
-                .await
-                .with_context(|| format!("could not connect to {whereto}"))?;
+        let shared =
+            max > 1 && pooler::detect_pooler(&pool).await.with_context(|| format!("could not connect to {whereto}"))?;
         let listens = !shared || direct_url.is_some_and(|direct| direct != url);
         Ok(Database { pool, direct, listens })
     }
@@ -118,8 +116,7 @@ pub async fn connect_session(url: &str) -> anyhow::Result<PgConnection> {
 }
 
 fn parse_url(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
-    let options =
-        PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))?;
+    let options = PgConnectOptions::from_str(url).with_context(|| format!("{name} is not a PostgreSQL URL"))?;
     // a job's statement may take seconds, and the job's report contains its duration
     let options = options.extra_float_digits(None);
     Ok(options.log_slow_statements(log::LevelFilter::Debug, SLOW_STATEMENT_AGE))

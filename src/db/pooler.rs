@@ -49,11 +49,6 @@ pub(super) async fn detect_pooler(pool: &PgPool) -> anyhow::Result<bool> {
 }
 
 async fn backend_pid(client: &mut PgConnection, statement: &'static str) -> anyhow::Result<i32> {
-    let asked = sqlx::query_scalar(statement)
-        .fetch_one(client)
-        .await
-        .context("could not read the server's process id");
-    asked.map_err(
-        |error| if is_lost_statement(&error) { error.context(LOST_STATEMENT_MESSAGE) } else { error },
-    )
+    let asked = sqlx::query_scalar(statement).fetch_one(client).await.context("could not read the server's process id");
+    asked.map_err(|error| if is_lost_statement(&error) { error.context(LOST_STATEMENT_MESSAGE) } else { error })
 }

@@ -84,9 +84,9 @@ pub fn documented_rights() -> DocumentedRights {
             (Some(object), cells) => {
                 found.objects.insert(object.to_owned());
                 for (role, cell) in roles.iter().zip(cells) {
-                    found.rights.extend(
-                        split_privileges(cell).iter().map(|privilege| granted_right(object, role, privilege)),
-                    );
+                    found
+                        .rights
+                        .extend(split_privileges(cell).iter().map(|privilege| granted_right(object, role, privilege)));
                 }
             }
             (None, heads) if *first == "object" => roles = heads.to_vec(),
@@ -123,10 +123,8 @@ fn granted_right(object: &str, role: &str, privilege: &str) -> GrantedRight {
 
 /// Returns the privileges that the database grants.
 pub async fn granted_rights(pool: &PgPool) -> anyhow::Result<DatabaseRights> {
-    let rows = sqlx::query_file!("src/db/rights.sql")
-        .fetch_all(pool)
-        .await
-        .context("could not read the granted rights")?;
+    let rows =
+        sqlx::query_file!("src/db/rights.sql").fetch_all(pool).await.context("could not read the granted rights")?;
     let mut found = DatabaseRights::default();
     for row in rows {
         if let (Some(role), Some(privilege)) = (&row.grantee, &row.privilege) {
@@ -176,10 +174,7 @@ mod tests {
 
     #[test]
     fn columns_of_a_privilege_are_read_one_by_one() {
-        assert_eq!(
-            split_privileges("select, update (a, b), delete"),
-            ["select", "update (a)", "update (b)", "delete"]
-        );
+        assert_eq!(split_privileges("select, update (a, b), delete"), ["select", "update (a)", "update (b)", "delete"]);
         assert_eq!(split_privileges(""), Vec::<String>::new());
     }
 

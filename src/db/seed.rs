@@ -130,8 +130,7 @@ mod tests {
         let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
         let before = table_digests(&mut connection).await;
-        let mut counts: Vec<(&str, usize)> =
-            TaxonomyDomain::ALL.map(|d| (d.name(), taxonomy::entries(d).len())).into();
+        let mut counts: Vec<(&str, usize)> = TaxonomyDomain::ALL.map(|d| (d.name(), taxonomy::entries(d).len())).into();
         let seeds = counts.iter().map(|(_, n)| n).sum::<usize>() + taxonomy::title_labels().len();
         counts.extend([
             ("aliases", taxonomy::aliases().len()),
@@ -250,12 +249,11 @@ mod tests {
         .await
         .unwrap();
         apply_seeds(&mut connection).await.unwrap();
-        let codes: Vec<String> = sqlx::query_scalar(
-            "select code from taxonomies.aliases where raw in ('rearend', 'frontend') order by raw",
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
+        let codes: Vec<String> =
+            sqlx::query_scalar("select code from taxonomies.aliases where raw in ('rearend', 'frontend') order by raw")
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
         assert_eq!(codes, ["damage_roof", "damage_rear_end"]);
     }
 }

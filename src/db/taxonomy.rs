@@ -112,12 +112,10 @@ pub async fn map_alias(
     ensure!(!spelling.is_empty(), "raw value {raw:?} has neither letters nor digits");
     ensure!(spelling.len() <= MAX_ALIAS_BYTES, "raw value {raw:?} is longer than {} bytes", MAX_ALIAS_BYTES);
     let mut tx = connection.begin().await.context("could not begin the transaction of the mapping")?;
-    sqlx::query!(
-        "-- vocabulary: lock the sources\n select source from raw.sources order by source for update"
-    )
-    .fetch_all(&mut *tx)
-    .await
-    .context("could not lock the sources")?;
+    sqlx::query!("-- vocabulary: lock the sources\n select source from raw.sources order by source for update")
+        .fetch_all(&mut *tx)
+        .await
+        .context("could not lock the sources")?;
     let table = domain.name();
     expect_code(&mut tx, table, code).await?;
     let before = sqlx::query_scalar!(
@@ -143,8 +141,7 @@ pub async fn map_alias(
     let mut lots = 0;
     for (_, words, column) in CODED_COLUMNS.into_iter().filter(|(of, ..)| *of == domain) {
         recode_rows(&mut tx, "staging.copart_raw", "", (words, column), &spelling, code).await?;
-        lots += recode_rows(&mut tx, "public.lots", ", updated_at = now()", (words, column), &spelling, code)
-            .await?;
+        lots += recode_rows(&mut tx, "public.lots", ", updated_at = now()", (words, column), &spelling, code).await?;
     }
     lots += payload::recode_from_payloads(&mut tx, domain, &spelling, before.as_deref(), code).await?;
     let known_now = clear_unknown_values(&mut tx, domain, &spelling).await?;
@@ -299,19 +296,13 @@ pub async fn read_labels(
 /// # Errors
 /// Returns an error with the line if a domain or code does not exist, if an English label is empty, or if a label has a
 /// state and is no title.
-pub async fn import_labels(
-    connection: &mut PgConnection,
-    labels: &[LabelRow],
-    by: &Actor,
-) -> anyhow::Result<u64> {
+pub async fn import_labels(connection: &mut PgConnection, labels: &[LabelRow], by: &Actor) -> anyhow::Result<u64> {
     let mut tx = connection.begin().await.context("could not begin the transaction of the labels")?;
     let mut edited = Vec::new();
     for (at, label) in labels.iter().enumerate() {
         let line = at + 2; // line 1 is the header
         let LabelRow { domain, code, state, .. } = label;
-        let Some(table) = TaxonomyDomain::from_name(domain) else {
-            bail!("line {line}: unknown domain \"{domain}\"")
-        };
+        let Some(table) = TaxonomyDomain::from_name(domain) else { bail!("line {line}: unknown domain \"{domain}\"") };
         ensure!(!label.en.trim().is_empty(), "line {line}: code {code} has no English label");
         let (table, key) = match state.as_str() {
             "" => (table.name(), "$5 = ''"),

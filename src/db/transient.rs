@@ -102,10 +102,7 @@ mod tests {
             let error = statement_error(String::leak(raise)).await;
             assert!(is_conflict(&error), "{error}");
             let error = anyhow::Error::new(error);
-            assert!(
-                !is_permanent(&error) && transient_error(&error) == Some(TransientError::Conflict),
-                "{error:#}"
-            );
+            assert!(!is_permanent(&error) && transient_error(&error) == Some(TransientError::Conflict), "{error:#}");
         }
         let missing = statement_error("select * from nowhere").await;
         assert!(!is_conflict(&missing) && !is_permanent(&missing.into()));

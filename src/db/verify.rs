@@ -150,22 +150,13 @@ async fn check_rules(pool: &PgPool) -> Vec<SchemaCheck> {
             "references to vehicles cascade updates, restrict deletes",
             actions.fetch_one(pool).await,
         ),
-        rule_check(
-            "VIN.1",
-            "normalize_vin folds case before it drops I, O and Q",
-            normalised.fetch_one(pool).await,
-        ),
+        rule_check("VIN.1", "normalize_vin folds case before it drops I, O and Q", normalised.fetch_one(pool).await),
     ]
 }
 
 fn rule_check(id: &str, object: &str, answer: sqlx::Result<RuleResult>) -> SchemaCheck {
     let answer = answer.unwrap_or_else(|e| RuleResult { passed: false, evidence: e.to_string() });
-    SchemaCheck {
-        id: id.into(),
-        object: format!("rule {object}"),
-        passed: answer.passed,
-        evidence: answer.evidence,
-    }
+    SchemaCheck { id: id.into(), object: format!("rule {object}"), passed: answer.passed, evidence: answer.evidence }
 }
 
 #[cfg(test)]

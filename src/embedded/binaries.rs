@@ -62,8 +62,8 @@ impl ServerBinaries {
             .output()
             .with_context(|| format!("could not run the program {}", postgres.display()))?;
         let output = String::from_utf8_lossy(&output.stdout).into_owned();
-        let version = parse_version(&output)
-            .with_context(|| format!("{} --version printed {output:?}", postgres.display()))?;
+        let version =
+            parse_version(&output).with_context(|| format!("{} --version printed {output:?}", postgres.display()))?;
         let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
         Ok(ServerBinaries { folder: folder.to_owned(), major, version, origin })
     }
@@ -87,22 +87,14 @@ fn parse_version(said: &str) -> Option<String> {
 /// Returns the programs of the server to use.
 ///
 /// `major` is the version of an existing cluster, which no other version can open.
-pub(super) fn find_binaries(
-    home: &Path,
-    servant: &OsUser,
-    major: Option<u32>,
-) -> anyhow::Result<ServerBinaries> {
+pub(super) fn find_binaries(home: &Path, servant: &OsUser, major: Option<u32>) -> anyhow::Result<ServerBinaries> {
     let fits = |found: &ServerBinaries| major.is_none_or(|major| found.major == major);
     let mut seen = Vec::new();
     if let Some(named) = config::pg_bindir() {
-        let found =
-            ServerBinaries::probe_folder(&named, BinariesOrigin::Named).context("VINOPS_PG_BINDIR")?;
+        let found = ServerBinaries::probe_folder(&named, BinariesOrigin::Named).context("VINOPS_PG_BINDIR")?;
         servant.check_access(&found.folder).context("VINOPS_PG_BINDIR")?;
         if found.major < MIN_MAJOR_VERSION {
-            bail!(
-                "VINOPS_PG_BINDIR is PostgreSQL {}, but {MIN_MAJOR_VERSION} or newer is required",
-                found.version
-            );
+            bail!("VINOPS_PG_BINDIR is PostgreSQL {}, but {MIN_MAJOR_VERSION} or newer is required", found.version);
         }
         if fits(&found) {
             return Ok(found);
@@ -165,10 +157,7 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_distributions_write_them() {
-        assert_eq!(
-            parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(),
-            Some("15.18")
-        );
+        assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(), Some("15.18"));
         assert_eq!(parse_version("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18beta1"));
         assert_eq!(parse_version("").as_deref(), None);
     }

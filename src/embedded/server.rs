@@ -191,8 +191,7 @@ impl ServerProcess {
 
 /// Returns a port that is free now. Another process may take the port before the server binds it.
 fn free_port() -> anyhow::Result<u16> {
-    let probe =
-        std::net::TcpListener::bind(("127.0.0.1", 0)).context("could not find a free port on 127.0.0.1")?;
+    let probe = std::net::TcpListener::bind(("127.0.0.1", 0)).context("could not find a free port on 127.0.0.1")?;
     Ok(probe.local_addr()?.port())
 }
 
@@ -204,16 +203,9 @@ fn set_parent_death_signal(command: &mut Command) {
         // SIGINT is a clean shutdown that does not wait for clients. Set after the change of user, which would clear
         // it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGINT)?;
-        if nix::unistd::getppid() == us {
-            Ok(())
-        } else {
-            Err(std::io::Error::from_raw_os_error(nix::libc::ESRCH))
-        }
+        if nix::unistd::getppid() == us { Ok(()) } else { Err(std::io::Error::from_raw_os_error(nix::libc::ESRCH)) }
     };
-    #[expect(
-        unsafe_code,
-        reason = "between fork and exec only system calls run: prctl and getppid, no allocation"
-    )]
+    #[expect(unsafe_code, reason = "between fork and exec only system calls run: prctl and getppid, no allocation")]
     // SAFETY: the closure is async-signal-safe, see the reason above.
     unsafe {
         command.pre_exec(promise);

@@ -60,8 +60,7 @@ async fn a_lasting_cluster_is_opened_again_with_its_rows() {
 async fn a_cluster_in_use_is_refused_by_name() {
     let home = reachable_folder();
     let _held = EmbeddedPostgres::start(test_options(Some(home.path().into()))).await.unwrap();
-    let refused =
-        EmbeddedPostgres::start(test_options(Some(home.path().into()))).await.unwrap_err().to_string();
+    let refused = EmbeddedPostgres::start(test_options(Some(home.path().into()))).await.unwrap_err().to_string();
     assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
     assert!(refused.contains("DATABASE_URL"), "{refused}");
 }
@@ -90,10 +89,8 @@ fn a_killed_parent_leaves_no_server() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(parent.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let pid: u32 = lines
-        .filter_map(|line| line.split("server ").nth(1)?.trim().parse().ok())
-        .next()
-        .expect("the server's number");
+    let pid: u32 =
+        lines.filter_map(|line| line.split("server ").nth(1)?.trim().parse().ok()).next().expect("the server's number");
     assert!(is_alive(pid));
     parent.kill().unwrap();
     parent.wait().unwrap();

@@ -21,9 +21,7 @@ pub(super) struct MetricSample {
 /// Reads the samples of all metrics with one statement, whose timeout is 2 s.
 pub(super) async fn read_samples(pool: &PgPool) -> anyhow::Result<Vec<MetricSample>> {
     let mut tx = pool.begin().await?;
-    sqlx::query!("-- http: limit\n select set_config('statement_timeout', '2s', true)")
-        .fetch_one(&mut *tx)
-        .await?;
+    sqlx::query!("-- http: limit\n select set_config('statement_timeout', '2s', true)").fetch_one(&mut *tx).await?;
     let readings = sqlx::query_as!(
         MetricSample,
         r#"-- http: figures
@@ -73,11 +71,7 @@ pub(super) fn render_samples(readings: &[MetricSample], fleet: &[JobDefinition])
             }
             let line = lines.entry(format_labels(&labels)).or_insert(0.0);
             // Kinds merged into `other`: the counts are added, and the greatest age is used.
-            *line = if metric.name.ends_with("_seconds") {
-                line.max(reading.value)
-            } else {
-                *line + reading.value
-            };
+            *line = if metric.name.ends_with("_seconds") { line.max(reading.value) } else { *line + reading.value };
         }
         if lines.is_empty() {
             continue;
@@ -94,27 +88,21 @@ pub(super) fn render_samples(readings: &[MetricSample], fleet: &[JobDefinition])
 }
 
 fn distinct_sources(readings: &[MetricSample]) -> Vec<&str> {
-    let mut sources: Vec<&str> =
-        readings.iter().filter_map(|reading| reading.labels["source"].as_str()).collect();
+    let mut sources: Vec<&str> = readings.iter().filter_map(|reading| reading.labels["source"].as_str()).collect();
     sources.sort_unstable();
     sources.dedup();
     sources
 }
 
 /// Returns the label sets of all series of one source.
-fn source_series<'a>(
-    labels: &[(&'static str, LabelValues)],
-    source: &'a str,
-) -> Vec<Vec<(&'static str, &'a str)>> {
+fn source_series<'a>(labels: &[(&'static str, LabelValues)], source: &'a str) -> Vec<Vec<(&'static str, &'a str)>> {
     labels.iter().fold(vec![Vec::new()], |all, (label, values)| {
         let values: Vec<&'a str> = match values {
             LabelValues::Of(words) => words.to_vec(),
             LabelValues::Kinds => Vec::new(),
             LabelValues::Sources => vec![source],
         };
-        all.iter()
-            .flat_map(|begun| values.iter().map(|value| [&begun[..], &[(*label, *value)]].concat()))
-            .collect()
+        all.iter().flat_map(|begun| values.iter().map(|value| [&begun[..], &[(*label, *value)]].concat())).collect()
     })
 }
 

@@ -16,16 +16,13 @@ const API_ENDPOINTS: [(&str, &str); 2] =
 
 /// Returns the index in the form that `Accept` asks for.
 pub(super) fn index_response(headers: &HeaderMap, has_api: bool) -> Response {
-    let endpoints: Vec<(&str, &str)> =
-        API_ENDPOINTS.into_iter().filter(|_| has_api).chain(ENDPOINTS).collect();
+    let endpoints: Vec<(&str, &str)> = API_ENDPOINTS.into_iter().filter(|_| has_api).chain(ENDPOINTS).collect();
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (kind, body) = if accepted.contains("text/html") {
         ("text/html; charset=utf-8", render_html(&endpoints))
     } else {
-        let links: Vec<_> = endpoints
-            .iter()
-            .map(|(path, description)| json!({ "path": path, "description": description }))
-            .collect();
+        let links: Vec<_> =
+            endpoints.iter().map(|(path, description)| json!({ "path": path, "description": description })).collect();
         let index = json!({ "name": "vinops", "version": env!("CARGO_PKG_VERSION"), "endpoints": links });
         ("application/json", format!("{index}\n"))
     };

@@ -96,13 +96,10 @@ async fn complete_problem(request: Request, next: Next) -> Response {
     let (id, head) = (request_id(&request), request.method() == Method::HEAD);
     let mut response = next.run(request).await;
     let status = response.status();
-    let own_body =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let own_body = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
-        None if (status.is_client_error() || status.is_server_error()) && !own_body => {
-            Problem::from_status(status)
-        }
+        None if (status.is_client_error() || status.is_server_error()) && !own_body => Problem::from_status(status),
         None => return response,
     };
     let (parts, body) = problem.with_request_id(id).into_response().into_parts();

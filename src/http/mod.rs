@@ -149,9 +149,7 @@ fn json_response(status: StatusCode, what: &serde_json::Value) -> Response {
 async fn handle_readyz(State(shown): State<Arc<HttpState>>) -> Response {
     match shown.check_ready().await {
         Ok(()) => json_response(StatusCode::OK, &json!({ "ready": true })),
-        Err(reason) => {
-            json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason }))
-        }
+        Err(reason) => json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason })),
     }
 }
 

@@ -21,12 +21,8 @@ use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 
 /// The unique constraints whose violation means that a concurrent change came first.
-const RACE_CONSTRAINTS: &[&str] = &[
-    "boms_listing_active_unique",
-    "boms_asin_active_unique",
-    "boms_version_unique",
-    "boms_asin_version_unique",
-];
+const RACE_CONSTRAINTS: &[&str] =
+    &["boms_listing_active_unique", "boms_asin_active_unique", "boms_version_unique", "boms_asin_version_unique"];
 
 /// The owner of a bill of materials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,11 +188,7 @@ pub async fn draft_version(
     }
 }
 
-async fn insert_version(
-    connection: &mut PgConnection,
-    owner: BomOwner,
-    lines: &[BomLine],
-) -> sqlx::Result<BomVersion> {
+async fn insert_version(connection: &mut PgConnection, owner: BomOwner, lines: &[BomLine]) -> sqlx::Result<BomVersion> {
     let (listing, asin) = owner.owner_columns();
     let (id, version): (i32, i32) = sqlx::query_as(
         "-- bom: draft

@@ -81,17 +81,12 @@ pub fn estimated_fees_ex_vat(price_ex_vat: Decimal, fba: bool, category: Option<
 
 /// Returns the earnings of a listing. Returns None if a number is out of range, which no amount in the database
 /// reaches, or if the VAT rate is -1 or less.
-pub fn compute_economics(
-    price_inc_vat: Decimal,
-    vat_rate: Decimal,
-    costs: &ListingCosts,
-) -> Option<ListingEconomics> {
+pub fn compute_economics(price_inc_vat: Decimal, vat_rate: Decimal, costs: &ListingCosts) -> Option<ListingEconomics> {
     let price_ex_vat = price_ex_vat(price_inc_vat, vat_rate)?;
     let ListingCosts { bom, shipping, packaging, handling, other, amazon_fees } = *costs;
     let total_cost_ex_vat = checked_sum(&[bom, shipping, packaging, handling, other, amazon_fees])?;
     let profit_ex_vat = price_ex_vat.checked_sub(total_cost_ex_vat)?;
-    let margin =
-        if price_ex_vat > Decimal::ZERO { profit_ex_vat.checked_div(price_ex_vat)? } else { Decimal::ZERO };
+    let margin = if price_ex_vat > Decimal::ZERO { profit_ex_vat.checked_div(price_ex_vat)? } else { Decimal::ZERO };
     Some(ListingEconomics {
         price_ex_vat,
         total_cost_ex_vat,

@@ -56,8 +56,7 @@ pub async fn requeue_job(pool: &PgPool, id: i64, who: impl Display, why: impl Di
 pub async fn requeue_jobs(pool: &PgPool, ids: &[i64], by: &Actor) -> anyhow::Result<Vec<i64>> {
     let mut done = Vec::new();
     for ids in ids.chunks(BATCH_JOBS) {
-        let batch =
-            sqlx::query_file_scalar!("src/queue/admin.requeue.sql", ids, by.who, by.why).fetch_all(pool);
+        let batch = sqlx::query_file_scalar!("src/queue/admin.requeue.sql", ids, by.who, by.why).fetch_all(pool);
         done.extend(batch.await.context("could not requeue jobs")?);
     }
     Ok(done)
@@ -77,8 +76,7 @@ pub async fn cancel_jobs(pool: &PgPool, ids: &[i64], by: &Actor) -> anyhow::Resu
 pub async fn run_jobs_now(pool: &PgPool, ids: &[i64], by: &Actor) -> anyhow::Result<Vec<i64>> {
     let mut done = Vec::new();
     for ids in ids.chunks(BATCH_JOBS) {
-        let batch =
-            sqlx::query_file_scalar!("src/queue/admin.run_now.sql", ids, by.who, by.why).fetch_all(pool);
+        let batch = sqlx::query_file_scalar!("src/queue/admin.run_now.sql", ids, by.who, by.why).fetch_all(pool);
         done.extend(batch.await.context("could not make jobs due now")?);
     }
     Ok(done)
@@ -92,14 +90,12 @@ pub async fn pause_kinds(pool: &PgPool, kinds: &[String], by: &Actor) -> anyhow:
 
 /// Resumes paused job kinds. Returns the kinds that were paused.
 pub async fn resume_kinds(pool: &PgPool, kinds: &[String], by: &Actor) -> anyhow::Result<Vec<String>> {
-    let resumed =
-        sqlx::query_file_scalar!("src/queue/admin.resume.sql", kinds, by.who, by.why).fetch_all(pool);
+    let resumed = sqlx::query_file_scalar!("src/queue/admin.resume.sql", kinds, by.who, by.why).fetch_all(pool);
     resumed.await.context("could not resume job kinds")
 }
 
 /// Limits the running jobs of a kind over all workers. `None` removes the limit.
 pub async fn limit_kind(pool: &PgPool, kind: &str, most: Option<i32>, by: &Actor) -> anyhow::Result<()> {
-    let limited =
-        sqlx::query_file_scalar!("src/queue/admin.limit.sql", kind, by.who, by.why, most).fetch_one(pool);
+    let limited = sqlx::query_file_scalar!("src/queue/admin.limit.sql", kind, by.who, by.why, most).fetch_one(pool);
     limited.await.with_context(|| format!("could not limit job kind {kind}")).map(drop)
 }

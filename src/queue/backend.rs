@@ -75,8 +75,7 @@ impl BackendConfig for ApalisBackend {
 }
 
 fn build_task(job: ClaimedJob) -> Task<ClaimedJob> {
-    let (id, attempt, max) =
-        (job.id.unsigned_abs(), job.attempt.unsigned_abs(), job.max_attempts.unsigned_abs());
+    let (id, attempt, max) = (job.id.unsigned_abs(), job.attempt.unsigned_abs(), job.max_attempts.unsigned_abs());
     TaskBuilder::new(job)
         .task_id(TaskId::Int(id))
         .attempt(attempt.saturating_sub(1) as usize)

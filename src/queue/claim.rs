@@ -35,15 +35,13 @@ pub(super) async fn run_claimer(engine: WorkerShared, out: mpsc::UnboundedSender
     while !engine.draining.is_cancelled() {
         let wait = match engine.free_capacity() {
             None => Duration::MAX,
-            Some(room) => {
-                match engine.with_query_timeout(claim_once(&engine, &mut link, &room, &out)).await {
-                    Ok(wait) => {
-                        link.on_success();
-                        wait
-                    }
-                    Err(error) => link.on_failure(&error),
+            Some(room) => match engine.with_query_timeout(claim_once(&engine, &mut link, &room, &out)).await {
+                Ok(wait) => {
+                    link.on_success();
+                    wait
                 }
-            }
+                Err(error) => link.on_failure(&error),
+            },
         };
         tokio::select! {
             () = engine.claim_signal.notified() => {}
@@ -142,8 +140,7 @@ async fn listen_for_jobs(engine: &WorkerShared, link: &mut LoopConnection) -> sq
         engine.renew.notify_one();
         loop {
             let Ok(told) = tokio::time::timeout(LISTEN_KEEPALIVE, listener.try_recv()).await else {
-                let there =
-                    sqlx::query!("-- queue: still there\n select 1 as there").fetch_one(&mut listener);
+                let there = sqlx::query!("-- queue: still there\n select 1 as there").fetch_one(&mut listener);
                 engine.with_query_timeout(there).await?;
                 continue;
             };
@@ -153,9 +150,7 @@ async fn listen_for_jobs(engine: &WorkerShared, link: &mut LoopConnection) -> sq
                         engine.renew.notify_one();
                     }
                 }
-                Some(told)
-                    if told.payload().is_empty() || engine.kinds.iter().any(|k| k == told.payload()) =>
-                {
+                Some(told) if told.payload().is_empty() || engine.kinds.iter().any(|k| k == told.payload()) => {
                     engine.claim_signal.notify_one();
                 }
                 Some(_) => {}

@@ -140,9 +140,8 @@ pub(super) async fn finalize_batch(
     };
 
     if states.len() < batch.len() {
-        let ended = sqlx::query_file_scalar!("src/queue/completer.ended.sql", &jobs, &runs)
-            .fetch_all(connection)
-            .await?;
+        let ended =
+            sqlx::query_file_scalar!("src/queue/completer.ended.sql", &jobs, &runs).fetch_all(connection).await?;
         for ending in batch.iter().filter(|v| ended.contains(&v.job.id)) {
             states.entry((ending.job.id, ending.job.run)).or_insert(Cow::Borrowed("completed"));
         }
@@ -235,16 +234,7 @@ fn finish_run(engine: &WorkerShared, ending: RunResult, discarded: bool) {
     if let Some(watchers) = engine.event_sender() {
         let (kind, key) = (job.kind.clone(), job.key.clone());
         let outcome = ended;
-        let _ = watchers.send(WorkerEvent::Ended {
-            job: id,
-            kind,
-            key,
-            outcome,
-            report,
-            error,
-            discarded,
-            duration,
-        });
+        let _ = watchers.send(WorkerEvent::Ended { job: id, kind, key, outcome, report, error, discarded, duration });
     }
 }
 
@@ -258,12 +248,7 @@ fn convert_refused(
     let ending = batch.into_iter().next()?;
     let (job, run) = (ending.job.id, ending.job.run);
     if ending.outcome == RunOutcome::Retry && ending.report.is_null() {
-        tracing::error!(
-            job,
-            run,
-            error = refusal.message(),
-            "job result rejected by the database, lease will expire"
-        );
+        tracing::error!(job, run, error = refusal.message(), "job result rejected by the database, lease will expire");
         engine.untrack(job, run);
         return None;
     }

@@ -56,11 +56,7 @@ impl EnqueueOptions {
 /// Enqueues one job and returns its id, or `None` if its key is in use.
 ///
 /// The job becomes visible and wakes workers when the caller commits.
-pub async fn enqueue_job<J: Job>(
-    conn: &mut PgConnection,
-    job: &J,
-    how: EnqueueOptions,
-) -> anyhow::Result<Option<i64>> {
+pub async fn enqueue_job<J: Job>(conn: &mut PgConnection, job: &J, how: EnqueueOptions) -> anyhow::Result<Option<i64>> {
     let payload = encode_payload(job)?;
     let unique_over: Option<Vec<String>> =
         how.unique_over.map(|states| states.iter().map(|state| (*state).to_owned()).collect());
@@ -77,9 +73,7 @@ pub async fn enqueue_job<J: Job>(
     )
     .fetch_one(conn)
     .await
-    .with_context(|| {
-        format!("could not enqueue job {} {}", J::KIND, how.key.as_deref().unwrap_or("without a key"))
-    })
+    .with_context(|| format!("could not enqueue job {} {}", J::KIND, how.key.as_deref().unwrap_or("without a key")))
 }
 
 /// Enqueues many jobs with one statement, each under its key. Returns the number of new jobs.

@@ -69,8 +69,7 @@ async fn run_handler(engine: &WorkerShared, job: &Arc<ClaimedJob>, payload: serd
         slot = engine.slots.acquire() => slot,
     };
     if let Some(watchers) = engine.event_sender() {
-        let _ =
-            watchers.send(WorkerEvent::Started { job: job.id, kind: job.kind.clone(), key: job.key.clone() });
+        let _ = watchers.send(WorkerEvent::Started { job: job.id, kind: job.kind.clone(), key: job.key.clone() });
     }
 
     let timeout = entry.policy.timeout;
@@ -104,14 +103,9 @@ async fn run_handler(engine: &WorkerShared, job: &Arc<ClaimedJob>, payload: serd
         RunOutcome::Timeout => {
             let ending = RunResult::new(job, RunOutcome::Timeout);
             let limit = humantime::format_duration(timeout);
-            with_retry_delay(
-                entry,
-                ending.with_error(format!("run cut off after {limit}, the timeout of its kind")),
-            )
+            with_retry_delay(entry, ending.with_error(format!("run cut off after {limit}, the timeout of its kind")))
         }
-        RunOutcome::Lost => {
-            RunResult::new(job, RunOutcome::Lost).with_error("run cut off: its lease was lost")
-        }
+        RunOutcome::Lost => RunResult::new(job, RunOutcome::Lost).with_error("run cut off: its lease was lost"),
         outcome => RunResult::new(job, outcome),
     }
 }
@@ -133,22 +127,14 @@ async fn terminate_backends(engine: &WorkerShared, backends: &StepBackends) {
 }
 
 /// Returns the result of a run whose handler has ended by itself.
-fn classify_result(
-    entry: &JobDefinition,
-    job: &Arc<ClaimedJob>,
-    ended: Result<ErasedResult, JoinError>,
-) -> RunResult {
+fn classify_result(entry: &JobDefinition, job: &Arc<ClaimedJob>, ended: Result<ErasedResult, JoinError>) -> RunResult {
     match ended {
         Ok(Ok(done)) => {
             let JobDone { report, committed, note } = done;
             RunResult { report, committed, note, ..RunResult::new(job, RunOutcome::Done) }
         }
-        Ok(Err(RunFailure::Unreadable(error))) => {
-            RunResult::new(job, RunOutcome::Unreadable).with_error(error)
-        }
-        Ok(Err(RunFailure::Stop(JobError::Abort(error)))) => {
-            RunResult::new(job, RunOutcome::Abort).with_error(error)
-        }
+        Ok(Err(RunFailure::Unreadable(error))) => RunResult::new(job, RunOutcome::Unreadable).with_error(error),
+        Ok(Err(RunFailure::Stop(JobError::Abort(error)))) => RunResult::new(job, RunOutcome::Abort).with_error(error),
         Ok(Err(RunFailure::Stop(JobError::Snooze(delay)))) => {
             RunResult { delay, ..RunResult::new(job, RunOutcome::Snooze) }
         }
@@ -167,8 +153,7 @@ fn classify_result(
             let panic = error.into_panic();
             with_retry_delay(
                 entry,
-                RunResult::new(job, RunOutcome::Panic)
-                    .with_error(format!("panicked: {}", panic_message(&*panic))),
+                RunResult::new(job, RunOutcome::Panic).with_error(format!("panicked: {}", panic_message(&*panic))),
             )
         }
         // Aborted by none of the five events: the runtime shuts down.

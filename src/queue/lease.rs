@@ -71,9 +71,8 @@ pub(super) async fn renew_leases(
     runs: &[i64],
     lease: Duration,
 ) -> sqlx::Result<HashMap<i64, bool>> {
-    let ours = sqlx::query_file!("src/queue/lease.renew.sql", name, jobs, runs, lease.as_secs_f64())
-        .fetch_all(pool)
-        .await?;
+    let ours =
+        sqlx::query_file!("src/queue/lease.renew.sql", name, jobs, runs, lease.as_secs_f64()).fetch_all(pool).await?;
     Ok(ours.into_iter().map(|row| (row.id, row.cancelling)).collect())
 }
 

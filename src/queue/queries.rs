@@ -274,11 +274,7 @@ pub async fn job_ids(pool: &PgPool, filter: &JobFilter) -> anyhow::Result<Vec<i6
 ///
 /// The end of a run is the time at which its transaction began, so a run may become visible after a younger one.
 /// Callers that poll should overlap their queries by some seconds.
-pub async fn list_run_ends(
-    pool: &PgPool,
-    since: DateTime<Utc>,
-    filter: &JobFilter,
-) -> anyhow::Result<Vec<RunEndRow>> {
+pub async fn list_run_ends(pool: &PgPool, since: DateTime<Utc>, filter: &JobFilter) -> anyhow::Result<Vec<RunEndRow>> {
     sqlx::query_file_as!(
         RunEndRow,
         "src/queue/queries.ends.sql",

@@ -81,9 +81,8 @@ impl std::fmt::Debug for JobDefinition {
 
 fn run_erased<J: Job>(run: JobRun, payload: Value) -> BoxFuture<'static, ErasedResult> {
     Box::pin(async move {
-        let job: J = serde_json::from_value(payload).map_err(|error| {
-            RunFailure::Unreadable(anyhow!(error).context("could not decode the payload"))
-        })?;
+        let job: J = serde_json::from_value(payload)
+            .map_err(|error| RunFailure::Unreadable(anyhow!(error).context("could not decode the payload")))?;
         let done = job.run(run).await.map_err(RunFailure::Stop)?;
         let report = serde_json::to_value(done.report)
             .context("could not encode the report as JSON")

@@ -40,11 +40,7 @@ pub(super) fn transient_backoff() -> backon::ExponentialBackoff {
 }
 
 /// Runs the handler, and again after transient database errors. Returns the result of the last call.
-pub(super) async fn with_retry(
-    entry: &JobDefinition,
-    mut run: JobRun,
-    payload: serde_json::Value,
-) -> ErasedResult {
+pub(super) async fn with_retry(entry: &JobDefinition, mut run: JobRun, payload: serde_json::Value) -> ErasedResult {
     let mut waits = transient_backoff();
     let (mut conflicts, mut first) = (0, None);
     loop {

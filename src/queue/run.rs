@@ -129,12 +129,7 @@ impl JobRun {
         }
         self.told.store(now, Ordering::Relaxed);
         // An error means that the last receiver was dropped between the two statements.
-        let _ = watchers.send(WorkerEvent::Progress {
-            job: self.job.id,
-            kind: self.job.kind.clone(),
-            done,
-            total,
-        });
+        let _ = watchers.send(WorkerEvent::Progress { job: self.job.id, kind: self.job.kind.clone(), done, total });
     }
 
     /// Opens the transaction of the step.
@@ -146,15 +141,12 @@ impl JobRun {
     ///
     /// Returns [`Lost`] if this run no longer has the job.
     pub async fn begin_step(&self) -> anyhow::Result<JobTransaction> {
-        let mut tx =
-            self.engine.steps.begin().await.context("could not begin the transaction of the step")?;
-        let limit =
-            ((self.timeout + SERVER_TIMEOUT_MARGIN).as_millis().clamp(1, i32::MAX as u128)).to_string();
-        let ours =
-            sqlx::query_file!("src/queue/run.begin.sql", self.job.id, self.job.run, self.engine.name, limit,)
-                .fetch_optional(&mut *tx)
-                .await
-                .context("could not check the holder of the job")?;
+        let mut tx = self.engine.steps.begin().await.context("could not begin the transaction of the step")?;
+        let limit = ((self.timeout + SERVER_TIMEOUT_MARGIN).as_millis().clamp(1, i32::MAX as u128)).to_string();
+        let ours = sqlx::query_file!("src/queue/run.begin.sql", self.job.id, self.job.run, self.engine.name, limit,)
+            .fetch_optional(&mut *tx)
+            .await
+            .context("could not check the holder of the job")?;
         let Some(ours) = ours else { return Err(LeaseLost { job: self.job.id, run: self.job.run }.into()) };
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).push((ours.backend, ours.began));
         Ok(JobTransaction { tx, run: self.clone(), followed: false })
@@ -223,8 +215,7 @@ pub(super) async fn complete_job(
     note: Option<&str>,
     followed: bool,
 ) -> sqlx::Result<bool> {
-    let completed =
-        sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result, note, followed);
+    let completed = sqlx::query_file!("src/queue/run.finish.sql", job.id, job.run, name, result, note, followed);
     Ok(completed.fetch_optional(connection).await?.is_some())
 }
 

@@ -138,15 +138,8 @@ impl Worker {
         ensure!(self.settings.lease >= Duration::from_millis(30), "the lease is shorter than 30 ms");
         let (endings, ends) = mpsc::unbounded_channel();
         let (claimed, jobs) = mpsc::unbounded_channel();
-        let engine = WorkerState::new(
-            &self.db,
-            entries,
-            &self.at_most,
-            self.tools,
-            self.settings,
-            self.watchers,
-            endings,
-        );
+        let engine =
+            WorkerState::new(&self.db, entries, &self.at_most, self.tools, self.settings, self.watchers, endings);
         let engine = Arc::new(engine);
 
         // Dropped with this future: a worker that is no longer polled keeps no lease alive.

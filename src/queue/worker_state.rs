@@ -182,8 +182,7 @@ impl WorkerState {
         watchers: Option<broadcast::Sender<WorkerEvent>>,
         endings: mpsc::UnboundedSender<RunResult>,
     ) -> WorkerState {
-        let names =
-            entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases).map(move |kind| (e, kind)));
+        let names = entries.iter().flat_map(|e| std::iter::once(&e.kind).chain(e.aliases).map(move |kind| (e, kind)));
         let mut served: Vec<KindState> = names
             .map(|(entry, kind)| KindState {
                 kind: kind.to_string(),
@@ -237,11 +236,8 @@ impl WorkerState {
         let open = held.values().filter(|hold| !hold.over).count();
         let all = all.saturating_sub((held.len() - open).saturating_sub(all));
         let slots = self.settings.concurrency.min(all).saturating_sub(open);
-        let ahead = if self.served.iter().any(|served| served.prefetchable) {
-            all.saturating_sub(open + slots)
-        } else {
-            0
-        };
+        let ahead =
+            if self.served.iter().any(|served| served.prefetchable) { all.saturating_sub(open + slots) } else { 0 };
         let room = |served: &KindState| {
             let most = if served.prefetchable { slots + ahead } else { slots };
             if served.at_most == usize::MAX {
@@ -259,10 +255,7 @@ impl WorkerState {
     }
 
     /// Returns the result of a query, or an error after a third of the lease (at least 5 s, at most 10 s).
-    pub async fn with_query_timeout<T>(
-        &self,
-        asked: impl Future<Output = sqlx::Result<T>>,
-    ) -> sqlx::Result<T> {
+    pub async fn with_query_timeout<T>(&self, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
         let patience = (self.settings.lease / 3).clamp(Duration::from_secs(5), Duration::from_secs(10));
         let answered = tokio::time::timeout(patience, asked).await;
         answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
@@ -318,8 +311,7 @@ impl WorkerState {
             RunOutcome::Lost => &self.counts.lost,
         };
         increment_counter(counter, 1);
-        if let Some(hold) = self.lock_held().get_mut(&ending.job.id).filter(|hold| hold.run == ending.job.run)
-        {
+        if let Some(hold) = self.lock_held().get_mut(&ending.job.id).filter(|hold| hold.run == ending.job.run) {
             hold.over = true;
         }
         self.claim_signal.notify_one();

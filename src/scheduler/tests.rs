@@ -50,9 +50,7 @@ async fn a_due_window_is_enqueued_once_under_its_key() {
     let again = copart_scheduler().enqueue_due_windows(&test.db.pool, Some(utc_time("14:44"))).await.unwrap();
     assert_eq!(again[0].job, None);
 
-    let job = sqlx::query!("select kind, key, payload, max_attempts from fleet.jobs")
-        .fetch_one(&test.db.pool)
-        .await;
+    let job = sqlx::query!("select kind, key, payload, max_attempts from fleet.jobs").fetch_one(&test.db.pool).await;
     let job = job.unwrap();
     assert_eq!((job.kind.as_str(), job.key.as_deref()), ("fetch", Some("copart/2026-11-20T14:30Z")));
     let payload: FetchStub = serde_json::from_value(job.payload).unwrap();
@@ -64,11 +62,8 @@ async fn two_schedulers_at_once_give_one_job() {
     let test = testing::migrated_database().await;
     let scheduler = copart_scheduler();
     let calls = (0..8).map(|_| scheduler.enqueue_due_windows(&test.db.pool, Some(utc_time("14:37"))));
-    let enqueued: usize = futures::future::join_all(calls)
-        .await
-        .into_iter()
-        .filter(|due| due.as_ref().unwrap()[0].job.is_some())
-        .count();
+    let enqueued: usize =
+        futures::future::join_all(calls).await.into_iter().filter(|due| due.as_ref().unwrap()[0].job.is_some()).count();
     assert_eq!(enqueued, 1);
     assert_eq!(window_states(&test.db.pool).await, [("14:30".to_owned(), "due".to_owned())]);
 }
@@ -77,18 +72,14 @@ async fn two_schedulers_at_once_give_one_job() {
 async fn a_scheduler_that_dies_before_its_commit_leaves_the_window_to_the_next() {
     let test = testing::migrated_database().await;
     let mut dying = test.db.pool.begin().await.unwrap();
-    sqlx::query!(
-        "insert into fleet.windows (source, window_start_utc) values ('copart', $1)",
-        utc_time("14:30")
-    )
-    .execute(&mut *dying)
-    .await
-    .unwrap();
+    sqlx::query!("insert into fleet.windows (source, window_start_utc) values ('copart', $1)", utc_time("14:30"))
+        .execute(&mut *dying)
+        .await
+        .unwrap();
     let scheduler = copart_scheduler();
-    let (due, _) =
-        tokio::join!(scheduler.enqueue_due_windows(&test.db.pool, Some(utc_time("14:30"))), async {
-            dying.rollback().await
-        });
+    let (due, _) = tokio::join!(scheduler.enqueue_due_windows(&test.db.pool, Some(utc_time("14:30"))), async {
+        dying.rollback().await
+    });
     assert!(due.unwrap()[0].job.is_some());
 }
 
@@ -122,31 +113,22 @@ async fn a_fetch_that_nobody_took_in_its_window_is_cancelled_and_the_window_miss
 
     assert_eq!(copart_scheduler().expire_windows(&test.db.pool).await.unwrap(), 1);
     assert_eq!(copart_scheduler().expire_windows(&test.db.pool).await.unwrap(), 0);
-    let states = sqlx::query_scalar!("select state from fleet.jobs order by id")
-        .fetch_all(&test.db.pool)
-        .await
-        .unwrap();
+    let states =
+        sqlx::query_scalar!("select state from fleet.jobs order by id").fetch_all(&test.db.pool).await.unwrap();
     assert_eq!(states, ["cancelled", "available"]);
     assert_eq!(window_states(&test.db.pool).await[0].1, "missed");
 }
 
 #[test]
 fn the_next_waking_is_ten_to_thirty_seconds_into_the_next_window() {
-    let wakings =
-        [0.0, 1.0].map(|luck| utc_time("14:37") + copart_scheduler().next_delay(utc_time("14:37"), luck));
-    assert_eq!(
-        wakings,
-        [utc_time("14:45") + Duration::from_secs(10), utc_time("14:45") + Duration::from_secs(30)]
-    );
+    let wakings = [0.0, 1.0].map(|luck| utc_time("14:37") + copart_scheduler().next_delay(utc_time("14:37"), luck));
+    assert_eq!(wakings, [utc_time("14:45") + Duration::from_secs(10), utc_time("14:45") + Duration::from_secs(30)]);
 }
 
 /// Starts a proxy to PostgreSQL that closes the first `times` connections and forwards all later ones.
 ///
 /// Returns its address and the number of connections so far.
-async fn flaky_proxy(
-    server: String,
-    times: usize,
-) -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+async fn flaky_proxy(server: String, times: usize) -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -178,8 +160,7 @@ async fn a_scheduler_without_its_database_stays_and_schedules_when_it_is_back() 
     let away = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect_lazy(url.as_str()).unwrap();
     let leave = CancellationToken::new();
     let running = tokio::spawn({
-        let (leave, scheduler) =
-            (leave.clone(), copart_scheduler().with_wakeup(Duration::ZERO, Duration::ZERO));
+        let (leave, scheduler) = (leave.clone(), copart_scheduler().with_wakeup(Duration::ZERO, Duration::ZERO));
         async move { scheduler.run(&away, leave).await }
     });
     assert_eq!(listener.recv().await.unwrap().payload(), "fetch");

@@ -3,8 +3,8 @@
 
 use super::SimulatorOptions;
 use super::feed_values::{
-    ANNOUNCEMENTS, BODIES, BRANDS, CONDITIONS, DRIVES, FUELS, FeedValue, INCH_NOTE, KEYS, LIGHTS, NOTES,
-    SALE_TYPES, SELLERS, STATE_TITLES, TITLES, TRANSMISSIONS,
+    ANNOUNCEMENTS, BODIES, BRANDS, CONDITIONS, DRIVES, FUELS, FeedValue, INCH_NOTE, KEYS, LIGHTS, NOTES, SALE_TYPES,
+    SELLERS, STATE_TITLES, TITLES, TRANSMISSIONS,
 };
 use super::lot::{LotValues, SimulatedLot, SimulatedSale, from_minutes, truncate_chars};
 use super::rng::SplitMix64;
@@ -25,11 +25,7 @@ const FEED_HEADER: &str = "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/
 
 /// Returns the header line of window `k`.
 pub(super) fn header_line(options: &SimulatorOptions, k: u32) -> String {
-    if k >= options.wholesale_from {
-        FEED_HEADER.replace("Copart Select", "Wholesale")
-    } else {
-        FEED_HEADER.to_owned()
-    }
+    if k >= options.wholesale_from { FEED_HEADER.replace("Copart Select", "Wholesale") } else { FEED_HEADER.to_owned() }
 }
 
 /// Returns the snapshot's clock, which every row of a file contains: Pacific time on a 12-hour clock without AM or PM,
@@ -145,9 +141,7 @@ pub(super) fn write_row(into: &mut Vec<u8>, frame: &RowContext<'_>, index: u32, 
         line.0.extend_from_slice(b"0,\"\",0,");
     } else {
         let local = yard.clock.local_time(from_minutes(now.auction));
-        line.push_number(
-            (local.year() as u64 * 100 + u64::from(local.month())) * 100 + u64::from(local.day()),
-        );
+        line.push_number((local.year() as u64 * 100 + u64::from(local.month())) * 100 + u64::from(local.day()));
         line.push_text(DAY_NAMES[local.weekday().num_days_from_monday() as usize]);
         line.push_number(u64::from(local.hour() * 100 + local.minute()));
     }
@@ -204,11 +198,7 @@ pub(super) fn write_row(into: &mut Vec<u8>, frame: &RowContext<'_>, index: u32, 
     push_picture(&mut dice, &mut scratch);
     line.push_text(&scratch);
     if frame.options.clock_per_row {
-        line.push_text(&format!(
-            "{}{:06}",
-            &frame.clock[..frame.clock.len() - 6],
-            frame.position % 1_000_000
-        ));
+        line.push_text(&format!("{}{:06}", &frame.clock[..frame.clock.len() - 6], frame.position % 1_000_000));
     } else {
         line.push_text(frame.clock);
     }
@@ -258,8 +248,7 @@ pub(super) fn write_row(into: &mut Vec<u8>, frame: &RowContext<'_>, index: u32, 
 }
 
 /// Values of `Day of Week`, from Monday.
-pub(super) const DAY_NAMES: [&str; 7] =
-    ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
+pub(super) const DAY_NAMES: [&str; 7] = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
 
 /// Returns true if the lot's announcements span two lines. About forty lots do in a file of 154,000.
 pub(super) fn has_line_break(options: &SimulatorOptions, index: u32) -> bool {
@@ -366,13 +355,5 @@ fn push_update_time(minutes: i32, into: &mut String) {
     let at = from_minutes(minutes).naive_utc();
     into.clear();
     // Writing to a String cannot fail.
-    let _ = write!(
-        into,
-        "{:04}-{:02}-{:02}T{:02}:{:02}:00Z",
-        at.year(),
-        at.month(),
-        at.day(),
-        at.hour(),
-        at.minute()
-    );
+    let _ = write!(into, "{:04}-{:02}-{:02}T{:02}:{:02}:00Z", at.year(), at.month(), at.day(), at.hour(), at.minute());
 }

@@ -88,12 +88,8 @@ impl Simulator {
             let yard_dice = &mut SplitMix64::with_seed([self.options.seed, 9, u64::from(index)]);
             // Most rows are weeks old, some are from the last hours. No row is younger than the snapshot.
             let age = if dice.per_mille(300) { dice.between(6, 1440) } else { dice.between(1440, 60 * 1440) };
-            let mut now = LotValues::new_lot(
-                yard_dice,
-                window - age as i32,
-                0,
-                dice.with_probability(self.options.modern),
-            );
+            let mut now =
+                LotValues::new_lot(yard_dice, window - age as i32, 0, dice.with_probability(self.options.modern));
             if dice.per_mille(467) {
                 now.auction = match dice.below(1000) {
                     0..450 => near_auction(&mut dice, window, -HOUR_MINUTES, 12 * HOUR_MINUTES, &now),
@@ -280,14 +276,7 @@ impl Simulator {
     }
 
     /// Applies one change to a lot.
-    fn change_lot(
-        &mut self,
-        index: u32,
-        change: LotChangeKind,
-        window: i32,
-        before: i32,
-        dice: &mut SplitMix64,
-    ) {
+    fn change_lot(&mut self, index: u32, change: LotChangeKind, window: i32, before: i32, dice: &mut SplitMix64) {
         let seed = self.options.seed;
         let lot = &mut self.lots[index as usize];
         let was = lot.now;
@@ -310,11 +299,8 @@ impl Simulator {
                 } else {
                     distant_auction(dice, window, now)
                 };
-                now.auction = if later > was.auction {
-                    later
-                } else {
-                    distant_auction(dice, was.auction.max(window), now)
-                };
+                now.auction =
+                    if later > was.auction { later } else { distant_auction(dice, was.auction.max(window), now) };
                 now.item = 0;
             }
             LotChangeKind::DateEarlier if was.auction > window + DAY_MINUTES => {
@@ -326,8 +312,7 @@ impl Simulator {
             LotChangeKind::Grid => now.grid = was.grid.wrapping_add(1),
             LotChangeKind::Yard => {
                 let canada = was.yard().canada;
-                now.yard =
-                    dice.pick_weighted(YARDS, |y| if y.canada == canada { y.weight } else { 0 }) as u16;
+                now.yard = dice.pick_weighted(YARDS, |y| if y.canada == canada { y.weight } else { 0 }) as u16;
                 if now.auction != 0 {
                     let at = now.yard().clock.next_expressible(from_minutes(now.auction));
                     now.auction = (at.timestamp() / 60) as i32;
@@ -363,8 +348,7 @@ fn update_minutes(dice: &mut SplitMix64, window: i32, before: i32) -> i32 {
 /// Returns a whole hour between these two distances from the window, in minutes since 1970, that the yard's clock can
 /// show.
 fn near_auction(dice: &mut SplitMix64, window: i32, from: i32, to: i32, now: &LotValues) -> i32 {
-    let at = (window + dice.between(i64::from(from), i64::from(to)) as i32).div_euclid(HOUR_MINUTES)
-        * HOUR_MINUTES;
+    let at = (window + dice.between(i64::from(from), i64::from(to)) as i32).div_euclid(HOUR_MINUTES) * HOUR_MINUTES;
     (now.yard().clock.next_expressible(from_minutes(at)).timestamp() / 60) as i32
 }
 

@@ -191,12 +191,10 @@ impl<'a> ExpectedState<'a> {
 
     fn expected_vehicle(&self, indexes: &[u32]) -> Option<ExpectedVehicle> {
         let seed = self.options.seed;
-        let raws: Vec<String> =
-            indexes.iter().map(|&n| self.lots[n as usize].vin(seed).0.to_uppercase()).collect();
+        let raws: Vec<String> = indexes.iter().map(|&n| self.lots[n as usize].vin(seed).0.to_uppercase()).collect();
         let vin = self.lots[*indexes.first()? as usize].vin(seed).1?;
         let owner = if raws.contains(&vin) { vin.clone() } else { raws.iter().min()?.clone() };
-        let mine: Vec<u32> =
-            indexes.iter().zip(&raws).filter(|(_, raw)| **raw == owner).map(|(&n, _)| n).collect();
+        let mine: Vec<u32> = indexes.iter().zip(&raws).filter(|(_, raw)| **raw == owner).map(|(&n, _)| n).collect();
         let winner = mine.iter().copied().max_by_key(|&n| {
             let lot = &self.lots[n as usize];
             (lot.seen.updated, lot.number)
@@ -258,11 +256,8 @@ pub(super) fn record_file(
     changes: &mut Vec<SimulatedChange>,
 ) -> FileCounters {
     changes.clear();
-    let mut counters = FileCounters {
-        window: from_minutes(window),
-        parse_errors: u64::from(broken),
-        ..FileCounters::default()
-    };
+    let mut counters =
+        FileCounters { window: from_minutes(window), parse_errors: u64::from(broken), ..FileCounters::default() };
     let shown = match reach {
         FileDelivery::Whole => order,
         FileDelivery::First(n) => &order[..order.len().min(n as usize)],
@@ -281,8 +276,7 @@ pub(super) fn record_file(
         }
         counters.vin_empty += u64::from(lot.vin == VinForm::Empty);
         counters.vin_format += u64::from(lot.vin == VinForm::Malformed);
-        counters.skipped_touched +=
-            u64::from(!lot.has_vehicle() && (differs || !known || !lot.life.in_last_file));
+        counters.skipped_touched += u64::from(!lot.has_vehicle() && (differs || !known || !lot.life.in_last_file));
         counters.repaired += u64::from(csv_row::has_inches(options, index, lot, &lot.vehicle(options.seed)));
         counters.newlines += u64::from(csv_row::has_line_break(options, index));
         if known && differs && lot.has_vehicle() {

@@ -143,9 +143,7 @@ pub fn corrupt_file(source: impl Read, out: &mut impl Write, fault: FeedFault) -
     match fault {
         FeedFault::WrongHeader => {
             let text = String::from_utf8_lossy(&header);
-            out.write_all(
-                text.replace("\"Lot number\"", "\"Lot\"").replace("\"VIN\"", "\"Serial\"").as_bytes(),
-            )?;
+            out.write_all(text.replace("\"Lot number\"", "\"Lot\"").replace("\"VIN\"", "\"Serial\"").as_bytes())?;
         }
         FeedFault::Windows => {
             out.write_all(b"\xef\xbb\xbf")?;
@@ -188,9 +186,7 @@ fn corrupt_row(row: &mut Vec<u8>, n: u64, fault: FeedFault, out: &mut impl Write
     match fault {
         FeedFault::Nuls { .. } if hit => row.insert(inside, 0),
         FeedFault::Latin1 { .. } if hit => row.insert(inside, 0xe9),
-        FeedFault::NoLotNumber { .. } if hit => {
-            drop(row.drain(comma_position(row, 8) + 1..comma_position(row, 9)))
-        }
+        FeedFault::NoLotNumber { .. } if hit => drop(row.drain(comma_position(row, 8) + 1..comma_position(row, 9))),
         FeedFault::BrokenRows { .. } if hit => {
             let at = comma_position(row, 9);
             if n.is_multiple_of(2) {

@@ -65,13 +65,7 @@ impl LotLifecycle {
         let back = self.last_seen != 0 && self.status.is_closed();
         let status = if auction > window { LifecycleStatus::Scheduled } else { LifecycleStatus::Active };
         let first_seen = if self.last_seen == 0 { window } else { self.first_seen };
-        *self = LotLifecycle {
-            first_seen,
-            last_seen: window,
-            in_last_file: true,
-            status,
-            ..LotLifecycle::default()
-        };
+        *self = LotLifecycle { first_seen, last_seen: window, in_last_file: true, status, ..LotLifecycle::default() };
         back
     }
 
@@ -114,10 +108,7 @@ mod tests {
         assert_eq!(life.status, LifecycleStatus::Scheduled);
         assert_eq!(life.record_absence(FIRST_WINDOW + 60, FIRST_WINDOW + 60), Some(LifecycleStatus::Active));
         assert_eq!(life.record_absence(FIRST_WINDOW + 165, FIRST_WINDOW + 60), None);
-        assert_eq!(
-            life.record_absence(FIRST_WINDOW + 180, FIRST_WINDOW + 60),
-            Some(LifecycleStatus::PendingResult)
-        );
+        assert_eq!(life.record_absence(FIRST_WINDOW + 180, FIRST_WINDOW + 60), Some(LifecycleStatus::PendingResult));
         assert!(life.record_presence(FIRST_WINDOW + 195, FIRST_WINDOW + 3000));
         assert_eq!(life.status, LifecycleStatus::Scheduled);
     }

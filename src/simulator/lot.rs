@@ -97,8 +97,7 @@ impl SimulatedSale {
     pub(super) fn from_index(seed: u64, index: u32) -> SimulatedSale {
         let mut dice = SplitMix64::with_seed([seed, 4, u64::from(index)]);
         let damage = &DAMAGES[dice.pick_weighted(DAMAGES, |d| d.primary)];
-        let secondary =
-            (!dice.per_mille(570)).then(|| &DAMAGES[dice.pick_weighted(DAMAGES, |d| d.secondary)]);
+        let secondary = (!dice.per_mille(570)).then(|| &DAMAGES[dice.pick_weighted(DAMAGES, |d| d.secondary)]);
         let blank_odometer = match dice.below(1000) {
             0..110 => Some(0),
             110..113 => Some(dice.pick(&ODOMETER_SENTINELS)),
@@ -115,11 +114,7 @@ impl LotValues {
         LotValues {
             auction,
             updated,
-            bid: if dice.per_mille(if dated { 700 } else { 100 }) {
-                LotValues::bid_increment(dice)
-            } else {
-                0
-            },
+            bid: if dice.per_mille(if dated { 700 } else { 100 }) { LotValues::bid_increment(dice) } else { 0 },
             version: 1,
             yard: dice.pick_weighted(YARDS, |y| y.weight) as u16,
             item: if dated && dice.per_mille(640) { dice.between(1, 11_027) as u16 } else { 0 },

@@ -37,18 +37,11 @@ pub(super) fn push_field_changes(
     window: i32,
     into: &mut Vec<SimulatedChange>,
 ) {
-    let (before, after) =
-        (row_fields(options, index, lot, &lot.seen), row_fields(options, index, lot, &lot.now));
+    let (before, after) = (row_fields(options, index, lot, &lot.seen), row_fields(options, index, lot, &lot.now));
     let both = before.into_iter().zip(after);
-    into.extend(both.filter(|((_, before), (_, after))| before != after).map(
-        |((column, before), (_, after))| SimulatedChange {
-            lot: lot.number,
-            window: from_minutes(window),
-            column,
-            before,
-            after,
-        },
-    ));
+    into.extend(both.filter(|((_, before), (_, after))| before != after).map(|((column, before), (_, after))| {
+        SimulatedChange { lot: lot.number, window: from_minutes(window), column, before, after }
+    }));
 }
 
 /// Appends the change of a lot's status, if the status differs from `before`.
@@ -61,13 +54,7 @@ pub(super) fn push_status_change(
     let after = lot.life.status;
     if before != after {
         let (before, after) = (Some(before.as_str().to_owned()), Some(after.as_str().to_owned()));
-        into.push(SimulatedChange {
-            lot: lot.number,
-            window: from_minutes(window),
-            column: "status",
-            before,
-            after,
-        });
+        into.push(SimulatedChange { lot: lot.number, window: from_minutes(window), column: "status", before, after });
     }
 }
 
@@ -99,10 +86,7 @@ fn row_fields(
         ("title_state", text(yard.state)),
         ("auction_datetime_utc", at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true))),
         ("sale_date_raw", local.map(|local| local.format("%Y%m%d").to_string())),
-        (
-            "sale_day_of_week",
-            local.and_then(|local| text(DAY_NAMES[local.weekday().num_days_from_monday() as usize])),
-        ),
+        ("sale_day_of_week", local.and_then(|local| text(DAY_NAMES[local.weekday().num_days_from_monday() as usize]))),
         ("sale_time_hhmm", number(local.map_or(0, |local| u64::from(local.hour() * 100 + local.minute())))),
         ("item_number", number(values.item.into())),
         ("title_type", text(drawn.title)),

@@ -103,18 +103,14 @@ pub struct FeedServer {
 impl FeedServer {
     /// Serves window 0 of a simulator on a free port of 127.0.0.1 until the token is cancelled.
     pub async fn start(simulator: Simulator, stop: CancellationToken) -> anyhow::Result<FeedServer> {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .context("could not listen for the simulated feed")?;
-        let inner =
-            FeedServerState { current: None, before: None, fault: None, hits: Vec::new(), spoiled: 0 };
+        let listener =
+            tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("could not listen for the simulated feed")?;
+        let inner = FeedServerState { current: None, before: None, fault: None, hits: Vec::new(), spoiled: 0 };
         let shared: SharedFeedState = Arc::new(Mutex::new(inner));
         let server = FeedServer {
             address: listener.local_addr()?,
             simulator: Arc::new(Mutex::new(simulator)),
-            folder: Arc::new(
-                tempfile::tempdir().context("could not create a folder for the simulated feed's files")?,
-            ),
+            folder: Arc::new(tempfile::tempdir().context("could not create a folder for the simulated feed's files")?),
             shared: shared.clone(),
         };
         let app = axum::Router::new().route(FEED_PATH, get(handle_request)).with_state(shared);
@@ -163,8 +159,7 @@ impl FeedServer {
             let mut out = BufWriter::new(File::create(&path)?);
             corrupt_file(File::open(&current.path)?, &mut out, fault)?;
             out.flush()?;
-            let spoiled =
-                ServedFile { size: std::fs::metadata(&path)?.len(), path, modified: current.modified };
+            let spoiled = ServedFile { size: std::fs::metadata(&path)?.len(), path, modified: current.modified };
             inner.before = inner.current.replace(spoiled);
         } else {
             inner.fault = Some((fault, times));
@@ -218,8 +213,7 @@ impl FeedServer {
                 _ => path,
             };
             // The real file appears two to five seconds into the quarter-hour.
-            let modified =
-                simulator.options().window_start(k) + chrono::Duration::seconds(2 + i64::from(k % 4));
+            let modified = simulator.options().window_start(k) + chrono::Duration::seconds(2 + i64::from(k % 4));
             let served = ServedFile { size: std::fs::metadata(&path)?.len(), path, modified };
             let mut inner = lock_state(&shared);
             let forgotten = inner.before.take();
@@ -243,8 +237,7 @@ async fn handle_request(State(shared): State<SharedFeedState>, headers: HeaderMa
     let (fault, mut file, before) = {
         let mut inner = lock_state(&shared);
         let fault = inner.fault.map(|(fault, _)| fault);
-        inner.fault =
-            inner.fault.map(|(fault, left)| (fault, left.saturating_sub(u32::from(left != u32::MAX))));
+        inner.fault = inner.fault.map(|(fault, left)| (fault, left.saturating_sub(u32::from(left != u32::MAX))));
         inner.fault.take_if(|(_, left)| *left == 0);
         (fault, inner.current.clone(), inner.before.clone())
     };
@@ -257,9 +250,7 @@ async fn handle_request(State(shared): State<SharedFeedState>, headers: HeaderMa
         (Some(FeedFault::Forbidden), _) => {
             (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "text/html")], guard_page()).into_response()
         }
-        (Some(FeedFault::HtmlPage), _) => {
-            ([(header::CONTENT_TYPE, "text/html")], guard_page()).into_response()
-        }
+        (Some(FeedFault::HtmlPage), _) => ([(header::CONTENT_TYPE, "text/html")], guard_page()).into_response(),
         (Some(FeedFault::ProxyAuth), _) => {
             (StatusCode::PROXY_AUTHENTICATION_REQUIRED, [(header::PROXY_AUTHENTICATE, "Basic")], "pay first")
                 .into_response()
@@ -269,9 +260,7 @@ async fn handle_request(State(shared): State<SharedFeedState>, headers: HeaderMa
             Ok(bomb) => ([(header::CONTENT_ENCODING, "gzip")], bomb).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         },
-        (Some(FeedFault::RedirectLoop), _) => {
-            (StatusCode::FOUND, [(header::LOCATION, FEED_PATH)]).into_response()
-        }
+        (Some(FeedFault::RedirectLoop), _) => (StatusCode::FOUND, [(header::LOCATION, FEED_PATH)]).into_response(),
         (fault, Some(file)) => serve_file(&headers, &file, fault).await,
         (_, None) => StatusCode::NOT_FOUND.into_response(),
     };
@@ -332,10 +321,7 @@ async fn file_body(file: &ServedFile, from: u64, to: u64, fault: Option<FeedFaul
         Some(FeedFault::Reset { at } | FeedFault::WrongEtag { at }) => at.min(to - from),
         _ => to - from,
     };
-    let breaks = matches!(
-        fault,
-        Some(FeedFault::Reset { .. } | FeedFault::WrongEtag { .. } | FeedFault::Short { .. })
-    );
+    let breaks = matches!(fault, Some(FeedFault::Reset { .. } | FeedFault::WrongEtag { .. } | FeedFault::Short { .. }));
     let chunk = if let Some(FeedFault::Drip { bytes, .. }) = fault { bytes } else { 1 << 16 };
     let sent = ReaderStream::with_capacity(open.take(cut), chunk);
     let end = futures::stream::iter(breaks.then_some(())).then(|()| async {
@@ -343,8 +329,7 @@ async fn file_body(file: &ServedFile, from: u64, to: u64, fault: Option<FeedFaul
         tokio::time::sleep(Duration::from_millis(30)).await;
         Err(std::io::Error::other("the simulated feed closed the connection"))
     });
-    let whole: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>> =
-        Box::pin(sent.chain(end));
+    let whole: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>> = Box::pin(sent.chain(end));
     Ok(match fault {
         Some(FeedFault::Drip { every, .. }) => Body::from_stream(whole.then(move |part| async move {
             tokio::time::sleep(every).await;

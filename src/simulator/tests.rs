@@ -102,10 +102,7 @@ fn what_is_true_of_a_lot_is_what_its_row_says() {
         let good = (11..=17).contains(&bare.len()) && bare.chars().all(|c| c.is_ascii_alphanumeric());
         assert_eq!(lot.vin, good.then_some(bare));
         assert_eq!((&row["Model Group"], row["Damage Description"].as_str()), (&lot.model, lot.damage));
-        assert_eq!(
-            (row["Sale Status"].as_str(), row["Currency Code"].as_str()),
-            (lot.sale_type, lot.currency)
-        );
+        assert_eq!((row["Sale Status"].as_str(), row["Currency Code"].as_str()), (lot.sale_type, lot.currency));
         assert_eq!(row["Last Updated Time"], lot.source_updated_at.format("%FT%TZ").to_string());
         assert_eq!(row["Sale Date M/D/CY"] == "0", lot.auction.is_none());
         assert_eq!(row["High Bid =non-vix,Sealed=Vix"], format!("{}.0", lot.bid.unwrap_or(0)));
@@ -309,8 +306,7 @@ async fn the_server_answers_like_the_real_one() {
 
     let known = client.get(feed.url()).header("if-none-match", &etag).send().await.unwrap();
     assert_eq!(known.status(), 304);
-    let rest =
-        |tag: String| client.get(feed.url()).header("range", "bytes=1000-").header("if-range", tag).send();
+    let rest = |tag: String| client.get(feed.url()).header("range", "bytes=1000-").header("if-range", tag).send();
     let part = rest(etag.clone()).await.unwrap();
     assert_eq!(
         (part.status().as_u16(), header(&part, "content-range")),
@@ -323,10 +319,7 @@ async fn the_server_answers_like_the_real_one() {
 
     feed.advance_to(1).await.unwrap();
     assert_eq!(client.get(feed.url()).header("if-none-match", &etag).send().await.unwrap().status(), 200);
-    assert_eq!(
-        feed.requests().iter().map(|hit| hit.status).collect::<Vec<_>>(),
-        [200, 304, 206, 200, 416, 200]
-    );
+    assert_eq!(feed.requests().iter().map(|hit| hit.status).collect::<Vec<_>>(), [200, 304, 206, 200, 416, 200]);
     stop.cancel();
 }
 
@@ -356,8 +349,7 @@ async fn the_server_misbehaves_as_told_and_as_often() {
     assert_eq!((received, error.is_body() || error.is_decode()), (5000, true));
     feed.inject_fault(FeedFault::Short { missing: 10 }, 1).unwrap();
     assert!(get().await.unwrap().bytes().await.is_err());
-    feed.inject_fault(FeedFault::Drip { bytes: 50_000, every: std::time::Duration::from_millis(1) }, 1)
-        .unwrap();
+    feed.inject_fault(FeedFault::Drip { bytes: 50_000, every: std::time::Duration::from_millis(1) }, 1).unwrap();
     assert_eq!(get().await.unwrap().bytes().await.unwrap(), whole);
     feed.advance_to(1).await.unwrap();
     feed.inject_fault(FeedFault::Stale, 1).unwrap();

@@ -194,8 +194,7 @@ impl SimulatedVehicle {
     /// Returns the vehicle with this number.
     pub(super) fn from_id(seed: u64, id: u32, kind: VinForm) -> SimulatedVehicle {
         let mut dice = SplitMix64::with_seed([seed, 1, u64::from(id)]);
-        let kinds =
-            if matches!(kind, VinForm::Malformed | VinForm::Empty) { UNCOMMON_TYPES } else { VEHICLE_TYPES };
+        let kinds = if matches!(kind, VinForm::Malformed | VinForm::Empty) { UNCOMMON_TYPES } else { VEHICLE_TYPES };
         let letter = if kind == VinForm::Legacy { 'V' } else { kinds[dice.pick_weighted(kinds, |k| k.1)].0 };
         let model = &MODELS[dice.pick_weighted(MODELS, |m| if m.kind == letter { m.weight } else { 0 })];
         let old = kind == VinForm::Legacy || (kind == VinForm::Malformed && letter == 'V');
@@ -218,13 +217,7 @@ impl SimulatedVehicle {
 
 /// Returns the text of the VIN column, and the VIN that it is read as, or `None` if it identifies no vehicle. `salt` is
 /// the lot's own number: two lots distort one VIN in different ways.
-pub(super) fn make_vin(
-    seed: u64,
-    id: u32,
-    model: &VehicleModel,
-    kind: VinForm,
-    salt: u32,
-) -> (String, Option<String>) {
+pub(super) fn make_vin(seed: u64, id: u32, model: &VehicleModel, kind: VinForm, salt: u32) -> (String, Option<String>) {
     const VIN_CHARACTERS: &[u8] = b"ABCDEFGHJKLMNPRSTUVWXYZ0123456789";
     const PLANT_CODES: &[u8] = b"ABCDEFGHJKLMNPRSTUVWXYZ";
     let mut dice = SplitMix64::with_seed([seed, 2, u64::from(id)]);

@@ -38,24 +38,16 @@ impl CookieKey {
         );
         let stretched = Salt::new(HKDF_SHA256, HKDF_SALT).extract(text.as_bytes());
         let key = stretched.expand(&[b"seal"], &CHACHA20_POLY1305).map(UnboundKey::from);
-        Ok(CookieKey(LessSafeKey::new(
-            key.map_err(|_| anyhow!("could not derive a key from VINOPS_COOKIE_KEY"))?,
-        )))
+        Ok(CookieKey(LessSafeKey::new(key.map_err(|_| anyhow!("could not derive a key from VINOPS_COOKIE_KEY"))?)))
     }
 
     /// Encrypts the cookies of a source. Returns the nonce followed by the ciphertext.
     pub fn seal(&self, source: &str, open: &str) -> anyhow::Result<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new()
-            .fill(&mut nonce)
-            .map_err(|_| anyhow!("could not generate a nonce for the session"))?;
+        SystemRandom::new().fill(&mut nonce).map_err(|_| anyhow!("could not generate a nonce for the session"))?;
         let mut sealed = open.as_bytes().to_vec();
         self.0
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(source.as_bytes()),
-                &mut sealed,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(source.as_bytes()), &mut sealed)
             .map_err(|_| anyhow!("could not encrypt the session"))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }

@@ -27,8 +27,8 @@ mod registry;
 pub mod session;
 
 pub use registry::{
-    KnownSource, SourceRemoval, UnknownSource, add_source, can_fetch_again, expect_known, is_source_name,
-    list_sources, lock_known, remove_source,
+    KnownSource, SourceRemoval, UnknownSource, add_source, can_fetch_again, expect_known, is_source_name, list_sources,
+    lock_known, remove_source,
 };
 
 /// Returns the key of the job that fetches a window, such as `copart/2026-11-20T14:30Z`.
@@ -110,12 +110,7 @@ pub enum SlotResult {
 
 /// Ends the attempt of a job's run, which closes the breaker. Returns false if the attempt no longer belongs to the
 /// run.
-pub async fn end_fetch(
-    conn: &mut PgConnection,
-    job: i64,
-    run: i64,
-    ended: SlotResult,
-) -> anyhow::Result<bool> {
+pub async fn end_fetch(conn: &mut PgConnection, job: i64, run: i64, ended: SlotResult) -> anyhow::Result<bool> {
     let word = match ended {
         SlotResult::Fetched => "fetched",
         SlotResult::Unchanged => "unchanged",
@@ -183,9 +178,7 @@ impl SourceState {
         .fetch_optional(conn)
         .await
         .with_context(|| format!("could not lock source {source}"))?
-        .with_context(|| {
-            format!("unknown source {source:?}\nhint: `vinops source list` shows the known sources")
-        })
+        .with_context(|| format!("unknown source {source:?}\nhint: `vinops source list` shows the known sources"))
     }
 
     /// Returns the reason why the window that starts at `window` is not fetched, or `None` if a fetch may be enqueued.
@@ -208,10 +201,9 @@ impl SourceState {
                 self.failures,
                 minute(self.probe_at)
             )),
-            "half_open" => Some(format!(
-                "the breaker is half open; its probe is job {}",
-                self.probe_job.unwrap_or_default()
-            )),
+            "half_open" => {
+                Some(format!("the breaker is half open; its probe is job {}", self.probe_job.unwrap_or_default()))
+            }
             _ => None,
         }
     }
@@ -317,13 +309,7 @@ pub async fn read_status(pool: &PgPool, source: Option<&str>) -> anyhow::Result<
 }
 
 /// Enables or disables a source. Returns false if the switch was already in that position.
-pub async fn switch_source(
-    pool: &PgPool,
-    source: &str,
-    on: bool,
-    who: &str,
-    why: &str,
-) -> anyhow::Result<bool> {
+pub async fn switch_source(pool: &PgPool, source: &str, on: bool, who: &str, why: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: switch
         select fleet.switch_source($1, $2, $3, $4) as "changed!""#,

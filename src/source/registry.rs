@@ -59,12 +59,7 @@ pub async fn lock_known(conn: &mut PgConnection, name: &str) -> anyhow::Result<b
 }
 
 /// Adds a source. Returns false if the source was already known.
-pub async fn add_source(
-    executor: impl PgExecutor<'_>,
-    name: &str,
-    who: &str,
-    why: &str,
-) -> anyhow::Result<bool> {
+pub async fn add_source(executor: impl PgExecutor<'_>, name: &str, who: &str, why: &str) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- source: add
         select fleet.add_source($1, $2, $3) as "added!""#,
@@ -232,8 +227,7 @@ mod tests {
             let role = format!("set local role {role}");
             sqlx::raw_sql(sqlx::AssertSqlSafe(role.clone())).execute(&mut *tx).await.unwrap();
             let done = sqlx::raw_sql(deed).execute(&mut *tx).await;
-            let code =
-                done.as_ref().err().and_then(|e| e.as_database_error()?.code().map(|c| c.into_owned()));
+            let code = done.as_ref().err().and_then(|e| e.as_database_error()?.code().map(|c| c.into_owned()));
             assert_eq!(code.as_deref(), (!allowed).then_some("42501"), "{role}: {deed}: {done:?}");
         }
     }
@@ -246,11 +240,10 @@ mod tests {
             let error = crate::source::switch_source(pool, "iaai", on, "me", "a test").await.unwrap_err();
             assert!(format!("{error:#}").contains("unknown source \"iaai\""), "{error:#}");
         }
-        let word: String =
-            sqlx::query_scalar("select fleet.begin_fetch('iaai', '2099-01-01T00:00Z', 1, 1, true)")
-                .fetch_one(pool)
-                .await
-                .unwrap();
+        let word: String = sqlx::query_scalar("select fleet.begin_fetch('iaai', '2099-01-01T00:00Z', 1, 1, true)")
+            .fetch_one(pool)
+            .await
+            .unwrap();
         assert_eq!(word, "unknown");
         let left: i64 = sqlx::query_scalar(
             "select (select count(*) from fleet.sources where source <> 'copart') + (select count(*) from fleet.windows)",
@@ -317,7 +310,8 @@ mod tests {
 
         // A rerun does not change the age, whatever states the window passes through.
         for state in ["ingested", "unchanged", "failed", "unchanged"] {
-            let again = "update fleet.windows set state = $1, updated_at = now() where window_start_utc = '2026-03-06T18:00Z'";
+            let again =
+                "update fleet.windows set state = $1, updated_at = now() where window_start_utc = '2026-03-06T18:00Z'";
             sqlx::query(again).bind(state).execute(pool).await.unwrap();
         }
         assert_eq!(read_freshness(pool).await, fresh("18:00", 10));

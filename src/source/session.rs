@@ -129,13 +129,7 @@ pub async fn store_session(
 }
 
 /// Records a failed login, ends the refresh and starts the cooldown of the duration `rest`.
-pub async fn record_failure(
-    pool: &PgPool,
-    source: &str,
-    who: &str,
-    error: &str,
-    rest: Duration,
-) -> anyhow::Result<()> {
+pub async fn record_failure(pool: &PgPool, source: &str, who: &str, error: &str, rest: Duration) -> anyhow::Result<()> {
     sqlx::query!(
         "-- session: refused
         update fleet.source_sessions

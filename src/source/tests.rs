@@ -14,18 +14,18 @@ async fn begin_slot(conn: &mut PgConnection, quarter: i32) -> (i64, String) {
         returning id"
     );
     let job: i64 = sqlx::query_scalar(AssertSqlSafe(put)).fetch_one(&mut *conn).await.unwrap();
-    let word: String =
-        sqlx::query_scalar("select fleet.begin_fetch('copart', $1::text::timestamptz, $2, 1, true)")
-            .bind(window)
-            .bind(job)
-            .fetch_one(conn)
-            .await
-            .unwrap();
+    let word: String = sqlx::query_scalar("select fleet.begin_fetch('copart', $1::text::timestamptz, $2, 1, true)")
+        .bind(window)
+        .bind(job)
+        .fetch_one(conn)
+        .await
+        .unwrap();
     (job, word)
 }
 
 async fn discard_job(conn: &mut PgConnection, job: i64) {
-    let ended = "update fleet.jobs set state = 'discarded', error = 'no entry', finished_at = now(), lease_until = null,
+    let ended =
+        "update fleet.jobs set state = 'discarded', error = 'no entry', finished_at = now(), lease_until = null,
         locked_by = null where id = $1";
     sqlx::query(ended).bind(job).execute(conn).await.unwrap();
 }
@@ -48,20 +48,17 @@ async fn a_worker_needs_no_more_than_its_role_to_open_and_close_a_breaker() {
     assert!(!standing.is_probe("2026-03-06T01:45:00Z".parse().unwrap()));
     start_probe(&mut tx, "copart", job).await.unwrap();
     tx.commit().await.unwrap();
-    let word: String =
-        sqlx::query_scalar("select fleet.begin_fetch('copart', '2026-03-06T02:00Z', $1, 1, true)")
-            .bind(job)
-            .fetch_one(&mut *conn)
-            .await
-            .unwrap();
+    let word: String = sqlx::query_scalar("select fleet.begin_fetch('copart', '2026-03-06T02:00Z', $1, 1, true)")
+        .bind(job)
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
     assert_eq!(word, "go");
     assert!(end_fetch(&mut conn, job, 1, SlotResult::Unchanged).await.unwrap());
     sqlx::raw_sql("reset role").execute(&mut *conn).await.unwrap();
     let status = read_status(&test.db.pool, Some("copart")).await.unwrap().remove(0);
     assert_eq!((status.breaker.as_str(), status.transitions.len()), ("closed", 3));
-    for forbidden in
-        ["fleet.reset_breaker('copart', 'a', 'b')", "fleet.switch_source('copart', false, 'a', 'b')"]
-    {
+    for forbidden in ["fleet.reset_breaker('copart', 'a', 'b')", "fleet.switch_source('copart', false, 'a', 'b')"] {
         sqlx::raw_sql("set role etl_rw").execute(&mut *conn).await.unwrap();
         let call = sqlx::raw_sql(AssertSqlSafe(format!("select {forbidden}"))).execute(&mut *conn).await;
         assert!(call.unwrap_err().to_string().contains("permission denied"), "{forbidden}");

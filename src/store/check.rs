@@ -6,8 +6,7 @@
 
 use super::spool::{SpoolFormat, copy_to_spool};
 use super::{
-    Checksum, ChecksumStream, Key, ObjectStore, ObjectStoreExt, SpoolFile, Store, copy_and_hash,
-    explain_refusal,
+    Checksum, ChecksumStream, Key, ObjectStore, ObjectStoreExt, SpoolFile, Store, copy_and_hash, explain_refusal,
 };
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};

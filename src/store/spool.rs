@@ -97,8 +97,7 @@ impl SpoolFile {
     }
 
     pub(super) fn reopen(&self) -> anyhow::Result<File> {
-        File::open(&self.path)
-            .with_context(|| format!("could not open the spool file {}", self.path.display()))
+        File::open(&self.path).with_context(|| format!("could not open the spool file {}", self.path.display()))
     }
 }
 

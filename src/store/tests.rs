@@ -54,10 +54,7 @@ fn list_files(folder: &Path) -> Vec<String> {
 #[test]
 fn a_key_names_source_day_and_quarter_hour() {
     assert_eq!(object_key("copart", test_window(), None), "raw/copart/2026/11/20/1430.csv.zst");
-    assert_eq!(
-        object_key("copart", test_window(), Some("0a1b2c3d")),
-        "raw/copart/2026/11/20/1430-0a1b2c3d.csv.zst"
-    );
+    assert_eq!(object_key("copart", test_window(), Some("0a1b2c3d")), "raw/copart/2026/11/20/1430-0a1b2c3d.csv.zst");
 }
 
 #[tokio::test]

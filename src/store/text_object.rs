@@ -39,11 +39,7 @@ impl Store {
         let context = || format!("could not read the object {key} from the store {}", self.url);
         let got = self.objects.get(&Key::parse(key)?).await;
         let got = got.map_err(|e| explain_refusal(e.into())).with_context(context)?;
-        ensure!(
-            got.meta.size <= MAX_OBJECT_BYTES,
-            "the object {key} in the store {} is larger than 4 MiB",
-            self.url
-        );
+        ensure!(got.meta.size <= MAX_OBJECT_BYTES, "the object {key} in the store {} is larger than 4 MiB", self.url);
         let bytes = got.bytes().await.with_context(context)?;
         String::from_utf8(bytes.to_vec()).with_context(context)
     }

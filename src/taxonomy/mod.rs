@@ -178,9 +178,8 @@ static TAXONOMY_TABLES: LazyLock<TaxonomyTables> = LazyLock::new(|| TaxonomyTabl
     aliases: read_rows(include_str!("aliases.csv")),
 });
 
-static COMPILED_ALIASES: LazyLock<AliasIndex> = LazyLock::new(|| {
-    AliasIndex::from_rows(aliases().iter().map(|a| (a.domain, a.raw.as_str(), a.code.as_str())))
-});
+static COMPILED_ALIASES: LazyLock<AliasIndex> =
+    LazyLock::new(|| AliasIndex::from_rows(aliases().iter().map(|a| (a.domain, a.raw.as_str(), a.code.as_str()))));
 
 #[expect(clippy::expect_used, reason = "the text is compiled in, and a test reads every line of it")]
 fn read_rows<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {

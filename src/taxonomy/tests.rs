@@ -39,10 +39,7 @@ fn every_code_is_written_once_and_has_both_labels_and_a_group() {
         let labels: HashSet<&str> = entries(domain).iter().map(|e| e.en.as_str()).collect();
         assert_eq!(labels.len(), codes.len(), "two codes of {domain:?} have one English label");
     }
-    assert_eq!(
-        TaxonomyDomain::ALL.map(|d| entries(d).len()),
-        [26, 215, 6, 3, 4, 25, 35, 11, 9, 4, 15, 3, 3, 4, 3]
-    );
+    assert_eq!(TaxonomyDomain::ALL.map(|d| entries(d).len()), [26, 215, 6, 3, 4, 25, 35, 11, 9, 4, 15, 3, 3, 4, 3]);
 }
 
 #[test]
@@ -57,10 +54,7 @@ fn a_domain_is_found_by_the_name_of_its_table() {
 fn no_spelling_leads_nowhere_and_none_leads_to_two_codes() {
     let mut met: HashMap<(TaxonomyDomain, String), &str> = HashMap::new();
     for TaxonomyAlias { domain, raw, code: to } in aliases() {
-        assert!(
-            entries(*domain).iter().any(|e| e.code == *to),
-            "{domain:?} {raw} leads to {to}, which is not there"
-        );
+        assert!(entries(*domain).iter().any(|e| e.code == *to), "{domain:?} {raw} leads to {to}, which is not there");
         let key = fold_text(raw);
         assert!((1..=MAX_ALIAS_BYTES).contains(&key.len()), "{raw}");
         assert_eq!(met.insert((*domain, key), to), None, "{domain:?} {raw} is there twice");
@@ -68,10 +62,7 @@ fn no_spelling_leads_nowhere_and_none_leads_to_two_codes() {
     }
     for domain in TaxonomyDomain::ALL {
         for entry in entries(domain) {
-            assert!(
-                aliases().iter().any(|a| a.domain == domain && a.code == entry.code),
-                "nothing leads to {entry:?}"
-            );
+            assert!(aliases().iter().any(|a| a.domain == domain && a.code == entry.code), "nothing leads to {entry:?}");
         }
     }
 }
@@ -192,14 +183,8 @@ fn a_spelling_is_known_without_regard_to_case_blanks_and_punctuation() {
     assert_eq!(find_code(TaxonomyDomain::DamageTypes, "WATER/FLOOD"), Some("damage_flood"));
     assert_eq!(find_code(TaxonomyDomain::SaleTypes, "ON MINIMUM BID"), Some("sale_minimum_bid"));
     assert_eq!(find_code(TaxonomyDomain::Statuses, "PENDING_RESULT"), Some("pending_result"));
-    assert_eq!(
-        find_code(TaxonomyDomain::FuelTypes, "FLEXIBLE"),
-        find_code(TaxonomyDomain::FuelTypes, "Flexible Fuel")
-    );
-    assert_eq!(
-        find_code(TaxonomyDomain::BodyStyles, "OFF-ROAD VEHICLE - SNOWMOBILE"),
-        Some("body_snowmobile")
-    );
+    assert_eq!(find_code(TaxonomyDomain::FuelTypes, "FLEXIBLE"), find_code(TaxonomyDomain::FuelTypes, "Flexible Fuel"));
+    assert_eq!(find_code(TaxonomyDomain::BodyStyles, "OFF-ROAD VEHICLE - SNOWMOBILE"), Some("body_snowmobile"));
     assert_eq!(find_code(TaxonomyDomain::LotConditions, "D"), Some("cond_d"));
 }
 

@@ -76,13 +76,10 @@ mod tests {
     #[test]
     fn a_line_is_one_flat_object_with_its_spans_words_and_its_own_over_them() {
         let written = JsonLogBuffer::default();
-        let lines = tracing_subscriber::fmt()
-            .fmt_fields(JsonFields::new())
-            .event_format(JsonFormatter)
-            .with_writer({
-                let written = written.clone();
-                move || written.clone()
-            });
+        let lines = tracing_subscriber::fmt().fmt_fields(JsonFields::new()).event_format(JsonFormatter).with_writer({
+            let written = written.clone();
+            move || written.clone()
+        });
         tracing::subscriber::with_default(lines.finish(), || {
             let span = tracing::info_span!("job", job = 7, attempt = 1, source = tracing::field::Empty);
             span.record("source", "copart");

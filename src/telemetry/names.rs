@@ -145,13 +145,7 @@ const fn gauge(name: &'static str, help: &'static str) -> MetricDefinition {
 }
 
 const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static str) -> MetricDefinition {
-    MetricDefinition {
-        name,
-        kind: MetricKind::Seconds(buckets),
-        origin: MetricOrigin::Process,
-        help,
-        labels: &[],
-    }
+    MetricDefinition { name, kind: MetricKind::Seconds(buckets), origin: MetricOrigin::Process, help, labels: &[] }
 }
 
 const SOURCE_LABEL: &[(&str, LabelValues)] = &[("source", LabelValues::Sources)];
@@ -271,10 +265,7 @@ pub fn find_metric(name: &str) -> Option<&'static MetricDefinition> {
 /// Returns every combination of a metric's label values that is known at the start of the process.
 ///
 /// Transitions from a status to itself are excluded.
-pub fn metric_series(
-    metric: &MetricDefinition,
-    kinds: &[&'static str],
-) -> Vec<Vec<(&'static str, &'static str)>> {
+pub fn metric_series(metric: &MetricDefinition, kinds: &[&'static str]) -> Vec<Vec<(&'static str, &'static str)>> {
     let mut all = vec![Vec::new()];
     for (label, values) in metric.labels {
         let values = match values {

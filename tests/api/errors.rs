@@ -44,26 +44,18 @@ async fn what_is_wrong_is_named() {
         assert_eq!(answer.header("content-type"), "application/problem+json", "{path}");
         let problem = answer.json();
         assert_eq!(problem["parameter"], parameter, "{path}: {problem}");
-        assert_eq!(
-            (&problem["status"], &problem["type"]),
-            (&400.into(), &"urn:vinops:problem:parameter".into())
-        );
+        assert_eq!((&problem["status"], &problem["type"]), (&400.into(), &"urn:vinops:problem:parameter".into()));
         assert_eq!(problem["title"], "Bad Request");
         assert_eq!(problem["request_id"], answer.header("x-request-id"));
         let detail = problem["detail"].as_str().unwrap();
-        assert!(
-            detail.starts_with(&format!("The parameter `{parameter}` ")) && detail.ends_with('.'),
-            "{detail}"
-        );
+        assert!(detail.starts_with(&format!("The parameter `{parameter}` ")) && detail.ends_with('.'), "{detail}");
     }
 }
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let (_test, reader) = plain_fixture(3).await;
-    for path in
-        ["/lots/999", "/vehicles/WVWZZZ1JZXW009999", "/taxonomies/goats", "/nothing", "/lots/", "/lots/1/2/3"]
-    {
+    for path in ["/lots/999", "/vehicles/WVWZZZ1JZXW009999", "/taxonomies/goats", "/nothing", "/lots/", "/lots/1/2/3"] {
         let answer = reader.get(path).await;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.header("content-type"), "application/problem+json", "{path}");
@@ -119,10 +111,7 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     let request = |path: &str| Request::get(format!("/api/v1{path}"));
     for (status, request) in [
         (414, request(&format!("/search?q={long}")).body(Body::empty())),
-        (
-            431,
-            request("/lots/1000").header("x-large", "x".repeat(limits::MAX_HEADER_BYTES)).body(Body::empty()),
-        ),
+        (431, request("/lots/1000").header("x-large", "x".repeat(limits::MAX_HEADER_BYTES)).body(Body::empty())),
         (413, request("/lots/1000").header("content-length", "100000").body(Body::empty())),
         (413, request("/lots/1000").header("transfer-encoding", "chunked").body(Body::empty())),
         (413, Request::post("/api/v1/search").header("content-length", "100000").body(Body::empty())),
@@ -171,14 +160,8 @@ async fn beyond_so_many_at_once_readers_are_asked_to_come_again() {
 #[tokio::test]
 async fn who_has_the_answer_is_told_that_it_still_holds() {
     let (test, reader) = plain_fixture(3).await;
-    for path in [
-        "/lots/1000",
-        "/vehicles/WVWZZZ1JZXW001000",
-        "/taxonomies",
-        "/taxonomies/colors",
-        "/search",
-        "/facets",
-    ] {
+    for path in ["/lots/1000", "/vehicles/WVWZZZ1JZXW001000", "/taxonomies", "/taxonomies/colors", "/search", "/facets"]
+    {
         let first = reader.get(path).await;
         let tag = first.header("etag").to_owned();
         assert!(tag.starts_with("W/\"") && first.header("cache-control").starts_with("public, "), "{path}");
@@ -188,16 +171,11 @@ async fn who_has_the_answer_is_told_that_it_still_holds() {
             assert_eq!(again.header("etag"), tag);
         }
         for other in ["\"other\"", "\"a,*,b\"", &format!("\"x,{},y\"", tag.replace('"', "'"))] {
-            assert_eq!(
-                reader.get_with(path, &[("if-none-match", other)]).await.status,
-                200,
-                "{path} {other}"
-            );
+            assert_eq!(reader.get_with(path, &[("if-none-match", other)]).await.status, 200, "{path} {other}");
         }
     }
     let tag = reader.get("/lots/1000").await.header("etag").to_owned();
-    run_sql(&test.db.pool, "update public.lots set current_bid_usd = 7777 where lot_external_id = '1000'")
-        .await;
+    run_sql(&test.db.pool, "update public.lots set current_bid_usd = 7777 where lot_external_id = '1000'").await;
     let changed = reader.get_with("/lots/1000", &[("if-none-match", &tag)]).await;
     assert_eq!((changed.status, &changed.json()["current_bid"]["amount"]), (200, &"7777.00".into()));
 }
@@ -213,8 +191,7 @@ async fn the_tongue_is_the_readers_and_caches_are_told() {
     ] {
         let answer = reader.get_with(path, &[("accept-language", accepted)]).await;
         assert_eq!(answer.header("content-language"), lang);
-        let vary: Vec<&str> =
-            answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+        let vary: Vec<&str> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
         assert!(vary.iter().any(|value| value.contains("accept-language")), "{vary:?}");
         let label = if lang == "ru" { "В каталоге" } else { "Active" };
         assert_eq!(answer.json()["status"]["label"], label);

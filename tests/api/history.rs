@@ -99,15 +99,10 @@ async fn what_is_wrong_or_hidden_is_named() {
         ("/lots/7/at?time=2026-03-06T17:00:00Z".to_owned(), 404, ""),
     ] {
         let answer = reader.get(&path).await;
-        assert_eq!(
-            (answer.status, answer.header("content-type")),
-            (status, "application/problem+json"),
-            "{path}"
-        );
+        assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{path}");
         assert_eq!(answer.json()["parameter"].as_str().unwrap_or(""), parameter, "{path}");
     }
-    run_sql(house.pool(), &format!("update lots set is_removed = true where lot_external_id = '{lot}'"))
-        .await;
+    run_sql(house.pool(), &format!("update lots set is_removed = true where lot_external_id = '{lot}'")).await;
     assert_eq!(query_number(house.pool(), "select count(*) from lots where is_removed").await, 1);
     for path in [format!("/lots/{lot}/history"), format!("/lots/{lot}/at?time=2026-03-06T17:00:00Z")] {
         let answer = reader.get(&path).await;
@@ -140,10 +135,7 @@ async fn a_value_that_comes_from_an_older_row_is_marked_in_every_answer() {
         assert!(lot.pointer(&pointer).is_some(), "{path}");
     }
     let then = reader.get_json("/lots/copart/70000002/at?time=2026-11-20T14:15:00Z").await;
-    assert_eq!(
-        (&then["standing"]["carried"], &then["standing"]["odometer"]),
-        (&lot["carried"], &lot["odometer"])
-    );
+    assert_eq!((&then["standing"]["carried"], &then["standing"]["odometer"]), (&lot["carried"], &lot["odometer"]));
     let before = reader.get_json("/lots/70000002/at?time=2026-11-20T14:00:00Z").await;
     assert_eq!(before["standing"]["carried"], json!([]));
     let vehicle = reader.get_json("/vehicles/1HGCM82633A000002").await;

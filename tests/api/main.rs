@@ -93,8 +93,7 @@ impl ApiClient {
 /// Returns a pipeline that has processed four windows of the simulator's feed, and a client.
 async fn simulated_fixture() -> (pipeline::Pipeline, ApiClient) {
     let mut house = pipeline::Pipeline::new().await;
-    let mut simulator =
-        Simulator::new(SimulatorOptions::new(3, 700, pipeline::parse_time("2026-03-06T17:00:00Z")));
+    let mut simulator = Simulator::new(SimulatorOptions::new(3, 700, pipeline::parse_time("2026-03-06T17:00:00Z")));
     for window in 0..4 {
         let mut file = Vec::new();
         let start = simulator.options().window_start(window);

@@ -77,8 +77,7 @@ async fn walk_pages(
 }
 
 fn assert_each_once(shown: &BTreeMap<i64, usize>, sort: &str) {
-    let still: BTreeSet<i64> =
-        (1000..1000 + i64::from(LOT_COUNT)).filter(|lot| lot % i64::from(STILL) == 0).collect();
+    let still: BTreeSet<i64> = (1000..1000 + i64::from(LOT_COUNT)).filter(|lot| lot % i64::from(STILL) == 0).collect();
     let lost: Vec<_> = still.iter().filter(|lot| !shown.contains_key(lot)).collect();
     let repeated: Vec<_> = shown.iter().filter(|(_, times)| **times > 1).collect();
     assert!(lost.is_empty() && repeated.is_empty(), "{sort}: lost {lost:?}, repeated {repeated:?}");

@@ -22,11 +22,7 @@ async fn resource_paths(reader: &ApiClient, lot: &str, vin: &str) -> (Vec<String
         assert!(!filled.contains('{'), "{route} has a parameter that this test does not know");
         let query = if filled.ends_with("/at") { format!("?time={TIME}") } else { String::new() };
         let one = route.contains("{lot}") || route.contains("{vin}");
-        assert_eq!(
-            path["get"]["responses"].get("410").is_some(),
-            one,
-            "{route} declares 410 if it is of one"
-        );
+        assert_eq!(path["get"]["responses"].get("410").is_some(), one, "{route} declares 410 if it is of one");
         if one { &mut single } else { &mut lists }.push(filled + &query);
     }
     assert!(single.len() >= 7 && lists.len() >= 5, "{single:?} {lists:?}");
@@ -37,11 +33,7 @@ async fn assert_gone(reader: &ApiClient, path: &str) {
     let answer = reader.get(path).await;
     assert_eq!((answer.status, answer.header("content-type")), (410, "application/problem+json"), "{path}");
     let problem = answer.json();
-    assert_eq!(
-        (&problem["status"], &problem["type"]),
-        (&410.into(), &"urn:vinops:problem:gone".into()),
-        "{path}"
-    );
+    assert_eq!((&problem["status"], &problem["type"]), (&410.into(), &"urn:vinops:problem:gone".into()), "{path}");
 }
 
 #[tokio::test]
@@ -57,8 +49,7 @@ async fn a_removed_vehicle_and_its_later_lots_are_in_no_answer_of_any_route() {
         assert_eq!(reader.get(path).await.status, 200, "{path}");
     }
     let shown = reader.get_json("/search?limit=200").await["total"].as_i64().unwrap();
-    let of_vehicle =
-        query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
+    let of_vehicle = query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
     run_sql(house.pool(), &format!("update public.vehicles set is_removed = true where vin = '{vin}'")).await;
     run_sql(
         house.pool(),
@@ -66,9 +57,7 @@ async fn a_removed_vehicle_and_its_later_lots_are_in_no_answer_of_any_route() {
     )
     .await;
     reader.api.refresh().await.unwrap();
-    for path in
-        single.iter().chain(&["/lots/79999999".to_owned(), "/lots/copart/79999999/history".to_owned()])
-    {
+    for path in single.iter().chain(&["/lots/79999999".to_owned(), "/lots/copart/79999999/history".to_owned()]) {
         assert_gone(&reader, path).await;
     }
     for path in lists {
@@ -101,11 +90,7 @@ async fn a_removed_lot_is_gone_and_left_out_of_its_vehicle_and_of_the_history_of
     };
     let history = reader.get_json("/lots/79999999/history").await;
     assert!(lots(&history, "listings").contains(&lot), "{history}");
-    run_sql(
-        house.pool(),
-        &format!("update public.lots set is_removed = true where lot_external_id = '{lot}'"),
-    )
-    .await;
+    run_sql(house.pool(), &format!("update public.lots set is_removed = true where lot_external_id = '{lot}'")).await;
     let (single, _) = resource_paths(&reader, &lot, &vin).await;
     for path in single.iter().filter(|path| path.starts_with("/lots/")) {
         assert_gone(&reader, path).await;
@@ -148,8 +133,7 @@ async fn closed_and_removed_links_are_not_shown() {
     };
     let both = vec!["listing".to_owned(), "thumbnail".to_owned()];
     assert_eq!(shown().await, (both.clone(), both.clone()));
-    let set =
-        |what: &str| format!("update public.images set {what} where lot_id = {id} and variant = 'thumbnail'");
+    let set = |what: &str| format!("update public.images set {what} where lot_id = {id} and variant = 'thumbnail'");
     run_sql(house.pool(), &set("valid_until = now()")).await;
     assert_eq!(shown().await.0, ["listing"], "a closed link");
     run_sql(house.pool(), &set("valid_until = null, is_removed = true")).await;
@@ -219,11 +203,7 @@ async fn a_number_of_several_sources_is_found_by_its_source_and_the_short_path_n
     reader.api.refresh().await.unwrap();
     for (end, query) in [("", ""), ("/history", ""), ("/at", "?time=2026-03-06T17:50:00Z")] {
         let answer = reader.get(&format!("/lots/{lot}{end}{query}")).await;
-        assert_eq!(
-            (answer.status, answer.header("content-type")),
-            (409, "application/problem+json"),
-            "{end}"
-        );
+        assert_eq!((answer.status, answer.header("content-type")), (409, "application/problem+json"), "{end}");
         assert_eq!(answer.json()["sources"], serde_json::json!(["copart", "iaai"]), "{end}");
         for source in ["copart", "iaai"] {
             let told = reader.get_json(&format!("/lots/{source}/{lot}{end}{query}")).await;
@@ -248,8 +228,7 @@ async fn a_number_of_several_sources_is_found_by_its_source_and_the_short_path_n
     shown.sort();
     assert_eq!(shown, ["copart", "iaai"]);
     // once one of them is removed, the short path is unambiguous
-    run_sql(house.pool(), "update public.vehicles set is_removed = true where vin = '1FTFW1ET5DFC10312'")
-        .await;
+    run_sql(house.pool(), "update public.vehicles set is_removed = true where vin = '1FTFW1ET5DFC10312'").await;
     assert_eq!(reader.get_json(&format!("/lots/{lot}")).await["source"], "copart");
     assert_gone(&reader, &format!("/lots/iaai/{lot}")).await;
 }

@@ -42,9 +42,8 @@ async fn a_lot_says_what_its_rows_say() {
             *met.entry("money").or_default() += 1;
         }
         if row["at"].is_string() {
-            let instant = |value: &Value| {
-                chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap().to_utc()
-            };
+            let instant =
+                |value: &Value| chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap().to_utc();
             assert!(lot["sale"]["at"].as_str().unwrap().ends_with('Z'));
             assert_eq!(instant(&lot["sale"]["at"]), instant(&row["at"]));
             assert_eq!(instant(&lot["sale"]["local"]), instant(&row["at"]));
@@ -56,9 +55,7 @@ async fn a_lot_says_what_its_rows_say() {
                 *met.entry("clock").or_default() += 1;
             }
         }
-        for coded in
-            ["status", "damage", "title", "odometer/brand", "vehicle/fuel", "runs_drives", "condition"]
-        {
+        for coded in ["status", "damage", "title", "odometer/brand", "vehicle/fuel", "runs_drives", "condition"] {
             let value = lot.pointer(&format!("/{coded}")).unwrap_or(&Value::Null);
             if !value.is_null() {
                 assert!(value["code"].is_string() && value["label"].is_string(), "{coded}: {value}");
@@ -100,17 +97,13 @@ async fn a_vehicle_has_all_its_lots_the_newest_first() {
         select '77000000' || n, (select vin from public.lots order by id limit 1), 'copart', 'active' from generate_series(1, 3) n",
     )
     .await;
-    let vin: String = sqlx::query_scalar("select vin from public.lots order by id limit 1")
-        .fetch_one(house.pool())
-        .await
-        .unwrap();
+    let vin: String =
+        sqlx::query_scalar("select vin from public.lots order by id limit 1").fetch_one(house.pool()).await.unwrap();
     let vehicle = reader.get_json(&format!("/vehicles/{}", vin.to_lowercase())).await;
-    let lots: Vec<&str> =
-        vehicle["lots"].as_array().unwrap().iter().map(|lot| lot["lot"].as_str().unwrap()).collect();
+    let lots: Vec<&str> = vehicle["lots"].as_array().unwrap().iter().map(|lot| lot["lot"].as_str().unwrap()).collect();
     assert_eq!(vehicle["vin"], vin.as_str());
     assert_eq!(lots[..3], ["770000003", "770000002", "770000001"]);
-    let all =
-        query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
+    let all = query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
     assert_eq!(lots.len() as i64, all);
 }
 
@@ -124,12 +117,8 @@ async fn every_label_of_every_domain_renders_in_both_tongues() {
     for domain in TaxonomyDomain::ALL {
         for lang in ["en", "ru"] {
             let told = reader.get_json(&format!("/taxonomies/{}?lang={lang}", domain.name())).await;
-            let codes: HashMap<&str, &Value> = told["codes"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|it| (it["code"].as_str().unwrap(), it))
-                .collect();
+            let codes: HashMap<&str, &Value> =
+                told["codes"].as_array().unwrap().iter().map(|it| (it["code"].as_str().unwrap(), it)).collect();
             assert_eq!(codes.len(), entries(domain).len());
             for entry in entries(domain) {
                 let own = if lang == "ru" && !entry.ru.is_empty() { &entry.ru } else { &entry.en };
@@ -198,7 +187,8 @@ async fn every_spelling_of_a_lots_words_renders_as_its_label() {
                 let page = reader.get_json(&format!("/search?sort=lot&limit=60&lang={lang}")).await;
                 for (lot, (value, code)) in page["lots"].as_array().unwrap().iter().zip(chunk) {
                     let label = labels[code.as_str()];
-                    let expected = json!({ "code": code, "label": if label.is_empty() { en[code.as_str()] } else { label } });
+                    let expected =
+                        json!({ "code": code, "label": if label.is_empty() { en[code.as_str()] } else { label } });
                     assert_eq!(lot.pointer(pointer), Some(&expected), "{domain:?} {value} {lang}");
                     seen += 1;
                 }
@@ -222,9 +212,7 @@ async fn an_unknown_word_is_shown_as_it_came_until_it_is_mapped() {
 
     let by = Actor { who: "a test".into(), why: "to see it".into() };
     let mut connection = test.db.pool.acquire().await.unwrap();
-    taxonomy::map_alias(&mut connection, TaxonomyDomain::Colors, "Octarine", "color_purple", &by)
-        .await
-        .unwrap();
+    taxonomy::map_alias(&mut connection, TaxonomyDomain::Colors, "Octarine", "color_purple", &by).await.unwrap();
     reader.api.refresh().await.unwrap();
     assert_eq!(reader.get_json("/lots/1001?lang=ru").await["vehicle"]["color"]["code"], "color_purple");
     let found = reader.get_json("/search?color=color_purple").await;
@@ -250,8 +238,11 @@ async fn a_title_is_called_as_its_state_calls_it() {
     let raw = own.code.trim_start_matches("title_").to_uppercase();
     run_sql(
         &test.db.pool,
-        &format!("update public.lots set title_type = '{raw}', title_state = '{}' where lot_external_id = '1000';
-                  update public.lots set title_type = '{raw}', title_state = 'ZZ' where lot_external_id = '1001'", own.state),
+        &format!(
+            "update public.lots set title_type = '{raw}', title_state = '{}' where lot_external_id = '1000';
+                  update public.lots set title_type = '{raw}', title_state = 'ZZ' where lot_external_id = '1001'",
+            own.state
+        ),
     )
     .await;
     let general = entries(TaxonomyDomain::TitleTypes).iter().find(|entry| entry.code == own.code).unwrap();
@@ -278,10 +269,7 @@ async fn windows_come_page_by_page_the_newest_first() {
     loop {
         let page = reader.get_json(&format!("/windows?limit=5{cursor}")).await;
         for window in page["windows"].as_array().unwrap() {
-            seen.push((
-                window["start"].as_str().unwrap().to_owned(),
-                window["source"].as_str().unwrap().to_owned(),
-            ));
+            seen.push((window["start"].as_str().unwrap().to_owned(), window["source"].as_str().unwrap().to_owned()));
         }
         let Some(next) = page["next"].as_str() else { break };
         cursor = format!("&cursor={next}");

@@ -55,21 +55,17 @@ fn close_schema(schema: &mut Value) {
 async fn every_answer_is_of_the_schema_that_its_route_declares() {
     let (house, reader) = simulated_fixture().await;
     let document = ApiDocument::fetch(&reader).await;
-    let some: Vec<(String, String)> =
-        sqlx::query_as("select lot_external_id, vin from public.lots where id % 17 = 0")
-            .fetch_all(house.pool())
-            .await
-            .unwrap();
+    let some: Vec<(String, String)> = sqlx::query_as("select lot_external_id, vin from public.lots where id % 17 = 0")
+        .fetch_all(house.pool())
+        .await
+        .unwrap();
     let mut asked: BTreeMap<&str, Vec<(String, u16)>> = BTreeMap::new();
     let mut ask = |route: &'static str, path: String, status| {
         asked.entry(route).or_default().push((path, status));
     };
     let (removed, vin_removed) = some.last().cloned().unwrap();
-    super::run_sql(
-        house.pool(),
-        &format!("update public.vehicles set is_removed = true where vin = '{vin_removed}'"),
-    )
-    .await;
+    super::run_sql(house.pool(), &format!("update public.vehicles set is_removed = true where vin = '{vin_removed}'"))
+        .await;
     for (lot, vin) in some.into_iter().filter(|(_, vin)| *vin != vin_removed) {
         for lang in ["en", "ru"] {
             ask("/api/v1/lots/{lot}", format!("/lots/{lot}?lang={lang}"), 200);
@@ -124,10 +120,8 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
             let (kind, schema) = document.response_validator(route, *status);
             assert_eq!(answer.header("content-type"), kind, "{path}");
             let body = answer.json();
-            let wrong: Vec<String> = schema
-                .iter_errors(&body)
-                .map(|error| format!("{}: {error}", error.instance_path()))
-                .collect();
+            let wrong: Vec<String> =
+                schema.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
             assert!(wrong.is_empty(), "{path}\n{}\n{body}", wrong.join("\n"));
         }
     }
@@ -155,8 +149,7 @@ async fn the_document_names_every_parameter_and_the_page_loads_nothing_from_else
     let (_test, reader) = super::plain_fixture(1).await;
     let document = ApiDocument::fetch(&reader).await;
     assert!(document.text["openapi"].as_str().unwrap().starts_with("3.1"));
-    for (route, path) in
-        [("/api/v1/search", "/search"), ("/api/v1/facets", "/facets"), ("/api/v1/windows", "/windows")]
+    for (route, path) in [("/api/v1/search", "/search"), ("/api/v1/facets", "/facets"), ("/api/v1/windows", "/windows")]
     {
         for param in document.text["paths"][route]["get"]["parameters"].as_array().unwrap() {
             // a known parameter: the error is about its value, or there is none

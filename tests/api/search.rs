@@ -17,10 +17,8 @@ async fn each_filter_finds_what_sql_finds() {
     let vin: String =
         sqlx::query_scalar("select vin from public.lots order by id limit 1").fetch_one(pool).await.unwrap();
     let prefix = &vin[..2];
-    let yard: String = sqlx::query_scalar("select yard_name from public.lots order by id limit 1")
-        .fetch_one(pool)
-        .await
-        .unwrap();
+    let yard: String =
+        sqlx::query_scalar("select yard_name from public.lots order by id limit 1").fetch_one(pool).await.unwrap();
     let escaped = yard.replace(' ', "+");
     for (query, condition) in [
         ("make=TOYOTA".to_owned(), "v.make = 'TOYOTA'".to_owned()),
@@ -79,9 +77,7 @@ async fn a_misspelt_make_or_model_is_found() {
 #[tokio::test]
 async fn every_option_of_every_facet_gives_as_many_lots_as_it_says() {
     let (_house, reader) = simulated_fixture().await;
-    for (asked, own) in
-        [("", ""), ("make=TOYOTA&year_min=2012&", "make"), ("damage=damage_front_end&", "damage")]
-    {
+    for (asked, own) in [("", ""), ("make=TOYOTA&year_min=2012&", "make"), ("damage=damage_front_end&", "damage")] {
         let facets = reader.get_json(&format!("/facets?{asked}options=1000")).await;
         let search = reader.get_json(&format!("/search?{asked}limit=1")).await;
         assert_eq!(facets["total"], search["total"]);
@@ -162,11 +158,8 @@ async fn what_is_written_is_found_within_seconds_without_being_told() {
 async fn a_hidden_and_a_deleted_lot_are_found_no_more() {
     let (house, reader) = simulated_fixture().await;
     let all = reader.get_json("/search?limit=1").await["total"].as_i64().unwrap();
-    run_sql(
-        house.pool(),
-        "update public.lots set is_removed = true where id = (select min(id) from public.lots)",
-    )
-    .await;
+    run_sql(house.pool(), "update public.lots set is_removed = true where id = (select min(id) from public.lots)")
+        .await;
     reader.api.refresh().await.unwrap();
     assert_eq!(reader.get_json("/search?limit=1").await["total"], all - 1);
     let hidden: String = sqlx::query_scalar("select lot_external_id from public.lots where is_removed")

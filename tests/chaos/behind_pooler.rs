@@ -64,9 +64,7 @@ async fn run_behind_pooler(log: &FleetLog) {
     }
     for k in 0..WINDOWS {
         feed.advance_to(k).await.unwrap();
-        fleet
-            .set_clock(feed.with_simulator(|simulator| simulator.options().window_start(k)).to_rfc3339())
-            .await;
+        fleet.set_clock(feed.with_simulator(|simulator| simulator.options().window_start(k)).to_rfc3339()).await;
         let mut claims = 0;
         // a claim's payload is the worker's name, the end of a window's is empty
         while !ear.recv().await.unwrap().payload().is_empty() {
@@ -150,8 +148,7 @@ async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
             let told = if arguments == ["doctor"] { &out } else { &err };
             assert_eq!(said.status.code(), Some(3), "{arguments:?}: {out}{err}");
             assert!(
-                told.contains("a pooler that loses prepared statements")
-                    && told.contains("max_prepared_statements"),
+                told.contains("a pooler that loses prepared statements") && told.contains("max_prepared_statements"),
                 "{arguments:?}: {told}"
             );
         }

@@ -28,9 +28,7 @@ impl ChaosCluster {
     /// Creates a migrated database and returns its URL.
     pub async fn create_database(&self, name: &str) -> String {
         let url = self.server.as_ref().unwrap().ensure_database(name).await.unwrap();
-        migrate::apply_pending(&mut PgConnection::connect(&url).await.unwrap(), &AUCTION_SET, |_| {})
-            .await
-            .unwrap();
+        migrate::apply_pending(&mut PgConnection::connect(&url).await.unwrap(), &AUCTION_SET, |_| {}).await.unwrap();
         url
     }
 
@@ -56,14 +54,7 @@ impl ChaosCluster {
         std::fs::create_dir(&copy).unwrap();
         std::fs::copy(ours.join("password"), copy.join("password")).unwrap();
         let copied = Command::new(program)
-            .args([
-                "--write-recovery-conf",
-                "--checkpoint=fast",
-                "--no-sync",
-                "--dbname",
-                &self.url("postgres"),
-                "-D",
-            ])
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", &self.url("postgres"), "-D"])
             .arg(copy.join("data"))
             .output()
             .await
@@ -82,11 +73,9 @@ impl ChaosCluster {
     /// Promotes the standby.
     pub async fn promote(&mut self) {
         let mut session = PgConnection::connect(&self.url("postgres")).await.unwrap();
-        for statement in [
-            "alter system set synchronous_standby_names = ''",
-            "select pg_reload_conf()",
-            "select pg_promote()",
-        ] {
+        for statement in
+            ["alter system set synchronous_standby_names = ''", "select pg_reload_conf()", "select pg_promote()"]
+        {
             sqlx::raw_sql(statement).execute(&mut session).await.unwrap();
         }
     }
@@ -105,11 +94,8 @@ impl ChaosCluster {
 
     /// Starts the server. After a kill it uses another port and recovers from its log.
     pub async fn start(&mut self) {
-        let options = EmbeddedOptions {
-            home: Some(self.home.path().to_owned()),
-            followed: true,
-            ..EmbeddedOptions::default()
-        };
+        let options =
+            EmbeddedOptions { home: Some(self.home.path().to_owned()), followed: true, ..EmbeddedOptions::default() };
         self.server = Some(EmbeddedPostgres::start(options).await.unwrap());
     }
 }

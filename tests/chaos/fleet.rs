@@ -104,15 +104,9 @@ impl ProcessFleet {
         environment: Vec<(&'static str, String)>,
         log: &FleetLog,
     ) -> ProcessFleet {
-        let roles =
-            [FleetRole::Worker].repeat(workers).into_iter().chain([FleetRole::Scheduler].repeat(schedulers));
+        let roles = [FleetRole::Worker].repeat(workers).into_iter().chain([FleetRole::Scheduler].repeat(schedulers));
         let member = |role| FleetMember { role, child: None, stdin: None, at_work: Arc::default() };
-        ProcessFleet {
-            members: roles.map(member).collect(),
-            log: log.clone(),
-            clock: String::new(),
-            environment,
-        }
+        ProcessFleet { members: roles.map(member).collect(), log: log.clone(), clock: String::new(), environment }
     }
 
     /// Starts a process at a position. It is killed when the fleet is dropped.
@@ -188,11 +182,8 @@ impl ProcessFleet {
 
     /// Waits until all running workers have started to work.
     pub fn all_started(&self) -> impl Future<Output = ()> + use<> {
-        let workers: Vec<_> = self
-            .members_of(FleetRole::Worker)
-            .into_iter()
-            .map(|place| self.members[place].at_work.clone())
-            .collect();
+        let workers: Vec<_> =
+            self.members_of(FleetRole::Worker).into_iter().map(|place| self.members[place].at_work.clone()).collect();
         async move {
             while !workers.iter().all(|at_work| at_work.load(Ordering::Acquire)) {
                 tokio::task::yield_now().await;

@@ -81,10 +81,9 @@ impl WorkerAndScheduler {
 
     /// Checks that both processes survived and logged each change once, and shuts them down.
     async fn shut_down_after_outage(self) {
-        for (away, back) in [
-            ("database unavailable", "database available again"),
-            ("scheduling failed", "scheduling resumed"),
-        ] {
+        for (away, back) in
+            [("database unavailable", "database available again"), ("scheduling failed", "scheduling resumed")]
+        {
             let all = self.log.to_text();
             let told = all.lines().filter_map(|line| match () {
                 () if line.contains(away) => Some(false),
@@ -93,10 +92,7 @@ impl WorkerAndScheduler {
             });
             // one line for each change: a busy machine may add an outage of its own
             let told: Vec<bool> = told.collect();
-            assert!(
-                told.len() >= 2 && told.iter().enumerate().all(|(n, back)| *back == (n % 2 == 1)),
-                "{all}"
-            );
+            assert!(told.len() >= 2 && told.iter().enumerate().all(|(n, back)| *back == (n % 2 == 1)), "{all}");
         }
         self.shut_down().await;
     }
@@ -115,10 +111,7 @@ impl WorkerAndScheduler {
 /// Locks the windows, so that every scheduler waits in its first query.
 async fn lock_windows(url: &str) -> PgConnection {
     let mut lock = PgConnection::connect(url).await.unwrap();
-    sqlx::raw_sql("begin; lock table fleet.windows in access exclusive mode")
-        .execute(&mut lock)
-        .await
-        .unwrap();
+    sqlx::raw_sql("begin; lock table fleet.windows in access exclusive mode").execute(&mut lock).await.unwrap();
     lock
 }
 
@@ -164,10 +157,7 @@ async fn a_database_that_stops_at_once_and_starts_again_is_ridden_out() {
     proxy.set_backend(cluster.address());
     let back = Instant::now();
     pair.wait_recovery(&cluster.url("restart")).await;
-    println!(
-        "restart: the window was applied {:.1} s after the database's return",
-        back.elapsed().as_secs_f64()
-    );
+    println!("restart: the window was applied {:.1} s after the database's return", back.elapsed().as_secs_f64());
     pair.shut_down_after_outage().await;
 }
 
@@ -183,14 +173,10 @@ async fn connections_that_die_without_a_word_are_replaced() {
     proxy.strand_connections();
     let stranded = Instant::now();
     let mut session = PgConnection::connect(&direct).await.unwrap();
-    let again =
-        "select fleet.enqueue('ingest', jsonb_build_object('file_id', file_id), 'again') from raw.csv_files";
+    let again = "select fleet.enqueue('ingest', jsonb_build_object('file_id', file_id), 'again') from raw.csv_files";
     sqlx::raw_sql(again).execute(&mut session).await.unwrap();
     wait_until(&pair, &direct, "select state = 'completed' from fleet.jobs where key = 'again'").await;
-    println!(
-        "silence: a job was done {:.1} s after every connection had died",
-        stranded.elapsed().as_secs_f64()
-    );
+    println!("silence: a job was done {:.1} s after every connection had died", stranded.elapsed().as_secs_f64());
     pair.shut_down().await;
 }
 
@@ -227,10 +213,7 @@ async fn a_standby_that_takes_over_is_ridden_out() {
     proxy.set_backend(standby.address());
     standby.promote().await;
     pair.wait_recovery(&standby.url("failover")).await;
-    println!(
-        "fail-over: the window was applied {:.1} s after the promotion began",
-        lost.elapsed().as_secs_f64()
-    );
+    println!("fail-over: the window was applied {:.1} s after the promotion began", lost.elapsed().as_secs_f64());
     pair.shut_down_after_outage().await;
     standby.kill().await;
 }
@@ -239,8 +222,7 @@ async fn a_standby_that_takes_over_is_ridden_out() {
 async fn a_pooler_that_restarts_is_ridden_out() {
     let cluster = ChaosCluster::new().await;
     let direct = cluster.create_database("pooled").await;
-    let Some(mut pooler) =
-        TestPooler::new(&cluster, "pooled", "pool_mode = session\ndefault_pool_size = 60").await
+    let Some(mut pooler) = TestPooler::new(&cluster, "pooled", "pool_mode = session\ndefault_pool_size = 60").await
     else {
         return;
     };

@@ -52,8 +52,7 @@ impl TestPooler {
             println!("WITHOUT a pooler in transaction mode: this PgBouncer is older than 1.21");
             return None;
         }
-        let settings =
-            format!("pool_mode = transaction\nmax_prepared_statements = 200\ndefault_pool_size = {size}");
+        let settings = format!("pool_mode = transaction\nmax_prepared_statements = 200\ndefault_pool_size = {size}");
         TestPooler::new(cluster, database, &settings).await
     }
 

@@ -117,9 +117,7 @@ async fn copy_bytes(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut mode:
     while let Ok(bytes @ 1..) = from.read(&mut piece).await {
         let now = *mode.borrow_and_update();
         let held = match now {
-            ProxyMode::Delay(delay) => {
-                tokio::time::timeout(delay, std::future::pending::<()>()).await.is_ok()
-            }
+            ProxyMode::Delay(delay) => tokio::time::timeout(delay, std::future::pending::<()>()).await.is_ok(),
             _ => mode.wait_for(|mode| *mode != ProxyMode::Swallow).await.is_err(),
         };
         if held || to.write_all(&piece[..bytes]).await.is_err() {

@@ -108,11 +108,7 @@ pub fn open_pool(url: &str) -> PgPool {
 }
 
 /// Listens, and requests a check whenever a notification may have been lost.
-async fn run_listener(
-    url: String,
-    mut up: watch::Receiver<bool>,
-    heard: mpsc::UnboundedSender<ScenarioEvent>,
-) {
+async fn run_listener(url: String, mut up: watch::Receiver<bool>, heard: mpsc::UnboundedSender<ScenarioEvent>) {
     while up.wait_for(|up| *up).await.is_ok() {
         let listening = async {
             let mut ear = PgListener::connect(&url).await?;
@@ -121,9 +117,7 @@ async fn run_listener(
             heard.send(ScenarioEvent::Look).ok();
             while let Some(told) = ear.try_recv().await? {
                 let claim = Some(told.payload()).filter(|worker| !worker.is_empty());
-                heard
-                    .send(claim.map_or(ScenarioEvent::Look, |worker| ScenarioEvent::Claim(worker.to_owned())))
-                    .ok();
+                heard.send(claim.map_or(ScenarioEvent::Look, |worker| ScenarioEvent::Claim(worker.to_owned()))).ok();
             }
             Ok::<_, sqlx::Error>(())
         };
@@ -167,8 +161,7 @@ impl ChaosScenario {
         tokio::spawn(run_listener(calm.url(&direct), is_up, telling));
         let mut dice = StdRng::seed_from_u64(seed);
         let cards = FAULT_COUNTS.iter().filter(|(fault, _)| disk.is_some() || *fault != ChaosFault::FillDisk);
-        let mut deck: Vec<ChaosFault> =
-            cards.flat_map(|(fault, n)| std::iter::repeat_n(*fault, *n)).collect();
+        let mut deck: Vec<ChaosFault> = cards.flat_map(|(fault, n)| std::iter::repeat_n(*fault, *n)).collect();
         deck.shuffle(&mut dice);
         ChaosScenario {
             dice,
@@ -231,11 +224,7 @@ impl ChaosScenario {
     fn replace_member(&mut self, place: usize, status: ExitStatus) {
         self.fleet.remove_member(place, status);
         self.stillborn += 1;
-        self.schedule_operation(
-            Duration::from_millis(200),
-            Duration::from_millis(400),
-            Operation::Spawn(place),
-        );
+        self.schedule_operation(Duration::from_millis(200), Duration::from_millis(400), Operation::Spawn(place));
     }
 
     fn window_start(&self, k: u32) -> chrono::DateTime<chrono::Utc> {
@@ -279,11 +268,7 @@ impl ChaosScenario {
     async fn skip_window(&mut self, k: u32) {
         for place in self.fleet.members_of(FleetRole::Scheduler) {
             self.fleet.kill(place).await;
-            self.schedule_operation(
-                Duration::from_millis(500),
-                Duration::from_secs(1),
-                Operation::Spawn(place),
-            );
+            self.schedule_operation(Duration::from_millis(500), Duration::from_secs(1), Operation::Spawn(place));
         }
         // processes that should have started meanwhile start later
         self.advance_clock(k).await;
@@ -307,8 +292,7 @@ impl ChaosScenario {
                 () = at_work => break,
             }
         }
-        let open =
-            "select count(*) from fleet.jobs where state not in ('completed', 'discarded', 'cancelled')";
+        let open = "select count(*) from fleet.jobs where state not in ('completed', 'discarded', 'cancelled')";
         while sqlx::query_scalar::<_, i64>(open).fetch_one(&self.pool).await.unwrap() > 0 {
             tokio::task::yield_now().await;
         }

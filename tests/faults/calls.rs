@@ -98,7 +98,8 @@ async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_o
 
 #[tokio::test]
 async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
-    const STORE: &str = "VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder): relative URL without a base";
+    const STORE: &str =
+        "VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder): relative URL without a base";
     let stage = CliFixture::new().await;
     let run = async |call: &[&str], (name, value): (&str, &str)| {
         stage.command_output(stage.vinops_command(call).env(name, value).output().await.unwrap())
@@ -117,8 +118,7 @@ async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
         }
         let said = run(&["doctor"], setting).await;
         assert_eq!(said.code, Some(1), "{setting:?}: {}", said.err);
-        let fails: Vec<&str> =
-            said.out.lines().filter(|line| line.starts_with("FAIL  environment")).collect();
+        let fails: Vec<&str> = said.out.lines().filter(|line| line.starts_with("FAIL  environment")).collect();
         assert!(fails.len() == 1 && fails[0].contains(setting.0), "{}", said.out);
     }
     let file = stage.write_window_file(0, None);

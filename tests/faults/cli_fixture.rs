@@ -17,11 +17,7 @@ pub struct CliFixture {
 
 impl CliFixture {
     pub async fn new() -> CliFixture {
-        CliFixture {
-            db: migrated_database().await,
-            folder: tempfile::tempdir().unwrap(),
-            environment: Vec::new(),
-        }
+        CliFixture { db: migrated_database().await, folder: tempfile::tempdir().unwrap(), environment: Vec::new() }
     }
 
     pub fn pool(&self) -> &PgPool {

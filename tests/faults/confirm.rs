@@ -33,15 +33,9 @@ async fn only_a_yes_is_a_yes() {
     stage.insert_jobs("ingest", 2).await;
     let cancel = ["jobs", "cancel", "--kind", "ingest"];
     for no in ["n\n", "N\n", "\n", "yess\n", "sure\n", " \n"] {
-        stage
-            .run_typing(no, &cancel)
-            .await
-            .assert_output(1, "cancel 2 jobs? [y/N] error: nothing was done\n");
+        stage.run_typing(no, &cancel).await.assert_output(1, "cancel 2 jobs? [y/N] error: nothing was done\n");
     }
-    stage
-        .run_typing(CONTROL_D, &cancel)
-        .await
-        .assert_output(1, "cancel 2 jobs? [y/N] \nerror: nothing was done\n");
+    stage.run_typing(CONTROL_D, &cancel).await.assert_output(1, "cancel 2 jobs? [y/N] \nerror: nothing was done\n");
     assert_eq!(stage.job_states().await, json!({ "available": 2 }));
     assert_eq!(stage.count_rows("audit.operator_actions").await, 0);
 
@@ -51,10 +45,7 @@ async fn only_a_yes_is_a_yes() {
     assert_eq!(stage.job_states().await, json!({ "cancelled": 2 }));
     // each command that asks, with each form of consent
     let requeue = ["jobs", "requeue", "--kind", "ingest"];
-    stage
-        .run_typing("n\n", &requeue)
-        .await
-        .assert_output(1, "requeue 2 jobs? [y/N] error: nothing was done\n");
+    stage.run_typing("n\n", &requeue).await.assert_output(1, "requeue 2 jobs? [y/N] error: nothing was done\n");
     assert_eq!(stage.job_states().await, json!({ "cancelled": 2 }));
     stage.run_typing("YES\n", &requeue).await.assert_output(0, "requeue 2 jobs? [y/N] ");
     assert_eq!(stage.job_states().await, json!({ "available": 2 }));
@@ -75,14 +66,9 @@ async fn one_job_is_asked_about_when_a_filter_found_it_and_not_when_it_was_named
     let question = format!("cancel job {job}");
     stage.run_vinops(&found).await.assert_output(
         2,
-        &format!(
-            "error: this would {question}, and standard input is not a terminal\nhint: pass --yes to confirm\n"
-        ),
+        &format!("error: this would {question}, and standard input is not a terminal\nhint: pass --yes to confirm\n"),
     );
-    stage
-        .run_typing("n\n", &found)
-        .await
-        .assert_output(1, &format!("{question}? [y/N] error: nothing was done\n"));
+    stage.run_typing("n\n", &found).await.assert_output(1, &format!("{question}? [y/N] error: nothing was done\n"));
     assert_eq!(stage.job_states().await, json!({ "available": 1 }));
     // with nothing to do there is nothing to ask
     let none = stage.run_vinops(&["jobs", "cancel", "--kind", "fetch"]).await;
@@ -99,10 +85,7 @@ async fn a_replay_is_asked_about() {
     let replay = ["replay", "2026-03-06T17:00Z"];
     let question = "replay window copart 2026-03-06 17:00 from ingest? [y/N] ";
     for (no, line) in [("n\n", ""), ("\n", ""), (CONTROL_D, "\n")] {
-        stage
-            .run_typing(no, &replay)
-            .await
-            .assert_output(1, &format!("{question}{line}error: nothing was done\n"));
+        stage.run_typing(no, &replay).await.assert_output(1, &format!("{question}{line}error: nothing was done\n"));
     }
     assert_eq!(stage.count_rows("fleet.jobs").await, jobs);
     stage.run_typing("y\n", &replay).await.assert_output(0, question);

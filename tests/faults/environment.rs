@@ -29,9 +29,8 @@ async fn a_database_that_is_down_is_named_at_once() {
 #[tokio::test]
 async fn without_a_database_the_ways_to_one_are_named() {
     let stage = CliFixture::new().await;
-    let said = stage.command_output(
-        stage.vinops_command(&["windows"]).env_remove("DATABASE_URL").output().await.unwrap(),
-    );
+    let said =
+        stage.command_output(stage.vinops_command(&["windows"]).env_remove("DATABASE_URL").output().await.unwrap());
     said.assert_output(
         3,
         "error: DATABASE_URL is not set\n\
@@ -45,9 +44,7 @@ async fn assert_schema_error(change: &'static str, why: &str) {
     let stage = CliFixture::with_first_window().await;
     let before = stage.stored_counts().await;
     sqlx::raw_sql(change).execute(stage.pool()).await.unwrap();
-    for arguments in
-        [&["ingest", stage.write_window_file(1, None).to_str().unwrap()][..], &["worker"], &["windows"]]
-    {
+    for arguments in [&["ingest", stage.write_window_file(1, None).to_str().unwrap()][..], &["worker"], &["windows"]] {
         stage.run_vinops(arguments).await.assert_output(3, why);
     }
     assert_eq!(stage.stored_counts().await, before);
@@ -110,17 +107,10 @@ async fn a_store_that_cannot_be_written_is_named_with_the_way_out() {
 async fn two_private_clusters_at_once_find_a_port_each() {
     let stage = CliFixture::new().await;
     let one = || {
-        stage
-            .vinops_command(&["with-postgres", "/bin/sh", "-c", "echo $DATABASE_URL"])
-            .stderr(Stdio::null())
-            .output()
+        stage.vinops_command(&["with-postgres", "/bin/sh", "-c", "echo $DATABASE_URL"]).stderr(Stdio::null()).output()
     };
     let (one, other) = tokio::join!(one(), one());
     let urls = [one, other].map(|output| stage.command_output(output.unwrap()));
-    assert!(
-        urls.iter().all(|said| said.code == Some(0) && said.out.starts_with("postgres://")),
-        "{}",
-        urls[0].err
-    );
+    assert!(urls.iter().all(|said| said.code == Some(0) && said.out.starts_with("postgres://")), "{}", urls[0].err);
     assert_ne!(urls[0].out, urls[1].out);
 }

@@ -35,11 +35,7 @@ async fn assert_fetch_fails_after(fault: FeedFault, why: &str, retries: usize) {
     // each failed try is logged, then the error, once
     let lines: Vec<&str> = said.err.lines().collect();
     let (line, tries) = lines.split_last().unwrap();
-    assert!(
-        tries.len() == retries && tries.iter().all(|line| line.contains("download retried")),
-        "{}",
-        said.err
-    );
+    assert!(tries.len() == retries && tries.iter().all(|line| line.contains("download retried")), "{}", said.err);
     assert!(line.starts_with("error: window ") && line.contains(" is failed: "), "{line}");
     assert_eq!(line.matches(why).count(), 1, "{line}");
     assert!(!said.err.contains("authKey"), "the key stays secret: {}", said.err);
@@ -60,8 +56,7 @@ async fn the_guards_page_fails_the_window_with_its_status() {
 
 #[tokio::test]
 async fn a_proxy_that_wants_to_be_paid_fails_the_window_by_name() {
-    assert_fetch_fails(FeedFault::ProxyAuth, "status 407 Proxy Authentication Required, body \"pay first\"")
-        .await;
+    assert_fetch_fails(FeedFault::ProxyAuth, "status 407 Proxy Authentication Required, body \"pay first\"").await;
 }
 
 #[tokio::test]
@@ -117,11 +112,7 @@ async fn a_wrong_header_from_the_feed_is_kept_and_quarantined() {
     let before = stage.stored_counts().await;
     let said = run_fetch(&stage, &feed).await;
     assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(
-        said.err.contains(" is quarantined: the header has no column VIN; the first line begins"),
-        "{}",
-        said.err
-    );
+    assert!(said.err.contains(" is quarantined: the header has no column VIN; the first line begins"), "{}", said.err);
     assert_eq!(said.err.lines().count(), 1);
     assert_eq!(stage.newest_job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
     assert_eq!((stage.stored_counts().await, stage.count_rows("raw.csv_files").await), (before, 1));

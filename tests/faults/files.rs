@@ -60,8 +60,7 @@ async fn an_empty_file_is_refused_at_the_door() {
 
 #[tokio::test]
 async fn a_wrong_header_is_quarantined_and_its_missing_columns_named() {
-    let begins =
-        "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",\"Day of Week\",\"Sale time (HHMM";
+    let begins = "\"Id\",\"Yard number\",\"Yard name\",\"Sale Date M/D/CY\",\"Day of Week\",\"Sale time (HHMM";
     ingest_quarantined(
         FeedFault::WrongHeader,
         &format!("the header has no column VIN; the first line begins {begins:?}"),
@@ -71,17 +70,14 @@ async fn a_wrong_header_is_quarantined_and_its_missing_columns_named() {
 
 #[tokio::test]
 async fn a_file_with_a_tenth_of_its_rows_broken_is_quarantined_and_the_first_of_them_are_kept() {
-    let stage = ingest_quarantined(
-        FeedFault::BrokenRows { per_mille: 100 },
-        "40 of 400 records cannot be read, more than 2 %",
-    )
-    .await;
-    let shown: Vec<(i32, String)> = sqlx::query_as(
-        "select row_no, reason from audit.parse_errors where kind = 'rejected' order by row_no limit 2",
-    )
-    .fetch_all(stage.pool())
-    .await
-    .unwrap();
+    let stage =
+        ingest_quarantined(FeedFault::BrokenRows { per_mille: 100 }, "40 of 400 records cannot be read, more than 2 %")
+            .await;
+    let shown: Vec<(i32, String)> =
+        sqlx::query_as("select row_no, reason from audit.parse_errors where kind = 'rejected' order by row_no limit 2")
+            .fetch_all(stage.pool())
+            .await
+            .unwrap();
     assert_eq!(stage.count_rows("audit.parse_errors").await, 40);
     assert_eq!(shown, [(10, "9 fields instead of 59".to_owned()), (20, "9 fields instead of 59".to_owned())]);
 }
@@ -93,9 +89,8 @@ async fn a_file_whose_only_line_has_200_mb_is_quarantined_in_bounded_memory() {
     let path = stage.folder.path().join("long.csv");
     let mut file = File::create(&path).unwrap();
     io::copy(&mut io::repeat(b'x').take(200_000_000), &mut file).unwrap();
-    let said = stage
-        .run_vinops(&["ingest", path.to_str().unwrap(), "--json", "--window", "2026-03-06T17:15:00Z"])
-        .await;
+    let said =
+        stage.run_vinops(&["ingest", path.to_str().unwrap(), "--json", "--window", "2026-03-06T17:15:00Z"]).await;
     let why = format!("the first line is longer than 65536 bytes; it begins \"{}\"", "x".repeat(80));
     said.assert_output(1, &format!("error: the file is quarantined: {why}\n"));
     assert_eq!(said.json()["bytes"], 200_000_000);
@@ -178,9 +173,10 @@ async fn assert_incomplete(stage: &CliFixture, said: &CommandOutput) {
 async fn unreadable_values_are_in_the_answer_of_ingest_by_column() {
     let stage = CliFixture::with_first_window().await;
     let path = stage.folder.path().join("in/2026/03/06/1715.csv");
-    let rows = ["N/A", "5 miles", "", "60019.0"].iter().enumerate().map(|(n, odometer)| {
-        format!("{n},4000000{n},1HGCM82633A00000{n},{odometer},2026-03-06T17:0{n}:00Z,now\n")
-    });
+    let rows = ["N/A", "5 miles", "", "60019.0"]
+        .iter()
+        .enumerate()
+        .map(|(n, odometer)| format!("{n},4000000{n},1HGCM82633A00000{n},{odometer},2026-03-06T17:0{n}:00Z,now\n"));
     let header = "Id,Lot number,VIN,Odometer,Last Updated Time,Create Date/Time\n";
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, header.to_owned() + &rows.collect::<String>()).unwrap();

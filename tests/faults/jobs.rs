@@ -41,15 +41,13 @@ async fn many_jobs_are_not_touched_without_a_yes() {
         "error: no jobs to requeue are selected, or both by id and by filter\n\
          hint: give ids of jobs, or a filter such as --kind or --error\n",
     );
-    let said =
-        stage.run_vinops(&["jobs", "cancel", "--kind", "ingest", "--yes", "--why", "a test", "--json"]).await;
+    let said = stage.run_vinops(&["jobs", "cancel", "--kind", "ingest", "--yes", "--why", "a test", "--json"]).await;
     said.assert_output(0, "");
     assert_eq!(said.json()["done"].as_array().unwrap().len(), 3);
     assert_eq!(stage.job_states().await, json!({ "cancelled": 3 }));
 
     // Without a state, requeue selects cancelled jobs.
-    let said =
-        stage.run_vinops(&["jobs", "requeue", "--key-prefix", "copart/", "--error", "a test", "--yes"]).await;
+    let said = stage.run_vinops(&["jobs", "requeue", "--key-prefix", "copart/", "--error", "a test", "--yes"]).await;
     said.assert_output(0, "");
     assert_eq!(said.out, "3 jobs are available again\n");
     let noted = "select array_agg(action || ': ' || subject || ', ' || reason order by id) from audit.operator_actions";
@@ -93,10 +91,7 @@ async fn kinds_are_paused_limited_and_shown() {
         2,
         "error: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
-    assert_eq!(
-        stage.run_vinops(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out,
-        "ingest: paused\n"
-    );
+    assert_eq!(stage.run_vinops(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out, "ingest: paused\n");
     assert_eq!(stage.run_vinops(&["jobs", "pause", "ingest"]).await.out, "ingest: was paused already\n");
     assert!(stage.manual_worker("ingest").claim_jobs(2).await.unwrap().is_empty());
     assert_eq!(stage.run_vinops(&["jobs", "limit", "ingest", "1"]).await.out, "ingest: at most 1 at once\n");
@@ -108,10 +103,7 @@ async fn kinds_are_paused_limited_and_shown() {
     assert_eq!(stats["counts"][0]["jobs"], 2);
     assert_eq!(stage.run_vinops(&["jobs", "resume", "ingest"]).await.out, "ingest: runs again\n");
     assert_eq!(stage.manual_worker("ingest").claim_jobs(2).await.unwrap().len(), 1);
-    assert_eq!(
-        stage.run_vinops(&["jobs", "limit", "ingest", "none"]).await.out,
-        "ingest: any number at once\n"
-    );
+    assert_eq!(stage.run_vinops(&["jobs", "limit", "ingest", "none"]).await.out, "ingest: any number at once\n");
     assert_eq!(stage.manual_worker("ingest").claim_jobs(2).await.unwrap().len(), 1);
 }
 
@@ -123,8 +115,7 @@ async fn ends_are_followed_and_workers_listed() {
     for job in hand.claim_jobs(2).await.unwrap() {
         hand.end_run(&job, vinops::queue::RunOutcome::Done, std::time::Duration::ZERO).await.unwrap();
     }
-    let tail =
-        ["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--kind", "ingest", "--limit", "2", "--json"];
+    let tail = ["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--kind", "ingest", "--limit", "2", "--json"];
     let said = stage.run_vinops(&tail).await;
     said.assert_output(0, "");
     let lines: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

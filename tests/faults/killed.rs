@@ -31,8 +31,7 @@ async fn kill_command_within(stage: &CliFixture, arguments: &[&str], most: u64) 
 
 /// Runs a worker until no job is left.
 async fn run_until_idle(stage: &CliFixture) {
-    let mut worker =
-        stage.vinops_command(&["worker"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut worker = stage.vinops_command(&["worker"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let open = "select count(*) from fleet.jobs where state not in ('completed', 'cancelled', 'discarded')";
     let idle = async {
         while sqlx::query_scalar::<_, i64>(open).fetch_one(stage.pool()).await.unwrap() > 0 {
@@ -93,9 +92,7 @@ async fn a_killed_acceptance_ends_as_an_undisturbed_one() {
     let accept = ["windows", "accept", "2026-03-06T17:15Z", "--reason", "its values are right", "--yes"];
     let quarantined = async || {
         let stage = CliFixture::with_first_window().await;
-        let said = stage
-            .ingest_file(&stage.write_window_file(1, Some(FeedFault::BrokenRows { per_mille: 100 })))
-            .await;
+        let said = stage.ingest_file(&stage.write_window_file(1, Some(FeedFault::BrokenRows { per_mille: 100 }))).await;
         assert_eq!(said.json()["state"], "quarantined");
         stage
     };

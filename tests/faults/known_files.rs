@@ -16,9 +16,7 @@ impl CliFixture {
     fn write_unnamed_file(&self, window: &str) -> PathBuf {
         let path = self.folder.path().join("salesdata.csv");
         let mut bytes = Vec::new();
-        Simulator::new(SimulatorOptions::new(3, 50, window.parse().unwrap()))
-            .write_window(0, &mut bytes)
-            .unwrap();
+        Simulator::new(SimulatorOptions::new(3, 50, window.parse().unwrap())).write_window(0, &mut bytes).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
@@ -79,10 +77,7 @@ async fn a_chain_that_may_not_run_names_why_and_a_cancelled_one_is_put_back() {
     said.assert_output(0, "");
     assert_eq!([&said.json()["state"], &said.json()["duplicate"]], [&json!("applied"), &json!(true)]);
     let requeued = "select reason from audit.operator_actions where action = 'requeue'";
-    assert_eq!(
-        stage.query_text(requeued).await.as_deref(),
-        Some("the file was ingested again by an operator")
-    );
+    assert_eq!(stage.query_text(requeued).await.as_deref(), Some("the file was ingested again by an operator"));
     assert_eq!(stage.newest_window().await.0, "applied");
 }
 
@@ -128,21 +123,11 @@ async fn a_quarantined_file_is_a_failure_each_time_it_is_typed() {
     let path = stage.write_window_file(0, Some(FeedFault::BrokenRows { per_mille: 100 }));
     for duplicate in [false, true, true] {
         let said = stage.ingest_file(&path).await;
-        said.assert_output(
-            1,
-            "error: the file is quarantined: 40 of 400 records cannot be read, more than 2 %\n",
-        );
-        assert_eq!(
-            [&said.json()["state"], &said.json()["duplicate"]],
-            [&json!("quarantined"), &json!(duplicate)]
-        );
+        said.assert_output(1, "error: the file is quarantined: 40 of 400 records cannot be read, more than 2 %\n");
+        assert_eq!([&said.json()["state"], &said.json()["duplicate"]], [&json!("quarantined"), &json!(duplicate)]);
     }
     let said = stage.run_vinops(&["ingest", path.to_str().unwrap()]).await;
-    assert!(
-        !said.out.contains("already ingested") && said.out.contains("State:  quarantined\n"),
-        "{}",
-        said.out
-    );
+    assert!(!said.out.contains("already ingested") && said.out.contains("State:  quarantined\n"), "{}", said.out);
 
     // it is also quarantined in another window, which brought nothing
     let other = ["ingest", path.to_str().unwrap(), "--window", "2026-03-06T17:15:00Z"];
@@ -166,11 +151,7 @@ async fn an_incomplete_file_typed_again_is_no_failure_and_says_what_it_is() {
         assert_eq!(said.json()["state"], "incomplete");
     }
     let said = stage.run_vinops(&["ingest", path.to_str().unwrap()]).await;
-    assert!(
-        !said.out.contains("already ingested") && said.out.contains("State:  incomplete\n"),
-        "{}",
-        said.out
-    );
+    assert!(!said.out.contains("already ingested") && said.out.contains("State:  incomplete\n"), "{}", said.out);
 }
 
 #[tokio::test]
@@ -201,8 +182,7 @@ async fn a_window_ahead_of_the_database_or_far_from_the_files_clock_is_refused_u
 
     let even_so = ["ingest", file, "--window", "2026-03-09T17:00:00Z", "--even-so"];
     assert_eq!(stage.run_vinops(&even_so).await.code, Some(2), "a reason is needed");
-    let said =
-        stage.run_vinops(&[&even_so[..], &["--reason", "the clock is wrong", "--json"]].concat()).await;
+    let said = stage.run_vinops(&[&even_so[..], &["--reason", "the clock is wrong", "--json"]].concat()).await;
     said.assert_output(0, "");
     assert_eq!(said.json()["window_start_utc"], "2026-03-09T17:00:00Z");
     let act: Value = sqlx::query_scalar(
@@ -211,10 +191,7 @@ async fn a_window_ahead_of_the_database_or_far_from_the_files_clock_is_refused_u
     .fetch_one(stage.pool())
     .await
     .unwrap();
-    assert_eq!(
-        act,
-        json!(["ingest-even-so", "copart/2026-03-09 17:00", "the clock is wrong", "2026-03-09T17:00:00Z"])
-    );
+    assert_eq!(act, json!(["ingest-even-so", "copart/2026-03-09 17:00", "the clock is wrong", "2026-03-09T17:00:00Z"]));
 }
 
 #[tokio::test]
@@ -223,9 +200,7 @@ async fn the_clock_of_a_file_names_its_window_where_only_one_half_of_the_day_is_
     let stage = CliFixture::new().await;
     let evening = stage.write_unnamed_file("2026-03-07T05:00:00Z");
     let future = std::fs::File::options().write(true).open(&evening).unwrap();
-    future
-        .set_modified("2031-01-01T00:00:00Z".parse::<chrono::DateTime<chrono::Utc>>().unwrap().into())
-        .unwrap();
+    future.set_modified("2031-01-01T00:00:00Z".parse::<chrono::DateTime<chrono::Utc>>().unwrap().into()).unwrap();
     let said = stage.ingest_file(&evening).await;
     said.assert_output(0, "");
     assert_eq!(said.json()["window_start_utc"], "2026-03-07T05:00:00Z");
@@ -249,12 +224,11 @@ async fn the_clock_of_a_file_names_its_window_where_only_one_half_of_the_day_is_
 async fn jobs_of_a_source_and_a_window_are_found_for_every_kind() {
     let stage = CliFixture::with_first_window().await;
     stage.ingest_file(&stage.write_window_file(1, None)).await.assert_output(0, "");
-    let fetch = "select fleet.enqueue('fetch', '{\"source\": \"copart\", \"window_start_utc\": \"2026-03-06T17:00:00Z\"}')";
+    let fetch =
+        "select fleet.enqueue('fetch', '{\"source\": \"copart\", \"window_start_utc\": \"2026-03-06T17:00:00Z\"}')";
     sqlx::query(fetch).execute(stage.pool()).await.unwrap();
-    let found =
-        stage.run_vinops(&["jobs", "list", "--window", "2026-03-06T17:00:00Z", "--json"]).await.json();
-    let mut kinds: Vec<&str> =
-        found.as_array().unwrap().iter().map(|job| job["kind"].as_str().unwrap()).collect();
+    let found = stage.run_vinops(&["jobs", "list", "--window", "2026-03-06T17:00:00Z", "--json"]).await.json();
+    let mut kinds: Vec<&str> = found.as_array().unwrap().iter().map(|job| job["kind"].as_str().unwrap()).collect();
     kinds.sort_unstable();
     assert_eq!(kinds, ["detect-completion", "fetch", "ingest", "upsert-lots", "upsert-vehicles"]);
     let of_source = stage.run_vinops(&["jobs", "list", "--source", "copart", "--json"]).await.json();
@@ -267,10 +241,12 @@ async fn a_job_of_a_file_that_has_no_row_is_given_up_at_once() {
     let put = "select fleet.enqueue(kind, jsonb_build_object('file_id', gen_random_uuid()))
         from unnest(array['ingest', 'upsert-vehicles', 'upsert-lots', 'detect-completion']) as kind";
     sqlx::query(put).execute(stage.pool()).await.unwrap();
-    sqlx::query("select fleet.enqueue('fetch', '{\"source\": \"iaai\", \"window_start_utc\": \"2026-03-06T17:00:00Z\"}')")
-        .execute(stage.pool())
-        .await
-        .unwrap();
+    sqlx::query(
+        "select fleet.enqueue('fetch', '{\"source\": \"iaai\", \"window_start_utc\": \"2026-03-06T17:00:00Z\"}')",
+    )
+    .execute(stage.pool())
+    .await
+    .unwrap();
     let mut worker = stage.vinops_command(&["worker"]);
     let mut worker = worker.env("COPART_FEED_URL", "http://127.0.0.1:9/?authKey=x").spawn().unwrap();
     let left = "select count(*) from fleet.jobs where state not in ('discarded', 'retryable')";
@@ -278,16 +254,12 @@ async fn a_job_of_a_file_that_has_no_row_is_given_up_at_once() {
         tokio::task::yield_now().await;
     }
     worker.kill().await.unwrap();
-    let ends: Vec<(String, String, i32)> =
-        sqlx::query_as("select kind, state, attempt from fleet.jobs order by kind")
-            .fetch_all(stage.pool())
-            .await
-            .unwrap();
+    let ends: Vec<(String, String, i32)> = sqlx::query_as("select kind, state, attempt from fleet.jobs order by kind")
+        .fetch_all(stage.pool())
+        .await
+        .unwrap();
     let given_up = |kind: &str| (kind.to_owned(), "discarded".to_owned(), 1);
-    assert_eq!(
-        ends,
-        ["detect-completion", "fetch", "ingest", "upsert-lots", "upsert-vehicles"].map(given_up)
-    );
+    assert_eq!(ends, ["detect-completion", "fetch", "ingest", "upsert-lots", "upsert-vehicles"].map(given_up));
     assert_eq!((stage.count_rows("fleet.windows").await, stage.count_rows("fleet.sources").await), (0, 1));
 }
 
@@ -309,12 +281,10 @@ async fn a_fetch_whose_attempt_is_spent_is_not_said_to_be_put_back() {
     );
 
     // a fetch that never used its slot can run within the quarter-hour
-    sqlx::raw_sql(
-        "delete from fleet.fetch_slots; update fleet.jobs set payload = payload || '{\"late_ok\": true}'",
-    )
-    .execute(stage.pool())
-    .await
-    .unwrap();
+    sqlx::raw_sql("delete from fleet.fetch_slots; update fleet.jobs set payload = payload || '{\"late_ok\": true}'")
+        .execute(stage.pool())
+        .await
+        .unwrap();
     let shown = stage.run_vinops(&["jobs", "show", &job]).await;
     assert!(shown.out.contains(&format!("to requeue the job: vinops jobs requeue {job}")), "{}", shown.out);
 }

@@ -77,9 +77,8 @@ impl CliFixture {
     }
 
     fn command_output(&self, output: Output) -> CommandOutput {
-        let text = |bytes: Vec<u8>| {
-            String::from_utf8(bytes).unwrap().replace(self.folder.path().to_str().unwrap(), "FOLDER")
-        };
+        let text =
+            |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(self.folder.path().to_str().unwrap(), "FOLDER");
         CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
@@ -87,8 +86,7 @@ impl CliFixture {
     /// path.
     fn write_window_file(&self, k: u32, fault: Option<FeedFault>) -> PathBuf {
         let options = SimulatorOptions::new(3, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
-        let path =
-            self.folder.path().join(format!("in/{}.csv", options.window_start(k).format("%Y/%m/%d/%H%M")));
+        let path = self.folder.path().join(format!("in/{}.csv", options.window_start(k).format("%Y/%m/%d/%H%M")));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut whole = Vec::new();
         Simulator::new(options).write_window(k, &mut whole).unwrap();
@@ -150,11 +148,10 @@ impl CliFixture {
         assert_eq!(self.newest_window().await, ("quarantined".to_owned(), Some(why.to_owned())));
         assert_eq!(self.newest_job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
         assert_eq!(&self.stored_counts().await, before);
-        let file: uuid::Uuid =
-            sqlx::query_scalar("select file_id from raw.csv_files where state = 'quarantined'")
-                .fetch_one(self.pool())
-                .await
-                .unwrap();
+        let file: uuid::Uuid = sqlx::query_scalar("select file_id from raw.csv_files where state = 'quarantined'")
+            .fetch_one(self.pool())
+            .await
+            .unwrap();
         let exported = self.vinops_command(&["raw", "export", &file.to_string()]).output().await.unwrap();
         assert!(exported.status.success() && exported.stdout == bytes, "the store keeps its bytes");
     }

@@ -75,8 +75,7 @@ async fn fixture_with_history() -> CliFixture {
     let map = ["taxonomy", "map", "damage_types", "FRONT END", "damage_vandalism"];
     stage.run_vinops(&map).await.assert_output(0, "");
     let labels = stage.folder.path().join("labels.csv");
-    fs::write(&labels, "domain,code,state,en,ru,needs_review\ncolors,color_white,,Snow,Снежный,false\n")
-        .unwrap();
+    fs::write(&labels, "domain,code,state,en,ru,needs_review\ncolors,color_white,,Snow,Снежный,false\n").unwrap();
     stage.run_vinops(&["taxonomy", "import", labels.to_str().unwrap()]).await.assert_output(0, "");
     // the newest bytes again, and older ones
     assert_eq!(stage.ingest_all(&[stage.copy_to_window(&file(3), "1800")]).await, ["applied"]);
@@ -103,10 +102,7 @@ async fn fixture_with_history() -> CliFixture {
 async fn a_lost_database_is_made_again_from_the_store_and_its_catalogue() {
     let mut stage = fixture_with_history().await;
     let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
-    assert!(
-        standing["hidden"].as_array().unwrap().len() == 2
-            && standing["spellings"].as_array().unwrap().len() == 1
-    );
+    assert!(standing["hidden"].as_array().unwrap().len() == 2 && standing["spellings"].as_array().unwrap().len() == 1);
     assert_eq!(standing["label"], "SnowСнежный");
     let refused = stage.run_vinops(REBUILD_COMMAND).await;
     assert_eq!(refused.code, Some(1));
@@ -162,12 +158,8 @@ async fn a_rebuild_that_is_killed_goes_on_where_it_stopped() {
     let kills = test_number("VINOPS_TEST_KILLS").unwrap_or(5);
     let (mut killed, mut rebuilt) = (0, 0);
     while killed < kills {
-        let mut process = stage
-            .vinops_command(REBUILD_COMMAND)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut process =
+            stage.vinops_command(REBUILD_COMMAND).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let moment = whole.mul_f64(0.7 * rand::rng().random::<f64>());
         match timeout(moment, process.wait()).await {
             Err(_) => {
@@ -240,13 +232,12 @@ async fn a_file_is_not_applied_before_the_catalogue_has_it() {
     fs::rename(stage.catalogue_folder(), stage.folder.path().join("aside")).unwrap();
     fs::write(stage.catalogue_folder(), "no folder").unwrap();
     let path = stage.write_window_file(1, None);
-    let mut ingest =
-        stage.vinops_command(&["ingest", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
+    let mut ingest = stage.vinops_command(&["ingest", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
     let failed = async {
-        let error = "select error from fleet.jobs where kind = 'ingest' and state in ('scheduled', 'retryable') limit 1";
+        let error =
+            "select error from fleet.jobs where kind = 'ingest' and state in ('scheduled', 'retryable') limit 1";
         loop {
-            let error: Option<Option<String>> =
-                sqlx::query_scalar(error).fetch_optional(stage.pool()).await.unwrap();
+            let error: Option<Option<String>> = sqlx::query_scalar(error).fetch_optional(stage.pool()).await.unwrap();
             match error.flatten() {
                 Some(error) => return error,
                 None => tokio::task::yield_now().await,
@@ -266,9 +257,7 @@ async fn a_file_is_not_applied_before_the_catalogue_has_it() {
 async fn a_catalogue_that_has_lost_entries_is_mended_from_the_database() {
     let mut stage = CliFixture::with_first_window().await;
     let first = stage.write_window_file(1, None);
-    stage
-        .ingest_all(&[first.clone(), stage.copy_to_window(&first, "1730"), stage.write_window_file(3, None)])
-        .await;
+    stage.ingest_all(&[first.clone(), stage.copy_to_window(&first, "1730"), stage.write_window_file(3, None)]).await;
     let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
     fs::remove_dir_all(stage.catalogue_folder()).unwrap();
     sqlx::raw_sql("delete from raw.catalogue where key <> (select min(key) from raw.catalogue)")
@@ -326,8 +315,7 @@ async fn what_a_rebuild_of_a_day_of_windows_takes_is_printed() {
     let number = |name, usual| u32::try_from(test_number(name).unwrap_or(usual)).unwrap();
     let (windows, rows) = (number("VINOPS_TEST_WINDOWS", 96), number("VINOPS_TEST_ROWS", 153_991));
     let mut stage = CliFixture::new().await;
-    let mut feed =
-        Simulator::new(SimulatorOptions::new(3, rows as usize, "2026-03-06T00:00:00Z".parse().unwrap()));
+    let mut feed = Simulator::new(SimulatorOptions::new(3, rows as usize, "2026-03-06T00:00:00Z".parse().unwrap()));
     let mut worked = Duration::ZERO;
     for k in 0..windows {
         let name = feed.options().window_start(k).format("in/%Y/%m/%d/%H%M.csv").to_string();
@@ -363,10 +351,7 @@ async fn a_size_that_was_accepted_is_accepted_at_its_place() {
         path
     };
     assert_eq!(stage.ingest_all(&[small(3)]).await, ["incomplete"]);
-    stage
-        .run_vinops(&["source", "accept-size", "copart", "--reason", "fewer yards"])
-        .await
-        .assert_output(0, "");
+    stage.run_vinops(&["source", "accept-size", "copart", "--reason", "fewer yards"]).await.assert_output(0, "");
     assert_eq!(stage.ingest_all(&[small(4)]).await, ["applied"]);
     let (stored, standing) = (stage.stored_counts().await, stage.read_state().await);
     stage.lose_database().await;

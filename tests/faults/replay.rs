@@ -87,20 +87,14 @@ async fn a_replay_brings_back_what_was_changed_by_hand_and_closes_a_window_that_
           select file_id::text from fleet.windows order by window_start_utc desc limit 1);
         update fleet.windows set state = 'failed' where window_start_utc = '2026-03-06T17:30Z'";
     sqlx::raw_sql(damage).execute(stage.pool()).await.unwrap();
-    let early =
-        stage.run_vinops(&["replay", "2026-03-06T17:30Z", "--from", "detect-completion", "--yes"]).await;
+    let early = stage.run_vinops(&["replay", "2026-03-06T17:30Z", "--from", "detect-completion", "--yes"]).await;
     early.assert_output(
         1,
         "error: detect-completion has not run for window copart 2026-03-06T17:30:00Z\n\
          hint: replay the window from an earlier step\n",
     );
     let said = stage.run_vinops(&["replay", "2026-03-06T17:30Z", "--yes"]).await;
-    assert_eq!(
-        (said.code, said.out.contains("is replayed from ingest: job ")),
-        (Some(0), true),
-        "{}",
-        said.err
-    );
+    assert_eq!((said.code, said.out.contains("is replayed from ingest: job ")), (Some(0), true), "{}", said.err);
     run_worker_until(&stage, "detect-completion").await;
     assert_eq!(stage.newest_window().await.0, "applied");
     assert_eq!(stage.stored_counts().await, before);
@@ -138,8 +132,7 @@ async fn a_replay_from_any_step_repairs_what_was_spoiled() {
         sqlx::raw_sql(spoil).execute(stage.pool()).await.unwrap();
         assert_ne!(read_values(&stage).await, right);
         // each window repairs the lots of its file
-        let span =
-            ["replay", "--since", "2026-03-06T17:00:00Z", "--until", "2026-03-06T18:00:00Z", "--from", step];
+        let span = ["replay", "--since", "2026-03-06T17:00:00Z", "--until", "2026-03-06T18:00:00Z", "--from", step];
         let dry = stage.run_vinops(&[&span[..], &["--dry-run", "--json"]].concat()).await;
         assert_eq!(dry.json().as_array().unwrap().iter().filter(|one| one["job"].is_null()).count(), 3);
         let said = stage.run_vinops(&[&span[..], &["--yes", "--json"]].concat()).await;
@@ -167,10 +160,7 @@ async fn a_replay_stages_a_file_anew_whose_staged_rows_are_gone() {
         .execute(stage.pool())
         .await
         .unwrap();
-    stage
-        .run_vinops(&["replay", "2026-03-06T17:30Z", "--from", "upsert-lots", "--yes"])
-        .await
-        .assert_output(0, "");
+    stage.run_vinops(&["replay", "2026-03-06T17:30Z", "--from", "upsert-lots", "--yes"]).await.assert_output(0, "");
     run_worker_until(&stage, "detect-completion").await;
     let staged: Vec<String> = sqlx::query_scalar(
         "select lot_external_id from staging.copart_raw where vin is not null and lot_external_id is not null",
@@ -189,19 +179,15 @@ async fn a_replay_stages_a_file_anew_whose_staged_rows_are_gone() {
 #[tokio::test]
 async fn a_quarantined_file_is_applied_once_it_is_accepted() {
     let stage = CliFixture::with_first_window().await;
-    let said =
-        stage.ingest_file(&stage.write_window_file(1, Some(FeedFault::BrokenRows { per_mille: 100 }))).await;
+    let said = stage.ingest_file(&stage.write_window_file(1, Some(FeedFault::BrokenRows { per_mille: 100 }))).await;
     assert_eq!(said.json()["state"], "quarantined");
     let window = "2026-03-06T17:15Z";
     let accept = ["windows", "accept", window, "--reason", "its values are right", "--yes", "--json"];
-    stage
-        .run_vinops(&["windows", "accept", "2026-03-06T17:00Z", "--reason", "x", "--yes"])
-        .await
-        .assert_output(
-            1,
-            "error: window copart 2026-03-06T17:00:00Z has no quarantined file\n\
+    stage.run_vinops(&["windows", "accept", "2026-03-06T17:00Z", "--reason", "x", "--yes"]).await.assert_output(
+        1,
+        "error: window copart 2026-03-06T17:00:00Z has no quarantined file\n\
          hint: `vinops windows` lists the windows and their states\n",
-        );
+    );
     let dry = stage.run_vinops(&[&accept[..], &["--dry-run"]].concat()).await;
     assert!(dry.json()["job"].is_null());
     assert_eq!(stage.newest_window().await.0, "quarantined");
@@ -222,11 +208,10 @@ async fn a_quarantined_file_is_applied_once_it_is_accepted() {
     .await
     .unwrap();
     assert_eq!(repeated, 0, "each unreadable record is listed once");
-    let noted: i64 =
-        sqlx::query_scalar("select count(*) from audit.operator_actions where action = 'accept-window'")
-            .fetch_one(stage.pool())
-            .await
-            .unwrap();
+    let noted: i64 = sqlx::query_scalar("select count(*) from audit.operator_actions where action = 'accept-window'")
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
     assert_eq!(noted, 1);
 }
 
@@ -278,7 +263,8 @@ async fn a_replay_asks_first_and_leaves_alone_what_it_cannot_or_may_not_touch() 
         1,
         "error: window copart 2026-03-06T18:00:00Z does not exist\nhint: `vinops windows` lists the windows\n",
     );
-    let missed = "insert into fleet.windows (source, window_start_utc, state) values ('copart', '2026-03-06T18:15Z', 'missed')";
+    let missed =
+        "insert into fleet.windows (source, window_start_utc, state) values ('copart', '2026-03-06T18:15Z', 'missed')";
     sqlx::raw_sql(missed).execute(stage.pool()).await.unwrap();
     stage
         .run_vinops(&["replay", "2026-03-06T18:15Z", "--yes"])

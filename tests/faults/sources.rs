@@ -67,8 +67,7 @@ async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
     assert!(said.err.ends_with(hint), "{}", said.err);
     let said = stage.run_vinops(&["source", "reset-breaker", "copart"]).await;
     assert!(said.code == Some(2) && said.err.contains("--reason <TEXT>"), "{}", said.err);
-    let said =
-        stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
+    let said = stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
     assert_eq!(said.json(), json!({ "source": "copart", "changed": true }));
     let said = stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "again"]).await;
     assert_eq!(said.out, "the breaker of copart is closed already\n");
@@ -94,11 +93,7 @@ async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() 
         values ('2026/03/06/1715.csv', repeat('0', 64), 1, '2026-03-06T17:15Z', 70000, 'incomplete', false, 'lots')";
     sqlx::raw_sql(file).execute(stage.pool()).await.unwrap();
     let said = stage.run_vinops(&accept).await;
-    assert!(
-        said.code == Some(1) && said.err.contains("because of its lot numbers, not its size"),
-        "{}",
-        said.err
-    );
+    assert!(said.code == Some(1) && said.err.contains("because of its lot numbers, not its size"), "{}", said.err);
     sqlx::raw_sql("update raw.csv_files set incomplete_reason = 'size'").execute(stage.pool()).await.unwrap();
     let said = stage.run_vinops(&[&accept[..], &["--json"]].concat()).await;
     assert_eq!(
@@ -109,8 +104,7 @@ async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() 
     let noted: String = sqlx::query_scalar(noted).fetch_one(stage.pool()).await.unwrap();
     let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
     assert_eq!(noted, format!("{me} fewer yards"));
-    let accepted =
-        "select size_accepted_rows from raw.sources where size_accepted_window = '2026-03-06T17:15Z'";
+    let accepted = "select size_accepted_rows from raw.sources where size_accepted_window = '2026-03-06T17:15Z'";
     assert_eq!(sqlx::query_scalar::<_, i32>(accepted).fetch_one(stage.pool()).await.unwrap(), 70_000);
     let said = stage.run_vinops(&["source", "accept-size", "copart"]).await;
     assert_eq!(said.code, Some(2), "{}", said.err);
@@ -166,15 +160,8 @@ async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
           ('copart', '2026-03-06T18:00Z', 'failed', 'status 403'),
           ('copart', '2026-03-06T18:15Z', 'applied', null)";
     sqlx::raw_sql(windows).execute(stage.pool()).await.unwrap();
-    let asked = [
-        "windows",
-        "--missing",
-        "--json",
-        "--since",
-        "2026-03-06T10:07:00Z",
-        "--until",
-        "2026-03-06T18:30:00Z",
-    ];
+    let asked =
+        ["windows", "--missing", "--json", "--since", "2026-03-06T10:07:00Z", "--until", "2026-03-06T18:30:00Z"];
     let missing = stage.run_vinops(&asked).await.json();
     let missing: Vec<_> = missing
         .as_array()
@@ -255,10 +242,8 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
     assert!(leaks.is_empty(), "{leaks:#?}");
     let heard = heard.lock().unwrap().clone();
     assert!(heard.contains("username=PLANTED-user&password=PLANTED-password"), "{heard}");
-    let row: String = sqlx::query_scalar("select s::text from fleet.source_sessions s")
-        .fetch_one(stage.pool())
-        .await
-        .unwrap();
+    let row: String =
+        sqlx::query_scalar("select s::text from fleet.source_sessions s").fetch_one(stage.pool()).await.unwrap();
     assert!(!row.contains("PLANTED") && !row.contains("504c414e544544"), "{row}");
 }
 
@@ -286,18 +271,11 @@ async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
     let line: Value = serde_json::from_str(told.last().unwrap()).unwrap();
     assert_eq!(line["level"], "WARN");
     let message = line["message"].as_str().unwrap();
-    assert!(
-        message.starts_with(
-            "source copart: the breaker is open (was closed): 5 slots failed in a row; probe at "
-        )
-    );
+    assert!(message.starts_with("source copart: the breaker is open (was closed): 5 slots failed in a row; probe at "));
     assert!(!told.concat().contains("PLANTED"), "{told:#?}");
     let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
     assert_eq!(status[0]["breaker"], "open");
-    assert!(
-        status[0]["last_error"].as_str().unwrap().contains("the feed transfer failed: connection"),
-        "{status}"
-    );
+    assert!(status[0]["last_error"].as_str().unwrap().contains("the feed transfer failed: connection"), "{status}");
 }
 
 #[tokio::test]
@@ -383,8 +361,5 @@ async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
     }
     let acts = "select array_agg(action || ' ' || subject || ': ' || reason order by id) from audit.operator_actions";
     let acts: Vec<String> = sqlx::query_scalar(acts).fetch_one(stage.pool()).await.unwrap();
-    assert_eq!(
-        acts,
-        ["add-source iaai: a second auction", "remove-source iaai: a test", "add-source iaai: again"]
-    );
+    assert_eq!(acts, ["add-source iaai: a second auction", "remove-source iaai: a test", "add-source iaai: again"]);
 }

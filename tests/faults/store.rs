@@ -44,9 +44,8 @@ impl CliFixture {
 fn list_problems(report: &Value) -> Vec<(String, String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(|text| text.rsplit('/').next().unwrap().to_owned());
     let problems = report["problems"].as_array().unwrap().iter();
-    let mut found: Vec<_> = problems
-        .map(|p| (text(&p["key"]).unwrap(), text(&p["state"]).unwrap(), text(&p["found_as"])))
-        .collect();
+    let mut found: Vec<_> =
+        problems.map(|p| (text(&p["key"]).unwrap(), text(&p["state"]).unwrap(), text(&p["found_as"]))).collect();
     found.sort();
     found
 }
@@ -109,8 +108,7 @@ async fn what_is_lost_spoiled_or_misnamed_is_found_and_put_back_where_its_bytes_
     assert_eq!(fs::read(&aside[0]).unwrap(), half);
     assert!(stage.object_path("stranger").exists() && stage.object_path("1700-0a1b2c3d.csv.zst").exists());
     let noted = "select action, subject, reason, details::text from audit.operator_actions order by id";
-    let noted: Vec<(String, String, String, String)> =
-        sqlx::query_as(noted).fetch_all(stage.pool()).await.unwrap();
+    let noted: Vec<(String, String, String, String)> = sqlx::query_as(noted).fetch_all(stage.pool()).await.unwrap();
     assert_eq!(noted[0].0, "fix-store");
     assert!(noted[0].1.starts_with("file://"), "{noted:?}");
     assert_eq!((&*noted[0].2, &*noted[0].3), ("a disk failed", r#"{"files": 2}"#));

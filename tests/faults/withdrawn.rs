@@ -37,15 +37,9 @@ async fn ingest_with(stage: &CliFixture, path: &std::path::Path, more: &[&str]) 
 async fn fixture_with_six_windows() -> CliFixture {
     let stage = CliFixture::with_first_window().await;
     let even_so = ["--even-so", "--reason", "a test"];
-    ingest_with(
-        &stage,
-        &stage.write_window_file(1, None),
-        &[&["--window", WRONG_WINDOW], &even_so[..]].concat(),
-    )
-    .await;
+    ingest_with(&stage, &stage.write_window_file(1, None), &[&["--window", WRONG_WINDOW], &even_so[..]].concat()).await;
     ingest_with(&stage, &stage.write_window_file(2, None), &[]).await;
-    ingest_with(&stage, &write_other_file(&stage), &[&["--window", OTHER_WINDOW], &even_so[..]].concat())
-        .await;
+    ingest_with(&stage, &write_other_file(&stage), &[&["--window", OTHER_WINDOW], &even_so[..]].concat()).await;
     for k in [4, 5] {
         ingest_with(&stage, &stage.write_window_file(k, None), &[]).await;
     }
@@ -150,14 +144,11 @@ async fn a_withdrawal_waits_for_no_chain_and_asks_before_it_writes() {
         "error: this would withdraw the file of window copart 2026-03-06 17:00, and standard input is not a terminal\n\
         hint: pass --yes to confirm\n",
     );
-    let replayed =
-        stage.run_vinops(&["replay", "2026-03-06T17:00Z", "--reason", "a test", "--yes", "--json"]).await;
+    let replayed = stage.run_vinops(&["replay", "2026-03-06T17:00Z", "--reason", "a test", "--yes", "--json"]).await;
     let job = replayed.json()["job"].as_i64().unwrap();
     run_withdraw(&stage, "2026-03-06T17:00Z", &[]).await.assert_output(
         1,
-        &format!(
-            "error: window copart 2026-03-06T17:00:00Z is unfinished: job {job} (ingest) is available\n"
-        ),
+        &format!("error: window copart 2026-03-06T17:00:00Z is unfinished: job {job} (ingest) is available\n"),
     );
 }
 
@@ -190,8 +181,7 @@ async fn killed_a_withdrawal_is_done_by_the_next_one() {
     for window in [WRONG_WINDOW, OTHER_WINDOW] {
         let before = stage.stored_counts().await;
         for _ in 0..kills.div_ceil(2) {
-            let mut command =
-                stage.vinops_command(&["windows", "withdraw", window, "--reason", "a test", "--yes"]);
+            let mut command = stage.vinops_command(&["windows", "withdraw", window, "--reason", "a test", "--yes"]);
             let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let wait = Duration::from_millis(rand::rng().random_range(0..600));
             let ended = tokio::time::timeout(wait, process.wait()).await;
@@ -238,9 +228,7 @@ async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
     let mut first = 0.0;
     for k in 0..6 {
         let path = stage.folder.path().join("feed.csv");
-        simulator
-            .write_window(k, &mut std::io::BufWriter::new(std::fs::File::create(&path).unwrap()))
-            .unwrap();
+        simulator.write_window(k, &mut std::io::BufWriter::new(std::fs::File::create(&path).unwrap())).unwrap();
         if k == 3 {
             let mut bytes = Vec::new();
             let options = SimulatorOptions { seed: 77, inch_quotes: false, ..options.clone() };
@@ -261,11 +249,7 @@ async fn a_withdrawal_takes_at_most_three_times_as_long_as_a_first_window() {
         let said = run_withdraw(&stage, window, &[]).await;
         said.assert_output(0, "");
         let seconds = began.elapsed().as_secs_f64();
-        println!(
-            "first window {first:.2} s, withdrawal {seconds:.2} s, {:.2} of it: {}",
-            seconds / first,
-            said.out
-        );
+        println!("first window {first:.2} s, withdrawal {seconds:.2} s, {:.2} of it: {}", seconds / first, said.out);
         assert!(seconds <= 3.0 * first, "{seconds:.2} s beside {first:.2} s");
     }
 }

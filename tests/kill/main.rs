@@ -118,9 +118,7 @@ impl KillScenario {
     async fn next_notice(&mut self) -> ScenarioNotice {
         let told = self.ear.recv().await.unwrap();
         match told.payload().split(' ').collect::<Vec<_>>()[..] {
-            ["claim", job, worker] => {
-                ScenarioNotice::Claimed { job: job.parse().unwrap(), worker: worker.to_owned() }
-            }
+            ["claim", job, worker] => ScenarioNotice::Claimed { job: job.parse().unwrap(), worker: worker.to_owned() },
             _ => ScenarioNotice::WindowEnded,
         }
     }
@@ -204,9 +202,7 @@ async fn fifty_kills_with_the_store_in_a_bucket_end_as_undisturbed_on_a_folder()
     server.faults().slow_down_every.store(9, std::sync::atomic::Ordering::SeqCst);
     let seed = read_seed();
     println!("to play it again: VINOPS_KILL_SEED={seed}");
-    let play = timeout(TEST_TIMEOUT, run_scenario(seed, server.environment()))
-        .await
-        .expect("it ends within its time");
+    let play = timeout(TEST_TIMEOUT, run_scenario(seed, server.environment())).await.expect("it ends within its time");
     let check = play.stage.vinops_command(&["store", "check", "--all"]).output().await.unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     let said = String::from_utf8(check.stdout).unwrap();
@@ -254,10 +250,8 @@ async fn run_scenario(seed: u64, environment: Vec<(String, String)>) -> KillScen
     }
     let WorkerKiller { worker, kills, idle, .. } = reaper;
     let found = play.finish(worker).await;
-    let rescues: i64 = sqlx::query_scalar("select sum(rescues)::bigint from fleet.jobs")
-        .fetch_one(play.stage.pool())
-        .await
-        .unwrap();
+    let rescues: i64 =
+        sqlx::query_scalar("select sum(rescues)::bigint from fleet.jobs").fetch_one(play.stage.pool()).await.unwrap();
     let downloads = play.feed.requests().iter().filter(|hit| hit.status == 200).count();
     println!(
         "{kills} kills, {idle} counted from a worker's birth; {rescues} leases rescued, {downloads} downloads begun"

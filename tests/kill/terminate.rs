@@ -51,10 +51,7 @@ struct HeldRun {
 
 async fn start_held_run(drain: &str) -> HeldRun {
     let play = KillScenario::new().await;
-    sqlx::query("insert into raw.sources (source) values ('copart')")
-        .execute(play.stage.pool())
-        .await
-        .unwrap();
+    sqlx::query("insert into raw.sources (source) values ('copart')").execute(play.stage.pool()).await.unwrap();
     let mut lock = play.stage.pool().begin().await.unwrap();
     sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
     play.open_window(0).await;
@@ -91,10 +88,7 @@ async fn sigterm_lets_a_running_job_finish() {
     let mut held = start_held_run("60s").await;
     kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
     while !held.log.next_line().await.unwrap().expect("it says that it drains").contains("draining") {}
-    std::mem::replace(&mut held.lock, held.play.stage.pool().begin().await.unwrap())
-        .rollback()
-        .await
-        .unwrap();
+    std::mem::replace(&mut held.lock, held.play.stage.pool().begin().await.unwrap()).rollback().await.unwrap();
     while held.log.next_line().await.unwrap().is_some() {}
     assert_eq!(held.worker.wait().await.unwrap().code(), Some(0));
     assert_eq!(held.read_job().await, ("completed".to_owned(), 1, None, vec!["done".to_owned()]));
@@ -142,8 +136,7 @@ async fn two_schedulers_at_once_make_one_job_of_a_window() {
     // both run at once: neither can start before both are ready
     let mut lock = stage.pool().begin().await.unwrap();
     sqlx::query("lock table fleet.windows in access exclusive mode").execute(&mut *lock).await.unwrap();
-    let schedulers =
-        [(); 2].map(|()| stage.vinops_command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
+    let schedulers = [(); 2].map(|()| stage.vinops_command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
     wait_for_sessions(&stage, 2).await;
     lock.rollback().await.unwrap();
     for scheduler in schedulers {

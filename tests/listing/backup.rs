@@ -74,17 +74,12 @@ async fn without_pg_dump_rows_are_not_migrated_unless_somebody_insists() {
     };
     let said = super::process_output(bare(&["migrate", "--set", "listing", "up"]).output().await.unwrap());
     assert_eq!(said.code, Some(3), "{}", said.err);
-    assert!(
-        said.err.contains("could not find pg_dump") && said.err.contains("pass --no-backup"),
-        "{}",
-        said.err
-    );
+    assert!(said.err.contains("could not find pg_dump") && said.err.contains("pass --no-backup"), "{}", said.err);
     assert_eq!(stage.describe_schema().await, before);
     assert!(backup_files(&stage).is_empty());
 
-    let said = super::process_output(
-        bare(&["migrate", "--set", "listing", "up", "--no-backup"]).output().await.unwrap(),
-    );
+    let said =
+        super::process_output(bare(&["migrate", "--set", "listing", "up", "--no-backup"]).output().await.unwrap());
     assert_eq!(said.code, Some(0), "{}", said.err);
     let checks = stage.verify().await;
     assert!(checks["checks"][2]["evidence"].as_str().unwrap().contains("waived by "), "{checks}");
@@ -105,8 +100,7 @@ async fn a_backup_that_cannot_be_written_stops_everything() {
     let stage = fixture_with_listings().await;
     let file = stage.home.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let said =
-        stage.assert_migrate_fails(&["up", "--backup-dir", file.join("folder").to_str().unwrap()], 1).await;
+    let said = stage.assert_migrate_fails(&["up", "--backup-dir", file.join("folder").to_str().unwrap()], 1).await;
     assert!(said.contains("could not back up the database"), "{said}");
     assert_eq!(stage.count_tables().await, 7);
 }
@@ -115,9 +109,7 @@ async fn a_backup_that_cannot_be_written_stops_everything() {
 async fn going_back_without_a_backup_does_not_lose_rows_unasked() {
     let stage = ListingFixture::migrated().await;
     stage
-        .run_statements(
-            "insert into listings (seller_sku) values ('S'); insert into boms (listing_id) values (1)",
-        )
+        .run_statements("insert into listings (seller_sku) values ('S'); insert into boms (listing_id) values (1)")
         .await;
     let said = stage.assert_migrate_fails(&["down", "--to", "000", "--no-backup"], 1).await;
     assert!(said.contains("would delete 1 rows\nhint: pass --destructive"), "{said}");

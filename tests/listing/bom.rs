@@ -49,8 +49,7 @@ fn a_whole_listing_is_that_of_the_vectors() {
     assert_eq!(round_to_cents(told.break_even_price_inc_vat), decimal("13.80"));
     // if the referral fee depends on the price
     let without = decimal("8.50");
-    let aware =
-        economics::break_even_with_referral_inc_vat(without, decimal("0.15"), decimal("0.20")).unwrap();
+    let aware = economics::break_even_with_referral_inc_vat(without, decimal("0.15"), decimal("0.20")).unwrap();
     assert_eq!(round_to_cents(aware), decimal("12.00"));
     // a loss is negative, and no sale earns nothing
     let loss = economics::compute_economics(
@@ -60,10 +59,7 @@ fn a_whole_listing_is_that_of_the_vectors() {
     )
     .unwrap();
     assert_eq!(loss.margin, decimal("-2"));
-    assert_eq!(
-        economics::compute_economics(decimal("0"), decimal("0.20"), &costs).unwrap().margin,
-        decimal("0")
-    );
+    assert_eq!(economics::compute_economics(decimal("0"), decimal("0.20"), &costs).unwrap().margin, decimal("0"));
     assert_eq!(economics::price_ex_vat(decimal("1"), decimal("-1")), None);
 }
 
@@ -85,10 +81,7 @@ fn wastage_is_a_mark_up_and_the_cent_is_rounded_once() {
     };
     assert_eq!(bom::cost_ex_vat(&[line("2", "0.05", "2.50")]), Some(decimal("5.25")));
     // each alone would be rounded up
-    assert_eq!(
-        bom::cost_ex_vat(&[line("0.5", "0", "0.01"), line("0.5", "0", "0.01")]),
-        Some(decimal("0.01"))
-    );
+    assert_eq!(bom::cost_ex_vat(&[line("0.5", "0", "0.01"), line("0.5", "0", "0.01")]), Some(decimal("0.01")));
     assert_eq!(bom::cost_ex_vat(&[]), Some(decimal("0")));
 }
 
@@ -107,9 +100,7 @@ async fn costs_are_what_postgresql_makes_of_them() {
             unit_cost_ex_vat: Decimal::new(*cost, 2),
         });
         let costed: Vec<_> = costed.collect();
-        let texts = |of: fn(&CostedBomLine) -> Decimal| {
-            costed.iter().map(|it| of(it).to_string()).collect::<Vec<_>>()
-        };
+        let texts = |of: fn(&CostedBomLine) -> Decimal| costed.iter().map(|it| of(it).to_string()).collect::<Vec<_>>();
         let theirs: String = sqlx::query_scalar(
             "select round(sum(q::numeric * (1 + w::numeric) * c::numeric), 2)::text from unnest($1::text[], $2::text[], $3::text[]) as l (q, w, c)",
         )
@@ -155,15 +146,15 @@ fn bom_line(component_id: i32, quantity: &str, wastage: &str) -> BomLine {
     BomLine { component_id, quantity: decimal(quantity), wastage_rate: decimal(wastage) }
 }
 
-const ACTIVE_BOMS: &str = "select string_agg(concat_ws(' ', version, effective_to is null), ', ' order by version) from boms where is_active";
+const ACTIVE_BOMS: &str =
+    "select string_agg(concat_ws(' ', version, effective_to is null), ', ' order by version) from boms where is_active";
 
 #[tokio::test]
 async fn a_version_is_drafted_activated_replaced_and_costed() {
     let (stage, mut session) = bom_fixture().await;
     let owner = BomOwner::Listing(1);
-    let first = bom::draft_version(&mut session, owner, &[bom_line(1, "2", "0.05"), bom_line(2, "0.5", "0")])
-        .await
-        .unwrap();
+    let first =
+        bom::draft_version(&mut session, owner, &[bom_line(1, "2", "0.05"), bom_line(2, "0.5", "0")]).await.unwrap();
     assert_eq!(first.version, 1);
     assert_eq!(stage.query_text(ACTIVE_BOMS).await, "", "a draft is not active");
     assert_eq!(bom::version_cost(&mut session, first.id).await.unwrap(), decimal("5.42"));
@@ -182,8 +173,7 @@ async fn a_version_is_drafted_activated_replaced_and_costed() {
     assert_eq!(stage.query_text(ACTIVE_BOMS).await, "1 t");
 
     // each scenario is computed alone, and a new price of a component changes an old version's cost
-    let scenario =
-        bom::draft_version(&mut session, BomOwner::Asin(1), &[bom_line(2, "3", "0")]).await.unwrap();
+    let scenario = bom::draft_version(&mut session, BomOwner::Asin(1), &[bom_line(2, "3", "0")]).await.unwrap();
     assert_eq!(scenario.version, 1);
     bom::activate_version(&mut session, scenario.id).await.unwrap();
     assert_eq!(stage.query_text(ACTIVE_BOMS).await, "1 t, 1 t");
@@ -197,10 +187,7 @@ async fn lines_that_no_version_may_have_are_refused_and_nothing_is_written() {
     for (lines, says) in [
         (vec![], "the BOM has no lines"),
         (vec![bom_line(1, "0", "0")], "invalid BOM line of component 1: the quantity must be greater than 0"),
-        (
-            vec![bom_line(1, "1", "1")],
-            "invalid BOM line of component 1: the wastage rate must be from 0 to under 1",
-        ),
+        (vec![bom_line(1, "1", "1")], "invalid BOM line of component 1: the wastage rate must be from 0 to under 1"),
         (
             vec![bom_line(1, "1.00005", "0")],
             "invalid BOM line of component 1: a value has more than four decimal places",
@@ -214,12 +201,8 @@ async fn lines_that_no_version_may_have_are_refused_and_nothing_is_written() {
         assert_eq!(refused.to_string(), says);
     }
     // the database rejects an unknown component, together with the new version
-    let refused = bom::draft_version(
-        &mut session,
-        BomOwner::Listing(1),
-        &[bom_line(1, "1", "0"), bom_line(9, "1", "0")],
-    )
-    .await;
+    let refused =
+        bom::draft_version(&mut session, BomOwner::Listing(1), &[bom_line(1, "1", "0"), bom_line(9, "1", "0")]).await;
     assert!(matches!(refused, Err(BomError::Database(_))), "{refused:?}");
     assert_eq!(stage.query_number("select count(*) from boms").await, 0);
     assert!(matches!(bom::activate_version(&mut session, 7).await, Err(BomError::Unknown(7))));
@@ -227,7 +210,8 @@ async fn lines_that_no_version_may_have_are_refused_and_nothing_is_written() {
 
 /// Waits until a session waits for another session's lock.
 async fn wait_for_blocked_session(stage: &ListingFixture) {
-    let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    let waits =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(stage.pool()).await.unwrap() {
         tokio::task::yield_now().await;
     }
@@ -239,9 +223,7 @@ async fn of_two_activations_at_once_one_wins_and_the_loser_is_told_why() {
         let (stage, mut one) = bom_fixture().await;
         let mut versions = Vec::new();
         for _ in 0..3 {
-            versions.push(
-                bom::draft_version(&mut one, BomOwner::Listing(1), &[bom_line(1, "1", "0")]).await.unwrap(),
-            );
+            versions.push(bom::draft_version(&mut one, BomOwner::Listing(1), &[bom_line(1, "1", "0")]).await.unwrap());
         }
         if with_predecessor {
             bom::activate_version(&mut one, versions[0].id).await.unwrap();
@@ -274,9 +256,7 @@ async fn of_many_activations_at_once_one_version_is_active_in_the_end() {
     let mut versions = Vec::new();
     for _ in 0..8 {
         versions.push(
-            bom::draft_version(&mut session_of_one, BomOwner::Listing(1), &[bom_line(1, "1", "0")])
-                .await
-                .unwrap(),
+            bom::draft_version(&mut session_of_one, BomOwner::Listing(1), &[bom_line(1, "1", "0")]).await.unwrap(),
         );
     }
     let mut race = tokio::task::JoinSet::new();
@@ -305,9 +285,10 @@ async fn of_two_drafts_at_once_the_slower_is_told_too() {
     let mut tx = sqlx::Connection::begin(&mut one).await.unwrap();
     bom::draft_version(&mut tx, BomOwner::Listing(1), &[bom_line(1, "1", "0")]).await.unwrap();
     let mut other = open_session(&stage).await;
-    let second = tokio::spawn(async move {
-        bom::draft_version(&mut other, BomOwner::Listing(1), &[bom_line(1, "2", "0")]).await
-    });
+    let second =
+        tokio::spawn(
+            async move { bom::draft_version(&mut other, BomOwner::Listing(1), &[bom_line(1, "2", "0")]).await },
+        );
     wait_for_blocked_session(&stage).await;
     tx.commit().await.unwrap();
     let told = second.await.unwrap().unwrap_err();

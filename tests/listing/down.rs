@@ -55,8 +55,7 @@ async fn listings_prices_and_edited_settings_outlive_the_way_down_and_up() {
 
     // with the old names the base is as before
     stage.run_statements("delete from settings where key <> 'mine'").await;
-    let said =
-        stage.migrate(&["down", "--to", "000", "--restore-names", "--no-backup", "--destructive"]).await;
+    let said = stage.migrate(&["down", "--to", "000", "--restore-names", "--no-backup", "--destructive"]).await;
     assert!(said.contains("renamed column listings.price_inc_vat to price"), "{said}");
     assert_eq!(stage.describe_schema().await, base);
     assert_eq!(stage.query_text(VISIBLE_LISTINGS).await, before);
@@ -102,14 +101,17 @@ async fn a_database_that_had_it_all_by_hand_is_adopted_and_loses_nothing_on_the_
     for migration in LISTING_SET.migrations.iter().take(5) {
         stage.run_statements(migration.up).await;
     }
-    stage.run_statements("alter table jobs drop constraint jobs_asin_entity_fk; insert into listings (seller_sku) values ('S')").await;
+    stage
+        .run_statements(
+            "alter table jobs drop constraint jobs_asin_entity_fk; insert into listings (seller_sku) values ('S')",
+        )
+        .await;
     stage.run_statements("create table of_theirs (id int)").await;
     stage.migrate(&["up", "--no-backup"]).await;
     assert_eq!(stage.query_number("select count(*) from listings where marketplace_id is null").await, 0);
     let report = stage.verify().await;
     assert_eq!(report["ok"], true, "{report:#}");
-    let ours =
-        "select string_agg(thing, ', ' order by id, thing) from vinops.added where thing not like 'found %'";
+    let ours = "select string_agg(thing, ', ' order by id, thing) from vinops.added where thing not like 'found %'";
     let of_005 = "constraint boms.boms_owner_ck, constraint feature_store.feature_store_bom_cost_ck, \
         constraint jobs.jobs_attempts_ck, index boms_asin_version_unique, index jobs_pending_unique, table job_leases, \
         view flagged_margins";

@@ -120,10 +120,7 @@ async fn check_every_third(first: usize) {
         let rows = report.verdict.iter().filter(|row| row.status == "FAIL").map(|row| row.check);
         let exact = match failed.as_slice() {
             [only] => {
-                only.line == *line
-                    && only.evidence.contains(says)
-                    && rows.eq([only.verdict, "Overall"])
-                    && !report.ok
+                only.line == *line && only.evidence.contains(says) && rows.eq([only.verdict, "Overall"]) && !report.ok
             }
             _ => false,
         };

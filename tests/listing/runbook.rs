@@ -10,11 +10,7 @@ async fn enums_have_the_runbooks_words_in_its_order() {
     let stage = ListingFixture::migrated().await;
     for line in include_str!("runbook/enums.txt").lines() {
         let (name, range) = line.split_once(' ').unwrap();
-        assert_eq!(
-            stage.query_text(&format!("select enum_range(null::{name})::text")).await,
-            range,
-            "{name}"
-        );
+        assert_eq!(stage.query_text(&format!("select enum_range(null::{name})::text")).await, range, "{name}");
     }
     // section 9: all custom types
     let types = "select string_agg(typname, chr(10) order by typname) from pg_type
@@ -38,7 +34,8 @@ async fn tables_have_the_runbooks_columns_in_its_order() {
 #[tokio::test]
 async fn references_are_those_that_the_runbook_lists() {
     let stage = ListingFixture::migrated().await;
-    let query = "select string_agg(concat_ws(' ', conname, conrelid::regclass, confrelid::regclass), chr(10) order by conname)
+    let query =
+        "select string_agg(concat_ws(' ', conname, conrelid::regclass, confrelid::regclass), chr(10) order by conname)
         from pg_constraint
         where contype = 'f' and conrelid::regclass::text in ('boms','jobs','recommendations')";
     assert_eq!(stage.query_text(query).await, include_str!("runbook/foreign_keys.txt").trim());
@@ -49,17 +46,14 @@ fn object_name(statement: &str) -> Option<String> {
     let words: Vec<&str> = statement.trim_end_matches(';').split_whitespace().collect();
     match words.as_slice() {
         ["drop", kind, "if", "exists", name, ..] => Some(format!("{kind} {name}")),
-        ["alter", "table", table, "drop", kind, "if", "exists", name] => {
-            Some(format!("{kind} {table}.{name}"))
-        }
+        ["alter", "table", table, "drop", kind, "if", "exists", name] => Some(format!("{kind} {table}.{name}")),
         _ => None,
     }
 }
 
 #[test]
 fn the_ways_back_take_things_away_in_the_runbooks_order() {
-    for migration in LISTING_SET.migrations.iter().filter(|migration| ("001"..="004").contains(&migration.id))
-    {
+    for migration in LISTING_SET.migrations.iter().filter(|migration| ("001"..="004").contains(&migration.id)) {
         let lines = include_str!("runbook/rollback.txt").lines();
         let of = lines.filter_map(|line| line.strip_prefix(migration.id)).map(str::trim);
         let of: Vec<String> = of.map(str::to_owned).collect();
@@ -67,12 +61,7 @@ fn the_ways_back_take_things_away_in_the_runbooks_order() {
         let ours: Vec<String> = ours.filter(|thing| of.contains(thing)).collect();
         assert_eq!(ours, of, "{}", migration.id);
         let letter = VERBATIM_ROLLBACKS.iter().find(|(id, _)| *id == migration.id).unwrap().1;
-        assert_eq!(
-            letter.lines().filter_map(object_name).collect::<Vec<_>>(),
-            of,
-            "{} to the letter",
-            migration.id
-        );
+        assert_eq!(letter.lines().filter_map(object_name).collect::<Vec<_>>(), of, "{} to the letter", migration.id);
     }
 }
 
@@ -80,12 +69,6 @@ fn the_ways_back_take_things_away_in_the_runbooks_order() {
 async fn slices_go_back_in_the_runbooks_order() {
     let stage = ListingFixture::migrated().await;
     let said = stage.migrate(&["down", "--to", "000"]).await;
-    let order = [
-        "005_worker",
-        "004_slice_d_schema",
-        "003_slice_c_schema",
-        "002_slice_b_schema",
-        "001_slice_a_schema",
-    ];
+    let order = ["005_worker", "004_slice_d_schema", "003_slice_c_schema", "002_slice_b_schema", "001_slice_a_schema"];
     assert_eq!(said, order.map(|stem| format!("rolled back {stem}\n")).concat());
 }

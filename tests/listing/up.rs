@@ -92,9 +92,7 @@ async fn a_slice_that_fails_halfway_leaves_nothing() {
     let stage = ListingFixture::new().await;
     stage.migrate(&["up", "--to", "002"]).await;
     // 003 fails at its references, after its tables were created
-    stage
-        .run_statements("insert into jobs (job_type, asin_entity_id) values ('SYNC_KEEPA_ASIN', 99999)")
-        .await;
+    stage.run_statements("insert into jobs (job_type, asin_entity_id) values ('SYNC_KEEPA_ASIN', 99999)").await;
     let said = stage.assert_migrate_fails(&["up"], 1).await;
     assert!(said.contains("could not apply migration 003_slice_c_schema: "), "{said}");
     assert!(said.contains("rows refer to ASINs that do not exist: jobs 1"), "{said}");
@@ -147,8 +145,7 @@ async fn rows_that_are_there_get_their_marketplace_and_keep_their_values() {
     let before = stage.query_text(VISIBLE_LISTINGS).await;
     stage.migrate(&["up"]).await;
     assert_eq!(stage.query_text(VISIBLE_LISTINGS).await, before);
-    let market =
-        "select string_agg(country_code, ' ') from listings join marketplaces m on m.id = marketplace_id";
+    let market = "select string_agg(country_code, ' ') from listings join marketplaces m on m.id = marketplace_id";
     assert_eq!(stage.query_text(market).await, "GB GB");
     assert_eq!(stage.verify().await["ok"], true);
 }
@@ -190,7 +187,8 @@ async fn the_schema_is_the_operators_choice_and_kept_in_mind() {
     let stage = ListingFixture::new().await;
     stage.migrate(&["--schema", "public", "up"]).await;
     // the runbook's own query
-    let count = "select count(*) from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE'";
+    let count =
+        "select count(*) from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE'";
     assert_eq!(stage.query_number(count).await, 25);
     let report = stage.verify().await;
     assert_eq!((&report["ok"], &report["schema"]), (&true.into(), &"public".into()), "{report}");

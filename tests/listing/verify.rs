@@ -33,17 +33,16 @@ async fn dump_database(stage: &ListingFixture) -> String {
     let tables = "select string_agg(quote_ident(schemaname) || '.' || quote_ident(tablename), ' ' order by 1)
         from pg_tables where schemaname in ('listing', 'vinops')";
     for table in stage.query_text(tables).await.split(' ') {
-        let rows = format!(
-            "select '{table} ' || coalesce(string_agg(t::text, chr(10) order by t::text), '') from {table} t"
-        );
+        let rows =
+            format!("select '{table} ' || coalesce(string_agg(t::text, chr(10) order by t::text), '') from {table} t");
         all += &stage.query_text(&rows).await;
     }
-    let sequences = "select string_agg(concat_ws(' ', schemaname, sequencename, coalesce(last_value::text, 'never drawn')),
+    let sequences =
+        "select string_agg(concat_ws(' ', schemaname, sequencename, coalesce(last_value::text, 'never drawn')),
         chr(10) order by sequencename) from pg_sequences";
     let sequences = stage.query_text(sequences).await;
     assert!(sequences.lines().count() > 20, "{sequences}");
-    let schemas =
-        "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspname not like 'pg\\_%'";
+    let schemas = "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspname not like 'pg\\_%'";
     all + &sequences + &stage.query_text(schemas).await
 }
 
@@ -59,14 +58,11 @@ async fn it_leaves_no_trace_not_even_in_a_sequence() {
         .await;
     // missing, so that the rehearsed run inserts it
     stage
-        .run_statements(
-            "delete from settings where key = 'default_vat_rate'; delete from marketplaces where false",
-        )
+        .run_statements("delete from settings where key = 'default_vat_rate'; delete from marketplaces where false")
         .await;
     let before = dump_database(&stage).await;
     let report = stage.verify().await;
-    let failed: Vec<_> =
-        report["checks"].as_array().unwrap().iter().filter(|check| check["passed"] == false).collect();
+    let failed: Vec<_> = report["checks"].as_array().unwrap().iter().filter(|check| check["passed"] == false).collect();
     assert_eq!(failed.len(), 1, "{failed:?}");
     let after = dump_database(&stage).await;
     assert_eq!(before, after);
@@ -81,11 +77,7 @@ async fn a_database_without_a_listing_helper_is_told_the_way() {
     stage.migrate(&["up", "--to", "002"]).await;
     let said = stage.run_vinops(&["verify", "listing"]).await;
     assert_eq!(said.code, Some(1));
-    assert!(
-        said.out.contains("FAIL 08 003 created its five tables (table asin_entities is missing"),
-        "{}",
-        said.out
-    );
+    assert!(said.out.contains("FAIL 08 003 created its five tables (table asin_entities is missing"), "{}", said.out);
     assert!(said.out.contains("PASS 18 "), "what is there passes");
 }
 
@@ -93,10 +85,7 @@ async fn a_database_without_a_listing_helper_is_told_the_way() {
 async fn somebody_elses_lock_makes_verify_give_way_and_say_so() {
     let stage = ListingFixture::migrated().await;
     let mut holder = stage.pool().begin().await.unwrap();
-    sqlx::raw_sql("lock table listing.recommendations in row exclusive mode")
-        .execute(&mut *holder)
-        .await
-        .unwrap();
+    sqlx::raw_sql("lock table listing.recommendations in row exclusive mode").execute(&mut *holder).await.unwrap();
     let report = stage.verify().await;
     let failed = report["checks"].as_array().unwrap().iter().filter(|check| check["passed"] == false);
     for check in failed.clone() {

@@ -10,9 +10,7 @@ fn read_file(path: &str) -> String {
 
 /// Returns the text after the mark, for each line that begins with the mark.
 fn lines_after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
-    text.lines()
-        .filter_map(move |line| line.trim().strip_prefix(mark))
-        .map(|rest| rest.trim().trim_matches('"'))
+    text.lines().filter_map(move |line| line.trim().strip_prefix(mark)).map(|rest| rest.trim().trim_matches('"'))
 }
 
 /// Returns the words that have the form of this project's metric names.
@@ -33,9 +31,7 @@ fn alerts_name_metrics_that_there_are() {
     let known: BTreeSet<String> = METRICS
         .iter()
         .flat_map(|metric| match metric.kind {
-            MetricKind::Seconds(_) => {
-                ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", metric.name)).to_vec()
-            }
+            MetricKind::Seconds(_) => ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", metric.name)).to_vec(),
             MetricKind::Counter | MetricKind::Gauge => vec![metric.name.to_owned()],
         })
         .collect();

@@ -29,10 +29,8 @@ fn lines_after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str
 #[test]
 fn every_command_that_is_run_is_one() {
     let compose = read_file("docker-compose.yml");
-    let mut commands: Vec<String> = lines_after(&compose, "command: ")
-        .filter(|it| !it.starts_with("postgres "))
-        .map(str::to_owned)
-        .collect();
+    let mut commands: Vec<String> =
+        lines_after(&compose, "command: ").filter(|it| !it.starts_with("postgres ")).map(str::to_owned).collect();
     assert!(commands.len() >= 5, "{commands:?}");
     for (path, unit) in unit_files() {
         let mut starts = lines_after(&unit, "ExecStart=/usr/local/bin/vinops ");

@@ -34,8 +34,7 @@ async fn doctor_output(command: &mut tokio::process::Command) -> DoctorOutput {
         let sound = finding["level"] == "PASS";
         assert_eq!(sound, finding["remedy"].is_null(), "what is no PASS has a remedy: {finding}");
     }
-    let findings =
-        findings.iter().map(|it| (text(&it["level"]), text(&it["about"]), text(&it["said"]))).collect();
+    let findings = findings.iter().map(|it| (text(&it["level"]), text(&it["about"]), text(&it["said"]))).collect();
     let answer = DoctorOutput { code: output.status.code(), findings };
     assert_eq!(value["ok"], answer.failed_checks().is_empty());
     assert_eq!(answer.code == Some(0), answer.failed_checks().is_empty());
@@ -49,9 +48,8 @@ async fn run_doctor(stage: &CliFixture) -> DoctorOutput {
 /// Configures a server as recommended. The tests' own server is not durable.
 #[tokio::test]
 async fn a_sound_fleet_has_nothing_that_fails() {
-    let embedded = EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() })
-        .await
-        .unwrap();
+    let embedded =
+        EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() }).await.unwrap();
     let url = embedded.ensure_database("vinops").await.unwrap();
     let stage = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
@@ -66,14 +64,8 @@ async fn a_sound_fleet_has_nothing_that_fails() {
     }
     let found = doctor_output(&mut with(&["doctor", "--json"])).await;
     assert_eq!(found.failed_checks(), Vec::<&str>::new(), "{:?}", found.findings);
-    for about in
-        ["database", "schema", "objects", "rows", "clock", "queue", "partitions", "store", "feed", "source"]
-    {
-        assert_eq!(
-            found.findings_about(about).iter().map(|it| it.0).collect::<Vec<_>>(),
-            ["PASS"],
-            "{about}"
-        );
+    for about in ["database", "schema", "objects", "rows", "clock", "queue", "partitions", "store", "feed", "source"] {
+        assert_eq!(found.findings_about(about).iter().map(|it| it.0).collect::<Vec<_>>(), ["PASS"], "{about}");
     }
     let people = with(&["doctor"]).output().await.unwrap();
     let said = String::from_utf8(people.stdout).unwrap();
@@ -162,16 +154,11 @@ async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
             "WARN",
             "login has more rights than a worker needs: insert on raw.suspended",
         ),
-        (
-            "revoke insert on raw.rows from etl_rw",
-            "FAIL",
-            "login lacks rights that a worker needs: insert on raw.rows",
-        ),
+        ("revoke insert on raw.rows from etl_rw", "FAIL", "login lacks rights that a worker needs: insert on raw.rows"),
         ("revoke usage on schema fleet from etl_rw", "FAIL", "insert on raw.rows, usage on schema fleet"),
     ] {
         sqlx::raw_sql(change).execute(stage.pool()).await.unwrap();
-        let found =
-            doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
+        let found = doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
         let rights = found.findings_about("rights");
         assert!(rights[0].0 == level && rights[0].1.ends_with(words), "{change}: {rights:?}");
     }
@@ -188,9 +175,8 @@ impl ForeignDatabase<'_> {
     async fn new<'a>(stage: &'a CliFixture, encoding: &str) -> ForeignDatabase<'a> {
         let mut url = url::Url::parse(&stage.db.url).unwrap();
         let name = format!("{}_{}", url.path().trim_start_matches('/'), encoding.to_lowercase());
-        let make = format!(
-            "create database {name} encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
-        );
+        let make =
+            format!("create database {name} encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0");
         sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(stage.pool()).await.unwrap();
         url.set_path(&name);
         ForeignDatabase { stage, name, url: url.into() }
@@ -227,9 +213,7 @@ async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migrati
         let made = "select count(*) from pg_namespace where nspname in ('vinops', 'raw', 'fleet', 'listing')";
         assert_eq!(sqlx::query_scalar::<_, i64>(made).fetch_one(&pool).await.unwrap(), 0, "nothing was made");
         pool.close().await;
-        let found =
-            doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url))
-                .await;
+        let found = doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url)).await;
         assert_eq!(found.findings_about("database"), [("FAIL", &*named)]);
         foreign.drop_database().await;
     }

@@ -30,9 +30,7 @@ async fn open_window(stage: &CliFixture, feed: &FeedServer) {
 /// Returns true if each kind has a completed run. Runs are counted one by one, and not always in the order of their
 /// ends.
 fn is_every_kind_done(text: &str) -> bool {
-    let runs = |kind: &str| {
-        metric_value(text, &format!("vinops_job_runs_total{{kind=\"{kind}\",outcome=\"done\"}}"))
-    };
+    let runs = |kind: &str| metric_value(text, &format!("vinops_job_runs_total{{kind=\"{kind}\",outcome=\"done\"}}"));
     JOBS.iter().all(|entry| runs(entry.kind) == Some(1.0))
 }
 
@@ -44,8 +42,7 @@ async fn query_number(stage: &CliFixture, sql: &'static str) -> f64 {
 async fn a_worker_shows_what_a_window_has_done() {
     let stage = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
-    let mut worker =
-        RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     let before = worker.wait_for_response("/metrics", |status, _| status == 200).await;
     assert_eq!(metric_value(&before, "etl_ingest_rows_total"), Some(0.0));
     assert_eq!(metric_value(&before, "vinops_jobs_ready{kind=\"fetch\"}"), Some(0.0));
@@ -93,15 +90,13 @@ async fn a_worker_shows_what_a_window_has_done() {
         assert_eq!(metric_value(&text, series), Some(query_number(&stage, sql).await), "{series}");
     }
     assert!(metric_value(&text, "etl_parse_errors_total{outcome=\"repaired\"}").unwrap() > 0.0);
-    let success =
-        query_number(&stage, "select extract(epoch from updated_at)::float8 from fleet.windows").await;
+    let success = query_number(&stage, "select extract(epoch from updated_at)::float8 from fleet.windows").await;
     let shown = metric_value(&text, "etl_last_success_timestamp_seconds{source=\"copart\"}").unwrap();
     assert!((shown - success).abs() < 0.001, "{shown} {success}");
 
     // the log has the source, window and duration of each job
     assert_eq!(worker.shut_down().await, Some(0));
-    let ended: Vec<serde_json::Value> =
-        worker.said.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ended: Vec<serde_json::Value> = worker.said.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ended: Vec<_> = ended.iter().filter(|line| line["message"] == "job run finished").collect();
     let kinds: Vec<_> = ended.iter().map(|line| line["kind"].as_str().unwrap()).collect();
     let all: BTreeSet<_> = JOBS.iter().map(|entry| entry.kind).collect();
@@ -117,14 +112,12 @@ async fn a_worker_shows_what_a_window_has_done() {
 async fn every_metric_is_there_before_and_after_a_window() {
     let stage = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
-    let mut worker =
-        RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     let (_, before) = worker.get("/metrics").await;
     open_window(&stage, &feed).await;
     let applied = "vinops_last_applied_window_age_seconds{source=\"copart\"}";
-    let after = worker
-        .wait_for_response("/metrics", |_, text| is_every_kind_done(text) && text.contains(applied))
-        .await;
+    let after =
+        worker.wait_for_response("/metrics", |_, text| is_every_kind_done(text) && text.contains(applied)).await;
     let names = |text: &str| -> BTreeSet<String> {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         series.filter_map(|line| line.split_once(['{', ' '])).map(|(name, _)| name.to_owned()).collect()
@@ -168,20 +161,16 @@ fn every_metric_of_a_process_is_moved_by_the_code() {
     }
     let mut files = Vec::new();
     ["src", "workers"].iter().for_each(|folder| list_sources(folder.as_ref(), &mut files));
-    let code: String = files
-        .iter()
-        .map(|path| read(path).split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())
-        .collect();
+    let code: String =
+        files.iter().map(|path| read(path).split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()).collect();
     // the newest migration that makes it
-    let mut migrations: Vec<_> =
-        std::fs::read_dir("migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut migrations: Vec<_> = std::fs::read_dir("migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
     migrations.retain(|path| path.extension().is_some_and(|it| it == "sql"));
     migrations.sort();
     let texts = migrations.iter().rev().map(|path| read(path));
     let view = texts.into_iter().find(|text| text.contains("view fleet.metrics as")).unwrap();
     for metric in METRICS {
-        let (text, quote) =
-            if metric.origin == MetricOrigin::Database { (&view, '\'') } else { (&code, '"') };
+        let (text, quote) = if metric.origin == MetricOrigin::Database { (&view, '\'') } else { (&code, '"') };
         let moved = text.contains(&format!("{quote}{}{quote}", metric.name));
         assert!(moved, "nothing ever sets {}", metric.name);
     }
@@ -226,13 +215,9 @@ async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() 
     let said = serve.wait_for_response("/readyz", |status, _| status == 503).await;
     assert_eq!(said, "{\"ready\":false,\"reason\":\"the database is unavailable\"}\n");
     assert_eq!(serve.get("/livez").await, (200, "{\"alive\":true}\n".to_owned()));
-    let text = serve
-        .wait_for_response("/metrics", |_, text| metric_value(text, "vinops_database_up") == Some(0.0))
-        .await;
-    assert!(
-        !text.contains("vinops_jobs{"),
-        "what the database said is not repeated while it is away: {text}"
-    );
+    let text =
+        serve.wait_for_response("/metrics", |_, text| metric_value(text, "vinops_database_up") == Some(0.0)).await;
+    assert!(!text.contains("vinops_jobs{"), "what the database said is not repeated while it is away: {text}");
 
     sqlx::raw_sql(bar(true)).execute(&mut admin).await.unwrap();
     serve.wait_for_response("/readyz", |status, _| status == 200).await;
@@ -247,8 +232,7 @@ async fn a_worker_that_drains_is_not_ready_and_still_answers() {
     sqlx::query("insert into raw.sources (source) values ('copart')").execute(stage.pool()).await.unwrap();
     let mut lock = stage.pool().begin().await.unwrap();
     sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
-    let mut worker =
-        RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     open_window(&stage, &feed).await;
     let running = "vinops_jobs{kind=\"ingest\",state=\"running\"} 1\n";
     worker.wait_for_response("/metrics", |_, text| text.contains(running)).await;

@@ -40,16 +40,13 @@ async fn a_workers_login_works_whole_chains_and_an_operators_steers_them() {
     let (server, _stop) = http_endpoint::start_feed().await;
     let address = server.url().to_string();
     // into empty tables, beside what is there, and over the end of a month
-    for (at, window) in
-        ["2026-10-31T23:30:00Z", "2026-10-31T23:45:00Z", "2026-11-01T00:00:00Z"].into_iter().enumerate()
+    for (at, window) in ["2026-10-31T23:30:00Z", "2026-10-31T23:45:00Z", "2026-11-01T00:00:00Z"].into_iter().enumerate()
     {
         let path = stage.folder.path().join(format!("{at}.csv"));
         std::fs::write(&path, feed_text(&format!("{}.0", 275 + at), &format!("version {at}"))).unwrap();
-        run_successfully(&stage, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window])
-            .await;
+        run_successfully(&stage, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window]).await;
     }
-    let lots =
-        sqlx::query_scalar::<_, i64>("select count(*) from lots").fetch_one(stage.pool()).await.unwrap();
+    let lots = sqlx::query_scalar::<_, i64>("select count(*) from lots").fetch_one(stage.pool()).await.unwrap();
     assert_eq!(lots, 48);
     run_successfully(&stage, &worker, &address, &["fetch", "--now"]).await;
 

@@ -23,10 +23,8 @@ impl CliFixture {
 #[tokio::test]
 async fn a_lot_is_shown_as_it_became_and_as_it_was() {
     let stage = CliFixture::new().await;
-    let options = SimulatorOptions {
-        churn: 0.2,
-        ..SimulatorOptions::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap())
-    };
+    let options =
+        SimulatorOptions { churn: 0.2, ..SimulatorOptions::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap()) };
     let mut simulator = Simulator::new(options.clone());
     let mut changes = Vec::new();
     for k in 0..2 {
@@ -38,8 +36,7 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
         stage.run_successfully(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
         changes.extend_from_slice(simulator.expected_state().changes());
     }
-    let bid =
-        changes.iter().find(|change| change.column == "current_bid_usd" && change.before.is_some()).unwrap();
+    let bid = changes.iter().find(|change| change.column == "current_bid_usd" && change.before.is_some()).unwrap();
     let (lot, before, after) = (bid.lot.to_string(), bid.before.clone().unwrap(), bid.after.clone().unwrap());
     let truth = simulator.expected_state().lots().find(|truth| truth.lot == bid.lot).unwrap();
 
@@ -61,35 +58,24 @@ async fn a_lot_is_shown_as_it_became_and_as_it_was() {
         .find(|change| change["column"] == "current_bid_usd")
         .unwrap();
     assert_eq!(told_bid["after"], serde_json::json!({ "amount": after, "currency": truth.currency }));
-    assert_eq!(
-        (&told["vin"], &told["first_seen"]),
-        (&truth.vin.clone().into(), &"2026-11-20T14:00:00Z".into())
-    );
+    assert_eq!((&told["vin"], &told["first_seen"]), (&truth.vin.clone().into(), &"2026-11-20T14:00:00Z".into()));
     let label = told["status"]["label"].as_str().unwrap();
     assert!(label.chars().any(|c| ('а'..='я').contains(&c)), "{label} is not Russian");
 
     for (time, amount) in [("2026-11-20T14:14:59Z", &before), ("2026-11-20T14:15:00Z", &after)] {
-        let then: Value = serde_json::from_str(
-            &stage.run_successfully(&["lot", "show", &lot, "--at", time, "--json"]).await,
-        )
-        .unwrap();
+        let then: Value =
+            serde_json::from_str(&stage.run_successfully(&["lot", "show", &lot, "--at", time, "--json"]).await)
+                .unwrap();
         assert_eq!(
             (&then["standing"]["current_bid"]["amount"], &then["presence"]),
             (&amount.as_str().into(), &"in_feed".into())
         );
     }
-    let then = stage
-        .run_successfully(&["lot", "show", &lot, "--at", "2026-11-20T14:20:00+00:00", "--lang", "ru"])
-        .await;
-    assert!(
-        then.contains("as of the window 2026-11-20 14:15 UTC: in the feed") && then.contains(&after),
-        "{then}"
-    );
+    let then =
+        stage.run_successfully(&["lot", "show", &lot, "--at", "2026-11-20T14:20:00+00:00", "--lang", "ru"]).await;
+    assert!(then.contains("as of the window 2026-11-20 14:15 UTC: in the feed") && then.contains(&after), "{then}");
     let before = stage.run_successfully(&["lot", "show", &lot, "--at", "2025-01-01T00:00:00Z"]).await;
-    assert!(
-        before.contains("before the first window: not yet seen; first seen 2026-11-20 14:00"),
-        "{before}"
-    );
+    assert!(before.contains("before the first window: not yet seen; first seen 2026-11-20 14:00"), "{before}");
 
     let of_source = stage.run_successfully(&["lot", "show", &lot, "--source", "copart"]).await;
     assert_eq!(of_source, stage.run_successfully(&["lot", "show", &lot]).await);
@@ -123,9 +109,7 @@ async fn a_value_that_comes_from_an_older_version_is_marked() {
     let rows = ["2016,60019.0,2026-11-20T10:00:00Z", "2016,6oo19,2026-11-20T11:00:00Z"];
     for (n, row) in rows.iter().enumerate() {
         let path = stage.folder.path().join(format!("{n}.csv"));
-        let text = format!(
-            "Id,Lot number,VIN,Year,Odometer,Last Updated Time\n1,70000002,1HGCM82633A000002,{row}\n"
-        );
+        let text = format!("Id,Lot number,VIN,Year,Odometer,Last Updated Time\n1,70000002,1HGCM82633A000002,{row}\n");
         std::fs::write(&path, text).unwrap();
         let window = format!("2026-11-20T14:{:02}:00Z", 15 * n);
         stage.run_successfully(&["ingest", path.to_str().unwrap(), "--window", &window]).await;
@@ -140,8 +124,7 @@ async fn a_value_that_comes_from_an_older_version_is_marked() {
     assert_eq!((then.matches(means).count(), then.matches("(carried)").count()), (1, 2), "{then}");
     let before = stage.run_successfully(&["lot", "show", "70000002", "--at", "2026-11-20T14:00:00Z"]).await;
     assert!(!before.contains("carried"), "{before}");
-    let then =
-        stage.run_successfully(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z", "--json"]).await;
+    let then = stage.run_successfully(&["lot", "show", "70000002", "--at", "2026-11-20T14:20:00Z", "--json"]).await;
     let then: Value = serde_json::from_str(&then).unwrap();
     let carried = serde_json::json!(["odometer", "odometer_brand", "odometer_unit"]);
     assert_eq!(then["standing"]["carried"], carried);
@@ -153,10 +136,8 @@ async fn a_value_that_comes_from_an_older_version_is_marked() {
 #[tokio::test]
 async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
     let stage = CliFixture::new().await;
-    let options = SimulatorOptions {
-        churn: 0.2,
-        ..SimulatorOptions::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap())
-    };
+    let options =
+        SimulatorOptions { churn: 0.2, ..SimulatorOptions::new(3, 300, "2026-11-20T14:00:00Z".parse().unwrap()) };
     let mut simulator = Simulator::new(options.clone());
     for k in 0..2 {
         let mut bytes = Vec::new();
@@ -171,8 +152,7 @@ async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
         command.env("DATABASE_URL", format!("{}?options[role]=vinops_ops", stage.db.url));
         command
     };
-    let Output { status, stdout, stderr } =
-        as_operator(&["verify", "lots", "--all", "--json"]).output().await.unwrap();
+    let Output { status, stdout, stderr } = as_operator(&["verify", "lots", "--all", "--json"]).output().await.unwrap();
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let told: Value = serde_json::from_slice(&stdout).unwrap();
     assert_eq!((&told["ok"], &told["differences"], &told["under_way"]), (&true.into(), &0.into(), &0.into()));
@@ -184,10 +164,7 @@ async fn rows_are_compared_with_their_versions_by_a_login_that_only_reads() {
     let Output { status, stdout, .. } = as_operator(&["verify", "lots", "--all"]).output().await.unwrap();
     let said = String::from_utf8(stdout).unwrap();
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(
-        said.lines().next().unwrap().contains(" current_bid_usd is 0.25, but the stored versions give "),
-        "{said}"
-    );
+    assert!(said.lines().next().unwrap().contains(" current_bid_usd is 0.25, but the stored versions give "), "{said}");
     assert!(said.contains("hint: run `vinops replay 2026-11-20T14:00:00Z --from ingest`\n"), "{said}");
 
     let output = stage.vinops_command(&["doctor", "--json"]).output().await.unwrap();

@@ -17,8 +17,7 @@ const PLANTED_USER: &str = "plantedFeedUser7Q";
 const PLANTED_PASSWORD: &str = "plantedPassword7Q";
 const PLANTED_COOKIE: &str = "cGxhbnRlZENvb2tpZUtleTdRcGxhbnRlZENvb2tpZQ==";
 const PLANTED_DATABASE: &str = "plantedDatabase7Q";
-const PLANTED_SECRETS: &[&str] =
-    &[PLANTED_KEY, PLANTED_USER, PLANTED_PASSWORD, PLANTED_COOKIE, PLANTED_DATABASE];
+const PLANTED_SECRETS: &[&str] = &[PLANTED_KEY, PLANTED_USER, PLANTED_PASSWORD, PLANTED_COOKIE, PLANTED_DATABASE];
 
 /// Starts a server that sends this response to every request, and repeats the request in the body.
 async fn start_server(head: &'static str) -> (String, DropGuard) {
@@ -34,10 +33,8 @@ async fn start_server(head: &'static str) -> (String, DropGuard) {
             let line = asked.lines().next().unwrap_or_default();
             let body = format!("<html>not for you: {line} {asked}</html>");
             let head = head.replace("KEY", PLANTED_KEY);
-            let answer = format!(
-                "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
+            let answer =
+                format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
             stream.write_all(answer.as_bytes()).await.ok();
         }
     }));
@@ -52,11 +49,7 @@ impl CapturedOutput {
     fn push(&mut self, whence: &str, text: &str) {
         for secret in PLANTED_SECRETS {
             let at = text.find(secret);
-            assert!(
-                at.is_none(),
-                "{whence} gives {secret} away: {}",
-                text[at.unwrap_or(0)..].lines().next().unwrap()
-            );
+            assert!(at.is_none(), "{whence} gives {secret} away: {}", text[at.unwrap_or(0)..].lines().next().unwrap());
         }
         writeln!(self.0, "{text}").unwrap();
     }
@@ -64,8 +57,7 @@ impl CapturedOutput {
     /// Runs a command that must fail, and captures its output.
     async fn capture_failure(&mut self, whence: &str, command: &mut Command) {
         let output = with_secrets(command).output().await.unwrap();
-        let said =
-            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(!output.status.success(), "{whence} was to fail:\n{said}");
         self.push(whence, &said);
     }
@@ -124,10 +116,7 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
     let heard = futures::future::join_all(feeds.iter().map(|(url, _server)| async move {
         let (stage, mut heard) = (CliFixture::new().await, CapturedOutput::default());
         heard
-            .capture_failure(
-                url,
-                stage.vinops_command(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url),
-            )
+            .capture_failure(url, stage.vinops_command(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url))
             .await;
         if url.starts_with("http") {
             heard.capture_tables(&stage).await;
@@ -148,11 +137,10 @@ async fn a_login_that_is_refused_tells_no_secret() {
         let output = with_secrets(&mut command).env("COPART_LOGIN_URL", &url).output().await.unwrap();
         assert!(!output.status.success(), "{head}");
         heard.push(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
-        let sessions: Vec<String> =
-            sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s")
-                .fetch_all(stage.pool())
-                .await
-                .unwrap();
+        let sessions: Vec<String> = sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s")
+            .fetch_all(stage.pool())
+            .await
+            .unwrap();
         heard.push("the session's row", &sessions.join("\n"));
     }
     assert!(heard.0.contains("login rejected"), "{}", heard.0);
@@ -208,18 +196,12 @@ async fn a_database_that_cannot_be_reached_tells_no_secret() {
     ] {
         for role in ["worker", "scheduler", "serve", "windows"] {
             let mut command = stage.vinops_command(&[role]);
-            let command = command
-                .env("DATABASE_URL", &url)
-                .env("COPART_FEED_URL", "http://127.0.0.1:9/")
-                .stdin(Stdio::null());
+            let command =
+                command.env("DATABASE_URL", &url).env("COPART_FEED_URL", "http://127.0.0.1:9/").stdin(Stdio::null());
             heard.capture_failure(&url.replace(PLANTED_DATABASE, "…"), command).await;
         }
-        let direct = stage
-            .vinops_command(&["migrate", "status"])
-            .env("DATABASE_DIRECT_URL", &url)
-            .output()
-            .await
-            .unwrap();
+        let direct =
+            stage.vinops_command(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
         heard.push("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
     }
     assert!(heard.0.contains("could not connect to the database of DATABASE_URL"));
@@ -250,8 +232,7 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
     }
     // systemd's folder of credentials contains something that is not a file
     let mut command = stage.vinops_command(&["windows"]);
-    let output =
-        command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
+    let output = command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("DATABASE_URL: could not read ") && output.status.code() == Some(2), "{said}");
 }
@@ -262,8 +243,7 @@ async fn every_variable_may_be_a_file_or_a_credential() {
     let folder = stage.folder.path().join("credentials");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("database_url"), format!("{}\n", stage.db.url)).unwrap();
-    for (name, value) in
-        [("CREDENTIALS_DIRECTORY", folder.clone()), ("DATABASE_URL_FILE", folder.join("database_url"))]
+    for (name, value) in [("CREDENTIALS_DIRECTORY", folder.clone()), ("DATABASE_URL_FILE", folder.join("database_url"))]
     {
         let mut command = stage.vinops_command(&["windows", "--json"]);
         let output = command.env_remove("DATABASE_URL").env(name, value).output().await.unwrap();

@@ -35,11 +35,7 @@ async fn an_unknown_spelling_is_listed_until_it_is_mapped() {
     assert_eq!((one.as_array().unwrap().len(), &one[0]["raw_value"]), (1, &"FLEX FUEL".into()));
 
     let (code, why) = run_failing(&stage, &["taxonomy", "map", "fuel_types", "flex-fuel", "fuel_goat"]).await;
-    assert_eq!(
-        (code, why.contains("unknown code \"fuel_goat\" in taxonomy fuel_types")),
-        (Some(1), true),
-        "{why}"
-    );
+    assert_eq!((code, why.contains("unknown code \"fuel_goat\" in taxonomy fuel_types")), (Some(1), true), "{why}");
     let (code, why) = run_failing(&stage, &["taxonomy", "map", "fuels", "flex-fuel", "fuel_flex"]).await;
     assert_eq!(
         (code, why.contains("unknown domain \"fuels\"; expected one of damage_types, title_types")),
@@ -70,9 +66,5 @@ async fn labels_go_to_a_translator_and_come_back_and_migrating_leaves_them() {
 
     std::fs::write(&path, "domain,code\ncolors,color_white\n").unwrap();
     let (code, why) = run_failing(&stage, &["taxonomy", "import", file]).await;
-    assert_eq!(
-        (code, why.contains("`vinops taxonomy export` writes the expected columns")),
-        (Some(2), true),
-        "{why}"
-    );
+    assert_eq!((code, why.contains("`vinops taxonomy export` writes the expected columns")), (Some(2), true), "{why}");
 }

@@ -6,8 +6,7 @@ use std::fmt::Write;
 use std::process::Output;
 
 /// An escape sequence, a bell, other controls, DEL, C1 with its CSI, an override, an isolate, a mark, a separator.
-const CONTROL_CHARACTERS: &str =
-    "x\u{1b}[31m\u{7}\u{1}\u{8}\u{7f}\u{85}\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}y";
+const CONTROL_CHARACTERS: &str = "x\u{1b}[31m\u{7}\u{1}\u{8}\u{7f}\u{85}\u{9b}2J\u{202e}\u{2066}\u{200f}\u{2028}y";
 
 /// Names and values of one row. The key columns are where the tests below need them.
 const PLANTED_ROW: &[(&str, &str)] = &[
@@ -86,8 +85,7 @@ fn lot_number(at: usize) -> String {
 }
 
 fn is_control_character(c: char) -> bool {
-    let bidi =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let bidi = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c != '\n' && (c.is_control() || bidi)
 }
 
@@ -97,10 +95,7 @@ async fn run_and_check(stage: &CliFixture, arguments: &[&str]) -> (Output, Strin
     let text = [&*output.stdout, &*output.stderr].map(|it| String::from_utf8(it.to_vec()).unwrap()).concat();
     if let Some(at) = text.find(is_control_character) {
         let from = text[..at].char_indices().rev().nth(60).map_or(0, |(from, _)| from);
-        panic!(
-            "{arguments:?} prints {:?}",
-            &text[from..(at + 1..).find(|it| text.is_char_boundary(*it)).unwrap()]
-        );
+        panic!("{arguments:?} prints {:?}", &text[from..(at + 1..).find(|it| text.is_char_boundary(*it)).unwrap()]);
     }
     (output, text)
 }

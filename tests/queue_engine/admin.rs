@@ -3,9 +3,7 @@
 use crate::harness::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vinops::queue::admin::{
-    Actor, cancel_jobs, limit_kind, pause_kinds, requeue_jobs, resume_kinds, run_jobs_now,
-};
+use vinops::queue::admin::{Actor, cancel_jobs, limit_kind, pause_kinds, requeue_jobs, resume_kinds, run_jobs_now};
 use vinops::queue::manual::ManualWorker;
 use vinops::queue::queries::{JobFilter, database_time, job_details, list_kind_settings, list_run_ends};
 use vinops::queue::{EnqueueOptions, RunOutcome};
@@ -21,10 +19,7 @@ async fn a_paused_kind_is_left_alone_until_it_is_resumed() {
     let probes = ["probe".to_owned()];
     assert_eq!(pause_kinds(pool, &probes, &actor("the yard is closed")).await.unwrap(), probes);
     assert!(pause_kinds(pool, &probes, &actor("again")).await.unwrap().is_empty());
-    assert_eq!(
-        list_kind_settings(pool).await.unwrap()[0].paused_because.as_deref(),
-        Some("the yard is closed")
-    );
+    assert_eq!(list_kind_settings(pool).await.unwrap()[0].paused_because.as_deref(), Some("the yard is closed"));
     let paused = add_job(pool, probe_job(TestAction::Done)).await;
     let other = add_job(pool, BriefJob { act: TestAction::Done }).await;
     let depth: i64 = sqlx::query_scalar("select fleet.ready_depth()").fetch_one(pool).await.unwrap();
@@ -57,8 +52,7 @@ async fn a_limit_of_the_whole_fleet_holds_under_concurrent_claims() {
                 let jobs = hand.claim_jobs(2).await.unwrap();
                 let state = "select count(*) filter (where state = 'running'),
                     count(*) filter (where state = 'available') from fleet.jobs";
-                let (running, waiting): (i64, i64) =
-                    sqlx::query_as(state).fetch_one(&hand.pool).await.unwrap();
+                let (running, waiting): (i64, i64) = sqlx::query_as(state).fetch_one(&hand.pool).await.unwrap();
                 most = most.max(running);
                 for job in &jobs {
                     hand.end_run(job, RunOutcome::Done, Duration::ZERO).await.unwrap();
@@ -72,11 +66,7 @@ async fn a_limit_of_the_whole_fleet_holds_under_concurrent_claims() {
     }
     let ended = with_timeout(hands.join_all()).await;
     assert_eq!(ended.iter().map(|(done, _)| done).sum::<i64>(), 400);
-    assert_eq!(
-        ended.iter().map(|(_, most)| *most).max(),
-        Some(3),
-        "never more than three, and all three used"
-    );
+    assert_eq!(ended.iter().map(|(_, most)| *most).max(), Some(3), "never more than three, and all three used");
 }
 
 #[tokio::test]
@@ -101,12 +91,10 @@ async fn a_freed_slot_of_a_limited_kind_wakes_another_worker() {
 async fn a_worker_runs_no_more_of_a_kind_than_it_was_told() {
     let test = database_with_effects().await;
     let pool = &test.db.pool;
-    let probes =
-        [add_job(pool, probe_job(TestAction::Wait)).await, add_job(pool, probe_job(TestAction::Wait)).await];
+    let probes = [add_job(pool, probe_job(TestAction::Wait)).await, add_job(pool, probe_job(TestAction::Wait)).await];
     let brief = add_job(pool, BriefJob { act: TestAction::Done }).await;
-    let mut worker = start_worker(&test.db, |worker| {
-        worker.with_concurrency(4).with_prefetch(4).with_kind_limit("probe", 1)
-    });
+    let mut worker =
+        start_worker(&test.db, |worker| worker.with_concurrency(4).with_prefetch(4).with_kind_limit("probe", 1));
     assert_eq!(worker.gate.next_arrival().await, probes[0]);
     assert_eq!(worker.next_end().await.job, brief);
     assert_eq!(job_state(pool, probes[1]).await, "available");
@@ -142,10 +130,7 @@ async fn a_waiting_job_is_cancelled_at_once_and_its_key_is_free() {
     let done = cancel_jobs(pool, &[job, 99], &actor("not wanted")).await.unwrap();
     assert_eq!(done.iter().map(|job| (job.id, job.running)).collect::<Vec<_>>(), [(job, false)]);
     let shown = job_details(pool, job).await.unwrap().unwrap();
-    assert_eq!(
-        (&*shown.job.state, shown.job.error.as_deref()),
-        ("cancelled", Some("cancelled by ada: not wanted"))
-    );
+    assert_eq!((&*shown.job.state, shown.job.error.as_deref()), ("cancelled", Some("cancelled by ada: not wanted")));
     let history = &shown.attempts[0];
     assert_eq!((history.outcome.as_deref(), &*history.worker), (Some("cancelled"), "ada"));
     assert!(add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("a")).await.is_some());
@@ -248,13 +233,8 @@ async fn what_waits_can_be_run_now_and_keeps_its_attempts() {
     assert_eq!(worker.next_end().await.outcome, RunOutcome::Retry);
     let later = database_time(pool).await.unwrap() + Duration::from_secs(3600);
     let scheduled =
-        add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::default().with_run_at(later))
-            .await
-            .unwrap();
-    assert_eq!(
-        run_jobs_now(pool, &[failed, scheduled, 99], &actor("at once")).await.unwrap(),
-        [failed, scheduled]
-    );
+        add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::default().with_run_at(later)).await.unwrap();
+    assert_eq!(run_jobs_now(pool, &[failed, scheduled, 99], &actor("at once")).await.unwrap(), [failed, scheduled]);
     let ended = BTreeSet::from([worker.next_end().await.job, worker.next_end().await.job]);
     assert_eq!(ended, BTreeSet::from([failed, scheduled]));
     assert_eq!(job_details(pool, failed).await.unwrap().unwrap().job.attempt, 2);
@@ -267,13 +247,10 @@ async fn many_are_requeued_and_of_one_key_only_the_newest() {
     let mut worker = start_worker(&test.db, |worker| worker);
     let mut jobs = Vec::new();
     for _ in 0..3 {
-        jobs.push(
-            add_job_with(pool, probe_job(TestAction::Abort), EnqueueOptions::with_key("a")).await.unwrap(),
-        );
+        jobs.push(add_job_with(pool, probe_job(TestAction::Abort), EnqueueOptions::with_key("a")).await.unwrap());
         worker.next_end().await;
     }
-    let blocked =
-        add_job_with(pool, probe_job(TestAction::Abort), EnqueueOptions::with_key("b")).await.unwrap();
+    let blocked = add_job_with(pool, probe_job(TestAction::Abort), EnqueueOptions::with_key("b")).await.unwrap();
     worker.next_end().await;
     add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("b")).await.unwrap();
     worker.next_end().await;
@@ -302,7 +279,8 @@ async fn every_act_is_noted_and_takes_no_more_than_the_operators_role() {
         .await
         .unwrap();
     run_jobs_now(&ops, &[job], &actor("6")).await.unwrap();
-    let noted = "select array_agg(format('%s %s %s %s', who, action, subject, reason) order by id) from audit.operator_actions";
+    let noted =
+        "select array_agg(format('%s %s %s %s', who, action, subject, reason) order by id) from audit.operator_actions";
     let noted: Vec<String> = sqlx::query_scalar(noted).fetch_one(&ops).await.unwrap();
     let job = format!("job {job}");
     assert_eq!(
@@ -325,8 +303,7 @@ async fn ends_can_be_followed_as_they_happen() {
     let pool = &test.db.pool;
     let began = database_time(pool).await.unwrap();
     let mut worker = start_worker(&test.db, |worker| worker);
-    let good =
-        add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("copart/1")).await.unwrap();
+    let good = add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("copart/1")).await.unwrap();
     let bad = add_job(pool, probe_job(TestAction::Abort)).await;
     worker.next_end().await;
     worker.next_end().await;

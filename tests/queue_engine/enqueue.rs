@@ -15,10 +15,7 @@ async fn a_job_exists_if_and_only_if_its_transaction_commits() {
     enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("a")).await.unwrap();
     tx.rollback().await.unwrap();
     let mut tx = pool.begin().await.unwrap();
-    let job = enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("a"))
-        .await
-        .unwrap()
-        .unwrap();
+    let job = enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("a")).await.unwrap().unwrap();
     tx.commit().await.unwrap();
 
     assert_eq!(worker.next_end().await.job, job);
@@ -36,16 +33,8 @@ async fn a_taken_key_is_skipped_silently_even_inside_a_batch() {
 
     // The transaction continues after a key that is in use.
     let mut tx = connection.begin().await.unwrap();
-    assert_eq!(
-        enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("a")).await.unwrap(),
-        None
-    );
-    assert!(
-        enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("d"))
-            .await
-            .unwrap()
-            .is_some()
-    );
+    assert_eq!(enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("a")).await.unwrap(), None);
+    assert!(enqueue_job(&mut tx, &probe_job(TestAction::Done), EnqueueOptions::with_key("d")).await.unwrap().is_some());
     tx.commit().await.unwrap();
 }
 
@@ -55,10 +44,8 @@ async fn many_jobs_go_in_sorted_by_key_so_that_two_who_enqueue_the_same_never_de
     let mut connection = test.db.pool.acquire().await.unwrap();
     let batch = ["b", "a", "C", "a", "d"].map(|key| (probe_job(TestAction::Done), key.to_owned()));
     assert_eq!(enqueue_jobs(&mut connection, &batch).await.unwrap(), 4);
-    let keys: Vec<String> = sqlx::query_scalar("select key::text from fleet.jobs order by id")
-        .fetch_all(&mut *connection)
-        .await
-        .unwrap();
+    let keys: Vec<String> =
+        sqlx::query_scalar("select key::text from fleet.jobs order by id").fetch_all(&mut *connection).await.unwrap();
     assert_eq!(keys, ["C", "a", "b", "d"]);
 }
 
@@ -66,8 +53,7 @@ async fn many_jobs_go_in_sorted_by_key_so_that_two_who_enqueue_the_same_never_de
 async fn a_time_that_programs_cannot_hold_is_refused_by_name() {
     let test = database_with_effects().await;
     let mut connection = test.db.pool.acquire().await.unwrap();
-    for time in ["infinity", "-infinity", "10000-01-01T00:00Z", "294276-12-31T23:59Z", "0001-12-31T00:00Z BC"]
-    {
+    for time in ["infinity", "-infinity", "10000-01-01T00:00Z", "294276-12-31T23:59Z", "0001-12-31T00:00Z BC"] {
         for statement in [
             "select fleet.enqueue('probe', '{}', run_at => $1::text::timestamptz)",
             "insert into fleet.jobs (kind, run_at) values ('probe', $1::text::timestamptz)",
@@ -76,8 +62,7 @@ async fn a_time_that_programs_cannot_hold_is_refused_by_name() {
             let refused = refused.into_database_error().unwrap();
             assert_eq!(refused.constraint(), Some("jobs_run_at_is_an_instant"), "{time}: {refused}");
         }
-        let window =
-            "insert into fleet.windows (source, window_start_utc) values ('copart', $1::text::timestamptz)";
+        let window = "insert into fleet.windows (source, window_start_utc) values ('copart', $1::text::timestamptz)";
         let refused = sqlx::query(window).bind(time).execute(&mut *connection).await.unwrap_err();
         let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default().to_string();
         // infinity is not a number of quarter-hours either
@@ -88,10 +73,7 @@ async fn a_time_that_programs_cannot_hold_is_refused_by_name() {
         sqlx::query(enqueued).bind(time).execute(&mut *connection).await.unwrap();
     }
     let listed: Vec<chrono::DateTime<chrono::Utc>> =
-        sqlx::query_scalar("select run_at from fleet.jobs order by run_at")
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
+        sqlx::query_scalar("select run_at from fleet.jobs order by run_at").fetch_all(&mut *connection).await.unwrap();
     assert_eq!(listed.len(), 2);
 }
 
@@ -106,9 +88,7 @@ async fn a_completed_job_keeps_its_key_and_a_discarded_one_frees_it() {
     assert!(worker.next_end().await.discarded);
 
     assert_eq!(add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("done")).await, None);
-    assert!(
-        add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("given up")).await.is_some()
-    );
+    assert!(add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("given up")).await.is_some());
 }
 
 #[tokio::test]
@@ -118,8 +98,7 @@ async fn sql_alone_can_enqueue_and_the_depth_counts_what_is_due() {
     let later = "select fleet.enqueue('probe', '{\"act\":\"Done\"}', 'later', now() + interval '1 hour')";
     sqlx::query(later).execute(pool).await.unwrap();
     sqlx::query("select fleet.enqueue('probe', '{\"act\":\"Done\"}')").execute(pool).await.unwrap();
-    let depth =
-        "select array[fleet.ready_depth(), fleet.ready_depth('{probe}'), fleet.ready_depth('{brief}')]";
+    let depth = "select array[fleet.ready_depth(), fleet.ready_depth('{probe}'), fleet.ready_depth('{brief}')]";
     assert_eq!(sqlx::query_scalar::<_, Vec<i64>>(depth).fetch_one(pool).await.unwrap(), [1, 1, 0]);
 
     let mut worker = start_worker(&test.db, |worker| worker);
@@ -136,13 +115,9 @@ async fn due_jobs_run_by_priority_then_by_time() {
     let mut jobs = Vec::new();
     for priority in [0, 5, -5, 0] {
         jobs.push(
-            add_job_with(
-                pool,
-                probe_job(TestAction::Done),
-                EnqueueOptions::default().with_priority(priority),
-            )
-            .await
-            .unwrap(),
+            add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::default().with_priority(priority))
+                .await
+                .unwrap(),
         );
     }
     let mut worker = start_worker(&test.db, |worker| worker);
@@ -169,10 +144,9 @@ async fn a_worker_sleeps_until_its_next_scheduled_job_and_no_longer() {
     let test = database_with_effects().await;
     let soon = "select now() + interval '300 milliseconds'";
     let soon = sqlx::query_scalar(soon).fetch_one(&test.db.pool).await.unwrap();
-    let job =
-        add_job_with(&test.db.pool, probe_job(TestAction::Done), EnqueueOptions::default().with_run_at(soon))
-            .await
-            .unwrap();
+    let job = add_job_with(&test.db.pool, probe_job(TestAction::Done), EnqueueOptions::default().with_run_at(soon))
+        .await
+        .unwrap();
     let mut worker = start_worker(&test.db, |worker| worker);
     worker.next_end().await;
     let late = "select extract(epoch from started_at - run_at)::float8 from fleet.jobs where id = $1";

@@ -62,8 +62,7 @@ async fn two_workers_under_load_run_every_job_once() {
     let pool = &test.db.pool;
     let fill = "select count(fleet.enqueue('probe', '{\"act\":\"Write\"}', n::text)) from generate_series(1, 300) as n";
     sqlx::query(fill).execute(pool).await.unwrap();
-    let mut workers =
-        [0, 8].map(|prefetch| start_worker(&test.db, |w| w.with_concurrency(4).with_prefetch(prefetch)));
+    let mut workers = [0, 8].map(|prefetch| start_worker(&test.db, |w| w.with_concurrency(4).with_prefetch(prefetch)));
     let ended = "select count(*) filter (where state = 'completed') = 300 from fleet.jobs where $1 = 0";
     wait_until(pool, ended, 0).await;
     assert_eq!(workers[0].next_end().await.outcome, RunOutcome::Done);

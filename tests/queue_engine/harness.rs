@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vinops::db::Database;
 use vinops::queue::{
-    EnqueueOptions, Extensions, Job, JobDefinition, JobPolicy, JobResult, JobRun, RunOutcome, Worker,
-    WorkerEvent, WorkerSummary, abort, enqueue_job, snooze,
+    EnqueueOptions, Extensions, Job, JobDefinition, JobPolicy, JobResult, JobRun, RunOutcome, Worker, WorkerEvent,
+    WorkerSummary, abort, enqueue_job, snooze,
 };
 
 /// A lease so long that no test reaches its end or its renewal.
@@ -106,9 +106,8 @@ pub struct SlowRetryJob {
 
 impl Job for SlowRetryJob {
     const KIND: &'static str = "patient";
-    const POLICY: JobPolicy = JobPolicy::DEFAULT
-        .with_attempts(3)
-        .with_backoff(Duration::from_secs(3600), Duration::from_secs(3600));
+    const POLICY: JobPolicy =
+        JobPolicy::DEFAULT.with_attempts(3).with_backoff(Duration::from_secs(3600), Duration::from_secs(3600));
     type Report = Value;
 
     async fn run(self, run: JobRun) -> JobResult<Value> {
@@ -121,8 +120,7 @@ async fn perform_action(act: TestAction, run: JobRun) -> JobResult<Value> {
     match act {
         TestAction::Done => run.done(json!({ "attempt": run.job().attempt })).await,
         TestAction::Fail => {
-            let error =
-                anyhow::anyhow!("the yard is closed").context(format!("attempt {}", run.job().attempt));
+            let error = anyhow::anyhow!("the yard is closed").context(format!("attempt {}", run.job().attempt));
             Err(error.into())
         }
         TestAction::Abort => Err(abort(anyhow::anyhow!("no such yard"))),
@@ -244,9 +242,7 @@ impl RunningWorker {
     pub async fn next_end(&mut self) -> ObservedEnd {
         with_timeout(async {
             loop {
-                if let WorkerEvent::Ended { job, outcome, discarded, error, .. } =
-                    self.events.recv().await.unwrap()
-                {
+                if let WorkerEvent::Ended { job, outcome, discarded, error, .. } = self.events.recv().await.unwrap() {
                     return ObservedEnd { job, outcome, discarded, error };
                 }
             }

@@ -29,18 +29,15 @@ async fn a_key_that_is_unique_while_unfinished_is_free_when_its_job_is_done() {
     assert!(worker.next_end().await.discarded);
     assert!(sqlx::query_scalar::<_, Option<i64>>(by_sql).fetch_one(pool).await.unwrap().is_none());
     let wrong = "select fleet.enqueue('probe', key => 'b', unique_over => '{completed}')";
-    assert!(
-        sqlx::query(wrong).execute(pool).await.unwrap_err().to_string().contains("jobs_unique_over_states")
-    );
+    assert!(sqlx::query(wrong).execute(pool).await.unwrap_err().to_string().contains("jobs_unique_over_states"));
 }
 
 #[tokio::test]
 async fn workers_are_registered_while_they_work_and_shown_as_lost_when_they_vanish() {
     let test = database_with_effects().await;
     let pool = &test.db.pool;
-    let worker = start_worker(&test.db, |worker| {
-        worker.with_concurrency(3).with_kinds(&["probe"]).with_lease(RENEWED_LEASE)
-    });
+    let worker =
+        start_worker(&test.db, |worker| worker.with_concurrency(3).with_kinds(&["probe"]).with_lease(RENEWED_LEASE));
     add_job(pool, probe_job(TestAction::Wait)).await;
     worker.gate.next_arrival().await;
     wait_until(pool, "select running = 1 from fleet.workers where $1 = 0", 0).await;
@@ -89,13 +86,9 @@ async fn finished_jobs_are_pruned_by_age_and_the_rest_stays() {
     assert_eq!(left, serde_json::json!({ "available": 700, "completed": 700, "discarded": 700 }));
     let history = "select count(*) from fleet.job_attempts";
     assert_eq!(sqlx::query_scalar::<_, i64>(history).fetch_one(pool).await.unwrap(), 3 * 700);
-    let names: Vec<String> =
-        sqlx::query_scalar("select name from fleet.workers").fetch_all(pool).await.unwrap();
+    let names: Vec<String> = sqlx::query_scalar("select name from fleet.workers").fetch_all(pool).await.unwrap();
     assert_eq!(names, ["young"]);
-    assert_eq!(
-        hand.prune_jobs(Retention { completed: Duration::ZERO, ..Retention::DEFAULT }).await.unwrap(),
-        700
-    );
+    assert_eq!(hand.prune_jobs(Retention { completed: Duration::ZERO, ..Retention::DEFAULT }).await.unwrap(), 700);
 }
 
 #[tokio::test]
@@ -105,14 +98,9 @@ async fn dashboards_read_the_view_and_not_the_payloads() {
     add_job_with(pool, probe_job(TestAction::Done), EnqueueOptions::with_key("copart/1")).await.unwrap();
     let mut reader = pool.acquire().await.unwrap();
     sqlx::query("set role app_ro").execute(&mut *reader).await.unwrap();
-    let row: Value = sqlx::query_scalar("select to_jsonb(v) from fleet.jobs_view as v")
-        .fetch_one(&mut *reader)
-        .await
-        .unwrap();
-    assert_eq!(
-        (&row["source"], &row["state"], &row["ready"]),
-        (&"copart".into(), &"available".into(), &true.into())
-    );
+    let row: Value =
+        sqlx::query_scalar("select to_jsonb(v) from fleet.jobs_view as v").fetch_one(&mut *reader).await.unwrap();
+    assert_eq!((&row["source"], &row["state"], &row["ready"]), (&"copart".into(), &"available".into(), &true.into()));
     assert!(row.get("payload").is_none());
     assert!(sqlx::query("select payload from fleet.jobs").execute(&mut *reader).await.is_err());
     let uncommented = "select count(*) from pg_attribute where attrelid = 'fleet.jobs_view'::regclass and attname in

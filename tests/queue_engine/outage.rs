@@ -47,8 +47,7 @@ async fn a_step_whose_connection_is_cut_is_tried_again_on_the_spot_and_writes_on
 #[tokio::test]
 async fn a_worker_waits_for_a_database_that_refuses_it() {
     let test = database_with_effects().await;
-    let name: String =
-        sqlx::query_scalar("select current_database()").fetch_one(&test.db.pool).await.unwrap();
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(&test.db.pool).await.unwrap();
     let elsewhere = test.url.replacen(&format!("/{name}"), "/postgres", 1);
     let mut admin = <sqlx::PgConnection as sqlx::Connection>::connect(&elsewhere).await.unwrap();
     let allow = async |admin: &mut sqlx::PgConnection, yes: bool| {

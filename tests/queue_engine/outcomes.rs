@@ -68,10 +68,7 @@ async fn an_aborted_job_is_discarded_at_once() {
     let job = add_job(&test.db.pool, probe_job(TestAction::Abort)).await;
     let mut worker = start_worker(&test.db, |worker| worker);
     let error = Some("no such yard".to_owned());
-    assert_eq!(
-        worker.next_end().await,
-        ObservedEnd { job, outcome: RunOutcome::Abort, discarded: true, error }
-    );
+    assert_eq!(worker.next_end().await, ObservedEnd { job, outcome: RunOutcome::Abort, discarded: true, error });
     assert_eq!(run_outcomes(&test.db.pool, job).await.len(), 1);
 }
 
@@ -111,10 +108,7 @@ async fn a_panic_is_a_failed_attempt_and_the_worker_lives_on() {
     let job = add_job(&test.db.pool, probe_job(TestAction::Panic)).await;
     let mut worker = start_worker(&test.db, |worker| worker);
     let error = Some("panicked: kaboom".to_owned());
-    assert_eq!(
-        worker.next_end().await,
-        ObservedEnd { job, outcome: RunOutcome::Panic, discarded: false, error }
-    );
+    assert_eq!(worker.next_end().await, ObservedEnd { job, outcome: RunOutcome::Panic, discarded: false, error });
     worker.next_end().await;
     assert!(worker.next_end().await.discarded);
     let next = add_job(&test.db.pool, probe_job(TestAction::Done)).await;
@@ -160,8 +154,7 @@ async fn an_unreadable_payload_is_discarded_with_the_reason() {
 #[tokio::test]
 async fn a_value_that_postgresql_refuses_each_time_is_not_tried_again() {
     let test = database_with_effects().await;
-    for (unfit, code) in [(RejectedValue::Data, "invalid input syntax"), (RejectedValue::Length, "index row")]
-    {
+    for (unfit, code) in [(RejectedValue::Data, "invalid input syntax"), (RejectedValue::Length, "index row")] {
         let job = add_job(&test.db.pool, probe_job(TestAction::Unfit(unfit))).await;
         let mut worker = start_worker(&test.db, |worker| worker);
         let end = worker.next_end().await;
@@ -178,8 +171,7 @@ async fn an_end_that_cannot_be_stored_fails_alone_and_says_so() {
     let pool = &test.db.pool;
     let mut worker = start_worker(&test.db, |worker| worker.with_concurrency(3));
     let nul = add_job(pool, probe_job(TestAction::Nul)).await;
-    let good =
-        [add_job(pool, probe_job(TestAction::Done)).await, add_job(pool, probe_job(TestAction::Done)).await];
+    let good = [add_job(pool, probe_job(TestAction::Done)).await, add_job(pool, probe_job(TestAction::Done)).await];
     let mut failed = 0;
     for _ in 0..5 {
         let end = worker.next_end().await;
@@ -187,11 +179,8 @@ async fn an_end_that_cannot_be_stored_fails_alone_and_says_so() {
     }
     assert_eq!(failed, 3);
     assert_eq!(job_state(pool, good[0]).await + &job_state(pool, good[1]).await, "completedcompleted");
-    let error: String = sqlx::query_scalar("select error from fleet.jobs where id = $1")
-        .bind(nul)
-        .fetch_one(pool)
-        .await
-        .unwrap();
+    let error: String =
+        sqlx::query_scalar("select error from fleet.jobs where id = $1").bind(nul).fetch_one(pool).await.unwrap();
     assert!(error.starts_with("could not store the result of a run with outcome done: "), "{error}");
 }
 
@@ -199,8 +188,7 @@ async fn an_end_that_cannot_be_stored_fails_alone_and_says_so() {
 async fn a_step_completes_its_job_and_enqueues_the_next_in_one_transaction() {
     let test = database_with_effects().await;
     let pool = &test.db.pool;
-    let job =
-        add_job_with(pool, probe_job(TestAction::Step), EnqueueOptions::with_key("first")).await.unwrap();
+    let job = add_job_with(pool, probe_job(TestAction::Step), EnqueueOptions::with_key("first")).await.unwrap();
     let mut worker = start_worker(&test.db, |worker| worker);
     worker.gate.next_arrival().await;
     assert!(list_effects(pool).await.is_empty());

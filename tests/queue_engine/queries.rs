@@ -39,8 +39,7 @@ async fn a_completed_job_that_is_requeued_keeps_the_run_that_its_row_told() {
     worker.next_end().await;
 
     let shown = job_details(pool, job).await.unwrap().unwrap();
-    let history: Vec<_> =
-        shown.attempts.iter().map(|a| (a.run, a.attempt, a.outcome.as_deref().unwrap())).collect();
+    let history: Vec<_> = shown.attempts.iter().map(|a| (a.run, a.attempt, a.outcome.as_deref().unwrap())).collect();
     assert_eq!(history, [(1, 1, "done"), (2, 0, "requeued"), (3, 1, "done")]);
     let told = |run: &vinops::queue::queries::AttemptRow| {
         (run.worker.clone(), run.started_at, run.finished_at, run.error.clone())
@@ -55,8 +54,7 @@ async fn what_cannot_be_requeued_says_what_is_possible() {
     let said = async |job| requeue_job(pool, job, "ada", "why not").await.unwrap_err().to_string();
     assert_eq!(said(99).await, "job 99 does not exist\nhint: `vinops jobs list` lists the jobs");
 
-    let first =
-        add_job_with(pool, probe_job(TestAction::Abort), EnqueueOptions::with_key("a")).await.unwrap();
+    let first = add_job_with(pool, probe_job(TestAction::Abort), EnqueueOptions::with_key("a")).await.unwrap();
     let mut worker = start_worker(&test.db, |worker| worker);
     worker.next_end().await;
     add_job_with(pool, probe_job(TestAction::Wait), EnqueueOptions::with_key("a")).await.unwrap();
@@ -67,9 +65,7 @@ async fn what_cannot_be_requeued_says_what_is_possible() {
             .starts_with(&format!("job {first} cannot be requeued\ndetail: another job of its kind and key"))
     );
     assert!(
-        said(running)
-            .await
-            .starts_with(&format!("job {running} (probe) is running and cannot be requeued\nhint: "))
+        said(running).await.starts_with(&format!("job {running} (probe) is running and cannot be requeued\nhint: "))
     );
     worker.gate.open(1);
     worker.next_end().await;
@@ -89,9 +85,8 @@ async fn lists_and_counts_are_filtered_and_the_oldest_due_job_is_known() {
         .execute(pool)
         .await
         .unwrap();
-    let ids = async |filter: JobFilter| {
-        list_jobs(pool, &filter).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>()
-    };
+    let ids =
+        async |filter: JobFilter| list_jobs(pool, &filter).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>();
     assert_eq!(ids(JobFilter::default()).await, [jobs[2], jobs[1], jobs[0]]);
     assert_eq!(ids(JobFilter { limit: Some(1), ..JobFilter::default() }).await, [jobs[2]]);
     assert_eq!(ids(JobFilter { kinds: vec!["brief".into()], ..JobFilter::default() }).await, [jobs[2]]);

@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Barrier, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
-use vinops::queue::{
-    Extensions, Job, JobDefinition, JobPolicy, JobResult, JobRun, RunOutcome, Worker, WorkerEvent,
-};
+use vinops::queue::{Extensions, Job, JobDefinition, JobPolicy, JobResult, JobRun, RunOutcome, Worker, WorkerEvent};
 
 const RETRY_JOBS: &[JobDefinition] = &[
     JobDefinition::for_job::<DeadlockJob>(),
@@ -46,10 +44,7 @@ impl Job for DeadlockJob {
             if nth == 1 && first_time {
                 crossing.barrier.wait().await;
             }
-            sqlx::query("update counters set n = n + 1 where id = $1")
-                .bind(effect)
-                .execute(&mut *step)
-                .await?;
+            sqlx::query("update counters set n = n + 1 where id = $1").bind(effect).execute(&mut *step).await?;
         }
         step.done(json!({})).await
     }
@@ -102,11 +97,7 @@ fn start_retry_worker(
     let (watchers, events) = broadcast::channel(100);
     let (leave, crossing) = (
         CancellationToken::new(),
-        Arc::new(DeadlockState {
-            barrier: Barrier::new(2),
-            tries: AtomicUsize::new(0),
-            again: Notify::new(),
-        }),
+        Arc::new(DeadlockState { barrier: Barrier::new(2), tries: AtomicUsize::new(0), again: Notify::new() }),
     );
     let worker = Worker::new(&test.db, RETRY_JOBS)
         .with_concurrency(2)
@@ -132,12 +123,10 @@ async fn next_outcome(events: &mut broadcast::Receiver<WorkerEvent>) -> (RunOutc
 async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
     let test = database_with_effects().await;
     let pool = &test.db.pool;
-    sqlx::raw_sql(
-        "create table counters (id bigint primary key, n int); insert into counters values (1, 0), (2, 0)",
-    )
-    .execute(pool)
-    .await
-    .unwrap();
+    sqlx::raw_sql("create table counters (id bigint primary key, n int); insert into counters values (1, 0), (2, 0)")
+        .execute(pool)
+        .await
+        .unwrap();
     add_job(pool, DeadlockJob { order: [1, 2] }).await;
     add_job(pool, DeadlockJob { order: [2, 1] }).await;
     let (crossing, mut events, leave) = start_retry_worker(&test);
@@ -146,8 +135,7 @@ async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
     leave.cancel();
     assert_eq!(crossing.tries.load(Ordering::SeqCst), 3);
 
-    let counted: Vec<i32> =
-        sqlx::query_scalar("select n from counters order by id").fetch_all(pool).await.unwrap();
+    let counted: Vec<i32> = sqlx::query_scalar("select n from counters order by id").fetch_all(pool).await.unwrap();
     assert_eq!(counted, [2, 2]);
     // the attempt with a deadlock has a note
     let told: Vec<(String, i32, Option<String>)> =
@@ -207,11 +195,7 @@ async fn a_drain_ends_the_tries() {
     let job = add_job(&test.db.pool, RaisingJob { sqlstate: "40P01".to_owned() }).await;
     let (leave, crossing) = (
         CancellationToken::new(),
-        Arc::new(DeadlockState {
-            barrier: Barrier::new(1),
-            tries: AtomicUsize::new(0),
-            again: Notify::new(),
-        }),
+        Arc::new(DeadlockState { barrier: Barrier::new(1), tries: AtomicUsize::new(0), again: Notify::new() }),
     );
     let worker = Worker::new(&test.db, RETRY_JOBS)
         .with_drain_timeout(Duration::ZERO)

@@ -189,8 +189,7 @@ async fn a_lost_database_is_rebuilt_from_a_bucket_and_its_catalogue() {
     let mut stage = CliFixture::new().await;
     stage.environment = server.environment();
     let worked = run_windows(&stage).await;
-    let puts =
-        server.requests().into_iter().filter(|it| it.method == "PUT" && it.path.contains("/catalogue/"));
+    let puts = server.requests().into_iter().filter(|it| it.method == "PUT" && it.path.contains("/catalogue/"));
     assert!(puts.clone().all(|it| it.if_none_match.as_deref() == Some("*")));
     assert_eq!(puts.filter(|it| it.status == 200).count(), 3);
     stage.db = migrated_database().await;

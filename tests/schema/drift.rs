@@ -13,32 +13,16 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
             "(lot_id); wanted",
         ),
         ("alter table lots drop column location_zip", "column public.lots.location_zip", "missing"),
-        (
-            "alter table lots alter odometer type numeric(12,1)",
-            "column public.lots.odometer",
-            "numeric(12,1); wanted",
-        ),
-        (
-            "alter table vehicles alter make set not null",
-            "column public.vehicles.make",
-            "text not null; wanted",
-        ),
-        (
-            "alter table images drop constraint images_seq_ck",
-            "constraint public.images.images_seq_ck",
-            "missing",
-        ),
+        ("alter table lots alter odometer type numeric(12,1)", "column public.lots.odometer", "numeric(12,1); wanted"),
+        ("alter table vehicles alter make set not null", "column public.vehicles.make", "text not null; wanted"),
+        ("alter table images drop constraint images_seq_ck", "constraint public.images.images_seq_ck", "missing"),
         (
             "alter table images drop constraint images_seq_ck, add constraint images_seq_ck check (seq > 0) not valid",
             "constraint public.images.images_seq_ck",
             "NOT VALID; wanted",
         ),
         ("drop view audit.v_unknown_rate", "view audit.v_unknown_rate", "missing"),
-        (
-            "alter view audit.v_parse_errors rename error_count to n",
-            "view audit.v_parse_errors",
-            "n, repaired",
-        ),
+        ("alter view audit.v_parse_errors rename error_count to n", "view audit.v_parse_errors", "n, repaired"),
         (
             "drop function upsert_lots_batch",
             "function public.upsert_lots_batch(staging_file_id uuid, of_window timestamp with time zone)",

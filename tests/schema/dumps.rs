@@ -42,11 +42,8 @@ async fn a_database_that_was_dumped_and_restored_passes_verify() {
     assert!(dumped.status.success(), "{}", output_text(&dumped));
 
     let restored = empty_database().await;
-    let restore = Command::new(client_program("pg_restore"))
-        .args(["--dbname", &restored.url])
-        .arg(&file)
-        .output()
-        .unwrap();
+    let restore =
+        Command::new(client_program("pg_restore")).args(["--dbname", &restored.url]).arg(&file).output().unwrap();
     // a program of 17 or newer sets a parameter that an older server does not have, and continues
     let unknown_setting = "unrecognized configuration parameter \"transaction_timeout\"";
     let told = output_text(&restore);
@@ -54,17 +51,10 @@ async fn a_database_that_was_dumped_and_restored_passes_verify() {
         told.lines().filter(|line| line.contains("error:") && !line.contains(unknown_setting)).collect();
     assert_eq!(errors, Vec::<&str>::new(), "{told}");
     assert_eq!(failed_checks(&restored.db.pool).await, []);
-    assert_eq!(
-        query_text(&restored.db.pool, SELECT_CAR).await,
-        query_text(&source.db.pool, SELECT_CAR).await
-    );
+    assert_eq!(query_text(&restored.db.pool, SELECT_CAR).await, query_text(&source.db.pool, SELECT_CAR).await);
     let changed = "select count(*)::text from pg_constraint where conname = 'vehicles_vin_format_ck'
         and pg_get_constraintdef(oid) not like 'CHECK ((((%'";
-    assert_eq!(
-        query_text(&restored.db.pool, changed).await,
-        "1",
-        "the dump changed how the check is printed"
-    );
+    assert_eq!(query_text(&restored.db.pool, changed).await, "1", "the dump changed how the check is printed");
     let checks = verify_schema(&restored.db.pool).await.unwrap().len();
     println!("PostgreSQL {server}, {}: {checks} checks passed", output_text(&version));
 }

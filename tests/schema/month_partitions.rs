@@ -10,12 +10,8 @@ async fn a_detached_month_is_refused_by_name_and_keeps_its_rows() {
     insert_file(&t).await;
     let pool = &t.db.pool;
     run_sql(pool, "alter table raw.rows detach partition raw.rows_2026_11").await.unwrap();
-    run_sql(pool, "alter table audit.parse_errors detach partition audit.parse_errors_2026_11")
-        .await
-        .unwrap();
-    run_sql(pool, "alter table staging.copart_raw detach partition staging.copart_raw_2026_11_20")
-        .await
-        .unwrap();
+    run_sql(pool, "alter table audit.parse_errors detach partition audit.parse_errors_2026_11").await.unwrap();
+    run_sql(pool, "alter table staging.copart_raw detach partition staging.copart_raw_2026_11_20").await.unwrap();
     for (deed, named) in [
         ("select raw.open_month('2026-11-20T14:30Z')", "table raw.rows_2026_11 exists"),
         ("select raw.ensure_partition('raw.rows', '2026-11-20T14:30Z')", "table raw.rows_2026_11 exists"),

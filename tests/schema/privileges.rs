@@ -66,10 +66,7 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
     run_sql(&t.db.pool, INSERT_CAR).await.unwrap();
     let deeds = [
         // statements that would run as the owner
-        (
-            "insert into raw.suspended values ('public.lots', 1, 'delete from public.lots')",
-            INSUFFICIENT_PRIVILEGE,
-        ),
+        ("insert into raw.suspended values ('public.lots', 1, 'delete from public.lots')", INSUFFICIENT_PRIVILEGE),
         ("update raw.suspended set ddl = 'delete from public.lots'", INSUFFICIENT_PRIVILEGE),
         ("select * from raw.suspended", INSUFFICIENT_PRIVILEGE),
         ("delete from raw.suspended", INSUFFICIENT_PRIVILEGE),
@@ -105,15 +102,9 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
         ("select audit.ensure_partitions('2500-01-01')", DATETIME_OVERFLOW),
         ("select raw.open_month('-infinity')", DATETIME_OVERFLOW),
         ("select staging.open_day('9999-01-01')", DATETIME_OVERFLOW),
-        (
-            "select raw.open_month('2026-12-15'), raw.index_month('2026-12-15'), raw.attach_month('2026-12-15')",
-            ALLOWED,
-        ),
+        ("select raw.open_month('2026-12-15'), raw.index_month('2026-12-15'), raw.attach_month('2026-12-15')", ALLOWED),
         ("select raw.open_partition('raw.rows', '2026-12-01', '2027-01-01', 'mine')", INSUFFICIENT_PRIVILEGE),
-        (
-            "select raw.attach_partition('raw.rows', '2026-12-01', '2027-01-01', 'mine')",
-            INSUFFICIENT_PRIVILEGE,
-        ),
+        ("select raw.attach_partition('raw.rows', '2026-12-01', '2027-01-01', 'mine')", INSUFFICIENT_PRIVILEGE),
         ("drop table raw.rows_2026_11", INSUFFICIENT_PRIVILEGE),
         ("alter table raw.rows detach partition raw.rows_2026_11", INSUFFICIENT_PRIVILEGE),
         ("update raw.rows_2026_11 set row_no = 9", INSUFFICIENT_PRIVILEGE),
@@ -180,23 +171,16 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
         ("select setval('public.lots_id_seq', 9000000000000000000)", INSUFFICIENT_PRIVILEGE),
         ("select raw.reserve_lot_ids(file_id) from raw.csv_files", NOT_IN_PREREQUISITE_STATE),
         // a worker's
-        (
-            "insert into vehicles (vin) values ('JH4KA7561PC008269'); update lots set status = 'active'",
-            ALLOWED,
-        ),
+        ("insert into vehicles (vin) values ('JH4KA7561PC008269'); update lots set status = 'active'", ALLOWED),
         ("select upsert_vehicles_batch(file_id), upsert_lots_batch(file_id) from raw.csv_files", ALLOWED),
         ("select fleet.enqueue('fetch', '{}', 'k'), fleet.free_slots('fetch'), fleet.ready_depth()", ALLOWED),
         ("select fleet.prune_jobs(0, 100, '0', '0')", ALLOWED),
-        (
-            "insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')",
-            ALLOWED,
-        ),
+        ("insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')", ALLOWED),
         ("delete from raw.heads; delete from fleet.workers", ALLOWED),
     ];
     try_statements(&t, "etl_rw", &deeds).await;
     assert_eq!(
-        query_text(&t.db.pool, "select concat((select count(*) from lots), (select count(*) from raw.rows))")
-            .await,
+        query_text(&t.db.pool, "select concat((select count(*) from lots), (select count(*) from raw.rows))").await,
         "12"
     );
 }
@@ -210,7 +194,10 @@ async fn a_reader_and_an_operator_do_theirs_and_no_other() {
         &t,
         "app_ro",
         &[
-            ("select count(*) from lots, taxonomies.labels, audit.v_ingest_count, raw.file_rows, fleet.windows", ALLOWED),
+            (
+                "select count(*) from lots, taxonomies.labels, audit.v_ingest_count, raw.file_rows, fleet.windows",
+                ALLOWED,
+            ),
             ("select count(*) from fleet.jobs_view, fleet.metrics, fleet.sources_view, audit.lot_changes", ALLOWED),
             ("update lots set status = 'sold'", INSUFFICIENT_PRIVILEGE),
             ("insert into public.config (single) values (true)", INSUFFICIENT_PRIVILEGE),
@@ -218,7 +205,10 @@ async fn a_reader_and_an_operator_do_theirs_and_no_other() {
             ("select * from raw.csv_files", INSUFFICIENT_PRIVILEGE),
             ("select * from fleet.jobs", INSUFFICIENT_PRIVILEGE),
             ("select * from fleet.source_sessions", INSUFFICIENT_PRIVILEGE),
-            ("insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')", INSUFFICIENT_PRIVILEGE),
+            (
+                "insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')",
+                INSUFFICIENT_PRIVILEGE,
+            ),
             ("update fleet.windows set state = 'applied'", INSUFFICIENT_PRIVILEGE),
             ("select raw.resume('public.lots')", INSUFFICIENT_PRIVILEGE),
             ("select raw.open_month(now())", INSUFFICIENT_PRIVILEGE),
@@ -295,11 +285,7 @@ async fn indexes_that_were_taken_off_are_put_back_before_the_commit() {
     let indexes = "select count(*)::text from pg_indexes where tablename = 'lots'";
     let before = query_text(&t.db.pool, indexes).await;
     let error = run_sql(&worker, "select raw.suspend('public.lots')").await.unwrap_err();
-    assert_eq!(
-        error.as_database_error().unwrap().code().as_deref(),
-        Some(NOT_IN_PREREQUISITE_STATE),
-        "{error}"
-    );
+    assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some(NOT_IN_PREREQUISITE_STATE), "{error}");
     assert_eq!(query_text(&t.db.pool, indexes).await, before);
     run_sql(&worker, "select raw.suspend('public.lots'), raw.resume('public.lots')").await.unwrap();
     assert_eq!(query_text(&t.db.pool, indexes).await, before);

@@ -22,11 +22,7 @@ async fn every_object_and_every_privilege_is_listed_in_the_security_document_and
     run_sql(&t.db.pool, OPEN_PARTITIONS).await.unwrap();
     let (listed, found) = (documented_rights(), granted_rights(&t.db.pool).await.unwrap());
     assert_eq!(missing_from(&found.objects, &listed.objects), Vec::<String>::new(), "objects without a line");
-    assert_eq!(
-        missing_from(&listed.objects, &found.objects),
-        Vec::<String>::new(),
-        "lines without an object"
-    );
+    assert_eq!(missing_from(&listed.objects, &found.objects), Vec::<String>::new(), "lines without an object");
     assert_eq!(missing_from(&found.rights, &listed.rights), [], "granted and not listed");
     assert_eq!(missing_from(&listed.rights, &found.rights), [], "listed and not granted");
 }
@@ -111,8 +107,7 @@ async fn functions_with_their_owners_rights_are_bounded_argument_by_argument() {
                     && (r.privilege.starts_with("insert") || r.privilege.starts_with("update"))
             })
         };
-        let tables: BTreeSet<String> =
-            found.get::<Vec<String>, _>("tables").into_iter().filter(writable).collect();
+        let tables: BTreeSet<String> = found.get::<Vec<String>, _>("tables").into_iter().filter(writable).collect();
         let named: BTreeSet<String> = line.tables.iter().filter(|it| !it.is_empty()).cloned().collect();
         assert_eq!(tables, named, "{signature}: tables that its callers may write");
     }

@@ -14,16 +14,8 @@ async fn each_role_may_do_its_work_and_nothing_else() {
             "select raw.open_month('2026-12-01T00:00Z'); select audit.ensure_partitions('2026-12-01T00:00Z')",
             true,
         ),
-        (
-            "etl_rw",
-            "insert into vehicles (vin) values ('JH4KA7561PC008269'); update lots set status = 'active'",
-            true,
-        ),
-        (
-            "etl_rw",
-            "select upsert_vehicles_batch(file_id), upsert_lots_batch(file_id) from raw.csv_files",
-            true,
-        ),
+        ("etl_rw", "insert into vehicles (vin) values ('JH4KA7561PC008269'); update lots set status = 'active'", true),
+        ("etl_rw", "select upsert_vehicles_batch(file_id), upsert_lots_batch(file_id) from raw.csv_files", true),
         ("etl_rw", "select fleet.enqueue('fetch', '{}', 'k')", true),
         ("etl_rw", "create table raw.mine ()", false),
         ("etl_rw", "create table public.mine ()", false),
@@ -43,11 +35,7 @@ async fn each_role_may_do_its_work_and_nothing_else() {
         ("app_ro", "select * from fleet.jobs", false),
         ("app_ro", "select upsert_lots_batch(file_id) from raw.csv_files", false),
         ("app_ro", "select raw.open_month(now())", false),
-        (
-            "vinops_ops",
-            "update fleet.jobs set run_at = now(); update config set auto_fetch_enabled = false",
-            true,
-        ),
+        ("vinops_ops", "update fleet.jobs set run_at = now(); update config set auto_fetch_enabled = false", true),
         ("vinops_ops", "select * from raw.csv_files", true),
         ("vinops_ops", "delete from fleet.jobs", false),
         ("vinops_ops", "update lots set status = 'sold'", false),
@@ -58,11 +46,7 @@ async fn each_role_may_do_its_work_and_nothing_else() {
         sqlx::raw_sql(AssertSqlSafe(format!("set local role {role}"))).execute(&mut *tx).await.unwrap();
         let outcome = sqlx::raw_sql(AssertSqlSafe(deed)).execute(&mut *tx).await;
         let code = outcome.as_ref().err().and_then(|e| e.as_database_error()?.code().map(|c| c.into_owned()));
-        assert_eq!(
-            code.as_deref(),
-            if allowed { None } else { Some("42501") },
-            "{role}: {deed}: {outcome:?}"
-        );
+        assert_eq!(code.as_deref(), if allowed { None } else { Some("42501") }, "{role}: {deed}: {outcome:?}");
         tx.rollback().await.unwrap();
     }
 }

@@ -34,11 +34,7 @@ fn install_mappings() {
 async fn pipeline_of(source: &'static str) -> Pipeline {
     install_mappings();
     let mut house = Pipeline::new().await;
-    sqlx::query("insert into fleet.sources (source) values ($1)")
-        .bind(source)
-        .execute(house.pool())
-        .await
-        .unwrap();
+    sqlx::query("insert into fleet.sources (source) values ($1)").bind(source).execute(house.pool()).await.unwrap();
     house.source = source;
     house
 }
@@ -54,7 +50,8 @@ fn row_text(lot: u32, miles: &str, sale: u32) -> String {
 
 fn file_bytes(clock: u32, rows: impl IntoIterator<Item = String>) -> Vec<u8> {
     let rows: Vec<String> = rows.into_iter().map(|row| format!("{row},{clock}\n")).collect();
-    let header = "Id,Lot number,VIN,Odometer,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Last Updated Time,Create Date/Time";
+    let header =
+        "Id,Lot number,VIN,Odometer,Sale Date M/D/CY,Sale time (HHMM),Time Zone,Last Updated Time,Create Date/Time";
     format!("{header}\n{}", rows.concat()).into_bytes()
 }
 
@@ -71,16 +68,14 @@ async fn read_statuses(house: &Pipeline) -> String {
 async fn of_a_source_that_sends_changes_no_lot_is_ever_absent() {
     let mut house = pipeline_of(CHANGES_SOURCE).await;
     // the sales of the first hundred were an hour before the first window, those of the others are after the second
-    let first = (10_000..10_100)
-        .map(|lot| row_text(lot, "1", 800))
-        .chain((10_100..10_200).map(|lot| row_text(lot, "1", 1030)));
+    let first =
+        (10_000..10_100).map(|lot| row_text(lot, "1", 800)).chain((10_100..10_200).map(|lot| row_text(lot, "1", 1030)));
     assert_eq!(house.run_chain(&file_bytes(0, first), hour_time(0)).await.final_state(), "applied");
     assert_eq!(read_statuses(&house).await, "active 100, scheduled 100");
     for n in 1..=5 {
         // one lot changes, and none of the others is in the file
-        let chain = house
-            .run_chain(&file_bytes(n, [row_text(10_000, &format!("{n}0"), 800)]), hour_time(n.into()))
-            .await;
+        let chain =
+            house.run_chain(&file_bytes(n, [row_text(10_000, &format!("{n}0"), 800)]), hour_time(n.into())).await;
         assert_eq!(chain.final_state(), "applied", "window {n}");
         assert_eq!(
             (chain.report_number("ingest", "/gone"), chain.report_number("ingest", "/changed")),
@@ -116,10 +111,9 @@ async fn of_a_source_that_sends_changes_no_lot_is_ever_absent() {
     assert_eq!(house.query_number("select count(*) from raw.lot_sightings where in_feed").await, 201);
     let mut connection = house.pool().acquire().await.unwrap();
     for (lot, odometer) in [("10000", "50.0"), ("10001", "8.0"), ("10002", "1.0"), ("10999", "1.0")] {
-        let stood =
-            history::lot_at(&mut connection, Some(CHANGES_SOURCE), lot, hour_time(8), AliasIndex::built_in())
-                .await
-                .unwrap();
+        let stood = history::lot_at(&mut connection, Some(CHANGES_SOURCE), lot, hour_time(8), AliasIndex::built_in())
+            .await
+            .unwrap();
         let stood = stood.unwrap();
         let miles = stood.standing.and_then(|standing| standing.odometer);
         assert_eq!((stood.presence, miles.as_deref()), (FeedPresence::InFeed, Some(odometer)), "lot {lot}");
@@ -159,15 +153,11 @@ async fn any_order_of_files_of_changes_gives_the_same_lots() {
 #[tokio::test]
 async fn a_file_with_a_column_that_drifts_is_quarantined_where_the_mapping_says_refuse() {
     for (source, state) in [(STRICT_SOURCE, "quarantined"), ("copart", "applied")] {
-        let mut house =
-            if source == STRICT_SOURCE { pipeline_of(STRICT_SOURCE).await } else { Pipeline::new().await };
+        let mut house = if source == STRICT_SOURCE { pipeline_of(STRICT_SOURCE).await } else { Pipeline::new().await };
         let lots = 10_000..10_300;
         house.run_chain(&file_bytes(0, lots.clone().map(|lot| row_text(lot, "1", 800))), hour_time(0)).await;
         let chain = house
-            .run_chain(
-                &file_bytes(1, lots.map(|lot| row_text(lot, "many", 800))),
-                hour_time(0) + Duration::minutes(15),
-            )
+            .run_chain(&file_bytes(1, lots.map(|lot| row_text(lot, "many", 800))), hour_time(0) + Duration::minutes(15))
             .await;
         assert_eq!(chain.final_state(), state);
         let drift = &chain.reports["ingest"]["column_drift"][0];

@@ -43,10 +43,7 @@ async fn comparison_pipeline() -> Pipeline {
         (1, &[(70_000_001, SHARED_VIN, "HOND", "950.0", "a1.jpg", "2026-11-20T01:30:00Z")][..]),
     ] {
         house
-            .run_chain(
-                &file_bytes(n, rows),
-                parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * i64::from(n)),
-            )
+            .run_chain(&file_bytes(n, rows), parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * i64::from(n)))
             .await;
     }
     house
@@ -120,19 +117,13 @@ async fn what_the_feed_did_not_make_and_what_is_under_way_is_left_out() {
     let house = comparison_pipeline().await;
     house.run_sql("insert into vehicles (vin, make) values ('1HGCM82633A004399', 'BY HAND')").await;
     house
-        .run_sql(
-            "insert into lots (source, lot_external_id, vin) values ('copart', 'B-7', '1HGCM82633A004399')",
-        )
+        .run_sql("insert into lots (source, lot_external_id, vin) values ('copart', 'B-7', '1HGCM82633A004399')")
         .await;
     house.run_sql("update lots set is_removed = true, status = 'removed'").await;
     assert_eq!(house.compare_lots().await.1, Vec::<String>::new());
     // between ingest and detect-completion, a window's rows are stored and not applied
     house.run_sql("update lots set current_bid_usd = 1 where lot_external_id = '70000003'").await;
-    house
-        .run_sql(
-            "update raw.sightings set state = 'ingested' where window_start_utc = '2026-11-20T14:30:00Z'",
-        )
-        .await;
+    house.run_sql("update raw.sightings set state = 'ingested' where window_start_utc = '2026-11-20T14:30:00Z'").await;
     let (counts, found) = house.compare_lots().await;
     assert_eq!(found, Vec::<String>::new());
     assert_eq!(counts.lots, 1, "the second lot alone is not of that window");

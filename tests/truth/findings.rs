@@ -18,8 +18,7 @@ fn file_bytes(rows: &[FeedRow]) -> Vec<u8> {
     );
     for (n, row) in rows.iter().enumerate() {
         let FeedRow { lot, sale, damage, updated } = row;
-        text +=
-            &format!("{},{lot},1HGCM82633A0{lot},{sale},EST,{damage},2026-11-20T{updated}:00Z,now\n", n + 1);
+        text += &format!("{},{lot},1HGCM82633A0{lot},{sale},EST,{damage},2026-11-20T{updated}:00Z,now\n", n + 1);
     }
     text.into_bytes()
 }
@@ -48,8 +47,7 @@ fn nth_window(n: i64) -> DateTime<Utc> {
 }
 
 async fn lot_status(house: &Pipeline, lot: u32) -> String {
-    let status =
-        sqlx::query_scalar("select status from lots where lot_external_id = $1").bind(lot.to_string());
+    let status = sqlx::query_scalar("select status from lots where lot_external_id = $1").bind(lot.to_string());
     status.fetch_one(house.pool()).await.unwrap()
 }
 
@@ -73,15 +71,10 @@ async fn a_lot_that_vanishes_after_its_auction_becomes_pending_two_hours_after_i
     assert_eq!(lot_status(&house, 40_000).await, "scheduled");
     // the lot disappears with its auction. An hour and three quarters later, it still waits.
     for (n, expected) in [(4, "active"), (11, "active"), (12, "PENDING_RESULT")] {
-        let others: Vec<FeedRow> = others
-            .iter()
-            .map(|row| FeedRow { updated: ["11:00", "12:00"][n as usize % 2], ..*row })
-            .collect();
+        let others: Vec<FeedRow> =
+            others.iter().map(|row| FeedRow { updated: ["11:00", "12:00"][n as usize % 2], ..*row }).collect();
         let chain = house
-            .run_chain(
-                &file_bytes(&[&others[..], &default_rows(20_000..20_000 + n as u32)].concat()),
-                nth_window(n),
-            )
+            .run_chain(&file_bytes(&[&others[..], &default_rows(20_000..20_000 + n as u32)].concat()), nth_window(n))
             .await;
         assert_eq!(chain.final_state(), "applied");
         assert_eq!(lot_status(&house, 40_000).await, expected, "window {n}");
@@ -105,8 +98,7 @@ async fn a_lot_without_a_date_is_removed_at_its_third_complete_file_without_it()
     let mut house = Pipeline::new().await;
     house.run_chain(&file_bytes(&default_rows(10_000..10_010)), nth_window(0)).await;
     for (n, expected) in [(1, "active"), (2, "active"), (3, "removed")] {
-        let chain =
-            house.run_chain(&file_bytes(&default_rows(10_001..10_010 + n)), nth_window(n.into())).await;
+        let chain = house.run_chain(&file_bytes(&default_rows(10_001..10_010 + n)), nth_window(n.into())).await;
         assert_eq!(chain.report_number("detect-completion", "/removed"), u64::from(n == 3));
         assert_eq!(lot_status(&house, 10_000).await, expected, "window {n}");
     }
@@ -118,23 +110,18 @@ async fn a_half_size_file_is_applied_and_decides_nothing_about_those_it_lacks() 
     let sold = FeedRow { sale: "20261120,0500", ..default_row(40_000) };
     house.run_chain(&file_bytes(&[&[sold], &default_rows(10_000..10_011)[..]].concat()), nth_window(0)).await;
     let newer = FeedRow { damage: "HAIL", updated: "13:00", ..default_row(10_000) };
-    let half = house
-        .run_chain(&file_bytes(&[&[newer], &default_rows(10_001..10_005)[..]].concat()), nth_window(1))
-        .await;
+    let half =
+        house.run_chain(&file_bytes(&[&[newer], &default_rows(10_001..10_005)[..]].concat()), nth_window(1)).await;
     assert_eq!(half.final_state(), "incomplete");
     assert_eq!(half.report_number("upsert-lots", "/updated"), 1, "its rows are facts");
     assert_eq!(half.reports["detect-completion"]["skipped"], "the file is not complete");
     assert_eq!(lot_status(&house, 40_000).await, "active");
     assert_eq!(house.query_number("select count(*) from audit.status_transitions").await, 0);
-    let states =
-        house.query_text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
+    let states = house.query_text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
     assert_eq!(states, "applied incomplete");
     // the next complete file decides
     let whole = house.run_chain(&file_bytes(&default_rows(10_000..10_012)), nth_window(2)).await;
-    assert_eq!(
-        (whole.final_state(), whole.report_number("detect-completion", "/pending_result")),
-        ("applied", 1)
-    );
+    assert_eq!((whole.final_state(), whole.report_number("detect-completion", "/pending_result")), ("applied", 1));
     assert_eq!(lot_status(&house, 40_000).await, "PENDING_RESULT");
 }
 
@@ -160,12 +147,7 @@ async fn a_closed_lot_that_is_opened_by_hand_is_absent_and_judged_again() {
     let mut house = Pipeline::new().await;
     let sold = FeedRow { sale: "20261120,0500", ..default_row(40_000) };
     let dateless = default_row(41_000);
-    house
-        .run_chain(
-            &file_bytes(&[&[sold, dateless], &default_rows(10_000..10_011)[..]].concat()),
-            nth_window(0),
-        )
-        .await;
+    house.run_chain(&file_bytes(&[&[sold, dateless], &default_rows(10_000..10_011)[..]].concat()), nth_window(0)).await;
     for n in 1..4 {
         house.run_chain(&file_bytes(&default_rows(10_000..10_011 + n)), nth_window(n.into())).await;
     }
@@ -176,9 +158,7 @@ async fn a_closed_lot_that_is_opened_by_hand_is_absent_and_judged_again() {
     // the partial rollback of a completion, as the runbook writes it
     house.run_sql("update lots set status = 'active' where status in ('PENDING_RESULT', 'removed')").await;
     assert_eq!(
-        house
-            .query_text("select string_agg(lot_external_id, ' ' order by 1) from audit.v_open_lots_absent")
-            .await,
+        house.query_text("select string_agg(lot_external_id, ' ' order by 1) from audit.v_open_lots_absent").await,
         "40000 41000"
     );
     let chain = house.run_chain(&file_bytes(&default_rows(10_000..10_016)), nth_window(4)).await;
@@ -207,16 +187,11 @@ async fn a_late_window_is_applied_under_the_guard_and_never_drives_completion() 
     let mut house = Pipeline::new().await;
     let sold = FeedRow { sale: "20261120,0500", ..default_row(40_000) };
     let stays = FeedRow { damage: "HAIL", updated: "12:00", ..default_row(10_000) };
-    house
-        .run_chain(&file_bytes(&[&[sold, stays], &default_rows(10_001..10_011)[..]].concat()), nth_window(2))
-        .await;
+    house.run_chain(&file_bytes(&[&[sold, stays], &default_rows(10_001..10_011)[..]].concat()), nth_window(2)).await;
     let moved = house.query_number("select count(*) from audit.status_transitions").await;
     // older in window and in update; it lacks the sold lot and has one that no other file has
     let late = house
-        .run_chain(
-            &file_bytes(&[&default_rows(10_000..10_011)[..], &[default_row(50_000)]].concat()),
-            nth_window(1),
-        )
+        .run_chain(&file_bytes(&[&default_rows(10_000..10_011)[..], &[default_row(50_000)]].concat()), nth_window(1))
         .await;
     assert_eq!((late.final_state(), late.report_number("detect-completion", "/moved")), ("late", 0));
     assert_eq!(late.report_number("upsert-lots", "/inserted"), 1);
@@ -235,15 +210,10 @@ async fn the_same_bytes_again_end_their_window_as_unchanged() {
     let before = house.digest().await;
     let again = house.run_chain(&bytes, nth_window(1)).await;
     assert!(again.receipt.duplicate);
-    let states =
-        house.query_text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
+    let states = house.query_text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows").await;
     assert_eq!((states.as_str(), house.digest().await), ("applied unchanged", before));
     let jobs = "select count(*) from fleet.jobs where kind <> 'detect-completion'";
-    assert_eq!(
-        house.query_number(jobs).await,
-        3,
-        "only the clock moves statuses after the newest file came again"
-    );
+    assert_eq!(house.query_number(jobs).await, 3, "only the clock moves statuses after the newest file came again");
 }
 
 #[tokio::test]
@@ -251,22 +221,15 @@ async fn of_two_files_of_one_window_both_are_kept_and_the_greater_rows_stand() {
     let mut house = Pipeline::new().await;
     let (first, second) = (default_rows(10_000..10_010), default_rows(10_000..10_012));
     let newer = FeedRow { damage: "HAIL", updated: "13:00", ..default_row(10_003) };
-    let with_newer: Vec<FeedRow> =
-        first.iter().map(|row| if row.lot == newer.lot { newer } else { *row }).collect();
+    let with_newer: Vec<FeedRow> = first.iter().map(|row| if row.lot == newer.lot { newer } else { *row }).collect();
     house.run_chain(&file_bytes(&with_newer), nth_window(0)).await;
     let other = house.run_chain(&file_bytes(&second), nth_window(0)).await;
     assert_eq!((other.final_state(), other.report_number("ingest", "/new")), ("applied", 2));
-    assert_eq!(
-        house.query_text("select damage_description from lots where lot_external_id = '10003'").await,
-        "HAIL"
-    );
+    assert_eq!(house.query_text("select damage_description from lots where lot_external_id = '10003'").await, "HAIL");
     assert_eq!(house.query_number("select count(*) from lots").await, 12);
     let paths = house.query_text("select string_agg(path, ' ' order by file_no) from raw.csv_files").await;
     let sha8 = &other.receipt.sha256[..8];
-    assert_eq!(
-        paths,
-        format!("raw/copart/2026/11/20/1400.csv.zst raw/copart/2026/11/20/1400-{sha8}.csv.zst")
-    );
+    assert_eq!(paths, format!("raw/copart/2026/11/20/1400.csv.zst raw/copart/2026/11/20/1400-{sha8}.csv.zst"));
     assert_eq!(house.query_number("select count(*) from fleet.windows").await, 1);
     assert_eq!(house.query_number("select count(*) from raw.file_rows").await, 22);
 }
@@ -278,28 +241,20 @@ async fn an_unknown_spelling_counts_once_a_file_however_many_rows_use_it() {
     let count = "select coalesce(max(occurrences), 0) from audit.unknown_taxonomy_values
         where domain = 'damage_types' and raw_value = 'EATEN BY GOAT'";
     let first = house
-        .run_chain(
-            &file_bytes(&[goat(40_000, "10:00"), goat(40_001, "10:00"), default_row(10_000)]),
-            nth_window(0),
-        )
+        .run_chain(&file_bytes(&[goat(40_000, "10:00"), goat(40_001, "10:00"), default_row(10_000)]), nth_window(0))
         .await;
     assert_eq!((first.report_number("ingest", "/unknown_values"), house.query_number(count).await), (1, 1));
     house
-        .run_chain(
-            &file_bytes(&[goat(40_000, "11:00"), goat(40_001, "12:00"), default_row(10_000)]),
-            nth_window(1),
-        )
+        .run_chain(&file_bytes(&[goat(40_000, "11:00"), goat(40_001, "12:00"), default_row(10_000)]), nth_window(1))
         .await;
     assert_eq!(house.query_number(count).await, 2);
-    let stored =
-        "select count(*) from lots where damage_description = 'EATEN BY GOAT' and damage_code is null";
+    let stored = "select count(*) from lots where damage_description = 'EATEN BY GOAT' and damage_code is null";
     assert_eq!(house.query_number(stored).await, 2, "the text is kept, and has no code");
 }
 
 /// Returns the share of raw values without a code by domain, in hundredths.
 async fn unreadable_shares(house: &Pipeline) -> BTreeMap<String, f64> {
-    let shares =
-        "select labels ->> 'domain', value from fleet.metrics where metric = 'etl_unknown_words_percent'";
+    let shares = "select labels ->> 'domain', value from fleet.metrics where metric = 'etl_unknown_words_percent'";
     let shares: Vec<(String, f64)> = sqlx::query_as(shares).fetch_all(house.pool()).await.unwrap();
     shares.into_iter().collect()
 }
@@ -309,10 +264,7 @@ async fn the_share_of_unknown_words_is_that_of_the_rows_that_are_new_or_changed(
     let mut house = Pipeline::new().await;
     let goat = |lot, updated| FeedRow { damage: "EATEN BY GOAT", updated, ..default_row(lot) };
     house
-        .run_chain(
-            &file_bytes(&[&[goat(40_000, "10:00")], &default_rows(10_000..10_004)[..]].concat()),
-            nth_window(0),
-        )
+        .run_chain(&file_bytes(&[&[goat(40_000, "10:00")], &default_rows(10_000..10_004)[..]].concat()), nth_window(0))
         .await;
     assert_eq!(
         unreadable_shares(&house).await,
@@ -320,8 +272,7 @@ async fn the_share_of_unknown_words_is_that_of_the_rows_that_are_new_or_changed(
         "no other words are there"
     );
     let blank = FeedRow { damage: "", ..default_row(10_005) };
-    let next =
-        [&[goat(40_000, "11:00"), goat(40_001, "11:00"), blank], &default_rows(10_000..10_005)[..]].concat();
+    let next = [&[goat(40_000, "11:00"), goat(40_001, "11:00"), blank], &default_rows(10_000..10_005)[..]].concat();
     house.run_chain(&file_bytes(&next), nth_window(1)).await;
     let share = unreadable_shares(&house).await["damage_types"];
     assert!((share - 200.0 / 3.0).abs() < 1e-9, "{share}: one changed and two new rows have a word");
@@ -335,10 +286,7 @@ async fn a_spelling_that_was_mapped_is_known_to_the_rows_that_stand_and_to_those
     let mut house = Pipeline::new().await;
     let goat = |lot, updated| FeedRow { damage: "EATEN BY GOAT", updated, ..default_row(lot) };
     house
-        .run_chain(
-            &file_bytes(&[goat(40_000, "10:00"), goat(40_001, "10:00"), default_row(10_000)]),
-            nth_window(0),
-        )
+        .run_chain(&file_bytes(&[goat(40_000, "10:00"), goat(40_001, "10:00"), default_row(10_000)]), nth_window(0))
         .await;
     let by = taxonomy::Actor { who: "nana".to_owned(), why: "a new word".to_owned() };
     let mut connection = house.pool().acquire().await.unwrap();
@@ -368,8 +316,7 @@ async fn check_mapped_by_versions(heads_stand: bool) {
     let mut house = Pipeline::new().await;
     let rows = |keys: [&str; 3], updated: &str| {
         let mut text =
-            "Id,Lot number,VIN,Has Keys-Yes or No,Lot Cond. Code,Last Updated Time,Create Date/Time\n"
-                .to_owned();
+            "Id,Lot number,VIN,Has Keys-Yes or No,Lot Cond. Code,Last Updated Time,Create Date/Time\n".to_owned();
         for (n, keys) in keys.iter().enumerate() {
             text += &format!("{n},4000{n},1HGCM82633A04000{n},{keys},Q,2026-11-20T{updated}:00Z,now\n");
         }
@@ -386,33 +333,21 @@ async fn check_mapped_by_versions(heads_stand: bool) {
     let keys = "select string_agg(coalesce(has_keys::text, '-'), ' ' order by lot_external_id) from lots";
     let codes = "select string_agg(coalesce(has_keys_code, '-') || ' ' || coalesce(lot_condition_code, '-'), ', ' order by lot_external_id) from lots";
     assert_eq!(house.query_text(codes).await, "keys_yes -, - -, - -");
-    let mapped = taxonomy::map_alias(&mut connection, TaxonomyDomain::HasKeys, "MAYBE SO", "keys_no", &by)
-        .await
-        .unwrap();
+    let mapped =
+        taxonomy::map_alias(&mut connection, TaxonomyDomain::HasKeys, "MAYBE SO", "keys_no", &by).await.unwrap();
     assert_eq!((mapped.lots, mapped.known_now.len()), (2, 2));
     assert_eq!(house.query_text(codes).await, "keys_yes -, keys_no -, keys_no -");
     assert_eq!(house.query_text(keys).await, "true false false");
     // again, to another code: only the rows with the raw value change
-    let mapped = taxonomy::map_alias(&mut connection, TaxonomyDomain::HasKeys, "maybe so", "keys_yes", &by)
-        .await
-        .unwrap();
-    assert_eq!(
-        (mapped.lots, house.query_text(codes).await.as_str()),
-        (2, "keys_yes -, keys_yes -, keys_yes -")
-    );
+    let mapped =
+        taxonomy::map_alias(&mut connection, TaxonomyDomain::HasKeys, "maybe so", "keys_yes", &by).await.unwrap();
+    assert_eq!((mapped.lots, house.query_text(codes).await.as_str()), (2, "keys_yes -, keys_yes -, keys_yes -"));
     assert_eq!(house.query_text(keys).await, "true true true");
     let mapped =
-        taxonomy::map_alias(&mut connection, TaxonomyDomain::HasKeys, "maybe so", "keys_exempt", &by)
-            .await
-            .unwrap();
-    assert_eq!(
-        (mapped.lots, house.query_text(codes).await.as_str()),
-        (2, "keys_yes -, keys_exempt -, keys_exempt -")
-    );
+        taxonomy::map_alias(&mut connection, TaxonomyDomain::HasKeys, "maybe so", "keys_exempt", &by).await.unwrap();
+    assert_eq!((mapped.lots, house.query_text(codes).await.as_str()), (2, "keys_yes -, keys_exempt -, keys_exempt -"));
     assert_eq!(house.query_text(keys).await, "true - -");
-    let mapped = taxonomy::map_alias(&mut connection, TaxonomyDomain::LotConditions, "q", "cond_n", &by)
-        .await
-        .unwrap();
+    let mapped = taxonomy::map_alias(&mut connection, TaxonomyDomain::LotConditions, "q", "cond_n", &by).await.unwrap();
     assert_eq!(
         (mapped.lots, house.query_text(codes).await.as_str()),
         (3, "keys_yes cond_n, keys_exempt cond_n, keys_exempt cond_n")
@@ -476,17 +411,10 @@ async fn a_change_that_leaves_the_update_time_alone_is_applied_and_told() {
     let mut changed = default_rows(10_000..10_010);
     changed[4].damage = "HAIL";
     let chain = house.run_chain(&file_bytes(&changed), nth_window(1)).await;
-    assert_eq!(
-        (chain.report_number("ingest", "/changed"), chain.report_number("upsert-lots", "/updated")),
-        (1, 1)
-    );
-    let told = house
-        .query_text("select string_agg(lot_external_id || changes::text, ' ') from audit.lot_conflicts")
-        .await;
-    assert!(
-        told.starts_with("10004{") && told.contains(r#""damage_description": ["FRONT END", "HAIL"]"#),
-        "{told}"
-    );
+    assert_eq!((chain.report_number("ingest", "/changed"), chain.report_number("upsert-lots", "/updated")), (1, 1));
+    let told =
+        house.query_text("select string_agg(lot_external_id || changes::text, ' ') from audit.lot_conflicts").await;
+    assert!(told.starts_with("10004{") && told.contains(r#""damage_description": ["FRONT END", "HAIL"]"#), "{told}");
 }
 
 #[tokio::test]
@@ -500,20 +428,11 @@ async fn of_two_rows_of_a_lot_in_one_file_the_greater_stands_whichever_comes_fir
                 twice.reverse();
             }
             house
-                .run_chain(
-                    &file_bytes(&[&twice[..], &default_rows(10_000..10_004 + n)].concat()),
-                    nth_window(n.into()),
-                )
+                .run_chain(&file_bytes(&[&twice[..], &default_rows(10_000..10_004 + n)].concat()), nth_window(n.into()))
                 .await;
-            stands.push(
-                house.query_text("select damage_description from lots where lot_external_id = '40000'").await,
-            );
+            stands.push(house.query_text("select damage_description from lots where lot_external_id = '40000'").await);
         }
-        assert_eq!(
-            house.query_number("select count(*) from audit.lot_conflicts").await,
-            0,
-            "nothing changed"
-        );
+        assert_eq!(house.query_number("select count(*) from audit.lot_conflicts").await, 0, "nothing changed");
     }
     stands.dedup();
     assert_eq!(stands.len(), 1, "{stands:?}");

@@ -119,10 +119,7 @@ async fn a_vehicle_knows_what_a_lot_said_of_it_that_has_another_vin_now() {
         let file = |clock: u32, rows: &[(u32, u8, &str, &str)]| {
             let mut text = format!("Id,Lot number,{column},Year,Last Updated Time,Create Date/Time\n");
             for (n, (lot, vin, year, updated)) in rows.iter().enumerate() {
-                text += &format!(
-                    "{},{lot},1HGCM82633A00000{vin},{year},2026-11-20T{updated}:00Z,{clock}\n",
-                    n + 1
-                );
+                text += &format!("{},{lot},1HGCM82633A00000{vin},{year},2026-11-20T{updated}:00Z,{clock}\n", n + 1);
             }
             text.into_bytes()
         };
@@ -180,8 +177,7 @@ async fn read_stored(house: &Pipeline) -> String {
 /// Returns the lot and its vehicle at a time as the history computes them, and the carried columns.
 async fn read_lot_at(house: &Pipeline, time: DateTime<Utc>) -> (String, Vec<&'static str>) {
     let mut connection = house.pool().acquire().await.unwrap();
-    let stood =
-        history::lot_at(&mut connection, None, "70000002", time, AliasIndex::built_in()).await.unwrap();
+    let stood = history::lot_at(&mut connection, None, "70000002", time, AliasIndex::built_in()).await.unwrap();
     let s = stood.unwrap().standing.unwrap();
     let values = [
         s.year.map(|year| year.to_string()),
@@ -200,10 +196,7 @@ async fn read_lot_at(house: &Pipeline, time: DateTime<Utc>) -> (String, Vec<&'st
 /// Returns the names of the columns that are stored as carried.
 async fn carried_columns(house: &Pipeline) -> Vec<&'static str> {
     let mut connection = house.pool().acquire().await.unwrap();
-    let told = history::lot_history(&mut connection, None, "70000002", AliasIndex::built_in())
-        .await
-        .unwrap()
-        .unwrap();
+    let told = history::lot_history(&mut connection, None, "70000002", AliasIndex::built_in()).await.unwrap().unwrap();
     told.carried
 }
 
@@ -222,17 +215,11 @@ async fn a_lot_is_said_to_have_stood_as_it_did_had_its_files_come_in_order() {
         then.push((read_stored(&house).await, sorted(carried_columns(&house).await)));
     }
     assert_eq!(then[1].0, "2016 60019.0 mi A 2026-12-11 15:00:00 NJ - TRENTON 900.00 USD https://t1.jpg");
-    assert!(
-        then[1].1.contains(&"odometer") && then[1].1.contains(&"year") && then[0].1.is_empty(),
-        "{then:?}"
-    );
+    assert!(then[1].1.contains(&"odometer") && then[1].1.contains(&"year") && then[0].1.is_empty(), "{then:?}");
     assert!(then.iter().any(|(lot, _)| *lot != then[1].0));
-    for order in [
-        [0, 1, 2, 3, 4, 5, 6, 7],
-        [7, 6, 5, 4, 3, 2, 1, 0],
-        [4, 0, 7, 2, 6, 1, 5, 3],
-        [6, 3, 1, 0, 5, 7, 2, 4],
-    ] {
+    for order in
+        [[0, 1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0], [4, 0, 7, 2, 6, 1, 5, 3], [6, 3, 1, 0, 5, 7, 2, 4]]
+    {
         let mut house = Pipeline::new().await;
         for n in order {
             house.run_chain(&story(n), nth_window(n as i64)).await;

@@ -11,14 +11,12 @@ use vinops::simulator::{ExpectedLot, FieldText, SimulatedChange, Simulator, Simu
 use vinops::taxonomy::{AliasIndex, TaxonomyDomain};
 
 async fn read_history(connection: &mut PgConnection, lot: u32) -> LotHistory {
-    let history =
-        history::lot_history(connection, None, &lot.to_string(), AliasIndex::built_in()).await.unwrap();
+    let history = history::lot_history(connection, None, &lot.to_string(), AliasIndex::built_in()).await.unwrap();
     history.unwrap_or_else(|| panic!("lot {lot} has no history"))
 }
 
 async fn read_lot_at(connection: &mut PgConnection, lot: u32, time: DateTime<Utc>) -> HistoricalLot {
-    let stood =
-        history::lot_at(connection, None, &lot.to_string(), time, AliasIndex::built_in()).await.unwrap();
+    let stood = history::lot_at(connection, None, &lot.to_string(), time, AliasIndex::built_in()).await.unwrap();
     stood.unwrap_or_else(|| panic!("lot {lot} never was"))
 }
 
@@ -44,9 +42,8 @@ fn to_codes(change: &SimulatedChange) -> SimulatedChange {
         "lot_condition_code" => TaxonomyDomain::LotConditions,
         _ => return change.clone(),
     };
-    let code = |raw: &FieldText| {
-        raw.as_deref().map(|raw| AliasIndex::built_in().find_code(domain, raw).unwrap().to_owned())
-    };
+    let code =
+        |raw: &FieldText| raw.as_deref().map(|raw| AliasIndex::built_in().find_code(domain, raw).unwrap().to_owned());
     SimulatedChange { before: code(&change.before), after: code(&change.after), ..change.clone() }
 }
 
@@ -69,10 +66,7 @@ async fn a_lots_history_is_what_the_simulator_changed_and_its_lot_then_is_the_si
         for change in simulator.expected_state().changes() {
             changed.entry(change.lot).or_default().push(to_codes(change));
         }
-        then.push((
-            options.window_start(k),
-            simulator.expected_state().lots().map(|lot| (lot.lot, lot)).collect(),
-        ));
+        then.push((options.window_start(k), simulator.expected_state().lots().map(|lot| (lot.lot, lot)).collect()));
     }
     let (mut columns, mut listed, mut presences) = (HashMap::new(), 0, HashMap::new());
     let mut connection = house.pool().acquire().await.unwrap();
@@ -81,11 +75,7 @@ async fn a_lots_history_is_what_the_simulator_changed_and_its_lot_then_is_the_si
         let history = read_history(&mut connection, lot.lot).await;
         let name = format!("lot {}", lot.lot);
         assert_eq!(Some(&history.vin), lot.vin.as_ref(), "{name}");
-        assert_eq!(
-            (history.first_seen, history.last_seen),
-            (Some(lot.first_seen), Some(lot.last_seen)),
-            "{name}"
-        );
+        assert_eq!((history.first_seen, history.last_seen), (Some(lot.first_seen), Some(lot.last_seen)), "{name}");
         assert_eq!(history.in_feed, lot.in_feed, "{name}");
 
         let mut said: Vec<SimulatedChange> = Vec::new();
@@ -146,17 +136,9 @@ fn compare_lot(stood: &HistoricalLot, truth: Option<&ExpectedLot>, name: &str) {
         assert!(stood.standing.is_none() && stood.status.is_none(), "{name}");
         return;
     };
-    assert_eq!(
-        stood.presence,
-        if truth.in_feed { FeedPresence::InFeed } else { FeedPresence::Gone },
-        "{name}"
-    );
+    assert_eq!(stood.presence, if truth.in_feed { FeedPresence::InFeed } else { FeedPresence::Gone }, "{name}");
     assert_eq!(stood.first_seen, Some(truth.first_seen), "{name}");
-    assert_eq!(
-        stood.status.as_ref().and_then(to_fact).as_deref(),
-        truth.status.map(|s| s.as_str()),
-        "{name}"
-    );
+    assert_eq!(stood.status.as_ref().and_then(to_fact).as_deref(), truth.status.map(|s| s.as_str()), "{name}");
     let lot = stood.standing.as_ref().unwrap();
     assert_eq!(lot.vin, truth.vin, "{name}");
     assert_eq!(lot.auction_datetime_utc, truth.auction, "{name}");
@@ -196,9 +178,7 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
         let head = "Id,Lot number,VIN,Damage Description,Last Updated Time,Create Date/Time\n".to_owned();
         (head + &rows.collect::<String>()).into_bytes()
     };
-    for (window, damage, updated) in
-        [(0, "FRONT END", 10), (2, "HAIL", 11), (1, "BURN", 12), (3, "VANDALISM", 13)]
-    {
+    for (window, damage, updated) in [(0, "FRONT END", 10), (2, "HAIL", 11), (1, "BURN", 12), (3, "VANDALISM", 13)] {
         house.run_chain(&file(damage, updated), quarter(window)).await;
     }
     // the same bytes again change nothing
@@ -207,9 +187,7 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
     let events = read_history(&mut connection, 40_010).await.events;
     let changes: Vec<(DateTime<Utc>, FieldText, FieldText)> = events
         .iter()
-        .map(|event| {
-            (event.window_start_utc, to_fact(&event.changes[0].before), to_fact(&event.changes[0].after))
-        })
+        .map(|event| (event.window_start_utc, to_fact(&event.changes[0].before), to_fact(&event.changes[0].after)))
         .collect();
     let word = |word: &str| Some(word.to_owned());
     assert_eq!(
@@ -220,18 +198,11 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
             (quarter(3), word("BURN"), word("VANDALISM")),
         ]
     );
-    assert!(
-        events.iter().all(|event| event.changes.len() == 1),
-        "the code is told with its word: {events:?}"
-    );
+    assert!(events.iter().all(|event| event.changes.len() == 1), "the code is told with its word: {events:?}");
     for (n, damage) in [(0, "FRONT END"), (1, "BURN"), (2, "BURN"), (3, "VANDALISM"), (4, "VANDALISM")] {
         let stood = read_lot_at(&mut connection, 40_010, quarter(n)).await;
         let standing = stood.standing.unwrap();
-        assert_eq!(
-            (standing.damage.unwrap().raw, stood.presence),
-            (word(damage), FeedPresence::InFeed),
-            "window {n}"
-        );
+        assert_eq!((standing.damage.unwrap().raw, stood.presence), (word(damage), FeedPresence::InFeed), "window {n}");
     }
 }
 
@@ -258,12 +229,7 @@ async fn a_lots_versions_are_found_however_a_file_writes_its_number_and_calls_th
     for (n, spelling) in spellings.iter().enumerate() {
         let stood = read_lot_at(&mut connection, 40_000_001, quarter(n as i64)).await;
         let model = stood.standing.and_then(|standing| standing.model);
-        assert_eq!(
-            (stood.presence, model),
-            (FeedPresence::InFeed, Some(format!("MODEL {n}"))),
-            "{:?}",
-            spelling
-        );
+        assert_eq!((stood.presence, model), (FeedPresence::InFeed, Some(format!("MODEL {n}"))), "{:?}", spelling);
     }
 }
 
@@ -296,12 +262,9 @@ async fn the_last_sighting_is_the_newest_window_that_saw_the_lot_in_whatever_way
     house.run_chain(&file(10..20, 3), quarter(3)).await;
     assert_eq!(seen(&house).await.0, Some(quarter(3)));
     let mut connection = house.pool().acquire().await.unwrap();
-    for (n, presence) in [
-        (1, FeedPresence::InFeed),
-        (2, FeedPresence::InFeed),
-        (3, FeedPresence::InFeed),
-        (4, FeedPresence::Gone),
-    ] {
+    for (n, presence) in
+        [(1, FeedPresence::InFeed), (2, FeedPresence::InFeed), (3, FeedPresence::InFeed), (4, FeedPresence::Gone)]
+    {
         let stood = read_lot_at(&mut connection, 40_010, quarter(n)).await;
         assert_eq!((stood.presence, stood.window_start_utc), (presence, Some(quarter(n))), "window {n}");
     }

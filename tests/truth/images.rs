@@ -5,9 +5,8 @@ use chrono::{DateTime, Duration, Utc};
 
 /// Returns a file of one line per lot: its number, VIN, thumbnail, listing and cost of repair.
 fn file_bytes(rows: &[(u32, &str, &str, &str, u32)]) -> Vec<u8> {
-    let mut text = String::from(
-        "Id,Lot number,VIN,Image Thumbnail,Image URL,Repair cost,Last Updated Time,Create Date/Time\n",
-    );
+    let mut text =
+        String::from("Id,Lot number,VIN,Image Thumbnail,Image URL,Repair cost,Last Updated Time,Create Date/Time\n");
     for (n, (lot, vin, thumbnail, listing, cost)) in rows.iter().enumerate() {
         text += &format!("{},{lot},{vin},{thumbnail},{listing},{cost},2026-11-20T10:00:00Z,now\n", n + 1);
     }
@@ -21,10 +20,8 @@ fn nth_window(n: i64) -> DateTime<Utc> {
 #[tokio::test]
 async fn a_first_fill_leaves_statistics_for_the_planner() {
     let mut house = Pipeline::new().await;
-    let rows = [
-        (10_001, FIRST_VIN, "https://a/1", "https://b/1", 1),
-        (10_002, THIRD_VIN, "https://a/3", "https://b/3", 1),
-    ];
+    let rows =
+        [(10_001, FIRST_VIN, "https://a/1", "https://b/1", 1), (10_002, THIRD_VIN, "https://a/3", "https://b/3", 1)];
     house.run_chain(&file_bytes(&rows), nth_window(0)).await;
     let tables = house
         .query_text(
@@ -56,11 +53,8 @@ async fn open_images(house: &Pipeline) -> (String, i64) {
 #[tokio::test]
 async fn a_lots_pictures_are_those_of_the_row_that_stands() {
     let mut house = Pipeline::new().await;
-    let first = [
-        (10_001, FIRST_VIN, "t1", "l1", 10),
-        (10_002, SECOND_VIN, "t2", "l2", 10),
-        (10_003, THIRD_VIN, "", "", 10),
-    ];
+    let first =
+        [(10_001, FIRST_VIN, "t1", "l1", 10), (10_002, SECOND_VIN, "t2", "l2", 10), (10_003, THIRD_VIN, "", "", 10)];
     house.run_chain(&file_bytes(&first), nth_window(0)).await;
     let begun = "10001 1 listing l1, 10001 1 thumbnail t1, 10002 2 listing l2, 10002 2 thumbnail t2";
     assert_eq!(open_images(&house).await, (begun.to_owned(), 0));

@@ -31,16 +31,7 @@ async fn each_form_of_a_lot_number_a_date_an_amount_and_an_update_time_is_the_va
     let first = [plain("70000001", vins[0]), plain("70000002", vins[1]), plain("70000003", vins[2])];
     house.run_chain(&file_bytes(&first), nth_window(0)).await;
     let second = [
-        [
-            "70,000,001",
-            vins[0],
-            "12/10/2026",
-            "11:00",
-            "$1,900.00",
-            "",
-            "Yes",
-            "2026-11-20T14:05:00.000+0000",
-        ],
+        ["70,000,001", vins[0], "12/10/2026", "11:00", "$1,900.00", "", "Yes", "2026-11-20T14:05:00.000+0000"],
         ["70000002.0", vins[1], "2026-12-10", "1100.0", "1,900", "", "no", "2026-11-20 14:05:00"],
         [
             "\u{a0}70\u{202f}000\u{202f}003\u{200b}",
@@ -55,11 +46,7 @@ async fn each_form_of_a_lot_number_a_date_an_amount_and_an_update_time_is_the_va
     ];
     let chain = house.run_chain(&file_bytes(&second), nth_window(1)).await;
     assert_eq!(
-        (
-            chain.final_state(),
-            chain.report_number("ingest", "/changed"),
-            chain.report_number("ingest", "/new")
-        ),
+        (chain.final_state(), chain.report_number("ingest", "/changed"), chain.report_number("ingest", "/new")),
         ("applied", 3, 0)
     );
     let lots = house
@@ -91,8 +78,7 @@ async fn a_vin_between_blanks_of_any_kind_makes_its_lot_and_one_that_is_far_too_
     // the raw VIN is the feed's own text, by which a skipped row and a vehicle are found in raw again
     let joined = "select count(*) from raw.rows r join vehicles v on v.vin_raw = r.payload_jsonb ->> 'VIN'";
     assert_eq!(house.query_number(joined).await, 4);
-    let joined =
-        "select count(*) from raw.rows r join audit.skipped_lots s on s.vin_raw = r.payload_jsonb ->> 'VIN'";
+    let joined = "select count(*) from raw.rows r join audit.skipped_lots s on s.vin_raw = r.payload_jsonb ->> 'VIN'";
     assert_eq!(house.query_number(joined).await, 1);
     assert_eq!(
         house.query_number("select count(*) from audit.vin_conflicts").await,
@@ -121,18 +107,12 @@ async fn a_word_longer_than_any_spelling_is_reported_and_is_no_unknown_spelling(
     let mut house = Pipeline::new().await;
     let long = "MAYBE ".repeat(500);
     let row = |lot, vin, keys| [lot, vin, "0", "", "0", "", keys, "2026-11-20T07:01:00Z"];
-    let rows =
-        [row("70000001", "1HGCM82633A040001", long.trim()), row("70000002", "1HGCM82633A040002", "MAYBE")];
+    let rows = [row("70000001", "1HGCM82633A040001", long.trim()), row("70000002", "1HGCM82633A040002", "MAYBE")];
     let chain = house.run_chain(&file_bytes(&rows), nth_window(0)).await;
     assert_eq!((chain.final_state(), chain.report_number("ingest", "/unreadable_values")), ("applied", 1));
+    assert_eq!(house.query_text("select string_agg(raw_value, '|') from audit.unknown_taxonomy_values").await, "MAYBE");
     assert_eq!(
-        house.query_text("select string_agg(raw_value, '|') from audit.unknown_taxonomy_values").await,
-        "MAYBE"
-    );
-    assert_eq!(
-        house
-            .query_number("select count(*) from lots where has_keys_code is null and has_keys is null")
-            .await,
+        house.query_number("select count(*) from lots where has_keys_code is null and has_keys is null").await,
         2
     );
 }

@@ -159,11 +159,7 @@ fn possible_odometers(files: &[OrderFile], lot: &str, model: &str) -> HashSet<Op
     let of_lot: Vec<_> =
         version_windows(files).into_iter().filter(|(row, _)| row.number().to_string() == lot).collect();
     if model != "MODEL 2" {
-        return of_lot
-            .iter()
-            .filter(|(row, _)| row.model() == model)
-            .map(|(row, _)| row.odometer())
-            .collect();
+        return of_lot.iter().filter(|(row, _)| row.model() == model).map(|(row, _)| row.odometer()).collect();
     }
     let known = || of_lot.iter().filter(|(row, _)| row.odometer().is_some());
     let Some(best) = known().map(|(_, key)| key).max() else { return HashSet::from([None]) };
@@ -191,10 +187,7 @@ fn expected_values(files: &[OrderFile]) -> (PossibleLots, PossibleVehicles) {
         let of_vin = versions.iter().filter(|(row, _)| row.vin() == vin);
         (vin.clone(), expected_vehicles(of_vin.map(|(row, key)| (*row, *key)).collect()))
     };
-    (
-        lots.into_iter().map(|(lot, (_, models))| (lot, models)).collect(),
-        vins.into_iter().map(vehicle).collect(),
-    )
+    (lots.into_iter().map(|(lot, (_, models))| (lot, models)).collect(), vins.into_iter().map(vehicle).collect())
 }
 
 /// Returns the possible values of a vehicle with these versions.
@@ -219,11 +212,7 @@ fn expected_vehicles(mut versions: Vec<(OrderRow, (DateTime<Utc>, u8))>) -> Hash
 }
 
 fn order_cases() -> impl Strategy<Value = OrderCase> {
-    let row = (0..LOT_COUNT, 0..3_u8, 0..5_u8).prop_map(|(lot, content, updated)| OrderRow {
-        lot,
-        content,
-        updated,
-    });
+    let row = (0..LOT_COUNT, 0..3_u8, 0..5_u8).prop_map(|(lot, content, updated)| OrderRow { lot, content, updated });
     // mostly the row of the previous window stays: a new draw for each lot would leave little unchanged
     let file = (0..9_u8, prop::collection::vec(row, 1..6), any::<u16>());
     prop::collection::vec(file, 2..9).prop_flat_map(|mut drawn| {
@@ -281,9 +270,7 @@ async fn run_case(files: &[OrderFile], way: &[(usize, bool)], at_once: bool) -> 
     }
     if at_once {
         house.start_worker();
-        house
-            .follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id))
-            .await;
+        house.follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id)).await;
     }
     (house.digest().await, house)
 }
@@ -293,22 +280,14 @@ async fn check_case(case: &OrderCase) -> Result<(), String> {
     let (lots, vehicles) = expected_values(&case.files);
     let (expected, house) = run_case(&case.files, &in_order, false).await;
     compare_stored(&house, &lots, &vehicles).await.map_err(|error| format!("in order: {error}"))?;
-    past_windows::check_past_windows(&house, &case.files)
-        .await
-        .map_err(|error| format!("in order: {error}"))?;
+    past_windows::check_past_windows(&house, &case.files).await.map_err(|error| format!("in order: {error}"))?;
     let (digest, house) = run_case(&case.files, &case.way, case.at_once).await;
     compare_stored(&house, &lots, &vehicles).await.map_err(|error| format!("this way: {error}"))?;
-    past_windows::check_past_windows(&house, &case.files)
-        .await
-        .map_err(|error| format!("this way: {error}"))?;
+    past_windows::check_past_windows(&house, &case.files).await.map_err(|error| format!("this way: {error}"))?;
     if digest == expected { Ok(()) } else { Err(format!("{digest:?} and in order {expected:?}")) }
 }
 
-async fn compare_stored(
-    house: &Pipeline,
-    lots: &PossibleLots,
-    vehicles: &PossibleVehicles,
-) -> Result<(), String> {
+async fn compare_stored(house: &Pipeline, lots: &PossibleLots, vehicles: &PossibleVehicles) -> Result<(), String> {
     let stored: Vec<(String, String)> =
         sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
             .fetch_all(house.pool())

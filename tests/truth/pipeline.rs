@@ -97,13 +97,13 @@ impl Pipeline {
         let mut writer = self.store.writer().unwrap();
         writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
         let spool = writer.finish().await.unwrap();
-        let arrival =
-            IncomingFile { source: self.source.into(), window, since: Validators::default(), spool };
+        let arrival = IncomingFile { source: self.source.into(), window, since: Validators::default(), spool };
         let kept = store_bytes(self.pool(), &self.store, arrival).await.unwrap();
         let mut tx = self.pool().begin().await.unwrap();
         let receipt = register_file(&mut tx, &kept).await.unwrap();
         if full {
-            let payload = "update fleet.jobs set payload = payload || '{\"full\": true}' where kind = 'ingest' and key = $1";
+            let payload =
+                "update fleet.jobs set payload = payload || '{\"full\": true}' where kind = 'ingest' and key = $1";
             sqlx::query(payload).bind(receipt.file_id.to_string()).execute(&mut *tx).await.unwrap();
         }
         tx.commit().await.unwrap();
@@ -116,12 +116,7 @@ impl Pipeline {
     }
 
     /// Receives a file and waits for the end of its chain. With `full`, its ingest stages every row.
-    pub async fn run_chain_with(
-        &mut self,
-        bytes: &[u8],
-        window: DateTime<Utc>,
-        full: bool,
-    ) -> CompletedChain {
+    pub async fn run_chain_with(&mut self, bytes: &[u8], window: DateTime<Utc>, full: bool) -> CompletedChain {
         let receipt = self.receive_file(bytes, window, full).await;
         let reports = match receipt.repetition {
             None | Some(RepeatOutcome::Again | RepeatOutcome::Unchanged) => {
@@ -173,10 +168,8 @@ impl Pipeline {
     /// Waits for the next completed job: id, kind, key, report.
     async fn next_end(&mut self) -> (i64, String, String, Value) {
         loop {
-            let event = tokio::time::timeout(CHAIN_TIMEOUT, self.watch.recv())
-                .await
-                .expect("a job should end")
-                .unwrap();
+            let event =
+                tokio::time::timeout(CHAIN_TIMEOUT, self.watch.recv()).await.expect("a job should end").unwrap();
             if let WorkerEvent::Ended { job, kind, key, outcome, report, error, .. } = event {
                 match outcome {
                     RunOutcome::Done => {

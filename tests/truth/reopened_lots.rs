@@ -3,7 +3,8 @@
 use crate::pipeline::{Pipeline, parse_time};
 use chrono::{DateTime, Duration, Utc};
 
-const HEADER: &str = "Id,Lot number,VIN,Odometer,Last Updated Time,Create Date/Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone";
+const HEADER: &str =
+    "Id,Lot number,VIN,Odometer,Last Updated Time,Create Date/Time,Sale Date M/D/CY,Sale time (HHMM),Time Zone";
 /// A record that ends after the VIN.
 const TORN_RECORD: &str = "10000,10000,1HGCM82633A010000";
 
@@ -46,10 +47,7 @@ async fn a_closed_lot_is_open_again_by_a_record_that_cannot_be_read() {
     house.run_chain(&file_bytes(12, Some(TORN_RECORD)), nth_window(12)).await;
     assert_eq!(lot_status(&house).await, "active");
     house.run_chain(&file_bytes(13, None), nth_window(13)).await;
-    assert_eq!(
-        house.query_text(moves).await,
-        format!("{pending}, PENDING_RESULT active seen_again, {pending}")
-    );
+    assert_eq!(house.query_text(moves).await, format!("{pending}, PENDING_RESULT active seen_again, {pending}"));
     // a late file does not decide
     house.run_chain(&file_bytes(9, Some(TORN_RECORD)), nth_window(9)).await;
     assert_eq!(lot_status(&house).await, "PENDING_RESULT");

@@ -37,10 +37,8 @@ async fn count_tables(house: &Pipeline) -> Vec<(String, i64, Option<String>)> {
 
 async fn repeat_every_job(house: &mut Pipeline) {
     let before = (house.digest().await, count_tables(house).await);
-    let jobs: Vec<(i64, String)> = sqlx::query_as("select id, kind from fleet.jobs order by kind desc, id")
-        .fetch_all(house.pool())
-        .await
-        .unwrap();
+    let jobs: Vec<(i64, String)> =
+        sqlx::query_as("select id, kind from fleet.jobs order by kind desc, id").fetch_all(house.pool()).await.unwrap();
     for (job, kind) in jobs {
         let report: Value = house.rerun_job(job).await;
         let after = (house.digest().await, count_tables(house).await);
@@ -50,8 +48,7 @@ async fn repeat_every_job(house: &mut Pipeline) {
 
 #[tokio::test]
 async fn a_job_put_back_after_its_chain_is_done_changes_nothing() {
-    let options =
-        SimulatorOptions { gone: 0.02, ..SimulatorOptions::new(8, 700, parse_time("2026-11-20T14:00:00Z")) };
+    let options = SimulatorOptions { gone: 0.02, ..SimulatorOptions::new(8, 700, parse_time("2026-11-20T14:00:00Z")) };
     let mut house = Pipeline::new().await;
     let mut simulator = Simulator::new(options.clone());
     for k in [0, 1, 8, 9, 16] {
@@ -66,8 +63,7 @@ async fn a_job_put_back_after_its_chain_is_done_changes_nothing() {
 
 #[tokio::test]
 async fn a_file_with_broken_rows_nuls_and_missing_lot_numbers_gives_its_good_rows_and_is_repeated_in_vain() {
-    let options =
-        SimulatorOptions { broken: 3, ..SimulatorOptions::new(9, 600, parse_time("2026-11-20T14:00:00Z")) };
+    let options = SimulatorOptions { broken: 3, ..SimulatorOptions::new(9, 600, parse_time("2026-11-20T14:00:00Z")) };
     let mut house = Pipeline::new().await;
     let mut simulator = Simulator::new(options.clone());
     let mut clean = Vec::new();
@@ -81,8 +77,7 @@ async fn a_file_with_broken_rows_nuls_and_missing_lot_numbers_gives_its_good_row
     assert_eq!(chain.report_number("ingest", "/parse_errors"), 3);
     let missing = chain.report_number("ingest", "/skipped/lot_missing");
     assert!(missing > 0 && missing <= nameless, "{missing} of {nameless}");
-    let repaired =
-        house.query_number("select count(*) from audit.parse_errors where kind = 'repaired'").await as u64;
+    let repaired = house.query_number("select count(*) from audit.parse_errors where kind = 'repaired'").await as u64;
     assert!(repaired > 0 && repaired <= holed, "{repaired} of {holed}");
     let skipped = house.query_number("select count(*) from audit.skipped_lots").await as u64;
     assert_eq!(

@@ -28,25 +28,23 @@ const EARLY_TIME: &str = "2026-11-20T09:00:00Z";
 
 async fn window_states(house: &Pipeline) -> String {
     house
-        .query_text("select string_agg(state, ' ' order by window_start_utc) from fleet.windows where source = 'copart'")
+        .query_text(
+            "select string_agg(state, ' ' order by window_start_utc) from fleet.windows where source = 'copart'",
+        )
         .await
 }
 
 async fn lot_statuses(house: &Pipeline) -> String {
     house
-        .query_text(
-            "select string_agg(lot_external_id || ' ' || status, ', ' order by lot_external_id) from lots",
-        )
+        .query_text("select string_agg(lot_external_id || ' ' || status, ', ' order by lot_external_id) from lots")
         .await
 }
 
 #[tokio::test]
 async fn a_feed_that_goes_back_to_an_older_file_brings_its_lots_back() {
     let mut house = Pipeline::new().await;
-    let a =
-        file_bytes("a", &[(10_001, "0", EARLY_TIME), (10_002, "0", EARLY_TIME), (10_003, "0", EARLY_TIME)]);
-    let b =
-        file_bytes("b", &[(10_001, "0", EARLY_TIME), (10_003, "0", EARLY_TIME), (10_004, "0", EARLY_TIME)]);
+    let a = file_bytes("a", &[(10_001, "0", EARLY_TIME), (10_002, "0", EARLY_TIME), (10_003, "0", EARLY_TIME)]);
+    let b = file_bytes("b", &[(10_001, "0", EARLY_TIME), (10_003, "0", EARLY_TIME), (10_004, "0", EARLY_TIME)]);
     house.run_chain(&a, nth_window(0)).await;
     house.run_chain(&b, nth_window(1)).await;
     let again = house.run_chain(&a, nth_window(2)).await;
@@ -116,18 +114,13 @@ async fn statuses_move_while_the_feed_stands_still_over_the_end_of_a_month() {
     house.run_chain(&file_bytes("c", &[(10_001, "20261202", "2026-11-20T14:20:00Z")]), nth_window(2)).await;
     assert_eq!(lot_statuses(&house).await, "10001 scheduled");
     let months = "select string_agg(tableoid::regclass::text, ' ' order by id) from audit.status_transitions";
-    assert_eq!(
-        house.query_text(months).await,
-        "audit.status_transitions_2026_12 audit.status_transitions_2026_12"
-    );
+    assert_eq!(house.query_text(months).await, "audit.status_transitions_2026_12 audit.status_transitions_2026_12");
 }
 
 #[tokio::test]
 async fn a_lot_is_not_removed_by_windows_that_bring_nothing_new() {
     let mut house = Pipeline::new().await;
-    house
-        .run_chain(&file_bytes("a", &[(10_001, "0", EARLY_TIME), (10_002, "0", EARLY_TIME)]), nth_window(0))
-        .await;
+    house.run_chain(&file_bytes("a", &[(10_001, "0", EARLY_TIME), (10_002, "0", EARLY_TIME)]), nth_window(0)).await;
     let one = file_bytes("b", &[(10_001, "0", EARLY_TIME)]);
     for n in 1..8 {
         house.run_chain(&one, nth_window(n)).await;
@@ -140,8 +133,7 @@ async fn a_lot_with_a_sale_date_but_no_instant_is_not_removed_before_two_days_af
     let mut house = Pipeline::new().await;
     let dated = |clock, zone: &str, sale| {
         let text =
-            String::from_utf8(file_bytes(clock, &[(10_001, "0", EARLY_TIME), (10_002, sale, EARLY_TIME)]))
-                .unwrap();
+            String::from_utf8(file_bytes(clock, &[(10_001, "0", EARLY_TIME), (10_002, sale, EARLY_TIME)])).unwrap();
         text.replace(",EST,", &format!(",{zone},")).into_bytes()
     };
     house.run_chain(&dated("a", "XST", "20261121"), nth_window(0)).await;
@@ -162,8 +154,7 @@ async fn a_late_file_that_brings_a_sale_date_moves_the_status_by_the_newest_wind
     house.run_chain(&file_bytes("a", &[row("0", EARLY_TIME)]), nth_window(0)).await;
     house.run_chain(&file_bytes("c", &[row("0", EARLY_TIME)]), nth_window(8)).await;
     assert_eq!(lot_statuses(&house).await, "10001 active");
-    let late =
-        house.run_chain(&file_bytes("b", &[row("20261130", "2026-11-20T14:20:00Z")]), nth_window(2)).await;
+    let late = house.run_chain(&file_bytes("b", &[row("20261130", "2026-11-20T14:20:00Z")]), nth_window(2)).await;
     assert_eq!(late.final_state(), "late");
     assert_eq!(lot_statuses(&house).await, "10001 scheduled");
     let later = house.run_chain(&file_bytes("b2", &[row("0", "2026-11-20T14:40:00Z")]), nth_window(3)).await;
@@ -197,10 +188,6 @@ async fn a_repeat_that_comes_late_says_until_when_its_versions_were_seen() {
             let (bytes, window) = files[n];
             house.run_chain(bytes, nth_window(window)).await;
         }
-        assert_eq!(
-            house.query_text("select color from vehicles where vin like '%10001'").await,
-            "RED",
-            "{order:?}"
-        );
+        assert_eq!(house.query_text("select color from vehicles where vin like '%10001'").await, "RED", "{order:?}");
     }
 }

@@ -230,8 +230,7 @@ async fn compare_file(house: &Pipeline, file_id: Uuid, window: DateTime<Utc>, by
     let names: Vec<String> = reader.headers().unwrap().iter().map(canonical).collect();
     for ((row_no, payload), record) in told.iter().zip(reader.records()) {
         let record = record.unwrap();
-        let row: BTreeMap<String, String> =
-            names.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
+        let row: BTreeMap<String, String> = names.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
         let restored: BTreeMap<String, String> = payload
             .as_object()
             .unwrap()

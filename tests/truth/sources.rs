@@ -8,9 +8,8 @@ const LOT_COUNT: u32 = 1_000;
 
 /// Returns a file of a thousand lots. The VINs are the source's own, except for the first, which both sources have.
 fn file_bytes(letter: char, color: &str, lots: u32) -> Vec<u8> {
-    let mut text = String::from(
-        "Id,Lot number,VIN,Color,Sale Date M/D/CY,Time Zone,Last Updated Time,Create Date/Time\n",
-    );
+    let mut text =
+        String::from("Id,Lot number,VIN,Color,Sale Date M/D/CY,Time Zone,Last Updated Time,Create Date/Time\n");
     for n in 0..lots {
         let letter = if n == 0 { 'Z' } else { letter };
         let color = if n == 1 { color } else { "RED" };
@@ -39,8 +38,7 @@ async fn two_sources_with_the_same_lot_numbers_share_nothing_but_a_vehicle() {
     assert_eq!(house.query_number("select count(*) from lots").await, 2_000);
     assert_eq!(house.query_number("select count(*) from vehicles").await, 1_999);
     assert_eq!(house.query_number("select count(*) from raw.heads").await, 2_000);
-    let common =
-        house.query_text("select source || ' ' || source_lot from vehicles where vin like '%Z%'").await;
+    let common = house.query_text("select source || ' ' || source_lot from vehicles where vin like '%Z%'").await;
     assert_eq!(common, "other 70000000", "of equal update times the greater source stands");
 
     // a change in one source is not a change in the other
@@ -52,26 +50,23 @@ async fn two_sources_with_the_same_lot_numbers_share_nothing_but_a_vehicle() {
         )
         .await;
     assert_eq!(colors, "copart WHITE, other BLACK");
-    let changes = house
-        .query_text("select string_agg(distinct source, ' ') from audit.vehicle_changes where lot_external_id = '70000001'");
+    let changes = house.query_text(
+        "select string_agg(distinct source, ' ') from audit.vehicle_changes where lot_external_id = '70000001'",
+    );
     assert_eq!(changes.await, "other");
 
     // absence is judged for each source separately
     for n in 2..5 {
         let mut small = file_bytes('B', "BLACK", LOT_COUNT - 10);
         small.extend_from_slice(
-            format!("{LOT_COUNT},{},1HGCM82633A999999,RED,0,EST,2026-11-20T09:00:00Z,{n}\n", 80_000_000 + n)
-                .as_bytes(),
+            format!("{LOT_COUNT},{},1HGCM82633A999999,RED,0,EST,2026-11-20T09:00:00Z,{n}\n", 80_000_000 + n).as_bytes(),
         );
         house.run_chain(&small, nth_window(n)).await;
     }
     let gone = house
         .query_text("select string_agg(distinct source || ' ' || status, ', ') from lots where lot_external_id between '70000990' and '70000999'");
     assert_eq!(gone.await, "copart active, other removed");
-    assert_eq!(
-        house.query_number("select count(*) from audit.status_transitions where source = 'copart'").await,
-        0
-    );
+    assert_eq!(house.query_number("select count(*) from audit.status_transitions where source = 'copart'").await, 0);
 }
 
 #[tokio::test]
@@ -81,15 +76,12 @@ async fn what_makes_no_lot_and_what_cannot_be_read_is_noted_under_its_source() {
     for source in ["copart", "other"] {
         house.source = source;
         let mut bytes = file_bytes('A', "RED", 100);
-        bytes
-            .extend_from_slice(format!("101,70000101,,RED,0,EST,2026-11-20T09:00:00Z,{source}\n").as_bytes());
-        bytes
-            .extend_from_slice(b"102,70000102,1HGCM82633A999999,RED,0,EST,2026-11-20T09:00:00Z,A,too,many\n");
+        bytes.extend_from_slice(format!("101,70000101,,RED,0,EST,2026-11-20T09:00:00Z,{source}\n").as_bytes());
+        bytes.extend_from_slice(b"102,70000102,1HGCM82633A999999,RED,0,EST,2026-11-20T09:00:00Z,A,too,many\n");
         house.run_chain(&bytes, nth_window(0)).await;
     }
     let skipped = "select string_agg(concat_ws(' ', source, lot_external_id, reason), ', ' order by source) from audit.skipped_lots";
     assert_eq!(house.query_text(skipped).await, "copart 70000101 vin_empty, other 70000101 vin_empty");
-    let rejected =
-        "select string_agg(concat_ws(' ', source, row_no), ', ' order by source) from audit.parse_errors";
+    let rejected = "select string_agg(concat_ws(' ', source, row_no), ', ' order by source) from audit.parse_errors";
     assert_eq!(house.query_text(rejected).await, "copart 102, other 102");
 }

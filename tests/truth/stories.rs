@@ -100,8 +100,7 @@ fn the_stories_have_files_states_and_statuses_of_every_sort() {
 async fn check_story(seed: u64) -> Result<(), String> {
     let files = script::write_script(seed);
     let description = script::describe_files(&files);
-    let (record, expected) =
-        run_in_order(&files).await.map_err(|error| format!("in order, {error}\n{description}"))?;
+    let (record, expected) = run_in_order(&files).await.map_err(|error| format!("in order, {error}\n{description}"))?;
     let mut way: Vec<usize> = (0..files.len()).collect();
     let mut chance = StoryRng(!seed);
     for _ in 0..2 {
@@ -169,10 +168,7 @@ async fn compare_all(house: &Pipeline, record: &StoryOracle, statuses: bool) -> 
 }
 
 /// Returns the differences, key by key and column by column.
-fn compare_facts(
-    expected: &BTreeMap<String, NamedValues>,
-    found: &BTreeMap<String, NamedValues>,
-) -> Vec<String> {
+fn compare_facts(expected: &BTreeMap<String, NamedValues>, found: &BTreeMap<String, NamedValues>) -> Vec<String> {
     let mut differences = Vec::new();
     for (key, facts) in expected {
         let Some(stored) = found.get(key) else {
@@ -186,9 +182,7 @@ fn compare_facts(
             }
         }
     }
-    differences.extend(
-        found.keys().filter(|key| !expected.contains_key(*key)).map(|key| format!("{key} never was")),
-    );
+    differences.extend(found.keys().filter(|key| !expected.contains_key(*key)).map(|key| format!("{key} never was")));
     differences
 }
 
@@ -258,11 +252,7 @@ async fn read_vehicles(house: &Pipeline) -> BTreeMap<String, NamedValues> {
     read_facts(house, VEHICLES_QUERY, &names).await
 }
 
-async fn read_facts(
-    house: &Pipeline,
-    query: &'static str,
-    names: &[&'static str],
-) -> BTreeMap<String, NamedValues> {
+async fn read_facts(house: &Pipeline, query: &'static str, names: &[&'static str]) -> BTreeMap<String, NamedValues> {
     let rows = sqlx::query(query).fetch_all(house.pool()).await.unwrap();
     let facts = |row: &sqlx::postgres::PgRow| names.iter().map(|name| (*name, row.get(*name))).collect();
     rows.iter().map(|row| (row.get("key"), facts(row))).collect()

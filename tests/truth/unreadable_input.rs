@@ -53,8 +53,7 @@ async fn a_lot_whose_record_cannot_be_read_stays_in_the_feed() {
         assert_eq!(chain.report_number("ingest", "/recognised_lots"), 100);
     }
     assert_eq!(lot_status(&house, 10_000).await, "active");
-    let head =
-        "select count(*) from raw.heads where lot = 10000 and last_seen is null and absent_since is null";
+    let head = "select count(*) from raw.heads where lot = 10000 and last_seen is null and absent_since is null";
     assert_eq!(house.query_number(head).await, 1);
     let kept = "select count(*) from audit.parse_errors where convert_from(raw, 'UTF8') like '%,10000,%'";
     assert_eq!(house.query_number(kept).await, 4);
@@ -93,8 +92,7 @@ async fn a_file_with_less_than_95_percent_of_its_lots_recognised_judges_no_absen
             u64::from(100 - nameless_rows),
             "its rows are facts"
         );
-        let absent =
-            house.query_number("select count(*) from raw.heads where absent_since is not null").await;
+        let absent = house.query_number("select count(*) from raw.heads where absent_since is not null").await;
         assert_eq!(absent, if state == "applied" { 6 } else { 0 });
         let share = "select record_count || ' ' || recognised_lots || ' ' || coalesce(incomplete_reason, '-')
             from raw.csv_files order by file_no desc limit 1";
@@ -107,9 +105,7 @@ async fn a_file_with_less_than_95_percent_of_its_lots_recognised_judges_no_absen
 async fn a_file_with_less_than_half_of_its_lots_recognised_is_quarantined() {
     let mut house = Pipeline::new().await;
     house.run_chain(&file_bytes(lot_rows(10_000..10_100, 0)), nth_window(0)).await;
-    let half = |named| {
-        lot_rows(10_000..10_000 + named, 1).chain((named..100).map(|n| row_without_number(20_000 + n)))
-    };
+    let half = |named| lot_rows(10_000..10_000 + named, 1).chain((named..100).map(|n| row_without_number(20_000 + n)));
     let chain = house.run_chain(&file_bytes(half(50)), nth_window(1)).await;
     assert_eq!(chain.final_state(), "incomplete");
     let before = house.digest().await;
@@ -128,8 +124,7 @@ async fn small_files_are_no_measure_for_each_other() {
         let chain = house.run_chain(&file_bytes(lot_rows(10_000..10_050, n)), nth_window(n.into())).await;
         assert_eq!(chain.final_state(), "incomplete", "window {n}");
     }
-    let reasons =
-        "select string_agg(coalesce(incomplete_reason, '-'), ' ' order by file_no) from raw.csv_files";
+    let reasons = "select string_agg(coalesce(incomplete_reason, '-'), ' ' order by file_no) from raw.csv_files";
     assert_eq!(house.query_text(reasons).await, "- size size size size size");
     assert_eq!(house.query_number("select count(*) from lots where status = 'removed'").await, 0);
 }
@@ -137,7 +132,8 @@ async fn small_files_are_no_measure_for_each_other() {
 #[tokio::test]
 async fn a_size_that_an_operator_accepts_is_what_the_files_after_it_are_compared_with() {
     let mut house = Pipeline::new().await;
-    let accept = "select outcome || ' ' || coalesce(row_count, 0) from fleet.accept_size('copart', 'nana', 'fewer yards')";
+    let accept =
+        "select outcome || ' ' || coalesce(row_count, 0) from fleet.accept_size('copart', 'nana', 'fewer yards')";
     assert_eq!(house.query_text(accept).await, "unknown 0");
     house.run_chain(&file_bytes(lot_rows(10_000..10_100, 0)), nth_window(0)).await;
     assert_eq!(house.query_text(accept).await, "complete 100");
@@ -164,13 +160,12 @@ async fn a_size_that_stays_for_24_hours_of_windows_is_accepted_by_itself() {
     let unnamed = lot_rows(10_000..10_040, 1).chain((0..10).map(|n| row_without_number(20_000 + n)));
     house.run_chain(&file_bytes(lot_rows(10_000..10_050, 1)), nth_window(1)).await;
     house.run_chain(&file_bytes(unnamed), nth_window(2)).await;
-    for (n, state) in
-        [(3, "incomplete"), (50, "incomplete"), (98, "incomplete"), (99, "applied"), (100, "applied")]
-    {
+    for (n, state) in [(3, "incomplete"), (50, "incomplete"), (98, "incomplete"), (99, "applied"), (100, "applied")] {
         let chain = house.run_chain(&file_bytes(lot_rows(10_000..10_050, n)), nth_window(n.into())).await;
         assert_eq!(chain.final_state(), state, "window {n}");
     }
-    let accepted = "select size_accepted_rows || ' ' || (size_accepted_window at time zone 'UTC')::text from raw.sources";
+    let accepted =
+        "select size_accepted_rows || ' ' || (size_accepted_window at time zone 'UTC')::text from raw.sources";
     assert_eq!(house.query_text(accepted).await, "50 2026-11-21 14:45:00");
     // a whole file again is complete, and of the next the median decides
     let chain = house.run_chain(&file_bytes(lot_rows(10_000..10_100, 101)), nth_window(101)).await;
@@ -180,32 +175,24 @@ async fn a_size_that_stays_for_24_hours_of_windows_is_accepted_by_itself() {
 #[tokio::test]
 async fn a_row_without_a_lot_number_is_stored_and_listed_once_and_new_once() {
     let mut house = Pipeline::new().await;
-    let with =
-        |n: u32, nameless_rows: Vec<String>| file_bytes(lot_rows(10_000..10_100, n).chain(nameless_rows));
-    let counts = |chain: &CompletedChain| {
-        ["/new", "/changed", "/unchanged"].map(|path| chain.report_number("ingest", path))
-    };
+    let with = |n: u32, nameless_rows: Vec<String>| file_bytes(lot_rows(10_000..10_100, n).chain(nameless_rows));
+    let counts =
+        |chain: &CompletedChain| ["/new", "/changed", "/unchanged"].map(|path| chain.report_number("ingest", path));
     let first = house
-        .run_chain(
-            &with(0, vec![row_without_number(1), row_without_number(1), row_without_number(2)]),
-            nth_window(0),
-        )
+        .run_chain(&with(0, vec![row_without_number(1), row_without_number(1), row_without_number(2)]), nth_window(0))
         .await;
     assert_eq!(counts(&first), [102, 0, 1], "the same row twice in one file is one");
-    let again =
-        house.run_chain(&with(1, vec![row_without_number(2), row_without_number(1)]), nth_window(1)).await;
+    let again = house.run_chain(&with(1, vec![row_without_number(2), row_without_number(1)]), nth_window(1)).await;
     assert_eq!(counts(&again), [0, 100, 2]);
     let away = house.run_chain(&with(2, vec![row_without_number(3)]), nth_window(2)).await;
     assert_eq!(counts(&away), [1, 100, 0]);
-    let back =
-        house.run_chain(&with(3, vec![row_without_number(1), row_without_number(3)]), nth_window(3)).await;
+    let back = house.run_chain(&with(3, vec![row_without_number(1), row_without_number(3)]), nth_window(3)).await;
     assert_eq!(counts(&back), [0, 100, 2]);
     let versions = "select count(*) from raw.rows where payload_jsonb ->> 'Lot number' = ''";
     assert_eq!(house.query_number(versions).await, 3);
     assert_eq!(house.query_number("select count(*) from audit.skipped_lots").await, 3);
     // a late file with a row of its own and one that is known
-    let late =
-        house.run_chain(&with(9, vec![row_without_number(1), row_without_number(4)]), nth_window(-1)).await;
+    let late = house.run_chain(&with(9, vec![row_without_number(1), row_without_number(4)]), nth_window(-1)).await;
     assert_eq!(
         (late.final_state(), late.report_number("ingest", "/new"), house.query_number(versions).await),
         ("late", 1, 4)
@@ -220,10 +207,7 @@ async fn a_row_without_a_lot_number_is_stored_and_listed_once_and_new_once() {
     let month = house.run_chain(&with(4, vec![row_without_number(1), row_without_number(2)]), december).await;
     assert_eq!(counts(&month), [0, 100, 2]);
     let month = house
-        .run_chain(
-            &with(5, vec![row_without_number(1), row_without_number(2)]),
-            december + Duration::minutes(15),
-        )
+        .run_chain(&with(5, vec![row_without_number(1), row_without_number(2)]), december + Duration::minutes(15))
         .await;
     assert_eq!(counts(&month), [0, 100, 2]);
     assert_eq!(house.query_number(versions).await, 6);
@@ -240,9 +224,7 @@ async fn a_row_without_a_lot_number_is_stored_and_listed_once_and_new_once() {
 #[tokio::test]
 async fn values_that_cannot_be_read_are_counted_by_column_with_the_first_of_them() {
     let mut house = Pipeline::new().await;
-    let odd = |lot: u32, odometer: &str, updated: &str| {
-        format!("1,{lot},1HGCM82633A0{lot},{odometer},{updated},now")
-    };
+    let odd = |lot: u32, odometer: &str, updated: &str| format!("1,{lot},1HGCM82633A0{lot},{odometer},{updated},now");
     let long = "x".repeat(100);
     let rows = [odd(20_000, "N/A", "2026-11-20T10:00:00Z"), odd(20_001, &long, "never"), odd(20_002, "", "")];
     let chain = house.run_chain(&file_bytes(lot_rows(10_000..10_020, 0).chain(rows)), nth_window(0)).await;
@@ -257,22 +239,15 @@ async fn values_that_cannot_be_read_are_counted_by_column_with_the_first_of_them
     assert_eq!(chain.reports["ingest"]["column_drift"], json!([]));
     // an unchanged row was counted in its first file
     let chain = house
-        .run_chain(
-            &file_bytes(lot_rows(10_000..10_020, 0).chain([odd(20_001, &long, "never")])),
-            nth_window(1),
-        )
+        .run_chain(&file_bytes(lot_rows(10_000..10_020, 0).chain([odd(20_001, &long, "never")])), nth_window(1))
         .await;
     assert_eq!(
         (chain.report_number("ingest", "/unreadable_values"), chain.report_number("ingest", "/unchanged")),
         (0, 21)
     );
-    let chain = house
-        .run_chain(&file_bytes(lot_rows(10_000..10_020, 0).chain([odd(20_003, &long, "")])), nth_window(2))
-        .await;
-    assert_eq!(
-        chain.reports["ingest"]["unreadable"],
-        json!({ "Odometer": { "count": 1, "first": "x".repeat(80) } })
-    );
+    let chain =
+        house.run_chain(&file_bytes(lot_rows(10_000..10_020, 0).chain([odd(20_003, &long, "")])), nth_window(2)).await;
+    assert_eq!(chain.reports["ingest"]["unreadable"], json!({ "Odometer": { "count": 1, "first": "x".repeat(80) } }));
     let few = "select count(*) from fleet.metrics where metric = 'etl_unreadable_values_ratio'";
     assert_eq!(house.query_number(few).await, 0, "fewer than 200 rows are only reported");
 }
@@ -286,16 +261,14 @@ async fn a_column_that_most_values_are_no_longer_read_of_has_drifted() {
     let first = house.run_chain(&file_bytes(odd(10_000..10_300, 0)), nth_window(0)).await;
     assert_eq!(first.reports["ingest"]["column_drift"], json!([]), "there is no file before");
     house.run_chain(&file_bytes(lot_rows(10_000..10_300, 1)), nth_window(1)).await;
-    let chain = house
-        .run_chain(&file_bytes(odd(10_000..10_201, 2).chain(lot_rows(10_201..10_300, 2))), nth_window(2))
-        .await;
+    let chain =
+        house.run_chain(&file_bytes(odd(10_000..10_201, 2).chain(lot_rows(10_201..10_300, 2))), nth_window(2)).await;
     assert_eq!(chain.final_state(), "applied", "its contract is to warn");
     let wanted = json!([{
         "column": "Odometer", "unreadable": 201, "rows": 300, "first": "2 miles", "policy": "warn",
     }]);
     assert_eq!(chain.reports["ingest"]["column_drift"], wanted);
-    let figures =
-        "select string_agg(metric || ' ' || (labels ->> 'column') || ' ' || value, ', ' order by metric)
+    let figures = "select string_agg(metric || ' ' || (labels ->> 'column') || ' ' || value, ', ' order by metric)
         from fleet.metrics where metric in ('etl_column_drift', 'etl_unreadable_values_ratio')";
     assert_eq!(
         house.query_text(figures).await,
@@ -323,28 +296,20 @@ async fn a_key_column_that_most_rows_are_unreadable_in_quarantines_the_file() {
     assert_eq!((chain.final_state(), house.digest().await), ("quarantined", before));
     let why = "column \"Last Updated Time\" is unreadable in 51 of 100 rows, more than half";
     assert_eq!(chain.reports["ingest"]["reason"], why);
-    assert_eq!(
-        house.query_text("select note from fleet.windows order by window_start_utc desc limit 1").await,
-        why
-    );
+    assert_eq!(house.query_text("select note from fleet.windows order by window_start_utc desc limit 1").await, why);
     let chain = house.run_chain(&timed(50, "20.11.2026 10 Uhr", 2), nth_window(2)).await;
     assert_eq!(chain.final_state(), "applied", "half is not more than half");
     let chain = house.run_chain(&timed(100, "", 3), nth_window(3)).await;
     assert_eq!(chain.final_state(), "applied", "an empty value can be read");
     // unreadable in the unchanged rows too: 60 of 100 rows, of which none is staged
     house.run_chain(&timed(50, "20.11.2026 10 Uhr", 4), nth_window(4)).await;
-    let grown = String::from_utf8(timed(50, "20.11.2026 10 Uhr", 4))
-        .unwrap()
-        .lines()
-        .take(91)
-        .collect::<Vec<_>>()
-        .join("\n");
+    let grown =
+        String::from_utf8(timed(50, "20.11.2026 10 Uhr", 4)).unwrap().lines().take(91).collect::<Vec<_>>().join("\n");
     let chain = house.run_chain(grown.as_bytes(), nth_window(5)).await;
     assert_eq!((chain.final_state(), chain.report_number("ingest", "/staged")), ("quarantined", 0));
     // VINs of no known form are read
-    let trailers = file_bytes(
-        (10_000..10_100).map(|lot| format!("{lot},{lot},TRAILER {lot},1,2026-11-20T11:00:00Z,now")),
-    );
+    let trailers =
+        file_bytes((10_000..10_100).map(|lot| format!("{lot},{lot},TRAILER {lot},1,2026-11-20T11:00:00Z,now")));
     let chain = house.run_chain(&trailers, nth_window(6)).await;
     assert_eq!((chain.final_state(), chain.report_number("ingest", "/skipped/vin_format")), ("applied", 100));
 }
@@ -379,8 +344,7 @@ async fn each_missing_key_is_counted_by_itself() {
         json!({ "vin_empty": 1, "vin_format": 1, "lot_missing": 3 }),
         "a row is skipped for one reason"
     );
-    let rate =
-        "select total_rows || ' ' || vin_null_count || ' ' || lot_null_count from audit.v_unknown_rate";
+    let rate = "select total_rows || ' ' || vin_null_count || ' ' || lot_null_count from audit.v_unknown_rate";
     assert_eq!(house.query_text(rate).await, "100 3 3");
 }
 
@@ -396,8 +360,5 @@ async fn a_text_of_any_length_costs_its_row_and_not_the_window() {
     assert_eq!(chain.final_state(), "applied");
     assert_eq!(house.query_number("select count(*) from lots").await, 100);
     assert_eq!(house.query_number("select count(*) from audit.skipped_lots").await, 3);
-    assert_eq!(
-        house.query_number("select max(length(vin_raw))::bigint from audit.skipped_lots").await,
-        40_000
-    );
+    assert_eq!(house.query_number("select max(length(vin_raw))::bigint from audit.skipped_lots").await, 40_000);
 }

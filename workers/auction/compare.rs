@@ -30,13 +30,8 @@ pub async fn compare_rows(
     scope: ComparisonScope,
     observer: ComparisonObserver,
 ) -> anyhow::Result<ComparisonCounts> {
-    let mut comparison = RowComparison {
-        pool,
-        observer,
-        counts: ComparisonCounts::default(),
-        total: 0,
-        differing: HashSet::new(),
-    };
+    let mut comparison =
+        RowComparison { pool, observer, counts: ComparisonCounts::default(), total: 0, differing: HashSet::new() };
     let source = scope.source.as_deref();
     if let Some(sample) = scope.sample {
         let lots = scope::sample_lots(&comparison.pool, source, sample).await?;
@@ -91,8 +86,7 @@ impl RowComparison {
         let mut vehicles = rows::compare_vehicles(&mut tx, &batch.vehicles).await?;
         vehicles.extend(rows::find_unfounded_vehicles(&mut tx, &batch.vins, &batch.vehicles).await?);
         tx.rollback().await.context("could not end the read-only snapshot")?;
-        let differing: BTreeSet<String> =
-            vehicles.iter().filter_map(|difference| difference.vin.clone()).collect();
+        let differing: BTreeSet<String> = vehicles.iter().filter_map(|difference| difference.vin.clone()).collect();
         vehicles.retain(|it| it.vin.as_ref().is_none_or(|vin| !self.differing.contains(vin)));
         self.differing.extend(differing);
         found.extend(vehicles);
@@ -128,11 +122,7 @@ struct ComparisonBatch {
 }
 
 impl ComparisonBatch {
-    async fn read(
-        connection: &mut PgConnection,
-        lots: &[LotKey],
-        vins: &[String],
-    ) -> anyhow::Result<ComparisonBatch> {
+    async fn read(connection: &mut PgConnection, lots: &[LotKey], vins: &[String]) -> anyhow::Result<ComparisonBatch> {
         let spellings = taxonomy::load_aliases(connection).await?;
         let mut versions = read_versions(connection, lots).await?;
         let mut folded = compute_lots(&versions, &spellings);
@@ -186,7 +176,6 @@ fn collect_vins(lots: &[FoldedLot], standing: &[scope::ExistingLot], vins: &[Str
 
 /// Returns the lots of the given vehicles whose versions have not been read yet.
 fn unread_lots(versions: &VersionsByLot, vehicles: &BTreeMap<String, Vec<LotKey>>) -> Vec<LotKey> {
-    let lots: BTreeSet<&LotKey> =
-        vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
+    let lots: BTreeSet<&LotKey> = vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
     lots.into_iter().cloned().collect()
 }

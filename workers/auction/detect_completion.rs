@@ -78,12 +78,11 @@ impl Job for DetectCompletion {
         write_catalogue(run.pool(), &*run.extension::<Store>()?).await?;
         let mut step = run.begin_step().await?;
         let window = LockedWindow::lock(&mut step, self.sighting).await?;
-        let enabled = sqlx::query_scalar!(
-            "-- detect-completion: switch\n select completion_detector_enabled from public.config"
-        )
-        .fetch_one(&mut *step)
-        .await
-        .context("could not read public.config")?;
+        let enabled =
+            sqlx::query_scalar!("-- detect-completion: switch\n select completion_detector_enabled from public.config")
+                .fetch_one(&mut *step)
+                .await
+                .context("could not read public.config")?;
         let absence = mapping::mapping_for_source(&window.source).is_absence_judged();
         if window.state == "unchanged" {
             if has_older_unfinished_window(&mut step, &window).await? {
@@ -142,24 +141,12 @@ struct CompletionRules {
 impl CompletionRules {
     /// Returns the rules for a file that is newer than all others. `absent` enables the judgement of absent lots.
     fn for_newest_window(window: &LockedWindow, absent: bool) -> CompletionRules {
-        CompletionRules {
-            by: Some(window.start),
-            absent,
-            removal: absent,
-            staged: window.start,
-            own_lots: false,
-        }
+        CompletionRules { by: Some(window.start), absent, removal: absent, staged: window.start, own_lots: false }
     }
 
     /// Returns the rules for a late file. `absent` enables the judgement of absent lots.
     fn for_late_window(window: &LockedWindow, absent: bool) -> CompletionRules {
-        CompletionRules {
-            by: window.completed_window,
-            absent,
-            removal: false,
-            staged: window.start,
-            own_lots: true,
-        }
+        CompletionRules { by: window.completed_window, absent, removal: false, staged: window.start, own_lots: true }
     }
 }
 
@@ -175,10 +162,7 @@ fn final_state(window: &LockedWindow, late: bool, complete: bool) -> &'static st
 }
 
 /// Returns true if an older window of the source is unfinished: fetched, or ingested and not closed.
-async fn has_older_unfinished_window(
-    step: &mut JobTransaction,
-    window: &LockedWindow,
-) -> anyhow::Result<bool> {
+async fn has_older_unfinished_window(step: &mut JobTransaction, window: &LockedWindow) -> anyhow::Result<bool> {
     sqlx::query_scalar!(
         r#"-- detect-completion: older windows under way
         select exists (

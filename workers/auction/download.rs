@@ -169,8 +169,7 @@ pub type DownloadProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 impl FeedClient {
     /// Creates a client for the feed at `options.url`. An error names the variable and never the URL.
     pub fn new(options: FeedOptions) -> anyhow::Result<FeedClient> {
-        let url: Url =
-            options.url.expose_secret().parse().map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
+        let url: Url = options.url.expose_secret().parse().map_err(|e| anyhow!("COPART_FEED_URL is not a URL: {e}"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(anyhow!("COPART_FEED_URL is not an http or https URL"));
         }
@@ -182,8 +181,7 @@ impl FeedClient {
     /// Returns a copy of the client that sends the cookies of a session: `name=value; name=value`.
     pub fn with_session(&self, cookies: &SecretString) -> anyhow::Result<FeedClient> {
         let text = cookies.expose_secret();
-        let mut header =
-            HeaderValue::from_str(text).map_err(|_| anyhow!("the session's cookies cannot be sent"))?;
+        let mut header = HeaderValue::from_str(text).map_err(|_| anyhow!("the session's cookies cannot be sent"))?;
         header.set_sensitive(true);
         let url = self.options.url.expose_secret().parse()?;
         let values = text.split("; ").filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
@@ -222,23 +220,14 @@ impl FeedClient {
         progress: DownloadProgress<'_>,
     ) -> Result<CompletedDownload, DownloadError> {
         let deadline = self.options.deadline;
-        let tries = self.download_with_retry(DownloadAttempts {
-            feed: self,
-            store,
-            since,
-            progress,
-            made: 0,
-            partial: None,
-        });
+        let tries =
+            self.download_with_retry(DownloadAttempts { feed: self, store, since, progress, made: 0, partial: None });
         timeout(deadline, tries).await.map_err(|_| TransferError::Overdue { deadline })?
     }
 
     /// Sends requests until the file is complete, the retries are used up, or the server asks for more time than is
     /// left.
-    async fn download_with_retry(
-        &self,
-        mut tries: DownloadAttempts<'_>,
-    ) -> Result<CompletedDownload, DownloadError> {
+    async fn download_with_retry(&self, mut tries: DownloadAttempts<'_>) -> Result<CompletedDownload, DownloadError> {
         let began = Instant::now();
         let mut waits = self.options.waits.iter();
         loop {

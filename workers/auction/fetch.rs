@@ -171,8 +171,7 @@ impl Job for Fetch {
     const WHEN: &'static str = "every quarter-hour";
     const READS: &'static str = "the feed, fleet.sources, fleet.windows, raw.csv_files";
     const WRITES: &'static str = "the store, raw.csv_files, fleet.windows, fleet.fetch_slots";
-    const SAFE: &'static str =
-        "a slot has one attempt, a window one file; known bytes are recognised by their sha256";
+    const SAFE: &'static str = "a slot has one attempt, a window one file; known bytes are recognised by their sha256";
     const NEXT: &'static str = "ingest";
     type Report = FetchReport;
 
@@ -215,8 +214,7 @@ impl Fetch {
         )?;
         let (job, its_run) = (run.job().id, run.job().run);
         let answer =
-            source::begin_fetch(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok)
-                .await?;
+            source::begin_fetch(run.pool(), &self.source, self.window_start_utc, job, its_run, self.late_ok).await?;
         let (outcome, why) = match answer {
             FetchPermission::Granted => (FetchOutcome::Fetched, None),
             FetchPermission::AlreadyFetched => (FetchOutcome::AlreadyFetched, None),

@@ -67,8 +67,7 @@ const COPY_RAW_ROWS: &str =
     "copy raw.rows (id, file_id, row_no, window_start_utc, lot, payload_jsonb) from stdin (format binary)";
 const COPY_SKIPPED_LOTS: &str = "copy audit.skipped_lots (window_start_utc, file_id, source, row_no, lot_external_id, vin_raw, reason) \
     from stdin (format binary)";
-const COPY_MANIFESTS: &str =
-    "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
+const COPY_MANIFESTS: &str = "copy raw.manifests (file_id, window_start_utc, row_ids) from stdin (format binary)";
 /// Chunks buffered between the scanner and COPY. With a buffer of one, each side keeps waiting for the other.
 const BUFFERED_CHUNKS: usize = 2;
 /// The delay before a window checks again whether the conflicting windows have finished.
@@ -144,8 +143,7 @@ impl Job for Ingest {
     const VERB: &'static str = "reads a file, stores its new row versions and stages the rows to apply";
     const WHEN: &'static str = "after fetch";
     const READS: &'static str = "the store, raw.heads, taxonomies.aliases";
-    const WRITES: &'static str =
-        "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit, fleet.windows";
+    const WRITES: &'static str = "raw.rows, raw.manifests, raw.heads, staging.copart_raw, audit, fleet.windows";
     const SAFE: &'static str = "one transaction ends the job; an ingested file is left alone";
     const NEXT: &'static str = "upsert-vehicles";
     type Report = IngestReport;
@@ -211,14 +209,9 @@ impl Job for Ingest {
         stream_rows(&run, &mut step, &window, arriving, apart.as_ref(), &copy_staged).await?;
         match scanning.await.context("the scan panicked")? {
             Ok(outcome) => {
-                let mut report = finish::finish_ingest(
-                    &mut step,
-                    &plan,
-                    &window,
-                    outcome,
-                    finish::DetachedLoads { apart, day },
-                )
-                .await?;
+                let mut report =
+                    finish::finish_ingest(&mut step, &plan, &window, outcome, finish::DetachedLoads { apart, day })
+                        .await?;
                 (report.seconds, report.peak_rss_mb) = (began.elapsed().as_secs_f64(), peak_rss_mb());
                 record_step(&mut step, (self.sighting.file_id, window.start), "ingest", &report).await?;
                 step.enqueue_next(&self.next_job(), &self.sighting.job_key()).await?;
@@ -342,9 +335,8 @@ async fn stream_rows(
             }
         }
         Some(load) => {
-            let mut copy = CopyStream::begin(step, copy_staged)
-                .await
-                .context("could not begin the copy of staged rows")?;
+            let mut copy =
+                CopyStream::begin(step, copy_staged).await.context("could not begin the copy of staged rows")?;
             while let Some(chunk) = arriving.recv().await {
                 run.report_progress(chunk.bytes_read, whole);
                 load.send_rows(chunk.raw).await;

@@ -75,12 +75,9 @@ mod tests {
         let mut warnings = ParseWarnings::default();
         for column in Column::ALL {
             // a yard whose state has two zones, so that the abbreviation counts
-            let texas =
-                civic_fixture().with_value("Yard name", "TX - DALLAS").with_value("Location state", "TX");
+            let texas = civic_fixture().with_value("Yard name", "TX - DALLAS").with_value("Location state", "TX");
             let odd = texas.with_value(column.name(), "?!");
-            odd.with_record(|record| {
-                drop(ParsedRow::from_record(record, AliasIndex::built_in(), &mut warnings))
-            });
+            odd.with_record(|record| drop(ParsedRow::from_record(record, AliasIndex::built_in(), &mut warnings)));
         }
         let mut unreadable: Vec<&str> = warnings.iter().map(|(column, ..)| column.name()).collect();
         unreadable.push("other");

@@ -204,9 +204,8 @@ pub(super) async fn ensure_partitions(pool: &PgPool, window: DateTime<Utc>) -> a
 /// `getrusage` is not used, since that value survives `exec` and would include the parent's.
 pub fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
     peak.map_or(0.0, |kib| kib * 1024.0 / 1e6)
 }
 

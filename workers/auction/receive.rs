@@ -98,11 +98,7 @@ pub(super) enum WindowOutcome {
 }
 
 /// Puts the bytes into the store under the window's key, unless they are already known.
-pub async fn store_bytes(
-    pool: &PgPool,
-    store: &Store,
-    arrival: IncomingFile,
-) -> anyhow::Result<UnregisteredFile> {
+pub async fn store_bytes(pool: &PgPool, store: &Store, arrival: IncomingFile) -> anyhow::Result<UnregisteredFile> {
     let IncomingFile { source, window, since, spool } = arrival;
     let known = sqlx::query_scalar!(
         r#"-- receive: known bytes
@@ -229,16 +225,11 @@ pub struct StoredFile {
 /// Returns an error if the source is unknown, or if the file has no key and is not registered.
 pub async fn register_stored_file(conn: &mut PgConnection, file: StoredFile) -> anyhow::Result<FileReceipt> {
     let StoredFile { source, window, sha256, bytes, stored_bytes, since, placed } = file;
-    register_file(conn, &UnregisteredFile { source, window, since, sha256, bytes, stored_bytes, placed })
-        .await
+    register_file(conn, &UnregisteredFile { source, window, since, sha256, bytes, stored_bytes, placed }).await
 }
 
 /// Returns the file and its window in the form that the jobs of this window use.
-async fn find_sighting(
-    conn: &mut PgConnection,
-    file_id: Uuid,
-    window: DateTime<Utc>,
-) -> anyhow::Result<Sighting> {
+async fn find_sighting(conn: &mut PgConnection, file_id: Uuid, window: DateTime<Utc>) -> anyhow::Result<Sighting> {
     let again = sqlx::query_scalar!(
         r#"-- receive: whether the file came for another window first
         select window_start_utc <> $2 as "again!" from raw.csv_files where file_id = $1"#,

@@ -6,9 +6,7 @@
 //! preserved.
 
 use super::LockedWindow;
-use super::ingest::{
-    ScanError, ScanPlan, copy_into_sql, copy_staged_sql, packed_sha256, scan_checked, staged_columns,
-};
+use super::ingest::{ScanError, ScanPlan, copy_into_sql, copy_staged_sql, packed_sha256, scan_checked, staged_columns};
 use crate::auction::mapping;
 use crate::db::taxonomy;
 use crate::queue::{JobError, JobRun, JobTransaction, abort};
@@ -56,9 +54,8 @@ pub async fn restage_file(
     };
     let file = store.open_reader(&window.path).await?;
     let (chunks, mut arriving) = mpsc::channel(BUFFERED_CHUNKS);
-    let scanning = tokio::task::spawn_blocking(move || {
-        scan_checked(file, &packed_sha256, &plan, Default::default(), &chunks)
-    });
+    let scanning =
+        tokio::task::spawn_blocking(move || scan_checked(file, &packed_sha256, &plan, Default::default(), &chunks));
     let whole = u64::try_from(window.bytes).unwrap_or(0);
     while let Some(chunk) = arriving.recv().await {
         run.report_progress(chunk.bytes_read, whole);
@@ -79,11 +76,7 @@ pub async fn restage_file(
 }
 
 /// Returns the plan of the scan: the file is read like a first one, but its rows already have their ids.
-async fn plan_restage(
-    step: &mut JobTransaction,
-    file_id: Uuid,
-    window: &LockedWindow,
-) -> Result<ScanPlan, JobError> {
+async fn plan_restage(step: &mut JobTransaction, file_id: Uuid, window: &LockedWindow) -> Result<ScanPlan, JobError> {
     let ids = sqlx::query_scalar!(
         "-- restage: the row ids of the file
         select row_ids from raw.manifests where file_id = $1 and window_start_utc = $2",
@@ -135,20 +128,13 @@ async fn attach_day(step: &mut JobTransaction, file_id: Uuid, window: &LockedWin
 }
 
 /// Updates the file's staged rows to the scanned rows. Returns the number of rows changed or inserted.
-async fn merge_staged_rows(
-    step: &mut JobTransaction,
-    file_id: Uuid,
-    window: &LockedWindow,
-) -> anyhow::Result<i64> {
+async fn merge_staged_rows(step: &mut JobTransaction, file_id: Uuid, window: &LockedWindow) -> anyhow::Result<i64> {
     let compared =
         |name: &&str| !matches!(*name, "file_id" | "window_start_utc" | "row_no" | "prev_hash" | "prev_seen");
     let columns: Vec<&str> = staged_columns().filter(compared).collect();
     let set = columns.iter().map(|name| format!("{name} = t.{name}")).collect::<Vec<_>>().join(", ");
-    let differs = columns
-        .iter()
-        .map(|name| format!("s.{name} is distinct from t.{name}"))
-        .collect::<Vec<_>>()
-        .join(" or ");
+    let differs =
+        columns.iter().map(|name| format!("s.{name} is distinct from t.{name}")).collect::<Vec<_>>().join(" or ");
     let all = staged_columns().collect::<Vec<_>>().join(", ");
     // All interpolated names are constants of the program.
     sqlx::query_scalar(AssertSqlSafe(format!(

@@ -58,10 +58,7 @@ impl fmt::Debug for LoginClient {
 
 impl LoginClient {
     /// Returns the login of the configuration, or `None` if no user is set. An error names the missing variable.
-    pub fn from_config(
-        copart: &CopartConfig,
-        key: Option<&SecretString>,
-    ) -> anyhow::Result<Option<LoginClient>> {
+    pub fn from_config(copart: &CopartConfig, key: Option<&SecretString>) -> anyhow::Result<Option<LoginClient>> {
         let Some(user) = copart.user.clone() else { return Ok(None) };
         let password = copart
             .password
@@ -77,10 +74,8 @@ impl LoginClient {
             .parse()
             .context("COPART_LOGIN_URL is not a URL")?;
         // The login URL is not secret, but the options are those of the feed: headers and timeouts.
-        let options = FeedOptions::from_config(&CopartConfig {
-            feed_url: Some(url.as_str().into()),
-            ..copart.clone()
-        })?;
+        let options =
+            FeedOptions::from_config(&CopartConfig { feed_url: Some(url.as_str().into()), ..copart.clone() })?;
         Ok(Some(LoginClient {
             client: build_client(&options, &url, 0)?,
             key: CookieKey::new(key)?,
@@ -106,12 +101,7 @@ impl LoginClient {
     }
 
     /// Returns the source's cookies, and refreshes them if they are about to expire.
-    async fn session_cookies(
-        &self,
-        pool: &PgPool,
-        source: &str,
-        who: &str,
-    ) -> anyhow::Result<Option<SecretString>> {
+    async fn session_cookies(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<Option<SecretString>> {
         let deadline = tokio::time::Instant::now() + LOGIN_TIMEOUT;
         loop {
             let kept = session::load_session(pool, source, &self.key).await?;
@@ -142,12 +132,7 @@ impl LoginClient {
     }
 
     /// Logs in for an operator, even if there is a valid session. Returns the end of the new session.
-    pub async fn log_in_manually(
-        &self,
-        pool: &PgPool,
-        source: &str,
-        who: &str,
-    ) -> anyhow::Result<DateTime<Utc>> {
+    pub async fn log_in_manually(&self, pool: &PgPool, source: &str, who: &str) -> anyhow::Result<DateTime<Utc>> {
         ensure!(
             session::acquire_refresh(pool, source, who, LOGIN_TIMEOUT * 2, None).await?,
             "another login to {source} is in progress\nhint: check `vinops source status`"
@@ -169,8 +154,7 @@ impl LoginClient {
                 return Err(error.context(format!("could not log in to {source}")));
             }
             Err(_) => {
-                session::record_failure(pool, source, who, "no response from the login page", LOGIN_COOLDOWN)
-                    .await?;
+                session::record_failure(pool, source, who, "no response from the login page", LOGIN_COOLDOWN).await?;
                 bail!("could not log in to {source}: no response within {LOGIN_TIMEOUT:?}");
             }
         };
@@ -197,10 +181,7 @@ impl LoginClient {
             request.send().await.map_err(|e| anyhow!("connection failed: {}", self.mask.redact_error(e)))?;
         let status = response.status();
         if !(status.is_success() || status.is_redirection()) {
-            bail!(
-                "login rejected: status {status}, body \"{}\"",
-                self.mask.read_snippet(&mut response).await
-            );
+            bail!("login rejected: status {status}, body \"{}\"", self.mask.read_snippet(&mut response).await);
         }
         if redirects_to_login(&response) {
             bail!(

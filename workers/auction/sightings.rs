@@ -59,8 +59,7 @@ pub async fn record_repeat(
     let sighting = Sighting { file_id, window_start_utc: Some(window) };
     match repetition {
         RepeatOutcome::Unchanged => {
-            enqueue_job(conn, &DetectCompletion { sighting }, EnqueueOptions::with_key(sighting.job_key()))
-                .await?;
+            enqueue_job(conn, &DetectCompletion { sighting }, EnqueueOptions::with_key(sighting.job_key())).await?;
         }
         RepeatOutcome::Again => {
             enqueue_job(

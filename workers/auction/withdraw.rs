@@ -105,9 +105,7 @@ async fn find_withdrawn_file(
         .context("could not read the file of the window")?;
     let at = window.to_rfc3339_opts(SecondsFormat::Secs, true);
     let Some(file) = found.first() else {
-        bail!(
-            "window {source} {at} has no file to withdraw\nhint: `vinops windows` shows which windows have one"
-        );
+        bail!("window {source} {at} has no file to withdraw\nhint: `vinops windows` shows which windows have one");
     };
     if found.len() > 1 {
         let files: Vec<String> = found.iter().map(|file| file.file_id.to_string()).collect();
@@ -129,10 +127,7 @@ async fn find_withdrawn_file(
 }
 
 /// Returns the lots that are closed now and were closed by the file or after it.
-async fn lots_closed_since(
-    connection: &mut PgConnection,
-    target: &WithdrawnFile,
-) -> anyhow::Result<Vec<i64>> {
+async fn lots_closed_since(connection: &mut PgConnection, target: &WithdrawnFile) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- withdraw: lots that were closed since
         select distinct l.lot_external_id::bigint as "lot!"

@@ -48,11 +48,7 @@ const fn coded_dimension(
     Dimension { name, kind: DimensionKind::Coded(domain), about, word }
 }
 
-const fn text_dimension(
-    name: &'static str,
-    about: &'static str,
-    word: fn(&CatalogueRow) -> ColumnValue,
-) -> Dimension {
+const fn text_dimension(name: &'static str, about: &'static str, word: fn(&CatalogueRow) -> ColumnValue) -> Dimension {
     Dimension { name, kind: DimensionKind::Text, about, word }
 }
 
@@ -90,21 +86,16 @@ pub const DIMENSIONS: &[Dimension; DIMENSION_COUNT] = &[
     coded_dimension("sale_type", TaxonomyDomain::SaleTypes, "Sale type", |row| {
         code_or_raw(&row.sale_type_code, &row.sale_type)
     }),
-    coded_dimension("keys", TaxonomyDomain::HasKeys, "Presence of keys", |row| {
-        code_value(&row.has_keys_code)
-    }),
+    coded_dimension("keys", TaxonomyDomain::HasKeys, "Presence of keys", |row| code_value(&row.has_keys_code)),
     coded_dimension(
         "runs_drives",
         TaxonomyDomain::RunsDrives,
         "Result of the yard's engine start and drive test",
         |row| raw_value(&row.runs_drives),
     ),
-    coded_dimension(
-        "condition",
-        TaxonomyDomain::LotConditions,
-        "Lot condition stated by the auction",
-        |row| code_value(&row.lot_condition_code),
-    ),
+    coded_dimension("condition", TaxonomyDomain::LotConditions, "Lot condition stated by the auction", |row| {
+        code_value(&row.lot_condition_code)
+    }),
     coded_dimension("vehicle_type", TaxonomyDomain::VehicleTypes, "Vehicle type at the auction", |row| {
         raw_value(&row.vehicle_type)
     }),
@@ -126,8 +117,6 @@ pub const DIMENSIONS: &[Dimension; DIMENSION_COUNT] = &[
         name: row.yard_name.clone(),
         ..ColumnValue::default()
     }),
-    text_dimension("state", "State or province in which the vehicle is located", |row| {
-        raw_value(&row.region)
-    }),
+    text_dimension("state", "State or province in which the vehicle is located", |row| raw_value(&row.region)),
     text_dimension("country", "Country in which the vehicle is located", |row| raw_value(&row.country)),
 ];

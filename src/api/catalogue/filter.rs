@@ -2,8 +2,7 @@
 //! value whether the value matches.
 
 use super::{
-    ColumnValue, DIMENSIONS, DimensionKind, FacetCounts, LotCatalogue, MODEL_YEARS, NO_VALUE, NO_YEAR,
-    ValueDictionary,
+    ColumnValue, DIMENSIONS, DimensionKind, FacetCounts, LotCatalogue, MODEL_YEARS, NO_VALUE, NO_YEAR, ValueDictionary,
 };
 use crate::api::labels::TaxonomyLabels;
 use crate::api::params::ParsedQuery;
@@ -25,9 +24,7 @@ impl ValueRange {
 
     /// Returns true if the range contains a value. A missing value is in no range.
     fn contains(self, value: i64) -> bool {
-        value != NO_VALUE
-            && self.from.is_none_or(|from| value >= from)
-            && self.to.is_none_or(|to| value <= to)
+        value != NO_VALUE && self.from.is_none_or(|from| value >= from) && self.to.is_none_or(|to| value <= to)
     }
 }
 
@@ -49,23 +46,14 @@ pub struct LotFilter {
 }
 
 /// Returns the code of a value: the stored code, otherwise the code of its alias.
-pub(super) fn value_code<'a>(
-    words: &'a TaxonomyLabels,
-    kind: DimensionKind,
-    word: &'a ColumnValue,
-) -> Option<&'a str> {
+pub(super) fn value_code<'a>(words: &'a TaxonomyLabels, kind: DimensionKind, word: &'a ColumnValue) -> Option<&'a str> {
     let DimensionKind::Coded(domain) = kind else { return None };
     word.code.as_deref().or_else(|| words.spellings.find_code(domain, word.raw.as_deref()?))
 }
 
 impl LotCatalogue {
     /// Returns the code of a dimension's value: the stored code, otherwise the code of its alias.
-    pub fn code_of<'a>(
-        &self,
-        words: &'a TaxonomyLabels,
-        dimension: usize,
-        word: &'a ColumnValue,
-    ) -> Option<&'a str> {
+    pub fn code_of<'a>(&self, words: &'a TaxonomyLabels, dimension: usize, word: &'a ColumnValue) -> Option<&'a str> {
         value_code(words, DIMENSIONS[dimension].kind, word)
     }
 }
@@ -141,11 +129,9 @@ impl LotFilter {
         // Filters without a facet first.
         let others = LotFilter { words: Vec::new(), year: ValueRange::default(), ..self.clone() };
         let passes = others.matching_slots(all);
-        let mut fails: Vec<u32> =
-            passes.iter().map(|pass| if *pass { PASSES_ALL } else { FAILS_SEVERAL }).collect();
+        let mut fails: Vec<u32> = passes.iter().map(|pass| if *pass { PASSES_ALL } else { FAILS_SEVERAL }).collect();
         let mut fail = |place: u32, test: &dyn Fn(usize) -> bool| {
-            for (slot, failed) in fails.iter_mut().enumerate().filter(|(_, failed)| **failed != FAILS_SEVERAL)
-            {
+            for (slot, failed) in fails.iter_mut().enumerate().filter(|(_, failed)| **failed != FAILS_SEVERAL) {
                 if !test(slot) {
                     *failed = if *failed == PASSES_ALL { place } else { FAILS_SEVERAL };
                 }

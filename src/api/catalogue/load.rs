@@ -6,9 +6,7 @@
 //! trace. If the refresher detects deletions, it reads all lots again.
 
 use super::order::{SORT_KEYS, SortedLots};
-use super::{
-    ColumnValue, DIMENSIONS, LotCatalogue, MODEL_YEARS, NO_VALUE, NO_YEAR, ValueDictionary, VinBytes,
-};
+use super::{ColumnValue, DIMENSIONS, LotCatalogue, MODEL_YEARS, NO_VALUE, NO_YEAR, ValueDictionary, VinBytes};
 use crate::config;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -103,9 +101,7 @@ impl LotCatalogue {
         next.horizon = Some(stand.horizon);
         next.window = stand.newest;
         next.read_at = config::now();
-        tokio::task::spawn_blocking(move || next.update_orders(&touched))
-            .await
-            .context("could not sort the catalogue")
+        tokio::task::spawn_blocking(move || next.update_orders(&touched)).await.context("could not sort the catalogue")
     }
 
     /// Writes a lot to its slot, or to a new slot if it has none. Returns the slot.

@@ -181,11 +181,7 @@ impl LotCatalogue {
 
     /// Returns the position of a lot in a sort order.
     fn sort_position(&self, sort: SortKey, slot: u32) -> SortPosition {
-        SortPosition {
-            key: self.sort_key(sort, slot),
-            lot: self.lots[slot as usize],
-            id: self.ids[slot as usize],
-        }
+        SortPosition { key: self.sort_key(sort, slot), lot: self.lots[slot as usize], id: self.ids[slot as usize] }
     }
 
     /// Returns the page of matching lots that begins after a position.

@@ -19,23 +19,12 @@ pub enum SortKey {
 }
 
 /// All sort keys, in the order of their discriminants.
-pub const SORT_KEYS: &[SortKey] =
-    &[SortKey::Sale, SortKey::Price, SortKey::Year, SortKey::Updated, SortKey::Lot];
+pub const SORT_KEYS: &[SortKey] = &[SortKey::Sale, SortKey::Price, SortKey::Year, SortKey::Updated, SortKey::Lot];
 
 impl SortKey {
     /// Values of the parameter `sort`. A minus means descending.
-    pub const PARAM_VALUES: &'static [&'static str] = &[
-        "sale_date",
-        "-sale_date",
-        "price",
-        "-price",
-        "year",
-        "-year",
-        "updated",
-        "-updated",
-        "lot",
-        "-lot",
-    ];
+    pub const PARAM_VALUES: &'static [&'static str] =
+        &["sale_date", "-sale_date", "price", "-price", "year", "-year", "updated", "-updated", "lot", "-lot"];
 
     /// Parses a value of the parameter `sort`. Returns the sort key, and true if the order is descending.
     pub fn parse(name: &str) -> Option<(SortKey, bool)> {

@@ -78,8 +78,7 @@ pub fn snapshot_row(
 }
 
 fn snapshot_images(listing: Option<String>, thumbnail: Option<String>) -> Json<Vec<ImageResponse>> {
-    let image = |variant: &str, url: Option<String>| {
-        url.map(|url| ImageResponse { variant: Some(variant.to_owned()), url })
-    };
+    let image =
+        |variant: &str, url: Option<String>| url.map(|url| ImageResponse { variant: Some(variant.to_owned()), url });
     Json([image("listing", listing), image("thumbnail", thumbnail)].into_iter().flatten().collect())
 }

@@ -18,10 +18,7 @@ pub struct HistoryVisibility {
 
 impl HistoryVisibility {
     /// Reads the visibility of the lots and vehicles that a history mentions.
-    pub async fn load(
-        connection: &mut PgConnection,
-        told: &history::LotHistory,
-    ) -> anyhow::Result<HistoryVisibility> {
+    pub async fn load(connection: &mut PgConnection, told: &history::LotHistory) -> anyhow::Result<HistoryVisibility> {
         let open = sqlx::query!(
             r#"-- api: the lots of a vehicle that are in sight
             select l.source as "source!", l.lot_external_id as "lot!"

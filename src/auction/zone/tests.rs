@@ -10,8 +10,7 @@ fn sale_place<'a>(abbreviation: &'a str, state: &'a str, yard: &'a str) -> SaleP
 }
 
 fn sale_instant(date: i32, hhmm: i32, abbreviation: &str, state: &str, yard: &str) -> Option<String> {
-    let at =
-        auction_instant(parse_day(date)?, parse_time(hhmm), sale_place(abbreviation, state, yard).zone()?)?;
+    let at = auction_instant(parse_day(date)?, parse_time(hhmm), sale_place(abbreviation, state, yard).zone()?)?;
     Some(at.format(MINUTE_FORMAT).to_string())
 }
 
@@ -59,11 +58,7 @@ fn an_arizona_yard_has_one_offset_under_any_abbreviation() {
 fn a_lot_located_in_arizona_follows_the_yard_that_sells_it() {
     let region = "*NCS - MOUNTAIN REGION";
     for state in ["UT", "AZ", "AB", ""] {
-        assert_eq!(
-            sale_instant(20_260_618, 1900, "MDT", state, region).unwrap(),
-            "2026-06-19T01:00Z",
-            "{state}"
-        );
+        assert_eq!(sale_instant(20_260_618, 1900, "MDT", state, region).unwrap(), "2026-06-19T01:00Z", "{state}");
     }
     assert_eq!(sale_instant(20_260_715, 900, "PDT", "AZ", "CA - VALLEJO").unwrap(), "2026-07-15T16:00Z");
     assert_eq!(sale_instant(20_260_115, 900, "PST", "AZ", "NV - LAS VEGAS").unwrap(), "2026-01-15T17:00Z");
@@ -121,11 +116,7 @@ fn alberta_and_british_columbia_keep_one_offset_from_november_2026_on_and_saskat
         (20_261_204, "ON - TORONTO", "EST", "2026-12-04T14:00Z"),
     ];
     for (date, yard, abbreviation, at) in expected {
-        assert_eq!(
-            sale_instant(date, 900, abbreviation, &yard[..2], yard).unwrap(),
-            at,
-            "{yard} {abbreviation}"
-        );
+        assert_eq!(sale_instant(date, 900, abbreviation, &yard[..2], yard).unwrap(), at, "{yard} {abbreviation}");
     }
 }
 
@@ -153,8 +144,7 @@ fn an_unknown_abbreviation_gets_the_only_zone_of_yard_state_or_country() {
         assert_eq!(name("NS", "").as_deref(), Some("America/Halifax"));
         assert_eq!(name("BC", "").as_deref(), Some("America/Vancouver"));
         // Several zones, a region's sale, an unknown state, empty columns.
-        for (state, yard) in
-            [("NJ", "TX - DALLAS"), ("TN", ""), ("NJ", "*NCS - EASTERN REGION"), ("ZZ", ""), ("", "")]
+        for (state, yard) in [("NJ", "TX - DALLAS"), ("TN", ""), ("NJ", "*NCS - EASTERN REGION"), ("ZZ", ""), ("", "")]
         {
             assert_eq!(name(state, yard), None, "{state} {yard}");
         }
@@ -200,8 +190,5 @@ fn the_documented_version_of_the_tz_data_is_the_one_that_is_built_in() {
     assert_eq!(chrono_tz::IANA_TZDB_VERSION, TZ_DATA_VERSION);
     let released = TZ_DATA_RELEASED.unwrap().format("%Y").to_string();
     assert!(TZ_DATA_VERSION.starts_with(&released), "{released}");
-    assert!(
-        include_str!("../zone.rs").contains(&format!("is version {TZ_DATA_VERSION} ")),
-        "the module's doc"
-    );
+    assert!(include_str!("../zone.rs").contains(&format!("is version {TZ_DATA_VERSION} ")), "the module's doc");
 }

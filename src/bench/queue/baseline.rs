@@ -38,8 +38,7 @@ pub(super) async fn measure_baseline(
         loops.spawn(async move {
             let mut done = 0;
             loop {
-                let ids: Vec<i64> =
-                    sqlx::query_scalar(CLAIM_SQL).bind(batch).fetch_all(&mut connection).await?;
+                let ids: Vec<i64> = sqlx::query_scalar(CLAIM_SQL).bind(batch).fetch_all(&mut connection).await?;
                 if ids.is_empty() {
                     return Ok::<_, sqlx::Error>(done);
                 }

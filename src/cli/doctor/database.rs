@@ -15,10 +15,7 @@ const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks the database. Returns true if the schema has the version of this program, and true if the login may read
 /// all of it.
-pub(super) async fn check_database(
-    session: &CommandSession,
-    findings: &mut Vec<DoctorFinding>,
-) -> (bool, bool) {
+pub(super) async fn check_database(session: &CommandSession, findings: &mut Vec<DoctorFinding>) -> (bool, bool) {
     let mut may_read = false;
     let pool = &session.db.pool;
     findings.push(finding_or_fail("database", check_version(pool).await));
@@ -29,11 +26,7 @@ pub(super) async fn check_database(
             true
         }
         Err(SchemaError::Unreachable(error)) => {
-            findings.push(fail(
-                "schema",
-                format!("not readable: {}", text_line(error)),
-                "vinops migrate status",
-            ));
+            findings.push(fail("schema", format!("not readable: {}", text_line(error)), "vinops migrate status"));
             false
         }
         Err(error @ SchemaError::Ahead(_)) => {
@@ -140,9 +133,7 @@ async fn check_notify(session: &CommandSession) -> DoctorFinding {
             "NOTIFY does not reach LISTEN, so workers only poll; DATABASE_DIRECT_URL may lead through a pooler",
             direct,
         ),
-        Err(error) => {
-            warn(SUBJECT, format!("connection for LISTEN failed, so workers only poll: {error}"), direct)
-        }
+        Err(error) => warn(SUBJECT, format!("connection for LISTEN failed, so workers only poll: {error}"), direct),
     }
 }
 
@@ -180,9 +171,7 @@ async fn check_rights(pool: &PgPool) -> anyhow::Result<(DoctorFinding, bool)> {
     }
     Ok(match (login.works, login.steers, login.reads) {
         (true, ..) => (worker_rights_finding(&rights::compare_rights(pool, "etl_rw").await?, new), true),
-        (_, true, _) => {
-            (pass("rights", "vinops_ops: the rights of an operator; a worker needs etl_rw"), true)
-        }
+        (_, true, _) => (pass("rights", "vinops_ops: the rights of an operator; a worker needs etl_rw"), true),
         (_, _, true) => (pass("rights", "app_ro: the rights of `serve`; a worker needs etl_rw"), false),
         _ => (fail("rights", "login has none of the roles etl_rw, vinops_ops, app_ro", new), false),
     })
@@ -211,10 +200,7 @@ async fn check_objects(pool: &PgPool) -> anyhow::Result<DoctorFinding> {
     let checks = verify::verify_schema(pool).await?;
     let wrong: Vec<&verify::SchemaCheck> = checks.iter().filter(|check| !check.passed).collect();
     let Some(first) = wrong.first() else {
-        return Ok(pass(
-            "objects",
-            format!("{} checked: tables, keys, indexes, extensions, functions", checks.len()),
-        ));
+        return Ok(pass("objects", format!("{} checked: tables, keys, indexes, extensions, functions", checks.len())));
     };
     let said = format!(
         "{} of {} differ from the documented schema; {}: {}",
@@ -257,20 +243,8 @@ async fn check_settings(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
         }
     }
     for (bytes, least, name, value, why) in [
-        (
-            now.shared_buffers,
-            512 << 20,
-            "shared_buffers",
-            "1GB",
-            "the indexes of a feed need more; requires a restart",
-        ),
-        (
-            now.max_wal_size,
-            2 << 30,
-            "max_wal_size",
-            "8GB",
-            "a first window writes that much between two checkpoints",
-        ),
+        (now.shared_buffers, 512 << 20, "shared_buffers", "1GB", "the indexes of a feed need more; requires a restart"),
+        (now.max_wal_size, 2 << 30, "max_wal_size", "8GB", "a first window writes that much between two checkpoints"),
         (
             now.wal_buffers,
             64 << 20,

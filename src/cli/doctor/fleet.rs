@@ -66,8 +66,7 @@ async fn check_sources(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
             "closed" => {}
             state => {
                 let probe = source.probe_at.map(|at| at.format("%H:%M").to_string()).unwrap_or_default();
-                let said =
-                    format!("{name}: the breaker is {state}; the only fetch is a probe at {probe} UTC");
+                let said = format!("{name}: the breaker is {state}; the only fetch is a probe at {probe} UTC");
                 findings.push(fail(SUBJECT, said, remedy));
             }
         }
@@ -78,8 +77,9 @@ async fn check_sources(pool: &PgPool) -> anyhow::Result<Vec<DoctorFinding>> {
                 format!("{name}: no successful window for {:.0} minutes", age / 60.0),
                 "vinops windows",
             )),
-            Some(age) => findings
-                .push(pass(SUBJECT, format!("{name}: last successful window {:.0} minutes ago", age / 60.0))),
+            Some(age) => {
+                findings.push(pass(SUBJECT, format!("{name}: last successful window {:.0} minutes ago", age / 60.0)))
+            }
         }
     }
     if findings.is_empty() {
@@ -133,15 +133,10 @@ async fn check_workers(pool: &PgPool, jobs: &[JobDefinition]) -> anyhow::Result<
     let mut findings: Vec<DoctorFinding> = there
         .paused
         .iter()
-        .map(|kind| {
-            warn(SUBJECT, format!("{kind} is paused on all workers"), format!("vinops jobs resume {kind}"))
-        })
+        .map(|kind| warn(SUBJECT, format!("{kind} is paused on all workers"), format!("vinops jobs resume {kind}")))
         .collect();
-    let unserved: Vec<&str> = jobs
-        .iter()
-        .map(|entry| entry.kind)
-        .filter(|kind| !there.served.iter().any(|it| it == kind))
-        .collect();
+    let unserved: Vec<&str> =
+        jobs.iter().map(|entry| entry.kind).filter(|kind| !there.served.iter().any(|it| it == kind)).collect();
     if there.working == 0 {
         findings.push(warn(SUBJECT, "no worker is running", "vinops worker"));
     } else if unserved.is_empty() {

@@ -25,18 +25,16 @@ pub(super) async fn compare_sample(fleet: JobRegistry, pool: &PgPool) -> DoctorF
     });
     let scope = ComparisonScope { sample: Some(SAMPLE_LOTS), source: None };
     let all = "vinops verify lots --all";
-    let counts =
-        match tokio::time::timeout(COMPARE_TIMEOUT, (fleet.compare)(pool.clone(), scope, observer)).await {
-            Err(_) => return warn(SUBJECT, "comparison of a sample of lots took longer than 10 s", all),
-            Ok(Err(error)) => return warn(SUBJECT, error_line(&error), all),
-            Ok(Ok(counts)) => counts,
-        };
+    let counts = match tokio::time::timeout(COMPARE_TIMEOUT, (fleet.compare)(pool.clone(), scope, observer)).await {
+        Err(_) => return warn(SUBJECT, "comparison of a sample of lots took longer than 10 s", all),
+        Ok(Err(error)) => return warn(SUBJECT, error_line(&error), all),
+        Ok(Ok(counts)) => counts,
+    };
     let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
     match first {
-        None => pass(
-            SUBJECT,
-            format!("{} lots and {} vehicles equal their stored versions", counts.lots, counts.vehicles),
-        ),
+        None => {
+            pass(SUBJECT, format!("{} lots and {} vehicles equal their stored versions", counts.lots, counts.vehicles))
+        }
         Some(difference) => fail(
             SUBJECT,
             format!(

@@ -106,11 +106,7 @@ struct JobActionResult {
 }
 
 /// Runs `vinops jobs requeue`.
-pub async fn requeue_jobs(
-    args: JobActionArgs,
-    fleet: JobRegistry,
-    config: Config,
-) -> Result<(), CommandError> {
+pub async fn requeue_jobs(args: JobActionArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let (session, ids) = select_jobs(&args, fleet, config, "requeue", &["discarded", "cancelled"]).await?;
     let (pool, by) = (&session.db.pool, Actor::new(os_user(), &args.reason));
     if let [id] = ids[..] {
@@ -128,20 +124,12 @@ pub async fn requeue_jobs(
 }
 
 /// Runs `vinops jobs cancel`.
-pub async fn cancel_jobs(
-    args: JobActionArgs,
-    fleet: JobRegistry,
-    config: Config,
-) -> Result<(), CommandError> {
+pub async fn cancel_jobs(args: JobActionArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let open = ["available", "scheduled", "retryable", "running"];
     let (session, ids) = select_jobs(&args, fleet, config, "cancel", &open).await?;
     let cancelled = admin::cancel_jobs(&session.db.pool, &ids, &Actor::new(os_user(), &args.reason)).await?;
     let (asked, done): (Vec<_>, Vec<_>) = cancelled.into_iter().partition(|job| job.running);
-    let acted = action_result(
-        &ids,
-        done.iter().map(|job| job.id).collect(),
-        asked.iter().map(|job| job.id).collect(),
-    );
+    let acted = action_result(&ids, done.iter().map(|job| job.id).collect(), asked.iter().map(|job| job.id).collect());
     expect_changed(&session.db.pool, &ids, &acted, "cancelled").await?;
     print_result(session, &args, "cancelled", acted).await
 }
@@ -160,8 +148,7 @@ pub async fn run_now(args: JobActionArgs, fleet: JobRegistry, config: Config) ->
 pub async fn pause_kinds(args: JobKindArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let kinds = expect_kinds(&args.kinds, fleet)?;
     let session = CommandSession::open(config, &args.how.connect).await?;
-    let paused =
-        admin::pause_kinds(&session.db.pool, &kinds, &Actor::new(os_user(), &args.how.reason)).await?;
+    let paused = admin::pause_kinds(&session.db.pool, &kinds, &Actor::new(os_user(), &args.how.reason)).await?;
     print_kinds(session, args.how.json, &kinds, &paused, "paused", "was paused already").await
 }
 
@@ -169,8 +156,7 @@ pub async fn pause_kinds(args: JobKindArgs, fleet: JobRegistry, config: Config) 
 pub async fn resume_kinds(args: JobKindArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let kinds = expect_kinds(&args.kinds, fleet)?;
     let session = CommandSession::open(config, &args.how.connect).await?;
-    let resumed =
-        admin::resume_kinds(&session.db.pool, &kinds, &Actor::new(os_user(), &args.how.reason)).await?;
+    let resumed = admin::resume_kinds(&session.db.pool, &kinds, &Actor::new(os_user(), &args.how.reason)).await?;
     print_kinds(session, args.how.json, &kinds, &resumed, "runs again", "was not paused").await
 }
 
@@ -178,8 +164,7 @@ pub async fn resume_kinds(args: JobKindArgs, fleet: JobRegistry, config: Config)
 pub async fn limit_kind(args: JobLimitArgs, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let kinds = expect_kinds(std::slice::from_ref(&args.kind), fleet)?;
     let session = CommandSession::open(config, &args.how.connect).await?;
-    admin::limit_kind(&session.db.pool, &kinds[0], args.most.0, &Actor::new(os_user(), &args.how.reason))
-        .await?;
+    admin::limit_kind(&session.db.pool, &kinds[0], args.most.0, &Actor::new(os_user(), &args.how.reason)).await?;
     let words = args.most.0.map_or("any number at once".to_owned(), |most| format!("at most {most} at once"));
     print_kinds(session, args.how.json, &kinds, &kinds, &words, "").await
 }
@@ -225,12 +210,7 @@ fn action_result(asked_for: &[i64], done: Vec<i64>, asked: Vec<i64>) -> JobActio
 }
 
 /// Returns an error with the job's state if a single job was selected and not changed.
-async fn expect_changed(
-    pool: &PgPool,
-    ids: &[i64],
-    acted: &JobActionResult,
-    word: &str,
-) -> Result<(), CommandError> {
+async fn expect_changed(pool: &PgPool, ids: &[i64], acted: &JobActionResult, word: &str) -> Result<(), CommandError> {
     let ([id], false) = (ids, acted.left.is_empty()) else { return Ok(()) };
     Err(match queries::job_details(pool, *id).await? {
         None => anyhow!("job {id} does not exist\nhint: `vinops jobs list` lists the jobs"),

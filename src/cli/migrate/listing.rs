@@ -20,15 +20,10 @@ pub async fn run(place: &SchemaArgs, what: MigrateCommand, config: Config) -> Re
         return verify::verify_listing(place, JsonArgs { json }, &config).await;
     }
     let url = session::listing_url(&config)?;
-    let wanted = place
-        .schema
-        .as_deref()
-        .map(listing::ListingSchema::from_name)
-        .transpose()
-        .map_err(CommandError::usage)?;
+    let wanted =
+        place.schema.as_deref().map(listing::ListingSchema::from_name).transpose().map_err(CommandError::usage)?;
     let mut session = db::connect_session(url).await.map_err(CommandError::unavailable)?;
-    let place =
-        listing::ListingSchema::resolve_schema(&mut session, wanted).await.map_err(CommandError::usage)?;
+    let place = listing::ListingSchema::resolve_schema(&mut session, wanted).await.map_err(CommandError::usage)?;
     match what {
         MigrateCommand::Up { to, rows } => migrate_up(&mut session, url, &place, to.as_deref(), &rows).await,
         MigrateCommand::Down { to, destructive, literal, restore_names, rows } => {
@@ -43,8 +38,7 @@ pub async fn run(place: &SchemaArgs, what: MigrateCommand, config: Config) -> Re
                     "--restore-names requires --to 000\ndetail: migration 001 renames the columns"
                 )));
             }
-            let way =
-                RollbackRequest { to: to.as_deref(), destructive, verbatim_runbook: literal, restore_names };
+            let way = RollbackRequest { to: to.as_deref(), destructive, verbatim_runbook: literal, restore_names };
             migrate_down(&mut session, url, &place, &way, &rows).await
         }
         MigrateCommand::Status { json } => Ok(print_status(&mut session, &LISTING_SET, json).await?),

@@ -202,8 +202,7 @@ impl Rebuilder<'_> {
         file: &FileOfWindow,
         receipt: Option<&CatalogueAction>,
     ) -> anyhow::Result<ActOutcome> {
-        let Some(CatalogueAction::Receipt { path, packed_sha256, bytes, etag, last_modified, .. }) = receipt
-        else {
+        let Some(CatalogueAction::Receipt { path, packed_sha256, bytes, etag, last_modified, .. }) = receipt else {
             return Ok(ActOutcome::Missing(format!("the receipt of {} {}", file.source, file.sha256)));
         };
         let key = receipt.and_then(receipt_key).unwrap_or_default();
@@ -276,17 +275,15 @@ impl Rebuilder<'_> {
                 }
             }
             CatalogueAction::Mapping { domain, spelling, code, author } => {
-                let domain = TaxonomyDomain::from_name(domain)
-                    .with_context(|| format!("unknown taxonomy domain {domain:?}"))?;
+                let domain =
+                    TaxonomyDomain::from_name(domain).with_context(|| format!("unknown taxonomy domain {domain:?}"))?;
                 taxonomy::map_alias(tx, domain, spelling, code, &action_author(author)).await?;
             }
             CatalogueAction::Labels { labels, author } => {
                 taxonomy::import_labels(tx, labels, &action_author(author)).await?;
             }
             CatalogueAction::Removal { .. } => repeat_removal(tx, act).await?,
-            CatalogueAction::Withdrawal { .. }
-            | CatalogueAction::Receipt { .. }
-            | CatalogueAction::Repeat { .. } => {}
+            CatalogueAction::Withdrawal { .. } | CatalogueAction::Receipt { .. } | CatalogueAction::Repeat { .. } => {}
         }
         Ok(None)
     }

@@ -95,8 +95,7 @@ impl RebuildPlan {
             }
         }
         let listed: HashSet<&str> = entries.iter().filter_map(|entry| receipt_key(&entry.act)).collect();
-        let mut unlisted: Vec<String> =
-            objects.keys().filter(|key| !listed.contains(key.as_str())).cloned().collect();
+        let mut unlisted: Vec<String> = objects.keys().filter(|key| !listed.contains(key.as_str())).cloned().collect();
         unlisted.sort_unstable();
         // Entries are processed backwards, so that a file that came again after a withdrawal is repeated.
         let mut withdrawn: HashSet<FileOfWindow> = HashSet::new();
@@ -108,9 +107,7 @@ impl RebuildPlan {
                     true
                 }
                 CatalogueAction::Receipt { file, .. } => withdrawn.remove(file),
-                CatalogueAction::Repeat { file } | CatalogueAction::Accept { file, .. } => {
-                    withdrawn.contains(file)
-                }
+                CatalogueAction::Repeat { file } | CatalogueAction::Accept { file, .. } => withdrawn.contains(file),
                 _ => false,
             };
             acts.push(if skip { PlannedAction::Withdrawn(entry) } else { PlannedAction::Entry(entry) });
@@ -137,9 +134,8 @@ impl RebuildPlan {
         unlisted.sort_unstable();
         // Of several files of one window, the file with the plain name came first.
         files.sort_unstable_by(|a, b| {
-            let order = |file: &NamedFile| {
-                (file.window_start_utc, file.source.clone(), file.key.len(), file.key.clone())
-            };
+            let order =
+                |file: &NamedFile| (file.window_start_utc, file.source.clone(), file.key.len(), file.key.clone());
             order(a).cmp(&order(b))
         });
         let acts = files.into_iter().map(PlannedAction::Named).collect();
@@ -232,8 +228,7 @@ async fn list_objects(store: &Store, folder: &str) -> anyhow::Result<Vec<StoredO
 
 /// Reads the catalogue, in the order of the keys.
 async fn read_entries(store: &Store) -> Result<Vec<CatalogueEntry>, CommandError> {
-    let objects =
-        list_objects(store, catalogue::CATALOGUE_FOLDER).await.map_err(CommandError::unavailable)?;
+    let objects = list_objects(store, catalogue::CATALOGUE_FOLDER).await.map_err(CommandError::unavailable)?;
     let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
     keys.sort_unstable();
     let reads = stream::iter(keys).map(|key| async move {

@@ -150,13 +150,13 @@ impl RebuildReport {
         if self.done_before > 0 {
             println!("{} acts were done by an earlier run", format_count(self.done_before as i64));
         }
-        let withdrawn = self.withdrawn.iter().map(|file| {
-            format!("{} {} {}", file.source, output::format_minute(file.window_start_utc), file.sha256)
-        });
+        let withdrawn = self
+            .withdrawn
+            .iter()
+            .map(|file| format!("{} {} {}", file.source, output::format_minute(file.window_start_utc), file.sha256));
         print_list("withdrawn files are left out", withdrawn.collect());
         print_list("files are missing in the store", self.missing.clone());
-        let told =
-            |all: &[RebuildProblem]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
+        let told = |all: &[RebuildProblem]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
         print_list("files failed", told(&self.failed));
         print_list("acts are skipped, because their object does not exist", told(&self.skipped));
         print_list(

@@ -31,9 +31,7 @@ pub struct CatalogueReport {
 impl CatalogueReport {
     /// Returns the number of objects that a repair writes.
     pub fn repairable_count(&self) -> usize {
-        self.missing.len()
-            + self.files_without_entry.len()
-            + usize::try_from(self.unwritten).unwrap_or_default()
+        self.missing.len() + self.files_without_entry.len() + usize::try_from(self.unwritten).unwrap_or_default()
     }
 }
 
@@ -93,11 +91,7 @@ pub async fn check_catalogue(pool: &PgPool, store: &Store) -> Result<CatalogueRe
 ///
 /// # Errors
 /// Returns the error of the store or of the database.
-pub async fn repair_catalogue(
-    pool: &PgPool,
-    store: &Store,
-    report: &mut CatalogueReport,
-) -> anyhow::Result<()> {
+pub async fn repair_catalogue(pool: &PgPool, store: &Store, report: &mut CatalogueReport) -> anyhow::Result<()> {
     let mut tx = pool.begin().await.context("could not begin a transaction")?;
     for file in &report.files_without_entry {
         add_file(&mut tx, file).await?;
@@ -111,8 +105,7 @@ pub async fn repair_catalogue(
     .await
     .context("could not mark the entries whose object is missing")?;
     tx.commit().await.context("could not repair the catalogue")?;
-    report.written =
-        catalogue::write_pending_entries(pool, |key, body| store.create_object(key, body)).await?;
+    report.written = catalogue::write_pending_entries(pool, |key, body| store.create_object(key, body)).await?;
     Ok(())
 }
 

@@ -224,11 +224,10 @@ async fn check_folder(
     report: &mut StoreReport,
 ) -> anyhow::Result<Vec<StoredObject>> {
     let listed = if store::is_key(folder) { store.list_folder(folder).await? } else { Vec::new() };
-    let objects: HashMap<&str, &StoredObject> =
-        listed.iter().map(|object| (object.key.as_str(), object)).collect();
-    let to_read = rows.iter().filter(|row| {
-        objects.get(row.key.as_str()).is_some_and(|object| is_due(row) || !row.has_size_of(object))
-    });
+    let objects: HashMap<&str, &StoredObject> = listed.iter().map(|object| (object.key.as_str(), object)).collect();
+    let to_read = rows
+        .iter()
+        .filter(|row| objects.get(row.key.as_str()).is_some_and(|object| is_due(row) || !row.has_size_of(object)));
     let mut sums = read_sums(store, to_read.map(|row| row.key.clone())).await;
     report.files += rows.len() as i64;
     report.read += sums.len() as i64;

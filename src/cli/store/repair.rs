@@ -107,11 +107,7 @@ impl<'a> FileRepairer<'a> {
             && problem.packed_sha256.as_ref().is_none_or(|recorded| *recorded == sums.packed_sha256);
         let repacking = if as_is { SpoolFormat::AsIs } else { packed };
         let spool = self.store.spool_copy(from, repacking).await?;
-        ensure!(
-            spool.sha256 == problem.sha256,
-            "{from} contains other bytes by now, sha256 {}",
-            spool.sha256
-        );
+        ensure!(spool.sha256 == problem.sha256, "{from} contains other bytes by now, sha256 {}", spool.sha256);
         if let Some(recorded) = problem.packed_sha256.as_ref().filter(|it| **it != spool.packed_sha256) {
             bail!(
                 "{from} contains the file, but this program compresses it to sha256 {}, and {recorded} is recorded",

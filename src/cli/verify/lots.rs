@@ -69,12 +69,8 @@ pub async fn run(args: VerifyLotsArgs, fleet: JobRegistry, config: Config) -> Re
     }
     let scope = ComparisonScope { sample: (!args.all).then_some(args.sample), source: args.source };
     let listed = Arc::new(Mutex::new(Vec::new()));
-    let compared = (fleet.compare)(
-        session.db.pool.clone(),
-        scope,
-        comparison_observer(args.json.json, Arc::clone(&listed)),
-    )
-    .await;
+    let compared =
+        (fleet.compare)(session.db.pool.clone(), scope, comparison_observer(args.json.json, Arc::clone(&listed))).await;
     session.close().await?;
     let counts = compared?;
     let listed = std::mem::take(&mut *listed.lock().unwrap_or_else(PoisonError::into_inner));

@@ -66,16 +66,9 @@ pub async fn run(args: WithdrawWindowArgs, fleet: JobRegistry, config: Config) -
 }
 
 /// Withdraws the file in one transaction.
-async fn withdraw_file(
-    pool: &PgPool,
-    fleet: JobRegistry,
-    args: &WithdrawWindowArgs,
-) -> anyhow::Result<Withdrawal> {
-    let request = WithdrawalRequest {
-        source: args.act.source.clone(),
-        window: args.act.window,
-        file_id: args.act.file,
-    };
+async fn withdraw_file(pool: &PgPool, fleet: JobRegistry, args: &WithdrawWindowArgs) -> anyhow::Result<Withdrawal> {
+    let request =
+        WithdrawalRequest { source: args.act.source.clone(), window: args.act.window, file_id: args.act.file };
     let mut tx = pool.begin().await.context("could not begin a transaction")?;
     expect_idle(&mut tx, &args.act.source).await?;
     let withdrawn = (fleet.withdraw)(&mut tx, request, withdrawal_observer(args.act.json.json)).await?;
@@ -111,21 +104,12 @@ fn withdrawal_observer(quiet: bool) -> WithdrawalObserver {
 /// Prints the counts of the withdrawal.
 fn print_withdrawal(it: &Withdrawal, dry_run: bool) {
     let number = |n: u64| format_count(i64::try_from(n).unwrap_or(i64::MAX));
-    let times = |windows: &[DateTime<Utc>]| {
-        windows.iter().map(|at| output::format_minute(*at)).collect::<Vec<_>>().join(", ")
-    };
+    let times =
+        |windows: &[DateTime<Utc>]| windows.iter().map(|at| output::format_minute(*at)).collect::<Vec<_>>().join(", ");
     println!("file {} {} withdrawn", it.file_id, if dry_run { "would be" } else { "is" });
     println!("windows withdrawn   {}", times(&it.windows));
-    println!(
-        "row versions        {} deleted, {} kept",
-        number(it.versions_deleted),
-        number(it.versions_kept)
-    );
-    println!(
-        "lots                {} recomputed, {} deleted",
-        number(it.lots_recomputed),
-        number(it.lots_deleted)
-    );
+    println!("row versions        {} deleted, {} kept", number(it.versions_deleted), number(it.versions_kept));
+    println!("lots                {} recomputed, {} deleted", number(it.lots_recomputed), number(it.lots_deleted));
     println!(
         "vehicles            {} recomputed, {} deleted",
         number(it.vehicles_recomputed),
@@ -135,8 +119,5 @@ fn print_withdrawal(it: &Withdrawal, dry_run: bool) {
     if !it.windows_changed.is_empty() {
         println!("windows changed     {}", times(&it.windows_changed));
     }
-    println!(
-        "newest window       {}",
-        it.newest_window.map_or_else(|| "none".to_owned(), output::format_minute)
-    );
+    println!("newest window       {}", it.newest_window.map_or_else(|| "none".to_owned(), output::format_minute));
 }

@@ -89,8 +89,7 @@ mod tests {
     #[test]
     fn every_column_that_can_be_carried_is_shown_or_known_not_to_be() {
         for column in LOT_GROUPS.iter().chain(VEHICLE_GROUPS).flat_map(|group| group.table_columns()) {
-            let known =
-                RENAMED_COLUMNS.iter().any(|(name, _)| name == column) || SAME_NAME_COLUMNS.contains(column);
+            let known = RENAMED_COLUMNS.iter().any(|(name, _)| name == column) || SAME_NAME_COLUMNS.contains(column);
             assert!(known, "{column}");
         }
     }

@@ -77,8 +77,7 @@ const CODE_COLUMNS: [(&str, TaxonomyDomain); 5] = [
     ("lot_condition_code", TaxonomyDomain::LotConditions),
 ];
 
-const AMOUNT_COLUMNS: [&str; 4] =
-    ["current_bid_usd", "buy_it_now_usd", "retail_value_usd", "repair_cost_usd"];
+const AMOUNT_COLUMNS: [&str; 4] = ["current_bid_usd", "buy_it_now_usd", "retail_value_usd", "repair_cost_usd"];
 const TIMESTAMP_COLUMNS: [&str; 1] = ["auction_datetime_utc"];
 
 /// Returns true if a changed column adds no information to `other`, which changed with it.
@@ -101,30 +100,17 @@ pub struct ValueContext {
 }
 
 /// Returns the display value of a column of the log.
-pub fn describe_value(
-    column: &str,
-    value: Value,
-    setting: &ValueContext,
-    spellings: &AliasIndex,
-) -> DisplayValue {
+pub fn describe_value(column: &str, value: Value, setting: &ValueContext, spellings: &AliasIndex) -> DisplayValue {
     if value.is_null() {
         return DisplayValue::Nothing;
     }
     let text = value.as_str();
-    if let (Some(raw), Some((_, domain, _))) =
-        (text, TAXONOMY_COLUMNS.iter().find(|(name, ..)| *name == column))
-    {
+    if let (Some(raw), Some((_, domain, _))) = (text, TAXONOMY_COLUMNS.iter().find(|(name, ..)| *name == column)) {
         return DisplayValue::Word(taxonomy_value(*domain, raw, setting, spellings));
     }
     if let (Some(code), Some((_, domain))) = (text, CODE_COLUMNS.iter().find(|(name, _)| *name == column)) {
         let code = Some(code.to_owned());
-        return DisplayValue::Word(TaxonomyValue {
-            domain: *domain,
-            code,
-            label: None,
-            raw: None,
-            state: None,
-        });
+        return DisplayValue::Word(TaxonomyValue { domain: *domain, code, label: None, raw: None, state: None });
     }
     if let (Some(amount), true) = (value.as_f64(), AMOUNT_COLUMNS.contains(&column)) {
         return DisplayValue::Money(CurrencyAmount {

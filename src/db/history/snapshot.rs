@@ -153,8 +153,7 @@ pub async fn lot_at(
     told.presence = if held { FeedPresence::InFeed } else { FeedPresence::Gone };
     let status = status_at(connection, (&told.source, lot), window).await?.or(known.status);
     told.status = Some(display::describe_value("status", status.into(), &ValueContext::default(), spellings));
-    let versions =
-        version_order::ordered_versions(connection, (&told.source, lot), &places, window, spellings).await?;
+    let versions = version_order::ordered_versions(connection, (&told.source, lot), &places, window, spellings).await?;
     told.standing = LotSnapshot::from_versions(&versions, spellings);
     Ok(Some(told))
 }
@@ -225,18 +224,11 @@ impl LotSnapshot {
 
     fn from_folded(version: &RowVersion, folded: &FoldedVersion<'_>, spellings: &AliasIndex) -> LotSnapshot {
         let t = &folded.typed;
-        let setting = ValueContext {
-            currency: to_owned_text(t.currency_code),
-            title_state: to_owned_text(t.title_state),
-        };
-        let word = |domain, raw: Option<&str>| {
-            raw.map(|raw| display::taxonomy_value(domain, raw, &setting, spellings))
-        };
+        let setting =
+            ValueContext { currency: to_owned_text(t.currency_code), title_state: to_owned_text(t.title_state) };
+        let word = |domain, raw: Option<&str>| raw.map(|raw| display::taxonomy_value(domain, raw, &setting, spellings));
         let money = |amount: Option<FeedDecimal>| {
-            amount.map(|amount| CurrencyAmount {
-                amount: amount.to_string(),
-                currency: setting.currency.clone(),
-            })
+            amount.map(|amount| CurrencyAmount { amount: amount.to_string(), currency: setting.currency.clone() })
         };
         LotSnapshot {
             row_id: version.place.row_id,
@@ -352,15 +344,10 @@ mod tests {
             let row = civic_fixture().with_value("Yard name", yard).with_value("Time Zone", abbreviation);
             let row = row.with_value("Sale Date M/D/CY", date).with_value("Sale time (HHMM)", time);
             row.with_record(|record| {
-                let typed =
-                    ParsedRow::from_record(record, AliasIndex::built_in(), &mut ParseWarnings::default());
+                let typed = ParsedRow::from_record(record, AliasIndex::built_in(), &mut ParseWarnings::default());
                 assert_eq!(local_sale_time(&typed).unwrap().to_rfc3339(), shown);
-                let place = SalePlace {
-                    abbreviation,
-                    yard,
-                    state: typed.region.unwrap(),
-                    country: typed.country.unwrap(),
-                };
+                let place =
+                    SalePlace { abbreviation, yard, state: typed.region.unwrap(), country: typed.country.unwrap() };
                 let (api, _) = lots::local_time(typed.auction_datetime_utc.unwrap(), place).unwrap();
                 assert_eq!(api, shown);
             });

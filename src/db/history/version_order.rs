@@ -137,11 +137,7 @@ async fn held_before(
     held_by_files(connection, &files, ids).await
 }
 
-async fn held_by_files(
-    connection: &mut PgConnection,
-    files: &[ManifestFile],
-    ids: &[i64],
-) -> anyhow::Result<Vec<i64>> {
+async fn held_by_files(connection: &mut PgConnection, files: &[ManifestFile], ids: &[i64]) -> anyhow::Result<Vec<i64>> {
     let mut held = Vec::new();
     for file in files {
         held.extend(held_by_file(connection, file.file_id, ids).await?);

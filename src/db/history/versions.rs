@@ -57,11 +57,7 @@ fn parse_lot_number(lot: &str) -> anyhow::Result<i64> {
 }
 
 /// Returns all versions of a lot, by window.
-pub async fn find_versions(
-    connection: &mut PgConnection,
-    source: &str,
-    lot: &str,
-) -> anyhow::Result<Vec<VersionRef>> {
+pub async fn find_versions(connection: &mut PgConnection, source: &str, lot: &str) -> anyhow::Result<Vec<VersionRef>> {
     sqlx::query_as!(
         VersionRef,
         r#"-- history: where a lot's versions are
@@ -125,11 +121,7 @@ pub async fn last_seen_window(
 
 /// Returns the ids that a file contains. Each id is searched separately, which takes milliseconds in a file of 154,000
 /// rows.
-pub async fn held_by_file(
-    connection: &mut PgConnection,
-    file_id: Uuid,
-    ids: &[i64],
-) -> anyhow::Result<Vec<i64>> {
+pub async fn held_by_file(connection: &mut PgConnection, file_id: Uuid, ids: &[i64]) -> anyhow::Result<Vec<i64>> {
     sqlx::query_scalar!(
         r#"-- history: which of these does the file hold
         select u.row_id as "row_id!"
@@ -180,8 +172,7 @@ pub async fn was_listed(
         until = *window;
         for file in &files {
             // newest first; only a late file can refer to versions of newer windows
-            let here =
-                places.iter().rev().filter(|place| month_of(place.window) == month_of(file.own_window));
+            let here = places.iter().rev().filter(|place| month_of(place.window) == month_of(file.own_window));
             let (stored, newer): (Vec<&VersionRef>, Vec<&VersionRef>) =
                 here.partition(|place| place.window <= file.own_window);
             let newer = newer.iter().filter(|_| file.complete.is_none());
@@ -213,8 +204,7 @@ pub async fn versions_from_late_files(
     before: bool,
 ) -> anyhow::Result<HashMap<i64, DateTime<Utc>>> {
     let newer = |place: &&VersionRef| {
-        month_of(place.window) == month_of(until)
-            && if before { place.window >= until } else { place.window > until }
+        month_of(place.window) == month_of(until) && if before { place.window >= until } else { place.window > until }
     };
     let ids: Vec<i64> = places.iter().filter(newer).map(|place| place.row_id).collect();
     if ids.is_empty() {

@@ -80,9 +80,8 @@ async fn write_backup(
         .map_err(failed)?;
     let mut options = std::fs::OpenOptions::new();
     let file = options.create_new(true).append(true).mode(0o600).open(unfinished);
-    let mut file = file
-        .with_context(|| format!("could not create the file {}", unfinished.display()))
-        .map_err(failed)?;
+    let mut file =
+        file.with_context(|| format!("could not create the file {}", unfinished.display())).map_err(failed)?;
     run_pg_dump(url, place, &file).await?;
     let standing = registry_sql(connection).await.context("could not read the registry").map_err(failed)?;
     let mut done = || {
@@ -159,8 +158,7 @@ fn split_password(url: &str) -> anyhow::Result<(String, Option<String>)> {
     let Some(password) = url.password() else { return Ok((url.into(), None)) };
     // percent-encoded as in a form, except that a plus sign stands for itself here
     let form = format!("p={}", password.replace('+', "%2B").replace('&', "%26"));
-    let plain =
-        url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, password)| password.into_owned());
+    let plain = url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, password)| password.into_owned());
     if url.set_password(None).is_err() {
         anyhow::bail!("the database URL has a password and no host");
     }
@@ -237,13 +235,7 @@ mod tests {
     fn a_password_is_taken_out_of_the_url_and_decoded() {
         let taken = |url: &str| split_password(url).unwrap();
         let password = |word: &str| Some(word.to_owned());
-        assert_eq!(
-            taken("postgres://u:a%40b+c%2Fd@h:5/n"),
-            ("postgres://u@h:5/n".into(), password("a@b+c/d"))
-        );
-        assert_eq!(
-            taken("postgres://u@h/n?sslmode=require"),
-            ("postgres://u@h/n?sslmode=require".into(), None)
-        );
+        assert_eq!(taken("postgres://u:a%40b+c%2Fd@h:5/n"), ("postgres://u@h:5/n".into(), password("a@b+c/d")));
+        assert_eq!(taken("postgres://u@h/n?sslmode=require"), ("postgres://u@h/n?sslmode=require".into(), None));
     }
 }

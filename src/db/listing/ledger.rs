@@ -67,10 +67,7 @@ async fn object_exists(connection: &mut PgConnection, thing: &str) -> sqlx::Resu
 }
 
 /// Returns the objects that a migration needs and that the schema lacks.
-pub async fn missing_objects(
-    connection: &mut PgConnection,
-    migration: &Migration,
-) -> anyhow::Result<Vec<String>> {
+pub async fn missing_objects(connection: &mut PgConnection, migration: &Migration) -> anyhow::Result<Vec<String>> {
     let mut lacking = Vec::new();
     for thing in migration.parse_head()?.needs {
         if !object_exists(connection, &thing).await? {
@@ -88,12 +85,7 @@ pub fn rollback_objects(migration: &'static Migration) -> Vec<&'static str> {
 
 /// Returns the tables that slices create, which excludes those of the base.
 pub fn slice_tables() -> BTreeSet<&'static str> {
-    LISTING_SET
-        .migrations
-        .iter()
-        .flat_map(rollback_objects)
-        .filter_map(|thing| thing.strip_prefix("table "))
-        .collect()
+    LISTING_SET.migrations.iter().flat_map(rollback_objects).filter_map(|thing| thing.strip_prefix("table ")).collect()
 }
 
 /// Records the objects that appeared, the columns that were renamed, and the objects of the rollback's list that
@@ -161,11 +153,7 @@ pub(super) async fn record_object(
 }
 
 /// Records the schema of the tables, and the number of tables that the base has.
-pub(super) async fn record_schema(
-    tx: &mut PgConnection,
-    place: &ListingSchema,
-    base_tables: i32,
-) -> sqlx::Result<()> {
+pub(super) async fn record_schema(tx: &mut PgConnection, place: &ListingSchema, base_tables: i32) -> sqlx::Result<()> {
     sqlx::query(
         "-- listing: settle
          insert into vinops.places (set_name, schema_name, base_tables)

@@ -95,34 +95,14 @@ const CHECKLIST: &[ChecklistLine] = &[
         catalog_checks::check_listings_a
     ),
     line!(6, ORDER, "002 created its four tables", catalog_checks::check_slice_b),
-    line!(
-        7,
-        ORDER,
-        "002 added status, fulfillment_channel and category to listings",
-        catalog_checks::check_listings_b
-    ),
+    line!(7, ORDER, "002 added status, fulfillment_channel and category to listings", catalog_checks::check_listings_b),
     line!(8, ORDER, "003 created its five tables", catalog_checks::check_slice_c),
-    line!(
-        9,
-        ORDER,
-        "003 added the reference of boms to ASINs, and listings.asin",
-        catalog_checks::check_changed_c
-    ),
+    line!(9, ORDER, "003 added the reference of boms to ASINs, and listings.asin", catalog_checks::check_changed_c),
     line!(10, ORDER, "004 created its two tables", catalog_checks::check_slice_d),
-    line!(
-        11,
-        ORDER,
-        "the same six files were applied, one by one or all at once",
-        catalog_checks::check_same_files
-    ),
+    line!(11, ORDER, "the same six files were applied, one by one or all at once", catalog_checks::check_same_files),
     line!(12, ORDER, "a second run changes nothing", rollback_checks::check_repeated_run),
     line!(13, VERSIONING, "boms_listing_active_unique", catalog_checks::check_listing_active),
-    line!(
-        14,
-        ONE_ACTIVE,
-        "a second active BOM of a listing is rejected",
-        constraint_checks::check_second_active
-    ),
+    line!(14, ONE_ACTIVE, "a second active BOM of a listing is rejected", constraint_checks::check_second_active),
     line!(15, VERSIONING, "boms_version_unique", constraint_checks::check_version),
     line!(16, VERSIONING, "boms_asin_active_unique", constraint_checks::check_scenario),
     line!(17, JOBS, "jobs has its 19 columns", catalog_checks::check_jobs),
@@ -148,24 +128,14 @@ const CHECKLIST: &[ChecklistLine] = &[
         constraint_checks::check_index_used
     ),
     line!(24, JOBS, "jobs.asin_entity_id refers to an ASIN", constraint_checks::check_job_of_an_asin),
-    line!(
-        25,
-        RISKS,
-        "the recommended checks: costs, margins, attempts",
-        constraint_checks::check_recommended
-    ),
+    line!(25, RISKS, "the recommended checks: costs, margins, attempts", constraint_checks::check_recommended),
     line!(26, RISKS, "every BOM has an owner", constraint_checks::check_owners),
     line!(27, RISKS, "no features older than a day", constraint_checks::check_stale),
     line!(28, RISKS, "indexes are valid", catalog_checks::check_indexes),
     line!(29, ROLLBACK, "004 can be rolled back", rollback_checks::check_rollback_d),
     line!(30, ROLLBACK, "003 can be rolled back", rollback_checks::check_rollback_c),
     line!(31, ROLLBACK, "002 can be rolled back", rollback_checks::check_rollback_b),
-    line!(
-        32,
-        ROLLBACK,
-        "001 can be rolled back, listings and prices are kept",
-        rollback_checks::check_rollback_a
-    ),
+    line!(32, ROLLBACK, "001 can be rolled back, listings and prices are kept", rollback_checks::check_rollback_a),
     line!(
         33,
         ROLLBACK,
@@ -238,13 +208,7 @@ pub async fn verify_listing(
         let answer = ask(&mut step, place).await;
         step.rollback().await.context("could not roll back a check")?;
         let answer = answer.unwrap_or_else(|error| CheckResult::new(false, format!("{error:#}")));
-        checks.push(ListingCheck {
-            line: *line,
-            verdict,
-            demand,
-            passed: answer.passed,
-            evidence: answer.evidence,
-        });
+        checks.push(ListingCheck { line: *line, verdict, demand, passed: answer.passed, evidence: answer.evidence });
     }
     let mut step = tx.begin().await?;
     let flagged_margins = constraint_checks::count_flagged_margins(&mut step).await.ok();
@@ -277,8 +241,7 @@ async fn expect_refusal(
     match done {
         Ok(_) => Ok(Some("was accepted".to_owned())),
         Err(sqlx::Error::Database(told))
-            if told.code().as_deref() == Some(code)
-                && (constraint.is_none() || told.constraint() == constraint) =>
+            if told.code().as_deref() == Some(code) && (constraint.is_none() || told.constraint() == constraint) =>
         {
             Ok(None)
         }

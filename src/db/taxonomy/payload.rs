@@ -62,11 +62,10 @@ pub async fn recode_from_payloads(
     if before == Some(code) {
         return Ok(0);
     }
-    let headers =
-        sqlx::query!("-- vocabulary: headers\n select distinct source, headers_jsonb from raw.csv_files")
-            .fetch_all(&mut *connection)
-            .await
-            .context("could not read the headers of the files")?;
+    let headers = sqlx::query!("-- vocabulary: headers\n select distinct source, headers_jsonb from raw.csv_files")
+        .fetch_all(&mut *connection)
+        .await
+        .context("could not read the headers of the files")?;
     let mut names: Vec<(String, String)> = Vec::new();
     for row in headers {
         let header = serde_json::from_value(row.headers_jsonb).unwrap_or_default();
@@ -80,10 +79,9 @@ pub async fn recode_from_payloads(
     let mut lots = 0;
     let also = dependent_assignments(column, "$4");
     for (source, name) in names {
-        for (table, rows, besides) in [
-            ("staging.copart_raw", STAGED_VALUES_SQL, ""),
-            ("public.lots", LOT_VALUES_SQL, ", updated_at = now()"),
-        ] {
+        for (table, rows, besides) in
+            [("staging.copart_raw", STAGED_VALUES_SQL, ""), ("public.lots", LOT_VALUES_SQL, ", updated_at = now()")]
+        {
             // table and column names are constants of this module
             let rows = rows.replace("{column}", column);
             let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
@@ -95,8 +93,7 @@ pub async fn recode_from_payloads(
             .fetch_all(&mut *connection)
             .await
             .with_context(|| format!("could not read the raw values of {table}"))?;
-            let these: Vec<String> =
-                spelled.into_iter().filter(|words| fold_text(words) == spelling).collect();
+            let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == spelling).collect();
             if these.is_empty() {
                 continue;
             }
@@ -157,18 +154,17 @@ async fn recode_other_lots(
     if these.is_empty() {
         return Ok(0);
     }
-    let versions: Vec<LotVersionRow> =
-        sqlx::query_as(AssertSqlSafe(format!(
-            "-- vocabulary: versions of closed lots
+    let versions: Vec<LotVersionRow> = sqlx::query_as(AssertSqlSafe(format!(
+        "-- vocabulary: versions of closed lots
             select id, row_hash, header, payload from ({rows}) as u where word = any($4) and row_hash is not null"
-        )))
-        .bind(before)
-        .bind(name)
-        .bind(source)
-        .bind(these)
-        .fetch_all(&mut *connection)
-        .await
-        .context("could not read the versions of closed lots")?;
+    )))
+    .bind(before)
+    .bind(name)
+    .bind(source)
+    .bind(these)
+    .fetch_all(&mut *connection)
+    .await
+    .context("could not read the versions of closed lots")?;
     let mut standing = Vec::new();
     for (lot, row_hash, Json(header), Json(payload)) in versions {
         let kept = StoredRow::from_payload(header, &payload, mapping::mapping_for_source(source))

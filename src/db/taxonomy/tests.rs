@@ -41,15 +41,10 @@ async fn a_mapped_spelling_codes_its_rows_and_is_unknown_no_more() {
     );
     let mut connection = pool.acquire().await.unwrap();
     for (round, lots, known_now) in [(0, 2, 2), (1, 0, 0)] {
-        let mapped = map_alias(
-            &mut connection,
-            TaxonomyDomain::DamageTypes,
-            "eaten by GOAT",
-            "damage_vandalism",
-            &test_actor(),
-        )
-        .await
-        .unwrap();
+        let mapped =
+            map_alias(&mut connection, TaxonomyDomain::DamageTypes, "eaten by GOAT", "damage_vandalism", &test_actor())
+                .await
+                .unwrap();
         assert_eq!(mapped.before, (round == 1).then(|| "damage_vandalism".to_owned()));
         assert_eq!((mapped.lots, mapped.known_now.len()), (lots, known_now));
     }
@@ -68,10 +63,7 @@ async fn a_mapped_spelling_codes_its_rows_and_is_unknown_no_more() {
         ]
     );
     assert_eq!(told(unknown_values(pool, Some(TaxonomyDomain::DamageTypes), 10).await.unwrap()), []);
-    assert_eq!(
-        told(unknown_values(pool, Some(TaxonomyDomain::Colors), 10).await.unwrap()),
-        [word("OCTARINE", 7)]
-    );
+    assert_eq!(told(unknown_values(pool, Some(TaxonomyDomain::Colors), 10).await.unwrap()), [word("OCTARINE", 7)]);
     let spellings = load_aliases(&mut connection).await.unwrap();
     assert_eq!(spellings.find_code(TaxonomyDomain::DamageTypes, "Eaten by goat!"), Some("damage_vandalism"));
     crate::db::seed::apply_seeds(&mut connection).await.unwrap();
@@ -97,9 +89,8 @@ async fn a_code_that_is_not_there_is_refused_and_nothing_is_mapped() {
         ("--", "damage_side", "neither letters nor digits"),
         (&"goat".repeat(40), "damage_side", "is longer than 128 bytes"),
     ] {
-        let error = map_alias(&mut connection, TaxonomyDomain::DamageTypes, raw, code, &test_actor())
-            .await
-            .unwrap_err();
+        let error =
+            map_alias(&mut connection, TaxonomyDomain::DamageTypes, raw, code, &test_actor()).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error:#}");
     }
     let spelled = load_aliases(&mut connection).await.unwrap();
@@ -127,22 +118,14 @@ async fn labels_come_back_as_the_translator_left_them_all_or_none() {
     let pool = &test.db.pool;
     let mut connection = pool.acquire().await.unwrap();
     let before = read_labels(pool, None).await.unwrap();
-    assert_eq!(
-        import_labels(&mut connection, &before, &test_actor()).await.unwrap(),
-        0,
-        "nothing has been edited"
-    );
+    assert_eq!(import_labels(&mut connection, &before, &test_actor()).await.unwrap(), 0, "nothing has been edited");
     let mut edited = before.clone();
     for label in edited.iter_mut().filter(|label| label.code == "title_rb") {
         label.ru = format!("{} ✓", label.ru);
         label.needs_review = false;
     }
     let mut wrong = edited.clone();
-    wrong.push(LabelRow {
-        code: "color_octarine".to_owned(),
-        domain: "colors".to_owned(),
-        ..wrong[0].clone()
-    });
+    wrong.push(LabelRow { code: "color_octarine".to_owned(), domain: "colors".to_owned(), ..wrong[0].clone() });
     let error = import_labels(&mut connection, &wrong, &test_actor()).await.unwrap_err();
     assert!(error.to_string().contains("unknown code \"color_octarine\" in domain colors"), "{error:#}");
     assert_eq!(read_labels(pool, None).await.unwrap(), before);

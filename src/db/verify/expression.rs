@@ -44,10 +44,7 @@ fn parse(text: &str) -> Option<SqlExpression> {
 }
 
 /// Parses up to the closing bracket, or to the end if `closing` is `None`. Returns the items between commas.
-fn parse_sequence(
-    tokens: &mut std::vec::IntoIter<String>,
-    closing: Option<&str>,
-) -> Option<Vec<Vec<SqlExpression>>> {
+fn parse_sequence(tokens: &mut std::vec::IntoIter<String>, closing: Option<&str>) -> Option<Vec<Vec<SqlExpression>>> {
     let mut items = vec![Vec::new()];
     loop {
         let Some(token) = tokens.next() else { return closing.is_none().then_some(items) };
@@ -75,19 +72,14 @@ fn bracket_list(bracket: char, items: Vec<Vec<SqlExpression>>) -> SqlExpression 
 /// The operand is split at `OR`, otherwise at `AND`. Inside `CASE` and sub-selects both words may have other neighbors,
 /// so these are not split.
 fn build_operand(mut items: Vec<SqlExpression>, splits: bool) -> SqlExpression {
-    let has =
-        |word: &str| items.iter().any(|item| matches!(item, SqlExpression::Token(token) if token == word));
+    let has = |word: &str| items.iter().any(|item| matches!(item, SqlExpression::Token(token) if token == word));
     if splits && !has("CASE") && !has("SELECT") && !has("BETWEEN") {
-        for (word, node) in [
-            ("OR", SqlExpression::Or as fn(Vec<SqlExpression>) -> SqlExpression),
-            ("AND", SqlExpression::And),
-        ] {
+        for (word, node) in
+            [("OR", SqlExpression::Or as fn(Vec<SqlExpression>) -> SqlExpression), ("AND", SqlExpression::And)]
+        {
             if has(word) {
                 let parts = items.split(|item| matches!(item, SqlExpression::Token(token) if token == word));
-                return flatten_operands(
-                    parts.map(|part| build_operand(part.to_vec(), true)).collect(),
-                    node,
-                );
+                return flatten_operands(parts.map(|part| build_operand(part.to_vec(), true)).collect(), node);
             }
         }
     }
@@ -104,10 +96,7 @@ fn build_operand(mut items: Vec<SqlExpression>, splits: bool) -> SqlExpression {
 }
 
 /// Returns operands under one `AND` or `OR`. Nested operands of the same operator are flattened.
-fn flatten_operands(
-    parts: Vec<SqlExpression>,
-    node: fn(Vec<SqlExpression>) -> SqlExpression,
-) -> SqlExpression {
+fn flatten_operands(parts: Vec<SqlExpression>, node: fn(Vec<SqlExpression>) -> SqlExpression) -> SqlExpression {
     let is_and = matches!(node(Vec::new()), SqlExpression::And(_));
     let mut operands = Vec::new();
     for part in parts {
@@ -132,9 +121,7 @@ fn split_tokens(text: &str) -> Option<Vec<String>> {
             '\'' | '"' => quoted_length(rest, first, false)?,
             _ if escapes => 1 + quoted_length(&rest[1..], '\'', true)?,
             _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
-            _ if OPERATOR_CHARS.contains(first) => {
-                rest.find(|c| !OPERATOR_CHARS.contains(c)).unwrap_or(rest.len())
-            }
+            _ if OPERATOR_CHARS.contains(first) => rest.find(|c| !OPERATOR_CHARS.contains(c)).unwrap_or(rest.len()),
             other => other.len_utf8(),
         };
         let (token, after) = rest.split_at(length);

@@ -45,8 +45,7 @@ impl ChaosScenario {
                 .fetch_all(&self.pool)
                 .await
                 .unwrap();
-        let full =
-            |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("No space left"));
+        let full = |error: &Option<String>| error.as_ref().is_some_and(|error| error.contains("No space left"));
         assert!(errors.iter().all(|(kind, error)| kind == "fetch" && full(error)), "{errors:?}");
     }
 

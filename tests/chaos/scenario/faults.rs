@@ -79,11 +79,7 @@ impl ChaosScenario {
                 if let Some(place) = self.pick_victim() {
                     self.fleet.signal(place, Signal::SIGSTOP);
                     let pid = self.fleet.pid(place).unwrap();
-                    self.schedule_operation(
-                        LEASE_TIMEOUT.mul_f64(1.2),
-                        LEASE_TIMEOUT * 3,
-                        Operation::Thaw(place, pid),
-                    );
+                    self.schedule_operation(LEASE_TIMEOUT.mul_f64(1.2), LEASE_TIMEOUT * 3, Operation::Thaw(place, pid));
                 }
             }
             ChaosFault::KillPostgres if *self.up.borrow() => {

@@ -31,8 +31,7 @@ pub async fn check_past_windows(house: &Pipeline, files: &[OrderFile]) -> Result
                 .unwrap();
             let name = format!("lot {lot} at window {n}");
             let miles = told.standing.as_ref().and_then(|standing| standing.odometer.clone());
-            let carried =
-                told.standing.as_ref().is_some_and(|standing| standing.carried.contains(&"odometer"));
+            let carried = told.standing.as_ref().is_some_and(|standing| standing.carried.contains(&"odometer"));
             let model = told.standing.and_then(|standing| standing.model);
             let may = lots.get(lot).cloned().unwrap_or_default();
             if model.is_some() == may.is_empty() || model.as_ref().is_some_and(|model| !may.contains(model)) {
@@ -42,9 +41,7 @@ pub async fn check_past_windows(house: &Pipeline, files: &[OrderFile]) -> Result
                 let may = possible_odometers(&then, lot, model);
                 let miles = miles.as_deref().map(|miles| miles.trim_end_matches(".0").parse().unwrap());
                 if !may.contains(&miles) || carried != (model == "MODEL 2" && miles.is_some()) {
-                    return Err(format!(
-                        "{name}: {model} had run {miles:?} (carried: {carried}), not one of {may:?}"
-                    ));
+                    return Err(format!("{name}: {model} had run {miles:?} (carried: {carried}), not one of {may:?}"));
                 }
             }
             if n == last && (model.as_ref(), miles.as_ref()) != (Some(&stands.0), stands.1.as_ref()) {
@@ -56,8 +53,7 @@ pub async fn check_past_windows(house: &Pipeline, files: &[OrderFile]) -> Result
             if (told.presence == FeedPresence::NotYetSeen) != may.is_empty() {
                 return Err(format!("{name} was {:?}", told.presence));
             }
-            let here =
-                files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
+            let here = files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
             if here.iter().any(held) && told.presence != FeedPresence::InFeed {
                 return Err(format!("{name} stands in the file and is said to be {:?}", told.presence));
             }

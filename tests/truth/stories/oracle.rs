@@ -128,11 +128,7 @@ impl StoryOracle {
                     version.windows.insert(file.window);
                 }
                 None => {
-                    versions.push(ExpectedVersion {
-                        row: row.clone(),
-                        vin,
-                        windows: BTreeSet::from([file.window]),
-                    });
+                    versions.push(ExpectedVersion { row: row.clone(), vin, windows: BTreeSet::from([file.window]) });
                 }
             }
         }
@@ -174,8 +170,7 @@ impl StoryOracle {
 
     /// Marks the lots that a complete file lacks as absent, and removes them at the third such file.
     fn mark_absent(&mut self, file: &StoryFile) {
-        let shown: HashSet<u32> =
-            file.rows.iter().map(|row| row.lot).chain(file.torn.iter().copied()).collect();
+        let shown: HashSet<u32> = file.rows.iter().map(|row| row.lot).chain(file.torn.iter().copied()).collect();
         let lots: Vec<LotId> = self.lives.keys().copied().filter(|key| key.0 == file.source).collect();
         for key in lots.into_iter().filter(|key| !shown.contains(&key.1)) {
             let auction = self.auction_time(key);
@@ -226,9 +221,11 @@ impl StoryOracle {
             let versions = self.ranked_versions(key);
             let greatest = versions[0];
             let (auction, yard, yard_name) = fold_value(&versions, |row| &row.sale);
-            let links = greatest.row.pictures.iter().filter_map(|(variant, url)| {
-                url.as_ref().map(|url| format!("{variant} {url} {}", greatest.vin))
-            });
+            let links = greatest
+                .row
+                .pictures
+                .iter()
+                .filter_map(|(variant, url)| url.as_ref().map(|url| format!("{variant} {url} {}", greatest.vin)));
             let links: Vec<String> = links.collect();
             let mut facts = vec![
                 ("vin", Some(greatest.vin.clone())),
@@ -259,8 +256,7 @@ impl StoryOracle {
         let raw = |version: &ExpectedVersion| version.row.vin_raw.to_uppercase();
         let vehicles = of_vin.into_iter().map(|(vin, mut all)| {
             // the VIN itself before any other notation, then the least
-            let owner =
-                all.iter().map(|(_, version)| raw(version)).min_by_key(|raw| (raw != vin, raw.clone()));
+            let owner = all.iter().map(|(_, version)| raw(version)).min_by_key(|raw| (raw != vin, raw.clone()));
             all.retain(|(_, version)| Some(raw(version)) == owner);
             all.sort_by_key(|(key, version)| {
                 let (at, last) = version.rank();
@@ -287,8 +283,7 @@ impl SourceRecord {
     fn is_complete(&mut self, file: &StoryFile) -> bool {
         let rows = file.rows.len();
         let sizes = self.complete.iter().filter(|(number, _)| *number != file.number).map(|(_, rows)| *rows);
-        let small: Vec<_> =
-            self.small.iter().filter(|(number, ..)| *number != file.number).copied().collect();
+        let small: Vec<_> = self.small.iter().filter(|(number, ..)| *number != file.number).copied().collect();
         if has_usual_size(rows, sizes.collect()) {
             if !file.again {
                 self.complete.push((file.number, rows));

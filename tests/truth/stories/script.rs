@@ -99,12 +99,10 @@ impl StoryFeed {
 
     /// Returns the first lot of this source with a valid VIN, and the VIN.
     fn common_vin(&mut self) -> Option<(u32, String)> {
-        self.draft_rows(0).into_iter().find(|draft| draft.row.vin.as_ref() == Some(&draft.row.vin_raw)).map(
-            |draft| {
-                let ExpectedRow { lot, vin_raw, .. } = draft.row;
-                (lot, vin_raw)
-            },
-        )
+        self.draft_rows(0).into_iter().find(|draft| draft.row.vin.as_ref() == Some(&draft.row.vin_raw)).map(|draft| {
+            let ExpectedRow { lot, vin_raw, .. } = draft.row;
+            (lot, vin_raw)
+        })
     }
 
     /// Returns the rows of window `k`.
@@ -121,9 +119,7 @@ impl StoryFeed {
             let mut cells: Vec<String> = record.iter().map(str::to_owned).collect();
             let mut row = self.expected_row(&cells, &known[&cells[number]]);
             cells[number] = row.lot.to_string();
-            if let Some((_, common)) =
-                self.common.as_ref().filter(|(lot, _)| *lot == row.lot && row.vin.is_some())
-            {
+            if let Some((_, common)) = self.common.as_ref().filter(|(lot, _)| *lot == row.lot && row.vin.is_some()) {
                 cells[vin].clone_from(common);
                 (row.vin_raw, row.vin) = (common.clone(), Some(common.clone()));
             }
@@ -162,10 +158,7 @@ impl StoryFeed {
             bid: readable_value(known.bid),
             year: readable_value(known.year),
             lot_facts,
-            vehicle_facts: vec![
-                ("make", Some(known.make.to_owned())),
-                ("model", Some(known.model.trim().to_owned())),
-            ],
+            vehicle_facts: vec![("make", Some(known.make.to_owned())), ("model", Some(known.model.trim().to_owned()))],
             pictures: vec![("listing", link("Image URL")), ("thumbnail", link("Image Thumbnail"))],
         }
     }
@@ -259,9 +252,8 @@ impl StoryFeed {
             String::from_utf8(writer.into_inner().unwrap()).unwrap()
         };
         let behind_number = self.column_index("Lot number") + 1;
-        let rows = drafts
-            .iter()
-            .map(|draft| line(if draft.torn { &draft.cells[..behind_number] } else { &draft.cells }));
+        let rows =
+            drafts.iter().map(|draft| line(if draft.torn { &draft.cells[..behind_number] } else { &draft.cells }));
         std::iter::once(line(&self.header)).chain(rows).collect()
     }
 
@@ -297,10 +289,8 @@ impl StoryFeed {
             }
             3 => {
                 write("Sale Date M/D/CY", "soon");
-                row.sale = ReadValue {
-                    readable: false,
-                    value: (None, row.sale.value.1.clone(), row.sale.value.2.clone()),
-                };
+                row.sale =
+                    ReadValue { readable: false, value: (None, row.sale.value.1.clone(), row.sale.value.2.clone()) };
                 "sale date"
             }
             4 => {

@@ -71,9 +71,8 @@ pub async fn check_withdrawal(seed: u64) -> Result<(), String> {
     if window_state(&with, &files[nth]).await != "withdrawn" {
         differences.push("the window is not withdrawn".to_owned());
     }
-    print_differences(differences).map_err(|error| {
-        format!("file {nth} withdrawn ({:?}), {error}\n{description}", withdrawn.windows_changed)
-    })
+    print_differences(differences)
+        .map_err(|error| format!("file {nth} withdrawn ({:?}), {error}\n{description}", withdrawn.windows_changed))
 }
 
 async fn apply_files(files: &[StoryFile]) -> Pipeline {

@@ -22,10 +22,7 @@ fn difference_kind(missing: bool) -> DifferenceKind {
 }
 
 /// Compares folded lots with `lots` and returns the differences.
-pub async fn compare_lots(
-    connection: &mut PgConnection,
-    lots: &[FoldedLot],
-) -> anyhow::Result<Vec<RowDifference>> {
+pub async fn compare_lots(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
     let columns = compared_columns(lots.first().map(|lot| &lot.row));
     let rows = Value::Array(lots.iter().map(|lot| lot.row.clone()).collect());
     let found = sqlx::query_file!("workers/auction/compare/lots.sql", rows, &columns)
@@ -52,10 +49,7 @@ pub async fn compare_lots(
 }
 
 /// Compares the open image links of existing lots and returns the differences.
-pub async fn compare_links(
-    connection: &mut PgConnection,
-    lots: &[FoldedLot],
-) -> anyhow::Result<Vec<RowDifference>> {
+pub async fn compare_links(connection: &mut PgConnection, lots: &[FoldedLot]) -> anyhow::Result<Vec<RowDifference>> {
     let sources: Vec<String> = lots.iter().map(|lot| lot.key.0.clone()).collect();
     let numbers: Vec<i64> = lots.iter().map(|lot| lot.key.1).collect();
     let thumbnails: Vec<Option<String>> = lots.iter().map(|lot| lot.thumbnail.clone()).collect();

@@ -82,11 +82,10 @@ pub async fn headless_lots_after(
     source: Option<&str>,
     after: i64,
 ) -> anyhow::Result<(Vec<LotKey>, Option<i64>)> {
-    let rows =
-        sqlx::query_file!("workers/auction/compare/headless.sql", source, after, LOT_BATCH_SIZE as i64)
-            .fetch_all(pool)
-            .await
-            .context("could not read the next lots without a head")?;
+    let rows = sqlx::query_file!("workers/auction/compare/headless.sql", source, after, LOT_BATCH_SIZE as i64)
+        .fetch_all(pool)
+        .await
+        .context("could not read the next lots without a head")?;
     let last = rows.last().map(|row| row.id);
     Ok((rows.into_iter().map(|row| (row.source, row.lot)).collect(), last))
 }
@@ -97,11 +96,10 @@ pub async fn unreferenced_vehicles_after(
     source: Option<&str>,
     after: &str,
 ) -> anyhow::Result<Vec<String>> {
-    let rows =
-        sqlx::query_file!("workers/auction/compare/vehicles_alone.sql", source, after, LOT_BATCH_SIZE as i64)
-            .fetch_all(pool)
-            .await
-            .context("could not read the next vehicles without a lot")?;
+    let rows = sqlx::query_file!("workers/auction/compare/vehicles_alone.sql", source, after, LOT_BATCH_SIZE as i64)
+        .fetch_all(pool)
+        .await
+        .context("could not read the next vehicles without a lot")?;
     Ok(rows.into_iter().map(|row| row.vin).collect())
 }
 
@@ -114,10 +112,7 @@ pub struct ExistingLot {
 }
 
 /// Returns the rows of `lots` for the given keys.
-pub async fn existing_lots(
-    connection: &mut PgConnection,
-    lots: &[LotKey],
-) -> anyhow::Result<Vec<ExistingLot>> {
+pub async fn existing_lots(connection: &mut PgConnection, lots: &[LotKey]) -> anyhow::Result<Vec<ExistingLot>> {
     let (sources, numbers): (Vec<String>, Vec<i64>) = lots.iter().cloned().unzip();
     let rows = sqlx::query_file!("workers/auction/compare/standing.sql", &sources, &numbers)
         .fetch_all(connection)

@@ -58,11 +58,9 @@ impl DownloadAttempts<'_> {
         let mut response = match timeout(silence, self.build_request().send()).await {
             Err(_) => return Err(TransferError::Silent { silence }.into()),
             Ok(Err(e)) if e.is_redirect() => {
-                return Err(RejectedResponse::Redirects {
-                    most: MAX_REDIRECTS,
-                    why: self.feed.mask.redact_error(e),
-                }
-                .into());
+                return Err(
+                    RejectedResponse::Redirects { most: MAX_REDIRECTS, why: self.feed.mask.redact_error(e) }.into()
+                );
             }
             Ok(Err(e)) => {
                 return Err(TransferError::Connection { why: self.feed.mask.redact_error(e) }.into());
@@ -211,9 +209,7 @@ impl PartialBody {
             Some("gzip") => return Ok(BodyCoding::Gzip(Box::new(GzipDecoder::new()))),
             Some(format) => format.to_owned(),
             None => match self.identity.encoding() {
-                Some(encoding) if !response::is_header_start(first) => {
-                    feed.mask.clean_text(encoding.as_bytes())
-                }
+                Some(encoding) if !response::is_header_start(first) => feed.mask.clean_text(encoding.as_bytes()),
                 _ => return Ok(BodyCoding::Identity),
             },
         };
@@ -237,12 +233,9 @@ impl PartialBody {
             let body = feed.mask.clean_text(&self.head);
             // The decision uses the bytes and ignores `Content-Type`.
             let html = is_html(&self.head);
-            return Err(if html {
-                RejectedResponse::Html { body }
-            } else {
-                RejectedResponse::FirstBytes { body }
-            }
-            .into());
+            return Err(
+                if html { RejectedResponse::Html { body } } else { RejectedResponse::FirstBytes { body } }.into()
+            );
         }
         Ok(self.writer.write(Bytes::copy_from_slice(&self.head)).await?)
     }
@@ -259,9 +252,7 @@ impl PartialBody {
         self.write_bytes(last, feed).await?;
         let (bytes, least) = (self.file_bytes, feed.options.min_bytes);
         if bytes < least {
-            return Err(
-                RejectedResponse::TooSmall { bytes, least, body: feed.mask.clean_text(&self.head) }.into()
-            );
+            return Err(RejectedResponse::TooSmall { bytes, least, body: feed.mask.clean_text(&self.head) }.into());
         }
         // The file is shorter than the held-back head, which only limits below the real ones allow.
         if self.head.len() < response::HEAD_BYTES { self.write_head(feed).await } else { Ok(()) }

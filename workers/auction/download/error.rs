@@ -116,9 +116,7 @@ pub enum RejectedResponse {
         why: String,
     },
     /// The gzip body expands beyond the ratio limit.
-    #[error(
-        "status 200 OK, but {read} bytes of gzip expanded to {written} or more, over {most} times as many"
-    )]
+    #[error("status 200 OK, but {read} bytes of gzip expanded to {written} or more, over {most} times as many")]
     Ratio {
         /// Compressed bytes read.
         read: u64,
@@ -199,22 +197,18 @@ fn format_retry_after(retry_after: &Option<Duration>) -> String {
 impl DownloadError {
     /// Returns true if the server denies access, so that another session may help.
     pub fn is_access_denied(&self) -> bool {
-        matches!(
-            self,
-            DownloadError::Refused(RejectedResponse::Redirects { .. } | RejectedResponse::Html { .. })
-        ) || matches!(
-            self,
-            DownloadError::Refused(RejectedResponse::Status { status, .. } | RejectedResponse::RetryAfter { status, .. })
-                if matches!(status.as_u16(), 401 | 403)
-        )
+        matches!(self, DownloadError::Refused(RejectedResponse::Redirects { .. } | RejectedResponse::Html { .. }))
+            || matches!(
+                self,
+                DownloadError::Refused(RejectedResponse::Status { status, .. } | RejectedResponse::RetryAfter { status, .. })
+                    if matches!(status.as_u16(), 401 | 403)
+            )
     }
 
     /// Returns the delay that the server asks for before the next request.
     pub fn retry_after(&self) -> Duration {
         match self {
-            DownloadError::Refused(RejectedResponse::Status { retry_after, .. }) => {
-                retry_after.unwrap_or_default()
-            }
+            DownloadError::Refused(RejectedResponse::Status { retry_after, .. }) => retry_after.unwrap_or_default(),
             _ => Duration::ZERO,
         }
     }

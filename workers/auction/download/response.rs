@@ -33,9 +33,7 @@ pub(super) fn is_header_start(head: &[u8]) -> bool {
 
 /// Returns the `Content-Encoding`, or `None` if it is `identity`.
 pub(super) fn content_encoding(headers: &HeaderMap) -> Option<&str> {
-    header_text(headers, header::CONTENT_ENCODING)
-        .map(str::trim)
-        .filter(|it| !it.eq_ignore_ascii_case("identity"))
+    header_text(headers, header::CONTENT_ENCODING).map(str::trim).filter(|it| !it.eq_ignore_ascii_case("identity"))
 }
 
 /// Returns the `Date` of the response, or the current time if the header is missing.
@@ -51,8 +49,7 @@ pub(super) fn read_validators(headers: &HeaderMap) -> Validators {
     let modified = header_text(headers, header::LAST_MODIFIED).and_then(read_http_date);
     Validators {
         etag: header_text(headers, header::ETAG).map(str::to_owned),
-        last_modified: modified
-            .filter(|at| *at <= response_date(headers) && at.timestamp() >= MIN_MODIFIED_SECONDS),
+        last_modified: modified.filter(|at| *at <= response_date(headers) && at.timestamp() >= MIN_MODIFIED_SECONDS),
     }
 }
 
@@ -136,8 +133,7 @@ impl BodyIdentity {
 /// Returns the difference as text if the 206 does not continue the body.
 pub(super) fn check_continuation(headers: &HeaderMap, partial: &PartialBody) -> Result<Option<u64>, String> {
     let range = headers.typed_get::<ContentRange>();
-    let Some((range, (first, _))) = range.and_then(|range| Some((range.clone(), range.bytes_range()?)))
-    else {
+    let Some((range, (first, _))) = range.and_then(|range| Some((range.clone(), range.bytes_range()?))) else {
         return Err("a 206 without a Content-Range of bytes".into());
     };
     let total = range.bytes_len();
@@ -209,11 +205,8 @@ impl SecretMask {
     pub fn clean_text(&self, body: &[u8]) -> String {
         // Redaction comes first, so that truncation cannot leave half a key.
         let text = self.redact_text(&String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_BODY_BYTES)]));
-        let line: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(MAX_ERROR_BODY_BYTES / 4)
-            .collect();
+        let line: String =
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_ERROR_BODY_BYTES / 4).collect();
         let words: Vec<&str> = line.split_whitespace().collect();
         words.join(" ").chars().take(MAX_SNIPPET_CHARS).collect()
     }

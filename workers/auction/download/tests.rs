@@ -6,8 +6,7 @@ use axum::http::Response as Answer;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use scripted_server::{
-    ENCODED_KEY, SECRET_KEY, ScriptedResponse, ScriptedServer, feed_csv, full_response, respond_with,
-    response_builder,
+    ENCODED_KEY, SECRET_KEY, ScriptedResponse, ScriptedServer, feed_csv, full_response, respond_with, response_builder,
 };
 use std::io::Read;
 use std::sync::Mutex;
@@ -133,21 +132,15 @@ async fn bytes_received_and_expected_are_told_while_they_arrive() {
 
 #[tokio::test]
 async fn what_has_not_changed_since_the_last_good_file_is_not_sent_again() {
-    let stage = ScriptedServer::with_responses(vec![respond_with(|_| {
-        response_builder(304).body(Body::empty()).unwrap()
-    })])
-    .await;
-    let since = Validators {
-        etag: Some("\"e1\"".into()),
-        last_modified: Some("2025-10-15T04:00:05Z".parse().unwrap()),
-    };
+    let stage =
+        ScriptedServer::with_responses(vec![respond_with(|_| response_builder(304).body(Body::empty()).unwrap())])
+            .await;
+    let since =
+        Validators { etag: Some("\"e1\"".into()), last_modified: Some("2025-10-15T04:00:05Z".parse().unwrap()) };
     let outcome = download_with(test_options(&stage.url), since).await;
     assert!(outcome.result.unwrap().file.is_none());
     assert_eq!(stage.request_header(0, header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
-    assert_eq!(
-        stage.request_header(0, header::IF_MODIFIED_SINCE).as_deref(),
-        Some("Wed, 15 Oct 2025 04:00:05 GMT")
-    );
+    assert_eq!(stage.request_header(0, header::IF_MODIFIED_SINCE).as_deref(), Some("Wed, 15 Oct 2025 04:00:05 GMT"));
 }
 
 #[tokio::test]
@@ -167,8 +160,7 @@ async fn a_body_that_breaks_off_is_resumed_where_it_ended() {
 
 #[tokio::test]
 async fn a_file_that_changed_meanwhile_starts_over() {
-    let stage =
-        ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), full_response(feed_csv())]).await;
+    let stage = ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), full_response(feed_csv())]).await;
     assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
 }
 
@@ -182,12 +174,8 @@ async fn a_rest_that_does_not_fit_the_beginning_is_thrown_away_and_the_next_try_
         respond_with(|_| response_builder(416).body(Body::empty()).unwrap()),
     ];
     for misfit in misfits {
-        let stage = ScriptedServer::with_responses(vec![
-            cut_response(1500, "\"e1\""),
-            misfit,
-            full_response(feed_csv()),
-        ])
-        .await;
+        let stage =
+            ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), misfit, full_response(feed_csv())]).await;
         let outcome = download_from(&stage.url).await;
         assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
         assert_eq!(stage.request_header(2, header::RANGE), None);
@@ -197,8 +185,7 @@ async fn a_rest_that_does_not_fit_the_beginning_is_thrown_away_and_the_next_try_
 
 #[tokio::test]
 async fn a_weak_etag_does_not_resume() {
-    let stage =
-        ScriptedServer::with_responses(vec![cut_response(1500, "W/\"e1\""), full_response(feed_csv())]).await;
+    let stage = ScriptedServer::with_responses(vec![cut_response(1500, "W/\"e1\""), full_response(feed_csv())]).await;
     assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
     assert_eq!(stage.request_header(1, header::RANGE), None);
 }
@@ -219,17 +206,9 @@ async fn a_server_unwell_between_two_halves_does_not_lose_the_first() {
 
 #[tokio::test]
 async fn four_tries_are_all_there_are() {
-    let refuse = || {
-        respond_with(|_| response_builder(403).body(format!("no entry with {SECRET_KEY}").into()).unwrap())
-    };
-    let stage = ScriptedServer::with_responses(vec![
-        refuse(),
-        refuse(),
-        refuse(),
-        refuse(),
-        full_response(feed_csv()),
-    ])
-    .await;
+    let refuse = || respond_with(|_| response_builder(403).body(format!("no entry with {SECRET_KEY}").into()).unwrap());
+    let stage =
+        ScriptedServer::with_responses(vec![refuse(), refuse(), refuse(), refuse(), full_response(feed_csv())]).await;
     let error = download_from(&stage.url).await.error_text();
     assert!(error.contains("403 Forbidden") && error.contains("no entry with [redacted]"), "{error}");
     assert_eq!(stage.asked.lock().unwrap().len(), 4);
@@ -237,18 +216,14 @@ async fn four_tries_are_all_there_are() {
 
 #[tokio::test]
 async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
-    let page = format!(
-        "<html>\r\n\0<p>for {ENCODED_KEY} and {SECRET_KEY} at ?authKey={ENCODED_KEY}</p>{}",
-        "x".repeat(9000)
-    );
+    let page =
+        format!("<html>\r\n\0<p>for {ENCODED_KEY} and {SECRET_KEY} at ?authKey={ENCODED_KEY}</p>{}", "x".repeat(9000));
     let html = page.clone();
     let bom_html = format!("\u{feff}{page}");
     let acts: Vec<(ScriptedResponse, &str)> = vec![
         (respond_with(|_| response_builder(403).body(page.into()).unwrap()), "403 Forbidden"),
         (
-            respond_with(|_| {
-                Answer::builder().header("content-type", "Text/HTML; x").body(html.into()).unwrap()
-            }),
+            respond_with(|_| Answer::builder().header("content-type", "Text/HTML; x").body(html.into()).unwrap()),
             "HTML page",
         ),
         (full_response(bom_html), "HTML page"),
@@ -279,8 +254,7 @@ async fn a_byte_order_mark_and_a_bare_header_are_the_feed_too() {
 #[tokio::test]
 async fn first_bytes_that_come_one_by_one_are_judged_together() {
     let act = respond_with(|_| {
-        let bytes: Vec<_> =
-            feed_csv().bytes().map(|b| Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[b]))).collect();
+        let bytes: Vec<_> = feed_csv().bytes().map(|b| Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[b]))).collect();
         response_builder(200).body(Body::from_stream(stream::iter(bytes))).unwrap()
     });
     let stage = ScriptedServer::with_responses(vec![act]).await;
@@ -289,24 +263,16 @@ async fn first_bytes_that_come_one_by_one_are_judged_together() {
 
 #[tokio::test]
 async fn redirects_are_followed_three_times_without_telling_where_from() {
-    let redirect = || {
-        respond_with(|r| {
-            response_builder(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap()
-        })
-    };
+    let redirect =
+        || respond_with(|r| response_builder(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap());
     let acts = vec![redirect(), redirect(), redirect(), full_response(feed_csv())];
     let stage = ScriptedServer::with_responses(acts).await;
     assert!(download_with(single_attempt(&stage.url), Validators::default()).await.result.is_ok());
     assert_eq!(stage.request_header(3, header::REFERER).as_deref(), Some("https://www.copart.com/"));
 
-    let stage = ScriptedServer::with_responses(vec![
-        redirect(),
-        redirect(),
-        redirect(),
-        redirect(),
-        full_response(feed_csv()),
-    ])
-    .await;
+    let stage =
+        ScriptedServer::with_responses(vec![redirect(), redirect(), redirect(), redirect(), full_response(feed_csv())])
+            .await;
     let error = download_with(single_attempt(&stage.url), Validators::default()).await.error_text();
     assert!(error.contains("more than 3 redirects"), "{error}");
 }
@@ -380,8 +346,7 @@ async fn a_body_shorter_than_its_length_is_cut_and_told_so() {
 #[tokio::test]
 async fn a_resumed_body_that_ends_short_of_the_total_is_refused() {
     let short = respond_with(|_| {
-        let head =
-            response_builder(206).header("etag", "\"e1\"").header("content-range", content_range(1500));
+        let head = response_builder(206).header("etag", "\"e1\"").header("content-range", content_range(1500));
         head.body(feed_csv()[1500..feed_csv().len() - 40].to_owned().into()).unwrap()
     });
     let stage = ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), short]).await;
@@ -412,8 +377,7 @@ async fn a_store_that_cannot_keep_the_bytes_ends_the_download_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(Url::from_directory_path(folder.path()).unwrap().as_str()).unwrap();
     std::fs::write(folder.path().join("spool"), "a file in the way").unwrap();
-    let stage =
-        ScriptedServer::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
+    let stage = ScriptedServer::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
     let feed = FeedClient::new(test_options(&stage.url)).unwrap();
     let result = feed.download(&store, &Validators::default(), &|_, _| {}).await;
     let error = DownloadOutcome { result, store }.error_text();
@@ -423,14 +387,12 @@ async fn a_store_that_cannot_keep_the_bytes_ends_the_download_at_once() {
 
 #[test]
 fn a_url_that_is_none_is_named_by_its_variable_only() {
-    for url in [format!("not a url {SECRET_KEY}"), format!("ftp://host/{SECRET_KEY}"), SECRET_KEY.to_owned()]
-    {
+    for url in [format!("not a url {SECRET_KEY}"), format!("ftp://host/{SECRET_KEY}"), SECRET_KEY.to_owned()] {
         let e = FeedClient::new(test_options(&url)).unwrap_err();
         let text = format!("{e:#} {e:?}");
         assert!(text.contains("COPART_FEED_URL") && !text.contains("PLANTED"), "{text}");
     }
-    let e =
-        FeedClient::new(FeedOptions { user_agent: "a\nb".into(), ..test_options("http://x/") }).unwrap_err();
+    let e = FeedClient::new(FeedOptions { user_agent: "a\nb".into(), ..test_options("http://x/") }).unwrap_err();
     assert!(e.to_string().contains("COPART_USER_AGENT"));
 }
 

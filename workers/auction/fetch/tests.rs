@@ -5,9 +5,7 @@ use super::super::download::tests::scripted_server::{
     ScriptedResponse, ScriptedServer, feed_csv, full_response, respond_with, response_builder,
 };
 use super::*;
-use crate::queue::{
-    EnqueueOptions, Extensions, JobDefinition, RunOutcome as How, Worker, WorkerEvent, enqueue_job,
-};
+use crate::queue::{EnqueueOptions, Extensions, JobDefinition, RunOutcome as How, Worker, WorkerEvent, enqueue_job};
 use crate::testing::{TestDb, TestLog, migrated_database};
 use axum::body::Body;
 use secrecy::SecretString;
@@ -36,8 +34,7 @@ struct FetchFixture {
 
 impl FetchFixture {
     async fn with_responses(acts: Vec<ScriptedResponse>) -> FetchFixture {
-        FetchFixture::with_server(ScriptedServer::with_responses(acts).await, "memory:", |options| options)
-            .await
+        FetchFixture::with_server(ScriptedServer::with_responses(acts).await, "memory:", |options| options).await
     }
 
     async fn with_server(
@@ -46,8 +43,7 @@ impl FetchFixture {
         options: impl FnOnce(FeedOptions) -> FeedOptions,
     ) -> FetchFixture {
         let url = SecretString::from(stage.url.as_str());
-        let plain =
-            FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
+        let plain = FeedOptions { waits: vec![Duration::ZERO; 3], ..FeedOptions::new(url, "vinops-test", "x") };
         let feed = FeedClient::new(options(plain)).unwrap();
         let tools = Extensions::new().with(Store::open(store).unwrap()).with(feed);
         FetchFixture { db: migrated_database().await, stage, tools }
@@ -59,9 +55,8 @@ impl FetchFixture {
 
     /// Returns the fetch of a quarter-hour that lasts at least five more minutes, by the database's clock.
     async fn current_fetch(&self) -> Fetch {
-        let window = sqlx::query_scalar!(
-            r#"select date_bin('15 minutes', now() + interval '5 minutes', 'epoch') as "window!""#
-        );
+        let window =
+            sqlx::query_scalar!(r#"select date_bin('15 minutes', now() + interval '5 minutes', 'epoch') as "window!""#);
         let window_start_utc = window.fetch_one(self.pool()).await.unwrap();
         Fetch { source: "copart".into(), window_start_utc, late_ok: false }
     }
@@ -78,8 +73,7 @@ impl FetchFixture {
     async fn job_result(&self, id: i64) -> FetchJobResult {
         let (events, mut seen) = broadcast::channel(1000);
         let leave = CancellationToken::new();
-        let worker =
-            Worker::new(&self.db.db, TEST_JOBS).with_extensions(self.tools.clone()).with_event_sender(events);
+        let worker = Worker::new(&self.db.db, TEST_JOBS).with_extensions(self.tools.clone()).with_event_sender(events);
         let working = tokio::spawn(worker.run(leave.clone()));
         while !matches!(seen.recv().await.unwrap(), WorkerEvent::Ended { job, outcome, .. } if job == id && outcome != How::Snooze)
         {
@@ -134,10 +128,7 @@ async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() 
     let end = house.run_fetch(&house.current_fetch().await).await;
     assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 4), "{end:?}");
     let text = log.captured_text();
-    assert!(
-        text.contains("transaction conflict, fetch snoozed") && text.contains("deadlock detected"),
-        "{text}"
-    );
+    assert!(text.contains("transaction conflict, fetch snoozed") && text.contains("deadlock detected"), "{text}");
     assert!(!text.contains("database unavailable"), "{text}");
 }
 
@@ -174,8 +165,7 @@ async fn a_window_gets_its_file_and_an_ingest_job() {
 
 #[tokio::test]
 async fn a_window_that_has_its_file_is_not_fetched_again() {
-    let house =
-        FetchFixture::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
+    let house = FetchFixture::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
     let fetch = house.current_fetch().await;
     house.run_fetch(&fetch).await;
     let end = house.run_fetch(&fetch).await;
@@ -196,10 +186,7 @@ async fn nothing_new_ends_the_chain_with_the_file_that_is_known() {
     let first = house.run_fetch(&simulated(3)).await;
     for (n, outcome) in [(2, "not_modified"), (1, "duplicate")] {
         let end = house.run_fetch(&simulated(n)).await;
-        assert_eq!(
-            (&end.report["outcome"], &end.report["file_id"]),
-            (&outcome.into(), &first.report["file_id"])
-        );
+        assert_eq!((&end.report["outcome"], &end.report["file_id"]), (&outcome.into(), &first.report["file_id"]));
         assert_eq!(house.window_state(&simulated(n)).await.0, "unchanged");
     }
     let ingests = sqlx::query_scalar!(r#"select count(*) as "n!" from fleet.jobs where kind = 'ingest'"#);
@@ -251,9 +238,7 @@ async fn a_fetch_that_breaks_halfway_is_resumed_within_its_attempt() {
 
 #[tokio::test]
 async fn the_urls_key_is_nowhere_in_the_database() {
-    let echo = || {
-        respond_with(|r| response_builder(500).body(format!("bad request for {}", r.uri()).into()).unwrap())
-    };
+    let echo = || respond_with(|r| response_builder(500).body(format!("bad request for {}", r.uri()).into()).unwrap());
     let house = FetchFixture::with_responses(vec![echo(), echo(), echo(), echo()]).await;
     let end = house.run_fetch(&house.current_fetch().await).await;
     assert_eq!(end.state, "discarded");
@@ -309,8 +294,7 @@ async fn a_304_is_never_about_a_file_that_was_quarantined_or_whose_chain_failed(
 #[tokio::test]
 async fn a_file_without_validators_is_followed_by_a_request_that_is_not_conditional() {
     let bare = respond_with(|_| response_builder(200).body(format!("{}1,7\n", feed_csv()).into()).unwrap());
-    let house =
-        FetchFixture::with_responses(vec![full_response(feed_csv()), bare, full_response(feed_csv())]).await;
+    let house = FetchFixture::with_responses(vec![full_response(feed_csv()), bare, full_response(feed_csv())]).await;
     let fetch = house.current_fetch().await;
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
     for n in [3, 2, 1] {
@@ -322,17 +306,12 @@ async fn a_file_without_validators_is_followed_by_a_request_that_is_not_conditio
 
 #[tokio::test]
 async fn a_server_that_asks_for_more_time_than_the_slot_has_fails_the_window_by_name() {
-    let busy = respond_with(|_| {
-        response_builder(429).header("retry-after", "1300").body("slow down".into()).unwrap()
-    });
+    let busy = respond_with(|_| response_builder(429).header("retry-after", "1300").body("slow down".into()).unwrap());
     let house = FetchFixture::with_responses(vec![busy, full_response(feed_csv())]).await;
     let fetch = house.current_fetch().await;
     let end = house.run_fetch(&fetch).await;
     assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 1));
-    assert!(
-        end.error.contains("429 Too Many Requests, body \"slow down\"; its Retry-After of 1300 s"),
-        "{end:?}"
-    );
+    assert!(end.error.contains("429 Too Many Requests, body \"slow down\"; its Retry-After of 1300 s"), "{end:?}");
     assert_eq!(house.window_state(&fetch).await.0, "failed");
 }
 
@@ -358,10 +337,7 @@ async fn a_retry_is_waited_for_no_longer_than_the_slot_lasts() {
 async fn login_server() -> ScriptedServer {
     let come_in = || {
         respond_with(|_| {
-            response_builder(200)
-                .header("set-cookie", "s=PLANTED-cookie; Path=/")
-                .body(Body::empty())
-                .unwrap()
+            response_builder(200).header("set-cookie", "s=PLANTED-cookie; Path=/").body(Body::empty()).unwrap()
         })
     };
     ScriptedServer::with_responses((0..9).map(|_| come_in()).collect()).await
@@ -369,16 +345,9 @@ async fn login_server() -> ScriptedServer {
 
 #[tokio::test]
 async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it() {
-    let echo =
-        || respond_with(|r| response_builder(403).body(format!("no {:?}", r.headers()).into()).unwrap());
-    let acts = vec![
-        full_response(feed_csv()),
-        echo(),
-        echo(),
-        echo(),
-        echo(),
-        full_response(format!("{}1,7\n", feed_csv())),
-    ];
+    let echo = || respond_with(|r| response_builder(403).body(format!("no {:?}", r.headers()).into()).unwrap());
+    let acts =
+        vec![full_response(feed_csv()), echo(), echo(), echo(), echo(), full_response(format!("{}1,7\n", feed_csv()))];
     let (mut house, lobby) = (FetchFixture::with_responses(acts).await, login_server().await);
     let copart = crate::config::CopartConfig {
         feed_url: None,
@@ -422,8 +391,7 @@ async fn a_worker_without_the_feeds_address_says_what_is_missing() {
 #[test]
 fn a_payload_of_yesterday_is_read_today() {
     let fetch: Fetch =
-        serde_json::from_str(r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z","tomorrow":1}"#)
-            .unwrap();
+        serde_json::from_str(r#"{"source":"copart","window_start_utc":"2026-11-20T14:30:00Z","tomorrow":1}"#).unwrap();
     assert!(!fetch.late_ok);
     assert_eq!(fetch.job_key(), "copart/2026-11-20T14:30Z");
     let back = serde_json::to_string(&fetch).unwrap();

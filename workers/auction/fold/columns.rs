@@ -85,12 +85,7 @@ pub fn lot_row(version: &StoredVersion, folded: &FoldedVersion<'_>, needs_fold: 
 }
 
 /// Returns a row of `vehicles`.
-pub fn vehicle_row(
-    vin: &str,
-    version: &StoredVersion,
-    folded: &FoldedVersion<'_>,
-    needs_fold: bool,
-) -> Value {
+pub fn vehicle_row(vin: &str, version: &StoredVersion, folded: &FoldedVersion<'_>, needs_fold: bool) -> Value {
     let t = &folded.typed;
     // Tenths, rounded as a cast of `numeric` rounds.
     let odometer = t.odometer.map(|miles| (miles.unscaled + 5) / 10);

@@ -49,9 +49,7 @@ fn compute_lot(versions: &[StoredVersion], spellings: &AliasIndex) -> Option<Fol
     let mut typed: Vec<(&StoredVersion, ParsedRow<'_>)> = versions
         .iter()
         .zip(&records)
-        .map(|(version, record)| {
-            (version, ParsedRow::from_record(record, spellings, &mut Default::default()))
-        })
+        .map(|(version, record)| (version, ParsedRow::from_record(record, spellings, &mut Default::default())))
         .filter(|(_, typed)| typed.skip_reason.is_none())
         .collect();
     typed.sort_by_key(|(v, t)| Reverse((v.version_at(t).0, v.last_window, v.hash)));
@@ -90,9 +88,7 @@ fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &AliasInde
     let mut typed: Vec<(&StoredVersion, ParsedRow<'_>)> = versions
         .iter()
         .zip(&records)
-        .map(|(version, record)| {
-            (*version, ParsedRow::from_record(record, spellings, &mut Default::default()))
-        })
+        .map(|(version, record)| (*version, ParsedRow::from_record(record, spellings, &mut Default::default())))
         .filter(|(_, typed)| typed.skip_reason.is_none() && typed.vin.as_deref() == Some(vin))
         .collect();
     // The raw VIN that equals the normalised one owns the vehicle, or else the least raw VIN. Others never change its

@@ -72,11 +72,7 @@ pub async fn repair_vehicles(
 }
 
 /// Returns the keys of a file's lots.
-async fn lots_of_file(
-    step: &mut JobTransaction,
-    file_id: Uuid,
-    window: &LockedWindow,
-) -> anyhow::Result<Vec<LotKey>> {
+async fn lots_of_file(step: &mut JobTransaction, file_id: Uuid, window: &LockedWindow) -> anyhow::Result<Vec<LotKey>> {
     let lots = lots_of_manifest(step, file_id, window.start).await?;
     Ok(lots.into_iter().map(|lot| (window.source.clone(), lot)).collect())
 }

@@ -61,12 +61,9 @@ pub async fn read_versions(connection: &mut PgConnection, lots: &[LotKey]) -> an
                     names = payload.keys().cloned().collect();
                 }
                 let first_line = names.join(",");
-                let header = FeedHeader::from_names(
-                    names,
-                    first_line.as_bytes(),
-                    mapping::mapping_for_source(&row.source),
-                )
-                .with_context(|| format!("could not read row version {}", row.row_id))?;
+                let header =
+                    FeedHeader::from_names(names, first_line.as_bytes(), mapping::mapping_for_source(&row.source))
+                        .with_context(|| format!("could not read row version {}", row.row_id))?;
                 let hasher = RowHasher::new(&header);
                 place.insert((header, hasher))
             }

@@ -125,8 +125,7 @@ async fn write_rows(
     mode: WriteMode,
 ) -> anyhow::Result<i64> {
     let Some(Value::Object(first)) = rows.first() else { return Ok(0) };
-    let written: Vec<String> =
-        first.keys().filter(|name| !target.key.contains(&name.as_str())).cloned().collect();
+    let written: Vec<String> = first.keys().filter(|name| !target.key.contains(&name.as_str())).cloned().collect();
     let FoldTarget { table, log, log_columns, log_values, unlogged, created, .. } = target;
     let on = target.key.iter().map(|name| format!("l.{name} = f.{name}")).collect::<Vec<_>>().join(" and ");
     let set = written.iter().map(|name| format!("{name} = b.{name}")).collect::<Vec<_>>().join(", ");

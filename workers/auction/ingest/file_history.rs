@@ -61,8 +61,9 @@ impl FileHistory {
         .context("could not read the unreadable values of the last complete file")?;
         let Some(last) = last else { return Ok(FileHistory { files, last_complete: None }) };
         let unreadable = match last.unreadable {
-            Some(counts) => serde_json::from_value(counts)
-                .context("could not parse the report of the last complete file")?,
+            Some(counts) => {
+                serde_json::from_value(counts).context("could not parse the report of the last complete file")?
+            }
             None => BTreeMap::new(),
         };
         let rows = last.staged.unwrap_or(0).unsigned_abs();

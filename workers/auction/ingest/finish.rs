@@ -40,9 +40,7 @@ pub async fn finish_ingest(
     let errors = std::mem::take(&mut outcome.errors);
     errors.send_all(connection).await.context("could not copy the parse errors")?;
     let lotless = std::mem::take(&mut outcome.lotless);
-    lotless
-        .save_stored(connection, &window.source, plan.window, month_start(plan.window), plan.in_order)
-        .await?;
+    lotless.save_stored(connection, &window.source, plan.window, month_start(plan.window), plan.in_order).await?;
     let no_lots = std::mem::take(&mut outcome.no_lots);
     no_lots.send(connection, COPY_SKIPPED_LOTS).await.context("could not copy the skipped rows")?;
     if plan.is_first_file() {
@@ -75,14 +73,10 @@ pub async fn finish_ingest(
             .context("could not attach the day to staging.copart_raw")?;
     }
     let staged = if plan.full { outcome.rows } else { outcome.new + outcome.changed };
-    sqlx::query!(
-        "-- ingest: tell the planner\n select staging.analyze($1, $2)",
-        plan.window,
-        i64::try_from(staged)?
-    )
-    .execute(&mut *connection)
-    .await
-    .context("could not analyze the staged rows")?;
+    sqlx::query!("-- ingest: tell the planner\n select staging.analyze($1, $2)", plan.window, i64::try_from(staged)?)
+        .execute(&mut *connection)
+        .await
+        .context("could not analyze the staged rows")?;
     // For a lot that was absent, only the head contains the time until which its last version was seen.
     sqlx::query!(
         r#"-- ingest: until when replaced versions were seen
@@ -345,12 +339,8 @@ async fn record_unknown_values(
     plan: &ScanPlan,
     outcome: &ScanOutcome,
 ) -> anyhow::Result<()> {
-    let (domains, values): (Vec<String>, Vec<String>) = outcome
-        .words
-        .unknown_values()
-        .iter()
-        .map(|(domain, raw)| (domain.name().to_owned(), raw.clone()))
-        .unzip();
+    let (domains, values): (Vec<String>, Vec<String>) =
+        outcome.words.unknown_values().iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
     sqlx::query!(
         r#"-- ingest: unknown spellings, one occurrence a file
         insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)
@@ -368,11 +358,7 @@ async fn record_unknown_values(
     Ok(())
 }
 
-async fn open_run(
-    connection: &mut PgConnection,
-    plan: &ScanPlan,
-    report: &IngestReport,
-) -> anyhow::Result<()> {
+async fn open_run(connection: &mut PgConnection, plan: &ScanPlan, report: &IngestReport) -> anyhow::Result<()> {
     let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
     sqlx::query_file!(
         "workers/auction/ingest.run.sql",
@@ -408,8 +394,7 @@ pub async fn quarantine_file(
         );
     }
     errors.send_first(connection).await.context("could not copy the parse errors")?;
-    let report =
-        IngestReport { state: "quarantined", reason: Some(reason.clone()), ..report_counts(plan, &outcome) };
+    let report = IngestReport { state: "quarantined", reason: Some(reason.clone()), ..report_counts(plan, &outcome) };
     log_column_drift(plan, &report.column_drift);
     sqlx::query!(
         r#"-- ingest: quarantine

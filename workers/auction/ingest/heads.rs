@@ -78,8 +78,7 @@ impl LotHeads {
         let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return LotHeads::default() };
         let parts = sorted.len() / LOTS_PER_PART + 1;
         let scale = parts as f64 / ((last.lot - first.lot) as f64 + 1.0);
-        let mut heads =
-            LotHeads { sorted, parts: vec![0; parts + 1], scale, headless_unreadable: Vec::new() };
+        let mut heads = LotHeads { sorted, parts: vec![0; parts + 1], scale, headless_unreadable: Vec::new() };
         for head in 0..heads.sorted.len() {
             let part = heads.part_index(heads.sorted[head].lot);
             heads.parts[part + 1] = head as u32 + 1;
@@ -133,8 +132,7 @@ impl LotHeads {
 
     /// Returns the absent lots that the current file contains only in unreadable records.
     pub fn back_unreadable(&self) -> Vec<i64> {
-        let back =
-            |h: &&LotHead| h.was_absent() && h.flags & (FLAG_SEEN | FLAG_UNREADABLE) == FLAG_UNREADABLE;
+        let back = |h: &&LotHead| h.was_absent() && h.flags & (FLAG_SEEN | FLAG_UNREADABLE) == FLAG_UNREADABLE;
         self.sorted.iter().filter(back).map(|h| h.lot).collect()
     }
 
@@ -145,10 +143,7 @@ impl LotHeads {
         let unseen = || self.sorted.iter().filter(|h| h.flags & (FLAG_SEEN | FLAG_UNREADABLE) == 0);
         (
             unseen().filter(|h| !h.was_absent()).map(|h| h.lot).collect(),
-            unseen()
-                .filter(|h| h.was_absent() && h.flags & FLAG_ABSENCE_RECORDED == 0)
-                .map(|h| h.lot)
-                .collect(),
+            unseen().filter(|h| h.was_absent() && h.flags & FLAG_ABSENCE_RECORDED == 0).map(|h| h.lot).collect(),
         )
     }
 }

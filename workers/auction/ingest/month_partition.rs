@@ -28,8 +28,7 @@ pub struct PartitionLoad {
 impl PartitionLoad {
     /// Opens the month of `at`. Returns `None` if `raw.rows` already has the partition.
     pub async fn open_month(pool: &PgPool, at: DateTime<Utc>) -> anyhow::Result<Option<PartitionLoad>> {
-        let mut transaction =
-            pool.begin().await.context("could not begin the transaction of the month's load")?;
+        let mut transaction = pool.begin().await.context("could not begin the transaction of the month's load")?;
         let table = sqlx::query_scalar!("-- ingest: open the month\n select raw.open_month($1)", at)
             .fetch_one(&mut *transaction)
             .await
@@ -80,13 +79,10 @@ async fn load_rows(
     let sql = format!(
         "copy {table} (id, file_id, row_no, window_start_utc, lot, payload_jsonb) from stdin (format binary, freeze)"
     );
-    let mut copy =
-        CopyStream::begin(&mut transaction, &sql).await.context("could not load the month's rows")?;
+    let mut copy = CopyStream::begin(&mut transaction, &sql).await.context("could not load the month's rows")?;
     let committed = loop {
         match arriving.recv().await {
-            Some(LoadMessage::Rows(rows)) => {
-                copy.send(rows).await.context("could not load the month's rows")?
-            }
+            Some(LoadMessage::Rows(rows)) => copy.send(rows).await.context("could not load the month's rows")?,
             Some(LoadMessage::Commit) => break true,
             None => break false,
         }

@@ -98,10 +98,9 @@ mod tests {
                 Err(io::Error::other("torn"))
             }
         }
-        let (read, _) = with_read_ahead(FailingReader, |mut ahead| {
-            ahead.read_to_end(&mut Vec::new()).map_err(|e| e.to_string())
-        })
-        .unwrap();
+        let (read, _) =
+            with_read_ahead(FailingReader, |mut ahead| ahead.read_to_end(&mut Vec::new()).map_err(|e| e.to_string()))
+                .unwrap();
         assert_eq!(read.unwrap_err(), "torn");
     }
 }

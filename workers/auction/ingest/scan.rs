@@ -123,11 +123,7 @@ pub fn scan_checked(
         Err(_) => return scanned, // not read to its end
     }
     let found = file.packed_sha256()?;
-    if found == packed_sha256 {
-        scanned
-    } else {
-        Err(ScanError::Altered { found, expected: packed_sha256.to_owned() })
-    }
+    if found == packed_sha256 { scanned } else { Err(ScanError::Altered { found, expected: packed_sha256.to_owned() }) }
 }
 
 fn scan_file(
@@ -136,11 +132,10 @@ fn scan_file(
     (heads, lotless): (LotHeads, LotlessRows),
     chunks: &mpsc::Sender<RowChunk>,
 ) -> Result<ScanOutcome, ScanError> {
-    let mut reader =
-        RecordReader::new(file, ReaderLimits::default(), plan.mapping).map_err(|error| match error {
-            HeaderError::Io(error) => ScanError::Io(error),
-            refusal => QuarantineReason::Header(refusal.to_string()).into(),
-        })?;
+    let mut reader = RecordReader::new(file, ReaderLimits::default(), plan.mapping).map_err(|error| match error {
+        HeaderError::Io(error) => ScanError::Io(error),
+        refusal => QuarantineReason::Header(refusal.to_string()).into(),
+    })?;
     let header = reader.header();
     let mut pass = Scanner {
         plan,
@@ -167,10 +162,7 @@ fn scan_file(
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
             pass.errors.spool_pending()?;
             let outcome = ScanOutcome { errors: pass.errors, ..pass.outcome };
-            return Err(ScanError::Refused(Box::new(QuarantinedFile {
-                why: QuarantineReason::TooMany,
-                outcome,
-            })));
+            return Err(ScanError::Refused(Box::new(QuarantinedFile { why: QuarantineReason::TooMany, outcome })));
         }
         match reader.next_item()? {
             None => break,
@@ -284,8 +276,7 @@ impl Scanner<'_> {
         }
         // A late sighting of such a version may be its first, which determines its order, so it is stored with its
         // window.
-        let dated =
-            !self.plan.in_order && !has_regular_time(record.get(Column::LastUpdatedTime), self.plan.window);
+        let dated = !self.plan.in_order && !has_regular_time(record.get(Column::LastUpdatedTime), self.plan.window);
         let earlier_id = self.earlier_id(record.row_no());
         let new_id = (self.plan.file_no << ROW_BITS) | record.row_no().cast_signed();
         let row_id = match (head, earlier_id) {
@@ -331,9 +322,7 @@ impl Scanner<'_> {
     /// Returns true if the row must be staged: it is new or changed, its lot was absent or occurs twice, two files
     /// share the window, or all rows are staged.
     fn must_stage(&self, head: Option<LotHead>, same: bool) -> bool {
-        self.plan.full
-            || !same
-            || head.is_some_and(|h| h.was_absent() || h.already_seen() || h.is_ambiguous())
+        self.plan.full || !same || head.is_some_and(|h| h.was_absent() || h.already_seen() || h.is_ambiguous())
     }
 
     /// Returns the id of this row of the file if already stored.

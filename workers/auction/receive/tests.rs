@@ -33,17 +33,13 @@ impl ReceiveFixture {
     async fn incoming_file(&self, text: &str, window: &str) -> IncomingFile {
         let mut writer = self.store.writer().unwrap();
         writer.write(Bytes::copy_from_slice(text.as_bytes())).await.unwrap();
-        let since = Validators {
-            etag: Some("\"e1\"".into()),
-            last_modified: Some(parse_time("2026-11-20T14:30:03Z")),
-        };
+        let since = Validators { etag: Some("\"e1\"".into()), last_modified: Some(parse_time("2026-11-20T14:30:03Z")) };
         let spool = writer.finish().await.unwrap();
         IncomingFile { source: "copart".into(), window: parse_time(window), since, spool }
     }
 
     async fn receive_text(&self, text: &str, window: &str) -> FileReceipt {
-        let kept =
-            store_bytes(self.pool(), &self.store, self.incoming_file(text, window).await).await.unwrap();
+        let kept = store_bytes(self.pool(), &self.store, self.incoming_file(text, window).await).await.unwrap();
         let mut tx = self.pool().begin().await.unwrap();
         let receipt = register_file(&mut tx, &kept).await.unwrap();
         tx.commit().await.unwrap();
@@ -101,16 +97,11 @@ async fn a_new_file_is_kept_written_down_and_its_ingest_enqueued() {
     assert!(!receipt.duplicate && receipt.stored_bytes > 0);
     assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
     assert_eq!(house.ingest_keys().await, [Some(receipt.file_id.to_string())]);
-    let row = sqlx::query!(
-        "select path, sha256, bytes, stored_bytes, etag, last_modified, state from raw.csv_files"
-    );
+    let row = sqlx::query!("select path, sha256, bytes, stored_bytes, etag, last_modified, state from raw.csv_files");
     let row = row.fetch_one(house.pool()).await.unwrap();
     assert_eq!(row.path, "raw/copart/2026/11/20/1430.csv.zst");
     assert_eq!((row.bytes, row.stored_bytes), (9, Some(receipt.stored_bytes as i64)));
-    assert_eq!(
-        (row.etag.as_deref(), row.last_modified),
-        (Some("\"e1\""), Some(parse_time("2026-11-20T14:30:03Z")))
-    );
+    assert_eq!((row.etag.as_deref(), row.last_modified), (Some("\"e1\""), Some(parse_time("2026-11-20T14:30:03Z"))));
     assert_eq!((row.state.as_str(), &row.sha256), ("received", &receipt.sha256));
     house.store.export_file(&row.path, &row.sha256, std::io::sink()).await.unwrap();
 }
@@ -122,10 +113,7 @@ async fn known_bytes_end_their_window_as_unchanged_and_enqueue_no_ingest() {
     let again = house.receive_text("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
     assert_eq!((again.file_id, again.duplicate, again.stored_bytes), (first.file_id, true, 0));
     assert_eq!(again.repetition, Some(RepeatOutcome::Unchanged));
-    assert_eq!(
-        house.window_state("2026-11-20T14:45:00Z").await,
-        Some(("unchanged".into(), Some(first.file_id)))
-    );
+    assert_eq!(house.window_state("2026-11-20T14:45:00Z").await, Some(("unchanged".into(), Some(first.file_id))));
     assert_eq!((house.stored_paths().await.len(), house.ingest_keys().await.len()), (1, 1));
 }
 
@@ -164,9 +152,7 @@ async fn a_crash_between_store_and_database_is_repeated_without_a_second_object(
 async fn a_step_that_does_not_commit_leaves_no_file_no_window_and_no_job() {
     let house = ReceiveFixture::new().await;
     let kept =
-        store_bytes(house.pool(), &house.store, house.incoming_file("Id,a\n1,2\n", WINDOW_START).await)
-            .await
-            .unwrap();
+        store_bytes(house.pool(), &house.store, house.incoming_file("Id,a\n1,2\n", WINDOW_START).await).await.unwrap();
     let mut tx = house.pool().begin().await.unwrap();
     register_file(&mut tx, &kept).await.unwrap();
     tx.rollback().await.unwrap();
@@ -178,10 +164,8 @@ async fn a_step_that_does_not_commit_leaves_no_file_no_window_and_no_job() {
 async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() {
     let house = ReceiveFixture::new().await;
     let other = "2026-11-20T14:45:00Z";
-    let (first, second) = (
-        house.incoming_file("Id,a\n1,2\n", WINDOW_START).await,
-        house.incoming_file("Id,a\n1,2\n", other).await,
-    );
+    let (first, second) =
+        (house.incoming_file("Id,a\n1,2\n", WINDOW_START).await, house.incoming_file("Id,a\n1,2\n", other).await);
     // Both find the bytes unknown, and both store them.
     let first = store_bytes(house.pool(), &house.store, first).await.unwrap();
     let second = store_bytes(house.pool(), &house.store, second).await.unwrap();
@@ -235,22 +219,14 @@ async fn the_same_bytes_of_another_source_are_a_file_of_that_source() {
     let path = house.write_file("2026/11/20/1430.csv", "Id,a\n1,2\n");
     let unknown = house.receive_file_at(&path, "iaai", None).await.unwrap_err();
     assert!(unknown.is::<source::UnknownSource>(), "{unknown:#}");
-    let objects =
-        |folder: &str| std::fs::read_dir(house.folder.path().join(folder)).map_or(0, Iterator::count);
-    assert_eq!(
-        (objects("store/raw"), objects("store/spool")),
-        (0, 0),
-        "nothing is stored under a name nobody knows"
-    );
+    let objects = |folder: &str| std::fs::read_dir(house.folder.path().join(folder)).map_or(0, Iterator::count);
+    assert_eq!((objects("store/raw"), objects("store/spool")), (0, 0), "nothing is stored under a name nobody knows");
 
     sqlx::query("select fleet.add_source('iaai', 'me', 'a test')").execute(house.pool()).await.unwrap();
     let (_, ours) = house.receive_file_at(&path, "copart", None).await.unwrap();
     let (_, theirs) = house.receive_file_at(&path, "iaai", None).await.unwrap();
     assert!(!ours.duplicate && !theirs.duplicate && ours.file_id != theirs.file_id);
-    assert_eq!(
-        house.stored_paths().await,
-        ["raw/copart/2026/11/20/1430.csv.zst", "raw/iaai/2026/11/20/1430.csv.zst"]
-    );
+    assert_eq!(house.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst", "raw/iaai/2026/11/20/1430.csv.zst"]);
     let (_, again) = house.receive_file_at(&path, "iaai", None).await.unwrap();
     assert_eq!((again.duplicate, again.file_id), (true, theirs.file_id));
     assert_eq!(house.ingest_keys().await.len(), 2);

@@ -36,8 +36,7 @@ impl LoginServer {
             let opens = opens.clone();
             async move {
                 opens.acquire().await.unwrap().forget();
-                let mut response =
-                    axum::http::Response::builder().status(StatusCode::from_u16(status).unwrap());
+                let mut response = axum::http::Response::builder().status(StatusCode::from_u16(status).unwrap());
                 for cookie in cookies {
                     response = response.header("set-cookie", *cookie);
                 }
@@ -93,18 +92,14 @@ async fn many_at_once_log_in_once_and_all_have_the_session() {
     let wanting: Vec<_> = (0..8)
         .map(|n| {
             let (login, pool) = (login.clone(), pool(&test).clone());
-            tokio::spawn(
-                async move { login.session_cookies(&pool, "copart", &format!("job {n}")).await.unwrap() },
-            )
+            tokio::spawn(async move { login.session_cookies(&pool, "copart", &format!("job {n}")).await.unwrap() })
         })
         .collect();
     // The login is delayed until all other workers have found it in progress.
-    while sqlx::query_scalar!(
-        r#"select count(*) as "n!" from fleet.source_sessions where refreshing_until > now()"#
-    )
-    .fetch_one(pool(&test))
-    .await
-    .unwrap()
+    while sqlx::query_scalar!(r#"select count(*) as "n!" from fleet.source_sessions where refreshing_until > now()"#)
+        .fetch_one(pool(&test))
+        .await
+        .unwrap()
         == 0
     {
         tokio::task::yield_now().await;
@@ -128,16 +123,10 @@ async fn who_looked_before_a_login_and_comes_after_it_does_not_log_in_again() {
     assert!(slow.cookies.is_none());
     read_cookies(&login, &test, "the quick one").await.unwrap();
     assert!(
-        !session::acquire_refresh(pool(&test), "copart", "the slow one", LOGIN_TIMEOUT, Some(&slow))
-            .await
-            .unwrap()
+        !session::acquire_refresh(pool(&test), "copart", "the slow one", LOGIN_TIMEOUT, Some(&slow)).await.unwrap()
     );
     let now = session::load_session(pool(&test), "copart", &login.key).await.unwrap();
-    assert!(
-        session::acquire_refresh(pool(&test), "copart", "the slow one", LOGIN_TIMEOUT, Some(&now))
-            .await
-            .unwrap()
-    );
+    assert!(session::acquire_refresh(pool(&test), "copart", "the slow one", LOGIN_TIMEOUT, Some(&now)).await.unwrap());
 }
 
 #[tokio::test]
@@ -146,9 +135,8 @@ async fn the_session_is_sealed_at_rest_and_another_key_logs_in_anew() {
     read_cookies(&desk.login_client("k"), &test, "one").await.unwrap();
     assert!(read_cookies(&desk.login_client("k"), &test, "two").await.is_some());
     assert_eq!(desk.login_count(), 1);
-    let row = sqlx::query_scalar!(
-        r#"select s::text || encode(sealed, 'escape') as "text!" from fleet.source_sessions s"#
-    );
+    let row =
+        sqlx::query_scalar!(r#"select s::text || encode(sealed, 'escape') as "text!" from fleet.source_sessions s"#);
     let row = row.fetch_one(pool(&test)).await.unwrap();
     assert!(!row.contains("PLANTED") && !row.contains(&HEXLOWER.encode(b"PLANTED")), "{row}");
     assert!(read_cookies(&desk.login_client("j"), &test, "three").await.is_some());
@@ -165,9 +153,8 @@ async fn a_session_lasts_seven_hours_and_is_refreshed_before_its_end() {
     );
     assert_eq!(lasts.fetch_one(pool(&test)).await.unwrap(), 7.0 * 3600.0);
     for (left, logins) in [("21 minutes", 1), ("19 minutes", 2)] {
-        let near = sqlx::AssertSqlSafe(format!(
-            "update fleet.source_sessions set expires_at = now() + interval '{left}'"
-        ));
+        let near =
+            sqlx::AssertSqlSafe(format!("update fleet.source_sessions set expires_at = now() + interval '{left}'"));
         sqlx::raw_sql(near).execute(pool(&test)).await.unwrap();
         read_cookies(&login, &test, "two").await.unwrap();
         assert_eq!(desk.login_count(), logins, "{left} left");
@@ -181,8 +168,7 @@ async fn a_refused_login_is_told_without_secrets_and_rests() {
         (200, &[][..], None, "sets no cookie"),
         (302, &["s=1"][..], Some("/login?error=1"), "redirects to the login page"),
     ] {
-        let (test, desk) =
-            (migrated_database().await, LoginServer::with_response(status, sets, location).await);
+        let (test, desk) = (migrated_database().await, LoginServer::with_response(status, sets, location).await);
         let login = desk.login_client("k");
         assert_eq!(read_cookies(&login, &test, "one").await, None);
         assert_eq!(read_cookies(&login, &test, "two").await, None);
@@ -210,8 +196,7 @@ async fn a_login_by_hand_replaces_the_session_unless_somebody_else_is_at_it() {
     assert!(session::acquire_refresh(pool(&test), "copart", "job 7", LOGIN_TIMEOUT, None).await.unwrap());
     let error = login.log_in_manually(pool(&test), "copart", "anna").await.unwrap_err().to_string();
     assert!(error.starts_with("another login to copart is in progress"), "{error}");
-    let too_late =
-        session::store_session(pool(&test), "copart", "job 6", b"x", MAX_SESSION_AGE).await.unwrap();
+    let too_late = session::store_session(pool(&test), "copart", "job 6", b"x", MAX_SESSION_AGE).await.unwrap();
     assert_eq!(too_late, None, "who no longer has the refresh writes nothing");
 }
 
@@ -235,8 +220,7 @@ fn a_login_that_is_half_configured_names_what_is_missing() {
 async fn the_cookies_of_a_session_do_not_follow_a_redirect_to_another_server() {
     let elsewhere = ScriptedServer::with_responses(vec![full_response(feed_csv())]).await;
     let there = elsewhere.url.replace("127.0.0.1", "localhost");
-    let away =
-        respond_with(move |_| response_builder(302).header("location", there).body(Body::empty()).unwrap());
+    let away = respond_with(move |_| response_builder(302).header("location", there).body(Body::empty()).unwrap());
     let stage = ScriptedServer::with_responses(vec![away]).await;
     let feed = FeedClient::new(FeedOptions::new(stage.url.as_str().into(), "vinops-test", "x"))
         .unwrap()

@@ -167,11 +167,7 @@ async fn delete_manifest(connection: &mut PgConnection, target: &WithdrawnFile) 
     Ok(())
 }
 
-async fn delete_versions(
-    connection: &mut PgConnection,
-    target: &WithdrawnFile,
-    row_ids: &[i64],
-) -> anyhow::Result<()> {
+async fn delete_versions(connection: &mut PgConnection, target: &WithdrawnFile, row_ids: &[i64]) -> anyhow::Result<()> {
     sqlx::query!(
         "-- withdraw: versions of this file alone
         with deleted_lotless_rows as (
@@ -195,16 +191,10 @@ async fn date_versions(
     row_ids: &[i64],
     windows: &[DateTime<Utc>],
 ) -> anyhow::Result<()> {
-    sqlx::query_file!(
-        "workers/auction/withdraw/date_versions.sql",
-        row_ids,
-        windows,
-        target.window,
-        target.source
-    )
-    .execute(connection)
-    .await
-    .context("could not move the remaining row versions")?;
+    sqlx::query_file!("workers/auction/withdraw/date_versions.sql", row_ids, windows, target.window, target.source)
+        .execute(connection)
+        .await
+        .context("could not move the remaining row versions")?;
     Ok(())
 }
 

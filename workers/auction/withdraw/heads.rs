@@ -137,9 +137,9 @@ async fn stored_heads(
     .fetch_all(connection)
     .await
     .context("could not read the heads")?;
-    let heads = rows.into_iter().map(|row| {
-        (row.lot, StoredHead { row_id: row.row_id, row_hash: row.row_hash, last_seen: row.last_seen })
-    });
+    let heads = rows
+        .into_iter()
+        .map(|row| (row.lot, StoredHead { row_id: row.row_id, row_hash: row.row_hash, last_seen: row.last_seen }));
     Ok(heads.collect())
 }
 
@@ -225,11 +225,9 @@ async fn unreadable_lots(
     .await
     .context("could not read the unreadable records")?;
     let Some(names) = rows.first().map(|row| row.headers_jsonb.clone()) else { return Ok(HashSet::new()) };
-    let names: Vec<String> =
-        serde_json::from_value(names).context("could not read the header of the newest file")?;
+    let names: Vec<String> = serde_json::from_value(names).context("could not read the header of the newest file")?;
     let first_line = names.join(",");
-    let header =
-        FeedHeader::from_names(names, first_line.as_bytes(), mapping::mapping_for_source(&target.source))?;
+    let header = FeedHeader::from_names(names, first_line.as_bytes(), mapping::mapping_for_source(&target.source))?;
     let lots = rows.iter().filter_map(|row| {
         let reason = if row.reason == RejectionReason::Truncated.to_string() {
             RejectionReason::Truncated

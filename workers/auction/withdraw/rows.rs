@@ -61,16 +61,8 @@ pub async fn recompute_rows(
         recompute_lots(connection, target, lots, &spellings, &mut folded).await?;
     }
     for vins in vins.chunks(LOT_BATCH_SIZE) {
-        recompute_vehicles(
-            connection,
-            target,
-            vins,
-            BTreeMap::new(),
-            VersionsByLot::new(),
-            &spellings,
-            &mut folded,
-        )
-        .await?;
+        recompute_vehicles(connection, target, vins, BTreeMap::new(), VersionsByLot::new(), &spellings, &mut folded)
+            .await?;
     }
     folded.vehicles_deleted = delete_vehicles(connection, &folded.unmade).await?;
     Ok(folded)
@@ -122,8 +114,7 @@ async fn recompute_vehicles(
         lots.sort_unstable();
         lots.dedup();
     }
-    let keys: BTreeSet<&LotKey> =
-        vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
+    let keys: BTreeSet<&LotKey> = vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
     let keys: Vec<LotKey> = keys.into_iter().cloned().collect();
     versions.extend(read_versions(connection, &keys).await?);
     let made = compute_vehicles(&versions, &vehicles, spellings);
@@ -160,11 +151,7 @@ async fn vins_of_lots(
 }
 
 /// Deletes lots without a remaining version, and their image links.
-async fn delete_lots(
-    connection: &mut PgConnection,
-    target: &WithdrawnFile,
-    lots: &[i64],
-) -> anyhow::Result<u64> {
+async fn delete_lots(connection: &mut PgConnection, target: &WithdrawnFile, lots: &[i64]) -> anyhow::Result<u64> {
     if lots.is_empty() {
         return Ok(0);
     }

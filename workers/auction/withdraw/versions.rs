@@ -99,8 +99,7 @@ async fn read_header(
     .fetch_one(connection)
     .await
     .context("could not read the header of a file")?;
-    let mut names: Vec<String> =
-        serde_json::from_value(names).context("could not parse the header of a file")?;
+    let mut names: Vec<String> = serde_json::from_value(names).context("could not parse the header of a file")?;
     if names.is_empty() {
         // Another program registered the file without its header.
         names = payload.keys().cloned().collect();

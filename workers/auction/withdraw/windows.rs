@@ -13,15 +13,11 @@ const INCOMPLETE_NOTE: &str = "the file is not complete";
 
 /// Marks the windows withdrawn, and the file if no other window has it. Returns true if the file is withdrawn.
 pub async fn mark_withdrawn(connection: &mut PgConnection, target: &WithdrawnFile) -> anyhow::Result<bool> {
-    let left = sqlx::query_file_scalar!(
-        "workers/auction/withdraw/mark.sql",
-        target.source,
-        target.file_id,
-        &target.windows
-    )
-    .fetch_one(connection)
-    .await
-    .context("could not mark the withdrawn windows")?;
+    let left =
+        sqlx::query_file_scalar!("workers/auction/withdraw/mark.sql", target.source, target.file_id, &target.windows)
+            .fetch_one(connection)
+            .await
+            .context("could not mark the withdrawn windows")?;
     Ok(!left)
 }
 
@@ -47,24 +43,15 @@ pub async fn rejudge_windows(
     connection: &mut PgConnection,
     target: &WithdrawnFile,
 ) -> anyhow::Result<Vec<DateTime<Utc>>> {
-    sqlx::query_file!(
-        "workers/auction/withdraw/forget_size.sql",
-        target.source,
-        &target.windows,
-        target.arrived_at
-    )
-    .execute(&mut *connection)
-    .await
-    .context("could not reset the accepted size")?;
-    let later = sqlx::query_file_as!(
-        LaterWindow,
-        "workers/auction/withdraw/later.sql",
-        target.source,
-        target.arrived_at
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .context("could not read the windows after the file")?;
+    sqlx::query_file!("workers/auction/withdraw/forget_size.sql", target.source, &target.windows, target.arrived_at)
+        .execute(&mut *connection)
+        .await
+        .context("could not reset the accepted size")?;
+    let later =
+        sqlx::query_file_as!(LaterWindow, "workers/auction/withdraw/later.sql", target.source, target.arrived_at)
+            .fetch_all(&mut *connection)
+            .await
+            .context("could not read the windows after the file")?;
     let mut changed = Vec::new();
     for window in later {
         let judged = judge_window(connection, target, &window).await?;

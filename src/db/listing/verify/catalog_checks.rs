@@ -35,8 +35,7 @@ async fn check_slice(connection: &mut PgConnection, slice: &str) -> CatalogCheck
             continue;
         }
         // additional columns are allowed
-        let lacking: Vec<_> =
-            wanted.iter().filter(|column| !has.iter().any(|it| it == **column)).copied().collect();
+        let lacking: Vec<_> = wanted.iter().filter(|column| !has.iter().any(|it| it == **column)).copied().collect();
         if !lacking.is_empty() {
             wrong.push(format!("{table} lacks {}", lacking.join(", ")));
         }
@@ -155,8 +154,7 @@ pub async fn check_listings_a(connection: &mut PgConnection, _: &ListingSchema) 
 
 pub async fn check_listings_b(connection: &mut PgConnection, _: &ListingSchema) -> CatalogCheckResult {
     // the lengths come from the base if it has these columns
-    let wanted =
-        ["status character varying", "fulfillment_channel character varying", "category character varying"];
+    let wanted = ["status character varying", "fulfillment_channel character varying", "category character varying"];
     check_listings_columns(connection, &wanted).await
 }
 
@@ -204,9 +202,8 @@ pub async fn check_listing_active(connection: &mut PgConnection, _: &ListingSche
 }
 
 async fn compare_columns(connection: &mut PgConnection, table: &str) -> anyhow::Result<(bool, String)> {
-    let names = |columns: &[&str]| {
-        columns.iter().filter_map(|column| column.split(' ').next()).collect::<Vec<_>>().join(", ")
-    };
+    let names =
+        |columns: &[&str]| columns.iter().filter_map(|column| column.split(' ').next()).collect::<Vec<_>>().join(", ");
     let has = table_columns(connection, table).await?;
     let has: Vec<&str> = has.iter().map(String::as_str).collect();
     let wanted: Vec<&str> =
@@ -228,8 +225,7 @@ async fn compare_enum(connection: &mut PgConnection, name: &str) -> CatalogCheck
     )
     .fetch_all(connection)
     .await?;
-    let wanted =
-        expected::ENUM_TYPES.iter().find(|(known, _)| *known == name).map_or(&[] as &[&str], |it| it.1);
+    let wanted = expected::ENUM_TYPES.iter().find(|(known, _)| *known == name).map_or(&[] as &[&str], |it| it.1);
     let told = format!("{name} {{{}}}", has.join(","));
     if has == wanted {
         return Ok(CheckResult::new(true, told));
@@ -265,10 +261,7 @@ pub async fn check_listing_events(connection: &mut PgConnection, _: &ListingSche
     Ok(combine_results(table, compare_enum(connection, "listing_event_type").await?))
 }
 
-pub async fn check_recommendation_events(
-    connection: &mut PgConnection,
-    _: &ListingSchema,
-) -> CatalogCheckResult {
+pub async fn check_recommendation_events(connection: &mut PgConnection, _: &ListingSchema) -> CatalogCheckResult {
     let table = count_columns(connection, "recommendation_events").await?;
     Ok(combine_results(table, compare_enum(connection, "recommendation_event_type").await?))
 }

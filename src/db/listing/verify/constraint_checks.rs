@@ -54,10 +54,7 @@ pub async fn check_second_active(connection: &mut PgConnection, _: &ListingSchem
     let second = insert_bom_sql(id - 1, "listing_id", of, 2, true);
     let wrong = expect_refusal(connection, second, "23505", Some("boms_listing_active_unique")).await?;
     let wrong: Vec<_> = wrong.map(|said| format!("a second active BOM {said}")).into_iter().collect();
-    Ok(CheckResult::from_faults(
-        &wrong,
-        "the first is accepted, the second is rejected by boms_listing_active_unique",
-    ))
+    Ok(CheckResult::from_faults(&wrong, "the first is accepted, the second is rejected by boms_listing_active_unique"))
 }
 
 pub async fn check_version(connection: &mut PgConnection, _: &ListingSchema) -> ConstraintCheckResult {
@@ -101,8 +98,7 @@ pub async fn check_scenario(connection: &mut PgConnection, _: &ListingSchema) ->
 
 pub async fn check_index_used(connection: &mut PgConnection, _: &ListingSchema) -> ConstraintCheckResult {
     // with few rows a sequential scan is cheaper, which does not mean that the index is missing
-    execute_statements(connection, "set local enable_seqscan = off; set local enable_sort = off".into())
-        .await?;
+    execute_statements(connection, "set local enable_seqscan = off; set local enable_sort = off".into()).await?;
     let plan: Value = sqlx::query_scalar(
         "-- verify: newest features
          explain (format json)
@@ -242,8 +238,7 @@ pub async fn check_owners(connection: &mut PgConnection, _: &ListingSchema) -> C
         .into(),
     )
     .await?;
-    let told =
-        format!("no BOM without an owner, and boms_owner_ck rejects one; {}", orphans.unwrap_or_default());
+    let told = format!("no BOM without an owner, and boms_owner_ck rejects one; {}", orphans.unwrap_or_default());
     Ok(CheckResult::from_faults(&wrong, told))
 }
 
@@ -271,7 +266,8 @@ pub async fn check_invariant(connection: &mut PgConnection, _: &ListingSchema) -
     // read the table and not the index that should exclude duplicates, since a damaged index would hide them
     execute_statements(
         connection,
-        "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off".into(),
+        "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off"
+            .into(),
     )
     .await?;
     let twice: Option<String> = sqlx::query_scalar(

@@ -63,20 +63,13 @@ async fn schema_state(
     let markets = sqlx::query_scalar("-- verify: marketplaces\nselect count(*) from marketplaces")
         .fetch_one(&mut *connection)
         .await?;
-    Ok((
-        listing::schema_objects(connection, place).await?,
-        listing::read_settings(connection).await?,
-        markets,
-    ))
+    Ok((listing::schema_objects(connection, place).await?, listing::read_settings(connection).await?, markets))
 }
 
 pub async fn check_repeated_run(connection: &mut PgConnection, place: &ListingSchema) -> RollbackCheckResult {
     use_spare_sequences(connection).await?;
-    execute_statements(
-        connection,
-        "alter table marketplaces alter id set default nextval('vinops_verify_ids')".into(),
-    )
-    .await?;
+    execute_statements(connection, "alter table marketplaces alter id set default nextval('vinops_verify_ids')".into())
+        .await?;
     let before = listing::read_settings(connection).await?;
     let mut rounds = Vec::new();
     for _ in 0..2 {
@@ -112,13 +105,8 @@ async fn summarize_listings(connection: &mut PgConnection) -> anyhow::Result<Str
 }
 
 /// Rolls back all slices down to the given one, and checks what is left of that slice.
-async fn check_rollback(
-    connection: &mut PgConnection,
-    place: &ListingSchema,
-    id: &str,
-) -> RollbackCheckResult {
-    let slices: Vec<&'static Migration> =
-        LISTING_SET.active().filter(|migration| migration.id >= id).collect();
+async fn check_rollback(connection: &mut PgConnection, place: &ListingSchema, id: &str) -> RollbackCheckResult {
+    let slices: Vec<&'static Migration> = LISTING_SET.active().filter(|migration| migration.id >= id).collect();
     let kept = summarize_listings(connection).await?;
     for migration in slices.iter().skip(1).rev() {
         let done = listing::rollback_slice(connection, place, migration, false).await;
@@ -154,15 +142,11 @@ async fn check_rollback(
     let left = listing::read_settings(connection).await?;
 
     let mut wrong = Vec::new();
-    let has =
-        |things: &BTreeSet<listing::SchemaObject>, thing: &str| things.iter().any(|it| it.thing == thing);
+    let has = |things: &BTreeSet<listing::SchemaObject>, thing: &str| things.iter().any(|it| it.thing == thing);
     for thing in listing::rollback_objects(slice) {
         let theirs = found.iter().any(|it| it == thing) && has(&before, thing);
         if !thing.starts_with("setting ") && has(&after, thing) != theirs {
-            wrong.push(format!(
-                "{thing} {}",
-                if theirs { "existed before and is missing" } else { "is left" }
-            ));
+            wrong.push(format!("{thing} {}", if theirs { "existed before and is missing" } else { "is left" }));
         }
     }
     for (key, value) in &settings {
@@ -174,9 +158,8 @@ async fn check_rollback(
     if kept != summarize_listings(connection).await? {
         wrong.push(format!("before: {kept}; after: {}", summarize_listings(connection).await?));
     }
-    let tables = |things: &BTreeSet<listing::SchemaObject>| {
-        things.iter().filter(|it| it.thing.starts_with("table ")).count()
-    };
+    let tables =
+        |things: &BTreeSet<listing::SchemaObject>| things.iter().filter(|it| it.thing.starts_with("table ")).count();
     let gone = listing::rollback_objects(slice).len() - found.len();
     let told = format!(
         "{} to {} tables, {gone} objects of {id} dropped, {} found before it and kept; {kept} kept",
@@ -210,16 +193,11 @@ pub async fn check_rollback_order(connection: &mut PgConnection, _: &ListingSche
         let refused = listing::expect_rollback_order(connection, migration).await.err();
         match (migration.id == newest.id, refused) {
             (true, Some(why)) => wrong.push(format!("{}: {why:#}", migration.id)),
-            (false, None) => {
-                wrong.push(format!("{} could be rolled back before {}", migration.id, newest.id))
-            }
+            (false, None) => wrong.push(format!("{} could be rolled back before {}", migration.id, newest.id)),
             (true, None) | (false, Some(_)) => {}
         }
     }
-    Ok(CheckResult::from_faults(
-        &wrong,
-        format!("{} can be rolled back, 004 to 001 are rejected before it", newest.id),
-    ))
+    Ok(CheckResult::from_faults(&wrong, format!("{} can be rolled back, 004 to 001 are rejected before it", newest.id)))
 }
 
 pub async fn check_down_and_up(connection: &mut PgConnection, place: &ListingSchema) -> RollbackCheckResult {
@@ -240,14 +218,12 @@ pub async fn check_down_and_up(connection: &mut PgConnection, place: &ListingSch
         let of_a_slice = listing::slice_tables();
         let own = |it: &&listing::SchemaObject| {
             // columns of tables that were created again are checked by lines 4 to 10
-            !it.thing.starts_with("column ")
-                || it.owner.as_deref().is_none_or(|owner| !of_a_slice.contains(owner))
+            !it.thing.starts_with("column ") || it.owner.as_deref().is_none_or(|owner| !of_a_slice.contains(owner))
         };
         things.iter().filter(own).map(|it| it.thing.clone()).collect::<BTreeSet<String>>()
     };
     let (before, after) = (names(&before), names(&after));
-    let mut wrong: Vec<_> =
-        before.difference(&after).map(|thing| format!("{thing} is missing afterwards")).collect();
+    let mut wrong: Vec<_> = before.difference(&after).map(|thing| format!("{thing} is missing afterwards")).collect();
     if goods_before != summarize_listings(connection).await? {
         wrong.push(format!("before: {goods_before}; after: {}", summarize_listings(connection).await?));
     }

@@ -16,9 +16,7 @@ fn newer_csv() -> String {
 }
 
 fn response_with(status: u16, headers: HeaderPairs, body: impl Into<Body>) -> Answer<Body> {
-    let head = headers
-        .iter()
-        .fold(Answer::builder().status(status), |head, (name, value)| head.header(*name, *value));
+    let head = headers.iter().fold(Answer::builder().status(status), |head, (name, value)| head.header(*name, *value));
     head.body(body.into()).unwrap()
 }
 
@@ -63,10 +61,7 @@ async fn a_last_modified_later_than_the_answers_date_or_older_than_the_web_is_no
             &[("date", RESPONSE_DATE), ("last-modified", "Wednesday, 15-Oct-25 04:00:04 GMT")],
             Some("2025-10-15T04:00:04Z"),
         ),
-        (
-            &[("date", RESPONSE_DATE), ("last-modified", "Wed Oct 15 04:00:04 2025")],
-            Some("2025-10-15T04:00:04Z"),
-        ),
+        (&[("date", RESPONSE_DATE), ("last-modified", "Wed Oct 15 04:00:04 2025")], Some("2025-10-15T04:00:04Z")),
         (&[("last-modified", "Sun, 15 Oct 2090 04:00:05 GMT")], None),
         (&[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], None),
     ];
@@ -87,11 +82,8 @@ async fn a_date_resumes_a_body_only_where_it_is_older_than_the_answer_and_there_
         (&[("date", RESPONSE_DATE), ("last-modified", MODIFIED_BEFORE), ("etag", "W/\"e1\"")], None),
     ];
     for (headers, if_range) in cases {
-        let stage = ScriptedServer::with_responses(vec![
-            cut_unsized(1500, headers),
-            ok_response(headers, feed_csv()),
-        ])
-        .await;
+        let stage =
+            ScriptedServer::with_responses(vec![cut_unsized(1500, headers), ok_response(headers, feed_csv())]).await;
         assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
         assert_eq!(stage.request_header(1, header::IF_RANGE).as_deref(), if_range);
         assert_eq!(stage.request_header(1, header::RANGE).is_some(), if_range.is_some());
@@ -101,14 +93,10 @@ async fn a_date_resumes_a_body_only_where_it_is_older_than_the_answer_and_there_
 #[tokio::test]
 async fn a_rest_that_disagrees_in_any_header_starts_over_and_two_snapshots_are_never_sewn_together() {
     const DATED: HeaderPairs = &[("date", RESPONSE_DATE), ("last-modified", MODIFIED_BEFORE)];
-    const TAGGED: HeaderPairs =
-        &[("date", RESPONSE_DATE), ("last-modified", MODIFIED_BEFORE), ("etag", "\"e1\"")];
+    const TAGGED: HeaderPairs = &[("date", RESPONSE_DATE), ("last-modified", MODIFIED_BEFORE), ("etag", "\"e1\"")];
     let longer = || format!("{}1,45148625\n", newer_csv());
     let misfits: Vec<(HeaderPairs, ScriptedResponse)> = vec![
-        (
-            DATED,
-            partial_response_of(newer_csv(), &[("date", MODIFIED_AFTER), ("last-modified", RESPONSE_DATE)]),
-        ),
+        (DATED, partial_response_of(newer_csv(), &[("date", MODIFIED_AFTER), ("last-modified", RESPONSE_DATE)])),
         (DATED, partial_response_of(newer_csv(), &[("date", MODIFIED_AFTER)])),
         (
             DATED,
@@ -124,29 +112,16 @@ async fn a_rest_that_disagrees_in_any_header_starts_over_and_two_snapshots_are_n
                 &[("date", MODIFIED_AFTER), ("last-modified", RESPONSE_DATE), ("etag", "\"e1\"")],
             ),
         ),
-        (
-            TAGGED,
-            partial_response_of(newer_csv(), &[("date", MODIFIED_AFTER), ("last-modified", MODIFIED_BEFORE)]),
-        ),
+        (TAGGED, partial_response_of(newer_csv(), &[("date", MODIFIED_AFTER), ("last-modified", MODIFIED_BEFORE)])),
         (TAGGED, partial_response_of(newer_csv(), &[("etag", "\"e1\""), ("content-encoding", "gzip")])),
-        (
-            DATED,
-            partial_response_of(longer(), &[("date", MODIFIED_AFTER), ("last-modified", MODIFIED_AFTER)]),
-        ),
+        (DATED, partial_response_of(longer(), &[("date", MODIFIED_AFTER), ("last-modified", MODIFIED_AFTER)])),
     ];
     for (first, misfit) in misfits {
-        let stage = ScriptedServer::with_responses(vec![
-            cut_unsized(1500, first),
-            misfit,
-            full_response(newer_csv()),
-        ])
-        .await;
+        let stage =
+            ScriptedServer::with_responses(vec![cut_unsized(1500, first), misfit, full_response(newer_csv())]).await;
         let outcome = download_from(&stage.url).await;
         assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
-        assert!(
-            stage.request_header(1, header::RANGE).is_some()
-                && stage.request_header(2, header::RANGE).is_none()
-        );
+        assert!(stage.request_header(1, header::RANGE).is_some() && stage.request_header(2, header::RANGE).is_none());
         assert_eq!(outcome.file_text().await, newer_csv());
     }
 }
@@ -174,8 +149,7 @@ async fn a_body_that_ends_before_the_total_that_only_its_rest_names_is_not_whole
         })
     };
     let stage =
-        ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), short(), full_response(newer_csv())])
-            .await;
+        ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), short(), full_response(newer_csv())]).await;
     let outcome = download_from(&stage.url).await;
     assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
     assert_eq!(outcome.file_text().await, newer_csv());
@@ -191,13 +165,8 @@ async fn a_body_that_ends_before_the_total_that_only_its_rest_names_is_not_whole
 
 #[tokio::test]
 async fn an_answer_of_http_1_0_without_a_length_is_the_feed_to_its_end() {
-    let url =
-        raw_server(format!("HTTP/1.0 200 OK\r\nLast-Modified: {MODIFIED_BEFORE}\r\n\r\n{}", feed_csv()))
-            .await;
-    assert_eq!(
-        download_with(single_attempt(&url), Validators::default()).await.file_text().await,
-        feed_csv()
-    );
+    let url = raw_server(format!("HTTP/1.0 200 OK\r\nLast-Modified: {MODIFIED_BEFORE}\r\n\r\n{}", feed_csv())).await;
+    assert_eq!(download_with(single_attempt(&url), Validators::default()).await.file_text().await, feed_csv());
 }
 
 fn busy_response(status: u16, headers: HeaderPairs) -> ScriptedResponse {
@@ -218,26 +187,16 @@ async fn a_wait_that_the_server_asks_for_is_kept_in_seconds_and_as_a_date() {
 async fn a_wait_beyond_the_slot_gives_it_up_and_the_error_names_it() {
     let cases: [(u16, HeaderPairs, &str); 5] = [
         (429, &[("retry-after", "61")], "429 Too Many Requests, body \"slow down\"; its Retry-After of 61 s"),
-        (
-            503,
-            &[("retry-after", "3600")],
-            "503 Service Unavailable, body \"slow down\"; its Retry-After of 3600 s",
-        ),
-        (
-            503,
-            &[("date", RESPONSE_DATE), ("retry-after", "Wed, 15 Oct 2025 05:00:05 GMT")],
-            "Retry-After of 3600 s",
-        ),
+        (503, &[("retry-after", "3600")], "503 Service Unavailable, body \"slow down\"; its Retry-After of 3600 s"),
+        (503, &[("date", RESPONSE_DATE), ("retry-after", "Wed, 15 Oct 2025 05:00:05 GMT")], "Retry-After of 3600 s"),
         (403, &[("retry-after", "600")], "403 Forbidden, body \"slow down\"; its Retry-After of 600 s"),
         (429, &[("retry-after", "99999999999999999999999")], "Retry-After of 18446744073709551615 s"),
     ];
     for (status, headers, says) in cases {
         let stage =
-            ScriptedServer::with_responses(vec![busy_response(status, headers), full_response(feed_csv())])
-                .await;
+            ScriptedServer::with_responses(vec![busy_response(status, headers), full_response(feed_csv())]).await;
         let store = Store::open("memory:").unwrap();
-        let feed =
-            FeedClient::new(test_options(&stage.url)).unwrap().with_retry_within(Duration::from_secs(60));
+        let feed = FeedClient::new(test_options(&stage.url)).unwrap().with_retry_within(Duration::from_secs(60));
         let result = feed.download(&store, &Validators::default(), &|_, _| {}).await;
         let error = DownloadOutcome { result, store }.error_text();
         assert!(error.contains(says), "{error}");
@@ -257,13 +216,9 @@ async fn a_wait_that_means_nothing_is_the_usual_one_and_four_tries_are_all_there
             Answer::builder().status(503).header("retry-after", value).body("slow down".into()).unwrap()
         })
     });
-    let stage =
-        ScriptedServer::with_responses(odd.into_iter().chain([full_response(feed_csv())]).collect()).await;
+    let stage = ScriptedServer::with_responses(odd.into_iter().chain([full_response(feed_csv())]).collect()).await;
     let error = download_from(&stage.url).await.error_text();
-    assert!(
-        error.ends_with("503 Service Unavailable, body \"slow down\"; its Retry-After is 0 s"),
-        "{error}"
-    );
+    assert!(error.ends_with("503 Service Unavailable, body \"slow down\"; its Retry-After is 0 s"), "{error}");
     assert_eq!(stage.asked.lock().unwrap().len(), 4);
 }
 
@@ -282,8 +237,7 @@ async fn the_feed_under_a_wrong_content_type_is_judged_by_its_bytes() {
         );
     }
     let page = format!("\n <!DOCTYPE html><p>{}", "x".repeat(2000));
-    let stage =
-        ScriptedServer::with_responses(vec![ok_response(&[("content-type", "text/csv")], page)]).await;
+    let stage = ScriptedServer::with_responses(vec![ok_response(&[("content-type", "text/csv")], page)]).await;
     let outcome = download_with(single_attempt(&stage.url), Validators::default()).await;
     assert!(outcome.result.as_ref().unwrap_err().is_access_denied());
     let error = outcome.error_text();

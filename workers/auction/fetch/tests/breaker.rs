@@ -72,10 +72,7 @@ async fn five_failed_slots_open_the_breaker_and_an_hour_later_one_probe_decides(
         assert_eq!(due.job, None);
         let (state, note) = house.window_note(time).await;
         assert_eq!((state.as_str(), Some(&note)), ("missed", due.held.as_ref()));
-        assert!(
-            note.contains("the breaker is open since") && note.ends_with("probe at 2026-03-06T16:00Z"),
-            "{note}"
-        );
+        assert!(note.contains("the breaker is open since") && note.ends_with("probe at 2026-03-06T16:00Z"), "{note}");
     }
     assert_eq!(house.request_count(), 20, "nothing is asked while it is open");
 
@@ -179,13 +176,10 @@ async fn a_fetch_whose_worker_died_after_it_could_not_keep_the_file_goes_on_with
     assert_eq!(begin(2).await.unwrap(), FetchPermission::Granted, "the job has not ended");
     // The record of the first run does not apply to the second.
     source::record_store_failure(house.pool(), job, 1).await.unwrap();
-    sqlx::query!(
-        "update fleet.jobs set state = 'discarded', error = 'torn', finished_at = now() where id = $1",
-        job
-    )
-    .execute(house.pool())
-    .await
-    .unwrap();
+    sqlx::query!("update fleet.jobs set state = 'discarded', error = 'torn', finished_at = now() where id = $1", job)
+        .execute(house.pool())
+        .await
+        .unwrap();
     assert_eq!(house.slot_outcomes().await, [Some("failed".to_owned())]);
     assert_eq!(house.source_status().await.consecutive_failures, 1);
     assert_eq!(begin(3).await.unwrap(), FetchPermission::AttemptUsed);
@@ -224,10 +218,7 @@ async fn a_source_that_is_switched_off_is_not_fetched_and_its_windows_say_so() {
     let due = by_hand.enqueue_due_windows(house.pool(), Some(parse_time("14:15"))).await.unwrap().remove(0);
     assert!(due.job.is_none() && due.held.is_some(), "by hand neither");
     assert!(source::switch_source(house.pool(), "copart", true, "anna", "they like us again").await.unwrap());
-    assert_eq!(
-        (house.request_count(), house.run_slot("14:30").await.report["outcome"].as_str()),
-        (0, Some("fetched"))
-    );
+    assert_eq!((house.request_count(), house.run_slot("14:30").await.report["outcome"].as_str()), (0, Some("fetched")));
     assert_eq!(
         house.breaker_transitions().await,
         ["enabled → disabled: they asked us to", "disabled → enabled: they like us again"]
@@ -306,10 +297,7 @@ async fn a_fetch_put_in_behind_the_schedulers_back_does_not_pass_an_open_breaker
     }
     let sneaky = Fetch { source: "copart".into(), window_start_utc: parse_time("15:15"), late_ok: true };
     assert_eq!(house.run_fetch(&sneaky).await.report["outcome"], "breaker_open");
-    assert_eq!(
-        (house.request_count(), house.window_note("15:15").await.1.as_str()),
-        (20, "the breaker is open")
-    );
+    assert_eq!((house.request_count(), house.window_note("15:15").await.1.as_str()), (20, "the breaker is open"));
 }
 
 #[tokio::test]
@@ -319,8 +307,7 @@ async fn a_probe_whose_worker_died_and_whose_time_went_by_leaves_the_next_slot_t
         house.run_slot(time).await;
     }
     let probe = house.due_window("16:00").await.job.unwrap();
-    let begun =
-        source::begin_fetch(house.pool(), "copart", parse_time("16:00"), probe, 1, true).await.unwrap();
+    let begun = source::begin_fetch(house.pool(), "copart", parse_time("16:00"), probe, 1, true).await.unwrap();
     assert_eq!(begun, FetchPermission::Granted);
     // The rescued job finds its quarter-hour over and completes.
     sqlx::query!("update fleet.jobs set state = 'completed', finished_at = now() where id = $1", probe)

@@ -21,15 +21,10 @@ fn count_files(folder: &Path) -> usize {
 }
 
 /// Fetches from a server that sends `acts`, and checks everything that holds for a rejected download.
-async fn assert_fails_with(
-    options: impl FnOnce(FeedOptions) -> FeedOptions,
-    acts: Vec<ScriptedResponse>,
-    says: &str,
-) {
+async fn assert_fails_with(options: impl FnOnce(FeedOptions) -> FeedOptions, acts: Vec<ScriptedResponse>, says: &str) {
     let folder = tempfile::tempdir().unwrap();
     let store = url::Url::from_directory_path(folder.path()).unwrap();
-    let house =
-        FetchFixture::with_server(ScriptedServer::with_responses(acts).await, store.as_str(), options).await;
+    let house = FetchFixture::with_server(ScriptedServer::with_responses(acts).await, store.as_str(), options).await;
     let fetch = house.current_fetch().await;
     let end = house.run_fetch(&fetch).await;
     assert_eq!(end.state, "discarded", "{end:?}");
@@ -41,8 +36,7 @@ async fn assert_fails_with(
     );
     assert_eq!(rows.fetch_one(house.pool()).await.unwrap(), 0);
     assert_eq!(house.window_state(&fetch).await, ("failed".to_owned(), None));
-    let slot =
-        sqlx::query_scalar!("select outcome from fleet.fetch_slots").fetch_one(house.pool()).await.unwrap();
+    let slot = sqlx::query_scalar!("select outcome from fleet.fetch_slots").fetch_one(house.pool()).await.unwrap();
     assert_eq!(slot.as_deref(), Some("failed"));
 }
 
@@ -58,15 +52,11 @@ async fn a_slow_loris_is_given_up_at_the_deadline() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 Ok::<_, std::io::Error>("\"Id\",")
             });
-            response_builder(200)
-                .header("content-length", 90_000_000)
-                .body(Body::from_stream(Box::pin(drops)))
-                .unwrap()
+            response_builder(200).header("content-length", 90_000_000).body(Body::from_stream(Box::pin(drops))).unwrap()
         })
     };
     let hasty = |options| FeedOptions { deadline: Duration::from_millis(400), ..options };
-    assert_fails_with(hasty, repeat_response(drip), "the feed transfer failed: not completed within 400ms")
-        .await;
+    assert_fails_with(hasty, repeat_response(drip), "the feed transfer failed: not completed within 400ms").await;
 }
 
 #[tokio::test]
@@ -84,25 +74,15 @@ async fn a_403_page_of_html_is_refused_with_its_status_and_beginning() {
 
 #[tokio::test]
 async fn a_loop_of_302s_is_left_after_three() {
-    let again = || {
-        respond_with(|r| {
-            response_builder(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap()
-        })
-    };
-    assert_fails_with(
-        |options| options,
-        (0..16).map(|_| again()).collect(),
-        "rejected: more than 3 redirects",
-    )
-    .await;
+    let again =
+        || respond_with(|r| response_builder(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap());
+    assert_fails_with(|options| options, (0..16).map(|_| again()).collect(), "rejected: more than 3 redirects").await;
 }
 
 #[tokio::test]
 async fn a_407_of_a_proxy_is_named() {
     let proxy = || {
-        respond_with(|_| {
-            response_builder(407).header("proxy-authenticate", "Basic").body("pay first".into()).unwrap()
-        })
+        respond_with(|_| response_builder(407).header("proxy-authenticate", "Basic").body("pay first".into()).unwrap())
     };
     assert_fails(proxy, "rejected: status 407 Proxy Authentication Required, body \"pay first\"").await;
 }
@@ -122,11 +102,7 @@ fn cut_response_at(n: usize) -> ScriptedResponse {
 
 #[tokio::test]
 async fn a_connection_that_is_always_reset_at_the_same_byte_is_told_with_it() {
-    assert_fails(
-        || cut_response_at(1500),
-        &format!("the body was cut after 1500 of {} bytes", feed_csv().len()),
-    )
-    .await;
+    assert_fails(|| cut_response_at(1500), &format!("the body was cut after 1500 of {} bytes", feed_csv().len())).await;
 }
 
 #[tokio::test]
@@ -134,9 +110,7 @@ async fn a_wrong_length_is_told_with_both() {
     let range = |end: usize| format!("bytes 1500-{end}/{}", feed_csv().len());
     // The announced range is correct, but the body is shorter.
     let short = respond_with(move |_| {
-        let head = response_builder(206)
-            .header("etag", "\"e1\"")
-            .header("content-range", range(feed_csv().len() - 1));
+        let head = response_builder(206).header("etag", "\"e1\"").header("content-range", range(feed_csv().len() - 1));
         head.body(feed_csv()[1500..feed_csv().len() - 40].to_owned().into()).unwrap()
     });
     let says = format!("received {} bytes instead of {}", feed_csv().len() - 40, feed_csv().len());
@@ -192,8 +166,7 @@ async fn a_stale_copy_is_refused_as_one() {
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
     house.run_fetch(&simulated(2)).await;
     let end = house.run_fetch(&simulated(1)).await;
-    let says =
-        "a stale copy: last modified 2025-10-15 03:45:03 UTC, and the last good file 2025-10-15 04:00:05 UTC";
+    let says = "a stale copy: last modified 2025-10-15 03:45:03 UTC, and the last good file 2025-10-15 04:00:05 UTC";
     assert!(end.state == "discarded" && end.error.contains(says), "{end:?}");
     let files = sqlx::query_scalar!(r#"select count(*) as "n!" from raw.csv_files"#);
     assert_eq!(files.fetch_one(house.pool()).await.unwrap(), 1);
@@ -220,9 +193,7 @@ async fn a_gzip_bomb_is_left_at_its_ratio_whether_announced_or_not() {
     let bomb = packed.finish().unwrap();
     let announced = || {
         let bomb = bomb.clone();
-        respond_with(move |_| {
-            response_builder(200).header("content-encoding", "gzip").body(bomb.into()).unwrap()
-        })
+        respond_with(move |_| response_builder(200).header("content-encoding", "gzip").body(bomb.into()).unwrap())
     };
     assert_fails(announced, "over 100 times as many").await;
     let silent = || {

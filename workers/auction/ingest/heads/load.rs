@@ -37,11 +37,7 @@ struct HeadFiles {
 }
 
 impl HeadFiles {
-    async fn load(
-        connection: &mut PgConnection,
-        source: &str,
-        month: DateTime<Utc>,
-    ) -> anyhow::Result<HeadFiles> {
+    async fn load(connection: &mut PgConnection, source: &str, month: DateTime<Utc>) -> anyhow::Result<HeadFiles> {
         let next_month = month + chrono::Months::new(1);
         let files = sqlx::query_as!(
             HeadFile,
@@ -88,15 +84,10 @@ impl LotHeads {
     /// `COPY table TO` bypasses the executor, which is a large part of the cost of a query. Flags are therefore derived
     /// here rather than in SQL. A query is used only if the table also contains heads of another source. One connection
     /// suffices: reading half of the heads over each of two connections took as long.
-    pub async fn load(
-        connection: &mut PgConnection,
-        source: &str,
-        month: DateTime<Utc>,
-    ) -> anyhow::Result<LotHeads> {
+    pub async fn load(connection: &mut PgConnection, source: &str, month: DateTime<Utc>) -> anyhow::Result<LotHeads> {
         let files = HeadFiles::load(connection, source, month).await?;
         if is_only_source(connection, source).await? {
-            let heads =
-                LotHeads::read_copy(connection, &format!("raw.heads ({HEAD_COLUMNS})"), &files).await?;
+            let heads = LotHeads::read_copy(connection, &format!("raw.heads ({HEAD_COLUMNS})"), &files).await?;
             // Another source may have been added meanwhile, and its first heads may be among these.
             if is_only_source(connection, source).await? {
                 return Ok(heads);
@@ -107,16 +98,11 @@ impl LotHeads {
             source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
             "source name {source:?} contains characters other than letters, digits, - and _"
         );
-        let query =
-            format!("(/* ingest: heads */ select {HEAD_COLUMNS} from raw.heads where source = '{source}')");
+        let query = format!("(/* ingest: heads */ select {HEAD_COLUMNS} from raw.heads where source = '{source}')");
         LotHeads::read_copy(connection, &query, &files).await
     }
 
-    async fn read_copy(
-        connection: &mut PgConnection,
-        from: &str,
-        files: &HeadFiles,
-    ) -> anyhow::Result<LotHeads> {
+    async fn read_copy(connection: &mut PgConnection, from: &str, files: &HeadFiles) -> anyhow::Result<LotHeads> {
         let query = format!("copy {from} to stdout (format binary)");
         let mut heads = Vec::new();
         let mut stream = connection.copy_out_raw(&query).await.context("could not read raw.heads")?;
@@ -244,10 +230,7 @@ mod tests {
             // The first is in another month.
             assert_eq!(seen.map(|h| h.row_id >> ROW_BITS), [0, 2, 2, 2, 4]);
             assert_eq!(seen.map(|h| h.was_absent()), [false, false, true, true, false]);
-            assert_eq!(
-                seen.map(|h| h.flags & FLAG_ABSENCE_RECORDED != 0),
-                [false, false, false, true, false]
-            );
+            assert_eq!(seen.map(|h| h.flags & FLAG_ABSENCE_RECORDED != 0), [false, false, false, true, false]);
             assert_eq!(seen.map(|h| h.is_ambiguous()), [false, false, false, false, true]);
             read.push(heads.sorted.len());
         }

@@ -123,12 +123,7 @@ pub struct ScanOutcome {
 
 impl ScanOutcome {
     /// Records the unreadable values, and the columns that drifted since the last complete file.
-    pub fn record_unreadable(
-        &mut self,
-        warnings: &ParseWarnings,
-        earlier: &FileHistory,
-        policies: &DriftPolicies,
-    ) {
+    pub fn record_unreadable(&mut self, warnings: &ParseWarnings, earlier: &FileHistory, policies: &DriftPolicies) {
         for (column, count, first) in warnings.iter() {
             let now = UnreadableShare { unreadable: count, rows: self.staged };
             if earlier.unreadable_share(column).is_some_and(|before| now.has_drifted(before)) {
@@ -154,9 +149,7 @@ pub enum ScanError {
     #[error("{}", .0.why)]
     Refused(Box<QuarantinedFile>),
     /// The object in the store does not contain the received bytes.
-    #[error(
-        "the object in the store has sha256 {found} instead of {expected}\nhint: restore it from a backup"
-    )]
+    #[error("the object in the store has sha256 {found} instead of {expected}\nhint: restore it from a backup")]
     Altered {
         /// The sha256 of the object in the store.
         found: String,

@@ -122,17 +122,13 @@ mod tests {
     const INSERT_FILE: &str = "insert into raw.csv_files (file_id, path, sha256, bytes, window_start_utc)
         values (gen_random_uuid(), '2026/03/06/1715.csv', repeat('0', 64), 1, '2026-03-06T17:15Z')
         returning file_id, window_start_utc";
-    const COUNT_BY_KIND: &str = "select kind, count(*), max(row_no) from audit.parse_errors where source = 'other' group by kind order by kind";
+    const COUNT_BY_KIND: &str =
+        "select kind, count(*), max(row_no) from audit.parse_errors where source = 'other' group by kind order by kind";
 
-    fn flawed_records(
-        (file_id, window): (Uuid, DateTime<Utc>),
-        repaired: u64,
-        rejected: u64,
-    ) -> FlawedRecords {
+    fn flawed_records((file_id, window): (Uuid, DateTime<Utc>), repaired: u64, rejected: u64) -> FlawedRecords {
         let file = &FlawedFile { window, file_id, source: "other" };
         let mut flaws = FlawedRecords::default();
-        let flaw =
-            |row_no| FlawedRecord { row_no, byte_offset: 60 * row_no, reason: "why", bytes: b"\xff,\0" };
+        let flaw = |row_no| FlawedRecord { row_no, byte_offset: 60 * row_no, reason: "why", bytes: b"\xff,\0" };
         (1..=repaired).for_each(|n| flaws.add_repaired(file, &flaw(n)));
         for n in 1..=rejected {
             flaws.add_rejected(file, &flaw(repaired + n));
@@ -148,13 +144,8 @@ mod tests {
     async fn an_applied_file_keeps_every_rejected_record_and_a_quarantined_one_the_first_5000() {
         let test = migrated_database().await;
         let mut connection = test.db.pool.acquire().await.unwrap();
-        let file: (Uuid, DateTime<Utc>) =
-            sqlx::query_as(INSERT_FILE).fetch_one(&mut *connection).await.unwrap();
-        sqlx::query("select audit.ensure_partitions($1)")
-            .bind(file.1)
-            .execute(&mut *connection)
-            .await
-            .unwrap();
+        let file: (Uuid, DateTime<Utc>) = sqlx::query_as(INSERT_FILE).fetch_one(&mut *connection).await.unwrap();
+        sqlx::query("select audit.ensure_partitions($1)").bind(file.1).execute(&mut *connection).await.unwrap();
         for (whole, rejected, last) in [(true, 5_003, 11_003), (false, 5_000, 11_000)] {
             let flaws = flawed_records(file, 6_000, 5_003);
             assert_eq!(flaws.omitted_records(), 3);

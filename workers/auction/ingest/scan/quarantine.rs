@@ -70,11 +70,7 @@ impl From<QuarantineReason> for ScanError {
 }
 
 /// Returns the reason why the file must be quarantined, or `None` for a file that can be applied.
-pub fn quarantine_reason(
-    plan: &ScanPlan,
-    outcome: &ScanOutcome,
-    keys: UnreadableKeys,
-) -> Option<QuarantineReason> {
+pub fn quarantine_reason(plan: &ScanPlan, outcome: &ScanOutcome, keys: UnreadableKeys) -> Option<QuarantineReason> {
     let (rows, rejected, records) = (outcome.rows, outcome.rejected, outcome.lots.records);
     if rows == 0 && (plan.accepted || rejected == 0) {
         return Some(QuarantineReason::Empty);
@@ -174,10 +170,7 @@ mod tests {
         assert_eq!(reason_text(&plan, &test_outcome(98, 2, 100)), None);
         let rejected = reason_text(&plan, &test_outcome(97, 2, 99)).unwrap();
         assert_eq!(rejected, "2 of 99 records cannot be read, more than 2 %");
-        assert_eq!(
-            reason_text(&plan, &test_outcome(0, 0, 0)).as_deref(),
-            Some("the file has a header but no rows")
-        );
+        assert_eq!(reason_text(&plan, &test_outcome(0, 0, 0)).as_deref(), Some("the file has a header but no rows"));
         assert_eq!(reason_text(&plan, &test_outcome(100, 0, 50)), None);
         let few = reason_text(&plan, &test_outcome(100, 0, 49)).unwrap();
         assert_eq!(few, "49 of 100 records have a recognised lot number, less than 50 %");

@@ -72,8 +72,7 @@ impl TaxonomyStats {
 
     /// Returns the counts by domain, without domains that have none.
     pub fn counts_by_domain(&self) -> BTreeMap<&'static str, ValueCount> {
-        let counted =
-            TaxonomyDomain::ALL.into_iter().map(|domain| (domain.name(), self.counts[domain as usize]));
+        let counted = TaxonomyDomain::ALL.into_iter().map(|domain| (domain.name(), self.counts[domain as usize]));
         counted.filter(|(_, count)| count.values > 0).collect()
     }
 }
@@ -89,14 +88,10 @@ mod tests {
         let spellings = AliasIndex::built_in();
         let mut words = TaxonomyStats::default();
         let blank = civic_fixture().with_value("Fuel Type", "");
-        let goat =
-            civic_fixture().with_value("Damage Description", "EATEN BY GOAT").with_value("Color", "OCTARINE");
+        let goat = civic_fixture().with_value("Damage Description", "EATEN BY GOAT").with_value("Color", "OCTARINE");
         for row in [&civic_fixture(), &goat, &goat, &civic_fixture(), &goat, &blank] {
             row.with_record(|record| {
-                words.record_row(
-                    &ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()),
-                    spellings,
-                )
+                words.record_row(&ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()), spellings)
             });
         }
         let counts = words.counts_by_domain();
@@ -114,16 +109,10 @@ mod tests {
         for length in [128, 129, 30_000] {
             let row = civic_fixture().with_value("Color", &"\u{448}".repeat(length));
             row.with_record(|record| {
-                words.record_row(
-                    &ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()),
-                    spellings,
-                )
+                words.record_row(&ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()), spellings)
             });
         }
         assert_eq!(words.counts_by_domain()["colors"], ValueCount { values: 1, unknown: 1 });
-        assert_eq!(
-            words.unknown_values().iter().map(|(_, raw)| raw.chars().count()).collect::<Vec<_>>(),
-            [128]
-        );
+        assert_eq!(words.unknown_values().iter().map(|(_, raw)| raw.chars().count()).collect::<Vec<_>>(), [128]);
     }
 }
