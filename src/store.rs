@@ -1,9 +1,10 @@
 //! The store of files: the bytes of each file, compressed, and returned byte for byte.
 //!
 //! A file has the key `raw/<source>/YYYY/MM/DD/HHmm.csv.zst`, in a folder (`file:///…`), in memory (`memory:`, for
-//! tests) or in a bucket (`s3://…`, with the cargo feature `s3`). A [`Writer`] hashes and compresses the bytes into a
-//! spool file while they arrive. [`Store::place`] publishes the spool once the caller has accepted the file. A dropped
-//! spool leaves nothing. A process that was killed leaves a file in `spool/`, which is removed after a day.
+//! tests) or in a bucket (`s3://…`, with the cargo feature `s3`). A [`StoreWriter`] hashes and compresses the bytes
+//! into a spool file while they arrive. [`Store::publish_spool`] publishes the spool once the caller has accepted the
+//! file. A dropped spool leaves nothing. A process that was killed leaves a file in `spool/`, which is removed after a
+//! day.
 //!
 //! **Nothing is ever overwritten.** `place` creates its key, or returns what is under the key: the same bytes (the
 //! process crashed between put and commit, and the retry has the same file) or other bytes (another file of that
@@ -12,7 +13,7 @@
 //!
 //! Accepted: one race. In a bucket, a file over 24 MiB compressed is uploaded in parts, for which there is no
 //! create-only mode. The key is looked up first. If two workers both find the key free within the duration of one
-//! upload, the later upload wins. [`Store::export`] would report the difference by its sha256.
+//! upload, the later upload wins. [`Store::export_file`] would report the difference by its sha256.
 //!
 //! No file is held in memory as a whole: reading and writing are streams with bounded buffers.
 
@@ -55,7 +56,7 @@ pub struct Store {
     root: Option<PathBuf>,
 }
 
-/// Result of [`Store::place`].
+/// Result of [`Store::publish_spool`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishOutcome {
     /// The key was free, and now has the file.
@@ -288,7 +289,7 @@ impl StoreReader {
     pub fn packed_sha256(self) -> io::Result<String> {
         let mut packed = self.decoder.finish();
         io::copy(&mut packed, &mut io::sink())?;
-        Ok(packed.into_inner().sum.to_hex())
+        Ok(packed.into_inner().sum.into_hex())
     }
 }
 
@@ -391,7 +392,7 @@ fn copy_and_hash(from: &mut impl Read, to: &mut impl Write) -> io::Result<(Strin
     io::copy(&mut summed, to)?;
     to.flush()?;
     let bytes = summed.sum.bytes;
-    Ok((summed.sum.to_hex(), bytes))
+    Ok((summed.sum.into_hex(), bytes))
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ async fn a_failing_migration_leaves_the_schema_of_the_one_before() {
     let test = empty_database().await;
     let mut session = test.db.connect_session().await.unwrap();
     let failed = migrate::apply_pending(&mut session, &BROKEN, |_| {}).await.unwrap_err();
-    assert!(format!("{failed:#}").starts_with("apply 0002_bad: "), "{failed:#}");
+    assert!(format!("{failed:#}").starts_with("could not apply migration 0002_bad: "), "{failed:#}");
     let standings = migrate::migration_status(&mut session, &BROKEN).await.unwrap();
     let states: Vec<_> = standings.iter().map(|line| line.state).collect();
     assert_eq!(states, [migrate::MigrationState::Applied, migrate::MigrationState::Pending]);

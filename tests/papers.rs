@@ -1,5 +1,5 @@
-//! The documentation matches the project: its tables list what exists, and its links and paths resolve. A test whose table
-//! differs prints the table as it must be.
+//! The documentation matches the project: its tables list what exists, and its links and paths resolve. A test whose
+//! table differs prints the table as it must be.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 

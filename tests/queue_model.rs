@@ -10,8 +10,7 @@
 //!
 //! Long because the model and the statements are compared operation by operation.
 //!
-//! A failure prints its seed and the shortest list of operations that reproduces it. `QUEUE_SEED=…` runs that seed
-//! again.
+//! A failure prints its seed and the shortest list of operations that reproduces it. `QUEUE_SEED=…` repeats it.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 

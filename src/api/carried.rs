@@ -1,7 +1,7 @@
 //! Converts the names of carried values (values from an older row of the feed) to the paths of JSON fields of a lot.
 
-/// Field paths in a [`super::lots::Lot`] of the values whose name in [`crate::db::history::Standing`] differs from the
-/// path. `None` marks a value that has no field of its own.
+/// Field paths in a [`super::lots::LotResponse`] of the values whose name in [`crate::db::history::LotSnapshot`]
+/// differs from the path. `None` marks a value that has no field of its own.
 const FIELD_PATHS: [(&str, Option<&str>); 26] = [
     ("auction_datetime_utc", Some("sale.at")),
     ("auction_local", Some("sale.local")),

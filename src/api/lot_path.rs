@@ -35,7 +35,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LotPath {
 pub struct VisibleLot {
     /// Id of the row in `lots`.
     pub id: i64,
-    /// Source of the lot. Always set by [`find`].
+    /// Source of the lot. Always set by [`find_lot`].
     pub source: Option<String>,
     /// Lot number in its normal form, without leading zeros.
     pub lot: String,

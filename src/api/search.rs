@@ -126,9 +126,9 @@ pub struct SearchResponse {
     pub as_of: AsOfResponse,
 }
 
-/// Parses a query of the filter parameters and the parameters in `besides`.
-pub(super) fn parse_query(ask: &RequestQuery, besides: &[QueryParam]) -> Result<ParsedQuery, Problem> {
-    ParsedQuery::parse(ask.query(), &[&FILTER_PARAMS, RANGE_PARAMS, &[LANG_PARAM], besides])
+/// Parses a query of the filter parameters and the parameters in `further`.
+pub(super) fn parse_query(ask: &RequestQuery, further: &[QueryParam]) -> Result<ParsedQuery, Problem> {
+    ParsedQuery::parse(ask.query(), &[&FILTER_PARAMS, RANGE_PARAMS, &[LANG_PARAM], further])
 }
 
 /// Compiles the filters of a query for a catalogue.

@@ -1,7 +1,7 @@
 //! The 59 columns of the feed in order, under the names of 2025/26.
 //!
 //! Code refers to a column by this enum and never by position: the feed has had 45, 49, 56 and 59 columns.
-//! [`Header`](super::header::Header) maps each column to its position in a given file.
+//! [`Header`](super::header::FeedHeader) maps each column to its position in a given file.
 
 macro_rules! columns {
     ($($variant:ident = $name:literal,)*) => {
@@ -19,7 +19,7 @@ macro_rules! columns {
                 match self { $(Column::$variant => $name,)* }
             }
 
-            /// Returns the variant's name, from which [`Column::key`] is derived.
+            /// Returns the variant's name, from which [`Column::mapping_key`] is derived.
             const fn variant_name(self) -> &'static str {
                 match self { $(Column::$variant => stringify!($variant),)* }
             }

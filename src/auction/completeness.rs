@@ -51,11 +51,11 @@ impl RecognisedLots {
 /// The files of the same source up to a file's window, which the file is compared with.
 #[derive(Clone, Debug, Default)]
 pub struct EarlierFiles {
-    /// Row counts of the last complete files and of the accepted size, newest first, at most [`COMPARED_FILES`].
+    /// Row counts of the last complete files and of the accepted size, newest first, at most [`MAX_COMPARED_FILES`].
     pub complete_sizes: Vec<i32>,
     /// The window of the first file since the last complete one that was too small and had no other defect.
     pub small_since: Option<DateTime<Utc>>,
-    /// Row counts of the newest such files, newest first, at most [`COMPARED_FILES`].
+    /// Row counts of the newest such files, newest first, at most [`MAX_COMPARED_FILES`].
     pub small_sizes: Vec<i32>,
 }
 
@@ -65,7 +65,8 @@ pub enum Completeness {
     /// The file seems to contain the whole feed.
     #[default]
     Complete,
-    /// Complete at a smaller size, which is the reference from now on: the feed stayed small for [`SMALL_FOR`].
+    /// Complete at a smaller size, which is the reference from now on: the feed stayed small for
+    /// [`SIZE_ACCEPTANCE_DELAY`].
     SizeAccepted,
     /// Too few rows, with no other defect.
     TooSmall,

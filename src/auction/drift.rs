@@ -51,7 +51,7 @@ pub struct UnreadableShare {
 
 impl UnreadableShare {
     /// Returns true if the column drifted since the last complete file, whose share is `before`: more than half of at
-    /// least [`JUDGED_ROWS`] rows are unreadable, and less than 5 % were.
+    /// least [`MIN_JUDGED_ROWS`] rows are unreadable, and less than 5 % were.
     pub fn has_drifted(self, before: UnreadableShare) -> bool {
         let usual = before.unreadable == 0 || before.unreadable * 100 < MAX_USUAL_PERCENT * before.rows;
         self.rows >= MIN_JUDGED_ROWS && self.unreadable * 2 > self.rows && usual

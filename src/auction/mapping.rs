@@ -10,14 +10,14 @@
 //! | `required` | our columns without which a file is refused; `lot_number` and `vin` are mandatory |
 //! | `lot_number` | `digits`: 1 to 18 digits; there is no other rule yet |
 //! | `quote_before_blank_closes` | whether `",` and a blank close a quoted field. False for a source that writes no blank after its commas, since they are text there: `LIFT 6", 35" TIRES` |
-//! | `zone` | `abbreviation`: the time zone column, yard and state decide ([`super::time`]). Otherwise an IANA name, such as `America/New_York`, that applies to every sale |
+//! | `zone` | `abbreviation`: the time zone column, yard and state decide ([`super::sale_time`]). Otherwise an IANA name, such as `America/New_York`, that applies to every sale |
 //! | `odometer_unit` | `{"default": "mi", "by_country": {"CAN": "km"}}`: the unit by the lot's country |
 //! | `default_currency` | three capital letters, used if the currency column is empty, or null |
 //! | `drift` | optional; `{"odometer": "refuse"}`: the policy for a column of ours whose values become unreadable ([`super::drift`]). `warn`, the default, reports the drift and applies the file. `refuse` quarantines the file |
 //!
 //! Dates, amounts and numbers are read in the same way for all sources ([`super::instant`], [`super::money`]). A source
-//! without a mapping is read by Copart's. An operator's mappings are read once, at startup ([`install`]), and take
-//! precedence over the built-in one.
+//! without a mapping is read by Copart's. An operator's mappings are read once, at startup ([`install_mappings`]), and
+//! take precedence over the built-in one.
 
 use super::Column;
 use super::drift::{DriftPolicies, DriftPolicy};

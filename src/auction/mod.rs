@@ -7,7 +7,7 @@
 //! - [`header`] assigns each field of a file to a [`Column`].
 //! - [`hash`] detects whether a lot's row has changed since the window before.
 //! - [`payload`] writes the row as lossless JSON.
-//! - [`row`] parses the row into typed values with [`lot_number`], [`vin`], [`time`], [`zone`], [`instant`] and
+//! - [`row`] parses the row into typed values with [`lot_number`], [`vin`], [`sale_time`], [`zone`], [`instant`] and
 //!   [`money`].
 //!
 //! [`window`] determines the window of a file that an operator ingests. The module is pure: no clock, no database, no

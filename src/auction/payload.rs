@@ -4,8 +4,8 @@
 //! year can be read without further data. Keys are in the order of JSONB (by length, then bytewise), because PostgreSQL
 //! sorts presorted keys faster.
 //!
-//! [`Kept`] is the inverse: it reads a stored payload as the record that the payload was made from, for parsing and
-//! hashing.
+//! [`StoredRow`] is the inverse: it reads a stored payload as the record that the payload was made from, for parsing
+//! and hashing.
 
 use super::field_splitter::FieldSpan;
 use super::header::{FeedHeader, HeaderError};

@@ -18,13 +18,13 @@
 //!    count, since it then explains bytes that 2 would leave over as broken lines.
 //!
 //! A following line that is a whole record by itself is never joined, which stops one lost quote from swallowing the
-//! file. The same applies to everything past [`Limits::record`] bytes or [`Limits::lines`] lines. One physical line
-//! without a reading is [`Rejected`], and reading continues at the next line. Remaining ambiguity is accepted: a value
-//! that contains `",` splits there unless a blank follows. If the count is right by chance, the row is wrong. Its bytes
-//! are in the store.
+//! file. The same applies to everything past [`ReaderLimits::record`] bytes or [`ReaderLimits::lines`] lines. One
+//! physical line without a reading is [`RejectedRecord`], and reading continues at the next line. Remaining ambiguity
+//! is accepted: a value that contains `",` splits there unless a blank follows. If the count is right by chance, the
+//! row is wrong. Its bytes are in the store.
 //!
 //! NUL becomes U+FFFD (PostgreSQL stores no NUL). A field that is not UTF-8 is read as Latin-1, which preserves every
-//! byte. Both are flagged on the record, and [`Record::raw`] returns the bytes. Blank lines are not records.
+//! byte. Both are flagged on the record, and [`FeedRecord::raw_bytes`] returns the bytes. Blank lines are not records.
 
 use super::field_splitter::{FieldSpan, FieldSplitter, SplitResult};
 use super::header::{FeedHeader, HeaderError, error_preview, is_html};

@@ -26,7 +26,7 @@ pub struct RejectedRecord<'a> {
     pub row_no: u64,
     /// Byte offset of the line in the file.
     pub byte_offset: u64,
-    /// Bytes of the line without the line end, at most [`Limits::kept`].
+    /// Bytes of the line without the line end, at most [`ReaderLimits::kept`].
     pub bytes: &'a [u8],
     /// Full length in the file, in bytes.
     pub length: u64,
@@ -48,7 +48,7 @@ pub enum RejectionReason {
     OpenQuote,
     /// The last line has no line end and lacks fields.
     Truncated,
-    /// The line is longer than [`Limits::record`].
+    /// The line is longer than [`ReaderLimits::record`].
     TooLong,
 }
 

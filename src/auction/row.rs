@@ -5,9 +5,9 @@
 //! year; 99999, 299999, 999999 and 9999999 miles; a repair cost of 9999999.99. Zero elsewhere (a repair cost, an item
 //! number before the run list exists) is a value. The payload stores every text unchanged.
 //!
-//! A value that cannot be read, or that is out of its column's range, is None and is counted in [`Warnings`]: a letter
-//! in a number costs that number, never the row. [`Typed::unreadable`] contains the columns of the row. Amounts are in
-//! `currency_code`, regardless of the columns' names: Canadian lots are in CAD.
+//! A value that cannot be read, or that is out of its column's range, is None and is counted in [`ParseWarnings`]: a
+//! letter in a number costs that number, never the row. [`ParsedRow::unreadable`] contains the columns of the row.
+//! Amounts are in `currency_code`, regardless of the columns' names: Canadian lots are in CAD.
 //!
 //! Long because the fields of a row, how each is read and what could not be read are one list that is read together.
 
@@ -319,7 +319,7 @@ pub struct RowKey<'a> {
 }
 
 impl<'a> RowKey<'a> {
-    /// Reads the two columns of the key. Unreadable values are counted by [`Typed::read`].
+    /// Reads the two columns of the key. Unreadable values are counted by [`ParsedRow::from_record`].
     pub fn from_record(record: &FeedRecord<'a>) -> RowKey<'a> {
         let lot_external_id = parse_lot_number(record.get(Column::LotNumber));
         let skip_reason = match (&lot_external_id, classify_vin(record.get(Column::Vin))) {

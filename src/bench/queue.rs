@@ -130,8 +130,7 @@ pub async fn measure_queue(
     place: &BenchServer,
     told: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<QueueBenchReport> {
-    ensure!(jobs >= 1, "--jobs must be at least 1");
-    ensure!(repeats >= 1, "--repeats must be at least 1");
+    ensure!(jobs >= 1 && repeats >= 1, "--jobs and --repeats must be at least 1");
     let ground = place.create_database().await?;
     let machine = MachineInfo::inspect(&ground.db.pool, place.describe().await?).await?;
     place.drop_database(ground).await?;
@@ -146,9 +145,7 @@ pub async fn measure_queue(
             filled.push(fill_queue(&ground, jobs).await?);
             enable_features(&ground).await?;
             let rate = drain_queue(&ground, jobs, ahead).await?;
-            told(format!(
-                "worker, {ahead} prefetched: {rate:.0} jobs/s; baseline, batch of {batch}: {floor:.0} jobs/s"
-            ));
+            told(format!("worker, {ahead} prefetched: {rate:.0} jobs/s; baseline, batch {batch}: {floor:.0} jobs/s"));
             rates.push((rate, floor));
             place.drop_database(ground).await?;
         }

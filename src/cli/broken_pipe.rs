@@ -10,7 +10,7 @@ use std::panic;
 /// The exit code that a shell reports for a program that SIGPIPE has ended.
 pub const EXIT_CODE: i32 = 128 + 13;
 
-/// Installs a panic hook. A print into a closed pipe then exits with [`CODE`] instead of panicking.
+/// Installs a panic hook. A print into a closed pipe then exits with [`EXIT_CODE`] instead of panicking.
 pub fn end_quietly_when_broken() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

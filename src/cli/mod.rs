@@ -1,8 +1,8 @@
 //! The command line: arguments, commands and printed results.
 //!
-//! The command line names no worker. `main` passes it the [`Fleet`], which supplies the job kinds and their order.
-//! Results go to standard output, everything else goes to standard error. `--json` prints the result as an object for
-//! programs. Exit codes: 0 success, 1 the work failed, 2 usage error, 3 a dependency is unavailable.
+//! The command line names no worker. `main` passes it the [`JobRegistry`], which supplies the job kinds and their
+//! order. Results go to standard output, everything else goes to standard error. `--json` prints the result as an
+//! object for programs. Exit codes: 0 success, 1 the work failed, 2 usage error, 3 a dependency is unavailable.
 
 use crate::auction::difference::{ComparisonCounts, ComparisonObserver, ComparisonScope};
 use crate::auction::withdrawal::{Withdrawal, WithdrawalObserver, WithdrawalRequest};

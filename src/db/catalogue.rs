@@ -8,19 +8,19 @@
 //!
 //! **The row is committed with its action, and the object is put afterwards** (a transactional outbox). So there is no
 //! object of an action that was rolled back. If a process dies before the put, the row has no `written_at`, and the
-//! next step puts the object: ingest and detect-completion begin with [`write_unwritten`], before they change anything.
-//! While the put fails, the step fails and is retried, so no file is applied that is missing in the store's catalogue.
-//! Objects are created and never overwritten. A put is repeated if its process died before the update of `written_at`,
-//! and then finds the same bytes under the same key. Operator commands do not put objects, since an operator's host may
-//! have no access to the store.
+//! next step puts the object: ingest and detect-completion begin with [`write_pending_entries`], before they change
+//! anything. While the put fails, the step fails and is retried, so no file is applied that is missing in the store's
+//! catalogue. Objects are created and never overwritten. A put is repeated if its process died before the update of
+//! `written_at`, and then finds the same bytes under the same key. Operator commands do not put objects, since an
+//! operator's host may have no access to the store.
 //!
 //! **Removals** (`is_removed` of a vehicle, a lot or an image) are manual SQL statements, since no command does them. A
 //! trigger records them. Other manual statements are not recorded, such as a changed status or a changed row of
 //! `public.config`. Sources are not in the catalogue either: a source with files cannot be removed, and a source
 //! without files is not needed by a rebuild.
 //!
-//! An object has `version`, `kind`, `at` and the fields of [`CatalogueAct`]. Readers ignore unknown fields, and reject
-//! unknown versions and kinds.
+//! An object has `version`, `kind`, `at` and the fields of [`CatalogueAction`]. Readers ignore unknown fields, and
+//! reject unknown versions and kinds.
 
 use super::taxonomy::LabelRow;
 use anyhow::{Context, ensure};
@@ -239,8 +239,8 @@ pub async fn file_of_window(
     Ok(FileOfWindow { source: file.source, window_start_utc, sha256: file.sha256 })
 }
 
-/// Turns recording off until the transaction ends, for [`note_act`] and for the trigger. A rebuild repeats recorded
-/// actions.
+/// Turns recording off until the transaction ends, for [`record_action`] and for the trigger. A rebuild repeats
+/// recorded actions.
 ///
 /// # Errors
 /// Returns an error if the database is not reachable.

@@ -93,7 +93,7 @@ impl CopyBuf {
         self.put_sized(&value.to_be_bytes());
     }
 
-    /// Appends the header of a `bigint[]` with this many elements. Exactly that many [`CopyBuf::bigint`] calls must
+    /// Appends the header of a `bigint[]` with this many elements. Exactly that many [`CopyBuf::put_bigint`] calls must
     /// follow, in this buffer or in the next buffers of the same stream.
     ///
     /// sqlx would encode an array as a whole, in memory.

@@ -4,12 +4,12 @@
 //! order in which they were applied, so that each old value equals the new value of the event before. If windows came
 //! late, that order differs from the order of windows, so an event contains both times.
 //!
-//! **Values at a time** ([`at()`]) come from the row versions, by the rule that `lots` itself follows. Of all versions
-//! in files at or before that time, the greatest by (`version_at`, newest such file, hash) wins. An unreadable value is
-//! replaced by that of an older version ([`crate::auction::fold`]) and is marked ([`carried`]). The result for the
-//! present equals the row in `lots`. For the past the result equals what `lots` would have contained, had all files
-//! arrived in order. The presence of the lot in the feed comes from the manifests. The newest file that decides is one
-//! that contains the lot, or a complete one that does not. The status comes from the log.
+//! **Values at a time** ([`lot_at`]) come from the row versions, by the rule that `lots` itself follows. Of all
+//! versions in files at or before that time, the greatest by (`version_at`, newest such file, hash) wins. An unreadable
+//! value is replaced by that of an older version ([`crate::auction::fold`]) and is marked ([`carried_columns`]). The
+//! result for the present equals the row in `lots`. For the past the result equals what `lots` would have contained,
+//! had all files arrived in order. The presence of the lot in the feed comes from the manifests. The newest file that
+//! decides is one that contains the lot, or a complete one that does not. The status comes from the log.
 //!
 //! **Cost**: some index look-ups per stored month, and one manifest (one megabyte per file) for the presence. More
 //! manifests are read only if files came late or contain a lot twice, and rows differ that have the same update time.
@@ -24,6 +24,8 @@
 //!
 //! This file is long because a lot, its changes and its vehicle's listings are one response, and its types are easier
 //! to read beside the queries that fill them.
+//!
+//! Long because the types of the history are documented beside the queries that fill them.
 
 use crate::taxonomy::AliasIndex;
 use anyhow::Context;
@@ -61,7 +63,7 @@ pub struct LotHistory {
     pub last_seen: Option<DateTime<Utc>>,
     /// True if the newest file contains the lot.
     pub in_feed: bool,
-    /// Names of the values that come from an older version, as [`Standing`] names them.
+    /// Names of the values that come from an older version, as [`LotSnapshot`] names them.
     pub carried: Vec<&'static str>,
     /// The changes, in the order in which they were applied.
     pub events: Vec<LotEvent>,
@@ -141,7 +143,7 @@ pub struct VehicleListing {
     pub carried: Vec<&'static str>,
 }
 
-/// Values of a [`Listing`] that can come from an older version.
+/// Values of a [`VehicleListing`] that can come from an older version.
 const LISTING_VALUES: [&str; 5] = ["auction_datetime_utc", "current_bid", "odometer", "odometer_unit", "damage"];
 
 /// A lot number that several sources have.

@@ -13,9 +13,11 @@
 //! objects, or all of them. So the catalog is read before and after each file, and the difference is stored in
 //! `vinops.added`, together with the objects found before. A rollback drops the objects that are in its list *and* in
 //! the ledger. The ledger also contains the seeded value of each setting, so that an edited setting is recognized.
-//! [`LITERAL`] contains the runbook's own rollbacks, which drop objects and cascade without that check.
+//! [`VERBATIM_ROLLBACKS`] contains the runbook's own rollbacks, which drop objects and cascade without that check.
 //!
 //! Statements on the set's own tables are not checked at compile time, since their schema is only known at run time.
+//!
+//! Long because applying, rolling back and recording a slice share one ledger and one order of steps.
 
 use super::migrate::{self, AppliedMigration};
 use super::migrations::{LISTING_SET, Migration};
@@ -75,7 +77,7 @@ impl ListingSchema {
         Ok(ListingSchema { schema: name.to_owned() })
     }
 
-    /// Returns the registered schema of this database, otherwise `wanted`, otherwise [`SCHEMA`].
+    /// Returns the registered schema of this database, otherwise `wanted`, otherwise [`DEFAULT_SCHEMA`].
     ///
     /// # Errors
     /// Returns an error if the registered schema differs from `wanted`.
@@ -327,8 +329,8 @@ pub async fn planned_rollbacks(
     Ok(back)
 }
 
-/// Rolls back the migrations of [`returning`], each in its own transaction. Calls `tell` after each. Returns their
-/// number.
+/// Rolls back the migrations of [`planned_rollbacks`], each in its own transaction. Calls `tell` after each. Returns
+/// their number.
 pub async fn rollback_to(
     connection: &mut PgConnection,
     place: &ListingSchema,

@@ -14,6 +14,8 @@
 //!
 //! The statements here are not checked at compile time, since they create the tables that they would be checked
 //! against.
+//!
+//! Long because applying, rolling back and adopting migrations share the lock, the registry and their errors.
 
 use super::encoding::expect_utf8;
 use super::migrations::{AUCTION_SET, Migration, MigrationHead, MigrationSet};

@@ -34,7 +34,7 @@ pub fn is_lost_statement(error: &anyhow::Error) -> bool {
 /// Returns true if clients share their server connections. Uses two connections of the pool.
 ///
 /// # Errors
-/// Returns an error with [`LOSES`] if the pooler loses prepared statements.
+/// Returns an error with [`LOST_STATEMENT_MESSAGE`] if the pooler loses prepared statements.
 pub(super) async fn detect_pooler(pool: &PgPool) -> anyhow::Result<bool> {
     let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
     let mut seen = Vec::new();

@@ -93,8 +93,8 @@ async fn write_source(connection: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns a text that changes whenever [`apply`] would write other rows. It is part of the name of the tests' template
-/// database.
+/// Returns a text that changes whenever [`apply_seeds`] would write other rows. It is part of the name of the tests'
+/// template database.
 pub fn seed_fingerprint() -> String {
     let mut text = String::new();
     for domain in TaxonomyDomain::ALL {

@@ -3,9 +3,9 @@
 //! The registry contains which migrations ran. This module checks which objects exist. The two differ if an index was
 //! dropped manually, if an adopted database has objects of other definitions, or if a rollback failed halfway. So
 //! nothing is derived from versions. `objects.txt` lists the expected objects by migration, `verify.sql` reads the
-//! whole catalog once, and each line of the list becomes one [`Check`]. A failed check contains what was found instead.
-//! A few rules that the catalog does not contain (no orphan lots, no duplicate lot numbers, the normalization of VINs)
-//! are checked on the data.
+//! whole catalog once, and each line of the list becomes one [`SchemaCheck`]. A failed check contains what was found
+//! instead. A few rules that the catalog does not contain (no orphan lots, no duplicate lot numbers, the normalization
+//! of VINs) are checked on the data.
 //!
 //! The check only reads, as any role that may select, and takes no lock that blocks a worker. Additional objects are
 //! not reported, since a database may have other users.

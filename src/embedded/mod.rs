@@ -3,7 +3,7 @@
 //!
 //! **Programs.** `VINOPS_PG_BINDIR`, else the newest installed server of version 15 or later, else a package downloaded
 //! once with the npm client and checked against a pinned hash (`package.rs`). The build of the package is about half as
-//! fast as a distribution's, so every printed measurement names its server ([`Embedded::describe`]).
+//! fast as a distribution's, so every printed measurement names its server ([`EmbeddedPostgres::describe`]).
 //!
 //! **User.** PostgreSQL refuses to run as root. If vinops runs as root, only the server processes change to `postgres`
 //! or `nobody` (`os_user.rs`). The process of vinops itself keeps its user.
@@ -21,8 +21,8 @@
 //! user started manually on the folder is not detected without `/proc`. PostgreSQL's own checks remain.
 //!
 //! Connections use loopback TCP with a random password, which is stored beside the data for the next start, readable by
-//! the owner only. The path of a Unix socket would be too long in half of all temporary folders. [`Embedded::near_url`]
-//! returns the socket where the path is short enough.
+//! the owner only. The path of a Unix socket would be too long in half of all temporary folders.
+//! [`EmbeddedPostgres::socket_url`] returns the socket where the path is short enough.
 
 mod binaries;
 mod cluster;

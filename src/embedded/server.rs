@@ -128,10 +128,10 @@ impl ServerProcess {
         Ok(ServerProcess { pid, port, end: Mutex::new(Some(end)), _watchdog: watchdog })
     }
 
-    /// Returns the exit status if the server ends within `patience`, or `None` while it runs.
-    fn wait_for_exit(&self, patience: Duration) -> Option<String> {
+    /// Returns the exit status if the server ends within `timeout`, or `None` while it runs.
+    fn wait_for_exit(&self, timeout: Duration) -> Option<String> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = match end.as_ref()?.recv_timeout(patience) {
+        let said = match end.as_ref()?.recv_timeout(timeout) {
             Err(RecvTimeoutError::Timeout) => return None,
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(error)) => error.to_string(),
@@ -175,13 +175,13 @@ impl ServerProcess {
         // The pid of a server that ended by itself may have been reused.
         self.wait_for_exit(Duration::ZERO);
         let all = [(Signal::SIGINT, 60), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 5)];
-        for (signal, patience) in all.into_iter().skip_while(|(signal, _)| *signal != word) {
+        for (signal, timeout) in all.into_iter().skip_while(|(signal, _)| *signal != word) {
             if self.end.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                 return Ok(());
             }
             // The pid still belongs to the server: its thread has not reported the exit status yet.
             let _ = kill(Pid::from_raw(self.pid.cast_signed()), signal);
-            if self.wait_for_exit(Duration::from_secs(patience)).is_some() {
+            if self.wait_for_exit(Duration::from_secs(timeout)).is_some() {
                 return Ok(());
             }
         }

@@ -1,9 +1,9 @@
 //! The earnings of a listing, in decimals.
 //!
 //! The names are those of the documents and must not change: a name without VAT contains `ex_vat`. Intermediate results
-//! are not rounded. [`money`] rounds values that are displayed or stored. Two results leave a choice to the caller: the
-//! referral fee is a share of the price without VAT, and the break-even price uses the fees at the current price.
-//! [`break_even_with_referral_inc_vat`] lets the fees follow the price.
+//! are not rounded. [`round_to_cents`] rounds values that are displayed or stored. Two results leave a choice to the
+//! caller: the referral fee is a share of the price without VAT, and the break-even price uses the fees at the current
+//! price. [`break_even_with_referral_inc_vat`] lets the fees follow the price.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 

@@ -1,4 +1,4 @@
--- queue: settle done
+-- queue: complete done runs
 -- Records the ends of many completed runs without a note, which is nearly all ends. Does the same as completer.sql,
 -- without the cases that cannot occur here. $5 are the kinds of the jobs. Like a claim, the result need not survive a
 -- crash of the server, so the commit does not wait for the disk (see the head of completer.rs).

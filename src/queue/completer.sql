@@ -1,4 +1,4 @@
--- queue: settle
+-- queue: complete runs
 -- Records the ends of many runs at once. Only a run that still owns its job may end the job. Runs without a matching
 -- row are stale and missing from the result.
 with run_result as (

@@ -21,7 +21,7 @@ pub struct EnqueueOptions {
     pub priority: i16,
     /// Maximum number of attempts. Default: the policy of the kind.
     pub max_attempts: Option<i32>,
-    /// The states in which the job reserves its key: [`UNFINISHED`] and any of the other three.
+    /// The states in which the job reserves its key: [`UNFINISHED_STATES`] and any of the other three.
     ///
     /// Default: waiting, running and completed. All jobs of a kind that share keys should use the same states, since
     /// jobs with the default and jobs with a selection do not exclude each other.

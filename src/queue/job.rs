@@ -103,7 +103,7 @@ impl JobPolicy {
 /// The result of a run as the job returns it.
 pub type JobResult<R> = Result<JobDone<R>, JobError>;
 
-/// The report of a run whose work is done. Constructed only by [`Run::done`] and `Step::done`.
+/// The report of a run whose work is done. Constructed only by [`JobRun::done`] and `Step::done`.
 #[derive(Debug)]
 pub struct JobDone<R> {
     pub(super) report: R,

@@ -2,11 +2,11 @@
 //! twice or running it forever.
 //!
 //! `fleet.jobs` has one row per job, retained after the job's end until it is pruned. `fleet.job_attempts` has one row
-//! per finished run, `fleet.job_kind_settings` the pauses and limits of job kinds, and `fleet.workers` the registered workers. The
-//! worker runtime of apalis runs the jobs. This module is the backend of that runtime, and no other module names apalis
-//! or relies on the rules of these tables. (The PostgreSQL storage of apalis was measured and rejected: retries have no
-//! delay, a panic leaves a row running forever, and a worker restarted under the same name blocks the jobs of its dead
-//! predecessor.)
+//! per finished run, `fleet.job_kind_settings` the pauses and limits of job kinds, and `fleet.workers` the registered
+//! workers. The worker runtime of apalis runs the jobs. This module is the backend of that runtime, and no other module
+//! names apalis or relies on the rules of these tables. (The PostgreSQL storage of apalis was measured and rejected:
+//! retries have no delay, a panic leaves a row running forever, and a worker restarted under the same name blocks the
+//! jobs of its dead predecessor.)
 //!
 //! # The life of a job
 //!
@@ -46,12 +46,12 @@
 //!
 //! # Operator commands and when they take effect
 //!
-//! *Pause* and *limit* are rows of `fleet.job_kind_settings` that every claim reads, so they apply to all workers from the next
-//! claim on. Running jobs continue. The limit is hard: a claim counts the running jobs of a limited kind under a lock
-//! on the row of the kind. The limits of one worker (slots, jobs per kind) need no lock. *Cancel* ends a waiting job
-//! immediately. A running job is marked, and from then on none of its steps can commit. The worker learns of the mark
-//! from a notification or at its next lease renewal, cuts the run off, terminates the transaction at the server and
-//! writes `cancelled`. If the job completed at that moment, `completed` counts. If the worker is dead, the rescue
+//! *Pause* and *limit* are rows of `fleet.job_kind_settings` that every claim reads, so they apply to all workers from
+//! the next claim on. Running jobs continue. The limit is hard: a claim counts the running jobs of a limited kind under
+//! a lock on the row of the kind. The limits of one worker (slots, jobs per kind) need no lock. *Cancel* ends a waiting
+//! job immediately. A running job is marked, and from then on none of its steps can commit. The worker learns of the
+//! mark from a notification or at its next lease renewal, cuts the run off, terminates the transaction at the server
+//! and writes `cancelled`. If the job completed at that moment, `completed` counts. If the worker is dead, the rescue
 //! cancels the job. *Requeue* starts over with all attempts, and the history continues. Each command is one statement
 //! that also records actor and reason.
 //!
@@ -71,9 +71,9 @@
 //! The **fence** guards against workers that only seemed dead. A process that was stopped for a minute and then
 //! continued still counts on its jobs, and no clock can correct it in time. So every statement that ends a run names
 //! the job, the run, the worker and `state = 'running'`, and matches no row once another worker has the job. In a step
-//! ([`Run::begin`] … [`Step::done`]) that statement is part of the transaction of the step's own writes, so the late
-//! worker's effects are rolled back. A run without a step is fenced when its result is written. Its earlier effects
-//! remain, so such jobs must be repeatable.
+//! ([`JobRun::begin_step`] … [`JobTransaction::done`]) that statement is part of the transaction of the step's own
+//! writes, so the late worker's effects are rolled back. A run without a step is fenced when its result is written. Its
+//! earlier effects remain, so such jobs must be repeatable.
 //!
 //! Worker names (host, pid, start time) complete the fence. They are never reused, so a restarted worker cannot pass
 //! for its predecessor.

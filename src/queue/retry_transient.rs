@@ -9,7 +9,7 @@
 //! second step finds the job completed and stops.
 //!
 //! The retries are bounded. The fifth conflict with other transactions counts as a failure of the job, and so does a
-//! database that is still unavailable [`PATIENCE`] after the first failure. If the run is then done, its history
+//! database that is still unavailable [`RETRY_TIMEOUT`] after the first failure. If the run is then done, its history
 //! contains the latest transient error.
 
 use super::completer::storable_text;

@@ -1,9 +1,9 @@
 //! The handle of a running job: the job, a pool, the worker's extensions, and the transaction of the step.
 //!
 //! One rule makes the effects of a step happen exactly once: the step's writes, the enqueue of the next job, the report
-//! and the fence are one transaction ([`Run::begin`] … [`Step::done`]). The fence is the `where` clause of the
-//! statement that completes the job: this job, this run, this worker, still running. A worker that was only thought
-//! dead matches no row, and everything in the transaction is rolled back.
+//! and the fence are one transaction ([`JobRun::begin_step`] … [`JobTransaction::done`]). The fence is the `where`
+//! clause of the statement that completes the job: this job, this run, this worker, still running. A worker that was
+//! only thought dead matches no row, and everything in the transaction is rolled back.
 
 use super::enqueue::{EnqueueOptions, enqueue_job};
 use super::event::WorkerEvent;
@@ -139,7 +139,7 @@ impl JobRun {
     ///
     /// # Errors
     ///
-    /// Returns [`Lost`] if this run no longer has the job.
+    /// Returns [`LeaseLost`] if this run no longer has the job.
     pub async fn begin_step(&self) -> anyhow::Result<JobTransaction> {
         let mut tx = self.engine.steps.begin().await.context("could not begin the transaction of the step")?;
         let limit = ((self.timeout + SERVER_TIMEOUT_MARGIN).as_millis().clamp(1, i32::MAX as u128)).to_string();
@@ -169,7 +169,7 @@ pub struct LeaseLost {
     pub run: i64,
 }
 
-/// The transaction of a step. Used as a connection and ended with [`Step::done`]. Rolls back when dropped.
+/// The transaction of a step. Used as a connection and ended with [`JobTransaction::done`]. Rolls back when dropped.
 pub struct JobTransaction {
     tx: Transaction<'static, Postgres>,
     run: JobRun,
@@ -191,7 +191,7 @@ impl JobTransaction {
     ///
     /// # Errors
     ///
-    /// Returns [`Lost`] if this run no longer has the job. Then the transaction is rolled back.
+    /// Returns [`LeaseLost`] if this run no longer has the job. Then the transaction is rolled back.
     pub async fn done<R: Serialize>(mut self, report: R) -> JobResult<R> {
         let result = serde_json::to_value(&report).context("could not encode the report as JSON")?;
         let job = self.run.job.clone();

@@ -86,7 +86,7 @@ impl Worker {
     ///
     /// Prefetching saves round trips, but other workers cannot run these jobs in the meantime. Default: 0.
     ///
-    /// [`Policy::cheap`]: super::Policy::cheap
+    /// [`Policy::cheap`]: super::JobPolicy::prefetchable
     pub fn with_prefetch(mut self, jobs: usize) -> Worker {
         self.settings.prefetch = jobs;
         self

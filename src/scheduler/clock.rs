@@ -26,7 +26,7 @@ pub struct ClockOffset {
 }
 
 impl ClockOffset {
-    /// Returns true if the clocks differ by more than [`MOST`], whatever the error of the measurement.
+    /// Returns true if the clocks differ by more than [`MAX_SKEW`], whatever the error of the measurement.
     pub fn is_wrong(&self) -> bool {
         (self.ahead.abs() - self.error).to_std().is_ok_and(|apart| apart > MAX_SKEW)
     }
@@ -80,7 +80,8 @@ impl SkewMonitor {
         let (skew_ms, wrong) = (measured.ahead.num_milliseconds(), measured.is_wrong());
         match (std::mem::replace(&mut self.wrong, wrong), wrong) {
             (false, true) => {
-                tracing::error!(skew_ms, hint = "synchronize the host by NTP", "{}", skew_message(&measured));
+                let reason = skew_message(&measured);
+                tracing::error!(skew_ms, reason, hint = "synchronize the host by NTP", "host clock is wrong");
             }
             (true, false) => tracing::info!(skew_ms, "host clock within the limit again"),
             _ => tracing::debug!(skew_ms, "clocks compared"),

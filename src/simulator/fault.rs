@@ -1,6 +1,6 @@
-//! Failures of a feed for tests: error responses, broken connections and corrupt files. [`corrupt`] makes the corrupt
-//! files, for the server and for tests that need one on disk. It streams, so that a line of 200 MB does not need 200 MB
-//! of memory.
+//! Failures of a feed for tests: error responses, broken connections and corrupt_file files. [`corrupt_file`] makes the
+//! corrupt_file files, for the server and for tests that need one on disk. It streams, so that a line of 200 MB does
+//! not need 200 MB of memory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub enum FeedFault {
         /// Pause between two parts.
         every: Duration,
     },
-    /// Connection: as [`Fault::Reset`], and a range request is answered under another `ETag`.
+    /// Connection: as [`FeedFault::Reset`], and a range request is answered under another `ETag`.
     WrongEtag {
         /// Bytes sent before.
         at: u64,
@@ -58,7 +58,7 @@ pub enum FeedFault {
         /// Broken rows per thousand.
         per_mille: u64,
     },
-    /// File: only the first rows. [`super::Reach::First`] is the matching state of a reader.
+    /// File: only the first rows. [`super::FileDelivery::First`] is the matching state of a reader.
     FirstRows {
         /// Number of rows in the file.
         rows: u64,
@@ -88,7 +88,7 @@ pub enum FeedFault {
 }
 
 impl FeedFault {
-    /// Returns true if the fault corrupts the file itself, as [`corrupt`] does.
+    /// Returns true if the fault corrupts the file itself, as [`corrupt_file`] does.
     pub fn is_in_file(self) -> bool {
         !matches!(
             self,
@@ -128,7 +128,7 @@ pub fn gzip_bomb() -> io::Result<Vec<u8>> {
 }
 
 /// Copies a feed's file and corrupts it on the way. A fault that is not in the file copies the file unchanged, and
-/// [`Fault::HtmlPage`] writes the guard's page instead. Returns the number of corrupt rows.
+/// [`FeedFault::HtmlPage`] writes the guard's page instead. Returns the number of corrupt rows.
 pub fn corrupt_file(source: impl Read, out: &mut impl Write, fault: FeedFault) -> io::Result<u64> {
     match fault {
         FeedFault::Empty => return Ok(0),

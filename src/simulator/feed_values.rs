@@ -1,6 +1,6 @@
 //! Raw values of the feed with their frequencies, from 181,249 real lots of 2026 and the 153,991 rows of October 2025.
 //! Where a raw value has changed over time, both forms are here with the same meaning. A row is written in one of the
-//! two generations ([`super::lot::Values::modern`]), and both generations occur in one file.
+//! two generations ([`super::lot::LotValues::modern`]), and both generations occur in one file.
 
 /// A value in its old and its new form, with its frequency.
 pub(super) struct FeedValue {
@@ -86,7 +86,7 @@ pub(super) const COLORS: &[(&str, u32)] = &[
     ("UNKNOWN - NOT OK FOR INV.", 5),
 ];
 
-/// `Fuel Type`, indexed by [`super::fleet::Model::fuel`].
+/// `Fuel Type`, indexed by [`super::vehicles::VehicleModel::fuel`].
 pub(super) const FUELS: &[FeedValue] = &[
     feed_value("GAS", "GAS", 148217),
     feed_value("FLEXIBLE FUEL", "FLEXIBLE", 12396),
@@ -96,7 +96,7 @@ pub(super) const FUELS: &[FeedValue] = &[
     feed_value("UNKNOWN", "UNKNOWN", 159),
 ];
 
-/// `Drive`, indexed by [`super::fleet::Model::drive`].
+/// `Drive`, indexed by [`super::vehicles::VehicleModel::drive`].
 pub(super) const DRIVES: &[FeedValue] = &[
     feed_value("Front-wheel Drive", "FRONT WHEEL DRIVE", 84941),
     feed_value("Rear-wheel drive", "REAR WHEEL DRIVE", 20237),
@@ -117,7 +117,7 @@ pub(super) const TRANSMISSIONS: &[FeedValue] = &[
     feed_value("Manual", "MANUAL", 50),
 ];
 
-/// `Body Style`, cut to eight characters in the old generation, indexed by [`super::fleet::Model::body`].
+/// `Body Style`, cut to eight characters in the old generation, indexed by [`super::vehicles::VehicleModel::body`].
 pub(super) const BODIES: &[FeedValue] = &[
     feed_value("SEDAN 4D", "SEDAN 4DR", 0),
     feed_value("4DR SPOR", "4DR SPORT UTILITY", 0),

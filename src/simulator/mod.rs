@@ -2,12 +2,12 @@
 //!
 //! [`Simulator`] moves a feed of lots from window to window and writes each window as the CSV of the real server: 59
 //! columns in the feed's order and quoting, raw values of two generations, the feed's clocks, malformed VINs and
-//! unescaped inch signs. The same [`Options`] give the same bytes, regardless of the windows requested before: the
-//! simulator always steps through every window up to the requested one.
+//! unescaped inch signs. The same [`SimulatorOptions`] give the same bytes, regardless of the windows requested before:
+//! the simulator always steps through every window up to the requested one.
 //!
 //! The simulator also records the expected state, from the generated data and never by reading its own output back.
-//! [`Simulator::truth`] returns, for every lot that a file has shown, the values that a reader must obtain, and the
-//! lot's lifecycle status. A test that compares the database with the expected state compares two independent
+//! [`Simulator::expected_state`] returns, for every lot that a file has shown, the values that a reader must obtain,
+//! and the lot's lifecycle status. A test that compares the database with the expected state compares two independent
 //! implementations, so nothing here uses the rules of `auction`.
 //!
 //! The modules:

@@ -80,7 +80,7 @@ struct FeedServerState {
     before: Option<ServedFile>,
     fault: Option<(FeedFault, u32)>,
     hits: Vec<RecordedRequest>,
-    /// Number of files corrupted by [`FeedServer::misbehave`], used for their names.
+    /// Number of files corrupted by [`FeedServer::inject_fault`], used for their names.
     spoiled: u32,
 }
 

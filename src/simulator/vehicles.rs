@@ -3,7 +3,7 @@
 //! A vehicle is a number. Its constant properties (make, year, colour, engine, VIN) are drawn again from that number
 //! whenever a row is written, so that a lot costs a hundred bytes regardless of its text. VINs are made without I, O
 //! and Q and contain the vehicle's number, so two vehicles never share one by accident. The feed's defects of a VIN are
-//! added afterwards ([`VinKind`]). The result that a tolerant reader must obtain for each defect is known from its
+//! added afterwards ([`VinForm`]). The result that a tolerant reader must obtain for each defect is known from its
 //! construction.
 
 use super::feed_values::COLORS;
@@ -21,13 +21,13 @@ pub(super) struct VehicleModel {
     pub(super) group: &'static str,
     /// Values of `Trim`, which also end `Model Detail`.
     pub(super) trims: &'static [&'static str],
-    /// Index into [`super::words::BODIES`].
+    /// Index into [`super::feed_values::BODIES`].
     pub(super) body: u8,
     /// `Engine` and `Cylinders`.
     pub(super) engine: (&'static str, &'static str),
-    /// Index into [`super::words::DRIVES`].
+    /// Index into [`super::feed_values::DRIVES`].
     pub(super) drive: u8,
-    /// Index into [`super::words::FUELS`].
+    /// Index into [`super::feed_values::FUELS`].
     pub(super) fuel: u8,
     /// Share among the models of the same vehicle type.
     pub(super) weight: u32,

@@ -29,7 +29,7 @@ impl CookieKey {
     /// Derives the key from a text.
     ///
     /// # Errors
-    /// Returns an error if the text is shorter than [`LEAST`]. The error does not contain the text.
+    /// Returns an error if the text is shorter than [`MIN_KEY_CHARS`]. The error does not contain the text.
     pub fn new(text: &SecretString) -> anyhow::Result<CookieKey> {
         let text = text.expose_secret();
         ensure!(

@@ -3,12 +3,14 @@
 //! The database enforces the rules, in `migrations/0019_fleet_sources.sql`, for every worker, every scheduler and every
 //! operator. This module is the Rust interface to those rules. They cover three objects:
 //!
-//! * **The slot.** A source has one attempt per quarter-hour, a row that belongs to one job ([`begin`], [`end`]). A
-//!   rescued job continues with its attempt. No other job gets an attempt in the slot, including a manual one.
+//! * **The slot.** A source has one attempt per quarter-hour, a row that belongs to one job ([`begin_fetch`],
+//!   [`end_fetch`]). A rescued job continues with its attempt. No other job gets an attempt in the slot, including a
+//!   manual one.
 //! * **The breaker.** `closed` → `open` after five failed slots in a row → `half_open` an hour later, for the one job
 //!   that is the probe → `closed` or `open` again, depending on the probe. A trigger counts finished jobs, so every way
 //!   to fail counts. A fetch that never began, and a fetch that failed on our side, do not count.
-//! * **The session** ([`session`]): the cookies of a login, encrypted ([`seal`]), refreshed by one worker at a time.
+//! * **The session** ([`session`]): the cookies of a login, encrypted ([`cookie_cipher`]), refreshed by one worker at a
+//!   time.
 //!
 //! Every change of the switch or the breaker is a row of `fleet.source_transitions` with an actor and a reason. The
 //! process that caused the change logs a warning.

@@ -1,9 +1,10 @@
 //! The session of a source, stored in the database: one encrypted row, refreshed by one worker at a time.
 //!
-//! A worker that needs to log in acquires the refresh ([`take`]) by one statement on the source's row, so only one of
-//! several workers gets it. The refresh expires, so a worker that dies does not block the others. The update succeeds
-//! only if the row is unchanged since it was read. Otherwise a slow second worker would log in again right after the
-//! first. Later writes require the worker's name in the row, so a worker whose refresh has expired writes nothing.
+//! A worker that needs to log in acquires the refresh ([`acquire_refresh`]) by one statement on the source's row, so
+//! only one of several workers gets it. The refresh expires, so a worker that dies does not block the others. The
+//! update succeeds only if the row is unchanged since it was read. Otherwise a slow second worker would log in again
+//! right after the first. Later writes require the worker's name in the row, so a worker whose refresh has expired
+//! writes nothing.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};

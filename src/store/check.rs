@@ -171,7 +171,7 @@ fn checksum_object(packed: impl Read) -> io::Result<ObjectSums> {
         None => {
             let bytes = raw.as_ref().map_or(0, |(_, bytes)| *bytes);
             let sha256 = raw.map(|(sha256, _)| sha256).map_err(|e| e.to_string());
-            Ok(ObjectSums { sha256, bytes, packed_sha256: sum.to_hex(), compressed })
+            Ok(ObjectSums { sha256, bytes, packed_sha256: sum.into_hex(), compressed })
         }
     }
 }

@@ -25,7 +25,7 @@ const ZSTD_LEVEL: i32 = 7;
 /// reading from the socket.
 const MAX_QUEUED_CHUNKS: usize = 32;
 
-/// A writer of one file's raw bytes. A writer that is dropped before [`Writer::finish`] leaves nothing.
+/// A writer of one file's raw bytes. A writer that is dropped before [`StoreWriter::finish`] leaves nothing.
 #[derive(Debug)]
 pub struct StoreWriter {
     chunks: mpsc::Sender<Bytes>,
@@ -79,8 +79,8 @@ impl StoreWriter {
         Ok(SpoolFile {
             bytes: raw.bytes,
             stored_bytes: packed.bytes,
-            sha256: raw.to_hex(),
-            packed_sha256: packed.to_hex(),
+            sha256: raw.into_hex(),
+            packed_sha256: packed.into_hex(),
             path: self.path,
         })
     }
@@ -106,7 +106,7 @@ impl SpoolFile {
 pub enum SpoolFormat {
     /// Byte for byte.
     AsIs,
-    /// Compressed again, with the level of [`Writer`].
+    /// Compressed again, with the level of [`StoreWriter`].
     Compressed,
     /// The original bytes, not compressed.
     Plain,
@@ -149,8 +149,8 @@ pub(super) fn copy_to_spool(
     Ok(SpoolFile {
         bytes: raw.bytes,
         stored_bytes: packed.bytes,
-        sha256: raw.to_hex(),
-        packed_sha256: packed.to_hex(),
+        sha256: raw.into_hex(),
+        packed_sha256: packed.into_hex(),
         path,
     })
 }
@@ -188,7 +188,7 @@ impl Checksum {
         self.bytes += bytes.len() as u64;
     }
 
-    pub(super) fn to_hex(self) -> String {
+    pub(super) fn into_hex(self) -> String {
         HEXLOWER.encode(&self.hash.finalize())
     }
 }

@@ -6,8 +6,8 @@
 //! counts it.
 //!
 //! The files in this folder are the data, compiled in. The tables of schema `taxonomies` are filled from them and may
-//! be edited there. A job therefore uses the aliases of its database ([`Spellings::of`]). The compiled aliases are the
-//! initial content of a database.
+//! be edited there. A job therefore uses the aliases of its database ([`AliasIndex::from_rows`]). The compiled aliases
+//! are the initial content of a database.
 //!
 //! A title's code is two letters, which two states may print on different documents. `title_types.csv` has the labels
 //! that apply in every state, `title_labels.csv` those of a single state.
@@ -205,7 +205,7 @@ pub fn aliases() -> &'static [TaxonomyAlias] {
 /// Aliases and their codes, by domain.
 #[derive(Clone, Debug)]
 pub struct AliasIndex {
-    /// Codes by folded raw value (see [`fold`]), one map per domain.
+    /// Codes by folded raw value (see [`fold_text`]), one map per domain.
     codes: [HashMap<String, String>; TaxonomyDomain::ALL.len()],
 }
 

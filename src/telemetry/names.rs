@@ -55,7 +55,7 @@ impl MetricDefinition {
         MetricDefinition { labels, ..self }
     }
 
-    const fn from_database(self) -> MetricDefinition {
+    const fn read_from_database(self) -> MetricDefinition {
         MetricDefinition { origin: MetricOrigin::Database, ..self }
     }
 }
@@ -165,13 +165,13 @@ pub const METRICS: &[MetricDefinition] = &[
     counter("etl_parse_errors_total", "Records that needed repair or were rejected.")
         .with_labels(&[("outcome", LabelValues::Of(&["repaired", "rejected"]))]),
     gauge("etl_unknown_rate_percent", "Percentage of the latest file's rows without a value in the column.")
-        .from_database()
+        .read_from_database()
         .with_labels(&[("source", LabelValues::Sources), ("column", LabelValues::Of(&["vin", "lot"]))]),
     gauge(
         "etl_unknown_words_percent",
         "Percentage of raw values without a code, in new and changed rows of the latest file.",
     )
-    .from_database()
+    .read_from_database()
     .with_labels(&[("source", LabelValues::Sources), ("domain", LabelValues::Of(TAXONOMY_DOMAINS))]),
     counter("etl_unreadable_values_total", "Unreadable values of new and changed rows, by column.")
         .with_labels(&[("column", LabelValues::Of(TYPED_COLUMNS))]),
@@ -179,23 +179,23 @@ pub const METRICS: &[MetricDefinition] = &[
         "etl_unreadable_values_ratio",
         "Ratio (0 to 1) of unreadable values in the column, in new and changed rows of the latest file, from 200 rows on.",
     )
-    .from_database()
+    .read_from_database()
     .with_labels(&[("source", LabelValues::Sources), ("column", LabelValues::Of(TYPED_COLUMNS))]),
     gauge(
         "etl_column_drift",
         "1 for a column whose values are mostly unreadable in the latest file, but not in the last complete file.",
     )
-    .from_database()
+    .read_from_database()
     .with_labels(&[("source", LabelValues::Sources), ("column", LabelValues::Of(TYPED_COLUMNS))]),
-    gauge("etl_header_drift_columns", "New and missing columns of the latest file.").from_database().with_labels(SOURCE_LABEL),
-    counter("etl_quarantined_files_total", "Files stored but not applied.").from_database(),
+    gauge("etl_header_drift_columns", "New and missing columns of the latest file.").read_from_database().with_labels(SOURCE_LABEL),
+    counter("etl_quarantined_files_total", "Files stored but not applied.").read_from_database(),
     // upsert
     counter("etl_vehicle_upserts_total", "Vehicles processed by upsert-vehicles.").with_labels(&[("outcome", UPSERT_OUTCOMES)]),
     counter("etl_vehicle_conflicts_total", "Changes of existing vehicles, each recorded in their history."),
     counter("etl_vin_conflicts_total", "Rows whose VIN differs from the VIN of their vehicle."),
     counter("etl_lot_upserts_total", "Lots processed by upsert-lots.").with_labels(&[("outcome", UPSERT_OUTCOMES)]),
     counter("etl_lot_conflicts_total", "Changes of existing lots, each recorded in their history."),
-    counter("etl_orphan_lots_total", "Lots without a vehicle, 0 while the foreign key is enforced.").from_database(),
+    counter("etl_orphan_lots_total", "Lots without a vehicle, 0 while the foreign key is enforced.").read_from_database(),
     // completion
     counter("etl_pending_result_total", "Lots that await their result after the auction."),
     counter("etl_status_transitions_total", "Status transitions of lots.")
@@ -204,42 +204,42 @@ pub const METRICS: &[MetricDefinition] = &[
         "etl_last_success_timestamp_seconds",
         "Unix time at which the newest successful window was finished. Its file, or the file it repeats, is applied.",
     )
-    .from_database()
+    .read_from_database()
     .with_labels(SOURCE_LABEL),
     // windows and sources
     gauge("vinops_last_applied_window_age_seconds", "Time since the start of the newest successful window.")
-        .from_database()
+        .read_from_database()
         .with_labels(SOURCE_LABEL),
     gauge("vinops_windows", "Windows of the last 24 hours by terminal state.")
-        .from_database()
+        .read_from_database()
         .with_labels(&[("source", LabelValues::Sources), ("state", LabelValues::Of(TERMINAL_WINDOW_STATES))]),
-    gauge("vinops_consecutive_failures", "Consecutive slots whose fetch failed.").from_database().with_labels(SOURCE_LABEL),
+    gauge("vinops_consecutive_failures", "Consecutive slots whose fetch failed.").read_from_database().with_labels(SOURCE_LABEL),
     gauge(
         "vinops_breaker_state",
         "1 for the present state of the source's circuit breaker. While it is open, only a probe is fetched.",
     )
-    .from_database()
+    .read_from_database()
     .with_labels(&[("source", LabelValues::Sources), ("state", LabelValues::Of(BREAKER_STATES))]),
     gauge("vinops_source_enabled", "1 if the source is fetched automatically, 0 if an operator disabled it.")
-        .from_database()
+        .read_from_database()
         .with_labels(SOURCE_LABEL),
     gauge("vinops_session_expiry_timestamp_seconds", "Unix time at which the source's session expires.")
-        .from_database()
+        .read_from_database()
         .with_labels(SOURCE_LABEL),
     // queue
     gauge("vinops_jobs", "Unfinished jobs by state.")
-        .from_database()
+        .read_from_database()
         .with_labels(&[("kind", LabelValues::Kinds), ("state", LabelValues::Of(UNFINISHED_JOB_STATES))]),
-    gauge("vinops_jobs_ready", "Jobs that are due and unclaimed.").from_database().with_labels(KIND_LABEL),
+    gauge("vinops_jobs_ready", "Jobs that are due and unclaimed.").read_from_database().with_labels(KIND_LABEL),
     gauge(
         "vinops_oldest_ready_age_seconds",
         "Time since the oldest due and unclaimed job became due, 0 if no job is due.",
     )
-    .from_database()
+    .read_from_database()
     .with_labels(KIND_LABEL),
-    gauge("vinops_kind_paused", "1 if an operator paused the kind for all workers.").from_database().with_labels(KIND_LABEL),
+    gauge("vinops_kind_paused", "1 if an operator paused the kind for all workers.").read_from_database().with_labels(KIND_LABEL),
     gauge("vinops_workers", "Workers by state. A worker without a heartbeat for its lease is lost.")
-        .from_database()
+        .read_from_database()
         .with_labels(&[("state", LabelValues::Of(WORKER_STATES))]),
     counter("vinops_job_runs_total", "Finished job runs of this worker by outcome.")
         .with_labels(&[("kind", LabelValues::Kinds), ("outcome", LabelValues::Of(RUN_OUTCOMES))]),

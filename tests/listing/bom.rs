@@ -332,7 +332,7 @@ async fn the_checks_of_the_last_slice_refuse_by_name_and_a_loss_is_kept() {
         .await;
     assert_eq!(stage.query_text("select string_agg(margin::text, ' ') from flagged_margins").await, "-2.0");
     let report = stage.verify().await;
-    assert!(report["checks"][24]["evidence"].as_str().unwrap().ends_with("1 flagged here"), "{report:#}");
+    assert!(report["checks"][24]["evidence"].as_str().unwrap().ends_with("1 flagged rows"), "{report:#}");
     assert_eq!((&report["ok"], &report["flagged_margins"]), (&true.into(), &1.into()));
     let said = stage.run_vinops(&["verify", "listing"]).await;
     assert!(said.out.ends_with("not rejected, because a loss is valid data: 1\n"), "{}", said.out);

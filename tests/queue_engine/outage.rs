@@ -87,7 +87,7 @@ async fn a_conflict_with_other_transactions_is_not_logged_as_an_outage() {
         let job = add_job(&test.db.pool, probe_job(TestAction::Done)).await;
         let mut worker = start_worker(&test.db, |worker| worker);
         assert_eq!(worker.next_end().await.job, job);
-        let refused = || log.captured_text().matches("conflict with another").count();
+        let refused = || log.captured_text().matches("transaction conflict, retrying").count();
         tokio::time::timeout(std::time::Duration::from_secs(30), async {
             while refused() < 3 {
                 tokio::task::yield_now().await;

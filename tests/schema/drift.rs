@@ -10,16 +10,20 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
         (
             "drop index images_vin_idx; create index images_vin_idx on images (lot_id)",
             "index public.images_vin_idx",
-            "(lot_id); wanted",
+            "(lot_id); expected",
         ),
         ("alter table lots drop column location_zip", "column public.lots.location_zip", "missing"),
-        ("alter table lots alter odometer type numeric(12,1)", "column public.lots.odometer", "numeric(12,1); wanted"),
-        ("alter table vehicles alter make set not null", "column public.vehicles.make", "text not null; wanted"),
+        (
+            "alter table lots alter odometer type numeric(12,1)",
+            "column public.lots.odometer",
+            "numeric(12,1); expected",
+        ),
+        ("alter table vehicles alter make set not null", "column public.vehicles.make", "text not null; expected"),
         ("alter table images drop constraint images_seq_ck", "constraint public.images.images_seq_ck", "missing"),
         (
             "alter table images drop constraint images_seq_ck, add constraint images_seq_ck check (seq > 0) not valid",
             "constraint public.images.images_seq_ck",
-            "NOT VALID; wanted",
+            "NOT VALID; expected",
         ),
         ("drop view audit.v_unknown_rate", "view audit.v_unknown_rate", "missing"),
         ("alter view audit.v_parse_errors rename error_count to n", "view audit.v_parse_errors", "n, repaired"),
@@ -31,7 +35,7 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
         (
             "alter function upsert_lots_batch security definer",
             "function public.upsert_lots_batch(staging_file_id uuid, of_window timestamp with time zone)",
-            "security definer; wanted",
+            "security definer; expected",
         ),
         ("drop extension citext", "extension citext", "missing"),
     ] {

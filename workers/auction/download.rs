@@ -31,8 +31,8 @@
 //! **The URL is a secret**, since the query contains the key. It is exposed only to be parsed and to be requested. No
 //! `reqwest::Error` leaves this module: each is converted to text, without the URL and redacted. Neither Display nor
 //! Debug of any error can contain the key, even if the server's own error page repeats it. The cookies of a session are
-//! redacted too, and are sent only to the feed's own host ([`Feed::with_session`]). `Referer` is fixed, and never the
-//! previous URL on a redirect.
+//! redacted too, and are sent only to the feed's own host ([`FeedClient::with_session`]). `Referer` is fixed, and never
+//! the previous URL on a redirect.
 
 use crate::config::CopartConfig;
 use crate::store::{SpoolFile, Store};

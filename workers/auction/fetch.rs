@@ -8,12 +8,12 @@
 //! - *Followed by* ingest, enqueued in the same transaction, or by nothing if the feed has not changed.
 //!
 //! A slot has one attempt of up to four requests, enforced by the database. The job asks for the slot
-//! ([`source::begin`]) before it sends a request. A second job, a repeated job, a disabled source and a source with an
-//! open breaker do not get the slot. A lost lease does not use up the attempt: the rescued job continues it. When the
-//! attempt fails, the queue discards the job. Triggers on `fleet.jobs` then mark the window failed and count the slot
-//! for the breaker, whichever part ended the job. A job that fails before it asks for the slot (a worker without the
-//! feed's address) can be requeued until the quarter-hour ends. After a transient database error the job is snoozed and
-//! continues its attempt, which costs a second download.
+//! ([`source::begin_fetch`]) before it sends a request. A second job, a repeated job, a disabled source and a source
+//! with an open breaker do not get the slot. A lost lease does not use up the attempt: the rescued job continues it.
+//! When the attempt fails, the queue discards the job. Triggers on `fleet.jobs` then mark the window failed and count
+//! the slot for the breaker, whichever part ended the job. A job that fails before it asks for the slot (a worker
+//! without the feed's address) can be requeued until the quarter-hour ends. After a transient database error the job is
+//! snoozed and continues its attempt, which costs a second download.
 //!
 //! The feed serves only the current state. A window whose quarter-hour is over by the database's clock is marked missed
 //! and never fetched late, since the file would belong to another quarter-hour. One inaccuracy is accepted: a download

@@ -1,4 +1,4 @@
--- ingest: what a late file tells of lots that no newer file holds
+-- ingest: lots of a late file that no newer file holds
 -- $1 file, $2 source, $3 window, $4 true if absence is judged for the source
 with staged_rows as (
   select distinct on (s.lot_external_id::bigint)

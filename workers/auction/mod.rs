@@ -1,7 +1,7 @@
 //! The jobs of the auction domain: a window of the feed, from download to status.
 //!
-//! Four of the five jobs carry a file id and run under the lock of the file's source ([`Window::lock`]). The windows of
-//! one source are therefore applied one after the other, while different sources run in parallel.
+//! Four of the five jobs carry a file id and run under the lock of the file's source ([`LockedWindow::lock`]). The
+//! windows of one source are therefore applied one after the other, while different sources run in parallel.
 
 use crate::db::catalogue;
 use crate::queue::{JobError, abort};

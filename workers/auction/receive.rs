@@ -1,10 +1,10 @@
 //! Receives a file: the steps that `fetch` and a local file share, from a finished spool to an ingest job.
 //!
-//! There are two halves. [`keep`] puts the bytes into the store outside any transaction, so that no transaction stays
-//! open during an upload. [`record`] registers the file, its window and the next job in the caller's transaction, all
-//! or nothing. A crash between the halves leaves an object that no row refers to. The next attempt with the same bytes
-//! finds and uses it. Other bytes of that window get a key with a suffix (`-<first 8 of sha256>`). Such an object only
-//! costs space.
+//! There are two halves. [`store_bytes`] puts the bytes into the store outside any transaction, so that no transaction
+//! stays open during an upload. [`register_file`] registers the file, its window and the next job in the caller's
+//! transaction, all or nothing. A crash between the halves leaves an object that no row refers to. The next attempt
+//! with the same bytes finds and uses it. Other bytes of that window get a key with a suffix (`-<first 8 of sha256>`).
+//! Such an object only costs space.
 //!
 //! A file is identified by source and sha256. Bytes that the source has sent before, in any window, are not stored
 //! twice. [`super::sightings`] decides the state of their window. Two receivers of the same bytes are ordered by the
@@ -13,7 +13,7 @@
 //!
 //! A receipt, and a repeat of known bytes, is recorded in the catalogue in the same transaction
 //! (`src/db/catalogue.rs`). The next step of the chain writes the catalogue's object to the store. A rebuild registers
-//! files that way without receiving them ([`register`]).
+//! files that way without receiving them ([`register_stored_file`]).
 //!
 //! A source must be registered before a file of it is stored. The transaction that registers the file locks the source,
 //! so that it cannot be removed meanwhile.

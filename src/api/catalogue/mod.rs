@@ -119,7 +119,7 @@ pub struct FacetCounts {
     /// Number of lots by dimension and value number. The filter of the same dimension is ignored, so that the
     /// alternatives to the selected value are counted too.
     pub words: Vec<Vec<u32>>,
-    /// Number of lots by model year, beginning with the first year of [`YEARS`].
+    /// Number of lots by model year, beginning with the first year of [`MODEL_YEARS`].
     pub years: Vec<u32>,
 }
 
@@ -156,7 +156,7 @@ impl LotCatalogue {
         self.len() == 0
     }
 
-    /// Returns each distinct make and model as one text, in the order of [`Filter::names`].
+    /// Returns each distinct make and model as one text, in the order of [`LotFilter::names`].
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
         self.names.words.iter().map(|word| word.raw.as_deref().unwrap_or(""))
     }

@@ -43,7 +43,7 @@ impl<'a> FileRepairer<'a> {
         Ok(())
     }
 
-    /// Sets the problem's outcome to the action that [`Self::repair`] would take.
+    /// Sets the problem's outcome to the action that [`Self::repair_file`] would take.
     pub fn plan_repair(&self, problem: &mut FileProblem) {
         problem.outcome = Some(match &problem.found_as {
             Some(found) if *found == problem.key => "would be compressed again".to_owned(),

@@ -57,7 +57,7 @@ const SAME_NAME_COLUMNS: [&str; 28] = [
     "lot_condition",
 ];
 
-/// Returns the names under which [`super::Standing`] shows a column. Empty if the column is not shown.
+/// Returns the names under which [`super::LotSnapshot`] shows a column. Empty if the column is not shown.
 fn shown_names(column: &str) -> Vec<&'static str> {
     match RENAMED_COLUMNS.iter().find(|(name, _)| *name == column) {
         Some((_, values)) => values.to_vec(),
@@ -65,7 +65,7 @@ fn shown_names(column: &str) -> Vec<&'static str> {
     }
 }
 
-/// Returns the value names, as in [`super::Standing`], of the carried columns of a lot and of its vehicle.
+/// Returns the value names, as in [`super::LotSnapshot`], of the carried columns of a lot and of its vehicle.
 ///
 /// The vehicle's odometer is not included, since a lot shows its own odometer.
 pub fn value_names<T: AsRef<str>>(lot: Option<&[T]>, vehicle: Option<&[T]>) -> Vec<&'static str> {

@@ -17,7 +17,7 @@ pub struct TaxonomyValue {
     pub domain: TaxonomyDomain,
     /// The code. None if the raw value has no alias.
     pub code: Option<String>,
-    /// The label of the code. None until the caller sets labels through [`super::LotHistory::words`].
+    /// The label of the code. None until the caller sets labels through [`super::LotHistory::taxonomy_values`].
     pub label: Option<String>,
     /// The raw value of the feed. None if only the code is stored.
     pub raw: Option<String>,

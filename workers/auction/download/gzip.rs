@@ -46,7 +46,8 @@ impl GzipDecoder {
     /// Decompresses the next piece of the body, of at most [`PIECE_BYTES`], and returns the result.
     ///
     /// # Errors
-    /// Returns [`Refusal::Gzip`] if the bytes are not gzip, and [`Refusal::Ratio`] if they expand beyond the limit.
+    /// Returns [`RejectedResponse::Gzip`] if the bytes are not gzip, and [`RejectedResponse::Ratio`] if they expand
+    /// beyond the limit.
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<Bytes, RejectedResponse> {
         self.read_bytes += piece.len() as u64;
         self.decoder.write_all(piece).map_err(gzip_error)?;
@@ -56,7 +57,7 @@ impl GzipDecoder {
     /// Ends the body and returns the last decompressed bytes.
     ///
     /// # Errors
-    /// Returns the errors of [`Gunzip::write`]. A body without a trailer, or with a wrong checksum, is incomplete.
+    /// Returns the errors of [`GzipDecoder::write`]. A body without a trailer, or with a wrong checksum, is incomplete.
     pub(super) fn finish(&mut self) -> Result<Bytes, RejectedResponse> {
         self.decoder.try_finish().map_err(gzip_error)?;
         self.take_output()

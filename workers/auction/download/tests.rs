@@ -1,4 +1,6 @@
 //! Tests the download against a server that misbehaves in one way per test.
+//!
+//! Long because each kind of misbehaviour is a test of its own, over the same server.
 
 use super::*;
 use axum::body::Body;
@@ -229,8 +231,8 @@ async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
         (full_response(bom_html), "HTML page"),
         (full_response(format!("Lot number,Id\n{}", "1,2\n".repeat(500))), "does not begin"),
         (full_response(""), "0 bytes is too small"),
-        (full_response("\"Id\",\"Lot number\"\n"), "too few (at least 1000)"),
-        (full_response("\"Id\""), "too few"),
+        (full_response("\"Id\",\"Lot number\"\n"), "too small (at least 1000)"),
+        (full_response("\"Id\""), "too small"),
         (respond_with(|_| response_builder(206).body(feed_csv().into()).unwrap()), "206"),
         (respond_with(|_| response_builder(204).body(Body::empty()).unwrap()), "204"),
         (respond_with(|_| response_builder(304).body(Body::empty()).unwrap()), "304"),
@@ -317,7 +319,7 @@ async fn a_file_over_the_limit_is_refused_whether_announced_or_not() {
         let stage = ScriptedServer::with_responses(vec![act]).await;
         let options = FeedOptions { max_bytes: 2000, ..test_options(&stage.url) };
         let error = download_with(options, Validators::default()).await.error_text();
-        assert!(error.contains("too many (at most 2000)"), "{error}");
+        assert!(error.contains("too large (at most 2000)"), "{error}");
         assert_eq!(stage.asked.lock().unwrap().len(), 1, "no second try for a file that is too large");
     }
 }
@@ -361,10 +363,10 @@ async fn no_connection_and_no_http_and_no_answer_are_told_without_the_key() {
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let garbage = raw_server(format!("What is {SECRET_KEY}?\r\n\r\n")).await;
     for (url, says) in [
-        (format!("http://{closed}/?authKey={ENCODED_KEY}"), "connection: "),
-        (format!("http://user:{ENCODED_KEY}@{closed}/?authKey={ENCODED_KEY}"), "connection: "),
-        (format!("https://{closed}/?authKey={ENCODED_KEY}"), "connection: "),
-        (garbage, "connection: "),
+        (format!("http://{closed}/?authKey={ENCODED_KEY}"), "connection failed: "),
+        (format!("http://user:{ENCODED_KEY}@{closed}/?authKey={ENCODED_KEY}"), "connection failed: "),
+        (format!("https://{closed}/?authKey={ENCODED_KEY}"), "connection failed: "),
+        (garbage, "connection failed: "),
         (format!("http://{}/?authKey={ENCODED_KEY}", deaf.local_addr().unwrap()), "no response within 300ms"),
     ] {
         let error = download_with(single_attempt(&url), Validators::default()).await.error_text();

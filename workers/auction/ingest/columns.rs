@@ -5,7 +5,7 @@ use crate::db::copy::CopyBuf;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// Returns the COPY statement for rows of [`stage`], into `staging.copart_raw` or into a `detached` table.
+/// Returns the COPY statement for rows of [`write_staged_row`], into `staging.copart_raw` or into a `detached` table.
 ///
 /// A table created in this transaction is loaded with COPY FREEZE, which saves the later hint-bit writes.
 pub fn copy_staged_sql(detached: Option<&str>) -> String {
@@ -13,12 +13,13 @@ pub fn copy_staged_sql(detached: Option<&str>) -> String {
     format!("copy {table} ({STAGED_COLUMNS}) from stdin (format binary{freeze})")
 }
 
-/// Returns the COPY statement for rows of [`stage`] into another table with the columns of `staging.copart_raw`.
+/// Returns the COPY statement for rows of [`write_staged_row`] into another table with the columns of
+/// `staging.copart_raw`.
 pub fn copy_into_sql(table: &str) -> String {
     format!("copy {table} ({STAGED_COLUMNS}) from stdin (format binary)")
 }
 
-/// Returns the names of the columns that [`stage`] writes.
+/// Returns the names of the columns that [`write_staged_row`] writes.
 pub fn staged_columns() -> impl Iterator<Item = &'static str> {
     STAGED_COLUMNS.split(',').map(str::trim)
 }
@@ -59,7 +60,7 @@ pub struct StagedRow<'a> {
     pub typed: &'a ParsedRow<'a>,
 }
 
-/// Encodes a row for the COPY statement of [`copy_staged`].
+/// Encodes a row for the COPY statement of [`copy_staged_sql`].
 pub fn write_staged_row(out: &mut CopyBuf, s: &StagedRow<'_>) {
     let t = s.typed;
     out.begin_row(STAGED_COLUMN_COUNT);

@@ -2,7 +2,7 @@
 //! it.
 //!
 //! They have no head, since a head belongs to a lot. The number of loaded rows is bounded. If a source has more than
-//! [`MOST_ROWS`] such rows, the oldest are forgotten, and are stored again if they reappear.
+//! [`MAX_LOADED_ROWS`] such rows, the oldest are forgotten, and are stored again if they reappear.
 
 use super::heads::LotHead;
 use anyhow::Context;

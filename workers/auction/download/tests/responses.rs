@@ -323,6 +323,6 @@ async fn a_compressed_body_that_is_cut_spoiled_too_large_or_of_another_kind_is_r
     .await;
     let small = FeedOptions { max_bytes: 2000, ..test_options(&stage.url) };
     let error = download_with(small, Validators::default()).await.error_text();
-    assert!(error.contains("too many (at most 2000)"), "{error}");
+    assert!(error.contains("too large (at most 2000)"), "{error}");
     assert_eq!(stage.asked.lock().unwrap().len(), 1);
 }

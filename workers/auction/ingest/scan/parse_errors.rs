@@ -1,8 +1,8 @@
 //! Flawed records on their way to `audit.parse_errors`.
 //!
 //! Whether a file is applied is known only at its end, so the first rejected records and the others are spooled
-//! separately. An applied file stores all of them, a quarantined one the first [`FIRST_KEPT`]. The spools bound the
-//! memory: they continue in a temporary file, and a record adds at most the bytes that the reader keeps of it.
+//! separately. An applied file stores all of them, a quarantined one the first [`MAX_KEPT_RECORDS`]. The spools bound
+//! the memory: they continue in a temporary file, and a record adds at most the bytes that the reader keeps of it.
 
 use crate::db::copy::{CopyBuf, CopySpool};
 use chrono::{DateTime, Utc};
@@ -62,7 +62,7 @@ impl FlawedRecords {
         write_record(&mut to.rows, file, "rejected", flaw);
     }
 
-    /// Adds a record that was read with characters replaced. Only the first [`FIRST_KEPT`] are stored.
+    /// Adds a record that was read with characters replaced. Only the first [`MAX_KEPT_RECORDS`] are stored.
     pub fn add_repaired(&mut self, file: &FlawedFile<'_>, flaw: &FlawedRecord<'_>) {
         if self.repaired < MAX_KEPT_RECORDS {
             self.repaired += 1;
@@ -83,7 +83,7 @@ impl FlawedRecords {
         Ok(())
     }
 
-    /// Returns the number of rejected records that [`Flaws::send_first`] leaves out.
+    /// Returns the number of rejected records that [`FlawedRecords::send_first`] leaves out.
     pub fn omitted_records(&self) -> u64 {
         self.rejected.saturating_sub(MAX_KEPT_RECORDS)
     }

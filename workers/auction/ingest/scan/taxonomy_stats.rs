@@ -40,15 +40,15 @@ pub struct TaxonomyStats {
 }
 
 impl TaxonomyStats {
-    /// Counts the values of a row that was parsed with `spellings`.
-    pub fn record_row(&mut self, typed: &ParsedRow<'_>, spellings: &AliasIndex) {
+    /// Counts the values of a row that was parsed with `aliases`.
+    pub fn record_row(&mut self, typed: &ParsedRow<'_>, aliases: &AliasIndex) {
         for ((domain, raw, coded), last) in typed.taxonomy_values().into_iter().zip(&mut self.last) {
             let Some(raw) = raw else { continue };
             let known = match coded {
                 Some(coded) => coded,
                 None if last.word == raw => last.known,
                 None => {
-                    last.known = spellings.find_code(domain, raw).is_some();
+                    last.known = aliases.find_code(domain, raw).is_some();
                     last.word.clear();
                     last.word.push_str(raw);
                     last.known
@@ -85,13 +85,13 @@ mod tests {
 
     #[test]
     fn every_word_is_counted_and_an_unknown_one_as_often_as_it_is_met() {
-        let spellings = AliasIndex::built_in();
+        let aliases = AliasIndex::built_in();
         let mut words = TaxonomyStats::default();
         let blank = civic_fixture().with_value("Fuel Type", "");
         let goat = civic_fixture().with_value("Damage Description", "EATEN BY GOAT").with_value("Color", "OCTARINE");
         for row in [&civic_fixture(), &goat, &goat, &civic_fixture(), &goat, &blank] {
             row.with_record(|record| {
-                words.record_row(&ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()), spellings)
+                words.record_row(&ParsedRow::from_record(record, aliases, &mut ParseWarnings::default()), aliases)
             });
         }
         let counts = words.counts_by_domain();
@@ -104,12 +104,12 @@ mod tests {
 
     #[test]
     fn a_text_of_more_than_128_characters_is_no_spelling() {
-        let spellings = AliasIndex::built_in();
+        let aliases = AliasIndex::built_in();
         let mut words = TaxonomyStats::default();
         for length in [128, 129, 30_000] {
             let row = civic_fixture().with_value("Color", &"\u{448}".repeat(length));
             row.with_record(|record| {
-                words.record_row(&ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()), spellings)
+                words.record_row(&ParsedRow::from_record(record, aliases, &mut ParseWarnings::default()), aliases)
             });
         }
         assert_eq!(words.counts_by_domain()["colors"], ValueCount { values: 1, unknown: 1 });
