@@ -158,9 +158,9 @@ fn the_table_of_commands_is_what_help_lists() {
     assert_same(written, list_commands(&[]), "the README's table of commands and `vinops --help`");
     for group in ["jobs", "raw", "store", "migrate", "source", "verify"] {
         let row = rows.iter().find(|row| row[0].starts_with(&format!("`vinops {group}"))).unwrap();
-        let told = backticked(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
-        let told = told.map(|it| it.split(' ').next().unwrap().to_owned());
-        assert_same(told, list_commands(&[group]), &format!("the README's commands of `vinops {group}`"));
+        let output = backticked(&row[0]).map(|it| it.trim_start_matches("vinops ").trim_start_matches(group).trim());
+        let output = output.map(|it| it.split(' ').next().unwrap().to_owned());
+        assert_same(output, list_commands(&[group]), &format!("the README's commands of `vinops {group}`"));
     }
 }
 

@@ -215,10 +215,10 @@ impl QueueUnderTest {
         sqlx::query(empty).execute(&self.pool).await.unwrap();
         let mut model = QueueModel::default();
         for (at, op) in ops.iter().enumerate() {
-            let told = format!("operation {at}, {op:?}");
-            self.apply_operation(&mut model, op, &told).await?;
-            assert_agree!(self.read_jobs(model.now).await, model.jobs.clone(), told);
-            self.check_invariants(&model, &told).await?;
+            let output = format!("operation {at}, {op:?}");
+            self.apply_operation(&mut model, op, &output).await?;
+            assert_agree!(self.read_jobs(model.now).await, model.jobs.clone(), output);
+            self.check_invariants(&model, &output).await?;
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl QueueUnderTest {
         &self,
         model: &mut QueueModel,
         op: &QueueOperation,
-        told: &str,
+        output: &str,
     ) -> Result<(), TestCaseError> {
         let by = Actor::new("ada", "to see");
         let id = |job: usize| job as i64 + 1;
@@ -244,7 +244,7 @@ impl QueueUnderTest {
                     .fetch_one(&self.pool)
                     .await
                     .unwrap();
-                assert_agree!(put.is_none(), model.is_key_taken(kind, key, 0), told);
+                assert_agree!(put.is_none(), model.is_key_taken(kind, key, 0), output);
                 if let Some(put) = put {
                     let state = if delay > 0 { "scheduled" } else { "available" };
                     model.jobs.insert(
@@ -272,18 +272,18 @@ impl QueueUnderTest {
                 let (due, room) =
                     ([0, 1].map(|kind| model.due_jobs(kind)), [0, 1].map(|kind| model.free_capacity(kind)));
                 let most: usize = (0..2).map(|kind| due[kind].len().min(room[kind])).sum();
-                assert_agree!(claimed.len(), most.min(jobs), told);
+                assert_agree!(claimed.len(), most.min(jobs), output);
                 for job in &claimed {
                     let row = &model.jobs[&job.id];
-                    assert_agree!(due[row.kind].contains(&job.id), true, told);
+                    assert_agree!(due[row.kind].contains(&job.id), true, output);
                     // No waiting job should have been claimed before it.
                     let left = due[row.kind].iter().filter(|id| !claimed.iter().any(|job| job.id == **id));
                     let first = left.map(|id| (model.jobs[id].priority, model.jobs[id].run_at)).min();
-                    assert_agree!(first.is_some_and(|first| first < (row.priority, row.run_at)), false, told);
+                    assert_agree!(first.is_some_and(|first| first < (row.priority, row.run_at)), false, output);
                 }
                 for kind in 0..2 {
                     let of_kind = claimed.iter().filter(|job| *job.kind == *KINDS[kind]).count();
-                    assert_agree!(of_kind <= room[kind], true, told);
+                    assert_agree!(of_kind <= room[kind], true, output);
                 }
                 for job in claimed {
                     let now = model.now;
@@ -291,7 +291,7 @@ impl QueueUnderTest {
                     row.state = "running".to_owned();
                     (row.attempt, row.run) = (row.attempt + 1, row.run + 1);
                     (row.lease_until, row.holder) = (Some(now + LEASE_UNITS), Some(worker));
-                    assert_agree!((job.attempt, job.run), (row.attempt, row.run), told);
+                    assert_agree!((job.attempt, job.run), (row.attempt, row.run), output);
                     model.beliefs.push((worker, job));
                 }
             }
@@ -300,7 +300,7 @@ impl QueueUnderTest {
                     return Ok(());
                 }
                 let (worker, job) = model.beliefs.remove(belief % model.beliefs.len());
-                self.end_run(model, worker, &job, how, told).await?;
+                self.end_run(model, worker, &job, how, output).await?;
             }
             QueueOperation::Renew { worker } => {
                 let believed = model.beliefs.iter().filter(|(who, _)| *who == worker);
@@ -316,7 +316,7 @@ impl QueueUnderTest {
                         row.lease_until = Some(model.now + LEASE_UNITS);
                     }
                 }
-                assert_agree!(ours, expected, told);
+                assert_agree!(ours, expected, output);
             }
             QueueOperation::Rescue => {
                 let rescued = self.hands[0].rescue_jobs().await.unwrap();
@@ -327,7 +327,7 @@ impl QueueUnderTest {
                     .filter(|(_, row)| row.lease_until.is_some_and(|until| until <= now))
                     .map(|(id, _)| *id)
                     .collect();
-                assert_agree!(&rescued, &lost, told);
+                assert_agree!(&rescued, &lost, output);
                 for id in lost {
                     let row = model.jobs.get_mut(&id).unwrap();
                     let state = match (row.cancelling, row.rescues >= 20) {
@@ -352,7 +352,7 @@ impl QueueUnderTest {
                     .jobs
                     .get(&id(job))
                     .is_some_and(|row| row.state != "running" && !model.is_key_taken(row.kind, row.key, id(job)));
-                assert_agree!(done.len(), usize::from(possible), told);
+                assert_agree!(done.len(), usize::from(possible), output);
                 if possible {
                     let row = model.jobs.get_mut(&id(job)).unwrap();
                     row.end_run("available", "requeued", model.now);
@@ -377,7 +377,7 @@ impl QueueUnderTest {
                     }
                     _ => None,
                 };
-                assert_agree!(done.first().map(|done| done.running), expected, told);
+                assert_agree!(done.first().map(|done| done.running), expected, output);
                 model.acts += i64::from(expected.is_some());
             }
             QueueOperation::RunNow { job } => {
@@ -385,7 +385,7 @@ impl QueueUnderTest {
                 let now = model.now;
                 let row = model.jobs.get_mut(&id(job));
                 let row = row.filter(|row| matches!(&*row.state, "scheduled" | "retryable"));
-                assert_agree!(done.len(), usize::from(row.is_some()), told);
+                assert_agree!(done.len(), usize::from(row.is_some()), output);
                 if let Some(row) = row {
                     (row.state, row.run_at) = ("available".to_owned(), Some(now));
                     model.acts += 1;
@@ -393,13 +393,13 @@ impl QueueUnderTest {
             }
             QueueOperation::Pause { kind } => {
                 let done = admin::pause_kinds(&self.pool, &[KINDS[kind].to_owned()], &by).await.unwrap();
-                assert_agree!(done.is_empty(), model.paused[kind], told);
+                assert_agree!(done.is_empty(), model.paused[kind], output);
                 model.acts += i64::from(!model.paused[kind]);
                 model.paused[kind] = true;
             }
             QueueOperation::Resume { kind } => {
                 let done = admin::resume_kinds(&self.pool, &[KINDS[kind].to_owned()], &by).await.unwrap();
-                assert_agree!(done.is_empty(), !model.paused[kind], told);
+                assert_agree!(done.is_empty(), !model.paused[kind], output);
                 model.acts += i64::from(model.paused[kind]);
                 model.paused[kind] = false;
             }
@@ -419,7 +419,7 @@ impl QueueUnderTest {
                     let kept = if row.state == "completed" { RETENTION_UNITS.0 } else { RETENTION_UNITS.1 };
                     row.finished_at.is_none_or(|ended| now - ended < kept)
                 });
-                assert_agree!(pruned as usize, before - model.jobs.len(), told);
+                assert_agree!(pruned as usize, before - model.jobs.len(), output);
             }
         }
         Ok(())
@@ -431,14 +431,14 @@ impl QueueUnderTest {
         worker: usize,
         job: &ClaimedJob,
         how: RunEnding,
-        told: &str,
+        output: &str,
     ) -> Result<(), TestCaseError> {
         let now = model.now;
         let row = model.jobs.get_mut(&job.id).filter(|row| row.holder == Some(worker) && row.run == job.run);
         let hand = &self.hands[worker];
         if let RunEnding::Step = how {
             let row = row.filter(|row| !row.cancelling);
-            assert_agree!(hand.complete_step(job).await.unwrap(), row.is_some(), told);
+            assert_agree!(hand.complete_step(job).await.unwrap(), row.is_some(), output);
             if let Some(row) = row {
                 row.end_run("completed", "done", now);
             }
@@ -454,7 +454,7 @@ impl QueueUnderTest {
         };
         let ended = hand.end_run(job, outcome, Duration::from_secs((delay * UNIT_SECONDS) as u64)).await.unwrap();
         let Some(row) = row else {
-            assert_agree!(ended, None, told);
+            assert_agree!(ended, None, output);
             return Ok(());
         };
         let state = match how {
@@ -467,7 +467,7 @@ impl QueueUnderTest {
             RunEnding::Retry(_) if row.attempt >= MAX_ATTEMPTS => "discarded",
             RunEnding::Retry(_) => "retryable",
         };
-        assert_agree!(ended.as_deref(), Some(state), told);
+        assert_agree!(ended.as_deref(), Some(state), output);
         if matches!(how, RunEnding::Snooze(_) | RunEnding::Released | RunEnding::Cancelled) {
             row.attempt -= 1;
         }
@@ -547,7 +547,7 @@ impl QueueUnderTest {
     }
 
     /// Checks the invariants, which do not depend on the operations.
-    async fn check_invariants(&self, model: &QueueModel, told: &str) -> Result<(), TestCaseError> {
+    async fn check_invariants(&self, model: &QueueModel, output: &str) -> Result<(), TestCaseError> {
         let questions = "select
             (select count(*) from fleet.jobs where (state = 'running') <> (lease_until is not null and locked_by is not null)),
             (select count(*) from (select from fleet.jobs where key is not null and kind = 'usual'
@@ -561,7 +561,7 @@ impl QueueUnderTest {
                         and r.outcome = 'requeued'))),
             (select count(*) from audit.operator_actions)";
         let answers: (i64, i64, i64, i64, i64, i64) = sqlx::query_as(questions).fetch_one(&self.pool).await.unwrap();
-        assert_agree!(answers, (0, 0, 0, 0, 0, model.acts), told);
+        assert_agree!(answers, (0, 0, 0, 0, 0, model.acts), output);
         Ok(())
     }
 }

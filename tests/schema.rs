@@ -166,7 +166,7 @@ async fn rows_that_contradict_the_rules_are_refused_by_name() {
     let t = migrated_database().await;
     let pool = &t.db.pool;
     run_sql(pool, INSERT_CAR).await.unwrap();
-    for (deed, constraint) in [
+    for (statement, constraint) in [
         ("insert into vehicles (vin) values ('SHORT')", "vehicles_vin_format_ck"),
         ("insert into vehicles (vin) values ('1HGCM82633AO04352')", "vehicles_vin_format_ck"),
         ("update vehicles set year = 1899", "vehicles_year_ck"),
@@ -185,8 +185,8 @@ async fn rows_that_contradict_the_rules_are_refused_by_name() {
             "csv_files_path_format_ck",
         ),
     ] {
-        let refused = run_sql(pool, deed).await.unwrap_err();
-        assert_eq!(refused.as_database_error().unwrap().constraint(), Some(constraint), "{deed}: {refused}");
+        let refused = run_sql(pool, statement).await.unwrap_err();
+        assert_eq!(refused.as_database_error().unwrap().constraint(), Some(constraint), "{statement}: {refused}");
     }
 }
 

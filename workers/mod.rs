@@ -94,8 +94,9 @@ fn withdraw_file(
 
 fn receive_file(file: ImportRequest) -> BoxFuture<'static, anyhow::Result<ImportReceipt>> {
     async move {
-        let ImportRequest { db, store, path, source, window, progress: told } = file;
-        let (window, receipt) = auction::receive::receive_file(&db.pool, &store, &path, &source, window, told).await?;
+        let ImportRequest { db, store, path, source, window, progress } = file;
+        let (window, receipt) =
+            auction::receive::receive_file(&db.pool, &store, &path, &source, window, progress).await?;
         Ok(ImportReceipt {
             file_id: receipt.file_id,
             window,

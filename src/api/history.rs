@@ -208,32 +208,32 @@ pub async fn show_history(
     let place = lot_path::find_lot(&mut tx, &path).await?;
     let unknown = || Problem::not_found(format!("Lot {} has no history.", place.lot));
     let source = place.source.as_deref().ok_or_else(unknown)?;
-    let told = history::lot_history(&mut tx, Some(source), &place.lot, &words.spellings).await?.ok_or_else(unknown)?;
-    let sight = HistoryVisibility::load(&mut tx, &told).await?;
+    let history = history::lot_history(&mut tx, Some(source), &place.lot, &words.aliases).await?.ok_or_else(unknown)?;
+    let sight = HistoryVisibility::load(&mut tx, &history).await?;
     tx.commit().await?;
     let shown = |event: &history::LotEvent| !event.vin.as_ref().is_some_and(|vin| sight.hidden.contains(vin));
-    let told = LotHistoryResponse {
-        lot: told.lot,
-        source: told.source,
-        vin: told.vin,
-        status: coded_response(told.status, &words, lang),
-        first_seen: told.first_seen,
-        last_seen: told.last_seen,
-        in_feed: told.in_feed,
-        events: told
+    let history = LotHistoryResponse {
+        lot: history.lot,
+        source: history.source,
+        vin: history.vin,
+        status: coded_response(history.status, &words, lang),
+        first_seen: history.first_seen,
+        last_seen: history.last_seen,
+        in_feed: history.in_feed,
+        events: history
             .events
             .into_iter()
             .filter(shown)
             .map(|event| LotEventResponse::from_history(sight.without_hidden(event), &words, lang))
             .collect(),
-        listings: told
+        listings: history
             .listings
             .into_iter()
             .filter(|listing| sight.open.contains(&(listing.source.clone(), listing.lot.clone())))
             .map(|listing| ListingResponse::from_history(listing, &words, lang))
             .collect(),
     };
-    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &told))
+    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &history))
 }
 
 /// History of a lot by its source and number
@@ -281,20 +281,21 @@ pub async fn show_lot_at(
     let place = lot_path::find_lot(&mut tx, &path).await?;
     let unknown = || Problem::not_found(format!("Lot {} has no history.", place.lot));
     let source = place.source.as_deref().ok_or_else(unknown)?;
-    let mut told =
-        history::lot_at(&mut tx, Some(source), &place.lot, time, &words.spellings).await?.ok_or_else(unknown)?;
-    if let Some(standing) = &mut told.standing {
+    let mut snapshot =
+        history::lot_at(&mut tx, Some(source), &place.lot, time, &words.aliases).await?.ok_or_else(unknown)?;
+    if let Some(standing) = &mut snapshot.standing {
         visibility::hide_removed(&mut tx, &place, standing).await?;
     }
     tx.commit().await?;
-    let status = told.status.and_then(|status| if let DisplayValue::Word(word) = status { word.raw } else { None });
-    let (lot, source, first_seen) = (told.lot, told.source, told.first_seen);
-    let standing =
-        told.standing.map(|standing| snapshot_row(&lot, &source, status, first_seen, standing).into_lot(&words, lang));
-    let told = LotAtResponse {
-        time: told.time,
-        window_start_utc: told.window_start_utc,
-        presence: match told.presence {
+    let status = snapshot.status.and_then(|status| if let DisplayValue::Word(word) = status { word.raw } else { None });
+    let (lot, source, first_seen) = (snapshot.lot, snapshot.source, snapshot.first_seen);
+    let standing = snapshot
+        .standing
+        .map(|standing| snapshot_row(&lot, &source, status, first_seen, standing).into_lot(&words, lang));
+    let snapshot = LotAtResponse {
+        time: snapshot.time,
+        window_start_utc: snapshot.window_start_utc,
+        presence: match snapshot.presence {
             FeedPresence::NotYetSeen => PresenceResponse::NotYetSeen,
             FeedPresence::InFeed => PresenceResponse::InFeed,
             FeedPresence::Gone => PresenceResponse::Gone,
@@ -304,7 +305,7 @@ pub async fn show_lot_at(
         lot,
         source,
     };
-    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &told))
+    Ok(json_response(&ask.headers, Some(lang), CachePolicy::Revalidate, &snapshot))
 }
 
 /// Lot at a time by its source and number
@@ -333,12 +334,12 @@ fn label_value(word: TaxonomyValue, words: &TaxonomyLabels, lang: Language) -> O
     title.or_else(|| words.coded_value(word.domain, word.code.as_deref(), word.raw.as_deref(), lang))
 }
 
-fn coded_response(told: DisplayValue, words: &TaxonomyLabels, lang: Language) -> Option<CodedValueResponse> {
-    if let DisplayValue::Word(word) = told { label_value(word, words, lang) } else { None }
+fn coded_response(value: DisplayValue, words: &TaxonomyLabels, lang: Language) -> Option<CodedValueResponse> {
+    if let DisplayValue::Word(word) = value { label_value(word, words, lang) } else { None }
 }
 
-fn value_response(told: DisplayValue, words: &TaxonomyLabels, lang: Language) -> Option<ValueResponse> {
-    Some(match told {
+fn value_response(value: DisplayValue, words: &TaxonomyLabels, lang: Language) -> Option<ValueResponse> {
+    Some(match value {
         DisplayValue::Nothing => return None,
         DisplayValue::Word(word) => ValueResponse::Coded(label_value(word, words, lang)?),
         DisplayValue::Money(display::CurrencyAmount { amount, currency }) => {

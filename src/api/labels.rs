@@ -56,13 +56,13 @@ pub struct TaxonomyLabels {
     /// Index of each entry in `entries`, by domain and code.
     places: HashMap<TaxonomyDomain, HashMap<String, usize>>,
     /// Aliases that map raw values to codes.
-    pub spellings: AliasIndex,
+    pub aliases: AliasIndex,
 }
 
 impl TaxonomyLabels {
     /// Reads all labels and aliases from the database.
     pub async fn load(connection: &mut PgConnection) -> anyhow::Result<TaxonomyLabels> {
-        let spellings = taxonomy::load_aliases(connection).await?;
+        let aliases = taxonomy::load_aliases(connection).await?;
         let rows = sqlx::query!(
             r#"-- api: labels
             select
@@ -109,7 +109,7 @@ impl TaxonomyLabels {
             .iter()
             .map(|(domain, entries)| (*domain, entries.iter().enumerate().map(place).collect()))
             .collect();
-        Ok(TaxonomyLabels { entries, places, spellings })
+        Ok(TaxonomyLabels { entries, places, aliases })
     }
 
     /// Returns the codes of a domain in display order, with labels in a language.
@@ -173,7 +173,7 @@ impl TaxonomyLabels {
         lang: Language,
     ) -> Option<CodedValueResponse> {
         let raw = raw?;
-        self.coded_value(domain, self.spellings.find_code(domain, raw), Some(raw), lang)
+        self.coded_value(domain, self.aliases.find_code(domain, raw), Some(raw), lang)
     }
 
     /// Returns the coded value of a title type, with the label that its state uses if the state has one of its own.

@@ -86,15 +86,15 @@ impl Api {
             .acquire_timeout(limits::ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .connect_lazy_with((*db.pool.connect_options()).clone());
-        let told = sqlx::query!(
+        let membership = sqlx::query!(
             r#"-- api: may it read
             select current_user::text as "login!", pg_has_role(current_user, 'app_ro', 'member') as "may!""#
         )
         .fetch_one(&pool)
         .await
         .context("could not read the roles of the database login")?;
-        if !told.may {
-            bail!("database login {0} is not a member of role app_ro\nhint: grant app_ro to {0}", told.login);
+        if !membership.may {
+            bail!("database login {0} is not a member of role app_ro\nhint: grant app_ro to {0}", membership.login);
         }
         let mut tx = begin_read_only(&pool).await?;
         let words = RwLock::new(Arc::new(TaxonomyLabels::load(&mut tx).await?));
@@ -229,15 +229,15 @@ mod tests {
         let test = migrated_database().await;
         let api = Api::start(&test.db).await.unwrap();
         let mut tx = api.shared.begin_read().await.unwrap();
-        let (who, patience, read_only): (String, String, String) = sqlx::query_as(
+        let (who, statement_timeout, read_only): (String, String, String) = sqlx::query_as(
             "select current_user::text, current_setting('statement_timeout'), current_setting('transaction_read_only')",
         )
         .fetch_one(&mut *tx)
         .await
         .unwrap();
-        assert_eq!([who.as_str(), patience.as_str(), read_only.as_str()], ["app_ro", "10s", "on"]);
+        assert_eq!([who.as_str(), statement_timeout.as_str(), read_only.as_str()], ["app_ro", "10s", "on"]);
         tx.rollback().await.unwrap();
-        for deed in [
+        for statement in [
             "insert into public.vehicles (vin) values ('1HGCM82633A004352')",
             "update public.lots set status = 'sold'",
             "delete from public.lots",
@@ -245,9 +245,9 @@ mod tests {
             "create table mine ()",
         ] {
             let mut tx = api.shared.begin_read().await.unwrap();
-            let refused = sqlx::raw_sql(deed).execute(&mut *tx).await.unwrap_err();
+            let refused = sqlx::raw_sql(statement).execute(&mut *tx).await.unwrap_err();
             let code = refused.as_database_error().unwrap().code().unwrap().into_owned();
-            assert!(["25006", "42501"].contains(&code.as_str()), "{deed}: {refused}");
+            assert!(["25006", "42501"].contains(&code.as_str()), "{statement}: {refused}");
         }
         // The role alone forbids writes, even in a transaction that is not read-only.
         let mut tx = api.shared.pool.begin().await.unwrap();

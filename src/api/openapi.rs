@@ -84,7 +84,7 @@ pub struct ErrorResponses;
 
 impl IntoResponses for ErrorResponses {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        let told = [
+        let descriptions = [
             ("400", "A parameter is unknown or invalid. `parameter` names it"),
             ("413", "The body is longer than 1 KB"),
             ("414", "The path and the query are longer than 4 KB"),
@@ -96,7 +96,7 @@ impl IntoResponses for ErrorResponses {
                  retry, in seconds",
             ),
         ];
-        told.into_iter().map(|(status, what)| (status.to_owned(), problem_response(what))).collect()
+        descriptions.into_iter().map(|(status, what)| (status.to_owned(), problem_response(what))).collect()
     }
 }
 

@@ -132,7 +132,7 @@ impl From<anyhow::Error> for Problem {
     /// Converts a statement timeout and a lost connection to 503, and any other error to 500.
     fn from(error: anyhow::Error) -> Problem {
         let code = error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
-            sqlx::Error::Database(told) => told.code(),
+            sqlx::Error::Database(error) => error.code(),
             _ => None,
         });
         if code.as_deref() == Some("57014") {

@@ -176,9 +176,9 @@ impl ApiState {
         .await
         .context("could not compare makes and models with the text")?;
         drop(tx);
-        let mut passing = vec![false; names.len()];
+        let mut allowed = vec![false; names.len()];
         for place in alike {
-            if let Some(pass) = usize::try_from(place - 1).ok().and_then(|place| passing.get_mut(place)) {
+            if let Some(pass) = usize::try_from(place - 1).ok().and_then(|place| allowed.get_mut(place)) {
                 *pass = true;
             }
         }
@@ -186,8 +186,8 @@ impl ApiState {
         if known.len() >= MAX_CACHED_TEXTS {
             known.clear();
         }
-        known.insert(key, passing.clone());
-        Ok(passing)
+        known.insert(key, allowed.clone());
+        Ok(allowed)
     }
 }
 

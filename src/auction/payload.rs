@@ -188,9 +188,9 @@ mod tests {
                     RowHasher::new(back.header()).hash_row(&back),
                     RowHasher::new(record.header()).hash_row(record)
                 );
-                let spellings = AliasIndex::built_in();
+                let aliases = AliasIndex::built_in();
                 let read = |record: &FeedRecord<'_>| {
-                    format!("{:?}", ParsedRow::from_record(record, spellings, &mut ParseWarnings::default()))
+                    format!("{:?}", ParsedRow::from_record(record, aliases, &mut ParseWarnings::default()))
                 };
                 assert_eq!(read(&back), read(record));
             });

@@ -337,7 +337,7 @@ impl<'a> ParsedRow<'a> {
     /// changes.
     pub fn from_record(
         record: &FeedRecord<'a>,
-        spellings: &'a AliasIndex,
+        aliases: &'a AliasIndex,
         warnings: &mut ParseWarnings,
     ) -> ParsedRow<'a> {
         let mut cells = FieldReader { record: *record, warnings, unreadable: ColumnSet::EMPTY };
@@ -364,7 +364,7 @@ impl<'a> ParsedRow<'a> {
         let sale_type = c.read_taxonomy_value(Column::SaleStatus);
         let has_keys_raw = c.read_taxonomy_value(Column::HasKeys);
         let lot_condition = c.read_taxonomy_value(Column::LotConditionCode);
-        let code = |domain, raw: Option<&str>| spellings.find_code(domain, raw.filter(|raw| is_alias_sized(raw))?);
+        let code = |domain, raw: Option<&str>| aliases.find_code(domain, raw.filter(|raw| is_alias_sized(raw))?);
         let has_keys_code = code(TaxonomyDomain::HasKeys, has_keys_raw);
         let mapping = record.header().mapping();
         let country = c.trimmed_text(Column::LocationCountry);

@@ -10,8 +10,8 @@ fn parse_fixture<T>(row: &RowFixture, f: impl FnOnce(&ParsedRow<'_>) -> T) -> (T
     row.with_record(|record| {
         let mut warnings = ParseWarnings::default();
         let value = f(&ParsedRow::from_record(record, AliasIndex::built_in(), &mut warnings));
-        let told = warnings.iter().map(|(c, n, first)| (c, n, first.to_owned())).collect();
-        (value, told)
+        let recorded = warnings.iter().map(|(c, n, first)| (c, n, first.to_owned())).collect();
+        (value, recorded)
     })
 }
 
@@ -128,9 +128,9 @@ fn the_boolean_of_the_keys_follows_their_code_whatever_the_spelling() {
         assert_eq!(warnings, [], "{raw:?}");
     }
     // An alias of this database only.
-    let spellings = AliasIndex::from_rows([(TaxonomyDomain::HasKeys, "MAYBE", "keys_no")]);
+    let aliases = AliasIndex::from_rows([(TaxonomyDomain::HasKeys, "MAYBE", "keys_no")]);
     civic_fixture().with_value("Has Keys-Yes or No", "maybe").with_record(|record| {
-        let row = ParsedRow::from_record(record, &spellings, &mut ParseWarnings::default());
+        let row = ParsedRow::from_record(record, &aliases, &mut ParseWarnings::default());
         assert_eq!((row.has_keys_code, row.has_keys), (Some("keys_no"), Some(false)));
     });
 }

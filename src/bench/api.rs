@@ -109,23 +109,23 @@ pub struct ApiBenchReport {
 pub async fn measure_api(
     plan: ApiBenchPlan,
     place: &BenchServer,
-    told: &(dyn Fn(String) + Sync),
+    report_line: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<ApiBenchReport> {
     ensure!(plan.seconds > 0 && plan.every > 0, "--seconds and --every must be greater than 0");
     let windows = 1 + plan.seconds.div_ceil(plan.every);
-    told(format!("simulating {windows} windows of {} rows", plan.rows));
+    report_line(format!("simulating {windows} windows of {} rows", plan.rows));
     let files = BenchFiles::simulate(plan.seed, plan.rows, windows).await?;
-    let ground = place.create_database().await?;
-    let machine = MachineInfo::inspect(&ground.db.pool, place.describe().await?).await?;
+    let database = place.create_database().await?;
+    let machine = MachineInfo::inspect(&database.db.pool, place.describe().await?).await?;
     let (first, rest) = files.windows.split_first().context("no window was simulated")?;
-    let worked = run_window::run_window(&ground, first).await?;
-    told(format!("first window: {} rows in {:.1} s", worked.summary.rows, worked.seconds));
-    execute_statement(&mut ground.open_session().await?, "vacuum analyze".to_owned()).await?;
+    let worked = run_window::run_window(&database, first).await?;
+    report_line(format!("first window: {} rows in {:.1} s", worked.summary.rows, worked.seconds));
+    execute_statement(&mut database.open_session().await?, "vacuum analyze".to_owned()).await?;
 
     let began = Instant::now();
-    let mut server = ApiServer::start(&ground).await?;
+    let mut server = ApiServer::start(&database).await?;
     let start_seconds = began.elapsed().as_secs_f64();
-    told(format!("server started in {start_seconds:.1} s"));
+    report_line(format!("server started in {start_seconds:.1} s"));
     let readers = ApiClients::new(&server.address, plan.seed).await?;
     let until = Instant::now() + Duration::from_secs(u64::from(plan.seconds));
     let working = async {
@@ -136,8 +136,8 @@ pub async fn measure_api(
             if Instant::now() >= until {
                 break;
             }
-            let worked = run_window::run_window(&ground, window).await?;
-            told(format!("window applied in {:.2} s", worked.seconds));
+            let worked = run_window::run_window(&database, window).await?;
+            report_line(format!("window applied in {:.2} s", worked.seconds));
             seconds.push(worked.seconds);
         }
         Ok::<_, anyhow::Error>(seconds)
@@ -147,7 +147,7 @@ pub async fn measure_api(
     let found = fetch_json(&mut None, &server.address, "/api/v1/search?limit=1").await?;
     let memory_mb = server.peak_mb()?;
     server.stop().await?;
-    place.drop_database(ground).await?;
+    place.drop_database(database).await?;
     let answers: Vec<RequestLatency> =
         REQUEST_MIX.iter().filter_map(|(kind, _)| request_latency(kind, answers.get(kind)?)).collect();
     let standard = plan.rows == STANDARD_ROWS && machine.optimised;
@@ -227,11 +227,11 @@ struct ApiServer {
 }
 
 impl ApiServer {
-    async fn start(ground: &BenchDatabase) -> anyhow::Result<ApiServer> {
+    async fn start(database: &BenchDatabase) -> anyhow::Result<ApiServer> {
         let mut process = Command::new(std::env::current_exe().context("could not find the path of this program")?)
             .args(["serve", "--listen", "127.0.0.1:0"])
-            .env("DATABASE_URL", ground.url())
-            .env("DATABASE_DIRECT_URL", ground.url())
+            .env("DATABASE_URL", database.url())
+            .env("DATABASE_DIRECT_URL", database.url())
             .env("VINOPS_LOG_FORMAT", "json")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -30,13 +30,13 @@ impl CopyBaseline {
     }
 
     /// Loads the file into a new table of a database. Returns the duration of the load in seconds.
-    pub async fn measure_seconds(&self, ground: &BenchDatabase) -> anyhow::Result<f64> {
-        let mut session = ground.open_session().await?;
+    pub async fn measure_seconds(&self, database: &BenchDatabase) -> anyhow::Result<f64> {
+        let mut session = database.open_session().await?;
         execute_statement(&mut session, "drop table if exists floor; create table floor (payload jsonb)".to_owned())
             .await?;
-        ground.checkpoint().await?;
+        database.checkpoint().await?;
         match &self.psql {
-            Some(psql) => self.run_psql(psql, ground).await,
+            Some(psql) => self.run_psql(psql, database).await,
             None => {
                 let mut file = tokio::fs::File::open(&self.file).await.context("could not open the baseline's rows")?;
                 let mut buffer = vec![0; 1 << 18];
@@ -55,8 +55,8 @@ impl CopyBaseline {
     }
 
     /// Loads the file by `psql`. Returns the seconds of psql's own timer, which exclude its start.
-    async fn run_psql(&self, psql: &std::path::Path, ground: &BenchDatabase) -> anyhow::Result<f64> {
-        let mut url = url::Url::parse(&ground.url)?;
+    async fn run_psql(&self, psql: &std::path::Path, database: &BenchDatabase) -> anyhow::Result<f64> {
+        let mut url = url::Url::parse(&database.url)?;
         let password = url.password().map(percent_decode);
         // Other users can read arguments but not the environment.
         if url.set_password(None).is_err() {

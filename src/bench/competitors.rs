@@ -44,8 +44,8 @@ async fn measure_competitor(name: &str, program: &str, arguments: &[&str], url: 
         return without("not measured: not installed".to_owned());
     }
     let text = String::from_utf8_lossy(&said.stdout);
-    let told = text.lines().last().and_then(|line| line.split_once(' '));
-    match told.and_then(|(version, seconds)| Some((version, seconds.parse::<f64>().ok()?))) {
+    let result = text.lines().last().and_then(|line| line.split_once(' '));
+    match result.and_then(|(version, seconds)| Some((version, seconds.parse::<f64>().ok()?))) {
         Some((version, seconds)) => {
             CompetitorRate { name: format!("{name} {version}"), measured: Ok(jobs as f64 / seconds) }
         }

@@ -31,8 +31,8 @@ pub struct StorageGrowth {
 
 impl StorageSize {
     /// Vacuums and analyses the changed tables, as autovacuum would within the quarter-hour, then measures the sizes.
-    pub async fn measure_vacuumed(ground: &BenchDatabase) -> anyhow::Result<StorageSize> {
-        let mut session = ground.open_session().await?;
+    pub async fn measure_vacuumed(bench_database: &BenchDatabase) -> anyhow::Result<StorageSize> {
+        let mut session = bench_database.open_session().await?;
         let changed = sqlx::query_scalar!(
             r#"-- bench: changed tables
             select relid::regclass::text as "name!"
@@ -69,7 +69,7 @@ impl StorageSize {
         .context("could not read the sizes of the relations")?;
         Ok(StorageSize {
             database,
-            store: folder_bytes(ground.store_folder())?,
+            store: folder_bytes(bench_database.store_folder())?,
             relations: relations.into_iter().map(|relation| (relation.name, relation.bytes)).collect(),
         })
     }

@@ -128,26 +128,28 @@ pub async fn measure_queue(
     jobs: usize,
     repeats: usize,
     place: &BenchServer,
-    told: &(dyn Fn(String) + Sync),
+    report_line: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<QueueBenchReport> {
     ensure!(jobs >= 1 && repeats >= 1, "--jobs and --repeats must be at least 1");
-    let ground = place.create_database().await?;
-    let machine = MachineInfo::inspect(&ground.db.pool, place.describe().await?).await?;
-    place.drop_database(ground).await?;
+    let database = place.create_database().await?;
+    let machine = MachineInfo::inspect(&database.db.pool, place.describe().await?).await?;
+    place.drop_database(database).await?;
 
     let mut worker = Vec::new();
     let mut filled = Vec::new();
     for (ahead, batch) in PREFETCH_CASES {
         let mut rates = Vec::new();
         for _ in 0..repeats {
-            let ground = place.create_database().await?;
-            let floor = baseline::measure_baseline(&ground, jobs, WORKER_SLOTS, batch).await?;
-            filled.push(fill_queue(&ground, jobs).await?);
-            enable_features(&ground).await?;
-            let rate = drain_queue(&ground, jobs, ahead).await?;
-            told(format!("worker, {ahead} prefetched: {rate:.0} jobs/s; baseline, batch {batch}: {floor:.0} jobs/s"));
+            let database = place.create_database().await?;
+            let floor = baseline::measure_baseline(&database, jobs, WORKER_SLOTS, batch).await?;
+            filled.push(fill_queue(&database, jobs).await?);
+            enable_features(&database).await?;
+            let rate = drain_queue(&database, jobs, ahead).await?;
+            report_line(format!(
+                "worker, {ahead} prefetched: {rate:.0} jobs/s; baseline, batch {batch}: {floor:.0} jobs/s"
+            ));
             rates.push((rate, floor));
-            place.drop_database(ground).await?;
+            place.drop_database(database).await?;
         }
         worker.push(DrainRate {
             ahead,
@@ -158,27 +160,27 @@ pub async fn measure_queue(
         });
     }
     let enqueue_bulk = SampleStats::from_samples(filled).median;
-    let ground = place.create_database().await?;
-    let rivals = competitors::measure_competitors(ground.url(), jobs).await?;
-    place.drop_database(ground).await?;
-    let ground = place.create_database().await?;
-    let enqueue_single = enqueue_each(&ground, jobs.min(5000)).await?;
-    told(format!("enqueue: {enqueue_single:.0} jobs/s one by one, {enqueue_bulk:.0} jobs/s in bulk"));
-    place.drop_database(ground).await?;
+    let database = place.create_database().await?;
+    let rivals = competitors::measure_competitors(database.url(), jobs).await?;
+    place.drop_database(database).await?;
+    let database = place.create_database().await?;
+    let enqueue_single = enqueue_each(&database, jobs.min(5000)).await?;
+    report_line(format!("enqueue: {enqueue_single:.0} jobs/s one by one, {enqueue_bulk:.0} jobs/s in bulk"));
+    place.drop_database(database).await?;
 
-    let ground = place.create_database().await?;
-    enable_features(&ground).await?;
-    let latency_ms = measure_latency(&ground).await?;
-    told(format!("idle to start: p50 {:.2} ms, p99 {:.2} ms", latency_ms.p50, latency_ms.p99));
-    place.drop_database(ground).await?;
+    let database = place.create_database().await?;
+    enable_features(&database).await?;
+    let latency_ms = measure_latency(&database).await?;
+    report_line(format!("idle to start: p50 {:.2} ms, p99 {:.2} ms", latency_ms.p50, latency_ms.p99));
+    place.drop_database(database).await?;
 
-    let ground = place.create_database().await?;
-    fill_queue(&ground, 2 * CLAIM_SAMPLES).await?;
-    enable_features(&ground).await?;
-    let claim_ms = measure_claims(&ground).await?;
-    add_finished_jobs(&ground).await?;
-    let claim_beside_finished_ms = measure_claims(&ground).await?;
-    place.drop_database(ground).await?;
+    let database = place.create_database().await?;
+    fill_queue(&database, 2 * CLAIM_SAMPLES).await?;
+    enable_features(&database).await?;
+    let claim_ms = measure_claims(&database).await?;
+    add_finished_jobs(&database).await?;
+    let claim_beside_finished_ms = measure_claims(&database).await?;
+    place.drop_database(database).await?;
     Ok(QueueBenchReport {
         machine,
         jobs,
@@ -195,15 +197,15 @@ pub async fn measure_queue(
 }
 
 /// Pauses a kind and sets a fleet-wide limit on the measured kind, so that every claim checks both.
-async fn enable_features(ground: &BenchDatabase) -> anyhow::Result<()> {
+async fn enable_features(database: &BenchDatabase) -> anyhow::Result<()> {
     let by = Actor::new("bench", "to pay for it");
-    admin::pause_kinds(&ground.db.pool, &["bench-paused".to_owned()], &by).await?;
-    admin::limit_kind(&ground.db.pool, NoopJob::KIND, Some(10_000), &by).await
+    admin::pause_kinds(&database.db.pool, &["bench-paused".to_owned()], &by).await?;
+    admin::limit_kind(&database.db.pool, NoopJob::KIND, Some(10_000), &by).await
 }
 
 /// Inserts a million finished jobs.
-async fn add_finished_jobs(ground: &BenchDatabase) -> anyhow::Result<()> {
-    let mut session = ground.open_session().await?;
+async fn add_finished_jobs(database: &BenchDatabase) -> anyhow::Result<()> {
+    let mut session = database.open_session().await?;
     let fill = format!(
         "insert into fleet.jobs (kind, key, state, run, attempt, started_at, finished_at, completed_by)
         select '{}', 'finished ' || n, 'completed', 1, 1, now(), now(), 'bench' from generate_series(1, {FINISHED_JOBS}) as n",
@@ -211,13 +213,13 @@ async fn add_finished_jobs(ground: &BenchDatabase) -> anyhow::Result<()> {
     );
     execute_statement(&mut session, fill).await?;
     execute_statement(&mut session, "vacuum (analyze) fleet.jobs".to_owned()).await?;
-    ground.checkpoint().await
+    database.checkpoint().await
 }
 
 /// Claims jobs one by one and leaves them running. Returns the durations of the claims.
-async fn measure_claims(ground: &BenchDatabase) -> anyhow::Result<LatencyStats> {
+async fn measure_claims(database: &BenchDatabase) -> anyhow::Result<LatencyStats> {
     let hand = ManualWorker {
-        pool: ground.db.pool.clone(),
+        pool: database.db.pool.clone(),
         name: "bench".to_owned(),
         kinds: vec![NoopJob::KIND.to_owned()],
         lease: Duration::from_secs(3600),
@@ -233,9 +235,9 @@ async fn measure_claims(ground: &BenchDatabase) -> anyhow::Result<LatencyStats> 
 }
 
 /// Enqueues `jobs` jobs in batches. Returns jobs per second.
-async fn fill_queue(ground: &BenchDatabase, jobs: usize) -> anyhow::Result<f64> {
-    let mut connection = ground.db.pool.acquire().await?;
-    ground.checkpoint().await?;
+async fn fill_queue(database: &BenchDatabase, jobs: usize) -> anyhow::Result<f64> {
+    let mut connection = database.db.pool.acquire().await?;
+    database.checkpoint().await?;
     let began = Instant::now();
     let mut put = 0;
     while put < jobs {
@@ -246,14 +248,14 @@ async fn fill_queue(ground: &BenchDatabase, jobs: usize) -> anyhow::Result<f64> 
     }
     let rate = jobs as f64 / began.elapsed().as_secs_f64();
     execute_statement(&mut connection, "vacuum (analyze) fleet.jobs".to_owned()).await?;
-    ground.checkpoint().await?;
+    database.checkpoint().await?;
     Ok(rate)
 }
 
 /// Enqueues `jobs` jobs, each in a transaction of its own. Returns jobs per second.
-async fn enqueue_each(ground: &BenchDatabase, jobs: usize) -> anyhow::Result<f64> {
-    let mut connection = ground.db.pool.acquire().await?;
-    ground.checkpoint().await?;
+async fn enqueue_each(database: &BenchDatabase, jobs: usize) -> anyhow::Result<f64> {
+    let mut connection = database.db.pool.acquire().await?;
+    database.checkpoint().await?;
     let began = Instant::now();
     for n in 0..jobs {
         enqueue_job(&mut connection, &NoopJob {}, EnqueueOptions::with_key(n.to_string())).await?;
@@ -262,12 +264,12 @@ async fn enqueue_each(ground: &BenchDatabase, jobs: usize) -> anyhow::Result<f64
 }
 
 /// Runs one worker until all `jobs` jobs are done. Returns jobs per second, including the worker's start.
-async fn drain_queue(ground: &BenchDatabase, jobs: usize, prefetch: usize) -> anyhow::Result<f64> {
+async fn drain_queue(database: &BenchDatabase, jobs: usize, prefetch: usize) -> anyhow::Result<f64> {
     // Each job sends two events, and the receiver may not miss any.
     let (watchers, mut events) = broadcast::channel((jobs * 2 + 64).next_power_of_two());
     let (bell, _) = mpsc::unbounded_channel();
     let leave = CancellationToken::new();
-    let worker = Worker::new(&ground.db, NOOP_JOBS)
+    let worker = Worker::new(&database.db, NOOP_JOBS)
         .with_concurrency(WORKER_SLOTS)
         .with_prefetch(prefetch)
         .with_extensions(Extensions::new().with(StartSignal(bell)))
@@ -277,8 +279,8 @@ async fn drain_queue(ground: &BenchDatabase, jobs: usize, prefetch: usize) -> an
     let worker = tokio::spawn(worker);
     let mut left = jobs;
     while left > 0 {
-        let mut told = Some(events.recv().await.context("could not receive the worker's events")?);
-        while let Some(event) = told {
+        let mut next_event = Some(events.recv().await.context("could not receive the worker's events")?);
+        while let Some(event) = next_event {
             if let WorkerEvent::Ended { outcome, error, .. } = event {
                 ensure!(
                     outcome == RunOutcome::Done,
@@ -288,7 +290,7 @@ async fn drain_queue(ground: &BenchDatabase, jobs: usize, prefetch: usize) -> an
                 );
                 left -= 1;
             }
-            told = events.try_recv().ok();
+            next_event = events.try_recv().ok();
         }
         // Waking up for each event would use processor time that is being measured.
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -300,11 +302,11 @@ async fn drain_queue(ground: &BenchDatabase, jobs: usize, prefetch: usize) -> an
 }
 
 /// Enqueues jobs one by one, each when the worker is idle. Returns the delays from commit to handler.
-async fn measure_latency(ground: &BenchDatabase) -> anyhow::Result<LatencyStats> {
+async fn measure_latency(database: &BenchDatabase) -> anyhow::Result<LatencyStats> {
     let (watchers, mut events) = broadcast::channel(1024);
     let (bell, mut rings) = mpsc::unbounded_channel();
     let leave = CancellationToken::new();
-    let worker = Worker::new(&ground.db, NOOP_JOBS)
+    let worker = Worker::new(&database.db, NOOP_JOBS)
         .with_concurrency(WORKER_SLOTS)
         // Only a notification can wake the worker.
         .with_poll_interval(Duration::from_secs(3600))
@@ -315,7 +317,7 @@ async fn measure_latency(ground: &BenchDatabase) -> anyhow::Result<LatencyStats>
     let mut taken = Vec::new();
     // The first job may find the worker still starting and is not measured.
     for n in 0..=LATENCY_SAMPLES {
-        let mut transaction = ground.db.pool.begin().await?;
+        let mut transaction = database.db.pool.begin().await?;
         enqueue_job(&mut transaction, &NoopJob {}, EnqueueOptions::with_key(n.to_string())).await?;
         let asked = Instant::now();
         transaction.commit().await?;

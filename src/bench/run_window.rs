@@ -30,11 +30,11 @@ pub struct WindowRun {
 ///
 /// # Errors
 /// Returns an error if the window does not end as applied.
-pub async fn run_window(ground: &BenchDatabase, window: &WindowFile) -> anyhow::Result<WindowRun> {
+pub async fn run_window(database: &BenchDatabase, window: &WindowFile) -> anyhow::Result<WindowRun> {
     let path = window.path.to_str().context("the path of the temporary folder is not UTF-8")?;
-    ground.checkpoint().await?;
+    database.checkpoint().await?;
     let began = Instant::now();
-    let said = run_vinops(ground, &["ingest", path, "--json"]).await?;
+    let said = run_vinops(database, &["ingest", path, "--json"]).await?;
     let command_seconds = began.elapsed().as_secs_f64();
     let summary: WindowSummary =
         serde_json::from_slice(&said.stdout).context("could not parse the output of `vinops ingest`")?;
@@ -49,7 +49,7 @@ pub async fn run_window(ground: &BenchDatabase, window: &WindowFile) -> anyhow::
         where j.key = $1"#,
         summary.file_id.to_string()
     )
-    .fetch_one(&ground.db.pool)
+    .fetch_one(&database.db.pool)
     .await
     .context("could not read the duration of the window's jobs")?;
     Ok(WindowRun { summary, seconds, command_seconds })
@@ -59,15 +59,15 @@ pub async fn run_window(ground: &BenchDatabase, window: &WindowFile) -> anyhow::
 ///
 /// # Errors
 /// Returns an error with the program's standard error if the program fails.
-pub async fn run_vinops(ground: &BenchDatabase, arguments: &[&str]) -> anyhow::Result<Output> {
+pub async fn run_vinops(database: &BenchDatabase, arguments: &[&str]) -> anyhow::Result<Output> {
     let program = std::env::current_exe().context("could not find the path of this program")?;
     let said = tokio::process::Command::new(Path::new("/bin/sh"))
         .args(["-c", SHELL_WRAPPER])
         .arg(program)
         .args(arguments)
-        .env("DATABASE_URL", &ground.url)
-        .env("DATABASE_DIRECT_URL", &ground.url)
-        .env("VINOPS_STORE", ground.store_url()?)
+        .env("DATABASE_URL", &database.url)
+        .env("DATABASE_DIRECT_URL", &database.url)
+        .env("VINOPS_STORE", database.store_url()?)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()

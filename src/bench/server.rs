@@ -72,9 +72,9 @@ impl BenchServer {
     }
 
     /// Drops a database and its store.
-    pub async fn drop_database(&self, ground: BenchDatabase) -> anyhow::Result<()> {
-        ground.db.pool.close().await;
-        self.run_statement(format!("drop database if exists {} with (force)", ground.name)).await
+    pub async fn drop_database(&self, database: BenchDatabase) -> anyhow::Result<()> {
+        database.db.pool.close().await;
+        self.run_statement(format!("drop database if exists {} with (force)", database.name)).await
     }
 
     /// Stops the temporary cluster, or drops all databases of this run on another server.

@@ -33,7 +33,7 @@ impl Verification {
 }
 
 /// Exports the file of each window and compares its hash with that of the input. Returns the number of files.
-pub async fn verify_exports(ground: &BenchDatabase, files: &BenchFiles) -> anyhow::Result<usize> {
+pub async fn verify_exports(database: &BenchDatabase, files: &BenchFiles) -> anyhow::Result<usize> {
     for window in &files.windows {
         let file_id = sqlx::query_scalar!(
             "-- bench: a file by its bytes
@@ -44,12 +44,12 @@ pub async fn verify_exports(ground: &BenchDatabase, files: &BenchFiles) -> anyho
               and state <> 'withdrawn'",
             window.sha256
         )
-        .fetch_one(&ground.db.pool)
+        .fetch_one(&database.db.pool)
         .await
         .with_context(|| format!("could not find the stored file of {}", window.path.display()))?;
         let out = window.path.with_extension("out");
         let to = out.to_str().context("the path of the temporary folder is not UTF-8")?;
-        run_window::run_vinops(ground, &["raw", "export", &file_id.to_string(), "--out", to]).await?;
+        run_window::run_vinops(database, &["raw", "export", &file_id.to_string(), "--out", to]).await?;
         let sha256 = hash_file(&out)?;
         std::fs::remove_file(&out)?;
         ensure!(sha256 == window.sha256, "exported file {} differs from its input", window.path.display());
@@ -64,12 +64,12 @@ pub async fn full_digest(
     fleet: JobRegistry,
     config: &Config,
 ) -> anyhow::Result<DataDigest> {
-    let ground = place.create_database().await?;
-    let store = Store::open(&ground.store_url()?)?;
+    let database = place.create_database().await?;
+    let store = Store::open(&database.store_url()?)?;
     let mut file_ids = Vec::new();
     for window in &files.windows {
         let receipt = (fleet.receive)(ImportRequest {
-            db: ground.db.clone(),
+            db: database.db.clone(),
             store: store.clone(),
             path: window.path.clone(),
             source: "copart".to_owned(),
@@ -83,25 +83,25 @@ pub async fn full_digest(
             receipt.file_id.to_string(),
             receipt.kind
         )
-        .execute(&ground.db.pool)
+        .execute(&database.db.pool)
         .await?;
         ensure!(asked.rows_affected() == 1, "file {} has no ingest job", receipt.file_id);
         file_ids.push(receipt.file_id);
     }
     let (watchers, events) = broadcast::channel(4096);
     let leave = CancellationToken::new();
-    let worker = Worker::new(&ground.db, fleet.jobs)
+    let worker = Worker::new(&database.db, fleet.jobs)
         .with_lease(*config.lease.get()?)
         .with_extensions((fleet.extensions)(config, store)?)
         .with_event_sender(watchers)
         .run(leave.clone());
     let worker = tokio::spawn(worker);
-    let applied = wait_until_applied(&ground, &file_ids, events).await;
+    let applied = wait_until_applied(&database, &file_ids, events).await;
     leave.cancel();
     worker.await.context("worker panicked")??;
     applied?;
-    let full = compute_digest(&ground.db.pool).await?;
-    place.drop_database(ground).await?;
+    let full = compute_digest(&database.db.pool).await?;
+    place.drop_database(database).await?;
     Ok(full)
 }
 
@@ -110,7 +110,7 @@ pub async fn full_digest(
 /// # Errors
 /// Returns an error if a job was discarded or the worker stopped before.
 async fn wait_until_applied(
-    ground: &BenchDatabase,
+    database: &BenchDatabase,
     files: &[Uuid],
     mut events: broadcast::Receiver<WorkerEvent>,
 ) -> anyhow::Result<()> {
@@ -120,7 +120,7 @@ async fn wait_until_applied(
             select count(*) as "left!" from raw.csv_files where file_id = any($1) and state <> 'applied'"#,
             files
         )
-        .fetch_one(&ground.db.pool)
+        .fetch_one(&database.db.pool)
         .await?;
         if left == 0 {
             return Ok(());

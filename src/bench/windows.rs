@@ -113,10 +113,10 @@ pub async fn measure_windows(
     place: &BenchServer,
     fleet: JobRegistry,
     config: &Config,
-    told: &(dyn Fn(String) + Sync),
+    report_line: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<WindowsBenchReport> {
     ensure!(plan.windows >= 2 && plan.repeats >= 1, "at least two windows and one repeat are required");
-    told(format!("simulating {} windows of {} rows", plan.windows, plan.rows));
+    report_line(format!("simulating {} windows of {} rows", plan.windows, plan.rows));
     let files = BenchFiles::simulate(plan.seed, plan.rows, plan.windows).await?;
     let (ready, floor_rows) = files.write_ready_json().await?;
     let floor = CopyBaseline { file: ready, psql: place.find_psql() };
@@ -128,33 +128,33 @@ pub async fn measure_windows(
     for repeat in 1..=plan.repeats {
         let base = floor.measure_seconds(&bare).await?;
         floors.push(base);
-        let ground = place.create_database().await?;
-        let first = run_window(&ground, &files.windows[0]).await?;
-        let before = StorageSize::measure_vacuumed(&ground).await?;
+        let database = place.create_database().await?;
+        let first = run_window(&database, &files.windows[0]).await?;
+        let before = StorageSize::measure_vacuumed(&database).await?;
         let mut after = None;
         let mut said =
             format!("repeat {repeat} of {}: baseline {base:.2} s, first window {:.2} s", plan.repeats, first.seconds);
         firsts.push((first, base));
         for window in &files.windows[1..] {
-            let steady = run_window(&ground, window).await?;
+            let steady = run_window(&database, window).await?;
             said.push_str(&format!(", {:.2} s", steady.seconds));
             steadies.push((steady, base));
-            after = Some(StorageSize::measure_vacuumed(&ground).await?);
+            after = Some(StorageSize::measure_vacuumed(&database).await?);
         }
-        told(said);
+        report_line(said);
         growths.extend(after.map(|after| after.growth_since(&before, plan.windows - 1)));
         if repeat == plan.repeats {
-            told("exporting the files".to_owned());
-            proved = Some(verify_run(&plan, place, &ground, &files, fleet, config, told).await?);
+            report_line("exporting the files".to_owned());
+            proved = Some(verify_run(&plan, place, &database, &files, fleet, config, report_line).await?);
         }
-        place.drop_database(ground).await?;
+        place.drop_database(database).await?;
     }
     place.drop_database(bare).await?;
     growths.sort_by(|a, b| a.total_mb.total_cmp(&b.total_mb));
     let growth = growths.get(growths.len() / 2).cloned().context("no growth was measured")?;
 
     drop(files);
-    let memory = measure_memory(&plan, place, &firsts, &steadies, told).await?;
+    let memory = measure_memory(&plan, place, &firsts, &steadies, report_line).await?;
     let mut report = WindowsBenchReport {
         machine,
         floor_rows,
@@ -182,7 +182,7 @@ async fn measure_memory(
     place: &BenchServer,
     firsts: &[(WindowRun, f64)],
     steadies: &[(WindowRun, f64)],
-    told: &(dyn Fn(String) + Sync),
+    report_line: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<MemoryPeaks> {
     let peaks = |worked: &[(WindowRun, f64)]| {
         SampleStats::from_samples(worked.iter().map(|(worked, _)| worked.summary.peak_rss_mb))
@@ -190,7 +190,7 @@ async fn measure_memory(
     let (first_mb, steady_mb) = (peaks(firsts), peaks(steadies));
     let larger = match plan.memory_rows {
         Some(rows) => {
-            told(format!("simulating 2 windows of {rows} rows, for memory"));
+            report_line(format!("simulating 2 windows of {rows} rows, for memory"));
             Some(measure_larger(plan, rows, place, &first_mb, &steady_mb).await?)
         }
         None => None,
@@ -201,16 +201,16 @@ async fn measure_memory(
 async fn verify_run(
     plan: &WindowsBenchPlan,
     place: &BenchServer,
-    ground: &BenchDatabase,
+    database: &BenchDatabase,
     files: &BenchFiles,
     fleet: JobRegistry,
     config: &Config,
-    told: &(dyn Fn(String) + Sync),
+    report_line: &(dyn Fn(String) + Sync),
 ) -> anyhow::Result<Verification> {
-    let count = verification::verify_exports(ground, files).await?;
-    let measured = compute_digest(&ground.db.pool).await?;
+    let count = verification::verify_exports(database, files).await?;
+    let measured = compute_digest(&database.db.pool).await?;
     let full = if plan.verify {
-        told("processing all windows in full, to compare the digests".to_owned());
+        report_line("processing all windows in full, to compare the digests".to_owned());
         Some(verification::full_digest(place, files, fleet, config).await?)
     } else {
         None
@@ -227,10 +227,10 @@ async fn measure_larger(
 ) -> anyhow::Result<LargerFeedMemory> {
     ensure!(rows > plan.rows, "--memory-rows {rows} is not greater than --rows {}", plan.rows);
     let files = BenchFiles::simulate(plan.seed, rows, 2).await?;
-    let ground = place.create_database().await?;
+    let database = place.create_database().await?;
     let [first_window, next] = files.windows.as_slice() else { anyhow::bail!("expected two simulated windows") };
-    let (big_first, big_steady) = (run_window(&ground, first_window).await?, run_window(&ground, next).await?);
-    place.drop_database(ground).await?;
+    let (big_first, big_steady) = (run_window(&database, first_window).await?, run_window(&database, next).await?);
+    place.drop_database(database).await?;
     let beyond = (rows - plan.rows) as f64;
     let per_row = |big: &WindowRun, usual: &SampleStats| (big.summary.peak_rss_mb - usual.median) * 1e6 / beyond;
     Ok(LargerFeedMemory {

@@ -119,13 +119,13 @@ impl BenchServerArgs {
 /// Returns an error if the measured run gives other data than full processing.
 pub async fn run(command: BenchCommand, fleet: JobRegistry, config: Config) -> Result<(), CommandError> {
     let leave = super::roles::shutdown_signal()?;
-    let told = |line: String| eprintln!("  {line}");
+    let report_line = |line: String| eprintln!("  {line}");
     let (BenchCommand::Windows(WindowsBenchArgs { on, .. })
     | BenchCommand::Queue(QueueBenchArgs { on, .. })
     | BenchCommand::Api(ApiBenchArgs { on, .. })) = &command;
     let place = on.open_server(&config).await?;
     let done = tokio::select! {
-        done = run_benchmark(&command, &place, fleet, &config, &told) => done,
+        done = run_benchmark(&command, &place, fleet, &config, &report_line) => done,
         () = leave.cancelled() => Err(anyhow!("interrupted").into()),
     };
     place.close().await?;
@@ -137,7 +137,7 @@ async fn run_benchmark(
     place: &BenchServer,
     fleet: JobRegistry,
     config: &Config,
-    told: &(dyn Fn(String) + Sync),
+    report_line: &(dyn Fn(String) + Sync),
 ) -> Result<(), CommandError> {
     match command {
         BenchCommand::Windows(args) => {
@@ -149,7 +149,7 @@ async fn run_benchmark(
                 verify: args.verify,
                 seed: args.seed,
             };
-            let report = windows::measure_windows(plan, place, fleet, config, told).await?;
+            let report = windows::measure_windows(plan, place, fleet, config, report_line).await?;
             if args.json.json {
                 output::print_json(&report)?;
             } else {
@@ -161,7 +161,7 @@ async fn run_benchmark(
             Ok(())
         }
         BenchCommand::Queue(args) => {
-            let report = queue::measure_queue(args.jobs, args.repeats, place, told).await?;
+            let report = queue::measure_queue(args.jobs, args.repeats, place, report_line).await?;
             if args.json.json {
                 output::print_json(&report)?;
             } else {
@@ -171,7 +171,7 @@ async fn run_benchmark(
         }
         BenchCommand::Api(args) => {
             let ApiBenchArgs { rows, seconds, every, seed, .. } = *args;
-            let report = api::measure_api(api::ApiBenchPlan { rows, seconds, every, seed }, place, told).await?;
+            let report = api::measure_api(api::ApiBenchPlan { rows, seconds, every, seed }, place, report_line).await?;
             if args.json.json {
                 output::print_json(&report)?;
             } else {

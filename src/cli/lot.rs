@@ -50,7 +50,7 @@ pub async fn run(command: LotCommand, config: Config) -> Result<(), CommandError
         .ok_or_else(|| CommandError::usage(anyhow!("{:?} is not a lot number of 1 to 18 digits", args.lot)))?;
     let session = CommandSession::open(config, &args.connect).await?;
     let mut connection = session.db.pool.acquire().await.context("could not acquire a connection")?;
-    let spellings = taxonomy::load_aliases(&mut connection).await?;
+    let aliases = taxonomy::load_aliases(&mut connection).await?;
     let labels = LabelLookup::read_labels(&mut connection, &args.lang).await?;
     let of = args.source.as_ref().map_or_else(String::new, |source| format!(" of source {source:?}"));
     let none = || {
@@ -60,27 +60,27 @@ pub async fn run(command: LotCommand, config: Config) -> Result<(), CommandError
         )
     };
     let source = args.source.as_deref();
-    let told = match args.at {
+    let view = match args.at {
         None => {
-            let told = history::lot_history(&mut connection, source, number, &spellings).await;
-            let mut told = told.map_err(ambiguity_error)?.ok_or_else(none);
-            told.iter_mut().flat_map(LotHistory::taxonomy_values).for_each(|word| labels.set_label(word));
-            told.map(|told| LotView::History(Box::new(told)))
+            let view = history::lot_history(&mut connection, source, number, &aliases).await;
+            let mut view = view.map_err(ambiguity_error)?.ok_or_else(none);
+            view.iter_mut().flat_map(LotHistory::taxonomy_values).for_each(|word| labels.set_label(word));
+            view.map(|view| LotView::History(Box::new(view)))
         }
         Some(time) => {
-            let told = history::lot_at(&mut connection, source, number, time, &spellings).await;
-            let mut told = told.map_err(ambiguity_error)?.ok_or_else(none);
-            told.iter_mut().flat_map(HistoricalLot::taxonomy_values).for_each(|word| labels.set_label(word));
-            told.map(|told| LotView::At(Box::new(told)))
+            let view = history::lot_at(&mut connection, source, number, time, &aliases).await;
+            let mut view = view.map_err(ambiguity_error)?.ok_or_else(none);
+            view.iter_mut().flat_map(HistoricalLot::taxonomy_values).for_each(|word| labels.set_label(word));
+            view.map(|view| LotView::At(Box::new(view)))
         }
     };
     drop(connection);
     session.close().await?;
-    match (told?, args.json.json) {
-        (LotView::History(told), true) => output::print_json(&told)?,
-        (LotView::At(told), true) => output::print_json(&told)?,
-        (LotView::History(told), false) => show_history(*told),
-        (LotView::At(told), false) => show_snapshot(&told)?,
+    match (view?, args.json.json) {
+        (LotView::History(view), true) => output::print_json(&view)?,
+        (LotView::At(view), true) => output::print_json(&view)?,
+        (LotView::History(view), false) => show_history(*view),
+        (LotView::At(view), false) => show_snapshot(&view)?,
     }
     Ok(())
 }
@@ -128,20 +128,20 @@ fn time_or_unknown(at: Option<DateTime<Utc>>) -> String {
 }
 
 /// Prints the history of a lot.
-fn show_history(told: LotHistory) {
-    println!("lot       {} ({}), {}", told.lot, told.source, told.status.to_text());
-    println!("vehicle   {}", told.vin);
-    let until = if told.in_feed { ", in the newest file" } else { "" };
-    println!("seen      from {} to {}{until}", time_or_unknown(told.first_seen), time_or_unknown(told.last_seen));
-    if !told.carried.is_empty() {
-        println!("carried   {}", told.carried.join(", "));
+fn show_history(view: LotHistory) {
+    println!("lot       {} ({}), {}", view.lot, view.source, view.status.to_text());
+    println!("vehicle   {}", view.vin);
+    let until = if view.in_feed { ", in the newest file" } else { "" };
+    println!("seen      from {} to {}{until}", time_or_unknown(view.first_seen), time_or_unknown(view.last_seen));
+    if !view.carried.is_empty() {
+        println!("carried   {}", view.carried.join(", "));
     }
-    let any_carried = !told.carried.is_empty() || told.listings.iter().any(|lot| !lot.carried.is_empty());
-    if told.events.is_empty() {
+    let any_carried = !view.carried.is_empty() || view.listings.iter().any(|lot| !lot.carried.is_empty());
+    if view.events.is_empty() {
         println!("no changes are recorded");
     } else {
         let mut table = output::new_table(&["window (UTC)", "what", "before", "after", "why"]);
-        for event in told.events {
+        for event in view.events {
             let mut window = output::format_minute(event.window_start_utc);
             let mut why = event.reason.unwrap_or_default();
             let of = if event.what == ChangeSubject::Vehicle { "vehicle: " } else { "" };
@@ -158,7 +158,7 @@ fn show_history(told: LotHistory) {
         }
         println!("{table}");
     }
-    if told.listings.len() > 1 {
+    if view.listings.len() > 1 {
         let mut table = output::new_table(&[
             "lots of the vehicle",
             "source",
@@ -168,7 +168,7 @@ fn show_history(told: LotHistory) {
             "sale (UTC)",
             "bid",
         ]);
-        for listing in told.listings {
+        for listing in view.listings {
             let carried = |name| if listing.carried.contains(&name) { CARRIED_MARK } else { "" };
             let (sale_carried, bid_carried) = (carried("auction_datetime_utc"), carried("current_bid"));
             table.add_row([
@@ -197,21 +197,21 @@ fn show_history(told: LotHistory) {
 }
 
 /// Prints the snapshot of a lot.
-fn show_snapshot(told: &HistoricalLot) -> anyhow::Result<()> {
-    let when = match told.window_start_utc {
+fn show_snapshot(view: &HistoricalLot) -> anyhow::Result<()> {
+    let when = match view.window_start_utc {
         Some(window) => format!("as of the window {} UTC", output::format_minute(window)),
         None => "before the first window".to_owned(),
     };
-    let presence = match told.presence {
-        FeedPresence::NotYetSeen => format!("not yet seen; first seen {}", time_or_unknown(told.first_seen)),
+    let presence = match view.presence {
+        FeedPresence::NotYetSeen => format!("not yet seen; first seen {}", time_or_unknown(view.first_seen)),
         FeedPresence::InFeed => "in the feed".to_owned(),
         FeedPresence::Gone => "no longer in the feed".to_owned(),
     };
-    println!("lot       {} ({}), {when}: {presence}", told.lot, told.source);
-    if let Some(status) = &told.status {
+    println!("lot       {} ({}), {when}: {presence}", view.lot, view.source);
+    if let Some(status) = &view.status {
         println!("status    {}", status.to_text());
     }
-    let Some(standing) = &told.standing else { return Ok(()) };
+    let Some(standing) = &view.standing else { return Ok(()) };
     let values = serde_json::to_value(standing).context("could not print the lot")?;
     let mut table = output::new_table(&["column", "value"]);
     let shown = |(name, value): &(&String, &Value)| !value.is_null() && *name != "carried";

@@ -178,8 +178,8 @@ async fn run_command(
         }
         MigrateCommand::Down { to, destructive, .. } => {
             let to = to.as_deref().unwrap_or_default();
-            let told = |migration: &Migration| println!("rolled back {}", migration.stem());
-            migrate::rollback_to(session, set, to, *destructive, told).await?;
+            let on_rolled_back = |migration: &Migration| println!("rolled back {}", migration.stem());
+            migrate::rollback_to(session, set, to, *destructive, on_rolled_back).await?;
         }
         MigrateCommand::Status { json } => print_status(session, set, *json).await?,
         MigrateCommand::Verify { json } => verify::verify_auction(url, *json).await?,

@@ -291,13 +291,13 @@ pub fn run(fleet: JobRegistry) -> ExitCode {
         Err(error) => return exit_with_clap_error(&error),
     };
     // These two need neither settings nor a runtime.
-    let told = match &cli.command {
+    let printed = match &cli.command {
         RootCommand::Completions(args) => Some(completions::print_completions(args)),
         RootCommand::Man(args) => Some(completions::print_man_pages(args)),
         _ => None,
     };
-    if let Some(told) = told {
-        return told.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
+    if let Some(printed) = printed {
+        return printed.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
     }
     let config = Config::from_env();
     if let Err(failure) = apply_settings(&cli.command, &config) {

@@ -208,10 +208,10 @@ pub async fn lot_history(
     connection: &mut PgConnection,
     source: Option<&str>,
     lot: &str,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> anyhow::Result<Option<LotHistory>> {
     let Some(known) = find_lot(connection, source, lot).await? else { return Ok(None) };
-    let listings = vehicle_listings(connection, &known.vin, spellings).await?;
+    let listings = vehicle_listings(connection, &known.vin, aliases).await?;
     let mut rows = sqlx::query_as!(
         ChangeLogRow,
         r#"-- history: the lot's changes
@@ -231,12 +231,12 @@ pub async fn lot_history(
     Ok(Some(LotHistory {
         lot: lot.to_owned(),
         vin: known.vin,
-        status: display::describe_value("status", known.status.into(), &setting, spellings),
+        status: display::describe_value("status", known.status.into(), &setting, aliases),
         first_seen: mine.and_then(|listing| listing.first_seen),
         last_seen: mine.and_then(|listing| listing.last_seen),
         in_feed: mine.is_some_and(|listing| listing.in_feed),
         carried: carried_columns::value_names(known.carried.as_deref(), known.vehicle_carried.as_deref()),
-        events: build_events(rows, setting, spellings),
+        events: build_events(rows, setting, aliases),
         listings,
         source: known.source,
     }))
@@ -295,7 +295,7 @@ async fn vehicle_changes(
 ///
 /// The currency and the title state are known for the present. Going back in time, each change of them contains the
 /// value before.
-fn build_events(mut rows: Vec<ChangeLogRow>, mut setting: ValueContext, spellings: &AliasIndex) -> Vec<LotEvent> {
+fn build_events(mut rows: Vec<ChangeLogRow>, mut setting: ValueContext, aliases: &AliasIndex) -> Vec<LotEvent> {
     rows.sort_by_key(|row| (row.applied_at, row.file_no, row.change_subject(), row.id));
     let mut events: Vec<LotEvent> = Vec::with_capacity(rows.len());
     for row in rows.into_iter().rev() {
@@ -316,7 +316,7 @@ fn build_events(mut rows: Vec<ChangeLogRow>, mut setting: ValueContext, spelling
             what,
             reason: row.reason,
             vin: row.vin,
-            changes: describe_changes(&logged, &before, &setting, spellings),
+            changes: describe_changes(&logged, &before, &setting, aliases),
         });
         setting = before;
     }
@@ -328,22 +328,23 @@ fn describe_changes(
     logged: &Map<String, Value>,
     before: &ValueContext,
     after: &ValueContext,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> Vec<ColumnChange> {
-    let told = logged.iter().filter(|(column, _)| !logged.keys().any(|other| display::is_redundant(column, other)));
-    told.map(|(column, pair)| ColumnChange {
-        column: column.clone(),
-        before: display::describe_value(column, pair[0].clone(), before, spellings),
-        after: display::describe_value(column, pair[1].clone(), after, spellings),
-    })
-    .collect()
+    let shown = logged.iter().filter(|(column, _)| !logged.keys().any(|other| display::is_redundant(column, other)));
+    shown
+        .map(|(column, pair)| ColumnChange {
+            column: column.clone(),
+            before: display::describe_value(column, pair[0].clone(), before, aliases),
+            after: display::describe_value(column, pair[1].clone(), after, aliases),
+        })
+        .collect()
 }
 
 /// Returns all lots of a vehicle, the oldest first.
 pub async fn vehicle_listings(
     connection: &mut PgConnection,
     vin: &str,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> anyhow::Result<Vec<VehicleListing>> {
     let lots = sqlx::query!(
         r#"-- history: the lots of a vehicle
@@ -370,7 +371,7 @@ pub async fn vehicle_listings(
             None => None,
         };
         let setting = ValueContext { currency: lot.currency, title_state: lot.title_state };
-        let tell = |column: &str, value: Value| display::describe_value(column, value, &setting, spellings);
+        let tell = |column: &str, value: Value| display::describe_value(column, value, &setting, aliases);
         let mut carried = carried_columns::value_names(lot.carried.as_deref(), None);
         carried.retain(|name| LISTING_VALUES.contains(name));
         listings.push(VehicleListing {

@@ -401,7 +401,7 @@ pub async fn restore_column_names(connection: &mut PgConnection, place: &Listing
     )
     .fetch_all(&mut *tx)
     .await?;
-    let mut told = Vec::new();
+    let mut actions = Vec::new();
     for (was, is) in renamed {
         let (table, old) = was.split_once('.').context("a renamed column in the ledger has no table")?;
         let rename = format!("alter table {table} rename column {is} to {old}");
@@ -409,8 +409,8 @@ pub async fn restore_column_names(connection: &mut PgConnection, place: &Listing
             .execute(&mut *tx)
             .await
             .with_context(|| format!("could not rename column {table}.{is} to {old}"))?;
-        told.push(format!("renamed column {table}.{is} to {old}"));
+        actions.push(format!("renamed column {table}.{is} to {old}"));
     }
     tx.commit().await?;
-    Ok(told)
+    Ok(actions)
 }

@@ -26,7 +26,7 @@ pub const LOST_STATEMENT_MESSAGE: &str = "the database URL leads through a poole
 /// Returns true if the error means that a pooler lost a prepared statement: the name is in use, or missing.
 pub fn is_lost_statement(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref::<sqlx::Error>() {
-        Some(sqlx::Error::Database(told)) => matches!(told.code().as_deref(), Some("42P05" | "26000")),
+        Some(sqlx::Error::Database(error)) => matches!(error.code().as_deref(), Some("42P05" | "26000")),
         _ => false,
     })
 }

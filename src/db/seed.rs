@@ -32,15 +32,15 @@ pub async fn apply_seeds(connection: &mut PgConnection) -> anyhow::Result<()> {
     }
     write_title_labels(connection, taxonomy::title_labels()).await?;
     write_source(connection).await?;
-    let (mut domains, mut spellings, mut codes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut domains, mut aliases, mut codes) = (Vec::new(), Vec::new(), Vec::new());
     for alias in taxonomy::aliases() {
         domains.push(alias.domain.name());
-        spellings.push(fold_text(&alias.raw));
+        aliases.push(fold_text(&alias.raw));
         codes.push(alias.code.as_str());
     }
     sqlx::query(include_str!("seed.aliases.sql"))
         .bind(domains)
-        .bind(spellings)
+        .bind(aliases)
         .bind(codes)
         .execute(connection)
         .await
@@ -158,7 +158,7 @@ mod tests {
         .await
         .unwrap();
         apply_seeds(&mut connection).await.unwrap();
-        let told: (String, String, String) = sqlx::query_as(
+        let found: (String, String, String) = sqlx::query_as(
             "select taxonomies.label('statuses', 'pending_result', 'ru'),
               (select code from taxonomies.aliases where domain = 'damage_types' and raw = 'frontend'),
               (select code from taxonomies.sale_types where code = 'sale_minimum_bid')",
@@ -166,8 +166,8 @@ mod tests {
         .fetch_one(&mut *connection)
         .await
         .unwrap();
-        let told = (told.0.as_str(), told.1.as_str(), told.2.as_str());
-        assert_eq!(told, ("Ждём итога", "damage_side", "sale_minimum_bid"));
+        let found = (found.0.as_str(), found.1.as_str(), found.2.as_str());
+        assert_eq!(found, ("Ждём итога", "damage_side", "sale_minimum_bid"));
     }
 
     #[tokio::test]
@@ -192,7 +192,7 @@ mod tests {
         for _ in 0..2 {
             write_labels(&mut connection, TaxonomyDomain::Colors, &corrected).await.unwrap();
             write_title_labels(&mut connection, &labels).await.unwrap();
-            let told: Vec<String> = sqlx::query_scalar(
+            let found: Vec<String> = sqlx::query_scalar(
                 "select unnest(array[
                   taxonomies.label('colors', 'color_white', 'en'),
                   taxonomies.label('colors', 'color_white', 'ru'),
@@ -204,7 +204,7 @@ mod tests {
             .await
             .unwrap();
             assert_eq!(
-                told,
+                found,
                 [
                     "White!",
                     "Белоснежный",
@@ -226,14 +226,14 @@ mod tests {
             ("title_ct", None, "ru", "Обычный титул (Certificate of Title)"),
             ("title_zz", Some("FL"), "ru", "title_zz"),
         ] {
-            let told: String = sqlx::query_scalar("select taxonomies.title_label($1, $2, $3)")
+            let found: String = sqlx::query_scalar("select taxonomies.title_label($1, $2, $3)")
                 .bind(code)
                 .bind(state)
                 .bind(lang)
                 .fetch_one(&mut *connection)
                 .await
                 .unwrap();
-            assert_eq!(told, label);
+            assert_eq!(found, label);
         }
     }
 

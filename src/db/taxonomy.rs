@@ -29,7 +29,7 @@ const CODED_COLUMNS: [(TaxonomyDomain, &str, &str); 3] = [
 
 /// Returns the aliases of the database: those of the data files, as edited by operators.
 pub async fn load_aliases(connection: &mut PgConnection) -> anyhow::Result<AliasIndex> {
-    let rows = sqlx::query!("-- vocabulary: spellings\n select domain, raw, code from taxonomies.aliases")
+    let rows = sqlx::query!("-- taxonomy: aliases\n select domain, raw, code from taxonomies.aliases")
         .fetch_all(connection)
         .await
         .context("could not read the aliases of taxonomies.aliases")?;
@@ -64,7 +64,7 @@ pub async fn unknown_values(
 ) -> anyhow::Result<Vec<UnknownValue>> {
     sqlx::query_as!(
         UnknownValue,
-        "-- vocabulary: unknown spellings
+        "-- taxonomy: unknown values
         select domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id
         from audit.unknown_taxonomy_values
         where $1::text is null or domain = $1
@@ -84,7 +84,8 @@ pub struct AliasMapping {
     /// The taxonomy table.
     pub domain: &'static str,
     /// The folded raw value.
-    pub spelling: String,
+    #[serde(rename = "spelling")]
+    pub alias: String,
     /// The new code.
     pub code: String,
     /// The code before. None if there was no alias.
@@ -108,31 +109,31 @@ pub async fn map_alias(
     code: &str,
     by: &Actor,
 ) -> anyhow::Result<AliasMapping> {
-    let spelling = fold_text(raw);
-    ensure!(!spelling.is_empty(), "raw value {raw:?} has neither letters nor digits");
-    ensure!(spelling.len() <= MAX_ALIAS_BYTES, "raw value {raw:?} is longer than {} bytes", MAX_ALIAS_BYTES);
+    let alias = fold_text(raw);
+    ensure!(!alias.is_empty(), "raw value {raw:?} has neither letters nor digits");
+    ensure!(alias.len() <= MAX_ALIAS_BYTES, "raw value {raw:?} is longer than {} bytes", MAX_ALIAS_BYTES);
     let mut tx = connection.begin().await.context("could not begin the transaction of the mapping")?;
-    sqlx::query!("-- vocabulary: lock the sources\n select source from raw.sources order by source for update")
+    sqlx::query!("-- taxonomy: lock the sources\n select source from raw.sources order by source for update")
         .fetch_all(&mut *tx)
         .await
         .context("could not lock the sources")?;
     let table = domain.name();
     expect_code(&mut tx, table, code).await?;
     let before = sqlx::query_scalar!(
-        "-- vocabulary: what it meant\n select code from taxonomies.aliases where domain = $1 and raw = $2",
+        "-- taxonomy: what it meant\n select code from taxonomies.aliases where domain = $1 and raw = $2",
         table,
-        spelling
+        alias
     )
     .fetch_optional(&mut *tx)
     .await
     .context("could not read the alias")?;
     sqlx::query!(
-        "-- vocabulary: map a spelling
+        "-- taxonomy: map an alias
         insert into taxonomies.aliases (domain, raw, code)
         values ($1, $2, $3)
         on conflict (domain, raw) do update set code = excluded.code",
         table,
-        spelling,
+        alias,
         code
     )
     .execute(&mut *tx)
@@ -140,19 +141,19 @@ pub async fn map_alias(
     .context("could not write the alias")?;
     let mut lots = 0;
     for (_, words, column) in CODED_COLUMNS.into_iter().filter(|(of, ..)| *of == domain) {
-        recode_rows(&mut tx, "staging.copart_raw", "", (words, column), &spelling, code).await?;
-        lots += recode_rows(&mut tx, "public.lots", ", updated_at = now()", (words, column), &spelling, code).await?;
+        recode_rows(&mut tx, "staging.copart_raw", "", (words, column), &alias, code).await?;
+        lots += recode_rows(&mut tx, "public.lots", ", updated_at = now()", (words, column), &alias, code).await?;
     }
-    lots += payload::recode_from_payloads(&mut tx, domain, &spelling, before.as_deref(), code).await?;
-    let known_now = clear_unknown_values(&mut tx, domain, &spelling).await?;
+    lots += payload::recode_from_payloads(&mut tx, domain, &alias, before.as_deref(), code).await?;
+    let known_now = clear_unknown_values(&mut tx, domain, &alias).await?;
     sqlx::query!(
-        "-- vocabulary: note the act
+        "-- taxonomy: note the act
         insert into audit.operator_actions (who, action, subject, reason, details)
         values ($1, 'map-spelling', $2, $3, jsonb_build_object('spelling', $4::text, 'code', $5::text, 'before', $6::text))",
         by.who,
         table,
         by.why,
-        spelling,
+        alias,
         code,
         before
     )
@@ -161,16 +162,16 @@ pub async fn map_alias(
     .context("could not record the operator action")?;
     let author = ActionAuthor { operator: by.who.clone(), reason: by.why.clone() };
     let (domain, meaning) = (table.to_owned(), code.to_owned());
-    let act = CatalogueAction::Mapping { domain, spelling: spelling.clone(), code: meaning, author };
+    let act = CatalogueAction::Mapping { domain, spelling: alias.clone(), code: meaning, author };
     record_action(&mut tx, &act).await?;
     tx.commit().await.context("could not commit the alias")?;
-    Ok(AliasMapping { domain: table, spelling, code: code.to_owned(), before, lots, known_now })
+    Ok(AliasMapping { domain: table, alias, code: code.to_owned(), before, lots, known_now })
 }
 
 /// Returns an error if a taxonomy table does not have the code.
 async fn expect_code(connection: &mut PgConnection, table: &str, code: &str) -> anyhow::Result<()> {
     let known = sqlx::query_scalar!(
-        r#"-- vocabulary: is it a code
+        r#"-- taxonomy: is it a code
         select exists (select from taxonomies.labels where domain = $1 and code = $2) as "known!""#,
         table,
         code
@@ -191,23 +192,23 @@ async fn expect_code(connection: &mut PgConnection, table: &str, code: &str) -> 
 async fn recode_rows(
     connection: &mut PgConnection,
     table: &str,
-    besides: &str,
+    further: &str,
     (words, column): (&str, &str),
-    spelling: &str,
+    alias: &str,
     code: &str,
 ) -> anyhow::Result<u64> {
     // table and column names are constants of this module
     let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
-        "-- vocabulary: words in use\n select distinct {words} from {table} where {words} is not null and {column} is distinct from $1"
+        "-- taxonomy: words in use\n select distinct {words} from {table} where {words} is not null and {column} is distinct from $1"
     )))
     .bind(code)
     .fetch_all(&mut *connection)
     .await
     .with_context(|| format!("could not read the raw values of {table}"))?;
-    let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == spelling).collect();
+    let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == alias).collect();
     let done = sqlx::query(AssertSqlSafe(format!(
-        "-- vocabulary: code the rows
-        update {table} set {column} = $1{besides} where {words} = any($2) and {column} is distinct from $1"
+        "-- taxonomy: code the rows
+        update {table} set {column} = $1{further} where {words} = any($2) and {column} is distinct from $1"
     )))
     .bind(code)
     .bind(these)
@@ -221,19 +222,19 @@ async fn recode_rows(
 async fn clear_unknown_values(
     connection: &mut PgConnection,
     domain: TaxonomyDomain,
-    spelling: &str,
+    alias: &str,
 ) -> anyhow::Result<Vec<String>> {
     let unknown = sqlx::query_scalar!(
-        "-- vocabulary: unknown of a domain\n select raw_value from audit.unknown_taxonomy_values where domain = $1",
+        "-- taxonomy: unknown of a domain\n select raw_value from audit.unknown_taxonomy_values where domain = $1",
         domain.name()
     )
     .fetch_all(&mut *connection)
     .await
     .context("could not read the unknown values")?;
-    let mut known: Vec<String> = unknown.into_iter().filter(|raw| fold_text(raw) == spelling).collect();
+    let mut known: Vec<String> = unknown.into_iter().filter(|raw| fold_text(raw) == alias).collect();
     known.sort_unstable();
     sqlx::query!(
-        "-- vocabulary: unknown no more
+        "-- taxonomy: unknown no more
         delete from audit.unknown_taxonomy_values where domain = $1 and raw_value = any($2)",
         domain.name(),
         &known
@@ -269,7 +270,7 @@ pub async fn read_labels(
 ) -> anyhow::Result<Vec<LabelRow>> {
     sqlx::query_as!(
         LabelRow,
-        r#"-- vocabulary: labels
+        r#"-- taxonomy: labels
         with all_labels as (
           select domain, code, '' as state, en, ru, needs_review, sort_order
           from taxonomies.labels
@@ -311,7 +312,7 @@ pub async fn import_labels(connection: &mut PgConnection, labels: &[LabelRow], b
         };
         // the table name is a constant of this program
         let done: Option<bool> = sqlx::query_scalar(AssertSqlSafe(format!(
-            "-- vocabulary: relabel
+            "-- taxonomy: relabel
             with stored_label as (
               select code, (en, ru, needs_review) is distinct from ($2, nullif($3, ''), $4::boolean) as differs
               from taxonomies.{table} where code = $1 and {key}
@@ -339,7 +340,7 @@ pub async fn import_labels(connection: &mut PgConnection, labels: &[LabelRow], b
     }
     let changed = edited.len() as u64;
     sqlx::query!(
-        "-- vocabulary: note the labels
+        "-- taxonomy: note the labels
         insert into audit.operator_actions (who, action, subject, reason, details)
         values ($1, 'import-labels', 'taxonomies', $2, jsonb_build_object('changed', $3::bigint))",
         by.who,

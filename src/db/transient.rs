@@ -20,7 +20,7 @@ const CONFLICT_CODES: [&str; 3] = ["40P01", "40001", "55P03"];
 pub fn transient_error(error: &anyhow::Error) -> Option<TransientError> {
     error.chain().find_map(|cause| match cause.downcast_ref::<sqlx::Error>()? {
         error if is_conflict(error) => Some(TransientError::Conflict),
-        sqlx::Error::Database(told) => match told.code()?.as_ref() {
+        sqlx::Error::Database(error) => match error.code()?.as_ref() {
             // too many connections; a standby that is about to be promoted
             "53300" | "25006" => Some(TransientError::Connection),
             // no connection; a shutdown of any mode; a server that is starting up

@@ -87,12 +87,12 @@ fn parse_version(said: &str) -> Option<String> {
 /// Returns the programs of the server to use.
 ///
 /// `major` is the version of an existing cluster, which no other version can open.
-pub(super) fn find_binaries(home: &Path, servant: &OsUser, major: Option<u32>) -> anyhow::Result<ServerBinaries> {
+pub(super) fn find_binaries(home: &Path, os_user: &OsUser, major: Option<u32>) -> anyhow::Result<ServerBinaries> {
     let fits = |found: &ServerBinaries| major.is_none_or(|major| found.major == major);
     let mut seen = Vec::new();
     if let Some(named) = config::pg_bindir() {
         let found = ServerBinaries::probe_folder(&named, BinariesOrigin::Named).context("VINOPS_PG_BINDIR")?;
-        servant.check_access(&found.folder).context("VINOPS_PG_BINDIR")?;
+        os_user.check_access(&found.folder).context("VINOPS_PG_BINDIR")?;
         if found.major < MIN_MAJOR_VERSION {
             bail!("VINOPS_PG_BINDIR is PostgreSQL {}, but {MIN_MAJOR_VERSION} or newer is required", found.version);
         }
@@ -101,7 +101,7 @@ pub(super) fn find_binaries(home: &Path, servant: &OsUser, major: Option<u32>) -
         }
         seen.push(found);
     } else {
-        seen = installed_binaries(servant);
+        seen = installed_binaries(os_user);
         if let Some(found) = seen.iter().find(|found| fits(found)) {
             return Ok(found.clone());
         }
@@ -124,7 +124,7 @@ pub(super) fn find_binaries(home: &Path, servant: &OsUser, major: Option<u32>) -
 }
 
 /// Returns the programs of the installed servers, newest first.
-fn installed_binaries(servant: &OsUser) -> Vec<ServerBinaries> {
+fn installed_binaries(os_user: &OsUser) -> Vec<ServerBinaries> {
     let mut folders: Vec<PathBuf> = Vec::new();
     // Debian, Red Hat, Homebrew on both processors, a build from source.
     for (root, prefix) in [
@@ -138,12 +138,12 @@ fn installed_binaries(servant: &OsUser) -> Vec<ServerBinaries> {
         let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         folders.extend(named.map(|entry| entry.path().join("bin")));
     }
-    if let Ok(told) = Command::new("pg_config").arg("--bindir").output() {
-        folders.push(PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()));
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        folders.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     }
     let mut found: Vec<ServerBinaries> = folders
         .iter()
-        .filter(|folder| folder.join("postgres").is_file() && servant.check_access(folder).is_ok())
+        .filter(|folder| folder.join("postgres").is_file() && os_user.check_access(folder).is_ok())
         .filter_map(|folder| ServerBinaries::probe_folder(folder, BinariesOrigin::Installed).ok())
         .filter(|found| found.major >= MIN_MAJOR_VERSION)
         .collect();

@@ -28,19 +28,19 @@ pub(super) struct ClusterFolder {
 
 impl ClusterFolder {
     /// Opens the folder of the permanent cluster in `path`, and creates the folder if it does not exist.
-    pub(super) fn open_cluster(path: &Path, servant: &OsUser) -> anyhow::Result<ClusterFolder> {
+    pub(super) fn open_cluster(path: &Path, os_user: &OsUser) -> anyhow::Result<ClusterFolder> {
         std::fs::create_dir_all(path).with_context(|| format!("could not create the folder {}", path.display()))?;
         let lock = lock_folder(path, "lock")?;
-        servant.set_owner(path, 0o700)?;
+        os_user.set_owner(path, 0o700)?;
         if let Some(parent) = path.parent() {
-            servant.check_access(parent)?;
+            os_user.check_access(parent)?;
         }
         Ok(ClusterFolder { path: path.to_owned(), temporary: None, _lock: lock })
     }
 
     /// Creates a folder for a temporary cluster. Also removes the folders of killed processes.
-    pub(super) fn create_temporary(servant: &OsUser) -> anyhow::Result<ClusterFolder> {
-        let root = servant.temporary_root();
+    pub(super) fn create_temporary(os_user: &OsUser) -> anyhow::Result<ClusterFolder> {
+        let root = os_user.temporary_root();
         sweep_temporary(&root);
         let temporary = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
@@ -50,7 +50,7 @@ impl ClusterFolder {
         let lock = lock_folder(temporary.path(), "lock.new")?;
         let (held, known) = (temporary.path().join("lock.new"), temporary.path().join("lock"));
         std::fs::rename(&held, &known).with_context(|| format!("could not rename the file {}", held.display()))?;
-        servant.set_owner(temporary.path(), 0o700)?;
+        os_user.set_owner(temporary.path(), 0o700)?;
         Ok(ClusterFolder { path: temporary.path().to_owned(), temporary: Some(temporary), _lock: lock })
     }
 
@@ -91,7 +91,7 @@ impl ClusterFolder {
     pub(super) fn prepare_cluster(
         &self,
         binaries: &ServerBinaries,
-        servant: &OsUser,
+        os_user: &OsUser,
         durable: bool,
     ) -> anyhow::Result<String> {
         let password = self.path.join("password");
@@ -102,13 +102,13 @@ impl ClusterFolder {
         }
         let word = format!("{:032x}", rand::random::<u128>());
         std::fs::write(&password, &word).with_context(|| format!("could not write the file {}", password.display()))?;
-        servant.set_owner(&password, 0o600)?;
+        os_user.set_owner(&password, 0o600)?;
         let fresh = self.path.join("data.new");
         if fresh.exists() {
             std::fs::remove_dir_all(&fresh)
                 .with_context(|| format!("could not remove the folder {}", fresh.display()))?;
         }
-        let mut initdb = servant.build_command(&binaries.folder.join("initdb"), &self.path);
+        let mut initdb = os_user.build_command(&binaries.folder.join("initdb"), &self.path);
         // The locale C exists on every system and sorts by bytes, so an index is valid on every machine.
         initdb
             .arg("--pgdata")
@@ -264,8 +264,8 @@ pub(super) fn server_settings(
 
 /// Returns the memory of this machine in megabytes, or 2048 on systems without `/proc/meminfo`.
 fn memory_megabytes() -> u64 {
-    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     total
         .and_then(|total| total.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
         .map_or(2048, |kilobytes| kilobytes / 1024)

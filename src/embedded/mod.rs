@@ -74,20 +74,20 @@ impl EmbeddedPostgres {
     }
 
     fn start_blocking(options: &EmbeddedOptions) -> anyhow::Result<EmbeddedPostgres> {
-        let servant = os_user::OsUser::select_user()?;
+        let os_user = os_user::OsUser::select_user()?;
         let home = match &options.home {
             Some(home) => home.clone(),
-            None => servant.default_home()?,
+            None => os_user.default_home()?,
         };
         let folder = if options.temporary {
-            cluster::ClusterFolder::create_temporary(&servant)?
+            cluster::ClusterFolder::create_temporary(&os_user)?
         } else {
-            cluster::ClusterFolder::open_cluster(&home.join("postgres"), &servant)?
+            cluster::ClusterFolder::open_cluster(&home.join("postgres"), &os_user)?
         };
-        let binaries = binaries::find_binaries(&home, &servant, folder.major_version()?)?;
-        let password = folder.prepare_cluster(&binaries, &servant, options.durable)?;
+        let binaries = binaries::find_binaries(&home, &os_user, folder.major_version()?)?;
+        let password = folder.prepare_cluster(&binaries, &os_user, options.durable)?;
         let settings = cluster::server_settings(&binaries, options, folder.socket_folder());
-        let server = server::PostgresServer::launch_server(folder, &binaries, &servant, &settings, password)?;
+        let server = server::PostgresServer::launch_server(folder, &binaries, &os_user, &settings, password)?;
         Ok(EmbeddedPostgres { server, binaries })
     }
 

@@ -34,7 +34,7 @@ impl PostgresServer {
     pub(super) fn launch_server(
         folder: ClusterFolder,
         binaries: &ServerBinaries,
-        servant: &OsUser,
+        os_user: &OsUser,
         settings: &[String],
         password: String,
     ) -> anyhow::Result<Arc<PostgresServer>> {
@@ -42,7 +42,7 @@ impl PostgresServer {
             let port = free_port()?;
             let log = std::fs::File::create(folder.log_path())
                 .with_context(|| format!("could not write the file {}", folder.log_path().display()))?;
-            let mut command = servant.build_command(&binaries.folder.join("postgres"), &folder.path);
+            let mut command = os_user.build_command(&binaries.folder.join("postgres"), &folder.path);
             command.arg("-D").arg(folder.data_path()).args(["-p", &port.to_string()]);
             command.args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -147,8 +147,8 @@ impl ServerProcess {
     fn wait_until_ready(&self, folder: &ClusterFolder) -> anyhow::Result<StartupResult> {
         let begun = Instant::now();
         while begun.elapsed() < STARTUP_TIMEOUT {
-            let told = std::fs::read_to_string(folder.data_path().join("postmaster.pid")).unwrap_or_default();
-            let mut lines = told.lines();
+            let pid_file = std::fs::read_to_string(folder.data_path().join("postmaster.pid")).unwrap_or_default();
+            let mut lines = pid_file.lines();
             let ours = lines.next().is_some_and(|pid| pid.trim() == self.pid.to_string());
             if ours && lines.nth(6).is_some_and(|state| state.starts_with("ready")) {
                 return Ok(StartupResult::Yes);

@@ -353,6 +353,8 @@ pub async fn version_cost(connection: &mut PgConnection, id: i32) -> Result<Deci
 }
 
 fn is_race(error: &sqlx::Error) -> bool {
-    let told = error.as_database_error();
-    told.and_then(|told| told.constraint()).is_some_and(|constraint| RACE_CONSTRAINTS.contains(&constraint))
+    let database_error = error.as_database_error();
+    database_error
+        .and_then(|database_error| database_error.constraint())
+        .is_some_and(|constraint| RACE_CONSTRAINTS.contains(&constraint))
 }

@@ -139,18 +139,21 @@ async fn listen_for_jobs(engine: &WorkerShared, link: &mut LoopConnection) -> sq
         engine.claim_signal.notify_one();
         engine.renew.notify_one();
         loop {
-            let Ok(told) = tokio::time::timeout(LISTEN_KEEPALIVE, listener.try_recv()).await else {
+            let Ok(notification) = tokio::time::timeout(LISTEN_KEEPALIVE, listener.try_recv()).await else {
                 let there = sqlx::query!("-- queue: still there\n select 1 as there").fetch_one(&mut listener);
                 engine.with_query_timeout(there).await?;
                 continue;
             };
-            match told? {
-                Some(told) if told.channel() == "fleet_cancel" => {
-                    if told.payload().parse().is_ok_and(|job| engine.held_job(job).is_some()) {
+            match notification? {
+                Some(notification) if notification.channel() == "fleet_cancel" => {
+                    if notification.payload().parse().is_ok_and(|job| engine.held_job(job).is_some()) {
                         engine.renew.notify_one();
                     }
                 }
-                Some(told) if told.payload().is_empty() || engine.kinds.iter().any(|k| k == told.payload()) => {
+                Some(notification)
+                    if notification.payload().is_empty()
+                        || engine.kinds.iter().any(|k| k == notification.payload()) =>
+                {
                     engine.claim_signal.notify_one();
                 }
                 Some(_) => {}

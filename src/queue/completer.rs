@@ -83,8 +83,8 @@ pub(super) async fn run_completer(engine: WorkerShared, mut endings: mpsc::Unbou
         let (plain, others) = open.into_iter().partition(RunResult::is_plain);
         let mut rest: Vec<Vec<RunResult>> = vec![others, plain];
         while let Some(batch) = rest.pop() {
-            let settled = async { finalize_batch(link.connection().await?, &engine.name, &batch).await };
-            match engine.with_query_timeout(settled).await {
+            let finalized = async { finalize_batch(link.connection().await?, &engine.name, &batch).await };
+            match engine.with_query_timeout(finalized).await {
                 Ok(states) => {
                     link.on_success();
                     report_batch(&engine, batch, &states);
@@ -123,7 +123,7 @@ pub(super) async fn finalize_batch(
         let reports: Vec<&Value> = batch.iter().map(|v| &v.report).collect();
         let kinds: BTreeSet<&str> = batch.iter().map(|v| &*v.job.kind).collect();
         let kinds: Vec<&str> = kinds.into_iter().collect();
-        let settled = sqlx::query_file!(
+        let finalized = sqlx::query_file!(
             "src/queue/completer.done.sql",
             name,
             &jobs,
@@ -132,7 +132,7 @@ pub(super) async fn finalize_batch(
             &kinds as &[&str],
         );
         // If all results matched, the statement need not return them. Otherwise the query below finds those that did.
-        let hit = settled.execute(&mut *connection).await?.rows_affected() == batch.len() as u64;
+        let hit = finalized.execute(&mut *connection).await?.rows_affected() == batch.len() as u64;
         let these = if hit { batch } else { &[] };
         these.iter().map(|v| ((v.job.id, v.job.run), "completed".into())).collect()
     } else {
@@ -163,7 +163,7 @@ async fn finalize_mixed(
     let results: Vec<Option<&Value>> =
         batch.iter().map(|v| (v.outcome == RunOutcome::Done).then_some(&v.report)).collect();
     let delays: Vec<f64> = batch.iter().map(|v| v.delay.as_secs_f64()).collect();
-    let settled = sqlx::query_file!(
+    let finalized = sqlx::query_file!(
         "src/queue/completer.sql",
         name,
         jobs,
@@ -176,7 +176,7 @@ async fn finalize_mixed(
     )
     .fetch_all(connection)
     .await?;
-    Ok(settled.into_iter().map(|row| ((row.id, row.run), row.state.into())).collect())
+    Ok(finalized.into_iter().map(|row| ((row.id, row.run), row.state.into())).collect())
 }
 
 /// Logs, counts and publishes a batch of results by the states that their jobs have now.

@@ -78,7 +78,7 @@ async fn run_handler(engine: &WorkerShared, job: &Arc<ClaimedJob>, payload: serd
         engine: engine.clone(),
         job: job.clone(),
         timeout,
-        told: Arc::default(),
+        last_progress_ms: Arc::default(),
         backends: backends.clone(),
         tried: None,
     };

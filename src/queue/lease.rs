@@ -26,11 +26,11 @@ pub(super) async fn run_lease_renewer(engine: WorkerShared) {
     let mut ticks = interval(engine.settings.lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let told = tokio::select! {
+        let is_notified = tokio::select! {
             _ = ticks.tick() => false,
             () = engine.renew.notified() => true,
         };
-        while let Err(error) = engine.with_query_timeout(renew_once(&engine, told)).await {
+        while let Err(error) = engine.with_query_timeout(renew_once(&engine, is_notified)).await {
             tokio::time::sleep(link.on_failure(&error)).await;
         }
         link.on_success();
@@ -40,12 +40,12 @@ pub(super) async fn run_lease_renewer(engine: WorkerShared) {
 /// Renews the leases, then the heartbeat unless a signal woke the renewer.
 ///
 /// The leases come first, so that an error of the heartbeat loses no job.
-async fn renew_once(engine: &WorkerShared, told: bool) -> sqlx::Result<()> {
+async fn renew_once(engine: &WorkerShared, is_notified: bool) -> sqlx::Result<()> {
     let holds = engine.held_jobs();
     if !holds.is_empty() {
         renew_held(engine, holds).await?;
     }
-    if told { Ok(()) } else { upsert_heartbeat(engine).await }
+    if is_notified { Ok(()) } else { upsert_heartbeat(engine).await }
 }
 
 async fn renew_held(engine: &WorkerShared, holds: Vec<(i64, HeldJob)>) -> sqlx::Result<()> {

@@ -46,8 +46,8 @@ pub(super) async fn with_retry(entry: &JobDefinition, mut run: JobRun, payload: 
     loop {
         let ended = (entry.run)(run.clone(), payload.clone()).await;
         let Err(RunFailure::Stop(JobError::Retry(error))) = &ended else { return ended };
-        let Some(passing) = transient_error(error) else { return ended };
-        conflicts += u32::from(passing == TransientError::Conflict);
+        let Some(transient) = transient_error(error) else { return ended };
+        conflicts += u32::from(transient == TransientError::Conflict);
         if conflicts >= MAX_CONFLICTS || first.get_or_insert_with(Instant::now).elapsed() > RETRY_TIMEOUT {
             return ended;
         }

@@ -87,7 +87,7 @@ pub struct JobRun {
     pub(super) job: Arc<ClaimedJob>,
     pub(super) timeout: Duration,
     /// Milliseconds from the claim to the latest progress event.
-    pub(super) told: Arc<AtomicU64>,
+    pub(super) last_progress_ms: Arc<AtomicU64>,
     /// The transactions of the run's steps, to be terminated at the server when the run is cut off.
     pub(super) backends: StepBackends,
     /// Reason of an immediate retry, stored in the history if this retry is done.
@@ -124,10 +124,10 @@ impl JobRun {
     pub fn report_progress(&self, done: u64, total: u64) {
         let Some(watchers) = self.engine.event_sender() else { return };
         let now = self.job.since.elapsed().as_millis() as u64;
-        if done < total && now < self.told.load(Ordering::Relaxed) + 50 {
+        if done < total && now < self.last_progress_ms.load(Ordering::Relaxed) + 50 {
             return;
         }
-        self.told.store(now, Ordering::Relaxed);
+        self.last_progress_ms.store(now, Ordering::Relaxed);
         // An error means that the last receiver was dropped between the two statements.
         let _ = watchers.send(WorkerEvent::Progress { job: self.job.id, kind: self.job.kind.clone(), done, total });
     }

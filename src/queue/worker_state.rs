@@ -256,8 +256,8 @@ impl WorkerState {
 
     /// Returns the result of a query, or an error after a third of the lease (at least 5 s, at most 10 s).
     pub async fn with_query_timeout<T>(&self, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        let patience = (self.settings.lease / 3).clamp(Duration::from_secs(5), Duration::from_secs(10));
-        let answered = tokio::time::timeout(patience, asked).await;
+        let query_timeout = (self.settings.lease / 3).clamp(Duration::from_secs(5), Duration::from_secs(10));
+        let answered = tokio::time::timeout(query_timeout, asked).await;
         answered.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }
 

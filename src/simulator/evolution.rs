@@ -49,7 +49,7 @@ enum LotChangeKind {
     Brand,
     Keys,
     Odometer,
-    Spelling,
+    Notation,
     Touch,
 }
 
@@ -73,7 +73,7 @@ const CHANGE_WEIGHTS: &[(LotChangeKind, u32)] = &[
     (LotChangeKind::Brand, 5),
     (LotChangeKind::Keys, 5),
     (LotChangeKind::Odometer, 5),
-    (LotChangeKind::Spelling, 12),
+    (LotChangeKind::Notation, 12),
     (LotChangeKind::Touch, 37),
 ];
 
@@ -326,7 +326,7 @@ impl Simulator {
             LotChangeKind::Brand => now.brand = (was.brand + 1) % 4,
             LotChangeKind::Keys => now.keys = (was.keys + 1) % 3,
             LotChangeKind::Odometer => now.odometer = was.odometer.wrapping_add(1),
-            LotChangeKind::Spelling => now.modern = true,
+            LotChangeKind::Notation => now.modern = true,
             LotChangeKind::DateEarlier | LotChangeKind::ModelGroup | LotChangeKind::Touch => {}
         }
     }

@@ -274,12 +274,12 @@ async fn handle_request(State(shared): State<SharedFeedState>, headers: HeaderMa
 async fn serve_file(headers: &HeaderMap, file: &ServedFile, fault: Option<FeedFault>) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (etag, modified) = (file.etag(), file.last_modified());
-    let told = match (fault, text(header::RANGE)) {
+    let shown_etag = match (fault, text(header::RANGE)) {
         (Some(FeedFault::WrongEtag { .. }), Some(_)) => "\"0-0\"",
         _ => etag.as_str(),
     };
     let answer = Response::builder()
-        .header(header::ETAG, told)
+        .header(header::ETAG, shown_etag)
         .header(header::LAST_MODIFIED, &modified)
         .header(header::ACCEPT_RANGES, "bytes");
     let built = if file.is_not_modified(headers) {

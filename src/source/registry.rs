@@ -210,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn operators_add_and_remove_sources_and_workers_do_not() {
         let database = migrated_database().await;
-        for (role, deed, allowed) in [
+        for (role, statement, allowed) in [
             (
                 "vinops_ops",
                 "select fleet.add_source('iaai', 'me', 'a test'), fleet.remove_source('iaai', 'me', 'a test')",
@@ -226,9 +226,9 @@ mod tests {
             let mut tx = database.db.pool.begin().await.unwrap();
             let role = format!("set local role {role}");
             sqlx::raw_sql(sqlx::AssertSqlSafe(role.clone())).execute(&mut *tx).await.unwrap();
-            let done = sqlx::raw_sql(deed).execute(&mut *tx).await;
+            let done = sqlx::raw_sql(statement).execute(&mut *tx).await;
             let code = done.as_ref().err().and_then(|e| e.as_database_error()?.code().map(|c| c.into_owned()));
-            assert_eq!(code.as_deref(), (!allowed).then_some("42501"), "{role}: {deed}: {done:?}");
+            assert_eq!(code.as_deref(), (!allowed).then_some("42501"), "{role}: {statement}: {done:?}");
         }
     }
 

@@ -78,8 +78,8 @@ fn russian_covers_ninety_nine_rows_of_a_hundred_in_every_domain() {
             all += count.rows;
             let cyrillic = entry.ru.chars().any(|c| ('\u{400}'..='\u{4ff}').contains(&c));
             // A title label for an unknown meaning carries no information.
-            let told = cyrillic && !entry.ru.contains("значение неизвестно");
-            russian += if told { count.rows } else { 0 };
+            let is_russian = cyrillic && !entry.ru.contains("значение неизвестно");
+            russian += if is_russian { count.rows } else { 0 };
         }
         assert!(all > 4000, "{domain:?} was seen {all} times only");
         assert!(russian * 100 >= all * 99, "{domain:?}: {russian} of {all}");
@@ -98,7 +98,7 @@ fn of_the_words_of_the_feed_none_is_unknown_in_any_domain() {
 
 #[test]
 fn each_domains_aliases_read_every_generation_of_the_feed() {
-    for (domain, spellings, to) in [
+    for (domain, aliases, to) in [
         (TaxonomyDomain::DamageTypes, &["WATER/FLOOD", "Water / Flood", "waterflood"][..], "damage_flood"),
         (TaxonomyDomain::TitleTypes, &["SC", "sc", " SC "], "title_sc"),
         (TaxonomyDomain::Statuses, &["PENDING_RESULT", "Pending result"], "pending_result"),
@@ -115,7 +115,7 @@ fn each_domains_aliases_read_every_generation_of_the_feed() {
         (TaxonomyDomain::LotConditions, &["D", "d"], "cond_d"),
         (TaxonomyDomain::SaleLights, &["RED LIGHT", "Red Light"], "light_red"),
     ] {
-        for raw in spellings {
+        for raw in aliases {
             assert_eq!(find_code(domain, raw), Some(to), "{domain:?} {raw:?}");
         }
     }

@@ -92,16 +92,16 @@ impl ApiClient {
 
 /// Returns a pipeline that has processed four windows of the simulator's feed, and a client.
 async fn simulated_fixture() -> (pipeline::Pipeline, ApiClient) {
-    let mut house = pipeline::Pipeline::new().await;
+    let mut pipeline = pipeline::Pipeline::new().await;
     let mut simulator = Simulator::new(SimulatorOptions::new(3, 700, pipeline::parse_time("2026-03-06T17:00:00Z")));
     for window in 0..4 {
         let mut file = Vec::new();
         let start = simulator.options().window_start(window);
         simulator.write_window(window, &mut file).unwrap();
-        assert_eq!(house.run_chain(&file, start).await.final_state(), "applied");
+        assert_eq!(pipeline.run_chain(&file, start).await.final_state(), "applied");
     }
-    let reader = ApiClient::open(&house.test).await;
-    (house, reader)
+    let reader = ApiClient::open(&pipeline.test).await;
+    (pipeline, reader)
 }
 
 /// Inserts `count` lots of one vehicle each: numbers from 1000, and sale dates, bids and years, some of which are null.

@@ -38,10 +38,10 @@ async fn assert_gone(reader: &ApiClient, path: &str) {
 
 #[tokio::test]
 async fn a_removed_vehicle_and_its_later_lots_are_in_no_answer_of_any_route() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let (lot, vin): (String, String) =
         sqlx::query_as("select lot_external_id, vin from public.lots order by id limit 1")
-            .fetch_one(house.pool())
+            .fetch_one(pipeline.pool())
             .await
             .unwrap();
     let (single, lists) = resource_paths(&reader, &lot, &vin).await;
@@ -49,10 +49,11 @@ async fn a_removed_vehicle_and_its_later_lots_are_in_no_answer_of_any_route() {
         assert_eq!(reader.get(path).await.status, 200, "{path}");
     }
     let shown = reader.get_json("/search?limit=200").await["total"].as_i64().unwrap();
-    let of_vehicle = query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
-    run_sql(house.pool(), &format!("update public.vehicles set is_removed = true where vin = '{vin}'")).await;
+    let of_vehicle =
+        query_number(pipeline.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
+    run_sql(pipeline.pool(), &format!("update public.vehicles set is_removed = true where vin = '{vin}'")).await;
     run_sql(
-        house.pool(),
+        pipeline.pool(),
         &format!("insert into public.lots (lot_external_id, vin, source, status) values ('79999999', '{vin}', 'copart', 'active')"),
     )
     .await;
@@ -74,23 +75,24 @@ async fn a_removed_vehicle_and_its_later_lots_are_in_no_answer_of_any_route() {
 
 #[tokio::test]
 async fn a_removed_lot_is_gone_and_left_out_of_its_vehicle_and_of_the_history_of_another() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let (lot, vin): (String, String) =
         sqlx::query_as("select lot_external_id, vin from public.lots order by id limit 1")
-            .fetch_one(house.pool())
+            .fetch_one(pipeline.pool())
             .await
             .unwrap();
     run_sql(
-        house.pool(),
+        pipeline.pool(),
         &format!("insert into public.lots (lot_external_id, vin, source, status) values ('79999999', '{vin}', 'copart', 'active')"),
     )
     .await;
-    let lots = |told: &Value, of: &str| -> Vec<String> {
-        told[of].as_array().unwrap().iter().map(|lot| lot["lot"].as_str().unwrap().to_owned()).collect()
+    let lots = |output: &Value, of: &str| -> Vec<String> {
+        output[of].as_array().unwrap().iter().map(|lot| lot["lot"].as_str().unwrap().to_owned()).collect()
     };
     let history = reader.get_json("/lots/79999999/history").await;
     assert!(lots(&history, "listings").contains(&lot), "{history}");
-    run_sql(house.pool(), &format!("update public.lots set is_removed = true where lot_external_id = '{lot}'")).await;
+    run_sql(pipeline.pool(), &format!("update public.lots set is_removed = true where lot_external_id = '{lot}'"))
+        .await;
     let (single, _) = resource_paths(&reader, &lot, &vin).await;
     for path in single.iter().filter(|path| path.starts_with("/lots/")) {
         assert_gone(&reader, path).await;
@@ -100,19 +102,19 @@ async fn a_removed_lot_is_gone_and_left_out_of_its_vehicle_and_of_the_history_of
     assert!(lots(&vehicle, "lots").contains(&"79999999".to_owned()), "{vehicle}");
     assert_eq!(lots(&reader.get_json("/lots/79999999/history").await, "listings"), ["79999999"]);
     // a vehicle without lots still exists
-    run_sql(house.pool(), &format!("update public.lots set is_removed = true where vin = '{vin}'")).await;
+    run_sql(pipeline.pool(), &format!("update public.lots set is_removed = true where vin = '{vin}'")).await;
     let vehicle = reader.get_json(&format!("/vehicles/{vin}")).await;
     assert_eq!((&vehicle["vin"], vehicle["lots"].as_array().unwrap().len()), (&vin.into(), 0));
 }
 
 #[tokio::test]
 async fn closed_and_removed_links_are_not_shown() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let (id, lot, vin): (i64, String, String) = sqlx::query_as(
         "select l.id, l.lot_external_id, l.vin from public.lots l
         where (select count(*) from public.images i where i.lot_id = l.id) = 2 order by l.id limit 1",
     )
-    .fetch_one(house.pool())
+    .fetch_one(pipeline.pool())
     .await
     .unwrap();
     let shown = async || {
@@ -134,9 +136,9 @@ async fn closed_and_removed_links_are_not_shown() {
     let both = vec!["listing".to_owned(), "thumbnail".to_owned()];
     assert_eq!(shown().await, (both.clone(), both.clone()));
     let set = |what: &str| format!("update public.images set {what} where lot_id = {id} and variant = 'thumbnail'");
-    run_sql(house.pool(), &set("valid_until = now()")).await;
+    run_sql(pipeline.pool(), &set("valid_until = now()")).await;
     assert_eq!(shown().await.0, ["listing"], "a closed link");
-    run_sql(house.pool(), &set("valid_until = null, is_removed = true")).await;
+    run_sql(pipeline.pool(), &set("valid_until = null, is_removed = true")).await;
     assert_eq!(shown().await, (vec!["listing".to_owned()], vec!["listing".to_owned()]), "a removed link");
 }
 
@@ -185,15 +187,15 @@ async fn a_page_whose_last_lot_was_removed_since_goes_on_after_the_last_one_show
 
 #[tokio::test]
 async fn a_number_of_several_sources_is_found_by_its_source_and_the_short_path_names_them() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let (lot, vin): (String, String) =
         sqlx::query_as("select lot_external_id, vin from public.lots order by id limit 1")
-            .fetch_one(house.pool())
+            .fetch_one(pipeline.pool())
             .await
             .unwrap();
-    run_sql(house.pool(), "drop index if exists public.idx_lots_external_id").await;
+    run_sql(pipeline.pool(), "drop index if exists public.idx_lots_external_id").await;
     run_sql(
-        house.pool(),
+        pipeline.pool(),
         &format!(
             "insert into public.vehicles (vin, vin_raw) values ('1FTFW1ET5DFC10312', '1FTFW1ET5DFC10312');
             insert into public.lots (lot_external_id, vin, source, status) values ('{lot}', '1FTFW1ET5DFC10312', 'iaai', 'active')"
@@ -206,8 +208,8 @@ async fn a_number_of_several_sources_is_found_by_its_source_and_the_short_path_n
         assert_eq!((answer.status, answer.header("content-type")), (409, "application/problem+json"), "{end}");
         assert_eq!(answer.json()["sources"], serde_json::json!(["copart", "iaai"]), "{end}");
         for source in ["copart", "iaai"] {
-            let told = reader.get_json(&format!("/lots/{source}/{lot}{end}{query}")).await;
-            assert_eq!((&told["lot"], &told["source"]), (&lot.as_str().into(), &source.into()), "{end}");
+            let output = reader.get_json(&format!("/lots/{source}/{lot}{end}{query}")).await;
+            assert_eq!((&output["lot"], &output["source"]), (&lot.as_str().into(), &source.into()), "{end}");
         }
         assert_eq!(reader.get(&format!("/lots/nosuch/{lot}{end}{query}")).await.status, 404, "{end}");
     }
@@ -228,7 +230,7 @@ async fn a_number_of_several_sources_is_found_by_its_source_and_the_short_path_n
     shown.sort();
     assert_eq!(shown, ["copart", "iaai"]);
     // once one of them is removed, the short path is unambiguous
-    run_sql(house.pool(), "update public.vehicles set is_removed = true where vin = '1FTFW1ET5DFC10312'").await;
+    run_sql(pipeline.pool(), "update public.vehicles set is_removed = true where vin = '1FTFW1ET5DFC10312'").await;
     assert_eq!(reader.get_json(&format!("/lots/{lot}")).await["source"], "copart");
     assert_gone(&reader, &format!("/lots/iaai/{lot}")).await;
 }

@@ -10,18 +10,18 @@ use vinops::testing::migrated_database;
 
 #[tokio::test]
 async fn a_lot_says_what_its_rows_say() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let rows: Vec<(String, Value)> = sqlx::query_as(
         "select l.lot_external_id, to_jsonb(l) || jsonb_build_object('v', to_jsonb(v), 'bid', l.current_bid_usd::text, 'at', l.auction_datetime_utc)
         from public.lots l join public.vehicles v on v.vin = l.vin order by l.id",
     )
-    .fetch_all(house.pool())
+    .fetch_all(pipeline.pool())
     .await
     .unwrap();
     let mut met = HashMap::<&str, u32>::new();
     for (number, row) in rows.iter().step_by(11) {
         let lot = reader.get_json(&format!("/lots/{number}")).await;
-        for (shown, told) in [
+        for (shown, output) in [
             (&lot["vehicle"]["vin"], &row["vin"]),
             (&lot["vehicle"]["make"], &row["v"]["make"]),
             (&lot["vehicle"]["year"], &row["v"]["year"]),
@@ -33,7 +33,7 @@ async fn a_lot_says_what_its_rows_say() {
             (&lot["odometer"]["unit"], &row["odometer_unit"]),
             (&lot["current_bid"]["amount"], &row["bid"]),
         ] {
-            assert_eq!(shown, told, "{lot}");
+            assert_eq!(shown, output, "{lot}");
         }
         if let Some(money) = lot["retail_value"].as_object() {
             let amount = money["amount"].as_str().unwrap();
@@ -90,20 +90,20 @@ async fn the_unit_of_an_odometer_is_that_of_the_lots_row() {
 
 #[tokio::test]
 async fn a_vehicle_has_all_its_lots_the_newest_first() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     run_sql(
-        house.pool(),
+        pipeline.pool(),
         "insert into public.lots (lot_external_id, vin, source, status)
         select '77000000' || n, (select vin from public.lots order by id limit 1), 'copart', 'active' from generate_series(1, 3) n",
     )
     .await;
     let vin: String =
-        sqlx::query_scalar("select vin from public.lots order by id limit 1").fetch_one(house.pool()).await.unwrap();
+        sqlx::query_scalar("select vin from public.lots order by id limit 1").fetch_one(pipeline.pool()).await.unwrap();
     let vehicle = reader.get_json(&format!("/vehicles/{}", vin.to_lowercase())).await;
     let lots: Vec<&str> = vehicle["lots"].as_array().unwrap().iter().map(|lot| lot["lot"].as_str().unwrap()).collect();
     assert_eq!(vehicle["vin"], vin.as_str());
     assert_eq!(lots[..3], ["770000003", "770000002", "770000001"]);
-    let all = query_number(house.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
+    let all = query_number(pipeline.pool(), &format!("select count(*) from public.lots where vin = '{vin}'")).await;
     assert_eq!(lots.len() as i64, all);
 }
 
@@ -116,9 +116,9 @@ async fn every_label_of_every_domain_renders_in_both_tongues() {
     let mut labels = 0;
     for domain in TaxonomyDomain::ALL {
         for lang in ["en", "ru"] {
-            let told = reader.get_json(&format!("/taxonomies/{}?lang={lang}", domain.name())).await;
+            let output = reader.get_json(&format!("/taxonomies/{}?lang={lang}", domain.name())).await;
             let codes: HashMap<&str, &Value> =
-                told["codes"].as_array().unwrap().iter().map(|it| (it["code"].as_str().unwrap(), it)).collect();
+                output["codes"].as_array().unwrap().iter().map(|it| (it["code"].as_str().unwrap(), it)).collect();
             assert_eq!(codes.len(), entries(domain).len());
             for entry in entries(domain) {
                 let own = if lang == "ru" && !entry.ru.is_empty() { &entry.ru } else { &entry.en };
@@ -129,9 +129,9 @@ async fn every_label_of_every_domain_renders_in_both_tongues() {
             if domain == TaxonomyDomain::TitleTypes {
                 for own in title_labels() {
                     let states = codes[own.code.as_str()]["states"].as_array().unwrap();
-                    let told = states.iter().find(|it| it["state"] == own.state.as_str()).unwrap();
+                    let output = states.iter().find(|it| it["state"] == own.state.as_str()).unwrap();
                     let label = if lang == "ru" && !own.ru.is_empty() { &own.ru } else { &own.en };
-                    assert_eq!(told["label"], label.as_str());
+                    assert_eq!(output["label"], label.as_str());
                 }
             }
         }

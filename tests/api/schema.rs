@@ -27,8 +27,8 @@ impl ApiDocument {
 
     /// Returns the media type and the validator of a route's response.
     fn response_validator(&self, route: &str, status: u16) -> (String, Validator) {
-        let told = &self.text["paths"][route]["get"]["responses"][status.to_string()];
-        let content = told["content"].as_object().unwrap_or_else(|| panic!("{route} declares no {status}"));
+        let output = &self.text["paths"][route]["get"]["responses"][status.to_string()];
+        let content = output["content"].as_object().unwrap_or_else(|| panic!("{route} declares no {status}"));
         let (kind, content) = content.iter().next().unwrap();
         let mut schema = self.strict.clone();
         schema["$ref"] = content["schema"]["$ref"].clone();
@@ -53,10 +53,10 @@ fn close_schema(schema: &mut Value) {
 
 #[tokio::test]
 async fn every_answer_is_of_the_schema_that_its_route_declares() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let document = ApiDocument::fetch(&reader).await;
     let some: Vec<(String, String)> = sqlx::query_as("select lot_external_id, vin from public.lots where id % 17 = 0")
-        .fetch_all(house.pool())
+        .fetch_all(pipeline.pool())
         .await
         .unwrap();
     let mut asked: BTreeMap<&str, Vec<(String, u16)>> = BTreeMap::new();
@@ -64,8 +64,11 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
         asked.entry(route).or_default().push((path, status));
     };
     let (removed, vin_removed) = some.last().cloned().unwrap();
-    super::run_sql(house.pool(), &format!("update public.vehicles set is_removed = true where vin = '{vin_removed}'"))
-        .await;
+    super::run_sql(
+        pipeline.pool(),
+        &format!("update public.vehicles set is_removed = true where vin = '{vin_removed}'"),
+    )
+    .await;
     for (lot, vin) in some.into_iter().filter(|(_, vin)| *vin != vin_removed) {
         for lang in ["en", "ru"] {
             ask("/api/v1/lots/{lot}", format!("/lots/{lot}?lang={lang}"), 200);
@@ -125,7 +128,7 @@ async fn every_answer_is_of_the_schema_that_its_route_declares() {
             assert!(wrong.is_empty(), "{path}\n{}\n{body}", wrong.join("\n"));
         }
     }
-    drop::<pipeline::Pipeline>(house);
+    drop::<pipeline::Pipeline>(pipeline);
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ fn found_lots(found: &Value) -> &Vec<Value> {
 
 #[tokio::test]
 async fn each_filter_finds_what_sql_finds() {
-    let (house, reader) = simulated_fixture().await;
-    let pool = house.pool();
+    let (pipeline, reader) = simulated_fixture().await;
+    let pool = pipeline.pool();
     let vin: String =
         sqlx::query_scalar("select vin from public.lots order by id limit 1").fetch_one(pool).await.unwrap();
     let prefix = &vin[..2];
@@ -63,10 +63,10 @@ async fn each_filter_finds_what_sql_finds() {
 
 #[tokio::test]
 async fn a_misspelt_make_or_model_is_found() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     for (asked, make) in [("toyta", "TOYOTA"), ("CHEVRLET", "CHEVROLET"), ("hnda+civic", "HONDA")] {
         let found = reader.get_json(&format!("/search?q={asked}&limit=200")).await;
-        let expected = query_number(house.pool(), &format!("{COUNT_LOTS}v.make = '{make}'")).await;
+        let expected = query_number(pipeline.pool(), &format!("{COUNT_LOTS}v.make = '{make}'")).await;
         assert!(expected > 0, "the feed has no {make}");
         let of_it = found_lots(&found).iter().filter(|lot| lot["vehicle"]["make"] == make).count() as i64;
         assert!(of_it > 0 && of_it >= expected.min(200) / 8, "{asked}: {of_it} of {expected}");
@@ -140,10 +140,10 @@ async fn pages_hold_their_sort_and_nulls_come_last() {
 
 #[tokio::test]
 async fn what_is_written_is_found_within_seconds_without_being_told() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     assert_eq!(reader.get_json("/search?make=Zaporozhets").await["total"], 0);
     run_sql(
-        house.pool(),
+        pipeline.pool(),
         "update public.vehicles set make = 'ZAPOROZHETS' where vin = (select min(vin) from public.lots)",
     )
     .await;
@@ -156,19 +156,19 @@ async fn what_is_written_is_found_within_seconds_without_being_told() {
 
 #[tokio::test]
 async fn a_hidden_and_a_deleted_lot_are_found_no_more() {
-    let (house, reader) = simulated_fixture().await;
+    let (pipeline, reader) = simulated_fixture().await;
     let all = reader.get_json("/search?limit=1").await["total"].as_i64().unwrap();
-    run_sql(house.pool(), "update public.lots set is_removed = true where id = (select min(id) from public.lots)")
+    run_sql(pipeline.pool(), "update public.lots set is_removed = true where id = (select min(id) from public.lots)")
         .await;
     reader.api.refresh().await.unwrap();
     assert_eq!(reader.get_json("/search?limit=1").await["total"], all - 1);
     let hidden: String = sqlx::query_scalar("select lot_external_id from public.lots where is_removed")
-        .fetch_one(house.pool())
+        .fetch_one(pipeline.pool())
         .await
         .unwrap();
     assert_eq!(reader.get(&format!("/lots/{hidden}")).await.status, 410);
     run_sql(
-        house.pool(),
+        pipeline.pool(),
         "delete from public.images; delete from public.lots where id = (select max(id) from public.lots)",
     )
     .await;

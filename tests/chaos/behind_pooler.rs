@@ -145,11 +145,12 @@ async fn a_pooler_that_loses_prepared_statements_is_refused_at_the_start() {
         for arguments in [&["worker"][..], &["jobs", "list"], &["doctor"]] {
             let said = run_vinops(arguments, &environment).await;
             let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-            let told = if arguments == ["doctor"] { &out } else { &err };
+            let output = if arguments == ["doctor"] { &out } else { &err };
             assert_eq!(said.status.code(), Some(3), "{arguments:?}: {out}{err}");
             assert!(
-                told.contains("a pooler that loses prepared statements") && told.contains("max_prepared_statements"),
-                "{arguments:?}: {told}"
+                output.contains("a pooler that loses prepared statements")
+                    && output.contains("max_prepared_statements"),
+                "{arguments:?}: {output}"
             );
         }
     }

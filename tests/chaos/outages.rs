@@ -85,14 +85,14 @@ impl WorkerAndScheduler {
             [("database unavailable", "database available again"), ("scheduling failed", "scheduling resumed")]
         {
             let all = self.log.to_text();
-            let told = all.lines().filter_map(|line| match () {
+            let output = all.lines().filter_map(|line| match () {
                 () if line.contains(away) => Some(false),
                 () if line.contains(back) => Some(true),
                 () => None,
             });
             // one line for each change: a busy machine may add an outage of its own
-            let told: Vec<bool> = told.collect();
-            assert!(told.len() >= 2 && told.iter().enumerate().all(|(n, back)| *back == (n % 2 == 1)), "{all}");
+            let output: Vec<bool> = output.collect();
+            assert!(output.len() >= 2 && output.iter().enumerate().all(|(n, back)| *back == (n % 2 == 1)), "{all}");
         }
         self.shut_down().await;
     }
@@ -188,9 +188,9 @@ async fn who_is_told_to_leave_while_the_database_is_away_leaves() {
     wait_until(&pair, &direct, WINDOW_APPLIED).await;
     cluster.kill().await;
     pair.wait_for_log("database unavailable").await;
-    let told = Instant::now();
+    let output = Instant::now();
     pair.shut_down().await;
-    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+    assert!(output.elapsed() < Duration::from_secs(20), "{:?}", output.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,7 +69,7 @@ struct ChaosScenario {
     deck: Vec<ChaosFault>,
     /// The number of faults that are reserved for later windows.
     kept: usize,
-    deeds: BTreeMap<Instant, Operation>,
+    statements: BTreeMap<Instant, Operation>,
     inflicted: BTreeMap<String, usize>,
     fleet: ProcessFleet,
     proxy: TcpProxy,
@@ -115,8 +115,8 @@ async fn run_listener(url: String, mut up: watch::Receiver<bool>, heard: mpsc::U
             ear.eager_reconnect(false);
             ear.listen("play").await?;
             heard.send(ScenarioEvent::Look).ok();
-            while let Some(told) = ear.try_recv().await? {
-                let claim = Some(told.payload()).filter(|worker| !worker.is_empty());
+            while let Some(output) = ear.try_recv().await? {
+                let claim = Some(output.payload()).filter(|worker| !worker.is_empty());
                 heard.send(claim.map_or(ScenarioEvent::Look, |worker| ScenarioEvent::Claim(worker.to_owned()))).ok();
             }
             Ok::<_, sqlx::Error>(())
@@ -167,7 +167,7 @@ impl ChaosScenario {
             dice,
             kept: deck.len(),
             deck,
-            deeds: BTreeMap::new(),
+            statements: BTreeMap::new(),
             inflicted: BTreeMap::new(),
             fleet,
             pool: open_pool(&calm.url(&direct)),
@@ -190,30 +190,32 @@ impl ChaosScenario {
         }
     }
 
-    fn schedule_operation(&mut self, from: Duration, to: Duration, deed: Operation) {
+    fn schedule_operation(&mut self, from: Duration, to: Duration, statement: Operation) {
         let mut at = Instant::now() + from + (to - from).mul_f64(self.dice.random());
-        while self.deeds.contains_key(&at) {
+        while self.statements.contains_key(&at) {
             at += Duration::from_nanos(1);
         }
-        self.deeds.insert(at, deed);
+        self.statements.insert(at, statement);
     }
 
     /// Schedules the next fault, unless it is reserved for a later window.
     fn schedule_fault(&mut self) {
-        if self.deck.len() > self.kept && !self.deeds.values().any(|deed| matches!(deed, Operation::Strike)) {
+        if self.deck.len() > self.kept
+            && !self.statements.values().any(|statement| matches!(statement, Operation::Strike))
+        {
             self.schedule_operation(Duration::ZERO, FAULT_INTERVAL, Operation::Strike);
         }
     }
 
     /// Waits for the next operation, exit of a process, or notification.
     async fn next_event(&mut self) -> Option<ScenarioEvent> {
-        let next = self.deeds.keys().next().copied();
+        let next = self.statements.keys().next().copied();
         tokio::select! {
             Some(heard) = self.ear.recv() => return Some(heard),
             (place, status) = self.fleet.next_exit() => self.replace_member(place, status),
             () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
-                if let Some((_, deed)) = self.deeds.pop_first() {
-                    self.run_operation(deed).await;
+                if let Some((_, statement)) = self.statements.pop_first() {
+                    self.run_operation(statement).await;
                 }
             }
         }
@@ -282,7 +284,7 @@ impl ChaosScenario {
         self.schedule_fault();
         // until all workers have started to work: one that was started without a database may still exit
         loop {
-            if !self.deeds.is_empty() {
+            if !self.statements.is_empty() {
                 self.next_event().await;
                 continue;
             }
@@ -332,7 +334,7 @@ pub async fn run_scenario(seed: u64, log: &FleetLog) {
             play.run_operation(Operation::FreeDisk).await;
         }
         // the quarter-hour is longer than the fault
-        while state == "failed" && play.deeds.values().any(|deed| matches!(deed, Operation::FreeDisk)) {
+        while state == "failed" && play.statements.values().any(|statement| matches!(statement, Operation::FreeDisk)) {
             play.next_event().await;
         }
     }

@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 #[tokio::test]
 async fn a_file_that_is_none_is_named_before_anything_is_connected() {
-    let stage = CliFixture::new().await;
-    let here = stage.folder.path().to_str().unwrap();
+    let fixture = CliFixture::new().await;
+    let here = fixture.folder.path().to_str().unwrap();
     let missing = format!("{here}/missing.csv");
     for (path, why) in [
         (
@@ -17,16 +17,16 @@ async fn a_file_that_is_none_is_named_before_anything_is_connected() {
         ),
         (here, "FOLDER is a directory\nhint: ingest its files one after the other"),
     ] {
-        let mut command = stage.vinops_command(&["ingest", path]);
-        let said = stage.command_output(command.env_remove("DATABASE_URL").output().await.unwrap());
+        let mut command = fixture.vinops_command(&["ingest", path]);
+        let said = fixture.command_output(command.env_remove("DATABASE_URL").output().await.unwrap());
         said.assert_output(2, &format!("error: {why}\n"));
     }
 }
 
 #[tokio::test]
 async fn an_unreadable_file_is_named_with_the_way_out() {
-    let stage = CliFixture::new().await;
-    let path = stage.write_window_file(0, None);
+    let fixture = CliFixture::new().await;
+    let path = fixture.write_window_file(0, None);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     let mut cause = "Permission denied (os error 13)";
     let _socket = std::fs::File::open(&path).is_ok().then(|| {
@@ -39,13 +39,13 @@ async fn an_unreadable_file_is_named_with_the_way_out() {
         "error: could not open the file FOLDER/in/2026/03/06/1700.csv\ndetail: {cause}\n\
          hint: let this user read it (chmod, chown)\n"
     );
-    stage.ingest_file(&path).await.assert_output(2, &said);
+    fixture.ingest_file(&path).await.assert_output(2, &said);
 }
 
 #[tokio::test]
 async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
-    let stage = CliFixture::new().await;
-    let said = stage.run_vinops(&["ingest", "any.csv", "--window", "yesterday"]).await;
+    let fixture = CliFixture::new().await;
+    let said = fixture.run_vinops(&["ingest", "any.csv", "--window", "yesterday"]).await;
     said.assert_output(
         2,
         "error: invalid value 'yesterday' for '--window <TIME>': expected a date, a time and a zone, for \
@@ -55,15 +55,15 @@ async fn a_window_that_is_no_time_is_shown_how_to_write_one() {
 
 #[tokio::test]
 async fn a_job_that_is_not_there_leads_to_those_that_are() {
-    let stage = CliFixture::new().await;
-    let said = stage.run_vinops(&["jobs", "show", "999"]).await;
+    let fixture = CliFixture::new().await;
+    let said = fixture.run_vinops(&["jobs", "show", "999"]).await;
     said.assert_output(1, "error: job 999 does not exist\nhint: `vinops jobs list` lists the jobs\n");
 }
 
 #[tokio::test]
 async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
-    let stage = CliFixture::new().await;
-    stage.run_vinops(&["worker", "--kind", "nonsense"]).await.assert_output(
+    let fixture = CliFixture::new().await;
+    fixture.run_vinops(&["worker", "--kind", "nonsense"]).await.assert_output(
         2,
         "error: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
@@ -71,7 +71,7 @@ async fn a_worker_for_an_unknown_kind_is_told_the_known_ones() {
 
 #[tokio::test]
 async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_ones() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let kinds = "error: unknown job kind \"nosuch\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, \
         detect-completion\n";
     for call in [
@@ -87,9 +87,9 @@ async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_o
         &["worker", "--kind", "nosuch"],
         &["worker", "--max-per-kind", "nosuch=1"],
     ] {
-        stage.run_vinops(call).await.assert_output(2, kinds);
+        fixture.run_vinops(call).await.assert_output(2, kinds);
     }
-    let said = stage.run_vinops(&["jobs", "list", "--state", "nosuch"]).await;
+    let said = fixture.run_vinops(&["jobs", "list", "--state", "nosuch"]).await;
     assert_eq!(said.code, Some(2));
     let states = "unknown job state \"nosuch\"; expected one of available, scheduled, running, retryable, completed, \
         cancelled, discarded";
@@ -100,9 +100,9 @@ async fn an_unknown_kind_or_state_of_jobs_is_a_wrong_call_that_names_the_known_o
 async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
     const STORE: &str =
         "VINOPS_STORE is not a URL (file:///var/data/vinops, s3://bucket/folder): relative URL without a base";
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let run = async |call: &[&str], (name, value): (&str, &str)| {
-        stage.command_output(stage.vinops_command(call).env(name, value).output().await.unwrap())
+        fixture.command_output(fixture.vinops_command(call).env(name, value).output().await.unwrap())
     };
     let wrong = [
         ("VINOPS_STORE", "plain/path"),
@@ -121,7 +121,7 @@ async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
         let fails: Vec<&str> = said.out.lines().filter(|line| line.starts_with("FAIL  environment")).collect();
         assert!(fails.len() == 1 && fails[0].contains(setting.0), "{}", said.out);
     }
-    let file = stage.write_window_file(0, None);
+    let file = fixture.write_window_file(0, None);
     run(&["ingest", file.to_str().unwrap()], wrong[0]).await.assert_output(2, &format!("error: {STORE}\n"));
     let mappings = "error: could not read the folder /nonexistent of VINOPS_MAPPINGS\n\
         detail: No such file or directory (os error 2)\n";
@@ -140,8 +140,8 @@ async fn a_wrong_setting_is_an_error_of_the_commands_that_use_it_only() {
 
 #[tokio::test]
 async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
-    let stage = CliFixture::new().await;
-    stage.run_vinops(&["worker", "--kind", "fetch"]).await.assert_output(
+    let fixture = CliFixture::new().await;
+    fixture.run_vinops(&["worker", "--kind", "fetch"]).await.assert_output(
         2,
         "error: --kind fetch: COPART_FEED_URL is not set; set it to the feed's address with its key, or set \
         COPART_FEED_URL_FILE to a file that contains it\n",
@@ -150,18 +150,18 @@ async fn a_worker_without_the_feeds_address_may_not_be_asked_to_fetch() {
 
 #[tokio::test]
 async fn a_reader_that_leaves_early_ends_the_command_quietly() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let windows = stage.vinops_command(&["windows"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
-    let said = stage.command_output(windows.wait_with_output().await.unwrap());
+    let windows = fixture.vinops_command(&["windows"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let said = fixture.command_output(windows.wait_with_output().await.unwrap());
     said.assert_output(141, "");
 }
 
 #[tokio::test]
 async fn the_help_shows_every_command() {
-    let stage = CliFixture::new().await;
-    let said = stage.run_vinops(&["--help"]).await;
+    let fixture = CliFixture::new().await;
+    let said = fixture.run_vinops(&["--help"]).await;
     said.assert_output(0, "");
     assert_eq!(said.out, include_str!("help.txt"), "tests/faults/help.txt is what it was");
 }

@@ -15,9 +15,9 @@ async fn start_feed(fault: FeedFault) -> (FeedServer, DropGuard) {
     (feed, stop.drop_guard())
 }
 
-async fn run_fetch(stage: &CliFixture, feed: &FeedServer) -> CommandOutput {
-    let mut command = stage.vinops_command(&["fetch", "--now", "--json"]);
-    stage.command_output(command.env("COPART_FEED_URL", feed.url()).output().await.unwrap())
+async fn run_fetch(fixture: &CliFixture, feed: &FeedServer) -> CommandOutput {
+    let mut command = fixture.vinops_command(&["fetch", "--now", "--json"]);
+    fixture.command_output(command.env("COPART_FEED_URL", feed.url()).output().await.unwrap())
 }
 
 /// Checks that a download fails: its job is discarded after the slot's one attempt, and nothing is stored.
@@ -27,10 +27,10 @@ async fn assert_fetch_fails(fault: FeedFault, why: &str) {
 
 /// Checks that a download fails after this many retries.
 async fn assert_fetch_fails_after(fault: FeedFault, why: &str, retries: usize) {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed(fault).await;
-    let before = stage.stored_counts().await;
-    let said = run_fetch(&stage, &feed).await;
+    let before = fixture.stored_counts().await;
+    let said = run_fetch(&fixture, &feed).await;
     assert_eq!(said.code, Some(1));
     // each failed try is logged, then the error, once
     let lines: Vec<&str> = said.err.lines().collect();
@@ -39,9 +39,9 @@ async fn assert_fetch_fails_after(fault: FeedFault, why: &str, retries: usize) {
     assert!(line.starts_with("error: window ") && line.contains(" is failed: "), "{line}");
     assert_eq!(line.matches(why).count(), 1, "{line}");
     assert!(!said.err.contains("authKey"), "the key stays secret: {}", said.err);
-    assert_eq!(stage.newest_job().await, ("fetch".to_owned(), "discarded".to_owned(), "retry".to_owned()));
-    assert_eq!(stage.newest_window().await.0, "failed");
-    assert_eq!((stage.stored_counts().await, stage.count_rows("raw.csv_files").await), (before, 0));
+    assert_eq!(fixture.newest_job().await, ("fetch".to_owned(), "discarded".to_owned(), "retry".to_owned()));
+    assert_eq!(fixture.newest_window().await.0, "failed");
+    assert_eq!((fixture.stored_counts().await, fixture.count_rows("raw.csv_files").await), (before, 0));
 }
 
 #[tokio::test]
@@ -86,10 +86,10 @@ async fn a_rest_under_another_etag_fails_the_window_and_is_never_sewn_on() {
 
 #[tokio::test]
 async fn a_body_that_is_always_reset_at_the_same_byte_is_taken_in_piece_by_piece() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed(FeedFault::Reset { at: 1 << 20 }).await;
     feed.inject_fault(FeedFault::Reset { at: 100_000 }, 2).unwrap();
-    let said = run_fetch(&stage, &feed).await;
+    let said = run_fetch(&fixture, &feed).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     let ranges: Vec<Option<String>> = feed.requests().into_iter().map(|hit| hit.range).collect();
     assert_eq!(ranges, [None, Some("bytes=100000-".to_owned()), Some("bytes=200000-".to_owned())]);
@@ -107,41 +107,41 @@ async fn a_body_that_never_comes_whole_fails_the_window() {
 
 #[tokio::test]
 async fn a_wrong_header_from_the_feed_is_kept_and_quarantined() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed(FeedFault::WrongHeader).await;
-    let before = stage.stored_counts().await;
-    let said = run_fetch(&stage, &feed).await;
+    let before = fixture.stored_counts().await;
+    let said = run_fetch(&fixture, &feed).await;
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(said.err.contains(" is quarantined: the header has no column VIN; the first line begins"), "{}", said.err);
     assert_eq!(said.err.lines().count(), 1);
-    assert_eq!(stage.newest_job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
-    assert_eq!((stage.stored_counts().await, stage.count_rows("raw.csv_files").await), (before, 1));
+    assert_eq!(fixture.newest_job().await, ("ingest".to_owned(), "completed".to_owned(), "done".to_owned()));
+    assert_eq!((fixture.stored_counts().await, fixture.count_rows("raw.csv_files").await), (before, 1));
 }
 
 #[tokio::test]
 async fn a_fetch_by_hand_that_may_not_go_on_names_why_and_the_next_one_finishes_its_chain() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed(FeedFault::Reset { at: 1 << 20 }).await;
     for kind in ["fetch", "upsert-lots"] {
-        stage.run_vinops(&["jobs", "pause", kind, "--reason", "a test"]).await.assert_output(0, "");
-        let said = run_fetch(&stage, &feed).await;
+        fixture.run_vinops(&["jobs", "pause", kind, "--reason", "a test"]).await.assert_output(0, "");
+        let said = run_fetch(&fixture, &feed).await;
         assert_eq!(said.code, Some(1), "{}", said.err);
         let hint = format!("hint: run `vinops jobs resume {kind} --reason \"…\"`\n");
         assert!(said.err.contains("is paused since ") && said.err.ends_with(&hint), "{}", said.err);
-        stage.run_vinops(&["jobs", "resume", kind]).await.assert_output(0, "");
+        fixture.run_vinops(&["jobs", "resume", kind]).await.assert_output(0, "");
     }
-    assert_eq!(stage.count_rows("lots").await, 0);
-    let said = run_fetch(&stage, &feed).await;
+    assert_eq!(fixture.count_rows("lots").await, 0);
+    let said = run_fetch(&fixture, &feed).await;
     assert_eq!((said.code, &said.json()["state"]), (Some(0), &"applied".into()), "{}", said.err);
-    assert!(stage.count_rows("lots").await > 300);
+    assert!(fixture.count_rows("lots").await > 300);
 }
 
 #[tokio::test]
 async fn a_fetch_by_hand_of_a_quarantined_file_is_a_failure_each_time() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed(FeedFault::WrongHeader).await;
     for _ in 0..2 {
-        let said = run_fetch(&stage, &feed).await;
+        let said = run_fetch(&fixture, &feed).await;
         assert_eq!((said.code, &said.json()["state"]), (Some(1), &"quarantined".into()), "{}", said.err);
         assert!(said.err.contains("quarantined: the header has no column VIN"), "{}", said.err);
     }

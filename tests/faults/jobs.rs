@@ -29,55 +29,55 @@ impl CliFixture {
 
 #[tokio::test]
 async fn many_jobs_are_not_touched_without_a_yes() {
-    let stage = CliFixture::new().await;
-    stage.insert_jobs("ingest", 3).await;
-    stage.run_vinops(&["jobs", "cancel", "--kind", "ingest"]).await.assert_output(
+    let fixture = CliFixture::new().await;
+    fixture.insert_jobs("ingest", 3).await;
+    fixture.run_vinops(&["jobs", "cancel", "--kind", "ingest"]).await.assert_output(
         2,
         "error: this would cancel 3 jobs, and standard input is not a terminal\nhint: pass --yes to confirm\n",
     );
-    assert_eq!(stage.job_states().await, json!({ "available": 3 }));
-    stage.run_vinops(&["jobs", "requeue", "--yes"]).await.assert_output(
+    assert_eq!(fixture.job_states().await, json!({ "available": 3 }));
+    fixture.run_vinops(&["jobs", "requeue", "--yes"]).await.assert_output(
         2,
         "error: no jobs to requeue are selected, or both by id and by filter\n\
          hint: give ids of jobs, or a filter such as --kind or --error\n",
     );
-    let said = stage.run_vinops(&["jobs", "cancel", "--kind", "ingest", "--yes", "--why", "a test", "--json"]).await;
+    let said = fixture.run_vinops(&["jobs", "cancel", "--kind", "ingest", "--yes", "--why", "a test", "--json"]).await;
     said.assert_output(0, "");
     assert_eq!(said.json()["done"].as_array().unwrap().len(), 3);
-    assert_eq!(stage.job_states().await, json!({ "cancelled": 3 }));
+    assert_eq!(fixture.job_states().await, json!({ "cancelled": 3 }));
 
     // Without a state, requeue selects cancelled jobs.
-    let said = stage.run_vinops(&["jobs", "requeue", "--key-prefix", "copart/", "--error", "a test", "--yes"]).await;
+    let said = fixture.run_vinops(&["jobs", "requeue", "--key-prefix", "copart/", "--error", "a test", "--yes"]).await;
     said.assert_output(0, "");
     assert_eq!(said.out, "3 jobs are available again\n");
     let noted = "select array_agg(action || ': ' || subject || ', ' || reason order by id) from audit.operator_actions";
-    let noted: Vec<String> = sqlx::query_scalar(noted).fetch_one(stage.pool()).await.unwrap();
+    let noted: Vec<String> = sqlx::query_scalar(noted).fetch_one(fixture.pool()).await.unwrap();
     assert_eq!(noted, ["cancel: 3 jobs, a test", "requeue: 3 jobs, manual"]);
 }
 
 #[tokio::test]
 async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
-    let stage = CliFixture::new().await;
-    let job = stage.insert_jobs("ingest", 1).await[0].to_string();
-    let claimed = stage.manual_worker("ingest").claim_jobs(1).await.unwrap();
-    let said = stage.run_vinops(&["jobs", "cancel", &job, "--why", "wrong file"]).await;
+    let fixture = CliFixture::new().await;
+    let job = fixture.insert_jobs("ingest", 1).await[0].to_string();
+    let claimed = fixture.manual_worker("ingest").claim_jobs(1).await.unwrap();
+    let said = fixture.run_vinops(&["jobs", "cancel", &job, "--why", "wrong file"]).await;
     assert_eq!(said.out, format!("job {job} is running; its worker has been asked to release it\n"));
-    let again = stage.run_vinops(&["jobs", "cancel", &job]).await;
+    let again = fixture.run_vinops(&["jobs", "cancel", &job]).await;
     assert_eq!(again.code, Some(1));
     assert!(
         again.err.contains("is running and already cancelled by ") && again.err.ends_with(": wrong file\n"),
         "{}",
         again.err
     );
-    stage.run_vinops(&["jobs", "run-now", &job]).await.assert_output(
+    fixture.run_vinops(&["jobs", "run-now", &job]).await.assert_output(
         1,
         &format!("error: job {job} (ingest) is running and already {}\n", {
             let cancelling = "select cancelling from fleet.jobs";
-            sqlx::query_scalar::<_, String>(cancelling).fetch_one(stage.pool()).await.unwrap()
+            sqlx::query_scalar::<_, String>(cancelling).fetch_one(fixture.pool()).await.unwrap()
         }),
     );
-    assert!(!stage.manual_worker("ingest").complete_step(&claimed[0]).await.unwrap());
-    stage
+    assert!(!fixture.manual_worker("ingest").complete_step(&claimed[0]).await.unwrap());
+    fixture
         .run_vinops(&["jobs", "requeue", "999"])
         .await
         .assert_output(1, "error: job 999 does not exist\nhint: `vinops jobs list` lists the jobs\n");
@@ -85,38 +85,38 @@ async fn one_job_is_steered_by_its_id_and_says_what_it_is() {
 
 #[tokio::test]
 async fn kinds_are_paused_limited_and_shown() {
-    let stage = CliFixture::new().await;
-    stage.insert_jobs("ingest", 2).await;
-    stage.run_vinops(&["jobs", "pause", "nonsense"]).await.assert_output(
+    let fixture = CliFixture::new().await;
+    fixture.insert_jobs("ingest", 2).await;
+    fixture.run_vinops(&["jobs", "pause", "nonsense"]).await.assert_output(
         2,
         "error: unknown job kind \"nonsense\"; expected one of fetch, ingest, upsert-vehicles, upsert-lots, detect-completion\n",
     );
-    assert_eq!(stage.run_vinops(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out, "ingest: paused\n");
-    assert_eq!(stage.run_vinops(&["jobs", "pause", "ingest"]).await.out, "ingest: was paused already\n");
-    assert!(stage.manual_worker("ingest").claim_jobs(2).await.unwrap().is_empty());
-    assert_eq!(stage.run_vinops(&["jobs", "limit", "ingest", "1"]).await.out, "ingest: at most 1 at once\n");
-    let stats = stage.run_vinops(&["jobs", "stats", "--json"]).await.json();
+    assert_eq!(fixture.run_vinops(&["jobs", "pause", "ingest", "--why", "the disk"]).await.out, "ingest: paused\n");
+    assert_eq!(fixture.run_vinops(&["jobs", "pause", "ingest"]).await.out, "ingest: was paused already\n");
+    assert!(fixture.manual_worker("ingest").claim_jobs(2).await.unwrap().is_empty());
+    assert_eq!(fixture.run_vinops(&["jobs", "limit", "ingest", "1"]).await.out, "ingest: at most 1 at once\n");
+    let stats = fixture.run_vinops(&["jobs", "stats", "--json"]).await.json();
     assert_eq!(
         (&stats["kinds"][0]["paused_because"], &stats["kinds"][0]["max_running"]),
         (&json!("the disk"), &json!(1))
     );
     assert_eq!(stats["counts"][0]["jobs"], 2);
-    assert_eq!(stage.run_vinops(&["jobs", "resume", "ingest"]).await.out, "ingest: runs again\n");
-    assert_eq!(stage.manual_worker("ingest").claim_jobs(2).await.unwrap().len(), 1);
-    assert_eq!(stage.run_vinops(&["jobs", "limit", "ingest", "none"]).await.out, "ingest: any number at once\n");
-    assert_eq!(stage.manual_worker("ingest").claim_jobs(2).await.unwrap().len(), 1);
+    assert_eq!(fixture.run_vinops(&["jobs", "resume", "ingest"]).await.out, "ingest: runs again\n");
+    assert_eq!(fixture.manual_worker("ingest").claim_jobs(2).await.unwrap().len(), 1);
+    assert_eq!(fixture.run_vinops(&["jobs", "limit", "ingest", "none"]).await.out, "ingest: any number at once\n");
+    assert_eq!(fixture.manual_worker("ingest").claim_jobs(2).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn ends_are_followed_and_workers_listed() {
-    let stage = CliFixture::new().await;
-    stage.insert_jobs("ingest", 2).await;
-    let hand = stage.manual_worker("ingest");
+    let fixture = CliFixture::new().await;
+    fixture.insert_jobs("ingest", 2).await;
+    let hand = fixture.manual_worker("ingest");
     for job in hand.claim_jobs(2).await.unwrap() {
         hand.end_run(&job, vinops::queue::RunOutcome::Done, std::time::Duration::ZERO).await.unwrap();
     }
     let tail = ["jobs", "tail", "--since", "2020-01-01T00:00:00Z", "--kind", "ingest", "--limit", "2", "--json"];
-    let said = stage.run_vinops(&tail).await;
+    let said = fixture.run_vinops(&tail).await;
     said.assert_output(0, "");
     let lines: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
@@ -127,7 +127,7 @@ async fn ends_are_followed_and_workers_listed() {
 
     let registered = "insert into fleet.workers (name, kinds, concurrency, lease, seen_at)
         values ('gone', '{ingest}', 4, interval '30 s', now() - interval '1 h')";
-    sqlx::query(registered).execute(stage.pool()).await.unwrap();
-    let workers = stage.run_vinops(&["workers", "--json"]).await.json();
+    sqlx::query(registered).execute(fixture.pool()).await.unwrap();
+    let workers = fixture.run_vinops(&["workers", "--json"]).await.json();
     assert_eq!((&workers[0]["name"], &workers[0]["state"]), (&json!("gone"), &json!("lost")));
 }

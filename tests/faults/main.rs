@@ -103,12 +103,12 @@ impl CliFixture {
 
     /// Returns a fixture with the first window applied.
     async fn with_first_window() -> CliFixture {
-        let stage = CliFixture::new().await;
-        let said = stage.ingest_file(&stage.write_window_file(0, None)).await;
+        let fixture = CliFixture::new().await;
+        let said = fixture.ingest_file(&fixture.write_window_file(0, None)).await;
         // on a busy machine a job may be rescued, and the log contains that
         assert_eq!(said.code, Some(0), "{}", said.err);
         assert_eq!(said.json()["state"], "applied");
-        stage
+        fixture
     }
 
     async fn stored_counts(&self) -> StoredCounts {

@@ -15,21 +15,21 @@ fn unknown_source_error(name: &str) -> String {
 }
 
 /// Opens the breaker by five failed slots. The probe is far ahead.
-async fn open_breaker(stage: &CliFixture) {
+async fn open_breaker(fixture: &CliFixture) {
     let broken = "
         update fleet.sources set consecutive_failures = 5, last_error = 'status 403 Forbidden' where source = 'copart';
         select fleet.move_breaker('copart', 'open', 'job 5', '5 slots failed in a row', '2099-01-01T00:00Z')";
-    sqlx::raw_sql(broken).execute(stage.pool()).await.unwrap();
+    sqlx::raw_sql(broken).execute(fixture.pool()).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_status_of_a_source_tells_people_and_programs_the_same() {
-    let stage = CliFixture::new().await;
-    let new = stage.run_vinops(&["source", "status"]).await;
+    let fixture = CliFixture::new().await;
+    let new = fixture.run_vinops(&["source", "status"]).await;
     assert!(new.out.starts_with("source        copart\n"), "{}", new.out);
-    stage.run_vinops(&["source", "status", "iaai"]).await.assert_output(2, &unknown_source_error("iaai"));
-    open_breaker(&stage).await;
-    let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
+    fixture.run_vinops(&["source", "status", "iaai"]).await.assert_output(2, &unknown_source_error("iaai"));
+    open_breaker(&fixture).await;
+    let status = fixture.run_vinops(&["source", "status", "--json"]).await.json();
     let status = &status[0];
     assert_eq!(
         [&status["source"], &status["breaker"], &status["consecutive_failures"], &status["probe_at"]],
@@ -37,7 +37,7 @@ async fn the_status_of_a_source_tells_people_and_programs_the_same() {
     );
     assert_eq!([&status["last_success_at"], &status["session_expires_at"]], [&Value::Null, &Value::Null]);
     assert_eq!(status["transitions"][0]["who"], "job 5");
-    let told = stage.run_vinops(&["source", "status", "copart"]).await.out;
+    let output = fixture.run_vinops(&["source", "status", "copart"]).await.out;
     for line in [
         "breaker       open since 20",
         "probe at 2099-01-01 00:00; vinops source reset-breaker copart",
@@ -47,31 +47,31 @@ async fn the_status_of_a_source_tells_people_and_programs_the_same() {
         "session       none",
         "5 slots failed in a row",
     ] {
-        assert!(told.contains(line), "{line} in\n{told}");
+        assert!(output.contains(line), "{line} in\n{output}");
     }
 }
 
 #[tokio::test]
 async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
-    let stage = CliFixture::new().await;
-    open_breaker(&stage).await;
-    let fetch = |stage: &CliFixture| {
-        let mut command = stage.vinops_command(&["fetch", "--now"]);
+    let fixture = CliFixture::new().await;
+    open_breaker(&fixture).await;
+    let fetch = |fixture: &CliFixture| {
+        let mut command = fixture.vinops_command(&["fetch", "--now"]);
         command.env("COPART_FEED_URL", "http://127.0.0.1:9/?authKey=x");
         command
     };
-    let said = stage.command_output(fetch(&stage).output().await.unwrap());
+    let said = fixture.command_output(fetch(&fixture).output().await.unwrap());
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains(" is not fetched: the breaker is open since"), "{}", said.err);
     let hint = "\nhint: run `vinops source reset-breaker copart --reason \"…\"`\n";
     assert!(said.err.ends_with(hint), "{}", said.err);
-    let said = stage.run_vinops(&["source", "reset-breaker", "copart"]).await;
+    let said = fixture.run_vinops(&["source", "reset-breaker", "copart"]).await;
     assert!(said.code == Some(2) && said.err.contains("--reason <TEXT>"), "{}", said.err);
-    let said = stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
+    let said = fixture.run_vinops(&["source", "reset-breaker", "copart", "--why", "a new address", "--json"]).await;
     assert_eq!(said.json(), json!({ "source": "copart", "changed": true }));
-    let said = stage.run_vinops(&["source", "reset-breaker", "copart", "--why", "again"]).await;
+    let said = fixture.run_vinops(&["source", "reset-breaker", "copart", "--why", "again"]).await;
     assert_eq!(said.out, "the breaker of copart is closed already\n");
-    let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
+    let status = fixture.run_vinops(&["source", "status", "--json"]).await.json();
     let moved = &status[0]["transitions"][0];
     assert_eq!([&moved["from"], &moved["to"], &moved["why"]], ["open", "closed", "a new address"]);
     let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
@@ -80,9 +80,9 @@ async fn a_breaker_is_reset_with_a_reason_that_is_kept_with_who_gave_it() {
 
 #[tokio::test]
 async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let accept = ["source", "accept-size", "copart", "--reason", "fewer yards"];
-    stage.run_vinops(&accept).await.assert_output(
+    fixture.run_vinops(&accept).await.assert_output(
         2,
         "error: source \"copart\" has no file whose size can be accepted\n\
             hint: `vinops source status` lists the sources\n",
@@ -91,44 +91,44 @@ async fn a_size_is_accepted_with_a_reason_and_only_where_a_file_was_too_small() 
         insert into raw.sources (source, head_window) values ('copart', '2026-03-06T17:15Z');
         insert into raw.csv_files (path, sha256, bytes, window_start_utc, row_count, state, complete, incomplete_reason)
         values ('2026/03/06/1715.csv', repeat('0', 64), 1, '2026-03-06T17:15Z', 70000, 'incomplete', false, 'lots')";
-    sqlx::raw_sql(file).execute(stage.pool()).await.unwrap();
-    let said = stage.run_vinops(&accept).await;
+    sqlx::raw_sql(file).execute(fixture.pool()).await.unwrap();
+    let said = fixture.run_vinops(&accept).await;
     assert!(said.code == Some(1) && said.err.contains("because of its lot numbers, not its size"), "{}", said.err);
-    sqlx::raw_sql("update raw.csv_files set incomplete_reason = 'size'").execute(stage.pool()).await.unwrap();
-    let said = stage.run_vinops(&[&accept[..], &["--json"]].concat()).await;
+    sqlx::raw_sql("update raw.csv_files set incomplete_reason = 'size'").execute(fixture.pool()).await.unwrap();
+    let said = fixture.run_vinops(&[&accept[..], &["--json"]].concat()).await;
     assert_eq!(
         said.json(),
         json!({ "source": "copart", "changed": true, "window_start_utc": "2026-03-06T17:15:00Z", "rows": 70_000 })
     );
     let noted = "select who || ' ' || reason from audit.operator_actions where action = 'accept-size'";
-    let noted: String = sqlx::query_scalar(noted).fetch_one(stage.pool()).await.unwrap();
+    let noted: String = sqlx::query_scalar(noted).fetch_one(fixture.pool()).await.unwrap();
     let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
     assert_eq!(noted, format!("{me} fewer yards"));
     let accepted = "select size_accepted_rows from raw.sources where size_accepted_window = '2026-03-06T17:15Z'";
-    assert_eq!(sqlx::query_scalar::<_, i32>(accepted).fetch_one(stage.pool()).await.unwrap(), 70_000);
-    let said = stage.run_vinops(&["source", "accept-size", "copart"]).await;
+    assert_eq!(sqlx::query_scalar::<_, i32>(accepted).fetch_one(fixture.pool()).await.unwrap(), 70_000);
+    let said = fixture.run_vinops(&["source", "accept-size", "copart"]).await;
     assert_eq!(said.code, Some(2), "{}", said.err);
 }
 
 #[tokio::test]
 async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
-    let stage = CliFixture::new().await;
-    let said = stage.run_vinops(&["source", "disable", "--why", "they asked us to"]).await;
+    let fixture = CliFixture::new().await;
+    let said = fixture.run_vinops(&["source", "disable", "--why", "they asked us to"]).await;
     assert_eq!((said.code, said.out.as_str()), (Some(0), "source copart is disabled\n"), "{}", said.err);
     let mut schedulers = Vec::new();
     for _ in 0..3 {
-        let mut command = stage.vinops_command(&["scheduler"]);
+        let mut command = fixture.vinops_command(&["scheduler"]);
         command.env("VINOPS_FETCH_DELAY", "0s").env("VINOPS_FETCH_JITTER", "0s").stderr(Stdio::piped());
         schedulers.push(command.spawn().unwrap());
     }
     // the first reports it, the others find the window
-    let (told, mut hears) = tokio::sync::mpsc::channel(100);
+    let (output, mut hears) = tokio::sync::mpsc::channel(100);
     for scheduler in &mut schedulers {
         let mut lines = BufReader::new(scheduler.stderr.take().unwrap()).lines();
-        let told = told.clone();
+        let output = output.clone();
         tokio::spawn(async move {
             while let Some(line) = lines.next_line().await.unwrap() {
-                told.send(line).await.unwrap();
+                output.send(line).await.unwrap();
             }
         });
     }
@@ -137,12 +137,12 @@ async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
     assert_eq!(line["message"], "window not fetched");
     assert!(line["reason"].as_str().unwrap().starts_with("the source is disabled"), "{line}");
     assert_eq!(line["source"], "copart");
-    let (state, note) = stage.newest_window().await;
+    let (state, note) = fixture.newest_window().await;
     assert_eq!(
         (state.as_str(), note.as_deref()),
         ("missed", Some("the source is disabled: vinops source enable copart"))
     );
-    assert_eq!(stage.count_rows("fleet.jobs").await, 0);
+    assert_eq!(fixture.count_rows("fleet.jobs").await, 0);
     for mut scheduler in schedulers {
         scheduler.kill().await.unwrap();
     }
@@ -150,8 +150,8 @@ async fn a_disabled_source_gets_windows_that_say_so_from_any_scheduler() {
 
 #[tokio::test]
 async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
-    let stage = CliFixture::new().await;
-    assert_eq!(stage.run_vinops(&["windows", "--missing"]).await.out, "no window is missing\n");
+    let fixture = CliFixture::new().await;
+    assert_eq!(fixture.run_vinops(&["windows", "--missing"]).await.out, "no window is missing\n");
     let windows = "
         insert into fleet.windows (source, window_start_utc, state, note) values
           ('copart', '2026-03-06T17:00Z', 'applied', null),
@@ -159,10 +159,10 @@ async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
           ('copart', '2026-03-06T17:30Z', 'missed', 'no scheduler ran'),
           ('copart', '2026-03-06T18:00Z', 'failed', 'status 403'),
           ('copart', '2026-03-06T18:15Z', 'applied', null)";
-    sqlx::raw_sql(windows).execute(stage.pool()).await.unwrap();
+    sqlx::raw_sql(windows).execute(fixture.pool()).await.unwrap();
     let asked =
         ["windows", "--missing", "--json", "--since", "2026-03-06T10:07:00Z", "--until", "2026-03-06T18:30:00Z"];
-    let missing = stage.run_vinops(&asked).await.json();
+    let missing = fixture.run_vinops(&asked).await.json();
     let missing: Vec<_> = missing
         .as_array()
         .unwrap()
@@ -177,10 +177,10 @@ async fn missing_windows_are_the_quarter_hours_without_a_good_one() {
             ("2026-03-06T17:30:00Z", Some("missed"), Some("no scheduler ran")),
         ]
     );
-    let told = stage.run_vinops(&["windows", "--missing", "--until", "2026-03-06T18:30:00Z"]).await.out;
-    assert!(told.contains("2026-03-06 17:45") && told.contains("never opened"), "{told}");
+    let output = fixture.run_vinops(&["windows", "--missing", "--until", "2026-03-06T18:30:00Z"]).await.out;
+    assert!(output.contains("2026-03-06 17:45") && output.contains("never opened"), "{output}");
     // without a span: the last day, up to the last complete quarter-hour
-    let today = stage.run_vinops(&["windows", "--missing", "--json"]).await.json();
+    let today = fixture.run_vinops(&["windows", "--missing", "--json"]).await.json();
     assert!((95..=96).contains(&today.as_array().unwrap().len()), "{today}");
 }
 
@@ -209,8 +209,8 @@ async fn login_page() -> (String, Arc<Mutex<String>>) {
 
 #[tokio::test]
 async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_curious_log() {
-    let stage = CliFixture::new().await;
-    stage.run_vinops(&["source", "login"]).await.assert_output(
+    let fixture = CliFixture::new().await;
+    fixture.run_vinops(&["source", "login"]).await.assert_output(
         2,
         "error: COPART_USER is not set\n\
          hint: set COPART_USER, COPART_PASSWORD and VINOPS_COOKIE_KEY, or set COPART_USER_FILE, COPART_PASSWORD_FILE and \
@@ -218,7 +218,7 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
     );
     let (url, heard) = login_page().await;
     let login = |key: &str| {
-        let mut command = stage.vinops_command(&["source", "login", "--json"]);
+        let mut command = fixture.vinops_command(&["source", "login", "--json"]);
         command
             .env("COPART_USER", "PLANTED-user")
             .env("COPART_PASSWORD", "PLANTED-password")
@@ -227,14 +227,14 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
             .env("VINOPS_LOG", "trace");
         command
     };
-    let short = stage.command_output(login("PLANTED").output().await.unwrap());
+    let short = fixture.command_output(login("PLANTED").output().await.unwrap());
     assert!(
         short.code == Some(1) && short.err.contains("VINOPS_COOKIE_KEY is shorter than 32 characters"),
         "{}",
         short.err
     );
     assert!(!short.err.contains("PLANTED"), "{}", short.err);
-    let said = stage.command_output(login(&"PLANTED-".repeat(8)).output().await.unwrap());
+    let said = fixture.command_output(login(&"PLANTED-".repeat(8)).output().await.unwrap());
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(said.json()["session_expires_at"].is_string());
     assert!(said.err.contains("session refreshed"), "{}", said.err);
@@ -243,45 +243,45 @@ async fn a_login_by_hand_keeps_a_session_and_tells_no_secret_even_to_the_most_cu
     let heard = heard.lock().unwrap().clone();
     assert!(heard.contains("username=PLANTED-user&password=PLANTED-password"), "{heard}");
     let row: String =
-        sqlx::query_scalar("select s::text from fleet.source_sessions s").fetch_one(stage.pool()).await.unwrap();
+        sqlx::query_scalar("select s::text from fleet.source_sessions s").fetch_one(fixture.pool()).await.unwrap();
     assert!(!row.contains("PLANTED") && !row.contains("504c414e544544"), "{row}");
 }
 
 #[tokio::test]
 async fn the_worker_whose_failure_opens_the_breaker_says_so_in_one_line() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let near = "
         update fleet.sources set consecutive_failures = 4 where source = 'copart';
         select fleet.enqueue(
           'fetch',
           jsonb_build_object('source', 'copart', 'window_start_utc', date_bin('15 minutes', now(), 'epoch'), 'late_ok', true),
           max_attempts => 1)";
-    sqlx::raw_sql(near).execute(stage.pool()).await.unwrap();
+    sqlx::raw_sql(near).execute(fixture.pool()).await.unwrap();
     // a closed port: no process listens there any more
     let shut = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut command = stage.vinops_command(&["worker", "--kind", "fetch"]);
+    let mut command = fixture.vinops_command(&["worker", "--kind", "fetch"]);
     command.env("COPART_FEED_URL", format!("http://{shut}/?authKey=PLANTED-key")).stderr(Stdio::piped());
     let mut worker = command.spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines();
-    let mut told = Vec::new();
-    while !told.iter().any(|line: &String| line.contains("the breaker is open")) {
-        told.push(lines.next_line().await.unwrap().unwrap());
+    let mut output = Vec::new();
+    while !output.iter().any(|line: &String| line.contains("the breaker is open")) {
+        output.push(lines.next_line().await.unwrap().unwrap());
     }
     worker.kill().await.unwrap();
-    let line: Value = serde_json::from_str(told.last().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(output.last().unwrap()).unwrap();
     assert_eq!(line["level"], "WARN");
     let message = line["message"].as_str().unwrap();
     assert!(message.starts_with("source copart: the breaker is open (was closed): 5 slots failed in a row; probe at "));
-    assert!(!told.concat().contains("PLANTED"), "{told:#?}");
-    let status = stage.run_vinops(&["source", "status", "--json"]).await.json();
+    assert!(!output.concat().contains("PLANTED"), "{output:#?}");
+    let status = fixture.run_vinops(&["source", "status", "--json"]).await.json();
     assert_eq!(status[0]["breaker"], "open");
     assert!(status[0]["last_error"].as_str().unwrap().contains("the feed transfer failed: connection"), "{status}");
 }
 
 #[tokio::test]
 async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
-    let stage = CliFixture::new().await;
-    let file = stage.write_window_file(0, None);
+    let fixture = CliFixture::new().await;
+    let file = fixture.write_window_file(0, None);
     let file = file.to_str().unwrap();
     for call in [
         &["ingest", file, "--source", "iaai"][..],
@@ -301,11 +301,11 @@ async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
         &["source", "remove", "iaai", "--reason", "a test"],
     ] {
         let name = if call.contains(&"Copart!") { "Copart!" } else { "iaai" };
-        stage.run_vinops(call).await.assert_output(2, &unknown_source_error(name));
+        fixture.run_vinops(call).await.assert_output(2, &unknown_source_error(name));
     }
-    let mut fetch = stage.vinops_command(&["fetch", "--now", "--source", "iaai"]);
+    let mut fetch = fixture.vinops_command(&["fetch", "--now", "--source", "iaai"]);
     fetch.env("COPART_FEED_URL", "http://127.0.0.1:9/?authKey=x");
-    stage.command_output(fetch.output().await.unwrap()).assert_output(2, &unknown_source_error("iaai"));
+    fixture.command_output(fetch.output().await.unwrap()).assert_output(2, &unknown_source_error("iaai"));
     for (table, rows) in [
         ("fleet.sources", 1),
         ("fleet.windows", 0),
@@ -314,32 +314,32 @@ async fn an_unknown_source_is_a_wrong_call_everywhere_and_leaves_nothing() {
         ("raw.sources", 0),
         ("audit.operator_actions", 0),
     ] {
-        assert_eq!(stage.count_rows(table).await, rows, "{table}");
+        assert_eq!(fixture.count_rows(table).await, rows, "{table}");
     }
-    let stored = std::fs::read_dir(stage.folder.path().join("store/raw")).map_or(0, Iterator::count);
+    let stored = std::fs::read_dir(fixture.folder.path().join("store/raw")).map_or(0, Iterator::count);
     assert_eq!(stored, 0, "no byte is stored");
 }
 
 #[tokio::test]
 async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
-    let stage = CliFixture::new().await;
-    let said = stage.run_vinops(&["source", "add", "Iaai", "--reason", "a test"]).await;
+    let fixture = CliFixture::new().await;
+    let said = fixture.run_vinops(&["source", "add", "Iaai", "--reason", "a test"]).await;
     assert!(said.code == Some(2) && said.err.contains("expected a lower-case letter"), "{}", said.err);
-    assert_eq!(stage.run_vinops(&["source", "add", "iaai"]).await.code, Some(2), "no reason");
+    assert_eq!(fixture.run_vinops(&["source", "add", "iaai"]).await.code, Some(2), "no reason");
     for (changed, out) in [(true, "source iaai is added\n"), (false, "source iaai is added already\n")] {
-        let said = stage.run_vinops(&["source", "add", "iaai", "--why", "a second auction"]).await;
+        let said = fixture.run_vinops(&["source", "add", "iaai", "--why", "a second auction"]).await;
         assert_eq!((said.code, said.out.as_str()), (Some(0), out), "{changed}: {}", said.err);
     }
     assert_eq!(
-        stage.run_vinops(&["source", "remove", "iaai", "--reason", "a test", "--json"]).await.json(),
+        fixture.run_vinops(&["source", "remove", "iaai", "--reason", "a test", "--json"]).await.json(),
         json!({ "source": "iaai", "changed": true })
     );
-    stage.run_vinops(&["source", "add", "iaai", "--reason", "again"]).await.assert_output(0, "");
+    fixture.run_vinops(&["source", "add", "iaai", "--reason", "again"]).await.assert_output(0, "");
 
     // the same bytes are a file of each source
-    let file = stage.write_window_file(0, None);
+    let file = fixture.write_window_file(0, None);
     for source in ["copart", "iaai"] {
-        let said = stage.run_vinops(&["ingest", file.to_str().unwrap(), "--source", source, "--json"]).await;
+        let said = fixture.run_vinops(&["ingest", file.to_str().unwrap(), "--source", source, "--json"]).await;
         said.assert_output(0, "");
         let report = said.json();
         assert_eq!(
@@ -347,19 +347,19 @@ async fn a_source_is_added_listed_used_and_removed_while_it_has_no_file() {
             [&json!(source), &json!("applied"), &json!(false)]
         );
     }
-    let listed = stage.run_vinops(&["source", "list", "--json"]).await.json();
+    let listed = fixture.run_vinops(&["source", "list", "--json"]).await.json();
     let listed: Vec<_> = listed.as_array().unwrap().iter().map(|it| (&it["source"], &it["files"])).collect();
     assert_eq!(listed, [(&json!("copart"), &json!(1)), (&json!("iaai"), &json!(1))]);
-    stage.run_vinops(&["source", "remove", "iaai", "--reason", "a test"]).await.assert_output(
+    fixture.run_vinops(&["source", "remove", "iaai", "--reason", "a test"]).await.assert_output(
         1,
         "error: source \"iaai\" has files and cannot be removed\n\
          hint: to stop its fetches, run `vinops source disable iaai --reason \"…\"`\n",
     );
     for (filter, jobs) in [("copart", 4), ("iaai", 4)] {
-        let found = stage.run_vinops(&["jobs", "list", "--source", filter, "--json"]).await.json();
+        let found = fixture.run_vinops(&["jobs", "list", "--source", filter, "--json"]).await.json();
         assert_eq!(found.as_array().unwrap().len(), jobs, "{filter}");
     }
     let acts = "select array_agg(action || ' ' || subject || ': ' || reason order by id) from audit.operator_actions";
-    let acts: Vec<String> = sqlx::query_scalar(acts).fetch_one(stage.pool()).await.unwrap();
+    let acts: Vec<String> = sqlx::query_scalar(acts).fetch_one(fixture.pool()).await.unwrap();
     assert_eq!(acts, ["add-source iaai: a second auction", "remove-source iaai: a test", "add-source iaai: again"]);
 }

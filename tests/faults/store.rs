@@ -11,11 +11,11 @@ const FIX_COMMAND: &[&str] = &["store", "check", "--fix", "--yes", "--json", "--
 
 /// Returns a fixture with the files of `windows` windows, the first at 17:00.
 async fn fixture_with_files(windows: u32) -> CliFixture {
-    let stage = CliFixture::with_first_window().await;
+    let fixture = CliFixture::with_first_window().await;
     for k in 1..windows {
-        stage.ingest_file(&stage.write_window_file(k, None)).await.assert_output(0, "");
+        fixture.ingest_file(&fixture.write_window_file(k, None)).await.assert_output(0, "");
     }
-    stage
+    fixture
 }
 
 impl CliFixture {
@@ -60,8 +60,8 @@ fn expected_problem(key: &str, state: &str, found_as: Option<&str>) -> (String, 
 
 #[tokio::test]
 async fn a_whole_store_is_said_to_be_whole() {
-    let stage = fixture_with_files(2).await;
-    let said = stage.run_vinops(&["store", "check"]).await;
+    let fixture = fixture_with_files(2).await;
+    let said = fixture.run_vinops(&["store", "check"]).await;
     said.assert_output(0, "");
     let line = "2 files, 2 read in full: 2 intact, 0 missing, 0 misplaced, 0 damaged, 0 unreadable\n";
     assert_eq!(said.out, line);
@@ -69,102 +69,102 @@ async fn a_whole_store_is_said_to_be_whole() {
 
 #[tokio::test]
 async fn what_is_lost_spoiled_or_misnamed_is_found_and_put_back_where_its_bytes_are_elsewhere() {
-    let stage = fixture_with_files(4).await;
-    fs::rename(stage.object_path("1700.csv.zst"), stage.object_path("1700-0a1b2c3d.csv.zst")).unwrap();
-    fs::copy(stage.object_path("1715.csv.zst"), stage.object_path("copy-of-1715")).unwrap();
-    let whole = fs::read(stage.object_path("1715.csv.zst")).unwrap();
+    let fixture = fixture_with_files(4).await;
+    fs::rename(fixture.object_path("1700.csv.zst"), fixture.object_path("1700-0a1b2c3d.csv.zst")).unwrap();
+    fs::copy(fixture.object_path("1715.csv.zst"), fixture.object_path("copy-of-1715")).unwrap();
+    let whole = fs::read(fixture.object_path("1715.csv.zst")).unwrap();
     let half = &whole[..whole.len() / 2];
-    fs::write(stage.object_path("1715.csv.zst"), half).unwrap();
-    fs::remove_file(stage.object_path("1730.csv.zst")).unwrap();
-    fs::write(stage.object_path("stranger"), b"of nobody").unwrap();
+    fs::write(fixture.object_path("1715.csv.zst"), half).unwrap();
+    fs::remove_file(fixture.object_path("1730.csv.zst")).unwrap();
+    fs::write(fixture.object_path("stranger"), b"of nobody").unwrap();
     let wrong = [
         expected_problem("1700.csv.zst", "misplaced", Some("1700-0a1b2c3d.csv.zst")),
         expected_problem("1715.csv.zst", "damaged", Some("copy-of-1715")),
         expected_problem("1730.csv.zst", "missing", None),
     ];
 
-    let said = stage.run_vinops(CHECK_COMMAND).await;
+    let said = fixture.run_vinops(CHECK_COMMAND).await;
     said.assert_output(1, "error: 3 of 4 files are missing or damaged in the store\n");
     assert_eq!(list_problems(&said.json()), wrong);
     assert_eq!(said.json()["unnamed"]["objects"], 3);
 
     // without consent, or with a dry run only
-    let said = stage.run_vinops(&["store", "check", "--fix"]).await;
+    let said = fixture.run_vinops(&["store", "check", "--fix"]).await;
     assert_eq!(said.code, Some(2), "{}", said.err);
     assert!(said.err.contains("this would restore 2 files in file://"), "{}", said.err);
-    let said = stage.run_vinops(&["store", "check", "--fix", "--dry-run", "--json"]).await;
+    let said = fixture.run_vinops(&["store", "check", "--fix", "--dry-run", "--json"]).await;
     assert_eq!((said.code, list_problems(&said.json())), (Some(1), wrong.to_vec()));
     assert!(said.out.contains("would be copied from raw/copart/2026/03/06/copy-of-1715"), "{}", said.out);
-    assert_eq!(list_problems(&stage.run_vinops(CHECK_COMMAND).await.json()), wrong);
-    assert_eq!(stage.count_rows("audit.operator_actions").await, 0);
+    assert_eq!(list_problems(&fixture.run_vinops(CHECK_COMMAND).await.json()), wrong);
+    assert_eq!(fixture.count_rows("audit.operator_actions").await, 0);
 
-    let said = stage.run_vinops(FIX_COMMAND).await;
+    let said = fixture.run_vinops(FIX_COMMAND).await;
     said.assert_output(1, "error: 1 of 4 files is missing or damaged in the store\n");
     assert_eq!(repaired_count(&said), 2);
-    assert_eq!(fs::read(stage.object_path("1715.csv.zst")).unwrap(), whole);
-    let damaged = stage.folder.path().join("store/damaged/raw/copart/2026/03/06");
+    assert_eq!(fs::read(fixture.object_path("1715.csv.zst")).unwrap(), whole);
+    let damaged = fixture.folder.path().join("store/damaged/raw/copart/2026/03/06");
     let aside: Vec<_> = fs::read_dir(damaged).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(aside.len(), 1);
     assert_eq!(fs::read(&aside[0]).unwrap(), half);
-    assert!(stage.object_path("stranger").exists() && stage.object_path("1700-0a1b2c3d.csv.zst").exists());
+    assert!(fixture.object_path("stranger").exists() && fixture.object_path("1700-0a1b2c3d.csv.zst").exists());
     let noted = "select action, subject, reason, details::text from audit.operator_actions order by id";
-    let noted: Vec<(String, String, String, String)> = sqlx::query_as(noted).fetch_all(stage.pool()).await.unwrap();
+    let noted: Vec<(String, String, String, String)> = sqlx::query_as(noted).fetch_all(fixture.pool()).await.unwrap();
     assert_eq!(noted[0].0, "fix-store");
     assert!(noted[0].1.starts_with("file://"), "{noted:?}");
     assert_eq!((&*noted[0].2, &*noted[0].3), ("a disk failed", r#"{"files": 2}"#));
     assert_eq!((&*noted[1].0, &*noted[1].3), ("fix-store-end", r#"{"files": 2, "failed": 0}"#));
     assert_eq!(noted.len(), 2);
 
-    assert_eq!(list_problems(&stage.run_vinops(CHECK_COMMAND).await.json()), wrong[2..]);
+    assert_eq!(list_problems(&fixture.run_vinops(CHECK_COMMAND).await.json()), wrong[2..]);
 }
 
 #[tokio::test]
 async fn two_files_that_stand_under_each_others_names_are_both_put_back() {
-    let stage = fixture_with_files(2).await;
-    let [one, other] = ["1700.csv.zst", "1715.csv.zst"].map(|name| stage.object_path(name));
-    fs::rename(&one, stage.object_path("between")).unwrap();
+    let fixture = fixture_with_files(2).await;
+    let [one, other] = ["1700.csv.zst", "1715.csv.zst"].map(|name| fixture.object_path(name));
+    fs::rename(&one, fixture.object_path("between")).unwrap();
     fs::rename(&other, &one).unwrap();
-    fs::rename(stage.object_path("between"), &other).unwrap();
-    let said = stage.run_vinops(FIX_COMMAND).await;
+    fs::rename(fixture.object_path("between"), &other).unwrap();
+    let said = fixture.run_vinops(FIX_COMMAND).await;
     said.assert_output(0, "");
     assert_eq!(repaired_count(&said), 2);
-    stage.assert_all_exported().await;
+    fixture.assert_all_exported().await;
 }
 
 #[tokio::test]
 async fn a_file_that_lies_there_unpacked_or_packed_otherwise_is_packed_as_it_was() {
-    let stage = fixture_with_files(2).await;
-    let packed = fs::read(stage.object_path("1715.csv.zst")).unwrap();
-    fs::copy(stage.folder.path().join("in/2026/03/06/1700.csv"), stage.object_path("1700.csv.zst")).unwrap();
-    let raw = fs::read(stage.folder.path().join("in/2026/03/06/1715.csv")).unwrap();
-    fs::write(stage.object_path("1715.csv.zst"), zstd::encode_all(&*raw, 1).unwrap()).unwrap();
-    let said = stage.run_vinops(FIX_COMMAND).await;
+    let fixture = fixture_with_files(2).await;
+    let packed = fs::read(fixture.object_path("1715.csv.zst")).unwrap();
+    fs::copy(fixture.folder.path().join("in/2026/03/06/1700.csv"), fixture.object_path("1700.csv.zst")).unwrap();
+    let raw = fs::read(fixture.folder.path().join("in/2026/03/06/1715.csv")).unwrap();
+    fs::write(fixture.object_path("1715.csv.zst"), zstd::encode_all(&*raw, 1).unwrap()).unwrap();
+    let said = fixture.run_vinops(FIX_COMMAND).await;
     said.assert_output(0, "");
     assert_eq!(
         list_problems(&said.json()),
         ["1700.csv.zst", "1715.csv.zst"].map(|name| expected_problem(name, "damaged", Some(name)))
     );
-    assert_eq!(fs::read(stage.object_path("1715.csv.zst")).unwrap(), packed);
-    stage.assert_all_exported().await;
+    assert_eq!(fs::read(fixture.object_path("1715.csv.zst")).unwrap(), packed);
+    fixture.assert_all_exported().await;
 }
 
 #[tokio::test]
 async fn a_killed_repair_is_continued_from_what_was_moved_aside() {
-    let stage = fixture_with_files(2).await;
+    let fixture = fixture_with_files(2).await;
     // killed after both were moved aside and before either was restored; one of the two has the other's bytes
-    let aside = stage.folder.path().join("store/damaged/raw/copart/2026/03/06");
+    let aside = fixture.folder.path().join("store/damaged/raw/copart/2026/03/06");
     fs::create_dir_all(&aside).unwrap();
-    fs::rename(stage.object_path("1700.csv.zst"), aside.join("1715.csv.zst.00000000")).unwrap();
-    fs::rename(stage.object_path("1715.csv.zst"), aside.join("1700.csv.zst.00000000")).unwrap();
-    let said = stage.run_vinops(FIX_COMMAND).await;
+    fs::rename(fixture.object_path("1700.csv.zst"), aside.join("1715.csv.zst.00000000")).unwrap();
+    fs::rename(fixture.object_path("1715.csv.zst"), aside.join("1700.csv.zst.00000000")).unwrap();
+    let said = fixture.run_vinops(FIX_COMMAND).await;
     said.assert_output(0, "");
     assert_eq!(repaired_count(&said), 2);
-    stage.assert_all_exported().await;
+    fixture.assert_all_exported().await;
 }
 
 #[tokio::test]
 async fn bytes_of_older_files_are_read_where_the_size_differs_and_else_only_with_all() {
-    let stage = fixture_with_files(2).await;
+    let fixture = fixture_with_files(2).await;
     // a day of newer files; the oldest two are no longer among the newest
     sqlx::raw_sql(
         "insert into raw.csv_files (source, path, sha256, bytes, window_start_utc)
@@ -173,23 +173,23 @@ async fn bytes_of_older_files_are_read_where_the_size_differs_and_else_only_with
         from raw.csv_files, generate_series(1, 96) as n
         where path like '%1700.csv.zst'",
     )
-    .execute(stage.pool())
+    .execute(fixture.pool())
     .await
     .unwrap();
-    let mut bytes = fs::read(stage.object_path("1700.csv.zst")).unwrap();
+    let mut bytes = fs::read(fixture.object_path("1700.csv.zst")).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(stage.object_path("1700.csv.zst"), &bytes).unwrap();
+    fs::write(fixture.object_path("1700.csv.zst"), &bytes).unwrap();
     let found = |said: CommandOutput| {
         let report = said.json();
         let mut found = list_problems(&report);
         found.retain(|(_, state, _)| state != "missing");
         (report["files"].as_u64().unwrap(), report["read"].as_u64().unwrap(), found)
     };
-    assert_eq!(found(stage.run_vinops(CHECK_COMMAND).await), (98, 0, vec![]));
+    assert_eq!(found(fixture.run_vinops(CHECK_COMMAND).await), (98, 0, vec![]));
     let damaged = vec![expected_problem("1700.csv.zst", "damaged", None)];
-    let all = stage.run_vinops(&["store", "check", "--all", "--json"]).await;
+    let all = fixture.run_vinops(&["store", "check", "--all", "--json"]).await;
     assert_eq!(found(all), (98, 2, damaged.clone()));
-    fs::write(stage.object_path("1700.csv.zst"), &bytes[1..]).unwrap();
-    assert_eq!(found(stage.run_vinops(CHECK_COMMAND).await), (98, 1, damaged));
+    fs::write(fixture.object_path("1700.csv.zst"), &bytes[1..]).unwrap();
+    assert_eq!(found(fixture.run_vinops(CHECK_COMMAND).await), (98, 1, damaged));
 }

@@ -63,7 +63,7 @@ for each row when (new.state not in ('due', 'fetched', 'ingested')) execute func
 
 /// A feed, a fleet's database, and a listener on it.
 struct KillScenario {
-    stage: CliFixture,
+    fixture: CliFixture,
     feed: FeedServer,
     ear: PgListener,
     _feed_stops: DropGuard,
@@ -81,23 +81,23 @@ impl KillScenario {
 
     /// Creates a scenario with variables of its workers, such as those of a store in a bucket.
     async fn with_environment(environment: Vec<(String, String)>) -> KillScenario {
-        let mut stage = CliFixture::new().await;
-        stage.environment = environment;
-        sqlx::raw_sql(NOTIFY_TRIGGERS).execute(stage.pool()).await.unwrap();
-        let mut ear = stage.db.db.connect_listener().await.unwrap();
+        let mut fixture = CliFixture::new().await;
+        fixture.environment = environment;
+        sqlx::raw_sql(NOTIFY_TRIGGERS).execute(fixture.pool()).await.unwrap();
+        let mut ear = fixture.db.db.connect_listener().await.unwrap();
         ear.listen("play").await.unwrap();
         let mut options = SimulatorOptions::new(7, ROWS, "2026-03-06T17:00:00Z".parse().unwrap());
         options.broken = 3;
         let stop = CancellationToken::new();
         let feed = FeedServer::start(Simulator::new(options), stop.clone()).await.unwrap();
-        KillScenario { stage, feed, ear, _feed_stops: stop.drop_guard() }
+        KillScenario { fixture, feed, ear, _feed_stops: stop.drop_guard() }
     }
 
     /// Starts a worker, which appends its log to a file.
     fn start_worker(&self) -> Child {
-        let log = self.stage.folder.path().join("workers.log");
+        let log = self.fixture.folder.path().join("workers.log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        self.stage
+        self.fixture
             .vinops_command(&["worker"])
             .env("COPART_FEED_URL", self.feed.url())
             .stdout(Stdio::null())
@@ -111,13 +111,13 @@ impl KillScenario {
         self.feed.advance_to(k).await.unwrap();
         let at = self.feed.with_simulator(|simulator| simulator.options().window_start(k));
         let scheduler = Scheduler::new(&JOBS[0], &["copart"]).simulated();
-        let due = scheduler.enqueue_due_windows(self.stage.pool(), Some(at)).await.unwrap();
+        let due = scheduler.enqueue_due_windows(self.fixture.pool(), Some(at)).await.unwrap();
         assert!(due[0].job.is_some());
     }
 
     async fn next_notice(&mut self) -> ScenarioNotice {
-        let told = self.ear.recv().await.unwrap();
-        match told.payload().split(' ').collect::<Vec<_>>()[..] {
+        let output = self.ear.recv().await.unwrap();
+        match output.payload().split(' ').collect::<Vec<_>>()[..] {
             ["claim", job, worker] => ScenarioNotice::Claimed { job: job.parse().unwrap(), worker: worker.to_owned() },
             _ => ScenarioNotice::WindowEnded,
         }
@@ -130,7 +130,7 @@ impl KillScenario {
     /// Reads the ledger counts after the last worker has stopped and its jobs were released.
     async fn finish(&self, mut worker: Child) -> LedgerCounts {
         worker.kill().await.unwrap();
-        LedgerCounts::read(self.stage.pool()).await
+        LedgerCounts::read(self.fixture.pool()).await
     }
 
     /// Returns how long each job's last run took, in the order of the jobs.
@@ -138,7 +138,7 @@ impl KillScenario {
         let seconds: Vec<f64> = sqlx::query_scalar(
             "select extract(epoch from max(finished_at - started_at))::float8 from fleet.job_attempts group by job_id order by job_id",
         )
-        .fetch_all(self.stage.pool())
+        .fetch_all(self.fixture.pool())
         .await
         .unwrap();
         seconds.into_iter().map(Duration::from_secs_f64).collect()
@@ -203,7 +203,7 @@ async fn fifty_kills_with_the_store_in_a_bucket_end_as_undisturbed_on_a_folder()
     let seed = read_seed();
     println!("to play it again: VINOPS_KILL_SEED={seed}");
     let play = timeout(TEST_TIMEOUT, run_scenario(seed, server.environment())).await.expect("it ends within its time");
-    let check = play.stage.vinops_command(&["store", "check", "--all"]).output().await.unwrap();
+    let check = play.fixture.vinops_command(&["store", "check", "--all"]).output().await.unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     let said = String::from_utf8(check.stdout).unwrap();
     assert!(said.starts_with("5 files, 5 read in full: 5 intact"), "{said}");
@@ -251,7 +251,7 @@ async fn run_scenario(seed: u64, environment: Vec<(String, String)>) -> KillScen
     let WorkerKiller { worker, kills, idle, .. } = reaper;
     let found = play.finish(worker).await;
     let rescues: i64 =
-        sqlx::query_scalar("select sum(rescues)::bigint from fleet.jobs").fetch_one(play.stage.pool()).await.unwrap();
+        sqlx::query_scalar("select sum(rescues)::bigint from fleet.jobs").fetch_one(play.fixture.pool()).await.unwrap();
     let downloads = play.feed.requests().iter().filter(|hit| hit.status == 200).count();
     println!(
         "{kills} kills, {idle} counted from a worker's birth; {rescues} leases rescued, {downloads} downloads begun"

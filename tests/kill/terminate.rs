@@ -16,10 +16,10 @@ pub async fn terminate(mut process: Child) -> Option<i32> {
 }
 
 /// Waits until exactly `sessions` sessions of this database wait for locks.
-async fn wait_for_sessions(stage: &CliFixture, sessions: i64) {
+async fn wait_for_sessions(fixture: &CliFixture, sessions: i64) {
     let ask = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     let come = async {
-        while sqlx::query_scalar::<_, i64>(ask).fetch_one(stage.pool()).await.unwrap() != sessions {
+        while sqlx::query_scalar::<_, i64>(ask).fetch_one(fixture.pool()).await.unwrap() != sessions {
             tokio::task::yield_now().await;
         }
     };
@@ -28,13 +28,13 @@ async fn wait_for_sessions(stage: &CliFixture, sessions: i64) {
 
 /// Waits until a session waits for this transaction. A short wait elsewhere, for a claim or a relation's extension, is
 /// not the run that the test blocks.
-async fn wait_blocked_by(lock: &mut sqlx::PgConnection, stage: &CliFixture) {
+async fn wait_blocked_by(lock: &mut sqlx::PgConnection, fixture: &CliFixture) {
     let holder: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(lock).await.unwrap();
     let ask = "select exists (
         select from pg_stat_activity where datname = current_database() and $1 = any (pg_blocking_pids(pid))
     )";
     let come = async {
-        while !sqlx::query_scalar::<_, bool>(ask).bind(holder).fetch_one(stage.pool()).await.unwrap() {
+        while !sqlx::query_scalar::<_, bool>(ask).bind(holder).fetch_one(fixture.pool()).await.unwrap() {
             tokio::task::yield_now().await;
         }
     };
@@ -51,19 +51,19 @@ struct HeldRun {
 
 async fn start_held_run(drain: &str) -> HeldRun {
     let play = KillScenario::new().await;
-    sqlx::query("insert into raw.sources (source) values ('copart')").execute(play.stage.pool()).await.unwrap();
-    let mut lock = play.stage.pool().begin().await.unwrap();
+    sqlx::query("insert into raw.sources (source) values ('copart')").execute(play.fixture.pool()).await.unwrap();
+    let mut lock = play.fixture.pool().begin().await.unwrap();
     sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
     play.open_window(0).await;
     let mut worker = play
-        .stage
+        .fixture
         .vinops_command(&["worker", "--drain", drain])
         .env("COPART_FEED_URL", play.feed.url())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let log = BufReader::new(worker.stderr.take().unwrap()).lines();
-    wait_blocked_by(&mut lock, &play.stage).await;
+    wait_blocked_by(&mut lock, &play.fixture).await;
     HeldRun { play, worker, log, lock }
 }
 
@@ -77,7 +77,7 @@ impl HeldRun {
             "select state, attempt, locked_by, array(select outcome from fleet.job_attempts where job_id = id order by run)
             from fleet.jobs where kind = 'ingest'",
         )
-        .fetch_one(play.stage.pool())
+        .fetch_one(play.fixture.pool())
         .await
         .unwrap()
     }
@@ -88,7 +88,7 @@ async fn sigterm_lets_a_running_job_finish() {
     let mut held = start_held_run("60s").await;
     kill(Pid::from_raw(held.worker.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
     while !held.log.next_line().await.unwrap().expect("it says that it drains").contains("draining") {}
-    std::mem::replace(&mut held.lock, held.play.stage.pool().begin().await.unwrap()).rollback().await.unwrap();
+    std::mem::replace(&mut held.lock, held.play.fixture.pool().begin().await.unwrap()).rollback().await.unwrap();
     while held.log.next_line().await.unwrap().is_some() {}
     assert_eq!(held.worker.wait().await.unwrap().code(), Some(0));
     assert_eq!(held.read_job().await, ("completed".to_owned(), 1, None, vec!["done".to_owned()]));
@@ -105,7 +105,7 @@ async fn sigterm_gives_back_what_cannot_finish_and_nothing_is_burnt() {
     assert_eq!(exit.await.expect("it waits for no statement").code(), Some(0));
     assert_eq!(held.read_job().await, ("available".to_owned(), 0, None, vec!["interrupted".to_owned()]));
     // the server cancels the dead worker's statement, although the lock that it waits for is still held
-    wait_for_sessions(&held.play.stage, 0).await;
+    wait_for_sessions(&held.play.fixture, 0).await;
     held.lock.rollback().await.unwrap();
     let successor = held.play.start_worker();
     held.play.wait_window_end().await;
@@ -132,12 +132,12 @@ async fn sigint_drains_and_a_second_one_leaves_at_once_with_nothing_lost() {
 
 #[tokio::test]
 async fn two_schedulers_at_once_make_one_job_of_a_window() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     // both run at once: neither can start before both are ready
-    let mut lock = stage.pool().begin().await.unwrap();
+    let mut lock = fixture.pool().begin().await.unwrap();
     sqlx::query("lock table fleet.windows in access exclusive mode").execute(&mut *lock).await.unwrap();
-    let schedulers = [(); 2].map(|()| stage.vinops_command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
-    wait_for_sessions(&stage, 2).await;
+    let schedulers = [(); 2].map(|()| fixture.vinops_command(&["scheduler"]).stderr(Stdio::null()).spawn().unwrap());
+    wait_for_sessions(&fixture, 2).await;
     lock.rollback().await.unwrap();
     for scheduler in schedulers {
         assert_eq!(terminate(scheduler).await, Some(0));
@@ -145,7 +145,7 @@ async fn two_schedulers_at_once_make_one_job_of_a_window() {
     let (windows, jobs): (i64, i64) = sqlx::query_as(
         "select (select count(*) from fleet.windows), (select count(*) from fleet.jobs where kind = 'fetch')",
     )
-    .fetch_one(stage.pool())
+    .fetch_one(fixture.pool())
     .await
     .unwrap();
     // two if a quarter-hour ended between the two

@@ -104,15 +104,15 @@ const DRIFT_CASES: &[(u8, &str, &str)] = &[
 
 /// Applies every third change, each in a transaction that is rolled back, and checks the result of `verify`.
 async fn check_every_third(first: usize) {
-    let stage = ListingFixture::migrated().await;
-    let mut session = stage.db.db.connect_session().await.unwrap();
+    let fixture = ListingFixture::migrated().await;
+    let mut session = fixture.db.db.connect_session().await.unwrap();
     let place = ListingSchema::from_name("listing").unwrap();
     let mut wrong = Vec::new();
-    for (line, deed, says) in DRIFT_CASES.iter().skip(first).step_by(3) {
+    for (line, statement, says) in DRIFT_CASES.iter().skip(first).step_by(3) {
         let mut tx = session.begin().await.unwrap();
         sqlx::raw_sql("set local search_path = listing").execute(&mut *tx).await.unwrap();
-        let done = sqlx::raw_sql(*deed).execute(&mut *tx).await;
-        done.unwrap_or_else(|error| panic!("{deed}: {error}"));
+        let done = sqlx::raw_sql(*statement).execute(&mut *tx).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
         let report = verify_listing(&mut tx, &place).await.unwrap();
         tx.rollback().await.unwrap();
         let failed: Vec<_> = report.checks.iter().filter(|check| !check.passed).collect();
@@ -126,7 +126,7 @@ async fn check_every_third(first: usize) {
         };
         if !exact {
             let failed: Vec<_> = failed.iter().map(|check| (check.line, &check.evidence)).collect();
-            wrong.push(format!("{line} {deed}\n  {failed:?}"));
+            wrong.push(format!("{line} {statement}\n  {failed:?}"));
         }
     }
     assert!(wrong.is_empty(), "not exactly the line:\n{}", wrong.join("\n"));
@@ -135,7 +135,7 @@ async fn check_every_third(first: usize) {
 
 #[test]
 fn every_line_has_its_deed() {
-    let mut lines: Vec<u8> = DRIFT_CASES.iter().map(|deed| deed.0).collect();
+    let mut lines: Vec<u8> = DRIFT_CASES.iter().map(|statement| statement.0).collect();
     lines.dedup();
     assert_eq!(lines, (1..=39).collect::<Vec<u8>>());
 }

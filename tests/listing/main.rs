@@ -35,9 +35,9 @@ impl ListingFixture {
 
     /// Creates a fixture with all six slices.
     async fn migrated() -> ListingFixture {
-        let stage = ListingFixture::new().await;
-        stage.migrate(&["up"]).await;
-        stage
+        let fixture = ListingFixture::new().await;
+        fixture.migrate(&["up"]).await;
+        fixture
     }
 
     fn pool(&self) -> &PgPool {

@@ -5,8 +5,8 @@ use vinops::db::listing::verify::{OVERALL, VERDICT_ROWS};
 
 #[tokio::test]
 async fn a_migrated_database_gets_the_runbooks_verdict() {
-    let stage = ListingFixture::migrated().await;
-    let said = stage.run_vinops(&["verify", "listing"]).await;
+    let fixture = ListingFixture::migrated().await;
+    let said = fixture.run_vinops(&["verify", "listing"]).await;
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{}", said.out);
     let lines: Vec<&str> = said.out.lines().filter(|line| line.starts_with("PASS ")).collect();
     assert_eq!(lines.len(), 39, "{}", said.out);
@@ -17,9 +17,9 @@ async fn a_migrated_database_gets_the_runbooks_verdict() {
     }
     assert_eq!(rows.len(), 9);
     // `vinops migrate verify` is the same
-    assert_eq!(stage.migrate(&["verify"]).await, said.out);
+    assert_eq!(fixture.migrate(&["verify"]).await, said.out);
 
-    let report = stage.verify().await;
+    let report = fixture.verify().await;
     assert_eq!(report["verdict"].as_array().unwrap().len(), 9);
     assert_eq!(report["verdict"][8], serde_json::json!({"check": "Overall", "status": "PASS"}));
     assert_eq!(report["checks"][16]["line"], 17);
@@ -28,28 +28,28 @@ async fn a_migrated_database_gets_the_runbooks_verdict() {
 }
 
 /// Returns all objects, rows and sequence values of the schema, the registry and the ledger.
-async fn dump_database(stage: &ListingFixture) -> String {
-    let mut all = stage.describe_schema().await;
+async fn dump_database(fixture: &ListingFixture) -> String {
+    let mut all = fixture.describe_schema().await;
     let tables = "select string_agg(quote_ident(schemaname) || '.' || quote_ident(tablename), ' ' order by 1)
         from pg_tables where schemaname in ('listing', 'vinops')";
-    for table in stage.query_text(tables).await.split(' ') {
+    for table in fixture.query_text(tables).await.split(' ') {
         let rows =
             format!("select '{table} ' || coalesce(string_agg(t::text, chr(10) order by t::text), '') from {table} t");
-        all += &stage.query_text(&rows).await;
+        all += &fixture.query_text(&rows).await;
     }
     let sequences =
         "select string_agg(concat_ws(' ', schemaname, sequencename, coalesce(last_value::text, 'never drawn')),
         chr(10) order by sequencename) from pg_sequences";
-    let sequences = stage.query_text(sequences).await;
+    let sequences = fixture.query_text(sequences).await;
     assert!(sequences.lines().count() > 20, "{sequences}");
     let schemas = "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspname not like 'pg\\_%'";
-    all + &sequences + &stage.query_text(schemas).await
+    all + &sequences + &fixture.query_text(schemas).await
 }
 
 #[tokio::test]
 async fn it_leaves_no_trace_not_even_in_a_sequence() {
-    let stage = ListingFixture::migrated().await;
-    stage
+    let fixture = ListingFixture::migrated().await;
+    fixture
         .run_statements(
             &SAMPLE_LISTINGS
                 .replace("sku,", "seller_sku,")
@@ -57,25 +57,25 @@ async fn it_leaves_no_trace_not_even_in_a_sequence() {
         )
         .await;
     // missing, so that the rehearsed run inserts it
-    stage
+    fixture
         .run_statements("delete from settings where key = 'default_vat_rate'; delete from marketplaces where false")
         .await;
-    let before = dump_database(&stage).await;
-    let report = stage.verify().await;
+    let before = dump_database(&fixture).await;
+    let report = fixture.verify().await;
     let failed: Vec<_> = report["checks"].as_array().unwrap().iter().filter(|check| check["passed"] == false).collect();
     assert_eq!(failed.len(), 1, "{failed:?}");
-    let after = dump_database(&stage).await;
+    let after = dump_database(&fixture).await;
     assert_eq!(before, after);
 }
 
 #[tokio::test]
 async fn a_database_without_a_listing_helper_is_told_the_way() {
-    let stage = ListingFixture::new().await;
-    let said = stage.run_vinops(&["verify", "listing"]).await;
+    let fixture = ListingFixture::new().await;
+    let said = fixture.run_vinops(&["verify", "listing"]).await;
     let way = "error: the database has no listing helper\nhint: run `vinops migrate --set listing up`\n";
     assert_eq!((said.code, said.err.as_str()), (Some(3), way));
-    stage.migrate(&["up", "--to", "002"]).await;
-    let said = stage.run_vinops(&["verify", "listing"]).await;
+    fixture.migrate(&["up", "--to", "002"]).await;
+    let said = fixture.run_vinops(&["verify", "listing"]).await;
     assert_eq!(said.code, Some(1));
     assert!(said.out.contains("FAIL 08 003 created its five tables (table asin_entities is missing"), "{}", said.out);
     assert!(said.out.contains("PASS 18 "), "what is there passes");
@@ -83,10 +83,10 @@ async fn a_database_without_a_listing_helper_is_told_the_way() {
 
 #[tokio::test]
 async fn somebody_elses_lock_makes_verify_give_way_and_say_so() {
-    let stage = ListingFixture::migrated().await;
-    let mut holder = stage.pool().begin().await.unwrap();
+    let fixture = ListingFixture::migrated().await;
+    let mut holder = fixture.pool().begin().await.unwrap();
     sqlx::raw_sql("lock table listing.recommendations in row exclusive mode").execute(&mut *holder).await.unwrap();
-    let report = stage.verify().await;
+    let report = fixture.verify().await;
     let failed = report["checks"].as_array().unwrap().iter().filter(|check| check["passed"] == false);
     for check in failed.clone() {
         assert!(check["evidence"].as_str().unwrap().contains("lock timeout"), "{check}");
@@ -96,7 +96,7 @@ async fn somebody_elses_lock_makes_verify_give_way_and_say_so() {
     // the holder of the lock continues
     sqlx::raw_sql("update listing.recommendations set notes = ''").execute(&mut *holder).await.unwrap();
     holder.commit().await.unwrap();
-    assert_eq!(stage.verify().await["ok"], true);
+    assert_eq!(fixture.verify().await["ok"], true);
 }
 
 #[tokio::test]

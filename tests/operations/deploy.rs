@@ -90,8 +90,8 @@ fn the_timer_is_the_documents_quarter_hour() {
 async fn the_containers_health_check_tells_ready_from_not() {
     let compose = read_file("docker-compose.yml");
     let check = lines_after(&compose, "- exec 3<>").next().unwrap();
-    let stage = CliFixture::new().await;
-    let mut serve = RoleProcess::start(&mut stage.vinops_command(&["serve"])).await;
+    let fixture = CliFixture::new().await;
+    let mut serve = RoleProcess::start(&mut fixture.vinops_command(&["serve"])).await;
     let port = serve.address.rsplit(':').next().unwrap();
     let check = format!("exec 3<>{}", check.replace("/9464", &format!("/{port}")));
     let healthy = async || {
@@ -99,7 +99,7 @@ async fn the_containers_health_check_tells_ready_from_not() {
         bash.args(["-c", &check]).output().await.unwrap().status.success()
     };
     assert!(healthy().await, "{check}");
-    sqlx::raw_sql("delete from vinops.migrations where id = '0016'").execute(stage.pool()).await.unwrap();
+    sqlx::raw_sql("delete from vinops.migrations where id = '0016'").execute(fixture.pool()).await.unwrap();
     serve.wait_for_response("/readyz", |status, _| status == 503).await;
     assert!(!healthy().await, "not ready");
     assert_eq!(serve.shut_down().await, Some(0));

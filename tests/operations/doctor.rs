@@ -41,8 +41,8 @@ async fn doctor_output(command: &mut tokio::process::Command) -> DoctorOutput {
     answer
 }
 
-async fn run_doctor(stage: &CliFixture) -> DoctorOutput {
-    doctor_output(&mut stage.vinops_command(&["doctor", "--json"])).await
+async fn run_doctor(fixture: &CliFixture) -> DoctorOutput {
+    doctor_output(&mut fixture.vinops_command(&["doctor", "--json"])).await
 }
 
 /// Configures a server as recommended. The tests' own server is not durable.
@@ -51,10 +51,10 @@ async fn a_sound_fleet_has_nothing_that_fails() {
     let embedded =
         EmbeddedPostgres::start(EmbeddedOptions { temporary: true, ..EmbeddedOptions::default() }).await.unwrap();
     let url = embedded.ensure_database("vinops").await.unwrap();
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
     let with = |arguments: &[&str]| {
-        let mut command = stage.vinops_command(arguments);
+        let mut command = fixture.vinops_command(arguments);
         command.env("DATABASE_URL", &url).env("COPART_FEED_URL", feed.url());
         command
     };
@@ -76,8 +76,8 @@ async fn a_sound_fleet_has_nothing_that_fails() {
 
 #[tokio::test]
 async fn each_fault_has_its_line() {
-    let stage = CliFixture::new().await;
-    let found = run_doctor(&stage).await;
+    let fixture = CliFixture::new().await;
+    let found = run_doctor(&fixture).await;
     assert!(!found.failed_checks().contains(&"source"));
     assert_eq!(found.findings_about("source"), [("WARN", "copart: no successful window yet")]);
     let (level, rights) = found.findings_about("rights")[0];
@@ -95,10 +95,10 @@ async fn each_fault_has_its_line() {
         update config set completion_detector_enabled = false;
         alter table lots drop constraint lots_vin_fkey;",
     )
-    .execute(stage.pool())
+    .execute(fixture.pool())
     .await
     .unwrap();
-    let found = run_doctor(&stage).await;
+    let found = run_doctor(&fixture).await;
     let source: Vec<(&str, &str)> = found.findings_about("source");
     assert!(source[0].0 == "FAIL" && source[0].1.contains("copart: the breaker is open"), "{source:?}");
     assert_eq!(source[1], ("FAIL", "copart: no successful window for 100 minutes"));
@@ -117,9 +117,9 @@ async fn each_fault_has_its_line() {
 
 #[tokio::test]
 async fn a_schema_that_is_old_is_the_first_thing_to_mend() {
-    let stage = CliFixture::new().await;
-    sqlx::raw_sql("delete from vinops.migrations where id = '0020'").execute(stage.pool()).await.unwrap();
-    let found = run_doctor(&stage).await;
+    let fixture = CliFixture::new().await;
+    sqlx::raw_sql("delete from vinops.migrations where id = '0020'").execute(fixture.pool()).await.unwrap();
+    let found = run_doctor(&fixture).await;
     let (level, said) = found.findings_about("schema")[0];
     assert!(level == "FAIL" && said.contains("0020"), "{said}");
     assert_eq!(found.findings_about("source"), [], "what the schema may lack is not asked");
@@ -127,7 +127,7 @@ async fn a_schema_that_is_old_is_the_first_thing_to_mend() {
 
 #[tokio::test]
 async fn rights_are_told_from_each_other() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     for (role, level, words) in [
         ("etl_rw", "PASS", "etl_rw: exactly the rights of a worker"),
         ("vinops_ops", "PASS", "vinops_ops: the rights of an operator; a worker needs etl_rw"),
@@ -135,8 +135,8 @@ async fn rights_are_told_from_each_other() {
         ("vinops_admin", "WARN", "login is a member of vinops_admin; a worker needs only etl_rw"),
         ("pg_monitor", "FAIL", "login has none of the roles etl_rw, vinops_ops, app_ro"),
     ] {
-        let url = format!("{}?options=-c%20role%3D{role}", stage.db.url);
-        let found = doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", url)).await;
+        let url = format!("{}?options=-c%20role%3D{role}", fixture.db.url);
+        let found = doctor_output(fixture.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", url)).await;
         assert_eq!(found.findings_about("rights"), [(level, words)], "{role}: {:?}", found.findings);
         if role == "etl_rw" || role == "vinops_ops" {
             assert_eq!(found.findings_about("objects")[0].0, "PASS", "{role}: {:?}", found.findings);
@@ -146,8 +146,8 @@ async fn rights_are_told_from_each_other() {
 
 #[tokio::test]
 async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
-    let stage = CliFixture::new().await;
-    let url = format!("{}?options=-c%20role%3Detl_rw", stage.db.url);
+    let fixture = CliFixture::new().await;
+    let url = format!("{}?options=-c%20role%3Detl_rw", fixture.db.url);
     for (change, level, words) in [
         (
             "grant insert on raw.suspended to etl_rw",
@@ -157,8 +157,8 @@ async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
         ("revoke insert on raw.rows from etl_rw", "FAIL", "login lacks rights that a worker needs: insert on raw.rows"),
         ("revoke usage on schema fleet from etl_rw", "FAIL", "insert on raw.rows, usage on schema fleet"),
     ] {
-        sqlx::raw_sql(change).execute(stage.pool()).await.unwrap();
-        let found = doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
+        sqlx::raw_sql(change).execute(fixture.pool()).await.unwrap();
+        let found = doctor_output(fixture.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &url)).await;
         let rights = found.findings_about("rights");
         assert!(rights[0].0 == level && rights[0].1.ends_with(words), "{change}: {rights:?}");
     }
@@ -166,33 +166,33 @@ async fn a_worker_with_a_right_too_many_or_too_few_is_told_by_its_name() {
 
 /// A database of this encoding on the fixture's server, dropped by [`Foreign::gone`].
 struct ForeignDatabase<'a> {
-    stage: &'a CliFixture,
+    fixture: &'a CliFixture,
     name: String,
     url: String,
 }
 
 impl ForeignDatabase<'_> {
-    async fn new<'a>(stage: &'a CliFixture, encoding: &str) -> ForeignDatabase<'a> {
-        let mut url = url::Url::parse(&stage.db.url).unwrap();
+    async fn new<'a>(fixture: &'a CliFixture, encoding: &str) -> ForeignDatabase<'a> {
+        let mut url = url::Url::parse(&fixture.db.url).unwrap();
         let name = format!("{}_{}", url.path().trim_start_matches('/'), encoding.to_lowercase());
         let make =
             format!("create database {name} encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(stage.pool()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(fixture.pool()).await.unwrap();
         url.set_path(&name);
-        ForeignDatabase { stage, name, url: url.into() }
+        ForeignDatabase { fixture, name, url: url.into() }
     }
 
     async fn drop_database(self) {
         let drop = format!("drop database {} with (force)", self.name);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(self.stage.pool()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(self.fixture.pool()).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migration() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     for encoding in ["LATIN1", "SQL_ASCII"] {
-        let foreign = ForeignDatabase::new(&stage, encoding).await;
+        let foreign = ForeignDatabase::new(&fixture, encoding).await;
         let named = format!("database \"{}\" has encoding {encoding}; vinops needs UTF8", foreign.name);
         for arguments in [
             &["migrate", "up"][..],
@@ -200,7 +200,7 @@ async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migrati
             &["migrate", "--set", "listing", "up"],
             &["up", "--listen", "127.0.0.1:0"],
         ] {
-            let mut command = stage.vinops_command(arguments);
+            let mut command = fixture.vinops_command(arguments);
             command.env("DATABASE_URL", &foreign.url).env("COPART_FEED_URL", "http://127.0.0.1:9/feed.csv");
             let output = command.output().await.unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
@@ -213,7 +213,8 @@ async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migrati
         let made = "select count(*) from pg_namespace where nspname in ('vinops', 'raw', 'fleet', 'listing')";
         assert_eq!(sqlx::query_scalar::<_, i64>(made).fetch_one(&pool).await.unwrap(), 0, "nothing was made");
         pool.close().await;
-        let found = doctor_output(stage.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url)).await;
+        let found =
+            doctor_output(fixture.vinops_command(&["doctor", "--json"]).env("DATABASE_URL", &foreign.url)).await;
         assert_eq!(found.findings_about("database"), [("FAIL", &*named)]);
         foreign.drop_database().await;
     }
@@ -221,11 +222,11 @@ async fn a_database_that_is_not_utf8_is_refused_by_name_before_its_first_migrati
 
 #[tokio::test]
 async fn without_a_database_the_rest_is_still_looked_at() {
-    let stage = CliFixture::new().await;
-    let blocked = stage.folder.path().join("blocked");
+    let fixture = CliFixture::new().await;
+    let blocked = fixture.folder.path().join("blocked");
     std::fs::write(&blocked, "").unwrap();
     let store = url::Url::from_directory_path(blocked.join("store")).unwrap();
-    let mut command = stage.vinops_command(&["doctor", "--json"]);
+    let mut command = fixture.vinops_command(&["doctor", "--json"]);
     command.env_remove("DATABASE_URL").env("VINOPS_STORE", store.as_str()).env("COPART_USER", "somebody");
     let found = doctor_output(&mut command).await;
     assert_eq!(found.code, Some(3));

@@ -21,10 +21,10 @@ pub async fn start_feed() -> (FeedServer, DropGuard) {
 }
 
 /// Opens the feed's current window.
-async fn open_window(stage: &CliFixture, feed: &FeedServer) {
+async fn open_window(fixture: &CliFixture, feed: &FeedServer) {
     let at = feed.with_simulator(Simulator::window_start);
     let scheduler = Scheduler::new(&JOBS[0], &["copart"]).simulated();
-    assert!(scheduler.enqueue_due_windows(stage.pool(), Some(at)).await.unwrap()[0].job.is_some());
+    assert!(scheduler.enqueue_due_windows(fixture.pool(), Some(at)).await.unwrap()[0].job.is_some());
 }
 
 /// Returns true if each kind has a completed run. Runs are counted one by one, and not always in the order of their
@@ -34,20 +34,20 @@ fn is_every_kind_done(text: &str) -> bool {
     JOBS.iter().all(|entry| runs(entry.kind) == Some(1.0))
 }
 
-async fn query_number(stage: &CliFixture, sql: &'static str) -> f64 {
-    sqlx::query_scalar(sql).fetch_one(stage.pool()).await.unwrap()
+async fn query_number(fixture: &CliFixture, sql: &'static str) -> f64 {
+    sqlx::query_scalar(sql).fetch_one(fixture.pool()).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_worker_shows_what_a_window_has_done() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
-    let mut worker = RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = RoleProcess::start(fixture.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     let before = worker.wait_for_response("/metrics", |status, _| status == 200).await;
     assert_eq!(metric_value(&before, "etl_ingest_rows_total"), Some(0.0));
     assert_eq!(metric_value(&before, "vinops_jobs_ready{kind=\"fetch\"}"), Some(0.0));
 
-    open_window(&stage, &feed).await;
+    open_window(&fixture, &feed).await;
     // the one metric of the database that does not exist before
     let applied = "etl_last_success_timestamp_seconds{source=\"copart\"}";
     worker.wait_for_response("/metrics", |_, text| is_every_kind_done(text) && text.contains(applied)).await;
@@ -87,10 +87,10 @@ async fn a_worker_shows_what_a_window_has_done() {
         ("etl_orphan_lots_total", "select 0::float8"),
         ("vinops_database_up", "select 1::float8"),
     ] {
-        assert_eq!(metric_value(&text, series), Some(query_number(&stage, sql).await), "{series}");
+        assert_eq!(metric_value(&text, series), Some(query_number(&fixture, sql).await), "{series}");
     }
     assert!(metric_value(&text, "etl_parse_errors_total{outcome=\"repaired\"}").unwrap() > 0.0);
-    let success = query_number(&stage, "select extract(epoch from updated_at)::float8 from fleet.windows").await;
+    let success = query_number(&fixture, "select extract(epoch from updated_at)::float8 from fleet.windows").await;
     let shown = metric_value(&text, "etl_last_success_timestamp_seconds{source=\"copart\"}").unwrap();
     assert!((shown - success).abs() < 0.001, "{shown} {success}");
 
@@ -110,11 +110,11 @@ async fn a_worker_shows_what_a_window_has_done() {
 
 #[tokio::test]
 async fn every_metric_is_there_before_and_after_a_window() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
-    let mut worker = RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    let mut worker = RoleProcess::start(fixture.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
     let (_, before) = worker.get("/metrics").await;
-    open_window(&stage, &feed).await;
+    open_window(&fixture, &feed).await;
     let applied = "vinops_last_applied_window_age_seconds{source=\"copart\"}";
     let after =
         worker.wait_for_response("/metrics", |_, text| is_every_kind_done(text) && text.contains(applied)).await;
@@ -178,11 +178,11 @@ fn every_metric_of_a_process_is_moved_by_the_code() {
 
 #[tokio::test]
 async fn a_process_is_ready_while_its_schema_is_its_own_and_says_why_it_is_not() {
-    let stage = CliFixture::new().await;
-    let mut scheduler = RoleProcess::start(&mut stage.vinops_command(&["scheduler"])).await;
+    let fixture = CliFixture::new().await;
+    let mut scheduler = RoleProcess::start(&mut fixture.vinops_command(&["scheduler"])).await;
     assert_eq!(scheduler.get("/readyz").await, (200, "{\"ready\":true}\n".to_owned()));
     sqlx::raw_sql("insert into vinops.migrations select (jsonb_populate_record(m, '{\"id\": \"9999\"}')).* from vinops.migrations m where id = '0016'")
-        .execute(stage.pool())
+        .execute(fixture.pool())
         .await
         .unwrap();
     let said = scheduler.wait_for_response("/readyz", |status, _| status == 503).await;
@@ -195,14 +195,14 @@ async fn a_process_is_ready_while_its_schema_is_its_own_and_says_why_it_is_not()
 
 #[tokio::test]
 async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() {
-    let stage = CliFixture::new().await;
-    let mut serve = RoleProcess::start(&mut stage.vinops_command(&["serve"])).await;
+    let fixture = CliFixture::new().await;
+    let mut serve = RoleProcess::start(&mut fixture.vinops_command(&["serve"])).await;
     let (_, text) = serve.get("/metrics").await;
     assert_eq!(metric_value(&text, "vinops_database_up"), Some(1.0));
 
     // new sessions are rejected, and existing ones terminated
-    let name: String = sqlx::query_scalar("select current_database()").fetch_one(stage.pool()).await.unwrap();
-    let mut elsewhere = url::Url::parse(&stage.db.url).unwrap();
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(fixture.pool()).await.unwrap();
+    let mut elsewhere = url::Url::parse(&fixture.db.url).unwrap();
     elsewhere.set_path("postgres");
     let mut admin = vinops::db::connect_session(elsewhere.as_str()).await.unwrap();
     let bar = |allow: bool| sqlx::AssertSqlSafe(format!("alter database {name} allow_connections {allow}"));
@@ -227,13 +227,13 @@ async fn a_process_without_its_database_lives_and_is_not_ready_and_comes_back() 
 
 #[tokio::test]
 async fn a_worker_that_drains_is_not_ready_and_still_answers() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
-    sqlx::query("insert into raw.sources (source) values ('copart')").execute(stage.pool()).await.unwrap();
-    let mut lock = stage.pool().begin().await.unwrap();
+    sqlx::query("insert into raw.sources (source) values ('copart')").execute(fixture.pool()).await.unwrap();
+    let mut lock = fixture.pool().begin().await.unwrap();
     sqlx::query("select from raw.sources for update").execute(&mut *lock).await.unwrap();
-    let mut worker = RoleProcess::start(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
-    open_window(&stage, &feed).await;
+    let mut worker = RoleProcess::start(fixture.vinops_command(&["worker"]).env("COPART_FEED_URL", feed.url())).await;
+    open_window(&fixture, &feed).await;
     let running = "vinops_jobs{kind=\"ingest\",state=\"running\"} 1\n";
     worker.wait_for_response("/metrics", |_, text| text.contains(running)).await;
     assert_eq!(worker.get("/readyz").await.0, 200);
@@ -249,12 +249,12 @@ async fn a_worker_that_drains_is_not_ready_and_still_answers() {
 
 #[tokio::test]
 async fn serve_needs_no_more_than_the_right_to_read() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let (feed, _stop) = start_feed().await;
-    open_window(&stage, &feed).await;
+    open_window(&fixture, &feed).await;
     // a login of its own: its session is the role's
-    let url = format!("{}?options=-c%20role%3Dapp_ro", stage.db.url);
-    let mut serve = RoleProcess::start(stage.vinops_command(&["serve"]).env("DATABASE_URL", url)).await;
+    let url = format!("{}?options=-c%20role%3Dapp_ro", fixture.db.url);
+    let mut serve = RoleProcess::start(fixture.vinops_command(&["serve"]).env("DATABASE_URL", url)).await;
     let text = serve.wait_for_response("/metrics", |status, _| status == 200).await;
     assert_eq!(metric_value(&text, "vinops_jobs{kind=\"fetch\",state=\"available\"}"), Some(1.0), "{text}");
     assert_eq!(serve.get("/readyz").await.0, 200);
@@ -264,8 +264,8 @@ async fn serve_needs_no_more_than_the_right_to_read() {
 
 #[tokio::test]
 async fn every_request_has_an_id_and_a_log_line() {
-    let stage = CliFixture::new().await;
-    let mut serve = RoleProcess::start(&mut stage.vinops_command(&["serve"])).await;
+    let fixture = CliFixture::new().await;
+    let mut serve = RoleProcess::start(&mut fixture.vinops_command(&["serve"])).await;
     let asked = "/api/v1/lots/77?lang=en";
     let (status, head, body) = serve.get_with(asked, "X-Request-Id: proxy-7\r\n").await;
     assert_eq!((status, head.contains("x-request-id: proxy-7")), (404, true), "{head}");
@@ -283,16 +283,16 @@ async fn every_request_has_an_id_and_a_log_line() {
         let (status, head, _) = serve.get_with(probe, "X-Request-Id: not printable\r\n").await;
         assert!(status == 200 && head.contains("x-request-id: ") && !head.contains("printable"), "{head}");
     }
-    run_and_log_failure(&stage, &mut serve).await;
+    run_and_log_failure(&fixture, &mut serve).await;
     assert_eq!(serve.shut_down().await, Some(0));
     let probed = |line: &String| line.contains("\"path\":\"/readyz\"");
     assert!(!serve.said.iter().any(probed), "{:#?}", serve.said);
 }
 
 /// Checks that the log line of a failure has the request id of its response.
-async fn run_and_log_failure(stage: &CliFixture, serve: &mut RoleProcess) {
+async fn run_and_log_failure(fixture: &CliFixture, serve: &mut RoleProcess) {
     sqlx::raw_sql("alter table public.images rename to pictures; alter table public.lots rename to auctions")
-        .execute(stage.pool())
+        .execute(fixture.pool())
         .await
         .unwrap();
     let (status, _, body) = serve.get_with("/api/v1/lots/77", "X-Request-Id: proxy-8\r\n").await;
@@ -304,9 +304,9 @@ async fn run_and_log_failure(stage: &CliFixture, serve: &mut RoleProcess) {
 
 #[tokio::test]
 async fn the_root_links_what_is_served_and_other_paths_are_problem_documents() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     for (role, api) in [("serve", true), ("scheduler", false)] {
-        let mut role = RoleProcess::start(&mut stage.vinops_command(&[role])).await;
+        let mut role = RoleProcess::start(&mut fixture.vinops_command(&[role])).await;
         let (status, body) = role.get("/").await;
         let index: Value = serde_json::from_str(&body).unwrap();
         let (_, head, page) = role.get_with("/", "Accept: text/html,*/*\r\n").await;
@@ -329,10 +329,10 @@ async fn the_root_links_what_is_served_and_other_paths_are_problem_documents() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let mut command = stage.vinops_command(&["serve"]);
+    let mut command = fixture.vinops_command(&["serve"]);
     let output = command.env("VINOPS_LISTEN", &address).stdin(Stdio::null()).output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(

@@ -5,7 +5,7 @@ use crate::http_endpoint;
 use crate::terminal_output::feed_text;
 
 /// Returns the URL of the fixture's database with a login of this role.
-async fn create_login(stage: &CliFixture, role: &str) -> String {
+async fn create_login(fixture: &CliFixture, role: &str) -> String {
     let name = format!("vinops_test_{role}");
     let make = format!(
         "do $$
@@ -18,15 +18,15 @@ async fn create_login(stage: &CliFixture, role: &str) -> String {
         end
         $$"
     );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(stage.pool()).await.unwrap();
-    let mut url = url::Url::parse(&stage.db.url).unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(make)).execute(fixture.pool()).await.unwrap();
+    let mut url = url::Url::parse(&fixture.db.url).unwrap();
     url.set_username(&name).unwrap();
     url.set_password(Some("deed")).unwrap();
     url.into()
 }
 
-async fn run_successfully(stage: &CliFixture, url: &str, feed: &str, arguments: &[&str]) -> String {
-    let mut command = stage.vinops_command(arguments);
+async fn run_successfully(fixture: &CliFixture, url: &str, feed: &str, arguments: &[&str]) -> String {
+    let mut command = fixture.vinops_command(arguments);
     let output = command.env("DATABASE_URL", url).env("COPART_FEED_URL", feed).output().await.unwrap();
     let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap()).concat();
     assert!(output.status.success(), "{arguments:?}: {said}");
@@ -35,20 +35,20 @@ async fn run_successfully(stage: &CliFixture, url: &str, feed: &str, arguments: 
 
 #[tokio::test]
 async fn a_workers_login_works_whole_chains_and_an_operators_steers_them() {
-    let stage = CliFixture::new().await;
-    let (worker, operator) = (create_login(&stage, "etl_rw").await, create_login(&stage, "vinops_ops").await);
+    let fixture = CliFixture::new().await;
+    let (worker, operator) = (create_login(&fixture, "etl_rw").await, create_login(&fixture, "vinops_ops").await);
     let (server, _stop) = http_endpoint::start_feed().await;
     let address = server.url().to_string();
     // into empty tables, beside what is there, and over the end of a month
     for (at, window) in ["2026-10-31T23:30:00Z", "2026-10-31T23:45:00Z", "2026-11-01T00:00:00Z"].into_iter().enumerate()
     {
-        let path = stage.folder.path().join(format!("{at}.csv"));
+        let path = fixture.folder.path().join(format!("{at}.csv"));
         std::fs::write(&path, feed_text(&format!("{}.0", 275 + at), &format!("version {at}"))).unwrap();
-        run_successfully(&stage, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window]).await;
+        run_successfully(&fixture, &worker, &address, &["ingest", path.to_str().unwrap(), "--window", window]).await;
     }
-    let lots = sqlx::query_scalar::<_, i64>("select count(*) from lots").fetch_one(stage.pool()).await.unwrap();
+    let lots = sqlx::query_scalar::<_, i64>("select count(*) from lots").fetch_one(fixture.pool()).await.unwrap();
     assert_eq!(lots, 48);
-    run_successfully(&stage, &worker, &address, &["fetch", "--now"]).await;
+    run_successfully(&fixture, &worker, &address, &["fetch", "--now"]).await;
 
     for command in [
         &["jobs", "pause", "ingest", "--why", "x"][..],
@@ -60,19 +60,19 @@ async fn a_workers_login_works_whole_chains_and_an_operators_steers_them() {
         &["taxonomy", "map", "colors", "glow in the dark", "color_white", "--why", "x"],
         &["replay", "2026-11-01T00:00:00Z", "--from", "upsert-lots", "--yes"],
     ] {
-        run_successfully(&stage, &operator, &address, command).await;
+        run_successfully(&fixture, &operator, &address, command).await;
     }
     // a kind with a limit is claimed by a login that may not change it
-    let path = stage.folder.path().join("limited.csv");
+    let path = fixture.folder.path().join("limited.csv");
     std::fs::write(&path, feed_text("900.0", "limited")).unwrap();
     run_successfully(
-        &stage,
+        &fixture,
         &worker,
         &address,
         &["ingest", path.to_str().unwrap(), "--window", "2026-11-01T00:15:00Z"],
     )
     .await;
     let written = "select string_agg(distinct db_user, ' ') from audit.operator_actions";
-    let written = sqlx::query_scalar::<_, String>(written).fetch_one(stage.pool()).await.unwrap();
+    let written = sqlx::query_scalar::<_, String>(written).fetch_one(fixture.pool()).await.unwrap();
     assert_eq!(written, "vinops_test_vinops_ops");
 }

@@ -46,10 +46,10 @@ impl RoleProcess {
         let command = command.args(["--listen", "127.0.0.1:0"]).env("VINOPS_LEASE", "30s");
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let (told, log) = mpsc::unbounded_channel();
+        let (output, log) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(line) = lines.next_line().await.unwrap() {
-                told.send(line).ok();
+                output.send(line).ok();
             }
         });
         let mut role = RoleProcess { process, log, address: String::new(), said: Vec::new() };

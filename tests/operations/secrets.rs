@@ -63,13 +63,13 @@ impl CapturedOutput {
     }
 
     /// Captures everything that is stored as text.
-    async fn capture_tables(&mut self, stage: &CliFixture) {
+    async fn capture_tables(&mut self, fixture: &CliFixture) {
         let rows: Vec<String> = sqlx::query_scalar(
             "select to_jsonb(j)::text from fleet.jobs j union all select to_jsonb(a)::text from fleet.job_attempts a \
             union all select to_jsonb(w)::text from fleet.windows w union all select to_jsonb(s)::text from fleet.sources s \
             union all select to_jsonb(t)::text from fleet.source_transitions t",
         )
-        .fetch_all(stage.pool())
+        .fetch_all(fixture.pool())
         .await
         .unwrap();
         assert!(rows.len() >= 3, "something failed and was written down");
@@ -114,12 +114,12 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
     feeds.push((tls, None));
     // concurrently, with a fixture for each: otherwise their retries would add up
     let heard = futures::future::join_all(feeds.iter().map(|(url, _server)| async move {
-        let (stage, mut heard) = (CliFixture::new().await, CapturedOutput::default());
+        let (fixture, mut heard) = (CliFixture::new().await, CapturedOutput::default());
         heard
-            .capture_failure(url, stage.vinops_command(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url))
+            .capture_failure(url, fixture.vinops_command(&["fetch", "--now", "--json"]).env("COPART_FEED_URL", url))
             .await;
         if url.starts_with("http") {
-            heard.capture_tables(&stage).await;
+            heard.capture_tables(&fixture).await;
         }
         heard.0
     }));
@@ -129,16 +129,16 @@ async fn a_feed_that_fails_in_every_way_hears_and_tells_no_secret() {
 
 #[tokio::test]
 async fn a_login_that_is_refused_tells_no_secret() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let mut heard = CapturedOutput::default();
     for head in ["403 Forbidden\r\nContent-Type: text/html", "302 Found\r\nLocation: /?error=KEY", "200 OK"] {
         let (url, _server) = start_server(head).await;
-        let mut command = stage.vinops_command(&["source", "login", "copart"]);
+        let mut command = fixture.vinops_command(&["source", "login", "copart"]);
         let output = with_secrets(&mut command).env("COPART_LOGIN_URL", &url).output().await.unwrap();
         assert!(!output.status.success(), "{head}");
         heard.push(head, &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
         let sessions: Vec<String> = sqlx::query_scalar("select to_jsonb(s)::text from fleet.source_sessions s")
-            .fetch_all(stage.pool())
+            .fetch_all(fixture.pool())
             .await
             .unwrap();
         heard.push("the session's row", &sessions.join("\n"));
@@ -148,21 +148,21 @@ async fn a_login_that_is_refused_tells_no_secret() {
 
 #[tokio::test]
 async fn a_worker_whose_job_fails_tells_no_secret() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let mut heard = CapturedOutput::default();
     let (url, _server) = start_server("403 Forbidden\r\nContent-Type: text/html").await;
     let mut worker =
-        RoleProcess::start(with_secrets(stage.vinops_command(&["worker"]).env("COPART_FEED_URL", url))).await;
-    Scheduler::new(&JOBS[0], &["copart"]).enqueue_due_windows(stage.pool(), None).await.unwrap();
+        RoleProcess::start(with_secrets(fixture.vinops_command(&["worker"]).env("COPART_FEED_URL", url))).await;
+    Scheduler::new(&JOBS[0], &["copart"]).enqueue_due_windows(fixture.pool(), None).await.unwrap();
     let discarded = "vinops_jobs_discarded_total{kind=\"fetch\"} 1\n";
     let figures = worker.wait_for_response("/metrics", |_, text| text.contains(discarded)).await;
     heard.push("/metrics", &figures);
     heard.push("/readyz", &worker.get("/readyz").await.1);
     assert_eq!(worker.shut_down().await, Some(0));
     heard.push("the worker's log", &worker.said.join("\n"));
-    heard.capture_tables(&stage).await;
+    heard.capture_tables(&fixture).await;
     for arguments in [&["jobs", "list", "--json"][..], &["windows", "--json"]] {
-        let output = with_secrets(&mut stage.vinops_command(arguments)).output().await.unwrap();
+        let output = with_secrets(&mut fixture.vinops_command(arguments)).output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();
         heard.push("a list", &String::from_utf8(text).unwrap());
     }
@@ -171,9 +171,9 @@ async fn a_worker_whose_job_fails_tells_no_secret() {
 
 #[tokio::test]
 async fn a_database_that_cannot_be_reached_tells_no_secret() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let mut heard = CapturedOutput::default();
-    let mut known = url::Url::parse(&stage.db.url).unwrap();
+    let mut known = url::Url::parse(&fixture.db.url).unwrap();
     known.set_password(Some(PLANTED_DATABASE)).unwrap();
     let port = known.port().unwrap_or(5432);
     let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
@@ -195,13 +195,13 @@ async fn a_database_that_cannot_be_reached_tells_no_secret() {
         format!("{PLANTED_DATABASE}@host"),
     ] {
         for role in ["worker", "scheduler", "serve", "windows"] {
-            let mut command = stage.vinops_command(&[role]);
+            let mut command = fixture.vinops_command(&[role]);
             let command =
                 command.env("DATABASE_URL", &url).env("COPART_FEED_URL", "http://127.0.0.1:9/").stdin(Stdio::null());
             heard.capture_failure(&url.replace(PLANTED_DATABASE, "…"), command).await;
         }
         let direct =
-            stage.vinops_command(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
+            fixture.vinops_command(&["migrate", "status"]).env("DATABASE_DIRECT_URL", &url).output().await.unwrap();
         heard.push("migrate status", &String::from_utf8_lossy(&[direct.stdout, direct.stderr].concat()));
     }
     assert!(heard.0.contains("could not connect to the database of DATABASE_URL"));
@@ -209,9 +209,9 @@ async fn a_database_that_cannot_be_reached_tells_no_secret() {
 
 #[tokio::test]
 async fn settings_that_are_wrong_are_named_and_not_repeated() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let mut heard = CapturedOutput::default();
-    let folder = stage.folder.path();
+    let folder = fixture.folder.path();
     std::fs::create_dir(folder.join("database_url")).unwrap();
     std::fs::write(folder.join("binary"), [b'x', 0xff, 0xfe]).unwrap();
     for (name, value) in [
@@ -223,7 +223,7 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
         ("COPART_PASSWORD_FILE", "/nonexistent/file"),
         ("DATABASE_DIRECT_URL_FILE", folder.join("binary").to_str().unwrap()),
     ] {
-        let mut command = stage.vinops_command(&["worker"]);
+        let mut command = fixture.vinops_command(&["worker"]);
         let output = command.env(name, value).output().await.unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(name), "{name}: {said}");
@@ -231,7 +231,7 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
         heard.push(name, &said);
     }
     // systemd's folder of credentials contains something that is not a file
-    let mut command = stage.vinops_command(&["windows"]);
+    let mut command = fixture.vinops_command(&["windows"]);
     let output = command.env_remove("DATABASE_URL").env("CREDENTIALS_DIRECTORY", folder).output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("DATABASE_URL: could not read ") && output.status.code() == Some(2), "{said}");
@@ -239,13 +239,13 @@ async fn settings_that_are_wrong_are_named_and_not_repeated() {
 
 #[tokio::test]
 async fn every_variable_may_be_a_file_or_a_credential() {
-    let stage = CliFixture::new().await;
-    let folder = stage.folder.path().join("credentials");
+    let fixture = CliFixture::new().await;
+    let folder = fixture.folder.path().join("credentials");
     std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("database_url"), format!("{}\n", stage.db.url)).unwrap();
+    std::fs::write(folder.join("database_url"), format!("{}\n", fixture.db.url)).unwrap();
     for (name, value) in [("CREDENTIALS_DIRECTORY", folder.clone()), ("DATABASE_URL_FILE", folder.join("database_url"))]
     {
-        let mut command = stage.vinops_command(&["windows", "--json"]);
+        let mut command = fixture.vinops_command(&["windows", "--json"]);
         let output = command.env_remove("DATABASE_URL").env(name, value).output().await.unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -90,8 +90,8 @@ fn is_control_character(c: char) -> bool {
 }
 
 /// Runs a command, and checks that it prints no control character. Returns its output.
-async fn run_and_check(stage: &CliFixture, arguments: &[&str]) -> (Output, String) {
-    let output = stage.vinops_command(arguments).output().await.unwrap();
+async fn run_and_check(fixture: &CliFixture, arguments: &[&str]) -> (Output, String) {
+    let output = fixture.vinops_command(arguments).output().await.unwrap();
     let text = [&*output.stdout, &*output.stderr].map(|it| String::from_utf8(it.to_vec()).unwrap()).concat();
     if let Some(at) = text.find(is_control_character) {
         let from = text[..at].char_indices().rev().nth(60).map_or(0, |(from, _)| from);
@@ -100,19 +100,19 @@ async fn run_and_check(stage: &CliFixture, arguments: &[&str]) -> (Output, Strin
     (output, text)
 }
 
-async fn run_sql(stage: &CliFixture, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(stage.pool()).await.unwrap();
+async fn run_sql(fixture: &CliFixture, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(fixture.pool()).await.unwrap();
 }
 
 #[tokio::test]
 async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
-    let stage = CliFixture::new().await;
+    let fixture = CliFixture::new().await;
     let ingest = |name: String, window: &'static str, text: String| {
-        let stage = &stage;
+        let fixture = &fixture;
         async move {
-            let path = stage.folder.path().join(name);
+            let path = fixture.folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            run_and_check(stage, &["ingest", path.to_str().unwrap(), "--window", window]).await
+            run_and_check(fixture, &["ingest", path.to_str().unwrap(), "--window", window]).await
         }
     };
     for (name, window, bid, planted) in [
@@ -127,7 +127,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
 
     let planted = CONTROL_CHARACTERS.replace('\'', "''");
     run_sql(
-        &stage,
+        &fixture,
         &format!(
             "insert into fleet.jobs (kind, key, state, error, finished_at, payload)
               values ('fetch', 'copart/{planted}', 'discarded', 'the server said {planted}', now(), jsonb_build_object('k', '{planted}'));
@@ -144,9 +144,9 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
     )
     .await;
     let jobs: Vec<i64> =
-        sqlx::query_scalar("select id from fleet.jobs order by id").fetch_all(stage.pool()).await.unwrap();
+        sqlx::query_scalar("select id from fleet.jobs order by id").fetch_all(fixture.pool()).await.unwrap();
     let failed = sqlx::query_scalar::<_, i64>("select id from fleet.jobs where state = 'discarded' limit 1");
-    let failed = failed.fetch_one(stage.pool()).await.unwrap().to_string();
+    let failed = failed.fetch_one(fixture.pool()).await.unwrap().to_string();
 
     // recorded reasons are printed below
     for command in [
@@ -161,7 +161,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
         &["taxonomy", "map", CONTROL_CHARACTERS, CONTROL_CHARACTERS, CONTROL_CHARACTERS, "--why"],
         &["jobs", "pause", CONTROL_CHARACTERS, "--why"],
     ] {
-        run_and_check(&stage, &[command, &[CONTROL_CHARACTERS]].concat()).await;
+        run_and_check(&fixture, &[command, &[CONTROL_CHARACTERS]].concat()).await;
     }
     let mut seen = String::new();
     for command in [
@@ -192,7 +192,7 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
         &["taxonomy", "unknown", "--limit", "500", "--json"],
         &["doctor", "--json"],
     ] {
-        let (output, text) = run_and_check(&stage, command).await;
+        let (output, text) = run_and_check(&fixture, command).await;
         if command.last() == Some(&"--json") {
             let lines = String::from_utf8(output.stdout).unwrap();
             let values = serde_json::Deserializer::from_str(&lines).into_iter::<serde_json::Value>();
@@ -201,15 +201,15 @@ async fn no_control_character_of_a_feed_a_reason_or_an_error_is_printed() {
         seen += &text;
     }
     for job in jobs {
-        seen += &run_and_check(&stage, &["jobs", "show", &job.to_string()]).await.1;
+        seen += &run_and_check(&fixture, &["jobs", "show", &job.to_string()]).await.1;
     }
     for at in 0..PLANTED_ROW.len() {
         let number = lot_number(at);
-        seen += &run_and_check(&stage, &["lot", "show", &number]).await.1;
+        seen += &run_and_check(&fixture, &["lot", "show", &number]).await.1;
         // these start a process each, so not every column is tested
         if at % 3 == 0 {
-            seen += &run_and_check(&stage, &["lot", "show", &number, "--at", "2026-11-20T14:50:00Z"]).await.1;
-            seen += &run_and_check(&stage, &["lot", "show", &number, "--json"]).await.1;
+            seen += &run_and_check(&fixture, &["lot", "show", &number, "--at", "2026-11-20T14:50:00Z"]).await.1;
+            seen += &run_and_check(&fixture, &["lot", "show", &number, "--json"]).await.1;
         }
     }
     assert!(seen.matches("\\u{202e}").count() > 20, "{seen}");

@@ -41,10 +41,10 @@ async fn a_completed_job_that_is_requeued_keeps_the_run_that_its_row_told() {
     let shown = job_details(pool, job).await.unwrap().unwrap();
     let history: Vec<_> = shown.attempts.iter().map(|a| (a.run, a.attempt, a.outcome.as_deref().unwrap())).collect();
     assert_eq!(history, [(1, 1, "done"), (2, 0, "requeued"), (3, 1, "done")]);
-    let told = |run: &vinops::queue::queries::AttemptRow| {
+    let output = |run: &vinops::queue::queries::AttemptRow| {
         (run.worker.clone(), run.started_at, run.finished_at, run.error.clone())
     };
-    assert_eq!(told(&first[0]), told(&shown.attempts[0]));
+    assert_eq!(output(&first[0]), output(&shown.attempts[0]));
 }
 
 #[tokio::test]

@@ -138,15 +138,15 @@ async fn two_steps_in_a_deadlock_both_end_well_at_their_first_attempt() {
     let counted: Vec<i32> = sqlx::query_scalar("select n from counters order by id").fetch_all(pool).await.unwrap();
     assert_eq!(counted, [2, 2]);
     // the attempt with a deadlock has a note
-    let told: Vec<(String, i32, Option<String>)> =
+    let output: Vec<(String, i32, Option<String>)> =
         sqlx::query_as("select outcome, attempt, error from fleet.job_attempts order by error nulls first")
             .fetch_all(pool)
             .await
             .unwrap();
-    assert_eq!(told[0], ("done".to_owned(), 1, None));
-    assert_eq!((told[1].0.as_str(), told[1].1), ("done", 1));
-    assert!(told[1].2.as_ref().unwrap().starts_with("retried immediately: "), "{told:?}");
-    assert!(told[1].2.as_ref().unwrap().contains("deadlock detected"), "{told:?}");
+    assert_eq!(output[0], ("done".to_owned(), 1, None));
+    assert_eq!((output[1].0.as_str(), output[1].1), ("done", 1));
+    assert!(output[1].2.as_ref().unwrap().starts_with("retried immediately: "), "{output:?}");
+    assert!(output[1].2.as_ref().unwrap().contains("deadlock detected"), "{output:?}");
 }
 
 #[tokio::test]
@@ -157,15 +157,15 @@ async fn a_run_without_a_step_notes_it_too_and_its_job_is_told_once() {
     let (_, mut events, leave) = start_retry_worker(&test);
     assert_eq!(next_outcome(&mut events).await, (RunOutcome::Done, false));
     leave.cancel();
-    let told: Vec<(String, i32, Option<String>)> =
+    let output: Vec<(String, i32, Option<String>)> =
         sqlx::query_as("select outcome, attempt, error from fleet.job_attempts where job_id = $1")
             .bind(job)
             .fetch_all(pool)
             .await
             .unwrap();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((told[0].0.as_str(), told[0].1), ("done", 1));
-    assert!(told[0].2.as_ref().unwrap().starts_with("retried immediately: "), "{told:?}");
+    assert_eq!(output.len(), 1, "{output:?}");
+    assert_eq!((output[0].0.as_str(), output[0].1), ("done", 1));
+    assert!(output[0].2.as_ref().unwrap().starts_with("retried immediately: "), "{output:?}");
     let row: (String, Option<Value>, Option<String>) =
         sqlx::query_as("select state, result, error from fleet.jobs where id = $1")
             .bind(job)

@@ -132,21 +132,21 @@ async fn an_object_of_a_bucket_is_moved_aside_and_moved_again_after_a_kill() {
 }
 
 /// Ingests three windows, and returns the digest.
-async fn run_windows(stage: &CliFixture) -> DataDigest {
+async fn run_windows(fixture: &CliFixture) -> DataDigest {
     let options = SimulatorOptions::new(3, 400, "2026-03-06T17:00:00Z".parse().unwrap());
     for k in 0..3 {
         let start = options.window_start(k);
-        let path = stage.folder.path().join(format!("in/{}.csv", start.format("%Y/%m/%d/%H%M")));
+        let path = fixture.folder.path().join(format!("in/{}.csv", start.format("%Y/%m/%d/%H%M")));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         Simulator::new(options.clone()).write_window(k, &mut std::fs::File::create(&path).unwrap()).unwrap();
-        let said = run_vinops(stage, &["ingest", path.to_str().unwrap(), "--json"]).await;
+        let said = run_vinops(fixture, &["ingest", path.to_str().unwrap(), "--json"]).await;
         assert!(said.0 == Some(0) && said.1.contains("\"applied\""), "{said:?}");
     }
-    compute_digest(stage.pool()).await.unwrap()
+    compute_digest(fixture.pool()).await.unwrap()
 }
 
-async fn run_vinops(stage: &CliFixture, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = stage.vinops_command(arguments).output().await.unwrap();
+async fn run_vinops(fixture: &CliFixture, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = fixture.vinops_command(arguments).output().await.unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
@@ -155,10 +155,10 @@ async fn windows_are_applied_on_a_bucket_as_on_a_folder_and_its_files_are_checke
     let on_folder = run_windows(&CliFixture::new().await).await;
     let server = BucketServer::start().await;
     server.faults().slow_down_every.store(4, Ordering::SeqCst);
-    let mut stage = CliFixture::new().await;
-    stage.environment = server.environment();
-    assert_eq!(run_windows(&stage).await, on_folder);
-    let check = run_vinops(&stage, &["store", "check", "--all"]).await;
+    let mut fixture = CliFixture::new().await;
+    fixture.environment = server.environment();
+    assert_eq!(run_windows(&fixture).await, on_folder);
+    let check = run_vinops(&fixture, &["store", "check", "--all"]).await;
     assert_eq!((check.0, &*check.2), (Some(0), ""), "{}", check.1);
     assert!(check.1.starts_with("3 files, 3 read in full: 3 intact"), "{}", check.1);
 
@@ -170,31 +170,31 @@ async fn windows_are_applied_on_a_bucket_as_on_a_folder_and_its_files_are_checke
     store.publish_spool(&copy, &other).await.unwrap();
     store.move_aside(&first, &sums.packed_sha256).await.unwrap();
     store.publish_spool(&spool_bytes(&store, b"not the file").await, &first).await.unwrap();
-    assert_eq!(run_vinops(&stage, &["store", "check"]).await.0, Some(1));
-    let fixed = run_vinops(&stage, &["store", "check", "--fix", "--yes"]).await;
+    assert_eq!(run_vinops(&fixture, &["store", "check"]).await.0, Some(1));
+    let fixed = run_vinops(&fixture, &["store", "check", "--fix", "--yes"]).await;
     assert_eq!((fixed.0, &*fixed.2), (Some(0), ""), "{}", fixed.1);
     assert_eq!(store.object_sums(&first).await.unwrap(), sums);
     let file: String = sqlx::query_scalar("select file_id::text from raw.csv_files where path = $1")
         .bind(&first)
-        .fetch_one(stage.pool())
+        .fetch_one(fixture.pool())
         .await
         .unwrap();
-    assert_eq!(run_vinops(&stage, &["raw", "export", &file, "--out", "/dev/null"]).await.0, Some(0));
+    assert_eq!(run_vinops(&fixture, &["raw", "export", &file, "--out", "/dev/null"]).await.0, Some(0));
 }
 
 #[tokio::test]
 async fn a_lost_database_is_rebuilt_from_a_bucket_and_its_catalogue() {
     let server = BucketServer::start().await;
     server.faults().slow_down_every.store(5, Ordering::SeqCst);
-    let mut stage = CliFixture::new().await;
-    stage.environment = server.environment();
-    let worked = run_windows(&stage).await;
+    let mut fixture = CliFixture::new().await;
+    fixture.environment = server.environment();
+    let worked = run_windows(&fixture).await;
     let puts = server.requests().into_iter().filter(|it| it.method == "PUT" && it.path.contains("/catalogue/"));
     assert!(puts.clone().all(|it| it.if_none_match.as_deref() == Some("*")));
     assert_eq!(puts.filter(|it| it.status == 200).count(), 3);
-    stage.db = migrated_database().await;
-    let rebuilt = run_vinops(&stage, &["rebuild", "--yes", "--json"]).await;
+    fixture.db = migrated_database().await;
+    let rebuilt = run_vinops(&fixture, &["rebuild", "--yes", "--json"]).await;
     assert_eq!(rebuilt.0, Some(0), "{rebuilt:?}");
     assert!(rebuilt.1.contains("\"basis\": \"catalogue\""), "{}", rebuilt.1);
-    assert_eq!(compute_digest(stage.pool()).await.unwrap(), worked);
+    assert_eq!(compute_digest(fixture.pool()).await.unwrap(), worked);
 }

@@ -5,7 +5,7 @@ use vinops::testing::migrated_database;
 #[tokio::test]
 async fn verify_fails_exactly_the_line_of_what_was_broken() {
     // (the change, the line that must fail, a part of its evidence)
-    for (deed, line, says) in [
+    for (statement, line, says) in [
         ("drop index lots_vin_idx", "index public.lots_vin_idx", "missing"),
         (
             "drop index images_vin_idx; create index images_vin_idx on images (lot_id)",
@@ -40,11 +40,11 @@ async fn verify_fails_exactly_the_line_of_what_was_broken() {
         ("drop extension citext", "extension citext", "missing"),
     ] {
         let t = migrated_database().await;
-        run_sql(&t.db.pool, deed).await.unwrap();
+        run_sql(&t.db.pool, statement).await.unwrap();
         let failed = failed_checks(&t.db.pool).await;
-        assert_eq!(failed.len(), 1, "{deed}: {failed:?}");
-        assert_eq!(failed[0].0, line, "{deed}");
-        assert!(failed[0].1.contains(says), "{deed}: {}", failed[0].1);
+        assert_eq!(failed.len(), 1, "{statement}: {failed:?}");
+        assert_eq!(failed[0].0, line, "{statement}");
+        assert!(failed[0].1.contains(says), "{statement}: {}", failed[0].1);
     }
 }
 

@@ -46,10 +46,10 @@ async fn a_database_that_was_dumped_and_restored_passes_verify() {
         Command::new(client_program("pg_restore")).args(["--dbname", &restored.url]).arg(&file).output().unwrap();
     // a program of 17 or newer sets a parameter that an older server does not have, and continues
     let unknown_setting = "unrecognized configuration parameter \"transaction_timeout\"";
-    let told = output_text(&restore);
+    let output = output_text(&restore);
     let errors: Vec<&str> =
-        told.lines().filter(|line| line.contains("error:") && !line.contains(unknown_setting)).collect();
-    assert_eq!(errors, Vec::<&str>::new(), "{told}");
+        output.lines().filter(|line| line.contains("error:") && !line.contains(unknown_setting)).collect();
+    assert_eq!(errors, Vec::<&str>::new(), "{output}");
     assert_eq!(failed_checks(&restored.db.pool).await, []);
     assert_eq!(query_text(&restored.db.pool, SELECT_CAR).await, query_text(&source.db.pool, SELECT_CAR).await);
     let changed = "select count(*)::text from pg_constraint where conname = 'vehicles_vin_format_ck'

@@ -12,16 +12,16 @@ async fn a_detached_month_is_refused_by_name_and_keeps_its_rows() {
     run_sql(pool, "alter table raw.rows detach partition raw.rows_2026_11").await.unwrap();
     run_sql(pool, "alter table audit.parse_errors detach partition audit.parse_errors_2026_11").await.unwrap();
     run_sql(pool, "alter table staging.copart_raw detach partition staging.copart_raw_2026_11_20").await.unwrap();
-    for (deed, named) in [
+    for (statement, named) in [
         ("select raw.open_month('2026-11-20T14:30Z')", "table raw.rows_2026_11 exists"),
         ("select raw.ensure_partition('raw.rows', '2026-11-20T14:30Z')", "table raw.rows_2026_11 exists"),
         ("select audit.ensure_partitions('2026-11-20T14:30Z')", "table audit.parse_errors_2026_11 exists"),
         ("select staging.open_day('2026-11-20T14:30Z')", "table staging.copart_raw_2026_11_20 exists"),
     ] {
-        let refused = run_sql(pool, deed).await.unwrap_err();
+        let refused = run_sql(pool, statement).await.unwrap_err();
         let refused = refused.as_database_error().unwrap();
-        assert_eq!(refused.code().as_deref(), Some("55000"), "{deed}: {refused}");
-        assert!(refused.message().contains(named), "{deed}: {refused}");
+        assert_eq!(refused.code().as_deref(), Some("55000"), "{statement}: {refused}");
+        assert!(refused.message().contains(named), "{statement}: {refused}");
     }
     let kept = "select concat_ws(' ', (select count(*) from raw.rows_2026_11), (select count(*) from audit.parse_errors_2026_11),
         (select count(*) from staging.copart_raw_2026_11_20))";

@@ -27,23 +27,23 @@ pub async fn create_login(t: &TestDb, role: &str) -> String {
 }
 
 /// Runs the statement in a transaction that is rolled back. Returns the SQLSTATE of its error.
-async fn rejection_code(pool: &PgPool, deed: &str) -> Option<String> {
+async fn rejection_code(pool: &PgPool, statement: &str) -> Option<String> {
     let mut tx = pool.begin().await.unwrap();
-    let done = sqlx::raw_sql(AssertSqlSafe(deed.to_owned())).execute(&mut *tx).await;
+    let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut *tx).await;
     tx.rollback().await.unwrap();
     done.err().map(|error| match error.as_database_error().and_then(|it| it.code()) {
         Some(code) => code.into_owned(),
-        None => panic!("{deed}: {error}"),
+        None => panic!("{statement}: {error}"),
     })
 }
 
-async fn try_statements(t: &TestDb, role: &str, deeds: &[(&str, &str)]) {
+async fn try_statements(t: &TestDb, role: &str, statements: &[(&str, &str)]) {
     let pool = PgPool::connect(&create_login(t, role).await).await.unwrap();
     let mut wrong = Vec::new();
-    for (deed, wanted) in deeds {
-        let got = rejection_code(&pool, deed).await.unwrap_or_default();
+    for (statement, wanted) in statements {
+        let got = rejection_code(&pool, statement).await.unwrap_or_default();
         if got != *wanted {
-            wrong.push(format!("{deed}: {got:?}, wanted {wanted:?}"));
+            wrong.push(format!("{statement}: {got:?}, wanted {wanted:?}"));
         }
     }
     assert_eq!(wrong, Vec::<String>::new(), "{role}");
@@ -64,7 +64,7 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
     let t = migrated_database().await;
     insert_file(&t).await;
     run_sql(&t.db.pool, INSERT_CAR).await.unwrap();
-    let deeds = [
+    let statements = [
         // statements that would run as the owner
         ("insert into raw.suspended values ('public.lots', 1, 'delete from public.lots')", INSUFFICIENT_PRIVILEGE),
         ("update raw.suspended set ddl = 'delete from public.lots'", INSUFFICIENT_PRIVILEGE),
@@ -178,7 +178,7 @@ async fn a_worker_does_a_workers_deeds_and_no_other() {
         ("insert into audit.operator_actions (who, action, subject, reason) values ('a', 'b', 'c', 'd')", ALLOWED),
         ("delete from raw.heads; delete from fleet.workers", ALLOWED),
     ];
-    try_statements(&t, "etl_rw", &deeds).await;
+    try_statements(&t, "etl_rw", &statements).await;
     assert_eq!(
         query_text(&t.db.pool, "select concat((select count(*) from lots), (select count(*) from raw.rows))").await,
         "12"

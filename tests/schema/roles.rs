@@ -8,7 +8,7 @@ async fn each_role_may_do_its_work_and_nothing_else() {
     let t = migrated_database().await;
     insert_file(&t).await;
     run_sql(&t.db.pool, INSERT_CAR).await.unwrap();
-    for (role, deed, allowed) in [
+    for (role, statement, allowed) in [
         (
             "etl_rw",
             "select raw.open_month('2026-12-01T00:00Z'); select audit.ensure_partitions('2026-12-01T00:00Z')",
@@ -44,9 +44,9 @@ async fn each_role_may_do_its_work_and_nothing_else() {
     ] {
         let mut tx = t.db.pool.begin().await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("set local role {role}"))).execute(&mut *tx).await.unwrap();
-        let outcome = sqlx::raw_sql(AssertSqlSafe(deed)).execute(&mut *tx).await;
+        let outcome = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *tx).await;
         let code = outcome.as_ref().err().and_then(|e| e.as_database_error()?.code().map(|c| c.into_owned()));
-        assert_eq!(code.as_deref(), if allowed { None } else { Some("42501") }, "{role}: {deed}: {outcome:?}");
+        assert_eq!(code.as_deref(), if allowed { None } else { Some("42501") }, "{role}: {statement}: {outcome:?}");
         tx.rollback().await.unwrap();
     }
 }

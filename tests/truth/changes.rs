@@ -33,10 +33,10 @@ fn install_mappings() {
 
 async fn pipeline_of(source: &'static str) -> Pipeline {
     install_mappings();
-    let mut house = Pipeline::new().await;
-    sqlx::query("insert into fleet.sources (source) values ($1)").bind(source).execute(house.pool()).await.unwrap();
-    house.source = source;
-    house
+    let mut pipeline = Pipeline::new().await;
+    sqlx::query("insert into fleet.sources (source) values ($1)").bind(source).execute(pipeline.pool()).await.unwrap();
+    pipeline.source = source;
+    pipeline
 }
 
 fn hour_time(n: i64) -> DateTime<Utc> {
@@ -55,8 +55,8 @@ fn file_bytes(clock: u32, rows: impl IntoIterator<Item = String>) -> Vec<u8> {
     format!("{header}\n{}", rows.concat()).into_bytes()
 }
 
-async fn read_statuses(house: &Pipeline) -> String {
-    house
+async fn read_statuses(pipeline: &Pipeline) -> String {
+    pipeline
         .query_text(
             "select string_agg(status || ' ' || lots, ', ' order by status)
             from (select status, count(*) as lots from lots group by status) s",
@@ -66,16 +66,16 @@ async fn read_statuses(house: &Pipeline) -> String {
 
 #[tokio::test]
 async fn of_a_source_that_sends_changes_no_lot_is_ever_absent() {
-    let mut house = pipeline_of(CHANGES_SOURCE).await;
+    let mut pipeline = pipeline_of(CHANGES_SOURCE).await;
     // the sales of the first hundred were an hour before the first window, those of the others are after the second
     let first =
         (10_000..10_100).map(|lot| row_text(lot, "1", 800)).chain((10_100..10_200).map(|lot| row_text(lot, "1", 1030)));
-    assert_eq!(house.run_chain(&file_bytes(0, first), hour_time(0)).await.final_state(), "applied");
-    assert_eq!(read_statuses(&house).await, "active 100, scheduled 100");
+    assert_eq!(pipeline.run_chain(&file_bytes(0, first), hour_time(0)).await.final_state(), "applied");
+    assert_eq!(read_statuses(&pipeline).await, "active 100, scheduled 100");
     for n in 1..=5 {
         // one lot changes, and none of the others is in the file
         let chain =
-            house.run_chain(&file_bytes(n, [row_text(10_000, &format!("{n}0"), 800)]), hour_time(n.into())).await;
+            pipeline.run_chain(&file_bytes(n, [row_text(10_000, &format!("{n}0"), 800)]), hour_time(n.into())).await;
         assert_eq!(chain.final_state(), "applied", "window {n}");
         assert_eq!(
             (chain.report_number("ingest", "/gone"), chain.report_number("ingest", "/changed")),
@@ -88,28 +88,28 @@ async fn of_a_source_that_sends_changes_no_lot_is_ever_absent() {
     }
     // the newest file again, two hours later
     assert_eq!(
-        house.run_chain(&file_bytes(5, [row_text(10_000, "50", 800)]), hour_time(7)).await.final_state(),
+        pipeline.run_chain(&file_bytes(5, [row_text(10_000, "50", 800)]), hour_time(7)).await.final_state(),
         "unchanged"
     );
     // a late one, with a lot that no other file has
     assert_eq!(
-        house
+        pipeline
             .run_chain(&file_bytes(9, [row_text(10_999, "1", 800)]), hour_time(0) + Duration::minutes(15))
             .await
             .final_state(),
         "late"
     );
     assert_eq!(
-        house.run_chain(&file_bytes(8, [row_text(10_001, "8", 800)]), hour_time(8)).await.final_state(),
+        pipeline.run_chain(&file_bytes(8, [row_text(10_001, "8", 800)]), hour_time(8)).await.final_state(),
         "applied"
     );
-    assert_eq!(read_statuses(&house).await, "active 201");
+    assert_eq!(read_statuses(&pipeline).await, "active 201");
     let reasons = "select string_agg(distinct reason, ' ') from audit.status_transitions";
-    assert_eq!(house.query_text(reasons).await, "sale_time_come");
-    assert_eq!(house.query_number("select count(*) from raw.heads where absent_since is not null").await, 0);
-    assert_eq!(house.query_number("select count(*) from audit.v_open_lots_absent").await, 0);
-    assert_eq!(house.query_number("select count(*) from raw.lot_sightings where in_feed").await, 201);
-    let mut connection = house.pool().acquire().await.unwrap();
+    assert_eq!(pipeline.query_text(reasons).await, "sale_time_come");
+    assert_eq!(pipeline.query_number("select count(*) from raw.heads where absent_since is not null").await, 0);
+    assert_eq!(pipeline.query_number("select count(*) from audit.v_open_lots_absent").await, 0);
+    assert_eq!(pipeline.query_number("select count(*) from raw.lot_sightings where in_feed").await, 201);
+    let mut connection = pipeline.pool().acquire().await.unwrap();
     for (lot, odometer) in [("10000", "50.0"), ("10001", "8.0"), ("10002", "1.0"), ("10999", "1.0")] {
         let stood = history::lot_at(&mut connection, Some(CHANGES_SOURCE), lot, hour_time(8), AliasIndex::built_in())
             .await
@@ -122,11 +122,11 @@ async fn of_a_source_that_sends_changes_no_lot_is_ever_absent() {
 
 #[tokio::test]
 async fn a_file_of_changes_whose_lot_numbers_are_not_recognised_is_incomplete() {
-    let mut house = pipeline_of(CHANGES_SOURCE).await;
-    house.run_chain(&file_bytes(0, (10_000..10_100).map(|lot| row_text(lot, "1", 800))), hour_time(0)).await;
+    let mut pipeline = pipeline_of(CHANGES_SOURCE).await;
+    pipeline.run_chain(&file_bytes(0, (10_000..10_100).map(|lot| row_text(lot, "1", 800))), hour_time(0)).await;
     let nameless = ",,1HGCM82633A099999,1,20261120,800,EST,2026-11-20T10:00:00Z".to_owned();
     let some = (10_000..10_009).map(|lot| row_text(lot, "2", 800)).chain([nameless]);
-    assert_eq!(house.run_chain(&file_bytes(1, some), hour_time(1)).await.final_state(), "incomplete");
+    assert_eq!(pipeline.run_chain(&file_bytes(1, some), hour_time(1)).await.final_state(), "incomplete");
 }
 
 #[tokio::test]
@@ -139,13 +139,13 @@ async fn any_order_of_files_of_changes_gives_the_same_lots() {
     ];
     let mut digests = Vec::new();
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]] {
-        let mut house = pipeline_of(CHANGES_SOURCE).await;
+        let mut pipeline = pipeline_of(CHANGES_SOURCE).await;
         for n in order {
-            house.run_chain(&files[n], hour_time(n as i64)).await;
+            pipeline.run_chain(&files[n], hour_time(n as i64)).await;
         }
         let miles = "select string_agg(odometer::text, ' ' order by lot_external_id) from lots";
-        assert_eq!(house.query_text(miles).await, "1.0 2.0 3.0", "{order:?}");
-        digests.push(house.digest().await);
+        assert_eq!(pipeline.query_text(miles).await, "1.0 2.0 3.0", "{order:?}");
+        digests.push(pipeline.digest().await);
     }
     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
 }
@@ -153,16 +153,17 @@ async fn any_order_of_files_of_changes_gives_the_same_lots() {
 #[tokio::test]
 async fn a_file_with_a_column_that_drifts_is_quarantined_where_the_mapping_says_refuse() {
     for (source, state) in [(STRICT_SOURCE, "quarantined"), ("copart", "applied")] {
-        let mut house = if source == STRICT_SOURCE { pipeline_of(STRICT_SOURCE).await } else { Pipeline::new().await };
+        let mut pipeline =
+            if source == STRICT_SOURCE { pipeline_of(STRICT_SOURCE).await } else { Pipeline::new().await };
         let lots = 10_000..10_300;
-        house.run_chain(&file_bytes(0, lots.clone().map(|lot| row_text(lot, "1", 800))), hour_time(0)).await;
-        let chain = house
+        pipeline.run_chain(&file_bytes(0, lots.clone().map(|lot| row_text(lot, "1", 800))), hour_time(0)).await;
+        let chain = pipeline
             .run_chain(&file_bytes(1, lots.map(|lot| row_text(lot, "many", 800))), hour_time(0) + Duration::minutes(15))
             .await;
         assert_eq!(chain.final_state(), state);
         let drift = &chain.reports["ingest"]["column_drift"][0];
         let policy = if source == STRICT_SOURCE { "refuse" } else { "warn" };
         assert_eq!((&drift["column"], &drift["policy"]), (&"Odometer".into(), &policy.into()));
-        assert_eq!(house.query_number("select count(*) from lots where odometer = 1").await, 300, "{source}");
+        assert_eq!(pipeline.query_number("select count(*) from lots where odometer = 1").await, 300, "{source}");
     }
 }

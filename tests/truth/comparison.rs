@@ -23,7 +23,7 @@ fn file_bytes(clock: u32, rows: &[ComparedRow]) -> Vec<u8> {
 /// update time that cannot be right, a lot whose VIN changes.
 async fn comparison_pipeline() -> Pipeline {
     let (one, two, three) = ("2026-11-20T01:00:00Z", "2026-11-20T02:00:00Z", "2062-11-20T03:00:00Z");
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     for (n, rows) in [
         (
             0,
@@ -42,24 +42,24 @@ async fn comparison_pipeline() -> Pipeline {
         ),
         (1, &[(70_000_001, SHARED_VIN, "HOND", "950.0", "a1.jpg", "2026-11-20T01:30:00Z")][..]),
     ] {
-        house
+        pipeline
             .run_chain(&file_bytes(n, rows), parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * i64::from(n)))
             .await;
     }
-    house
+    pipeline
 }
 
 #[tokio::test]
 async fn rows_that_nobody_touched_are_what_the_versions_say() {
-    let house = comparison_pipeline().await;
-    let (counts, found) = house.compare_lots().await;
+    let pipeline = comparison_pipeline().await;
+    let (counts, found) = pipeline.compare_lots().await;
     assert_eq!((counts.lots, found), (3, Vec::<String>::new()));
     assert!(counts.vehicles >= 3, "the one of the former VIN too: {counts:?}");
 }
 
 #[tokio::test]
 async fn each_row_that_was_spoiled_is_named_and_no_other() {
-    for (deed, expected) in [
+    for (statement, expected) in [
         (
             "update lots set current_bid_usd = 1 where lot_external_id = '70000001'",
             "value lots copart/70000001 current_bid_usd 1.0 950.0 14:30",
@@ -104,27 +104,29 @@ async fn each_row_that_was_spoiled_is_named_and_no_other() {
             "unfounded vehicles 1HGCM82633A004399  null null ",
         ),
     ] {
-        let house = comparison_pipeline().await;
-        house.run_sql(deed).await;
-        let (counts, found) = house.compare_lots().await;
-        assert_eq!(found, [expected], "{deed}");
+        let pipeline = comparison_pipeline().await;
+        pipeline.run_sql(statement).await;
+        let (counts, found) = pipeline.compare_lots().await;
+        assert_eq!(found, [expected], "{statement}");
         assert_eq!(counts.differences, 1);
     }
 }
 
 #[tokio::test]
 async fn what_the_feed_did_not_make_and_what_is_under_way_is_left_out() {
-    let house = comparison_pipeline().await;
-    house.run_sql("insert into vehicles (vin, make) values ('1HGCM82633A004399', 'BY HAND')").await;
-    house
+    let pipeline = comparison_pipeline().await;
+    pipeline.run_sql("insert into vehicles (vin, make) values ('1HGCM82633A004399', 'BY HAND')").await;
+    pipeline
         .run_sql("insert into lots (source, lot_external_id, vin) values ('copart', 'B-7', '1HGCM82633A004399')")
         .await;
-    house.run_sql("update lots set is_removed = true, status = 'removed'").await;
-    assert_eq!(house.compare_lots().await.1, Vec::<String>::new());
+    pipeline.run_sql("update lots set is_removed = true, status = 'removed'").await;
+    assert_eq!(pipeline.compare_lots().await.1, Vec::<String>::new());
     // between ingest and detect-completion, a window's rows are stored and not applied
-    house.run_sql("update lots set current_bid_usd = 1 where lot_external_id = '70000003'").await;
-    house.run_sql("update raw.sightings set state = 'ingested' where window_start_utc = '2026-11-20T14:30:00Z'").await;
-    let (counts, found) = house.compare_lots().await;
+    pipeline.run_sql("update lots set current_bid_usd = 1 where lot_external_id = '70000003'").await;
+    pipeline
+        .run_sql("update raw.sightings set state = 'ingested' where window_start_utc = '2026-11-20T14:30:00Z'")
+        .await;
+    let (counts, found) = pipeline.compare_lots().await;
     assert_eq!(found, Vec::<String>::new());
     assert_eq!(counts.lots, 1, "the second lot alone is not of that window");
     assert!(counts.under_way >= 2, "{counts:?}");

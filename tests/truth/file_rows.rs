@@ -9,19 +9,19 @@ fn window_start(n: i64) -> DateTime<Utc> {
 }
 
 /// Returns the rows of the file of a window, in its order.
-async fn read_rows(house: &Pipeline, n: i64) -> Vec<Value> {
+async fn read_rows(pipeline: &Pipeline, n: i64) -> Vec<Value> {
     sqlx::query_scalar(
         "select r.payload_jsonb from raw.file_rows r join raw.csv_files f using (file_id) where f.window_start_utc = $1 order by r.row_no",
     )
     .bind(window_start(n))
-    .fetch_all(house.pool())
+    .fetch_all(pipeline.pool())
     .await
     .unwrap()
 }
 
 #[tokio::test]
 async fn each_file_shows_its_rows_under_its_own_names_whichever_file_stored_them() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let (one, two) = ("70000001,1HGCM82633A000001,N", "70000002,1HGCM82633A000002,Y");
     let time = "2026-11-20T01:00:00Z";
     let files = [
@@ -56,12 +56,12 @@ async fn each_file_shows_its_rows_under_its_own_names_whichever_file_stored_them
         ),
     ];
     for (n, file) in files.iter().enumerate() {
-        let chain = house.run_chain(file.as_bytes(), window_start(n as i64)).await;
+        let chain = pipeline.run_chain(file.as_bytes(), window_start(n as i64)).await;
         assert_eq!(chain.report_number("ingest", "/unchanged"), if n == 0 { 0 } else { 2 }, "file {n}");
     }
     let (first, second) = ("1HGCM82633A000001", "1HGCM82633A000002");
     assert_eq!(
-        read_rows(&house, 0).await,
+        read_rows(&pipeline, 0).await,
         [
             json!({"Id": "1", "Lot number": "70000001", "VIN": first, "Copart Select": "N", "Announcements": "",
                 "Last Updated Time": time, "Create Date/Time": "c0", "Mood": "blue"}),
@@ -70,7 +70,7 @@ async fn each_file_shows_its_rows_under_its_own_names_whichever_file_stored_them
         ]
     );
     assert_eq!(
-        read_rows(&house, 1).await,
+        read_rows(&pipeline, 1).await,
         [
             json!({"Id": "1", "Lot number": "70000002", "VIN": second, "Wholesale": "Y", "Announcements": "",
                 "Last Updated Time": time, "Create Date/Time": "c1", "Mood": ""}),
@@ -79,17 +79,17 @@ async fn each_file_shows_its_rows_under_its_own_names_whichever_file_stored_them
         ]
     );
     assert_eq!(
-        read_rows(&house, 2).await[0],
+        read_rows(&pipeline, 2).await[0],
         json!({"Id": "1", "Lot number": "70000001", "VIN": first, "Wholesale": "N", "Announcements": "",
             "Last Updated Time": time, "Create Date/Time": "c2", "MOOD": "blue", "Aura": ""})
     );
     assert_eq!(
-        read_rows(&house, 3).await[1],
+        read_rows(&pipeline, 3).await[1],
         json!({"Id": "2", "Lot number": "70000002", "VIN": second, "Wholesale": "Y",
             "Last Updated Time": time, "Create Date/Time": "c3", "Mood": ""})
     );
     assert_eq!(
-        read_rows(&house, 4).await,
+        read_rows(&pipeline, 4).await,
         [
             json!({"ID": "1", "LOT NUMBER": "70000001", "VIN": first, "WHOLESALE": "N", "LAST UPDATED TIME": time,
                 "CREATE DATE/TIME": "c4", "MOOD": "blue", "VIN (2)": ""}),
@@ -98,17 +98,17 @@ async fn each_file_shows_its_rows_under_its_own_names_whichever_file_stored_them
         ]
     );
     assert_eq!(
-        read_rows(&house, 5).await[0],
+        read_rows(&pipeline, 5).await[0],
         json!({"Lot number": "70000001", "VIN": first, "Copart Select": "N", "Last Updated Time": time,
             "Create Date/Time": null, "Mood": "blue"})
     );
-    assert_eq!(house.query_number("select count(*) from raw.rows").await, 2, "each version is stored once");
+    assert_eq!(pipeline.query_number("select count(*) from raw.rows").await, 2, "each version is stored once");
 }
 
 #[tokio::test]
 async fn a_row_written_by_hand_is_shown_as_it_is() {
-    let house = Pipeline::without_worker().await;
-    house
+    let pipeline = Pipeline::without_worker().await;
+    pipeline
         .run_sql(
             "insert into raw.csv_files (file_id, path, sha256, bytes, window_start_utc)
               values ('00000000-0000-0000-0000-000000000001', '2026/11/20/1400.csv', repeat('a', 64), 1, '2026-11-20T14:00Z');
@@ -121,9 +121,9 @@ async fn a_row_written_by_hand_is_shown_as_it_is() {
         )
         .await;
     assert_eq!(
-        read_rows(&house, 0).await,
+        read_rows(&pipeline, 0).await,
         [json!({"Id": "1", "Lot number": "45148624.0"}), json!({"Id": "2", "Lot number": "x"})]
     );
     let found = "select string_agg(row_id::text, ' ' order by row_id) from raw.lot_versions where lot = 45148624 and source = 'copart'";
-    assert_eq!(house.query_text(found).await, "1 2 3", "a row without a key is found by its payload");
+    assert_eq!(pipeline.query_text(found).await, "1 2 3", "a row without a key is found by its payload");
 }

@@ -55,21 +55,21 @@ async fn a_lots_history_is_what_the_simulator_changed_and_its_lot_then_is_the_si
         ..SimulatorOptions::new(41, 2000, parse_time("2026-11-20T14:00:00Z"))
     };
     let windows = [0, 1, 8, 9, 16];
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let mut simulator = Simulator::new(options.clone());
     let mut changed: HashMap<u32, Vec<SimulatedChange>> = HashMap::new();
     let mut then: Vec<(DateTime<Utc>, HashMap<u32, ExpectedLot>)> = Vec::new();
     for k in windows {
         let mut bytes = Vec::new();
         simulator.write_window(k, &mut bytes).unwrap();
-        house.run_chain(&bytes, options.window_start(k)).await;
+        pipeline.run_chain(&bytes, options.window_start(k)).await;
         for change in simulator.expected_state().changes() {
             changed.entry(change.lot).or_default().push(to_codes(change));
         }
         then.push((options.window_start(k), simulator.expected_state().lots().map(|lot| (lot.lot, lot)).collect()));
     }
     let (mut columns, mut listed, mut presences) = (HashMap::new(), 0, HashMap::new());
-    let mut connection = house.pool().acquire().await.unwrap();
+    let mut connection = pipeline.pool().acquire().await.unwrap();
     let now = &then.last().unwrap().1;
     for lot in now.values().filter(|lot| lot.skip.is_none()) {
         let history = read_history(&mut connection, lot.lot).await;
@@ -168,7 +168,7 @@ fn compare_lot(stood: &HistoricalLot, truth: Option<&ExpectedLot>, name: &str) {
 
 #[tokio::test]
 async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_past_what_the_files_say() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let quarter = |n: i64| parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * n);
     let file = |damage: &str, updated: u32| {
         let rows = (10..20).map(|n| {
@@ -179,11 +179,11 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
         (head + &rows.collect::<String>()).into_bytes()
     };
     for (window, damage, updated) in [(0, "FRONT END", 10), (2, "HAIL", 11), (1, "BURN", 12), (3, "VANDALISM", 13)] {
-        house.run_chain(&file(damage, updated), quarter(window)).await;
+        pipeline.run_chain(&file(damage, updated), quarter(window)).await;
     }
     // the same bytes again change nothing
-    assert!(house.run_chain(&file("VANDALISM", 13), quarter(4)).await.receipt.duplicate);
-    let mut connection = house.pool().acquire().await.unwrap();
+    assert!(pipeline.run_chain(&file("VANDALISM", 13), quarter(4)).await.receipt.duplicate);
+    let mut connection = pipeline.pool().acquire().await.unwrap();
     let events = read_history(&mut connection, 40_010).await.events;
     let changes: Vec<(DateTime<Utc>, FieldText, FieldText)> = events
         .iter()
@@ -208,25 +208,25 @@ async fn where_a_window_came_late_the_history_tells_what_was_applied_and_the_pas
 
 #[tokio::test]
 async fn a_lots_versions_are_found_however_a_file_writes_its_number_and_calls_the_column() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let quarter = |n: i64| parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * n);
-    let spellings = [
+    let aliases = [
         ("Lot number", "40000001 "),
         ("LOT NUMBER", "40000001"),
         ("LOT #", "0040000001"),
         ("lot_no", " 000000000040000001"),
     ];
-    for (n, (name, number)) in spellings.iter().enumerate() {
+    for (n, (name, number)) in aliases.iter().enumerate() {
         let file = format!(
             "Id,{name},VIN,Model Group,Last Updated Time,Create Date/Time\n\
              1,{number},1HGCM82633A004352,MODEL {n},2026-11-20T0{n}:00:00Z,{n}\n"
         );
-        house.run_chain(file.as_bytes(), quarter(n as i64)).await;
+        pipeline.run_chain(file.as_bytes(), quarter(n as i64)).await;
     }
-    let mut connection = house.pool().acquire().await.unwrap();
+    let mut connection = pipeline.pool().acquire().await.unwrap();
     let history = read_history(&mut connection, 40_000_001).await;
     assert_eq!((history.first_seen, history.last_seen), (Some(quarter(0)), Some(quarter(3))));
-    for (n, spelling) in spellings.iter().enumerate() {
+    for (n, spelling) in aliases.iter().enumerate() {
         let stood = read_lot_at(&mut connection, 40_000_001, quarter(n as i64)).await;
         let model = stood.standing.and_then(|standing| standing.model);
         assert_eq!((stood.presence, model), (FeedPresence::InFeed, Some(format!("MODEL {n}"))), "{:?}", spelling);
@@ -235,33 +235,33 @@ async fn a_lots_versions_are_found_however_a_file_writes_its_number_and_calls_th
 
 #[tokio::test]
 async fn the_last_sighting_is_the_newest_window_that_saw_the_lot_in_whatever_way() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let quarter = |n: i64| parse_time("2026-11-20T14:00:00Z") + Duration::minutes(15 * n);
     let file = |lots: std::ops::Range<u32>, clock: u32| {
         let row = |n| format!("{n},400{n},1HGCM82633A0040{n},2026-11-20T09:00:00Z,{clock}\n");
         let head = "Id,Lot number,VIN,Last Updated Time,Create Date/Time\n".to_owned();
         (head + &lots.map(row).collect::<String>()).into_bytes()
     };
-    async fn seen(house: &Pipeline) -> (Option<DateTime<Utc>>, bool, DateTime<Utc>) {
-        let mut connection = house.pool().acquire().await.unwrap();
+    async fn seen(pipeline: &Pipeline) -> (Option<DateTime<Utc>>, bool, DateTime<Utc>) {
+        let mut connection = pipeline.pool().acquire().await.unwrap();
         let history = read_history(&mut connection, 40_010).await;
         let view = "select last_seen from raw.lot_sightings where lot = 40010";
-        (history.last_seen, history.in_feed, sqlx::query_scalar(view).fetch_one(house.pool()).await.unwrap())
+        (history.last_seen, history.in_feed, sqlx::query_scalar(view).fetch_one(pipeline.pool()).await.unwrap())
     }
-    house.run_chain(&file(10..20, 0), quarter(0)).await;
-    assert_eq!(seen(&house).await, (Some(quarter(0)), true, quarter(0)));
+    pipeline.run_chain(&file(10..20, 0), quarter(0)).await;
+    assert_eq!(seen(&pipeline).await, (Some(quarter(0)), true, quarter(0)));
     // the same bytes again
-    assert!(house.run_chain(&file(10..20, 0), quarter(1)).await.receipt.duplicate);
-    assert_eq!(seen(&house).await, (Some(quarter(1)), true, quarter(1)));
-    house.run_chain(&file(10..20, 0), quarter(2)).await;
-    assert_eq!(seen(&house).await, (Some(quarter(2)), true, quarter(2)));
+    assert!(pipeline.run_chain(&file(10..20, 0), quarter(1)).await.receipt.duplicate);
+    assert_eq!(seen(&pipeline).await, (Some(quarter(1)), true, quarter(1)));
+    pipeline.run_chain(&file(10..20, 0), quarter(2)).await;
+    assert_eq!(seen(&pipeline).await, (Some(quarter(2)), true, quarter(2)));
     // a file without the lot
-    house.run_chain(&file(11..20, 4), quarter(4)).await;
-    assert_eq!(seen(&house).await, (Some(quarter(2)), false, quarter(2)));
+    pipeline.run_chain(&file(11..20, 4), quarter(4)).await;
+    assert_eq!(seen(&pipeline).await, (Some(quarter(2)), false, quarter(2)));
     // a late file with it
-    house.run_chain(&file(10..20, 3), quarter(3)).await;
-    assert_eq!(seen(&house).await.0, Some(quarter(3)));
-    let mut connection = house.pool().acquire().await.unwrap();
+    pipeline.run_chain(&file(10..20, 3), quarter(3)).await;
+    assert_eq!(seen(&pipeline).await.0, Some(quarter(3)));
+    let mut connection = pipeline.pool().acquire().await.unwrap();
     for (n, presence) in
         [(1, FeedPresence::InFeed), (2, FeedPresence::InFeed), (3, FeedPresence::InFeed), (4, FeedPresence::Gone)]
     {

@@ -19,11 +19,11 @@ fn nth_window(n: i64) -> DateTime<Utc> {
 
 #[tokio::test]
 async fn a_first_fill_leaves_statistics_for_the_planner() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let rows =
         [(10_001, FIRST_VIN, "https://a/1", "https://b/1", 1), (10_002, THIRD_VIN, "https://a/3", "https://b/3", 1)];
-    house.run_chain(&file_bytes(&rows), nth_window(0)).await;
-    let tables = house
+    pipeline.run_chain(&file_bytes(&rows), nth_window(0)).await;
+    let tables = pipeline
         .query_text(
             "select string_agg(distinct tablename, ' ' order by tablename) from pg_stats
             where schemaname = 'public' and tablename in ('images', 'lots', 'vehicles')",
@@ -37,8 +37,8 @@ const SECOND_VIN: &str = "1HGCM82633A004352";
 const THIRD_VIN: &str = "1HGCM82633A004353";
 
 /// Returns lot, the VIN's last digit and the link without its scheme of each open link, and how many links are closed.
-async fn open_images(house: &Pipeline) -> (String, i64) {
-    let told = house
+async fn open_images(pipeline: &Pipeline) -> (String, i64) {
+    let output = pipeline
         .query_text(
             "select string_agg(
               concat_ws(' ', l.lot_external_id, right(i.vin, 1), i.variant, substr(i.source_url, 9)), ', '
@@ -47,17 +47,17 @@ async fn open_images(house: &Pipeline) -> (String, i64) {
             where i.valid_until is null",
         )
         .await;
-    (told, house.query_number("select count(*) from images where valid_until is not null").await)
+    (output, pipeline.query_number("select count(*) from images where valid_until is not null").await)
 }
 
 #[tokio::test]
 async fn a_lots_pictures_are_those_of_the_row_that_stands() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let first =
         [(10_001, FIRST_VIN, "t1", "l1", 10), (10_002, SECOND_VIN, "t2", "l2", 10), (10_003, THIRD_VIN, "", "", 10)];
-    house.run_chain(&file_bytes(&first), nth_window(0)).await;
+    pipeline.run_chain(&file_bytes(&first), nth_window(0)).await;
     let begun = "10001 1 listing l1, 10001 1 thumbnail t1, 10002 2 listing l2, 10002 2 thumbnail t2";
-    assert_eq!(open_images(&house).await, (begun.to_owned(), 0));
+    assert_eq!(open_images(&pipeline).await, (begun.to_owned(), 0));
 
     // another cost, another thumbnail, the first links, a new lot
     let next = [
@@ -66,15 +66,15 @@ async fn a_lots_pictures_are_those_of_the_row_that_stands() {
         (10_003, THIRD_VIN, "t3", "", 10),
         (10_004, FIRST_VIN, "t4", "l4", 10),
     ];
-    house.run_chain(&file_bytes(&next), nth_window(1)).await;
+    pipeline.run_chain(&file_bytes(&next), nth_window(1)).await;
     let now = "10001 1 listing l1, 10001 1 thumbnail t1, 10002 2 listing l2, 10002 2 thumbnail t9, \
         10003 3 thumbnail t3, 10004 1 listing l4, 10004 1 thumbnail t4";
-    assert_eq!(open_images(&house).await, (now.to_owned(), 1));
+    assert_eq!(open_images(&pipeline).await, (now.to_owned(), 1));
 
     // the same links of another vehicle, and a missing link: the former links are closed
     let last = [(10_001, SECOND_VIN, "t1", "l1", 20), (10_002, SECOND_VIN, "", "l2", 10)];
-    house.run_chain(&file_bytes(&last), nth_window(2)).await;
+    pipeline.run_chain(&file_bytes(&last), nth_window(2)).await;
     let now = "10001 2 listing l1, 10001 2 thumbnail t1, 10002 2 listing l2, 10003 3 thumbnail t3, \
         10004 1 listing l4, 10004 1 thumbnail t4";
-    assert_eq!(open_images(&house).await, (now.to_owned(), 4));
+    assert_eq!(open_images(&pipeline).await, (now.to_owned(), 4));
 }

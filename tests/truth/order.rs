@@ -255,42 +255,42 @@ fn order_cases() -> impl Strategy<Value = OrderCase> {
 
 /// Processes the files in this order. Returns the digest and the pipeline.
 async fn run_case(files: &[OrderFile], way: &[(usize, bool)], at_once: bool) -> (DataDigest, Pipeline) {
-    let mut house = Pipeline::without_worker().await;
+    let mut pipeline = Pipeline::without_worker().await;
     if !at_once {
-        house.start_worker();
+        pipeline.start_worker();
     }
     let mut waiting = Vec::new();
     for (nth, full) in way {
         let (bytes, window) = (file_bytes(&files[*nth], *nth), window_start(files[*nth].window));
         if at_once {
-            waiting.push(house.receive_file(&bytes, window, *full).await);
+            waiting.push(pipeline.receive_file(&bytes, window, *full).await);
         } else {
-            house.run_chain_with(&bytes, window, *full).await;
+            pipeline.run_chain_with(&bytes, window, *full).await;
         }
     }
     if at_once {
-        house.start_worker();
-        house.follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id)).await;
+        pipeline.start_worker();
+        pipeline.follow_all(waiting.iter().filter(|receipt| !receipt.duplicate).map(|receipt| receipt.file_id)).await;
     }
-    (house.digest().await, house)
+    (pipeline.digest().await, pipeline)
 }
 
 async fn check_case(case: &OrderCase) -> Result<(), String> {
     let in_order: Vec<(usize, bool)> = (0..case.files.len()).map(|n| (n, false)).collect();
     let (lots, vehicles) = expected_values(&case.files);
-    let (expected, house) = run_case(&case.files, &in_order, false).await;
-    compare_stored(&house, &lots, &vehicles).await.map_err(|error| format!("in order: {error}"))?;
-    past_windows::check_past_windows(&house, &case.files).await.map_err(|error| format!("in order: {error}"))?;
-    let (digest, house) = run_case(&case.files, &case.way, case.at_once).await;
-    compare_stored(&house, &lots, &vehicles).await.map_err(|error| format!("this way: {error}"))?;
-    past_windows::check_past_windows(&house, &case.files).await.map_err(|error| format!("this way: {error}"))?;
+    let (expected, pipeline) = run_case(&case.files, &in_order, false).await;
+    compare_stored(&pipeline, &lots, &vehicles).await.map_err(|error| format!("in order: {error}"))?;
+    past_windows::check_past_windows(&pipeline, &case.files).await.map_err(|error| format!("in order: {error}"))?;
+    let (digest, pipeline) = run_case(&case.files, &case.way, case.at_once).await;
+    compare_stored(&pipeline, &lots, &vehicles).await.map_err(|error| format!("this way: {error}"))?;
+    past_windows::check_past_windows(&pipeline, &case.files).await.map_err(|error| format!("this way: {error}"))?;
     if digest == expected { Ok(()) } else { Err(format!("{digest:?} and in order {expected:?}")) }
 }
 
-async fn compare_stored(house: &Pipeline, lots: &PossibleLots, vehicles: &PossibleVehicles) -> Result<(), String> {
+async fn compare_stored(pipeline: &Pipeline, lots: &PossibleLots, vehicles: &PossibleVehicles) -> Result<(), String> {
     let stored: Vec<(String, String)> =
         sqlx::query_as("select l.lot_external_id, s.model from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
-            .fetch_all(house.pool())
+            .fetch_all(pipeline.pool())
             .await
             .unwrap();
     for (lot, model) in &stored {
@@ -301,7 +301,7 @@ async fn compare_stored(house: &Pipeline, lots: &PossibleLots, vehicles: &Possib
     }
     let there: Vec<(String, String, i64, Option<i32>)> =
         sqlx::query_as("select vin, model, source_lot, odometer_value from vehicles")
-            .fetch_all(house.pool())
+            .fetch_all(pipeline.pool())
             .await
             .unwrap();
     for (vin, model, lot, miles) in &there {
@@ -319,7 +319,7 @@ async fn compare_stored(house: &Pipeline, lots: &PossibleLots, vehicles: &Possib
             vehicles.len()
         ));
     }
-    let (_, differences) = house.compare_lots().await;
+    let (_, differences) = pipeline.compare_lots().await;
     if differences.is_empty() { Ok(()) } else { Err(format!("not what the versions say: {differences:?}")) }
 }
 
@@ -416,10 +416,10 @@ async fn a_file_gives_back_its_own_rows_though_a_lot_stood_twice_in_the_months_f
         order_file(3, &[(5, 0, 1), (5, 1, 2), (3, 0, 0)]),
         order_file(5, &[(5, 1, 2), (3, 0, 0)]),
     ];
-    let (_, house) = run_case(&files, &[(0, false), (1, false), (2, false)], false).await;
+    let (_, pipeline) = run_case(&files, &[(0, false), (1, false), (2, false)], false).await;
     let models = "select string_agg(r.payload_jsonb ->> 'Model Group', ', ' order by f.window_start_utc, r.row_no)
         from raw.file_rows r join raw.csv_files f on f.file_id = r.file_id where r.payload_jsonb ->> 'Lot number' = '40000005'";
-    assert_eq!(house.query_text(models).await, "MODEL 0, MODEL 0, MODEL 1, MODEL 1");
+    assert_eq!(pipeline.query_text(models).await, "MODEL 0, MODEL 0, MODEL 1, MODEL 1");
 }
 
 #[tokio::test]

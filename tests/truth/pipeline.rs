@@ -66,9 +66,9 @@ impl CompletedChain {
 impl Pipeline {
     /// Creates a pipeline with a running worker.
     pub async fn new() -> Pipeline {
-        let mut house = Pipeline::without_worker().await;
-        house.start_worker();
-        house
+        let mut pipeline = Pipeline::without_worker().await;
+        pipeline.start_worker();
+        pipeline
     }
 
     /// Creates a pipeline without a running worker.

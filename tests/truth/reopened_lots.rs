@@ -26,47 +26,47 @@ fn file_bytes(change: i64, first: Option<&str>) -> Vec<u8> {
 
 const SALE_CELLS: &str = "20261120,0930,EST";
 
-async fn lot_status(house: &Pipeline) -> String {
-    house.query_text("select status from lots where lot_external_id = '10000'").await
+async fn lot_status(pipeline: &Pipeline) -> String {
+    pipeline.query_text("select status from lots where lot_external_id = '10000'").await
 }
 
 #[tokio::test]
 async fn a_closed_lot_is_open_again_by_a_record_that_cannot_be_read() {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let readable = row_text(10_000, 0, SALE_CELLS);
     let moves = "select string_agg(concat_ws(' ', old_status, new_status, reason), ', ' order by id)
         from audit.status_transitions where lot_external_id = '10000'";
     let pending = "active PENDING_RESULT absent_after_auction";
-    house.run_chain(&file_bytes(2, Some(&readable)), nth_window(2)).await;
-    house.run_chain(&file_bytes(10, None), nth_window(10)).await;
-    assert_eq!(house.query_text(moves).await, pending);
-    let chain = house.run_chain(&file_bytes(11, Some(TORN_RECORD)), nth_window(11)).await;
+    pipeline.run_chain(&file_bytes(2, Some(&readable)), nth_window(2)).await;
+    pipeline.run_chain(&file_bytes(10, None), nth_window(10)).await;
+    assert_eq!(pipeline.query_text(moves).await, pending);
+    let chain = pipeline.run_chain(&file_bytes(11, Some(TORN_RECORD)), nth_window(11)).await;
     assert_eq!((chain.final_state(), chain.report_number("detect-completion", "/returned")), ("applied", 1));
-    assert_eq!(lot_status(&house).await, "active");
+    assert_eq!(lot_status(&pipeline).await, "active");
     // it is in the feed: it stays unchanged, and is absent once its record is missing
-    house.run_chain(&file_bytes(12, Some(TORN_RECORD)), nth_window(12)).await;
-    assert_eq!(lot_status(&house).await, "active");
-    house.run_chain(&file_bytes(13, None), nth_window(13)).await;
-    assert_eq!(house.query_text(moves).await, format!("{pending}, PENDING_RESULT active seen_again, {pending}"));
+    pipeline.run_chain(&file_bytes(12, Some(TORN_RECORD)), nth_window(12)).await;
+    assert_eq!(lot_status(&pipeline).await, "active");
+    pipeline.run_chain(&file_bytes(13, None), nth_window(13)).await;
+    assert_eq!(pipeline.query_text(moves).await, format!("{pending}, PENDING_RESULT active seen_again, {pending}"));
     // a late file does not decide
-    house.run_chain(&file_bytes(9, Some(TORN_RECORD)), nth_window(9)).await;
-    assert_eq!(lot_status(&house).await, "PENDING_RESULT");
+    pipeline.run_chain(&file_bytes(9, Some(TORN_RECORD)), nth_window(9)).await;
+    assert_eq!(lot_status(&pipeline).await, "PENDING_RESULT");
     // the row that it had before is not a change
-    house.run_chain(&file_bytes(14, Some(TORN_RECORD)), nth_window(14)).await;
-    house.run_chain(&file_bytes(15, Some(&readable)), nth_window(15)).await;
-    assert_eq!(lot_status(&house).await, "active");
+    pipeline.run_chain(&file_bytes(14, Some(TORN_RECORD)), nth_window(14)).await;
+    pipeline.run_chain(&file_bytes(15, Some(&readable)), nth_window(15)).await;
+    assert_eq!(lot_status(&pipeline).await, "active");
     let changes = "select count(*) from audit.lot_conflicts where lot_external_id = '10000'";
-    assert_eq!(house.query_number(changes).await, 0);
+    assert_eq!(pipeline.query_number(changes).await, 0);
 }
 
 #[tokio::test]
 async fn a_removed_lot_is_scheduled_again_by_a_record_that_cannot_be_read() {
-    let mut house = Pipeline::new().await;
-    house.run_chain(&file_bytes(0, Some(&row_text(10_000, 0, "20261125,0930,EST"))), nth_window(0)).await;
+    let mut pipeline = Pipeline::new().await;
+    pipeline.run_chain(&file_bytes(0, Some(&row_text(10_000, 0, "20261125,0930,EST"))), nth_window(0)).await;
     for n in 1..=3 {
-        house.run_chain(&file_bytes(n, None), nth_window(n)).await;
+        pipeline.run_chain(&file_bytes(n, None), nth_window(n)).await;
     }
-    assert_eq!(lot_status(&house).await, "removed");
-    house.run_chain(&file_bytes(4, Some(TORN_RECORD)), nth_window(4)).await;
-    assert_eq!(lot_status(&house).await, "scheduled");
+    assert_eq!(lot_status(&pipeline).await, "removed");
+    pipeline.run_chain(&file_bytes(4, Some(TORN_RECORD)), nth_window(4)).await;
+    assert_eq!(lot_status(&pipeline).await, "scheduled");
 }

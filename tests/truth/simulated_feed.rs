@@ -59,7 +59,7 @@ async fn a_feed_with_inch_quotes_broken_rows_and_a_clock_in_each_row_is_read_as_
 
 /// Processes these windows and checks everything after each. Text is compared if `csv` can read it.
 async fn run_story(options: SimulatorOptions, windows: &[u32], strict: bool) -> StoryTotals {
-    let mut house = Pipeline::new().await;
+    let mut pipeline = Pipeline::new().await;
     let mut simulator = Simulator::new(options.clone());
     let (mut story, mut before) = (StoryTotals::default(), HashMap::new());
     let mut files = Vec::new();
@@ -67,11 +67,11 @@ async fn run_story(options: SimulatorOptions, windows: &[u32], strict: bool) -> 
         let mut bytes = Vec::new();
         let counters = simulator.write_window(k, &mut bytes).unwrap();
         let window = options.window_start(k);
-        let chain = house.run_chain(&bytes, window).await;
+        let chain = pipeline.run_chain(&bytes, window).await;
         let truth = simulator.expected_state();
         compare_counters(&chain, &counters, &before, &truth, k);
-        compare_lots(&house, &truth, k).await;
-        compare_vehicles(&house, &truth, k).await;
+        compare_lots(&pipeline, &truth, k).await;
+        compare_vehicles(&pipeline, &truth, k).await;
         story.pending += counters.pending_result;
         story.removed += counters.removed;
         story.returned += counters.revived;
@@ -82,12 +82,12 @@ async fn run_story(options: SimulatorOptions, windows: &[u32], strict: bool) -> 
         files.push((chain.receipt.file_id, window, bytes));
     }
     for (file_id, window, bytes) in &files {
-        compare_file(&house, *file_id, *window, bytes, strict).await;
+        compare_file(&pipeline, *file_id, *window, bytes, strict).await;
     }
     let orphans = "select count(*) from lots l left join vehicles v on v.vin = l.vin where v.vin is null";
-    assert_eq!(house.query_number(orphans).await, 0);
+    assert_eq!(pipeline.query_number(orphans).await, 0);
     let keyframes = "select count(*) from raw.csv_files f where f.row_count = (select count(*) from raw.rows r where r.file_id = f.file_id)";
-    story.keyframes = house.query_number(keyframes).await as usize;
+    story.keyframes = pipeline.query_number(keyframes).await as usize;
     story
 }
 
@@ -133,14 +133,14 @@ fn compare_counters(
     assert_eq!(chain.report_number("upsert-lots", "/inserted"), kept_new, "lots inserted in window {k}");
 }
 
-async fn compare_lots(house: &Pipeline, truth: &ExpectedState<'_>, k: u32) {
+async fn compare_lots(pipeline: &Pipeline, truth: &ExpectedState<'_>, k: u32) {
     let rows = sqlx::query(
         "select lot_external_id, vin, auction_datetime_utc, currency_code::text as currency, current_bid_usd::float8 as bid,
           odometer::float8 as odometer, has_keys, damage_description, damage_code, sale_type, special_note, source_updated_at,
           site_code, yard_name, status
         from lots",
     );
-    let rows = rows.fetch_all(house.pool()).await.unwrap();
+    let rows = rows.fetch_all(pipeline.pool()).await.unwrap();
     let mut stored: HashMap<String, _> = rows.into_iter().map(|row| (row.get::<String, _>(0), row)).collect();
     for lot in truth.lots() {
         let row = stored.remove(&lot.lot.to_string());
@@ -170,17 +170,17 @@ async fn compare_lots(house: &Pipeline, truth: &ExpectedState<'_>, k: u32) {
     }
     assert!(stored.is_empty(), "window {k}: lots that never were: {:?}", stored.keys());
     let mut counts: HashMap<LifecycleStatus, u64> = truth.status_counts();
-    let told: Vec<(String, i64)> =
-        sqlx::query_as("select status, count(*) from lots group by 1").fetch_all(house.pool()).await.unwrap();
+    let output: Vec<(String, i64)> =
+        sqlx::query_as("select status, count(*) from lots group by 1").fetch_all(pipeline.pool()).await.unwrap();
     counts.retain(|_, n| *n > 0);
-    assert_eq!(counts.len(), told.len(), "window {k}");
+    assert_eq!(counts.len(), output.len(), "window {k}");
 }
 
-async fn compare_vehicles(house: &Pipeline, truth: &ExpectedState<'_>, k: u32) {
+async fn compare_vehicles(pipeline: &Pipeline, truth: &ExpectedState<'_>, k: u32) {
     let rows = sqlx::query(
         "select vin, upper(trim(vin_raw)) as owner, year, make, model, odometer_value, source_lot from vehicles",
     );
-    let rows = rows.fetch_all(house.pool()).await.unwrap();
+    let rows = rows.fetch_all(pipeline.pool()).await.unwrap();
     let mut stored: HashMap<String, _> = rows.into_iter().map(|row| (row.get::<String, _>(0), row)).collect();
     for vehicle in truth.vehicles() {
         let name = format!("vehicle {} at window {k}", vehicle.vin);
@@ -198,28 +198,28 @@ async fn compare_vehicles(house: &Pipeline, truth: &ExpectedState<'_>, k: u32) {
 }
 
 /// Checks that the store returns the bytes, and `raw.file_rows` every row.
-async fn compare_file(house: &Pipeline, file_id: Uuid, window: DateTime<Utc>, bytes: &[u8], strict: bool) {
+async fn compare_file(pipeline: &Pipeline, file_id: Uuid, window: DateTime<Utc>, bytes: &[u8], strict: bool) {
     let (path, sha256, rows): (String, String, i32) =
         sqlx::query_as("select path, sha256, row_count from raw.csv_files where file_id = $1")
             .bind(file_id)
-            .fetch_one(house.pool())
+            .fetch_one(pipeline.pool())
             .await
             .unwrap();
     let exported = tempfile::NamedTempFile::new().unwrap();
-    house.store.export_file(&path, &sha256, exported.reopen().unwrap()).await.unwrap();
+    pipeline.store.export_file(&path, &sha256, exported.reopen().unwrap()).await.unwrap();
     assert!(std::fs::read(exported.path()).unwrap() == bytes, "{path} is not what came in");
 
-    let told: Vec<(i32, serde_json::Value)> =
+    let output: Vec<(i32, serde_json::Value)> =
         sqlx::query_as("select row_no, payload_jsonb from raw.file_rows where file_id = $1 order by row_no")
             .bind(file_id)
-            .fetch_all(house.pool())
+            .fetch_all(pipeline.pool())
             .await
             .unwrap();
-    assert_eq!(told.len(), rows as usize, "rows of window {window}");
+    assert_eq!(output.len(), rows as usize, "rows of window {window}");
     let other_months = "select count(*) from raw.manifests m cross join unnest(m.row_ids) u (id)
         where m.file_id = $1 and u.id <> 0 and not exists (select from raw.rows r where r.id = u.id
           and date_trunc('month', r.window_start_utc, 'UTC') = date_trunc('month', m.window_start_utc, 'UTC'))";
-    let strays: i64 = sqlx::query_scalar(other_months).bind(file_id).fetch_one(house.pool()).await.unwrap();
+    let strays: i64 = sqlx::query_scalar(other_months).bind(file_id).fetch_one(pipeline.pool()).await.unwrap();
     assert_eq!(strays, 0, "the manifest of {window} refers to another month");
     if !strict {
         return;
@@ -228,7 +228,7 @@ async fn compare_file(house: &Pipeline, file_id: Uuid, window: DateTime<Utc>, by
     // a renamed column keeps its name of the version's first file
     let canonical = |name: &str| if name == "Copart Select" { "Wholesale" } else { name }.to_owned();
     let names: Vec<String> = reader.headers().unwrap().iter().map(canonical).collect();
-    for ((row_no, payload), record) in told.iter().zip(reader.records()) {
+    for ((row_no, payload), record) in output.iter().zip(reader.records()) {
         let record = record.unwrap();
         let row: BTreeMap<String, String> = names.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
         let restored: BTreeMap<String, String> = payload

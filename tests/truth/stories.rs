@@ -107,10 +107,10 @@ async fn check_story(seed: u64) -> Result<(), String> {
         way.push(chance.below(files.len()));
     }
     chance.shuffle(&mut way);
-    let house = run_in_another_order(&files, &way).await;
-    let mut differences = compare_all(&house, &record, false).await;
-    differences.extend(house.compare_lots().await.1);
-    if house.digest().await != expected {
+    let pipeline = run_in_another_order(&files, &way).await;
+    let mut differences = compare_all(&pipeline, &record, false).await;
+    differences.extend(pipeline.compare_lots().await.1);
+    if pipeline.digest().await != expected {
         differences.push("the digest is another".to_owned());
     }
     print_differences(differences).map_err(|error| format!("in the order {way:?}, {error}\n{description}"))
@@ -124,46 +124,46 @@ fn print_differences(mut differences: Vec<String>) -> Result<(), String> {
 }
 
 async fn story_pipeline() -> Pipeline {
-    let house = Pipeline::new().await;
-    house.run_sql("insert into fleet.sources (source) values ('other') on conflict do nothing").await;
-    house
+    let pipeline = Pipeline::new().await;
+    pipeline.run_sql("insert into fleet.sources (source) values ('other') on conflict do nothing").await;
+    pipeline
 }
 
 async fn run_in_order(files: &[StoryFile]) -> Result<(StoryOracle, DataDigest), String> {
-    let mut house = story_pipeline().await;
+    let mut pipeline = story_pipeline().await;
     let mut record = StoryOracle::default();
     for (n, file) in files.iter().enumerate() {
-        house.source = file.source;
-        house.run_chain(&file.bytes, file.window).await;
+        pipeline.source = file.source;
+        pipeline.run_chain(&file.bytes, file.window).await;
         let state = record.apply_file(file);
-        let mut differences = compare_all(&house, &record, true).await;
-        let found = window_state(&house, file).await;
+        let mut differences = compare_all(&pipeline, &record, true).await;
+        let found = window_state(&pipeline, file).await;
         if found != state {
             differences.insert(0, format!("the window is {found}, not {state}"));
         }
         print_differences(differences).map_err(|error| format!("after file {n}, {error}"))?;
     }
-    print_differences(house.compare_lots().await.1).map_err(|error| format!("at the end, {error}"))?;
-    Ok((record, house.digest().await))
+    print_differences(pipeline.compare_lots().await.1).map_err(|error| format!("at the end, {error}"))?;
+    Ok((record, pipeline.digest().await))
 }
 
 async fn run_in_another_order(files: &[StoryFile], way: &[usize]) -> Pipeline {
-    let mut house = story_pipeline().await;
+    let mut pipeline = story_pipeline().await;
     for n in way {
-        house.source = files[*n].source;
-        house.run_chain(&files[*n].bytes, files[*n].window).await;
+        pipeline.source = files[*n].source;
+        pipeline.run_chain(&files[*n].bytes, files[*n].window).await;
     }
-    house
+    pipeline
 }
 
 /// Returns the differences between the database and the oracle.
-async fn compare_all(house: &Pipeline, record: &StoryOracle, statuses: bool) -> Vec<String> {
+async fn compare_all(pipeline: &Pipeline, record: &StoryOracle, statuses: bool) -> Vec<String> {
     let mut expected = record.lots();
     if !statuses {
         expected.values_mut().for_each(|facts| facts.retain(|(name, _)| *name != "status"));
     }
-    let mut differences = compare_facts(&expected, &read_lots(house).await);
-    differences.extend(compare_facts(&record.vehicles(), &read_vehicles(house).await));
+    let mut differences = compare_facts(&expected, &read_lots(pipeline).await);
+    differences.extend(compare_facts(&record.vehicles(), &read_vehicles(pipeline).await));
     differences
 }
 
@@ -221,9 +221,9 @@ const VEHICLES_QUERY: &str = "select
       model
     from vehicles";
 
-async fn read_lots(house: &Pipeline) -> BTreeMap<String, NamedValues> {
+async fn read_lots(pipeline: &Pipeline) -> BTreeMap<String, NamedValues> {
     read_facts(
-        house,
+        pipeline,
         LOTS_QUERY,
         &[
             "vin",
@@ -247,22 +247,22 @@ async fn read_lots(house: &Pipeline) -> BTreeMap<String, NamedValues> {
     .await
 }
 
-async fn read_vehicles(house: &Pipeline) -> BTreeMap<String, NamedValues> {
+async fn read_vehicles(pipeline: &Pipeline) -> BTreeMap<String, NamedValues> {
     let names = ["owner", "source", "source_lot", "year", "odometer_value", "make", "model"];
-    read_facts(house, VEHICLES_QUERY, &names).await
+    read_facts(pipeline, VEHICLES_QUERY, &names).await
 }
 
-async fn read_facts(house: &Pipeline, query: &'static str, names: &[&'static str]) -> BTreeMap<String, NamedValues> {
-    let rows = sqlx::query(query).fetch_all(house.pool()).await.unwrap();
+async fn read_facts(pipeline: &Pipeline, query: &'static str, names: &[&'static str]) -> BTreeMap<String, NamedValues> {
+    let rows = sqlx::query(query).fetch_all(pipeline.pool()).await.unwrap();
     let facts = |row: &sqlx::postgres::PgRow| names.iter().map(|name| (*name, row.get(*name))).collect();
     rows.iter().map(|row| (row.get("key"), facts(row))).collect()
 }
 
-async fn window_state(house: &Pipeline, file: &StoryFile) -> String {
+async fn window_state(pipeline: &Pipeline, file: &StoryFile) -> String {
     sqlx::query_scalar("select state from fleet.windows where source = $1 and window_start_utc = $2")
         .bind(file.source)
         .bind(file.window)
-        .fetch_one(house.pool())
+        .fetch_one(pipeline.pool())
         .await
         .unwrap()
 }

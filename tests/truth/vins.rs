@@ -21,7 +21,7 @@ async fn the_vin_rule_is_the_same_in_rust_and_in_sql_for_any_text() {
     let mut draw = || texts.new_tree(&mut runner).unwrap().current().replace('\0', "");
     let raws: Vec<String> = (0..4000).map(|_| draw()).collect();
     // one round trip: SQL's result for each, and whether the tables' check accepts it
-    let told: Vec<(String, bool)> = sqlx::query_as(
+    let output: Vec<(String, bool)> = sqlx::query_as(
         "select normalize_vin(raw), normalize_vin(raw) ~ '^[A-HJ-NPR-Z0-9]{11,17}$'
         from unnest($1::text[]) with ordinality as u (raw, n) order by n",
     )
@@ -30,7 +30,7 @@ async fn the_vin_rule_is_the_same_in_rust_and_in_sql_for_any_text() {
     .await
     .unwrap();
     let mut valid = 0;
-    for (raw, (normalized, fits)) in raws.iter().zip(told) {
+    for (raw, (normalized, fits)) in raws.iter().zip(output) {
         assert_eq!(normalize_vin(raw), normalized, "of {raw:?}");
         assert_eq!(matches!(classify_vin(raw), ParsedVin::Valid(_)), fits, "of {raw:?}");
         valid += usize::from(fits);

@@ -123,9 +123,9 @@ struct ComparisonBatch {
 
 impl ComparisonBatch {
     async fn read(connection: &mut PgConnection, lots: &[LotKey], vins: &[String]) -> anyhow::Result<ComparisonBatch> {
-        let spellings = taxonomy::load_aliases(connection).await?;
+        let aliases = taxonomy::load_aliases(connection).await?;
         let mut versions = read_versions(connection, lots).await?;
-        let mut folded = compute_lots(&versions, &spellings);
+        let mut folded = compute_lots(&versions, &aliases);
         let standing = scope::existing_lots(connection, lots).await?;
         let vins = collect_vins(&folded, &standing, vins);
         let of_each: Vec<String> = vins.iter().cloned().collect();
@@ -149,7 +149,7 @@ impl ComparisonBatch {
         });
         left_out += changing.len();
         vehicles.retain(|vin, _| vins.binary_search(vin).is_ok());
-        let vehicles = compute_vehicles(&versions, &vehicles, &spellings);
+        let vehicles = compute_vehicles(&versions, &vehicles, &aliases);
         Ok(ComparisonBatch { lots: folded, vehicles, vins, unfounded, under_way: left_out as u64 })
     }
 

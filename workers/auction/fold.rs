@@ -56,12 +56,12 @@ pub async fn fold_lots(
     .fetch_all(&mut **step)
     .await
     .context("could not read the lots to fold")?;
-    let spellings = taxonomy::load_aliases(step).await?;
+    let aliases = taxonomy::load_aliases(step).await?;
     let mut changed = 0;
     for lots in lots.chunks(LOT_BATCH_SIZE) {
         let keys: Vec<LotKey> = lots.iter().map(|lot| (window.source.clone(), *lot)).collect();
         let versions = read_versions(step, &keys).await?;
-        let lots = compute_lots(&versions, &spellings);
+        let lots = compute_lots(&versions, &aliases);
         changed += write_lots(step, (Some(file_id), window.start), lots, WriteMode::Replace).await?;
     }
     Ok(changed)
@@ -84,7 +84,7 @@ pub async fn fold_vehicles(
         staged.entry(vehicle.vin.clone()).or_default().push(vehicle);
     }
     let staged: Vec<Vec<StagedVehicle>> = staged.into_values().collect();
-    let spellings = taxonomy::load_aliases(step).await?;
+    let aliases = taxonomy::load_aliases(step).await?;
     let mut changed = 0;
     for vehicles in staged.chunks(LOT_BATCH_SIZE) {
         let vins: Vec<String> = vehicles.iter().flatten().map(|vehicle| vehicle.vin.clone()).collect();
@@ -92,7 +92,7 @@ pub async fn fold_vehicles(
         add_staged_lots(&mut lots, vehicles, &window.source);
         let keys: Vec<LotKey> = lots.values().flatten().cloned().collect();
         let versions = read_versions(step, &keys).await?;
-        let folded = compute_vehicles(&versions, &lots, &spellings);
+        let folded = compute_vehicles(&versions, &lots, &aliases);
         changed += write_vehicles(step, (Some(file_id), window.start), folded, WriteMode::Replace).await?;
     }
     Ok(changed)

@@ -190,7 +190,7 @@ impl Job for Ingest {
             full: self.full,
             accepted: window.accepted,
             mapping,
-            spellings: Arc::new(taxonomy::load_aliases(&mut step).await?),
+            aliases: Arc::new(taxonomy::load_aliases(&mut step).await?),
             earlier: Arc::new(earlier),
             policies: mapping.drift_policies,
         };

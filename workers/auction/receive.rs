@@ -303,7 +303,7 @@ pub(super) async fn set_window_state(
         WindowOutcome::Missed => "missed",
     };
     sqlx::query!(
-        "-- receive: settle the window
+        "-- receive: set the window state
         insert into fleet.windows as w (source, window_start_utc, state, file_id)
         values ($1, $2, $3, $4)
         on conflict (source, window_start_utc) do update

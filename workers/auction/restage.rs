@@ -100,7 +100,7 @@ async fn plan_restage(step: &mut JobTransaction, file_id: Uuid, window: &LockedW
         full: true,
         accepted: true,
         mapping,
-        spellings: Arc::new(taxonomy::load_aliases(step).await?),
+        aliases: Arc::new(taxonomy::load_aliases(step).await?),
         earlier: Arc::default(),
         policies: mapping.drift_policies,
     })

@@ -48,7 +48,7 @@ pub struct LotFilter {
 /// Returns the code of a value: the stored code, otherwise the code of its alias.
 pub(super) fn value_code<'a>(words: &'a TaxonomyLabels, kind: DimensionKind, word: &'a ColumnValue) -> Option<&'a str> {
     let DimensionKind::Coded(domain) = kind else { return None };
-    word.code.as_deref().or_else(|| words.spellings.find_code(domain, word.raw.as_deref()?))
+    word.code.as_deref().or_else(|| words.aliases.find_code(domain, word.raw.as_deref()?))
 }
 
 impl LotCatalogue {
@@ -69,7 +69,7 @@ impl LotFilter {
                 continue;
             }
             let dictionary = all.dictionaries.get(place).unwrap_or(&none);
-            let passing = match dimension.kind {
+            let matching = match dimension.kind {
                 DimensionKind::Text => {
                     dictionary.match_folded(&wanted.iter().map(|text| fold_text(text)).collect::<Vec<_>>())
                 }
@@ -80,7 +80,7 @@ impl LotFilter {
                     dictionary.words.iter().map(is).collect()
                 }
             };
-            filter.words.push((place, passing));
+            filter.words.push((place, matching));
         }
         filter
     }
@@ -93,9 +93,9 @@ impl LotFilter {
                 *pass = test(slot);
             }
         };
-        for (place, passing) in &self.words {
+        for (place, matching) in &self.words {
             let column = &all.columns[*place];
-            keep(&|slot| passing[column[slot] as usize]);
+            keep(&|slot| matching[column[slot] as usize]);
         }
         if let Some(names) = &self.names {
             keep(&|slot| names[all.name[slot] as usize]);
@@ -137,9 +137,9 @@ impl LotFilter {
                 }
             }
         };
-        for (place, passing) in &self.words {
+        for (place, matching) in &self.words {
             let column = &all.columns[*place];
-            fail(*place as u32, &|slot| passing[column[slot] as usize]);
+            fail(*place as u32, &|slot| matching[column[slot] as usize]);
         }
         if self.year.is_bounded() {
             fail(year_place, &|slot| self.matches_year(all, slot));

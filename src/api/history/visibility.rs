@@ -18,7 +18,10 @@ pub struct HistoryVisibility {
 
 impl HistoryVisibility {
     /// Reads the visibility of the lots and vehicles that a history mentions.
-    pub async fn load(connection: &mut PgConnection, told: &history::LotHistory) -> anyhow::Result<HistoryVisibility> {
+    pub async fn load(
+        connection: &mut PgConnection,
+        history: &history::LotHistory,
+    ) -> anyhow::Result<HistoryVisibility> {
         let open = sqlx::query!(
             r#"-- api: the lots of a vehicle that are in sight
             select l.source as "source!", l.lot_external_id as "lot!"
@@ -27,18 +30,18 @@ impl HistoryVisibility {
               and not l.is_removed
               and l.lot_external_id is not null
               and l.source is not null"#,
-            told.vin
+            history.vin
         )
         .fetch_all(&mut *connection)
         .await
         .context("could not read the visible lots of a vehicle")?;
-        let vins: Vec<String> = told
+        let vins: Vec<String> = history
             .events
             .iter()
             .flat_map(|event| &event.changes)
             .filter(|change| change.column == "vin")
             .flat_map(|change| [change.before.to_text(), change.after.to_text()])
-            .chain(told.events.iter().filter_map(|event| event.vin.clone()))
+            .chain(history.events.iter().filter_map(|event| event.vin.clone()))
             .collect();
         let hidden = sqlx::query_scalar!(
             r#"-- api: removed vehicles

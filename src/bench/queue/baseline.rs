@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// Claims and acknowledges `jobs` rows in batches of `batch` over several connections. Returns jobs per second.
 pub(super) async fn measure_baseline(
-    ground: &BenchDatabase,
+    database: &BenchDatabase,
     jobs: usize,
     connections: usize,
     batch: i64,
@@ -18,7 +18,7 @@ pub(super) async fn measure_baseline(
         returning id";
     const ACKNOWLEDGE_SQL: &str = "-- bench: acknowledge
         update bare set state = 2 where id = any($1)";
-    let mut session = ground.open_session().await?;
+    let mut session = database.open_session().await?;
     let prepare = format!(
         "drop table if exists bare;
         create table bare (id bigint generated always as identity primary key, state smallint not null default 0)
@@ -34,7 +34,7 @@ pub(super) async fn measure_baseline(
     let began = Instant::now();
     let mut loops = tokio::task::JoinSet::new();
     for _ in 0..connections {
-        let mut connection = ground.open_session().await?;
+        let mut connection = database.open_session().await?;
         loops.spawn(async move {
             let mut done = 0;
             loop {

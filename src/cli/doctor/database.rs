@@ -120,11 +120,11 @@ async fn check_notify(session: &CommandSession) -> DoctorFinding {
         let mut ear = session.db.connect_listener().await?;
         ear.listen(NOTIFY_CHANNEL).await?;
         // A notification through a pooler may close the connection of the client that sent it.
-        let told = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as notified", NOTIFY_CHANNEL)
+        let sent = sqlx::query!("-- doctor: notify\n select pg_notify($1, '') as notified", NOTIFY_CHANNEL)
             .fetch_one(&session.db.pool)
             .await;
         let come = tokio::time::timeout(NOTIFY_TIMEOUT, ear.recv()).await;
-        Ok::<_, sqlx::Error>(told.is_ok() && come.is_ok_and(|heard| heard.is_ok()))
+        Ok::<_, sqlx::Error>(sent.is_ok() && come.is_ok_and(|heard| heard.is_ok()))
     };
     match heard.await {
         Ok(true) => pass(SUBJECT, "NOTIFY reaches LISTEN"),

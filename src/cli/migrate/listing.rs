@@ -92,8 +92,8 @@ async fn migrate_down(
             expect_no_loss(session, place, &back).await?;
         }
         back_up_rows(session, url, place, first, rows).await?;
-        let told = |migration: &Migration| println!("rolled back {}", migration.stem());
-        listing::rollback_to(session, place, way.to, way.verbatim_runbook, told).await?;
+        let on_rolled_back = |migration: &Migration| println!("rolled back {}", migration.stem());
+        listing::rollback_to(session, place, way.to, way.verbatim_runbook, on_rolled_back).await?;
     } else if !way.restore_names {
         println!("nothing to roll back");
     }

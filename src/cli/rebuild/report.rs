@@ -156,9 +156,9 @@ impl RebuildReport {
             .map(|file| format!("{} {} {}", file.source, output::format_minute(file.window_start_utc), file.sha256));
         print_list("withdrawn files are left out", withdrawn.collect());
         print_list("files are missing in the store", self.missing.clone());
-        let told = |all: &[RebuildProblem]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
-        print_list("files failed", told(&self.failed));
-        print_list("acts are skipped, because their object does not exist", told(&self.skipped));
+        let describe = |all: &[RebuildProblem]| all.iter().map(|one| format!("{}: {}", one.key, one.reason)).collect();
+        print_list("files failed", describe(&self.failed));
+        print_list("acts are skipped, because their object does not exist", describe(&self.skipped));
         print_list(
             "objects under raw/ are left out, because no entry names them or their name contains no window",
             self.unlisted.clone(),

@@ -100,13 +100,13 @@ pub struct ValueContext {
 }
 
 /// Returns the display value of a column of the log.
-pub fn describe_value(column: &str, value: Value, setting: &ValueContext, spellings: &AliasIndex) -> DisplayValue {
+pub fn describe_value(column: &str, value: Value, setting: &ValueContext, aliases: &AliasIndex) -> DisplayValue {
     if value.is_null() {
         return DisplayValue::Nothing;
     }
     let text = value.as_str();
     if let (Some(raw), Some((_, domain, _))) = (text, TAXONOMY_COLUMNS.iter().find(|(name, ..)| *name == column)) {
-        return DisplayValue::Word(taxonomy_value(*domain, raw, setting, spellings));
+        return DisplayValue::Word(taxonomy_value(*domain, raw, setting, aliases));
     }
     if let (Some(code), Some((_, domain))) = (text, CODE_COLUMNS.iter().find(|(name, _)| *name == column)) {
         let code = Some(code.to_owned());
@@ -129,11 +129,11 @@ pub fn taxonomy_value(
     domain: TaxonomyDomain,
     raw: &str,
     setting: &ValueContext,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> TaxonomyValue {
     TaxonomyValue {
         domain,
-        code: spellings.find_code(domain, raw).map(str::to_owned),
+        code: aliases.find_code(domain, raw).map(str::to_owned),
         label: None,
         raw: Some(raw.to_owned()),
         state: setting.title_state.clone().filter(|_| domain == TaxonomyDomain::TitleTypes),

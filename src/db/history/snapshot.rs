@@ -130,12 +130,12 @@ pub async fn lot_at(
     source: Option<&str>,
     lot: &str,
     time: DateTime<Utc>,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> anyhow::Result<Option<HistoricalLot>> {
     let Some(known) = super::find_lot(connection, source, lot).await? else { return Ok(None) };
     let newest = windows::newest_window(connection, &known.source, windows::just_after(time)).await?;
     let places = versions::find_versions(connection, &known.source, lot).await?;
-    let mut told = HistoricalLot {
+    let mut snapshot = HistoricalLot {
         lot: lot.to_owned(),
         time,
         window_start_utc: newest,
@@ -145,17 +145,18 @@ pub async fn lot_at(
         standing: None,
         source: known.source,
     };
-    let Some(window) = newest.filter(|window| told.first_seen.is_some_and(|first| first <= *window)) else {
-        return Ok(Some(told));
+    let Some(window) = newest.filter(|window| snapshot.first_seen.is_some_and(|first| first <= *window)) else {
+        return Ok(Some(snapshot));
     };
-    let held = !mapping::mapping_for_source(&told.source).is_absence_judged()
-        || versions::was_listed(connection, &told.source, &places, window).await?;
-    told.presence = if held { FeedPresence::InFeed } else { FeedPresence::Gone };
-    let status = status_at(connection, (&told.source, lot), window).await?.or(known.status);
-    told.status = Some(display::describe_value("status", status.into(), &ValueContext::default(), spellings));
-    let versions = version_order::ordered_versions(connection, (&told.source, lot), &places, window, spellings).await?;
-    told.standing = LotSnapshot::from_versions(&versions, spellings);
-    Ok(Some(told))
+    let held = !mapping::mapping_for_source(&snapshot.source).is_absence_judged()
+        || versions::was_listed(connection, &snapshot.source, &places, window).await?;
+    snapshot.presence = if held { FeedPresence::InFeed } else { FeedPresence::Gone };
+    let status = status_at(connection, (&snapshot.source, lot), window).await?.or(known.status);
+    snapshot.status = Some(display::describe_value("status", status.into(), &ValueContext::default(), aliases));
+    let versions =
+        version_order::ordered_versions(connection, (&snapshot.source, lot), &places, window, aliases).await?;
+    snapshot.standing = LotSnapshot::from_versions(&versions, aliases);
+    Ok(Some(snapshot))
 }
 
 /// Returns the status of the lot after `window` was judged, or `None` if the status never changed.
@@ -164,7 +165,7 @@ async fn status_at(
     (source, lot): (&str, &str),
     window: DateTime<Utc>,
 ) -> anyhow::Result<Option<String>> {
-    let told = sqlx::query_scalar!(
+    let status = sqlx::query_scalar!(
         r#"-- history: the status by then
         (
           select changes #>> '{status,1}' as status
@@ -189,7 +190,7 @@ async fn status_at(
     .fetch_optional(connection)
     .await
     .context("could not read the status changes of the lot")?;
-    Ok(told.flatten())
+    Ok(status.flatten())
 }
 
 /// Folds the versions of a lot, the greatest first. Returns `None` if there are none.
@@ -213,20 +214,20 @@ fn to_owned_text(text: Option<&str>) -> Option<String> {
 
 impl LotSnapshot {
     /// Returns the snapshot of versions that are given the greatest first, or `None` if there are none.
-    fn from_versions(versions: &[RowVersion], spellings: &AliasIndex) -> Option<LotSnapshot> {
+    fn from_versions(versions: &[RowVersion], aliases: &AliasIndex) -> Option<LotSnapshot> {
         let version = versions.first()?;
         let records: Vec<_> = versions.iter().map(|version| version.kept.as_record()).collect();
-        let read = |record| ParsedRow::from_record(record, spellings, &mut ParseWarnings::default());
+        let read = |record| ParsedRow::from_record(record, aliases, &mut ParseWarnings::default());
         let typed: Vec<ParsedRow<'_>> = records.iter().map(read).collect();
         let folded = fold_lot(&typed)?;
-        Some(LotSnapshot::from_folded(version, &folded, spellings))
+        Some(LotSnapshot::from_folded(version, &folded, aliases))
     }
 
-    fn from_folded(version: &RowVersion, folded: &FoldedVersion<'_>, spellings: &AliasIndex) -> LotSnapshot {
+    fn from_folded(version: &RowVersion, folded: &FoldedVersion<'_>, aliases: &AliasIndex) -> LotSnapshot {
         let t = &folded.typed;
         let setting =
             ValueContext { currency: to_owned_text(t.currency_code), title_state: to_owned_text(t.title_state) };
-        let word = |domain, raw: Option<&str>| raw.map(|raw| display::taxonomy_value(domain, raw, &setting, spellings));
+        let word = |domain, raw: Option<&str>| raw.map(|raw| display::taxonomy_value(domain, raw, &setting, aliases));
         let money = |amount: Option<FeedDecimal>| {
             amount.map(|amount| CurrencyAmount { amount: amount.to_string(), currency: setting.currency.clone() })
         };

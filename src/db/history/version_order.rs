@@ -22,7 +22,7 @@ pub async fn ordered_versions(
     (source, lot): (&str, &str),
     places: &[VersionRef],
     window: DateTime<Utc>,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> anyhow::Result<Vec<RowVersion>> {
     let borrowed = versions_from_late_files(connection, source, places, window, false).await?;
     let held: Vec<VersionRef> = places
@@ -33,7 +33,7 @@ pub async fn ordered_versions(
             None => Some(place.clone()).filter(|place| place.window <= window),
         })
         .collect();
-    let mut versions = read_versions(connection, (source, lot), held, spellings).await?;
+    let mut versions = read_versions(connection, (source, lot), held, aliases).await?;
     versions.retain(|version| version.makes_a_lot);
     set_order_keys(&mut versions);
     versions.sort_by_key(|version| Reverse(version.version_at));

@@ -252,7 +252,7 @@ pub async fn read_versions(
     connection: &mut PgConnection,
     (source, lot): (&str, &str),
     places: Vec<VersionRef>,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> anyhow::Result<Vec<RowVersion>> {
     let ids: Vec<i64> = places.iter().map(|place| place.row_id).collect();
     let rows = sqlx::query!(
@@ -277,7 +277,7 @@ pub async fn read_versions(
             .with_context(|| format!("could not parse row version {}", row.row_id))?;
         let record = kept.as_record();
         let hash = RowHasher::new(record.header()).hash_row(&record);
-        let typed = ParsedRow::from_record(&record, spellings, &mut ParseWarnings::default());
+        let typed = ParsedRow::from_record(&record, aliases, &mut ParseWarnings::default());
         let (updated, makes_a_lot) = (typed.source_updated_at, typed.skip_reason.is_none());
         let unreadable = typed.unreadable;
         versions.push(RowVersion {

@@ -155,7 +155,7 @@ pub(super) async fn record_object(
 /// Records the schema of the tables, and the number of tables that the base has.
 pub(super) async fn record_schema(tx: &mut PgConnection, place: &ListingSchema, base_tables: i32) -> sqlx::Result<()> {
     sqlx::query(
-        "-- listing: settle
+        "-- listing: record the schema
          insert into vinops.places (set_name, schema_name, base_tables)
          values ('listing', $1, $2)
          on conflict do nothing",

@@ -200,8 +200,8 @@ pub async fn verify_listing(
 ) -> anyhow::Result<ListingVerifyReport> {
     let mut tx = connection.begin().await?;
     place.set_search_path(&mut tx).await?;
-    let patience = format!("set local lock_timeout = '{}'", CHECK_LOCK_TIMEOUT);
-    sqlx::raw_sql(AssertSqlSafe(patience)).execute(&mut *tx).await?;
+    let lock_timeout = format!("set local lock_timeout = '{}'", CHECK_LOCK_TIMEOUT);
+    sqlx::raw_sql(AssertSqlSafe(lock_timeout)).execute(&mut *tx).await?;
     let mut checks = Vec::new();
     for ChecklistLine(line, verdict, demand, ask) in CHECKLIST {
         let mut step = tx.begin().await?;
@@ -240,12 +240,12 @@ async fn expect_refusal(
     step.rollback().await?;
     match done {
         Ok(_) => Ok(Some("was accepted".to_owned())),
-        Err(sqlx::Error::Database(told))
-            if told.code().as_deref() == Some(code) && (constraint.is_none() || told.constraint() == constraint) =>
+        Err(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(code) && (constraint.is_none() || error.constraint() == constraint) =>
         {
             Ok(None)
         }
-        Err(sqlx::Error::Database(told)) => Ok(Some(format!("was rejected with another error: {told}"))),
+        Err(sqlx::Error::Database(error)) => Ok(Some(format!("was rejected with another error: {error}"))),
         Err(error) => Err(error.into()),
     }
 }

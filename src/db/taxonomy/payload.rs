@@ -52,7 +52,7 @@ const STAGED_VALUES_SQL: &str = "select s.id, r.payload_jsonb ->> $2 as word
 pub async fn recode_from_payloads(
     connection: &mut PgConnection,
     domain: TaxonomyDomain,
-    spelling: &str,
+    alias: &str,
     before: Option<&str>,
     code: &str,
 ) -> anyhow::Result<u64> {
@@ -62,7 +62,7 @@ pub async fn recode_from_payloads(
     if before == Some(code) {
         return Ok(0);
     }
-    let headers = sqlx::query!("-- vocabulary: headers\n select distinct source, headers_jsonb from raw.csv_files")
+    let headers = sqlx::query!("-- taxonomy: headers\n select distinct source, headers_jsonb from raw.csv_files")
         .fetch_all(&mut *connection)
         .await
         .context("could not read the headers of the files")?;
@@ -79,13 +79,13 @@ pub async fn recode_from_payloads(
     let mut lots = 0;
     let also = dependent_assignments(column, "$4");
     for (source, name) in names {
-        for (table, rows, besides) in
+        for (table, rows, further) in
             [("staging.copart_raw", STAGED_VALUES_SQL, ""), ("public.lots", LOT_VALUES_SQL, ", updated_at = now()")]
         {
             // table and column names are constants of this module
             let rows = rows.replace("{column}", column);
             let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
-                "-- vocabulary: words of versions\n select distinct word from ({rows}) as u where word <> ''"
+                "-- taxonomy: words of versions\n select distinct word from ({rows}) as u where word <> ''"
             )))
             .bind(before)
             .bind(&name)
@@ -93,13 +93,13 @@ pub async fn recode_from_payloads(
             .fetch_all(&mut *connection)
             .await
             .with_context(|| format!("could not read the raw values of {table}"))?;
-            let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == spelling).collect();
+            let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == alias).collect();
             if these.is_empty() {
                 continue;
             }
             let done = sqlx::query(AssertSqlSafe(format!(
-                "-- vocabulary: code the rows by their versions
-                update {table} t set {column} = $4{also}{besides} from ({rows}) as u where u.word = any($5) and t.id = u.id"
+                "-- taxonomy: code the rows by their versions
+                update {table} t set {column} = $4{also}{further} from ({rows}) as u where u.word = any($5) and t.id = u.id"
             )))
             .bind(before)
             .bind(&name)
@@ -111,7 +111,7 @@ pub async fn recode_from_payloads(
             .with_context(|| format!("could not update the codes of {table}"))?;
             lots += if table == "public.lots" { done.rows_affected() } else { 0 };
         }
-        lots += recode_other_lots(connection, column, (&source, &name), spelling, before, code).await?;
+        lots += recode_other_lots(connection, column, (&source, &name), alias, before, code).await?;
     }
     Ok(lots)
 }
@@ -135,14 +135,14 @@ async fn recode_other_lots(
     connection: &mut PgConnection,
     column: &str,
     (source, name): (&str, &str),
-    spelling: &str,
+    alias: &str,
     before: Option<&str>,
     code: &str,
 ) -> anyhow::Result<u64> {
     let rows = OTHER_LOT_VALUES_SQL.replace("{column}", column);
     // table and column names are constants of this module
     let spelled: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
-        "-- vocabulary: words of other versions\n select distinct word from ({rows}) as u where word <> ''"
+        "-- taxonomy: words of other versions\n select distinct word from ({rows}) as u where word <> ''"
     )))
     .bind(before)
     .bind(name)
@@ -150,12 +150,12 @@ async fn recode_other_lots(
     .fetch_all(&mut *connection)
     .await
     .context("could not read the raw values of closed lots")?;
-    let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == spelling).collect();
+    let these: Vec<String> = spelled.into_iter().filter(|words| fold_text(words) == alias).collect();
     if these.is_empty() {
         return Ok(0);
     }
     let versions: Vec<LotVersionRow> = sqlx::query_as(AssertSqlSafe(format!(
-        "-- vocabulary: versions of closed lots
+        "-- taxonomy: versions of closed lots
             select id, row_hash, header, payload from ({rows}) as u where word = any($4) and row_hash is not null"
     )))
     .bind(before)
@@ -175,7 +175,7 @@ async fn recode_other_lots(
         }
     }
     let done = sqlx::query(AssertSqlSafe(format!(
-        "-- vocabulary: code closed lots
+        "-- taxonomy: code closed lots
         update public.lots set {column} = $1{dependent_assignments}, updated_at = now() where id = any($2)",
         dependent_assignments = dependent_assignments(column, "$1")
     )))

@@ -31,12 +31,12 @@ async fn a_mapped_spelling_codes_its_rows_and_is_unknown_no_more() {
     let test = migrated_database().await;
     let pool = &test.db.pool;
     insert_goat_lots(pool).await;
-    let told = |unknown: Vec<UnknownValue>| -> Vec<(String, i64)> {
+    let occurrences = |unknown: Vec<UnknownValue>| -> Vec<(String, i64)> {
         unknown.into_iter().map(|u| (u.raw_value, u.occurrences)).collect()
     };
     let word = |word: &str, n| (word.to_owned(), n);
     assert_eq!(
-        told(unknown_values(pool, None, 10).await.unwrap()),
+        occurrences(unknown_values(pool, None, 10).await.unwrap()),
         [word("OCTARINE", 7), word("EATEN BY GOAT", 3), word("Eaten-by goat", 1)]
     );
     let mut connection = pool.acquire().await.unwrap();
@@ -62,10 +62,13 @@ async fn a_mapped_spelling_codes_its_rows_and_is_unknown_no_more() {
             (code("damage_side"), code("damage_vandalism")),
         ]
     );
-    assert_eq!(told(unknown_values(pool, Some(TaxonomyDomain::DamageTypes), 10).await.unwrap()), []);
-    assert_eq!(told(unknown_values(pool, Some(TaxonomyDomain::Colors), 10).await.unwrap()), [word("OCTARINE", 7)]);
-    let spellings = load_aliases(&mut connection).await.unwrap();
-    assert_eq!(spellings.find_code(TaxonomyDomain::DamageTypes, "Eaten by goat!"), Some("damage_vandalism"));
+    assert_eq!(occurrences(unknown_values(pool, Some(TaxonomyDomain::DamageTypes), 10).await.unwrap()), []);
+    assert_eq!(
+        occurrences(unknown_values(pool, Some(TaxonomyDomain::Colors), 10).await.unwrap()),
+        [word("OCTARINE", 7)]
+    );
+    let aliases = load_aliases(&mut connection).await.unwrap();
+    assert_eq!(aliases.find_code(TaxonomyDomain::DamageTypes, "Eaten by goat!"), Some("damage_vandalism"));
     crate::db::seed::apply_seeds(&mut connection).await.unwrap();
     let acts: i64 = sqlx::query_scalar("select count(*) from audit.operator_actions where who = 'nana'")
         .fetch_one(pool)

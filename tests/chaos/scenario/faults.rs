@@ -118,8 +118,8 @@ impl ChaosScenario {
         }
     }
 
-    pub async fn run_operation(&mut self, deed: Operation) {
-        match deed {
+    pub async fn run_operation(&mut self, statement: Operation) {
+        match statement {
             Operation::Strike => {
                 if let Some(fault) = self.deck.pop() {
                     self.inject_fault(fault).await;

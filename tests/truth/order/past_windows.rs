@@ -8,8 +8,8 @@ use vinops::taxonomy::AliasIndex;
 
 /// Checks the values of each lot at each window: those of the files up to then, whenever they were received. At the
 /// last window they must be those of `lots`, ties of the hash included.
-pub async fn check_past_windows(house: &Pipeline, files: &[OrderFile]) -> Result<(), String> {
-    let mut connection = house.pool().acquire().await.unwrap();
+pub async fn check_past_windows(pipeline: &Pipeline, files: &[OrderFile]) -> Result<(), String> {
+    let mut connection = pipeline.pool().acquire().await.unwrap();
     let stored: HashMap<String, (String, Option<String>)> =
         sqlx::query_as::<_, (String, String, Option<String>)>("select l.lot_external_id, s.model, l.odometer::text from lots l cross join lateral (select model from staging.copart_raw s where s.lot_external_id = l.lot_external_id and s.row_hash = l.row_hash limit 1) s")
             .fetch_all(&mut *connection)
@@ -25,14 +25,14 @@ pub async fn check_past_windows(house: &Pipeline, files: &[OrderFile]) -> Result
         for (lot, stands) in &stored {
             let held = |file: &&OrderFile| file.rows.iter().any(|row| row.number().to_string() == *lot);
             let first = files.iter().filter(held).map(|file| file.window).min().map(window_start);
-            let told = history::lot_at(&mut connection, None, lot, window_start(n), AliasIndex::built_in())
+            let output = history::lot_at(&mut connection, None, lot, window_start(n), AliasIndex::built_in())
                 .await
                 .unwrap()
                 .unwrap();
             let name = format!("lot {lot} at window {n}");
-            let miles = told.standing.as_ref().and_then(|standing| standing.odometer.clone());
-            let carried = told.standing.as_ref().is_some_and(|standing| standing.carried.contains(&"odometer"));
-            let model = told.standing.and_then(|standing| standing.model);
+            let miles = output.standing.as_ref().and_then(|standing| standing.odometer.clone());
+            let carried = output.standing.as_ref().is_some_and(|standing| standing.carried.contains(&"odometer"));
+            let model = output.standing.and_then(|standing| standing.model);
             let may = lots.get(lot).cloned().unwrap_or_default();
             if model.is_some() == may.is_empty() || model.as_ref().is_some_and(|model| !may.contains(model)) {
                 return Err(format!("{name} was {model:?}, not one of {may:?}"));
@@ -47,15 +47,15 @@ pub async fn check_past_windows(house: &Pipeline, files: &[OrderFile]) -> Result
             if n == last && (model.as_ref(), miles.as_ref()) != (Some(&stands.0), stands.1.as_ref()) {
                 return Err(format!("{name} was {model:?}, {miles:?} and is {stands:?}"));
             }
-            if told.first_seen != first {
-                return Err(format!("{name} was first seen at {:?}, not {first:?}", told.first_seen));
+            if output.first_seen != first {
+                return Err(format!("{name} was first seen at {:?}, not {first:?}", output.first_seen));
             }
-            if (told.presence == FeedPresence::NotYetSeen) != may.is_empty() {
-                return Err(format!("{name} was {:?}", told.presence));
+            if (output.presence == FeedPresence::NotYetSeen) != may.is_empty() {
+                return Err(format!("{name} was {:?}", output.presence));
             }
             let here = files.iter().filter(|file| file.window == n && !file.rows.is_empty()).collect::<Vec<_>>();
-            if here.iter().any(held) && told.presence != FeedPresence::InFeed {
-                return Err(format!("{name} stands in the file and is said to be {:?}", told.presence));
+            if here.iter().any(held) && output.presence != FeedPresence::InFeed {
+                return Err(format!("{name} stands in the file and is said to be {:?}", output.presence));
             }
         }
     }

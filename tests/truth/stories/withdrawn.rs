@@ -76,12 +76,12 @@ pub async fn check_withdrawal(seed: u64) -> Result<(), String> {
 }
 
 async fn apply_files(files: &[StoryFile]) -> Pipeline {
-    let mut house = story_pipeline().await;
+    let mut pipeline = story_pipeline().await;
     for file in files {
-        house.source = file.source;
-        house.run_chain(&file.bytes, file.window).await;
+        pipeline.source = file.source;
+        pipeline.run_chain(&file.bytes, file.window).await;
     }
-    house
+    pipeline
 }
 
 /// Returns the story without the withdrawn windows of the wrong file.
@@ -98,10 +98,10 @@ fn without_windows(files: &[StoryFile], wrong: &StoryFile, withdrawn: &Withdrawa
     left
 }
 
-async fn withdraw_file(house: &Pipeline, file: &StoryFile) -> Withdrawal {
+async fn withdraw_file(pipeline: &Pipeline, file: &StoryFile) -> Withdrawal {
     let request = WithdrawalRequest { source: file.source.to_owned(), window: file.window, file_id: None };
     let observer: vinops::auction::withdrawal::WithdrawalObserver = Box::new(|_, _, _| {});
-    let mut tx = house.pool().begin().await.unwrap();
+    let mut tx = pipeline.pool().begin().await.unwrap();
     let withdrawn = withdraw::withdraw_file(&mut tx, &request, &observer).await.unwrap();
     tx.commit().await.unwrap();
     withdrawn
@@ -116,6 +116,6 @@ async fn different_rows(with: &Pipeline, without: &Pipeline, query: &'static str
     [only("not", &found, &expected), only("but", &expected, &found)].concat()
 }
 
-async fn query_texts(house: &Pipeline, query: &'static str) -> Vec<String> {
-    sqlx::query_scalar(query).fetch_all(house.pool()).await.unwrap()
+async fn query_texts(pipeline: &Pipeline, query: &'static str) -> Vec<String> {
+    sqlx::query_scalar(query).fetch_all(pipeline.pool()).await.unwrap()
 }

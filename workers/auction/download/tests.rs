@@ -102,68 +102,68 @@ fn single_attempt(url: &str) -> FeedOptions {
 
 #[tokio::test]
 async fn a_good_file_is_kept_with_what_its_answer_said_of_itself() {
-    let stage = ScriptedServer::with_responses(vec![respond_with(|_| {
+    let server = ScriptedServer::with_responses(vec![respond_with(|_| {
         let head = response_builder(200).header("etag", "\"68eef0a5-5b8b851\"");
         head.header("last-modified", "Wed, 15 Oct 2025 04:00:05 GMT").body(feed_csv().into()).unwrap()
     })])
     .await;
-    let outcome = download_from(&stage.url).await;
+    let outcome = download_from(&server.url).await;
     let download = outcome.result.as_ref().unwrap();
     let file = download.file.as_ref().unwrap();
     assert_eq!((download.tries, file.spool.bytes), (1, feed_csv().len() as u64));
     assert_eq!(file.since.etag.as_deref(), Some("\"68eef0a5-5b8b851\""));
     assert_eq!(file.since.last_modified, Some("2025-10-15T04:00:05Z".parse().unwrap()));
-    assert_eq!(stage.request_header(0, header::USER_AGENT).as_deref(), Some("vinops-test"));
-    assert_eq!(stage.request_header(0, header::REFERER).as_deref(), Some("https://www.copart.com/"));
-    assert_eq!(stage.request_header(0, header::ACCEPT_ENCODING).as_deref(), Some("identity"));
+    assert_eq!(server.request_header(0, header::USER_AGENT).as_deref(), Some("vinops-test"));
+    assert_eq!(server.request_header(0, header::REFERER).as_deref(), Some("https://www.copart.com/"));
+    assert_eq!(server.request_header(0, header::ACCEPT_ENCODING).as_deref(), Some("identity"));
     assert_eq!(outcome.file_text().await, feed_csv());
 }
 
 #[tokio::test]
 async fn bytes_received_and_expected_are_told_while_they_arrive() {
-    let stage = ScriptedServer::with_responses(vec![full_response(feed_csv())]).await;
+    let server = ScriptedServer::with_responses(vec![full_response(feed_csv())]).await;
     let store = Store::open("memory:").unwrap();
-    let told = Mutex::new(Vec::new());
-    let feed = FeedClient::new(test_options(&stage.url)).unwrap();
-    feed.download(&store, &Validators::default(), &|done, total| told.lock().unwrap().push((done, total)))
+    let progress = Mutex::new(Vec::new());
+    let feed = FeedClient::new(test_options(&server.url)).unwrap();
+    feed.download(&store, &Validators::default(), &|done, total| progress.lock().unwrap().push((done, total)))
         .await
         .unwrap();
     let size = feed_csv().len() as u64;
-    assert_eq!(told.lock().unwrap().last(), Some(&(size, size)));
+    assert_eq!(progress.lock().unwrap().last(), Some(&(size, size)));
 }
 
 #[tokio::test]
 async fn what_has_not_changed_since_the_last_good_file_is_not_sent_again() {
-    let stage =
+    let server =
         ScriptedServer::with_responses(vec![respond_with(|_| response_builder(304).body(Body::empty()).unwrap())])
             .await;
     let since =
         Validators { etag: Some("\"e1\"".into()), last_modified: Some("2025-10-15T04:00:05Z".parse().unwrap()) };
-    let outcome = download_with(test_options(&stage.url), since).await;
+    let outcome = download_with(test_options(&server.url), since).await;
     assert!(outcome.result.unwrap().file.is_none());
-    assert_eq!(stage.request_header(0, header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
-    assert_eq!(stage.request_header(0, header::IF_MODIFIED_SINCE).as_deref(), Some("Wed, 15 Oct 2025 04:00:05 GMT"));
+    assert_eq!(server.request_header(0, header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    assert_eq!(server.request_header(0, header::IF_MODIFIED_SINCE).as_deref(), Some("Wed, 15 Oct 2025 04:00:05 GMT"));
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_is_resumed_where_it_ended() {
-    let stage = ScriptedServer::with_responses(vec![
+    let server = ScriptedServer::with_responses(vec![
         cut_response(1500, "\"e1\""),
         partial_response(1500, "\"e1\"", content_range(1500)),
     ])
     .await;
-    let outcome = download_from(&stage.url).await;
+    let outcome = download_from(&server.url).await;
     assert_eq!(outcome.result.as_ref().unwrap().tries, 2);
-    assert_eq!(stage.request_header(1, header::RANGE).as_deref(), Some("bytes=1500-"));
-    assert_eq!(stage.request_header(1, header::IF_RANGE).as_deref(), Some("\"e1\""));
-    assert_eq!(stage.request_header(1, header::IF_NONE_MATCH), None);
+    assert_eq!(server.request_header(1, header::RANGE).as_deref(), Some("bytes=1500-"));
+    assert_eq!(server.request_header(1, header::IF_RANGE).as_deref(), Some("\"e1\""));
+    assert_eq!(server.request_header(1, header::IF_NONE_MATCH), None);
     assert_eq!(outcome.file_text().await, feed_csv());
 }
 
 #[tokio::test]
 async fn a_file_that_changed_meanwhile_starts_over() {
-    let stage = ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), full_response(feed_csv())]).await;
-    assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
+    let server = ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), full_response(feed_csv())]).await;
+    assert_eq!(download_from(&server.url).await.file_text().await, feed_csv());
 }
 
 #[tokio::test]
@@ -176,32 +176,32 @@ async fn a_rest_that_does_not_fit_the_beginning_is_thrown_away_and_the_next_try_
         respond_with(|_| response_builder(416).body(Body::empty()).unwrap()),
     ];
     for misfit in misfits {
-        let stage =
+        let server =
             ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), misfit, full_response(feed_csv())]).await;
-        let outcome = download_from(&stage.url).await;
+        let outcome = download_from(&server.url).await;
         assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
-        assert_eq!(stage.request_header(2, header::RANGE), None);
+        assert_eq!(server.request_header(2, header::RANGE), None);
         assert_eq!(outcome.file_text().await, feed_csv());
     }
 }
 
 #[tokio::test]
 async fn a_weak_etag_does_not_resume() {
-    let stage = ScriptedServer::with_responses(vec![cut_response(1500, "W/\"e1\""), full_response(feed_csv())]).await;
-    assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
-    assert_eq!(stage.request_header(1, header::RANGE), None);
+    let server = ScriptedServer::with_responses(vec![cut_response(1500, "W/\"e1\""), full_response(feed_csv())]).await;
+    assert_eq!(download_from(&server.url).await.file_text().await, feed_csv());
+    assert_eq!(server.request_header(1, header::RANGE), None);
 }
 
 #[tokio::test]
 async fn a_server_unwell_between_two_halves_does_not_lose_the_first() {
     let unwell = respond_with(|_| response_builder(503).body("later".into()).unwrap());
-    let stage = ScriptedServer::with_responses(vec![
+    let server = ScriptedServer::with_responses(vec![
         cut_response(1500, "\"e1\""),
         unwell,
         partial_response(1500, "\"e1\"", content_range(1500)),
     ])
     .await;
-    let outcome = download_from(&stage.url).await;
+    let outcome = download_from(&server.url).await;
     assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
     assert_eq!(outcome.file_text().await, feed_csv());
 }
@@ -209,11 +209,11 @@ async fn a_server_unwell_between_two_halves_does_not_lose_the_first() {
 #[tokio::test]
 async fn four_tries_are_all_there_are() {
     let refuse = || respond_with(|_| response_builder(403).body(format!("no entry with {SECRET_KEY}").into()).unwrap());
-    let stage =
+    let server =
         ScriptedServer::with_responses(vec![refuse(), refuse(), refuse(), refuse(), full_response(feed_csv())]).await;
-    let error = download_from(&stage.url).await.error_text();
+    let error = download_from(&server.url).await.error_text();
     assert!(error.contains("403 Forbidden") && error.contains("no entry with [redacted]"), "{error}");
-    assert_eq!(stage.asked.lock().unwrap().len(), 4);
+    assert_eq!(server.asked.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -238,8 +238,8 @@ async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
         (respond_with(|_| response_builder(304).body(Body::empty()).unwrap()), "304"),
     ];
     for (act, says) in acts {
-        let stage = ScriptedServer::with_responses(vec![act]).await;
-        let error = download_with(single_attempt(&stage.url), Validators::default()).await.error_text();
+        let server = ScriptedServer::with_responses(vec![act]).await;
+        let error = download_with(single_attempt(&server.url), Validators::default()).await.error_text();
         assert!(error.contains("rejected") && error.contains(says), "{error}");
         assert!(error.len() < 400 && !error.chars().any(char::is_control), "{error}");
     }
@@ -248,8 +248,8 @@ async fn an_answer_that_is_not_the_feed_is_refused_with_its_beginning() {
 #[tokio::test]
 async fn a_byte_order_mark_and_a_bare_header_are_the_feed_too() {
     for text in [format!("\u{feff}{}", feed_csv()), feed_csv().replace('"', "")] {
-        let stage = ScriptedServer::with_responses(vec![full_response(text.clone())]).await;
-        assert_eq!(download_from(&stage.url).await.file_text().await, text);
+        let server = ScriptedServer::with_responses(vec![full_response(text.clone())]).await;
+        assert_eq!(download_from(&server.url).await.file_text().await, text);
     }
 }
 
@@ -259,8 +259,8 @@ async fn first_bytes_that_come_one_by_one_are_judged_together() {
         let bytes: Vec<_> = feed_csv().bytes().map(|b| Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[b]))).collect();
         response_builder(200).body(Body::from_stream(stream::iter(bytes))).unwrap()
     });
-    let stage = ScriptedServer::with_responses(vec![act]).await;
-    assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
+    let server = ScriptedServer::with_responses(vec![act]).await;
+    assert_eq!(download_from(&server.url).await.file_text().await, feed_csv());
 }
 
 #[tokio::test]
@@ -268,14 +268,14 @@ async fn redirects_are_followed_three_times_without_telling_where_from() {
     let redirect =
         || respond_with(|r| response_builder(302).header("location", r.uri().to_string()).body(Body::empty()).unwrap());
     let acts = vec![redirect(), redirect(), redirect(), full_response(feed_csv())];
-    let stage = ScriptedServer::with_responses(acts).await;
-    assert!(download_with(single_attempt(&stage.url), Validators::default()).await.result.is_ok());
-    assert_eq!(stage.request_header(3, header::REFERER).as_deref(), Some("https://www.copart.com/"));
+    let server = ScriptedServer::with_responses(acts).await;
+    assert!(download_with(single_attempt(&server.url), Validators::default()).await.result.is_ok());
+    assert_eq!(server.request_header(3, header::REFERER).as_deref(), Some("https://www.copart.com/"));
 
-    let stage =
+    let server =
         ScriptedServer::with_responses(vec![redirect(), redirect(), redirect(), redirect(), full_response(feed_csv())])
             .await;
-    let error = download_with(single_attempt(&stage.url), Validators::default()).await.error_text();
+    let error = download_with(single_attempt(&server.url), Validators::default()).await.error_text();
     assert!(error.contains("more than 3 redirects"), "{error}");
 }
 
@@ -285,8 +285,8 @@ async fn a_body_that_stalls_is_given_up_after_the_silence() {
         let start = stream::iter([Ok::<_, std::io::Error>(feed_csv()[..600].to_owned())]);
         response_builder(200).body(Body::from_stream(start.chain(stream::pending()))).unwrap()
     });
-    let stage = ScriptedServer::with_responses(vec![stall]).await;
-    let error = download_with(single_attempt(&stage.url), Validators::default()).await.error_text();
+    let server = ScriptedServer::with_responses(vec![stall]).await;
+    let error = download_with(single_attempt(&server.url), Validators::default()).await.error_text();
     assert!(error.contains("no data for 300ms after 600 bytes"), "{error}");
 }
 
@@ -301,8 +301,8 @@ async fn a_body_that_drips_is_given_up_at_the_deadline() {
         });
         response_builder(200).body(Body::from_stream(Box::pin(slow))).unwrap()
     });
-    let stage = ScriptedServer::with_responses(vec![drip]).await;
-    let options = FeedOptions { deadline: Duration::from_millis(500), ..test_options(&stage.url) };
+    let server = ScriptedServer::with_responses(vec![drip]).await;
+    let options = FeedOptions { deadline: Duration::from_millis(500), ..test_options(&server.url) };
     let error = download_with(options, Validators::default()).await.error_text();
     assert!(error.contains("not completed within 500ms"), "{error}");
 }
@@ -316,11 +316,11 @@ async fn a_file_over_the_limit_is_refused_whether_announced_or_not() {
         })
     };
     for act in [full_response(feed_csv()), endless()] {
-        let stage = ScriptedServer::with_responses(vec![act]).await;
-        let options = FeedOptions { max_bytes: 2000, ..test_options(&stage.url) };
+        let server = ScriptedServer::with_responses(vec![act]).await;
+        let options = FeedOptions { max_bytes: 2000, ..test_options(&server.url) };
         let error = download_with(options, Validators::default()).await.error_text();
         assert!(error.contains("too large (at most 2000)"), "{error}");
-        assert_eq!(stage.asked.lock().unwrap().len(), 1, "no second try for a file that is too large");
+        assert_eq!(server.asked.lock().unwrap().len(), 1, "no second try for a file that is too large");
     }
 }
 
@@ -351,8 +351,8 @@ async fn a_resumed_body_that_ends_short_of_the_total_is_refused() {
         let head = response_builder(206).header("etag", "\"e1\"").header("content-range", content_range(1500));
         head.body(feed_csv()[1500..feed_csv().len() - 40].to_owned().into()).unwrap()
     });
-    let stage = ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), short]).await;
-    let options = FeedOptions { waits: vec![Duration::ZERO], ..test_options(&stage.url) };
+    let server = ScriptedServer::with_responses(vec![cut_response(1500, "\"e1\""), short]).await;
+    let options = FeedOptions { waits: vec![Duration::ZERO], ..test_options(&server.url) };
     let error = download_with(options, Validators::default()).await.error_text();
     assert!(error.contains("bytes instead of"), "{error}");
 }
@@ -379,12 +379,12 @@ async fn a_store_that_cannot_keep_the_bytes_ends_the_download_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(Url::from_directory_path(folder.path()).unwrap().as_str()).unwrap();
     std::fs::write(folder.path().join("spool"), "a file in the way").unwrap();
-    let stage = ScriptedServer::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
-    let feed = FeedClient::new(test_options(&stage.url)).unwrap();
+    let server = ScriptedServer::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
+    let feed = FeedClient::new(test_options(&server.url)).unwrap();
     let result = feed.download(&store, &Validators::default(), &|_, _| {}).await;
     let error = DownloadOutcome { result, store }.error_text();
     assert!(error.contains("store the downloaded bytes") && error.contains("VINOPS_STORE"), "{error}");
-    assert_eq!(stage.asked.lock().unwrap().len(), 1);
+    assert_eq!(server.asked.lock().unwrap().len(), 1);
 }
 
 #[test]

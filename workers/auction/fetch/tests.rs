@@ -106,7 +106,7 @@ impl FetchFixture {
 
 #[tokio::test]
 async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() {
-    let house = FetchFixture::with_responses(vec![
+    let fixture = FetchFixture::with_responses(vec![
         refused_response(),
         refused_response(),
         refused_response(),
@@ -123,10 +123,10 @@ async fn a_fetch_that_meets_a_conflict_goes_on_and_does_not_call_it_an_outage() 
           return new;
         end $$;
         create trigger refuse before insert on fleet.fetch_slots for each row execute function refuse()";
-    sqlx::raw_sql(conflict).execute(house.pool()).await.unwrap();
+    sqlx::raw_sql(conflict).execute(fixture.pool()).await.unwrap();
     let log = TestLog::start();
-    let end = house.run_fetch(&house.current_fetch().await).await;
-    assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 4), "{end:?}");
+    let end = fixture.run_fetch(&fixture.current_fetch().await).await;
+    assert_eq!((end.state.as_str(), fixture.request_count()), ("discarded", 4), "{end:?}");
     let text = log.captured_text();
     assert!(text.contains("transaction conflict, fetch snoozed") && text.contains("deadlock detected"), "{text}");
     assert!(!text.contains("database unavailable"), "{text}");
@@ -147,69 +147,69 @@ fn earlier_fetch(fetch: &Fetch, windows: i32) -> Fetch {
 
 #[tokio::test]
 async fn a_window_gets_its_file_and_an_ingest_job() {
-    let house = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
-    let fetch = house.current_fetch().await;
-    let end = house.run_fetch(&fetch).await;
+    let fixture = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
+    let fetch = fixture.current_fetch().await;
+    let end = fixture.run_fetch(&fetch).await;
     assert_eq!(end.state, "completed", "{end:?}");
     assert_eq!(end.report["outcome"], "fetched");
     assert_eq!(end.report["bytes"], feed_csv().len());
     assert_eq!(end.report["tries"], 1);
-    let (state, file_id) = house.window_state(&fetch).await;
+    let (state, file_id) = fixture.window_state(&fetch).await;
     assert_eq!(
         (state.as_str(), end.report["file_id"].as_str()),
         ("fetched", file_id.map(|f| f.to_string()).as_deref())
     );
     let ingests = sqlx::query_scalar!("select payload ->> 'file_id' from fleet.jobs where kind = 'ingest'");
-    assert_eq!(ingests.fetch_all(house.pool()).await.unwrap(), [file_id.map(|f| f.to_string())]);
+    assert_eq!(ingests.fetch_all(fixture.pool()).await.unwrap(), [file_id.map(|f| f.to_string())]);
 }
 
 #[tokio::test]
 async fn a_window_that_has_its_file_is_not_fetched_again() {
-    let house = FetchFixture::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
-    let fetch = house.current_fetch().await;
-    house.run_fetch(&fetch).await;
-    let end = house.run_fetch(&fetch).await;
+    let fixture = FetchFixture::with_responses(vec![full_response(feed_csv()), full_response(feed_csv())]).await;
+    let fetch = fixture.current_fetch().await;
+    fixture.run_fetch(&fetch).await;
+    let end = fixture.run_fetch(&fetch).await;
     assert_eq!((end.state.as_str(), &end.report["outcome"]), ("completed", &"already_fetched".into()));
-    assert_eq!((house.window_state(&fetch).await.0.as_str(), house.request_count()), ("fetched", 1));
+    assert_eq!((fixture.window_state(&fetch).await.0.as_str(), fixture.request_count()), ("fetched", 1));
 }
 
 #[tokio::test]
 async fn nothing_new_ends_the_chain_with_the_file_that_is_known() {
-    let house = FetchFixture::with_responses(vec![
+    let fixture = FetchFixture::with_responses(vec![
         full_response(feed_csv()),
         not_modified_response(),
         full_response(feed_csv()),
     ])
     .await;
-    let fetch = house.current_fetch().await;
+    let fetch = fixture.current_fetch().await;
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
-    let first = house.run_fetch(&simulated(3)).await;
+    let first = fixture.run_fetch(&simulated(3)).await;
     for (n, outcome) in [(2, "not_modified"), (1, "duplicate")] {
-        let end = house.run_fetch(&simulated(n)).await;
+        let end = fixture.run_fetch(&simulated(n)).await;
         assert_eq!((&end.report["outcome"], &end.report["file_id"]), (&outcome.into(), &first.report["file_id"]));
-        assert_eq!(house.window_state(&simulated(n)).await.0, "unchanged");
+        assert_eq!(fixture.window_state(&simulated(n)).await.0, "unchanged");
     }
     let ingests = sqlx::query_scalar!(r#"select count(*) as "n!" from fleet.jobs where kind = 'ingest'"#);
-    assert_eq!(ingests.fetch_one(house.pool()).await.unwrap(), 1);
-    assert_eq!(house.stage.request_header(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    assert_eq!(ingests.fetch_one(fixture.pool()).await.unwrap(), 1);
+    assert_eq!(fixture.stage.request_header(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
 }
 
 #[tokio::test]
 async fn a_quarter_hour_gone_by_is_missed_and_never_fetched_late() {
-    let house = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
-    let late = earlier_fetch(&house.current_fetch().await, 2);
+    let fixture = FetchFixture::with_responses(vec![full_response(feed_csv())]).await;
+    let late = earlier_fetch(&fixture.current_fetch().await, 2);
     for _ in 0..2 {
-        let end = house.run_fetch(&late).await;
+        let end = fixture.run_fetch(&late).await;
         assert_eq!((end.state.as_str(), &end.report["outcome"]), ("completed", &"missed".into()));
-        assert_eq!((house.window_state(&late).await.0.as_str(), house.request_count()), ("missed", 0));
+        assert_eq!((fixture.window_state(&late).await.0.as_str(), fixture.request_count()), ("missed", 0));
     }
     let simulated = Fetch { late_ok: true, ..late };
-    assert_eq!(house.run_fetch(&simulated).await.report["outcome"], "fetched");
+    assert_eq!(fixture.run_fetch(&simulated).await.report["outcome"], "fetched");
 }
 
 #[tokio::test]
 async fn a_slot_has_four_tries_then_its_window_has_failed_and_is_not_asked_for_again() {
-    let house = FetchFixture::with_responses(vec![
+    let fixture = FetchFixture::with_responses(vec![
         refused_response(),
         refused_response(),
         refused_response(),
@@ -217,30 +217,30 @@ async fn a_slot_has_four_tries_then_its_window_has_failed_and_is_not_asked_for_a
         full_response(feed_csv()),
     ])
     .await;
-    let fetch = house.current_fetch().await;
-    let end = house.run_fetch(&fetch).await;
-    assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 4));
+    let fetch = fixture.current_fetch().await;
+    let end = fixture.run_fetch(&fetch).await;
+    assert_eq!((end.state.as_str(), fixture.request_count()), ("discarded", 4));
     assert!(end.error.contains(&format!("download window {}", fetch.job_key())), "{end:?}");
     assert!(end.error.contains("403 Forbidden, body \"no entry\""), "{end:?}");
-    assert_eq!(house.window_state(&fetch).await.0, "failed");
-    let again = house.run_fetch(&fetch).await;
-    assert_eq!((again.state.as_str(), house.request_count()), ("discarded", 4));
+    assert_eq!(fixture.window_state(&fetch).await.0, "failed");
+    let again = fixture.run_fetch(&fetch).await;
+    assert_eq!((again.state.as_str(), fixture.request_count()), ("discarded", 4));
     assert!(again.error.contains("has no attempt left"), "{again:?}");
-    assert_eq!(house.window_state(&fetch).await.0, "failed");
+    assert_eq!(fixture.window_state(&fetch).await.0, "failed");
 }
 
 #[tokio::test]
 async fn a_fetch_that_breaks_halfway_is_resumed_within_its_attempt() {
-    let house = FetchFixture::with_responses(vec![refused_response(), full_response(feed_csv())]).await;
-    let end = house.run_fetch(&house.current_fetch().await).await;
+    let fixture = FetchFixture::with_responses(vec![refused_response(), full_response(feed_csv())]).await;
+    let end = fixture.run_fetch(&fixture.current_fetch().await).await;
     assert_eq!((&end.report["outcome"], &end.report["tries"]), (&"fetched".into(), &2.into()));
 }
 
 #[tokio::test]
 async fn the_urls_key_is_nowhere_in_the_database() {
     let echo = || respond_with(|r| response_builder(500).body(format!("bad request for {}", r.uri()).into()).unwrap());
-    let house = FetchFixture::with_responses(vec![echo(), echo(), echo(), echo()]).await;
-    let end = house.run_fetch(&house.current_fetch().await).await;
+    let fixture = FetchFixture::with_responses(vec![echo(), echo(), echo(), echo()]).await;
+    let end = fixture.run_fetch(&fixture.current_fetch().await).await;
     assert_eq!(end.state, "discarded");
     let traces = sqlx::query_scalar!(
         r#"select
@@ -248,7 +248,7 @@ async fn the_urls_key_is_nowhere_in_the_database() {
           + (select count(*) from fleet.job_attempts a where a::text like '%PLANTED%')
           + (select count(*) from fleet.windows w where w::text like '%PLANTED%') as "n!""#
     );
-    assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
+    assert_eq!(traces.fetch_one(fixture.pool()).await.unwrap(), 0);
     assert!(end.error.contains("[redacted]"), "{end:?}");
 }
 
@@ -269,50 +269,50 @@ async fn a_304_is_never_about_a_file_that_was_quarantined_or_whose_chain_failed(
             tagged(second(), "\"e2\""),
             not_modified_response(),
         ];
-        let house = FetchFixture::with_responses(acts).await;
-        let fetch = house.current_fetch().await;
+        let fixture = FetchFixture::with_responses(acts).await;
+        let fetch = fixture.current_fetch().await;
         let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
-        let first = house.run_fetch(&simulated(4)).await;
-        house.run_fetch(&simulated(3)).await;
-        sqlx::raw_sql(fate).execute(house.pool()).await.unwrap();
+        let first = fixture.run_fetch(&simulated(4)).await;
+        fixture.run_fetch(&simulated(3)).await;
+        sqlx::raw_sql(fate).execute(fixture.pool()).await.unwrap();
         // The server still has the bad file: the same bytes arrive again and are recognised.
-        assert_eq!(house.run_fetch(&simulated(2)).await.report["outcome"], "duplicate");
-        assert_eq!(house.stage.request_header(2, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+        assert_eq!(fixture.run_fetch(&simulated(2)).await.report["outcome"], "duplicate");
+        assert_eq!(fixture.stage.request_header(2, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
         if fate.contains("fleet.windows") {
             continue;
         }
         // The repeat does not make the file good, and a 304 refers to the file before it.
-        let end = house.run_fetch(&simulated(1)).await;
+        let end = fixture.run_fetch(&simulated(1)).await;
         assert_eq!(
             (&end.report["outcome"], &end.report["file_id"]),
             (&"not_modified".into(), &first.report["file_id"])
         );
-        assert_eq!(house.stage.request_header(3, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+        assert_eq!(fixture.stage.request_header(3, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
     }
 }
 
 #[tokio::test]
 async fn a_file_without_validators_is_followed_by_a_request_that_is_not_conditional() {
     let bare = respond_with(|_| response_builder(200).body(format!("{}1,7\n", feed_csv()).into()).unwrap());
-    let house = FetchFixture::with_responses(vec![full_response(feed_csv()), bare, full_response(feed_csv())]).await;
-    let fetch = house.current_fetch().await;
+    let fixture = FetchFixture::with_responses(vec![full_response(feed_csv()), bare, full_response(feed_csv())]).await;
+    let fetch = fixture.current_fetch().await;
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
     for n in [3, 2, 1] {
-        house.run_fetch(&simulated(n)).await;
+        fixture.run_fetch(&simulated(n)).await;
     }
-    assert_eq!(house.stage.request_header(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
-    assert_eq!(house.stage.request_header(2, reqwest::header::IF_NONE_MATCH), None);
+    assert_eq!(fixture.stage.request_header(1, reqwest::header::IF_NONE_MATCH).as_deref(), Some("\"e1\""));
+    assert_eq!(fixture.stage.request_header(2, reqwest::header::IF_NONE_MATCH), None);
 }
 
 #[tokio::test]
 async fn a_server_that_asks_for_more_time_than_the_slot_has_fails_the_window_by_name() {
     let busy = respond_with(|_| response_builder(429).header("retry-after", "1300").body("slow down".into()).unwrap());
-    let house = FetchFixture::with_responses(vec![busy, full_response(feed_csv())]).await;
-    let fetch = house.current_fetch().await;
-    let end = house.run_fetch(&fetch).await;
-    assert_eq!((end.state.as_str(), house.request_count()), ("discarded", 1));
+    let fixture = FetchFixture::with_responses(vec![busy, full_response(feed_csv())]).await;
+    let fetch = fixture.current_fetch().await;
+    let end = fixture.run_fetch(&fetch).await;
+    assert_eq!((end.state.as_str(), fixture.request_count()), ("discarded", 1));
     assert!(end.error.contains("429 Too Many Requests, body \"slow down\"; its Retry-After of 1300 s"), "{end:?}");
-    assert_eq!(house.window_state(&fetch).await.0, "failed");
+    assert_eq!(fixture.window_state(&fetch).await.0, "failed");
 }
 
 #[tokio::test]
@@ -348,7 +348,7 @@ async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it()
     let echo = || respond_with(|r| response_builder(403).body(format!("no {:?}", r.headers()).into()).unwrap());
     let acts =
         vec![full_response(feed_csv()), echo(), echo(), echo(), echo(), full_response(format!("{}1,7\n", feed_csv()))];
-    let (mut house, lobby) = (FetchFixture::with_responses(acts).await, login_server().await);
+    let (mut fixture, lobby) = (FetchFixture::with_responses(acts).await, login_server().await);
     let copart = crate::config::CopartConfig {
         feed_url: None,
         user: Some("anna".into()),
@@ -358,15 +358,15 @@ async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it()
         referer: None,
     };
     let login = LoginClient::from_config(&copart, Some(&"k".repeat(32).into())).unwrap().unwrap();
-    house.tools = house.tools.clone().with(login);
-    let fetch = house.current_fetch().await;
+    fixture.tools = fixture.tools.clone().with(login);
+    let fetch = fixture.current_fetch().await;
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
-    assert_eq!(house.run_fetch(&simulated(3)).await.report["outcome"], "fetched");
-    let refused = house.run_fetch(&simulated(2)).await;
+    assert_eq!(fixture.run_fetch(&simulated(3)).await.report["outcome"], "fetched");
+    let refused = fixture.run_fetch(&simulated(2)).await;
     assert!(refused.error.contains("403") && !refused.error.contains("PLANTED"), "{refused:?}");
-    assert_eq!(house.run_fetch(&simulated(1)).await.report["outcome"], "fetched");
+    assert_eq!(fixture.run_fetch(&simulated(1)).await.report["outcome"], "fetched");
     for request in 0..6 {
-        let cookie = house.stage.request_header(request, reqwest::header::COOKIE);
+        let cookie = fixture.stage.request_header(request, reqwest::header::COOKIE);
         assert_eq!(cookie.as_deref(), Some("s=PLANTED-cookie"));
     }
     assert_eq!(lobby.asked.lock().unwrap().len(), 2, "one login, and one after the refusal");
@@ -377,14 +377,14 @@ async fn a_session_goes_with_every_request_and_ends_when_the_server_refuses_it()
           + (select count(*) from fleet.sources s where s::text like '%PLANTED%')
           + (select count(*) from fleet.source_sessions s where s::text like '%PLANTED%') as "n!""#
     );
-    assert_eq!(traces.fetch_one(house.pool()).await.unwrap(), 0);
+    assert_eq!(traces.fetch_one(fixture.pool()).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_worker_without_the_feeds_address_says_what_is_missing() {
-    let mut house = FetchFixture::with_responses(vec![]).await;
-    house.tools = Extensions::new().with(Store::open("memory:").unwrap());
-    let end = house.run_fetch(&house.current_fetch().await).await;
+    let mut fixture = FetchFixture::with_responses(vec![]).await;
+    fixture.tools = Extensions::new().with(Store::open("memory:").unwrap());
+    let end = fixture.run_fetch(&fixture.current_fetch().await).await;
     assert!(end.state == "discarded" && end.error.contains("COPART_FEED_URL"), "{end:?}");
 }
 

@@ -40,16 +40,16 @@ pub struct FoldedVehicle {
 }
 
 /// Folds each lot from all versions. A lot whose versions are all skipped is left out.
-pub fn compute_lots(versions: &VersionsByLot, spellings: &AliasIndex) -> Vec<FoldedLot> {
-    versions.values().filter_map(|versions| compute_lot(versions, spellings)).collect()
+pub fn compute_lots(versions: &VersionsByLot, aliases: &AliasIndex) -> Vec<FoldedLot> {
+    versions.values().filter_map(|versions| compute_lot(versions, aliases)).collect()
 }
 
-fn compute_lot(versions: &[StoredVersion], spellings: &AliasIndex) -> Option<FoldedLot> {
+fn compute_lot(versions: &[StoredVersion], aliases: &AliasIndex) -> Option<FoldedLot> {
     let records: Vec<_> = versions.iter().map(|version| version.row.as_record()).collect();
     let mut typed: Vec<(&StoredVersion, ParsedRow<'_>)> = versions
         .iter()
         .zip(&records)
-        .map(|(version, record)| (version, ParsedRow::from_record(record, spellings, &mut Default::default())))
+        .map(|(version, record)| (version, ParsedRow::from_record(record, aliases, &mut Default::default())))
         .filter(|(_, typed)| typed.skip_reason.is_none())
         .collect();
     typed.sort_by_key(|(v, t)| Reverse((v.version_at(t).0, v.last_window, v.hash)));
@@ -72,23 +72,23 @@ fn compute_lot(versions: &[StoredVersion], spellings: &AliasIndex) -> Option<Fol
 pub fn compute_vehicles(
     versions: &VersionsByLot,
     vehicles: &BTreeMap<String, Vec<LotKey>>,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
 ) -> Vec<FoldedVehicle> {
     vehicles
         .iter()
         .filter_map(|(vin, lots)| {
             let versions = lots.iter().filter_map(|lot| versions.get(lot)).flatten();
-            compute_vehicle(vin, &versions.collect::<Vec<_>>(), spellings)
+            compute_vehicle(vin, &versions.collect::<Vec<_>>(), aliases)
         })
         .collect()
 }
 
-fn compute_vehicle(vin: &str, versions: &[&StoredVersion], spellings: &AliasIndex) -> Option<FoldedVehicle> {
+fn compute_vehicle(vin: &str, versions: &[&StoredVersion], aliases: &AliasIndex) -> Option<FoldedVehicle> {
     let records: Vec<_> = versions.iter().map(|version| version.row.as_record()).collect();
     let mut typed: Vec<(&StoredVersion, ParsedRow<'_>)> = versions
         .iter()
         .zip(&records)
-        .map(|(version, record)| (*version, ParsedRow::from_record(record, spellings, &mut Default::default())))
+        .map(|(version, record)| (*version, ParsedRow::from_record(record, aliases, &mut Default::default())))
         .filter(|(_, typed)| typed.skip_reason.is_none() && typed.vin.as_deref() == Some(vin))
         .collect();
     // The raw VIN that equals the normalised one owns the vehicle, or else the least raw VIN. Others never change its

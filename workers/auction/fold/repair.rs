@@ -22,12 +22,12 @@ pub async fn repair_lots(
     window: &LockedWindow,
 ) -> anyhow::Result<i64> {
     let lots = lots_of_file(step, file_id, window).await?;
-    let spellings = taxonomy::load_aliases(step).await?;
+    let aliases = taxonomy::load_aliases(step).await?;
     let mut repaired = 0;
     for (n, keys) in lots.chunks(LOT_BATCH_SIZE).enumerate() {
         run.report_progress((n * LOT_BATCH_SIZE) as u64, lots.len() as u64);
         let versions = read_versions(step, keys).await?;
-        let folded = compute_lots(&versions, &spellings);
+        let folded = compute_lots(&versions, &aliases);
         repaired += write_lots(step, (Some(file_id), window.start), folded, WriteMode::Repair).await?;
     }
     Ok(repaired)
@@ -41,14 +41,14 @@ pub async fn repair_vehicles(
     window: &LockedWindow,
 ) -> anyhow::Result<i64> {
     let lots = lots_of_file(step, file_id, window).await?;
-    let spellings = taxonomy::load_aliases(step).await?;
+    let aliases = taxonomy::load_aliases(step).await?;
     let mut seen = HashSet::new();
     let mut repaired = 0;
     for (n, keys) in lots.chunks(LOT_BATCH_SIZE).enumerate() {
         run.report_progress((n * LOT_BATCH_SIZE) as u64, lots.len() as u64);
         let versions = read_versions(step, keys).await?;
         let mut of_these: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
-        for lot in compute_lots(&versions, &spellings) {
+        for lot in compute_lots(&versions, &aliases) {
             for vin in lot.vins.into_iter().filter(|vin| !seen.contains(vin)) {
                 of_these.entry(vin).or_default().push(lot.key.clone());
             }
@@ -65,7 +65,7 @@ pub async fn repair_vehicles(
         }
         let keys: Vec<LotKey> = vehicles.values().flatten().cloned().collect();
         let versions = read_versions(step, &keys).await?;
-        let folded = compute_vehicles(&versions, &vehicles, &spellings);
+        let folded = compute_vehicles(&versions, &vehicles, &aliases);
         repaired += write_vehicles(step, (Some(file_id), window.start), folded, WriteMode::Repair).await?;
     }
     Ok(repaired)

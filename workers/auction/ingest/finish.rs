@@ -342,7 +342,7 @@ async fn record_unknown_values(
     let (domains, values): (Vec<String>, Vec<String>) =
         outcome.words.unknown_values().iter().map(|(domain, raw)| (domain.name().to_owned(), raw.clone())).unzip();
     sqlx::query!(
-        r#"-- ingest: unknown spellings, one occurrence a file
+        r#"-- ingest: unknown values, one occurrence a file
         insert into audit.unknown_taxonomy_values as u (domain, raw_value, occurrences, first_seen_at, last_seen_at, first_file_id)
         select v.domain, v.raw_value, 1, now(), now(), $3
         from unnest($1::text[], $2::text[]) as v (domain, raw_value)

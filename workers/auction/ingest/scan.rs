@@ -78,7 +78,7 @@ pub struct ScanPlan {
     /// The mapping of the source, which describes the layout of the files.
     pub mapping: &'static SourceMapping,
     /// The aliases of this database.
-    pub spellings: Arc<AliasIndex>,
+    pub aliases: Arc<AliasIndex>,
     /// The history that the file is judged by.
     pub earlier: Arc<FileHistory>,
     /// The consequence of drift for each column.
@@ -157,7 +157,7 @@ fn scan_file(
             ..ScanOutcome::default()
         },
     };
-    let (mut told, mut enough) = (0, FIRST_CHUNK_BYTES);
+    let (mut reported, mut enough) = (0, FIRST_CHUNK_BYTES);
     loop {
         if pass.outcome.rows + pass.outcome.rejected > MAX_ROWS {
             pass.errors.spool_pending()?;
@@ -171,11 +171,11 @@ fn scan_file(
         }
         if pass.pending_bytes() >= enough {
             enough = MAX_CHUNK_BYTES.min(2 * enough);
-            told = reader.bytes_read();
-            pass.send_chunk(told, chunks)?;
-        } else if reader.bytes_read() - told >= PROGRESS_STEP_BYTES {
-            told = reader.bytes_read();
-            let progress = RowChunk { bytes_read: told, ..RowChunk::default() };
+            reported = reader.bytes_read();
+            pass.send_chunk(reported, chunks)?;
+        } else if reader.bytes_read() - reported >= PROGRESS_STEP_BYTES {
+            reported = reader.bytes_read();
+            let progress = RowChunk { bytes_read: reported, ..RowChunk::default() };
             // Progress is best effort, and is dropped if the channel is full.
             if let Err(TrySendError::Closed(_)) = chunks.try_send(progress) {
                 return Err(ScanError::Abandoned);
@@ -296,8 +296,8 @@ impl Scanner<'_> {
         self.outcome.repaired += u64::from(flags.repaired || flags.nul || flags.latin1);
         if dated || self.must_stage(head, same) {
             self.outcome.staged += 1;
-            let typed = ParsedRow::from_record(record, &self.plan.spellings, &mut self.warnings);
-            self.outcome.words.record_row(&typed, &self.plan.spellings);
+            let typed = ParsedRow::from_record(record, &self.plan.aliases, &mut self.warnings);
+            self.outcome.words.record_row(&typed, &self.plan.aliases);
             self.write_staged_row(record, &typed, head, hash, row_id);
             self.record_skipped(record, &typed);
             self.record_replacements(record);

@@ -92,86 +92,87 @@ impl ReceiveFixture {
 
 #[tokio::test]
 async fn a_new_file_is_kept_written_down_and_its_ingest_enqueued() {
-    let house = ReceiveFixture::new().await;
-    let receipt = house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    let fixture = ReceiveFixture::new().await;
+    let receipt = fixture.receive_text("Id,a\n1,2\n", WINDOW_START).await;
     assert!(!receipt.duplicate && receipt.stored_bytes > 0);
-    assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
-    assert_eq!(house.ingest_keys().await, [Some(receipt.file_id.to_string())]);
+    assert_eq!(fixture.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
+    assert_eq!(fixture.ingest_keys().await, [Some(receipt.file_id.to_string())]);
     let row = sqlx::query!("select path, sha256, bytes, stored_bytes, etag, last_modified, state from raw.csv_files");
-    let row = row.fetch_one(house.pool()).await.unwrap();
+    let row = row.fetch_one(fixture.pool()).await.unwrap();
     assert_eq!(row.path, "raw/copart/2026/11/20/1430.csv.zst");
     assert_eq!((row.bytes, row.stored_bytes), (9, Some(receipt.stored_bytes as i64)));
     assert_eq!((row.etag.as_deref(), row.last_modified), (Some("\"e1\""), Some(parse_time("2026-11-20T14:30:03Z"))));
     assert_eq!((row.state.as_str(), &row.sha256), ("received", &receipt.sha256));
-    house.store.export_file(&row.path, &row.sha256, std::io::sink()).await.unwrap();
+    fixture.store.export_file(&row.path, &row.sha256, std::io::sink()).await.unwrap();
 }
 
 #[tokio::test]
 async fn known_bytes_end_their_window_as_unchanged_and_enqueue_no_ingest() {
-    let house = ReceiveFixture::new().await;
-    let first = house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
-    let again = house.receive_text("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
+    let fixture = ReceiveFixture::new().await;
+    let first = fixture.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    let again = fixture.receive_text("Id,a\n1,2\n", "2026-11-20T14:45:00Z").await;
     assert_eq!((again.file_id, again.duplicate, again.stored_bytes), (first.file_id, true, 0));
     assert_eq!(again.repetition, Some(RepeatOutcome::Unchanged));
-    assert_eq!(house.window_state("2026-11-20T14:45:00Z").await, Some(("unchanged".into(), Some(first.file_id))));
-    assert_eq!((house.stored_paths().await.len(), house.ingest_keys().await.len()), (1, 1));
+    assert_eq!(fixture.window_state("2026-11-20T14:45:00Z").await, Some(("unchanged".into(), Some(first.file_id))));
+    assert_eq!((fixture.stored_paths().await.len(), fixture.ingest_keys().await.len()), (1, 1));
 }
 
 #[tokio::test]
 async fn known_bytes_do_not_hide_what_their_window_has_come_to() {
-    let house = ReceiveFixture::new().await;
-    house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    let fixture = ReceiveFixture::new().await;
+    fixture.receive_text("Id,a\n1,2\n", WINDOW_START).await;
     for (before, after) in [("applied", "applied"), ("quarantined", "quarantined"), ("failed", "failed")] {
-        house.set_window_states(before).await;
-        house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
-        assert_eq!(house.window_state(WINDOW_START).await.unwrap().0, after);
+        fixture.set_window_states(before).await;
+        fixture.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+        assert_eq!(fixture.window_state(WINDOW_START).await.unwrap().0, after);
     }
 }
 
 #[tokio::test]
 async fn a_second_file_of_a_window_gets_a_key_with_its_sha256() {
-    let house = ReceiveFixture::new().await;
-    house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
-    let second = house.receive_text("Id,a\n1,3\n", WINDOW_START).await;
+    let fixture = ReceiveFixture::new().await;
+    fixture.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    let second = fixture.receive_text("Id,a\n1,3\n", WINDOW_START).await;
     let with_sha8 = format!("raw/copart/2026/11/20/1430-{}.csv.zst", &second.sha256[..8]);
-    assert_eq!(house.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst".to_owned(), with_sha8]);
-    assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(second.file_id))));
+    assert_eq!(fixture.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst".to_owned(), with_sha8]);
+    assert_eq!(fixture.window_state(WINDOW_START).await, Some(("fetched".into(), Some(second.file_id))));
 }
 
 #[tokio::test]
 async fn a_crash_between_store_and_database_is_repeated_without_a_second_object() {
-    let house = ReceiveFixture::new().await;
-    let arrival = house.incoming_file("Id,a\n1,2\n", WINDOW_START).await;
-    drop(store_bytes(house.pool(), &house.store, arrival).await.unwrap());
-    assert_eq!(house.stored_paths().await.len(), 0);
-    house.receive_text("Id,a\n1,2\n", WINDOW_START).await;
-    assert_eq!(house.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst"]);
+    let fixture = ReceiveFixture::new().await;
+    let arrival = fixture.incoming_file("Id,a\n1,2\n", WINDOW_START).await;
+    drop(store_bytes(fixture.pool(), &fixture.store, arrival).await.unwrap());
+    assert_eq!(fixture.stored_paths().await.len(), 0);
+    fixture.receive_text("Id,a\n1,2\n", WINDOW_START).await;
+    assert_eq!(fixture.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst"]);
 }
 
 #[tokio::test]
 async fn a_step_that_does_not_commit_leaves_no_file_no_window_and_no_job() {
-    let house = ReceiveFixture::new().await;
-    let kept =
-        store_bytes(house.pool(), &house.store, house.incoming_file("Id,a\n1,2\n", WINDOW_START).await).await.unwrap();
-    let mut tx = house.pool().begin().await.unwrap();
+    let fixture = ReceiveFixture::new().await;
+    let kept = store_bytes(fixture.pool(), &fixture.store, fixture.incoming_file("Id,a\n1,2\n", WINDOW_START).await)
+        .await
+        .unwrap();
+    let mut tx = fixture.pool().begin().await.unwrap();
     register_file(&mut tx, &kept).await.unwrap();
     tx.rollback().await.unwrap();
-    assert_eq!((house.stored_paths().await.len(), house.ingest_keys().await.len()), (0, 0));
-    assert_eq!(house.window_state(WINDOW_START).await, None);
+    assert_eq!((fixture.stored_paths().await.len(), fixture.ingest_keys().await.len()), (0, 0));
+    assert_eq!(fixture.window_state(WINDOW_START).await, None);
 }
 
 #[tokio::test]
 async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() {
-    let house = ReceiveFixture::new().await;
+    let fixture = ReceiveFixture::new().await;
     let other = "2026-11-20T14:45:00Z";
     let (first, second) =
-        (house.incoming_file("Id,a\n1,2\n", WINDOW_START).await, house.incoming_file("Id,a\n1,2\n", other).await);
+        (fixture.incoming_file("Id,a\n1,2\n", WINDOW_START).await, fixture.incoming_file("Id,a\n1,2\n", other).await);
     // Both find the bytes unknown, and both store them.
-    let first = store_bytes(house.pool(), &house.store, first).await.unwrap();
-    let second = store_bytes(house.pool(), &house.store, second).await.unwrap();
-    let mut tx = house.pool().begin().await.unwrap();
+    let first = store_bytes(fixture.pool(), &fixture.store, first).await.unwrap();
+    let second = store_bytes(fixture.pool(), &fixture.store, second).await.unwrap();
+    let mut tx = fixture.pool().begin().await.unwrap();
     let winner = register_file(&mut tx, &first).await.unwrap();
-    let pool = house.pool().clone();
+    let pool = fixture.pool().clone();
     let loser = tokio::spawn(async move {
         let mut tx = pool.begin().await.unwrap();
         let receipt = register_file(&mut tx, &second).await.unwrap();
@@ -181,63 +182,66 @@ async fn the_same_bytes_received_twice_at_once_are_one_file_and_one_duplicate() 
     tx.commit().await.unwrap();
     let loser = loser.await.unwrap();
     assert_eq!((loser.file_id, loser.duplicate, loser.stored_bytes), (winner.file_id, true, 0));
-    assert_eq!(house.ingest_keys().await.len(), 1);
+    assert_eq!(fixture.ingest_keys().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_local_file_comes_in_by_the_window_of_its_path() {
-    let house = ReceiveFixture::new().await;
+    let fixture = ReceiveFixture::new().await;
     let text = "Id,a\n1,2\n".repeat(100_000);
-    let path = house.write_file("archive/2026/11/20/1437.csv", &text);
-    let (window, receipt) = house.receive_file(&path).await.unwrap();
+    let path = fixture.write_file("archive/2026/11/20/1437.csv", &text);
+    let (window, receipt) = fixture.receive_file(&path).await.unwrap();
     assert_eq!((window, receipt.bytes), (parse_time(WINDOW_START), text.len() as u64));
-    assert_eq!(house.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
-    assert!(house.receive_file(&path).await.unwrap().1.duplicate);
+    assert_eq!(fixture.window_state(WINDOW_START).await, Some(("fetched".into(), Some(receipt.file_id))));
+    assert!(fixture.receive_file(&path).await.unwrap().1.duplicate);
 }
 
 #[tokio::test]
 async fn a_local_file_that_is_none_is_refused_by_name_and_leaves_nothing() {
-    let house = ReceiveFixture::new().await;
+    let fixture = ReceiveFixture::new().await;
     for (path, says) in [
-        (house.write_file("empty.csv", ""), "is empty"),
-        (house.write_file("page.csv", "\u{feff}\n <!DOCTYPE html><html>"), "is an HTML page"),
-        (house.folder.path().to_owned(), "is not a file"),
-        (house.folder.path().join("absent.csv"), "open "),
+        (fixture.write_file("empty.csv", ""), "is empty"),
+        (fixture.write_file("page.csv", "\u{feff}\n <!DOCTYPE html><html>"), "is an HTML page"),
+        (fixture.folder.path().to_owned(), "is not a file"),
+        (fixture.folder.path().join("absent.csv"), "open "),
     ] {
-        let e = house.receive_file_at(&path, "copart", Some(parse_time(WINDOW_START))).await.unwrap_err();
+        let e = fixture.receive_file_at(&path, "copart", Some(parse_time(WINDOW_START))).await.unwrap_err();
         let e = format!("{e:#}");
         assert!(e.contains(says) && e.contains(&path.display().to_string()), "{e}");
     }
-    assert_eq!(house.stored_paths().await.len(), 0);
-    let spool = house.folder.path().join("store/spool");
+    assert_eq!(fixture.stored_paths().await.len(), 0);
+    let spool = fixture.folder.path().join("store/spool");
     assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn the_same_bytes_of_another_source_are_a_file_of_that_source() {
-    let house = ReceiveFixture::new().await;
-    let path = house.write_file("2026/11/20/1430.csv", "Id,a\n1,2\n");
-    let unknown = house.receive_file_at(&path, "iaai", None).await.unwrap_err();
+    let fixture = ReceiveFixture::new().await;
+    let path = fixture.write_file("2026/11/20/1430.csv", "Id,a\n1,2\n");
+    let unknown = fixture.receive_file_at(&path, "iaai", None).await.unwrap_err();
     assert!(unknown.is::<source::UnknownSource>(), "{unknown:#}");
-    let objects = |folder: &str| std::fs::read_dir(house.folder.path().join(folder)).map_or(0, Iterator::count);
+    let objects = |folder: &str| std::fs::read_dir(fixture.folder.path().join(folder)).map_or(0, Iterator::count);
     assert_eq!((objects("store/raw"), objects("store/spool")), (0, 0), "nothing is stored under a name nobody knows");
 
-    sqlx::query("select fleet.add_source('iaai', 'me', 'a test')").execute(house.pool()).await.unwrap();
-    let (_, ours) = house.receive_file_at(&path, "copart", None).await.unwrap();
-    let (_, theirs) = house.receive_file_at(&path, "iaai", None).await.unwrap();
+    sqlx::query("select fleet.add_source('iaai', 'me', 'a test')").execute(fixture.pool()).await.unwrap();
+    let (_, ours) = fixture.receive_file_at(&path, "copart", None).await.unwrap();
+    let (_, theirs) = fixture.receive_file_at(&path, "iaai", None).await.unwrap();
     assert!(!ours.duplicate && !theirs.duplicate && ours.file_id != theirs.file_id);
-    assert_eq!(house.stored_paths().await, ["raw/copart/2026/11/20/1430.csv.zst", "raw/iaai/2026/11/20/1430.csv.zst"]);
-    let (_, again) = house.receive_file_at(&path, "iaai", None).await.unwrap();
+    assert_eq!(
+        fixture.stored_paths().await,
+        ["raw/copart/2026/11/20/1430.csv.zst", "raw/iaai/2026/11/20/1430.csv.zst"]
+    );
+    let (_, again) = fixture.receive_file_at(&path, "iaai", None).await.unwrap();
     assert_eq!((again.duplicate, again.file_id), (true, theirs.file_id));
-    assert_eq!(house.ingest_keys().await.len(), 2);
+    assert_eq!(fixture.ingest_keys().await.len(), 2);
 }
 
 #[tokio::test]
 async fn a_file_that_names_no_window_needs_one_from_its_caller() {
-    let house = ReceiveFixture::new().await;
-    let path = house.write_file("salesdata.csv", "Id,a\n1,2\n");
-    let error = house.receive_file(&path).await.unwrap_err();
+    let fixture = ReceiveFixture::new().await;
+    let path = fixture.write_file("salesdata.csv", "Id,a\n1,2\n");
+    let error = fixture.receive_file(&path).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(WindowError::Unnamed)), "{error:#}");
     let flag = Some(parse_time("2026-11-20T14:37:00Z"));
-    assert_eq!(house.receive_file_at(&path, "copart", flag).await.unwrap().0, parse_time(WINDOW_START));
+    assert_eq!(fixture.receive_file_at(&path, "copart", flag).await.unwrap().0, parse_time(WINDOW_START));
 }

@@ -54,14 +54,14 @@ pub async fn recompute_rows(
     let vins: Vec<String> = affected.into_iter().filter_map(|row| row.vin).collect();
     let lots: Vec<i64> = lots.into_iter().collect();
     sightings::record_sightings(connection, target, &lots).await?;
-    let spellings = taxonomy::load_aliases(&mut *connection).await?;
+    let aliases = taxonomy::load_aliases(&mut *connection).await?;
     let mut folded = RecomputedRows { lots: lots.clone(), ..RecomputedRows::default() };
     for (n, lots) in lots.chunks(LOT_BATCH_SIZE).enumerate() {
         observer("computing lots", (n * LOT_BATCH_SIZE) as u64, folded.lots.len() as u64);
-        recompute_lots(connection, target, lots, &spellings, &mut folded).await?;
+        recompute_lots(connection, target, lots, &aliases, &mut folded).await?;
     }
     for vins in vins.chunks(LOT_BATCH_SIZE) {
-        recompute_vehicles(connection, target, vins, BTreeMap::new(), VersionsByLot::new(), &spellings, &mut folded)
+        recompute_vehicles(connection, target, vins, BTreeMap::new(), VersionsByLot::new(), &aliases, &mut folded)
             .await?;
     }
     folded.vehicles_deleted = delete_vehicles(connection, &folded.unmade).await?;
@@ -72,12 +72,12 @@ async fn recompute_lots(
     connection: &mut PgConnection,
     target: &WithdrawnFile,
     lots: &[i64],
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
     folded: &mut RecomputedRows,
 ) -> anyhow::Result<()> {
     let keys: Vec<LotKey> = lots.iter().map(|lot| (target.source.clone(), *lot)).collect();
     let versions = read_versions(connection, &keys).await?;
-    let made = compute_lots(&versions, spellings);
+    let made = compute_lots(&versions, aliases);
     let mut vehicles: BTreeMap<String, Vec<LotKey>> = BTreeMap::new();
     for lot in &made {
         for vin in &lot.vins {
@@ -87,7 +87,7 @@ async fn recompute_lots(
     let mut vins = vins_of_lots(connection, target, lots).await?;
     vins.extend(vehicles.keys().cloned());
     let vins: Vec<String> = vins.into_iter().collect();
-    recompute_vehicles(connection, target, &vins, vehicles, versions, spellings, folded).await?;
+    recompute_vehicles(connection, target, &vins, vehicles, versions, aliases, folded).await?;
     let left: HashSet<i64> = made.iter().map(|lot| lot.key.1).collect();
     write_lots(connection, (None, target.window), made, WriteMode::Replace).await?;
     let gone: Vec<i64> = lots.iter().copied().filter(|lot| !left.contains(lot)).collect();
@@ -103,7 +103,7 @@ async fn recompute_vehicles(
     vins: &[String],
     mut more: BTreeMap<String, Vec<LotKey>>,
     mut versions: VersionsByLot,
-    spellings: &AliasIndex,
+    aliases: &AliasIndex,
     folded: &mut RecomputedRows,
 ) -> anyhow::Result<()> {
     let vins: Vec<String> = vins.iter().filter(|vin| folded.done.insert((*vin).clone())).cloned().collect();
@@ -117,7 +117,7 @@ async fn recompute_vehicles(
     let keys: BTreeSet<&LotKey> = vehicles.values().flatten().filter(|lot| !versions.contains_key(*lot)).collect();
     let keys: Vec<LotKey> = keys.into_iter().cloned().collect();
     versions.extend(read_versions(connection, &keys).await?);
-    let made = compute_vehicles(&versions, &vehicles, spellings);
+    let made = compute_vehicles(&versions, &vehicles, aliases);
     let left: HashSet<&str> = made.iter().map(|vehicle| vehicle.vin.as_str()).collect();
     folded.unmade.extend(vins.iter().filter(|vin| !left.contains(vin.as_str())).cloned());
     folded.vehicles += made.len() as u64;

@@ -27,7 +27,7 @@ async fn table_columns(connection: &mut PgConnection, table: &str) -> sqlx::Resu
 }
 
 async fn check_slice(connection: &mut PgConnection, slice: &str) -> CatalogCheckResult {
-    let (mut wrong, mut told) = (Vec::new(), Vec::new());
+    let (mut wrong, mut evidence) = (Vec::new(), Vec::new());
     for (table, wanted) in expected::expected_columns(slice) {
         let has = table_columns(connection, table).await?;
         if has.is_empty() {
@@ -39,7 +39,7 @@ async fn check_slice(connection: &mut PgConnection, slice: &str) -> CatalogCheck
         if !lacking.is_empty() {
             wrong.push(format!("{table} lacks {}", lacking.join(", ")));
         }
-        told.push(format!("{table} ({} columns)", has.len()));
+        evidence.push(format!("{table} ({} columns)", has.len()));
     }
     // the columns of these two are checked by other lines
     for table in match slice {
@@ -49,10 +49,10 @@ async fn check_slice(connection: &mut PgConnection, slice: &str) -> CatalogCheck
     } {
         match table_columns(connection, table).await?.len() {
             0 => wrong.push(format!("table {table} is missing")),
-            n => told.push(format!("{table} ({n} columns)")),
+            n => evidence.push(format!("{table} ({n} columns)")),
         }
     }
-    Ok(CheckResult::from_faults(&wrong, told.join(", ")))
+    Ok(CheckResult::from_faults(&wrong, evidence.join(", ")))
 }
 
 pub async fn check_slice_a(connection: &mut PgConnection, _: &ListingSchema) -> CatalogCheckResult {
@@ -115,12 +115,12 @@ pub async fn check_backups(connection: &mut PgConnection, _: &ListingSchema) -> 
     if lines.is_empty() {
         wrong.push("the rows that existed before the migrations are not recorded".to_owned());
     }
-    let told = lines.iter().map(|line| match (&line.path, &line.waived_by) {
+    let evidence = lines.iter().map(|line| match (&line.path, &line.waived_by) {
         (Some(path), _) => format!("before {}: {} rows in {path}", line.before, line.row_count),
         (None, Some(who)) => format!("before {}: waived by {who}", line.before),
         (None, None) => format!("before {}: no rows", line.before),
     });
-    Ok(CheckResult::from_faults(&wrong, told.collect::<Vec<_>>().join("; ")))
+    Ok(CheckResult::from_faults(&wrong, evidence.collect::<Vec<_>>().join("; ")))
 }
 
 async fn check_listings_columns(connection: &mut PgConnection, wanted: &[&str]) -> CatalogCheckResult {
@@ -191,8 +191,8 @@ pub async fn check_same_files(connection: &mut PgConnection, _: &ListingSchema) 
         LISTING_SET.active().find(|migration| migration.id == id).is_none_or(|it| it.sha256() != *sha256)
     });
     let wrong: Vec<_> = other.map(|(id, _)| format!("{id} was applied from another file")).collect();
-    let told = lines.iter().map(|(id, sha256)| format!("{id} {sha256:.8}"));
-    Ok(CheckResult::from_faults(&wrong, told.collect::<Vec<_>>().join(", ")))
+    let evidence = lines.iter().map(|(id, sha256)| format!("{id} {sha256:.8}"));
+    Ok(CheckResult::from_faults(&wrong, evidence.collect::<Vec<_>>().join(", ")))
 }
 
 pub async fn check_listing_active(connection: &mut PgConnection, _: &ListingSchema) -> CatalogCheckResult {
@@ -226,11 +226,11 @@ async fn compare_enum(connection: &mut PgConnection, name: &str) -> CatalogCheck
     .fetch_all(connection)
     .await?;
     let wanted = expected::ENUM_TYPES.iter().find(|(known, _)| *known == name).map_or(&[] as &[&str], |it| it.1);
-    let told = format!("{name} {{{}}}", has.join(","));
+    let evidence = format!("{name} {{{}}}", has.join(","));
     if has == wanted {
-        return Ok(CheckResult::new(true, told));
+        return Ok(CheckResult::new(true, evidence));
     }
-    Ok(CheckResult::new(false, format!("{told}; expected: {{{}}}", wanted.join(","))))
+    Ok(CheckResult::new(false, format!("{evidence}; expected: {{{}}}", wanted.join(","))))
 }
 
 /// Combines two results into one.
@@ -285,12 +285,12 @@ pub async fn check_indexes(connection: &mut PgConnection, place: &ListingSchema)
     .fetch_one(connection)
     .await?;
     let wrong: Vec<_> = found.broken.iter().map(|names| format!("not valid: {names}")).collect();
-    let told = format!(
+    let evidence = format!(
         "{} indexes, all valid; a slice builds its own in one transaction and takes its locks once: run it in a \
          maintenance window",
         found.all
     );
-    Ok(CheckResult::from_faults(&wrong, told))
+    Ok(CheckResult::from_faults(&wrong, evidence))
 }
 
 pub async fn check_table_count(connection: &mut PgConnection, place: &ListingSchema) -> CatalogCheckResult {
@@ -306,12 +306,12 @@ pub async fn check_table_count(connection: &mut PgConnection, place: &ListingSch
     let things = listing::schema_objects(connection, place).await?;
     let has = things.iter().filter(|it| it.thing.starts_with("table ")).count();
     let mut total = base;
-    let mut told = vec![format!("{base} of the base")];
+    let mut evidence = vec![format!("{base} of the base")];
     for (slice, tables) in expected::TABLE_COUNTS {
         total += tables;
-        told.push(format!("{total} after {slice}"));
+        evidence.push(format!("{total} after {slice}"));
     }
-    Ok(CheckResult::new(has == total, format!("{has} base tables; expected: {}", told.join(", "))))
+    Ok(CheckResult::new(has == total, format!("{has} base tables; expected: {}", evidence.join(", "))))
 }
 
 pub async fn check_enums(connection: &mut PgConnection, place: &ListingSchema) -> CatalogCheckResult {
@@ -358,9 +358,9 @@ pub async fn check_seeded(connection: &mut PgConnection, _: &ListingSchema) -> C
             Some(value) => wrong.push(format!("{key} is {}", value.clone().unwrap_or_default())),
         }
     }
-    let told = match edited.as_slice() {
+    let evidence = match edited.as_slice() {
         [] => format!("{} with their seeded values", expected::SEEDED_SETTINGS.len()),
         edited => format!("{}, edited: {}", expected::SEEDED_SETTINGS.len(), edited.join(", ")),
     };
-    Ok(CheckResult::from_faults(&wrong, told))
+    Ok(CheckResult::from_faults(&wrong, evidence))
 }

@@ -148,10 +148,10 @@ pub async fn check_job_of_an_asin(connection: &mut PgConnection, _: &ListingSche
     if found != right {
         wrong.push(format!("{found}; expected: {right}"));
     }
-    let (nobody, id) = (spare_id(connection, "asin_entities").await?, spare_id(connection, "jobs").await?);
+    let (missing_id, id) = (spare_id(connection, "asin_entities").await?, spare_id(connection, "jobs").await?);
     let bogus = format!(
         "insert into jobs (id, job_type, scope_type, asin_entity_id)
-         values ({id}, 'COMPUTE_FEATURES_ASIN', 'ASIN', {nobody})"
+         values ({id}, 'COMPUTE_FEATURES_ASIN', 'ASIN', {missing_id})"
     );
     let said = expect_refusal(connection, bogus, "23503", Some("jobs_asin_entity_fk")).await?;
     wrong.extend(said.map(|said| format!("a job of a missing ASIN {said}")));
@@ -188,11 +188,11 @@ pub async fn check_recommended(connection: &mut PgConnection, _: &ListingSchema)
     if fetch_text(connection, shown).await.ok().flatten().as_deref() != Some("-2.0") {
         wrong.push("a margin of -2.0 is not flagged by flagged_margins".to_owned());
     }
-    let told = format!(
+    let evidence = format!(
         "bom_cost_ex_vat < 0 and attempts > max_attempts are rejected; a margin outside -1..1 is flagged, not rejected, since \
          a loss is data: {flagged} flagged rows"
     );
-    Ok(CheckResult::from_faults(&wrong, told))
+    Ok(CheckResult::from_faults(&wrong, evidence))
 }
 
 pub async fn check_owners(connection: &mut PgConnection, _: &ListingSchema) -> ConstraintCheckResult {
@@ -238,8 +238,8 @@ pub async fn check_owners(connection: &mut PgConnection, _: &ListingSchema) -> C
         .into(),
     )
     .await?;
-    let told = format!("no BOM without an owner, and boms_owner_ck rejects one; {}", orphans.unwrap_or_default());
-    Ok(CheckResult::from_faults(&wrong, told))
+    let evidence = format!("no BOM without an owner, and boms_owner_ck rejects one; {}", orphans.unwrap_or_default());
+    Ok(CheckResult::from_faults(&wrong, evidence))
 }
 
 pub async fn check_stale(connection: &mut PgConnection, _: &ListingSchema) -> ConstraintCheckResult {
@@ -258,8 +258,8 @@ pub async fn check_stale(connection: &mut PgConnection, _: &ListingSchema) -> Co
     .fetch_one(connection)
     .await?;
     let oldest = oldest.map(|at| format!(", the oldest of {at} UTC")).unwrap_or_default();
-    let told = format!("of {entities} entities {stale} have features older than 24 h{oldest}");
-    Ok(CheckResult::new(stale == 0, told))
+    let evidence = format!("of {entities} entities {stale} have features older than 24 h{oldest}");
+    Ok(CheckResult::new(stale == 0, evidence))
 }
 
 pub async fn check_invariant(connection: &mut PgConnection, _: &ListingSchema) -> ConstraintCheckResult {

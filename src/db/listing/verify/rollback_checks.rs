@@ -37,10 +37,10 @@ pub async fn check_order(connection: &mut PgConnection, place: &ListingSchema) -
         }
     }
     place.set_search_path(connection).await?;
-    let told = applied.iter().map(|line| line.id.as_str()).collect::<Vec<_>>().join(", ");
+    let evidence = applied.iter().map(|line| line.id.as_str()).collect::<Vec<_>>().join(", ");
     Ok(CheckResult::from_faults(
         &wrong,
-        format!("{told}; in an empty schema 001 to 005 are rejected and leave nothing"),
+        format!("{evidence}; in an empty schema 001 to 005 are rejected and leave nothing"),
     ))
 }
 
@@ -86,12 +86,12 @@ pub async fn check_repeated_run(connection: &mut PgConnection, place: &ListingSc
     let changed = before.iter().filter(|(key, value)| rounds[1].1.get(*key) != Some(value));
     wrong.extend(changed.map(|(key, _)| format!("a second run changes {key}")));
     let (things, settings, markets) = &rounds[1];
-    let told = format!(
+    let evidence = format!(
         "all six ran again and changed nothing: {} objects, {} settings, {markets} marketplaces",
         things.len(),
         settings.len()
     );
-    Ok(CheckResult::from_faults(&wrong, told))
+    Ok(CheckResult::from_faults(&wrong, evidence))
 }
 
 /// Returns number and checksum of the listings, over the columns that sellers use.
@@ -161,13 +161,13 @@ async fn check_rollback(connection: &mut PgConnection, place: &ListingSchema, id
     let tables =
         |things: &BTreeSet<listing::SchemaObject>| things.iter().filter(|it| it.thing.starts_with("table ")).count();
     let gone = listing::rollback_objects(slice).len() - found.len();
-    let told = format!(
+    let evidence = format!(
         "{} to {} tables, {gone} objects of {id} dropped, {} found before it and kept; {kept} kept",
         tables(&before),
         tables(&after),
         found.len()
     );
-    Ok(CheckResult::from_faults(&wrong, told.replace(", 0 found before it and kept", "")))
+    Ok(CheckResult::from_faults(&wrong, evidence.replace(", 0 found before it and kept", "")))
 }
 
 pub async fn check_rollback_d(connection: &mut PgConnection, place: &ListingSchema) -> RollbackCheckResult {

@@ -66,8 +66,8 @@ async fn a_last_modified_later_than_the_answers_date_or_older_than_the_web_is_no
         (&[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], None),
     ];
     for (headers, expected) in dated {
-        let stage = ScriptedServer::with_responses(vec![ok_response(headers, feed_csv())]).await;
-        let file = download_from(&stage.url).await.result.unwrap().file.unwrap();
+        let server = ScriptedServer::with_responses(vec![ok_response(headers, feed_csv())]).await;
+        let file = download_from(&server.url).await.result.unwrap().file.unwrap();
         assert_eq!(file.since.last_modified, expected.map(|at| at.parse().unwrap()), "{headers:?}");
     }
 }
@@ -82,11 +82,11 @@ async fn a_date_resumes_a_body_only_where_it_is_older_than_the_answer_and_there_
         (&[("date", RESPONSE_DATE), ("last-modified", MODIFIED_BEFORE), ("etag", "W/\"e1\"")], None),
     ];
     for (headers, if_range) in cases {
-        let stage =
+        let server =
             ScriptedServer::with_responses(vec![cut_unsized(1500, headers), ok_response(headers, feed_csv())]).await;
-        assert_eq!(download_from(&stage.url).await.file_text().await, feed_csv());
-        assert_eq!(stage.request_header(1, header::IF_RANGE).as_deref(), if_range);
-        assert_eq!(stage.request_header(1, header::RANGE).is_some(), if_range.is_some());
+        assert_eq!(download_from(&server.url).await.file_text().await, feed_csv());
+        assert_eq!(server.request_header(1, header::IF_RANGE).as_deref(), if_range);
+        assert_eq!(server.request_header(1, header::RANGE).is_some(), if_range.is_some());
     }
 }
 
@@ -117,11 +117,11 @@ async fn a_rest_that_disagrees_in_any_header_starts_over_and_two_snapshots_are_n
         (DATED, partial_response_of(longer(), &[("date", MODIFIED_AFTER), ("last-modified", MODIFIED_AFTER)])),
     ];
     for (first, misfit) in misfits {
-        let stage =
+        let server =
             ScriptedServer::with_responses(vec![cut_unsized(1500, first), misfit, full_response(newer_csv())]).await;
-        let outcome = download_from(&stage.url).await;
+        let outcome = download_from(&server.url).await;
         assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
-        assert!(stage.request_header(1, header::RANGE).is_some() && stage.request_header(2, header::RANGE).is_none());
+        assert!(server.request_header(1, header::RANGE).is_some() && server.request_header(2, header::RANGE).is_none());
         assert_eq!(outcome.file_text().await, newer_csv());
     }
 }
@@ -130,8 +130,8 @@ async fn a_rest_that_disagrees_in_any_header_starts_over_and_two_snapshots_are_n
 async fn a_rest_that_agrees_in_its_etag_may_leave_out_the_date() {
     const TAGGED: HeaderPairs = &[("last-modified", MODIFIED_BEFORE), ("etag", "\"e1\"")];
     let rest = partial_response_of(feed_csv(), &[("etag", "\"e1\"")]);
-    let stage = ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), rest]).await;
-    let outcome = download_from(&stage.url).await;
+    let server = ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), rest]).await;
+    let outcome = download_from(&server.url).await;
     assert_eq!(outcome.result.as_ref().unwrap().tries, 2);
     assert_eq!(outcome.file_text().await, feed_csv());
 }
@@ -148,14 +148,14 @@ async fn a_body_that_ends_before_the_total_that_only_its_rest_names_is_not_whole
             head.body(Body::from_stream(stream::iter([Ok::<_, std::io::Error>(rest)]))).unwrap()
         })
     };
-    let stage =
+    let server =
         ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), short(), full_response(newer_csv())]).await;
-    let outcome = download_from(&stage.url).await;
+    let outcome = download_from(&server.url).await;
     assert_eq!(outcome.result.as_ref().unwrap().tries, 3);
     assert_eq!(outcome.file_text().await, newer_csv());
 
-    let stage = ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), short()]).await;
-    let options = FeedOptions { waits: vec![Duration::ZERO], ..test_options(&stage.url) };
+    let server = ScriptedServer::with_responses(vec![cut_unsized(1500, TAGGED), short()]).await;
+    let options = FeedOptions { waits: vec![Duration::ZERO], ..test_options(&server.url) };
     let error = download_with(options, Validators::default()).await.error_text();
     assert!(
         error.contains(&format!("received {} bytes instead of {}", feed_csv().len() - 11, feed_csv().len())),
@@ -177,9 +177,9 @@ fn busy_response(status: u16, headers: HeaderPairs) -> ScriptedResponse {
 async fn a_wait_that_the_server_asks_for_is_kept_in_seconds_and_as_a_date() {
     let seconds = busy_response(429, &[("retry-after", "1")]);
     let date = busy_response(503, &[("date", RESPONSE_DATE), ("retry-after", MODIFIED_AFTER)]);
-    let stage = ScriptedServer::with_responses(vec![seconds, date, full_response(feed_csv())]).await;
+    let server = ScriptedServer::with_responses(vec![seconds, date, full_response(feed_csv())]).await;
     let began = Instant::now();
-    assert_eq!(download_from(&stage.url).await.result.unwrap().tries, 3);
+    assert_eq!(download_from(&server.url).await.result.unwrap().tries, 3);
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
@@ -193,19 +193,19 @@ async fn a_wait_beyond_the_slot_gives_it_up_and_the_error_names_it() {
         (429, &[("retry-after", "99999999999999999999999")], "Retry-After of 18446744073709551615 s"),
     ];
     for (status, headers, says) in cases {
-        let stage =
+        let server =
             ScriptedServer::with_responses(vec![busy_response(status, headers), full_response(feed_csv())]).await;
         let store = Store::open("memory:").unwrap();
-        let feed = FeedClient::new(test_options(&stage.url)).unwrap().with_retry_within(Duration::from_secs(60));
+        let feed = FeedClient::new(test_options(&server.url)).unwrap().with_retry_within(Duration::from_secs(60));
         let result = feed.download(&store, &Validators::default(), &|_, _| {}).await;
         let error = DownloadOutcome { result, store }.error_text();
         assert!(error.contains(says), "{error}");
         assert!(error.ends_with("exceeds the 59 s left in the slot"), "{error}");
-        assert_eq!(stage.asked.lock().unwrap().len(), 1);
+        assert_eq!(server.asked.lock().unwrap().len(), 1);
     }
     // Without a slot the deadline of a download is the limit.
-    let stage = ScriptedServer::with_responses(vec![busy_response(503, &[("retry-after", "601")])]).await;
-    let error = download_from(&stage.url).await.error_text();
+    let server = ScriptedServer::with_responses(vec![busy_response(503, &[("retry-after", "601")])]).await;
+    let error = download_from(&server.url).await.error_text();
     assert!(error.contains("Retry-After of 601 s exceeds the 599 s left"), "{error}");
 }
 
@@ -216,10 +216,10 @@ async fn a_wait_that_means_nothing_is_the_usual_one_and_four_tries_are_all_there
             Answer::builder().status(503).header("retry-after", value).body("slow down".into()).unwrap()
         })
     });
-    let stage = ScriptedServer::with_responses(odd.into_iter().chain([full_response(feed_csv())]).collect()).await;
-    let error = download_from(&stage.url).await.error_text();
+    let server = ScriptedServer::with_responses(odd.into_iter().chain([full_response(feed_csv())]).collect()).await;
+    let error = download_from(&server.url).await.error_text();
     assert!(error.ends_with("503 Service Unavailable, body \"slow down\"; its Retry-After is 0 s"), "{error}");
-    assert_eq!(stage.asked.lock().unwrap().len(), 4);
+    assert_eq!(server.asked.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -230,15 +230,15 @@ async fn the_feed_under_a_wrong_content_type_is_judged_by_its_bytes() {
         &[("content-type", "no type at all")],
     ];
     for headers in types {
-        let stage = ScriptedServer::with_responses(vec![ok_response(headers, feed_csv())]).await;
+        let server = ScriptedServer::with_responses(vec![ok_response(headers, feed_csv())]).await;
         assert_eq!(
-            download_with(single_attempt(&stage.url), Validators::default()).await.file_text().await,
+            download_with(single_attempt(&server.url), Validators::default()).await.file_text().await,
             feed_csv()
         );
     }
     let page = format!("\n <!DOCTYPE html><p>{}", "x".repeat(2000));
-    let stage = ScriptedServer::with_responses(vec![ok_response(&[("content-type", "text/csv")], page)]).await;
-    let outcome = download_with(single_attempt(&stage.url), Validators::default()).await;
+    let server = ScriptedServer::with_responses(vec![ok_response(&[("content-type", "text/csv")], page)]).await;
+    let outcome = download_with(single_attempt(&server.url), Validators::default()).await;
     assert!(outcome.result.as_ref().unwrap_err().is_access_denied());
     let error = outcome.error_text();
     assert!(error.contains("an HTML page: \"<!DOCTYPE html><p>xxx"), "{error}");
@@ -257,8 +257,8 @@ async fn gzip_that_nobody_asked_for_is_decompressed_whatever_the_headers_say() {
         (&[("content-encoding", "br")], feed_csv().into_bytes()),
     ];
     for (headers, body) in bodies {
-        let stage = ScriptedServer::with_responses(vec![ok_response(headers, body)]).await;
-        let outcome = download_with(single_attempt(&stage.url), Validators::default()).await;
+        let server = ScriptedServer::with_responses(vec![ok_response(headers, body)]).await;
+        let outcome = download_with(single_attempt(&server.url), Validators::default()).await;
         let file = outcome.result.as_ref().unwrap().file.as_ref().unwrap();
         assert_eq!(file.spool.bytes, feed_csv().len() as u64, "{headers:?}");
         assert_eq!(outcome.file_text().await, feed_csv());
@@ -284,8 +284,8 @@ async fn gzip_is_resumed_in_its_own_bytes() {
         answer.headers_mut().insert("content-range", range.parse().unwrap());
         answer
     });
-    let stage = ScriptedServer::with_responses(vec![begins, ends]).await;
-    let outcome = download_from(&stage.url).await;
+    let server = ScriptedServer::with_responses(vec![begins, ends]).await;
+    let outcome = download_from(&server.url).await;
     assert_eq!(outcome.result.as_ref().unwrap().tries, 2);
     assert_eq!(outcome.file_text().await, text);
 }
@@ -312,17 +312,17 @@ async fn a_compressed_body_that_is_cut_spoiled_too_large_or_of_another_kind_is_r
         (&[("content-encoding", "gzip")], page, "an HTML page: \"<html>xxx"),
     ];
     for (headers, body, says_so) in cases {
-        let stage = ScriptedServer::with_responses(vec![ok_response(headers, body)]).await;
-        let error = download_with(single_attempt(&stage.url), Validators::default()).await.error_text();
+        let server = ScriptedServer::with_responses(vec![ok_response(headers, body)]).await;
+        let error = download_with(single_attempt(&server.url), Validators::default()).await.error_text();
         assert!(error.contains(says_so), "{error}");
     }
-    let stage = ScriptedServer::with_responses(vec![
+    let server = ScriptedServer::with_responses(vec![
         ok_response(&[], gzip_text(&feed_csv())),
         ok_response(&[], gzip_text(&feed_csv())),
     ])
     .await;
-    let small = FeedOptions { max_bytes: 2000, ..test_options(&stage.url) };
+    let small = FeedOptions { max_bytes: 2000, ..test_options(&server.url) };
     let error = download_with(small, Validators::default()).await.error_text();
     assert!(error.contains("too large (at most 2000)"), "{error}");
-    assert_eq!(stage.asked.lock().unwrap().len(), 1);
+    assert_eq!(server.asked.lock().unwrap().len(), 1);
 }

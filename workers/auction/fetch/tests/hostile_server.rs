@@ -24,9 +24,9 @@ fn count_files(folder: &Path) -> usize {
 async fn assert_fails_with(options: impl FnOnce(FeedOptions) -> FeedOptions, acts: Vec<ScriptedResponse>, says: &str) {
     let folder = tempfile::tempdir().unwrap();
     let store = url::Url::from_directory_path(folder.path()).unwrap();
-    let house = FetchFixture::with_server(ScriptedServer::with_responses(acts).await, store.as_str(), options).await;
-    let fetch = house.current_fetch().await;
-    let end = house.run_fetch(&fetch).await;
+    let fixture = FetchFixture::with_server(ScriptedServer::with_responses(acts).await, store.as_str(), options).await;
+    let fetch = fixture.current_fetch().await;
+    let end = fixture.run_fetch(&fetch).await;
     assert_eq!(end.state, "discarded", "{end:?}");
     assert!(end.error.contains(says), "{}", end.error);
     assert!(end.error.contains(&fetch.job_key()) && !end.error.contains(SECRET_KEY), "{}", end.error);
@@ -34,9 +34,9 @@ async fn assert_fails_with(options: impl FnOnce(FeedOptions) -> FeedOptions, act
     let rows = sqlx::query_scalar!(
         r#"select (select count(*) from raw.csv_files) + (select count(*) from fleet.jobs where kind <> 'fetch') as "n!""#
     );
-    assert_eq!(rows.fetch_one(house.pool()).await.unwrap(), 0);
-    assert_eq!(house.window_state(&fetch).await, ("failed".to_owned(), None));
-    let slot = sqlx::query_scalar!("select outcome from fleet.fetch_slots").fetch_one(house.pool()).await.unwrap();
+    assert_eq!(rows.fetch_one(fixture.pool()).await.unwrap(), 0);
+    assert_eq!(fixture.window_state(&fetch).await, ("failed".to_owned(), None));
+    let slot = sqlx::query_scalar!("select outcome from fleet.fetch_slots").fetch_one(fixture.pool()).await.unwrap();
     assert_eq!(slot.as_deref(), Some("failed"));
 }
 
@@ -140,16 +140,16 @@ async fn other_bytes_under_a_known_etag_are_another_file_and_the_same_under_a_ne
         respond_with(move |_| response_builder(200).header("etag", etag).body(text.into()).unwrap())
     };
     let more = format!("{}1,99\n", feed_csv());
-    let house = FetchFixture::with_responses(vec![
+    let fixture = FetchFixture::with_responses(vec![
         tagged(feed_csv(), "\"e1\""),
         tagged(more.clone(), "\"e1\""),
         tagged(more, "\"e9\""),
     ])
     .await;
-    let fetch = house.current_fetch().await;
+    let fetch = fixture.current_fetch().await;
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
     for (n, outcome) in [(3, "fetched"), (2, "fetched"), (1, "duplicate")] {
-        assert_eq!(house.run_fetch(&simulated(n)).await.report["outcome"], outcome);
+        assert_eq!(fixture.run_fetch(&simulated(n)).await.report["outcome"], outcome);
     }
 }
 
@@ -161,15 +161,15 @@ async fn a_stale_copy_is_refused_as_one() {
     let old = || dated(format!("{}1,7\n", feed_csv()), "Wed, 15 Oct 2025 03:45:03 GMT");
     let mut acts = vec![dated(feed_csv(), "Wed, 15 Oct 2025 04:00:05 GMT")];
     acts.extend(repeat_response(old));
-    let house = FetchFixture::with_responses(acts).await;
-    let fetch = house.current_fetch().await;
+    let fixture = FetchFixture::with_responses(acts).await;
+    let fetch = fixture.current_fetch().await;
     let simulated = |n| Fetch { late_ok: true, ..earlier_fetch(&fetch, n) };
-    house.run_fetch(&simulated(2)).await;
-    let end = house.run_fetch(&simulated(1)).await;
+    fixture.run_fetch(&simulated(2)).await;
+    let end = fixture.run_fetch(&simulated(1)).await;
     let says = "a stale copy: last modified 2025-10-15 03:45:03 UTC, and the last good file 2025-10-15 04:00:05 UTC";
     assert!(end.state == "discarded" && end.error.contains(says), "{end:?}");
     let files = sqlx::query_scalar!(r#"select count(*) as "n!" from raw.csv_files"#);
-    assert_eq!(files.fetch_one(house.pool()).await.unwrap(), 1);
+    assert_eq!(files.fetch_one(fixture.pool()).await.unwrap(), 1);
 }
 
 #[tokio::test]

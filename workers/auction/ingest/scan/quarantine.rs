@@ -114,7 +114,7 @@ mod tests {
             headless: true,
             full: false,
             accepted: false,
-            spellings: Arc::new(AliasIndex::built_in().clone()),
+            aliases: Arc::new(AliasIndex::built_in().clone()),
             earlier: Arc::default(),
             policies,
         }
