@@ -1,5 +1,5 @@
-//! The language of the source and of the documentation: standard terms, item docs that can be read alone, type names that are unique,
-//! log messages that can be searched for. The rules read the source as text.
+//! The language of the source and of the documentation: standard terms, item docs that can be read alone, type names
+//! that are unique, log messages that can be searched for. The rules read the source as text.
 //!
 //! Each list of exceptions carries its reasons, and an exception that nothing uses fails.
 

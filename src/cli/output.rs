@@ -59,7 +59,7 @@ fn visible_cell(cell: Cell) -> Cell {
     }
 }
 
-/// Returns an empty table with these headings. [`right_cell`] aligns a cell to the right_cell.
+/// Returns an empty table with these headings. [`right_cell`] aligns a cell to the right.
 pub fn new_table(headings: &[&str]) -> TextTable {
     let mut table = comfy_table::Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);

@@ -82,11 +82,12 @@ impl Worker {
         self
     }
 
-    /// Sets the number of jobs of prefetchable kinds ([`Policy::cheap`]) that the worker claims beyond its slots.
+    /// Sets the number of jobs of prefetchable kinds ([`JobPolicy::prefetchable`]) that the worker claims beyond its
+    /// slots.
     ///
     /// Prefetching saves round trips, but other workers cannot run these jobs in the meantime. Default: 0.
     ///
-    /// [`Policy::cheap`]: super::JobPolicy::prefetchable
+    /// [`JobPolicy::prefetchable`]: super::JobPolicy::prefetchable
     pub fn with_prefetch(mut self, jobs: usize) -> Worker {
         self.settings.prefetch = jobs;
         self

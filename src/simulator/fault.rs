@@ -1,5 +1,5 @@
-//! Failures of a feed for tests: error responses, broken connections and corrupt_file files. [`corrupt_file`] makes the
-//! corrupt_file files, for the server and for tests that need one on disk. It streams, so that a line of 200 MB does
+//! Failures of a feed for tests: error responses, broken connections and corrupt files. [`corrupt_file`] makes the
+//! corrupt files, for the server and for tests that need one on disk. It streams, so that a line of 200 MB does
 //! not need 200 MB of memory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
